@@ -1,0 +1,18 @@
+"""The one error type that a user or a config can cause."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """Wrong input from a user or a config: the message says what was wanted, what came and how to fix it.
+
+    The command line prints the message alone, without a traceback, and exits with status 2.
+    """
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """A sentence that names the nearest valid name, or lists the valid ones when none is near."""
+    valid = sorted(valid)
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"valid names: {', '.join(valid) or 'none'}"

@@ -1,0 +1,135 @@
+"""The types that flow through capkit, and the legend of every shape annotation.
+
+B images in the batch, K captions or samples per image, L tokens, N context tokens, D width, V vocabulary, H W pixels.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class _TensorFields:
+    """Moves every tensor of a dataclass: Lightning calls `to` and `pin_memory` on batches."""
+
+    def _map_tensors(self, function: Any) -> Self:
+        changes: dict[str, Any] = {}
+        for spec in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, spec.name)
+            if isinstance(value, Tensor):
+                changes[spec.name] = function(value)
+            elif isinstance(value, dict):
+                changes[spec.name] = {k: function(v) if isinstance(v, Tensor) else v for k, v in value.items()}
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        return self._map_tensors(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        return self._map_tensors(lambda t: t.pin_memory())
+
+
+@dataclass
+class CaptionBatch(_TensorFields):
+    """Images with their captions. `tokens` of image b, caption k: [BOS or prompt] w1 .. wn EOS, then padding.
+
+    `pixels` is normalised for the model; `features` takes its place where a frozen image encoder's output was cached.
+    `mask` is True at real tokens (BOS, prompt and EOS included), by position and never by token id, so that EOS counts
+    even where the tokenizer pads with it. `prompt_length` counts the leading tokens that are given, not learned.
+    """
+
+    keys: list[str]
+    pixels: Float[Tensor, "B 3 H W"] | None = None
+    features: Float[Tensor, "B N D"] | None = None
+    tokens: Int[Tensor, "B K L"] | None = None
+    mask: Bool[Tensor, "B K L"] | None = None
+    prompt_length: int = 1
+    references: list[list[str]] = field(default_factory=list)
+    bag: Int[Tensor, " B"] | None = None
+    conditions: dict[str, Tensor] = field(default_factory=dict)
+    metadata: list[dict[str, Any]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, rows: slice) -> "CaptionBatch":
+        """The same batch cut to a slice of its images: one micro-batch."""
+        changes: dict[str, Any] = {}
+        for spec in dataclasses.fields(self):
+            value = getattr(self, spec.name)
+            if isinstance(value, Tensor | list):
+                changes[spec.name] = value[rows]
+            elif isinstance(value, dict):
+                changes[spec.name] = {k: v[rows] for k, v in value.items()}
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass
+class Context(_TensorFields):
+    """What decoding attends to. Encoded once, it serves all K samples of an image, guidance and attacks.
+
+    `mask` is True at positions that may be attended. `keys` name the images: sampling draws its randomness from them.
+    """
+
+    states: Float[Tensor, "B N D"]
+    mask: Bool[Tensor, "B N"]
+    keys: list[str]
+
+
+@dataclass
+class Samples(_TensorFields):
+    """Captions written by a model (or given as text). The sampled token ids are kept: text is never re-tokenised.
+
+    `tokens` begins with the BOS or prompt that generation started from, as in `CaptionBatch`. `ended` is True where EOS
+    was emitted. `logprobs` (nats, of `tokens[..., 1:]`) are those of the distribution that was sampled from, temperature
+    and truncation included, and 0 at given and padded positions.
+    """
+
+    texts: list[list[str]]
+    tokens: Int[Tensor, "B K L"] | None = None
+    mask: Bool[Tensor, "B K L"] | None = None
+    ended: Bool[Tensor, "B K"] | None = None
+    logprobs: Float[Tensor, "B K M"] | None = None
+
+    @classmethod
+    def from_texts(cls, texts: list[list[str]]) -> "Samples":
+        return cls(texts=texts)
+
+
+@dataclass
+class Embeddings(_TensorFields):
+    """Paired unit-norm embeddings and the scale their cosine is multiplied by."""
+
+    query: Float[Tensor, "B D"]
+    target: Float[Tensor, "B D"]
+    logit_scale: Float[Tensor, ""]
+
+
+@dataclass
+class ObjectiveOutput:
+    """A summed loss with gradient, the number of targets it is to be divided by, and detached numbers to log.
+
+    The division happens in the training step: by the targets of the whole optimizer step over all micro-batches and
+    ranks, never by those of one micro-batch.
+    """
+
+    loss_sum: Float[Tensor, ""]
+    num_targets: Tensor
+    logs: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    def num_targets(self, batch: CaptionBatch) -> Tensor:
+        """What `loss_sum` is divided by, known before any forward pass."""
+        ...
+
+    def __call__(self, model: Any, batch: CaptionBatch, step: int) -> ObjectiveOutput: ...
+
+
+class Scorer(Protocol):
+    """Higher is better; NaN means that a caption could not be scored."""
+
+    def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]: ...

@@ -1,0 +1,56 @@
+"""Helpers for tests of captioning code: shipped, so that users' own tests can use them."""
+
+import multiprocessing
+import os
+import pickle
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+def _run_rank(func: Callable[..., Any], rank: int, world_size: int, folder: str, args: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
+    store = dist.FileStore(f"{folder}/store", world_size)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
+    try:
+        outcome: tuple[bool, Any] = (True, func(*args))
+    except BaseException:
+        outcome = (False, traceback.format_exc())
+    Path(folder, f"{rank}.pkl").write_bytes(pickle.dumps(outcome))
+    if outcome[0]:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def run_distributed(func: Callable[..., Any], world_size: int, *args: Any, timeout_s: float = 120) -> list[Any]:
+    """Runs a module-level function in `world_size` gloo processes on the CPU; returns each rank's picklable result.
+
+    Raises RuntimeError with the rank's own traceback when one fails or does not finish in time.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["capkit.testing"])
+    with tempfile.TemporaryDirectory() as folder:
+        processes = [
+            context.Process(target=_run_rank, args=(func, rank, world_size, folder, args)) for rank in range(world_size)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(timeout_s)
+            if process.is_alive() or process.exitcode:
+                for other in processes:
+                    other.kill()
+        results = []
+        for rank in range(world_size):
+            path = Path(folder, f"{rank}.pkl")
+            done, result = pickle.loads(path.read_bytes()) if path.exists() else (False, "no result: hung or killed")
+            if not done:
+                raise RuntimeError(f"rank {rank} of {world_size} failed:\n{result}")
+            results.append(result)
+    return results

@@ -1,0 +1,1 @@
+"""The metrics of the COCO caption tools: BLEU, ROUGE-L, CIDEr, METEOR, SPICE, in their units."""

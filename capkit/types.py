@@ -5,7 +5,7 @@ B images in the batch, K captions or samples per image, L tokens, N context toke
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -84,8 +84,8 @@ class Samples(_TensorFields):
     """Captions written by a model (or given as text). The sampled token ids are kept: text is never re-tokenised.
 
     `tokens` begins with the BOS or prompt that generation started from, as in `CaptionBatch`. `ended` is True where EOS
-    was emitted. `logprobs` (nats, of `tokens[..., 1:]`) are those of the distribution that was sampled from, temperature
-    and truncation included, and 0 at given and padded positions.
+    was emitted. `logprobs` (nats, of `tokens[..., 1:]`) are those of the distribution that was sampled from,
+    temperature and truncation included, and 0 at given and padded positions.
     """
 
     texts: list[list[str]]
@@ -121,6 +121,7 @@ class ObjectiveOutput:
     logs: dict[str, Tensor] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Objective(Protocol):
     def num_targets(self, batch: CaptionBatch) -> Tensor:
         """What `loss_sum` is divided by, known before any forward pass."""
@@ -129,6 +130,7 @@ class Objective(Protocol):
     def __call__(self, model: Any, batch: CaptionBatch, step: int) -> ObjectiveOutput: ...
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Higher is better; NaN means that a caption could not be scored."""
 

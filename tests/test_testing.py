@@ -21,7 +21,7 @@ def test_each_rank_returns_its_result_and_collectives_work():
 
 
 def test_a_failing_rank_raises_with_its_own_traceback():
-    with pytest.raises(RuntimeError, match="rank 1 of 2 failed(.|\n)*broken on purpose"):
+    with pytest.raises(RuntimeError, match=r"rank 1 of 2 failed(.|\n)*broken on purpose"):
         run_distributed(_fail_on_rank_1, 2)
 
 

@@ -1,0 +1,60 @@
+"""Writes what training and validation log to metrics.jsonl, and passes it on to the loggers."""
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from capkit.run_folder import RunFolder
+from capkit.types import CaptionBatch
+
+
+class Recorder(Callback):
+    """Every `every_steps` optimizer steps: the loss and the objective's numbers, averaged since the last row."""
+
+    def __init__(self, every_steps: int = 10) -> None:
+        self.every_steps = every_steps
+        self.folder: RunFolder | None = None
+        self._sums: dict[str, torch.Tensor] = {}
+        self._steps = 0
+        self._images = 0
+        self._since = 0.0
+
+    def attach(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._restart()
+
+    def _restart(self) -> None:
+        self._sums, self._steps, self._images, self._since = {}, 0, 0, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: CaptionBatch, batch_idx: int
+    ) -> None:
+        for name, value in outputs.items():
+            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
+        self._steps += 1
+        self._images += len(batch) * trainer.world_size
+        step = trainer.global_step
+        if step % self.every_steps and step < trainer.estimated_stepping_batches:
+            return
+        numbers = {f"train/{name}": float(value) / self._steps for name, value in self._sums.items()}
+        numbers["train/images_per_second"] = self._images / max(time.monotonic() - self._since, 1e-9)
+        numbers["train/lr"] = pl_module.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+        self.record(trainer, step, numbers)
+        self._restart()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            numbers = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+            self.record(trainer, trainer.global_step, numbers)
+            self._restart()
+
+    def record(self, trainer: pl.Trainer, step: int, numbers: dict[str, float]) -> None:
+        if trainer.is_global_zero and self.folder is not None:
+            self.folder.append(step, numbers)
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step)

@@ -1,0 +1,60 @@
+"""From generated captions to files and numbers: predictions are written before they are scored."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from capkit.distributed import broadcast_object, gather_objects, rank
+from capkit.keyed import generator
+from capkit.run_folder import write_atomically
+
+Row = dict[str, Any]  # key, caption, references, metadata
+
+
+@runtime_checkable
+class TextScore(Protocol):
+    """What evaluation needs of a metric: every TextMetric has it."""
+
+    def score(
+        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
+    ) -> dict[str, float]: ...
+
+
+def gather_rows(rows: Sequence[Row]) -> list[Row]:
+    """The rows of all ranks, each key once, ordered by key: the same on every rank and for every number of ranks."""
+    by_key = {row["key"]: row for part in gather_objects(list(rows)) for row in part}
+    return [by_key[key] for key in sorted(by_key)]
+
+
+def score_rows(rows: Sequence[Row], metrics: Mapping[str, TextScore]) -> dict[str, float]:
+    """All metrics' numbers, computed on rank 0 and equal on every rank. Rows without references are left out."""
+    numbers: dict[str, float] = {}
+    if rank() == 0:
+        scored = [row for row in rows if row["references"]]
+        columns = ([row[name] for row in scored] for name in ("caption", "references", "metadata"))
+        predictions, references, metadata = columns
+        for metric in metrics.values():
+            numbers.update(metric.score(predictions, references, metadata) if scored else {})
+    return broadcast_object(numbers)
+
+
+def shuffled_rows(rows: Sequence[Row], seed: int = 0) -> list[Row]:
+    """Every image with the caption of another one: what a captioner that sees shuffled images would write."""
+    order = generator(seed, "shuffled captions").permutation(len(rows))
+    captions = {int(order[i]): rows[int(order[i - 1])]["caption"] for i in range(len(rows))}
+    return [{**row, "caption": captions[i]} for i, row in enumerate(rows)]
+
+
+def write_predictions(folder: Path, name: str, rows: Sequence[Row]) -> Path:
+    """`<name>.json` in COCO's results format, and `<name>_references.json` as COCO annotations."""
+    results = [{"image_id": row["key"], "caption": row["caption"]} for row in rows]
+    annotations = [
+        {"id": f"{row['key']}#{i}", "image_id": row["key"], "caption": reference}
+        for row in rows
+        for i, reference in enumerate(row["references"])
+    ]
+    references = {"images": [{"id": row["key"]} for row in rows], "annotations": annotations}
+    write_atomically(folder / f"{name}.json", json.dumps(results, ensure_ascii=False, indent=0))
+    write_atomically(folder / f"{name}_references.json", json.dumps(references, ensure_ascii=False, indent=0))
+    return folder / f"{name}.json"

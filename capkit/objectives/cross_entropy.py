@@ -1,0 +1,51 @@
+"""Likelihood training: cross-entropy of the reference captions."""
+
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from capkit.errors import UsageError
+from capkit.types import CaptionBatch, Context, ObjectiveOutput
+
+
+@runtime_checkable
+class LikelihoodModel(Protocol):
+    def encode(self, batch: CaptionBatch) -> Context: ...
+
+    def token_losses(
+        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], label_smoothing: float
+    ) -> Float[Tensor, "B K M"]: ...
+
+
+class CrossEntropy:
+    """Negative log-likelihood of each reference token given the image and the tokens before it, in nats.
+
+    Targets are all tokens after the prompt, EOS included even where the tokenizer pads with EOS: which positions count
+    is read from `batch.mask`, never from token ids. With `label_smoothing` e the target distribution keeps 1 - e and
+    spreads e evenly over the vocabulary (Szegedy et al. 2016, section 7).
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise UsageError(f"label_smoothing must be at least 0 and below 1; got {label_smoothing}")
+        self.label_smoothing = label_smoothing
+
+    @staticmethod
+    def target_mask(batch: CaptionBatch) -> Bool[Tensor, "B K M"]:
+        """True where a token is learned: `tokens[..., 1:]`, real, and after the prompt."""
+        if batch.mask is None:
+            raise UsageError("objective=cross_entropy needs captions in every batch; this data has images alone")
+        mask = batch.mask[..., 1:].clone()
+        mask[..., : batch.prompt_length - 1] = False
+        return mask
+
+    def num_targets(self, batch: CaptionBatch) -> Int[Tensor, ""]:
+        """The number of learned tokens in the batch."""
+        return self.target_mask(batch).sum()
+
+    def __call__(self, model: LikelihoodModel, batch: CaptionBatch, step: int) -> ObjectiveOutput:
+        mask = self.target_mask(batch)
+        assert batch.tokens is not None and batch.mask is not None
+        losses = model.token_losses(model.encode(batch), batch.tokens, batch.mask, self.label_smoothing)
+        return ObjectiveOutput(loss_sum=(losses * mask).sum(), num_targets=mask.sum())

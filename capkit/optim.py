@@ -1,0 +1,63 @@
+"""Optimizers and their parameter groups: decay or not, and learning-rate multipliers by name."""
+
+import fnmatch
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from capkit.errors import UsageError
+
+
+def parameter_groups(
+    model: nn.Module, lr: float, weight_decay: float, lr_multipliers: Mapping[str, float]
+) -> list[dict[str, object]]:
+    """Groups of the trainable parameters: matrices decay, vectors and scalars (biases, norms) do not.
+
+    `lr_multipliers` maps patterns such as "image_encoder.*" to factors; the first that matches a name counts.
+    Raises UsageError for a pattern that matches no trainable parameter, and for a model with none.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not named:
+        raise UsageError("nothing to train: every parameter of the model is frozen; unfreeze a part of it")
+    unused = [pattern for pattern in lr_multipliers if not any(fnmatch.fnmatch(name, pattern) for name, _ in named)]
+    if unused:
+        parts = sorted({name.split(".")[0] + ".*" for name, _ in named})
+        raise UsageError(f"optimizer.lr_multipliers: {unused} match no trainable parameter; parts: {', '.join(parts)}")
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        factor = next((f for pattern, f in lr_multipliers.items() if fnmatch.fnmatch(name, pattern)), 1.0)
+        groups.setdefault((factor, parameter.ndim >= 2), []).append(parameter)
+    return [
+        {"params": parameters, "lr": lr * factor, "weight_decay": weight_decay if decays else 0.0}
+        for (factor, decays), parameters in groups.items()
+    ]
+
+
+class AdamW:
+    """Makes AdamW (Loshchilov & Hutter 2019) for a model. `clip_norm` bounds the norm of the whole gradient.
+
+    `weight_decay=0` gives plain Adam. `clip_norm` is the one place that clips; None leaves gradients as they are.
+    """
+
+    def __init__(
+        self,
+        lr: float,
+        weight_decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        clip_norm: float | None = 1.0,
+        lr_multipliers: dict[str, float] | None = None,
+    ) -> None:
+        if lr <= 0:
+            raise UsageError(f"optimizer.lr must be above 0; got {lr}")
+        if clip_norm is not None and clip_norm <= 0:
+            raise UsageError(f"optimizer.clip_norm must be above 0, or null for no clipping; got {clip_norm}")
+        self.lr, self.weight_decay, self.betas, self.eps = lr, weight_decay, tuple(betas), eps
+        self.clip_norm = clip_norm
+        self.lr_multipliers = dict(lr_multipliers or {})
+
+    def __call__(self, model: nn.Module) -> torch.optim.Optimizer:
+        groups = parameter_groups(model, self.lr, self.weight_decay, self.lr_multipliers)
+        on_gpu = all(p.is_cuda for p in model.parameters())
+        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=on_gpu or None)

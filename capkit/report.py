@@ -1,0 +1,96 @@
+"""report.html of a run: loss curves, the table of numbers, and held-out images with their captions. Opens offline."""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from capkit.charts import line_chart
+from capkit.evaluation import Row
+from capkit.run_folder import RunFolder, write_atomically
+
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #111827 }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem } .note { color: #6b7280 }
+table { border-collapse: collapse }
+th, td { padding: .25rem .8rem; border-bottom: 1px solid #e5e7eb; text-align: right }
+th:first-child, td:first-child { text-align: left } .charts { display: flex; flex-wrap: wrap; gap: 1rem }
+.samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem }
+.sample { display: flex; gap: .8rem; border: 1px solid #e5e7eb; border-radius: .5rem; padding: .7rem }
+.sample img { width: 128px; height: 128px; object-fit: contain; image-rendering: auto; background: #f3f4f6 }
+.caption { font-weight: 600 } .sample ul { margin: .3rem 0 0; padding-left: 1.1rem; color: #4b5563; font-size: 13px }
+"""
+THUMBNAIL = 128
+
+
+def thumbnail(image: np.ndarray) -> str:
+    """A picture (H W 3, uint8) as a data URL of at most 128 pixels a side."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def metric_table(numbers: Mapping[str, float]) -> str:
+    """Rows are metrics, columns the captioners they were measured on: `test/cider`, `test/shuffled/cider` ..."""
+    columns: dict[str, dict[str, float]] = {}
+    for key, value in numbers.items():
+        split, *middle, name = key.split("/")
+        if split != "train":
+            columns.setdefault("/".join([split, *middle]), {})[name] = value
+    names = list(dict.fromkeys(name for values in columns.values() for name in values))
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    body = "".join(
+        f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{_number(c.get(name))}</td>" for c in columns.values())
+        for name in names
+    )
+    return f"<table><tr><th>metric</th>{head}</tr>{body}</table>"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.4f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def charts(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Training and validation loss in one chart, then one chart for each other number that validation logged."""
+
+    def series(name: str) -> list[tuple[float, float]]:
+        return [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
+
+    drawn = [line_chart("loss (nats per token)", {"train": series("train/loss"), "val": series("val/loss")})]
+    names = sorted({key for row in rows for key in row if key.startswith("val/") and key != "val/loss"})
+    drawn += [line_chart(name, {"val": series(name)}) for name in names]
+    return "".join(chart for chart in drawn if chart)
+
+
+def sample(row: Row, image: np.ndarray) -> str:
+    references = "".join(f"<li>{html.escape(reference)}</li>" for reference in row["references"])
+    caption = html.escape(row["caption"]) or "<i>(empty)</i>"
+    return (
+        f"<div class='sample'><img src='{thumbnail(image)}' alt='{html.escape(row['key'])}'>"
+        f"<div><div class='caption'>{caption}</div><ul>{references}</ul></div></div>"
+    )
+
+
+def write_report(folder: RunFolder, title: str, samples: Sequence[tuple[Row, np.ndarray]]) -> None:
+    numbers = folder.metrics()
+    rows = folder.current_rows()
+    seconds = numbers.get("train/seconds")
+    trained = f"Trained for {seconds:,.0f} s. " if seconds is not None else ""
+    body = (
+        f"<h1>{html.escape(title)}</h1>"
+    body += f"<p class='note'>{trained}All numbers: metrics.json; curves: metrics.jsonl.</p>"
+    )
+    body += f"<h2>Curves</h2><div class='charts'>{charts(rows)}</div>" if rows else ""
+    body += f"<h2>Numbers</h2>{metric_table(numbers)}"
+    body += "<p class='note'>untrained: the captioner before its first step. shuffled: each image with the caption "
+    body += "written for another one. BLEU and ROUGE-L are shares of 1, CIDEr is in its own unit (10 at most).</p>"
+    body += "<h2>Held-out images</h2><p class='note'>Bold: generated. Listed: references.</p>"
+    body += f"<div class='samples'>{''.join(sample(row, image) for row, image in samples)}</div>"
+    page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>"
+    write_atomically(folder.report, f"{page}<style>{STYLE}</style><body>{body}</body></html>")

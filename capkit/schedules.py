@@ -1,0 +1,117 @@
+"""Values that change over training: a Schedule stands wherever a number that varies by step would.
+
+Durations are given as a share of all steps (0 to 1, a float) or in steps (an int of 1 or more).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from capkit.errors import UsageError
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    def __call__(self, step: int, total_steps: int) -> float | int: ...
+
+
+def steps_of(duration: float | int, total_steps: int) -> float | int:
+    """A duration in steps: a float up to 1 is a share of `total_steps`, an int is steps already."""
+    return duration if isinstance(duration, int) else duration * total_steps
+
+
+def _check_duration(name: str, duration: float | int) -> None:
+    if duration < 0 or (isinstance(duration, float) and duration > 1):
+        raise UsageError(f"{name} is a share of all steps (0.0 to 1.0) or a whole number of steps; got {duration}")
+
+
+@dataclass(frozen=True)
+class Constant:
+    """`value`, after a linear warm-up from 0."""
+
+    value: float | int = 1.0
+    warmup: float | int = 0.0
+
+    def __post_init__(self) -> None:
+        _check_duration("warmup", self.warmup)
+
+    def __call__(self, step: int, total_steps: int) -> float | int:
+        warmup = steps_of(self.warmup, total_steps)
+        return self.value * min(1.0, (step + 1) / warmup) if warmup else self.value
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A straight line from `start` to `end`, after a linear warm-up from 0 to `start`."""
+
+    start: float | int = 1.0
+    end: float | int = 0.0
+    warmup: float | int = 0.0
+
+    def __post_init__(self) -> None:
+        _check_duration("warmup", self.warmup)
+
+    def __call__(self, step: int, total_steps: int) -> float | int:
+        warmup = steps_of(self.warmup, total_steps)
+        if step < warmup:
+            return self.start * (step + 1) / warmup
+        progress = min(1.0, (step - warmup) / max(1.0, total_steps - warmup))
+        return self.start + (self.end - self.start) * progress
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from `start` to `end`, after a linear warm-up from 0 to `start`."""
+
+    start: float | int = 1.0
+    end: float | int = 0.0
+    warmup: float | int = 0.0
+
+    def __post_init__(self) -> None:
+        _check_duration("warmup", self.warmup)
+
+    def __call__(self, step: int, total_steps: int) -> float | int:
+        warmup = steps_of(self.warmup, total_steps)
+        if step < warmup:
+            return self.start * (step + 1) / warmup
+        progress = min(1.0, (step - warmup) / max(1.0, total_steps - warmup))
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True)
+class Noam:
+    """Linear warm-up to 1, then decay with the inverse square root of the step (Vaswani et al. 2017, section 5.3).
+
+    Deliberate difference: (1) scaled so that its peak is 1; the learning rate is the optimizer's.
+    """
+
+    warmup: float | int = 0.1
+
+    def __post_init__(self) -> None:
+        _check_duration("warmup", self.warmup)
+        if self.warmup == 0:
+            raise UsageError("Noam needs a warm-up of at least one step; got warmup=0; use Constant without warm-up")
+
+    def __call__(self, step: int, total_steps: int) -> float | int:
+        warmup = max(1.0, steps_of(self.warmup, total_steps))
+        return min((step + 1) / warmup, math.sqrt(warmup / (step + 1)))
+
+
+@dataclass(frozen=True)
+class Steps:
+    """`values[i]` from `boundaries[i - 1]` on (a share of all steps, or steps); `values` has one entry more."""
+
+    boundaries: tuple[float | int, ...]
+    values: tuple[float | int, ...]
+
+    def __post_init__(self) -> None:
+        for boundary in self.boundaries:
+            _check_duration("a boundary", boundary)
+        if len(self.values) != len(self.boundaries) + 1:
+            raise UsageError(
+                f"Steps needs one value more than boundaries; got {len(self.values)} values and "
+                f"{len(self.boundaries)} boundaries"
+            )
+
+    def __call__(self, step: int, total_steps: int) -> float | int:
+        return self.values[sum(step >= steps_of(boundary, total_steps) for boundary in self.boundaries)]

@@ -1,0 +1,188 @@
+"""task=fit: trains a captioner, captions the held-out split, scores it and writes the run folder."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+
+from capkit.callbacks.checkpoints import Checkpoints, newest_checkpoint
+from capkit.callbacks.recorder import Recorder
+from capkit.data.datamodule import CaptionDataModule
+from capkit.distributed import rank
+from capkit.errors import UsageError
+from capkit.evaluation import Row, score_rows, shuffled_rows, write_predictions
+from capkit.module import CaptionModule
+from capkit.report import write_report
+from capkit.run_folder import RunFolder, default_run_dir
+from capkit.tasks.build import (
+    build,
+    build_all,
+    build_model,
+    build_module,
+    checkpoint_extras,
+    encoder_of,
+    load_weights,
+    plain,
+    read_checkpoint,
+)
+from capkit.tasks.dry_run import print_plan
+from capkit.tasks.generation import caption_split
+
+
+class SaveExtras(Callback):
+    """Adds to each checkpoint what is needed to build the captioner from the file alone."""
+
+    def __init__(self, extras: dict[str, Any]) -> None:
+        self.extras = extras
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["capkit"] = self.extras
+
+
+def run(cfg: DictConfig) -> dict[str, float]:
+    """Trains, evaluates on the test split and returns the final numbers, as in metrics.json."""
+    torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
+    folder = RunFolder(cfg.run_dir or default_run_dir(cfg.name))
+    data: CaptionDataModule = build(cfg.data)
+    model = build_model(cfg.model, lambda: data.captions("train"), cfg.seed)
+    module = build_module(cfg, model)
+    data.attach(encode=encoder_of(model, data.max_length), folder=folder.path)
+    total_steps = num_steps(cfg.trainer, data)
+    if cfg.dry_run:
+        print_plan(module, data, total_steps, cfg)
+        return {}
+    resume = checkpoint_to_resume(cfg, folder)
+    if rank() == 0:
+        folder.open(plain(cfg))
+    if resume is None and cfg.init_from is not None:
+        load_weights(module, read_checkpoint(Path(cfg.init_from)))
+    started_at = read_checkpoint(resume)["global_step"] if resume else 0
+    trainer = build_trainer(cfg, folder, module, data, total_steps)
+    if started_at >= total_steps and folder.metrics():
+        print(f"{folder.path}: all {total_steps} steps were done before; its numbers stand in {folder.metrics_file}")
+        return folder.metrics()
+    if resume is None and cfg.controls:
+        evaluate_split(trainer, module, data, folder, "test", prefix="test/untrained", limit=cfg.controls)
+    train(trainer, module, data, folder, resume, started_at, total_steps)
+    rows = evaluate_split(trainer, module, data, folder, "test", prefix="test", controls=True)
+    finish(cfg, folder, data, rows)
+    return folder.metrics()
+
+
+def num_steps(trainer: Mapping[str, Any], data: CaptionDataModule) -> int:
+    """Optimizer steps of the run: `trainer.max_steps`, or `trainer.max_epochs` times the steps of one epoch."""
+    steps, epochs = trainer.get("max_steps"), trainer.get("max_epochs")
+    if (steps is None) == (epochs is None):
+        raise UsageError(
+            f"the run's length is wanted once; got trainer.max_steps={steps} and trainer.max_epochs={epochs}; "
+            "give one and set the other to null"
+        )
+    return int(steps) if steps is not None else max(1, round(epochs * data.steps_per_epoch))
+
+
+def checkpoint_to_resume(cfg: DictConfig, folder: RunFolder) -> Path | None:
+    """`resume=auto`: the newest checkpoint of the run folder; a path: that one; false: none."""
+    if cfg.resume is False:
+        if folder.config_file.exists():
+            raise UsageError(f"resume=false starts anew, but {folder.path} holds a run; give another run_dir")
+        return None
+    if cfg.resume in ("auto", True):
+        return newest_checkpoint(folder.checkpoints)
+    if not Path(cfg.resume).is_file():
+        raise UsageError(f"resume wants auto, false or a checkpoint file; {cfg.resume} does not exist")
+    return Path(cfg.resume)
+
+
+def build_trainer(
+    cfg: DictConfig, folder: RunFolder, module: CaptionModule, data: CaptionDataModule, total_steps: int
+) -> pl.Trainer:
+    callbacks = build_all(cfg.get("callback"))
+    for callback in callbacks.values():
+        if isinstance(callback, Recorder):
+            callback.attach(folder)
+        if isinstance(callback, Checkpoints):
+            callback.attach(folder.checkpoints)
+    loggers = build_all(cfg.get("logger"))
+    for logger in loggers.values():
+        logger.attach(folder, plain(cfg))
+    interval = min(cfg.trainer.val_check_interval or data.steps_per_epoch, total_steps)
+    return build(
+        {
+            **plain(cfg.trainer),
+            "max_epochs": 1,
+            "max_steps": total_steps,
+            "val_check_interval": interval,
+            "limit_val_batches": cfg.trainer.limit_val_batches or 1.0,
+        },
+        callbacks=[*callbacks.values(), SaveExtras(checkpoint_extras(cfg, module))],
+        logger=list(loggers.values()),
+        default_root_dir=str(folder.path),
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def train(
+    trainer: pl.Trainer,
+    module: CaptionModule,
+    data: CaptionDataModule,
+    folder: RunFolder,
+    resume: Path | None,
+    started_at: int,
+    total_steps: int,
+) -> None:
+    """Optimizer steps `started_at` to `total_steps`; their wall time is added to `train/seconds`."""
+    if resume is not None and rank() == 0:
+        folder.append(started_at, {"resumed_from": started_at})
+        print(f"continuing {folder.path} from step {started_at}")
+    data.set_steps(started_at, total_steps)
+    start = time.monotonic()
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    seconds = folder.metrics().get("train/seconds", 0.0) + time.monotonic() - start
+    if rank() == 0:
+        folder.write_metrics({"train/seconds": round(seconds, 2), "train/steps": total_steps})
+
+
+def evaluate_split(
+    trainer: pl.Trainer,
+    module: CaptionModule,
+    data: CaptionDataModule,
+    folder: RunFolder,
+    split: str,
+    prefix: str,
+    limit: int | None = None,
+    controls: bool = False,
+) -> list[Row]:
+    """Captions a split, writes the predictions, scores them; with `controls` also with shuffled images."""
+    rows = caption_split(trainer, module, data, split, limit)
+    numbers = {f"{prefix}/{name}": value for name, value in score_rows(rows, module.metrics).items()}
+    if controls:
+        shuffled = score_rows(shuffled_rows(rows), module.metrics)
+        numbers |= {f"{prefix}/shuffled/{name}": value for name, value in shuffled.items()}
+    if rank() == 0:
+        write_predictions(folder.predictions, prefix.replace("/", "_"), rows)
+        folder.write_metrics(numbers)
+    return rows
+
+
+def finish(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule, rows: list[Row], num_samples: int = 24) -> None:
+    """The report, and where to find it."""
+    if rank() != 0:
+        return
+    images = data.images("test", [row["key"] for row in rows[:num_samples]])
+    write_report(folder, cfg.name, list(zip(rows[:num_samples], images, strict=True)))
+    numbers = folder.metrics()
+    console = Console()
+    for name in sorted(key for key in numbers if key.count("/") == 1):
+        console.print(f"  {name:<24} {numbers[name]:.4f}", highlight=False)
+    console.print(f"run folder: {folder.path}\nreport:     {folder.report}", highlight=False, soft_wrap=True)

@@ -1,0 +1,25 @@
+"""Captions of a split or of a loader, on every rank."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from torch.utils.data import DataLoader
+
+from capkit.data.datamodule import CaptionDataModule
+from capkit.evaluation import Row, gather_rows
+from capkit.module import CaptionModule
+
+
+def caption_loader(trainer: pl.Trainer, module: CaptionModule, loader: "DataLoader[Any]") -> list[Row]:
+    """One row per image of the loader (key, caption, references, metadata), from all ranks, ordered by key."""
+    batches = trainer.predict(module, dataloaders=loader)
+    return gather_rows([row for batch in batches or [] for row in batch])
+
+
+def caption_split(
+    trainer: pl.Trainer, module: CaptionModule, data: CaptionDataModule, split: str, limit: int | None = None
+) -> list[Row]:
+    """The first `limit` images of a split, or all of them."""
+    data.prepare_data()
+    data.setup(split)
+    return caption_loader(trainer, module, data.eval_dataloader(split, limit))

@@ -5,7 +5,7 @@ B images in the batch, K captions or samples per image, L tokens, N context toke
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,7 +15,7 @@ from torch import Tensor
 class _TensorFields:
     """Moves every tensor of a dataclass: Lightning calls `to` and `pin_memory` on batches."""
 
-    def _map_tensors(self, function: Any) -> Self:
+    def _map_tensors(self, function: Any) -> Any:
         changes: dict[str, Any] = {}
         for spec in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, spec.name)
@@ -25,10 +25,10 @@ class _TensorFields:
                 changes[spec.name] = {k: function(v) if isinstance(v, Tensor) else v for k, v in value.items()}
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Any:
         return self._map_tensors(lambda t: t.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> Any:
         return self._map_tensors(lambda t: t.pin_memory())
 
 
@@ -57,11 +57,17 @@ class CaptionBatch(_TensorFields):
 
     def __getitem__(self, rows: slice) -> "CaptionBatch":
         """The same batch cut to a slice of its images: one micro-batch."""
+        return self.select(list(range(len(self)))[rows])
+
+    def select(self, rows: list[int]) -> "CaptionBatch":
+        """The same batch with these of its images, in this order."""
         changes: dict[str, Any] = {}
         for spec in dataclasses.fields(self):
             value = getattr(self, spec.name)
-            if isinstance(value, Tensor | list):
+            if isinstance(value, Tensor):
                 changes[spec.name] = value[rows]
+            elif isinstance(value, list) and value:
+                changes[spec.name] = [value[row] for row in rows]
             elif isinstance(value, dict):
                 changes[spec.name] = {k: v[rows] for k, v in value.items()}
         return dataclasses.replace(self, **changes)

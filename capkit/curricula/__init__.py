@@ -1,0 +1,1 @@
+"""Curricula decide which examples form each batch."""

@@ -1,0 +1,155 @@
+"""Requests for a batch (epoch, indices) to a `CaptionBatch`, in the worker that makes it.
+
+A whole batch is made in one call: SceneWorld's small pictures are stacked and normalised at once.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from capkit.data.features import FeatureStore
+from capkit.data.images import BadImage
+from capkit.data.manifest import Record
+from capkit.data.skipped import Skipped
+from capkit.data.source import DataSource, clean_captions, clean_text
+from capkit.data.transforms import ImageTransform
+from capkit.keyed import generator, key_id, uniform
+from capkit.types import CaptionBatch
+
+Encode = Callable[[list[list[str]]], tuple[Tensor, Tensor, int]]
+MAX_REPLACEMENTS = 1000
+
+
+class Request(NamedTuple):
+    """What a loader asks a worker for. The epoch travels with it: persistent workers see no later change."""
+
+    epoch: int
+    indices: list[int]
+
+
+class Collated(NamedTuple):
+    """A batch, or None where no example could be used, and what was skipped on the way."""
+
+    batch: CaptionBatch | None
+    skipped: list[Skipped]
+
+
+@dataclass(frozen=True)
+class _Example:
+    record: Record
+    captions: list[str]
+    chosen: list[str]
+    pixels: Tensor | None
+
+
+class CaptionDataset(Dataset[Collated]):
+    """One split of a data source as batches.
+
+    In training an example that cannot be used is replaced by another, drawn by (seed, epoch, index), so that batches
+    keep their size on all ranks; elsewhere it is left out. Training takes `captions_per_image` captions of an image at
+    random, by (seed, epoch, index), without repeats as far as there are enough; elsewhere the first ones are taken.
+    With `features`, cached features take the place of pixels. Without `encode` a batch has no tokens.
+    """
+
+    def __init__(
+        self,
+        source: DataSource,
+        split: str,
+        transform: ImageTransform | None,
+        features: FeatureStore | None,
+        encode: Encode | None,
+        captions_per_image: int,
+        seed: int,
+    ) -> None:
+        self.source, self.split = source, split
+        self._transform, self._features, self._encode = transform, features, encode
+        self._captions_per_image, self._seed = captions_per_image, seed
+        self._is_training = split == "train"
+        self._skipped: dict[int, Skipped] = {}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, request: Request) -> Collated:
+        skipped: list[Skipped] = []
+        load = self._replaced if self._is_training else self._load
+        examples = [e for index in request.indices if (e := load(request.epoch, index, skipped)) is not None]
+        complete = len(examples) == len(request.indices) if self._is_training else len(examples) > 0
+        return Collated(self._collate(examples) if complete else None, skipped)
+
+    def _replaced(self, epoch: int, index: int, skipped: list[Skipped]) -> _Example | None:
+        """The example, or the first usable one of a keyed sequence; None after MAX_REPLACEMENTS."""
+        example = self._load(epoch, index, skipped)
+        draw = np.array([key_id(self._seed, "replacement", epoch, index)])
+        for attempt in range(MAX_REPLACEMENTS):
+            if example is not None:
+                break
+            example = self._load(epoch, int(uniform(draw, attempt)[0] * len(self)), skipped)
+        return example
+
+    def _load(self, epoch: int, index: int, skipped: list[Skipped]) -> _Example | None:
+        if index in self._skipped:
+            skipped.append(self._skipped[index])
+            return None
+        record = self.source.record(index)
+        try:
+            example = self._example(epoch, index, record)
+        except BadImage as error:
+            self._skipped[index] = Skipped(self.split, record.key, record.image, str(error))
+            skipped.append(self._skipped[index])
+            return None
+        if len(example.captions) < len(record.captions):
+            skipped += self._empty_captions(record)
+        return example
+
+    def _example(self, epoch: int, index: int, record: Record) -> _Example:
+        captions = clean_captions(record.captions)
+        if not captions and self.split != "predict":
+            raise BadImage("no caption, or only empty ones")
+        key = (self._seed, epoch, index)
+        return _Example(record, captions, self._choose(captions, key), self._pixels(index, record, key))
+
+    def _empty_captions(self, record: Record) -> list[Skipped]:
+        return [
+            Skipped(self.split, record.key, record.image, f"caption {place} is empty", what="caption")
+            for place, caption in enumerate(record.captions)
+            if not clean_text(caption.text)
+        ]
+
+    def _choose(self, captions: list[str], key: tuple[int, int, int]) -> list[str]:
+        if not captions:
+            return []
+        order: Sequence[int] = range(len(captions))
+        if self._is_training and len(captions) > 1:
+            order = generator(*key, "captions").permutation(len(captions)).tolist()
+        return [captions[order[k % len(captions)]] for k in range(self._captions_per_image)]
+
+    def _pixels(self, index: int, record: Record, key: tuple[int, int, int]) -> Tensor | None:
+        if self._features is not None:
+            if record.key not in self._features:
+                raise BadImage(f"no cached features in {self._features.folder}")
+            return None
+        assert self._transform is not None
+        return self._transform(self.source.image(index), key if self._is_training else None)
+
+    def _collate(self, examples: list[_Example]) -> CaptionBatch:
+        records = [example.record for example in examples]
+        batch = CaptionBatch(
+            keys=[record.key for record in records],
+            references=[example.captions for example in examples],
+            metadata=[record.metadata for record in records],
+        )
+        if self._features is not None:
+            batch.features = torch.from_numpy(self._features[batch.keys])
+        elif self._transform is not None:
+            batch.pixels = self._transform.normalize(torch.stack([e.pixels for e in examples if e.pixels is not None]))
+        if any(record.bag is not None for record in records):
+            batch.bag = torch.tensor([-1 if record.bag is None else key_id(record.bag) for record in records])
+        if self._encode is not None and self.split != "predict":
+            batch.tokens, batch.mask, batch.prompt_length = self._encode([example.chosen for example in examples])
+        return batch

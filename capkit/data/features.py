@@ -1,0 +1,104 @@
+"""Cached outputs of a frozen image encoder: `features.npy` (images, N, D), memory-mapped, and `keys.json`."""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float
+
+from capkit.errors import UsageError
+
+
+class FeatureStore:
+    """Reads a feature folder. `about` says how the features were made (encoder, size ...), as its writer gave it."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "keys.json").is_file():
+            raise UsageError(f"features: no feature cache in {str(folder)!r}; make it with `capkit prepare` first")
+        content = json.loads((self.folder / "keys.json").read_text(encoding="utf-8"))
+        self.about: dict[str, Any] = content["about"]
+        self._rows: dict[str, int] = {key: row for row, key in enumerate(content["keys"])}
+        self._features = np.load(self.folder / "features.npy", mmap_mode="r")
+        if len(self._features) != len(self._rows):
+            raise UsageError(
+                f"features: {str(folder)!r} has {len(self._features)} features for {len(self._rows)} keys; make it anew"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D): tokens of one image, and their width."""
+        return self._features.shape[1], self._features.shape[2]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._rows
+
+    def __getitem__(self, keys: Sequence[str]) -> Float[np.ndarray, "B N D"]:
+        """The features of these images as float32."""
+        return self._features[[self._rows[key] for key in keys]].astype(np.float32)
+
+
+class FeatureWriter:
+    """Writes a feature folder; it appears under its name only when `close` has everything, never half-written.
+
+    `with FeatureWriter(folder, keys, shape=(N, D)) as writer: writer.write(keys_of_batch, features)`. An exception, or
+    a key that was never written, leaves the old folder as it was.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        keys: Sequence[str],
+        shape: tuple[int, int],
+        dtype: str = "float16",
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        if dtype not in ("float16", "float32"):
+            raise UsageError(f"dtype of features must be float16 or float32; got {dtype!r}")
+        if len(set(keys)) != len(keys) or not keys:
+            raise UsageError(f"features need at least one key and no key twice; got {len(keys)} keys")
+        self.folder, self._about = Path(folder), about or {}
+        self._partial = self.folder.with_name(f"{self.folder.name}.partial-{os.getpid()}")
+        self._partial.mkdir(parents=True)
+        self._rows = {key: row for row, key in enumerate(keys)}
+        self._missing = set(keys)
+        self._features = np.lib.format.open_memmap(
+            self._partial / "features.npy", mode="w+", dtype=dtype, shape=(len(keys), *shape)
+        )
+
+    def write(self, keys: Sequence[str], features: Float[np.ndarray, "B N D"]) -> None:
+        stored = features.astype(self._features.dtype)
+        if not np.isfinite(stored).all():
+            raise UsageError(
+                f"features of {keys[0]!r} and others are not finite as {stored.dtype}; use dtype='float32'"
+            )
+        self._features[[self._rows[key] for key in keys]] = stored
+        self._missing.difference_update(keys)
+
+    def close(self) -> None:
+        """Puts the folder in its place. Raises UsageError when features of some keys were not written."""
+        if self._missing:
+            self.discard()
+            raise UsageError(f"features of {len(self._missing)} images are missing, e.g. {min(self._missing)!r}")
+        self._features.flush()
+        content = {"about": self._about, "keys": list(self._rows)}
+        (self._partial / "keys.json").write_text(json.dumps(content), encoding="utf-8")
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self._partial.rename(self.folder)
+
+    def discard(self) -> None:
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.discard() if kind else self.close()

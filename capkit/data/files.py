@@ -1,0 +1,49 @@
+"""Where image bytes come from: plain files under a root, and members of tar shards ("shard.tar::member")."""
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from capkit.data.images import BadImage, load_rgb
+
+SHARD = ".tar::"
+
+
+class ImageFiles:
+    """Loads images by reference: a path, absolute or relative to `root`, or a member of an uncompressed tar.
+
+    A shard is indexed at its first use in a process, by its headers; then each member is one read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._members: dict[str, dict[str, tuple[int, int]]] = {}
+
+    def load(self, reference: str | None) -> UInt8[np.ndarray, "H W 3"]:
+        """Raises BadImage where there is no such file or member, or it is not a usable image."""
+        if reference is None:
+            raise BadImage("the record names no image")
+        shard, separator, member = reference.partition(SHARD)
+        if not separator:
+            return load_rgb(self.root / reference)
+        return load_rgb(self._member(self.root / f"{shard}.tar", member))
+
+    def _member(self, shard: Path, member: str) -> bytes:
+        if str(shard) not in self._members:
+            self._members[str(shard)] = _index(shard)
+        if member not in self._members[str(shard)]:
+            raise BadImage(f"no member {member!r} in the shard")
+        offset, size = self._members[str(shard)][member]
+        with shard.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+
+def _index(shard: Path) -> dict[str, tuple[int, int]]:
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            return {m.name: (m.offset_data, m.size) for m in tar if m.isfile()}
+    except (OSError, tarfile.TarError) as error:
+        raise BadImage(f"the shard cannot be read as an uncompressed tar: {error}") from error

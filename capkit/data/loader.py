@@ -1,0 +1,103 @@
+"""The loader that training and evaluation iterate: a torch DataLoader inside, and skipped examples accounted for."""
+
+import os
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch.utils.data import DataLoader
+
+from capkit.data.dataset import CaptionDataset, Collated, Request
+from capkit.data.skipped import SkipLog
+from capkit.errors import UsageError
+from capkit.types import CaptionBatch
+
+
+class Batches(Protocol):
+    """Indices of batches: a Curriculum in training, `InOrder` elsewhere."""
+
+    epoch: int
+
+    def __iter__(self) -> Iterator[list[int]]: ...
+
+    def __len__(self) -> int: ...
+
+
+class InOrder:
+    """Rank r's examples r, r + world_size, ... in order: none twice, none added, the last batch as it comes."""
+
+    def __init__(self, num_examples: int, batch_size: int, rank: int, world_size: int) -> None:
+        self.epoch = 0
+        self._indices = range(rank, num_examples, world_size)
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._indices) // self._batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(0, len(self._indices), self._batch_size):
+            yield list(self._indices[start : start + self._batch_size])
+
+
+class _Requests:
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Request]:
+        for indices in self._batches:
+            yield Request(self._batches.epoch, indices)
+
+
+def _unchanged(collated: Collated) -> Collated:
+    return collated
+
+
+def _start_worker(worker: int) -> None:
+    # Tokenizers that were used before the fork would print a warning in every worker.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+class CaptionLoader:
+    """Yields `CaptionBatch`es. Not a DataLoader itself, so that Lightning leaves its sampler alone.
+
+    The process that iterates lists what workers skipped and checks the budget: a worker never raises for bad input,
+    and the UsageError comes without a worker's traceback. `len` is an upper bound outside training: a batch whose
+    examples were all skipped does not come.
+    """
+
+    def __init__(
+        self, dataset: CaptionDataset, batches: Batches, log: SkipLog, max_skipped: float | int, num_workers: int
+    ) -> None:
+        self.dataset = dataset
+        self.batch_sampler = batches
+        self._log, self._max_skipped = log, max_skipped
+        self._loader = DataLoader(
+            dataset,
+            sampler=_Requests(batches),  # type: ignore[arg-type]
+            batch_size=None,
+            collate_fn=_unchanged,  # type: ignore[arg-type]
+            num_workers=num_workers,
+            worker_init_fn=_start_worker,
+            persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else each epoch draws from the global one
+        )
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[CaptionBatch]:
+        for collated in self._loader:
+            if collated.skipped:
+                self._log.add(collated.skipped)
+                self._log.check_budget(self.dataset.split, self._max_skipped, len(self.dataset))
+            if collated.batch is not None:
+                yield collated.batch
+            elif self.dataset.split == "train":
+                raise UsageError(
+                    f"hardly any {self.dataset.split} example can be used, first: {collated.skipped[0].reason}; "
+                    "see skipped.jsonl in the run's folder"
+                )

@@ -1,0 +1,188 @@
+"""Records of captioned images, and their JSONL form: one record a line. The form is described in docs/data.md."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from capkit.data.files import ImageFiles
+from capkit.errors import UsageError, did_you_mean
+from capkit.keyed import key_id
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A caption, who wrote it ("human", "alt_text", a model's name) and its language as a BCP 47 tag."""
+
+    text: str
+    source: str = "human"
+    language: str = "en"
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A box (x0, y0, x1, y1) in shares of width and height, with what is in it."""
+
+    box: tuple[float, float, float, float]
+    text: str = ""
+
+
+@dataclass(slots=True)
+class Record:
+    """One image with its captions.
+
+    `key` names it in predictions, and its randomness. `image` is a path (absolute, or relative to the source's root), a
+    shard member ("shard.tar::member"), or None where pixels come from elsewhere. `bag` names the group of look-alikes
+    that the image belongs to.
+    """
+
+    key: str
+    image: str | None = None
+    captions: list[Caption] = field(default_factory=list)
+    regions: list[Region] = field(default_factory=list)
+    bag: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+_FIELDS = ("key", "image", "captions", "regions", "bag", "metadata")
+
+
+def _wrong(where: str, problem: str) -> UsageError:
+    return UsageError(f"{where}: {problem}; docs/data.md shows a record")
+
+
+def _typed(row: dict[str, Any], name: str, kinds: type | tuple[type, ...], default: Any, where: str) -> Any:
+    value = row.get(name, default)
+    if value is not default and not isinstance(value, kinds):
+        raise _wrong(where, f"{name!r} has a value of the wrong type: {json.dumps(value)[:80]}")
+    return value
+
+
+def _caption(value: Any, where: str) -> Caption:
+    if isinstance(value, str):
+        return Caption(value)
+    if not isinstance(value, dict) or not isinstance(value.get("text"), str) or set(value) - {*Caption.__slots__}:
+        raise _wrong(where, f"a caption is a text or {{text, source, language}}, not {json.dumps(value)[:80]}")
+    return Caption(**value)
+
+
+def _region(value: Any, where: str) -> Region:
+    box = value.get("box") if isinstance(value, dict) else None
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(x, int | float) for x in box):
+        raise _wrong(where, f"a region is {{box: [x0, y0, x1, y1], text}}, not {json.dumps(value)[:80]}")
+    x0, y0, x1, y1 = map(float, box)
+    if not (0 <= x0 <= x1 <= 1 and 0 <= y0 <= y1 <= 1):
+        raise _wrong(where, f"a box needs 0 <= x0 <= x1 <= 1 and the same for y, not {box}")
+    return Region((x0, y0, x1, y1), str(value.get("text", "")))
+
+
+def record_from_row(row: Any, where: str) -> Record:
+    """Checks one parsed JSON object and makes a Record of it; `where` opens the error ("manifest.jsonl line 3")."""
+    if not isinstance(row, dict):
+        raise _wrong(where, f"wanted one JSON object, got {type(row).__name__}")
+    for name in row:
+        if name not in _FIELDS:
+            raise _wrong(where, f"unknown field {name!r}; {did_you_mean(name, _FIELDS)}")
+    image = _typed(row, "image", str, None, where)
+    key = _typed(row, "key", (str, int), image, where)
+    if key is None:
+        raise _wrong(where, "a record needs 'key' or 'image'")
+    captions = _typed(row, "captions", (list, str), [], where)
+    return Record(
+        key=str(key),
+        image=image,
+        captions=[_caption(c, where) for c in ([captions] if isinstance(captions, str) else captions)],
+        regions=[_region(r, where) for r in _typed(row, "regions", list, [], where)],
+        bag=_typed(row, "bag", str, None, where),
+        metadata=_typed(row, "metadata", dict, {}, where),
+    )
+
+
+def parse_line(line: bytes, path: Path, number: int) -> Record:
+    where = f"{path} line {number}"
+    try:
+        row = json.loads(line)
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+        raise _wrong(where, f"not JSON ({error})") from error
+    return record_from_row(row, where)
+
+
+def read_manifest(path: str | Path) -> Iterator[Record]:
+    """The records of a JSONL file, in order; blank lines are passed over. Raises UsageError with file and line."""
+    with existing_file(path, "manifest").open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield parse_line(line, Path(path), number)
+
+
+def write_manifest(path: str | Path, records: Iterable[Record]) -> int:
+    """Writes records as JSONL, replacing the file only when all are written; returns how many."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    count = 0
+    with partial.open("w", encoding="utf-8") as lines:
+        for record in records:
+            row = {name: value for name, value in asdict(record).items() if value or name == "key"}
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    partial.replace(path)
+    return count
+
+
+def existing_file(path: str | Path, what: str) -> Path:
+    if not Path(path).is_file():
+        raise UsageError(f"{what}: no file {str(path)!r}; give the path of an existing file")
+    return Path(path)
+
+
+def check_unique_keys(records: Iterable[Record], where: str) -> None:
+    """Raises UsageError where two records share a key: predictions and skipped.jsonl name images by key."""
+    seen: set[int] = set()
+    for record in records:
+        digest = key_id(record.key)
+        if digest in seen:
+            raise UsageError(f"{where}: two records have the key {record.key!r}; give each image its own key")
+        seen.add(digest)
+
+
+class Manifest:
+    """A data source over a JSONL manifest. Every line is checked when it is opened; only its position stays in memory.
+
+    `root` is the folder that relative image paths start from: the manifest's own folder when left out.
+    """
+
+    def __init__(self, path: str, root: str | None = None) -> None:
+        self._path = existing_file(path, "manifest").absolute()
+        self._files = ImageFiles(Path(root) if root is not None else self._path.parent)
+        self._starts: np.ndarray | None = None
+        self._numbers: np.ndarray | None = None
+
+    def _open(self) -> tuple[np.ndarray, np.ndarray]:
+        if self._starts is None or self._numbers is None:
+            check_unique_keys(read_manifest(self._path), str(self._path))
+            rows, position = [], 0
+            with self._path.open("rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    if line.strip():
+                        rows.append((position, number))
+                    position += len(line)
+            if not rows:
+                raise UsageError(f"{self._path}: no records; write one JSON object a line")
+            self._starts, self._numbers = np.array(rows, np.int64).T
+        return self._starts, self._numbers
+
+    def __len__(self) -> int:
+        return len(self._open()[0])
+
+    def record(self, index: int) -> Record:
+        starts, numbers = self._open()
+        with self._path.open("rb") as lines:
+            lines.seek(int(starts[index]))
+            return parse_line(lines.readline(), self._path, int(numbers[index]))
+
+    def image(self, index: int) -> np.ndarray:
+        return self._files.load(self.record(index).image)

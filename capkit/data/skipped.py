@@ -1,0 +1,93 @@
+"""`skipped.jsonl`: what a run left out and why, and the budget after which it stops."""
+
+import fcntl
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from capkit.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One thing left out: an example (`what="example"`, counts against the budget) or one caption of it."""
+
+    split: str
+    key: str
+    path: str | None
+    reason: str
+    what: str = "example"
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """An example is listed once whatever the reason, a caption once by its place, which the reason names."""
+        return (self.split, self.key) if self.what == "example" else (self.split, self.key, self.reason)
+
+
+def allowed_skips(max_skipped: float | int, num_examples: int) -> int:
+    """An int is a count; a float is a share of the split's examples, rounded up."""
+    return max_skipped if isinstance(max_skipped, int) else math.ceil(max_skipped * num_examples)
+
+
+def check_max_skipped(max_skipped: float | int) -> None:
+    if max_skipped < 0 or (isinstance(max_skipped, float) and not max_skipped <= 1):
+        raise UsageError(f"max_skipped is a count (an int, 0 or more) or a share (0.0 to 1.0); got {max_skipped!r}")
+
+
+class SkipLog:
+    """Lists each skipped thing once per run. Ranks share the file: rows are written under a lock on it.
+
+    The budget counts what this attempt of the run skipped: rows that an earlier attempt wrote are not written again,
+    but count only when they are met again (the images may have been repaired). Without a path, nothing is written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._counted: dict[tuple[str, ...], Skipped] = {}
+        self._listed: set[tuple[str, ...]] = set()
+        self._read_to = 0
+        if path is not None and path.exists():
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH)  # released when the file closes
+                self._listed.update(row.identity for row in self._read_new(file))
+
+    def _read_new(self, file: BinaryIO) -> list[Skipped]:
+        file.seek(self._read_to)
+        rows = [Skipped(**json.loads(line)) for line in file]
+        self._read_to = file.tell()
+        return rows
+
+    def add(self, rows: Iterable[Skipped]) -> None:
+        new = {row.identity: row for row in rows if row.identity not in self._counted}
+        self._counted.update(new)
+        unlisted = [row for identity, row in new.items() if identity not in self._listed]
+        if unlisted and self.path is not None:
+            self._append(self.path, unlisted)
+
+    def _append(self, path: Path, rows: list[Skipped]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            others = {row.identity: row for row in self._read_new(file)}
+            self._counted.update(others)
+            self._listed.update(others)
+            lines = [json.dumps(asdict(row)) + "\n" for row in rows if row.identity not in self._listed]
+            file.write("".join(lines).encode())
+            file.flush()
+            self._read_to = file.tell()
+            self._listed.update(row.identity for row in rows)
+
+    def check_budget(self, split: str, max_skipped: float | int, num_examples: int) -> None:
+        """Raises UsageError when more examples of the split were skipped than max_skipped allows."""
+        skipped = [row for row in self._counted.values() if row.split == split and row.what == "example"]
+        allowed = allowed_skips(max_skipped, num_examples)
+        if len(skipped) > allowed:
+            first = "; ".join(f"{row.path or row.key}: {row.reason}" for row in skipped[:3])
+            where = f" (all are listed in {self.path})" if self.path else ""
+            raise UsageError(
+                f"{len(skipped)} of {num_examples} {split} examples cannot be used and max_skipped={max_skipped} "
+                f"allows {allowed}: {first}{where}; repair or remove them, or raise data.max_skipped"
+            )

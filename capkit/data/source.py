@@ -1,0 +1,44 @@
+"""The protocol of a data source, and what every source does to captions."""
+
+import re
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from capkit.data.manifest import Caption, Record
+
+_NOT_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+
+
+class DataSource(Protocol):
+    """Captioned images by position. Constructors check paths; files are parsed at first use.
+
+    `image` raises BadImage where an image cannot be used. Records keep one order in every process.
+    """
+
+    def __len__(self) -> int: ...
+
+    def record(self, index: int) -> Record: ...
+
+    def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]: ...
+
+
+@runtime_checkable
+class Preparable(Protocol):
+    """A source with something to build once (a cache) before other processes read it."""
+
+    def prepare(self) -> None: ...
+
+
+def clean_text(text: str) -> str:
+    """One line: runs of white space become a space; control characters and lone surrogates are taken out.
+
+    Rust tokenizers raise on lone surrogates, which JSON can carry.
+    """
+    return " ".join(_NOT_TEXT.sub(" ", text).split())
+
+
+def clean_captions(captions: list[Caption]) -> list[str]:
+    """The cleaned texts that are not empty, in order."""
+    return [text for caption in captions if (text := clean_text(caption.text))]

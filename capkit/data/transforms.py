@@ -1,0 +1,89 @@
+"""Images to model input: a square of one size, augmented by the example's own randomness, then normalised in batch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from capkit.errors import UsageError
+from capkit.keyed import generator
+
+
+class ImageTransform:
+    """Brings an image to `size` x `size` pixels, and a batch of them to (pixel / 255 - mean) / std.
+
+    `resize`: "squash" changes the aspect, "crop" keeps the middle square, "pad" keeps everything on white.
+    `augment` (training only): None; "flip" mirrors half of the images, which makes captions that say left or right
+    wrong; "crop" takes a random crop of 50 to 100 % of the area, aspect 3:4 to 4:3, in place of `resize`.
+    Resizing is bicubic with antialiasing.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.5, 0.5, 0.5),
+        resize: str = "squash",
+        augment: str | None = None,
+    ) -> None:
+        if size < 1:
+            raise UsageError(f"size must be 1 or more pixels; got {size}")
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise UsageError(f"mean and std need three numbers each, std above 0; got {list(mean)} and {list(std)}")
+        if resize not in ("squash", "crop", "pad"):
+            raise UsageError(f"resize must be squash, crop or pad; got {resize!r}")
+        if augment not in (None, "flip", "crop"):
+            raise UsageError(f"augment must be flip, crop or null; got {augment!r}")
+        self.size, self.resize, self.augment = size, resize, augment
+        self._scale = 1 / (255 * torch.tensor(std, dtype=torch.float32).view(3, 1, 1))
+        self._shift = -(torch.tensor(mean, dtype=torch.float32) / torch.tensor(std)).view(3, 1, 1)
+
+    def __call__(
+        self, image: UInt8[np.ndarray, "H W 3"], random_key: tuple[object, ...] | None = None
+    ) -> UInt8[Tensor, "3 S S"]:
+        """The square image. `random_key`, e.g. (seed, epoch, index), seeds the augmentation; None leaves it out."""
+        pixels = torch.from_numpy(image).permute(2, 0, 1)
+        if random_key is None or self.augment is None:
+            return self._square(pixels)
+        random = generator(*random_key, "augment")
+        if self.augment == "flip":
+            pixels = self._square(pixels)
+            return pixels.flip(-1) if random.random() < 0.5 else pixels
+        return self._to_size(_random_crop(pixels, random), self.size, self.size)
+
+    def _square(self, pixels: Tensor) -> Tensor:
+        height, width = pixels.shape[1:]
+        if self.resize == "crop":
+            # Cropping first: resizing a 1 x 10,000 strip to the height first would need gigabytes.
+            side = min(height, width)
+            top, left = (height - side) // 2, (width - side) // 2
+            pixels = pixels[:, top : top + side, left : left + side]
+        if self.resize != "pad" or height == width:
+            return self._to_size(pixels, self.size, self.size)
+        new_height, new_width = (max(1, round(self.size * n / max(height, width))) for n in (height, width))
+        square = torch.full((3, self.size, self.size), 255, dtype=torch.uint8)
+        top, left = (self.size - new_height) // 2, (self.size - new_width) // 2
+        square[:, top : top + new_height, left : left + new_width] = self._to_size(pixels, new_height, new_width)
+        return square
+
+    def _to_size(self, pixels: Tensor, height: int, width: int) -> Tensor:
+        if pixels.shape[1:] == (height, width):
+            return pixels
+        return F.resize(pixels, [height, width], InterpolationMode.BICUBIC, antialias=True)
+
+    def normalize(self, images: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:
+        """(pixel / 255 - mean) / std for a whole batch."""
+        return images.to(torch.float32, memory_format=torch.contiguous_format).mul_(self._scale).add_(self._shift)
+
+
+def _random_crop(pixels: Tensor, random: np.random.Generator) -> Tensor:
+    height, width = pixels.shape[1:]
+    area, aspect = random.uniform(0.5, 1.0) * height * width, np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
+    crop_height = int(np.clip(round(np.sqrt(area / aspect)), 1, height))
+    crop_width = int(np.clip(round(np.sqrt(area * aspect)), 1, width))
+    top, left = random.integers(height - crop_height + 1), random.integers(width - crop_width + 1)
+    return pixels[:, top : top + crop_height, left : left + crop_width]

@@ -1,0 +1,97 @@
+"""The command line: `capkit [task] [overrides]` and `python train.py [task] [overrides]` are this `main`.
+
+Errors of use end with status 2 and one message, before torch is imported wherever the config alone shows them.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+import capkit
+from capkit.config.arguments import Command, parse
+from capkit.config.check import compose_checked
+from capkit.config.compose import CONFIG_NAME, Composed, compose_config
+from capkit.config.help import help_page
+from capkit.config.locations import config_dir
+from capkit.config.quoting import quote
+from capkit.errors import UsageError
+
+USAGE_STATUS = 2
+INTERRUPTED_STATUS = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command line and returns its exit status."""
+    try:
+        _run(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        return INTERRUPTED_STATUS
+    except Exception as error:
+        usage_error = _usage_error(error)
+        if usage_error is None:
+            raise
+        print(f"error: {usage_error}", file=sys.stderr)
+        return USAGE_STATUS
+    return 0
+
+
+def _run(argv: list[str]) -> None:
+    command = parse(argv)
+    if "--help" in command.flags:
+        print(help_page(command.config_dirs))
+    elif "--version" in command.flags:
+        print(f"capkit {capkit.__version__}")
+    elif "--cfg" in command.flags:
+        print(OmegaConf.to_yaml(compose_config(command).config), end="")
+    else:
+        composed = compose_checked(command)
+        if composed.multirun:
+            _run_many(command, composed)
+        else:
+            run_task(composed.config)
+
+
+def run_task(config: DictConfig) -> Any:
+    """Imports and calls the function that the task's yaml names."""
+    module, _, name = config.task["_target_"].rpartition(".")
+    function: Callable[[DictConfig], Any] = getattr(importlib.import_module(module), name)
+    return function(config)
+
+
+def _run_many(command: Command, composed: Composed) -> None:
+    """Hands a sweep to Hydra's sweeper and launcher; each job writes to its own folder below the sweep's."""
+    import hydra
+
+    overrides = [
+        _with_prefix_of(admitted, typed) for admitted, typed in zip(composed.overrides, command.overrides, strict=False)
+    ]
+    if composed.config.run_dir is not None:
+        overrides = [f"hydra.sweep.dir={quote(composed.config.run_dir)}", *overrides]
+    folders = [f"--config-dir={folder}" for folder in command.config_dirs]
+    sys.argv = [sys.argv[0], *folders, "--multirun", *overrides]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing and exiting
+    hydra.main(config_path=str(config_dir()), config_name=CONFIG_NAME, version_base="1.3")(_run_job)()
+
+
+def _with_prefix_of(admitted: str, typed: str) -> str:
+    """A sweep as typed, with the prefix that its first value was admitted with."""
+    return f"++{typed.lstrip('+')}" if admitted.startswith("++") else typed.lstrip("+")
+
+
+def _run_job(config: DictConfig) -> Any:
+    """One job of a sweep. Its run folder is the one that Hydra made for it."""
+    from hydra.core.hydra_config import HydraConfig
+
+    config.run_dir = HydraConfig.get().runtime.output_dir
+    return run_task(config)
+
+
+def _usage_error(error: BaseException | None) -> UsageError | None:
+    """The user's error behind an exception: Hydra wraps those that a constructor raises."""
+    while error is not None and not isinstance(error, UsageError):
+        error = error.__cause__
+    return error

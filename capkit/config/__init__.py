@@ -1,0 +1,1 @@
+"""Reads command lines and configs, and refuses wrong ones before torch is imported."""

@@ -1,0 +1,89 @@
+"""A command line as typed: an optional task word, flags and overrides."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from capkit.config.locations import config_dir, groups
+from capkit.config.quoting import quote_value
+from capkit.errors import UsageError, did_you_mean
+
+FLAGS = {
+    "--help": "this page",
+    "--version": "the version",
+    "--cfg": "print the whole config and exit",
+    "--multirun": "run every combination of comma-separated values, one run folder each (-m)",
+    "--config-dir": "a folder of your own configs, with the same groups: --config-dir DIR",
+}
+_SHORT = {"-h": "--help", "-m": "--multirun", "-c": "--cfg", "-cd": "--config-dir", "-V": "--version"}
+_OVERRIDE = re.compile(r"(?P<prefix>\+\+|\+|)(?P<key>[A-Za-z_]\w*([./][\w-]+)*(@[\w.:-]*)?)=(?P<value>.*)", re.DOTALL)
+_DELETION = re.compile(r"~[A-Za-z_]\w*([./][\w-]+)*(@[\w.:-]*)?(=.*)?", re.DOTALL)
+
+
+@dataclass
+class Command:
+    """What a command line asks for. Override values are quoted for Hydra already."""
+
+    overrides: list[str] = field(default_factory=list)
+    flags: set[str] = field(default_factory=set)
+    config_dirs: list[Path] = field(default_factory=list)
+
+    @property
+    def multirun(self) -> bool:
+        return "--multirun" in self.flags
+
+
+def parse(argv: list[str]) -> Command:
+    """Reads a command line. A first bare word names the task: `caption` is `task=caption`. Raises UsageError."""
+    command = Command()
+    typed = list(_take_flags(argv, command))
+    if typed and re.fullmatch(r"[^=~+]*", typed[0]):
+        if any(word.startswith("task=") for word in typed[1:]):
+            raise UsageError(f"one task was wanted; {typed[0]!r} and a task=... came; keep one of them")
+        typed[0] = f"task={_known_task(typed[0], command)}"
+    if "hydra.mode=MULTIRUN" in typed:
+        command.flags.add("--multirun")
+    command.overrides = [_override(word, command.multirun) for word in typed]
+    return command
+
+
+def _take_flags(argv: list[str], command: Command) -> Iterator[str]:
+    """Puts the flags into `command` and yields the rest."""
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("-"):
+            yield word
+            continue
+        flag, _, value = word.partition("=")
+        flag = _SHORT.get(flag, flag)
+        if flag not in FLAGS:
+            raise UsageError(f"unknown flag {flag!r}; {did_you_mean(flag, FLAGS)}")
+        command.flags.add(flag)
+        if flag == "--config-dir":
+            command.config_dirs.append(_folder(value or next(words, "")))
+
+
+def _folder(value: str) -> Path:
+    path = Path(value).expanduser()
+    if not value or not path.is_dir():
+        raise UsageError(f"--config-dir wants a folder; {value!r} is none; give --config-dir DIR")
+    return path.resolve()
+
+
+def _known_task(name: str, command: Command) -> str:
+    tasks = groups([config_dir(), *command.config_dirs]).get("task", [])
+    if name not in tasks:
+        raise UsageError(f"a first bare word names a task; there is no task {name!r}; {did_you_mean(name, tasks)}")
+    return name
+
+
+def _override(word: str, multirun: bool) -> str:
+    match = _OVERRIDE.fullmatch(word)
+    if match:
+        return f"{match['prefix']}{match['key']}={quote_value(match['key'], match['value'], multirun)}"
+    if _DELETION.fullmatch(word):
+        return word
+    if "=" in word:
+        raise UsageError(f"{word!r}: a key is words joined by dots (optimizer.lr=1e-3); mend what stands before '='")
+    raise UsageError(f"{word!r}: key=value was wanted; put the value behind its key, e.g. ckpt={word}")

@@ -1,0 +1,180 @@
+"""Refuses a config that cannot run, before anything slow is imported: within 2 s, and without torch.
+
+Keys and values of every `_target_` node are compared with the constructor's signature as its source has it; top-level
+keys with those that train.yaml and the task's yaml declare; paths with the disk; combinations with `rules`.
+"""
+
+import ast
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from capkit.config.annotations import fits, wanted
+from capkit.config.arguments import Command
+from capkit.config.compose import CONFIG_NAME, Composed, compose_config, single_runs, unknown_key
+from capkit.config.locations import INPUT_WORDS
+from capkit.config.rules import RULES, Settings
+from capkit.config.signatures import Argument, Signature, signature
+from capkit.errors import UsageError
+
+# What hydra.utils.instantiate reads itself.
+_RESERVED = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_convert_"})
+# The types of top-level keys; a task may declare more in its yaml.
+TOP_LEVEL = {
+    "name": "str",
+    "seed": "int",
+    "run_dir": "str | None",
+    "resume": "str | bool",
+    "init_from": "str | None",
+    "dry_run": "bool",
+    "torch_threads": "int | None",
+    "micro_batch_size": "int | None",
+    "controls": "int",
+    "ckpt": "str | None",
+    "images": "str | None",
+    "out": "str | None",
+}
+_NO_PATH = frozenset({"auto", ""})
+MISSING = "???"
+
+
+def compose_checked(command: Command) -> Composed:
+    """The config a command asks for, checked; of a sweep, the first run. Raises UsageError."""
+    if not command.multirun:
+        composed = compose_config(command)
+        check(composed)
+        return composed
+    runs = [compose_config(run) for run in single_runs(command)]
+    for run in runs:
+        check(run)
+    return runs[0]
+
+
+def check(composed: Composed) -> None:
+    """Raises UsageError that names everything wrong with a config, one line each."""
+    try:
+        config: Any = OmegaConf.to_container(composed.config, resolve=True)
+    except (OmegaConfBaseException, HydraException) as error:
+        raise UsageError(str(error).strip().split("\n    object_type")[0].replace("\n    ", "; ")) from error
+    problems = [*_top_level(config, composed)]
+    for key, value in config.items():
+        problems += _node(value, str(key), composed)
+    if not problems:
+        problems += _missing_values(config, composed)
+    if not problems:
+        problems += _missing_files(config, composed)
+        settings = Settings(config, composed.task)
+        problems += [message for rule in RULES if (message := rule(settings))]
+    if problems:
+        raise UsageError("\n".join(problems))
+
+
+def _top_level(config: dict[str, Any], composed: Composed) -> Iterator[str]:
+    """Keys that a yaml added to the top level: a typo there would change nothing, in silence."""
+    declaring = (CONFIG_NAME, f"task/{composed.task}")
+    declared = {key for file in composed.files if file.name in declaring for key in file.body}
+    declared |= {group.split("/")[0] for group in composed.groups}
+    for key in config:
+        if key not in declared:
+            yield unknown_key("", key, sorted(declared), composed)
+    known = Signature({name: Argument(ast.parse(text, mode="eval").body) for name, text in TOP_LEVEL.items()}, True)
+    yield from _arguments(config, "", known, composed)
+
+
+def _node(node: Any, key: str, composed: Composed) -> Iterator[str]:
+    """Problems of a node and all below it."""
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            yield from _node(item, f"{key}.{index}", composed)
+    if not isinstance(node, dict):
+        return
+    if "_target_" in node:
+        try:
+            taken = signature(str(node["_target_"]))
+        except UsageError as error:
+            yield f"{key} {composed.origin(f'{key}._target_')}: {error}"
+            return
+        if taken and key != "task":
+            yield from _arguments(node, key, taken, composed)
+    for name, value in node.items():
+        yield from _node(value, f"{key}.{name}", composed)
+
+
+def _arguments(node: dict[str, Any], key: str, taken: Signature, composed: Composed) -> Iterator[str]:
+    for name, value in node.items():
+        if name in _RESERVED:
+            continue
+        argument = taken.arguments.get(name)
+        if argument is None:
+            if not taken.is_open:
+                yield unknown_key(key, name, list(taken.arguments), composed)
+        elif argument.annotation and not _accepts(argument, value, str(node.get("_target_", "capkit."))):
+            full = f"{key}.{name}" if key else name
+            type_wanted, fix = wanted(argument.annotation), _fix(argument.annotation, value)
+            yield f"{full} {composed.origin(full)}: {type_wanted} was wanted; {_shown(value)} came{fix}"
+
+
+def _accepts(argument: Argument, value: Any, target: str) -> bool:
+    if argument.annotation is None or value == MISSING:
+        return True
+    if value is None and (not target.startswith("capkit.") or _is_none(argument.default)):
+        return True  # null leaves the value to the task, or to the default
+    return fits(argument.annotation, value)
+
+
+def _is_none(default: ast.expr | None) -> bool:
+    return isinstance(default, ast.Constant) and default.value is None
+
+
+def _shown(value: Any) -> str:
+    names = {str: "the text", bool: "the flag", int: "the number", float: "the number", list: "the list"}
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return f"{names[type(value)]} {text}" if type(value) in names else text
+
+
+def _fix(annotation: ast.expr, value: Any) -> str:
+    if isinstance(value, int | float) and fits(annotation, str(value)):
+        return f"; two pairs of quotes make it text: '\"{value}\"'"
+    examples = (("0.1", 0.1), ("1", 1), ("true", True), ("[1, 2]", [1, 2]), ("null", None))
+    good = [text for text, example in examples if fits(annotation, example)]
+    return f"; write e.g. {good[0]}" if good else ""
+
+
+def _missing_values(config: dict[str, Any], composed: Composed) -> Iterator[str]:
+    missing = [key for key, value in leaves(config) if value == MISSING]
+    if missing:
+        listed = " ".join(f"{key}=..." for key in missing)
+        yield f"task {composed.task!r} needs {', '.join(missing)}; add {listed}"
+
+
+def _missing_files(config: dict[str, Any], composed: Composed) -> Iterator[str]:
+    """Given paths that are not on the disk. `capkit prepare` makes what data configs name, so it is let through."""
+    for key, value in leaves(config):
+        is_input = key.rsplit(".", 1)[-1] in INPUT_WORDS and isinstance(value, str) and value not in _NO_PATH
+        if is_input and not Path(value).exists() and not (composed.task == "prepare" and "." in key):
+            yield f"{key}={value}: no such file or folder{_nearest_file(Path(value))}"
+
+
+def _nearest_file(path: Path) -> str:
+    """How far a path does exist, and the nearest name there."""
+    folder = path.parent
+    while not folder.exists():
+        path, folder = folder, folder.parent
+    if folder.is_dir() and (near := difflib.get_close_matches(path.name, [p.name for p in folder.iterdir()], n=1)):
+        return f"; did you mean {str(folder / near[0])!r}?"
+    return f"; {str(folder.resolve())!r} has no {path.name!r}; paths start from {str(Path.cwd())!r}"
+
+
+def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that is neither dict nor list, with its dotted key."""
+    pairs: Any = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
+    if pairs is None:
+        yield key, node
+        return
+    for name, value in pairs:
+        yield from leaves(value, f"{key}.{name}" if key else str(name))

@@ -1,0 +1,254 @@
+"""Composes one config from yaml files and overrides, and words Hydra's refusals as ours."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from capkit.config.arguments import Command
+from capkit.config.locations import config_dir, groups
+from capkit.config.quoting import quote
+from capkit.config.signatures import signature
+from capkit.errors import UsageError, did_you_mean
+
+CONFIG_NAME = "train"
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """A yaml file that took part (`name` is "model/clip_prefix"): where in the config its keys land, what it holds."""
+
+    name: str
+    path: Path
+    package: str
+    body: dict[str, Any]
+
+    def holds(self, key: str) -> bool:
+        """Whether this file sets a dotted key."""
+        node: Any = self.body
+        words = key.split(".")
+        place = self.package.split(".") if self.package else []
+        if words[: len(place)] != place:
+            return False
+        for word in words[len(place) :]:
+            if not isinstance(node, dict) or word not in node:
+                return False
+            node = node[word]
+        return True
+
+
+@dataclass
+class Composed:
+    """A config (struct, without Hydra's own node), and where it comes from."""
+
+    config: DictConfig
+    hydra: DictConfig
+    overrides: list[str]
+    files: list[ConfigFile]
+    groups: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def task(self) -> str:
+        return str(self.hydra.runtime.choices.get("task"))
+
+    @property
+    def multirun(self) -> bool:
+        return self.hydra.mode == RunMode.MULTIRUN
+
+    def origin(self, key: str) -> str:
+        """Where a key was set last: on the command line, or in which file."""
+        for override in self.overrides:
+            typed = override.partition("=")[0].lstrip("+~")
+            if typed == key or (key.startswith(f"{typed}.") and typed not in self.groups):
+                return "on the command line"
+        holders = [file for file in self.files if file.holds(key)]
+        return f"in {holders[-1].path}" if holders else "on the command line"
+
+
+def compose_config(command: Command) -> Composed:
+    """The config of one run. Raises UsageError for anything that cannot be composed."""
+    folders = [config_dir(), *command.config_dirs]
+    overrides = list(command.overrides)
+    if command.config_dirs:
+        overrides.append("hydra.searchpath=[" + ",".join(quote(f"file://{d}") for d in command.config_dirs) + "]")
+    known = groups(folders)
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            return _compose(overrides, known, folders)
+    except MissingConfigException as error:
+        raise UsageError(_missing_choice(error, known)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(_first_paragraph(error)) from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"a config file is not valid YAML: {error}") from error
+
+
+def single_runs(command: Command) -> Iterator[Command]:
+    """The runs that show whether a sweep is sound: each value of each sweep once, the others at their first."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(command.overrides)
+    except HydraException as error:
+        raise UsageError(_first_paragraph(error)) from error
+    choices = [_sweep_values(override) for override in parsed]
+    first = [values[0] for values in choices]
+    yield Command(first, command.flags, command.config_dirs)
+    for index, values in enumerate(choices):
+        for value in values[1:]:
+            yield Command([*first[:index], value, *first[index + 1 :]], command.flags, command.config_dirs)
+
+
+def _sweep_values(override: Override) -> list[str]:
+    """The overrides that a sweep stands for; itself where it is none. Of a continuous interval, its two ends."""
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    key = override.get_key_element()
+    if override.is_interval_sweep():
+        interval: Any = override.value()
+        return [f"{key}={interval.start}", f"{key}={interval.end}"]
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _compose(overrides: list[str], known: dict[str, list[str]], folders: list[Path]) -> Composed:
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    for override in parsed:
+        if override.is_sweep_override():
+            raise UsageError(
+                f"{override.input_line}: several values; add -m to run each of them, "
+                f"or write a list: {override.key_or_group}=[...], or text in quotes: '\"a, b\"'"
+            )
+    chosen = [o for o in parsed if _is_choice(o, known)]
+    base = compose(CONFIG_NAME, [str(o.input_line) for o in chosen], return_hydra_config=True)
+    files = _files([str(o.input_line) for o in chosen], folders)
+    composed = Composed(base, base.hydra, overrides, files, known)
+    lines = [str(o.input_line) if _is_choice(o, known) else _admit(o, composed) for o in parsed]
+    config = compose(CONFIG_NAME, lines, return_hydra_config=True) if len(chosen) < len(parsed) else base
+    hydra = config.hydra
+    with open_dict(config):
+        del config["hydra"]
+    return Composed(config, hydra, lines, files, known)
+
+
+def _is_choice(override: Override, known: dict[str, list[str]]) -> bool:
+    key = override.key_or_group
+    return key in known or key.startswith(("hydra/", "hydra.")) or "/" in key
+
+
+def _files(choices: list[str], folders: list[Path]) -> list[ConfigFile]:
+    """The yaml files behind a config, in the order in which they are merged."""
+    loader = GlobalHydra.instance().config_loader()
+    files = []
+    for entry in loader.compute_defaults_list(CONFIG_NAME, choices, RunMode.RUN).defaults:
+        for folder in folders:
+            path = folder / f"{entry.config_path}.yaml"
+            if path.is_file():
+                body = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+                files.append(
+                    ConfigFile(
+                        str(entry.config_path),
+                        path,
+                        entry.package or "",
+                        {k: v for k, v in body.items() if k != "defaults"},
+                    )
+                )
+                break
+    return files
+
+
+def _admit(override: Override, base: Composed) -> str:
+    """The override with the prefix Hydra wants: an argument that a constructor takes need not stand in its yaml."""
+    line = str(override.input_line)
+    if override.is_delete():
+        return line
+    key, bare = override.key_or_group, line.lstrip("+")
+    owner: Any = base.config
+    words = key.split(".")
+    for depth, word in enumerate(words):
+        if isinstance(owner, DictConfig) and word in owner.keys():  # noqa: SIM118 - `in owner` denies missing values
+            owner = None if OmegaConf.is_missing(owner, word) else owner.get(word)
+            continue
+        if isinstance(owner, DictConfig):
+            _refuse_unknown(".".join(words[:depth]), word, owner, base)
+        return f"++{bare}"
+    return bare
+
+
+def _refuse_unknown(prefix: str, word: str, owner: DictConfig, base: Composed) -> None:
+    """Raises UsageError unless the node is an object whose constructor takes this argument."""
+    if prefix == "task":
+        raise UsageError(unknown_key(prefix, word, [], base))
+    taken = signature(str(owner["_target_"])) if "_target_" in owner else None
+    if "_target_" in owner and (taken is None or taken.is_open or word in taken.arguments):
+        return
+    valid = [str(k) for k in owner if not str(k).startswith("_")] + list(taken.arguments if taken else ())
+    raise UsageError(unknown_key(prefix, word, valid, base))
+
+
+def unknown_key(prefix: str, word: str, valid: list[str], composed: Composed) -> str:
+    """The message for a key that nothing takes: where it stands, and the nearest valid one."""
+    key = f"{prefix}.{word}" if prefix else word
+    message = f"unknown key {key!r} {composed.origin(key)}"
+    if word in composed.groups.get(prefix, ()):
+        return f"{message}; choose it first: {prefix}=[{','.join([*valid, word])}]"
+    if not prefix:
+        if tasks := _tasks_with(word, composed):
+            return f"{message}; task {composed.task!r} does not take it; it belongs to task {' and '.join(tasks)}"
+        valid = [name for name in valid if name != "hydra"] + [g for g in composed.groups if "/" not in g]
+    if elsewhere := _arguments_named(word, composed.config):
+        return f"{message}; did you mean {' or '.join(repr(name) for name in elsewhere)}?"
+    return f"{message}; {did_you_mean(word, set(valid))}"
+
+
+def _tasks_with(word: str, composed: Composed) -> list[str]:
+    """The tasks that declare a top-level key."""
+    found = []
+    for task in composed.groups.get("task", []):
+        for folder in {file.path.parent.parent for file in composed.files if file.path.parent.name == "task"}:
+            path = folder / "task" / f"{task}.yaml"
+            if path.exists() and word in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}):
+                found.append(task)
+    return found
+
+
+def _arguments_named(word: str, node: Any, prefix: str = "") -> list[str]:
+    """Dotted keys of all nodes that take an argument of this name."""
+    if not isinstance(node, DictConfig):
+        return []
+    found = []
+    for name in map(str, node):
+        if name == "hydra" or OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name):
+            continue
+        child, key = node.get(name), f"{prefix}{name}"
+        if isinstance(child, DictConfig):
+            taken = signature(str(child["_target_"])) if child.get("_target_") else None
+            if word in child or (taken and word in taken.arguments):
+                found.append(f"{key}.{word}")
+            found += _arguments_named(word, child, f"{key}.")
+    return found
+
+
+def _missing_choice(error: MissingConfigException, known: dict[str, list[str]]) -> str:
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    where = str(error).splitlines()[0]
+    if not group:
+        return where
+    asker = where.removeprefix("In ").split(":")[0].strip("'")
+    place = "" if asker == CONFIG_NAME or not where.startswith("In ") else f", which {asker}.yaml asks for"
+    if group not in known:
+        return f"there is no config group {group!r}{place}; {did_you_mean(group, known)}"
+    near = did_you_mean(name, known[group])
+    listed = f" ({group}: {', '.join(known[group])})" if near.startswith("did") else ""
+    return f"there is no {group} {name!r}{place}; {near}{listed}"
+
+
+def _first_paragraph(error: Exception) -> str:
+    return str(error).strip().split("\n\n")[0].split("\n    full_key")[0]

@@ -1,0 +1,86 @@
+"""Turns values as typed in a shell into values that Hydra's grammar reads as the same text.
+
+Rules, by key and value:
+
+1. A path key (see `locations`) takes its value literally, whatever characters it has. null, true and false stay what
+   they are, and so do quoted values, lists that parse and `${key}` where no file has that name. `~/` is the home folder.
+2. Any other value is Hydra's grammar. Where that cannot read plain text ("a photo of: 1 (one)"), the text is quoted.
+   Broken lists, dicts and interpolations are errors.
+"""
+
+import re
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+
+from capkit.config.locations import is_path_key
+from capkit.errors import UsageError
+
+_PLAIN = re.compile(r"null|true|false|", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
+_INTERPOLATION = re.compile(r"\$\{[\w.:,/-]+\}")
+_SWEEP = re.compile(r"(choice|range|glob|interval|sort|shuffle|tag)\(")
+
+
+def quote(text: str) -> str:
+    """A quoted value that Hydra and OmegaConf read back as exactly `text`."""
+    # OmegaConf reads `${` as a reference; backslashes before it must be doubled for it to stay text.
+    literal = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
+    return QuotedString(text=literal, quote=Quote.single).with_quotes()
+
+
+def quote_value(key: str, value: str, multirun: bool = False) -> str:
+    """The value of an override in Hydra's grammar. Raises UsageError where it is neither that nor plain text."""
+    if is_path_key(key):
+        return _quote_path(key, value, multirun)
+    if _parses(value):
+        return value
+    if _exists(value):
+        return quote(value)
+    if value[:1] in "[{" or "${" in value or _SWEEP.match(value):
+        raise UsageError(
+            f"{key}={value}: not a value that can be read; close every bracket, brace and quote, "
+            f"or write plain text in quotes: {key}='\"...\"'"
+        )
+    return quote(value)
+
+
+def _quote_path(key: str, value: str, multirun: bool) -> str:
+    if _PLAIN.fullmatch(value):
+        return value
+    if _exists(value):
+        return quote(_as_path(value))
+    if "." in key and _NUMBER.fullmatch(value):
+        return value
+    if value[0] in "['\"" and value[-1] in "]'\"" and _parses(value):
+        return value
+    if _INTERPOLATION.search(value) and _parses(value):
+        return value
+    if multirun and _SWEEP.match(value):
+        return value
+    if multirun and "," in value:
+        return ",".join(_quote_path(key, part, multirun=False) for part in value.split(","))
+    return quote(_as_path(value))
+
+
+def _as_path(value: str) -> str:
+    if value == "~" or value.startswith("~/"):
+        return str(Path(value).expanduser())
+    return f"./{value}" if value == "???" else value  # OmegaConf's mark of a missing value
+
+
+def _exists(value: str) -> bool:
+    try:
+        return bool(value) and Path(_as_path(value)).exists()
+    except (OSError, ValueError):  # a name that no file system takes
+        return False
+
+
+def _parses(value: str) -> bool:
+    try:
+        override = OverridesParser.create().parse_override(f"key={value}")
+    except HydraException:
+        return False
+    return override.key_or_group == "key"

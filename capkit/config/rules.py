@@ -1,0 +1,130 @@
+"""Combinations of values that cannot work, each a function that answers with a message or None.
+
+To add one: write a function of `Settings`, and put it into RULES. It must import no torch.
+"""
+
+import ast
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from capkit.config.signatures import signature
+from capkit.decoding.decoding import Decoding
+from capkit.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A resolved config, and the name of its task."""
+
+    config: dict[str, Any]
+    task: str
+
+    def get(self, key: str) -> Any:
+        """The value of a dotted key, or the default of the constructor it belongs to; None where there is neither."""
+        node: Any = self.config
+        for word in key.split("."):
+            if not isinstance(node, dict):
+                return None
+            if word not in node:
+                return _default(node, word)
+            node = node[word]
+        return node
+
+
+def _default(node: dict[str, Any], name: str) -> Any:
+    taken = signature(str(node["_target_"])) if "_target_" in node else None
+    argument = taken.arguments.get(name) if taken else None
+    try:
+        return ast.literal_eval(argument.default) if argument and argument.default else None
+    except ValueError:
+        return None  # an expression
+
+
+def length_is_given_once(settings: Settings) -> str | None:
+    trainer = settings.config.get("trainer")
+    if settings.task != "fit" or not isinstance(trainer, dict):
+        return None
+    steps, epochs = trainer.get("max_steps"), trainer.get("max_epochs")
+    if (steps is None) != (epochs is None):
+        return None
+    return (
+        f"the run's length is wanted once; got trainer.max_steps={_shown(steps)} and "
+        f"trainer.max_epochs={_shown(epochs)}; give one and set the other to null"
+    )
+
+
+def batch_divides_over_ranks(settings: Settings) -> str | None:
+    batch, ranks = settings.get("data.batch_size"), num_ranks(settings)
+    if settings.task != "fit" or not batch or not ranks or batch % ranks == 0:
+        return None
+    return (
+        f"data.batch_size counts the images of all ranks together; {batch} does not divide over {ranks} ranks; "
+        f"give data.batch_size={max(1, round(batch / ranks)) * ranks}"
+    )
+
+
+def micro_batch_fits_in_batch(settings: Settings) -> str | None:
+    batch, micro = settings.get("data.batch_size"), settings.get("micro_batch_size")
+    share = batch // (num_ranks(settings) or 1) if batch else None
+    if settings.task != "fit" or not micro or not share or micro <= share:
+        return None
+    return (
+        f"micro_batch_size={micro} is more than a rank's share of the batch, {share} images; "
+        f"give micro_batch_size={share} or less, or a larger data.batch_size"
+    )
+
+
+def resume_or_init(settings: Settings) -> str | None:
+    resume, init = settings.get("resume"), settings.get("init_from")
+    if init is None or not isinstance(resume, str) or resume == "auto":
+        return None
+    return (
+        f"resume={resume} continues a run with all its state, init_from={init} starts one from weights; "
+        "give one: add resume=auto, or init_from=null"
+    )
+
+
+def decoding_is_sound(settings: Settings) -> str | None:
+    node = settings.get("decoding")
+    if not isinstance(node, dict) or node.get("_target_") != "capkit.decoding.decoding.Decoding":
+        return None
+    try:
+        Decoding(**{key: value for key, value in node.items() if not key.startswith("_")})
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def cached_features_are_not_augmented(settings: Settings) -> str | None:
+    if settings.get("data.features") is None or settings.get("data.transform.augment") is None:
+        return None
+    return "cached features cannot be augmented; give data.transform.augment=null or data.features=null"
+
+
+RULES: tuple[Callable[[Settings], str | None], ...] = (
+    length_is_given_once,
+    batch_divides_over_ranks,
+    micro_batch_fits_in_batch,
+    resume_or_init,
+    decoding_is_sound,
+    cached_features_are_not_augmented,
+)
+
+
+def num_ranks(settings: Settings) -> int | None:
+    """Processes of the run: the launcher's count, else devices x nodes; None where only the machine knows."""
+    for name in ("WORLD_SIZE", "SLURM_NTASKS"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    devices, nodes = settings.get("trainer.devices"), settings.get("trainer.num_nodes") or 1
+    if isinstance(devices, list):
+        devices = len(devices)
+    if isinstance(devices, str) and devices.isdigit():
+        devices = int(devices)
+    return devices * nodes if isinstance(devices, int) and devices > 0 else None
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)

@@ -1,0 +1,123 @@
+"""One optimizer step gives the same gradient however its batch is cut: 1 x 8, micro-batches, 2 processes x 4."""
+
+import lightning.pytorch as pl
+import pytest
+import torch
+import torch.distributed as dist
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from torch.utils.data import DataLoader
+
+from capkit.decoding.decoding import Decoding
+from capkit.models.encoder_decoder import EncoderDecoder
+from capkit.models.image_encoders import SmallCNN
+from capkit.module import CaptionModule
+from capkit.objectives.cross_entropy import CrossEntropy
+from capkit.optim import AdamW
+from capkit.schedules import Constant
+from capkit.testing import run_distributed
+from capkit.text import encode_captions, word_tokenizer
+from capkit.types import CaptionBatch
+
+# Lengths differ, so that an average of averages would show.
+CAPTIONS = [["a"], ["a red ball"], ["one two three four five six"], ["a b"], ["c"], ["x y z"], ["u"], ["p q r s t"]]
+STEPS = 3
+
+
+def module_of(micro_batch_size: int | None, dropout: float = 0.0) -> CaptionModule:
+    torch.manual_seed(0)
+    tokenizer = word_tokenizer([caption for captions in CAPTIONS for caption in captions])
+    model = EncoderDecoder(tokenizer, SmallCNN(image_size=32), width=32, num_layers=1, num_heads=2, dropout=dropout)
+    optimizer = AdamW(lr=0.01, clip_norm=0.5)
+    return CaptionModule(model, CrossEntropy(0.1), optimizer, Constant(), Decoding(), micro_batch_size=micro_batch_size)
+
+
+def batches(rank: int, world_size: int) -> list[CaptionBatch]:
+    tokenizer = word_tokenizer([caption for captions in CAPTIONS for caption in captions])
+    tokens, mask, prompt_length = encode_captions(tokenizer, CAPTIONS, prompt="", max_length=12)
+    pixels = torch.randn(STEPS, 8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    keys = [f"{i}" for i in range(8)]
+    whole = [CaptionBatch(keys, images, tokens=tokens, mask=mask, prompt_length=prompt_length) for images in pixels]
+    return [batch.select(list(range(rank, 8, world_size))) for batch in whole]
+
+
+class Keep(pl.Callback):
+    def __init__(self):
+        self.rows = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.rows.append((float(outputs["loss"]), float(outputs["grad_norm"])))
+
+
+def trajectory(
+    micro_batch_size: int | None, distributed: bool = False, dropout: float = 0.0
+) -> list[tuple[float, float]]:
+    """(loss, gradient norm before clipping) of each step."""
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+    keep = Keep()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=world_size,
+        strategy="ddp" if distributed else "auto",
+        plugins=[TorchElasticEnvironment()] if distributed else None,
+        max_steps=STEPS,
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[keep],
+        use_distributed_sampler=False,
+    )
+    loader = DataLoader(batches(rank, world_size), batch_size=None)
+    trainer.fit(module_of(micro_batch_size, dropout), loader)
+    return keep.rows
+
+
+@pytest.fixture(scope="module")
+def whole() -> list[tuple[float, float]]:
+    return trajectory(None)
+
+
+def same(a: list[tuple[float, float]], b: list[tuple[float, float]]) -> bool:
+    return torch.allclose(torch.tensor(a), torch.tensor(b), rtol=2e-5, atol=0)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 4])
+def test_micro_batches_equal_the_whole_batch(whole, micro_batch_size):
+    assert same(whole, trajectory(micro_batch_size))
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 2])
+def test_two_processes_equal_one(whole, micro_batch_size):
+    first, second = run_distributed(trajectory, 2, micro_batch_size, True)
+    assert first == second
+    assert same(whole, first)
+
+
+def test_the_gradient_is_that_of_the_mean_over_all_tokens(whole):
+    module = module_of(None)
+    batch = batches(0, 1)[0]
+    context = module.model.encode(batch)
+    losses = module.model.token_losses(context, batch.tokens, batch.mask, 0.1)
+    mask = batch.mask[..., 1:]
+    mean = losses[mask].mean()
+    mean.backward()
+    norm = torch.stack([p.grad.norm() for p in module.parameters() if p.grad is not None]).norm()
+    assert same([(float(mean), float(norm))], whole[:1])
+
+
+def test_a_step_that_averages_averages_would_be_noticed(whole):
+    module = module_of(None)
+    batch = batches(0, 1)[0]
+    means = []
+    for half in (batch[:4], batch[4:]):
+        losses = module.model.token_losses(module.model.encode(half), half.tokens, half.mask, 0.1)
+        means.append(losses[half.mask[..., 1:]].mean())
+    assert not same([(float(torch.stack(means).mean()), 1.0)], [(whole[0][0], 1.0)])
+
+
+def test_dropout_of_a_step_does_not_depend_on_what_was_drawn_before(whole):
+    first = trajectory(None, dropout=0.3)
+    torch.rand(13)
+    assert first == trajectory(None, dropout=0.3)
+    assert not same(first, whole)

@@ -94,7 +94,7 @@ class CaptionModule(pl.LightningModule):
         return nullcontext() if last or block is None else block()
 
     def _set_learning_rate(self, optimizer: Any, step: int) -> None:
-        factor = self.schedule(step, self.total_steps)
+        factor = self.schedule(step, self.trainer.max_steps)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
             group["lr"] = group["initial_lr"] * factor
@@ -104,10 +104,6 @@ class CaptionModule(pl.LightningModule):
         limit = self.optimizer_factory.clip_norm
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         return nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit).detach()
-
-    @property
-    def total_steps(self) -> int:
-        return int(self.trainer.estimated_stepping_batches)
 
     def on_validation_epoch_start(self) -> None:
         self._validation = []

@@ -82,10 +82,8 @@ def write_report(folder: RunFolder, title: str, samples: Sequence[tuple[Row, np.
     rows = folder.current_rows()
     seconds = numbers.get("train/seconds")
     trained = f"Trained for {seconds:,.0f} s. " if seconds is not None else ""
-    body = (
-        f"<h1>{html.escape(title)}</h1>"
+    body = f"<h1>{html.escape(title)}</h1>"
     body += f"<p class='note'>{trained}All numbers: metrics.json; curves: metrics.jsonl.</p>"
-    )
     body += f"<h2>Curves</h2><div class='charts'>{charts(rows)}</div>" if rows else ""
     body += f"<h2>Numbers</h2>{metric_table(numbers)}"
     body += "<p class='note'>untrained: the captioner before its first step. shuffled: each image with the caption "

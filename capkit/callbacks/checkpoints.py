@@ -51,7 +51,7 @@ class Checkpoints(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         step = trainer.global_step
-        if step % self.every_steps == 0 or step >= trainer.estimated_stepping_batches:
+        if step % self.every_steps == 0 or step >= trainer.max_steps:
             self._save(trainer, self.folder / f"step-{step:08d}.ckpt")
             self._retire(trainer)
 

@@ -43,7 +43,7 @@ class ProgressBar(LightningProgressBar):
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
             times = (TimeElapsedColumn(), TextColumn("left"), Remaining(), TextColumn("{task.fields[numbers]}"))
             self._progress = Progress(*columns, *times, console=Console(stderr=True))
-            total = int(trainer.estimated_stepping_batches)
+            total = trainer.max_steps
             self._task = self._progress.add_task("train", total=total, completed=trainer.global_step, numbers="")
             self._progress.start()
 
@@ -54,7 +54,7 @@ class ProgressBar(LightningProgressBar):
         if not self.enabled:
             return
         due = time.monotonic() - self._last_line >= self.seconds_between_lines
-        if self._progress is None and not due and trainer.global_step < trainer.estimated_stepping_batches:
+        if self._progress is None and not due and trainer.global_step < trainer.max_steps:
             return
         numbers = f"loss {float(outputs['loss']):.3f}  {self.images_per_second:,.0f} images/s"
         if self._progress is not None and self._task is not None:
@@ -73,9 +73,9 @@ class ProgressBar(LightningProgressBar):
     def _print_line(self, trainer: pl.Trainer, numbers: str) -> None:
         self._last_line = time.monotonic()
         (start, _), (end, _) = self._window[0], self._window[-1]
-        steps_left = int(trainer.estimated_stepping_batches) - trainer.global_step
+        steps_left = trainer.max_steps - trainer.global_step
         left = steps_left * (end - start) / max(1, len(self._window) - 1)
-        total = int(trainer.estimated_stepping_batches)
+        total = trainer.max_steps
         minutes, seconds = divmod(int(left), 60)
         line = f"step {trainer.global_step}/{total}  {numbers}  {minutes}:{seconds:02d} left"
         print(line, file=sys.stderr, flush=True)

@@ -39,7 +39,7 @@ class Recorder(Callback):
         self._steps += 1
         self._images += len(batch) * trainer.world_size
         step = trainer.global_step
-        if step % self.every_steps and step < trainer.estimated_stepping_batches:
+        if step % self.every_steps and step < trainer.max_steps:
             return
         numbers = {f"train/{name}": float(value) / self._steps for name, value in self._sums.items()}
         numbers["train/images_per_second"] = self._images / max(time.monotonic() - self._since, 1e-9)

@@ -48,7 +48,7 @@ def build_module(cfg: DictConfig, model: nn.Module) -> CaptionModule:
         optimizer=build(cfg.optimizer),
         schedule=build(cfg.scheduler),
         decoding=build(cfg.decoding),
-        metrics=build_all(cfg.get("metric")),
+        metrics=build_all(cfg.metric),
         micro_batch_size=cfg.micro_batch_size,
         seed=cfg.seed,
     )
@@ -98,7 +98,7 @@ def model_from_checkpoint(checkpoint: Mapping[str, Any]) -> nn.Module:
     """
     extras = checkpoint["capkit"]
     node = OmegaConf.create(extras["config"]["model"])
-    _refuse_foreign_targets(plain(node))
+    refuse_foreign_targets(plain(node))
     torch.manual_seed(extras["config"]["seed"])
     model = build(node, tokenizer=tokenizer_from_json(extras["tokenizer"]))
     if frozen_fingerprint(model) != extras["frozen_fingerprint"]:
@@ -121,13 +121,14 @@ def load_weights(module: CaptionModule, checkpoint: Mapping[str, Any]) -> None:
     module.load_state_dict(checkpoint["state_dict"])
 
 
-def _refuse_foreign_targets(node: Any) -> None:
+def refuse_foreign_targets(node: Any) -> None:
+    """Raises UsageError where a checkpoint's config names a class that is not part of capkit."""
     if isinstance(node, Mapping):
         target = node.get("_target_", "capkit.")
         if not str(target).startswith("capkit."):
             raise UsageError(f"the checkpoint's config names {target}, which is not part of capkit; it is not run")
         for value in node.values():
-            _refuse_foreign_targets(value)
+            refuse_foreign_targets(value)
     elif isinstance(node, list):
         for value in node:
-            _refuse_foreign_targets(value)
+            refuse_foreign_targets(value)

@@ -1,7 +1,6 @@
 """task=fit: trains a captioner, captions the held-out split, scores it and writes the run folder."""
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,8 @@ from capkit.tasks.generation import caption_split
 class SaveExtras(Callback):
     """Adds to each checkpoint what is needed to build the captioner from the file alone."""
 
-    def __init__(self, extras: dict[str, Any]) -> None:
-        self.extras = extras
+    def __init__(self) -> None:
+        self.extras: dict[str, Any] = {}
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -51,38 +50,43 @@ def run(cfg: DictConfig) -> dict[str, float]:
     """Trains, evaluates on the test split and returns the final numbers, as in metrics.json."""
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     folder = RunFolder(cfg.run_dir or default_run_dir(cfg.name))
+    resume = checkpoint_to_resume(cfg, folder)
     data: CaptionDataModule = build(cfg.data)
+    trainer, extras = build_trainer(cfg, folder, data)
+    if trainer.world_size > 1:
+        trainer.strategy.setup_environment()  # ranks know each other from here on
+    if rank() == 0 and not cfg.dry_run:
+        folder.open(plain(cfg))
+    data.prepare_data()
     model = build_model(cfg.model, lambda: data.captions("train"), cfg.seed)
     module = build_module(cfg, model)
-    data.attach(encode=encoder_of(model, data.max_length), folder=folder.path)
-    total_steps = num_steps(cfg.trainer, data)
+    extras.extras = checkpoint_extras(cfg, module)
+    data.attach(encode=encoder_of(model, data.max_length), run_dir=folder.path)
     if cfg.dry_run:
-        print_plan(module, data, total_steps, cfg)
+        print_plan(module, data, trainer.max_steps, cfg)
         return {}
-    resume = checkpoint_to_resume(cfg, folder)
-    if rank() == 0:
-        folder.open(plain(cfg))
-    if resume is None and cfg.init_from is not None:
+    started_at = 0
+    if resume is not None:
+        started_at = read_checkpoint(resume)["global_step"]
+    elif cfg.init_from is not None:
         load_weights(module, read_checkpoint(Path(cfg.init_from)))
-    started_at = read_checkpoint(resume)["global_step"] if resume else 0
-    trainer = build_trainer(cfg, folder, module, data, total_steps)
-    if started_at >= total_steps and folder.metrics():
-        print(f"{folder.path}: all {total_steps} steps were done before; its numbers stand in {folder.metrics_file}")
+    if started_at >= trainer.max_steps and folder.report.exists():
+        print(f"{folder.path}: all {started_at} steps were done before; the numbers stand in {folder.metrics_file}")
         return folder.metrics()
     if resume is None and cfg.controls:
         evaluate_split(trainer, module, data, folder, "test", prefix="test/untrained", limit=cfg.controls)
-    train(trainer, module, data, folder, resume, started_at, total_steps)
+    train(trainer, module, data, folder, resume, started_at)
     rows = evaluate_split(trainer, module, data, folder, "test", prefix="test", controls=True)
-    finish(cfg, folder, data, rows)
+    finish(cfg, trainer, folder, data, rows)
     return folder.metrics()
 
 
-def num_steps(trainer: Mapping[str, Any], data: CaptionDataModule) -> int:
-    """Optimizer steps of the run: `trainer.max_steps`, or `trainer.max_epochs` times the steps of one epoch."""
-    steps, epochs = trainer.get("max_steps"), trainer.get("max_epochs")
+def num_steps(cfg: DictConfig, data: CaptionDataModule) -> int:
+    """Optimizer steps of the run: `max_steps`, or `max_epochs` times the steps of one epoch."""
+    steps, epochs = cfg.max_steps, cfg.max_epochs
     if (steps is None) == (epochs is None):
         raise UsageError(
-            f"the run's length is wanted once; got trainer.max_steps={steps} and trainer.max_epochs={epochs}; "
+            f"the run's length is wanted once; got max_steps={steps} and max_epochs={epochs}; "
             "give one and set the other to null"
         )
     return int(steps) if steps is not None else max(1, round(epochs * data.steps_per_epoch))
@@ -101,28 +105,25 @@ def checkpoint_to_resume(cfg: DictConfig, folder: RunFolder) -> Path | None:
     return Path(cfg.resume)
 
 
-def build_trainer(
-    cfg: DictConfig, folder: RunFolder, module: CaptionModule, data: CaptionDataModule, total_steps: int
-) -> pl.Trainer:
-    callbacks = build_all(cfg.get("callback"))
+def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -> tuple[pl.Trainer, SaveExtras]:
+    """Lightning sees one epoch of all steps: the curriculum counts epochs, and a resume is always at a step."""
+    total_steps = num_steps(cfg, data)
+    callbacks = build_all(cfg.callback)
     for callback in callbacks.values():
         if isinstance(callback, Recorder):
             callback.attach(folder)
         if isinstance(callback, Checkpoints):
             callback.attach(folder.checkpoints)
-    loggers = build_all(cfg.get("logger"))
+    loggers = build_all(cfg.logger)
     for logger in loggers.values():
         logger.attach(folder, plain(cfg))
-    interval = min(cfg.trainer.val_check_interval or data.steps_per_epoch, total_steps)
-    return build(
-        {
-            **plain(cfg.trainer),
-            "max_epochs": 1,
-            "max_steps": total_steps,
-            "val_check_interval": interval,
-            "limit_val_batches": cfg.trainer.limit_val_batches or 1.0,
-        },
-        callbacks=[*callbacks.values(), SaveExtras(checkpoint_extras(cfg, module))],
+    extras = SaveExtras()
+    trainer = build(
+        cfg.trainer,
+        max_epochs=1,
+        max_steps=total_steps,
+        val_check_interval=min(cfg.val_every or data.steps_per_epoch, total_steps),
+        callbacks=[*callbacks.values(), extras],
         logger=list(loggers.values()),
         default_root_dir=str(folder.path),
         enable_checkpointing=False,
@@ -130,6 +131,7 @@ def build_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+    return trainer, extras
 
 
 def train(
@@ -139,18 +141,17 @@ def train(
     folder: RunFolder,
     resume: Path | None,
     started_at: int,
-    total_steps: int,
 ) -> None:
-    """Optimizer steps `started_at` to `total_steps`; their wall time is added to `train/seconds`."""
+    """Optimizer steps from `started_at` to the last; their wall time is added to `train/seconds`."""
     if resume is not None and rank() == 0:
         folder.append(started_at, {"resumed_from": started_at})
         print(f"continuing {folder.path} from step {started_at}")
-    data.set_steps(started_at, total_steps)
+    data.set_steps(started_at, trainer.max_steps)
     start = time.monotonic()
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     seconds = folder.metrics().get("train/seconds", 0.0) + time.monotonic() - start
     if rank() == 0:
-        folder.write_metrics({"train/seconds": round(seconds, 2), "train/steps": total_steps})
+        folder.write_metrics({"train/seconds": round(seconds, 2), "train/steps": trainer.max_steps})
 
 
 def evaluate_split(
@@ -175,13 +176,24 @@ def evaluate_split(
     return rows
 
 
-def finish(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule, rows: list[Row], num_samples: int = 24) -> None:
-    """The report, and where to find it."""
+def finish(
+    cfg: DictConfig,
+    trainer: pl.Trainer,
+    folder: RunFolder,
+    data: CaptionDataModule,
+    rows: list[Row],
+    num_samples: int = 24,
+) -> None:
+    """The report, the loggers' last numbers, and where to find what was written."""
     if rank() != 0:
         return
     images = data.images("test", [row["key"] for row in rows[:num_samples]])
     write_report(folder, cfg.name, list(zip(rows[:num_samples], images, strict=True)))
     numbers = folder.metrics()
+    for logger in trainer.loggers:
+        logger.log_metrics(numbers, trainer.max_steps)
+        logger.log_samples(rows[:num_samples], images)  # type: ignore[attr-defined]
+        logger.finish()  # type: ignore[attr-defined]
     console = Console()
     for name in sorted(key for key in numbers if key.count("/") == 1):
         console.print(f"  {name:<24} {numbers[name]:.4f}", highlight=False)

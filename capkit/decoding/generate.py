@@ -1,0 +1,173 @@
+"""Writing captions with any captioner through transformers' generation: greedy, beam search, keyed sampling.
+
+B images, K captions per image, R = B x K rows (beams included), P prompt tokens, T tokens so far, L tokens in all.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from capkit import keyed
+from capkit.decoding.choose import ChooseToken, constraints, warpers
+from capkit.decoding.decoding import Decoding
+from capkit.errors import UsageError
+from capkit.text import decode_captions, prompt_ids
+from capkit.types import Context, Samples
+
+
+class StepwiseCaptioner(Protocol):
+    """What generation needs of a captioner.
+
+    `start` gives an empty cache: an object with transformers' `get_seq_length` and `reorder_cache`. `step` takes each
+    row's new tokens (the prompt at first, then one token), returns the logits that follow them and extends the cache.
+    Rows b K .. b K + K - 1 belong to image b of the context.
+    """
+
+    tokenizer: Any
+    prompt: str
+    max_length: int
+
+    def start(self, context: Context) -> Any: ...
+    def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: Any) -> Float[Tensor, "R V"]: ...
+    def logprobs(
+        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], temperature: float = 1.0
+    ) -> Float[Tensor, "B K M"]: ...
+
+
+class _GenerationAdapter(PreTrainedModel, GenerationMixin):
+    """A captioner and its context as the causal language model that transformers' generation expects.
+
+    The context is an attribute and no generation argument: it stays one row per image, however many are written.
+    """
+
+    config_class = PretrainedConfig
+    main_input_name = "input_ids"
+
+    def __init__(self, captioner: StepwiseCaptioner, context: Context):
+        super().__init__(PretrainedConfig())
+        # Past nn.Module's registration: the adapter borrows the captioner and owns no parameter.
+        self.__dict__["captioner"] = captioner
+        self.context = context
+
+    @property
+    def device(self) -> torch.device:
+        return self.context.states.device
+
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self, input_ids: Tensor, next_sequence_length: int | None = None, past_key_values: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        new = input_ids if next_sequence_length is None else input_ids[:, -next_sequence_length:]
+        return {"input_ids": new, "past_key_values": past_key_values}
+
+    def forward(self, input_ids: Tensor, past_key_values: Any = None, return_dict: bool = True) -> Any:
+        logits = self.__dict__["captioner"].step(self.context, input_ids, past_key_values)
+        return CausalLMOutputWithPast(logits=logits[:, None], past_key_values=past_key_values)
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Every module in eval mode, and afterwards as it was: no dropout while captions are written."""
+    training = [module for module in model.modules() if module.training] if isinstance(model, nn.Module) else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _check(captioner: StepwiseCaptioner, decoding: Decoding, num_samples: int, prompt_length: int) -> None:
+    if num_samples < 1 or (decoding.method == "greedy" and num_samples != 1):
+        raise UsageError(
+            f"num_samples must be 1 for method=greedy and 1 or more otherwise; got {num_samples}; "
+            "use decoding=sample for several captions of an image"
+        )
+    if decoding.method == "beam" and num_samples > decoding.num_beams:
+        raise UsageError(
+            f"beam search gives at most num_beams={decoding.num_beams} captions; got num_samples={num_samples}; "
+            "raise decoding.num_beams"
+        )
+    if prompt_length + decoding.max_length > captioner.max_length:
+        raise UsageError(
+            f"prompt and caption must fit the model's {captioner.max_length} positions; got {prompt_length} + "
+            f"decoding.max_length={decoding.max_length}; lower decoding.max_length or raise model.max_length"
+        )
+
+
+def _sample_ids(context: Context, decoding: Decoding, num_samples: int) -> Int[Tensor, " R"]:
+    ids = [keyed.key_id(decoding.seed, key, sample) for key in context.keys for sample in range(num_samples)]
+    return torch.tensor(ids, dtype=torch.int64, device=context.states.device)
+
+
+def _config(captioner: StepwiseCaptioner, decoding: Decoding, num_samples: int) -> GenerationConfig:
+    beam = decoding.method == "beam"
+    return GenerationConfig(
+        do_sample=False,
+        max_new_tokens=decoding.max_length,
+        num_beams=decoding.num_beams if beam else 1,
+        num_return_sequences=num_samples if beam else 1,
+        length_penalty=decoding.length_penalty if beam else None,
+        early_stopping=False if beam else None,
+        pad_token_id=captioner.tokenizer.pad_token_id,
+        eos_token_id=captioner.tokenizer.eos_token_id,
+        use_cache=True,
+    )
+
+
+def _written(
+    tokens: Int[Tensor, "B K L"], prompt_length: int, eos_token_id: int
+) -> tuple[Bool[Tensor, "B K L"], Bool[Tensor, "B K"]]:
+    """Which tokens are real (up to the first EOS after the prompt, included), and whether there is such an EOS."""
+    is_eos = tokens == eos_token_id
+    is_eos[..., :prompt_length] = False
+    eos_before = is_eos.long().cumsum(-1) - is_eos.long()
+    return eos_before == 0, is_eos.any(-1)
+
+
+@torch.no_grad()
+def generate(captioner: StepwiseCaptioner, context: Context, decoding: Decoding, num_samples: int = 1) -> Samples:
+    """`num_samples` captions of each image: drawn (sample), the best of the beams (beam), or the one greedy caption.
+
+    Runs without gradient and in eval mode. Recorded log-probs are those of the distribution sampled from (sample), and
+    those of the untruncated model at temperature 1 (greedy, beam). A caption that reaches `max_length` has no EOS.
+    Under ZeRO-3 transformers itself keeps all ranks stepping until the last one has finished.
+    """
+    tokenizer, start = captioner.tokenizer, prompt_ids(captioner.tokenizer, captioner.prompt)
+    _check(captioner, decoding, num_samples, len(start))
+    num_images, device = context.states.shape[0], context.states.device
+    rows_per_image = num_samples if decoding.method == "sample" else 1
+    prompt = torch.tensor(start, device=device).expand(num_images * rows_per_image, -1)
+    processors = constraints(decoding, len(start), tokenizer.eos_token_id, device)
+    chooser = None
+    if decoding.method != "beam":
+        ids = _sample_ids(context, decoding, num_samples) if decoding.method == "sample" else None
+        chooser = ChooseToken(processors, warpers(decoding), ids)
+        processors = LogitsProcessorList([chooser])
+    with _evaluating(captioner):
+        adapter: Any = _GenerationAdapter(captioner, context)
+        sequences = adapter.generate(
+            prompt,
+            generation_config=_config(captioner, decoding, num_samples),
+            logits_processor=processors,
+            past_key_values=captioner.start(context),
+        )
+        tokens = sequences.unflatten(0, (num_images, num_samples))
+        mask, ended = _written(tokens, len(start), tokenizer.eos_token_id)
+        if chooser is None:
+            logprobs = captioner.logprobs(context, tokens, mask)
+        else:
+            # On a GPU transformers may run a few steps past the end and cut them from the sequences.
+            steps = torch.stack(chooser.logprobs, -1)[:, : tokens.shape[-1] - len(start)]
+            logprobs = nn.functional.pad(steps, (len(start) - 1, 0)).unflatten(0, (num_images, num_samples))
+    given = torch.arange(1, tokens.shape[-1], device=device) < len(start)
+    logprobs = logprobs.masked_fill(given | ~mask[..., 1:], 0.0)
+    tokens = tokens.masked_fill(~mask, tokenizer.pad_token_id)
+    texts = decode_captions(tokenizer, tokens, mask, len(start))
+    return Samples(texts=texts, tokens=tokens, mask=mask, ended=ended, logprobs=logprobs)

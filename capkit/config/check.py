@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from capkit.config.annotations import fits, wanted
 from capkit.config.arguments import Command
-from capkit.config.compose import CONFIG_NAME, Composed, compose_config, single_runs, unknown_key
+from capkit.config.compose import Composed, compose_config, single_runs, unknown_key
 from capkit.config.locations import INPUT_WORDS
 from capkit.config.rules import RULES, Settings
 from capkit.config.signatures import Argument, Signature, signature
@@ -76,9 +76,7 @@ def check(composed: Composed) -> None:
 
 def _top_level(config: dict[str, Any], composed: Composed) -> Iterator[str]:
     """Keys that a yaml added to the top level: a typo there would change nothing, in silence."""
-    declaring = (CONFIG_NAME, f"task/{composed.task}")
-    declared = {key for file in composed.files if file.name in declaring for key in file.body}
-    declared |= {group.split("/")[0] for group in composed.groups}
+    declared = composed.declared_keys()
     for key in config:
         if key not in declared:
             yield unknown_key("", key, sorted(declared), composed)

@@ -1,7 +1,8 @@
 """Composes one config from yaml files and overrides, and words Hydra's refusals as ours."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,8 @@ CONFIG_NAME = "train"
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """A yaml file that took part (`name` is "model/clip_prefix"): where in the config its keys land, what it holds."""
+    """A yaml file that took part: where in the config its keys land, and what it holds."""
 
-    name: str
     path: Path
     package: str
     body: dict[str, Any]
@@ -49,13 +49,14 @@ class ConfigFile:
 
 @dataclass
 class Composed:
-    """A config (struct, without Hydra's own node), and where it comes from."""
+    """A config (struct, without Hydra's own node), and where it comes from. `overrides` are as Hydra wants them."""
 
     config: DictConfig
     hydra: DictConfig
     overrides: list[str]
-    files: list[ConfigFile]
-    groups: dict[str, list[str]] = field(default_factory=dict)
+    choices: list[str]
+    folders: list[Path]
+    groups: dict[str, list[str]]
 
     @property
     def task(self) -> str:
@@ -64,6 +65,25 @@ class Composed:
     @property
     def multirun(self) -> bool:
         return self.hydra.mode == RunMode.MULTIRUN
+
+    def declared_keys(self) -> set[str]:
+        """The top-level keys of train.yaml and of the task's yaml, and the groups."""
+        bodies = [read_yaml(self.folders, name) for name in (CONFIG_NAME, f"task/{self.task}")]
+        return {key for body in bodies for key in body} | {group.split("/")[0] for group in self.groups}
+
+    @cached_property
+    def files(self) -> list[ConfigFile]:
+        """The yaml files behind this config, in the order in which they are merged."""
+        with initialize_config_dir(str(self.folders[0]), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            entries = loader.compute_defaults_list(CONFIG_NAME, self.choices, RunMode.RUN).defaults
+        files = []
+        for entry in entries:
+            path = find_yaml(self.folders, str(entry.config_path))
+            if path is not None:
+                body = read_yaml(self.folders, str(entry.config_path))
+                files.append(ConfigFile(path, entry.package or "", body))
+        return files
 
     def origin(self, key: str) -> str:
         """Where a key was set last: on the command line, or in which file."""
@@ -75,6 +95,17 @@ class Composed:
         return f"in {holders[-1].path}" if holders else "on the command line"
 
 
+def find_yaml(folders: list[Path], name: str) -> Path | None:
+    return next((path for folder in folders if (path := folder / f"{name}.yaml").is_file()), None)
+
+
+def read_yaml(folders: list[Path], name: str) -> dict[str, Any]:
+    """What a config file holds beside its defaults list."""
+    path = find_yaml(folders, name)
+    body = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path else {}
+    return {key: value for key, value in body.items() if key != "defaults"}
+
+
 def compose_config(command: Command) -> Composed:
     """The config of one run. Raises UsageError for anything that cannot be composed."""
     folders = [config_dir(), *command.config_dirs]
@@ -83,10 +114,20 @@ def compose_config(command: Command) -> Composed:
         overrides.append("hydra.searchpath=[" + ",".join(quote(f"file://{d}") for d in command.config_dirs) + "]")
     known = groups(folders)
     try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        for override in parsed:
+            _refuse_sweep(override)
+        choices = [str(o.input_line) for o in parsed if _is_choice(o, known)]
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return _compose(overrides, known, folders)
+            config = compose(CONFIG_NAME, choices, return_hydra_config=True)
+        hydra = config.hydra
+        with open_dict(config):
+            del config["hydra"]
+        composed = Composed(config, hydra, overrides, choices, folders, known)
+        composed.overrides = [str(o.input_line) if _is_choice(o, known) else _apply(o, composed) for o in parsed]
+        return composed
     except MissingConfigException as error:
-        raise UsageError(_missing_choice(error, known)) from error
+        raise UsageError(_missing_choice(error, known, overrides, folders)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(_first_paragraph(error)) from error
     except yaml.YAMLError as error:
@@ -118,68 +159,55 @@ def _sweep_values(override: Override) -> list[str]:
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
-def _compose(overrides: list[str], known: dict[str, list[str]], folders: list[Path]) -> Composed:
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    for override in parsed:
-        if override.is_sweep_override():
-            raise UsageError(
-                f"{override.input_line}: several values; add -m to run each of them, "
-                f"or write a list: {override.key_or_group}=[...], or text in quotes: '\"a, b\"'"
-            )
-    chosen = [o for o in parsed if _is_choice(o, known)]
-    base = compose(CONFIG_NAME, [str(o.input_line) for o in chosen], return_hydra_config=True)
-    files = _files([str(o.input_line) for o in chosen], folders)
-    composed = Composed(base, base.hydra, overrides, files, known)
-    lines = [str(o.input_line) if _is_choice(o, known) else _admit(o, composed) for o in parsed]
-    config = compose(CONFIG_NAME, lines, return_hydra_config=True) if len(chosen) < len(parsed) else base
-    hydra = config.hydra
-    with open_dict(config):
-        del config["hydra"]
-    return Composed(config, hydra, lines, files, known)
+def _refuse_sweep(override: Override) -> None:
+    if override.is_sweep_override():
+        raise UsageError(
+            f"{override.input_line}: several values; add -m to run each of them, "
+            f"or write a list: {override.key_or_group}=[...], or text in quotes: '\"a, b\"'"
+        )
 
 
 def _is_choice(override: Override, known: dict[str, list[str]]) -> bool:
+    """Whether an override decides which keys there are: a choice, a `_target_`, or Hydra's settings."""
     key = override.key_or_group
-    return key in known or key.startswith(("hydra/", "hydra.")) or "/" in key
+    return key in known or "/" in key or key.startswith("hydra.") or key.endswith("._target_")
 
 
-def _files(choices: list[str], folders: list[Path]) -> list[ConfigFile]:
-    """The yaml files behind a config, in the order in which they are merged."""
-    loader = GlobalHydra.instance().config_loader()
-    files = []
-    for entry in loader.compute_defaults_list(CONFIG_NAME, choices, RunMode.RUN).defaults:
-        for folder in folders:
-            path = folder / f"{entry.config_path}.yaml"
-            if path.is_file():
-                body = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-                files.append(
-                    ConfigFile(
-                        str(entry.config_path),
-                        path,
-                        entry.package or "",
-                        {k: v for k, v in body.items() if k != "defaults"},
-                    )
-                )
-                break
-    return files
+def _apply(override: Override, composed: Composed) -> str:
+    """Sets or deletes a value as Hydra would, and returns the override with the prefix that Hydra would want.
 
-
-def _admit(override: Override, base: Composed) -> str:
-    """The override with the prefix Hydra wants: an argument that a constructor takes need not stand in its yaml."""
-    line = str(override.input_line)
+    Hydra admits only keys that stand in a yaml; here an argument of a constructor need not.
+    """
+    key, line = override.key_or_group, str(override.input_line)
     if override.is_delete():
+        _delete(key, composed.config)
         return line
-    key, bare = override.key_or_group, line.lstrip("+")
-    owner: Any = base.config
+    is_new = _is_new(key, composed)
+    OmegaConf.update(composed.config, key, override.value(), merge=True, force_add=is_new)
+    return ("++" if is_new else "") + line.lstrip("+")
+
+
+def _delete(key: str, config: DictConfig) -> None:
+    parent, _, word = key.rpartition(".")
+    owner = OmegaConf.select(config, parent) if parent else config
+    if not isinstance(owner, DictConfig) or word not in owner.keys():  # noqa: SIM118 - `in owner` denies missing values
+        raise UsageError(f"~{key}: there is no such key; {did_you_mean(word, map(str, owner or ()))}")
+    with open_dict(owner):
+        del owner[word]
+
+
+def _is_new(key: str, composed: Composed) -> bool:
+    """Whether a key stands in no yaml. Raises UsageError where no constructor takes it either."""
+    owner: Any = composed.config
     words = key.split(".")
     for depth, word in enumerate(words):
-        if isinstance(owner, DictConfig) and word in owner.keys():  # noqa: SIM118 - `in owner` denies missing values
-            owner = None if OmegaConf.is_missing(owner, word) else owner.get(word)
-            continue
-        if isinstance(owner, DictConfig):
-            _refuse_unknown(".".join(words[:depth]), word, owner, base)
-        return f"++{bare}"
-    return bare
+        if not isinstance(owner, DictConfig):
+            return True
+        if word not in owner.keys():  # noqa: SIM118
+            _refuse_unknown(".".join(words[:depth]), word, owner, composed)
+            return True
+        owner = None if OmegaConf.is_missing(owner, word) else owner.get(word)
+    return False
 
 
 def _refuse_unknown(prefix: str, word: str, owner: DictConfig, base: Composed) -> None:
@@ -210,13 +238,7 @@ def unknown_key(prefix: str, word: str, valid: list[str], composed: Composed) ->
 
 def _tasks_with(word: str, composed: Composed) -> list[str]:
     """The tasks that declare a top-level key."""
-    found = []
-    for task in composed.groups.get("task", []):
-        for folder in {file.path.parent.parent for file in composed.files if file.path.parent.name == "task"}:
-            path = folder / "task" / f"{task}.yaml"
-            if path.exists() and word in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}):
-                found.append(task)
-    return found
+    return [task for task in composed.groups.get("task", []) if word in read_yaml(composed.folders, f"task/{task}")]
 
 
 def _arguments_named(word: str, node: Any, prefix: str = "") -> list[str]:
@@ -230,24 +252,36 @@ def _arguments_named(word: str, node: Any, prefix: str = "") -> list[str]:
         child, key = node.get(name), f"{prefix}{name}"
         if isinstance(child, DictConfig):
             taken = signature(str(child["_target_"])) if child.get("_target_") else None
-            if word in child or (taken and word in taken.arguments):
+            if taken and word in taken.arguments:
                 found.append(f"{key}.{word}")
             found += _arguments_named(word, child, f"{key}.")
     return found
 
 
-def _missing_choice(error: MissingConfigException, known: dict[str, list[str]]) -> str:
+def _missing_choice(
+    error: MissingConfigException, known: dict[str, list[str]], overrides: list[str], folders: list[Path]
+) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
-    where = str(error).splitlines()[0]
     if not group:
-        return where
-    asker = where.removeprefix("In ").split(":")[0].strip("'")
-    place = "" if asker == CONFIG_NAME or not where.startswith("In ") else f", which {asker}.yaml asks for"
+        return _first_paragraph(error)
+    place = _asking_file(group, name, overrides, folders)
     if group not in known:
         return f"there is no config group {group!r}{place}; {did_you_mean(group, known)}"
     near = did_you_mean(name, known[group])
     listed = f" ({group}: {', '.join(known[group])})" if near.startswith("did") else ""
     return f"there is no {group} {name!r}{place}; {near}{listed}"
+
+
+def _asking_file(group: str, name: str, overrides: list[str], folders: list[Path]) -> str:
+    """Which of the chosen yaml files (an experiment's, say) asks in its defaults for a choice that does not exist."""
+    for override in overrides:
+        chosen = override.lstrip("+").replace("=", "/")
+        for path in (folder / f"{chosen}.yaml" for folder in folders):
+            if path.is_file():
+                defaults = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("defaults", [])
+                if any(group in str(entry) and name in str(entry) for entry in defaults):
+                    return f", which {path} asks for"
+    return ""
 
 
 def _first_paragraph(error: Exception) -> str:

@@ -3,7 +3,7 @@
 Rules, by key and value:
 
 1. A path key (see `locations`) takes its value literally, whatever characters it has. null, true and false stay what
-   they are, and so do quoted values, lists that parse and `${key}` where no file has that name. `~/` is the home folder.
+   they are, and so do quoted values, lists that parse and `${key}` where no file has that name. `~/` is the home.
 2. Any other value is Hydra's grammar. Where that cannot read plain text ("a photo of: 1 (one)"), the text is quoted.
    Broken lists, dicts and interpolations are errors.
 """

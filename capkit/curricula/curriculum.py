@@ -1,9 +1,10 @@
 """The protocol of a curriculum: which examples form each batch, over time."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Curriculum(Protocol):
     """Yields this rank's indices of each global batch; a loader uses it as its batch sampler.
 

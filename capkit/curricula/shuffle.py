@@ -1,7 +1,7 @@
 """Plain shuffling: every example once per epoch, in an order drawn from (seed, epoch)."""
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Shuffle:
         self.num_consumed = 0
 
     @property
-    def sampler(self) -> Self:
+    def sampler(self) -> "Shuffle":
         """Itself: Lightning calls `set_epoch` on `batch_sampler.sampler` only, and is silent where there is none."""
         return self
 

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -74,7 +74,8 @@ class FeatureWriter:
         )
 
     def write(self, keys: Sequence[str], features: Float[np.ndarray, "B N D"]) -> None:
-        stored = features.astype(self._features.dtype)
+        with np.errstate(over="ignore"):
+            stored = features.astype(self._features.dtype)
         if not np.isfinite(stored).all():
             raise UsageError(
                 f"features of {keys[0]!r} and others are not finite as {stored.dtype}; use dtype='float32'"
@@ -97,7 +98,7 @@ class FeatureWriter:
     def discard(self) -> None:
         shutil.rmtree(self._partial, ignore_errors=True)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "FeatureWriter":
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:

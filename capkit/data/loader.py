@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from capkit.data.dataset import CaptionDataset, Collated, Request
 from capkit.data.skipped import SkipLog
@@ -13,6 +14,7 @@ from capkit.errors import UsageError
 from capkit.types import CaptionBatch
 
 
+@runtime_checkable
 class Batches(Protocol):
     """Indices of batches: a Curriculum in training, `InOrder` elsewhere."""
 
@@ -91,13 +93,35 @@ class CaptionLoader:
 
     def __iter__(self) -> Iterator[CaptionBatch]:
         for collated in self._loader:
-            if collated.skipped:
-                self._log.add(collated.skipped)
-                self._log.check_budget(self.dataset.split, self._max_skipped, len(self.dataset))
+            try:
+                self._account(collated)
+            except UsageError:
+                self.close()
+                raise
             if collated.batch is not None:
                 yield collated.batch
-            elif self.dataset.split == "train":
-                raise UsageError(
-                    f"hardly any {self.dataset.split} example can be used, first: {collated.skipped[0].reason}; "
-                    "see skipped.jsonl in the run's folder"
-                )
+
+    def _account(self, collated: Collated) -> None:
+        if collated.skipped:
+            self._log.add(collated.skipped)
+            self._log.check_budget(self.dataset.split, self._max_skipped, len(self.dataset))
+        if collated.batch is None and self.dataset.split == "train":
+            raise UsageError(
+                f"hardly any train example can be used, first: {collated.skipped[0].reason}; "
+                "see skipped.jsonl in the run's folder"
+            )
+
+    def close(self) -> None:
+        """Ends the workers now. Left to the garbage collector, torch waits 5 s for each of them."""
+        if isinstance(self._iterator, _MultiProcessingDataLoaderIter):
+            self._iterator._shutdown_workers()
+        self._iterator = None
+
+    @property
+    def _iterator(self) -> Any:
+        """Under the name where Lightning looks for workers to end after a run."""
+        return self._loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, value: None) -> None:
+        self._loader._iterator = value

@@ -11,6 +11,7 @@ from capkit.data.manifest import Caption, Record
 _NOT_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
+@runtime_checkable
 class DataSource(Protocol):
     """Captioned images by position. Constructors check paths; files are parsed at first use.
 

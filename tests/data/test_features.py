@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from capkit.data.features import FeatureStore, FeatureWriter
+from capkit.errors import UsageError
+
+VALUES = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
+KEYS = [f"k{i}" for i in range(5)]
+
+
+def write(folder, dtype="float32", keys=KEYS, rows=5):
+    with FeatureWriter(folder, keys, (2, 3), dtype, about={"encoder": "tiny"}) as writer:
+        writer.write(keys[3:rows], VALUES[3:rows])
+        writer.write(keys[:3], VALUES[:3])
+
+
+def test_features_come_back_by_key(tmp_path):
+    write(tmp_path / "f")
+    store = FeatureStore(tmp_path / "f")
+    np.testing.assert_array_equal(store[["k4", "k0", "k4"]], VALUES[[4, 0, 4]])
+    assert len(store) == 5 and store.shape == (2, 3) and "k1" in store and "k9" not in store
+    assert store.about == {"encoder": "tiny"}
+
+
+def test_half_precision_on_disk_is_float32_in_hand(tmp_path):
+    write(tmp_path / "f", "float16")
+    values = FeatureStore(tmp_path / "f")[KEYS]
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(values, VALUES.astype(np.float16).astype(np.float32))
+
+
+def test_unfinished_writing_leaves_what_was_there(tmp_path):
+    write(tmp_path / "f")
+    with pytest.raises(UsageError, match=r"features of 1 images are missing, e\.g\. 'k4'"):
+        write(tmp_path / "f", rows=4)
+    with pytest.raises(KeyError), FeatureWriter(tmp_path / "f", KEYS, (2, 3)) as writer:
+        writer.write(["none"], VALUES[:1])
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    np.testing.assert_array_equal(FeatureStore(tmp_path / "f")[["k4"]], VALUES[4:])
+
+
+def test_finished_writing_replaces_what_was_there(tmp_path):
+    write(tmp_path / "f")
+    write(tmp_path / "f", keys=["a", "b", "c", "d", "e"])
+    assert "a" in FeatureStore(tmp_path / "f") and "k0" not in FeatureStore(tmp_path / "f")
+
+
+def test_overflow_of_half_precision_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="float32"), FeatureWriter(tmp_path / "f", ["a"], (1, 1)) as writer:
+        writer.write(["a"], np.full((1, 1, 1), 1e6, np.float32))
+
+
+def test_missing_and_damaged_caches_are_usage_errors(tmp_path):
+    with pytest.raises(UsageError, match="no feature cache"):
+        FeatureStore(tmp_path / "none")
+    write(tmp_path / "f")
+    np.save(tmp_path / "f" / "features.npy", VALUES[:4])
+    with pytest.raises(UsageError, match="4 features for 5 keys"):
+        FeatureStore(tmp_path / "f")
+    with pytest.raises(UsageError, match="no key twice"):
+        FeatureWriter(tmp_path / "g", ["a", "a"], (1, 1))

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+import torch
+
+from capkit.data.transforms import ImageTransform
+from capkit.errors import UsageError
+
+NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+
+
+def test_image_of_the_right_size_is_untouched():
+    image = NOISE[:, :20]
+    for resize in ("squash", "crop", "pad"):
+        assert torch.equal(ImageTransform(20, resize=resize)(image), torch.from_numpy(image).permute(2, 0, 1))
+
+
+def test_squash_uses_the_whole_picture():
+    halves = np.zeros((10, 40, 3), np.uint8)
+    halves[:, 20:] = 200
+    pixels = ImageTransform(8, resize="squash")(halves)
+    assert pixels.shape == (3, 8, 8) and pixels[0, :, 0].max() <= 3 and pixels[0, :, 7].min() >= 197
+
+
+def test_crop_keeps_the_middle_square():
+    image = np.zeros((10, 30, 3), np.uint8)
+    image[:, 10:20] = 90
+    assert (ImageTransform(5, resize="crop")(image) == 90).all()
+    assert (ImageTransform(5, resize="crop")(image.transpose(1, 0, 2)) == 90).all()
+
+
+def test_pad_keeps_everything_on_white():
+    pixels = ImageTransform(8, resize="pad")(np.full((10, 20, 3), 90, np.uint8))
+    assert (pixels[:, 2:6] == 90).all() and (pixels[:, :2] == 255).all() and (pixels[:, 6:] == 255).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 10_000), (10_000, 1), (2, 3)])
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("augment", [None, "flip", "crop"])
+def test_extreme_shapes_become_squares(shape, resize, augment):
+    image = np.full((*shape, 3), 77, np.uint8)
+    pixels = ImageTransform(16, resize=resize, augment=augment)(image, random_key=(0, 0, 0))
+    assert pixels.shape == (3, 16, 16) and pixels.dtype == torch.uint8 and (pixels == 77).any()
+
+
+def test_normalize_is_the_formula_for_every_channel():
+    mean, std = [0.48, 0.45, 0.40], [0.26, 0.25, 0.27]
+    images = torch.from_numpy(NOISE[:16, :16]).permute(2, 0, 1)[None].repeat(2, 1, 1, 1)
+    wanted = (images.double() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    got = ImageTransform(16, mean, std).normalize(images)
+    assert got.is_contiguous() and got.dtype == torch.float32
+    torch.testing.assert_close(got.double(), wanted, rtol=0, atol=1e-6)
+
+
+def test_flip_mirrors_about_half_of_the_images():
+    transform, image = ImageTransform(20, augment="flip"), NOISE[:, :20]
+    plain = torch.from_numpy(image).permute(2, 0, 1)
+    mirrored = [not torch.equal(transform(image, (0, 0, i)), plain) for i in range(200)]
+    assert 70 <= sum(mirrored) <= 130
+    assert torch.equal(transform(image, (0, 0, mirrored.index(True))), plain.flip(-1))
+
+
+@pytest.mark.parametrize("augment", ["flip", "crop"])
+def test_augmentation_is_a_function_of_its_key_and_off_without_one(augment):
+    transform = ImageTransform(16, augment=augment)
+    variants = [transform(NOISE, (1, 0, i)) for i in range(12)]
+    np.random.seed(99)
+    torch.manual_seed(99)
+    assert all(torch.equal(transform(NOISE, (1, 0, i)), variants[i]) for i in reversed(range(12)))
+    assert len({v.numpy().tobytes() for v in variants}) == (2 if augment == "flip" else 12)
+    assert torch.equal(transform(NOISE), ImageTransform(16)(NOISE))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"size": 0}, {"std": (1.0, 1.0, 0.0)}, {"mean": (0.5,)}, {"resize": "stretch"}, {"augment": "blur"}],
+)
+def test_wrong_argument_is_refused(options):
+    with pytest.raises(UsageError):
+        ImageTransform(**{"size": 8, **options})

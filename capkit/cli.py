@@ -49,7 +49,7 @@ def _run(argv: list[str]) -> None:
         print(OmegaConf.to_yaml(compose_config(command).config), end="")
     else:
         composed = compose_checked(command)
-        if composed.multirun:
+        if command.multirun or composed.multirun:
             _run_many(command, composed)
         else:
             run_task(composed.config)

@@ -57,21 +57,29 @@ def compose_checked(command: Command) -> Composed:
 
 def check(composed: Composed) -> None:
     """Raises UsageError that names everything wrong with a config, one line each."""
+    found = problems(composed)
+    if found:
+        raise UsageError("\n".join(found))
+
+
+def problems(composed: Composed, with_inputs: bool = True) -> list[str]:
+    """What is wrong with a config. Without inputs: but for values and files that a user must give."""
     try:
         config: Any = OmegaConf.to_container(composed.config, resolve=True)
     except (OmegaConfBaseException, HydraException) as error:
-        raise UsageError(str(error).strip().split("\n    object_type")[0].replace("\n    ", "; ")) from error
-    problems = [*_top_level(config, composed)]
+        return [str(error).strip().split("\n    object_type")[0].replace("\n    ", "; ")]
+    found = [*_top_level(config, composed)]
     for key, value in config.items():
-        problems += _node(value, str(key), composed)
-    if not problems:
-        problems += _missing_values(config, composed)
-    if not problems:
-        problems += _missing_files(config, composed)
-        settings = Settings(config, composed.task)
-        problems += [message for rule in RULES if (message := rule(settings))]
-    if problems:
-        raise UsageError("\n".join(problems))
+        found += _node(value, str(key), composed)
+    if not found and with_inputs:
+        found += _missing_values(config, composed)
+    if found:
+        return found
+    settings = Settings(config, composed.task)
+    return [
+        *(_missing_files(config, composed) if with_inputs else ()),
+        *filter(None, (rule(settings) for rule in RULES)),
+    ]
 
 
 def _top_level(config: dict[str, Any], composed: Composed) -> Iterator[str]:

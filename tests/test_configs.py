@@ -1,0 +1,89 @@
+"""Every config that ships composes, and says nothing that its constructors do not take."""
+
+import functools
+import importlib
+import inspect
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from capkit.config.arguments import parse
+from capkit.config.check import leaves, problems
+from capkit.config.compose import CONFIG_NAME, compose_config
+from capkit.config.locations import config_dir, groups
+from capkit.config.signatures import signature
+
+GROUPS = groups([config_dir()])
+PICK_ANY = ("metric", "callback", "logger")
+CHOICES = [(group, name) for group, names in GROUPS.items() for name in names]
+
+
+@functools.cache
+def composed(*words):
+    return compose_config(parse(list(words)))
+
+
+def typed(group, name):
+    return f"{group}=[{name}]" if group in PICK_ANY else f"{group}={name}"
+
+
+def targets():
+    """Every `_target_` of every file, as written."""
+    found = set()
+    for group, name in CHOICES:
+        body = yaml.safe_load((config_dir() / group / f"{name}.yaml").read_text()) or {}
+        found |= {str(value) for key, value in leaves(body) if key.rsplit(".", 1)[-1] == "_target_"}
+    return sorted(found)
+
+
+def test_the_default_run_is_sound():
+    assert problems(composed()) == []
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_choice_composes_and_is_sound(group, name):
+    assert problems(composed(typed(group, name)), with_inputs=False) == []
+
+
+@pytest.mark.parametrize("experiment", GROUPS.get("experiment", []))
+@pytest.mark.parametrize("task", ["evaluate", "caption"])
+def test_every_experiment_is_sound_under_tasks_that_use_a_trained_captioner(experiment, task):
+    assert problems(composed(f"task={task}", f"experiment={experiment}"), with_inputs=False) == []
+
+
+@pytest.mark.parametrize("debug", GROUPS.get("debug", []))
+@pytest.mark.parametrize("experiment", GROUPS.get("experiment", []))
+def test_every_debug_preset_fits_every_experiment(debug, experiment):
+    assert problems(composed(f"experiment={experiment}", f"debug={debug}"), with_inputs=False) == []
+
+
+@pytest.mark.parametrize(("group", "name"), [pair for pair in CHOICES if pair[0] in PICK_ANY])
+def test_entries_of_pick_any_groups_keep_their_names(group, name):
+    assert name in OmegaConf.to_container(composed(typed(group, name)).config)[group]
+
+
+@pytest.mark.parametrize("task", GROUPS["task"])
+def test_every_task_names_a_function_of_one_config_and_says_what_it_does(task):
+    target = OmegaConf.to_container(composed(f"task={task}").config)["task"]["_target_"]
+    found = signature(target)
+    assert found is not None and list(found.arguments) == ["cfg"]
+    text = (config_dir() / "task" / f"{task}.yaml").read_text()
+    assert [line for line in text.splitlines() if line.startswith("# ") and not line.startswith("# @")]
+
+
+@pytest.mark.parametrize("target", targets())
+def test_signatures_read_from_source_are_those_that_python_has(target):
+    module, _, name = target.rpartition(".")
+    python = dict(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+    named: Any = [key for key, value in python.items() if value.kind not in (value.VAR_KEYWORD, value.VAR_POSITIONAL)]
+    found = signature(target)
+    assert found is not None, "source must tell what a config of ours may set"
+    assert list(found.arguments) == named
+
+
+def test_every_group_has_its_place_in_the_defaults_list():
+    defaults = yaml.safe_load((config_dir() / f"{CONFIG_NAME}.yaml").read_text())["defaults"]
+    listed = {key.removeprefix("optional ") for entry in defaults if isinstance(entry, dict) for key in entry}
+    assert set(GROUPS) <= listed

@@ -1,0 +1,89 @@
+"""BLEU-1 .. BLEU-4 as the COCO tools compute it (Papineni et al. 2002; closest reference length, counts smoothed).
+
+B images, N images or 1 corpus.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from capkit.metrics.coco.corpus import Corpus, ImageSentences
+from capkit.metrics.coco.ngrams import MAX_ORDER, NgramCounts, starts_of_runs
+from capkit.metrics.text_metric import TextMetric
+
+_SMALL, _TINY = 1e-9, 1e-15  # pycocoevalcap's: an image without any match scores about 0, never 0 / 0
+
+
+def bleu(predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False) -> list[float]:
+    """BLEU-1, -2, -3, -4 of the corpus, in 0 .. 1. `tokenized=True`: the texts are words joined by spaces already."""
+    return bleu_of(Corpus.from_texts(predictions, references, tokenized=tokenized))
+
+
+def bleu_scores(
+    predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False
+) -> Float[np.ndarray, "B 4"]:
+    """BLEU-1, -2, -3, -4 of each image; the corpus's BLEU is not their mean."""
+    return bleu_scores_of(Corpus.from_texts(predictions, references, tokenized=tokenized))
+
+
+def bleu_of(corpus: Corpus) -> list[float]:
+    return _formula(*(totals.sum(0, keepdims=True) for totals in _statistics(corpus.by_whitespace)))[0].tolist()
+
+
+def bleu_scores_of(corpus: Corpus) -> Float[np.ndarray, "B 4"]:
+    return _formula(*_statistics(corpus.by_whitespace))
+
+
+class Bleu(TextMetric):
+    """bleu_1 .. bleu_4 of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are PTB words already."""
+
+    def __init__(self, tokenized: bool = False) -> None:
+        super().__init__()
+        self.tokenized = tokenized
+
+    def score(
+        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
+    ) -> dict[str, float]:
+        values = bleu(predictions, references, tokenized=self.tokenized)
+        return {f"bleu_{order}": value for order, value in enumerate(values, 1)}
+
+
+def _statistics(
+    images: ImageSentences,
+) -> tuple[Int[np.ndarray, "B 4"], Int[np.ndarray, "B 4"], Int[np.ndarray, " B"], Int[np.ndarray, " B"]]:
+    """Of each image: matched n-grams, n-grams, words, and words of the reference nearest in length."""
+    lengths = images.sentences.lengths
+    length, reference_lengths = lengths[~images.is_reference], lengths[images.is_reference]
+    correct = np.stack([_clipped_matches(images, counts) for counts in images.ngrams], axis=1)
+    guessed = np.maximum(length[:, None] - np.arange(MAX_ORDER), 0)
+    distance = np.abs(reference_lengths - np.repeat(length, images.num_references))
+    base = int(reference_lengths.max()) + 1  # of two equally near references the shorter one counts
+    nearest = np.minimum.reduceat(distance * base + reference_lengths, images.first_reference) % base
+    return correct, guessed, length, nearest
+
+
+def _clipped_matches(images: ImageSentences, counts: NgramCounts) -> Int[np.ndarray, " B"]:
+    """Of each image: its n-grams found in a reference, each at most as often as in the reference that has most."""
+    num_images = len(images.num_references)
+    image, is_reference = images.image[counts.sentence], images.is_reference[counts.sentence]
+    first = np.flatnonzero(starts_of_runs(counts.gram) | starts_of_runs(image))  # of each (gram, image)
+    if not len(first):
+        return np.zeros(num_images, np.int64)
+    in_references = np.maximum.reduceat(np.where(is_reference, counts.count, 0), first)
+    in_prediction = np.where(is_reference[first], 0, counts.count[first])  # the prediction comes before its references
+    matched = np.minimum(in_prediction, in_references)
+    return np.bincount(image[first], matched, num_images).astype(np.int64)
+
+
+def _formula(
+    correct: Int[np.ndarray, "N 4"],
+    guessed: Int[np.ndarray, "N 4"],
+    length: Int[np.ndarray, " N"],
+    reference_length: Int[np.ndarray, " N"],
+) -> Float[np.ndarray, "N 4"]:
+    precision = (correct + _TINY) / (guessed + _SMALL)
+    mean = np.cumprod(precision, axis=1) ** (1 / np.arange(1, MAX_ORDER + 1))
+    ratio = (length + _TINY) / (reference_length + _SMALL)
+    return mean * np.where(ratio < 1, np.exp(1 - 1 / ratio), 1.0)[:, None]

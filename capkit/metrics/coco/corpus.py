@@ -1,0 +1,107 @@
+"""What every COCO metric takes: for each image its candidates and its references, laid out so that one sort serves all.
+
+B images, K candidates per image, S sentences: for each image first its candidates, then its references.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from capkit.errors import UsageError
+from capkit.metrics.coco.ngrams import NgramCounts, Sentences, count_ngrams
+from capkit.metrics.ptb import ptb_tokenize
+
+
+@dataclass(frozen=True)
+class ImageSentences:
+    """Sentences as ids, image by image: K candidates, then the image's references."""
+
+    sentences: Sentences
+    num_candidates: int
+    num_references: Int[np.ndarray, " B"]
+
+    @cached_property
+    def image(self) -> Int[np.ndarray, " S"]:
+        return np.repeat(np.arange(len(self.num_references)), self.num_candidates + self.num_references)
+
+    @cached_property
+    def place(self) -> Int[np.ndarray, " S"]:
+        """Place within the image: candidates are 0 .. K - 1, references follow."""
+        sizes = self.num_candidates + self.num_references
+        return np.arange(len(self.image)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+    @cached_property
+    def is_reference(self) -> Bool[np.ndarray, " S"]:
+        return self.place >= self.num_candidates
+
+    @cached_property
+    def first_reference(self) -> Int[np.ndarray, " B"]:
+        """Index of each image's first reference among all references."""
+        return np.cumsum(self.num_references) - self.num_references
+
+    @cached_property
+    def ngrams(self) -> list[NgramCounts]:
+        """Counts for n = 1 .. 4, kept: BLEU and CIDEr of one corpus share them."""
+        return list(count_ngrams(self.sentences))
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Tokenised texts of a corpus, one prediction per image: [prediction, *references] image by image."""
+
+    texts: list[str]
+    num_references: Int[np.ndarray, " B"]
+
+    @classmethod
+    def from_texts(
+        cls, predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False
+    ) -> "Corpus":
+        """PTB-tokenises the texts unless they are words joined by spaces already.
+
+        Raises UsageError where there is nothing to score, an image has no reference, or the two differ in number.
+        """
+        _check(predictions, references)
+        texts = [text for p, captions in zip(predictions, references, strict=True) for text in (p, *captions)]
+        return cls(texts if tokenized else ptb_tokenize(texts), np.array([len(captions) for captions in references]))
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """[prediction, *references] of each image."""
+        ends = list(accumulate((self.num_references + 1).tolist(), initial=0))
+        return [self.texts[a:b] for a, b in pairwise(ends)]
+
+    @cached_property
+    def _words(self) -> list[list[str]]:
+        return [text.split() for text in self.texts]
+
+    @cached_property
+    def by_whitespace(self) -> ImageSentences:
+        """Words are what stands between whitespace: what BLEU and CIDEr count."""
+        return ImageSentences(Sentences.from_words(self._words), 1, self.num_references)
+
+    @cached_property
+    def by_single_spaces(self) -> ImageSentences:
+        """Words are what stands between single spaces, as in ROUGE: an empty text is one empty word."""
+        if all(words and " ".join(words) == text for words, text in zip(self._words, self.texts, strict=True)):
+            return self.by_whitespace
+        words = [text.split(" ") for text in self.texts]
+        return ImageSentences(Sentences.from_words(words), 1, self.num_references)
+
+
+def _check(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    if not predictions:
+        raise UsageError("wanted at least one prediction; got none")
+    if len(predictions) != len(references):
+        raise UsageError(
+            f"wanted one list of references per prediction; got {len(predictions)} predictions and {len(references)} "
+            "lists of references"
+        )
+    for index, captions in enumerate(references):
+        if isinstance(captions, str):
+            raise UsageError(f"wanted a list of references per prediction; references[{index}] is a string; wrap it")
+        if not captions:
+            raise UsageError(f"wanted at least one reference per prediction; references[{index}] is empty")

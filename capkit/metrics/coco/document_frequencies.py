@@ -1,0 +1,105 @@
+"""In how many images of a corpus each n-gram stands: the idf of CIDEr, built once and kept in a file."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from capkit.errors import UsageError
+from capkit.metrics.coco.corpus import ImageSentences
+from capkit.metrics.coco.ngrams import VOCABULARY, NgramCounts, Sentences, starts_of_runs
+from capkit.metrics.ptb import ptb_tokenize
+
+WORDS = "word"  # units of PTB words without EOS: what pycocoevalcap counts
+_FORMAT = "capkit document frequencies 1"
+
+
+@dataclass(frozen=True)
+class DocumentFrequencies:
+    """`counts[i]` images have a reference with the n-gram `keys[i]` (ascending, all orders 1 .. 4 together).
+
+    `units` says what the n-grams are made of; numbers of different units must not be mixed.
+    """
+
+    keys: Int[np.ndarray, " U"]
+    counts: Int[np.ndarray, " U"]
+    num_images: int
+    units: str = WORDS
+
+    @classmethod
+    def from_references(cls, references: Sequence[Sequence[str]], *, tokenized: bool = False) -> "DocumentFrequencies":
+        """Counts PTB words over the references of each image. Raises UsageError where there is none."""
+        flat = [caption for captions in references for caption in captions]
+        lines = flat if tokenized else ptb_tokenize(flat)
+        sentences = Sentences.from_words([line.split() for line in lines])
+        hashes = VOCABULARY.hashes()[sentences.ids]
+        return cls.from_ids(sentences, [len(captions) for captions in references], hashes, WORDS)
+
+    @classmethod
+    def from_ids(
+        cls, references: Sentences, num_references: Sequence[int], hashes: Int[np.ndarray, " W"], units: str
+    ) -> "DocumentFrequencies":
+        """Counts references that are ids already; `hashes` of all their words name them beyond this process."""
+        if not len(references):
+            raise UsageError("document frequencies want the references of at least one image; got none")
+        images = ImageSentences(references, 0, np.array(num_references))
+        keys = np.concatenate([ngrams.keys(hashes) for ngrams in images.ngrams])
+        counts = np.concatenate([images_with_gram(images, ngrams) for ngrams in images.ngrams])
+        order = np.argsort(keys)
+        return cls(keys[order], counts[order], len(num_references), units)
+
+    def idf(self, keys: Int[np.ndarray, " G"]) -> Float[np.ndarray, " G"]:
+        """log(images / images with the n-gram); an n-gram of no image counts as one of a single image."""
+        index = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        counts = np.where(self.keys[index] == keys, self.counts[index], 1)
+        return np.log(float(self.num_images)) - np.log(counts)
+
+    def content_hash(self) -> str:
+        """Names the content: equal for equal counts, whoever built them."""
+        digest = hashlib.blake2b(f"{self.units}\n{self.num_images}\n".encode(), digest_size=16)
+        for array in (self.keys, self.counts):
+            digest.update(array.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        metadata = {
+            "format": _FORMAT,
+            "units": self.units,
+            "num_images": str(self.num_images),
+            "content_hash": self.content_hash(),
+        }
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        save_file({"keys": self.keys, "counts": self.counts}, os.fspath(path), metadata)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "DocumentFrequencies":
+        """Reads a saved file. Raises UsageError where it is missing, of another kind, or damaged."""
+        name = os.fspath(path)
+        if not Path(path).is_file():
+            raise UsageError(f"document frequencies: no file {name!r}; write one with DocumentFrequencies.save")
+        try:
+            with safe_open(name, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        except SafetensorError as error:
+            raise UsageError(f"{name!r} holds no document frequencies ({error}); build it again") from error
+        if metadata.get("format") != _FORMAT:
+            raise UsageError(f"{name!r} holds no document frequencies; write them with DocumentFrequencies.save")
+        loaded = cls(**tensors, num_images=int(metadata["num_images"]), units=metadata["units"])
+        if loaded.content_hash() != metadata["content_hash"]:
+            raise UsageError(f"{name!r} was changed after it was written (its hash differs); build it again")
+        return loaded
+
+
+def images_with_gram(images: ImageSentences, counts: NgramCounts) -> Int[np.ndarray, " U"]:
+    """The number of images that have each n-gram in a reference, however often."""
+    in_reference = images.is_reference[counts.sentence]
+    gram, image = counts.gram[in_reference], images.image[counts.sentence[in_reference]]
+    once = starts_of_runs(gram) | starts_of_runs(image)
+    return np.bincount(gram[once], minlength=len(counts.word))

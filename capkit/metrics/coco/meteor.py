@@ -1,0 +1,147 @@
+"""METEOR 1.5 (Denkowski and Lavie 2014) through its official jar, kept alive as one Java process. English.
+
+B images.
+"""
+
+import subprocess
+import tempfile
+import threading
+import weakref
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from capkit.errors import UsageError
+from capkit.metrics.coco.corpus import Corpus
+from capkit.metrics.coco.java import java_binary, pycocoevalcap_folder
+from capkit.metrics.text_metric import TextMetric
+
+_JAR = "meteor-1.5.jar"
+_LINES_AT_ONCE = 64  # requests sent before the answers are read: few enough that neither pipe fills up
+
+
+def meteor(predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False) -> float:
+    """METEOR of the corpus, in 0 .. 1. `tokenized=True`: the texts are words joined by spaces already.
+
+    Raises UsageError where the `java` extra is not installed.
+    """
+    return meteor_of(Corpus.from_texts(predictions, references, tokenized=tokenized))[0]
+
+
+def meteor_scores(
+    predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False
+) -> Float[np.ndarray, " B"]:
+    """METEOR of each image; the corpus's is not their mean."""
+    return meteor_of(Corpus.from_texts(predictions, references, tokenized=tokenized))[1]
+
+
+def meteor_of(corpus: Corpus) -> tuple[float, Float[np.ndarray, " B"]]:
+    """METEOR of the corpus and of each image, from the one process that this Python process keeps."""
+    process = _shared_process()
+    try:
+        return process.score(corpus)
+    except BaseException:  # half a conversation (Ctrl-C, say) would answer the next corpus with this one's numbers
+        process.close()
+        _shared_process.cache_clear()
+        raise
+
+
+class Meteor(TextMetric):
+    """meteor of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are PTB words already."""
+
+    def __init__(self, tokenized: bool = False) -> None:
+        super().__init__()
+        require_meteor()
+        self.tokenized = tokenized
+
+    def score(
+        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
+    ) -> dict[str, float]:
+        return {"meteor": meteor(predictions, references, tokenized=self.tokenized)}
+
+
+def require_meteor() -> None:
+    """Raises UsageError where METEOR could not run."""
+    java_binary("METEOR")
+    folder = pycocoevalcap_folder("meteor", "METEOR")
+    if not (folder / _JAR).is_file():
+        raise UsageError(f"METEOR needs {folder / _JAR}, which is missing; pip install --force-reinstall pycocoevalcap")
+
+
+class MeteorProcess:
+    """One running METEOR: SCORE requests give each image's statistics, one EVAL request the numbers.
+
+    Close it, or use it in a `with`; it also ends with the interpreter. Threads may share it.
+    """
+
+    def __init__(self) -> None:
+        require_meteor()
+        command = [java_binary("METEOR"), "-Xmx2G", "-jar", _JAR, "-", "-", "-stdio", "-l", "en", "-norm"]
+        # A pipe that no one reads would fill up and stop the process.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
+        self._process = subprocess.Popen(
+            command,
+            cwd=pycocoevalcap_folder("meteor", "METEOR"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            encoding="utf-8",
+        )
+        self._lock = threading.Lock()
+        self._close = weakref.finalize(self, _end, self._process)
+
+    def score(self, corpus: Corpus) -> tuple[float, Float[np.ndarray, " B"]]:
+        with self._lock:
+            statistics: list[str] = []
+            rows = corpus.rows
+            for start in range(0, len(rows), _LINES_AT_ONCE):
+                statistics += self._ask([_request(*row) for row in rows[start : start + _LINES_AT_ONCE]])
+            self._send(["EVAL ||| " + " ||| ".join(statistics)])
+            scores = [float(self._receive()) for _ in rows]
+            return float(self._receive()), np.array(scores)
+
+    def close(self) -> None:
+        self._close()
+
+    def __enter__(self) -> "MeteorProcess":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _ask(self, lines: list[str]) -> list[str]:
+        self._send(lines)
+        return [self._receive() for _ in lines]
+
+    def _send(self, lines: list[str]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.writelines(f"{line}\n" for line in lines)
+        self._process.stdin.flush()
+
+    def _receive(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._errors.seek(0)
+            raise RuntimeError(f"METEOR ended early: {self._errors.read().decode(errors='replace').strip()}")
+        return line.strip()
+
+
+def _request(prediction: str, *references: str) -> str:
+    """As pycocoevalcap writes it; the separator is taken out of references too, where it would start another one."""
+    prediction, *others = (text.replace("|||", "") for text in (prediction, *references))
+    return " ||| ".join(["SCORE", *others, prediction.replace("  ", " ")])
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.communicate()
+
+
+@lru_cache(maxsize=1)
+def _shared_process() -> MeteorProcess:
+    return MeteorProcess()

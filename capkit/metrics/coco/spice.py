@@ -1,0 +1,92 @@
+"""SPICE 1.0 (Anderson et al. 2016) through its official jar, which parses with Stanford CoreNLP 3.6.0. English.
+
+B images.
+"""
+
+import json
+import math
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from capkit.errors import UsageError
+from capkit.metrics.coco.corpus import Corpus
+from capkit.metrics.coco.java import java_binary, pycocoevalcap_folder
+from capkit.metrics.text_metric import TextMetric
+
+_JAR = "spice-1.0.jar"
+_CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+
+
+def spice(predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False) -> float:
+    """SPICE of the corpus: mean F-score of the images, in 0 .. 1.
+
+    Raises UsageError where the `java` extra or CoreNLP is not installed.
+    """
+    return float(np.nanmean(spice_scores(predictions, references, tokenized=tokenized)))
+
+
+def spice_scores(
+    predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False
+) -> Float[np.ndarray, " B"]:
+    """SPICE of each image; NaN where the program could not score it."""
+    return spice_scores_of(Corpus.from_texts(predictions, references, tokenized=tokenized))
+
+
+def spice_scores_of(corpus: Corpus) -> Float[np.ndarray, " B"]:
+    require_spice()
+    request = [{"image_id": index, "test": row[0], "refs": row[1:]} for index, row in enumerate(corpus.rows)]
+    with tempfile.TemporaryDirectory() as folder:
+        source, result = Path(folder, "in.json"), Path(folder, "out.json")
+        source.write_text(json.dumps(request))
+        _run(["-Xmx8G", "-jar", _JAR, str(source), "-out", str(result), "-subset", "-silent"])
+        answers = json.loads(result.read_text())
+    scores = {answer["image_id"]: answer["scores"]["All"]["f"] for answer in answers}
+    return np.array([_number(scores[index]) for index in range(len(request))])
+
+
+class Spice(TextMetric):
+    """spice of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are PTB words already."""
+
+    def __init__(self, tokenized: bool = False) -> None:
+        super().__init__()
+        require_spice()
+        self.tokenized = tokenized
+
+    def score(
+        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
+    ) -> dict[str, float]:
+        return {"spice": spice(predictions, references, tokenized=self.tokenized)}
+
+
+def require_spice() -> None:
+    """Raises UsageError where SPICE could not run."""
+    java_binary("SPICE")
+    folder = pycocoevalcap_folder("spice", "SPICE")
+    missing = [name for name in _CORENLP if not (folder / "lib" / name).is_file()]
+    if missing:
+        raise UsageError(
+            f"SPICE needs Stanford CoreNLP 3.6.0, which no pip package brings: {', '.join(missing)} not found in "
+            f"{folder / 'lib'}; with network run `python -m pycocoevalcap.spice.get_stanford_models`, "
+            "or copy the two jars of stanford-corenlp-full-2015-12-09.zip there; or leave spice out of metrics"
+        )
+
+
+def _run(arguments: list[str]) -> None:
+    command = [java_binary("SPICE"), *arguments]
+    done = subprocess.run(command, cwd=pycocoevalcap_folder("spice", "SPICE"), capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"SPICE ended with status {done.returncode}: {done.stderr.strip()[-2000:]}")
+
+
+def _number(value: float | str | None) -> float:
+    """The program writes a score that does not exist as null or as text."""
+    try:
+        return math.nan if value is None else float(value)
+    except ValueError:
+        return math.nan

@@ -20,6 +20,10 @@ class Curriculum(Protocol):
 
     def set_epoch(self, epoch: int) -> None: ...
 
+    def seek(self, epoch: int, num_consumed: int) -> None:
+        """Goes to a place: this many batches of this epoch are done."""
+        ...
+
     def consumed(self, num_batches: int = 1) -> None:
         """The training loop has finished this many further batches of the epoch."""
         ...

@@ -44,7 +44,11 @@ class Shuffle:
     def set_epoch(self, epoch: int) -> None:
         """Starts an epoch; the epoch that is already running goes on where it is."""
         if epoch != self.epoch:
-            self.epoch, self.num_consumed = epoch, 0
+            self.seek(epoch, 0)
+
+    def seek(self, epoch: int, num_consumed: int) -> None:
+        """Goes to a place: this many batches of this epoch are done."""
+        self.epoch, self.num_consumed = epoch, num_consumed
 
     def consumed(self, num_batches: int = 1) -> None:
         self.num_consumed += num_batches
@@ -74,7 +78,7 @@ class Shuffle:
                 f"the checkpoint's place in the data does not fit ({', '.join(changed)}); resume with the same data, "
                 "or start a new run from its weights with init_from=PATH"
             )
-        self.epoch, self.num_consumed = state["epoch"], state["num_consumed"]
+        self.seek(state["epoch"], state["num_consumed"])
 
 
 def check_batch_size(batch_size: int, world_size: int) -> None:

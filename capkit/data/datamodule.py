@@ -1,23 +1,32 @@
 """`CaptionDataModule`: data sources to loaders. Its constructor is the schema of configs/data/*.yaml."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
+from jaxtyping import UInt8
 
 from capkit import distributed
 from capkit.curricula.curriculum import Curriculum
 from capkit.curricula.shuffle import Shuffle, check_batch_size
+from capkit.curricula.steps import Steps
 from capkit.data.dataset import CaptionDataset, Encode
 from capkit.data.features import FeatureStore
+from capkit.data.images import BadImage
 from capkit.data.loader import Batches, CaptionLoader, InOrder
 from capkit.data.skipped import SkipLog, check_max_skipped
 from capkit.data.source import DataSource, Preparable, clean_captions
 from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
 
-SPLITS = ("train", "val", "test", "predict")
+
+def _image_or_white(source: DataSource, index: int) -> UInt8[np.ndarray, "H W 3"]:
+    try:
+        return source.image(index)
+    except BadImage:
+        return np.full((1, 1, 3), 255, np.uint8)
 
 
 class CaptionDataModule(pl.LightningDataModule):
@@ -27,9 +36,11 @@ class CaptionDataModule(pl.LightningDataModule):
     An epoch is every training image once, with `captions_per_image` of its captions sharing one encoding of it.
     `max_length` is the most tokens of a caption, prompt and EOS included; the task builds `encode` with it.
     `max_skipped` is the budget of examples that cannot be used, per split: a share (float) or a count (int).
-    `features` is the folder of a FeatureStore that takes the place of pixels.
+    `features` is the folder of a FeatureStore that takes the place of pixels. `curriculum` makes the batches of
+    training: Shuffle unless given.
 
-    A task calls `attach` before the loaders are made.
+    A task calls `attach` before the loaders are made. A loop that sees one long epoch calls `set_steps` with its place;
+    with Lightning's own epochs the loop calls `consumed` after each batch, and checkpoints keep the curriculum's state.
     """
 
     def __init__(
@@ -47,6 +58,7 @@ class CaptionDataModule(pl.LightningDataModule):
         max_skipped: float | int = 0.05,
         features: str | None = None,
         seed: int = 0,
+        curriculum: Callable[..., Curriculum] | None = None,
     ) -> None:
         super().__init__()
         counts = {
@@ -73,7 +85,9 @@ class CaptionDataModule(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.captions_per_image, self.max_length = captions_per_image, max_length
         self.num_workers, self.max_skipped, self.seed = num_workers, max_skipped, seed
+        self._make_curriculum = curriculum or Shuffle
         self.curriculum: Curriculum | None = None
+        self._steps: tuple[int, int] | None = None
         self._pending: dict[str, Any] | None = None
         self.attach()
 
@@ -81,7 +95,6 @@ class CaptionDataModule(pl.LightningDataModule):
         self,
         encode: Encode | None = None,
         run_dir: str | Path | None = None,
-        curriculum: Callable[..., Curriculum] = Shuffle,
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
@@ -90,19 +103,20 @@ class CaptionDataModule(pl.LightningDataModule):
         `encode` turns the captions of B images, K each, into (tokens (B K L), mask (B K L), prompt_length);
         skipped.jsonl is written to `run_dir`. Rank and world size are those of the process group unless given.
         """
-        self._encode, self._curriculum_class = encode, curriculum
-        self._rank, self._world_size = rank, world_size
+        self._encode, self._rank, self._world_size = encode, rank, world_size
         self._log = SkipLog(Path(run_dir) / "skipped.jsonl" if run_dir is not None else None)
-        check_batch_size(self.batch_size, self._share()[1])
+        check_batch_size(self.batch_size, self.world_size)
 
-    def _share(self) -> tuple[int, int]:
-        return (
-            distributed.rank() if self._rank is None else self._rank,
-            distributed.world_size() if self._world_size is None else self._world_size,
-        )
+    @property
+    def rank(self) -> int:
+        return distributed.rank() if self._rank is None else self._rank
+
+    @property
+    def world_size(self) -> int:
+        return distributed.world_size() if self._world_size is None else self._world_size
 
     def source(self, split: str) -> DataSource:
-        source = self.sources[split]
+        source = self.sources.get(split)
         if source is None:
             raise UsageError(f"the data config has no {split} source; add data.{split} (docs/data.md shows sources)")
         return source
@@ -116,44 +130,74 @@ class CaptionDataModule(pl.LightningDataModule):
         for index in range(len(source)):
             yield from clean_captions(source.record(index).captions)
 
+    def images(self, split: str, keys: Sequence[str]) -> list[UInt8[np.ndarray, "H W 3"]]:
+        """The pictures of these records as they are in the source, for reports.
+
+        A white pixel stands for a picture that cannot be read: cached features may outlive it.
+        """
+        source, wanted = self.source(split), dict.fromkeys(keys, 0)
+        found = {key: i for i in range(len(source)) if (key := source.record(i).key) in wanted}
+        return [_image_or_white(source, found[key]) for key in keys]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self._new_curriculum())
+
+    def set_steps(self, start: int, total: int) -> None:
+        """The next `train_dataloader` gives the batches of steps `start` to `total`, epoch after epoch."""
+        if not 0 <= start <= total:
+            raise UsageError(f"steps must satisfy 0 <= start <= total; got start={start}, total={total}")
+        self._steps = (start, total)
+
     def prepare_data(self) -> None:
         """Builds what sources cache; Lightning calls it on one process of a node before the others go on."""
         for source in self.sources.values():
             if isinstance(source, Preparable):
                 source.prepare()
 
-    def _loader(self, split: str, batches: Batches) -> CaptionLoader:
+    def _loader(self, split: str, batches: Batches, is_training: bool = False) -> CaptionLoader:
         dataset = CaptionDataset(
-            self.source(split), split, self.transform, self.features, self._encode, self.captions_per_image, self.seed
+            self.source(split),
+            split,
+            self.transform,
+            self.features,
+            self._encode,
+            self.captions_per_image,
+            self.seed,
+            is_training,
         )
         return CaptionLoader(dataset, batches, self._log, self.max_skipped, self.num_workers)
 
-    def train_dataloader(self) -> CaptionLoader:
-        rank, world_size = self._share()
-        self.curriculum = self._curriculum_class(
+    def _new_curriculum(self) -> Curriculum:
+        return self._make_curriculum(
             batch_size=self.batch_size,
             seed=self.seed,
-            rank=rank,
-            world_size=world_size,
+            rank=self.rank,
+            world_size=self.world_size,
             num_examples=self.num_images("train"),
         )
+
+    def train_dataloader(self) -> CaptionLoader:
+        self.curriculum = self._new_curriculum()
         if self._pending is not None:
             self.curriculum.load_state_dict(self._pending)
             self._pending = None
-        return self._loader("train", self.curriculum)
+        batches = self.curriculum if self._steps is None else Steps(self.curriculum, *self._steps)
+        return self._loader("train", batches, is_training=True)
 
-    def _in_order(self, split: str) -> CaptionLoader:
-        rank, world_size = self._share()
-        return self._loader(split, InOrder(self.num_images(split), self.eval_batch_size, rank, world_size))
+    def eval_dataloader(self, split: str, limit: int | None = None) -> CaptionLoader:
+        """The first `limit` images of any split, or all: in order, nothing augmented, none twice over the ranks."""
+        num_images = self.num_images(split) if limit is None else min(limit, self.num_images(split))
+        return self._loader(split, InOrder(num_images, self.eval_batch_size, self.rank, self.world_size))
 
     def val_dataloader(self) -> CaptionLoader:
-        return self._in_order("val")
+        return self.eval_dataloader("val")
 
     def test_dataloader(self) -> CaptionLoader:
-        return self._in_order("test")
+        return self.eval_dataloader("test")
 
     def predict_dataloader(self) -> CaptionLoader:
-        return self._in_order("predict")
+        return self.eval_dataloader("predict")
 
     def consumed(self, num_batches: int = 1) -> None:
         """The training loop calls this after each batch: a checkpoint then knows the exact place in the data."""

@@ -65,11 +65,12 @@ class CaptionDataset(Dataset[Collated]):
         encode: Encode | None,
         captions_per_image: int,
         seed: int,
+        is_training: bool,
     ) -> None:
         self.source, self.split = source, split
         self._transform, self._features, self._encode = transform, features, encode
         self._captions_per_image, self._seed = captions_per_image, seed
-        self._is_training = split == "train"
+        self.is_training = is_training
         self._skipped: dict[int, Skipped] = {}
 
     def __len__(self) -> int:
@@ -77,9 +78,9 @@ class CaptionDataset(Dataset[Collated]):
 
     def __getitem__(self, request: Request) -> Collated:
         skipped: list[Skipped] = []
-        load = self._replaced if self._is_training else self._load
+        load = self._replaced if self.is_training else self._load
         examples = [e for index in request.indices if (e := load(request.epoch, index, skipped)) is not None]
-        complete = len(examples) == len(request.indices) if self._is_training else len(examples) > 0
+        complete = len(examples) == len(request.indices) if self.is_training else len(examples) > 0
         return Collated(self._collate(examples) if complete else None, skipped)
 
     def _replaced(self, epoch: int, index: int, skipped: list[Skipped]) -> _Example | None:
@@ -125,7 +126,7 @@ class CaptionDataset(Dataset[Collated]):
         if not captions:
             return []
         order: Sequence[int] = range(len(captions))
-        if self._is_training and len(captions) > 1:
+        if self.is_training and len(captions) > 1:
             order = generator(*key, "captions").permutation(len(captions)).tolist()
         return [captions[order[k % len(captions)]] for k in range(self._captions_per_image)]
 
@@ -135,7 +136,7 @@ class CaptionDataset(Dataset[Collated]):
                 raise BadImage(f"no cached features in {self._features.folder}")
             return None
         assert self._transform is not None
-        return self._transform(self.source.image(index), key if self._is_training else None)
+        return self._transform(self.source.image(index), key if self.is_training else None)
 
     def _collate(self, examples: list[_Example]) -> CaptionBatch:
         records = [example.record for example in examples]

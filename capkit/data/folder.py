@@ -48,6 +48,7 @@ def printable(path: str) -> str:
 
 class Folder:
     """Images below a folder. With `captions`, the images that this file (CSV, TSV, JSON, JSONL) names; without, all.
+    `images` may also be one image file.
 
     `split` takes a part of them. A `split` column in the captions file decides where there is one; else `val` and
     `test` are shares (rounded up) that are picked by a hash of (seed, file), the same on every machine.
@@ -62,7 +63,9 @@ class Folder:
         test: float = 0.05,
         seed: int = 0,
     ) -> None:
-        self._root = existing_folder(images, "images").absolute()
+        one_image = images is not None and captions is None and Path(images).is_file()
+        self._root = Path(str(images)).absolute().parent if one_image else existing_folder(images, "images").absolute()
+        self._only = Path(str(images)).name if one_image else None
         self._captions = existing_file(captions, "captions").absolute() if captions is not None else None
         if split not in ("all", "train", "val", "test"):
             raise UsageError(f"split must be all, train, val or test; got {split!r}")
@@ -86,7 +89,7 @@ class Folder:
         return records
 
     def _plain(self) -> list[CaptionRow]:
-        names = list_images(self._root)
+        names = [self._only] if self._only else list_images(self._root)
         if not names:
             raise UsageError(f"no images in {str(self._root)!r}; wanted files that end in {', '.join(EXTENSIONS)}")
         return [CaptionRow(Record(printable(name), name)) for name in names]

@@ -18,7 +18,8 @@ from capkit.types import CaptionBatch
 class Batches(Protocol):
     """Indices of batches: a Curriculum in training, `InOrder` elsewhere."""
 
-    epoch: int
+    @property
+    def epoch(self) -> int: ...
 
     def __iter__(self) -> Iterator[list[int]]: ...
 
@@ -105,7 +106,7 @@ class CaptionLoader:
         if collated.skipped:
             self._log.add(collated.skipped)
             self._log.check_budget(self.dataset.split, self._max_skipped, len(self.dataset))
-        if collated.batch is None and self.dataset.split == "train":
+        if collated.batch is None and self.dataset.is_training:
             raise UsageError(
                 f"hardly any train example can be used, first: {collated.skipped[0].reason}; "
                 "see skipped.jsonl in the run's folder"

@@ -1,3 +1,4 @@
+import functools
 import json
 
 import lightning.pytorch as pl
@@ -6,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from capkit.curricula.shuffle import Shuffle
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.features import FeatureWriter
 from capkit.data.folder import Folder
@@ -101,6 +103,45 @@ def test_state_before_the_loader_waits_for_it():
     resumed = data()
     resumed.load_state_dict(json.loads(json.dumps(running.state_dict())))
     assert [batch.keys for batch in resumed.train_dataloader()] == wanted[2:]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_one_long_epoch_resumes_at_its_step(tmp_path, num_workers):
+    def run(start, ckpt_path=None):
+        module, source = Recorder(save_at=8), data(num_workers=num_workers)
+        source.set_steps(start, 14)
+        trainer(tmp_path, max_epochs=1, max_steps=14).fit(module, datamodule=source, ckpt_path=ckpt_path)
+        return [keys for _, keys in module.seen]
+
+    whole = run(0)
+    assert len(whole) == 14 and len({key for keys in whole[6:12] for key in keys}) == 24 and whole[:6] != whole[6:12]
+    assert run(8, tmp_path / "last.ckpt") == whole[8:]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_predicts_every_image_of_a_split_in_order(tmp_path):
+    class Keys(Recorder):
+        def predict_step(self, batch, batch_idx):
+            return batch.keys
+
+    batches = trainer(tmp_path).predict(Keys(), dataloaders=data().eval_dataloader("val", limit=5))
+    assert batches == [["k0", "k1"], ["k2", "k3"], ["k4"]]
+
+
+def test_training_split_can_be_evaluated_in_order():
+    module = data(transform=ImageTransform(2, augment="flip"))
+    assert [key for batch in module.eval_dataloader("train") for key in batch.keys] == [f"k{i}" for i in range(24)]
+    assert module.steps_per_epoch == 6
+
+
+def test_curriculum_can_be_replaced():
+    module = data(train=21, curriculum=functools.partial(Shuffle, drop_last=True))
+    assert module.steps_per_epoch == len(list(module.train_dataloader())) == 5
+
+
+def test_images_come_by_key():
+    assert [image[0, 0, 0] for image in data().images("val", ["k6", "k0", "k6"])] == [6, 0, 6]
 
 
 def _keys_of_rank(rank=None, world_size=None):

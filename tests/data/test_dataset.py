@@ -49,7 +49,7 @@ def decode(tokens):
 
 
 def dataset(source, split="train", captions_per_image=1, **changes):
-    options = dict(transform=ImageTransform(4), features=None, encode=encode, seed=0)
+    options = dict(transform=ImageTransform(4), features=None, encode=encode, seed=0, is_training=split == "train")
     return CaptionDataset(source, split, captions_per_image=captions_per_image, **(options | changes))
 
 

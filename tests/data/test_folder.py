@@ -35,6 +35,12 @@ def test_file_name_that_is_not_utf8_gets_a_printable_key(tmp_path):
     assert source.image(0).shape == (4, 4, 3)
 
 
+def test_one_image_file_is_a_folder_of_one(tmp_path):
+    draw(tmp_path, "a.png", "b.png")
+    source = Folder(str(tmp_path / "b.png"))
+    assert len(source) == 1 and source.record(0).key == "b.png" and source.image(0)[0, 0, 0] == 1
+
+
 def test_captions_file_chooses_the_images(tmp_path):
     draw(tmp_path, "a.png", "b.png", "c.png")
     (tmp_path / "c.csv").write_text("file,caption\nb.png,a bee\na.png,an ant\nb.png,one bee\n")

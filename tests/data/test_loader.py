@@ -33,7 +33,7 @@ class Numbers:
 
 
 def loader(batches, bad=(), split="train", max_skipped=0.05, num_workers=0, path=None, size=40):
-    dataset = CaptionDataset(Numbers(size, bad), split, ImageTransform(2), None, None, 1, seed=0)
+    dataset = CaptionDataset(Numbers(size, bad), split, ImageTransform(2), None, None, 1, 0, split == "train")
     return CaptionLoader(dataset, batches, SkipLog(path), max_skipped, num_workers)
 
 

@@ -1,0 +1,35 @@
+"""A curriculum over the steps of a whole run, for a loop that sees one long epoch."""
+
+from collections.abc import Iterator
+
+from capkit.curricula.curriculum import Curriculum
+
+
+class Steps:
+    """The batches of steps `start` to `total`, epoch after epoch of the curriculum.
+
+    The place in the data follows from the step alone, so a resume needs no other state and the number of ranks may
+    change. It has no `sampler`: Lightning's epochs are not the curriculum's.
+    """
+
+    def __init__(self, curriculum: Curriculum, start: int, total: int) -> None:
+        self._curriculum, self._start, self._total = curriculum, start, total
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the batch that was yielded last."""
+        return self._curriculum.epoch
+
+    def __len__(self) -> int:
+        """Steps of the whole run, wherever a resumed one starts: Lightning counts the steps done as fetched."""
+        return self._total
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self._start
+        while step < self._total:
+            self._curriculum.seek(*divmod(step, len(self._curriculum)))
+            for indices in self._curriculum:
+                yield indices
+                step += 1
+                if step == self._total:
+                    return

@@ -1,0 +1,133 @@
+"""Where the right answer ranks among candidates, with ties broken by chance rather than in anyone's favour.
+
+Q queries, C candidates, D width, P entries of a query's own pool.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int, Num
+from torch import Tensor
+
+from capkit.errors import UsageError
+
+TIE_TOLERANCE = 1e-6
+"""Cosines closer than this are tied: a text embedded in two batches differs by rounding, which must not rank it."""
+
+_BLOCK_ELEMENTS = 2**23
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """For each query: wrong candidates above the best right one, wrong ones tied with it, right ones tied with it."""
+
+    better: Int[Tensor, " Q"]
+    tied: Int[Tensor, " Q"]
+    right: Int[Tensor, " Q"]
+
+    def hits(self, k: int) -> Float[Tensor, " Q"]:
+        """Probability that a right candidate is among the first k when ties are shuffled evenly.
+
+        With e wrong and p right candidates tied and m places left for them, a miss has probability
+        C(e, m) / C(e + p, m): 1 / n for n equal similarities at k = 1, never 1.
+        """
+        size = (self.tied + self.right).double()
+        places = torch.minimum((k - self.better).clamp(min=0).double(), size)
+        miss = torch.ones_like(size)
+        for j in range(int(self.right.max()) if len(size) else 0):
+            factor = (size - places - j).clamp(min=0) / (size - j).clamp(min=1)
+            miss = torch.where(j < self.right, miss * factor, miss)
+        return 1 - miss
+
+    def expected(self) -> Float[Tensor, " Q"]:
+        """Mean rank of the best right candidate over shuffles of the ties; 1 is first."""
+        return self.better + (self.tied + self.right + 1).double() / (self.right + 1).double()
+
+    def recall(self, k: int) -> float:
+        """R@k as a fraction: the mean of `hits`."""
+        return float(self.hits(k).mean())
+
+    def median(self) -> float:
+        """Median over queries of the expected rank (the mean of the middle two for an even number)."""
+        return float(self.expected().quantile(0.5))
+
+
+def rank_counts(
+    similarity: Float[Tensor, "Q C"], is_right: Bool[Tensor, "Q C"], tolerance: float = TIE_TOLERANCE
+) -> Ranks:
+    """Ranks from a whole block of similarities. Every query needs at least one right candidate.
+
+    Raises UsageError where a similarity is NaN: it would compare as not better, and rank its query first for free.
+    """
+    if not bool(similarity.isfinite().all()):
+        raise UsageError("similarities must be finite; got NaN or infinity; check the encoder's embeddings")
+    if not bool(is_right.any(dim=1).all()):
+        raise UsageError("every query needs a right candidate in its pool; got one without; check keys and owners")
+    best = similarity.masked_fill(~is_right, -torch.inf).amax(dim=1, keepdim=True)
+    better = similarity > best + tolerance
+    tied = (similarity >= best - tolerance) & ~better
+    return Ranks(
+        better=(better & ~is_right).sum(dim=1),
+        tied=(tied & ~is_right).sum(dim=1),
+        right=(tied & is_right).sum(dim=1),
+    )
+
+
+def embedding_ranks(
+    queries: Float[Tensor, "Q D"],
+    candidates: Float[Tensor, "C D"],
+    query_ids: Int[Tensor, " Q"],
+    candidate_ids: Int[Tensor, " C"],
+    tolerance: float = TIE_TOLERANCE,
+) -> Ranks:
+    """Ranks by inner product; a candidate is right where its id equals the query's.
+
+    Works in blocks of queries, in float64 (so that TF32 cannot reorder them): the (Q C) matrix is never held whole.
+    """
+    block = max(1, _BLOCK_ELEMENTS // max(1, len(candidates)))
+    columns = candidates.double().T
+    parts = [
+        rank_counts(
+            queries[start : start + block].double() @ columns,
+            query_ids[start : start + block, None] == candidate_ids[None, :],
+            tolerance,
+        )
+        for start in range(0, len(queries), block)
+    ]
+    return join_ranks(parts)
+
+
+def pool_ranks(
+    queries: Float[Tensor, "Q D"],
+    candidates: Float[Tensor, "C D"],
+    pools: Int[Tensor, "Q P"],
+    tolerance: float = TIE_TOLERANCE,
+) -> Ranks:
+    """Ranks of each query within its own pool: rows of `candidates`, the right one first, -1 for no entry."""
+    block = max(1, _BLOCK_ELEMENTS // max(1, pools.shape[1] * queries.shape[1]))
+    is_right = torch.zeros_like(pools, dtype=torch.bool)
+    is_right[:, 0] = True
+    parts = []
+    for start in range(0, len(queries), block):
+        rows = slice(start, start + block)
+        entries = candidates[pools[rows].clamp(min=0)].double()  # (q P D)
+        similarity = torch.einsum("qd,qpd->qp", queries[rows].double(), entries)
+        absent = pools[rows] < 0
+        parts.append(rank_counts(similarity.masked_fill(absent, _FAR), is_right[rows], tolerance))
+    return join_ranks(parts)
+
+
+_FAR = -1e9
+"""Below any inner product of unit vectors: an absent entry never ranks before or beside a present one."""
+
+
+def join_ranks(parts: list[Ranks]) -> Ranks:
+    """Blocks of queries, one after the other."""
+    return Ranks(*(torch.cat([getattr(part, name) for part in parts]) for name in ("better", "tied", "right")))
+
+
+def normalize(vectors: Num[Tensor, "n D"]) -> Float[Tensor, "n D"]:
+    """Unit norm in float32; a zero vector stays zero. Raises UsageError where an embedding is not finite."""
+    if not bool(vectors.isfinite().all()):
+        raise UsageError("embeddings must be finite; got NaN or infinity; check the encoder and its precision")
+    return torch.nn.functional.normalize(vectors.float(), dim=-1)

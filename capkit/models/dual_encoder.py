@@ -1,0 +1,146 @@
+"""The DualEncoder protocol, and transformers' CLIP, SigLIP and their like behind it."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from capkit.errors import UsageError
+
+
+@runtime_checkable
+class DualEncoder(Protocol):
+    """Embeds images and texts in one space. Prompt and truncation belong to it: a number is quoted with all three."""
+
+    name: str
+    prompt: str
+    max_length: int
+
+    def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "B 3 H W"]:
+        """Pictures (uint8 H W 3 arrays or PIL) resized, cropped and normalised for `encode_image`."""
+        ...
+
+    def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        """Unit-norm embeddings of preprocessed pixels."""
+        ...
+
+    def encode_text(self, texts: list[str]) -> Float[Tensor, "B D"]:
+        """Unit-norm embeddings of prompt + text, cut to `max_length` tokens."""
+        ...
+
+    def is_cut(self, texts: list[str]) -> list[bool]:
+        """Whether `encode_text` sees less than the whole of each text."""
+        ...
+
+    def to(self, device: torch.device | str) -> Any:
+        """Moves the weights, in place."""
+        ...
+
+
+class HFDualEncoder:
+    """A frozen dual encoder of transformers (CLIP, SigLIP, ALIGN, Chinese-CLIP ...).
+
+    `model` is a hub name or a folder, or a built model, which then needs `tokenizer` and `image_processor`. It is a
+    plain object and not an nn.Module: it must never reach a state dict, an optimizer or a distributed wrapper.
+    `prompt` is put before every text with one space between. Texts go through in batches of `batch_size`, each
+    distinct text once, so that equal texts get equal embeddings.
+
+    Raises UsageError for a model without image and text features, or a built one without its tokenizer.
+    """
+
+    def __init__(
+        self,
+        model: str | nn.Module = "openai/clip-vit-base-patch32",
+        tokenizer: Any = None,
+        image_processor: Any = None,
+        prompt: str = "",
+        max_length: int | None = None,
+        batch_size: int = 256,
+        name: str | None = None,
+    ) -> None:
+        if isinstance(model, str):
+            network, tokenizer, image_processor = _load(model, tokenizer, image_processor)
+        elif tokenizer is None or image_processor is None:
+            raise UsageError(
+                "HFDualEncoder wants tokenizer and image_processor beside a built model; got None; pass both, or a name"
+            )
+        else:
+            network = model
+        if not (hasattr(network, "get_image_features") and hasattr(network, "get_text_features")):
+            raise UsageError(
+                f"HFDualEncoder wants a model with get_image_features and get_text_features, such as CLIP or SigLIP; "
+                f"got {type(network).__name__}"
+            )
+        self.model: Any = network.eval().requires_grad_(False)
+        self.tokenizer, self.image_processor = tokenizer, image_processor
+        limit = int(network.config.get_text_config().max_position_embeddings)
+        self.max_length = limit if max_length is None else max_length
+        if not 2 < self.max_length <= limit:
+            raise UsageError(f"max_length must lie between 3 and the model's {limit} positions; got {max_length}")
+        self.prompt, self.batch_size = prompt, batch_size
+        self.name = name or (model if isinstance(model, str) else type(network).__name__)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def to(self, device: torch.device | str) -> "HFDualEncoder":
+        self.model.to(device)
+        return self
+
+    def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "B 3 H W"]:
+        return self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        dtype = next(self.model.parameters()).dtype
+        return _unit(self.model.get_image_features(pixel_values=pixels.to(self.device, dtype)))
+
+    @torch.no_grad()
+    def encode_text(self, texts: list[str]) -> Float[Tensor, "B D"]:
+        distinct = sorted(set(texts), key=lambda text: (len(text), text))
+        if not distinct:
+            return torch.empty(0, int(self.model.config.projection_dim), device=self.device)
+        parts = [
+            self._encode(distinct[start : start + self.batch_size])
+            for start in range(0, len(distinct), self.batch_size)
+        ]
+        row = {text: i for i, text in enumerate(distinct)}
+        return torch.cat(parts)[torch.tensor([row[text] for text in texts], device=self.device)]
+
+    def is_cut(self, texts: list[str]) -> list[bool]:
+        lengths = [len(ids) for ids in self.tokenizer(self._prompted(texts))["input_ids"]] if texts else []
+        return [length > self.max_length for length in lengths]
+
+    def _prompted(self, texts: list[str]) -> list[str]:
+        return [f"{self.prompt.rstrip()} {text}" for text in texts] if self.prompt.strip() else list(texts)
+
+    def _encode(self, texts: list[str]) -> Tensor:
+        # SigLIP was trained on texts padded to its full length, and reads the padding
+        padding = "max_length" if self.model.config.model_type.startswith("siglip") else True
+        encoded = self.tokenizer(
+            self._prompted(texts), padding=padding, truncation=True, max_length=self.max_length, return_tensors="pt"
+        )
+        names = [name for name in ("input_ids", "attention_mask") if name in encoded]
+        return _unit(self.model.get_text_features(**{name: encoded[name].to(self.device) for name in names}))
+
+
+def _load(name: str, tokenizer: Any, image_processor: Any) -> tuple[Any, Any, Any]:
+    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+    try:
+        network = AutoModel.from_pretrained(name)
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(name)
+        image_processor = image_processor or AutoImageProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"no dual encoder at {name!r}; give a folder or a hub name that can be reached: {error}"
+        ) from error
+    return network, tokenizer, image_processor
+
+
+def _unit(output: Any) -> Tensor:
+    features = output if isinstance(output, Tensor) else output.pooler_output
+    return nn.functional.normalize(features.float(), dim=-1)

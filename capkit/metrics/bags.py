@@ -1,0 +1,99 @@
+"""R@1 inside bags of look-alike pictures (TrueMatch, Gaur et al. 2024)."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from capkit.errors import UsageError
+from capkit.metrics.judged_metric import JudgedMetric, Pairs
+from capkit.metrics.ranking import Ranks, pool_ranks
+from capkit.models.dual_encoder import DualEncoder
+
+
+def bag_ranks(
+    images: Float[Tensor, "N D"], texts: Float[Tensor, "M D"], owner: Int[Tensor, " M"], bags: list[list[int]]
+) -> Ranks:
+    """Ranks of each caption's picture among the pictures of its bag; every member of every bag is a target once.
+
+    `bags` lists rows of `images`. An image in two bags is asked for in both.
+    """
+    captions: dict[int, list[int]] = defaultdict(list)
+    for caption, image in enumerate(owner.tolist()):
+        captions[image].append(caption)
+    queries, pools = [], []
+    width = max(map(len, bags))
+    for bag in bags:
+        for target in bag:
+            pool = [target, *(row for row in bag if row != target)]
+            for caption in captions[target]:
+                queries.append(caption)
+                pools.append(pool + [-1] * (width - len(pool)))
+    return pool_ranks(
+        texts[torch.tensor(queries, device=texts.device)], images, torch.tensor(pools, device=images.device)
+    )
+
+
+def read_bags(path: str) -> list[list[str]]:
+    """TrueMatch's file format: a JSON list of lists of image ids, compared as text with the records' keys.
+
+    Raises UsageError for another format, a bag of fewer than two images, or one that holds an image twice.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UsageError(f"bags={path!r} must be a JSON list of lists of image ids: {error}") from error
+    if not isinstance(content, list) or not all(isinstance(bag, list) for bag in content) or not content:
+        raise UsageError(f"bags={path!r} must be a JSON list of lists of image ids; got something else")
+    bags = [[str(key) for key in bag] for bag in content]
+    for bag in bags:
+        if len(bag) < 2 or len(set(bag)) < len(bag):
+            raise UsageError(f"a bag in {path!r} must hold two or more different images; got {bag}")
+    return bags
+
+
+class Bags(JudgedMetric):
+    """R@1 by bag size, each image captioned alone: `<name>_3_r1`, `<name>_5_r1`, `<name>_7_r1`.
+
+    `files` are TrueMatch's `3.json`, `5.json`, `7.json`. Without files, pictures whose metadata names the same "bag"
+    form one. A constant caption gets 1/n in bags of n, captions that tell all pictures apart get 1.
+    """
+
+    def __init__(self, judge: DualEncoder, files: list[str] | None = None, name: str = "truematch") -> None:
+        self_bags = [bag for path in files or [] for bag in read_bags(path)]
+        super().__init__(judge, name)
+        self.bags = self_bags
+
+    def score_pairs(self, pairs: Pairs) -> dict[str, float]:
+        by_size: dict[int, list[list[int]]] = defaultdict(list)
+        for bag in self._rows(pairs):
+            by_size[len(bag)].append(bag)
+        numbers = {}
+        for size in sorted(by_size):
+            ranks = bag_ranks(pairs.images, pairs.texts, pairs.owner, by_size[size])
+            numbers[f"{size}_r1"] = ranks.recall(1)
+            numbers[f"{size}_bags"] = float(len(by_size[size]))
+        return numbers
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"candidates": "the images of the bag"}
+
+    def _rows(self, pairs: Pairs) -> list[list[int]]:
+        if self.bags:
+            keys = sorted({key for bag in self.bags for key in bag})
+            row = dict(zip(keys, pairs.rows_of(keys, "the bag file").tolist(), strict=True))
+            return [[row[key] for key in bag] for bag in self.bags]
+        groups: dict[int, list[int]] = defaultdict(list)
+        for image, bag in enumerate(pairs.bags.tolist()):
+            if bag >= 0:
+                groups[bag].append(image)
+        bags = [group for group in groups.values() if len(group) > 1]
+        if not bags:
+            raise UsageError(
+                "Bags wants files=[3.json, ...] or records that name a bag shared by two or more pictures; got neither"
+            )
+        return bags

@@ -1,0 +1,66 @@
+"""ImageCoDe (Krojer et al. 2022) with the captioner as the describer: one target among ten alike pictures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from capkit.errors import UsageError
+from capkit.metrics.judged_metric import JudgedMetric, Pairs
+from capkit.metrics.ranking import pool_ranks
+from capkit.models.dual_encoder import DualEncoder
+
+
+class ImageCode(JudgedMetric):
+    """R@1 of the target's caption within its set, over all sets, and apart over static pictures and video frames.
+
+    `file` is the data set's `<split>_data.json`: {set: {target index: human description}}; the descriptions are not
+    used, the indices say which images of the set are targets. Each image's key is `<set>/img<index>`, as the data set
+    names its files, without their ending. Sets named `open-images...` are static pictures, the others video frames.
+    """
+
+    def __init__(self, judge: DualEncoder, file: str, set_size: int = 10, name: str = "imagecode") -> None:
+        if set_size < 2:
+            raise UsageError(f"set_size must be 2 or more (10 in ImageCoDe); got {set_size}")
+        targets = read_targets(file, set_size)
+        super().__init__(judge, name)
+        self.targets, self.set_size = targets, set_size
+
+    def score_pairs(self, pairs: Pairs) -> dict[str, float]:
+        names = sorted({name for name, _ in self.targets})
+        keys = [f"{name}/img{i}" for name in names for i in range(self.set_size)]
+        rows = pairs.rows_of(keys, "ImageCoDe's file").view(-1, self.set_size)
+        row_of = dict(zip(names, rows, strict=True))
+        queries, pools, static = [], [], []
+        for name, index in self.targets:
+            members = row_of[name]
+            pool = torch.cat([members[index : index + 1], members[:index], members[index + 1 :]])
+            for caption in (pairs.owner == members[index]).nonzero().flatten().tolist():
+                queries.append(caption)
+                pools.append(pool)
+                static.append("open-images" in name)
+        ranks = pool_ranks(
+            pairs.texts[torch.tensor(queries, device=pairs.texts.device)], pairs.images, torch.stack(pools)
+        )
+        hits, is_static = ranks.hits(1), torch.tensor(static, device=pairs.texts.device)
+        numbers = {"r1": float(hits.mean()), "targets": float(len(self.targets))}
+        for label, chosen in (("static", is_static), ("video", ~is_static)):
+            if bool(chosen.any()):
+                numbers[f"{label}_r1"] = float(hits[chosen].mean())
+        return numbers
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"candidates": self.set_size}
+
+
+def read_targets(file: str, set_size: int) -> list[tuple[str, int]]:
+    """(set, index of a target) of an ImageCoDe file. Raises UsageError for another format."""
+    try:
+        content = json.loads(Path(file).read_text())
+        targets = [(name, int(index)) for name, chosen in content.items() for index in chosen]
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UsageError(f"file={file!r} must be ImageCoDe's JSON {{set: {{index: text}}}}: {error}") from error
+    if not targets or not all(0 <= index < set_size for _, index in targets):
+        raise UsageError(f"file={file!r} must name targets with indices 0 to {set_size - 1}; got {targets[:3]} ...")
+    return targets

@@ -1,0 +1,128 @@
+"""Retrieval between pictures and captions by a frozen dual encoder: R@k both ways, and R@1 against random distractors.
+
+N images, M captions, D width, P entries of a query's own pool.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from capkit import keyed
+from capkit.errors import UsageError
+from capkit.metrics.judged_metric import JudgedMetric, Pairs
+from capkit.metrics.ranking import embedding_ranks, normalize, pool_ranks
+from capkit.models.dual_encoder import DualEncoder
+
+
+@dataclass(frozen=True)
+class RetrievalReport:
+    """Retrieval numbers with what they must be quoted with. Recalls are fractions; a median rank of 1 is best.
+
+    `t2i`: captions look for their picture. `i2t`: pictures look for any one of their captions.
+    """
+
+    t2i: dict[str, float]
+    i2t: dict[str, float]
+    num_images: int
+    num_captions: int
+    scorer: str
+    prompt: str
+    max_length: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def retrieval(
+    images: Float[Tensor, "N D"],
+    texts: Float[Tensor, "M D"],
+    owner: Int[Tensor, " M"],
+    at: Sequence[int] = (1, 5, 10),
+) -> dict[str, float]:
+    """R@k and median rank both ways, by cosine; `owner[m]` is the row of the image that caption m belongs to.
+
+    With several captions an image, a picture's query is a hit if any of its captions is found. Ties count by chance.
+    """
+    images, texts = normalize(images), normalize(texts)
+    rows = torch.arange(len(images), device=owner.device)
+    both = {"t2i": embedding_ranks(texts, images, owner, rows), "i2t": embedding_ranks(images, texts, rows, owner)}
+    numbers = {f"{way}_r{k}": ranks.recall(k) for way, ranks in both.items() for k in at}
+    return numbers | {f"{way}_median_rank": ranks.median() for way, ranks in both.items()}
+
+
+def retrieval_report(
+    images: Float[Tensor, "N D"],
+    texts: Float[Tensor, "M D"],
+    owner: Int[Tensor, " M"],
+    judge: DualEncoder,
+    at: Sequence[int] = (1, 5, 10),
+) -> RetrievalReport:
+    """`retrieval` of embeddings that `judge` computed, with pool sizes, scorer, prompt and truncation."""
+    numbers = retrieval(images, texts, owner, at)
+    t2i, i2t = (
+        {name.removeprefix(way): value for name, value in numbers.items() if name.startswith(way)}
+        for way in ("t2i_", "i2t_")
+    )
+    return RetrievalReport(t2i, i2t, len(images), len(texts), judge.name, judge.prompt, judge.max_length)
+
+
+def distractor_pools(ids: Int[Tensor, " N"], num_distractors: int, seed: int) -> Int[Tensor, "N P"]:
+    """For each image its own row, then rows of distinct others, drawn without replacement.
+
+    The draw belongs to the image (its id and the seed), by Floyd's algorithm; `ids` must be in canonical order.
+    Raises UsageError where there are too few images.
+    """
+    others = len(ids) - 1
+    if num_distractors > others:
+        raise UsageError(
+            f"retrieval against {num_distractors} distractors wants {num_distractors + 1} images or more; got "
+            f"{len(ids)}; evaluate more images or set num_distractors lower"
+        )
+    own = torch.arange(len(ids), device=ids.device)
+    chosen = torch.full((len(ids), num_distractors), -1, dtype=torch.int64, device=ids.device)
+    for place in range(num_distractors):
+        last = others - num_distractors + place
+        draw = (keyed.uniform(ids, seed * num_distractors + place) * (last + 1)).long()
+        taken = (chosen[:, :place] == draw[:, None]).any(dim=1)
+        chosen[:, place] = torch.where(taken, torch.full_like(draw, last), draw)
+    return torch.cat([own[:, None], chosen + (chosen >= own[:, None]).long()], dim=1)  # skip the image itself
+
+
+class Retrieval(JudgedMetric):
+    """R@k and median rank in both directions within the evaluated images."""
+
+    def __init__(self, judge: DualEncoder, at: Sequence[int] = (1, 5, 10), name: str = "retrieval") -> None:
+        if not at or min(at) < 1:
+            raise UsageError(f"at must list ranks of 1 or more, such as [1, 5, 10]; got {list(at)}")
+        super().__init__(judge, name)
+        self.at = tuple(at)
+
+    def score_pairs(self, pairs: Pairs) -> dict[str, float]:
+        return retrieval(pairs.images, pairs.texts, pairs.owner, self.at)
+
+
+class RandomDistractors(JudgedMetric):
+    """RD100 (Dessi et al. 2023): R@1 of a caption's picture among 99 random others, averaged over `num_seeds` draws."""
+
+    def __init__(
+        self, judge: DualEncoder, num_distractors: int = 99, num_seeds: int = 5, seed: int = 0, name: str = "rd100"
+    ) -> None:
+        if num_distractors < 1 or num_seeds < 1:
+            raise UsageError(f"num_distractors and num_seeds must be positive; got {num_distractors} and {num_seeds}")
+        super().__init__(judge, name)
+        self.num_distractors, self.num_seeds, self.seed = num_distractors, num_seeds, seed
+
+    def score_pairs(self, pairs: Pairs) -> dict[str, float]:
+        recalls = []
+        for draw in range(self.seed, self.seed + self.num_seeds):
+            pools = distractor_pools(pairs.image_ids, self.num_distractors, draw)
+            recalls.append(pool_ranks(pairs.texts, pairs.images, pools[pairs.owner]).recall(1))
+        spread = torch.tensor(recalls, dtype=torch.float64)
+        return {"r1": float(spread.mean()), "r1_std": float(spread.std(correction=0))}
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"candidates": self.num_distractors + 1, "seeds": self.num_seeds, "seed": self.seed}

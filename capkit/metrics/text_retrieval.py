@@ -1,0 +1,116 @@
+"""Text-to-text retrieval: does a caption find its own picture's references among those of all pictures?
+
+N images, R references of all images, D width.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from capkit.errors import UsageError
+from capkit.metrics.bootstrap import bootstrap_interval
+from capkit.metrics.ranking import Ranks, join_ranks, normalize, rank_counts
+from capkit.metrics.text_metric import TextMetric
+
+_BLOCK_ELEMENTS = 2**23
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """A frozen sentence encoder, such as `capkit.models.sentence_encoder.SentenceEncoder`."""
+
+    name: str
+    max_length: int
+
+    def encode_text(self, texts: list[str]) -> Float[Tensor, "B D"]:
+        """Unit-norm embeddings."""
+        ...
+
+
+def text_retrieval_ranks(
+    predictions: Float[Tensor, "N D"], references: Float[Tensor, "R D"], owner: Int[Tensor, " R"]
+) -> Ranks:
+    """Ranks of each prediction's own image; an image's similarity is its best reference's. `owner[r]` is r's image.
+
+    Works in blocks of predictions: the (N R) matrix is never held whole. Every image needs a reference.
+    """
+    count = len(predictions)
+    queries, columns = normalize(predictions).double(), normalize(references).double().T
+    rows = torch.arange(count, device=owner.device)
+    if not bool(torch.isin(rows, owner).all()):
+        raise UsageError("text retrieval wants one or more references for each image; got an image without")
+    block = max(1, _BLOCK_ELEMENTS // len(references))
+    parts = []
+    for start in range(0, count, block):
+        to_texts = queries[start : start + block] @ columns  # (q R)
+        to_images = to_texts.new_full((len(to_texts), count), -torch.inf)
+        to_images.scatter_reduce_(1, owner.expand(len(to_texts), -1), to_texts, reduce="amax")
+        parts.append(rank_counts(to_images, rows[start : start + block, None] == rows[None, :]))
+    return join_ranks(parts)
+
+
+class TextRetrieval(TextMetric):
+    """Caption-to-reference R@k by a frozen sentence encoder: `text_r1`, `text_r5`, `text_r10`, and the pool's size.
+
+    Each prediction queries the reference sets of all evaluated images. A constant caption gets 1/pool at k = 1; images
+    whose references are the same sentence tie, and share the hit. With `confidence` (such as .95) each number comes
+    with its bootstrap interval over images, `text_r1_low` and `text_r1_high`.
+
+    `encoder` is an object with `encode_text`, or what `SentenceEncoder` takes as path: a folder, or "minilm". Rows with
+    the same metadata "key" and the same texts count once.
+    """
+
+    def __init__(
+        self,
+        encoder: str | TextEncoder = "minilm",
+        at: Sequence[int] = (1, 5, 10),
+        confidence: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not at or min(at) < 1:
+            raise UsageError(f"at must list ranks of 1 or more, such as [1, 5, 10]; got {list(at)}")
+        if confidence is not None and not 0 < confidence < 1:
+            raise UsageError(f"confidence must lie between 0 and 1, such as 0.95; got {confidence}")
+        super().__init__()
+        if isinstance(encoder, str):
+            from capkit.models.sentence_encoder import SentenceEncoder
+
+            encoder = SentenceEncoder(encoder)
+        # past nn.Module's registration: a frozen encoder must not appear in a checkpoint
+        object.__setattr__(self, "encoder", encoder)
+        self.at, self.confidence, self.seed = tuple(at), confidence, seed
+
+    def score(
+        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
+    ) -> dict[str, float]:
+        ranks = self.ranks(predictions, references)
+        numbers = {"text_pool": float(len(predictions))}
+        for k in self.at:
+            hits = ranks.hits(k)
+            numbers[f"text_r{k}"] = float(hits.mean())
+            if self.confidence is not None:
+                low, high = bootstrap_interval(hits, self.confidence, seed=self.seed)
+                numbers |= {f"text_r{k}_low": low, f"text_r{k}_high": high}
+        return numbers
+
+    def ranks(self, predictions: list[str], references: list[list[str]]) -> Ranks:
+        """One rank per prediction, for intervals and per-image tables."""
+        if not all(references):
+            missing = sum(not group for group in references)
+            raise UsageError(
+                f"text retrieval wants one or more references for each image; got none for {missing} images"
+            )
+        encoder: Any = self.encoder
+        encoder.to(self.device)
+        flat = [text for group in references for text in group]
+        encoded = encoder.encode_text(predictions + flat)
+        owner = torch.tensor([i for i, group in enumerate(references) for _ in group], device=encoded.device)
+        return text_retrieval_ranks(encoded[: len(predictions)], encoded[len(predictions) :], owner)
+
+    def describe(self) -> dict[str, Any]:
+        """What each number of this metric has to be quoted with; the pool's size is among the numbers."""
+        encoder: Any = self.encoder
+        return {"scorer": encoder.name, "prompt": "", "max_length": encoder.max_length}

@@ -1,0 +1,93 @@
+"""FineCapEval (Cho et al. 2022): how many words of fine-grained human phrases a caption recalls."""
+
+import csv
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from capkit.errors import UsageError
+from capkit.metrics.porter import porter_stem
+from capkit.metrics.ptb import ptb_tokenize
+from capkit.metrics.text_metric import TextMetric
+
+ASPECTS = ("background", "object", "relation")
+_COLUMNS = ("image", "caption", *ASPECTS)
+_PHRASE_END = "\\;"  # the file writes a backslash before the semicolon
+_ABSENT = {"", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "None", "NULL", "null", "<NA>"}  # what pandas reads as missing
+_BRACKETS = {"-lrb-", "-rrb-", "-lsb-", "-rsb-", "-lcb-", "-rcb-"}  # how PTB tokens spell ( ) [ ] { }
+
+Phrases = list[list[str]]  # stemmed words of each phrase
+
+
+def stems(text: str) -> list[str]:
+    """PTB tokens, Porter-stemmed, without signs: what phrases, and captions unless `legacy`, are compared as."""
+    tokens = (word for word in ptb_tokenize([text])[0].split() if word not in _BRACKETS)
+    words = (re.sub(r"[^a-zA-Z0-9]", "", porter_stem(word)) for word in tokens)
+    return [word for word in words if word]
+
+
+def phrase_recall(caption: str, phrases: Phrases, legacy: bool = False) -> float:
+    """Mean over phrases of the share of their words that the caption holds; 0 where there are no phrases.
+
+    A word is held if its stem is one of the caption's stems. With `legacy`, as published: if its stem is a substring of
+    the raw caption, so that "car" is found in "a carpet", and a capital or another ending in the caption hides a word.
+    """
+    held: str | set[str] = caption if legacy else set(stems(caption))
+    recalls = [sum(word in held for word in phrase) / len(phrase) if phrase else 0.0 for phrase in phrases]
+    return sum(recalls) / len(recalls) if recalls else 0.0
+
+
+def read_finecapeval(file: str) -> dict[str, dict[str, Phrases]]:
+    """{image without its ending: {aspect: phrases}} of the data set's CSV. A row with a missing column is left out.
+
+    Raises UsageError for a file that cannot be read or lacks a column.
+    """
+    try:
+        with Path(file).open(newline="", encoding="utf-8") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"file={file!r} must be FineCapEval's CSV: {error}") from error
+    missing = [column for column in _COLUMNS if not rows or column not in rows[0]]
+    if missing:
+        raise UsageError(f"file={file!r} must have the columns {', '.join(_COLUMNS)}; it lacks {', '.join(missing)}")
+    images: dict[str, dict[str, Phrases]] = defaultdict(lambda: {aspect: [] for aspect in ASPECTS})
+    for row in rows:
+        if any(row[column] is None or row[column] in _ABSENT for column in _COLUMNS):
+            continue
+        for aspect in ASPECTS:
+            phrases = row[aspect].lower().split(_PHRASE_END)
+            images[row["image"].split(".")[0]][aspect] += [stems(phrase) for phrase in phrases if len(phrase) > 1]
+    return dict(images)
+
+
+class FineCapEval(TextMetric):
+    """`finecapeval_background`, `_object` and `_relation`: mean recall over the captioned images, between 0 and 1.
+
+    `file` is the data set's CSV (columns image, caption, background, object, relation). metadata "key" names the image
+    as the CSV does, with or without its ending; references are not used. `finecapeval_images` says over how many images
+    the numbers were taken (500 in the whole set). The published program multiplies by 100.
+    """
+
+    def __init__(self, file: str, legacy: bool = False) -> None:
+        phrases = read_finecapeval(file)
+        super().__init__()
+        self.file, self.legacy, self.phrases = file, legacy, phrases
+
+    def score(
+        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
+    ) -> dict[str, float]:
+        captions = {
+            str(row.get("key")).split(".")[0]: caption for row, caption in zip(metadata, predictions, strict=True)
+        }
+        unknown = [key for key in captions if key not in self.phrases]
+        if unknown:
+            raise UsageError(
+                f"{len(unknown)} captioned images are not in {self.file!r}, such as {unknown[0]!r}; metadata 'key' "
+                f"must name the image as its column 'image' does, such as {next(iter(self.phrases), 'none')!r}"
+            )
+        numbers = {"finecapeval_images": float(len(captions))}
+        for aspect in ASPECTS:
+            recalls = [phrase_recall(text, self.phrases[key][aspect], self.legacy) for key, text in captions.items()]
+            numbers[f"finecapeval_{aspect}"] = sum(recalls) / len(recalls)
+        return numbers

@@ -1,0 +1,147 @@
+"""CHAIR (Rohrbach et al. 2018): how many of the objects that captions mention are not in the picture."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from capkit.errors import UsageError
+from capkit.metrics.ptb import ptb_tokenize
+from capkit.metrics.text_metric import TextMetric
+
+_ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")
+# What the authors' program reads otherwise than word by word. None: no object ("plate" is one, "home plate" is not).
+_COCO_PHRASES: dict[str, str | None] = {f"{age} {animal}": animal for age in ("baby", "adult") for animal in _ANIMALS}
+_COCO_PHRASES |= {"passenger jet": "jet", "passenger train": "train", "bow tie": "tie", "toilet seat": "toilet"}
+_COCO_PHRASES |= {"home plate": None}
+_IRREGULAR = {"children": "child", "people": "person", "mice": "mouse", "geese": "goose", "knives": "knife"}
+
+
+def chair(mentions: Sequence[Sequence[str]], truth: Sequence[set[str]]) -> dict[str, float]:
+    """CHAIRs and CHAIRi, with what is needed to read them. One list of mentioned objects and one set per caption.
+
+    `chair_s`: share of captions with an object that is not there. `chair_i`: share of mentions that are not there, over
+    all captions together; every mention counts, also a repeated one. Both are 0 where nothing is mentioned, which
+    `chair_mentions` (mean number of mentions) and `chair_recall` (share of the true objects mentioned) show.
+    """
+    absent = [sum(name not in present for name in named) for named, present in zip(mentions, truth, strict=True)]
+    total = sum(map(len, mentions))
+    found = sum(len(set(named) & present) for named, present in zip(mentions, truth, strict=True))
+    return {
+        "chair_s": sum(count > 0 for count in absent) / len(absent),
+        "chair_i": sum(absent) / total if total else 0.0,
+        "chair_mentions": total / len(absent),
+        "chair_recall": found / max(1, sum(map(len, truth))),
+    }
+
+
+class ObjectLexicon:
+    """Finds objects in captions by a list of their names.
+
+    The file has one object per line, its names separated by commas, the first one being the object's own: the format
+    of the authors' `synonyms.txt`. Names of several words are matched first, the longest first. A plural is read as its
+    singular where that is a name.
+
+    Raises UsageError for a file that cannot be read, is empty, or gives one name to two objects.
+    """
+
+    def __init__(self, file: str) -> None:
+        try:
+            lines = Path(file).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"synonyms={file!r} must be a text file, one object per line: {error}") from error
+        self.object_of: dict[str, str | None] = {}
+        for line in lines:
+            names = [" ".join(name.lower().split()) for name in line.split(",") if name.strip()]
+            for name in names:
+                if self.object_of.setdefault(name, names[0]) != names[0]:
+                    raise UsageError(f"{name!r} in {file!r} names both {self.object_of[name]!r} and {names[0]!r}")
+        if not self.object_of:
+            raise UsageError(f"synonyms={file!r} must list objects, one per line; it is empty")
+        for phrase, meant in _COCO_PHRASES.items():
+            if meant is None or meant in self.object_of:
+                self.object_of.setdefault(phrase, None if meant is None else self.object_of[meant])
+        self.longest = max(len(name.split()) for name in self.object_of)
+
+    def mentions(self, caption: str) -> list[str]:
+        """The objects that a caption names, in order, repeated as often as they are named."""
+        words = ptb_tokenize([caption])[0].split()
+        found: list[str] = []
+        start = 0
+        while start < len(words):
+            length, name = self._match(words[start : start + self.longest])
+            found += [name] if name else []
+            start += length
+        return found
+
+    def name_of(self, text: str) -> str:
+        """The object that a category's name stands for. Raises UsageError for one that the file does not list."""
+        _, name = self._match(text.lower().split())
+        if name is None:
+            raise UsageError(f"the object {text!r} is not in the synonyms file; add a line for it")
+        return name
+
+    def _match(self, words: list[str]) -> tuple[int, str | None]:
+        for length in range(len(words), 0, -1):
+            for last in _singulars(words[length - 1]):
+                name = " ".join([*words[: length - 1], last])
+                if name in self.object_of:
+                    return length, self.object_of[name]
+        return 1, None
+
+
+def _singulars(word: str) -> list[str]:
+    """The word, then what it may be the plural of."""
+    found = [word, *([_IRREGULAR[word]] if word in _IRREGULAR else [])]
+    for ending, replacement in (("men", "man"), ("ies", "y"), ("ves", "f"), ("es", ""), ("s", "")):
+        if word.endswith(ending):
+            found.append(word[: -len(ending)] + replacement)
+    return found
+
+
+class Chair(TextMetric):
+    """CHAIR over captions, with a list of object names that the user supplies (for COCO: the authors' synonyms.txt).
+
+    What is in a picture: the objects that its references name, as published, with the categories of a COCO instances
+    file (`instances`; its image_id is compared as text with metadata "key") and metadata "objects" (list of names)
+    where given. The published numbers use references and instances both.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, synonyms: str, instances: str | None = None, use_references: bool = True) -> None:
+        lexicon = ObjectLexicon(synonyms)
+        categories = {} if instances is None else read_instances(instances, lexicon)
+        super().__init__()
+        self.lexicon, self.categories, self.use_references = lexicon, categories, use_references
+        self.instances = instances
+
+    def score(
+        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
+    ) -> dict[str, float]:
+        truth = [self._truth(group, row) for group, row in zip(references, metadata, strict=True)]
+        return chair([self.lexicon.mentions(caption) for caption in predictions], truth)
+
+    def _truth(self, references: list[str], row: dict[str, Any]) -> set[str]:
+        key = str(row.get("key"))
+        known = self.instances is not None or "objects" in row or (self.use_references and references)
+        if not known:
+            raise UsageError(
+                f"CHAIR does not know what is in image {key!r}; give references, metadata 'objects' or instances"
+            )
+        named = {name for text in references for name in self.lexicon.mentions(text)} if self.use_references else set()
+        return named | self.categories.get(key, set()) | {self.lexicon.name_of(name) for name in row.get("objects", [])}
+
+
+def read_instances(file: str, lexicon: ObjectLexicon) -> dict[str, set[str]]:
+    """{image_id as text: objects} of a COCO instances annotation file. Raises UsageError for another format."""
+    try:
+        content = json.loads(Path(file).read_text(encoding="utf-8"))
+        names = {category["id"]: lexicon.name_of(category["name"]) for category in content["categories"]}
+        found: dict[str, set[str]] = defaultdict(set)
+        for annotation in content["annotations"]:
+            found[str(annotation["image_id"])].add(names[annotation["category_id"]])
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UsageError(f"instances={file!r} must be a COCO instances JSON file: {error!r}") from error
+    return dict(found)

@@ -6,7 +6,7 @@ B images, K candidates per image, S sentences: for each image first its candidat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -62,11 +62,21 @@ class Corpus:
     ) -> "Corpus":
         """PTB-tokenises the texts unless they are words joined by spaces already.
 
-        Raises UsageError where there is nothing to score, an image has no reference, or the two differ in number.
+        Predictions are one text to the tokenizer and references another, as in the COCO tools: the end of a line can
+        depend on the next line. Raises UsageError where there is nothing to score, an image has no reference, or the
+        two differ in number.
         """
         _check(predictions, references)
-        texts = [text for p, captions in zip(predictions, references, strict=True) for text in (p, *captions)]
-        return cls(texts if tokenized else ptb_tokenize(texts), np.array([len(captions) for captions in references]))
+        captions = [caption for image in references for caption in image]
+        if not tokenized:
+            predictions, captions = ptb_tokenize(predictions), ptb_tokenize(captions)
+        remaining = iter(captions)
+        texts = [
+            text
+            for prediction, image in zip(predictions, references, strict=True)
+            for text in (prediction, *islice(remaining, len(image)))
+        ]
+        return cls(texts, np.array([len(image) for image in references]))
 
     @property
     def rows(self) -> list[list[str]]:

@@ -195,6 +195,29 @@ def test_a_key_of_another_task_names_that_task(folder):
     assert "belongs to task other" in refusal("shots=2")
 
 
+def test_a_reference_to_a_needed_value_is_not_asked_for_twice(folder):
+    (folder / "model" / "needy.yaml").write_text(
+        "_target_: dummy_parts.Captioner\nwidth: ???\npart: {_target_: dummy_parts.Widget, size: '${..width}'}\n"
+    )
+    assert "needs model.width;" in refusal("model=needy")
+    assert compose("model=needy", "model.width=3").model.part.size == 3
+
+
+def test_a_missing_file_is_told_once(folder):
+    (folder / "model" / "twice.yaml").write_text(
+        "_target_: dummy_parts.Captioner\nroot: /no/such\npart: {_target_: dummy_parts.Open, root: '${..root}'}\n"
+    )
+    assert refusal("model=twice").count("no such file") == 1
+
+
+def test_a_changed_kind_of_part_names_both_files(folder):
+    (folder / "experiment" / "other_kind.yaml").write_text(
+        "# @package _global_\nmodel: {_target_: dummy_parts.Widget, size: 1}\n"
+    )
+    message = refusal("experiment=other_kind")
+    assert "'model.width'" in message and "model/dummy.yaml" in message and "other_kind.yaml" in message
+
+
 def test_all_problems_are_told_at_once():
     assert len(refusal("model.width=x", "seed=y").splitlines()) == 2
 

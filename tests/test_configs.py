@@ -12,11 +12,10 @@ from omegaconf import OmegaConf
 from capkit.config.arguments import parse
 from capkit.config.check import leaves, problems
 from capkit.config.compose import CONFIG_NAME, compose_config
-from capkit.config.locations import config_dir, groups
+from capkit.config.locations import PICK_ANY, config_dir, groups
 from capkit.config.signatures import signature
 
 GROUPS = groups([config_dir()])
-PICK_ANY = ("metric", "callback", "logger")
 CHOICES = [(group, name) for group, names in GROUPS.items() for name in names]
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from capkit.config.annotations import fits, wanted
 from capkit.config.arguments import Command
@@ -41,6 +41,7 @@ TOP_LEVEL = {
 }
 _NO_PATH = frozenset({"auto", ""})
 MISSING = "???"
+_REFERS_TO_MISSING = object()
 
 
 def compose_checked(command: Command) -> Composed:
@@ -65,7 +66,7 @@ def check(composed: Composed) -> None:
 def problems(composed: Composed, with_inputs: bool = True) -> list[str]:
     """What is wrong with a config. Without inputs: but for values and files that a user must give."""
     try:
-        config: Any = OmegaConf.to_container(composed.config, resolve=True)
+        config = _resolved(composed.config)
     except (OmegaConfBaseException, HydraException) as error:
         return [str(error).strip().split("\n    object_type")[0].replace("\n    ", "; ")]
     found = [*_top_level(config, composed)]
@@ -73,13 +74,28 @@ def problems(composed: Composed, with_inputs: bool = True) -> list[str]:
         found += _node(value, str(key), composed)
     if not found and with_inputs:
         found += _missing_values(config, composed)
-    if found:
+    if found or any(value in (MISSING, _REFERS_TO_MISSING) for _, value in leaves(config)):
         return found
     settings = Settings(config, composed.task)
     return [
         *(_missing_files(config, composed) if with_inputs else ()),
         *filter(None, (rule(settings) for rule in RULES)),
     ]
+
+
+def _resolved(node: Any) -> Any:
+    """Plain dicts, lists and values; a reference to a missing value is told apart from a missing value."""
+    if isinstance(node, ListConfig):
+        return [_resolved(item) for item in node]
+    if not isinstance(node, DictConfig):
+        return node
+    plain = {}
+    for key in node:
+        try:
+            plain[str(key)] = MISSING if OmegaConf.is_missing(node, key) else _resolved(node[key])
+        except InterpolationToMissingValueError:
+            plain[str(key)] = _REFERS_TO_MISSING
+    return plain
 
 
 def _top_level(config: dict[str, Any], composed: Composed) -> Iterator[str]:
@@ -126,7 +142,7 @@ def _arguments(node: dict[str, Any], key: str, taken: Signature, composed: Compo
 
 
 def _accepts(argument: Argument, value: Any, target: str) -> bool:
-    if argument.annotation is None or value == MISSING:
+    if argument.annotation is None or value is _REFERS_TO_MISSING or value == MISSING:
         return True
     if value is None and (not target.startswith("capkit.") or _is_none(argument.default)):
         return True  # null leaves the value to the task, or to the default
@@ -152,18 +168,25 @@ def _fix(annotation: ast.expr, value: Any) -> str:
 
 
 def _missing_values(config: dict[str, Any], composed: Composed) -> Iterator[str]:
-    missing = [key for key, value in leaves(config) if value == MISSING]
+    missing = [key for key, value in leaves(config) if value == MISSING and _is_used(key, composed.task)]
     if missing:
         listed = " ".join(f"{key}=..." for key in missing)
         yield f"task {composed.task!r} needs {', '.join(missing)}; add {listed}"
 
 
 def _missing_files(config: dict[str, Any], composed: Composed) -> Iterator[str]:
-    """Given paths that are not on the disk. `capkit prepare` makes what data configs name, so it is let through."""
+    """Given paths that are not on the disk, each once: val and test often refer to train's."""
+    told = set()
     for key, value in leaves(config):
         is_input = key.rsplit(".", 1)[-1] in INPUT_WORDS and isinstance(value, str) and value not in _NO_PATH
-        if is_input and not Path(value).exists() and not (composed.task == "prepare" and "." in key):
+        if is_input and value not in told and not Path(value).exists() and _is_used(key, composed.task):
+            told.add(value)
             yield f"{key}={value}: no such file or folder{_nearest_file(Path(value))}"
+
+
+def _is_used(key: str, task: str) -> bool:
+    """`caption` reads the user's own images, and `prepare` makes what data configs name."""
+    return not (task in ("caption", "prepare") and key.startswith("data."))
 
 
 def _nearest_file(path: Path) -> str:

@@ -231,8 +231,10 @@ def unknown_key(prefix: str, word: str, valid: list[str], composed: Composed) ->
         if tasks := _tasks_with(word, composed):
             return f"{message}; task {composed.task!r} does not take it; it belongs to task {' and '.join(tasks)}"
         valid = [name for name in valid if name != "hydra"] + [g for g in composed.groups if "/" not in g]
-    if elsewhere := _arguments_named(word, composed.config):
-        return f"{message}; did you mean {' or '.join(repr(name) for name in elsewhere)}?"
+        if elsewhere := _arguments_named(word, composed.config):
+            return f"{message}; did you mean {' or '.join(repr(name) for name in elsewhere)}?"
+    elif composed.origin(key) not in ("on the command line", composed.origin(f"{prefix}._target_")):
+        message += f"; the kind of {prefix} is set {composed.origin(f'{prefix}._target_')}"
     return f"{message}; {did_you_mean(word, set(valid))}"
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from capkit.config.arguments import FLAGS
-from capkit.config.locations import config_dir, groups
+from capkit.config.locations import PICK_ANY, config_dir, groups
 
 _EXAMPLES = """\
 examples:
@@ -22,12 +22,13 @@ def help_page(config_dirs: list[Path]) -> str:
     found = groups(folders)
     tasks = [(task, _description("task", task, folders)) for task in found.get("task", [])]
     choices = [(group, ", ".join(names)) for group, names in found.items() if group != "task"]
+    several = ", ".join(group for group in PICK_ANY if group in found)
     return "\n".join(
         [
             "usage: capkit [TASK] [KEY=VALUE ...] [FLAGS]   (python train.py is the same)",
             "",
             _section("tasks (without one: fit):", tasks),
-            _section("groups, chosen by GROUP=NAME, or GROUP=[NAME,NAME] for metric, callback and logger:", choices),
+            _section(f"groups, chosen by GROUP=NAME, or GROUP=[NAME,NAME] for {several}:", choices),
             "values are set by KEY=VALUE with dotted keys; every constructor argument of a chosen part is a key.",
             "`--cfg` prints the config that a command line makes. Paths are taken as typed.",
             "",

@@ -1,0 +1,53 @@
+import functools
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from PIL import Image
+
+from capkit.curricula.shuffle import Shuffle
+from capkit.data.datamodule import CaptionDataModule
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def load(name: str, **root) -> CaptionDataModule:
+    """The data config as the composed config holds it: below `data`, with the run's seed beside it."""
+    config = OmegaConf.create({"seed": 3, "data": OmegaConf.load(CONFIGS / "data" / f"{name}.yaml"), **root})
+    for key, value in root.pop("overrides", {}).items():
+        OmegaConf.update(config, key, value)
+    return instantiate(config.data, _convert_="all")
+
+
+def test_folder_config_splits_a_users_images_without_overlap(tmp_path):
+    rows = ["file,caption"]
+    for number in range(10):
+        Image.new("RGB", (8, 6), (number, 0, 0)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,number {number}")
+    (tmp_path / "c.csv").write_text("\n".join(rows))
+    paths = {"data.train.images": str(tmp_path), "data.train.captions": str(tmp_path / "c.csv"), "data.train.test": 0.3}
+    module = load("folder", overrides=paths)
+    assert [module.num_images(split) for split in ("train", "val", "test")] == [6, 1, 3] and module.seed == 3
+    captions = [text for split in ("train", "val", "test") for text in module.captions(split)]
+    assert sorted(captions) == [f"number {number}" for number in range(10)]
+    (batch,) = module.val_dataloader()
+    assert batch.pixels.shape == (1, 3, 224, 224)
+
+
+def test_sceneworld_config_changes_its_size_in_one_place(tmp_path):
+    small = {f"data.{split}.count": 2 for split in ("train", "val", "test")}
+    cache = {f"data.{split}.cache_dir": str(tmp_path) for split in ("train", "val", "test")}
+    module = load("sceneworld", overrides={"data.train.size": 32, **small, **cache})
+    for split in ("train", "val", "test"):
+        (batch,) = module.eval_dataloader(split)
+        assert batch.pixels.shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_curriculum_of_the_config_reaches_the_data(given):
+    curriculum = OmegaConf.load(CONFIGS / "curriculum" / "shuffle.yaml")
+    curriculum.drop_last = True
+    module = load("sceneworld", **({"curriculum": curriculum} if given else {}))
+    made = module._make_curriculum
+    assert isinstance(made, functools.partial) and made.func is Shuffle if given else made is Shuffle

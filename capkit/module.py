@@ -85,9 +85,13 @@ class CaptionModule(pl.LightningModule):
         return logs
 
     def _micro_batches(self, batch: CaptionBatch) -> Iterator[CaptionBatch]:
+        """Captions of like length together, each part cut to its longest: no time goes into padding."""
         size = self.micro_batch_size or len(batch)
+        order = list(range(len(batch)))
+        if size < len(batch) and batch.mask is not None:
+            order = batch.mask.sum(-1).amax(-1).argsort(stable=True).tolist()
         for start in range(0, len(batch), size):
-            yield batch[start : start + size]
+            yield batch.select(order[start : start + size]).trim()
 
     def _gradient_sync(self, last: bool) -> AbstractContextManager[None]:
         block = getattr(self.trainer.strategy, "block_backward_sync", None)

@@ -59,6 +59,13 @@ class CaptionBatch(_TensorFields):
         """The same batch cut to a slice of its images: one micro-batch."""
         return self.select(list(range(len(self)))[rows])
 
+    def trim(self) -> "CaptionBatch":
+        """The same batch without the columns that are padding in every caption."""
+        if self.tokens is None or self.mask is None:
+            return self
+        length = max(1, int(self.mask.flatten(0, 1).any(0).sum()))
+        return dataclasses.replace(self, tokens=self.tokens[..., :length], mask=self.mask[..., :length])
+
     def select(self, rows: list[int]) -> "CaptionBatch":
         """The same batch with these of its images, in this order."""
         changes: dict[str, Any] = {}

@@ -6,7 +6,7 @@ text that a rule only looks ahead at. Hence this engine.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from capkit.metrics.ptb import pattern
 from capkit.metrics.ptb.pattern import CharacterSet, Choice, Grammar, Ranges, Repeat, Tree
@@ -35,7 +35,7 @@ class Rule(NamedTuple):
         return found[0]
 
 
-class State(dict[str, "State | None"]):
+class State(dict[str, Any]):
     """From the next character's class to the next state, made when first wanted; None: no match is longer."""
 
     __slots__ = ("_automaton", "_nodes", "rule")

@@ -21,7 +21,7 @@ _MAX_REMEMBERED_LENGTH = 40
 _PASSES_SPACE = re.compile(r"[.<\d\s]")
 # Here the next line's first word decides whether the period belongs to "B." or "no.".
 _OPEN_END = re.compile(r"(?:^|[^A-Za-z0-9])(?:[A-Za-z]|art|bldg|ca|figs?|nos?|op|pp|prop)\.\s*$", re.IGNORECASE)
-_FIRST_WORD = re.compile(r"\s+(?:\d|[A-Za-z]+\.?\s?)?")
+_FIRST_WORD = re.compile(r"\s+(?:\d|[A-Za-z]+\.?\s?|<[^>]*>\s?)?")
 
 
 class _NeighboursMatter(Exception):

@@ -43,16 +43,23 @@ def _default(node: dict[str, Any], name: str) -> Any:
 
 
 def length_is_given_once(settings: Settings) -> str | None:
-    trainer = settings.config.get("trainer")
-    if settings.task != "fit" or not isinstance(trainer, dict):
+    steps, epochs = settings.get("max_steps"), settings.get("max_epochs")
+    if settings.task != "fit" or (steps is None) != (epochs is None):
         return None
-    steps, epochs = trainer.get("max_steps"), trainer.get("max_epochs")
-    if (steps is None) != (epochs is None):
-        return None
+    if steps is None:
+        return "the run's length is wanted; max_steps and max_epochs are null; give one, e.g. max_epochs=10"
     return (
-        f"the run's length is wanted once; got trainer.max_steps={_shown(steps)} and "
-        f"trainer.max_epochs={_shown(epochs)}; give one and set the other to null"
+        f"the run's length is wanted once; max_steps={steps} and max_epochs={epochs} came; "
+        f"add max_steps=null or max_epochs=null"
     )
+
+
+def trainer_holds_no_length(settings: Settings) -> str | None:
+    for key in ("max_steps", "max_epochs"):
+        length = (settings.config.get("trainer") or {}).get(key)
+        if length is not None:
+            return f"trainer.{key} would be ignored, the task gives the trainer its length; write {key}={length}"
+    return None
 
 
 def batch_divides_over_ranks(settings: Settings) -> str | None:
@@ -105,6 +112,7 @@ def cached_features_are_not_augmented(settings: Settings) -> str | None:
 
 RULES: tuple[Callable[[Settings], str | None], ...] = (
     length_is_given_once,
+    trainer_holds_no_length,
     batch_divides_over_ranks,
     micro_batch_fits_in_batch,
     resume_or_init,
@@ -124,7 +132,3 @@ def num_ranks(settings: Settings) -> int | None:
     if isinstance(devices, str) and devices.isdigit():
         devices = int(devices)
     return devices * nodes if isinstance(devices, int) and devices > 0 else None
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else str(value)

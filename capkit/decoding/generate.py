@@ -5,7 +5,7 @@ B images, K captions per image, R = B x K rows (beams included), P prompt tokens
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +21,7 @@ from capkit.text import decode_captions, prompt_ids
 from capkit.types import Context, Samples
 
 
+@runtime_checkable
 class StepwiseCaptioner(Protocol):
     """What generation needs of a captioner.
 

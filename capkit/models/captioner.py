@@ -4,7 +4,7 @@ B images, K captions per image, L tokens, N context tokens, D width, V vocabular
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,6 +19,7 @@ from capkit.types import CaptionBatch, Context, Samples
 CHUNK_ELEMENTS = 2**26  # logits held at once: 256 MiB in float32
 
 
+@runtime_checkable
 class Captioner(Protocol):
     """A network that writes text about an image. It owns its tokenizer.
 

@@ -163,13 +163,23 @@ class TransformerDecoder(nn.Module):
         return self.norm(x)
 
 
+def _context_network(
+    input_width: int, width: int, num_layers: int, num_heads: int, feedforward: int, dropout: float
+) -> nn.Sequential:
+    layers = [
+        nn.TransformerEncoderLayer(width, num_heads, feedforward, dropout, batch_first=True, norm_first=True)
+        for _ in range(num_layers)
+    ]
+    return nn.Sequential(nn.Linear(input_width, width), *layers, nn.LayerNorm(width))
+
+
 class EncoderDecoder(nn.Module):
     """A captioner of an image encoder ((B 3 H W) to (B N E), attribute `width` = E) and a transformer decoder.
 
-    The encoder's tokens are projected to the decoder's width and normalised; they are the context. `feedforward` is the
-    hidden width of the feed-forward parts (0: four times `width`). `max_length` counts all tokens, prompt included.
-    Cached features of the encoder's width replace the pixels where a batch has them; without an encoder, features are
-    the only input and `feature_width` says how wide they are.
+    The encoder's tokens are projected to the decoder's width, pass `context_layers` transformer layers and are
+    normalised; they are the context. `feedforward` is the hidden width of the feed-forward parts (0: four times
+    `width`). `max_length` counts all tokens, prompt included. Cached features of the encoder's width replace the pixels
+    where a batch has them; without an encoder, features are the only input and `feature_width` says how wide they are.
     """
 
     def __init__(
@@ -185,6 +195,7 @@ class EncoderDecoder(nn.Module):
         dropout: float = 0.1,
         prompt: str = "",
         tie_embeddings: bool = True,
+        context_layers: int = 0,
     ):
         super().__init__()
         if width % num_heads:
@@ -194,9 +205,10 @@ class EncoderDecoder(nn.Module):
         self.vocab_size = len(self.tokenizer)
         self.image_encoder = image_encoder
         input_width = encoder_width(image_encoder, feature_width)
-        self.project = nn.Sequential(nn.Linear(input_width, width), nn.LayerNorm(width))
+        feedforward = feedforward or 4 * width
+        self.project = _context_network(input_width, width, context_layers, num_heads, feedforward, dropout)
         self.decoder = TransformerDecoder(
-            self.vocab_size, width, num_layers, num_heads, feedforward or 4 * width, max_length, dropout
+            self.vocab_size, width, num_layers, num_heads, feedforward, max_length, dropout
         )
         self.head = nn.Linear(width, self.vocab_size, bias=False)
         nn.init.normal_(self.head.weight, std=0.02)

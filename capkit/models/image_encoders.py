@@ -4,7 +4,7 @@ A frozen encoder has no gradient and stays in eval mode whatever its owner does,
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 import torchvision
@@ -17,6 +17,7 @@ from capkit.models.pretrained import build_config, freeze_unused, load_pretraine
 from capkit.types import CaptionBatch
 
 
+@runtime_checkable
 class ImageEncoder(Protocol):
     width: int
 
@@ -159,10 +160,10 @@ class HFImageEncoder(nn.Module):
             if config.model_type != "clip_vision_model":
                 raise UsageError(f"output=projected exists for CLIP only; got {config.model_type}; use output=pooled")
             factory = CLIPVisionModelWithProjection
-            return factory(config) if name is None else load_pretrained(factory, name, "image encoder")
+            return factory(config) if name is None else load_pretrained(factory, name, "image encoder", config)
         if name is None:
             return AutoModel.from_config(config)
-        return load_pretrained(MODEL_MAPPING[type(config)], name, "image encoder")
+        return load_pretrained(MODEL_MAPPING[type(config)], name, "image encoder", config)
 
     def train(self, mode: bool = True) -> "HFImageEncoder":
         return super().train(mode and not self.frozen)
@@ -187,7 +188,11 @@ def vision_config(name: str | None, config: Mapping[str, Any] | None) -> Any:
         full = build_config(config, "image encoder")
     else:
         full = load_pretrained(AutoConfig, name, "image encoder")
-    return getattr(full, "vision_config", full)
+    if not hasattr(full, "vision_config"):
+        return full
+    if hasattr(full, "projection_dim"):
+        full.vision_config.projection_dim = full.projection_dim  # CLIP's vision half may state another one
+    return full.vision_config
 
 
 def _config_width(config: Any) -> int:

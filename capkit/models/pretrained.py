@@ -16,12 +16,14 @@ from capkit.errors import UsageError, did_you_mean
 _AFTER_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
-def load_pretrained(factory: Any, name: str, role: str) -> Any:
+def load_pretrained(factory: Any, name: str, role: str, config: Any = None) -> Any:
     """`factory.from_pretrained(name)` in float32 (precision is the trainer's), errors in the user's words."""
-    settings = {} if factory is AutoConfig else {"dtype": torch.float32}
+    settings: dict[str, Any] = {} if factory is AutoConfig else {"dtype": torch.float32}
+    if config is not None:
+        settings["config"] = config
     try:
         return factory.from_pretrained(name, **settings)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other sizes
         raise UsageError(
             f"the {role} {name!r} could not be loaded: {str(error).splitlines()[0]}; "
             "give a folder, a hub name (with network), or a config for random weights"

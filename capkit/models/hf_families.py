@@ -1,0 +1,176 @@
+"""How transformers' VisionEncoderDecoder, BLIP and GIT are built and taken apart.
+
+R rows, T new tokens, N image tokens, Q queries, S keys, W width of the text decoder.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers import (
+    BlipForConditionalGeneration,
+    Cache,
+    DynamicCache,
+    EncoderDecoderCache,
+    GitForCausalLM,
+    VisionEncoderDecoderModel,
+)
+
+from capkit.errors import UsageError
+from capkit.models.pretrained import build_config
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one kind of model is taken apart. `hidden` gives (R T W) from states and mask of R rows, tokens and cache."""
+
+    model_class: Any
+    text_config: Callable[[Any], Any]
+    special_ids: Callable[[Any], tuple[int | None, int | None]]  # BOS and EOS that pretrained weights know
+    image_part: Callable[[Any], nn.Module]
+    language_model: Callable[[Any], Any]
+    project: Callable[[Any, Tensor], Tensor]
+    states_width: Callable[[Any], int]
+    hidden: Callable[[Any, Tensor, Tensor, Tensor, Cache | None], Tensor]
+    new_cache: Callable[[], Cache]
+
+
+def _cross_attending(**settings: Any) -> Callable[[Any, Tensor, Tensor, Tensor, Cache | None], Tensor]:
+    """Text decoders that attend to the image in every layer."""
+
+    def hidden(lm: Any, states: Tensor, mask: Tensor, tokens: Tensor, cache: Cache | None) -> Tensor:
+        past = cache.get_seq_length() if cache is not None else 0
+        out = lm.base_model(
+            input_ids=tokens,
+            # All ones: padding stands at the end, where causality keeps it unseen by real tokens.
+            attention_mask=tokens.new_ones((len(tokens), past + tokens.shape[1])),
+            encoder_hidden_states=states,
+            encoder_attention_mask=mask.long(),
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **settings,
+        )
+        return out.last_hidden_state
+
+    return hidden
+
+
+def _pass_image_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    return args, kwargs | {"encoder_attention_mask": kwargs.get("attention_mask")}
+
+
+def heed_image_mask(model: Any) -> None:
+    """BLIP's cross-attention is given the image's mask under a name that it ignores (transformers 5.23)."""
+    for module_name, module in model.named_modules():
+        if module_name.endswith("crossattention.self"):
+            module.register_forward_pre_hook(_pass_image_mask, with_kwargs=True)
+
+
+def _git_mask(mask: Bool[Tensor, "R N"], num_new: int, past: int, dtype: torch.dtype) -> Float[Tensor, "R 1 Q S"]:
+    """GIT's attention as an additive mask: images see images, text sees the image and the text before it."""
+    num_image = mask.shape[1]
+    total = num_image + (num_new if past == 0 else past - num_image + num_new)
+    column = torch.arange(total, device=mask.device)
+    row = column[past:, None]
+    allowed = (column <= row) | ((row < num_image) & (column < num_image))  # (Q S)
+    seen = torch.cat([mask, mask.new_ones((len(mask), total - num_image))], dim=1)
+    allowed = allowed[None] & seen[:, None]
+    return torch.zeros(allowed.shape, dtype=dtype, device=mask.device).masked_fill(~allowed, torch.finfo(dtype).min)[
+        :, None
+    ]
+
+
+def _git_hidden(lm: Any, states: Tensor, mask: Tensor, tokens: Tensor, cache: Cache | None) -> Tensor:
+    """GIT's text positions; its own forward cannot start from image states, so its parts are called one by one."""
+    git, past = lm.git, cache.get_seq_length() if cache is not None else 0
+    text = git.embeddings(input_ids=tokens, past_key_values_length=max(past - states.shape[1], 0))
+    x = torch.cat([states, text], dim=1) if past == 0 else text
+    additive = _git_mask(mask, tokens.shape[1], past, x.dtype)
+    out = git.encoder(x, attention_mask=additive, past_key_values=cache, use_cache=cache is not None)
+    return out.last_hidden_state[:, -tokens.shape[1] :]
+
+
+def _projects(model: Any) -> bool:
+    decoder = model.decoder.config
+    own = getattr(decoder, "cross_attention_hidden_size", None)
+    return model.encoder.config.hidden_size != decoder.hidden_size and own is None
+
+
+def _encoder_decoder_ids(config: Any) -> tuple[int | None, int | None]:
+    eos = getattr(config, "eos_token_id", None)
+    return getattr(config, "decoder_start_token_id", None), config.decoder.eos_token_id if eos is None else eos
+
+
+FAMILIES = {
+    "vision-encoder-decoder": Family(
+        model_class=VisionEncoderDecoderModel,
+        text_config=lambda config: config.decoder,
+        special_ids=_encoder_decoder_ids,
+        image_part=lambda model: model.encoder,
+        language_model=lambda model: model.decoder,
+        project=lambda model, x: model.enc_to_dec_proj(x) if _projects(model) else x,
+        states_width=lambda model: (model.decoder if _projects(model) else model.encoder).config.hidden_size,
+        hidden=_cross_attending(),
+        new_cache=lambda: EncoderDecoderCache(DynamicCache(), DynamicCache()),
+    ),
+    "blip": Family(
+        model_class=BlipForConditionalGeneration,
+        text_config=lambda config: config.text_config,
+        special_ids=lambda config: (config.text_config.bos_token_id, config.text_config.sep_token_id),
+        image_part=lambda model: model.vision_model,
+        language_model=lambda model: model.text_decoder,
+        project=lambda model, x: x,
+        states_width=lambda model: model.config.vision_config.hidden_size,
+        hidden=_cross_attending(is_decoder=True),
+        new_cache=lambda: EncoderDecoderCache(DynamicCache(), DynamicCache()),
+    ),
+    "git": Family(
+        model_class=GitForCausalLM,
+        text_config=lambda config: config,
+        special_ids=lambda config: (config.bos_token_id, config.eos_token_id),
+        image_part=lambda model: model.git.image_encoder,
+        language_model=lambda model: model,
+        project=lambda model, x: model.git.visual_projection(x),
+        states_width=lambda model: model.config.hidden_size,
+        hidden=_git_hidden,
+        new_cache=DynamicCache,
+    ),
+}
+
+
+def align_special_tokens(tokenizer: Any, wanted: dict[str, int | None]) -> None:
+    """Makes the tokenizer's BOS and EOS those that the pretrained weights know.
+
+    BLIP's checkpoints start captions from an id one past their tokenizer's last: it is added.
+    """
+    for kind, token_id in wanted.items():
+        if token_id is None or getattr(tokenizer, f"{kind}_token_id") == token_id:
+            continue
+        if token_id == len(tokenizer):
+            tokenizer.add_special_tokens({f"{kind}_token": f"<{kind}_{token_id}>"})
+        elif token_id < len(tokenizer):
+            setattr(tokenizer, f"{kind}_token", tokenizer.convert_ids_to_tokens(token_id))
+        else:
+            raise UsageError(
+                f"the pretrained model's {kind.upper()} has id {token_id}, the tokenizer {len(tokenizer)} tokens; "
+                "use the model's own tokenizer (tokenizer=null)"
+            )
+
+
+def sized_config(config: Mapping[str, Any], tokenizer: Any) -> Any:
+    """The nested config, its text part with the tokenizer's vocabulary size and special ids."""
+    text = {"vocab_size": len(tokenizer)}
+    text |= {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
+    settings = dict(config)
+    part = {"vision-encoder-decoder": "decoder", "blip": "text_config"}.get(settings.get("model_type", ""))
+    if part is None:
+        return build_config(settings | text, "captioner")
+    settings[part] = {**settings.get(part, {}), **text}
+    if part == "text_config":
+        settings[part]["sep_token_id"] = tokenizer.eos_token_id  # what BLIP ends with
+    if part == "decoder":
+        settings[part] |= {"is_decoder": True, "add_cross_attention": True}
+    return build_config(settings, "captioner")

@@ -16,16 +16,21 @@ from capkit.metrics.text_metric import TextMetric
 _SMALL, _TINY = 1e-9, 1e-15  # pycocoevalcap's: an image without any match scores about 0, never 0 / 0
 
 
-def bleu(predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False) -> list[float]:
-    """BLEU-1, -2, -3, -4 of the corpus, in 0 .. 1. `tokenized=True`: the texts are words joined by spaces already."""
-    return bleu_of(Corpus.from_texts(predictions, references, tokenized=tokenized))
+def bleu(
+    predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False, language: str = "en"
+) -> list[float]:
+    """BLEU-1, -2, -3, -4 of the corpus, in 0 .. 1.
+
+    `tokenized=True`: the texts are words joined by spaces already; else those of `language` are made of them.
+    """
+    return bleu_of(Corpus.from_texts(predictions, references, tokenized=tokenized, language=language))
 
 
 def bleu_scores(
-    predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False
+    predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False, language: str = "en"
 ) -> Float[np.ndarray, "B 4"]:
     """BLEU-1, -2, -3, -4 of each image; the corpus's BLEU is not their mean."""
-    return bleu_scores_of(Corpus.from_texts(predictions, references, tokenized=tokenized))
+    return bleu_scores_of(Corpus.from_texts(predictions, references, tokenized=tokenized, language=language))
 
 
 def bleu_of(corpus: Corpus) -> list[float]:
@@ -37,16 +42,16 @@ def bleu_scores_of(corpus: Corpus) -> Float[np.ndarray, "B 4"]:
 
 
 class Bleu(TextMetric):
-    """bleu_1 .. bleu_4 of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are PTB words already."""
+    """bleu_1 .. bleu_4 of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are words already."""
 
-    def __init__(self, tokenized: bool = False) -> None:
+    def __init__(self, tokenized: bool = False, language: str = "en") -> None:
         super().__init__()
-        self.tokenized = tokenized
+        self.tokenized, self.language = tokenized, language
 
     def score(
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
     ) -> dict[str, float]:
-        values = bleu(predictions, references, tokenized=self.tokenized)
+        values = bleu(predictions, references, tokenized=self.tokenized, language=self.language)
         return {f"bleu_{order}": value for order, value in enumerate(values, 1)}
 
 

@@ -25,15 +25,16 @@ def cider(
     references: Sequence[Sequence[str]],
     *,
     tokenized: bool = False,
+    language: str = "en",
     document_frequencies: DocumentFrequencies | None = None,
 ) -> float:
     """Mean CIDEr-D of the images, in 0 .. 10 (papers print it times 100).
 
     Document frequencies come from `references` unless a saved corpus is given. `tokenized=True`: the texts are words
-    joined by spaces already.
+    joined by spaces already; else those of `language` are made of them.
     """
-    scores = cider_scores(predictions, references, tokenized=tokenized, document_frequencies=document_frequencies)
-    return float(scores.mean())
+    corpus = Corpus.from_texts(predictions, references, tokenized=tokenized, language=language)
+    return float(cider_scores_of(corpus, document_frequencies).mean())
 
 
 cider_d = cider  # one number: the COCO tools' "CIDEr" always was CIDEr-D
@@ -44,10 +45,12 @@ def cider_scores(
     references: Sequence[Sequence[str]],
     *,
     tokenized: bool = False,
+    language: str = "en",
     document_frequencies: DocumentFrequencies | None = None,
 ) -> Float[np.ndarray, " B"]:
     """CIDEr-D of each image, in 0 .. 10."""
-    return cider_scores_of(Corpus.from_texts(predictions, references, tokenized=tokenized), document_frequencies)
+    corpus = Corpus.from_texts(predictions, references, tokenized=tokenized, language=language)
+    return cider_scores_of(corpus, document_frequencies)
 
 
 def cider_scores_of(corpus: Corpus, document_frequencies: DocumentFrequencies | None = None) -> Float[np.ndarray, " B"]:
@@ -63,14 +66,19 @@ def cider_scores_of(corpus: Corpus, document_frequencies: DocumentFrequencies | 
 
 
 class Cider(TextMetric):
-    """cider of all predictions of all ranks, in 0 .. 10. `tokenized`: the texts are PTB words already.
+    """cider of all predictions of all ranks, in 0 .. 10. `tokenized`: the texts are words already.
 
     `document_frequencies` names a file saved by `DocumentFrequencies`; without it the references are the corpus.
     """
 
-    def __init__(self, tokenized: bool = False, document_frequencies: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        tokenized: bool = False,
+        language: str = "en",
+        document_frequencies: str | os.PathLike[str] | None = None,
+    ) -> None:
         super().__init__()
-        self.tokenized = tokenized
+        self.tokenized, self.language = tokenized, language
         self.document_frequencies = (
             None if document_frequencies is None else DocumentFrequencies.load(document_frequencies)
         )
@@ -78,8 +86,8 @@ class Cider(TextMetric):
     def score(
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
     ) -> dict[str, float]:
-        value = cider(predictions, references, tokenized=self.tokenized, document_frequencies=self.document_frequencies)
-        return {"cider": value}
+        corpus = Corpus.from_texts(predictions, references, tokenized=self.tokenized, language=self.language)
+        return {"cider": float(cider_scores_of(corpus, self.document_frequencies).mean())}
 
 
 def cider_d_from_ids(

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 
 from capkit.errors import UsageError
 from capkit.metrics.coco.ngrams import NgramCounts, Sentences, count_ngrams
-from capkit.metrics.ptb import ptb_tokenize
+from capkit.metrics.language import normalize_all
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,14 @@ class Corpus:
 
     @classmethod
     def from_texts(
-        cls, predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False
+        cls,
+        predictions: Sequence[str],
+        references: Sequence[Sequence[str]],
+        *,
+        tokenized: bool = False,
+        language: str = "en",
     ) -> "Corpus":
-        """PTB-tokenises the texts unless they are words joined by spaces already.
+        """Tokenises the texts unless they are words joined by spaces already: English as the COCO tools do it.
 
         Predictions are one text to the tokenizer and references another, as in the COCO tools: the end of a line can
         depend on the next line. Raises UsageError where there is nothing to score, an image has no reference, or the
@@ -69,7 +74,7 @@ class Corpus:
         _check(predictions, references)
         captions = [caption for image in references for caption in image]
         if not tokenized:
-            predictions, captions = ptb_tokenize(predictions), ptb_tokenize(captions)
+            predictions, captions = normalize_all(predictions, language), normalize_all(captions, language)
         remaining = iter(captions)
         texts = [
             text

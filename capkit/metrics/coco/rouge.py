@@ -17,20 +17,25 @@ _BETA = 1.2
 _PAIRS_AT_ONCE = 4096  # pairs of about one length: little padding, and the arrays stay in the cache
 
 
-def rouge_l(predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False) -> float:
-    """Mean ROUGE-L of the images, in 0 .. 1. `tokenized=True`: the texts are words joined by spaces already."""
-    return float(rouge_l_scores(predictions, references, tokenized=tokenized).mean())
+def rouge_l(
+    predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False, language: str = "en"
+) -> float:
+    """Mean ROUGE-L of the images, in 0 .. 1.
+
+    `tokenized=True`: the texts are words joined by spaces already; else those of `language` are made of them.
+    """
+    return float(rouge_l_scores(predictions, references, tokenized=tokenized, language=language).mean())
 
 
 def rouge_l_scores(
-    predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False
+    predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False, language: str = "en"
 ) -> Float[np.ndarray, " B"]:
     """ROUGE-L of each image: F-measure of the best precision and the best recall over its references.
 
     As in pycocoevalcap words are what stands between single spaces, so that an empty text counts as one (empty) word:
     two empty texts score 1.
     """
-    return rouge_l_scores_of(Corpus.from_texts(predictions, references, tokenized=tokenized))
+    return rouge_l_scores_of(Corpus.from_texts(predictions, references, tokenized=tokenized, language=language))
 
 
 def rouge_l_scores_of(corpus: Corpus) -> Float[np.ndarray, " B"]:
@@ -47,16 +52,16 @@ def rouge_l_scores_of(corpus: Corpus) -> Float[np.ndarray, " B"]:
 
 
 class RougeL(TextMetric):
-    """rouge_l of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are PTB words already."""
+    """rouge_l of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are words already."""
 
-    def __init__(self, tokenized: bool = False) -> None:
+    def __init__(self, tokenized: bool = False, language: str = "en") -> None:
         super().__init__()
-        self.tokenized = tokenized
+        self.tokenized, self.language = tokenized, language
 
     def score(
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
     ) -> dict[str, float]:
-        return {"rouge_l": rouge_l(predictions, references, tokenized=self.tokenized)}
+        return {"rouge_l": rouge_l(predictions, references, tokenized=self.tokenized, language=self.language)}
 
 
 def longest_common_subsequence(

@@ -1,0 +1,124 @@
+"""task=prepare: what a data config needs, once: assets fetched, caches built, features of a frozen encoder kept."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import track
+
+from capkit.assets.cache import location
+from capkit.assets.catalogue import ASSETS, fetch, with_companions
+from capkit.data.features import FeatureStore, FeatureWriter
+from capkit.data.images import BadImage
+from capkit.data.source import DataSource, Preparable
+from capkit.data.transforms import ImageTransform
+from capkit.errors import UsageError
+from capkit.tasks.build import build, plain
+
+_ASSET = "capkit.assets.cache.path"
+_BATCH = 32
+SPLITS = ("train", "val", "test", "predict")
+
+# The sources of all splits: an image's place in one of them, by its key.
+Places = dict[str, tuple[DataSource, int]]
+
+
+def run(cfg: DictConfig) -> dict[str, float]:
+    """Fetches the assets that `cfg.data` names and what goes with them, lets sources build caches, writes features."""
+    torch.set_num_threads(cfg.get("torch_threads") or torch.get_num_threads())
+    if cfg.get("data") is None:
+        raise UsageError("prepare needs to know for which data; give e.g. data=stamps")
+    names = [name for name in asset_names(plain(cfg.data)) if name in ASSETS]
+    fetched = sum(fetch(name, _say) for name in with_companions(names))
+    sources = [build(cfg.data[split]) for split in SPLITS if cfg.data.get(split) is not None]
+    for source in sources:
+        if isinstance(source, Preparable):
+            source.prepare()
+    written = 0
+    if cfg.data.get("features") is not None:
+        written = write_features(cfg, sources, features_folder(plain(cfg.data)["features"]))
+    _say("ready" if fetched or written else "ready: nothing was left to do")
+    return {"fetched": float(fetched), "features": float(written)}
+
+
+def _say(line: str) -> None:
+    Console().print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def asset_names(node: Any) -> Iterator[str]:
+    """Names of the assets that a config names, each once, in order."""
+    seen: dict[str, None] = {}
+    pending = [node]
+    while pending:
+        current = pending.pop(0)
+        if isinstance(current, dict) and current.get("_target_") == _ASSET:
+            seen[current["name"]] = None
+        elif isinstance(current, dict | list):
+            pending[:0] = current.values() if isinstance(current, dict) else current
+    yield from seen
+
+
+def features_folder(node: Any) -> Path:
+    """Where `data.features` lies, before it exists."""
+    return location(node["name"]) if isinstance(node, dict) else Path(node)
+
+
+@torch.inference_mode()
+def write_features(cfg: DictConfig, sources: list[DataSource], folder: Path) -> int:
+    """Writes the encoder's tokens of every usable image; 0 where the folder has them already.
+
+    The transform is the data's, without augmentation. Features made by another encoder, transform or version of the
+    pictures are made anew.
+    """
+    if cfg.data.get("transform") is None:
+        raise UsageError("data.features are made from pixels: add data.transform (size, mean and std of the encoder)")
+    about = {"encoder": plain(cfg.image_encoder), "transform": plain(cfg.data.transform)}
+    places = {source.record(i).key: (source, i) for source in sources for i in range(len(source))}
+    if _is_complete(folder, about, places):
+        _say(f"features: there already, {folder}")
+        return 0
+    transform: ImageTransform = build(cfg.data.transform)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = build(cfg.image_encoder).eval().to(device)
+    usable = _usable(places)
+    batches = [usable[start : start + _BATCH] for start in range(0, len(usable), _BATCH)]
+    num_tokens, width = _encode(encoder, transform, places, usable[:1], device).shape[1:]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FeatureWriter(folder, usable, (num_tokens, width), about=about) as writer:
+        for keys in track(batches, f"features of {len(usable)} images", console=Console()):
+            writer.write(keys, _encode(encoder, transform, places, keys, device).cpu().numpy())
+    _say(f"features: {len(usable):,} images, {num_tokens} tokens of width {width}, {folder}")
+    return len(usable)
+
+
+def _is_complete(folder: Path, about: dict[str, Any], places: Places) -> bool:
+    if not (folder / "keys.json").is_file():
+        return False
+    store = FeatureStore(folder)
+    return store.about == about and all(key in store for key in places)
+
+
+def _usable(places: Places) -> list[str]:
+    """Keys of the images that can be read. The others stay without features; runs list them in skipped.jsonl."""
+    usable = []
+    for key, (source, index) in places.items():
+        try:
+            source.image(index)
+        except BadImage as problem:
+            _say(f"features: {key} is left out: {problem}")
+        else:
+            usable.append(key)
+    if not usable:
+        raise UsageError("data.features: not one image can be read; check the data's paths")
+    return usable
+
+
+def _encode(
+    encoder: Any, transform: ImageTransform, places: Places, keys: list[str], device: torch.device
+) -> torch.Tensor:
+    """(images, tokens, width) in float32."""
+    images = [transform(source.image(index)) for source, index in (places[key] for key in keys)]
+    return encoder(transform.normalize(torch.stack(images)).to(device)).float()

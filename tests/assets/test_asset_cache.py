@@ -1,0 +1,54 @@
+import json
+import stat
+
+import pytest
+
+from capkit.assets.cache import building, cache_dir, location, path
+from capkit.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAPKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_the_environment_names_the_cache_and_home_holds_it_otherwise(cache, monkeypatch, tmp_path):
+    assert cache_dir() == cache
+    monkeypatch.delenv("CAPKIT_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_dir() == tmp_path / "home" / ".cache" / "capkit"
+
+
+def test_an_asset_appears_whole_with_its_source(cache):
+    with building("thing", {"version": "1"}) as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "file").write_text("x")
+        (folder / "inner" / "file").chmod(0o600)
+        assert not location("thing").exists()
+    assert path("thing", "inner/file") == str(cache / "thing" / "inner" / "file")
+    assert json.loads((cache / "thing" / "about.json").read_text()) == {"version": "1"}
+    assert stat.S_IMODE((cache / "thing" / "inner" / "file").stat().st_mode) == 0o644
+    assert stat.S_IMODE((cache / "thing").stat().st_mode) == 0o755
+
+
+def test_a_failed_build_leaves_the_old_asset_and_no_rest(cache):
+    with building("thing", {"version": "1"}):
+        pass
+    with pytest.raises(RuntimeError), building("thing", {"version": "2"}) as folder:
+        (folder / "half").write_text("x")
+        raise RuntimeError
+    assert [p.name for p in cache.iterdir()] == ["thing"]
+    assert json.loads((cache / "thing" / "about.json").read_text()) == {"version": "1"}
+
+
+def test_a_new_build_takes_the_place_of_the_old():
+    for version in "12":
+        with building("thing", {"version": version}) as folder:
+            (folder / version).write_text("")
+    assert sorted(p.name for p in location("thing").iterdir()) == ["2", "about.json"]
+
+
+def test_a_missing_asset_is_an_error_that_names_the_command():
+    with pytest.raises(UsageError, match=r"capkit prepare data=stamps.*CAPKIT_CACHE"):
+        path("smollm2-135m")

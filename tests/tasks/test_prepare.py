@@ -1,0 +1,158 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from capkit.assets import catalogue
+from capkit.data.features import FeatureStore
+from capkit.errors import UsageError
+from capkit.tasks import prepare
+
+FOLDER = {"_target_": "capkit.assets.cache.path", "name": "cached"}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAPKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, colour in (("a", (255, 0, 0)), ("b", (0, 255, 0)), ("c", (0, 0, 255))):
+        Image.new("RGB", (8, 8), colour).save(folder / f"{name}.png")
+    return folder
+
+
+class MeanColour(torch.nn.Module):
+    """An encoder whose output is known by hand: one token, the mean of each channel times `scale`."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, pixels):
+        return self.scale * pixels.mean((2, 3))[:, None]
+
+
+def config(images, features=FOLDER, scale=1.0, transform=True):
+    size = {"_target_": "capkit.data.transforms.ImageTransform", "size": 8, "mean": [0.0] * 3, "std": [1.0] * 3}
+    folder = {"_target_": "capkit.data.folder.Folder", "images": str(images)}
+    return OmegaConf.create(
+        {
+            "torch_threads": 1,
+            "data": {"train": folder, "test": folder, "transform": size if transform else None, "features": features},
+            "image_encoder": {"_target_": f"{__name__}.MeanColour", "scale": scale},
+        }
+    )
+
+
+def test_features_of_every_image_are_the_encoders(cache, images):
+    assert prepare.run(config(images)) == {"fetched": 0.0, "features": 3.0}
+    store = FeatureStore(cache / "cached")
+    assert store.shape == (1, 3)
+    np.testing.assert_array_equal(store[["c.png", "a.png"]], [[[0, 0, 1]], [[1, 0, 0]]])
+
+
+def test_a_second_time_there_is_nothing_to_do(cache, images, capsys):
+    prepare.run(config(images))
+    before = (cache / "cached" / "features.npy").stat().st_mtime_ns
+    assert prepare.run(config(images)) == {"fetched": 0.0, "features": 0.0}
+    assert (cache / "cached" / "features.npy").stat().st_mtime_ns == before
+    assert "nothing was left to do" in capsys.readouterr().out
+
+
+def test_another_encoder_or_a_new_image_makes_them_anew(cache, images):
+    prepare.run(config(images))
+    assert prepare.run(config(images, scale=2.0))["features"] == 3
+    assert FeatureStore(cache / "cached")[["a.png"]].tolist() == [[[2, 0, 0]]]
+    Image.new("RGB", (8, 8)).save(images / "d.png")
+    assert prepare.run(config(images, scale=2.0))["features"] == 4
+
+
+def test_an_image_that_cannot_be_read_is_named_and_left_out(cache, images, capsys):
+    (images / "b.png").write_bytes(b"not a picture")
+    assert prepare.run(config(images))["features"] == 2
+    assert "b.png is left out: not an image" in capsys.readouterr().out
+    assert "b.png" not in FeatureStore(cache / "cached")
+
+
+def test_features_can_lie_in_a_plain_folder(images, tmp_path):
+    prepare.run(config(images, features=str(tmp_path / "here" / "features")))
+    assert len(FeatureStore(tmp_path / "here" / "features")) == 3
+
+
+def test_features_without_a_transform_are_an_error(cache, images):
+    with pytest.raises(UsageError, match=r"add data\.transform"):
+        prepare.run(config(images, transform=False))
+
+
+def test_data_without_features_need_no_encoder(images):
+    cfg = config(images, features=None)
+    cfg.image_encoder = None
+    assert prepare.run(cfg) == {"fetched": 0.0, "features": 0.0}
+
+
+@pytest.fixture
+def shelf(cache, monkeypatch):
+    """A catalogue of two small assets; `built` lists what was built."""
+    built = []
+
+    def build(name):
+        def write(folder, say):
+            built.append(name)
+            (folder / "file").write_text(name)
+            return {"version": "1"}
+
+        return write
+
+    main = catalogue.Asset("the pictures", "GPL-2", build("pictures"), goes_with=("part",))
+    monkeypatch.setattr(catalogue, "ASSETS", {"pictures": main, "part": catalogue.Asset("p", "MIT", build("part"))})
+    monkeypatch.setattr(prepare, "ASSETS", catalogue.ASSETS)
+    return built
+
+
+def asset_config():
+    source = {"_target_": "capkit.data.folder.Folder", "images": {**FOLDER, "name": "pictures"}}
+    return OmegaConf.create({"data": {"train": source, "val": source}})
+
+
+def test_assets_that_the_data_name_come_once_with_what_goes_with_them(shelf, cache):
+    Image.new("RGB", (2, 2)).save(cache.parent / "x.png")
+    assert prepare.run(asset_config()) == {"fetched": 2.0, "features": 0.0}
+    assert shelf == ["pictures", "part"]
+    about = json.loads((cache / "pictures" / "about.json").read_text())
+    assert about == {"title": "the pictures", "licence": "GPL-2", "version": "1"}
+    assert prepare.run(asset_config())["fetched"] == 0
+    assert shelf == ["pictures", "part"]
+
+
+def test_an_interrupted_fetch_goes_on_where_it_stopped(shelf, cache, monkeypatch):
+    def fail(folder, say):
+        raise UsageError("no network")
+
+    broken = catalogue.Asset("p", "MIT", fail)
+    monkeypatch.setitem(catalogue.ASSETS, "part", broken)
+    with pytest.raises(UsageError, match="no network"):
+        prepare.run(asset_config())
+    assert sorted(p.name for p in cache.iterdir()) == ["pictures"]
+    monkeypatch.setitem(catalogue.ASSETS, "part", catalogue.Asset("p", "MIT", lambda folder, say: {}))
+    assert prepare.run(asset_config())["fetched"] == 1
+
+
+def test_an_unknown_asset_is_named_with_the_nearest():
+    with pytest.raises(UsageError, match="did you mean 'minilm'"):
+        catalogue.with_companions(["minilmm"])
+
+
+def test_the_shipped_stamps_config_names_assets_of_the_catalogue():
+    from capkit.config.locations import config_dir
+
+    node = OmegaConf.to_container(OmegaConf.load(config_dir() / "data" / "stamps.yaml"), resolve=False)
+    assert [name for name in prepare.asset_names(node) if name in catalogue.ASSETS] == ["tuxpaint-stamps"]
+    assert len(catalogue.with_companions(["tuxpaint-stamps"])) == 4

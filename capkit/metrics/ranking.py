@@ -15,6 +15,7 @@ TIE_TOLERANCE = 1e-6
 """Cosines closer than this are tied: a text embedded in two batches differs by rounding, which must not rank it."""
 
 _BLOCK_ELEMENTS = 2**23
+_GATHER_ELEMENTS = 2**20  # gathered embeddings stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,25 @@ def rank_counts(
     """Ranks from a whole block of similarities. Every query needs at least one right candidate.
 
     Raises UsageError where a similarity is NaN: it would compare as not better, and rank its query first for free.
+    A candidate that is no part of a query's pool has similarity -inf.
     """
-    if not bool(similarity.isfinite().all()):
+    query, column = is_right.nonzero(as_tuple=True)
+    right_values = similarity[query, column]
+    best = similarity.new_full((len(similarity),), -torch.inf).scatter_reduce(0, query, right_values, reduce="amax")
+    if not bool(similarity.amax(dim=1).isfinite().all()):  # amax passes NaN on
         raise UsageError("similarities must be finite; got NaN or infinity; check the encoder's embeddings")
-    if not bool(is_right.any(dim=1).all()):
+    if bool(best.isneginf().any()):
         raise UsageError("every query needs a right candidate in its pool; got one without; check keys and owners")
-    best = similarity.masked_fill(~is_right, -torch.inf).amax(dim=1, keepdim=True)
-    better = similarity > best + tolerance
-    tied = (similarity >= best - tolerance) & ~better
-    return Ranks(
-        better=(better & ~is_right).sum(dim=1),
-        tied=(tied & ~is_right).sum(dim=1),
-        right=(tied & is_right).sum(dim=1),
-    )
+    better = _count(similarity > (best + tolerance)[:, None])
+    near_best = (right_values >= best[query] - tolerance).long()
+    right = torch.zeros_like(better).scatter_add(0, query, near_best)
+    tied = _count(similarity >= (best - tolerance)[:, None]) - better - right
+    return Ranks(better, tied, right)
+
+
+def _count(flags: Bool[Tensor, "Q C"]) -> Int[Tensor, " Q"]:
+    """Sum of each row: ten times faster over bytes than over bools."""
+    return flags.view(torch.uint8).sum(dim=1, dtype=torch.int32).long()
 
 
 def embedding_ranks(
@@ -104,7 +111,7 @@ def pool_ranks(
     tolerance: float = TIE_TOLERANCE,
 ) -> Ranks:
     """Ranks of each query within its own pool: rows of `candidates`, the right one first, -1 for no entry."""
-    block = max(1, _BLOCK_ELEMENTS // max(1, pools.shape[1] * queries.shape[1]))
+    block = max(1, _GATHER_ELEMENTS // max(1, pools.shape[1] * queries.shape[1]))
     is_right = torch.zeros_like(pools, dtype=torch.bool)
     is_right[:, 0] = True
     parts = []
@@ -113,12 +120,8 @@ def pool_ranks(
         entries = candidates[pools[rows].clamp(min=0)].double()  # (q P D)
         similarity = torch.einsum("qd,qpd->qp", queries[rows].double(), entries)
         absent = pools[rows] < 0
-        parts.append(rank_counts(similarity.masked_fill(absent, _FAR), is_right[rows], tolerance))
+        parts.append(rank_counts(similarity.masked_fill(absent, -torch.inf), is_right[rows], tolerance))
     return join_ranks(parts)
-
-
-_FAR = -1e9
-"""Below any inner product of unit vectors: an absent entry never ranks before or beside a present one."""
 
 
 def join_ranks(parts: list[Ranks]) -> Ranks:

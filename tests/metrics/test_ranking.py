@@ -106,7 +106,7 @@ def test_pool_ranks_equal_ranks_of_the_pool_alone(monkeypatch):
     queries, candidates = torch.randn(9, 4, generator=random), torch.randn(12, 4, generator=random)
     pools = torch.stack([torch.randperm(12, generator=random)[:5] for _ in range(9)])
     pools[::2, 3:] = -1
-    monkeypatch.setattr("capkit.metrics.ranking._BLOCK_ELEMENTS", 40)
+    monkeypatch.setattr("capkit.metrics.ranking._GATHER_ELEMENTS", 40)
     ranks = pool_ranks(queries, candidates, pools)
     for i, pool in enumerate(pools.tolist()):
         similarities = [float(queries[i] @ candidates[row]) for row in pool if row >= 0]

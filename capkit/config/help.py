@@ -1,5 +1,6 @@
 """The page that `capkit --help` prints: tasks, flags, groups and examples, read from the config files."""
 
+import textwrap
 from pathlib import Path
 
 from capkit.config.arguments import FLAGS
@@ -40,7 +41,9 @@ def help_page(config_dirs: list[Path]) -> str:
 
 def _section(title: str, rows: list[tuple[str, str]]) -> str:
     width = max((len(name) for name, _ in rows), default=0)
-    return "\n".join([title, *(f"  {name:<{width}}  {text}" for name, text in rows), ""])
+    indent = " " * (width + 4)
+    lines = [textwrap.fill(f"  {name:<{width}}  {text}", 112, subsequent_indent=indent) for name, text in rows]
+    return "\n".join([title, *lines, ""])
 
 
 def _description(group: str, name: str, folders: list[Path]) -> str:

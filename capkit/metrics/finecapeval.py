@@ -62,7 +62,7 @@ def read_finecapeval(file: str) -> dict[str, dict[str, Phrases]]:
 
 
 class FineCapEval(TextMetric):
-    """`finecapeval_background`, `_object` and `_relation`: mean recall over the captioned images, between 0 and 1.
+    """`finecapeval_background`, `_object` and `_relation`: mean recall over captions, between 0 and 1.
 
     `file` is the data set's CSV (columns image, caption, background, object, relation). metadata "key" names the image
     as the CSV does, with or without its ending; references are not used. `finecapeval_images` says over how many images
@@ -77,17 +77,16 @@ class FineCapEval(TextMetric):
     def score(
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
     ) -> dict[str, float]:
-        captions = {
-            str(row.get("key")).split(".")[0]: caption for row, caption in zip(metadata, predictions, strict=True)
-        }
-        unknown = [key for key in captions if key not in self.phrases]
+        keys = [str(row.get("key")).split(".")[0] for row in metadata]
+        captions = sorted(set(zip(keys, predictions, strict=True)))
+        unknown = [key for key in keys if key not in self.phrases]
         if unknown:
             raise UsageError(
                 f"{len(unknown)} captioned images are not in {self.file!r}, such as {unknown[0]!r}; metadata 'key' "
                 f"must name the image as its column 'image' does, such as {next(iter(self.phrases), 'none')!r}"
             )
-        numbers = {"finecapeval_images": float(len(captions))}
+        numbers = {"finecapeval_images": float(len(set(keys)))}
         for aspect in ASPECTS:
-            recalls = [phrase_recall(text, self.phrases[key][aspect], self.legacy) for key, text in captions.items()]
+            recalls = [phrase_recall(text, self.phrases[key][aspect], self.legacy) for key, text in captions]
             numbers[f"finecapeval_{aspect}"] = sum(recalls) / len(recalls)
         return numbers

@@ -1,6 +1,6 @@
 """Text-to-text retrieval: does a caption find its own picture's references among those of all pictures?
 
-N images, R references of all images, D width.
+N images, M captions, R references of all images, D width.
 """
 
 from collections.abc import Sequence
@@ -31,24 +31,27 @@ class TextEncoder(Protocol):
 
 
 def text_retrieval_ranks(
-    predictions: Float[Tensor, "N D"], references: Float[Tensor, "R D"], owner: Int[Tensor, " R"]
+    predictions: Float[Tensor, "M D"],
+    references: Float[Tensor, "R D"],
+    prediction_owner: Int[Tensor, " M"],
+    reference_owner: Int[Tensor, " R"],
 ) -> Ranks:
-    """Ranks of each prediction's own image; an image's similarity is its best reference's. `owner[r]` is r's image.
+    """Ranks of each prediction's own image; an image's similarity is that of its best reference.
 
-    Works in blocks of predictions: the (N R) matrix is never held whole. Every image needs a reference.
+    The owners are images 0 .. N - 1, each with a reference. Works in blocks of predictions: the (M R) matrix is never
+    held whole.
     """
-    count = len(predictions)
-    queries, columns = normalize(predictions).double(), normalize(references).double().T
-    rows = torch.arange(count, device=owner.device)
-    if not bool(torch.isin(rows, owner).all()):
+    images = torch.arange(int(reference_owner.max()) + 1, device=reference_owner.device)
+    if not bool(torch.isin(torch.cat([images, prediction_owner]), reference_owner).all()):
         raise UsageError("text retrieval wants one or more references for each image; got an image without")
+    queries, columns = normalize(predictions).double(), normalize(references).double().T
     block = max(1, _BLOCK_ELEMENTS // len(references))
     parts = []
-    for start in range(0, count, block):
-        to_texts = queries[start : start + block] @ columns  # (q R)
-        to_images = to_texts.new_full((len(to_texts), count), -torch.inf)
-        to_images.scatter_reduce_(1, owner.expand(len(to_texts), -1), to_texts, reduce="amax")
-        parts.append(rank_counts(to_images, rows[start : start + block, None] == rows[None, :]))
+    for start in range(0, len(queries), block):
+        to_texts = queries[start : start + block] @ columns  # (m R)
+        to_images = to_texts.new_full((len(to_texts), len(images)), -torch.inf)
+        to_images.scatter_reduce_(1, reference_owner.expand(len(to_texts), -1), to_texts, reduce="amax")
+        parts.append(rank_counts(to_images, prediction_owner[start : start + block, None] == images[None, :]))
     return join_ranks(parts)
 
 
@@ -60,7 +63,7 @@ class TextRetrieval(TextMetric):
     with its bootstrap interval over images, `text_r1_low` and `text_r1_high`.
 
     `encoder` is an object with `encode_text`, or what `SentenceEncoder` takes as path: a folder, or "minilm". Rows with
-    the same metadata "key" and the same texts count once.
+    the same metadata "key" are captions of one image: it stands in the pool once, and a repeated caption counts once.
     """
 
     def __init__(
@@ -86,20 +89,25 @@ class TextRetrieval(TextMetric):
     def score(
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
     ) -> dict[str, float]:
-        ranks = self.ranks(predictions, references)
-        numbers = {"text_pool": float(len(predictions))}
+        keys = [str(row.get("key", i)) for i, row in enumerate(metadata)]
+        groups = dict(zip(keys, references, strict=True))
+        queries = sorted(set(zip(keys, predictions, strict=True)))
+        image_of = {key: i for i, key in enumerate(groups)}
+        owner = [image_of[key] for key, _ in queries]
+        ranks = self.ranks([text for _, text in queries], owner, list(groups.values()))
+        numbers = {"text_pool": float(len(groups))}
         for k in self.at:
             hits = ranks.hits(k)
             numbers[f"text_r{k}"] = float(hits.mean())
             if self.confidence is not None:
-                low, high = bootstrap_interval(hits, self.confidence, seed=self.seed)
+                low, high = bootstrap_interval(_mean_of_each(hits, owner), self.confidence, seed=self.seed)
                 numbers |= {f"text_r{k}_low": low, f"text_r{k}_high": high}
         return numbers
 
-    def ranks(self, predictions: list[str], references: list[list[str]]) -> Ranks:
-        """One rank per prediction, for intervals and per-image tables."""
-        if not all(references):
-            missing = sum(not group for group in references)
+    def ranks(self, predictions: list[str], owner: list[int], references: list[list[str]]) -> Ranks:
+        """One rank per prediction, for intervals and per-image tables; `owner[m]` is m's place in `references`."""
+        missing = sum(not group for group in references)
+        if missing:
             raise UsageError(
                 f"text retrieval wants one or more references for each image; got none for {missing} images"
             )
@@ -107,10 +115,18 @@ class TextRetrieval(TextMetric):
         encoder.to(self.device)
         flat = [text for group in references for text in group]
         encoded = encoder.encode_text(predictions + flat)
-        owner = torch.tensor([i for i, group in enumerate(references) for _ in group], device=encoded.device)
-        return text_retrieval_ranks(encoded[: len(predictions)], encoded[len(predictions) :], owner)
+        reference_owner = [i for i, group in enumerate(references) for _ in group]
+        owners = (torch.tensor(rows, device=encoded.device) for rows in (owner, reference_owner))
+        return text_retrieval_ranks(encoded[: len(predictions)], encoded[len(predictions) :], *owners)
 
     def describe(self) -> dict[str, Any]:
         """What each number of this metric has to be quoted with; the pool's size is among the numbers."""
         encoder: Any = self.encoder
         return {"scorer": encoder.name, "prompt": "", "max_length": encoder.max_length}
+
+
+def _mean_of_each(hits: Float[Tensor, " M"], owner: list[int]) -> Float[Tensor, " N"]:
+    """One value per image: captions of one image are not independent."""
+    rows = torch.tensor(owner, device=hits.device)
+    sums = hits.new_zeros(max(owner) + 1).index_add(0, rows, hits)
+    return sums / torch.bincount(rows)

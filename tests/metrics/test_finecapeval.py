@@ -73,6 +73,13 @@ def test_state_gives_the_same_numbers(file):
     assert metric.compute() == _score(file, {"one": "a man riding a horse", "two": "a red carpet on the street"})
 
 
+def test_several_captions_of_an_image_all_count_and_a_repeated_one_once(file):
+    rows = ["street", "a red car", "a red car"], [[], [], []], [{"key": "two"}] * 3
+    numbers = FineCapEval(file).score(*rows)
+    assert numbers["finecapeval_images"] == 1
+    assert numbers["finecapeval_object"] == pytest.approx((0 + 1) / 2)
+
+
 def test_stems_drop_signs():
     assert stems("A man's T-shirt, (blue)!") == ["a", "man", "s", "tshirt", "blue"]
 

@@ -52,19 +52,29 @@ def test_images_with_the_same_reference_share_the_hit():
     assert _score(["a", "a", "c"], [["a"], ["a"], ["c"]], at=(1,))["text_r1"] == pytest.approx((0.5 + 0.5 + 1) / 3)
 
 
-@pytest.mark.parametrize("count", [1, 2, 17])
-def test_blocks_equal_the_naive_ranking(monkeypatch, count):
+@pytest.mark.parametrize("count, captions", [(1, 1), (2, 3), (17, 17), (13, 29)])
+def test_blocks_equal_the_naive_ranking(monkeypatch, count, captions):
     random = torch.Generator().manual_seed(count)
-    predictions = torch.randn(count, 5, generator=random)
+    predictions, own = torch.randn(captions, 5, generator=random), torch.arange(captions) % count
     sizes = torch.randint(1, 5, (count,), generator=random)
     owner = torch.arange(count).repeat_interleave(sizes)
     references = torch.randn(len(owner), 5, generator=random)
     monkeypatch.setattr("capkit.metrics.text_retrieval._BLOCK_ELEMENTS", 3 * len(owner))
-    ranks = text_retrieval_ranks(predictions, references, owner).expected().tolist()
+    ranks = text_retrieval_ranks(predictions, references, own, owner).expected().tolist()
     cosine = torch.nn.functional.cosine_similarity(predictions[:, None], references[None], dim=-1)
-    for i in range(count):
+    for i in range(captions):
         best = torch.stack([cosine[i, owner == image].max() for image in range(count)])
-        assert ranks[i] == 1 + int((best > best[i]).sum())
+        assert ranks[i] == 1 + int((best > best[own[i]]).sum())
+
+
+def test_rows_of_one_image_stand_in_the_pool_once():
+    metric = TextRetrieval(LetterEncoder(), at=(1,), confidence=0.9)
+    rows = [("a", ["a"], "1"), ("b", ["a"], "1"), ("b", ["b"], "2"), ("b", ["b"], "2")]  # the last one is a repeat
+    predictions, references, keys = (list(column) for column in zip(*rows, strict=True))
+    numbers = metric.score(predictions, references, [{"key": key} for key in keys])
+    assert numbers["text_pool"] == 2
+    assert numbers["text_r1"] == pytest.approx(2 / 3)  # "b" for image 1 misses
+    assert (numbers["text_r1_low"], numbers["text_r1_high"]) == (0.5, 1)  # images score 1/2 and 1
 
 
 def test_order_of_rows_changes_nothing():

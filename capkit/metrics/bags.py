@@ -64,9 +64,9 @@ class Bags(JudgedMetric):
     """
 
     def __init__(self, judge: DualEncoder, files: list[str] | None = None, name: str = "truematch") -> None:
-        self_bags = [bag for path in files or [] for bag in read_bags(path)]
+        bags = [bag for path in files or [] for bag in read_bags(path)]
         super().__init__(judge, name)
-        self.bags = self_bags
+        self.bags = bags
 
     def score_pairs(self, pairs: Pairs) -> dict[str, float]:
         by_size: dict[int, list[list[int]]] = defaultdict(list)

@@ -1,9 +1,14 @@
 """Tokenizers: one of words built from captions, loading and storing any fast one, captions to and from ids."""
 
+import functools
+import socket
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import getproxies
 
+import huggingface_hub.constants
 import torch
 from jaxtyping import Bool, Int
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -72,10 +77,21 @@ def complete_special_tokens(tokenizer: Any) -> Any:
     return tokenizer
 
 
+@functools.cache
+def hub_reachable() -> bool:
+    """Whether the model hub's name resolves: without it, its client retries for half a minute before it gives up."""
+    if getproxies():
+        return True
+    try:
+        return bool(socket.getaddrinfo(urlparse(huggingface_hub.constants.ENDPOINT).hostname, 443))
+    except OSError:
+        return False
+
+
 def load_tokenizer(name_or_path: str) -> Any:
     """A fast tokenizer by hub name or folder, with BOS, EOS and pad set."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, local_files_only=not hub_reachable())
     except (OSError, ValueError) as error:
         raise UsageError(
             f"tokenizer={name_or_path} could not be loaded: {str(error).splitlines()[0]}; "

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from capkit.errors import UsageError, did_you_mean
+from capkit.text import hub_reachable
 
 # What some models do to their logits after the head: captioners apply the head alone and would differ.
 _AFTER_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -18,7 +19,9 @@ _AFTER_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 def load_pretrained(factory: Any, name: str, role: str, config: Any = None) -> Any:
     """`factory.from_pretrained(name)` in float32 (precision is the trainer's), errors in the user's words."""
-    settings: dict[str, Any] = {} if factory is AutoConfig else {"dtype": torch.float32}
+    settings: dict[str, Any] = {"local_files_only": not hub_reachable()}
+    if factory is not AutoConfig:
+        settings["dtype"] = torch.float32
     if config is not None:
         settings["config"] = config
     try:

@@ -128,7 +128,8 @@ def test_trainable_torchvision_encoder_moves_its_batch_statistics():
     [
         ({"name": "resnet81"}, "did you mean 'resnet"),
         ({"name": "resnet18", "weights": "NOPE"}, "weights=NOPE"),
-        ({"name": "vit_b_16"}, "HFImageEncoder"),
+        ({"name": "regnet_y_400mf"}, "regnet_y_400mf has none"),
+        ({"name": "swin_t"}, "swin_t does not end"),
     ],
 )
 def test_wrong_torchvision_encoders_are_usage_errors(wrong, words):

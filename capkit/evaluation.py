@@ -1,9 +1,12 @@
 """From generated captions to files and numbers: predictions are written before they are scored."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from capkit.distributed import broadcast_object, gather_objects, rank
 from capkit.keyed import generator
@@ -27,16 +30,25 @@ def gather_rows(rows: Sequence[Row]) -> list[Row]:
     return [by_key[key] for key in sorted(by_key)]
 
 
-def score_rows(rows: Sequence[Row], metrics: Mapping[str, TextScore]) -> dict[str, float]:
-    """All metrics' numbers, computed on rank 0 and equal on every rank. Rows without references are left out."""
+def score_rows(
+    rows: Sequence[Row], metrics: Mapping[str, TextScore], image: Callable[[str], np.ndarray] | None = None
+) -> dict[str, float]:
+    """All metrics' numbers, computed on rank 0 and equal on every rank. Rows without references are left out.
+
+    Metadata carries the row's "key" and, where `image` reads pictures, an "image" that is read when a judge wants it.
+    """
     numbers: dict[str, float] = {}
     if rank() == 0:
         scored = [row for row in rows if row["references"]]
-        columns = ([row[name] for row in scored] for name in ("caption", "references", "metadata"))
-        predictions, references, metadata = columns
+        predictions, references = ([row[name] for row in scored] for name in ("caption", "references"))
+        metadata = [{"key": row["key"], **_picture(row, image), **row["metadata"]} for row in scored]
         for metric in metrics.values():
             numbers.update(metric.score(predictions, references, metadata) if scored else {})
     return broadcast_object(numbers)
+
+
+def _picture(row: Row, image: Callable[[str], np.ndarray] | None) -> dict[str, Any]:
+    return {} if image is None else {"image": partial(image, row["key"])}
 
 
 def shuffled_rows(rows: Sequence[Row], seed: int = 0) -> list[Row]:
@@ -58,3 +70,8 @@ def write_predictions(folder: Path, name: str, rows: Sequence[Row]) -> Path:
     write_atomically(folder / f"{name}.json", json.dumps(results, ensure_ascii=False, indent=0))
     write_atomically(folder / f"{name}_references.json", json.dumps(references, ensure_ascii=False, indent=0))
     return folder / f"{name}.json"
+
+
+def describe(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What numbers have to be quoted with: the judge, its prompt and its truncation, for each metric that has one."""
+    return {name: metric.describe() for name, metric in metrics.items() if hasattr(metric, "describe")}

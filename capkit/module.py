@@ -123,7 +123,9 @@ class CaptionModule(pl.LightningModule):
         loss_sum, num_targets = all_reduce_sum(sums.to(device_for_collectives())).tolist()
         rows = gather_rows([row for part in self._validation for row in part["rows"]])
         numbers = {"loss": loss_sum / max(num_targets, 1.0), **score_rows(rows, self.metrics)}
-        self.log_dict({f"val/{name}": value for name, value in numbers.items()}, batch_size=len(rows))
+        self.log_dict(
+            {f"val/{name}": value for name, value in numbers.items()}, batch_size=max(1, len(rows)), sync_dist=False
+        )
         self._validation = []
 
     def predict_step(self, batch: CaptionBatch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
@@ -140,7 +142,7 @@ class CaptionModule(pl.LightningModule):
             for key, caption, refs, data in zip(batch.keys, texts, references, metadata, strict=True)
         ]
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Without frozen parameters: they are rebuilt from the config, and their fingerprint is verified."""
         return {f"model.{name}": value for name, value in trainable_state(self.model).items()}
 

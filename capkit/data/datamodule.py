@@ -1,6 +1,6 @@
 """`CaptionDataModule`: data sources to loaders. Its constructor is the schema of configs/data/*.yaml."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,14 +130,14 @@ class CaptionDataModule(pl.LightningDataModule):
         for index in range(len(source)):
             yield from clean_captions(source.record(index).captions)
 
-    def images(self, split: str, keys: Sequence[str]) -> list[UInt8[np.ndarray, "H W 3"]]:
-        """The pictures of these records as they are in the source, for reports.
+    def image_reader(self, split: str) -> Callable[[str], UInt8[np.ndarray, "H W 3"]]:
+        """A function from a record's key to its picture as it is in the source, for reports and judges.
 
         A white pixel stands for a picture that cannot be read: cached features may outlive it.
         """
-        source, wanted = self.source(split), dict.fromkeys(keys, 0)
-        found = {key: i for i in range(len(source)) if (key := source.record(i).key) in wanted}
-        return [_image_or_white(source, found[key]) for key in keys]
+        source = self.source(split)
+        place = {source.record(i).key: i for i in range(len(source))}
+        return lambda key: _image_or_white(source, place[key])
 
     @property
     def steps_per_epoch(self) -> int:

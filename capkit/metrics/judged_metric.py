@@ -57,7 +57,7 @@ class JudgedMetric(Metric, ABC):
     """Embeds captions and pictures with a frozen `judge` and keeps the embeddings of each (key, caption) once.
 
     `update` and `score` take what every caption metric takes; `metadata[i]` holds "key" and either "image" (a path, a
-    uint8 H W 3 array or a PIL picture) or "image_embedding" (the judge's own, computed before), and "bag" where there
+    uint8 H W 3 array, a PIL picture, or a function that returns one) or "image_embedding" (the judge's own, computed before), and "bag" where there
     is one. Rows that share key and caption count once: a sampler that repeats examples to fill the last batch changes
     nothing.
 
@@ -221,6 +221,8 @@ def _checked(
 
 
 def _picture(image: Any) -> Any:
+    if callable(image):
+        return image()
     if isinstance(image, str | Path):
         with Image.open(image) as opened:
             return opened.convert("RGB")

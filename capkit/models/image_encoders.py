@@ -114,7 +114,8 @@ class SmallCNN(nn.Module):
             stages += [_Residual(after) for _ in range(num_blocks)]
         self.stages = nn.Sequential(*stages).to(memory_format=torch.channels_last)
         self.project = nn.Linear(channels[-1], width)
-        self.positions = nn.Parameter(0.02 * torch.randn(grid * grid, width))
+        # As large as the features: with 0.02, attention learned where to look much later (SceneWorld, 1,500 steps).
+        self.positions = nn.Parameter(0.5 * torch.randn(grid * grid, width))
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
         if pixels.shape[-2:] != (self.image_size, self.image_size):
@@ -220,7 +221,7 @@ class TorchvisionEncoder(nn.Module):
             ) from error
         self.frozen = frozen
         self.trunk = self._trunk(name, model)
-        self.width = self._width()
+        self.width = self._width(name)
         _freeze_if(frozen, self)
 
     @staticmethod
@@ -234,12 +235,14 @@ class TorchvisionEncoder(nn.Module):
             f"{name} has none; for a transformer use HFImageEncoder"
         )
 
-    def _width(self) -> int:
+    def _width(self, name: str) -> int:
         self.trunk.eval()
         with torch.no_grad():
-            width = self.trunk(torch.zeros(1, 3, 96, 96)).shape[1]
+            grid = self.trunk(torch.zeros(1, 3, 96, 96))
         self.trunk.train()
-        return width
+        if grid.ndim != 4 or grid.shape[2] != grid.shape[3]:
+            raise UsageError(f"torchvision's {name} does not end in a (D H W) grid; use HFImageEncoder for it")
+        return grid.shape[1]
 
     def train(self, mode: bool = True) -> "TorchvisionEncoder":
         return super().train(mode and not self.frozen)

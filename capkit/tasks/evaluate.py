@@ -10,10 +10,15 @@ from capkit.distributed import rank
 from capkit.run_folder import RunFolder, default_run_dir
 from capkit.tasks.build import build, build_module, encoder_of, model_from_checkpoint, plain, read_checkpoint
 from capkit.tasks.fit import build_trainer, evaluate_split, finish
+from capkit.tasks.quiet import quiet_libraries
+from capkit.tasks.ranks import start_ranks
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
     """The numbers of `cfg.split`. The captioner is the checkpoint's; data, decoding and metrics are this config's."""
+    if start_ranks(cfg):
+        return RunFolder(cfg.run_dir).metrics() if cfg.run_dir else {}
+    quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     folder = RunFolder(cfg.run_dir or default_run_dir(f"{cfg.name}-evaluate"))
     data: CaptionDataModule = build(cfg.data)
@@ -25,6 +30,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
     if rank() == 0:
         folder.open(plain(cfg))
     data.attach(encode=encoder_of(model, data.max_length), run_dir=folder.path)
-    rows = evaluate_split(trainer, module, data, folder, cfg.split, prefix=cfg.split, controls=True)
-    finish(cfg, trainer, folder, data, rows)
+    rows = evaluate_split(
+        trainer, module, data, folder, cfg.split, prefix=cfg.split, limit=cfg.eval_images, controls=True
+    )
+    finish(cfg, trainer, folder, data, rows, cfg.split)
     return folder.metrics()

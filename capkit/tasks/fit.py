@@ -1,5 +1,6 @@
 """task=fit: trains a captioner, captions the held-out split, scores it and writes the run folder."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from capkit.callbacks.recorder import Recorder
 from capkit.data.datamodule import CaptionDataModule
 from capkit.distributed import rank
 from capkit.errors import UsageError
-from capkit.evaluation import Row, score_rows, shuffled_rows, write_predictions
+from capkit.evaluation import Row, describe, score_rows, shuffled_rows, write_predictions
 from capkit.module import CaptionModule
 from capkit.report import write_report
-from capkit.run_folder import RunFolder, default_run_dir
+from capkit.run_folder import RunFolder, default_run_dir, write_atomically
 from capkit.tasks.build import (
     build,
     build_all,
@@ -32,6 +33,8 @@ from capkit.tasks.build import (
 )
 from capkit.tasks.dry_run import print_plan
 from capkit.tasks.generation import caption_split
+from capkit.tasks.quiet import quiet_libraries
+from capkit.tasks.ranks import start_ranks
 
 
 class SaveExtras(Callback):
@@ -48,6 +51,9 @@ class SaveExtras(Callback):
 
 def run(cfg: DictConfig) -> dict[str, float]:
     """Trains, evaluates on the test split and returns the final numbers, as in metrics.json."""
+    if start_ranks(cfg):
+        return RunFolder(cfg.run_dir).metrics() if cfg.run_dir else {}
+    quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     folder = RunFolder(cfg.run_dir or default_run_dir(cfg.name))
     resume = checkpoint_to_resume(cfg, folder)
@@ -76,8 +82,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
     if resume is None and cfg.controls:
         evaluate_split(trainer, module, data, folder, "test", prefix="test/untrained", limit=cfg.controls)
     train(trainer, module, data, folder, resume, started_at)
-    rows = evaluate_split(trainer, module, data, folder, "test", prefix="test", controls=True)
-    finish(cfg, trainer, folder, data, rows)
+    rows = evaluate_split(trainer, module, data, folder, "test", prefix="test", limit=cfg.eval_images, controls=True)
+    finish(cfg, trainer, folder, data, rows, "test")
     return folder.metrics()
 
 
@@ -148,7 +154,7 @@ def train(
         print(f"continuing {folder.path} from step {started_at}")
     data.set_steps(started_at, trainer.max_steps)
     start = time.monotonic()
-    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True if resume else None)
     seconds = folder.metrics().get("train/seconds", 0.0) + time.monotonic() - start
     if rank() == 0:
         folder.write_metrics({"train/seconds": round(seconds, 2), "train/steps": trainer.max_steps})
@@ -166,13 +172,16 @@ def evaluate_split(
 ) -> list[Row]:
     """Captions a split, writes the predictions, scores them; with `controls` also with shuffled images."""
     rows = caption_split(trainer, module, data, split, limit)
-    numbers = {f"{prefix}/{name}": value for name, value in score_rows(rows, module.metrics).items()}
+    image = data.image_reader(split)
+    numbers = {f"{prefix}/{name}": value for name, value in score_rows(rows, module.metrics, image).items()}
     if controls:
-        shuffled = score_rows(shuffled_rows(rows), module.metrics)
+        shuffled = score_rows(shuffled_rows(rows), module.metrics, image)
         numbers |= {f"{prefix}/shuffled/{name}": value for name, value in shuffled.items()}
     if rank() == 0:
         write_predictions(folder.predictions, prefix.replace("/", "_"), rows)
         folder.write_metrics(numbers)
+        if judges := describe(module.metrics):
+            write_atomically(folder.path / "judges.json", json.dumps(judges, indent=1) + "\n")
     return rows
 
 
@@ -182,12 +191,14 @@ def finish(
     folder: RunFolder,
     data: CaptionDataModule,
     rows: list[Row],
+    split: str,
     num_samples: int = 24,
 ) -> None:
     """The report, the loggers' last numbers, and where to find what was written."""
     if rank() != 0:
         return
-    images = data.images("test", [row["key"] for row in rows[:num_samples]])
+    image = data.image_reader(split)
+    images = [image(row["key"]) for row in rows[:num_samples]]
     write_report(folder, cfg.name, list(zip(rows[:num_samples], images, strict=True)))
     numbers = folder.metrics()
     for logger in trainer.loggers:

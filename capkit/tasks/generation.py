@@ -1,16 +1,14 @@
 """Captions of a split or of a loader, on every rank."""
 
-from typing import Any
-
 import lightning.pytorch as pl
-from torch.utils.data import DataLoader
 
 from capkit.data.datamodule import CaptionDataModule
+from capkit.data.loader import CaptionLoader
 from capkit.evaluation import Row, gather_rows
 from capkit.module import CaptionModule
 
 
-def caption_loader(trainer: pl.Trainer, module: CaptionModule, loader: "DataLoader[Any]") -> list[Row]:
+def caption_loader(trainer: pl.Trainer, module: CaptionModule, loader: CaptionLoader) -> list[Row]:
     """One row per image of the loader (key, caption, references, metadata), from all ranks, ordered by key."""
     batches = trainer.predict(module, dataloaders=loader)
     return gather_rows([row for batch in batches or [] for row in batch])

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from capkit.errors import UsageError, did_you_mean
-from capkit.metrics.coco.bleu import bleu_of, bleu_scores_of
+from capkit.metrics.coco.bleu import bleu_of
 from capkit.metrics.coco.cider import cider_scores_of
 from capkit.metrics.coco.corpus import Corpus
 from capkit.metrics.coco.meteor import meteor_of, require_meteor
@@ -50,8 +50,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
 def _bleu(corpus: Corpus) -> Scores:
     names = [f"bleu_{order}" for order in range(1, 5)]
-    of_images = bleu_scores_of(corpus).T
-    return dict(zip(names, bleu_of(corpus), strict=True)), dict(zip(names, of_images, strict=True))
+    of_corpus, of_images = bleu_of(corpus)
+    return dict(zip(names, of_corpus, strict=True)), dict(zip(names, of_images.T, strict=True))
 
 
 def _rouge(corpus: Corpus) -> Scores:

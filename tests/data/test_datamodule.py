@@ -141,14 +141,14 @@ def test_curriculum_can_be_replaced():
 
 
 def test_images_come_by_key():
-    assert [image[0, 0, 0] for image in data().images("val", ["k6", "k0", "k6"])] == [6, 0, 6]
+    assert [image[0, 0, 0] for image in map(data().image_reader("val"), ["k6", "k0", "k6"])] == [6, 0, 6]
 
 
 def test_image_that_cannot_be_read_is_a_white_pixel_in_reports(tmp_path):
     Image.new("RGB", (3, 2), (7, 7, 7)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"")
     module = CaptionDataModule(test=Folder(str(tmp_path)), transform=ImageTransform(2))
-    good, bad = module.images("test", ["a.png", "b.png"])
+    good, bad = map(module.image_reader("test"), ["a.png", "b.png"])
     assert good.shape == (2, 3, 3) and bad.tolist() == [[[255, 255, 255]]]
 
 

@@ -1,0 +1,19 @@
+"""Keeps what libraries print about themselves off a user's screen."""
+
+import logging
+import warnings
+
+
+def quiet_libraries() -> None:
+    """Lightning's device list, tips and "stopped" lines, and warnings that a user can do nothing about."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in (
+        r".*isinstance\(treespec, LeafSpec\).*",
+        r".*does not have many workers.*",
+        r".*You're resuming from a checkpoint that ended before the epoch ended.*",
+        r".*You defined a `validation_step` but have no.*",
+        r".*It is recommended to use `self.log.*sync_dist=True.*",
+        r".*Checkpoint directory .* exists.*",
+    ):
+        warnings.filterwarnings("ignore", message)

@@ -1,0 +1,93 @@
+"""One process per device: started here when a run wants several, unless torchrun or srun started them already."""
+
+import importlib
+import logging
+import os
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from capkit.errors import UsageError
+from capkit.run_folder import default_run_dir
+
+EXTERNAL = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+
+
+def num_processes(trainer: DictConfig, batch_size: int) -> int:
+    """The devices of this machine that the trainer's config asks for.
+
+    `devices: auto` is one GPU; without a GPU it is 4, 2 or 1 processes on the CPU, as many as there are cores and as
+    divide the batch. Two processes of one thread are faster than one of two threads on small models.
+    """
+    devices, accelerator = trainer.get("devices", 1), trainer.get("accelerator", "auto")
+    if devices not in (-1, "-1", "auto"):
+        return int(devices) if isinstance(devices, int | str) else len(devices)
+    has_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    if has_gpu:
+        return 1 if devices == "auto" else torch.cuda.device_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return next(n for n in (4, 2, 1) if n <= cores and batch_size % n == 0)
+
+
+def start_ranks(cfg: DictConfig) -> bool:
+    """Runs this config in one process per device and returns True; False where this process is a rank itself.
+
+    The config is decided once and handed over as a file, the run folder's name included: all ranks agree on both. Ends
+    this process with a failed rank's exit status.
+    """
+    if any(name in os.environ for name in EXTERNAL):
+        return False
+    processes = num_processes(cfg.trainer, cfg.data.get("batch_size", 64))
+    cfg.trainer.devices = processes
+    if processes == 1:
+        return False
+    if cfg.trainer.get("strategy", "auto") == "auto":
+        OmegaConf.update(cfg, "trainer.strategy", "ddp", force_add=True)
+    if cfg.trainer.get("num_nodes", 1) > 1:
+        raise UsageError("several machines are wanted; start the ranks with srun or torchrun, and give run_dir=PATH")
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    cfg.run_dir = str(cfg.run_dir or default_run_dir(cfg.name))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "config.yaml")
+        OmegaConf.save(cfg, file)
+        launch = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            monitor_interval=0.5,
+        )
+        try:
+            elastic_launch(launch, sys.executable)("-m", "capkit.tasks.ranks", str(file))
+        except ChildFailedError as error:
+            _, failure = error.get_first_failure()
+            raise SystemExit(failure.exitcode if failure.exitcode > 0 else 1) from None
+    return True
+
+
+def main(file: str) -> None:
+    """One rank: runs the task of a resolved config. Only rank 0 tells a user's error."""
+    cfg = OmegaConf.load(file)
+    assert isinstance(cfg, DictConfig)
+    module, _, name = cfg.task["_target_"].rpartition(".")
+    try:
+        getattr(importlib.import_module(module), name)(cfg)
+    except UsageError as error:
+        if os.environ["RANK"] == "0":
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -23,22 +23,20 @@ def bleu(
 
     `tokenized=True`: the texts are words joined by spaces already; else those of `language` are made of them.
     """
-    return bleu_of(Corpus.from_texts(predictions, references, tokenized=tokenized, language=language))
+    return bleu_of(Corpus.from_texts(predictions, references, tokenized=tokenized, language=language))[0]
 
 
 def bleu_scores(
     predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False, language: str = "en"
 ) -> Float[np.ndarray, "B 4"]:
     """BLEU-1, -2, -3, -4 of each image; the corpus's BLEU is not their mean."""
-    return bleu_scores_of(Corpus.from_texts(predictions, references, tokenized=tokenized, language=language))
+    return bleu_of(Corpus.from_texts(predictions, references, tokenized=tokenized, language=language))[1]
 
 
-def bleu_of(corpus: Corpus) -> list[float]:
-    return _formula(*(totals.sum(0, keepdims=True) for totals in _statistics(corpus.by_whitespace)))[0].tolist()
-
-
-def bleu_scores_of(corpus: Corpus) -> Float[np.ndarray, "B 4"]:
-    return _formula(*_statistics(corpus.by_whitespace))
+def bleu_of(corpus: Corpus) -> tuple[list[float], Float[np.ndarray, "B 4"]]:
+    """BLEU of the corpus and of each image."""
+    statistics = _statistics(corpus.by_whitespace)
+    return _formula(*(x.sum(0, keepdims=True) for x in statistics))[0].tolist(), _formula(*statistics)
 
 
 class Bleu(TextMetric):

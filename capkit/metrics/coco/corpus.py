@@ -90,18 +90,15 @@ class Corpus:
         return [self.texts[a:b] for a, b in pairwise(ends)]
 
     @cached_property
-    def _words(self) -> list[list[str]]:
-        return [text.split() for text in self.texts]
-
-    @cached_property
     def by_whitespace(self) -> ImageSentences:
         """Words are what stands between whitespace: what BLEU and CIDEr count."""
-        return ImageSentences(Sentences.from_words(self._words), 1, self.num_references)
+        return ImageSentences(Sentences.from_texts(self.texts), 1, self.num_references)
 
     @cached_property
     def by_single_spaces(self) -> ImageSentences:
         """Words are what stands between single spaces, as in ROUGE: an empty text is one empty word."""
-        if all(words and " ".join(words) == text for words, text in zip(self._words, self.texts, strict=True)):
+        joined = " ".join(self.texts)
+        if self.by_whitespace.sentences.lengths.all() and " ".join(joined.split()) == joined:
             return self.by_whitespace
         words = [text.split(" ") for text in self.texts]
         return ImageSentences(Sentences.from_words(words), 1, self.num_references)

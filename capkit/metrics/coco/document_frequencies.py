@@ -37,7 +37,7 @@ class DocumentFrequencies:
         """Counts PTB words over the references of each image. Raises UsageError where there is none."""
         flat = [caption for captions in references for caption in captions]
         lines = flat if tokenized else ptb_tokenize(flat)
-        sentences = Sentences.from_words([line.split() for line in lines])
+        sentences = Sentences.from_texts(lines)
         hashes = VOCABULARY.hashes()[sentences.ids]
         return cls.from_ids(sentences, [len(captions) for captions in references], hashes, WORDS)
 

@@ -15,6 +15,7 @@ from capkit.keyed import key_id
 
 MAX_ORDER = 4
 MULTIPLIER = 0x5851F42D4C957F2D  # odd, from Knuth's MMIX generator; fits in a signed 64-bit integer
+_BREAK = "\0"
 _MIX_1, _MIX_2 = 0x2545F4914F6CDD1D, 0x369DEA0F31A53F85  # odd multipliers from L'Ecuyer's tables
 
 
@@ -44,6 +45,10 @@ class _Vocabulary(dict[str, int]):
 VOCABULARY = _Vocabulary()
 
 
+def _ids_of(words: list[str]) -> Int[np.ndarray, " W"]:
+    return np.fromiter(map(VOCABULARY.__getitem__, words), np.int64, len(words))
+
+
 def hash_ids(ids: Any) -> Any:
     """A 64-bit hash of each non-negative id of an int64 array or tensor: equal in numpy and torch, on CPU and GPU."""
     mixed = (ids + 1) * _MIX_1
@@ -59,10 +64,18 @@ class Sentences:
     lengths: Int[np.ndarray, " S"]
 
     @classmethod
+    def from_texts(cls, texts: Sequence[str]) -> "Sentences":
+        """Words are what stands between whitespace. All texts are split at once: as lists they would cost more."""
+        ids = _ids_of(f"\n{_BREAK}\n".join(texts).split())
+        breaks = np.flatnonzero(ids == VOCABULARY[_BREAK])
+        if len(breaks) != len(texts) - 1:  # a text holds the break as a word, or there is no text
+            return cls.from_words([text.split() for text in texts])
+        lengths = np.diff(breaks, prepend=-1, append=len(ids)) - 1
+        return cls(np.delete(ids, breaks), lengths)
+
+    @classmethod
     def from_words(cls, words: Sequence[Sequence[str]]) -> "Sentences":
-        lengths = np.fromiter(map(len, words), np.int64, len(words))
-        ids = np.fromiter(map(VOCABULARY.__getitem__, chain.from_iterable(words)), np.int64, int(lengths.sum()))
-        return cls(ids, lengths)
+        return cls(_ids_of([*chain.from_iterable(words)]), np.fromiter(map(len, words), np.int64, len(words)))
 
     @classmethod
     def from_arrays(cls, sentences: Sequence[Int[np.ndarray, " _"]]) -> "Sentences":
@@ -103,26 +116,34 @@ class NgramCounts:
 
 
 def count_ngrams(sentences: Sentences) -> Iterator[NgramCounts]:
-    """Counts for n = 1 .. 4. One sort an order; an n-gram is the pair (gram of order n - 1, next word), so exact."""
+    """Counts for n = 1 .. 4. One sort an order; an n-gram is the pair (gram of order n - 1, next word), so exact.
+
+    An n-gram with a part that occurs once occurs once itself: such n-grams, most of a corpus, need no sort.
+    """
     ids, num_words = sentences.ids, int(sentences.ids.max(initial=-1)) + 1
     sentence = np.repeat(np.arange(len(sentences)), sentences.lengths)
     words_left = np.repeat(np.cumsum(sentences.lengths), sentences.lengths) - np.arange(len(ids))
-    word = np.arange(len(ids))
-    values = ids
+    word, values, single = np.arange(len(ids)), ids, np.empty(0, np.int64)
     for order in range(1, MAX_ORDER + 1):
-        by_gram = _stable_order(values)
-        ordered, ordered_sentence = values[by_gram], sentence[word[by_gram]]
-        new_gram = starts_of_runs(ordered)
-        new_entry = new_gram | starts_of_runs(ordered_sentence)
+        ordered, by_gram = _sort(values)
+        new_gram, in_sentence = starts_of_runs(ordered), sentence[word][by_gram]
         gram = np.cumsum(new_gram) - 1
-        first = np.flatnonzero(new_entry)
-        times = np.diff(first, append=len(word))
-        yield NgramCounts(order, gram[first], ordered_sentence[first], times, word[by_gram][new_gram])
-        dense = np.empty_like(word)
-        dense[by_gram] = gram
-        longer = words_left[word] > order
-        word = word[longer]
-        values = dense[longer] * num_words + ids[word + order]
+        first = np.flatnonzero(new_gram | starts_of_runs(in_sentence))
+        num_grams = int(gram[-1]) + 1 if len(gram) else 0
+        yield NgramCounts(
+            order,
+            gram=np.concatenate([gram[first], num_grams + np.arange(len(single))]),
+            sentence=np.concatenate([in_sentence[first], sentence[single]]),
+            count=np.concatenate([np.diff(first, append=len(word)), np.ones(len(single), np.int64)]),
+            word=np.concatenate([word[by_gram[new_gram]], single]),
+        )
+        repeated = np.full(len(ids) + 1, -1)  # by the word they begin at: grams that occur more than once
+        more = np.bincount(gram, minlength=num_grams)[gram] > 1
+        repeated[word[by_gram[more]]] = gram[more]
+        longer = np.flatnonzero(words_left > order)
+        both = (repeated[longer] >= 0) & (repeated[longer + 1] >= 0)
+        word, single = longer[both], longer[~both]
+        values = repeated[word] * num_words + ids[word + order]
 
 
 def starts_of_runs(values: Int[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
@@ -132,12 +153,14 @@ def starts_of_runs(values: Int[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
     return starts
 
 
-def _stable_order(values: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
-    """Stable argsort of numbers that are not negative; value and position sorted as one integer where both fit.
+def _sort(values: Int[np.ndarray, " N"]) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
+    """Numbers (not negative) in order, and where each stood; equal ones stay in their order.
 
-    Sorting plain integers is several times faster in numpy than its stable argsort.
+    Value and position are sorted as one integer where both fit, several times faster than numpy's stable argsort.
     """
     bits = max(len(values) - 1, 0).bit_length()
     if int(values.max(initial=0)).bit_length() + bits > 63:
-        return np.argsort(values, kind="stable")
-    return np.sort((values << bits) | np.arange(len(values))) & ((1 << bits) - 1)
+        order = np.argsort(values, kind="stable")
+        return values[order], order
+    packed = np.sort((values << bits) | np.arange(len(values)))
+    return packed >> bits, packed & ((1 << bits) - 1)

@@ -21,7 +21,9 @@ TOLERANCE = {"rtol": 0, "atol": 1e-9}
 
 # Few words, so that captions share n-grams; a no-break space and runs of spaces, where str.split and split(" ") differ.
 WORDS = st.sampled_from(["a", "cat", "on", "the", "mat", "dog", "1\xa01/2", "é", "<unk>"])
-CAPTION = st.lists(WORDS, max_size=9).map(" ".join) | st.sampled_from(["", " ", "a  cat", " cat", "cat\x0bdog"])
+CAPTION = st.lists(WORDS, max_size=9).map(" ".join) | st.sampled_from(
+    ["", " ", "a  cat", " cat", "cat\x0bdog", "cat\ndog"]
+)
 IMAGE = st.tuples(CAPTION, st.lists(CAPTION, min_size=1, max_size=4))
 
 

@@ -52,3 +52,11 @@ def test_hashes_of_ids_are_equal_in_numpy_and_torch_and_all_different():
     assert len(np.unique(hashes)) == len(ids)
     np.testing.assert_array_equal(hash_ids(torch.from_numpy(ids)).numpy(), hashes)
     assert 0.49 < np.mean(hashes < 0) < 0.51
+
+
+@given(st.lists(st.text(alphabet="ab \n\t\0\xa0\x0b", max_size=6), max_size=5))
+def test_texts_are_split_as_one_by_one(texts):
+    at_once = Sentences.from_texts(texts)
+    one_by_one = Sentences.from_words([text.split() for text in texts])
+    np.testing.assert_array_equal(at_once.ids, one_by_one.ids)
+    np.testing.assert_array_equal(at_once.lengths, one_by_one.lengths)

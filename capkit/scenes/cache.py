@@ -1,0 +1,184 @@
+"""A split on disk: generated once, in parallel, and read back lazily.
+
+A folder holds `pixels.npy` (N H W 3, uint8), `scenes.jsonl` (scene, references and stated facts, a line each),
+`offsets.npy` (where the lines start) and `meta.json` (what it was made from). It is written under another name and
+renamed, so a folder with the final name is whole, also when two processes build the same split at once.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from capkit.errors import UsageError
+from capkit.scenes.language import Detail, reference_captions
+from capkit.scenes.render import render
+from capkit.scenes.world import Scene, WorldOptions, make_scene
+
+GENERATOR_VERSION = 1  # raise it with any change of pictures or captions: old caches are then no longer read
+_CHUNK = 500
+
+
+class CachedSplit:
+    """The scenes of one split. Pixels are memory-mapped; rows of text are read when asked for. Can be pickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pixels: UInt8[np.ndarray, "N H W 3"] = np.load(path / "pixels.npy", mmap_mode="r")
+        self._offsets = np.load(path / "offsets.npy")
+        self._file = os.open(path / "scenes.jsonl", os.O_RDONLY)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CachedSplit, (self.path,)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def row(self, index: int) -> dict[str, Any]:
+        """{"scene": plain data, "references": five texts, "stated_facts": what each of them states}."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        start, end = int(self._offsets[index]), int(self._offsets[index + 1])
+        return json.loads(os.pread(self._file, end - start, start))
+
+    def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        return np.array(self.pixels[index])
+
+    def scene(self, index: int) -> Scene:
+        return Scene.from_dict(self.row(index)["scene"])
+
+    def references(self, index: int) -> list[str]:
+        return self.row(index)["references"]
+
+    def stated_facts(self, index: int) -> list[str]:
+        return self.row(index)["stated_facts"]
+
+
+def build_split(
+    seed: int,
+    split: str,
+    count: int,
+    size: int = 64,
+    options: WorldOptions | None = None,
+    cache_dir: str | Path = "data/scenes",
+    num_workers: int = 0,
+    style: str = "human",
+    detail: Detail | None = None,
+) -> CachedSplit:
+    """The first `count` scenes of a split with pictures and references; generated unless the cache has them.
+
+    The result does not depend on `num_workers` (0: in this process). `style` and `detail` are those of the references.
+
+    Raises:
+        UsageError: count < 1, num_workers < 0, or what `make_scene` and `caption` raise; before workers start.
+    """
+    options = options or WorldOptions()
+    if count < 1 or num_workers < 0:
+        raise UsageError(f"count >= 1 and num_workers >= 0 are wanted; count={count}, num_workers={num_workers} came")
+    meta = _describe(seed, split, count, size, options, style, detail)
+    path = Path(cache_dir) / f"{split}-{seed}-{count}-{_key(meta)}"
+    if not path.exists():
+        job = (seed, split, size, options, style, detail)
+        _make_one(job, 0)
+        _build(path, meta, job, count, size, num_workers)
+    return CachedSplit(path)
+
+
+_Job = tuple[int, str, int, WorldOptions, str, Detail | None]
+
+
+def _describe(
+    seed: int, split: str, count: int, size: int, options: WorldOptions, style: str, detail: Detail | None
+) -> dict[str, Any]:
+    return {
+        "generator_version": GENERATOR_VERSION,
+        "seed": seed,
+        "split": split,
+        "count": count,
+        "size": size,
+        "options": asdict(options),
+        "style": style,
+        "detail": None if detail is None else asdict(detail),
+    }
+
+
+def _key(meta: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(meta, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _make_one(job: _Job, index: int) -> tuple[np.ndarray, bytes]:
+    seed, split, size, options, style, detail = job
+    scene = make_scene(options, seed, split, index)
+    captions = reference_captions(scene, style, detail)
+    row = {
+        "scene": scene.to_dict(),
+        "references": [item.text for item in captions],
+        "stated_facts": list(captions[0].facts),
+    }
+    return render(scene, size), json.dumps(row, separators=(",", ":")).encode() + b"\n"
+
+
+def _make_chunk(job: _Job, path: str, start: int, end: int) -> list[bytes]:
+    """Writes its rows of the pixel file, returns its lines."""
+    pixels = np.load(path, mmap_mode="r+")
+    lines = []
+    for index in range(start, end):
+        pixels[index], line = _make_one(job, index)
+        lines.append(line)
+    pixels.flush()
+    return lines
+
+
+def _build(path: Path, meta: dict[str, Any], job: _Job, count: int, size: int, num_workers: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        pixels = folder / "pixels.npy"
+        np.lib.format.open_memmap(pixels, mode="w+", dtype=np.uint8, shape=(count, size, size, 3)).flush()
+        lengths = []
+        with open(folder / "scenes.jsonl", "wb") as file:
+            for lines in _chunks(job, str(pixels), count, num_workers):
+                file.writelines(lines)
+                lengths += [len(line) for line in lines]
+        np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+        (folder / "meta.json").write_text(json.dumps(meta, indent=1, sort_keys=True))
+        folder.chmod(0o755)
+        _publish(folder, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(folder: Path, path: Path) -> None:
+    try:
+        folder.rename(path)
+    except OSError:
+        if not (path / "meta.json").exists():  # otherwise another process was faster, with equal bytes
+            raise
+
+
+def _chunks(job: _Job, path: str, count: int, num_workers: int) -> Iterator[list[bytes]]:
+    spans = [(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
+    if num_workers == 0 or len(spans) == 1:
+        for start, end in spans:
+            yield _make_chunk(job, path, start, end)
+        return
+    # not fork: the parent may hold torch's threads and locks
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(num_workers, len(spans)), mp_context=context) as pool:
+        futures = [pool.submit(_make_chunk, job, path, start, end) for start, end in spans]
+        for future in futures:
+            yield future.result()

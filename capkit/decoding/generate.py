@@ -33,6 +33,7 @@ class StepwiseCaptioner(Protocol):
     tokenizer: Any
     prompt: str
     max_length: int
+    vocab_size: int  # how many logits there are: at least the tokenizer's size
 
     def start(self, context: Context) -> Any: ...
     def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: Any) -> Float[Tensor, "R V"]: ...
@@ -51,7 +52,9 @@ class _GenerationAdapter(PreTrainedModel, GenerationMixin):
     main_input_name = "input_ids"
 
     def __init__(self, captioner: StepwiseCaptioner, context: Context):
-        super().__init__(PretrainedConfig())
+        config = PretrainedConfig()
+        config.vocab_size = captioner.vocab_size  # beam search of transformers 5.17 divides by it
+        super().__init__(config)
         # Past nn.Module's registration: the adapter borrows the captioner and owns no parameter.
         self.__dict__["captioner"] = captioner
         self.context = context

@@ -1,5 +1,6 @@
 """Parts from transformers: configs, pretrained weights, language models and their heads, LoRA."""
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -35,7 +36,7 @@ def load_pretrained(factory: Any, name: str, role: str, config: Any = None) -> A
 
 def build_config(config: Mapping[str, Any], role: str) -> Any:
     """A transformers config from plain data with its `model_type`."""
-    settings = dict(config)
+    settings = copy.deepcopy(dict(config))  # transformers 5.17 takes nested dicts apart
     model_type = settings.pop("model_type", None)
     if model_type is None:
         raise UsageError(f"the {role}'s config needs a model_type, such as vit or gpt2; got keys {sorted(settings)}")

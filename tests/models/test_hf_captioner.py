@@ -58,7 +58,7 @@ def test_greedy_captions_equal_transformers_own_generation(name):
     pixels = torch.randn(3, 3, 32, 32)
     samples = captioner.generate(captioner.encode(CaptionBatch(["x", "y", "z"], pixels)), Decoding(max_length=6))
     start = samples.tokens[:, 0, :4]
-    settings = {"max_new_tokens": 6, "do_sample": False, "num_beams": 1, "min_length": 0}
+    settings = {"max_new_tokens": 6, "do_sample": False, "num_beams": 1, "use_cache": False}
     settings |= {"eos_token_id": captioner.tokenizer.eos_token_id, "pad_token_id": captioner.tokenizer.pad_token_id}
     if captioner.model_type == "vision-encoder-decoder":
         own = captioner.model.generate(pixels, decoder_input_ids=start, **settings)

@@ -61,7 +61,7 @@ def test_human_references_name_every_object_with_colour_and_size() -> None:
 
 def test_default_human_references_fit_in_32_tokens_with_their_end() -> None:
     lengths = [
-        len(words_of(text)) for i in range(200) for text in references(make_scene(WorldOptions(), 1, "train", i))
+        len(words_of(text)) for i in range(120) for text in references(make_scene(WorldOptions(), 1, "train", i))
     ]
     assert max(lengths) <= 31
 

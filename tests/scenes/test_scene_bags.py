@@ -34,7 +34,7 @@ def differences(a: Scene, b: Scene, attribute: str) -> int:
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
 def test_members_of_a_bag_differ_pairwise_in_that_attribute_alone(attribute: str) -> None:
     k = 2 if attribute == "size" else 3
-    for index in range(15):
+    for index in range(8):
         bag = sample_bag(OPTIONS, 0, "train", index, k, attribute)
         assert bag.attribute == attribute and len(bag.scenes) == k
         for a, b in combinations(bag.scenes, 2):
@@ -52,7 +52,7 @@ def test_a_bag_stays_within_its_split(split: str, k: int) -> None:
 
 
 def test_members_are_scenes_that_could_have_been_drawn() -> None:
-    for index in range(60):
+    for index in range(30):
         for scene in sample_bag(OPTIONS, 1, "train", index, 3).scenes:
             cells = [item.cell for item in scene.objects]
             assert cells == sorted(cells)

@@ -9,7 +9,7 @@ WIDTH, HEIGHT = 520, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 30, 34
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
+def ticks(low: float | int, high: float | int, count: int = 5) -> list[float | int]:
     """Round numbers that span [low, high]: multiples of 1, 2 or 5 times a power of ten."""
     if not high > low:
         return [low]
@@ -20,7 +20,9 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]], x_label: str = "step") -> str:
+def line_chart(
+    title: str, series: Mapping[str, Sequence[tuple[float | int, float | int]]], x_label: str = "step"
+) -> str:
     """An SVG of one line per named series of (x, y). Points that are not finite are left out."""
     lines = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
     lines = {name: points for name, points in lines.items() if points}
@@ -32,7 +34,7 @@ def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]], 
     y_pad = 0.05 * (y_high - y_low) or abs(y_high) * 0.05 or 0.5
     y_low, y_high = y_low - y_pad, y_high + y_pad
 
-    def at(x: float, y: float) -> tuple[float, float]:
+    def at(x: float | int, y: float | int) -> tuple[float | int, float | int]:
         across = (x - x_low) / (x_high - x_low or 1)
         up = (y - y_low) / (y_high - y_low)
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
@@ -58,5 +60,5 @@ def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]], 
     return f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' font-family='sans-serif' font-size='11'>{body}</svg>"
 
 
-def _text(x: float, y: float, text: str, attributes: str = "") -> str:
+def _text(x: float | int, y: float | int, text: str, attributes: str = "") -> str:
     return f"<text x='{x:.1f}' y='{y:.1f}' {attributes}>{html.escape(text)}</text>"

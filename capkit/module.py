@@ -63,7 +63,7 @@ class CaptionModule(pl.LightningModule):
         """One optimizer step; returns the loss (over all ranks) and the objective's numbers, detached."""
         step = self.global_step
         torch.manual_seed(key_id(self.seed, "step", step, rank()))
-        optimizer = self.optimizers()
+        optimizer: Any = self.optimizers()
         self._set_learning_rate(optimizer, step)
         device = device_for_collectives()
         num_targets = all_reduce_sum(self.objective.num_targets(batch).to(device)).to(self.device)

@@ -1,7 +1,7 @@
 """Optimizers and their parameter groups: decay or not, and learning-rate multipliers by name."""
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from capkit.errors import UsageError
 
 
 def parameter_groups(
-    model: nn.Module, lr: float, weight_decay: float, lr_multipliers: Mapping[str, float]
+    model: nn.Module, lr: float, weight_decay: float | int, lr_multipliers: Mapping[str, float]
 ) -> list[dict[str, object]]:
     """Groups of the trainable parameters: matrices decay, vectors and scalars (biases, norms) do not.
 
@@ -43,17 +43,19 @@ class AdamW:
     def __init__(
         self,
         lr: float,
-        weight_decay: float = 0.01,
-        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float | int = 0.01,
+        betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-8,
-        clip_norm: float | None = 1.0,
+        clip_norm: float | int | None = 1.0,
         lr_multipliers: dict[str, float] | None = None,
     ) -> None:
+        if len(betas) != 2:
+            raise UsageError(f"optimizer.betas must be two numbers, such as [0.9, 0.98]; got {list(betas)}")
         if lr <= 0:
             raise UsageError(f"optimizer.lr must be above 0; got {lr}")
         if clip_norm is not None and clip_norm <= 0:
             raise UsageError(f"optimizer.clip_norm must be above 0, or null for no clipping; got {clip_norm}")
-        self.lr, self.weight_decay, self.betas, self.eps = lr, weight_decay, tuple(betas), eps
+        self.lr, self.weight_decay, self.betas, self.eps = lr, weight_decay, (betas[0], betas[1]), eps
         self.clip_norm = clip_norm
         self.lr_multipliers = dict(lr_multipliers or {})
 

@@ -25,6 +25,7 @@ th:first-child, td:first-child { text-align: left } .charts { display: flex; fle
 .caption { font-weight: 600 } .sample ul { margin: .3rem 0 0; padding-left: 1.1rem; color: #4b5563; font-size: 13px }
 """
 THUMBNAIL = 128
+Point = tuple[float | int, float | int]
 
 
 def thumbnail(image: np.ndarray) -> str:
@@ -59,7 +60,7 @@ def _number(value: float | None) -> str:
 def charts(rows: Sequence[Mapping[str, Any]]) -> str:
     """Training and validation loss in one chart, then one chart for each other number that validation logged."""
 
-    def series(name: str) -> list[tuple[float, float]]:
+    def series(name: str) -> list[Point]:
         return [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
 
     drawn = [line_chart("loss (nats per token)", {"train": series("train/loss"), "val": series("val/loss")})]

@@ -1,6 +1,5 @@
 """`dry_run=true`: what a run would be, without running it."""
 
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -27,7 +26,7 @@ def memory_bytes(model: nn.Module, precision: str) -> int:
     return 4 * (trainable + frozen) + 4 * trainable * 3 + copies
 
 
-def print_plan(module: CaptionModule, data: CaptionDataModule, total_steps: int, cfg: DictConfig) -> None:
+def print_plan(module: CaptionModule, data: CaptionDataModule, total_steps: int, precision: str) -> None:
     console = Console()
     table = Table("part", "trainable", "frozen", title="parameters")
     for name, part in module.model.named_children():
@@ -38,15 +37,15 @@ def print_plan(module: CaptionModule, data: CaptionDataModule, total_steps: int,
     for column in table.columns[1:]:
         column.justify = "right"
     console.print(table)
-    for line in plan_lines(module, data, total_steps, cfg):
+    for line in plan_lines(module, data, total_steps, precision):
         console.print(line, highlight=False)
 
 
-def plan_lines(module: CaptionModule, data: CaptionDataModule, total_steps: int, cfg: DictConfig) -> list[str]:
+def plan_lines(module: CaptionModule, data: CaptionDataModule, total_steps: int, precision: str) -> list[str]:
     ranks = data.world_size
     share = data.batch_size // ranks
     micro = min(module.micro_batch_size or share, share)
-    gib = memory_bytes(module.model, str(cfg.trainer.precision)) / GIB
+    gib = memory_bytes(module.model, precision) / GIB
     images = data.num_images("train")
     return [
         f"batch   {data.batch_size} images a step = {ranks} ranks x {-(-share // micro)} micro-batches of {micro}, "

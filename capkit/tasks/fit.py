@@ -69,7 +69,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     extras.extras = checkpoint_extras(cfg, module)
     data.attach(encode=encoder_of(model, data.max_length), run_dir=folder.path)
     if cfg.dry_run:
-        print_plan(module, data, trainer.max_steps, cfg)
+        print_plan(module, data, trainer.max_steps, str(trainer.precision))
         return {}
     started_at = 0
     if resume is not None:

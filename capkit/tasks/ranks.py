@@ -53,11 +53,12 @@ def start_ranks(cfg: DictConfig) -> bool:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-    cfg.run_dir = str(cfg.run_dir or default_run_dir(cfg.name))
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(resolved, dict)
+    resolved["run_dir"] = str(cfg.run_dir or default_run_dir(cfg.name))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "config.yaml")
-        OmegaConf.save(cfg, file)
+        OmegaConf.save(OmegaConf.create(resolved), file)
         launch = LaunchConfig(
             min_nodes=1,
             max_nodes=1,

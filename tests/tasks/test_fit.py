@@ -1,0 +1,168 @@
+"""`fit`, `evaluate` and `caption` from the command line's `main`, on a handful of scenes."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from capkit.cli import main
+from capkit.module import CaptionModule
+from capkit.run_folder import RunFolder
+
+TINY = [
+    "debug=tiny", "data.train.count=16", "data.val.count=6", "data.test.count=6", "max_steps=4", "val_every=2",
+    "model.width=32", "model.num_layers=1", "model.image_encoder.channels=[8,8]", "model.image_encoder.blocks=[0,0]",
+    "model.image_encoder.width=32", "decoding.max_length=6", "model.dropout=0.2", "callback.checkpoints.every_steps=1",
+    "callback.recorder.every_steps=1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("fit")
+    assert main([*TINY, *caches(path), f"run_dir={path / 'run'}"]) == 0
+    return path
+
+
+def caches(path):
+    return [f"data.{split}.cache_dir={path / 'scenes'}" for split in ("train", "val", "test")]
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def test_a_run_leaves_config_metrics_predictions_checkpoints_and_report(folder):
+    run = RunFolder(folder / "run")
+    assert [row["step"] for row in run.rows() if "train/loss" in row] == [1, 2, 3, 4]
+    assert [row["step"] for row in run.rows() if "val/loss" in row] == [2, 4]
+    numbers = run.metrics()
+    for name in ("cider", "bleu_4", "rouge_l", "fact_f1", "fact_precision", "fact_recall", "distinct_2", "length"):
+        assert {f"test/{name}", f"test/shuffled/{name}", f"test/untrained/{name}"} <= numbers.keys()
+    assert numbers["train/seconds"] > 0 and numbers["train/steps"] == 4
+    predictions = json.loads((run.predictions / "test.json").read_text())
+    assert len(predictions) == 4 and set(predictions[0]) == {"image_id", "caption"}
+    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["step-00000003.ckpt", "step-00000004.ckpt"]
+
+
+def test_the_report_needs_nothing_from_outside_and_shows_every_caption(folder):
+    page = (folder / "run" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert not re.search(r"(src|href)=['\"](?!data:)", page)
+    for row in json.loads((folder / "run" / "predictions" / "test.json").read_text()):
+        assert row["caption"] in page
+
+
+def test_the_predictions_score_as_the_run_says(folder):
+    from capkit.metrics import cider
+
+    run = RunFolder(folder / "run")
+    captions = {row["image_id"]: row["caption"] for row in json.loads((run.predictions / "test.json").read_text())}
+    references: dict[str, list[str]] = {key: [] for key in captions}
+    for row in json.loads((run.predictions / "test_references.json").read_text())["annotations"]:
+        references[row["image_id"]].append(row["caption"])
+    keys = sorted(captions)
+    value = cider([captions[key] for key in keys], [references[key] for key in keys])
+    assert run.metrics()["test/cider"] == pytest.approx(value, abs=1e-9)
+
+
+def test_the_same_command_again_trains_no_further(folder, capsys):
+    before = (folder / "run" / "metrics.json").read_text()
+    assert main([*TINY, *caches(folder), f"run_dir={folder / 'run'}"]) == 0
+    assert "all 4 steps were done before" in capsys.readouterr().out
+    assert (folder / "run" / "metrics.json").read_text() == before
+
+
+def test_an_interrupted_run_ends_as_the_uninterrupted_one(folder, tmp_path, monkeypatch):
+    step = CaptionModule.training_step
+
+    def die_at_step_2(self, batch, batch_idx):
+        if self.global_step == 2:
+            raise RuntimeError("pulled the plug")
+        return step(self, batch, batch_idx)
+
+    command = [*TINY, *caches(folder), f"run_dir={tmp_path / 'run'}"]
+    with monkeypatch.context() as patched:
+        patched.setattr(CaptionModule, "training_step", die_at_step_2)
+        with pytest.raises(RuntimeError, match="pulled the plug"):
+            main(command)
+    assert main(command) == 0
+    ours, theirs = (
+        weights(tmp_path / "run/checkpoints/step-00000004.ckpt"),
+        weights(folder / "run/checkpoints/step-00000004.ckpt"),
+    )
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    again, once = RunFolder(tmp_path / "run"), RunFolder(folder / "run")
+    losses = [[r["train/loss"] for r in run.current_rows() if "train/loss" in r] for run in (again, once)]
+    assert losses[0] == losses[1]
+    assert {row["attempt"] for row in again.rows()} == {1, 2}
+    assert (again.predictions / "test.json").read_text() == (once.predictions / "test.json").read_text()
+
+
+def test_a_changed_config_is_refused_with_its_keys(folder, capsys):
+    assert main([*TINY, *caches(folder), f"run_dir={folder / 'run'}", "optimizer.lr=0.5"]) == 2
+    assert "optimizer.lr: 0.002 -> 0.5" in capsys.readouterr().err
+
+
+def test_evaluate_gives_the_numbers_of_the_run_that_trained(folder, tmp_path):
+    command = ["evaluate", *TINY, *caches(folder), f"ckpt={folder / 'run'}", f"run_dir={tmp_path / 'eval'}"]
+    assert main(command) == 0
+    trained, evaluated = RunFolder(folder / "run").metrics(), RunFolder(tmp_path / "eval").metrics()
+    names = [name for name in evaluated if name.count("/") == 1]
+    assert names and all(evaluated[name] == trained[name] for name in names)
+
+
+def test_init_from_takes_the_weights_and_starts_at_step_0(folder, tmp_path):
+    init = f"init_from={folder / 'run/checkpoints/step-00000004.ckpt'}"
+    assert main([*TINY, *caches(folder), init, f"run_dir={tmp_path / 'run'}", "optimizer.lr=1e-9"]) == 0
+    ours, theirs = (
+        weights(tmp_path / "run/checkpoints/step-00000004.ckpt"),
+        weights(folder / "run/checkpoints/step-00000004.ckpt"),
+    )
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in ours)
+    assert min(row["step"] for row in RunFolder(tmp_path / "run").rows()) == 1
+
+
+def test_caption_writes_one_line_an_image_skips_the_unreadable_and_goes_on_where_it_stopped(folder, tmp_path, capsys):
+    images = tmp_path / "my photos (1) = new"
+    images.mkdir()
+    for name in ("b 2.png", "a.jpg"):
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(images / name)
+    (images / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
+    out = tmp_path / "captions [all].jsonl"
+    command = ["caption", f"ckpt={folder / 'run'}", f"images={images}", f"out={out}", "decoding.max_length=6"]
+    assert main(command) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["image"] for row in rows] == ["a.jpg", "b 2.png"]
+    assert all(isinstance(row["caption"], str) for row in rows)
+    skipped = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
+    assert [row["key"] for row in skipped] == ["broken.jpg"]
+    out.write_text(out.read_text().splitlines(keepends=True)[0] + '{"image": "b 2')  # killed while writing
+    assert main(command) == 0
+    assert [json.loads(line) for line in out.read_text().splitlines()] == rows
+
+
+def test_dry_run_prints_the_plan_and_leaves_no_run_folder(folder, tmp_path, capsys):
+    assert main([*TINY, *caches(folder), f"run_dir={tmp_path / 'plan'}", "dry_run=true"]) == 0
+    printed = capsys.readouterr().out
+    assert "4 images a step = 1 ranks x 2 micro-batches of 2" in printed and "image_encoder" in printed
+    assert not (tmp_path / "plan").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_a_file_that_is_no_checkpoint_is_a_clear_error(tmp_path, content, capsys):
+    path = tmp_path / "x.ckpt"
+    torch.save({"weights": 1}, path) if content is None else path.write_bytes(content)
+    assert main(["caption", f"ckpt={path}", f"images={tmp_path}"]) == 2
+    assert str(path) in capsys.readouterr().err
+
+
+def test_a_checkpoint_cannot_name_code_from_elsewhere(folder, tmp_path, capsys):
+    checkpoint = torch.load(folder / "run/checkpoints/step-00000004.ckpt", weights_only=True)
+    checkpoint["capkit"]["config"]["model"]["image_encoder"] = {"_target_": "os.system", "command": "false"}
+    torch.save(checkpoint, tmp_path / "x.ckpt")
+    assert main(["caption", f"ckpt={tmp_path / 'x.ckpt'}", f"images={tmp_path}"]) == 2
+    assert "os.system, which is not part of capkit" in capsys.readouterr().err

@@ -167,7 +167,7 @@ def generate(captioner: StepwiseCaptioner, context: Context, decoding: Decoding,
         if chooser is None:
             logprobs = captioner.logprobs(context, tokens, mask)
         else:
-            # On a GPU transformers may run a few steps past the end and cut them from the sequences.
+            # On some devices transformers runs a step past the end and cuts it from the sequences.
             steps = torch.stack(chooser.logprobs, -1)[:, : tokens.shape[-1] - len(start)]
             logprobs = nn.functional.pad(steps, (len(start) - 1, 0)).unflatten(0, (num_images, num_samples))
     given = torch.arange(1, tokens.shape[-1], device=device) < len(start)

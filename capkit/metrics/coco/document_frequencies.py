@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +57,27 @@ class DocumentFrequencies:
 
     def idf(self, keys: Int[np.ndarray, " G"]) -> Float[np.ndarray, " G"]:
         """log(images / images with the n-gram); an n-gram of no image counts as one of a single image."""
-        index = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        counts = np.where(self.keys[index] == keys, self.counts[index], 1)
+        counts = np.ones(len(keys), np.int64)
+        begins, shift = self._buckets
+        bucket = (keys >> shift) + len(begins) // 2
+        wanted, place, end = np.arange(len(keys)), begins[bucket], begins[bucket + 1]
+        while len(wanted):
+            within = np.flatnonzero(place < end)
+            wanted, place, end = wanted[within], place[within], end[within]
+            hit = self.keys[place] == keys[wanted]
+            counts[wanted[hit]] = self.counts[place[hit]]
+            wanted, place, end = wanted[~hit], place[~hit] + 1, end[~hit]
         return np.log(float(self.num_images)) - np.log(counts)
+
+    @cached_property
+    def _buckets(self) -> tuple[Int[np.ndarray, " _"], int]:
+        """Where the keys of each value of the leading bits begin, and the shift that leaves those bits.
+
+        Keys are hashes, so about one stands in each bucket: bisection in a table of millions takes ten times longer.
+        """
+        bits = max(len(self.keys).bit_length(), 1)
+        leading = (self.keys >> (64 - bits)) + (1 << (bits - 1))
+        return np.searchsorted(leading, np.arange((1 << bits) + 1)), 64 - bits
 
     def content_hash(self) -> str:
         """Names the content: equal for equal counts, whoever built them."""

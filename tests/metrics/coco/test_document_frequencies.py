@@ -3,6 +3,8 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from capkit.errors import UsageError
@@ -69,3 +71,15 @@ def test_files_of_another_kind_are_refused(tmp_path):
 def test_no_references_are_a_usage_error():
     with pytest.raises(UsageError, match="at least one image"):
         DocumentFrequencies.from_references([])
+
+
+KEYS = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3) | st.sampled_from([-(2**63), 2**63 - 1])
+
+
+@given(st.dictionaries(KEYS, st.integers(1, 9), min_size=1, max_size=20), st.lists(KEYS, max_size=8))
+def test_looking_up_equals_a_dict(counts, others):
+    keys = np.array(sorted(counts))
+    corpus = DocumentFrequencies(keys, np.array([counts[key] for key in keys.tolist()]), 9)
+    wanted = np.array([*counts, *others], np.int64)
+    expected = [np.log(9) - np.log(counts.get(key, 1)) for key in wanted.tolist()]
+    np.testing.assert_allclose(corpus.idf(wanted), expected, atol=1e-12)

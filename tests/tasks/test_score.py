@@ -137,7 +137,7 @@ def test_wrong_values_are_a_usage_error(config, values, message):
 def test_a_missing_file_is_a_usage_error(config, tmp_path):
     settings = config(CAPTIONS, REFERENCES)
     (tmp_path / "references").unlink()
-    with pytest.raises(UsageError, match="no file .*references'; give the path"):
+    with pytest.raises(UsageError, match=r"no file .*references'; give the path"):
         run(settings)
 
 

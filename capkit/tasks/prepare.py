@@ -70,8 +70,8 @@ def features_folder(node: Any) -> Path:
 def write_features(cfg: DictConfig, sources: list[DataSource], folder: Path) -> int:
     """Writes the encoder's tokens of every usable image; 0 where the folder has them already.
 
-    The transform is the data's, without augmentation. Features made by another encoder, transform or version of the
-    pictures are made anew.
+    The transform is the data's, without augmentation. Features of another encoder or transform, or that lack an image,
+    are made anew.
     """
     if cfg.data.get("transform") is None:
         raise UsageError("data.features are made from pixels: add data.transform (size, mean and std of the encoder)")

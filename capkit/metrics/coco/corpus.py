@@ -98,7 +98,8 @@ class Corpus:
     def by_single_spaces(self) -> ImageSentences:
         """Words are what stands between single spaces, as in ROUGE: an empty text is one empty word."""
         joined = " ".join(self.texts)
-        if self.by_whitespace.sentences.lengths.all() and " ".join(joined.split()) == joined:
+        one_between = joined.count(" ") + 1 == len(self.by_whitespace.sentences.ids)
+        if one_between and (joined.isprintable() or " ".join(joined.split()) == joined):  # printable: no tab and such
             return self.by_whitespace
         words = [text.split(" ") for text in self.texts]
         return ImageSentences(Sentences.from_words(words), 1, self.num_references)

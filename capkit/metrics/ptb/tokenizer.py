@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from capkit.metrics.ptb.foreign import warn_if_not_english
 from capkit.metrics.ptb.grammar import RULES, automaton
+from capkit.metrics.ptb.plain import plain_tokens
 
 PUNCTUATION = frozenset(
     ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
@@ -94,6 +95,9 @@ def tokens(text: str, following: str) -> list[str]:
 
 
 def _line(line: str, number: int, lines: Sequence[str]) -> str:
+    plain = plain_tokens(line)
+    if plain is not None:
+        return plain
     *words, last = line.split(" ")
     ends = _line_ends if number + 1 < len(lines) else _text_ends
     try:
@@ -140,7 +144,8 @@ def _kept(found: Iterable[str]) -> str:
 
 def _remember(known: dict[str, str], word: str, following: str) -> str:
     """The word's tokens, with a space before each."""
-    kept = _kept(tokens(word, following))
+    plain = plain_tokens(word)
+    kept = _kept(tokens(word, following)) if plain is None else plain
     spaced = f" {kept}" if kept else ""
     if len(word) <= _MAX_REMEMBERED_LENGTH:
         if len(known) >= _MAX_REMEMBERED:

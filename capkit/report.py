@@ -25,6 +25,7 @@ th:first-child, td:first-child { text-align: left } .charts { display: flex; fle
 .caption { font-weight: 600 } .sample ul { margin: .3rem 0 0; padding-left: 1.1rem; color: #4b5563; font-size: 13px }
 """
 THUMBNAIL = 128
+HEADLINES = ("fact_f1", "cider", "text_r1")  # the first that a run has stands beside the loss
 Point = tuple[float | int, float | int]
 
 
@@ -57,16 +58,20 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.4f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def charts(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Training and validation loss in one chart, then one chart for each other number that validation logged."""
+def charts(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    """One chart for each name: its training and validation values by step."""
 
     def series(name: str) -> list[Point]:
         return [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
 
-    drawn = [line_chart("loss (nats per token)", {"train": series("train/loss"), "val": series("val/loss")})]
-    names = sorted({key for row in rows for key in row if key.startswith("val/") and key != "val/loss"})
-    drawn += [line_chart(name, {"val": series(name)}) for name in names]
-    return "".join(chart for chart in drawn if chart)
+    drawn = [line_chart(name, {split: series(f"{split}/{name}") for split in ("train", "val")}) for name in names]
+    return f"<div class='charts'>{''.join(drawn)}</div>"
+
+
+def validated(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What validation logged beside the loss."""
+    names = {key.removeprefix("val/") for row in rows for key in row if key.startswith("val/")}
+    return sorted(names - {"loss"})
 
 
 def sample(row: Row, image: np.ndarray) -> str:
@@ -85,11 +90,16 @@ def write_report(folder: RunFolder, title: str, samples: Sequence[tuple[Row, np.
     trained = f"Trained for {seconds:,.0f} s. " if seconds is not None else ""
     body = f"<h1>{html.escape(title)}</h1>"
     body += f"<p class='note'>{trained}All numbers: metrics.json; curves: metrics.jsonl.</p>"
-    body += f"<h2>Curves</h2><div class='charts'>{charts(rows)}</div>" if rows else ""
+    names = validated(rows)
+    headline = [name for name in HEADLINES if name in names][:1]
+    body += f"<h2>Curves</h2>{charts(rows, ['loss', *headline])}" if rows else ""
     body += f"<h2>Numbers</h2>{metric_table(numbers)}"
     body += "<p class='note'>untrained: the captioner before its first step. shuffled: each image with the caption "
-    body += "written for another one. BLEU and ROUGE-L are shares of 1, CIDEr is in its own unit (10 at most).</p>"
+    body += "written for another one. BLEU and ROUGE-L are shares of 1, CIDEr is in its own unit "
+    body += "(10 at most); the loss is in nats per token.</p>"
     body += "<h2>Held-out images</h2><p class='note'>Bold: generated. Listed: references.</p>"
     body += f"<div class='samples'>{''.join(sample(row, image) for row, image in samples)}</div>"
+    others = [name for name in names if name not in headline]
+    body += f"<details><summary>More curves</summary>{charts(rows, others)}</details>" if others else ""
     page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>"
     write_atomically(folder.report, f"{page}<style>{STYLE}</style><body>{body}</body></html>")

@@ -57,9 +57,9 @@ class JudgedMetric(Metric, ABC):
     """Embeds captions and pictures with a frozen `judge` and keeps the embeddings of each (key, caption) once.
 
     `update` and `score` take what every caption metric takes; `metadata[i]` holds "key" and either "image" (a path, a
-    uint8 H W 3 array, a PIL picture, or a function that returns one) or "image_embedding" (the judge's own, computed before), and "bag" where there
-    is one. Rows that share key and caption count once: a sampler that repeats examples to fill the last batch changes
-    nothing.
+    uint8 H W 3 array, a PIL picture, or a function that returns one) or "image_embedding" (the judge's own, computed
+    before), and "bag" where there is one. Rows that share key and caption count once: a sampler that repeats examples
+    to fill the last batch changes nothing.
 
     Numbers are named `<name>_...`, so that several judges fit in one run. `describe()` returns what a number must be
     quoted with: judge, prompt, truncation; `<name>_pool` and `<name>_cut` count images and captions cut short.

@@ -61,23 +61,13 @@ def _grid_tokens(features: Float[Tensor, "B D H W"]) -> Float[Tensor, "B N D"]:
     return features.flatten(2).transpose(1, 2)
 
 
-def _norm_groups(channels: int) -> int:
-    return next(groups for groups in (8, 4, 2, 1) if channels % groups == 0)
-
-
 class _Residual(nn.Module):
-    """x + two 3x3 convolutions, pre-normalised."""
+    """x + two 3x3 convolutions of it."""
 
     def __init__(self, channels: int):
         super().__init__()
-        self.body = nn.Sequential(
-            nn.GroupNorm(_norm_groups(channels), channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.GroupNorm(_norm_groups(channels), channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
+        convolutions = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        self.body = nn.Sequential(*(part for convolution in convolutions for part in (nn.ReLU(), convolution)))
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         return x + self.body(x)
@@ -87,16 +77,19 @@ class SmallCNN(nn.Module):
     """A small convolutional encoder for small pictures, trained from scratch on a CPU.
 
     Each stage halves the picture by a 3x3 convolution of stride 2 and adds its number of residual blocks; the last
-    grid, projected to `width` and with learned positions added, gives the tokens. GroupNorm and not BatchNorm: an
-    image's encoding does not depend on its batch, so micro-batches and ranks can be cut anywhere.
+    grid, projected to `width` and with learned positions added, gives the tokens.
+
+    No normalisation: so few layers train without (He et al. 2015's initialisation), and an image's encoding does not
+    depend on its batch, so micro-batches and ranks can be cut anywhere. On SceneWorld (2,000 steps of 16 pictures, one
+    run each) GroupNorm, which takes the picture's own contrast away, reached a fact F1 of .49, none .87, BatchNorm .92.
     """
 
     def __init__(
         self,
         image_size: int = 64,
-        channels: Sequence[int] = (32, 64, 128),
+        channels: Sequence[int] = (24, 48, 96),
         blocks: Sequence[int] = (0, 0, 1),
-        width: int = 128,
+        width: int = 96,
     ):
         super().__init__()
         if len(blocks) != len(channels):
@@ -109,10 +102,15 @@ class SmallCNN(nn.Module):
         grid = image_size // 2 ** len(channels)
         stages: list[nn.Module] = []
         for before, after, num_blocks in zip((3, *channels), channels, blocks, strict=False):
-            convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
-            stages += [convolution, nn.GroupNorm(_norm_groups(after), after), nn.ReLU()]
+            stages += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
             stages += [_Residual(after) for _ in range(num_blocks)]
-        self.stages = nn.Sequential(*stages).to(memory_format=torch.channels_last)
+        self.stages = nn.Sequential(*stages)
+        for module in self.stages.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+        self.stages.to(memory_format=torch.channels_last)
         self.project = nn.Linear(channels[-1], width)
         # As large as the features: with 0.02, attention learned where to look much later (SceneWorld, 1,500 steps).
         self.positions = nn.Parameter(0.5 * torch.randn(grid * grid, width))

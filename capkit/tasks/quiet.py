@@ -14,6 +14,7 @@ def quiet_libraries() -> None:
         r".*You're resuming from a checkpoint that ended before the epoch ended.*",
         r".*You defined a `validation_step` but have no.*",
         r".*It is recommended to use `self.log.*sync_dist=True.*",
+        r".*module\(s\) in eval mode at the start of training.*",
         r".*Checkpoint directory .* exists.*",
     ):
         warnings.filterwarnings("ignore", message)

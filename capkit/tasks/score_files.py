@@ -96,7 +96,7 @@ def _first(row: Any, names: tuple[str, ...], path: Path, number: int) -> Any:
 def _texts(value: Any, path: Path, number: int) -> list[str]:
     """Captions as written: one, several, or records with a text each."""
     values = value if isinstance(value, list) else [value]
-    texts = [item.get("text", item.get("caption")) if isinstance(item, dict) else item for item in values]
+    texts: list[Any] = [item.get("text", item.get("caption")) if isinstance(item, dict) else item for item in values]
     for text in texts:
         if not isinstance(text, str):
             raise UsageError(f"{path} entry {number}: a caption is text; got {text!r}")

@@ -50,7 +50,7 @@ def tiny_tokenizer():
 @functools.cache
 def build(name, max_length=24):
     """A captioner in eval mode whose weights are large enough for captions to differ between images."""
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     tokenizer = tiny_tokenizer()
     if name == "encoder_decoder":
         encoder = SmallCNN(image_size=32, channels=(4, 8, 8), blocks=(0, 0, 1), width=12)

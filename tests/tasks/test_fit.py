@@ -104,7 +104,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(folder, tmp_path, monk
 
 def test_a_changed_config_is_refused_with_its_keys(folder, capsys):
     assert main([*TINY, *caches(folder), f"run_dir={folder / 'run'}", "optimizer.lr=0.5"]) == 2
-    assert "optimizer.lr: 0.002 -> 0.5" in capsys.readouterr().err
+    assert "optimizer.lr: 0.0025 -> 0.5" in capsys.readouterr().err
 
 
 def test_evaluate_gives_the_numbers_of_the_run_that_trained(folder, tmp_path):

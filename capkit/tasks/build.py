@@ -41,17 +41,17 @@ def build_model(node: DictConfig, captions: Callable[[], Iterable[str]], seed: i
     return build(node, **arguments)
 
 
-def build_module(cfg: DictConfig, model: nn.Module) -> CaptionModule:
-    return CaptionModule(
-        model=model,
-        objective=build(cfg.objective),
-        optimizer=build(cfg.optimizer),
-        schedule=build(cfg.scheduler),
-        decoding=build(cfg.decoding),
-        metrics=build_all(cfg.metric),
-        micro_batch_size=cfg.micro_batch_size,
-        seed=cfg.seed,
-    )
+def build_parts(cfg: DictConfig) -> dict[str, Any]:
+    """All of a CaptionModule but its model: built first, so that a wrong value is told before data is touched."""
+    return {
+        "objective": build(cfg.objective),
+        "optimizer": build(cfg.optimizer),
+        "schedule": build(cfg.scheduler),
+        "decoding": build(cfg.decoding),
+        "metrics": build_all(cfg.metric),
+        "micro_batch_size": cfg.micro_batch_size,
+        "seed": cfg.seed,
+    }
 
 
 def encoder_of(model: Any, max_length: int) -> Callable[[list[list[str]]], Any]:

@@ -7,8 +7,9 @@ from omegaconf import DictConfig
 
 from capkit.data.datamodule import CaptionDataModule
 from capkit.distributed import rank
+from capkit.module import CaptionModule
 from capkit.run_folder import RunFolder, default_run_dir
-from capkit.tasks.build import build, build_module, encoder_of, model_from_checkpoint, plain, read_checkpoint
+from capkit.tasks.build import build, build_parts, encoder_of, model_from_checkpoint, plain, read_checkpoint
 from capkit.tasks.fit import build_trainer, evaluate_split, finish
 from capkit.tasks.quiet import quiet_libraries
 from capkit.tasks.ranks import start_ranks
@@ -21,12 +22,13 @@ def run(cfg: DictConfig) -> dict[str, float]:
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     folder = RunFolder(cfg.run_dir or default_run_dir(f"{cfg.name}-evaluate"))
+    parts = build_parts(cfg)
     data: CaptionDataModule = build(cfg.data)
     trainer, _ = build_trainer(cfg, folder, data)
     if trainer.world_size > 1:
         trainer.strategy.setup_environment()
     model = model_from_checkpoint(read_checkpoint(Path(cfg.ckpt)))
-    module = build_module(cfg, model)
+    module = CaptionModule(model, **parts)
     if rank() == 0:
         folder.open(plain(cfg))
     data.attach(encode=encoder_of(model, data.max_length), run_dir=folder.path)

@@ -24,7 +24,7 @@ from capkit.tasks.build import (
     build,
     build_all,
     build_model,
-    build_module,
+    build_parts,
     checkpoint_extras,
     encoder_of,
     load_weights,
@@ -57,15 +57,18 @@ def run(cfg: DictConfig) -> dict[str, float]:
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     folder = RunFolder(cfg.run_dir or default_run_dir(cfg.name))
     resume = checkpoint_to_resume(cfg, folder)
+    parts = build_parts(cfg)
     data: CaptionDataModule = build(cfg.data)
     trainer, extras = build_trainer(cfg, folder, data)
     if trainer.world_size > 1:
         trainer.strategy.setup_environment()  # ranks know each other from here on
     if rank() == 0 and not cfg.dry_run:
         folder.open(plain(cfg))
-    data.prepare_data()
+    if trainer.local_rank == 0:
+        data.prepare_data()
+    trainer.strategy.barrier()
     model = build_model(cfg.model, lambda: data.captions("train"), cfg.seed)
-    module = build_module(cfg, model)
+    module = CaptionModule(model, **parts)
     extras.extras = checkpoint_extras(cfg, module)
     data.attach(encode=encoder_of(model, data.max_length), run_dir=folder.path)
     if cfg.dry_run:
@@ -172,13 +175,14 @@ def evaluate_split(
 ) -> list[Row]:
     """Captions a split, writes the predictions, scores them; with `controls` also with shuffled images."""
     rows = caption_split(trainer, module, data, split, limit)
+    if rank() == 0:
+        write_predictions(folder.predictions, prefix.replace("/", "_"), rows)
     image = data.image_reader(split)
     numbers = {f"{prefix}/{name}": value for name, value in score_rows(rows, module.metrics, image).items()}
     if controls:
         shuffled = score_rows(shuffled_rows(rows), module.metrics, image)
         numbers |= {f"{prefix}/shuffled/{name}": value for name, value in shuffled.items()}
     if rank() == 0:
-        write_predictions(folder.predictions, prefix.replace("/", "_"), rows)
         folder.write_metrics(numbers)
         if judges := describe(module.metrics):
             write_atomically(folder.path / "judges.json", json.dumps(judges, indent=1) + "\n")

@@ -25,6 +25,13 @@ def _check_duration(name: str, duration: float | int) -> None:
         raise UsageError(f"{name} is a share of all steps (0.0 to 1.0) or a whole number of steps; got {duration}")
 
 
+def _rise_and_progress(step: int, total_steps: int, warmup: float | int) -> tuple[float | int, float | int]:
+    """How far the warm-up has come (0 to 1), and how far the steps after it (0 to 1)."""
+    warmup_steps = steps_of(warmup, total_steps)
+    rise = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+    return rise, min(1.0, max(0.0, step - warmup_steps) / max(1.0, total_steps - warmup_steps))
+
+
 @dataclass(frozen=True)
 class Constant:
     """`value`, after a linear warm-up from 0."""
@@ -36,8 +43,7 @@ class Constant:
         _check_duration("warmup", self.warmup)
 
     def __call__(self, step: int, total_steps: int) -> float | int:
-        warmup = steps_of(self.warmup, total_steps)
-        return self.value * min(1.0, (step + 1) / warmup) if warmup else self.value
+        return self.value * _rise_and_progress(step, total_steps, self.warmup)[0]
 
 
 @dataclass(frozen=True)
@@ -52,30 +58,17 @@ class Linear:
         _check_duration("warmup", self.warmup)
 
     def __call__(self, step: int, total_steps: int) -> float | int:
-        warmup = steps_of(self.warmup, total_steps)
-        if step < warmup:
-            return self.start * (step + 1) / warmup
-        progress = min(1.0, (step - warmup) / max(1.0, total_steps - warmup))
-        return self.start + (self.end - self.start) * progress
+        rise, progress = _rise_and_progress(step, total_steps, self.warmup)
+        return rise * (self.start + (self.end - self.start) * progress)
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(Linear):
     """Half a cosine from `start` to `end`, after a linear warm-up from 0 to `start`."""
 
-    start: float | int = 1.0
-    end: float | int = 0.0
-    warmup: float | int = 0.0
-
-    def __post_init__(self) -> None:
-        _check_duration("warmup", self.warmup)
-
     def __call__(self, step: int, total_steps: int) -> float | int:
-        warmup = steps_of(self.warmup, total_steps)
-        if step < warmup:
-            return self.start * (step + 1) / warmup
-        progress = min(1.0, (step - warmup) / max(1.0, total_steps - warmup))
-        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress)) / 2
+        rise, progress = _rise_and_progress(step, total_steps, self.warmup)
+        return rise * (self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress)) / 2)
 
 
 @dataclass(frozen=True)

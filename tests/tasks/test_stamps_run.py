@@ -1,0 +1,45 @@
+"""The stamps for real: fetched, converted, trained on for two steps. Needs Debian's and Python's package servers."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from capkit.cli import main
+from capkit.run_folder import RunFolder
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("apt-get") is None, reason="the stamps come in a Debian package, by apt-get"),
+]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """What `capkit prepare` leaves. CAPKIT_CACHE, where it is set, is used and kept."""
+    folder = os.environ.get("CAPKIT_CACHE") or str(tmp_path_factory.mktemp("cache"))
+    capkit = Path(sys.executable).with_name("capkit")
+    subprocess.run([capkit, "prepare", "data=stamps"], check=True, env={**os.environ, "CAPKIT_CACHE": folder})
+    return folder
+
+
+def test_the_experiment_trains_on_real_photos_with_pretrained_parts(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("CAPKIT_CACHE", cache)
+    run = RunFolder(tmp_path / "run")
+    assert main(["experiment=stamps_mle", "debug=tiny", f"run_dir={run.path}"]) == 0
+    assert {"test/text_r1", "test/text_r1_low", "test/cider", "test/untrained/text_r1"} <= run.metrics().keys()
+    checkpoint = next(run.checkpoints.iterdir())
+    assert checkpoint.stat().st_size < 100e6  # the frozen language model, 538 MB, is not in it
+    predictions = json.loads((run.predictions / "test.json").read_text())
+    assert len(predictions) == 4
+
+
+def test_a_second_prepare_has_nothing_to_do(cache, monkeypatch, capsys):
+    monkeypatch.setenv("CAPKIT_CACHE", cache)
+    before = sorted(os.listdir(cache))
+    assert main(["prepare", "data=stamps"]) == 0
+    assert sorted(os.listdir(cache)) == before

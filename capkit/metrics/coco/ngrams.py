@@ -156,11 +156,9 @@ def starts_of_runs(values: Int[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
 def _sort(values: Int[np.ndarray, " N"]) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
     """Numbers (not negative) in order, and where each stood; equal ones stay in their order.
 
-    Value and position are sorted as one integer where both fit, several times faster than numpy's stable argsort.
+    Sorted 16 bits at a time, the lowest first: such small numbers numpy counts, several times faster than it compares.
     """
-    bits = max(len(values) - 1, 0).bit_length()
-    if int(values.max(initial=0)).bit_length() + bits > 63:
-        order = np.argsort(values, kind="stable")
-        return values[order], order
-    packed = np.sort((values << bits) | np.arange(len(values)))
-    return packed >> bits, packed & ((1 << bits) - 1)
+    order = np.argsort(values.astype(np.uint16), kind="stable")  # the lowest 16 bits
+    for shift in range(16, int(values.max(initial=0)).bit_length(), 16):
+        order = order[np.argsort((values >> shift).astype(np.uint16)[order], kind="stable")]
+    return values[order], order

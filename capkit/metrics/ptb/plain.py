@@ -28,8 +28,7 @@ _PLAIN = re.compile(
 def plain_tokens(line: str) -> str | None:
     """The tokens of a line of plain words, with commas and a last period or without; None for any other line.
 
-    They are the same whatever the next line is. Half of the time that the words' memory takes, and none for words met
-    for the first time.
+    They are the same whatever the next line is. Words met for the first time cost no more than others.
     """
     if not line.isascii():  # Python lower-cases the Kelvin sign to k
         return None

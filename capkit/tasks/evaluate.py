@@ -33,7 +33,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         folder.open(plain(cfg))
     data.attach(encode=encoder_of(model, data.max_length), run_dir=folder.path)
     rows = evaluate_split(
-        trainer, module, data, folder, cfg.split, prefix=cfg.split, limit=cfg.eval_images, controls=True
+        trainer, module, data, folder, cfg.split, prefix=cfg.split, limit=cfg.eval_limit, controls=True
     )
     finish(cfg, trainer, folder, data, rows, cfg.split)
     return folder.metrics()

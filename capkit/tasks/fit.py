@@ -85,7 +85,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     if resume is None and cfg.controls:
         evaluate_split(trainer, module, data, folder, "test", prefix="test/untrained", limit=cfg.controls)
     train(trainer, module, data, folder, resume, started_at)
-    rows = evaluate_split(trainer, module, data, folder, "test", prefix="test", limit=cfg.eval_images, controls=True)
+    rows = evaluate_split(trainer, module, data, folder, "test", prefix="test", limit=cfg.eval_limit, controls=True)
     finish(cfg, trainer, folder, data, rows, "test")
     return folder.metrics()
 

@@ -10,8 +10,8 @@ from capkit.errors import UsageError
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict without frozen parameters (buffers stay)."""
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    """The state dict without frozen parameters, under any of their names (buffers stay)."""
+    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
     return {name: value for name, value in model.state_dict().items() if name not in frozen}
 
 

@@ -52,6 +52,8 @@ def _mean(values: Iterable[float]) -> float:
 class Facts(TextMetric):
     """`fact_scores` as a torchmetrics metric: update(predictions, references, metadata); references are not read."""
 
+    needs = ("scene", "stated_facts")
+
     def score(
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
     ) -> dict[str, float]:

@@ -32,6 +32,7 @@ class SceneChair(TextMetric):
     """
 
     higher_is_better = False
+    needs = ("scene",)
 
     def score(
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]

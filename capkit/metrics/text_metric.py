@@ -21,6 +21,8 @@ class TextMetric(Metric, ABC):
 
     full_state_update = False
     higher_is_better: bool | None = True
+    needs: tuple[str, ...] = ()
+    """Metadata without which the metric has no meaning; a run on data without it leaves the metric out, and says so."""
     rows: list[Tensor] | Tensor
 
     def __init__(self) -> None:

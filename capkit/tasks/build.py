@@ -54,6 +54,18 @@ def build_parts(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
+def applicable(metrics: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics that this data can be scored by; the others are named on the screen."""
+    kept = {}
+    for name, metric in metrics.items():
+        missing = [key for key in getattr(metric, "needs", ()) if key not in metadata]
+        if missing:
+            print(f"metric {name} is left out: this data has no {' and '.join(missing)} in its metadata")
+        else:
+            kept[name] = metric
+    return kept
+
+
 def encoder_of(model: Any, max_length: int) -> Callable[[list[list[str]]], Any]:
     """What turns captions into the model's tokens; picklable, for the data workers."""
     return partial(encode_captions, model.tokenizer, prompt=model.prompt, max_length=max_length)

@@ -9,7 +9,7 @@ from capkit.data.datamodule import CaptionDataModule
 from capkit.distributed import rank
 from capkit.module import CaptionModule
 from capkit.run_folder import RunFolder, default_run_dir
-from capkit.tasks.build import build, build_parts, encoder_of, model_from_checkpoint, plain, read_checkpoint
+from capkit.tasks.build import applicable, build, build_parts, encoder_of, model_from_checkpoint, plain, read_checkpoint
 from capkit.tasks.fit import build_trainer, evaluate_split, finish
 from capkit.tasks.quiet import quiet_libraries
 from capkit.tasks.ranks import start_ranks
@@ -28,6 +28,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     if trainer.world_size > 1:
         trainer.strategy.setup_environment()
     model = model_from_checkpoint(read_checkpoint(Path(cfg.ckpt)))
+    parts["metrics"] = applicable(parts["metrics"], data.source(cfg.split).record(0).metadata)
     module = CaptionModule(model, **parts)
     if rank() == 0:
         folder.open(plain(cfg))

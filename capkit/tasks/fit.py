@@ -21,6 +21,7 @@ from capkit.module import CaptionModule
 from capkit.report import write_report
 from capkit.run_folder import RunFolder, default_run_dir, write_atomically
 from capkit.tasks.build import (
+    applicable,
     build,
     build_all,
     build_model,
@@ -68,6 +69,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         data.prepare_data()
     trainer.strategy.barrier()
     model = build_model(cfg.model, lambda: data.captions("train"), cfg.seed)
+    parts["metrics"] = applicable(parts["metrics"], data.source("test").record(0).metadata)
     module = CaptionModule(model, **parts)
     extras.extras = checkpoint_extras(cfg, module)
     data.attach(encode=encoder_of(model, data.max_length), run_dir=folder.path)

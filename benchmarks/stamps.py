@@ -51,7 +51,8 @@ def read_rows(folder: Path, name: str) -> list[Row]:
 
 
 def hits(metric: TextRetrieval, rows: list[Row]) -> Hits:
-    ranks = metric.ranks([row["caption"] for row in rows], [row["references"] for row in rows])
+    captions, references = ([row[name] for row in rows] for name in ("caption", "references"))
+    ranks = metric.ranks(captions, list(range(len(rows))), references)
     return np.stack([ranks.hits(k).numpy() for k in AT], axis=1)
 
 

@@ -31,7 +31,9 @@ Hits = np.ndarray
 
 
 def train(seed: int, folder: Path, overrides: list[str]) -> None:
-    """One run in its own process; a folder whose run is finished is left alone."""
+    """One run in its own process; a folder whose run is finished (its report is written last) is left alone."""
+    if (folder / "report.html").exists():
+        return
     command = [sys.executable, "-c", "from capkit.cli import main; raise SystemExit(main())"]
     arguments = ["experiment=stamps_mle", f"seed={seed}", f"run_dir={folder}", *overrides]
     subprocess.run([*command, *arguments], check=True)

@@ -18,7 +18,7 @@ from capkit.config.compose import CONFIG_NAME, Composed, compose_config
 from capkit.config.help import help_page
 from capkit.config.locations import config_dir
 from capkit.config.quoting import quote
-from capkit.errors import UsageError
+from capkit.errors import usage_error_behind
 
 USAGE_STATUS = 2
 INTERRUPTED_STATUS = 130
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED_STATUS
     except Exception as error:
-        usage_error = _usage_error(error)
+        usage_error = usage_error_behind(error)
         if usage_error is None:
             raise
         print(f"error: {usage_error}", file=sys.stderr)
@@ -88,10 +88,3 @@ def _run_job(config: DictConfig) -> Any:
 
     config.run_dir = HydraConfig.get().runtime.output_dir
     return run_task(config)
-
-
-def _usage_error(error: BaseException | None) -> UsageError | None:
-    """The user's error behind an exception: Hydra wraps those that a constructor raises."""
-    while error is not None and not isinstance(error, UsageError):
-        error = error.__cause__
-    return error

@@ -11,6 +11,13 @@ class UsageError(ValueError):
     """
 
 
+def usage_error_behind(error: BaseException | None) -> UsageError | None:
+    """The user's error behind an exception: Hydra wraps those that a constructor raises."""
+    while error is not None and not isinstance(error, UsageError):
+        error = error.__cause__
+    return error
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """A sentence that names the nearest valid name, or lists the valid ones when none is near."""
     valid = sorted(valid)

@@ -13,7 +13,7 @@ import pytest
 import capkit
 from capkit import cli
 from capkit.config.locations import config_dir, groups
-from capkit.errors import UsageError
+from capkit.errors import UsageError, usage_error_behind
 
 ROOT = Path(__file__).parents[1]
 
@@ -123,8 +123,8 @@ def test_a_usage_error_is_found_behind_others():
         except UsageError as error:
             raise RuntimeError("outer") from error
     except RuntimeError as error:
-        assert str(cli._usage_error(error)) == "inner"
-    assert cli._usage_error(RuntimeError("alone")) is None
+        assert str(usage_error_behind(error)) == "inner"
+    assert usage_error_behind(RuntimeError("alone")) is None
 
 
 def test_checking_a_config_imports_no_torch():

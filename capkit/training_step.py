@@ -1,0 +1,87 @@
+"""What every LightningModule of capkit shares: one optimizer step is one `training_step`."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from capkit.distributed import rank
+from capkit.errors import UsageError
+from capkit.keyed import key_id
+from capkit.optim import AdamW
+from capkit.schedules import Schedule
+from capkit.weights import load_trainable_state, trainable_state
+
+
+class OptimizerStep(pl.LightningModule):
+    """The mechanics of an optimizer step: seed, learning rate, gradients, clipping, update, and what is saved.
+
+    The rank's whole share of the step comes in as one batch. `backward_batch`, which a method brings, cuts it into
+    micro-batches as its loss allows and leaves in each parameter the gradient of the global batch's loss.
+
+    Dropout and every other global random number of a step are seeded by (seed, step, rank): a resumed run draws what
+    the uninterrupted one would have drawn.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: AdamW, schedule: Schedule, micro_batch_size: int | None, seed: int
+    ) -> None:
+        super().__init__()
+        if micro_batch_size is not None and micro_batch_size < 1:
+            raise UsageError(f"micro_batch_size must be 1 or more images, or null; got {micro_batch_size}")
+        self.automatic_optimization = False
+        self.model = model
+        self.optimizer_factory = optimizer
+        self.schedule = schedule
+        self.micro_batch_size = micro_batch_size
+        self.seed = seed
+
+    @abstractmethod
+    def backward_batch(self, batch: Any, step: int) -> dict[str, Tensor]:
+        """Forward and backward of the rank's share, by `manual_backward`; DDP averages the gradients over ranks.
+
+        Returns detached numbers to log, "loss" (of all ranks) among them.
+        """
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.optimizer_factory(self.model)
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        step = self.global_step
+        torch.manual_seed(key_id(self.seed, "step", step, rank()))
+        optimizer: Any = self.optimizers()
+        self._set_learning_rate(optimizer, step)
+        logs = self.backward_batch(batch, step)
+        logs["grad_norm"] = self._clip()
+        optimizer.step()
+        optimizer.zero_grad()
+        return logs
+
+    def gradient_sync(self, last: bool) -> AbstractContextManager[None]:
+        """Around the backward pass of one micro-batch: ranks exchange gradients in the last one only."""
+        block = getattr(self.trainer.strategy, "block_backward_sync", None)
+        return nullcontext() if last or block is None else block()
+
+    def _set_learning_rate(self, optimizer: Any, step: int) -> None:
+        factor = self.schedule(step, self.trainer.max_steps)
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+            group["lr"] = group["initial_lr"] * factor
+
+    def _clip(self) -> Tensor:
+        """The gradient's norm before clipping."""
+        limit = self.optimizer_factory.clip_norm
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        return nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit).detach()
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Without frozen parameters: they are rebuilt from the config, and their fingerprint is verified."""
+        return {f"model.{name}": value for name, value in trainable_state(self.model).items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Raises UsageError when the weights are not those of this model: names or shapes differ."""
+        load_trainable_state(self.model, {name.removeprefix("model."): value for name, value in state_dict.items()})

@@ -1,7 +1,7 @@
 """The types that flow through capkit, and the legend of every shape annotation.
 
-B images in the batch, K captions or samples per image, L tokens, N context tokens, D width, V vocabulary, H W pixels.
-Of pairs that are compared with each other: N images, M captions.
+B images in the batch, K captions or samples per image, L tokens, N context tokens, D width, V vocabulary, H W pixels;
+J tokens of a negative. Of pairs that are compared with each other: N images, M captions.
 """
 
 import dataclasses
@@ -33,6 +33,13 @@ class _TensorFields:
         return self._map_tensors(lambda t: t.pin_memory())
 
 
+def _trimmed(tokens: Tensor | None, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    if tokens is None or mask is None:
+        return tokens, mask
+    length = max(1, int(mask.flatten(0, 1).any(0).sum()))
+    return tokens[..., :length], mask[..., :length]
+
+
 @dataclass
 class CaptionBatch(_TensorFields):
     """Images with their captions. `tokens` of image b, caption k: [BOS or prompt] w1 .. wn EOS, then padding.
@@ -40,6 +47,9 @@ class CaptionBatch(_TensorFields):
     `pixels` is normalised for the model; `features` takes its place where a frozen image encoder's output was cached.
     `mask` is True at real tokens (BOS, prompt and EOS included), by position and never by token id, so that EOS counts
     even where the tokenizer pads with it. `prompt_length` counts the leading tokens that are given, not learned.
+
+    `negative_tokens` of image b, caption k: that caption edited to something wrong, where the data makes such. A row of
+    `mask` or `negative_mask` without any True: there is no such caption.
     """
 
     keys: list[str]
@@ -48,6 +58,8 @@ class CaptionBatch(_TensorFields):
     tokens: Int[Tensor, "B K L"] | None = None
     mask: Bool[Tensor, "B K L"] | None = None
     prompt_length: int = 1
+    negative_tokens: Int[Tensor, "B K J"] | None = None
+    negative_mask: Bool[Tensor, "B K J"] | None = None
     references: list[list[str]] = field(default_factory=list)
     bag: Int[Tensor, " B"] | None = None
     conditions: dict[str, Tensor] = field(default_factory=dict)
@@ -62,10 +74,11 @@ class CaptionBatch(_TensorFields):
 
     def trim(self) -> "CaptionBatch":
         """The same batch without the columns that are padding in every caption."""
-        if self.tokens is None or self.mask is None:
-            return self
-        length = max(1, int(self.mask.flatten(0, 1).any(0).sum()))
-        return dataclasses.replace(self, tokens=self.tokens[..., :length], mask=self.mask[..., :length])
+        tokens, mask = _trimmed(self.tokens, self.mask)
+        negative_tokens, negative_mask = _trimmed(self.negative_tokens, self.negative_mask)
+        return dataclasses.replace(
+            self, tokens=tokens, mask=mask, negative_tokens=negative_tokens, negative_mask=negative_mask
+        )
 
     def select(self, rows: list[int]) -> "CaptionBatch":
         """The same batch with these of its images, in this order."""
@@ -117,9 +130,9 @@ class Samples(_TensorFields):
 class PairEmbeddings(_TensorFields):
     """Unit-norm embeddings of this rank's N images and M captions, and which caption belongs to which image.
 
-    Ids are comparable over ranks: a caption's own image is the one whose `image_ids` equals its `owners`; equal captions
-    have equal `text_ids`. `logit_scale` is what cosines are multiplied by, clamped; `logit_bias` is added to them
-    (SigLIP). `extras` are further outputs by name, with one row per caption.
+    Ids are comparable over ranks: a caption's own image is the one whose `image_ids` equals its `owners`; equal
+    captions have equal `text_ids`. `logit_scale` is what cosines are multiplied by, clamped; `logit_bias` is added to
+    them (SigLIP). `extras` are further outputs by name, with one row per caption, or per negative.
     """
 
     images: Float[Tensor, "N D"]

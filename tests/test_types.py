@@ -38,3 +38,13 @@ def test_moving_a_batch_moves_its_tensors_and_keeps_the_rest():
     moved = three().to("meta")
     assert moved.tokens.device.type == moved.conditions["bin"].device.type == "meta"
     assert moved.keys == ["a", "b", "c"]
+
+
+def test_negatives_are_trimmed_by_their_own_mask():
+    batch = three()
+    batch.negative_tokens = torch.arange(18).view(3, 1, 6)
+    batch.negative_mask = torch.arange(6).expand(3, 1, 6) < 5
+    trimmed = batch.trim()
+    assert trimmed.tokens.shape == (3, 1, 3) and trimmed.negative_mask.shape == (3, 1, 5)
+    assert trimmed.negative_tokens[1, 0].tolist() == [6, 7, 8, 9, 10]
+    assert batch.select([2]).negative_tokens[0, 0, 0] == 12

@@ -16,6 +16,7 @@ from capkit.data.dataset import CaptionDataset, Encode
 from capkit.data.features import FeatureStore
 from capkit.data.images import BadImage
 from capkit.data.loader import Batches, CaptionLoader, InOrder
+from capkit.data.negatives import EditedCaptions
 from capkit.data.skipped import SkipLog, check_max_skipped
 from capkit.data.source import DataSource, Preparable, clean_captions
 from capkit.data.transforms import ImageTransform
@@ -37,7 +38,7 @@ class CaptionDataModule(pl.LightningDataModule):
     `max_length` is the most tokens of a caption, prompt and EOS included; the task builds `encode` with it.
     `max_skipped` is the budget of examples that cannot be used, per split: a share (float) or a count (int).
     `features` is the folder of a FeatureStore that takes the place of pixels. `curriculum` makes the batches of
-    training: Shuffle unless given.
+    training: Shuffle unless given. With `negatives`, captions of train and val come with a wrong one beside each.
 
     A task calls `attach` before the loaders are made. A loop that sees one long epoch calls `set_steps` with its place;
     with Lightning's own epochs the loop calls `consumed` after each batch, and checkpoints keep the curriculum's state.
@@ -59,6 +60,7 @@ class CaptionDataModule(pl.LightningDataModule):
         features: str | None = None,
         seed: int = 0,
         curriculum: Callable[..., Curriculum] | None = None,
+        negatives: EditedCaptions | None = None,
     ) -> None:
         super().__init__()
         counts = {
@@ -85,7 +87,7 @@ class CaptionDataModule(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.captions_per_image, self.max_length = captions_per_image, max_length
         self.num_workers, self.max_skipped, self.seed = num_workers, max_skipped, seed
-        self._make_curriculum = curriculum or Shuffle
+        self._make_curriculum, self._negatives = curriculum or Shuffle, negatives
         self.curriculum: Curriculum | None = None
         self._steps: tuple[int, int] | None = None
         self._pending: dict[str, Any] | None = None
@@ -156,6 +158,9 @@ class CaptionDataModule(pl.LightningDataModule):
                 source.prepare()
 
     def _loader(self, split: str, batches: Batches, is_training: bool = False) -> CaptionLoader:
+        negatives = self._negatives if split in ("train", "val") else None
+        if negatives is not None:
+            negatives.fit(self.captions("train"))
         dataset = CaptionDataset(
             self.source(split),
             split,
@@ -165,6 +170,7 @@ class CaptionDataModule(pl.LightningDataModule):
             self.captions_per_image,
             self.seed,
             is_training,
+            negatives,
         )
         return CaptionLoader(dataset, batches, self._log, self.max_skipped, self.num_workers)
 

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from capkit.data.features import FeatureStore
 from capkit.data.images import BadImage
 from capkit.data.manifest import Record
+from capkit.data.negatives import EditedCaptions, without_unchanged
 from capkit.data.skipped import Skipped
 from capkit.data.source import DataSource, clean_captions, clean_text
 from capkit.data.transforms import ImageTransform
@@ -44,6 +45,7 @@ class _Example:
     record: Record
     captions: list[str]
     chosen: list[str]
+    negatives: list[str]
     pixels: Tensor | None
 
 
@@ -53,7 +55,8 @@ class CaptionDataset(Dataset[Collated]):
     In training an example that cannot be used is replaced by another, drawn by (seed, epoch, index), so that batches
     keep their size on all ranks; elsewhere it is left out. Training takes `captions_per_image` captions of an image at
     random, by (seed, epoch, index), without repeats as far as there are enough; elsewhere the first ones are taken.
-    With `features`, cached features take the place of pixels. Without `encode` a batch has no tokens.
+    With `features`, cached features take the place of pixels. Without `encode` a batch has no tokens. With `negatives`
+    each chosen caption has a wrong one beside it, another in each epoch.
     """
 
     def __init__(
@@ -66,11 +69,12 @@ class CaptionDataset(Dataset[Collated]):
         captions_per_image: int,
         seed: int,
         is_training: bool,
+        negatives: EditedCaptions | None = None,
     ) -> None:
         self.source, self.split = source, split
         self._transform, self._features, self._encode = transform, features, encode
         self._captions_per_image, self._seed = captions_per_image, seed
-        self.is_training = is_training
+        self.is_training, self._negatives = is_training, negatives
         self._skipped: dict[int, Skipped] = {}
 
     def __len__(self) -> int:
@@ -113,7 +117,9 @@ class CaptionDataset(Dataset[Collated]):
         if not captions and self.split != "predict":
             raise BadImage("no caption, or only empty ones")
         key = (self._seed, epoch, index)
-        return _Example(record, captions, self._choose(captions, key), self._pixels(index, record, key))
+        chosen = self._choose(captions, key)
+        negatives = [] if self._negatives is None else self._negatives(chosen, key)
+        return _Example(record, captions, chosen, negatives, self._pixels(index, record, key))
 
     def _empty_captions(self, record: Record) -> list[Skipped]:
         return [
@@ -153,5 +159,12 @@ class CaptionDataset(Dataset[Collated]):
         if any(record.bag is not None for record in records):
             batch.bag = torch.tensor([-1 if record.bag is None else key_id(record.bag) for record in records])
         if self._encode is not None and self.split != "predict":
-            batch.tokens, batch.mask, batch.prompt_length = self._encode([example.chosen for example in examples])
+            self._add_tokens(batch, examples)
         return batch
+
+    def _add_tokens(self, batch: CaptionBatch, examples: list[_Example]) -> None:
+        assert self._encode is not None
+        batch.tokens, batch.mask, batch.prompt_length = self._encode([example.chosen for example in examples])
+        if self._negatives is not None:
+            batch.negative_tokens, mask, _ = self._encode([example.negatives for example in examples])
+            batch.negative_mask = without_unchanged(batch.negative_tokens, mask, batch.tokens, batch.mask)

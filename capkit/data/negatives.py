@@ -1,0 +1,50 @@
+"""Wrong captions beside the true ones: what a grammar head learns from (Cho et al. 2022, arXiv 2205.13115)."""
+
+from collections.abc import Iterable
+
+from jaxtyping import Bool, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from capkit.edits import Edits, vocabulary_of
+
+_NO_TOKEN = -1
+
+
+class EditedCaptions:
+    """One random edit of each training caption (`capkit/edits.py`), drawn by (seed, epoch, image, caption number).
+
+    The data module fits the vocabulary to the captions of the training split: inserted and swapped words come from it.
+    """
+
+    def __init__(self) -> None:
+        self._edits: Edits | None = None
+
+    def fit(self, captions: Iterable[str]) -> None:
+        """Takes the words of these captions as the vocabulary, unless there is one."""
+        if self._edits is None:
+            self._edits = Edits(vocabulary_of(captions))
+
+    def __call__(self, captions: list[str], key: tuple[int, int, int]) -> list[str]:
+        """The negative of each caption of one image; `key` is (seed, epoch, index)."""
+        assert self._edits is not None, "fit comes first"
+        return [self._edits.draw(caption, *key, k).text for k, caption in enumerate(captions)]
+
+
+def without_unchanged(
+    negative_tokens: Int[Tensor, "B K J"],
+    negative_mask: Bool[Tensor, "B K J"],
+    tokens: Int[Tensor, "B K L"],
+    mask: Bool[Tensor, "B K L"],
+) -> Bool[Tensor, "B K J"]:
+    """The negatives' mask, all False where a negative has the very tokens of its caption.
+
+    The texts differ always, the tokens may not: an edit can lie behind `max_length`, and two unknown words are one
+    token. Such a row would be a true caption that is called wrong.
+    """
+    length = max(tokens.shape[-1], negative_tokens.shape[-1])
+    rows = [
+        pad(ids.masked_fill(~real, _NO_TOKEN), (0, length - ids.shape[-1]), value=_NO_TOKEN)
+        for ids, real in ((negative_tokens, negative_mask), (tokens, mask))
+    ]
+    return negative_mask & (rows[0] != rows[1]).any(-1, keepdim=True)

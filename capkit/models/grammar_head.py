@@ -1,0 +1,46 @@
+"""A head that reads from a text tower whether a caption is grammatical (Cho et al. 2022, arXiv 2205.13115).
+
+M captions, W width of the text tower's pooled output.
+"""
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+GRAMMATICAL = 1  # the class of true captions; 0 is that of edited ones
+
+
+@runtime_checkable
+class GrammarJudge(Protocol):
+    """A dual encoder with a grammar head. Prompt and truncation belong to it, as to every number of a dual encoder."""
+
+    name: str
+    prompt: str
+    max_length: int
+
+    def grammatical(self, texts: list[str]) -> Float[Tensor, " M"]:
+        """Probability that each text is grammatical, of prompt + text as in training; without gradient."""
+        ...
+
+    def to(self, device: torch.device | str) -> Any:
+        """Moves the weights, in place."""
+        ...
+
+
+class GrammarHead(nn.Module):
+    """Linear, ReLU, Linear to two classes, without biases, on the pooled text feature *before* its projection."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, width, bias=False)
+        self.classes = nn.Linear(width, 2, bias=False)
+
+    def forward(self, pooled: Float[Tensor, "M W"]) -> Float[Tensor, "M 2"]:
+        return self.classes(self.hidden(pooled).relu())
+
+
+def grammar_probability(logits: Float[Tensor, "M 2"]) -> Float[Tensor, " M"]:
+    """P(grammatical), from the head's logits."""
+    return logits.float().softmax(-1)[:, GRAMMATICAL]

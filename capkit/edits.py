@@ -8,8 +8,8 @@ n-gram has 1 to 3 words. Differences from the released code:
    that leaves the words as they were is drawn again. There the negative can be the caption itself.
 2. A kind that cannot change a caption is not drawn: remove needs two words, shuffle two different words, insert a
    vocabulary, swap a vocabulary with another word. Repeat always can. There captions of one or two words crash.
-3. Words are what white space separates, not the tokens of one tokenizer. The caption's last full stop, exclamation or
-   question mark stays at the end, since a mark in mid-sentence would give the edit away.
+3. Words are what white space separates, not the tokens of one tokenizer. Marks that would give an edit away stay: the
+   full stop, exclamation or question mark at the caption's end, and the comma after a word that is swapped.
 """
 
 import re
@@ -24,7 +24,7 @@ from capkit.keyed import generator
 KINDS = ("repeat", "remove", "insert", "swap", "shuffle")
 _MOST = 3  # words of an n-gram, copies of it, words put in or replaced
 _END = re.compile(r"(.*\w.*?)(\s*[.!?]+)", re.DOTALL)
-_MARKS_AROUND = re.compile(r"^\W+|\W+$")
+_MARKED_WORD = re.compile(r"(\W*)(\w.*?)(\W*)")
 
 
 class Edit(NamedTuple):
@@ -36,8 +36,8 @@ class Edit(NamedTuple):
 
 def vocabulary_of(captions: Iterable[str]) -> list[str]:
     """The different words of captions, in lower case, without the punctuation around them; sorted."""
-    words = {_MARKS_AROUND.sub("", word) for caption in captions for word in caption.lower().split()}
-    return sorted(words - {""})
+    words = {word for caption in captions for word in caption.lower().split()}
+    return sorted({without_marks for word in words if (without_marks := _marked(word)[1])})
 
 
 def split_words(caption: str) -> tuple[list[str], str]:
@@ -115,13 +115,20 @@ class Edits:
         return [i for i, word in enumerate(words) if len(self.vocabulary) > (self._place_of(word) is not None)]
 
     def _another(self, word: str, random: np.random.Generator) -> str:
-        """A vocabulary word, each but `word` equally likely."""
+        """A vocabulary word, each but `word` equally likely, with the marks that stand around `word`."""
         own = self._place_of(word)
         drawn = int(random.integers(len(self.vocabulary) - (own is not None)))
-        return self.vocabulary[drawn + (own is not None and drawn >= own)]
+        before, _, after = _marked(word)
+        return before + self.vocabulary[drawn + (own is not None and drawn >= own)] + after
 
     def _place_of(self, word: str) -> int | None:
-        return self._place.get(_MARKS_AROUND.sub("", word.lower()))
+        return self._place.get(_marked(word.lower())[1])
+
+
+def _marked(word: str) -> tuple[str, str, str]:
+    """The word's leading marks, the word and the marks after it; nothing of a mark that stands alone."""
+    match = _MARKED_WORD.fullmatch(word)
+    return (match[1], match[2], match[3]) if match else ("", "", "")
 
 
 def _up_to(most: int, random: np.random.Generator) -> int:

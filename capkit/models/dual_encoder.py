@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from capkit.errors import UsageError
+from capkit.models.encoder_about import config_digest, processor_settings, side_weights, tokenizer_digest
 
 
 @runtime_checkable
@@ -36,6 +37,20 @@ class DualEncoder(Protocol):
 
     def to(self, device: torch.device | str) -> Any:
         """Moves the weights, in place."""
+        ...
+
+
+@runtime_checkable
+class TraceableEncoder(DualEncoder, Protocol):
+    """A dual encoder whose embeddings may be kept on disk and used again."""
+
+    def about(self, side: str) -> dict[str, Any]:
+        """What embeddings of a side ("image" or "text") depend on, as plain data that JSON can hold.
+
+        Weights as a fingerprint (capkit/weights.py); for images the preprocessing; for texts tokenizer, prompt and
+        truncation. It has an entry "side". Two encoders that differ here must not share embeddings, and an encoder that
+        is trained further says something else.
+        """
         ...
 
 
@@ -81,6 +96,18 @@ class HFDualEncoder:
             raise UsageError(f"max_length must lie between 3 and the model's {limit} positions; got {max_length}")
         self.prompt, self.batch_size = prompt, batch_size
         self.name = name or (model if isinstance(model, str) else type(network).__name__)
+
+    def about(self, side: str) -> dict[str, Any]:
+        model = {
+            "side": side,
+            "encoder": type(self.model).__name__,
+            "weights": side_weights(self.model, side),
+            "config": config_digest(self.model.config),
+        }
+        if side == "image":
+            return {**model, "preprocessing": processor_settings(self.image_processor)}
+        tokenizer = tokenizer_digest(self.tokenizer)
+        return {**model, "tokenizer": tokenizer, "prompt": self.prompt.rstrip(), "max_length": self.max_length}
 
     @property
     def device(self) -> torch.device:

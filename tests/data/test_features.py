@@ -22,6 +22,16 @@ def test_features_come_back_by_key(tmp_path):
     assert store.about == {"encoder": "tiny"}
 
 
+def test_features_of_another_encoder_are_refused(tmp_path):
+    write(tmp_path / "f")
+    store = FeatureStore(tmp_path / "f")
+    store.check(encoder="tiny")
+    with pytest.raises(UsageError, match="encoder is 'tiny', wanted 'large'; use the encoder they were made with"):
+        store.check(encoder="large")
+    with pytest.raises(UsageError, match=r"weights is '\(absent\)', wanted 'abc'"):
+        store.check(encoder="tiny", weights="abc")
+
+
 def test_half_precision_on_disk_is_float32_in_hand(tmp_path):
     write(tmp_path / "f", "float16")
     values = FeatureStore(tmp_path / "f")[KEYS]

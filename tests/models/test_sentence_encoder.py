@@ -6,6 +6,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from capkit.errors import UsageError
 from capkit.metrics.text_retrieval import TextRetrieval
+from capkit.models.cached_encoder import CachedTextEncoder
 from capkit.models.sentence_encoder import SentenceEncoder, minilm_folder
 
 has_minilm = pytest.mark.skipif(
@@ -64,6 +65,16 @@ def test_minilm_without_its_package_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="capkit prepare data=stamps"):
         minilm_folder()
+
+
+def test_its_embeddings_are_kept_on_disk_by_weights_and_truncation(folder, tmp_path):
+    texts = ["a dog", "the big red car"]
+    cached = CachedTextEncoder(SentenceEncoder(folder), tmp_path)
+    assert torch.allclose(cached.encode_text(texts), SentenceEncoder(folder).encode_text(texts), atol=1e-6)
+    assert SentenceEncoder(folder, max_length=4).about("text") != SentenceEncoder(folder).about("text")
+    again = SentenceEncoder(folder)
+    again.encode_text = None  # every text is known: nothing is encoded
+    assert torch.equal(CachedTextEncoder(again, tmp_path).encode_text(texts), cached.encode_text(texts))
 
 
 @has_minilm

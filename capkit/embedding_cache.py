@@ -1,0 +1,196 @@
+"""Embeddings on disk: computed once, kept under a hash of what they were computed with, memory-mapped when read.
+
+A cache folder holds one store for each side (image, text) and fingerprint:
+
+    <side>-<fingerprint>/about.json   what the rows were made with, in words: weights, preprocessing, prompt ...
+                         rows.npy     (n, D) float32
+                         keys.bin     16 bytes a row: the hash of the text or of the pixels
+
+A store grows under a lock on keys.bin: first the rows, then their keys. Rows count from the moment their keys are
+there, so a process that is killed at any point loses only what it had not committed, and several may write at once.
+"""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from capkit.errors import UsageError
+
+_KEY_BYTES = 16
+
+
+def digest(*parts: bytes) -> bytes:
+    """16 bytes that stand for byte strings, each told apart from its neighbours."""
+    state = hashlib.blake2b(digest_size=_KEY_BYTES)
+    for part in parts:
+        state.update(len(part).to_bytes(8, "little"))
+        state.update(part)
+    return state.digest()
+
+
+def fingerprint(about: Mapping[str, Any]) -> str:
+    """A hash of plain data, whatever the order of its keys."""
+    return digest(json.dumps(about, sort_keys=True, ensure_ascii=True).encode()).hex()
+
+
+def check_about(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str, remedy: str) -> None:
+    """Raises UsageError that names each entry in which the two differ."""
+    differing = [
+        f"{name} is {found.get(name, '(absent)')!r}, wanted {wanted.get(name, '(absent)')!r}"
+        for name in {**wanted, **found}
+        if found.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise UsageError(f"{where} was made with something else: {'; '.join(differing)}; {remedy}")
+
+
+class EmbeddingStore:
+    """The rows of one side and fingerprint, by 16-byte key. `about["side"]` is image or text.
+
+    Keys stay in memory (about 150 bytes each), rows on disk. Raises UsageError where the folder holds something else
+    than `about` says, is damaged, or cannot be written.
+    """
+
+    def __init__(self, root: str | Path, about: Mapping[str, Any]) -> None:
+        self.root, self.about = Path(root), json.loads(json.dumps(about))
+        self.folder = self.root / f"{self.about['side']}-{fingerprint(self.about)}"
+        self._row_of: dict[bytes, int] = {}
+        self._rows: np.ndarray | None = None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._check_or_write_about()
+        except OSError as error:
+            raise self._refusal(f"cannot be used ({error.strerror})", "give a folder that can be written") from error
+        self.refresh()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EmbeddingStore, (self.root, self.about)
+
+    def __len__(self) -> int:
+        return len(self._row_of)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._row_of
+
+    def __getitem__(self, keys: Sequence[bytes]) -> Float[np.ndarray, "n D"]:
+        """A copy of these rows. Raises KeyError for a key that was never added."""
+        assert self._rows is not None, "an empty store has no rows"
+        return np.asarray(self._rows[[self._row_of[key] for key in keys]])
+
+    def missing(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Those that nobody has added yet, each once, in order; looks for rows that other processes added meanwhile."""
+        if any(key not in self._row_of for key in keys):
+            self.refresh()
+        return [key for key in dict.fromkeys(keys) if key not in self._row_of]
+
+    def refresh(self) -> None:
+        """Takes over what other processes have committed."""
+        if (self.folder / "keys.bin").exists():
+            with self._locked(os.O_RDONLY, fcntl.LOCK_SH) as file:
+                self._read_new(file)
+
+    def add(self, keys: Sequence[bytes], rows: Float[np.ndarray, "n D"]) -> None:
+        """Commits rows under their keys; a key that is there already keeps its row."""
+        if not np.isfinite(rows).all():
+            raise self._refusal("was offered embeddings that are not finite", "check the encoder and its precision")
+        place = {key: i for i, key in reversed(list(enumerate(keys)))}
+        try:
+            with self._locked(os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX) as file:
+                self._read_new(file)
+                fresh = [key for key in dict.fromkeys(keys) if key not in self._row_of]
+                if fresh:
+                    self._write_rows(np.asarray(rows[[place[key] for key in fresh]], dtype="<f4"))
+                    _write_all(file, b"".join(fresh), len(self) * _KEY_BYTES)
+                    os.fsync(file)
+                    self._read_new(file)
+        except OSError as error:
+            remedy = "give a folder that can be written and has room"
+            raise self._refusal(f"cannot take new rows ({error.strerror})", remedy) from error
+
+    def _check_or_write_about(self) -> None:
+        path = self.folder / "about.json"
+        if path.exists():
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise self._refusal(f"has a damaged about.json ({error})", "delete the folder") from error
+            check_about(found, self.about, f"embedding cache {self.folder}", "delete the folder, or give another one")
+        elif (self.folder / "keys.bin").exists():
+            raise self._refusal("has rows and no about.json that says of what", "delete the folder")
+        else:
+            partial = path.with_name(f"about.json.partial-{os.getpid()}")
+            partial.write_text(json.dumps(self.about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            partial.replace(path)
+
+    @contextmanager
+    def _locked(self, flags: int, lock: int) -> Iterator[int]:
+        file = os.open(self.folder / "keys.bin", flags, 0o644)
+        try:
+            fcntl.flock(file, lock)
+            yield file
+        finally:
+            os.close(file)  # and the lock with it
+
+    def _read_new(self, file: int) -> None:
+        """Reads the keys after those known, and maps their rows; part of a key was not committed."""
+        known, total = len(self), os.fstat(file).st_size // _KEY_BYTES
+        if total < known:
+            raise self._refusal(f"shrank from {known} rows to {total} while in use", "delete the folder")
+        if total > known:
+            keys = os.pread(file, (total - known) * _KEY_BYTES, known * _KEY_BYTES)
+            self._rows = self._mapped(total)
+            for start in range(0, len(keys), _KEY_BYTES):
+                self._row_of[keys[start : start + _KEY_BYTES]] = len(self._row_of)
+            if len(self) != total:
+                raise self._refusal("names a row twice", "delete the folder")
+
+    def _mapped(self, total: int) -> np.ndarray:
+        try:
+            rows = np.lib.format.open_memmap(self.folder / "rows.npy", mode="r")
+        except (OSError, ValueError) as error:
+            raise self._refusal(f"has a damaged rows.npy ({error})", "delete the folder") from error
+        if rows.ndim != 2 or rows.dtype != np.float32 or len(rows) < total:
+            found = f"rows.npy of shape {rows.shape} and type {rows.dtype} for {total} keys"
+            raise self._refusal(f"has {found}", "delete the folder")
+        return rows
+
+    def _write_rows(self, rows: Float[np.ndarray, "n D"]) -> None:
+        """Puts rows behind the committed ones, over whatever a killed process left there."""
+        if self._rows is not None and self._rows.shape[1] != rows.shape[1]:
+            what = f"holds embeddings of width {self._rows.shape[1]} and was offered width {rows.shape[1]}"
+            raise self._refusal(what, "give another folder")
+        header = _npy_header((len(self) + len(rows), rows.shape[1]))
+        file = os.open(self.folder / "rows.npy", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _write_all(file, rows.tobytes(), len(header) + 4 * len(self) * rows.shape[1])
+            _write_all(file, header, 0)
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+    def _refusal(self, problem: str, remedy: str) -> UsageError:
+        return UsageError(f"embedding cache {self.folder} {problem}; {remedy}")
+
+
+def _npy_header(shape: tuple[int, int]) -> bytes:
+    """Of one length for all numbers of rows: numpy leaves room for growth along the first axis."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+def _write_all(file: int, data: bytes, offset: int) -> None:
+    """os.pwrite may write a part, 2 GiB at most."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(file, view, offset)
+        view, offset = view[written:], offset + written

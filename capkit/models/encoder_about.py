@@ -38,7 +38,7 @@ def config_digest(config: Any) -> str:
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """Of vocabulary and rules of a transformers tokenizer, without padding and truncation, which change with each call."""
+    """Of a transformers tokenizer's vocabulary and rules, without padding and truncation: calls change those."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return digest_of([type(tokenizer).__name__, tokenizer.get_vocab()])

@@ -21,11 +21,119 @@ def world_size() -> int:
 
 def all_reduce_sum(value: Tensor) -> Tensor:
     """Sum over ranks, detached; the input is left as it is."""
+    return _all_reduce(value, dist.ReduceOp.SUM)
+
+
+def all_reduce_max(value: Tensor) -> Tensor:
+    """Largest over ranks, element by element, detached; the input is left as it is."""
+    return _all_reduce(value, dist.ReduceOp.MAX)
+
+
+def _all_reduce(value: Tensor, operation: Any) -> Tensor:
     if not is_distributed():
         return value.detach()
-    total = value.detach().clone()
-    dist.all_reduce(total)
-    return total
+    reduced = value.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(reduced, operation)
+    return reduced
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """Each rank's loss may depend on the sum, so the gradient of a summand is the sum of the ranks' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return all_reduce_sum(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return all_reduce_sum(gradient)
+
+
+def all_reduce_sum_with_grad(value: Tensor) -> Tensor:
+    """Sum over ranks; the gradient is that of the ranks' losses added up.
+
+    Backward communicates: each rank's loss must depend on the result, or no rank's.
+    """
+    return _SumOverRanks.apply(value) if is_distributed() else value
+
+
+def all_reduce_logsumexp(value: Tensor) -> Tensor:
+    """log(sum over ranks of exp(value)), element by element, with gradient like `all_reduce_sum_with_grad`.
+
+    Of each element at least one rank's value must be finite.
+    """
+    if not is_distributed():
+        return value
+    highest = all_reduce_max(value)
+    return highest + all_reduce_sum_with_grad((value - highest).exp()).log()
+
+
+class RankRows:
+    """Gathers tensors of which each rank holds some rows: any number, also none, and not the same on every rank.
+
+    Made once for all tensors with these rows, since the numbers of rows are exchanged here. Gathered rows stand in rank
+    order; `own` is where this rank's lie among them. Every rank makes the same calls in the same order.
+    """
+
+    def __init__(self, num_rows: int) -> None:
+        counts = torch.zeros(world_size(), dtype=torch.long, device=device_for_collectives())
+        counts[rank()] = num_rows
+        self.counts: list[int] = all_reduce_sum(counts).tolist()
+        before = sum(self.counts[: rank()])
+        self.own = slice(before, before + num_rows)
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows of all ranks, detached."""
+        if not is_distributed():
+            return rows.detach()
+        # Collectives want equal shapes: padded to the longest, and cut again.
+        longest = max(self.counts)
+        padded = rows.new_zeros(longest, *rows.shape[1:])
+        padded[: len(rows)] = rows.detach()
+        gathered = [torch.empty_like(padded) for _ in self.counts]
+        dist.all_gather(gathered, padded)
+        return torch.cat([part[:count] for part, count in zip(gathered, self.counts, strict=True)])
+
+    def gather_with_grad(self, rows: Tensor) -> Tensor:
+        """The rows of all ranks. The gradient of this rank's rows is the sum of what all ranks' losses give them.
+
+        Backward communicates: each rank's loss must depend on the result, or no rank's.
+        """
+        return _GatherRows.apply(rows, self) if is_distributed() else rows
+
+    def reduce_scatter(self, rows: Tensor) -> Tensor:
+        """The inverse of gathering: rows of all ranks, summed over ranks, of which this rank gets its own."""
+        if not is_distributed():
+            return rows
+        if dist.get_backend() != "nccl":  # gloo has no reduce-scatter of its own on every version and device
+            return all_reduce_sum(rows)[self.own]
+        longest = max(self.counts)
+        padded = rows.new_zeros(world_size(), longest, *rows.shape[1:])
+        for slot, part in zip(padded, rows.split(self.counts), strict=True):
+            slot[: len(part)] = part
+        summed = torch.empty_like(padded[0])
+        dist.reduce_scatter_tensor(summed, padded)
+        return summed[: self.counts[rank()]]
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, layout: RankRows) -> Tensor:
+        ctx.layout = layout
+        return layout.gather(rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.layout.reduce_scatter(gradient), None
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all ranks in rank order, detached; ranks may hold different numbers of rows."""
+    return RankRows(len(rows)).gather(rows)
 
 
 def gather_objects(value: Any) -> list[Any]:

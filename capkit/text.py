@@ -41,6 +41,14 @@ def _word_backend() -> Tokenizer:
     return backend
 
 
+_BACKEND = _word_backend()
+
+
+def split_words(text: str) -> list[str]:
+    """The lower-cased words and punctuation marks of a text, as `word_tokenizer` cuts it."""
+    return [word for word, _ in _BACKEND.pre_tokenizer.pre_tokenize_str(_BACKEND.normalizer.normalize_str(text))]
+
+
 def word_tokenizer(captions: Iterable[str], min_count: int = 1) -> PreTrainedTokenizerFast:
     """A tokenizer whose tokens are the lower-cased words and punctuation marks seen at least `min_count` times.
 
@@ -51,8 +59,7 @@ def word_tokenizer(captions: Iterable[str], min_count: int = 1) -> PreTrainedTok
     backend = _word_backend()
     counts: Counter[str] = Counter()
     for caption in captions:
-        text = backend.normalizer.normalize_str(caption)
-        counts.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text))
+        counts.update(split_words(caption))
     words = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
     if not words:
         raise UsageError(

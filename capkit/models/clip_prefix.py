@@ -15,9 +15,10 @@ from transformers import Cache, DynamicCache
 from capkit.decoding.decoding import Decoding
 from capkit.decoding.generate import generate
 from capkit.errors import UsageError
+from capkit.models.adapters import LoRA
 from capkit.models.captioner import chunked_logprobs, chunked_token_losses, null_context, resolve_tokenizer
 from capkit.models.image_encoders import encoder_width, image_features
-from capkit.models.pretrained import LoRA, language_model, split_head
+from capkit.models.pretrained import language_model, split_head
 from capkit.types import CaptionBatch, Context, Samples
 
 

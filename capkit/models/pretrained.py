@@ -1,17 +1,15 @@
-"""Parts from transformers: configs, pretrained weights, language models and their heads, LoRA."""
+"""Parts from transformers: configs, pretrained weights, language models and their heads."""
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from capkit.errors import UsageError, did_you_mean
+from capkit.errors import UsageError
 from capkit.text import hub_reachable
 
 # What some models do to their logits after the head: captioners apply the head alone and would differ.
@@ -79,48 +77,36 @@ def split_head(model: Any) -> tuple[nn.Module, nn.Module]:
 
 
 def freeze_unused(model: nn.Module, config: Any, output: Callable[[Any], Tensor]) -> None:
-    """Freezes what `output` of a vision model does not depend on (poolers, last norms), found without computing.
-
-    DDP waits for the gradient of every trainable parameter, so an unused one would stop a run on several GPUs.
-    """
+    """Freezes what `output` of a vision model does not depend on (poolers, last norms), found without computing."""
     size = getattr(config, "image_size", None) or 224
     height, width = (size, size) if isinstance(size, int) else tuple(size)
     parameters = {name: p.detach().to("meta").requires_grad_() for name, p in model.named_parameters()}
     buffers = {name: b.to("meta") for name, b in model.named_buffers()}
     pixels = torch.empty((1, 3, height, width), device="meta")
-    out = output(functional_call(model, parameters | buffers, kwargs={"pixel_values": pixels}))
-    gradients = torch.autograd.grad(out.sum(), list(parameters.values()), allow_unused=True)
-    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-        parameter.requires_grad_(gradient is not None)
+    read = _read_by(output(functional_call(model, parameters | buffers, kwargs={"pixel_values": pixels})))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(id(parameters[name]) in read)
 
 
-@dataclass(frozen=True)
-class LoRA:
-    """Low-rank adapters: `targets` are names of linear layers (None: peft's choice for the model type)."""
+def freeze_unread(model: nn.Module, output: Tensor) -> None:
+    """Freezes the model's weights that `output`, computed by it with gradient, does not depend on."""
+    read = _read_by(output)
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in read)
 
-    rank: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
-    targets: list[str] | None = None
 
-    @classmethod
-    def from_mapping(cls, settings: Mapping[str, Any]) -> "LoRA":
-        names = [spec.name for spec in fields(cls)]
-        for name in settings:
-            if name not in names:
-                raise UsageError(f"lora takes {', '.join(names)}; got {name!r}; {did_you_mean(name, names)}")
-        return cls(**settings)
+def _read_by(output: Tensor) -> set[int]:
+    """Ids of the parameters in the output's graph.
 
-    def add_to(self, model: Any) -> None:
-        """Freezes the model and adds trainable adapters, which `model.disable_adapters()` switches off."""
-        model.requires_grad_(False)
-        targets = list(self.targets) if self.targets else None
-        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets)
-        try:
-            model.add_adapter(config)
-        except ValueError as error:
-            linear = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
-            raise UsageError(
-                f"lora.targets={targets} match nothing in {type(model).__name__}; its linear layers are "
-                f"{', '.join(linear)}"
-            ) from error
+    DDP waits for the gradient of every trainable parameter, so an unused one would stop a run on several GPUs.
+    """
+    nodes, seen, found = [output.grad_fn], set(), set()
+    while nodes:
+        node: Any = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):  # where gradients are accumulated: a leaf
+            found.add(id(node.variable))
+        nodes += [following for following, _ in node.next_functions]
+    return found

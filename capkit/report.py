@@ -25,7 +25,7 @@ th:first-child, td:first-child { text-align: left } .charts { display: flex; fle
 .caption { font-weight: 600 } .sample ul { margin: .3rem 0 0; padding-left: 1.1rem; color: #4b5563; font-size: 13px }
 """
 THUMBNAIL = 128
-HEADLINES = ("fact_f1", "cider", "text_r1")  # the first that a run has stands beside the loss
+HEADLINES = ("fact_f1", "cider", "text_r1", "t2i_r1")  # the first that a run has stands beside the loss
 Point = tuple[float | int, float | int]
 
 
@@ -83,7 +83,20 @@ def sample(row: Row, image: np.ndarray) -> str:
     )
 
 
-def write_report(folder: RunFolder, title: str, samples: Sequence[tuple[Row, np.ndarray]]) -> None:
+CAPTIONER_NOTE = (
+    "untrained: the captioner before its first step. shuffled: each image with the caption written for another one. "
+    "BLEU and ROUGE-L are shares of 1, CIDEr is in its own unit (10 at most); the loss is in nats per token."
+)
+
+
+def write_report(
+    folder: RunFolder,
+    title: str,
+    samples: Sequence[tuple[Row, np.ndarray]],
+    note: str = CAPTIONER_NOTE,
+    samples_note: str = "Bold: generated",
+) -> None:
+    """`note` says how to read the numbers, `samples_note` what the bold text below a picture is."""
     numbers = folder.metrics()
     rows = folder.current_rows()
     seconds = numbers.get("train/seconds")
@@ -94,10 +107,8 @@ def write_report(folder: RunFolder, title: str, samples: Sequence[tuple[Row, np.
     headline = [name for name in HEADLINES if name in names][:1]
     body += f"<h2>Curves</h2>{charts(rows, ['loss', *headline])}" if rows else ""
     body += f"<h2>Numbers</h2>{metric_table(numbers)}"
-    body += "<p class='note'>untrained: the captioner before its first step. shuffled: each image with the caption "
-    body += "written for another one. BLEU and ROUGE-L are shares of 1, CIDEr is in its own unit "
-    body += "(10 at most); the loss is in nats per token.</p>"
-    body += "<h2>Held-out images</h2><p class='note'>Bold: generated. Listed: references.</p>"
+    body += f"<p class='note'>{html.escape(note)}</p>"
+    body += f"<h2>Held-out images</h2><p class='note'>{html.escape(samples_note)}. Listed: references.</p>"
     body += f"<div class='samples'>{''.join(sample(row, image) for row, image in samples)}</div>"
     others = [name for name in names if name not in headline]
     body += f"<details><summary>More curves</summary>{charts(rows, others)}</details>" if others else ""

@@ -5,7 +5,7 @@ from pathlib import Path
 import capkit
 
 # Groups of which any number can be chosen: their yaml files name the place `group.name` in their first line.
-PICK_ANY = ("metric", "callback", "logger", "reward", "step")
+PICK_ANY = ("metric", "evaluator", "callback", "logger", "reward", "step")
 
 # The last word of keys whose value names something that is read: it must exist when a command starts.
 INPUT_WORDS = frozenset(

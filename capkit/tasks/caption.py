@@ -10,11 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import nn
 
+from capkit.checkpoint import model_from_checkpoint, read_checkpoint, refuse_foreign_targets
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.folder import Folder
 from capkit.decoding.decoding import Decoding
 from capkit.errors import UsageError
-from capkit.tasks.build import build, model_from_checkpoint, read_checkpoint, refuse_foreign_targets
+from capkit.instantiate import build
 
 
 def run(cfg: DictConfig) -> dict[str, float]:

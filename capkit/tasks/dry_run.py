@@ -5,7 +5,7 @@ from rich.table import Table
 from torch import nn
 
 from capkit.data.datamodule import CaptionDataModule
-from capkit.module import CaptionModule
+from capkit.training_step import OptimizerStep
 
 GIB = 2**30
 
@@ -26,7 +26,7 @@ def memory_bytes(model: nn.Module, precision: str) -> int:
     return 4 * (trainable + frozen) + 4 * trainable * 3 + copies
 
 
-def print_plan(module: CaptionModule, data: CaptionDataModule, total_steps: int, precision: str) -> None:
+def print_plan(module: OptimizerStep, data: CaptionDataModule, total_steps: int, precision: str) -> None:
     console = Console()
     table = Table("part", "trainable", "frozen", title="parameters")
     for name, part in module.model.named_children():
@@ -41,7 +41,7 @@ def print_plan(module: CaptionModule, data: CaptionDataModule, total_steps: int,
         console.print(line, highlight=False)
 
 
-def plan_lines(module: CaptionModule, data: CaptionDataModule, total_steps: int, precision: str) -> list[str]:
+def plan_lines(module: OptimizerStep, data: CaptionDataModule, total_steps: int, precision: str) -> list[str]:
     ranks = data.world_size
     share = data.batch_size // ranks
     micro = min(module.micro_batch_size or share, share)

@@ -5,14 +5,17 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
+from capkit.checkpoint import model_from_checkpoint, read_checkpoint
 from capkit.data.datamodule import CaptionDataModule
 from capkit.distributed import rank
+from capkit.instantiate import build, plain
 from capkit.module import CaptionModule
 from capkit.run_folder import RunFolder, default_run_dir
-from capkit.tasks.build import applicable, build, build_parts, encoder_of, model_from_checkpoint, plain, read_checkpoint
-from capkit.tasks.fit import build_trainer, evaluate_split, finish
+from capkit.tasks.build import applicable, build_parts, encoder_of
+from capkit.tasks.fit import evaluate_split, finish
 from capkit.tasks.quiet import quiet_libraries
 from capkit.tasks.ranks import start_ranks
+from capkit.tasks.training import build_trainer
 
 
 def run(cfg: DictConfig) -> dict[str, float]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
@@ -14,9 +15,9 @@ from capkit.assets.catalogue import ASSETS, fetch, with_companions
 from capkit.data.features import FeatureStore, FeatureWriter
 from capkit.data.images import BadImage
 from capkit.data.source import DataSource, Preparable
-from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
-from capkit.tasks.build import build, plain
+from capkit.instantiate import build, plain
+from capkit.tasks.image_features import ImageFeatures
 
 _ASSET = "capkit.assets.cache.path"
 _BATCH = 32
@@ -66,30 +67,25 @@ def features_folder(node: Any) -> Path:
     return location(node["name"]) if isinstance(node, dict) else Path(node)
 
 
-@torch.inference_mode()
 def write_features(cfg: DictConfig, sources: list[DataSource], folder: Path) -> int:
-    """Writes the encoder's tokens of every usable image; 0 where the folder has them already.
+    """Writes the encoder's output for every usable image; 0 where the folder has it already.
 
-    The transform is the data's, without augmentation. Features of another encoder or transform, or that lack an image,
-    are made anew.
+    Features of another encoder, its weights or transform, or that lack an image, are made anew.
     """
-    if cfg.data.get("transform") is None:
-        raise UsageError("data.features are made from pixels: add data.transform (size, mean and std of the encoder)")
-    about = {"encoder": plain(cfg.image_encoder), "transform": plain(cfg.data.transform)}
     places = {source.record(i).key: (source, i) for source in sources for i in range(len(source))}
-    if _is_complete(folder, about, places):
+    looks = None if cfg.data.get("transform") is None else plain(cfg.data.transform)
+    transform = None if looks is None else build(cfg.data.transform)
+    features_of = ImageFeatures(build(cfg.image_encoder), plain(cfg.image_encoder), transform, looks)
+    if _is_complete(folder, features_of.about, places):
         _say(f"features: there already, {folder}")
         return 0
-    transform: ImageTransform = build(cfg.data.transform)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = build(cfg.image_encoder).eval().to(device)
     usable = _usable(places)
     batches = [usable[start : start + _BATCH] for start in range(0, len(usable), _BATCH)]
-    num_tokens, width = _encode(encoder, transform, places, usable[:1], device).shape[1:]
+    num_tokens, width = features_of(_pictures(places, usable[:1])).shape[1:]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FeatureWriter(folder, usable, (num_tokens, width), about=about) as writer:
+    with FeatureWriter(folder, usable, (num_tokens, width), features_of.dtype, features_of.about) as writer:
         for keys in track(batches, f"features of {len(usable)} images", console=Console()):
-            writer.write(keys, _encode(encoder, transform, places, keys, device).cpu().numpy())
+            writer.write(keys, features_of(_pictures(places, keys)).cpu().numpy())
     _say(f"features: {len(usable):,} images, {num_tokens} tokens of width {width}, {folder}")
     return len(usable)
 
@@ -116,9 +112,5 @@ def _usable(places: Places) -> list[str]:
     return usable
 
 
-def _encode(
-    encoder: Any, transform: ImageTransform, places: Places, keys: list[str], device: torch.device
-) -> torch.Tensor:
-    """(images, tokens, width) in float32."""
-    images = [transform(source.image(index)) for source, index in (places[key] for key in keys)]
-    return encoder(transform.normalize(torch.stack(images)).to(device)).float()
+def _pictures(places: Places, keys: list[str]) -> list[np.ndarray]:
+    return [source.image(index) for source, index in (places[key] for key in keys)]

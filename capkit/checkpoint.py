@@ -1,0 +1,109 @@
+"""Reading checkpoints: the same model again from the file alone, without running anything that the file names."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from capkit.callbacks.checkpoints import newest_checkpoint
+from capkit.errors import UsageError
+from capkit.instantiate import build, nested, plain
+from capkit.models.dual_encoder import DualEncoder
+from capkit.text import tokenizer_from_json, tokenizer_to_json
+from capkit.weights import frozen_fingerprint, load_trainable_state
+
+TOKENIZER_KEY = "tokenizer"  # where a captioner's config names its tokenizer
+
+
+def checkpoint_extras(config: Any, model: Any) -> dict[str, Any]:
+    """What a checkpoint holds beside weights, as plain data: enough to build the same model again."""
+    tokenizer = model.tokenizer
+    return {
+        "config": plain(config),
+        "tokenizer_key": getattr(model, "tokenizer_key", TOKENIZER_KEY),
+        "tokenizer": None if tokenizer is None else tokenizer_to_json(tokenizer),
+        "frozen_fingerprint": frozen_fingerprint(model),
+    }
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's plain data and tensors, on the CPU; a folder means its newest checkpoint.
+
+    Raises UsageError for a file that is not a capkit checkpoint. Nothing in the file is executed.
+    """
+    if path.is_dir():
+        folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+        newest = newest_checkpoint(folder)
+        if newest is None:
+            raise UsageError(f"a checkpoint is wanted; {path} holds no step-*.ckpt; give ckpt=FILE or a run folder")
+        path = newest
+    if not path.is_file():
+        raise UsageError(f"a checkpoint is wanted; {path} does not exist; give ckpt=FILE or a run folder")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UsageError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error})") from error
+    if not isinstance(checkpoint, dict) or "capkit" not in checkpoint or "state_dict" not in checkpoint:
+        raise UsageError(f"{path} is not a capkit checkpoint: it has no 'capkit' and 'state_dict' entries")
+    return checkpoint
+
+
+def model_from_checkpoint(checkpoint: Mapping[str, Any]) -> nn.Module:
+    """The model a checkpoint was saved from, with its weights.
+
+    Only classes of capkit are built: a checkpoint from elsewhere cannot name code to run. Raises UsageError where the
+    frozen weights, which checkpoints do not hold, differ from those it was trained with.
+    """
+    extras = checkpoint["capkit"]
+    node = OmegaConf.create(extras["config"]["model"])
+    refuse_foreign_targets(plain(node))
+    torch.manual_seed(extras["config"]["seed"])
+    stored = extras["tokenizer"]
+    arguments = {} if stored is None else nested(extras["tokenizer_key"], tokenizer_from_json(stored))
+    model = build(node, **arguments)
+    if frozen_fingerprint(model) != extras["frozen_fingerprint"]:
+        raise UsageError(
+            "the frozen (pretrained) weights are not those this checkpoint was trained with; "
+            "use the same pretrained files, or train again"
+        )
+    load_trainable_state(model, {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items()})
+    return model.eval()
+
+
+def load_dual_encoder(ckpt: str) -> DualEncoder:
+    """A dual encoder trained by capkit, frozen, from its run folder or checkpoint: a judge for metrics and rewards.
+
+    Raises UsageError where the checkpoint holds a captioner.
+    """
+    model = model_from_checkpoint(read_checkpoint(Path(ckpt))).requires_grad_(False)
+    if not isinstance(model, DualEncoder):
+        raise UsageError(f"ckpt={ckpt} holds a {type(model).__name__}; a dual encoder is wanted (task=fit_encoder)")
+    return model
+
+
+def load_weights(module: nn.Module, checkpoint: Mapping[str, Any]) -> None:
+    """`init_from`: the weights alone, neither optimizer nor step. The tokenizers must agree."""
+    tokenizer: Any = module.model.tokenizer  # type: ignore[union-attr]
+    ours, theirs = None if tokenizer is None else tokenizer_to_json(tokenizer), checkpoint["capkit"]["tokenizer"]
+    if ours != theirs:
+        raise UsageError(
+            "init_from: the checkpoint was trained with another tokenizer, so its token embeddings mean other words; "
+            "use the data and tokenizer it was trained with"
+        )
+    module.load_state_dict(checkpoint["state_dict"])
+
+
+def refuse_foreign_targets(node: Any) -> None:
+    """Raises UsageError where a checkpoint's config names a class that is not part of capkit."""
+    if isinstance(node, Mapping):
+        target = node.get("_target_", "capkit.")
+        if not str(target).startswith("capkit."):
+            raise UsageError(f"the checkpoint's config names {target}, which is not part of capkit; it is not run")
+        for value in node.values():
+            refuse_foreign_targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            refuse_foreign_targets(value)

@@ -1,0 +1,28 @@
+"""What dual encoders and sentence encoders share: texts in batches, each distinct one once."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def unit(vectors: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
+    """Unit norm in float32, whatever the precision of the network."""
+    return nn.functional.normalize(vectors.float(), dim=-1)
+
+
+def embed_distinct(
+    texts: list[str],
+    embed: Callable[[list[str]], Float[Tensor, "n D"]],
+    width: int,
+    batch_size: int,
+    device: torch.device,
+) -> Float[Tensor, "B D"]:
+    """Each distinct text goes through `embed` once, short ones with short ones: equal texts get equal embeddings."""
+    distinct = sorted(set(texts), key=lambda text: (len(text), text))
+    if not distinct:
+        return torch.empty(0, width, device=device)
+    parts = [embed(distinct[start : start + batch_size]) for start in range(0, len(distinct), batch_size)]
+    row = {text: i for i, text in enumerate(distinct)}
+    return torch.cat(parts)[torch.tensor([row[text] for text in texts], device=device)]

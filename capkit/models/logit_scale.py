@@ -1,0 +1,34 @@
+"""The learned temperature of contrastive losses."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from capkit.errors import UsageError
+
+
+class LogitScale(nn.Module):
+    """What cosines are multiplied by, learned as its logarithm (Radford et al. 2021), and SigLIP's learned bias.
+
+    `start` is 1 / temperature: 1 / 0.07 in CLIP, 1 in ALIGN, 10 with a bias of -10 in SigLIP. The logarithm is clamped
+    in place before each use, so that the multiplier never passes `maximum` (100 in CLIP) and leaves it again at once
+    when the gradient turns; without the clamp it grows until the loss is NaN.
+    """
+
+    def __init__(
+        self, start: float = 1 / 0.07, maximum: float = 100.0, learned: bool = True, bias: float | None = None
+    ) -> None:
+        super().__init__()
+        if not 0 < start <= maximum:
+            raise UsageError(f"logit_scale must lie above 0 and not above its maximum; got {start} and {maximum}")
+        self.maximum = maximum
+        self.log_scale = nn.Parameter(torch.tensor(math.log(start)), requires_grad=learned)
+        self.bias = None if bias is None else nn.Parameter(torch.tensor(bias), requires_grad=learned)
+
+    def forward(self) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
+        """The multiplier, and the bias or None."""
+        with torch.no_grad():
+            self.log_scale.clamp_(max=math.log(self.maximum))
+        return self.log_scale.exp(), self.bias

@@ -1,0 +1,111 @@
+"""task=fit_encoder: trains a dual encoder, evaluates it on held-out images and captions, writes the run folder."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from capkit.checkpoint import checkpoint_extras
+from capkit.data.datamodule import CaptionDataModule
+from capkit.distributed import broadcast_object, rank
+from capkit.errors import UsageError
+from capkit.evaluation import Row
+from capkit.evaluators.evaluator import Evaluator
+from capkit.instantiate import build_all
+from capkit.models.pair_model import PairModel
+from capkit.pair_module import PairModule
+from capkit.report import write_report
+from capkit.run_folder import RunFolder
+from capkit.tasks.build import build_model, build_optimization
+from capkit.tasks.dry_run import print_plan
+from capkit.tasks.ranks import start_ranks
+from capkit.tasks.training import Run, open_run, print_numbers, train
+
+NOTE = (
+    "untrained: the encoder before its first step. Recalls are shares of 1, a median rank of 1 is best. "
+    "The loss is that of the objective, in nats where it is contrastive."
+)
+
+
+def run(cfg: DictConfig) -> dict[str, float]:
+    """Trains, evaluates and returns the final numbers, as in metrics.json."""
+    if start_ranks(cfg):
+        return RunFolder(cfg.run_dir).metrics() if cfg.run_dir else {}
+    this = open_run(cfg, build_encoder_parts)
+    trainer, data, folder = this.trainer, this.data, this.folder
+    evaluators = this.parts.pop("evaluators")
+    model = build_dual_encoder(cfg, data)
+    module = PairModule(model, **this.parts)
+    this.extras.extras = checkpoint_extras(cfg, model)
+    data.attach(encode=model.encode, run_dir=folder.path)
+    if cfg.dry_run:
+        print_plan(module, data, trainer.max_steps, str(trainer.precision))
+        return {}
+    started_at = this.start_from(module)
+    if this.is_done(started_at):
+        return folder.metrics()
+    if this.resume is None and cfg.controls:
+        evaluate_encoder(model, evaluators, data, folder, "test/untrained")
+    train(this, module, started_at)
+    evaluate_encoder(model, evaluators, data, folder, "test")
+    if rank() == 0:
+        finish(this, model)
+    return folder.metrics()
+
+
+def build_dual_encoder(cfg: DictConfig, data: CaptionDataModule) -> PairModel:
+    """Raises UsageError where the config names a captioner."""
+    model = build_model(cfg.model, lambda: data.captions("train"), cfg.seed)
+    if not isinstance(model, PairModel):
+        raise UsageError(
+            f"task=fit_encoder trains dual encoders; model is a {type(model).__name__}; choose e.g. model=sceneworld_clip"
+        )
+    return model
+
+
+def build_encoder_parts(cfg: DictConfig) -> dict[str, Any]:
+    return {**build_optimization(cfg), "evaluators": build_all(cfg.evaluator)}
+
+
+def evaluate_encoder(
+    model: Any, evaluators: Mapping[str, Evaluator], data: CaptionDataModule, folder: RunFolder, prefix: str
+) -> dict[str, float]:
+    """Every evaluator's numbers, on rank 0 and equal on every rank; their rows go into `predictions/`."""
+    numbers: dict[str, float] = {}
+    if rank() == 0:
+        model.eval()
+        for evaluator in evaluators.values():
+            found = evaluator(model, data, folder.predictions / prefix.replace("/", "_"))
+            numbers |= {f"{prefix}/{name}": value for name, value in found.items()}
+        folder.write_metrics(numbers)
+    return broadcast_object(numbers)
+
+
+def finish(run: Run, model: PairModel, num_samples: int = 24) -> None:
+    """The report, the loggers' last numbers, and where to find what was written."""
+    image = run.data.image_reader("test")
+    rows = nearest_captions(model, run.data, num_samples)
+    images = [image(row["key"]) for row in rows]
+    write_report(run.folder, run.cfg.name, list(zip(rows, images, strict=True)), NOTE, "Bold: the nearest caption")
+    for logger in run.trainer.loggers:
+        logger.log_metrics(run.folder.metrics(), run.trainer.max_steps)
+        logger.log_samples(rows, images)  # type: ignore[attr-defined]
+        logger.finish()  # type: ignore[attr-defined]
+    print_numbers(run.folder)
+
+
+def nearest_captions(model: PairModel, data: CaptionDataModule, num_images: int, pool: int = 500) -> list[Row]:
+    """For the first test images: which caption of the first `pool` images is nearest."""
+    loader = data.eval_dataloader("test", limit=pool)
+    batches = list(loader)
+    texts = [text for batch in batches for references in batch.references for text in references[:1]]
+    with torch.no_grad():
+        images = torch.cat([model.embed_images(batch.to(model.device)) for batch in batches])
+    best = (images @ model.encode_text(texts).T).argmax(1).tolist()
+    keys = [key for batch in batches for key in batch.keys]
+    references = [refs for batch in batches for refs in batch.references]
+    return [
+        {"key": key, "caption": texts[nearest], "references": refs}
+        for key, nearest, refs in zip(keys[:num_images], best, references, strict=False)
+    ]

@@ -1,0 +1,164 @@
+"""The life of a training run, whatever it trains: ranks, run folder, resume, steps.
+
+Each task adds its model and its evaluation.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+
+from capkit.callbacks.checkpoints import Checkpoints, newest_checkpoint
+from capkit.callbacks.recorder import Recorder
+from capkit.checkpoint import load_weights, read_checkpoint
+from capkit.data.datamodule import CaptionDataModule
+from capkit.distributed import rank
+from capkit.errors import UsageError
+from capkit.instantiate import build, build_all, plain
+from capkit.run_folder import RunFolder, default_run_dir
+from capkit.tasks.quiet import quiet_libraries
+
+
+class SaveExtras(Callback):
+    """Adds to each checkpoint what is needed to build the model from the file alone."""
+
+    def __init__(self) -> None:
+        self.extras: dict[str, Any] = {}
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["capkit"] = self.extras
+
+
+@dataclass
+class Run:
+    """A run whose folder is open and whose ranks know each other.
+
+    `parts` are what the module takes beside its model; `resume` is the checkpoint the run goes on from, if any.
+    """
+
+    cfg: DictConfig
+    parts: dict[str, Any]
+    folder: RunFolder
+    data: CaptionDataModule
+    trainer: pl.Trainer
+    resume: Path | None
+    extras: SaveExtras
+
+    def start_from(self, module: pl.LightningModule) -> int:
+        """The step that training starts at. `init_from` takes weights alone, where there is nothing to resume."""
+        if self.resume is not None:
+            return int(read_checkpoint(self.resume)["global_step"])
+        if self.cfg.init_from is not None:
+            load_weights(module, read_checkpoint(Path(self.cfg.init_from)))
+        return 0
+
+    def is_done(self, started_at: int) -> bool:
+        """Whether there is nothing left to do; then says so."""
+        if started_at < self.trainer.max_steps or not self.folder.report.exists():
+            return False
+        print(f"{self.folder.path}: all {started_at} steps were done before; see {self.folder.metrics_file}")
+        return True
+
+
+def open_run(cfg: DictConfig, build_parts: Callable[[DictConfig], dict[str, Any]]) -> Run:
+    """Everything before the model. Parts are built first, so that a wrong value is told before data is touched."""
+    quiet_libraries()
+    torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
+    folder = RunFolder(cfg.run_dir or default_run_dir(cfg.name))
+    resume = checkpoint_to_resume(cfg, folder)
+    parts = build_parts(cfg)
+    data: CaptionDataModule = build(cfg.data)
+    trainer, extras = build_trainer(cfg, folder, data)
+    if trainer.world_size > 1:
+        trainer.strategy.setup_environment()  # ranks know each other from here on
+    if rank() == 0 and not cfg.dry_run:
+        folder.open(plain(cfg))
+    if trainer.local_rank == 0:
+        data.prepare_data()
+    trainer.strategy.barrier()
+    return Run(cfg, parts, folder, data, trainer, resume, extras)
+
+
+def num_steps(cfg: DictConfig, data: CaptionDataModule) -> int:
+    """Optimizer steps of the run: `max_steps`, or `max_epochs` times the steps of one epoch."""
+    steps, epochs = cfg.max_steps, cfg.max_epochs
+    if (steps is None) == (epochs is None):
+        raise UsageError(
+            f"the run's length is wanted once; got max_steps={steps} and max_epochs={epochs}; "
+            "give one and set the other to null"
+        )
+    return int(steps) if steps is not None else max(1, round(epochs * data.steps_per_epoch))
+
+
+def checkpoint_to_resume(cfg: DictConfig, folder: RunFolder) -> Path | None:
+    """`resume=auto`: the newest checkpoint of the run folder; a path: that one; false: none."""
+    if cfg.resume is False:
+        if folder.config_file.exists():
+            raise UsageError(f"resume=false starts anew, but {folder.path} holds a run; give another run_dir")
+        return None
+    if cfg.resume in ("auto", True):
+        return newest_checkpoint(folder.checkpoints)
+    if not Path(cfg.resume).is_file():
+        raise UsageError(f"resume wants auto, false or a checkpoint file; {cfg.resume} does not exist")
+    return Path(cfg.resume)
+
+
+def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -> tuple[pl.Trainer, SaveExtras]:
+    """Lightning sees one epoch of all steps: the curriculum counts epochs, and a resume is always at a step."""
+    total_steps = num_steps(cfg, data)
+    callbacks = build_all(cfg.callback)
+    for callback in callbacks.values():
+        if isinstance(callback, Recorder):
+            callback.attach(folder)
+        if isinstance(callback, Checkpoints):
+            callback.attach(folder.checkpoints)
+    loggers = build_all(cfg.logger)
+    for logger in loggers.values():
+        logger.attach(folder, plain(cfg))
+    extras = SaveExtras()
+    trainer = build(
+        cfg.trainer,
+        max_epochs=1,
+        max_steps=total_steps,
+        val_check_interval=min(cfg.val_every or data.steps_per_epoch, total_steps),
+        callbacks=[*callbacks.values(), extras],
+        logger=list(loggers.values()),
+        default_root_dir=str(folder.path),
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    return trainer, extras
+
+
+def train(run: Run, module: pl.LightningModule, started_at: int) -> None:
+    """Optimizer steps from `started_at` to the last; their wall time is added to `train/seconds`."""
+    trainer, folder, resume = run.trainer, run.folder, run.resume
+    if resume is not None and rank() == 0:
+        folder.append(started_at, {"resumed_from": started_at})
+        print(f"continuing {folder.path} from step {started_at}")
+    run.data.set_steps(started_at, trainer.max_steps)
+    start = time.monotonic()
+    trainer.fit(module, datamodule=run.data, ckpt_path=resume, weights_only=True if resume else None)
+    seconds = folder.metrics().get("train/seconds", 0.0) + time.monotonic() - start
+    if rank() == 0:
+        folder.write_metrics({"train/seconds": round(seconds, 2), "train/steps": trainer.max_steps})
+
+
+def print_numbers(folder: RunFolder) -> None:
+    """The final numbers, and where to find what was written."""
+    numbers = folder.metrics()
+    console = Console()
+    for name in sorted(key for key in numbers if key.count("/") == 1):
+        console.print(f"  {name:<24} {numbers[name]:.4f}", highlight=False)
+    console.print(f"run folder: {folder.path}\nreport:     {folder.report}", highlight=False, soft_wrap=True)

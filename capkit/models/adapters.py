@@ -56,12 +56,14 @@ class LoRA:
         layers = {name: m for name, m in model.named_modules() if isinstance(m, _ADAPTABLE)}
         trainable = [name for name, layer in layers.items() if layer.weight.requires_grad]
         usable = trainable or list(layers)
+        targets = self._checked_targets(type(model).__name__, usable)
+        named = [name for name, _ in model.named_modules() if any(_matches(target, [name]) for target in targets)]
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules=self._checked_targets(type(model).__name__, usable),
-            exclude_modules=sorted(set(layers) - set(usable)) or None,
+            target_modules=targets,
+            exclude_modules=sorted(set(named) - set(usable)) or None,
         )
         model.requires_grad_(False)
         if isinstance(model, PreTrainedModel):

@@ -1,22 +1,29 @@
 """Which layers a tower has, found by its structure: transformers of any kind, ResNets, EfficientNets, small CNNs."""
 
+import inspect
+
 from torch import nn
 
 from capkit.errors import UsageError
 
 
 def blocks_of(tower: nn.Module) -> list[nn.Module]:
-    """The tower's layers in order: its one list of modules, or the trainable stages of its one sequence.
+    """The tower's layers in order: those it names itself by `blocks()`, its one list of modules, or its one sequence.
 
-    The outermost list counts: a Swin's stages, not the layers in each. Empty where there is neither.
+    The outermost list counts: a Swin's stages, not the layers in each; parts without weights do not. Empty where there
+    is neither.
     Raises UsageError where there are several lists (an encoder beside a decoder, an image half beside a text half).
     """
+    if _is_method(tower, "blocks"):
+        return tower.blocks()  # type: ignore[operator]
     path = _path_to_blocks(tower)
     return _stages(path[-1][1]) if path else []
 
 
 def after_blocks_of(tower: nn.Module) -> list[nn.Module]:
     """What stands after the layers in the tower and has parameters: final norms, poolers, projections."""
+    if _is_method(tower, "after_blocks"):
+        return tower.after_blocks()  # type: ignore[operator]
     after: list[nn.Module] = []
     owner = tower
     for name, module in _path_to_blocks(tower):
@@ -25,6 +32,10 @@ def after_blocks_of(tower: nn.Module) -> list[nn.Module]:
         after = [child for child in later if any(True for _ in child.parameters())] + after
         owner = module
     return after
+
+
+def _is_method(tower: nn.Module, name: str) -> bool:
+    return inspect.ismethod(getattr(tower, name, None))
 
 
 def _stages(container: nn.Module) -> list[nn.Module]:

@@ -11,7 +11,8 @@ from torch import nn
 from capkit.callbacks.checkpoints import newest_checkpoint
 from capkit.errors import UsageError
 from capkit.instantiate import build, nested, plain
-from capkit.models.dual_encoder import DualEncoder
+from capkit.models.pair_model import PairModel
+from capkit.models.tuning import Tuning
 from capkit.text import tokenizer_from_json, tokenizer_to_json
 from capkit.weights import frozen_fingerprint, load_trainable_state
 
@@ -20,11 +21,11 @@ TOKENIZER_KEY = "tokenizer"  # where a captioner's config names its tokenizer
 
 def checkpoint_extras(config: Any, model: Any) -> dict[str, Any]:
     """What a checkpoint holds beside weights, as plain data: enough to build the same model again."""
-    tokenizer = model.tokenizer
+    key = getattr(model, "tokenizer_key", TOKENIZER_KEY)
     return {
         "config": plain(config),
-        "tokenizer_key": getattr(model, "tokenizer_key", TOKENIZER_KEY),
-        "tokenizer": None if tokenizer is None else tokenizer_to_json(tokenizer),
+        "tokenizer_key": key,
+        "tokenizer": None if key is None or model.tokenizer is None else tokenizer_to_json(model.tokenizer),
         "frozen_fingerprint": frozen_fingerprint(model),
     }
 
@@ -73,14 +74,26 @@ def model_from_checkpoint(checkpoint: Mapping[str, Any]) -> nn.Module:
     return model.eval()
 
 
-def load_dual_encoder(ckpt: str) -> DualEncoder:
-    """A dual encoder trained by capkit, frozen, from its run folder or checkpoint: a judge for metrics and rewards.
+def load_dual_encoder(
+    ckpt: str, tune_image: Tuning | None = None, tune_text: Tuning | None = None, grammar_head: bool = False
+) -> PairModel:
+    """A dual encoder trained by capkit, from its run folder or checkpoint: to judge, or to be tuned further.
 
-    Raises UsageError where the checkpoint holds a captioner.
+    A tuning says what trains of its side; a side without one is frozen. `grammar_head` adds a new head
+    where the checkpoint has none. Raises UsageError where the checkpoint holds a captioner.
     """
-    model = model_from_checkpoint(read_checkpoint(Path(ckpt))).requires_grad_(False)
-    if not isinstance(model, DualEncoder):
+    model = model_from_checkpoint(read_checkpoint(Path(ckpt)))
+    if not isinstance(model, PairModel):
         raise UsageError(f"ckpt={ckpt} holds a {type(model).__name__}; a dual encoder is wanted (task=fit_encoder)")
+    model.tokenizer_key = None  # the checkpoint named here has it
+    for side, tuning in (("image", tune_image), ("text", tune_text)):
+        for module in model.side(side) if tuning is None else ():
+            module.requires_grad_(False)
+    if tune_image is None and tune_text is None:
+        model.requires_grad_(False)
+    model.tune(tune_image, tune_text)
+    if grammar_head:
+        model.add_grammar_head()
     return model
 
 

@@ -39,8 +39,13 @@ class ImageTransform:
         if augment not in (None, "flip", "crop"):
             raise UsageError(f"augment must be flip, crop or null; got {augment!r}")
         self.size, self.resize, self.augment = size, resize, augment
+        self.mean, self.std = tuple(mean), tuple(std)
         self._scale = 1 / (255 * torch.tensor(std, dtype=torch.float32).view(3, 1, 1))
         self._shift = -(torch.tensor(mean, dtype=torch.float32) / torch.tensor(std)).view(3, 1, 1)
+
+    def about(self) -> dict[str, object]:
+        """What unaugmented pixels depend on, as plain data."""
+        return {"size": self.size, "resize": self.resize, "mean": list(self.mean), "std": list(self.std)}
 
     def __call__(
         self, image: UInt8[np.ndarray, "H W 3"], random_key: tuple[object, ...] | None = None

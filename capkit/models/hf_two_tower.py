@@ -13,8 +13,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 from capkit.errors import UsageError
 from capkit.models.embedding import unit
-from capkit.models.grammar_head import GrammarHead
-from capkit.models.layers import after_blocks_of, blocks_of
+from capkit.models.encoder_about import processor_settings
 from capkit.models.logit_scale import LogitScale
 from capkit.models.pair_model import PairModel
 from capkit.models.pretrained import build_config, load_pretrained
@@ -82,15 +81,24 @@ class HFTwoTower(PairModel):
         )
         self._freeze_unused_poolers()
         if grammar_head:
-            self.grammar_head = GrammarHead(text_config.hidden_size)
-        for tune, tower, head in (
-            (tune_text, self.text_tower, self.text_projection),
-            (tune_image, self.image_tower, self.image_projection),
-        ):
-            if tune is not None:
-                tune.apply(tower, [head], blocks_of(tower), after_blocks_of(tower))
+            self.add_grammar_head()
+        self.tune(tune_image, tune_text)
         if cached_images and any(p.requires_grad for p in self.image_tower.parameters()):
             raise UsageError("cached_images wants a frozen image tower; set model.tune_image.mode=frozen")
+
+    @property
+    def text_width(self) -> int:
+        return int(self.text_tower.config.hidden_size)
+
+    def side(self, side: str) -> list[nn.Module]:
+        if side == "text":
+            return [self.text_tower, self.text_projection]
+        return [self.image_tower, self.image_projection]
+
+    def about_preprocessing(self) -> Any:
+        if self.image_processor is not None:
+            return processor_settings(self.image_processor)
+        return None if self.transform is None else self.transform.about()
 
     def embed_images(self, batch: CaptionBatch) -> Float[Tensor, "B D"]:
         if self.cached_images and batch.features is not None:

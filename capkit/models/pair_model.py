@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from capkit.errors import UsageError
 from capkit.keyed import key_id
 from capkit.models.embedding import embed_distinct, unit
+from capkit.models.encoder_about import config_digest, digest_of, tokenizer_digest
 from capkit.models.grammar_head import GrammarHead
 from capkit.models.logit_scale import LogitScale
 from capkit.models.text_towers.protocol import Tokenize
+from capkit.models.tuning import Tuning
 from capkit.types import CaptionBatch, PairEmbeddings
+from capkit.weights import weights_fingerprint
 
 TokenizeImages = Callable[[list[list[str]]], tuple[Tensor, Tensor, int]]
 
@@ -57,7 +60,7 @@ class PairModel(nn.Module, ABC):
     for all. `batch_size` is that of `encode_text`.
     """
 
-    tokenizer_key = "tokenizer"  # where the config names the tokenizer, which checkpoints store
+    tokenizer_key: str | None = "tokenizer"  # where the config names the tokenizer that checkpoints store
 
     def __init__(
         self,
@@ -73,6 +76,19 @@ class PairModel(nn.Module, ABC):
         self.prompt, self.name, self.batch_size = prompt, name or type(self).__name__, batch_size
         self.encode = EncodeTexts(tokenize, prompt)
         self.grammar_head: GrammarHead | None = None
+
+    @property
+    @abstractmethod
+    def text_width(self) -> int:
+        """W of `pool_texts`."""
+
+    @abstractmethod
+    def side(self, side: str) -> list[nn.Module]:
+        """The modules of a side, "image" or "text": its tower first, then what comes after it."""
+
+    @abstractmethod
+    def about_preprocessing(self) -> Any:
+        """How pictures are read, as plain data."""
 
     @abstractmethod
     def embed_images(self, batch: CaptionBatch) -> Float[Tensor, "B D"]:
@@ -93,6 +109,16 @@ class PairModel(nn.Module, ABC):
     @abstractmethod
     def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "B 3 H W"]:
         """Pictures (uint8 H W 3 arrays or PIL) resized and normalised for `encode_image`."""
+
+    def tune(self, image: Tuning | None = None, text: Tuning | None = None) -> None:
+        """Freezes what does not train, and adds adapters; None leaves a side as it is."""
+        for tuning, (tower, *after) in ((image, self.side("image")), (text, self.side("text"))):
+            if tuning is not None:
+                tuning.apply(tower, after)
+
+    def add_grammar_head(self) -> None:
+        """A new head on the text tower's pooled features, where there is none yet."""
+        self.grammar_head = self.grammar_head or GrammarHead(self.text_width)
 
     def embed_texts(self, tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Float[Tensor, "M D"]:
         return self.project_texts(self.pool_texts(tokens, mask))
@@ -156,6 +182,22 @@ class PairModel(nn.Module, ABC):
         head = self.grammar_head
         logits = embed_distinct(texts, lambda part: head(self._pooled(part)), 2, self.batch_size, self.device)
         return logits.float().softmax(-1)[:, 1]
+
+    def about(self, side: str) -> dict[str, Any]:
+        """What a side's embeddings depend on (`capkit.models.dual_encoder.TraceableEncoder`)."""
+        modules = self.side(side)
+        configs = [config_digest(m.config) for m in modules[0].modules() if hasattr(m, "config")]
+        facts: dict[str, Any] = {
+            "side": side,
+            "weights": weights_fingerprint(nn.ModuleList(modules)),
+            "architecture": digest_of([str(nn.ModuleList(modules)), configs]),
+        }
+        if side == "image":
+            return {**facts, "preprocessing": self.about_preprocessing()}
+        tokenizer: Any = self.tokenizer
+        vocabulary = None if tokenizer is None else tokenizer_digest(tokenizer)
+        reads = {"tokenizer": [type(self.tokenize).__name__, vocabulary], "max_length": self.max_length}
+        return {**facts, **reads, "prompt": self.encode.prompt}
 
     def is_cut(self, texts: list[str]) -> list[bool]:
         return self.tokenize.is_cut(self.encode.prompted(texts))

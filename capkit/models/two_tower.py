@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 from capkit.errors import UsageError
 from capkit.models.embedding import unit
-from capkit.models.grammar_head import GrammarHead
 from capkit.models.image_encoders import encoder_width, image_features
-from capkit.models.layers import blocks_of
 from capkit.models.logit_scale import LogitScale
 from capkit.models.pair_model import PairModel
 from capkit.models.text_towers.protocol import TextTower
@@ -97,13 +95,21 @@ class TwoTower(PairModel):
         self.image_projection = projection(image_projection, width, embed_dim, "image_projection")
         self.text_projection = projection(text_projection, tower.width, embed_dim, "text_projection")
         if grammar_head:
-            self.grammar_head = GrammarHead(tower.width)
-        if tune_text is not None:
-            tune_text.apply(text_tower, [self.text_projection], tower.blocks(), tower.after_blocks())
-        if tune_image is not None:
-            trunk = nn.Module() if image_tower is None else image_tower
-            heads = [self.image_projection, *([] if self.pool is None else [self.pool])]
-            tune_image.apply(trunk, heads, blocks_of(trunk) if tune_image.mode == "last_n" else [], [])
+            self.add_grammar_head()
+        self.tune(tune_image, tune_text)
+
+    @property
+    def text_width(self) -> int:
+        return self.text_tower.width
+
+    def side(self, side: str) -> list[nn.Module]:
+        if side == "text":
+            return [self.text_tower, self.text_projection]
+        tower = nn.Identity() if self.image_tower is None else self.image_tower
+        return [tower, self.image_projection, *([] if self.pool is None else [self.pool])]
+
+    def about_preprocessing(self) -> Any:
+        return [self.pooling, None if self.transform is None else self.transform.about()]
 
     @property
     def tokenizer(self) -> Any:

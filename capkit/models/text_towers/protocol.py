@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
+@runtime_checkable
 class Tokenize(Protocol):
     """Texts to ids. Picklable and without weights: it runs in data workers."""
 

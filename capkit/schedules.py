@@ -72,6 +72,25 @@ class Cosine(Linear):
 
 
 @dataclass(frozen=True)
+class CyclicCosine:
+    """Half a cosine from 1 to `end` in each of `cycles` equal cycles (Huang et al. 2017, snapshot ensembles).
+
+    At the end of a cycle the weights have settled: a snapshot of them is a model of its own.
+    """
+
+    cycles: int
+    end: float | int = 0.0
+
+    def __post_init__(self) -> None:
+        if self.cycles < 1 or not 0 <= self.end <= 1:
+            raise UsageError(f"CyclicCosine needs cycles of 1 or more and end in [0, 1]; got {self.cycles}, {self.end}")
+
+    def __call__(self, step: int, total_steps: int) -> float | int:
+        progress = step * self.cycles / max(1, total_steps) % 1.0
+        return self.end + (1 - self.end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True)
 class Noam:
     """Linear warm-up to 1, then decay with the inverse square root of the step (Vaswani et al. 2017, section 5.3).
 

@@ -43,6 +43,9 @@ class BagOfWords(nn.Module):
             counted &= torch.cat([torch.ones_like(counted[:, :1]), ids[:, 1:] != ids[:, :-1]], dim=1)
         return self.mlp(ids.masked_fill(~counted, 0), counted)
 
+    def extra_repr(self) -> str:
+        return f"counts={self.counts}"
+
     def blocks(self) -> list[nn.Module]:
         return []
 

@@ -65,6 +65,9 @@ class HFTextTower(nn.Module):
         states = self.model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
         return pool(states, mask, self.pooling)
 
+    def extra_repr(self) -> str:
+        return f"pooling={self.pooling}"
+
     def blocks(self) -> list[nn.Module]:
         return blocks_of(self.model)
 

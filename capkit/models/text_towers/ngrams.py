@@ -71,6 +71,9 @@ class NGrams(nn.Module):
             return tokens.new_zeros((len(tokens), 1)), mask.new_zeros((len(tokens), 1))
         return torch.cat(ids, dim=1), torch.cat(counted, dim=1)
 
+    def extra_repr(self) -> str:
+        return f"patterns={self.patterns}"
+
     def blocks(self) -> list[nn.Module]:
         return []
 

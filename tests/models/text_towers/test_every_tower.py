@@ -4,10 +4,12 @@ import pickle
 
 import pytest
 import torch
-from text_tower_examples import BAGS, BUILD, TEXTS, build, embed
+from text_tower_examples import BAGS, BUILD, TEXTS, build, embed, words
 from torch import nn
 
 from capkit.errors import UsageError
+from capkit.models.text_towers.bag_of_words import BagOfWords
+from capkit.models.text_towers.ngrams import NGrams
 from capkit.models.text_towers.protocol import TextTower
 
 
@@ -99,6 +101,13 @@ def test_towers_without_layers_have_no_blocks():
     assert {name for name in BUILD if not build(name).blocks()} == {
         name for name in BUILD if not name.endswith(("_eos", "_cls", "_mean"))
     }
+
+
+def test_towers_that_read_the_same_weights_differently_are_told_apart_in_print():
+    """Cached embeddings are kept under a hash of a tower's print and weights."""
+    assert str(BagOfWords(words(), counts="tf")) != str(BagOfWords(words(), counts="binary"))
+    assert str(NGrams(orders=[1, 2])) != str(NGrams(orders=[2, 3]))
+    assert "pooling=cls" in str(build("bert_cls"))
 
 
 @pytest.mark.parametrize("name", ["bag_tf", "conv"])

@@ -95,6 +95,14 @@ class HFTwoTower(PairModel):
             return [self.text_tower, self.text_projection]
         return [self.image_tower, self.image_projection]
 
+    def about_features(self) -> dict[str, Any]:
+        if not self.cached_images:
+            raise UsageError(
+                "data.features holds finished image embeddings; set model.cached_images=true and "
+                "model.tune_image.mode=frozen, or data.features=null"
+            )
+        return self.about("image")
+
     def about_preprocessing(self) -> Any:
         if self.image_processor is not None:
             return processor_settings(self.image_processor)

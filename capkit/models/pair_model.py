@@ -87,6 +87,13 @@ class PairModel(nn.Module, ABC):
         """The modules of a side, "image" or "text": its tower first, then what comes after it."""
 
     @abstractmethod
+    def about_features(self) -> dict[str, Any]:
+        """What features that the data has cached must have been made from (`FeatureStore.check`).
+
+        Raises UsageError where this model cannot be trained on cached features.
+        """
+
+    @abstractmethod
     def about_preprocessing(self) -> Any:
         """How pictures are read, as plain data."""
 
@@ -165,6 +172,11 @@ class PairModel(nn.Module, ABC):
     @torch.no_grad()
     def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         return self.embed_images(_pictures(pixels.to(self.device)))
+
+    @torch.no_grad()
+    def encode_features(self, features: Float[Tensor, "B P F"]) -> Float[Tensor, "B D"]:
+        """`encode_image` from what the data has cached of each image in place of pixels."""
+        return self.embed_images(CaptionBatch(keys=[""] * len(features), features=features.to(self.device)))
 
     @torch.no_grad()
     def encode_patches(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P D"]:

@@ -19,6 +19,7 @@ from capkit.models.pair_model import PairModel
 from capkit.models.text_towers.protocol import TextTower
 from capkit.models.tuning import Tuning
 from capkit.types import CaptionBatch
+from capkit.weights import weights_fingerprint
 
 PROJECTIONS = ("linear", "mlp", "none")
 POOLINGS = ("mean", "first", "attention")
@@ -107,6 +108,16 @@ class TwoTower(PairModel):
             return [self.text_tower, self.text_projection]
         tower = nn.Identity() if self.image_tower is None else self.image_tower
         return [tower, self.image_projection, *([] if self.pool is None else [self.pool])]
+
+    def about_features(self) -> dict[str, Any]:
+        if self.image_tower is None:
+            return {}
+        if any(p.requires_grad for p in self.image_tower.parameters()):
+            raise UsageError(
+                "data.features holds the output of a frozen image tower, and this one trains; "
+                "set model.tune_image.mode=projection, or data.features=null"
+            )
+        return {"weights": weights_fingerprint(self.image_tower)}
 
     def about_preprocessing(self) -> Any:
         return [self.pooling, None if self.transform is None else self.transform.about()]

@@ -59,8 +59,10 @@ def build_dual_encoder(cfg: DictConfig, data: CaptionDataModule) -> PairModel:
     model = build_model(cfg.model, lambda: data.captions("train"), cfg.seed)
     if not isinstance(model, PairModel):
         raise UsageError(
-            f"task=fit_encoder trains dual encoders; model is a {type(model).__name__}; choose e.g. model=sceneworld_clip"
+            f"task=fit_encoder trains dual encoders; got a {type(model).__name__}; choose e.g. model=sceneworld_clip"
         )
+    if data.features is not None:
+        data.features.check(**model.about_features())
     return model
 
 

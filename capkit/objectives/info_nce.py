@@ -13,14 +13,13 @@ from torch import Tensor
 from capkit.distributed import all_reduce_logsumexp, all_reduce_max, all_reduce_sum, all_reduce_sum_with_grad
 from capkit.errors import UsageError
 from capkit.objectives.pairs import (
+    DUPLICATES,
     LOWEST,
     Captions,
-    best,
     check_choice,
     check_chunk_rows,
+    highest,
     in_blocks,
-    linked,
-    own,
     similarities,
 )
 from capkit.types import PairEmbeddings, PairLoss
@@ -54,8 +53,8 @@ class Queries(NamedTuple):
             (logits * candidate).sum(dim),
             positive.sum(dim).float(),
             candidate.sum(dim).float(),
-            best(logits, positive, dim),
-            best(logits, candidate & ~positive, dim),
+            highest(logits.detach(), positive, dim),
+            highest(logits.detach(), candidate & ~positive, dim),
         )
 
     @classmethod
@@ -69,8 +68,8 @@ class Queries(NamedTuple):
         stacked = cls(*(torch.stack(field) for field in zip(*parts, strict=True)))
         sums = all_reduce_sum_with_grad(torch.stack([stacked.positive_sum.sum(0), stacked.candidate_sum.sum(0)]))
         counts = all_reduce_sum(torch.stack([stacked.num_positives.sum(0), stacked.num_candidates.sum(0)]))
-        highest = all_reduce_max(torch.stack([stacked.best_positive.amax(0), stacked.best_negative.amax(0)]))
-        return cls(all_reduce_logsumexp(stacked.logsumexp.logsumexp(0)), *sums, *counts, *highest)
+        bests = all_reduce_max(torch.stack([stacked.best_positive.amax(0), stacked.best_negative.amax(0)]))
+        return cls(all_reduce_logsumexp(stacked.logsumexp.logsumexp(0)), *sums, *counts, *bests)
 
     def select(self, rows: slice) -> "Queries":
         return Queries(*(field[rows] for field in self))
@@ -103,8 +102,8 @@ class InfoNCE:
     are candidates, and no queries.
 
     `duplicates` says what captions are to image i that have the same text as one of its own, but another owner (in both
-    directions alike): "soft": positives, with an equal share of the mass; "mask": no candidates; "negative": negatives,
-    as in CLIP.
+    directions alike): "positive": positives, with an equal share of the mass (soft targets); "mask": no candidates;
+    "negative": negatives, as in CLIP.
 
     The softmax is over the images and captions of all ranks, in float32. Logits are computed in blocks of `chunk_rows`
     of this rank's images with all captions, and again in the backward pass: the N x M logits are never held whole where
@@ -120,13 +119,13 @@ class InfoNCE:
     def __init__(
         self,
         label_smoothing: float = 0.0,
-        duplicates: str = "soft",
+        duplicates: str = "positive",
         direction: str = "both",
         chunk_rows: int = 1024,
     ) -> None:
         if not 0 <= label_smoothing < 1:
             raise UsageError(f"objective.label_smoothing must be at least 0 and below 1; got {label_smoothing}")
-        check_choice("objective.duplicates", duplicates, ("soft", "negative", "mask"))
+        check_choice("objective.duplicates", duplicates, DUPLICATES)
         check_choice("objective.direction", direction, ("both", *CANDIDATES))
         check_chunk_rows(chunk_rows)
         self.label_smoothing, self.duplicates, self.chunk_rows = label_smoothing, duplicates, chunk_rows
@@ -134,18 +133,10 @@ class InfoNCE:
 
     def __call__(self, pairs: PairEmbeddings, step: int) -> PairLoss:
         captions = Captions.gather(pairs)
-        repeated = captions.repeated()
 
         def block(rows: slice) -> dict[str, Queries]:
             logits = pairs.logit_scale.float() * similarities(pairs.images[rows], captions.texts)
-            image_ids = pairs.image_ids[rows]
-            positive, candidate = own(image_ids, captions.owners), torch.ones_like(logits, dtype=torch.bool)
-            if self.duplicates != "negative":
-                same_text = linked(image_ids, *repeated, captions.text_ids)
-                if self.duplicates == "soft":
-                    positive = positive | same_text
-                else:
-                    candidate = positive | ~same_text
+            positive, candidate = captions.positives(pairs.image_ids[rows], self.duplicates)
             return {name: Queries.of(logits, positive, candidate, CANDIDATES[name]) for name in self.directions}
 
         blocks = in_blocks(block, len(pairs.images), self.chunk_rows)

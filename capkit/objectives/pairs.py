@@ -19,6 +19,10 @@ from capkit.types import PairEmbeddings
 # Stands where a candidate does not count: finite, so that a log-sum-exp over none has no NaN in its gradient.
 LOWEST = -1e30
 
+# What captions are to an image that have the same text as one of its own, but another owner: positives too, left out,
+# or negatives.
+DUPLICATES = ("positive", "mask", "negative")
+
 T = TypeVar("T")
 
 
@@ -50,9 +54,9 @@ def similarities(rows: Float[Tensor, "n D"], candidates: Float[Tensor, "C D"]) -
         return rows.float() @ candidates.float().T
 
 
-def best(scores: Float[Tensor, "n C"], counts: Bool[Tensor, "n C"], dim: int) -> Float[Tensor, " _"]:
-    """Highest score along a dimension of those that count, detached; LOWEST where none does."""
-    counted = scores.detach().masked_fill(~counts, LOWEST)
+def highest(scores: Float[Tensor, "n C"], counts: Bool[Tensor, "n C"], dim: int) -> Float[Tensor, " _"]:
+    """Highest score along a dimension of those that count; LOWEST where none does."""
+    counted = scores.masked_fill(~counts, LOWEST)
     if not counted.shape[dim]:
         return counted.new_full((counted.shape[1 - dim],), LOWEST)
     return counted.amax(dim)
@@ -79,21 +83,32 @@ class Captions:
     owners: Int[Tensor, " M"]
     text_ids: Int[Tensor, " M"]
     rows: RankRows
+    repeated_owners: Int[Tensor, " L"]  # of captions whose text occurs more than once:
+    repeated_text_ids: Int[Tensor, " L"]  # only through these can images share a text
 
     @classmethod
     def gather(cls, pairs: PairEmbeddings) -> "Captions":
         rows = RankRows(len(pairs.texts))
         owners, text_ids = rows.gather(torch.stack([pairs.owners, pairs.text_ids], 1)).unbind(1)
-        # Gathered in float32, so that the gradients of all ranks are summed in float32.
-        return cls(rows.gather_with_grad(pairs.texts.float()), owners, text_ids, rows)
-
-    def repeated(self) -> "tuple[Int[Tensor, ' L'], Int[Tensor, ' L']]":
-        """Owner and text of the captions whose text occurs more than once: only through these can images share one."""
-        _, codes, counts = self.text_ids.unique(return_inverse=True, return_counts=True)
+        _, codes, counts = text_ids.unique(return_inverse=True, return_counts=True)
         often = counts[codes] > 1
-        return self.owners[often], self.text_ids[often]
+        # Gathered in float32, so that the gradients of all ranks are summed in float32.
+        return cls(rows.gather_with_grad(pairs.texts.float()), owners, text_ids, rows, owners[often], text_ids[often])
 
+    def own(self, image_ids: Int[Tensor, " n"]) -> Bool[Tensor, "n M"]:
+        """True where the caption's owner is the image."""
+        return image_ids[:, None] == self.owners[None]
 
-def own(image_ids: Int[Tensor, " n"], owners: Int[Tensor, " C"]) -> Bool[Tensor, "n C"]:
-    """True where the caption is one of the image's own."""
-    return image_ids[:, None] == owners[None]
+    def equal(self, image_ids: Int[Tensor, " n"]) -> Bool[Tensor, "n M"]:
+        """True where the caption's text occurs more than once, and once at least as a caption of the image."""
+        return linked(image_ids, self.repeated_owners, self.repeated_text_ids, self.text_ids)
+
+    def positives(
+        self, image_ids: Int[Tensor, " n"], duplicates: str
+    ) -> tuple[Bool[Tensor, "n M"], Bool[Tensor, "n M"]]:
+        """Which captions are positives of each image, and which are candidates at all: see DUPLICATES."""
+        own = self.own(image_ids)
+        if duplicates == "negative":
+            return own, torch.ones_like(own)
+        equal = self.equal(image_ids)
+        return (own | equal, torch.ones_like(own)) if duplicates == "positive" else (own, own | ~equal)

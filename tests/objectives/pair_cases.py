@@ -86,10 +86,15 @@ def rows_of_rank(pairs: PairEmbeddings, images: list[int], texts: list[int]) -> 
     )
 
 
-def outcome_of_rank(objective: PairObjective, case: Case, images: list[list[int]], texts: list[list[int]]) -> dict:
+def outcomes_of_rank(
+    objectives: dict[str, PairObjective], case: Case, images: list[list[int]], texts: list[list[int]]
+) -> dict[str, dict]:
     """For `run_distributed`: what rank r makes of its images and captions, which need not belong together."""
     rank = dist.get_rank()
-    return outcome(objective, rows_of_rank(case.pairs(), images[rank], texts[rank]))
+    return {
+        name: outcome(objective, rows_of_rank(case.pairs(), images[rank], texts[rank]))
+        for name, objective in objectives.items()
+    }
 
 
 def put_together(parts: list[dict], images: list[list[int]], texts: list[list[int]]) -> dict:

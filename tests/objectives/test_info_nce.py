@@ -15,7 +15,7 @@ def dense(pairs, label_smoothing, duplicates, direction):
     positive = pairs.image_ids[:, None] == pairs.owners[None]
     same_text = (positive.double() @ (pairs.text_ids[:, None] == pairs.text_ids[None]).double()) > 0
     candidate = torch.ones_like(positive)
-    if duplicates == "soft":
+    if duplicates == "positive":
         positive = same_text
     if duplicates == "mask":
         candidate = positive | ~same_text
@@ -67,7 +67,7 @@ def test_hand_worked_value_of_each_direction():
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("duplicates", ["soft", "mask", "negative"])
+@pytest.mark.parametrize("duplicates", ["positive", "mask", "negative"])
 @pytest.mark.parametrize("direction", ["both", "image_to_text", "text_to_image"])
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_dense_definition_with_its_gradient(case, direction, duplicates, label_smoothing):
@@ -96,7 +96,7 @@ def test_a_caption_equal_to_an_own_one_pulls_pushes_or_does_nothing_as_asked():
         gradient = outcome(InfoNCE(duplicates=duplicates), pairs)["gradients"]["images"][0, 1]
         return -float(gradient)
 
-    assert push("soft") > 0.1 and push("negative") < -0.01 and push("mask") == 0
+    assert push("positive") > 0.1 and push("negative") < -0.01 and push("mask") == 0
 
 
 def test_accuracy_counts_queries_whose_most_similar_candidate_is_a_positive_and_no_ties():
@@ -118,7 +118,7 @@ def test_a_batch_without_any_pair_has_loss_zero_and_gradient_zero():
 def test_wrong_arguments_are_refused_with_what_is_possible():
     with pytest.raises(UsageError, match="label_smoothing"):
         InfoNCE(label_smoothing=1.0)
-    with pytest.raises(UsageError, match="soft, negative, mask; got 'drop'"):
+    with pytest.raises(UsageError, match="positive, mask, negative; got 'drop'"):
         InfoNCE(duplicates="drop")
     with pytest.raises(UsageError, match="both, image_to_text, text_to_image"):
         InfoNCE(direction="i2t")

@@ -14,7 +14,7 @@ from torch import Tensor
 from capkit import keyed
 from capkit.errors import UsageError
 from capkit.metrics.judged_metric import JudgedMetric, Pairs
-from capkit.metrics.ranking import embedding_ranks, normalize, pool_ranks
+from capkit.metrics.ranking import Ranks, embedding_ranks, normalize, pool_ranks
 from capkit.models.dual_encoder import DualEncoder
 
 
@@ -47,9 +47,20 @@ def retrieval(
 
     With several captions an image, a picture's query is a hit if any of its captions is found. Ties count by chance.
     """
+    return rank_numbers(retrieval_ranks(images, texts, owner), at)
+
+
+def retrieval_ranks(
+    images: Float[Tensor, "N D"], texts: Float[Tensor, "M D"], owner: Int[Tensor, " M"]
+) -> dict[str, Ranks]:
+    """The ranks behind `retrieval`: "t2i" of each caption, "i2t" of each image."""
     images, texts = normalize(images), normalize(texts)
     rows = torch.arange(len(images), device=owner.device)
-    both = {"t2i": embedding_ranks(texts, images, owner, rows), "i2t": embedding_ranks(images, texts, rows, owner)}
+    return {"t2i": embedding_ranks(texts, images, owner, rows), "i2t": embedding_ranks(images, texts, rows, owner)}
+
+
+def rank_numbers(both: dict[str, Ranks], at: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
+    """R@k and median rank of each way."""
     numbers = {f"{way}_r{k}": ranks.recall(k) for way, ranks in both.items() for k in at}
     return numbers | {f"{way}_median_rank": ranks.median() for way, ranks in both.items()}
 

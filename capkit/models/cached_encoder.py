@@ -32,7 +32,7 @@ class CachedTextEncoder:
         if isinstance(encoder, CachedTextEncoder):
             raise UsageError("the encoder is cached already; give the encoder itself, or leave the second cache out")
         self.encoder, self.folder = encoder, folder
-        self._device = torch.device("cpu")
+        self._device = torch.device(getattr(encoder, "device", "cpu"))
         self._texts = EmbeddingStore(folder, encoder.about("text"))
 
     def __getattr__(self, name: str) -> Any:

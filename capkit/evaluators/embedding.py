@@ -1,0 +1,106 @@
+"""Embeddings of a split kept on disk, as evaluators want them.
+
+N images, M texts, D width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from capkit.data.datamodule import CaptionDataModule
+from capkit.data.features import FeatureStore
+from capkit.data.images import BadImage
+from capkit.data.manifest import Record
+from capkit.data.skipped import SkipLog, Skipped
+from capkit.data.source import DataSource, clean_captions
+from capkit.errors import UsageError
+from capkit.models.cached_encoder import CachedDualEncoder, CachedTextEncoder
+
+_BATCH = 64  # images; what a kill can cost
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a split that can be used, in its order. `num_skipped` counts the others."""
+
+    records: list[Record]
+    embeddings: Float[Tensor, "N D"]
+    num_skipped: int
+
+
+def resumable(encoder: Any, folder: Path) -> CachedDualEncoder:
+    """The encoder with its embeddings kept in `folder/embeddings`, unless it keeps them elsewhere already."""
+    return encoder if isinstance(encoder, CachedDualEncoder) else CachedDualEncoder(encoder, folder / "embeddings")
+
+
+def resumable_texts(encoder: Any, folder: Path) -> CachedTextEncoder:
+    """The same for evaluators that need no pictures: sentence encoders will do."""
+    return encoder if isinstance(encoder, CachedTextEncoder) else CachedTextEncoder(encoder, folder / "embeddings")
+
+
+def embed_texts(encoder: CachedTextEncoder, texts: Sequence[str]) -> Float[Tensor, "M D"]:
+    """On the CPU, where evaluators compute."""
+    return encoder.encode_text(list(texts)).cpu()
+
+
+def embed_images(
+    encoder: CachedDualEncoder,
+    data: CaptionDataModule,
+    split: str,
+    folder: Path,
+    limit: int | None = None,
+    source: DataSource | None = None,
+    needs_captions: bool = False,
+) -> Images:
+    """The first `limit` images of `source`, or of the data's split.
+
+    The data's cached features take the place of pictures where the encoder reads features. Images that cannot be read
+    (or have no caption, where captions are needed) are listed in skipped.jsonl; more of them than `data.max_skipped`
+    allows are a UsageError.
+    """
+    features = data.features if source is None and hasattr(encoder, "encode_features") else None
+    source = source or data.source(split)
+    total = len(source) if limit is None else min(limit, len(source))
+    records: list[Record] = []
+    parts: list[Tensor] = []
+    skipped: list[Skipped] = []
+    for start in range(0, total, _BATCH):
+        places = range(start, min(start + _BATCH, total))
+        found: list[tuple[Record, Any]] = []
+        for place in places:
+            record = source.record(place)
+            try:
+                found.append((record, _input(source, place, record, features, needs_captions)))
+            except BadImage as problem:
+                skipped.append(Skipped(split, record.key, record.image, str(problem)))
+        if found:
+            records += [record for record, _ in found]
+            parts.append(_encode(encoder, [item for _, item in found], features).cpu())
+    log = SkipLog(folder / "skipped.jsonl")
+    log.add(skipped)
+    log.check_budget(split, data.max_skipped, total)
+    if not parts:
+        raise UsageError(f"not one image of {split} can be used; see {folder / 'skipped.jsonl'}")
+    return Images(records, torch.cat(parts), len(skipped))
+
+
+def _input(source: DataSource, place: int, record: Record, features: FeatureStore | None, needs_captions: bool) -> Any:
+    """The picture, or its key where features are cached. Raises BadImage."""
+    if needs_captions and not clean_captions(record.captions):
+        raise BadImage("no caption, or only empty ones")
+    if features is None:
+        return source.image(place)
+    if record.key not in features:
+        raise BadImage(f"no cached features in {features.folder}")
+    return record.key
+
+
+def _encode(encoder: CachedDualEncoder, items: list[Any], features: FeatureStore | None) -> Float[Tensor, "n D"]:
+    if features is None:
+        return encoder.encode_image(encoder.preprocess(items))
+    return encoder.encode_features(torch.from_numpy(features[items]))

@@ -1,0 +1,140 @@
+"""Does a grammar head tell captions from edited ones? Accuracy for each kind of edit, on held-out captions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from capkit.data.datamodule import CaptionDataModule
+from capkit.edits import KINDS, Edits, split_words, vocabulary_of
+from capkit.errors import UsageError
+from capkit.evaluators.embedding import embed_texts, resumable_texts
+from capkit.evaluators.evaluator import named, quoted_with, write_results
+from capkit.models.dual_encoder import DualEncoder
+from capkit.models.grammar_head import GrammarJudge, grammar_judge
+from capkit.scenes.acceptance import is_rejected
+from capkit.weights import weights_fingerprint
+
+Numbers = dict[str, float]
+
+
+@dataclass(frozen=True)
+class EditedCaption:
+    """`rejected`: whether SceneWorld's parser finds no reading; None for captions of another world."""
+
+    kind: str
+    caption: str
+    text: str
+    rejected: bool | None
+
+
+class Grammar:
+    """Shares of edits found, P(grammatical) < 1/2, and of captions wrongly called ungrammatical (`false_alarms`).
+
+    The first `num_captions` different captions of the split are edited once in each of the five ways (capkit/edits.py),
+    with words of the training captions; an edit is drawn by (seed, kind, caption). For each kind: the share found, and
+    `<kind>_balanced`, its mean with the share of the same captions that pass: 1/2 for whoever cannot tell, as a bag of
+    words cannot tell a shuffled caption. `shuffle_long` is of captions of `long` words and more.
+
+    Not every edit is wrong: "a large red circle" without "large" is as good a caption. On SceneWorld, edits that its
+    parser rejects (`rejected`, `rejected_<kind>`) and those it accepts (`accepted`) are therefore counted apart.
+    """
+
+    def __init__(
+        self,
+        split: str = "test",
+        num_captions: int | None = 2000,
+        long: int = 4,
+        seed: int = 0,
+        name: str = "grammar",
+    ) -> None:
+        for argument, value in (("num_captions", num_captions), ("long", long)):
+            if value is not None and value < 1:
+                raise UsageError(f"{argument} must be 1 or more; got {value}")
+        self.split, self.num_captions, self.long, self.seed, self.name = split, num_captions, long, seed, name
+
+    def __call__(self, encoder: DualEncoder, data: CaptionDataModule, folder: Path) -> Numbers:
+        """Raises UsageError for an encoder without a grammar head, or a split without captions."""
+        judge = grammar_judge(encoder)
+        captions = list(islice(dict.fromkeys(data.captions(self.split)), self.num_captions))
+        if not captions:
+            raise UsageError(f"the grammar evaluator needs captions; the {self.split} split has none")
+        edited = self.edit(captions, Edits(vocabulary_of(data.captions("train"))), _is_sceneworld(data, self.split))
+        texts = captions + [item.text for item in edited]
+        cached = resumable_texts(_AsTextEncoder(judge), folder)
+        probability = dict(zip(texts, embed_texts(cached, texts)[:, 0].tolist(), strict=True))
+        numbers = named(self.name, grammar_numbers(captions, edited, probability, self.long))
+        rows = [
+            {"kind": "caption", "caption": text, "text": text, "probability": probability[text]} for text in captions
+        ]
+        rows += [{**vars(item), "probability": probability[item.text]} for item in edited]
+        quoted = {"split": self.split, "num_captions": len(captions), "seed": self.seed}
+        write_results(folder, self.name, rows, numbers, quoted_with(encoder) | quoted)
+        return numbers
+
+    def edit(self, captions: Sequence[str], edits: Edits, is_sceneworld: bool) -> list[EditedCaption]:
+        """Each caption in each way that can change it."""
+        drawn = [(caption, edits.of_kind(kind, caption, self.seed, caption)) for caption in captions for kind in KINDS]
+        return [
+            EditedCaption(edit.kind, caption, edit.text, is_rejected(edit.text) if is_sceneworld else None)
+            for caption, edit in drawn
+            if edit is not None
+        ]
+
+
+def grammar_numbers(
+    captions: Sequence[str], edited: Sequence[EditedCaption], probability: dict[str, float], long: int
+) -> Numbers:
+    """All numbers of `Grammar`, from P(grammatical) of each text."""
+    of_kind = {kind: [item for item in edited if item.kind == kind] for kind in KINDS}
+    rejected = [item for item in edited if item.rejected]
+    groups = {"edits": list(edited), **of_kind, "rejected": rejected}
+    groups["shuffle_long"] = [item for item in of_kind["shuffle"] if len(split_words(item.caption)[0]) >= long]
+    groups["accepted"] = [item for item in edited if item.rejected is False]
+    groups |= {f"rejected_{kind}": [item for item in rejected if item.kind == kind] for kind in KINDS}
+    numbers = {
+        "captions": float(len(captions)),
+        "false_alarms": _found(captions, probability),
+        "rejected_count": float(len(rejected)),
+        "accepted_count": float(len(groups["accepted"])),
+    }
+    for name, items in groups.items():
+        if items:
+            found = _found([item.text for item in items], probability)
+            false_alarms = _found([item.caption for item in items], probability)
+            numbers |= {name: found, f"{name}_balanced": (found + 1 - false_alarms) / 2}
+    return numbers
+
+
+def _found(texts: Sequence[str], probability: dict[str, float]) -> float:
+    return sum(probability[text] < 0.5 for text in texts) / len(texts)
+
+
+def _is_sceneworld(data: CaptionDataModule, split: str) -> bool:
+    return "scene" in data.source(split).record(0).metadata
+
+
+class _AsTextEncoder:
+    """P(grammatical) as an embedding of width 1: kept on disk and shared out over ranks as embeddings are."""
+
+    def __init__(self, judge: GrammarJudge) -> None:
+        self._judge: Any = judge
+
+    def about(self, side: str) -> dict[str, Any]:
+        return {**self._judge.about(side), "grammar_head": weights_fingerprint(self._judge.grammar_head)}
+
+    @property
+    def device(self) -> torch.device:
+        return self._judge.device
+
+    def to(self, device: torch.device | str) -> "_AsTextEncoder":
+        self._judge.to(device)
+        return self
+
+    def encode_text(self, texts: list[str]) -> Float[Tensor, "M 1"]:
+        return self._judge.grammatical(texts)[:, None]

@@ -1,0 +1,39 @@
+"""Labels of records and lists of names, as classification wants them from a config."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from capkit.data.manifest import Record
+from capkit.errors import UsageError
+
+
+def read_lines(value: str | Sequence[str], what: str) -> list[str]:
+    """A list as it is, or the lines of a UTF-8 file; blank ones are passed over. Raises UsageError where none is."""
+    if isinstance(value, str):
+        if not Path(value).is_file():
+            raise UsageError(f"{what}: no file {value!r}; give a list, or a file with one a line")
+        value = Path(value).read_text(encoding="utf-8").splitlines()
+    lines = [line.strip() for line in value if line.strip()]
+    if not lines:
+        raise UsageError(f"{what} is empty; give one or more")
+    return lines
+
+
+def label_of(record: Record, pattern: str) -> str:
+    """`pattern` filled in from the record's metadata: "{category}", or "{scene[objects][0][shape]}" for nested data.
+
+    Raises UsageError where the metadata has no such entry.
+    """
+    try:
+        return pattern.format(**record.metadata)
+    except (KeyError, IndexError, TypeError) as error:
+        raise UsageError(
+            f"label={pattern!r} finds nothing in the metadata of {record.key!r}, which has {sorted(record.metadata)}; "
+            "write an entry's name in braces, such as {category}"
+        ) from error
+
+
+def check_label_pattern(pattern: str) -> None:
+    """A pattern without braces gives every record the same label."""
+    if "{" not in pattern:
+        raise UsageError(f"label must name an entry of the metadata in braces, such as {{category}}; got {pattern!r}")

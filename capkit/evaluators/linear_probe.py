@@ -1,0 +1,98 @@
+"""Linear probe: how well a logistic regression on frozen image embeddings tells classes apart.
+
+N images, C classes, D width.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from capkit.data.datamodule import CaptionDataModule
+from capkit.data.source import DataSource
+from capkit.errors import UsageError
+from capkit.evaluators.embedding import Images, embed_images, resumable
+from capkit.evaluators.evaluator import named, quoted_with, write_results
+from capkit.evaluators.labels import check_label_pattern, label_of
+from capkit.evaluators.logistic import Logistic, best_strength, fit_logistic
+from capkit.metrics.ranking import normalize
+from capkit.models.dual_encoder import DualEncoder
+
+
+class LinearProbe:
+    """Top-1 accuracy on `test` after training on `train`, with the L2 strength that does best on `val` (CLIP, A.3).
+
+    The final regression is trained on train and val together. The label is the pattern `label` over an image's
+    metadata; classes are those of train. Sources are the data's splits unless given. `limit` is for train.
+
+    Differences from CLIP: 1. features are the unit-norm joint embeddings, not the tower's output before the projection.
+    2. A label that train lacks counts as an error on val and test.
+    """
+
+    def __init__(
+        self,
+        label: str = "{label}",
+        train: DataSource | None = None,
+        val: DataSource | None = None,
+        test: DataSource | None = None,
+        limit: int | None = None,
+        name: str = "linear_probe",
+    ) -> None:
+        check_label_pattern(label)
+        self.label, self.limit, self.name = label, limit, name
+        self.sources = {"train": train, "val": val, "test": test}
+
+    def __call__(self, encoder: DualEncoder, data: CaptionDataModule, folder: Path) -> dict[str, float]:
+        cached = resumable(encoder, folder)
+        splits = {
+            split: embed_images(cached, data, split, folder, self.limit if split == "train" else None, source)
+            for split, source in self.sources.items()
+        }
+        labels = {split: [label_of(r, self.label) for r in images.records] for split, images in splits.items()}
+        classes = sorted(set(labels["train"]))
+        if len(classes) < 2:
+            raise UsageError(f"{self.name} wants two classes or more in train; label={self.label!r} gives {classes}")
+        probe, strength = _chosen(splits, labels, classes)
+        predictions = [classes[i] for i in probe.predict(normalize(splits["test"].embeddings)).tolist()]
+        hits = [prediction == label for prediction, label in zip(predictions, labels["test"], strict=True)]
+        numbers = {
+            "top1": sum(hits) / len(hits),
+            "strength": strength,
+            "chance": 1 / len(classes),
+            "classes": float(len(classes)),
+            "train_images": float(len(labels["train"])),
+            "images": float(len(hits)),
+            "skipped": float(sum(images.num_skipped for images in splits.values())),
+        }
+        numbers = named(self.name, numbers)
+        rows: list[dict[str, Any]] = [
+            {"key": record.key, "label": label, "prediction": prediction}
+            for record, label, prediction in zip(splits["test"].records, labels["test"], predictions, strict=True)
+        ]
+        write_results(folder, self.name, rows, numbers, quoted_with(cached) | {"label": self.label})
+        return numbers
+
+
+def _chosen(splits: dict[str, Images], labels: dict[str, list[str]], classes: list[str]) -> tuple[Logistic, float]:
+    """The regression on train and val with the strength that does best on val after training on train."""
+    train, val = (normalize(splits[split].embeddings) for split in ("train", "val"))
+    train_labels, val_labels = (_numbered(labels[split], classes) for split in ("train", "val"))
+    last: list[Logistic] = []
+
+    def accuracy(strength: float) -> float:
+        probe = fit_logistic(train, train_labels, len(classes), strength, last[-1] if last else None)
+        last.append(probe)
+        return probe.accuracy(val, val_labels)
+
+    strength = best_strength(accuracy)
+    known = val_labels >= 0
+    both = torch.cat([train, val[known]]), torch.cat([train_labels, val_labels[known]])
+    return fit_logistic(*both, len(classes), strength), strength
+
+
+def _numbered(labels: list[str], classes: list[str]) -> Int[Tensor, " N"]:
+    """-1 for a label that is no class."""
+    place = {name: i for i, name in enumerate(classes)}
+    return torch.tensor([place.get(label, -1) for label in labels])

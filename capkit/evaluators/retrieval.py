@@ -1,0 +1,104 @@
+"""Retrieval between the images and captions of a split: within all of them, and within folds of 1,000 (COCO's 1k).
+
+N images, M captions, D width.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from capkit.data.datamodule import CaptionDataModule
+from capkit.data.source import clean_captions
+from capkit.errors import UsageError
+from capkit.evaluators.embedding import embed_images, embed_texts, resumable
+from capkit.evaluators.evaluator import named, quoted_with, write_results
+from capkit.metrics.ranking import Ranks
+from capkit.metrics.retrieval import rank_numbers, retrieval_ranks
+from capkit.models.dual_encoder import DualEncoder
+
+
+class Retrieval:
+    """R@k and median rank, both ways: t2i, each caption among all images; i2t, each image among all captions.
+
+    An image is a hit if any of its captions is found; ties count by chance (capkit/metrics/ranking.py). COCO's
+    protocol: the first five captions of each image (`captions_per_image=5`), all 5,000 images, and the mean over five
+    folds of 1,000 consecutive ones (`fold_size=1000`). A last fold that is not full is left out. `limit`: the first
+    images only.
+    """
+
+    def __init__(
+        self,
+        split: str = "test",
+        at: Sequence[int] = (1, 5, 10),
+        captions_per_image: int | None = None,
+        fold_size: int | None = None,
+        limit: int | None = None,
+        name: str = "retrieval",
+    ) -> None:
+        if not at or min(at) < 1:
+            raise UsageError(f"at must list ranks of 1 or more, such as [1, 5, 10]; got {list(at)}")
+        for argument, value in (("captions_per_image", captions_per_image), ("fold_size", fold_size), ("limit", limit)):
+            if value is not None and value < 1:
+                raise UsageError(f"{argument} must be 1 or more, or null; got {value}")
+        self.split, self.at, self.captions_per_image = split, tuple(at), captions_per_image
+        self.fold_size, self.limit, self.name = fold_size, limit, name
+
+    def __call__(self, encoder: DualEncoder, data: CaptionDataModule, folder: Path) -> dict[str, float]:
+        cached = resumable(encoder, folder)
+        images = embed_images(cached, data, self.split, folder, self.limit, needs_captions=True)
+        chosen = [clean_captions(record.captions)[: self.captions_per_image] for record in images.records]
+        captions = [text for texts in chosen for text in texts]
+        owner = torch.tensor([row for row, texts in enumerate(chosen) for _ in texts])
+        texts = embed_texts(cached, captions)
+        ranks = retrieval_ranks(images.embeddings, texts, owner)
+        numbers = rank_numbers(ranks, self.at) | self._fold_numbers(images.embeddings, texts, owner)
+        numbers |= {
+            "images": float(len(images.records)),
+            "captions": float(len(captions)),
+            "cut": float(sum(cached.is_cut(captions))),
+            "skipped": float(images.num_skipped),
+        }
+        quoted = quoted_with(cached) | {
+            "split": self.split,
+            "captions_per_image": self.captions_per_image,
+            "fold_size": self.fold_size,
+        }
+        numbers = named(self.name, numbers)
+        keys = [record.key for record in images.records]
+        write_results(folder, self.name, _rows(keys, captions, owner, ranks), numbers, quoted)
+        return numbers
+
+    def _fold_numbers(
+        self, images: Float[Tensor, "N D"], texts: Float[Tensor, "M D"], owner: Int[Tensor, " M"]
+    ) -> dict[str, float]:
+        """The mean over folds of consecutive images, each with its own captions."""
+        if self.fold_size is None:
+            return {}
+        num_folds = len(images) // self.fold_size
+        if num_folds == 0:
+            raise UsageError(
+                f"fold_size={self.fold_size} wants that many images or more; the {self.split} split has {len(images)}; "
+                "set a smaller fold_size, or null"
+            )
+        sums: dict[str, float] = {}
+        for start in range(0, num_folds * self.fold_size, self.fold_size):
+            inside = (owner >= start) & (owner < start + self.fold_size)
+            ranks = retrieval_ranks(images[start : start + self.fold_size], texts[inside], owner[inside] - start)
+            for key, value in rank_numbers(ranks, self.at).items():
+                sums[key] = sums.get(key, 0.0) + value
+        means = {f"fold{self.fold_size}_{key}": value / num_folds for key, value in sums.items()}
+        return means | {"folds": float(num_folds)}
+
+
+def _rows(
+    keys: list[str], captions: list[str], owner: Int[Tensor, " M"], ranks: dict[str, Ranks]
+) -> Iterator[dict[str, Any]]:
+    """Where each query found its own, in the full pool: the expected rank over shuffles of ties; 1 is first."""
+    for caption, row, rank in zip(captions, owner.tolist(), ranks["t2i"].expected().tolist(), strict=True):
+        yield {"way": "t2i", "key": keys[row], "caption": caption, "rank": rank}
+    for key, rank in zip(keys, ranks["i2t"].expected().tolist(), strict=True):
+        yield {"way": "i2t", "key": key, "rank": rank}

@@ -1,0 +1,111 @@
+"""Zero-shot classification: an image belongs to the class whose description is nearest (Radford et al. 2021, 3.1).
+
+N images, C classes, T templates, D width.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from capkit.data.datamodule import CaptionDataModule
+from capkit.data.source import DataSource
+from capkit.errors import UsageError, did_you_mean
+from capkit.evaluators.embedding import embed_images, embed_texts, resumable
+from capkit.evaluators.evaluator import named, quoted_with, write_results
+from capkit.evaluators.labels import check_label_pattern, label_of, read_lines
+from capkit.metrics.ranking import embedding_ranks, normalize
+from capkit.models.cached_encoder import CachedTextEncoder
+from capkit.models.dual_encoder import DualEncoder
+
+TEMPLATES = (
+    "a photo of {}.",
+    "a picture of {}.",
+    "an image that shows {}.",
+    "a close view of {}.",
+    "{} seen from far away.",
+    "a small picture of {}.",
+    "a dark photo of {}.",
+    "this is {}.",
+)
+"""Neutral sentences, for class names with their article. Lists made for a data set (ImageNet's 80) come from a file."""
+
+
+class ZeroShot:
+    """Top-1, top-5 and mean per-class accuracy of images whose label is the pattern `label` over their metadata.
+
+    `classes` and `templates` are lists, or files with one a line. A class is a label and, after a tab, the words for it
+    (default: the label); a template has {} where they stand. The classifier is, for each class, the normalised mean
+    over templates of unit-norm text embeddings. Images come from `source`, or from the data's `split`. Equal
+    similarities count by chance. Every class counts in the pool; the mean over classes is over those with images.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str] | str,
+        label: str = "{label}",
+        templates: Sequence[str] | str = TEMPLATES,
+        split: str = "test",
+        source: DataSource | None = None,
+        limit: int | None = None,
+        name: str = "zero_shot",
+    ) -> None:
+        check_label_pattern(label)
+        pairs = [line.split("\t", 1) for line in read_lines(classes, "classes")]
+        self.words = {pair[0].strip(): pair[-1].strip() for pair in pairs}
+        if len(self.words) < max(2, len(pairs)):
+            raise UsageError(
+                f"classes must be two or more, none twice; got {len(pairs)} lines, {len(self.words)} labels"
+            )
+        self.templates = read_lines(templates, "templates")
+        for template in self.templates:
+            if template.count("{}") != 1:
+                raise UsageError(f"a template has {{}} once, where the class goes; got {template!r}")
+        self.label, self.split, self.source, self.limit, self.name = label, split, source, limit, name
+
+    def __call__(self, encoder: DualEncoder, data: CaptionDataModule, folder: Path) -> dict[str, float]:
+        cached = resumable(encoder, folder)
+        images = embed_images(cached, data, self.split, folder, self.limit, self.source)
+        names = list(self.words)
+        place = {name: i for i, name in enumerate(names)}
+        labels = [self._known_label(label_of(record, self.label)) for record in images.records]
+        truth = torch.tensor([place[label] for label in labels])
+        weights = classifier(cached, list(self.words.values()), self.templates)
+        ranks = embedding_ranks(normalize(images.embeddings), weights, truth, torch.arange(len(names)))
+        top1, top5 = ranks.hits(1), ranks.hits(5)
+        numbers = {
+            "top1": float(top1.mean()),
+            "top5": float(top5.mean()),
+            "per_class": float(torch.stack([top1[truth == i].mean() for i in truth.unique()]).mean()),
+            "chance": 1 / len(names),
+            "classes": float(len(names)),
+            "images": float(len(labels)),
+            "skipped": float(images.num_skipped),
+        }
+        numbers = named(self.name, numbers)
+        predictions = (normalize(images.embeddings) @ weights.T).argmax(1).tolist()
+        rows: list[dict[str, Any]] = [
+            {"key": record.key, "label": label, "prediction": names[prediction], "rank": rank}
+            for record, label, prediction, rank in zip(
+                images.records, labels, predictions, ranks.expected().tolist(), strict=True
+            )
+        ]
+        write_results(folder, self.name, rows, numbers, quoted_with(cached) | {"templates": self.templates})
+        return numbers
+
+    def _known_label(self, label: str) -> str:
+        if label not in self.words:
+            raise UsageError(
+                f"{self.name}: the label {label!r} is none of the classes; {did_you_mean(label, self.words)}"
+            )
+        return label
+
+
+def classifier(encoder: CachedTextEncoder, names: Sequence[str], templates: Sequence[str]) -> Float[Tensor, "C D"]:
+    """Unit norm: for each name the mean over templates of unit-norm embeddings."""
+    texts = [template.replace("{}", name) for name in names for template in templates]
+    rows = normalize(embed_texts(encoder, texts)).view(len(names), len(templates), -1)  # (C T D)
+    return normalize(rows.mean(1))

@@ -1,0 +1,124 @@
+import math
+
+import pytest
+
+from capkit.data.manifest import Record
+from capkit.errors import UsageError
+from capkit.evaluators.labels import label_of
+from capkit.evaluators.zero_shot import TEMPLATES, ZeroShot
+from capkit.scenes.classes import color_shape_classes
+from capkit.scenes.world import Scene, WorldOptions, make_scene
+
+# Two templates of each class point 0 and 90 degrees apart for "cat", so that its mean lies at 45 degrees.
+TEXTS = {
+    "a cat": [1.0, 0, 0], "the cat": [0, 1.0, 0],
+    "a dog": [0, 0, 1.0], "the dog": [0, 0, 1.0],
+    "a hen": [0, -1.0, 0], "the hen": [0, -1.0, 0],
+}  # fmt: skip
+IMAGES = [[1.0, 1.0, 0], [1.0, 0, 0.9], [0, 0, 1.0], [0.0, -1.0, 0.1]]
+ROWS = [(f"k{i}", [], {"label": name}) for i, name in enumerate(["cat", "dog", "dog", "hen"])]
+ARGS = {"classes": ["cat", "dog", "hen"], "templates": ["a {}", "the {}"]}
+
+
+def test_the_classifier_is_the_normalised_mean_over_templates_by_hand(table, listed, data_of, tmp_path, rows_in):
+    numbers = ZeroShot(**ARGS)(table(IMAGES, TEXTS), data_of(test=listed(ROWS)), tmp_path)
+    # k1 (1, 0, .9) / 1.345: cat (1, 1, 0) / sqrt(2) gives .526, dog (0, 0, 1) gives .669. All right.
+    assert numbers["zero_shot_top1"] == 1
+    assert numbers["zero_shot_chance"] == pytest.approx(1 / 3)
+    assert numbers["zero_shot_classes"] == 3 and numbers["zero_shot_images"] == 4
+    assert rows_in(tmp_path / "zero_shot.jsonl")[1] == {"key": "k1", "label": "dog", "prediction": "dog", "rank": 1.0}
+
+
+def test_a_mean_that_was_not_normalised_would_decide_otherwise(table, listed, data_of, tmp_path):
+    # cos with the plain first template "a cat" is 1 / 1.345 = .743 > .669: one template alone errs
+    numbers = ZeroShot(ARGS["classes"], templates=["a {}"])(table(IMAGES, TEXTS), data_of(test=listed(ROWS)), tmp_path)
+    assert numbers["zero_shot_top1"] == pytest.approx(3 / 4)
+    # dog: 1 of 2; cat and hen: 1 of 1
+    assert numbers["zero_shot_per_class"] == pytest.approx((1 + 0.5 + 1) / 3)
+
+
+def test_top5_counts_the_first_five(table, listed, data_of, tmp_path):
+    names = [f"c{i}" for i in range(8)]
+    texts = {name: [math.cos(i / 5), math.sin(i / 5)] for i, name in enumerate(names)}
+    rows = [(name, [], {"label": name}) for name in names]
+    encoder = table([[1.0, 0.0]] * 8, texts)
+    numbers = ZeroShot(names, templates=["{}"])(encoder, data_of(test=listed(rows)), tmp_path)
+    assert numbers["zero_shot_top1"] == pytest.approx(1 / 8)
+    assert numbers["zero_shot_top5"] == pytest.approx(5 / 8)
+
+
+def test_equal_classes_count_by_chance(table, listed, data_of, tmp_path):
+    texts = {"x": [1.0, 0], "y": [1.0, 0], "z": [0, 1.0]}
+    numbers = ZeroShot(["x", "y", "z"], templates=["{}"])(
+        table([[1.0, 0]] * 2, texts),
+        data_of(test=listed([("1", [], {"label": "x"}), ("2", [], {"label": "y"})])),
+        tmp_path,
+    )
+    assert numbers["zero_shot_top1"] == pytest.approx(1 / 2)
+
+
+def test_labels_words_and_templates_come_from_files_and_nested_metadata(table, listed, data_of, tmp_path):
+    (tmp_path / "classes.txt").write_text("n01\tcat\nn02\tdog\n\n")
+    (tmp_path / "templates.txt").write_text("a {}\nthe {}\n")
+    rows = [("k0", [], {"x": {"ids": ["n01"]}}), ("k1", [], {"x": {"ids": ["n02"]}})]
+    evaluator = ZeroShot(str(tmp_path / "classes.txt"), "{x[ids][0]}", str(tmp_path / "templates.txt"))
+    encoder = table(IMAGES, TEXTS)
+    assert evaluator(encoder, data_of(test=listed(rows)), tmp_path)["zero_shot_top1"] == 1
+    assert sorted(encoder.seen_texts) == ["a cat", "a dog", "the cat", "the dog"]
+
+
+def test_images_may_come_from_a_source_of_its_own(table, listed, data_of, tmp_path):
+    numbers = ZeroShot(**ARGS, source=listed(ROWS), name="own")(
+        table(IMAGES, TEXTS), data_of(test=listed([])), tmp_path
+    )
+    assert numbers["own_top1"] == 1
+
+
+def test_a_second_run_encodes_nothing(table, listed, data_of, tmp_path):
+    data = data_of(test=listed(ROWS))
+    numbers = ZeroShot(**ARGS)(table(IMAGES, TEXTS), data, tmp_path)
+    again = table(IMAGES, TEXTS)
+    assert ZeroShot(**ARGS)(again, data, tmp_path) == numbers
+    assert again.seen_images == again.seen_texts == []
+
+
+def test_the_shipped_templates_have_one_place_each_and_differ():
+    assert len(set(TEMPLATES)) == len(TEMPLATES) == 8
+    assert ZeroShot(["a", "b"]).templates == list(TEMPLATES)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["cat", "cat"]}, "none twice"),
+        ({"classes": ["cat"]}, "two or more"),
+        ({"classes": "missing.txt"}, "no file 'missing.txt'"),
+        ({"classes": []}, "classes is empty"),
+        ({"templates": ["a photo"]}, "a template has {} once"),
+        ({"label": "label"}, "in braces"),
+    ],
+)
+def test_wrong_arguments_say_what_is_wanted(change, message):
+    with pytest.raises(UsageError, match=message):
+        ZeroShot(**(ARGS | change))
+
+
+def test_labels_that_are_no_class_or_not_there_are_named(table, listed, data_of, tmp_path):
+    unknown = data_of(test=listed([("k0", [], {"label": "cut"})]))
+    with pytest.raises(UsageError, match=r"the label 'cut' is none of the classes; did you mean 'cat'\?"):
+        ZeroShot(**ARGS)(table(IMAGES, TEXTS), unknown, tmp_path)
+    absent = data_of(test=listed([("k0", [], {"other": "cat"})]))
+    with pytest.raises(UsageError, match=r"finds nothing in the metadata of 'k0', which has \['other'\]"):
+        ZeroShot(**ARGS)(table(IMAGES, TEXTS), absent, tmp_path)
+
+
+def test_single_object_scenes_are_labelled_by_the_scene():
+    names = [line.split("\t")[0] for line in color_shape_classes()]
+    assert len(set(names)) == 48 and "orange circle\tan orange circle" in color_shape_classes()
+    for split in ("test", "holdout"):
+        scenes = [make_scene(WorldOptions(max_objects=1), 0, split, index) for index in range(20)]
+        for (item,) in (scene.objects for scene in scenes):
+            record = Record("x", metadata={"scene": Scene((item,), "white").to_dict()})
+            label = label_of(record, "{scene[objects][0][color]} {scene[objects][0][shape]}")
+            assert label == f"{item.color} {item.shape}" and label in names
+            assert ((item.shape, item.color) in WorldOptions().holdout_pairs) == (split == "holdout")

@@ -1,18 +1,19 @@
 """CaptionModule: trains a captioner by an objective. Methods differ by their objective."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from capkit.decoding.decoding import Decoding
-from capkit.distributed import all_reduce_sum, device_for_collectives, world_size
+from capkit.distributed import all_reduce_sum, device_for_collectives
 from capkit.evaluation import TextScore, gather_rows, score_rows
-from capkit.optim import AdamW
+from capkit.optim import OptimizerFactory
 from capkit.schedules import Schedule
 from capkit.training_step import OptimizerStep
-from capkit.types import CaptionBatch, Objective
+from capkit.types import CaptionBatch, Objective, ObjectiveOutput
 
 
 class CaptionModule(OptimizerStep):
@@ -27,7 +28,7 @@ class CaptionModule(OptimizerStep):
         self,
         model: nn.Module,
         objective: Objective,
-        optimizer: AdamW,
+        optimizer: OptimizerFactory,
         schedule: Schedule,
         decoding: Decoding,
         metrics: Mapping[str, TextScore] | None = None,
@@ -47,11 +48,13 @@ class CaptionModule(OptimizerStep):
         parts = list(self._micro_batches(batch))
         loss_sum = torch.zeros((), device=self.device)
         logs: dict[str, Tensor] = {}
+
+        def share(part: CaptionBatch) -> tuple[Tensor, ObjectiveOutput]:
+            output = self.objective(self.model, part, step)
+            return output.loss_sum / num_targets.clamp(min=1), output
+
         for number, part in enumerate(parts):
-            with self.gradient_sync(number == len(parts) - 1):
-                output = self.objective(self.model, part, step)
-                # DDP averages gradients over ranks; the sum is wanted, divided once by all targets.
-                self.manual_backward(output.loss_sum * (world_size() / num_targets.clamp(min=1)))
+            output = self.add_gradient(partial(share, part), last=number == len(parts) - 1)
             loss_sum += output.loss_sum.detach()
             for name, value in output.logs.items():
                 logs[name] = logs.get(name, torch.zeros_like(value)) + value / len(parts)

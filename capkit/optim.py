@@ -1,12 +1,14 @@
 """Optimizers and their parameter groups: decay or not, and learning-rate multipliers by name."""
 
 import fnmatch
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
 from capkit.errors import UsageError
+from capkit.lamb import Lamb
 
 
 def parameter_groups(
@@ -34,10 +36,11 @@ def parameter_groups(
     ]
 
 
-class AdamW:
-    """Makes AdamW (Loshchilov & Hutter 2019) for a model. `clip_norm` bounds the norm of the whole gradient.
+class OptimizerFactory(ABC):
+    """Makes an optimizer for a model: parameter groups are split here, and settings checked before a model exists.
 
-    `weight_decay=0` gives plain Adam. `clip_norm` is the one place that clips; None leaves gradients as they are.
+    `clip_norm` bounds the norm of the whole gradient, and is the one place that clips; None leaves gradients as they
+    are. `lr_multipliers` maps patterns of parameter names to factors of the learning rate.
     """
 
     def __init__(
@@ -59,7 +62,23 @@ class AdamW:
         self.clip_norm = clip_norm
         self.lr_multipliers = dict(lr_multipliers or {})
 
+    def groups(self, model: nn.Module) -> list[dict[str, object]]:
+        return parameter_groups(model, self.lr, self.weight_decay, self.lr_multipliers)
+
+    @abstractmethod
+    def __call__(self, model: nn.Module) -> torch.optim.Optimizer: ...
+
+
+class AdamW(OptimizerFactory):
+    """AdamW (Loshchilov & Hutter 2019). `weight_decay=0` gives plain Adam."""
+
     def __call__(self, model: nn.Module) -> torch.optim.Optimizer:
-        groups = parameter_groups(model, self.lr, self.weight_decay, self.lr_multipliers)
         on_gpu = all(p.is_cuda for p in model.parameters())
-        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=on_gpu or None)
+        return torch.optim.AdamW(self.groups(model), lr=self.lr, betas=self.betas, eps=self.eps, fused=on_gpu or None)
+
+
+class LAMB(OptimizerFactory):
+    """LAMB (You et al. 2020), what ALIGN trains with: for batches of many thousands."""
+
+    def __call__(self, model: nn.Module) -> torch.optim.Optimizer:
+        return Lamb(self.groups(model), lr=self.lr, betas=self.betas, eps=self.eps)

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from capkit.distributed import RankRows, all_reduce_sum, device_for_collectives, world_size
+from capkit.distributed import RankRows, all_reduce_sum, device_for_collectives
 from capkit.metrics.retrieval import retrieval
 from capkit.models.pair_model import PairModel
-from capkit.optim import AdamW
+from capkit.optim import OptimizerFactory
 from capkit.schedules import Schedule
 from capkit.training_step import OptimizerStep
-from capkit.types import CaptionBatch, PairEmbeddings, PairObjective
+from capkit.types import CaptionBatch, PairEmbeddings, PairLoss, PairObjective
 
 
 def join(parts: Sequence[PairEmbeddings]) -> PairEmbeddings:
@@ -41,7 +41,7 @@ class PairModule(OptimizerStep):
         self,
         model: PairModel,
         objective: PairObjective,
-        optimizer: AdamW,
+        optimizer: OptimizerFactory,
         schedule: Schedule,
         micro_batch_size: int | None = None,
         seed: int = 0,
@@ -51,9 +51,11 @@ class PairModule(OptimizerStep):
         self._validation: list[PairEmbeddings] = []
 
     def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, Tensor]:
-        output = self.objective(self.embed(batch), step)
-        # DDP averages gradients over ranks; each rank's loss is its share of the sum.
-        self.manual_backward(output.loss * world_size())
+        def share() -> tuple[Tensor, PairLoss]:
+            output = self.objective(self.embed(batch), step)
+            return output.loss, output
+
+        output = self.add_gradient(share)
         loss = all_reduce_sum(output.loss.to(device_for_collectives())).to(self.device)
         return {**output.logs, "loss": loss}
 

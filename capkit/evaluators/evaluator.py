@@ -22,8 +22,8 @@ class Evaluator(Protocol):
 
 
 def quoted_with(encoder: Any) -> dict[str, Any]:
-    """What every number of this encoder must be quoted with."""
-    return {"scorer": encoder.name, "prompt": encoder.prompt, "max_length": encoder.max_length}
+    """What every number of this encoder must be quoted with. A sentence encoder has no prompt."""
+    return {"scorer": encoder.name, "prompt": getattr(encoder, "prompt", ""), "max_length": encoder.max_length}
 
 
 def write_results(

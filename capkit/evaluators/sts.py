@@ -11,7 +11,7 @@ from capkit.evaluators.embedding import embed_texts, resumable_texts
 from capkit.evaluators.evaluator import named, quoted_with, write_results
 from capkit.metrics.correlation import pearson, spearman
 from capkit.metrics.ranking import normalize
-from capkit.models.dual_encoder import DualEncoder
+from capkit.metrics.text_retrieval import TextEncoder
 
 
 class STS:
@@ -28,7 +28,7 @@ class STS:
         self.pairs = {key: read_pairs(path) for key, path in files.items()}
         self.name = name
 
-    def __call__(self, encoder: DualEncoder, data: CaptionDataModule | None, folder: Path) -> dict[str, float]:
+    def __call__(self, encoder: TextEncoder, data: CaptionDataModule | None, folder: Path) -> dict[str, float]:
         cached = resumable_texts(encoder, folder)
         rows: list[dict[str, Any]] = []
         numbers: dict[str, float] = {}

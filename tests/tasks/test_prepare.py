@@ -10,6 +10,7 @@ from capkit.assets import catalogue
 from capkit.data.features import FeatureStore
 from capkit.errors import UsageError
 from capkit.tasks import prepare
+from capkit.weights import weights_fingerprint
 
 FOLDER = {"_target_": "capkit.assets.cache.path", "name": "cached"}
 
@@ -27,6 +28,30 @@ def images(tmp_path):
     for name, colour in (("a", (255, 0, 0)), ("b", (0, 255, 0)), ("c", (0, 0, 255))):
         Image.new("RGB", (8, 8), colour).save(folder / f"{name}.png")
     return folder
+
+
+class MeanColourPair:
+    """A dual encoder that reads pictures itself: the mean colour in [0, 1], as one row."""
+
+    name, prompt, max_length = "mean colour", "", 8
+
+    def preprocess(self, images):
+        return torch.stack([torch.from_numpy(image).permute(2, 0, 1).float() / 255 for image in images])
+
+    def encode_image(self, pixels):
+        return pixels.mean((2, 3))
+
+    def encode_text(self, texts):
+        return torch.zeros(len(texts), 3)
+
+    def is_cut(self, texts):
+        return [False] * len(texts)
+
+    def to(self, device):
+        return self
+
+    def about(self, side):
+        return {"side": side, "weights": "none"}
 
 
 class MeanColour(torch.nn.Module):
@@ -73,6 +98,42 @@ def test_another_encoder_or_a_new_image_makes_them_anew(cache, images):
     assert FeatureStore(cache / "cached")[["a.png"]].tolist() == [[[2, 0, 0]]]
     Image.new("RGB", (8, 8)).save(images / "d.png")
     assert prepare.run(config(images, scale=2.0))["features"] == 4
+
+
+def test_a_dual_encoder_gives_its_finished_embeddings_and_says_what_they_depend_on(cache, images):
+    cfg = config(images, transform=False)
+    cfg.image_encoder = {"_target_": f"{__name__}.MeanColourPair"}
+    assert prepare.run(cfg)["features"] == 3
+    store = FeatureStore(cache / "cached")
+    np.testing.assert_array_equal(store[["c.png", "a.png"]], [[[0, 0, 1]], [[1, 0, 0]]])
+    assert store.about == {"encoder": {"_target_": f"{__name__}.MeanColourPair"}, "side": "image", "weights": "none"}
+    assert prepare.run(cfg)["features"] == 0
+
+
+class Scaled(torch.nn.Module):
+    """Weights that a config does not show."""
+
+    factor = 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([self.factor]))
+
+    def forward(self, pixels):
+        return self.weight.detach() * pixels.mean((2, 3))[:, None]
+
+
+def test_features_are_made_anew_for_other_weights_and_say_whose_they_are(cache, images, monkeypatch):
+    cfg = config(images)
+    cfg.image_encoder = {"_target_": f"{__name__}.Scaled"}
+    assert prepare.run(cfg)["features"] == 3
+    FeatureStore(cache / "cached").check(weights=weights_fingerprint(Scaled()))
+    assert prepare.run(cfg)["features"] == 0
+    monkeypatch.setattr(Scaled, "factor", 2.0)
+    with pytest.raises(UsageError, match="was made with something else: weights"):
+        FeatureStore(cache / "cached").check(weights=weights_fingerprint(Scaled()))
+    assert prepare.run(cfg)["features"] == 3
+    assert FeatureStore(cache / "cached")[["a.png"]].tolist() == [[[2, 0, 0]]]
 
 
 def test_an_image_that_cannot_be_read_is_named_and_left_out(cache, images, capsys):

@@ -109,14 +109,12 @@ class RankRows:
         """The inverse of gathering: rows of all ranks, summed over ranks, of which this rank gets its own."""
         if not is_distributed():
             return rows
-        if dist.get_backend() != "nccl":  # gloo has no reduce-scatter of its own on every version and device
-            return all_reduce_sum(rows)[self.own]
         longest = max(self.counts)
-        padded = rows.new_zeros(world_size(), longest, *rows.shape[1:])
+        padded = [rows.new_zeros(longest, *rows.shape[1:]) for _ in self.counts]
         for slot, part in zip(padded, rows.split(self.counts), strict=True):
             slot[: len(part)] = part
         summed = torch.empty_like(padded[0])
-        dist.reduce_scatter_tensor(summed, padded)
+        dist.reduce_scatter(summed, padded)
         return summed[: self.counts[rank()]]
 
 

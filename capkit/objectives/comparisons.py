@@ -29,7 +29,7 @@ class Comparison(NamedTuple):
 
     def tally(self, terms: Float[Tensor, "..."]) -> Float[Tensor, " 3"]:
         """How many pairs there are, how many more similar than each of their negatives, and how many terms above 0."""
-        hits = self.pair > highest(self.candidates, self.negative, 1)
+        hits = self.pair > highest(self.candidates, self.negative)
         return torch.stack([hits.new_tensor(len(hits), dtype=torch.long), hits.sum(), (terms > 0).sum()]).float()
 
 
@@ -51,7 +51,7 @@ class Comparisons:
     def gather(cls, pairs: PairEmbeddings, chunk_rows: int) -> "Comparisons":
         captions, rows = Captions.gather(pairs), RankRows(len(pairs.images))
         image_ids = rows.gather(pairs.image_ids)
-        # split gives one part, an empty one, of no rows
+        # Of no captions, split makes one empty part.
         found = [(owners[:, None] == image_ids[None]).nonzero() for owners in pairs.owners.split(chunk_rows)]
         starts = [captions.rows.own.start + place * chunk_rows for place in range(len(found))]
         caption_rows = torch.cat([part[:, 0] + start for part, start in zip(found, starts, strict=True)])

@@ -18,8 +18,8 @@ from capkit.objectives.pairs import (
     Captions,
     check_choice,
     check_chunk_rows,
-    highest,
     in_blocks,
+    largest,
     similarities,
 )
 from capkit.types import PairEmbeddings, PairLoss
@@ -38,24 +38,6 @@ class Queries(NamedTuple):
     num_candidates: Float[Tensor, " Q"]
     best_positive: Float[Tensor, " Q"]
     best_negative: Float[Tensor, " Q"]
-
-    @classmethod
-    def of(
-        cls,
-        logits: Float[Tensor, "n M"],
-        positive: Bool[Tensor, "n M"],
-        candidate: Bool[Tensor, "n M"],
-        dim: int,
-    ) -> "Queries":
-        return cls(
-            logits.masked_fill(~candidate, LOWEST).logsumexp(dim),
-            (logits * positive).sum(dim),
-            (logits * candidate).sum(dim),
-            positive.sum(dim).float(),
-            candidate.sum(dim).float(),
-            highest(logits.detach(), positive, dim),
-            highest(logits.detach(), candidate & ~positive, dim),
-        )
 
     @classmethod
     def concatenate(cls, parts: "list[Queries]") -> "Queries":
@@ -85,6 +67,29 @@ class Queries(NamedTuple):
         """How many queries have a positive, and for how many of these the most similar candidate is one."""
         counted = self.num_positives > 0
         return torch.stack([counted.sum(), (counted & (self.best_positive > self.best_negative)).sum()]).float()
+
+
+def queries_of(
+    logits: Float[Tensor, "n M"], positive: Bool[Tensor, "n M"], candidate: Bool[Tensor, "n M"], directions: list[str]
+) -> dict[str, Queries]:
+    """The rows, the columns or both of a block as queries: matrices that both need are made once."""
+    kept = logits.masked_fill(~candidate, LOWEST)
+    on_positives, on_candidates = logits * positive, logits * candidate
+    positives = logits.detach().masked_fill(~positive, LOWEST)
+    negatives = kept.detach().masked_fill(positive, LOWEST)
+
+    def along(dim: int) -> Queries:
+        return Queries(
+            kept.logsumexp(dim),
+            on_positives.sum(dim),
+            on_candidates.sum(dim),
+            positive.sum(dim).float(),
+            candidate.sum(dim).float(),
+            largest(positives, dim),
+            largest(negatives, dim),
+        )
+
+    return {name: along(CANDIDATES[name]) for name in directions}
 
 
 class InfoNCE:
@@ -137,7 +142,7 @@ class InfoNCE:
         def block(rows: slice) -> dict[str, Queries]:
             logits = pairs.logit_scale.float() * similarities(pairs.images[rows], captions.texts)
             positive, candidate = captions.positives(pairs.image_ids[rows], self.duplicates)
-            return {name: Queries.of(logits, positive, candidate, CANDIDATES[name]) for name in self.directions}
+            return queries_of(logits, positive, candidate, self.directions)
 
         blocks = in_blocks(block, len(pairs.images), self.chunk_rows)
         queries = {}

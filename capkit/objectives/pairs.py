@@ -54,12 +54,14 @@ def similarities(rows: Float[Tensor, "n D"], candidates: Float[Tensor, "C D"]) -
         return rows.float() @ candidates.float().T
 
 
-def highest(scores: Float[Tensor, "n C"], counts: Bool[Tensor, "n C"], dim: int) -> Float[Tensor, " _"]:
-    """Highest score along a dimension of those that count; LOWEST where none does."""
-    counted = scores.masked_fill(~counts, LOWEST)
-    if not counted.shape[dim]:
-        return counted.new_full((counted.shape[1 - dim],), LOWEST)
-    return counted.amax(dim)
+def largest(scores: Float[Tensor, "n C"], dim: int) -> Float[Tensor, " _"]:
+    """Maximum along a dimension; LOWEST where that is empty."""
+    return scores.amax(dim) if scores.shape[dim] else scores.new_full((scores.shape[1 - dim],), LOWEST)
+
+
+def highest(scores: Float[Tensor, "n C"], counts: Bool[Tensor, "n C"]) -> Float[Tensor, " n"]:
+    """Highest score of each row among those that count; LOWEST where none does."""
+    return largest(scores.masked_fill(~counts, LOWEST), 1)
 
 
 def linked(

@@ -52,7 +52,7 @@ class SigLIP:
             loss = torch.nn.functional.softplus(torch.where(positive, -logits, logits))
             counted = positive.any(1)
             fixed = logits.detach()
-            hits = counted & (highest(fixed, positive, 1) > highest(fixed, candidate & ~positive, 1))
+            hits = counted & (highest(fixed, positive) > highest(fixed, candidate & ~positive))
             return (loss * candidate).sum(), torch.stack([hits.sum(), counted.sum()]).float()
 
         losses, tallies = zip(*in_blocks(block, len(pairs.images), self.chunk_rows), strict=True)

@@ -60,6 +60,6 @@ class Triplet:
         """Cosine of each anchor with its negative. Among negatives at equal distance the gradient is shared evenly."""
         pair, candidates, negative = comparison
         if self.mining == "hardest":
-            return highest(candidates, negative, 1)
+            return highest(candidates, negative)
         farther = negative & (candidates < pair[:, None])
-        return torch.where(farther.any(1), highest(candidates, farther, 1), -highest(-candidates, negative, 1))
+        return torch.where(farther.any(1), highest(candidates, farther), -highest(-candidates, negative))

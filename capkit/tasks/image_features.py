@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
@@ -33,12 +33,14 @@ class ImageFeatures:
             )
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         encoder.to(self._device)
+        if isinstance(encoder, nn.Module):
+            encoder.eval()
         self._encoder, self._transform = encoder, transform
         self.dtype = "float32" if self._is_dual else "float16"  # one row an image: precision costs little
         if self._is_dual:
-            self.about = {"encoder": config, **encoder.about("image")}
+            self.about = encoder.about("image")
         else:
-            self.about = {"encoder": config, "transform": looks, "weights": weights_fingerprint(encoder.eval())}
+            self.about = {"encoder": config, "transform": looks, "weights": weights_fingerprint(encoder)}
 
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[np.ndarray]) -> Float[Tensor, "n N W"]:

@@ -106,7 +106,7 @@ def test_a_dual_encoder_gives_its_finished_embeddings_and_says_what_they_depend_
     assert prepare.run(cfg)["features"] == 3
     store = FeatureStore(cache / "cached")
     np.testing.assert_array_equal(store[["c.png", "a.png"]], [[[0, 0, 1]], [[1, 0, 0]]])
-    assert store.about == {"encoder": {"_target_": f"{__name__}.MeanColourPair"}, "side": "image", "weights": "none"}
+    assert store.about == {"side": "image", "weights": "none"}
     assert prepare.run(cfg)["features"] == 0
 
 

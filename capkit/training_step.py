@@ -1,20 +1,24 @@
 """What every LightningModule of capkit shares: one optimizer step is one `training_step`."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 
-from capkit.distributed import rank
+from capkit.distributed import rank, world_size
 from capkit.errors import UsageError
 from capkit.keyed import key_id
-from capkit.optim import AdamW
+from capkit.optim import OptimizerFactory
 from capkit.schedules import Schedule
+from capkit.strategies.zero import Zero
 from capkit.weights import load_trainable_state, trainable_state
+
+Rest = TypeVar("Rest")
 
 
 class OptimizerStep(pl.LightningModule):
@@ -28,7 +32,7 @@ class OptimizerStep(pl.LightningModule):
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: AdamW, schedule: Schedule, micro_batch_size: int | None, seed: int
+        self, model: nn.Module, optimizer: OptimizerFactory, schedule: Schedule, micro_batch_size: int | None, seed: int
     ) -> None:
         super().__init__()
         if micro_batch_size is not None and micro_batch_size < 1:
@@ -42,10 +46,19 @@ class OptimizerStep(pl.LightningModule):
 
     @abstractmethod
     def backward_batch(self, batch: Any, step: int) -> dict[str, Tensor]:
-        """Forward and backward of the rank's share, by `manual_backward`; DDP averages the gradients over ranks.
+        """Forward and backward of the rank's share, by `add_gradient`.
 
         Returns detached numbers to log, "loss" (of all ranks) among them.
         """
+
+    def setup(self, stage: str) -> None:
+        """Raises UsageError under a strategy whose accumulation of gradients is not known here."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DeepSpeedStrategy) or not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+            raise UsageError(
+                f"trainer.strategy={type(strategy).__name__} is not supported; "
+                "choose trainer=cpu, gpu, ddp, deepspeed_1, deepspeed_2 or deepspeed_3"
+            )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer_factory(self.model)
@@ -56,15 +69,36 @@ class OptimizerStep(pl.LightningModule):
         optimizer: Any = self.optimizers()
         self._set_learning_rate(optimizer, step)
         logs = self.backward_batch(batch, step)
-        logs["grad_norm"] = self._clip()
-        optimizer.step()
-        optimizer.zero_grad()
+        logs["grad_norm"] = self._update(optimizer)
         return logs
 
-    def gradient_sync(self, last: bool) -> AbstractContextManager[None]:
-        """Around the backward pass of one micro-batch: ranks exchange gradients in the last one only."""
-        block = getattr(self.trainer.strategy, "block_backward_sync", None)
-        return nullcontext() if last or block is None else block()
+    def add_gradient(self, share: Callable[[], tuple[Tensor, Rest]], last: bool = True) -> Rest:
+        """A forward and a backward pass, the same under every strategy.
+
+        `share` gives this rank's share of the global batch's loss, and anything else, which is returned. The gradient
+        of the sum of all ranks' shares is added to what the parameters have. `last`: no more follows in this step, so
+        that DDP exchanges gradients once.
+        """
+        # Ranks' gradients are averaged by DDP and by ZeRO; the sum is wanted.
+        strategy, scale = self.trainer.strategy, world_size()
+        if isinstance(strategy, Zero):
+            return strategy.add_gradient(share, scale)
+        block = getattr(strategy, "block_backward_sync", nullcontext)
+        with nullcontext() if last else block():
+            loss, rest = share()
+            self.manual_backward(loss * scale)
+        return rest
+
+    def _update(self, optimizer: Any) -> Tensor:
+        """Clips by `optimizer.clip_norm` and steps; the gradient's norm before clipping."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, Zero):
+            optimizer.step()
+            return strategy.grad_norm
+        norm = self._clip()
+        optimizer.step()
+        optimizer.zero_grad()
+        return norm
 
     def _set_learning_rate(self, optimizer: Any, step: int) -> None:
         factor = self.schedule(step, self.trainer.max_steps)

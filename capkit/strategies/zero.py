@@ -54,6 +54,11 @@ class Zero(DDPStrategy):
         if str(trainer.precision) not in PRECISIONS:
             raise UsageError(f"under ZeRO trainer.precision is {' or '.join(PRECISIONS)}; got {trainer.precision}")
         (optimizer,) = self.optimizers
+        if type(optimizer) is not torch.optim.AdamW:
+            raise UsageError(
+                f"under ZeRO optimizer=adamw is wanted; got {type(optimizer).__name__}: each rank updates slices of "
+                "weights laid end to end, where only rules that treat every number alone stay what they are"
+            )
         module: Any = self.lightning_module
         self._groups = [list(group["params"]) for group in optimizer.param_groups]
         self.engine = self._start_engine(module.model, optimizer, module.optimizer_factory.clip_norm)
@@ -104,7 +109,6 @@ class Zero(DDPStrategy):
 
     def add_gradient(self, share: Callable[[], tuple[Tensor, Any]], scale: float) -> Any:
         """One forward and one backward pass of the engine through the loss that `share` gives; its second value."""
-
         rest: Any = None
 
         def forward() -> Tensor:

@@ -1,0 +1,169 @@
+"""A few optimizer steps of a tiny captioner or dual encoder under any strategy: what the tests here compare."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from torch.utils.data import DataLoader
+
+from capkit.decoding.decoding import Decoding
+from capkit.distributed import rank, world_size
+from capkit.models.encoder_decoder import EncoderDecoder
+from capkit.models.image_encoders import SmallCNN
+from capkit.models.text_towers.hf import HFTextTower
+from capkit.models.two_tower import TwoTower
+from capkit.module import CaptionModule
+from capkit.objectives.cross_entropy import CrossEntropy
+from capkit.objectives.info_nce import InfoNCE
+from capkit.optim import AdamW
+from capkit.pair_module import PairModule
+from capkit.schedules import Linear
+from capkit.strategies.zero import Zero
+from capkit.text import encode_captions, word_tokenizer
+from capkit.training_step import OptimizerStep
+from capkit.types import CaptionBatch
+
+# Lengths differ, so that an average of averages would show.
+CAPTIONS = [["a"], ["a red ball"], ["one two three four five six"], ["a b"], ["c"], ["x y z"], ["u"], ["p q r s t"]]
+STEPS = 4
+BETA = 0.9
+
+
+@dataclass
+class Outcome:
+    """`rows`: (loss, gradient norm before clipping) of each step. `gradient`: the clipped one of the first step, as it
+    reached AdamW. `weights`: after the last step; rank 0 alone has them."""
+
+    rows: list[tuple[float, float]] = field(default_factory=list)
+    gradient: torch.Tensor | None = None
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    val_loss: float = 0.0
+
+
+class Keep(pl.Callback):
+    def __init__(self):
+        self.outcome = Outcome()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.outcome.rows.append((float(outputs["loss"]), float(outputs["grad_norm"])))
+        if self.outcome.gradient is None:
+            state = trainer.strategy.optimizer_state(trainer.optimizers[0])["state"]
+            moments = torch.cat([entry["exp_avg"].flatten() for entry in state.values()])
+            self.outcome.gradient = moments / (1 - BETA)
+
+    def on_validation_end(self, trainer, pl_module):
+        self.outcome.val_loss = float(trainer.callback_metrics["val/loss"])
+
+    def on_train_end(self, trainer, pl_module):
+        state = trainer.strategy.lightning_module_state_dict()
+        self.outcome.weights = {name: value.clone() for name, value in state.items()}
+
+
+def tokenizer() -> Any:
+    return word_tokenizer([caption for captions in CAPTIONS for caption in captions])
+
+
+def optimizer() -> AdamW:
+    """Clips every step, has two learning rates, decays matrices alone."""
+    return AdamW(lr=0.01, betas=(BETA, 0.99), clip_norm=0.1, lr_multipliers={"image_*": 0.5})
+
+
+def captioner(micro_batch_size: int | None, dropout: float = 0.0) -> CaptionModule:
+    torch.manual_seed(0)
+    encoder = SmallCNN(image_size=32)
+    next(encoder.parameters()).requires_grad_(False)
+    model = EncoderDecoder(tokenizer(), encoder, width=32, num_layers=1, num_heads=2, dropout=dropout)
+    return CaptionModule(model, CrossEntropy(0.1), optimizer(), Linear(), Decoding(), micro_batch_size=micro_batch_size)
+
+
+def dual_encoder(micro_batch_size: int | None, dropout: float = 0.0) -> PairModule:
+    torch.manual_seed(0)
+    config = {
+        "model_type": "clip_text_model",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 16,
+        "attention_dropout": dropout,
+    }
+    text_tower = HFTextTower(config=config, tokenizer=tokenizer())
+    image_tower = SmallCNN(image_size=32)
+    next(image_tower.parameters()).requires_grad_(False)
+    # The scale starts at its bound and is pushed over it: its clamp must hold.
+    model = TwoTower(
+        text_tower, image_tower, embed_dim=15, pooling="attention", logit_scale=99.0, max_logit_scale=100.0
+    )
+    return PairModule(model, InfoNCE(), optimizer(), Linear(), micro_batch_size=micro_batch_size)
+
+
+MODULES = {"captioner": captioner, "dual_encoder": dual_encoder}
+
+
+def batches_of_all_ranks() -> list[CaptionBatch]:
+    """8 images a step."""
+    tokens, mask, prompt_length = encode_captions(tokenizer(), CAPTIONS, prompt="", max_length=12)
+    pixels = torch.randn(STEPS, 8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    keys = [f"{i}" for i in range(8)]
+    return [
+        CaptionBatch(keys, images, tokens=tokens, mask=mask, prompt_length=prompt_length, references=CAPTIONS)
+        for images in pixels
+    ]
+
+
+def batches() -> list[CaptionBatch]:
+    """This rank's share of each step's images."""
+    return [batch.select(list(range(rank(), 8, world_size()))) for batch in batches_of_all_ranks()]
+
+
+def val_batches() -> list[CaptionBatch]:
+    """8 images in batches of 2; of two ranks the first has three batches and the second one."""
+    whole = batches_of_all_ranks()[0]
+    parts = [whole[start : start + 2] for start in range(0, 8, 2)]
+    return parts if world_size() == 1 else [parts[:3], parts[3:]][rank()]
+
+
+def strategy_of(name: str) -> Any:
+    return Zero(int(name[-1]), persistence_threshold=0) if name.startswith("zero") else name
+
+
+def trainer_of(strategy: str, callbacks: list[pl.Callback], precision: Any = "32-true") -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu",
+        devices=world_size(),
+        strategy=strategy_of(strategy),
+        precision=precision,
+        plugins=[TorchElasticEnvironment()] if dist.is_initialized() else None,
+        max_steps=STEPS,
+        max_epochs=1,
+        val_check_interval=2,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        use_distributed_sampler=False,
+    )
+
+
+def train(
+    kind: str, strategy: str, micro_batch_size: int | None, dropout: float = 0.0, precision: str = "32-true"
+) -> Outcome:
+    keep = Keep()
+    module: OptimizerStep = MODULES[kind](micro_batch_size, dropout)
+    trainer = trainer_of(strategy, [keep], precision)
+    trainer.fit(module, loader(batches()), loader(val_batches()))
+    return keep.outcome
+
+
+def loader(items: list[CaptionBatch]) -> DataLoader:
+    return DataLoader(items, batch_size=None)
+
+
+def train_all(cases: list[tuple]) -> list[Outcome]:
+    """Several runs in one process: starting Python and DeepSpeed takes longer than a run."""
+    return [train(*case) for case in cases]

@@ -37,9 +37,10 @@ class Grammar:
     """Shares of edits found, P(grammatical) < 1/2, and of captions wrongly called ungrammatical (`false_alarms`).
 
     The first `num_captions` different captions of the split are edited once in each of the five ways (capkit/edits.py),
-    with words of the training captions; an edit is drawn by (seed, kind, caption). For each kind: the share found, and
-    `<kind>_balanced`, its mean with the share of the same captions that pass: 1/2 for whoever cannot tell, as a bag of
-    words cannot tell a shuffled caption. `shuffle_long` is of captions of `long` words and more.
+    with words of the training captions; an edit is drawn by (seed, kind, caption). For each kind: the share found;
+    `<kind>_balanced`, its mean with the share of the same captions that pass; `<kind>_paired`, the share of edits that
+    get less than their own caption (equal: one half). The last two are 1/2 for whoever cannot tell, as a bag of words
+    cannot tell a shuffled caption. `shuffle_long` is of captions of `long` words and more.
 
     Not every edit is wrong: "a large red circle" without "large" is as good a caption. On SceneWorld, edits that its
     parser rejects (`rejected`, `rejected_<kind>`) and those it accepts (`accepted`) are therefore counted apart.
@@ -105,10 +106,16 @@ def grammar_numbers(
     }
     for name, items in groups.items():
         if items:
-            found = _found([item.text for item in items], probability)
-            false_alarms = _found([item.caption for item in items], probability)
-            numbers |= {name: found, f"{name}_balanced": (found + 1 - false_alarms) / 2}
+            numbers |= {f"{name}{end}": value for end, value in _shares(items, probability).items()}
     return numbers
+
+
+def _shares(items: Sequence[EditedCaption], probability: dict[str, float]) -> Numbers:
+    pairs = [(probability[item.caption], probability[item.text]) for item in items]
+    found = _found([item.text for item in items], probability)
+    false_alarms = _found([item.caption for item in items], probability)
+    lower = sum(1.0 if edit < caption else 0.5 * (edit == caption) for caption, edit in pairs)
+    return {"": found, "_balanced": (found + 1 - false_alarms) / 2, "_paired": lower / len(items)}
 
 
 def _found(texts: Sequence[str], probability: dict[str, float]) -> float:

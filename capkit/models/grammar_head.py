@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from capkit.errors import UsageError
+
 GRAMMATICAL = 1  # the class of true captions; 0 is that of edited ones
 
 
@@ -44,3 +46,13 @@ class GrammarHead(nn.Module):
 def grammar_probability(logits: Float[Tensor, "M 2"]) -> Float[Tensor, " M"]:
     """P(grammatical), from the head's logits."""
     return logits.float().softmax(-1)[:, GRAMMATICAL]
+
+
+def grammar_judge(encoder: Any) -> GrammarJudge:
+    """The encoder as a judge of grammar. Raises UsageError where it has no grammar head."""
+    if getattr(encoder, "grammar_head", None) is None:
+        raise UsageError(
+            f"P(grammatical) wants a dual encoder with a grammar head; got {type(encoder).__name__} without; train one "
+            "with experiment=grammar_clip"
+        )
+    return encoder

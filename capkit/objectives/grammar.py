@@ -32,8 +32,8 @@ class GrammarCrossEntropy:
         return PairLoss(
             loss_sum / (num_true + num_edited).clamp(min=1),
             {
-                "grammar/accuracy_captions": right_true / num_true,
-                "grammar/accuracy_edits": right_edited / num_edited,
+                "accuracy_captions": right_true / num_true,
+                "accuracy_edits": right_edited / num_edited,
             },
         )
 

@@ -1,0 +1,41 @@
+"""P(grammatical) as a reward, from a dual encoder's grammar head (Cho et al. 2022, arXiv 2205.13115).
+
+B images, K samples per image.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from capkit.models.grammar_head import GrammarJudge, grammar_judge
+from capkit.types import CaptionBatch, Samples
+
+
+class Grammar:
+    """The probability that each sample is a grammatical caption, in 0 .. 1; NaN for one without a word.
+
+    It reads the decoded text and nothing of the image. The encoder puts its own prompt before it, the one that the head
+    was trained with: there is no other prompt to give. Shuffled or garbled text is what the head knows; a wrong fact
+    is grammatical.
+    """
+
+    def __init__(self, encoder: GrammarJudge) -> None:
+        self.encoder = grammar_judge(encoder)
+
+    def to(self, device: torch.device | str) -> "Grammar":
+        self.encoder.to(device)
+        return self
+
+    def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
+        texts = [text for image in samples.texts for text in image]
+        spoken = [i for i, text in enumerate(texts) if any(letter.isalnum() for letter in text)]
+        scores = torch.full((len(texts),), torch.nan)
+        scores[spoken] = self.encoder.grammatical([texts[i] for i in spoken]).float().cpu()
+        device = samples.tokens.device if samples.tokens is not None else torch.device("cpu")
+        return scores.view(len(samples.texts), -1).to(device)
+
+    def describe(self) -> dict[str, Any]:
+        """What each number of this scorer has to be quoted with."""
+        return {"scorer": self.encoder.name, "prompt": self.encoder.prompt, "max_length": self.encoder.max_length}

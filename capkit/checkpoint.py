@@ -74,6 +74,17 @@ def model_from_checkpoint(checkpoint: Mapping[str, Any]) -> nn.Module:
     return model.eval()
 
 
+def load_captioner(ckpt: str) -> tuple[Any, dict[str, Any]]:
+    """A captioner and the checkpoint it comes from. Raises UsageError where the checkpoint holds a dual encoder."""
+    checkpoint = read_checkpoint(Path(ckpt))
+    model = model_from_checkpoint(checkpoint)
+    if isinstance(model, PairModel):
+        raise UsageError(
+            f"ckpt={ckpt} holds a dual encoder, which writes no captions; use task=evaluate_encoder for it"
+        )
+    return model, checkpoint
+
+
 def load_dual_encoder(
     ckpt: str, tune_image: Tuning | None = None, tune_text: Tuning | None = None, grammar_head: bool = False
 ) -> PairModel:

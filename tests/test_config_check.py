@@ -128,6 +128,13 @@ def test_a_null_part_can_be_replaced_by_an_object():
     assert compose("model.part={_target_: dummy_parts.Widget, size: 2}").model.part.size == 2
 
 
+def test_a_dict_adds_arguments_to_a_chosen_part_and_keeps_the_others():
+    assert compose("model={rate: 2, deep: true}").model == {
+        "_target_": "dummy_parts.Captioner", "width": 4, "rate": 2, "deep": True,
+    }  # fmt: skip
+    assert "depht" in refusal("metric=[dummy]", "metric.dummy={depht: 2}")
+
+
 def test_an_open_constructor_takes_any_name():
     assert compose("model._target_=dummy_parts.Open", "~model.width", "model.anything=1").model.anything == 1
 

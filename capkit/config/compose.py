@@ -182,7 +182,8 @@ def _apply(override: Override, composed: Composed) -> str:
     if override.is_delete():
         _delete(key, composed.config)
         return line
-    is_new = _is_new(key, composed)
+    # A dict may bring arguments that stand in no yaml; the check refuses those that the constructor does not take.
+    is_new = _is_new(key, composed) or isinstance(override.value(), dict)
     OmegaConf.update(composed.config, key, override.value(), merge=True, force_add=is_new)
     return ("++" if is_new else "") + line.lstrip("+")
 

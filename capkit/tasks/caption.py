@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import nn
 
-from capkit.checkpoint import model_from_checkpoint, read_checkpoint, refuse_foreign_targets
+from capkit.checkpoint import load_captioner, refuse_foreign_targets
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.folder import Folder
 from capkit.decoding.decoding import Decoding
@@ -29,8 +29,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
     images = Folder(cfg.images)
     out = Path(cfg.out or f"{Path(cfg.images).name}.captions.jsonl")
     done = captioned_before(out)
-    checkpoint = read_checkpoint(Path(cfg.ckpt))
-    model = model_from_checkpoint(checkpoint).to(best_device())
+    model, checkpoint = load_captioner(cfg.ckpt)
+    model.to(best_device())
     data = data_for(checkpoint, images, out.parent)
     start, written = time.monotonic(), 0
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,9 @@
 """task=evaluate: captions a split with a checkpoint, scores it and writes predictions, numbers and the report."""
 
-from pathlib import Path
-
 import torch
 from omegaconf import DictConfig
 
-from capkit.checkpoint import model_from_checkpoint, read_checkpoint
+from capkit.checkpoint import load_captioner
 from capkit.data.datamodule import CaptionDataModule
 from capkit.distributed import rank
 from capkit.instantiate import build, plain
@@ -30,7 +28,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     trainer, _ = build_trainer(cfg, folder, data)
     if trainer.world_size > 1:
         trainer.strategy.setup_environment()
-    model = model_from_checkpoint(read_checkpoint(Path(cfg.ckpt)))
+    model, _ = load_captioner(cfg.ckpt)
     parts["metrics"] = applicable(parts["metrics"], data.source(cfg.split).record(0).metadata)
     module = CaptionModule(model, **parts)
     if rank() == 0:

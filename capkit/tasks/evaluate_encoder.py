@@ -1,0 +1,34 @@
+"""task=evaluate_encoder: what a trained dual encoder is good for, by any evaluators, on any data."""
+
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from capkit.checkpoint import load_dual_encoder
+from capkit.data.datamodule import CaptionDataModule
+from capkit.instantiate import build, build_all, plain
+from capkit.run_folder import RunFolder, default_run_dir
+from capkit.tasks.fit_encoder import evaluate_encoder
+from capkit.tasks.quiet import quiet_libraries
+
+
+def run(cfg: DictConfig) -> dict[str, float]:
+    """The numbers of every evaluator. The encoder is the checkpoint's; data and evaluators are this config's.
+
+    One process does it. The same command again goes on where an interrupted one stopped.
+    """
+    quiet_libraries()
+    torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
+    evaluators = build_all(cfg.evaluator)
+    folder = RunFolder(cfg.run_dir or default_run_dir(f"{cfg.name}-evaluate"))
+    model = load_dual_encoder(cfg.ckpt)
+    data: CaptionDataModule = build(cfg.data)
+    folder.open(plain(cfg))
+    data.attach(run_dir=folder.path)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    numbers = evaluate_encoder(model.to(device), evaluators, data, folder, "test")
+    for name, value in numbers.items():
+        print(f"  {name:<40} {value:.4f}")
+    print(f"run folder: {Path(folder.path)}")
+    return numbers

@@ -56,7 +56,7 @@ def weights_fingerprint(model: nn.Module) -> str:
     """A hash of all parameters and buffers that the state dict holds: names, types, shapes and values.
 
     The same on every device; another precision is another fingerprint, since it gives other outputs. Weights pass in
-    pieces of 64 MiB, about 1.5 GB/s on one core. What is not a weight (heads, activation, an adapter switched off) is
+    pieces of 64 MiB, about 1.4 GB/s on one core. What is not a weight (heads, activation, an adapter switched off) is
     not seen: put the config beside it.
     """
     state = hashlib.sha256()

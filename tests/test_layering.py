@@ -31,15 +31,16 @@ MAY_IMPORT = {
     "objectives": BOTTOM | {"models"},
     "curricula": BOTTOM,
     "data": BOTTOM | {"curricula"},
-    "evaluators": BOTTOM | {"text", "metrics", "models", "data"},
+    "evaluators": BOTTOM | {"text", "metrics", "models", "data", "run_folder"},
     "config": {"errors", "decoding"},
     "cli": {"errors", "config"},
 }
 PROTOCOLS = {"capkit.models.captioner", "capkit.models.dual_encoder"}
-# Of models, these parts may know the protocols only; metrics also the one frozen judge of text.
+# Of models, these parts may know the protocols only; metrics also the one frozen judge of text, evaluators what wraps an
+# encoder or is asked of its grammar head.
 MODELS_KNOWN = {
     "objectives": PROTOCOLS,
-    "evaluators": PROTOCOLS,
+    "evaluators": PROTOCOLS | {"capkit.models.cached_encoder", "capkit.models.grammar_head"},
     "metrics": PROTOCOLS | {"capkit.models.sentence_encoder"},
 }
 

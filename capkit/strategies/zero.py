@@ -7,6 +7,7 @@ the same number of ranks can read. Here a run differs from DDP in memory alone.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -78,6 +79,7 @@ class Zero(DDPStrategy):
                 f"deepspeed was imported for {chosen} before the trainer chose {self.root_device.type}; "
                 f"start with DS_ACCELERATOR={self.root_device.type} in the environment"
             )
+        warnings.filterwarnings("ignore", "`torch.distributed.* is deprecated", FutureWarning)  # DeepSpeed's own calls
         # An op for inference that would be compiled at the first start on a CPU; a compiler killed half way leaves a
         # lock on which every later start hangs. Nothing here calls it.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -1,0 +1,60 @@
+"""SceneWorld's synthetic memes as a data source."""
+
+from functools import lru_cache
+
+import numpy as np
+
+from capkit.data.manifest import Record
+from capkit.data.memes import candidate_captions
+from capkit.errors import UsageError, did_you_mean
+from capkit.scenes.memes import GROUP, SceneMeme, make_meme
+from capkit.scenes.render import render
+
+SPLITS = ("train", "val", "test")
+
+
+class SceneMemes:
+    """The first `count` memes of a split: an XOR of the picture's colour and the text (`capkit.scenes.memes`).
+
+    Two candidate captions in random order, of which one is informative; its place stands in the metadata. `text` says
+    how the text on the meme enters, beyond the informative caption that repeats it: see `candidate_captions`. As a
+    source of plain pairs of picture and caption it trains a dual encoder, to which the texts say nothing.
+    """
+
+    def __init__(self, split: str, count: int, size: int = 64, seed: int = 0, text: str = "none") -> None:
+        if split not in SPLITS:
+            raise UsageError(f"split {split!r} is not one of SceneMemes'; {did_you_mean(split, SPLITS)}")
+        if count < 1 or count % GROUP:
+            raise UsageError(f"memes come in groups of {GROUP}: count must be a multiple of it; got {count}")
+        self._split, self._count, self._size, self._seed, self._text = split, count, size, seed, text
+        candidate_captions({}, "", text)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _meme(self, index: int) -> SceneMeme:
+        return _make_meme(self._seed, self._split, index)
+
+    def record(self, index: int) -> Record:
+        meme = self._meme(index)
+        names = ("informative", "generic") if meme.informative == 0 else ("generic", "informative")
+        captions = candidate_captions(dict(zip(names, meme.captions, strict=True)), meme.text, self._text)
+        return Record(
+            key=f"{self._split}-{index}",
+            captions=captions,
+            metadata={
+                "label": meme.label,
+                "text": meme.text,
+                "candidates": [caption.source for caption in captions],
+                "informative": meme.informative,
+                "scene": meme.scene.to_dict(),
+            },
+        )
+
+    def image(self, index: int) -> np.ndarray:
+        return render(self._meme(index).scene, self._size)
+
+
+@lru_cache(maxsize=100_000)
+def _make_meme(seed: int, split: str, index: int) -> SceneMeme:
+    return make_meme(seed, split, index)

@@ -1,0 +1,51 @@
+"""A dual encoder trained for 500 steps on SceneWorld: what zero-shot, similarity and composed queries say of it.
+
+The labels, the shared facts and the recoloured pictures come from the scenes. The control is the encoder before its
+first step, which must fail every threshold.
+"""
+
+import pytest
+
+from capkit.cli import main
+from capkit.run_folder import RunFolder
+
+pytestmark = pytest.mark.effect
+
+EVALUATORS = ("zero_shot_scenes", "zero_shot_holdout", "sts_scenes", "composed_scenes")
+SPLITS = ("train", "val", "test")
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory):
+    path = tmp_path_factory.mktemp("encoder")
+    scenes = path / "scenes"
+    caches = [f"data.{split}.cache_dir={scenes}" for split in SPLITS]
+    caches += [f"evaluator.{name}.source.cache_dir={scenes}" for name in EVALUATORS[:2]]
+    caches += [f"evaluator.sts_scenes.files.facts.cache_dir={scenes}"]
+    chosen = f"evaluator=[{','.join(('retrieval', *EVALUATORS))}]"
+    assert main(["experiment=clip_pretrain_sceneworld", chosen, *caches, f"run_dir={path / 'run'}"]) == 0
+    return RunFolder(path / "run").metrics()
+
+
+@pytest.mark.parametrize("name", ["zero_shot_scenes", "zero_shot_holdout"])
+def test_colour_and_shape_are_named_far_above_chance_also_where_never_seen_together(numbers, name):
+    threshold = 3 * numbers[f"test/{name}_chance"]
+    assert numbers[f"test/{name}_chance"] == pytest.approx(1 / 48)
+    assert numbers[f"test/{name}_top1"] > threshold
+    assert numbers[f"test/untrained/{name}_top1"] < threshold
+
+
+def test_cosines_of_captions_follow_the_facts_that_they_share(numbers):
+    threshold = 0.5
+    assert numbers["test/sts_scenes_pearson"] > threshold
+    assert numbers["test/untrained/sts_scenes_pearson"] < threshold
+
+
+def test_image_plus_and_minus_words_finds_the_recoloured_picture_that_the_image_alone_does_not(numbers):
+    def gain(prefix):
+        return numbers[f"{prefix}/composed_scenes_r1"] - numbers[f"{prefix}/composed_scenes_image_only_r1"]
+
+    threshold = 0.1
+    assert gain("test") > threshold
+    assert gain("test/untrained") < threshold
+    assert numbers["test/composed_scenes_r1"] > numbers["test/composed_scenes_text_only_r1"] + threshold

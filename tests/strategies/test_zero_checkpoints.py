@@ -57,7 +57,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(folder):
-    return run_distributed(write_and_resume, 2, folder)[0]
+    return run_distributed(write_and_resume, 2, folder, timeout_s=400)[0]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -22,7 +22,7 @@ def alone() -> dict[str, Outcome]:
 @pytest.fixture(scope="module")
 def two_ranks() -> dict[tuple, list[Outcome]]:
     cases = [*WHOLE, *DROPOUT, *BF16]
-    outcomes = run_distributed(train_all, 2, cases)
+    outcomes = run_distributed(train_all, 2, cases, timeout_s=400)
     return {case: list(ranks) for case, *ranks in zip(cases, *outcomes, strict=True)}
 
 

@@ -21,7 +21,7 @@ TEXT |= {"max_position_embeddings": 20}
 VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 VISION |= {"image_size": 32, "patch_size": 16}
 ALIGN = {"image_size": 32, "width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 320}
-HF_CONFIGS = {
+HF_CONFIGS: dict[str, dict[str, Any]] = {
     "clip": {"text_config": TEXT, "vision_config": VISION, "projection_dim": 8},
     "siglip": {"text_config": TEXT, "vision_config": VISION},
     "chinese_clip": {"text_config": TEXT, "vision_config": VISION, "projection_dim": 8},
@@ -39,7 +39,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def hf_two_tower(model_type: str = "clip", **arguments: Any) -> HFTwoTower:
     """One of transformers' dual encoders, two layers a side, for 32 x 32 pixels."""
     torch.manual_seed(0)
-    config = {"model_type": model_type, **HF_CONFIGS[model_type]}
+    config: dict[str, Any] = {"model_type": model_type, **HF_CONFIGS[model_type]}
     model = HFTwoTower(config=config, tokenizer=tokenizer(), **arguments)
     _measure_statistics(model.image_tower)
     return model

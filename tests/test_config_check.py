@@ -128,11 +128,12 @@ def test_a_null_part_can_be_replaced_by_an_object():
     assert compose("model.part={_target_: dummy_parts.Widget, size: 2}").model.part.size == 2
 
 
-def test_a_dict_adds_arguments_to_a_chosen_part_and_keeps_the_others():
-    assert compose("model={rate: 2, deep: true}").model == {
-        "_target_": "dummy_parts.Captioner", "width": 4, "rate": 2, "deep": True,
+def test_a_dict_adds_arguments_to_a_part_and_keeps_the_others():
+    part = "model.part={_target_: dummy_parts.Widget, size: 2}"
+    assert compose(part, "model.part={depth: 3}").model.part == {
+        "_target_": "dummy_parts.Widget", "size": 2, "depth": 3,
     }  # fmt: skip
-    assert "depht" in refusal("metric=[dummy]", "metric.dummy={depht: 2}")
+    assert "unknown key 'model.part.depht'" in refusal(part, "model.part={depht: 3}")
 
 
 def test_an_open_constructor_takes_any_name():

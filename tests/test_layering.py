@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "curricula": BOTTOM,
     "data": BOTTOM | {"curricula"},
     "evaluators": BOTTOM | {"text", "metrics", "models", "data", "run_folder"},
+    "strategies": BOTTOM | {"models"},
     "config": {"errors", "decoding"},
     "cli": {"errors", "config"},
 }

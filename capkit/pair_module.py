@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from capkit.distributed import RankRows, all_reduce_sum, device_for_collectives
 from capkit.metrics.retrieval import retrieval
-from capkit.models.pair_model import PairModel
+from capkit.models.pair_model import PairModel, PairRows
+from capkit.models.speed import compile_blocks, restore_blocks
 from capkit.optim import OptimizerFactory
 from capkit.schedules import Schedule
 from capkit.training_step import OptimizerStep
@@ -45,9 +46,11 @@ class PairModule(OptimizerStep):
         schedule: Schedule,
         micro_batch_size: int | None = None,
         seed: int = 0,
+        compile: bool = False,
     ) -> None:
         super().__init__(model, optimizer, schedule, micro_batch_size, seed)
         self.objective = objective
+        self.compiled = compile
         self._validation: list[PairEmbeddings] = []
 
     def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, Tensor]:
@@ -64,18 +67,33 @@ class PairModule(OptimizerStep):
         parts = list(self._micro_batches(batch))
         if len(parts) == 1:
             return self.model(parts[0])
-        return join([checkpoint(self.model, part, use_reentrant=False) for part in parts])
+        rows = [PairRows.of(part) for part in parts]  # once, and before the GPU has work to finish
+        return join([checkpoint(self.model, *both, use_reentrant=False) for both in zip(parts, rows, strict=True)])
 
     def _micro_batches(self, batch: CaptionBatch) -> Iterator[CaptionBatch]:
         size = self.micro_batch_size or len(batch)
         for start in range(0, len(batch), size):
-            yield batch[start : start + size].trim()
+            # compiled layers are compiled again for each length of captions
+            yield batch[start : start + size].trim(multiple=16 if self.compiled else 1)
+
+    def on_train_start(self) -> None:
+        if self.compiled:
+            compile_blocks(self._towers())
+
+    def on_train_end(self) -> None:
+        if self.compiled:
+            restore_blocks(self._towers())
+
+    def _towers(self) -> list[nn.Module]:
+        model: Any = self.model
+        return [model.side(side)[0] for side in ("image", "text")]
 
     def on_validation_epoch_start(self) -> None:
         self._validation = []
 
     def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
-        self._validation.append(self.model(batch))
+        with torch.compiler.set_stance("force_eager"):  # many lengths of captions, each once
+            self._validation.append(self.model(batch))
 
     def on_validation_epoch_end(self) -> None:
         """The loss with the whole split as one batch, and retrieval within it: equal on every rank."""

@@ -40,7 +40,7 @@ def hf_two_tower(model_type: str = "clip", **arguments: Any) -> HFTwoTower:
     """One of transformers' dual encoders, two layers a side, for 32 x 32 pixels."""
     torch.manual_seed(0)
     config: dict[str, Any] = {"model_type": model_type, **HF_CONFIGS[model_type]}
-    model = HFTwoTower(config=config, tokenizer=tokenizer(), **arguments)
+    model = HFTwoTower(config=config, **{"tokenizer": tokenizer(), **arguments})
     _measure_statistics(model.image_tower)
     return model
 

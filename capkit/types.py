@@ -33,10 +33,11 @@ class _TensorFields:
         return self._map_tensors(lambda t: t.pin_memory())
 
 
-def _trimmed(tokens: Tensor | None, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+def _trimmed(tokens: Tensor | None, mask: Tensor | None, multiple: int) -> tuple[Tensor | None, Tensor | None]:
     if tokens is None or mask is None:
         return tokens, mask
     length = max(1, int(mask.flatten(0, 1).any(0).sum()))
+    length = -(-length // multiple) * multiple
     return tokens[..., :length], mask[..., :length]
 
 
@@ -70,25 +71,32 @@ class CaptionBatch(_TensorFields):
 
     def __getitem__(self, rows: slice) -> "CaptionBatch":
         """The same batch cut to a slice of its images: one micro-batch."""
-        return self.select(list(range(len(self)))[rows])
+        return self._select(rows)
 
-    def trim(self) -> "CaptionBatch":
-        """The same batch without the columns that are padding in every caption."""
-        tokens, mask = _trimmed(self.tokens, self.mask)
-        negative_tokens, negative_mask = _trimmed(self.negative_tokens, self.negative_mask)
+    def trim(self, multiple: int = 1) -> "CaptionBatch":
+        """The same batch without the columns that are padding in every caption.
+
+        With a `multiple`, of padding there stay as many columns as make the length a multiple, where there are any.
+        """
+        tokens, mask = _trimmed(self.tokens, self.mask, multiple)
+        negative_tokens, negative_mask = _trimmed(self.negative_tokens, self.negative_mask, multiple)
         return dataclasses.replace(
             self, tokens=tokens, mask=mask, negative_tokens=negative_tokens, negative_mask=negative_mask
         )
 
     def select(self, rows: list[int]) -> "CaptionBatch":
         """The same batch with these of its images, in this order."""
+        return self._select(rows)
+
+    def _select(self, rows: slice | list[int]) -> "CaptionBatch":
+        """Tensors of a slice are views: micro-batches of a large batch take no memory of their own."""
         changes: dict[str, Any] = {}
         for spec in dataclasses.fields(self):
             value = getattr(self, spec.name)
             if isinstance(value, Tensor):
                 changes[spec.name] = value[rows]
             elif isinstance(value, list) and value:
-                changes[spec.name] = [value[row] for row in rows]
+                changes[spec.name] = value[rows] if isinstance(rows, slice) else [value[row] for row in rows]
             elif isinstance(value, dict):
                 changes[spec.name] = {k: v[rows] for k, v in value.items()}
         return dataclasses.replace(self, **changes)

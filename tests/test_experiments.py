@@ -76,6 +76,71 @@ def test_a_coco_recipe_plans_a_run_with_its_real_sizes(experiment, karpathy, tmp
         assert text in printed
 
 
+COUNTS = ["data.train.count=16", "data.val.count=8", "data.test.count=12"]
+ENCODERS = {
+    "clip_pretrain_sceneworld": ["evaluator=[retrieval]", *COUNTS],
+    "align_pretrain_sceneworld": ["data.train.source.count=16", *COUNTS[1:]],
+    "sentence_gru_sceneworld": ["evaluator=[retrieval]", *COUNTS],
+    "text_matching_sceneworld": COUNTS,
+    "grammar_clip_sceneworld": COUNTS,
+}
+
+
+@pytest.mark.parametrize("experiment", ENCODERS)
+def test_a_dual_encoder_trains_two_steps_on_sceneworld(experiment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny = ["debug=tiny", "trainer=cpu", "run_dir=run", "evaluator.retrieval.fold_size=null"]
+    assert main([f"experiment={experiment}", *tiny, *ENCODERS[experiment]]) == 0
+    numbers = RunFolder("run").metrics()
+    assert numbers["train/steps"] == 2 and numbers["test/retrieval_images"] == 12
+
+
+# Real sizes; tokenizers are made here and weights random, so that no hub is asked. A text of the plan tells each.
+RANDOM = ["model.image_tower.weights=null"]
+CLIP = ["model.name=null", "model.config={model_type: clip, projection_dim: 512}", "model.tokenizer=word"]
+PLANS = {
+    "clip_pretrain": (["model.tokenizer=word"], ["1 ranks x 32 micro-batches of 1024", "87,456,000"]),
+    "align_pretrain": (["model.tokenizer=word"], ["1 ranks x 32 micro-batches of 512", "62,143,440"]),
+    "grammar_clip": (CLIP, ["batch   1600 images a step", "263,168"]),  # the head: 512 x 512 + 512 x 2
+    "lora_text_encoder": (
+        [*CLIP, "data.features=null"],
+        ["4 micro-batches of 1024", "196,608"],
+    ),
+    "sentence_gru": (RANDOM, ["batch   32 images a step", "58,143,808"]),
+    "text_matching": (RANDOM, ["batch   128 images a step", "14,714,688"]),
+}
+
+
+@pytest.mark.parametrize("experiment", PLANS)
+def test_a_dual_encoder_plans_a_run_with_its_real_sizes(experiment, karpathy, tmp_path, capsys):
+    changes, texts = PLANS[experiment]
+    inputs = words(experiment, karpathy, tmp_path)
+    if experiment in ("clip_pretrain", "align_pretrain"):
+        inputs = [word for word in inputs if not word.startswith("data.train.")]
+        inputs += [f"data.{split}.path={manifest(karpathy)}" for split in ("train", "val", "test")]
+    assert main([*inputs, "dry_run=true", *changes]) == 0
+    printed = capsys.readouterr().out
+    for text in texts:
+        assert text in printed, printed
+
+
+def manifest(karpathy):
+    """The same pictures as JSON lines."""
+    rows = json.loads((karpathy / "dataset_coco.json").read_text())["images"]
+    lines = [
+        {"key": str(row["cocoid"]), "image": f"{row['filepath']}/{row['filename']}", "captions": ["a dog on a beach"]}
+        for row in rows
+    ]
+    path = karpathy / "pairs.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
 def test_no_experiment_is_left_out():
+    elsewhere = {
+        "stamps_mle",  # tests/tasks/test_stamps_run.py
+        "stamps_lora_text", "grammar_clip_stamps",  # tests/tasks/test_stamps_encoders.py
+        "camu", "camu_sceneworld", "camu_encoder_sceneworld",  # tests/tasks/test_fit_memes.py
+    }  # fmt: skip
     shipped = {path.stem for path in (config_dir() / "experiment").glob("*.yaml")}
-    assert shipped == {*SMALL, "stamps_mle"}  # stamps_mle runs in tests/tasks/test_stamps_run.py
+    assert shipped == {*SMALL, *ENCODERS, *PLANS, *elsewhere}

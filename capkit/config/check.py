@@ -41,6 +41,7 @@ TOP_LEVEL = {
     "ckpt": "str | None",
     "images": "str | None",
     "out": "str | None",
+    "compile": "bool",
 }
 _NO_PATH = frozenset({"auto", ""})
 MISSING = "???"

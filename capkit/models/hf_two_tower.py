@@ -17,12 +17,17 @@ from capkit.models.encoder_about import processor_settings
 from capkit.models.logit_scale import LogitScale
 from capkit.models.pair_model import PairModel
 from capkit.models.pretrained import build_config, load_pretrained
+from capkit.models.speed import use_patch_projections
+from capkit.models.text_towers.protocol import pool
 from capkit.models.text_towers.tokenize import Subwords
 from capkit.models.tuning import Tuning
 from capkit.text import load_tokenizer
 from capkit.types import CaptionBatch
 
 MODEL_TYPES = ("clip", "siglip", "align", "chinese_clip", "altclip", "clipseg", "metaclip_2")
+# Of these, transformers takes an EOS of id 2 for a sign of old weights, and reads each text at its highest id: OpenAI's
+# weights have their EOS there.
+_LEGACY_EOS = ("clip", "clipseg")
 # Their text towers are BERT's: what is projected is the first token, not the pooler's output.
 _FIRST_TOKEN = ("align", "chinese_clip", "altclip")
 
@@ -80,6 +85,7 @@ class HFTwoTower(PairModel):
             AutoImageProcessor.from_pretrained(name) if name is not None and transform is None else None
         )
         self._freeze_unused_poolers()
+        use_patch_projections(self.image_tower)
         if grammar_head:
             self.add_grammar_head()
         self.tune(tune_image, tune_text)
@@ -130,13 +136,25 @@ class HFTwoTower(PairModel):
         output = self.text_tower(input_ids=tokens, attention_mask=attention)
         if self.model_type in _FIRST_TOKEN:
             return output.last_hidden_state[:, 0]
-        return output.pooler_output
+        if self.model_type == "siglip":
+            return output.pooler_output
+        # At EOS by its place: transformers looks for its id, and takes an EOS of id 2 for a sign of old weights.
+        return pool(output.last_hidden_state, mask, "eos")
 
     def project_texts(self, pooled: Float[Tensor, "M W"]) -> Float[Tensor, "M D"]:
         return unit(self.text_projection(pooled))
 
     def plain_network(self) -> nn.Module:
-        """The transformers model that the towers belong to, with the learned scale: what is exported."""
+        """The transformers model that the towers belong to, with the learned scale: what is exported.
+
+        Raises UsageError where transformers would read texts elsewhere than at EOS.
+        """
+        has_old_eos = self.model_type in _LEGACY_EOS and self.text_tower.config.eos_token_id == 2
+        if has_old_eos and self.tokenizer.eos_token_id != len(self.tokenizer) - 1:
+            raise UsageError(
+                f"transformers' {self.model_type} with an EOS of id 2 reads a text at its highest id, which is not how "
+                "this model was trained; train it with a tokenizer whose EOS has another id to export it"
+            )
         network: Any = self._network
         with torch.no_grad():
             if hasattr(network, "temperature"):

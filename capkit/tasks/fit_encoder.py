@@ -67,7 +67,7 @@ def build_dual_encoder(cfg: DictConfig, data: CaptionDataModule) -> PairModel:
 
 
 def build_encoder_parts(cfg: DictConfig) -> dict[str, Any]:
-    return {**build_optimization(cfg), "evaluators": build_all(cfg.evaluator)}
+    return {**build_optimization(cfg), "compile": cfg.compile, "evaluators": build_all(cfg.evaluator)}
 
 
 def evaluate_encoder(

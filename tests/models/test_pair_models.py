@@ -5,16 +5,32 @@ import math
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
 
 from capkit.errors import UsageError
 from capkit.models.dual_encoder import DualEncoder, TraceableEncoder
+from capkit.models.hf_two_tower import HFTwoTower
 from capkit.models.logit_scale import LogitScale
 from capkit.models.pair_model import text_ids
 from capkit.models.tuning import Tuning
-from capkit.tiny import CAPTIONS, HF_CONFIGS, batch_for, hf_two_tower, two_tower
+from capkit.tiny import CAPTIONS, HF_CONFIGS, batch_for, hf_two_tower, tokenizer, two_tower
 from capkit.types import CaptionBatch
 
 BUILDERS = {"two_tower": two_tower, **{name: (lambda name=name: hf_two_tower(name)) for name in HF_CONFIGS}}
+
+
+WORDS = ["a", "red", "blue", "circle", "square", "left", "of"]
+
+
+def tokenizer_of(vocabulary):
+    """A tokenizer of these words, whose places are their ids."""
+    core = Tokenizer(WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
+    core.pre_tokenizer = Whitespace()
+    special = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=core, **special)
 
 
 @pytest.fixture(params=BUILDERS)
@@ -68,7 +84,7 @@ def test_a_batch_without_captions_is_refused(model):
 
 @pytest.mark.parametrize("model_type", HF_CONFIGS)
 def test_features_are_those_of_transformers(model_type):
-    model = hf_two_tower(model_type).eval()
+    model = hf_two_tower(model_type, tokenizer=tokenizer_of(["<pad>", "<bos>", "<unk>", "<eos>", *WORDS])).eval()
     batch = batch_for(model, [["a red circle"], ["red"], ["a blue square left of a red circle"]])
     pairs = model(batch)
     network = model.plain_network()
@@ -83,7 +99,7 @@ def test_features_are_those_of_transformers(model_type):
 
 @pytest.mark.parametrize("model_type", ["clip", "siglip", "align"])
 def test_the_exported_network_has_the_learned_scale(model_type):
-    model = hf_two_tower(model_type)
+    model = hf_two_tower(model_type, tokenizer=tokenizer_of(["<pad>", "<bos>", "<unk>", "<eos>", *WORDS]))
     with torch.no_grad():
         model.scale.log_scale.fill_(math.log(3.0))
     network = model.plain_network()
@@ -91,10 +107,12 @@ def test_the_exported_network_has_the_learned_scale(model_type):
     assert float(learned) == pytest.approx(3.0, rel=1e-6)
 
 
-def test_a_type_that_is_no_dual_encoder_is_refused():
-    from capkit.models.hf_two_tower import HFTwoTower
-    from capkit.tiny import tokenizer
+def test_a_network_that_transformers_would_read_elsewhere_is_not_exported():
+    with pytest.raises(UsageError, match="highest id"):
+        hf_two_tower("clip").plain_network()
 
+
+def test_a_type_that_is_no_dual_encoder_is_refused():
     with pytest.raises(UsageError, match="of one of the types"):
         HFTwoTower(config={"model_type": "bert", "text_config": {}}, tokenizer=tokenizer())
 
@@ -110,6 +128,15 @@ def test_cached_image_embeddings_take_the_place_of_pixels():
 def test_cached_images_want_a_frozen_image_tower():
     with pytest.raises(UsageError, match="tune_image"):
         hf_two_tower("clip", cached_images=True)
+
+
+@pytest.mark.parametrize("model_type", ["clip", "clipseg", "metaclip_2"])
+def test_a_text_is_read_at_its_end_whatever_id_eos_has(model_type):
+    """Where EOS has the id 2, transformers would read "zebra a" and "zebra red" at the word of the highest id."""
+    words = tokenizer_of(["<pad>", "<bos>", "<eos>", "<unk>", "a", "red", "zebra"])
+    model = hf_two_tower(model_type, tokenizer=words).eval()
+    first, second = model.encode_text(["zebra a", "zebra red"])
+    assert not torch.allclose(first, second, atol=1e-3)
 
 
 def test_the_prompt_stands_before_every_caption_and_nowhere_else():

@@ -7,7 +7,10 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoTokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from capkit.checkpoint import checkpoint_extras, load_dual_encoder, read_checkpoint
 from capkit.cli import main
@@ -140,7 +143,12 @@ def test_evaluating_a_checkpoint_gives_the_runs_numbers(whole):
 
 
 def test_an_exported_clip_is_loaded_by_transformers_with_adapters_merged():
-    run = train("runs/lora", "max_steps=3", words=HF)
+    words = list("abcdefghijklmnopqrstuvwxyz")
+    core = Tokenizer(WordLevel({w: i for i, w in enumerate(["<pad>", "<bos>", "<unk>", "<eos>", *words])}, "<unk>"))
+    core.pre_tokenizer = Split("", "isolated")
+    special = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=core, **special).save_pretrained("letters")
+    run = train("runs/lora", "max_steps=3", "model.tokenizer=letters", words=HF)
     assert main(["export", f"ckpt={run.path}", "out=exported"]) == 0
     ours, theirs = load_dual_encoder(str(run.path)), AutoModel.from_pretrained("exported").eval()
     tokens, mask, _ = ours.encode([["a red circle"], ["a blue square"]])

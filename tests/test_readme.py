@@ -18,7 +18,7 @@ from capkit.scenes.world import WorldOptions, make_scene
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = [block.replace("\\\n", " ").strip() for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)]
-RUN, TEST, AFTERWARDS, OWN_IMAGES = BLOCKS
+RUN, TEST, AFTERWARDS, OWN_IMAGES, ENCODER = BLOCKS
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install -e "
 
 
@@ -117,3 +117,14 @@ def test_training_on_a_folder_of_images_works_as_written(first_run, photos):
     shell(OWN_IMAGES, first_run)
     assert len((first_run / "mine.jsonl").read_text().splitlines()) == 40
     assert json.loads((first_run / "runs/mine/metrics.json").read_text())["train/steps"] == 20
+
+
+@pytest.mark.slow
+def test_training_evaluating_and_exporting_a_dual_encoder_work_as_written(tmp_path):
+    shell(ENCODER, tmp_path)
+    ours, again = (
+        json.loads((tmp_path / f"runs/{name}/metrics.json").read_text()) for name in ("clip", "clip-evaluated")
+    )
+    assert ours["test/retrieval_fold100_t2i_r1"] > 0.6
+    assert again["test/zero_shot_holdout_top1"] == ours["test/zero_shot_holdout_top1"]
+    assert (tmp_path / "clip/text_tower/model.safetensors").exists()

@@ -1,0 +1,115 @@
+"""`fit_memes` from the command line's `main`, on a handful of synthetic memes."""
+
+import json
+
+import pytest
+import torch
+
+from capkit.checkpoint import model_from_checkpoint, read_checkpoint
+from capkit.cli import main
+from capkit.models.camu import Camu
+from capkit.run_folder import RunFolder
+
+SMALL = ["trainer=cpu", "trainer.devices=1", "data.train.count=16", "data.val.count=8", "data.test.count=8"]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder") / "run"
+    tiny = ["max_steps=2", "val_every=2", "data.batch_size=8"]
+    assert main(["experiment=camu_encoder_sceneworld", *SMALL, *tiny, f"run_dir={folder}"]) == 0
+    return folder
+
+
+def command(encoder, folder, *words):
+    run = ["experiment=camu_sceneworld", *SMALL, "data.batch_size=8", "micro_batch_size=4", "controls=4"]
+    steps = ["max_steps=4", "val_every=2", "callback.checkpoints.every_steps=1", "callback.recorder.every_steps=1"]
+    return [*run, *steps, f"model.encoder.ckpt={encoder}", f"run_dir={folder}", *words]
+
+
+@pytest.fixture(scope="module")
+def folder(encoder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("memes") / "run"
+    assert main(command(encoder, path)) == 0
+    return path
+
+
+def test_a_run_leaves_numbers_curves_checkpoints_and_a_report(folder):
+    run = RunFolder(folder)
+    names = ("auroc", "accuracy", "macro_f1", "selection_accuracy", "without_caption")
+    assert {f"{split}/{name}" for name in names for split in ("test", "test/untrained")} <= run.metrics().keys()
+    assert run.metrics()["train/steps"] == 4 and run.metrics()["train/stopped_early"] == 0
+    assert [row["step"] for row in run.rows() if "train/classification" in row] == [1, 2, 3, 4]
+    assert [row["step"] for row in run.rows() if "val/auroc" in row] == [2, 4]
+    assert {"best.ckpt", "step-00000004.ckpt"} <= {path.name for path in run.checkpoints.iterdir()}
+    page = run.report.read_text()
+    assert page.count("data:image/png;base64,") == 8 and "with words on it" in page
+
+
+def test_every_test_meme_has_a_line_that_says_what_was_read(folder):
+    rows = [json.loads(line) for line in (folder / "predictions" / "test.jsonl").read_text().splitlines()]
+    assert len(rows) == 8 and len({row["key"] for row in rows}) == 8
+    right = [row["selected"] == row["metadata"]["informative"] for row in rows]
+    assert RunFolder(folder).metrics()["test/selection_accuracy"] == sum(right) / 8
+    assert all(row["scores"][row["selected"]] == max(row["scores"]) and 0 < row["probability"] < 1 for row in rows)
+
+
+def test_the_same_command_again_trains_no_further(encoder, folder, capsys):
+    assert main(command(encoder, folder)) == 0
+    assert "all 4 steps were done before" in capsys.readouterr().out
+
+
+def test_a_resumed_run_ends_as_the_uninterrupted_one(encoder, folder, tmp_path, monkeypatch):
+    from capkit.meme_module import MemeModule
+
+    step = MemeModule.training_step
+
+    def die_at_step_2(self, batch, batch_idx):
+        if self.global_step == 2:
+            raise RuntimeError("pulled the plug")
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MemeModule, "training_step", die_at_step_2)
+        with pytest.raises(RuntimeError, match="pulled the plug"):
+            main(command(encoder, tmp_path / "run"))
+    assert main(command(encoder, tmp_path / "run")) == 0
+    ours, theirs = (
+        torch.load(path / "checkpoints/step-00000004.ckpt", weights_only=True)["state_dict"]
+        for path in (tmp_path / "run", folder)
+    )
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_run_that_no_longer_improves_stops_and_tests_its_best_checkpoint(encoder, tmp_path, capsys):
+    words = ["max_steps=40", "val_every=1", "callback.early_stopping.patience=1", "callback.early_stopping.min_delta=2"]
+    assert main(command(encoder, tmp_path / "run", *words)) == 0
+    numbers = RunFolder(tmp_path / "run").metrics()
+    assert numbers["train/steps"] == 2 and numbers["train/stopped_early"] == 1
+    best = read_checkpoint(tmp_path / "run/checkpoints/best.ckpt")
+    assert best["global_step"] in (1, 2)
+    capsys.readouterr()
+    assert main(command(encoder, tmp_path / "run", *words)) == 0
+    assert "stopped early before" in capsys.readouterr().out
+
+
+def test_the_classifier_is_built_again_from_its_checkpoint(folder):
+    checkpoint = read_checkpoint(folder / "checkpoints" / "best.ckpt")
+    model = model_from_checkpoint(checkpoint)
+    assert isinstance(model, Camu)
+    encoder = {name for name in checkpoint["state_dict"] if name.startswith("model.encoder.")}
+    assert any("text_tower.model.layers.2" in name for name in encoder), "what was tuned"
+    assert not [name for name in encoder if "image" in name or "layers.0." in name], "frozen"
+
+
+def test_two_ranks_end_where_one_does(encoder, folder, tmp_path):
+    assert main([*command(encoder, tmp_path / "run"), "trainer.devices=2", "micro_batch_size=2"]) == 0
+    one, two = RunFolder(folder).metrics(), RunFolder(tmp_path / "run").metrics()
+    for name in ("test/auroc", "test/accuracy", "test/selection_accuracy"):
+        assert two[name] == pytest.approx(one[name], abs=1e-6)
+
+
+def test_other_models_and_data_are_refused(encoder, tmp_path, capsys):
+    words = command(encoder, tmp_path / "run")
+    assert main([*words, "data=sceneworld", "model=sceneworld_clip"]) == 2
+    assert "error:" in capsys.readouterr().err

@@ -132,13 +132,15 @@ class MemeModule(OptimizerStep):
 def score_memes(rows: list[Row]) -> dict[str, float]:
     """AUROC, accuracy and macro F1; `without_caption`, the share of memes that had no candidate.
 
-    `selection_accuracy` where the data knows the informative candidate: the share of memes in which it was chosen.
+    `selection_accuracy` where the data knows the informative candidate: the share of memes that have one in which it
+    was chosen.
     """
     logits = torch.tensor([row["logit"] for row in rows], dtype=torch.float64)
     labels = torch.tensor([row["label"] for row in rows])
-    chosen = torch.tensor([row["selected"] for row in rows])
-    numbers = {**binary_scores(logits, labels), "without_caption": float((chosen < 0).double().mean())}
-    if all("informative" in row["metadata"] for row in rows):
-        informative = torch.tensor([row["metadata"]["informative"] for row in rows])
-        numbers["selection_accuracy"] = float((chosen == informative).double().mean())
+    without = sum(row["selected"] < 0 for row in rows) / len(rows)
+    numbers = {**binary_scores(logits, labels), "without_caption": without}
+    known = [row for row in rows if row["metadata"].get("informative") is not None]
+    if known:
+        right = sum(row["selected"] == row["metadata"]["informative"] for row in known)
+        numbers["selection_accuracy"] = right / len(known)
     return numbers

@@ -16,24 +16,30 @@ SPLITS = ("train", "val", "test")
 class SceneMemes:
     """The first `count` memes of a split: an XOR of the picture's colour and the text (`capkit.scenes.memes`).
 
-    Two candidate captions in random order, of which one is informative; its place stands in the metadata. `text` says
-    how the text on the meme enters, beyond the informative caption that repeats it: see `candidate_captions`. As a
-    source of plain pairs of picture and caption it trains a dual encoder, to which the texts say nothing.
+    Two candidate captions in random order, of which one is informative; its place stands in the metadata. In a share
+    `refused` of the memes it is empty, and None stands there. `text` says how the text on the meme enters, beyond the
+    informative caption that repeats it: see `candidate_captions`. As a source of plain pairs of picture and captions it
+    trains a dual encoder, to which the texts say nothing.
     """
 
-    def __init__(self, split: str, count: int, size: int = 64, seed: int = 0, text: str = "none") -> None:
+    def __init__(
+        self, split: str, count: int, size: int = 64, seed: int = 0, refused: float = 0.0, text: str = "none"
+    ) -> None:
         if split not in SPLITS:
             raise UsageError(f"split {split!r} is not one of SceneMemes'; {did_you_mean(split, SPLITS)}")
         if count < 1 or count % GROUP:
             raise UsageError(f"memes come in groups of {GROUP}: count must be a multiple of it; got {count}")
         self._split, self._count, self._size, self._seed, self._text = split, count, size, seed, text
+        if not 0 <= refused <= 1:
+            raise UsageError(f"refused is the share of memes without an informative caption, 0 to 1; got {refused}")
+        self._refused = refused
         candidate_captions({}, "", text)
 
     def __len__(self) -> int:
         return self._count
 
     def _meme(self, index: int) -> SceneMeme:
-        return _make_meme(self._seed, self._split, index)
+        return _make_meme(self._seed, self._split, index, self._refused)
 
     def record(self, index: int) -> Record:
         meme = self._meme(index)
@@ -46,7 +52,7 @@ class SceneMemes:
                 "label": meme.label,
                 "text": meme.text,
                 "candidates": [caption.source for caption in captions],
-                "informative": meme.informative,
+                "informative": meme.informative if meme.captions[meme.informative] else None,
                 "scene": meme.scene.to_dict(),
             },
         )
@@ -56,5 +62,5 @@ class SceneMemes:
 
 
 @lru_cache(maxsize=100_000)
-def _make_meme(seed: int, split: str, index: int) -> SceneMeme:
-    return make_meme(seed, split, index)
+def _make_meme(seed: int, split: str, index: int, refused: float) -> SceneMeme:
+    return make_meme(seed, split, index, refused)

@@ -42,8 +42,10 @@ class SceneMeme:
     informative: int
 
 
-def make_meme(seed: int, split: str, index: int) -> SceneMeme:
+def make_meme(seed: int, split: str, index: int, refused: float = 0.0) -> SceneMeme:
     """The meme at (seed, split, index), with two candidate captions in random order.
+
+    In a share `refused` of the groups the informative caption is empty: models refuse to describe hateful pictures.
 
     Memes 4 g to 4 g + 3 are all pairs of two pictures, one warm and one cool, with two texts, one kind and one unkind.
     Over whole groups each picture and each text therefore has both labels equally often: whatever looks at one of the
@@ -58,7 +60,8 @@ def make_meme(seed: int, split: str, index: int) -> SceneMeme:
     own = Stream("meme captions", seed, split, index)
     text = texts[is_unkind]
     said = [caption(scene, "short", own.choice(_VARIANTS), detail=detail).text for detail in (_SAYS_COLOR, _GENERIC)]
-    captions = (f"{said[0]} with the words {text}", f"{said[1]} with words on it")
+    is_refused = Stream("meme refusal", seed, split, group).chance(refused)
+    captions = ("" if is_refused else f"{said[0]} with the words {text}", f"{said[1]} with words on it")
     informative = own.below(2)
     return SceneMeme(
         scene, text, int(is_warm != is_unkind), captions if informative == 0 else captions[::-1], informative

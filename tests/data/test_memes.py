@@ -161,6 +161,13 @@ def test_scene_memes_keep_their_candidates_and_the_place_of_the_informative_one(
     assert memes.image(0).shape == (32, 32, 3)
     with_text = SceneMemes("train", 4, size=32, text="caption").record(0)
     assert all(caption.text.startswith(with_text.metadata["text"]) for caption in with_text.captions)
-    for arguments in ({"split": "holdout", "count": 4}, {"split": "train", "count": 6}, {"split": "train", "count": 0}):
+    refused = SceneMemes("train", 4, size=32, refused=1.0).record(0)
+    assert refused.metadata["informative"] is None and sorted(c.text == "" for c in refused.captions) == [False, True]
+    for arguments in (
+        {"split": "holdout", "count": 4},
+        {"split": "train", "count": 4, "refused": 1.5},
+        {"split": "train", "count": 6},
+        {"split": "train", "count": 0},
+    ):
         with pytest.raises(UsageError):
             SceneMemes(**arguments)

@@ -47,3 +47,13 @@ def test_pictures_carry_no_text_and_splits_share_none():
 def test_a_meme_depends_on_its_place_alone():
     assert make_meme(0, "train", 7) == MEMES[7] and make_meme(1, "train", 7) != MEMES[7]
     assert set(WARM) | set(COOL) == set(COLORS)
+
+
+def test_refused_memes_come_in_whole_groups_and_lack_the_informative_caption_alone():
+    memes = [make_meme(0, "train", index, refused=0.25) for index in range(100 * GROUP)]
+    empty = [not meme.captions[meme.informative] for meme in memes]
+    assert 0.15 < sum(empty) / len(empty) < 0.35
+    assert all(len(set(empty[start : start + GROUP])) == 1 for start in range(0, len(empty), GROUP))
+    assert all(meme.captions[1 - meme.informative] for meme in memes)
+    kept = [meme for meme, is_empty in zip(memes, empty, strict=True) if not is_empty]
+    assert kept == [make_meme(0, "train", i) for i, is_empty in enumerate(empty) if not is_empty]

@@ -28,7 +28,7 @@ def _run_rank(func: Callable[..., Any], rank: int, world_size: int, folder: str,
         dist.destroy_process_group()
 
 
-def run_distributed(func: Callable[..., Any], world_size: int, *args: Any, timeout_s: float = 120) -> list[Any]:
+def run_distributed(func: Callable[..., Any], world_size: int, *args: Any, timeout_s: float | int = 120) -> list[Any]:
     """Runs a module-level function in `world_size` gloo processes on the CPU; returns each rank's picklable result.
 
     Raises RuntimeError with the rank's own traceback when one fails or does not finish in time.

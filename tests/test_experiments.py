@@ -138,8 +138,7 @@ def manifest(karpathy):
 
 def test_no_experiment_is_left_out():
     elsewhere = {
-        "stamps_mle",  # tests/tasks/test_stamps_run.py
-        "stamps_lora_text", "grammar_clip_stamps",  # tests/tasks/test_stamps_encoders.py
+        "stamps_mle", "stamps_lora_text", "grammar_clip_stamps",  # tests/tasks/test_stamps_run.py
         "camu", "camu_sceneworld", "camu_encoder_sceneworld",  # tests/tasks/test_fit_memes.py
     }  # fmt: skip
     shipped = {path.stem for path in (config_dir() / "experiment").glob("*.yaml")}

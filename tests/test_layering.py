@@ -37,8 +37,8 @@ MAY_IMPORT = {
     "cli": {"errors", "config"},
 }
 PROTOCOLS = {"capkit.models.captioner", "capkit.models.dual_encoder"}
-# Of models, these parts may know the protocols only; metrics also the one frozen judge of text, evaluators what wraps an
-# encoder or is asked of its grammar head.
+# Of models, these parts may know the protocols only; metrics also the one frozen judge of text, evaluators what wraps
+# an encoder or is asked of its grammar head.
 MODELS_KNOWN = {
     "objectives": PROTOCOLS,
     "evaluators": PROTOCOLS | {"capkit.models.cached_encoder", "capkit.models.grammar_head"},

@@ -17,10 +17,10 @@ from capkit.errors import UsageError
 from capkit.keyed import key_id
 from capkit.models.embedding import embed_distinct, unit
 from capkit.models.encoder_about import config_digest, digest_of, tokenizer_digest
-from capkit.models.grammar_head import GrammarHead
+from capkit.models.grammar_head import GrammarHead, grammar_probability
 from capkit.models.logit_scale import LogitScale
 from capkit.models.text_towers.protocol import Tokenize
-from capkit.models.tuning import Tuning
+from capkit.models.tuning import Tuning, eval_frozen
 from capkit.types import CaptionBatch, PairEmbeddings
 from capkit.weights import weights_fingerprint
 
@@ -144,6 +144,11 @@ class PairModel(nn.Module, ABC):
         """A new head on the text tower's pooled features, where there is none yet."""
         self.grammar_head = self.grammar_head or GrammarHead(self.text_width)
 
+    def train(self, mode: bool = True) -> "PairModel":
+        super().train(mode)
+        eval_frozen(self)
+        return self
+
     def embed_texts(self, tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Float[Tensor, "M D"]:
         return self.project_texts(self.pool_texts(tokens, mask))
 
@@ -164,10 +169,11 @@ class PairModel(nn.Module, ABC):
             owners=rows.owners,
             text_ids=rows.text_ids,
             logit_bias=bias,
-            extras=self._grammar_logits(batch, pooled),
+            extras=self.extras(batch, pooled),
         )
 
-    def _grammar_logits(self, batch: CaptionBatch, pooled: Float[Tensor, "M W"]) -> dict[str, Tensor]:
+    def extras(self, batch: CaptionBatch, pooled: Float[Tensor, "M W"]) -> dict[str, Tensor]:
+        """Further outputs that objectives read: the grammar head's logits of captions and of their edits."""
         if self.grammar_head is None:
             return {}
         logits = {"grammar_logits": self.grammar_head(pooled)}
@@ -213,7 +219,7 @@ class PairModel(nn.Module, ABC):
             raise UsageError(f"{self.name} has no grammar head; train one with experiment=grammar_clip")
         head = self.grammar_head
         logits = embed_distinct(texts, lambda part: head(self._pooled(part)), 2, self.batch_size, self.device)
-        return logits.float().softmax(-1)[:, 1]
+        return grammar_probability(logits)
 
     def about(self, side: str) -> dict[str, Any]:
         """What a side's embeddings depend on (`capkit.models.dual_encoder.TraceableEncoder`)."""

@@ -16,6 +16,7 @@ from capkit.models.embedding import unit
 from capkit.models.image_encoders import encoder_width, image_features
 from capkit.models.logit_scale import LogitScale
 from capkit.models.pair_model import PairModel
+from capkit.models.text_towers.char_gru import CharGRU
 from capkit.models.text_towers.protocol import TextTower
 from capkit.models.tuning import Tuning
 from capkit.types import CaptionBatch
@@ -146,6 +147,13 @@ class TwoTower(PairModel):
 
     def project_texts(self, pooled: Float[Tensor, "M W"]) -> Float[Tensor, "M D"]:
         return unit(self.text_projection(pooled))
+
+    def extras(self, batch: CaptionBatch, pooled: Float[Tensor, "M W"]) -> dict[str, Tensor]:
+        """Also how much alike the heads of a character GRU are (`capkit.objectives.diverse_heads`)."""
+        found = super().extras(batch, pooled)
+        if isinstance(self.text_tower, CharGRU) and len(self.text_tower.heads) > 1:
+            found["head_similarity"] = self.text_tower.diversity_penalty(pooled)
+        return found
 
     def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "B 3 H W"]:
         if self.transform is None:

@@ -53,7 +53,7 @@ def nodes(config):
 
 @pytest.mark.parametrize("path", sorted(Path("configs/model").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_key_is_a_constructor_argument(path):
-    for node in nodes(OmegaConf.load(path)):
+    for node in nodes(OmegaConf.to_container(OmegaConf.load(path), resolve=False)):
         parameters = inspect.signature(get_object(node["_target_"])).parameters
         for key in node:
             assert key == "_target_" or key in parameters

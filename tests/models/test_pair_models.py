@@ -13,9 +13,12 @@ from transformers import PreTrainedTokenizerFast
 from capkit.errors import UsageError
 from capkit.models.dual_encoder import DualEncoder, TraceableEncoder
 from capkit.models.hf_two_tower import HFTwoTower
+from capkit.models.image_encoders import SmallCNN
 from capkit.models.logit_scale import LogitScale
 from capkit.models.pair_model import text_ids
+from capkit.models.text_towers.char_gru import CharGRU
 from capkit.models.tuning import Tuning
+from capkit.models.two_tower import TwoTower
 from capkit.tiny import CAPTIONS, HF_CONFIGS, batch_for, hf_two_tower, tokenizer, two_tower
 from capkit.types import CaptionBatch
 
@@ -161,6 +164,24 @@ def test_what_embeddings_depend_on_changes_with_weights_and_prompt_of_that_side_
     with torch.no_grad():
         next(model.text_tower.parameters()).add_(1e-3)
     assert model.about("image") == image and model.about("text") != text
+
+
+@pytest.mark.parametrize(("heads", "expected"), [(1, set()), (2, {"head_similarity"})])
+def test_a_character_gru_says_how_much_alike_its_heads_are(heads, expected):
+    tower = CharGRU(embedding=4, hidden=3, attention_hidden=2, heads=heads)
+    model = TwoTower(tower, SmallCNN(image_size=32, channels=(8, 16), blocks=(0, 0), width=16), embed_dim=8)
+    pairs = model(batch_for(model))
+    assert set(pairs.extras) == expected
+    if expected:
+        assert pairs.extras["head_similarity"].shape == (5,)
+
+
+def test_frozen_towers_stay_in_eval_mode_while_the_rest_trains():
+    model = hf_two_tower("align", tune_image=Tuning("frozen")).train()
+    assert not model.image_tower.training and model.text_tower.training
+    before = model.about("image")
+    model(batch_for(model))
+    assert model.about("image") == before, "BatchNorm keeps its statistics"
 
 
 def test_pictures_of_any_size_are_read_by_the_data_transform():

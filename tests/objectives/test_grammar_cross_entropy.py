@@ -41,9 +41,7 @@ def test_loss_and_gradient_are_those_of_plain_cross_entropy(num, num_edited):
     theirs = torch.autograd.grad(naive, (logits, edited))
     torch.testing.assert_close(output.loss, naive)
     torch.testing.assert_close(ours, theirs)
-    assert float(output.logs["accuracy_captions"]) == pytest.approx(
-        float((logits[:, 1] > logits[:, 0]).float().mean())
-    )
+    assert float(output.logs["accuracy_captions"]) == pytest.approx(float((logits[:, 1] > logits[:, 0]).float().mean()))
 
 
 def test_a_shift_of_both_logits_of_a_row_changes_nothing():

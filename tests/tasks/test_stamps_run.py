@@ -42,6 +42,18 @@ def test_the_experiment_trains_on_real_photos_with_pretrained_parts(cache, tmp_p
     assert len(predictions) == 4
 
 
+@pytest.mark.parametrize("experiment", ["stamps_lora_text", "grammar_clip_stamps"])
+def test_dual_encoders_train_on_real_photos_with_pretrained_parts(experiment, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("CAPKIT_CACHE", cache)
+    run = RunFolder(tmp_path / "run")
+    assert main([f"experiment={experiment}", "debug=tiny", f"run_dir={run.path}"]) == 0
+    numbers = {"stamps_lora_text": "test/retrieval_t2i_r1", "grammar_clip_stamps": "test/grammar_repeat_balanced"}
+    assert run.metrics()["train/steps"] == 2 and numbers[experiment] in run.metrics()
+    weights = torch.load(next(run.checkpoints.iterdir()), weights_only=True)["state_dict"]
+    frozen = [name for name in weights if name.startswith("model.image_tower") and name.endswith("weight")]
+    assert not frozen, "EfficientNet is frozen, and comes from its file again"
+
+
 def test_a_second_prepare_has_nothing_to_do(cache, monkeypatch, capsys):
     monkeypatch.setenv("CAPKIT_CACHE", cache)
     before = sorted(os.listdir(cache))

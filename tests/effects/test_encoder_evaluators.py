@@ -1,4 +1,4 @@
-"""A dual encoder trained for 500 steps on SceneWorld: what zero-shot, similarity and composed queries say of it.
+"""A dual encoder trained on SceneWorld: what zero-shot, similarity and composed queries say of it.
 
 The labels, the shared facts and the recoloured pictures come from the scenes. The control is the encoder before its
 first step, which must fail every threshold.
@@ -6,25 +6,14 @@ first step, which must fail every threshold.
 
 import pytest
 
-from capkit.cli import main
 from capkit.run_folder import RunFolder
 
 pytestmark = pytest.mark.effect
 
-EVALUATORS = ("zero_shot_scenes", "zero_shot_holdout", "sts_scenes", "composed_scenes")
-SPLITS = ("train", "val", "test")
-
 
 @pytest.fixture(scope="module")
-def numbers(tmp_path_factory):
-    path = tmp_path_factory.mktemp("encoder")
-    scenes = path / "scenes"
-    caches = [f"data.{split}.cache_dir={scenes}" for split in SPLITS]
-    caches += [f"evaluator.{name}.source.cache_dir={scenes}" for name in EVALUATORS[:2]]
-    caches += [f"evaluator.sts_scenes.files.facts.cache_dir={scenes}"]
-    chosen = f"evaluator=[{','.join(('retrieval', *EVALUATORS))}]"
-    assert main(["experiment=clip_pretrain_sceneworld", chosen, *caches, f"run_dir={path / 'run'}"]) == 0
-    return RunFolder(path / "run").metrics()
+def numbers(sceneworld_clip):
+    return RunFolder(sceneworld_clip).metrics()
 
 
 @pytest.mark.parametrize("name", ["zero_shot_scenes", "zero_shot_holdout"])

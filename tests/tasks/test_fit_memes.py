@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from capkit.checkpoint import model_from_checkpoint, read_checkpoint
 from capkit.cli import main
 from capkit.models.camu import Camu
 from capkit.run_folder import RunFolder
+from capkit.text import word_tokenizer
 
 SMALL = ["trainer=cpu", "trainer.devices=1", "data.train.count=16", "data.val.count=8", "data.test.count=8"]
 
@@ -113,3 +115,28 @@ def test_other_models_and_data_are_refused(encoder, tmp_path, capsys):
     words = command(encoder, tmp_path / "run")
     assert main([*words, "data=sceneworld", "model=sceneworld_clip"]) == 2
     assert "error:" in capsys.readouterr().err
+
+
+def test_the_paper_s_recipe_runs_on_a_small_set_of_its_format(tmp_path):
+    """A CLIP from a config in place of the hub's; some captions are empty, one meme has none."""
+    texts = ["they are here", "look at this", "so it goes", "again"]
+    word_tokenizer([*texts, "a dog", "a cat on a mat"]).save_pretrained(tmp_path / "tokenizer")
+    rows = []
+    for number in range(16):
+        Image.new("RGB", (40, 30), (number * 10, 0, 0)).save(tmp_path / f"{number}.png")
+        captions = {"ivl": "" if number % 4 == 0 else "a dog", "gemini": "a cat on a mat" if number % 8 else None}
+        split = "train" if number < 8 else "val" if number < 12 else "test"
+        meme = {"img": f"{number}.png", "text": texts[number % 4], "label": number % 2, "split": split}
+        rows.append({**meme, **captions})
+    (tmp_path / "memes.json").write_text(json.dumps(rows))
+    data = [f"data.train.images={tmp_path}", f"data.train.annotations={tmp_path / 'memes.json'}"]
+    parts = "{hidden_size:16,intermediate_size:32,num_hidden_layers:4,num_attention_heads:2,%s}"
+    text, vision = parts % "max_position_embeddings:16", parts % "image_size:224,patch_size:56"
+    clip = f"model.encoder.config={{model_type:clip,projection_dim:16,text_config:{text},vision_config:{vision}}}"
+    model = ["model.encoder.name=null", f"model.encoder.tokenizer={tmp_path / 'tokenizer'}", clip]
+    words = ["experiment=camu", "debug=tiny", "data.train.candidates=[ivl,gemini]", "data.num_workers=0", "trainer=cpu"]
+    run = [f"run_dir={tmp_path / 'run'}", "trainer.devices=1", "model.fusion_width=16", "model.num_heads=2"]
+    assert main([*words, *data, *model, *run]) == 0
+    lines = (tmp_path / "run/predictions/test.jsonl").read_text().splitlines()
+    assert [json.loads(line)["metadata"]["candidates"] for line in lines] == [["ivl", "gemini"]] * 4
+    assert 0 <= RunFolder(tmp_path / "run").metrics()["test/auroc"] <= 1

@@ -146,7 +146,8 @@ class PairModel(nn.Module, ABC):
 
     def train(self, mode: bool = True) -> "PairModel":
         super().train(mode)
-        eval_frozen(self)
+        for part in self.children():
+            eval_frozen(part)
         return self
 
     def embed_texts(self, tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Float[Tensor, "M D"]:

@@ -91,7 +91,7 @@ def test_mixed_precision_trains_float32_weights_to_about_the_same_loss(alone, tw
 
 def test_the_second_pass_of_a_micro_batch_replays_the_dropout_of_the_first(monkeypatch):
     cached = train("dual_encoder", "auto", 2, dropout=0.3)
-    monkeypatch.setattr(capkit.pair_module, "checkpoint", lambda model, part, use_reentrant: model(part))
+    monkeypatch.setattr(capkit.pair_module, "checkpoint", lambda model, *inputs, use_reentrant: model(*inputs))
     kept = train("dual_encoder", "auto", 2, dropout=0.3)
     assert cached.rows == kept.rows
     assert torch.equal(cached.gradient, kept.gradient)
@@ -100,8 +100,8 @@ def test_the_second_pass_of_a_micro_batch_replays_the_dropout_of_the_first(monke
 def test_a_second_pass_with_other_dropout_would_be_noticed(monkeypatch):
     replayed = train("dual_encoder", "auto", 2, dropout=0.3)
 
-    def other_dropout(model, part, use_reentrant):
-        return torch.utils.checkpoint.checkpoint(model, part, use_reentrant=False, preserve_rng_state=False)
+    def other_dropout(model, *inputs, use_reentrant):
+        return torch.utils.checkpoint.checkpoint(model, *inputs, use_reentrant=False, preserve_rng_state=False)
 
     monkeypatch.setattr(capkit.pair_module, "checkpoint", other_dropout)
     assert not same_gradient(train("dual_encoder", "auto", 2, dropout=0.3), replayed)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from capkit.errors import UsageError
+from capkit.models.embedding import embed_distinct, unit
 from capkit.models.encoder_about import config_digest, processor_settings, side_weights, tokenizer_digest
 
 
@@ -127,15 +128,7 @@ class HFDualEncoder:
 
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Float[Tensor, "B D"]:
-        distinct = sorted(set(texts), key=lambda text: (len(text), text))
-        if not distinct:
-            return torch.empty(0, int(self.model.config.projection_dim), device=self.device)
-        parts = [
-            self._encode(distinct[start : start + self.batch_size])
-            for start in range(0, len(distinct), self.batch_size)
-        ]
-        row = {text: i for i, text in enumerate(distinct)}
-        return torch.cat(parts)[torch.tensor([row[text] for text in texts], device=self.device)]
+        return embed_distinct(texts, self._encode, self.batch_size)
 
     def is_cut(self, texts: list[str]) -> list[bool]:
         lengths = [len(ids) for ids in self.tokenizer(self._prompted(texts))["input_ids"]] if texts else []
@@ -170,4 +163,4 @@ def _load(name: str, tokenizer: Any, image_processor: Any) -> tuple[Any, Any, An
 
 def _unit(output: Any) -> Tensor:
     features = output if isinstance(output, Tensor) else output.pooler_output
-    return nn.functional.normalize(features.float(), dim=-1)
+    return unit(features)

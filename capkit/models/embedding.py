@@ -13,16 +13,12 @@ def unit(vectors: Float[Tensor, "*n D"]) -> Float[Tensor, "*n D"]:
 
 
 def embed_distinct(
-    texts: list[str],
-    embed: Callable[[list[str]], Float[Tensor, "n D"]],
-    width: int,
-    batch_size: int,
-    device: torch.device,
+    texts: list[str], embed: Callable[[list[str]], Float[Tensor, "n D"]], batch_size: int
 ) -> Float[Tensor, "B D"]:
     """Each distinct text goes through `embed` once, short ones with short ones: equal texts get equal embeddings."""
     distinct = sorted(set(texts), key=lambda text: (len(text), text))
     if not distinct:
-        return torch.empty(0, width, device=device)
-    parts = [embed(distinct[start : start + batch_size]) for start in range(0, len(distinct), batch_size)]
+        return embed([""])[:0]
+    parts = torch.cat([embed(distinct[start : start + batch_size]) for start in range(0, len(distinct), batch_size)])
     row = {text: i for i, text in enumerate(distinct)}
-    return torch.cat(parts)[torch.tensor([row[text] for text in texts], device=device)]
+    return parts[torch.tensor([row[text] for text in texts], device=parts.device)]

@@ -211,7 +211,7 @@ class PairModel(nn.Module, ABC):
 
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Float[Tensor, "B D"]:
-        return embed_distinct(texts, self._encode, self.embed_dim, self.batch_size, self.device)
+        return embed_distinct(texts, self._encode, self.batch_size)
 
     @torch.no_grad()
     def grammatical(self, texts: list[str]) -> Float[Tensor, " B"]:
@@ -219,7 +219,7 @@ class PairModel(nn.Module, ABC):
         if self.grammar_head is None:
             raise UsageError(f"{self.name} has no grammar head; train one with experiment=grammar_clip")
         head = self.grammar_head
-        logits = embed_distinct(texts, lambda part: head(self._pooled(part)), 2, self.batch_size, self.device)
+        logits = embed_distinct(texts, lambda part: head(self._pooled(part)), self.batch_size)
         return grammar_probability(logits)
 
     def about(self, side: str) -> dict[str, Any]:

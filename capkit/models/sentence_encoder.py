@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from capkit.errors import UsageError
+from capkit.models.embedding import embed_distinct, unit
 from capkit.models.encoder_about import config_digest, tokenizer_digest
 from capkit.weights import weights_fingerprint
 
@@ -61,16 +62,7 @@ class SentenceEncoder:
 
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Float[Tensor, "B D"]:
-        """Each distinct text goes through once, short ones with short ones: equal texts get equal embeddings."""
-        distinct = sorted(set(texts), key=lambda text: (len(text), text))
-        if not distinct:
-            return torch.empty(0, int(self.model.config.hidden_size), device=self.device)  # type: ignore[union-attr,arg-type]
-        parts = [
-            self._encode(distinct[start : start + self.batch_size])
-            for start in range(0, len(distinct), self.batch_size)
-        ]
-        row = {text: i for i, text in enumerate(distinct)}
-        return torch.cat(parts)[torch.tensor([row[text] for text in texts], device=self.device)]
+        return embed_distinct(texts, self._encode, self.batch_size)
 
     def is_cut(self, texts: list[str]) -> list[bool]:
         """Whether each text is longer than `max_length` tokens."""
@@ -82,7 +74,7 @@ class SentenceEncoder:
         ).to(self.device)
         states = self.model(**batch).last_hidden_state.float()  # (B L D)
         mask = batch["attention_mask"].unsqueeze(-1).float()
-        return nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=-1)
+        return unit((states * mask).sum(1) / mask.sum(1))
 
 
 def minilm_folder() -> Path:

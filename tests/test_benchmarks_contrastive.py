@@ -9,6 +9,8 @@ import torch
 from benchmarks import contrastive
 from benchmarks.contrastive_work import SIZES, TINY, random_pairs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):

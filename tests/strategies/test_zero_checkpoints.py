@@ -9,6 +9,8 @@ from steps import MODULES, STEPS, Keep, batches, loader, train, trainer_of
 
 from capkit.testing import run_distributed
 
+pytestmark = pytest.mark.slow
+
 HALF = STEPS // 2
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3")
 

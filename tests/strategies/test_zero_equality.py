@@ -7,6 +7,8 @@ from steps import Outcome, batches_of_all_ranks, dual_encoder, train, train_all
 import capkit.pair_module
 from capkit.testing import run_distributed
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("captioner", "dual_encoder")
 STAGES = ("zero1", "zero2", "zero3")
 WHOLE = [(kind, strategy, size) for kind in KINDS for strategy in ("ddp", *STAGES) for size in (None, 2)]

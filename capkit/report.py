@@ -25,7 +25,7 @@ th:first-child, td:first-child { text-align: left } .charts { display: flex; fle
 .caption { font-weight: 600 } .sample ul { margin: .3rem 0 0; padding-left: 1.1rem; color: #4b5563; font-size: 13px }
 """
 THUMBNAIL = 128
-HEADLINES = ("fact_f1", "cider", "text_r1", "t2i_r1")  # the first that a run has stands beside the loss
+HEADLINES = ("fact_f1", "cider", "text_r1", "t2i_r1", "auroc")  # the first that a run has stands beside the loss
 Point = tuple[float | int, float | int]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 
@@ -120,7 +120,8 @@ class Samples(_TensorFields):
 
     `tokens` begins with the BOS or prompt that generation started from, as in `CaptionBatch`. `ended` is True where EOS
     was emitted. `logprobs` (nats, of `tokens[..., 1:]`) are those of the distribution that was sampled from,
-    temperature and truncation included, and 0 at given and padded positions.
+    temperature and truncation included, and 0 at given and padded positions. `support` holds, eight tokens a byte, which
+    tokens that distribution could give (see `capkit.decoding.support`); None where it could give any.
     """
 
     texts: list[list[str]]
@@ -128,10 +129,27 @@ class Samples(_TensorFields):
     mask: Bool[Tensor, "B K L"] | None = None
     ended: Bool[Tensor, "B K"] | None = None
     logprobs: Float[Tensor, "B K M"] | None = None
+    support: UInt8[Tensor, "B K M W"] | None = None
 
     @classmethod
     def from_texts(cls, texts: list[list[str]]) -> "Samples":
         return cls(texts=texts)
+
+    def images(self, rows: list[int]) -> "Samples":
+        """The samples of these images, in this order."""
+        changes = {name: None if value is None else value[rows] for name, value in self._tensors().items()}
+        return Samples(texts=[self.texts[row] for row in rows], **changes)
+
+    def select(self, row: int, number: int) -> "Samples":
+        """One sample of one image, as a batch of its own."""
+        changes = {
+            name: None if value is None else value[row : row + 1, number : number + 1]
+            for name, value in self._tensors().items()
+        }
+        return Samples(texts=[[self.texts[row][number]]], **changes)
+
+    def _tensors(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("tokens", "mask", "ended", "logprobs", "support")}
 
 
 @dataclass

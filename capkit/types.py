@@ -120,8 +120,8 @@ class Samples(_TensorFields):
 
     `tokens` begins with the BOS or prompt that generation started from, as in `CaptionBatch`. `ended` is True where EOS
     was emitted. `logprobs` (nats, of `tokens[..., 1:]`) are those of the distribution that was sampled from,
-    temperature and truncation included, and 0 at given and padded positions. `support` holds, eight tokens a byte, which
-    tokens that distribution could give (see `capkit.decoding.support`); None where it could give any.
+    temperature and truncation included, and 0 at given and padded positions. `support` says, eight tokens a byte, which
+    tokens that distribution could give (capkit/decoding/support.py); None where it could give any.
     """
 
     texts: list[list[str]]

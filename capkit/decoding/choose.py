@@ -21,8 +21,7 @@ from transformers import (
 
 from capkit import keyed
 from capkit.decoding.decoding import Decoding
-
-Processor = Callable[[Any, Any], Any]  # (input_ids, scores) -> scores; transformers' own wants narrower tensor types
+from capkit.decoding.support import pack
 
 
 def constraints(decoding: Decoding, prompt_length: int, eos_token_id: int, device: torch.device) -> LogitsProcessorList:
@@ -62,13 +61,19 @@ class ChooseToken(LogitsProcessor):
     """Picks each row's next token, leaves only it possible, and records its log-probability.
 
     With `ids`, the token is drawn by one keyed uniform per (id, position), and the recorded log-probability (nats,
-    float32) is that of the distribution drawn from, after constraints, temperature and truncation. Without, the token
-    is the most probable one that the constraints allow, and the log-probability is that of the untouched model.
+    float32) is that of the distribution drawn from, after constraints, temperature and truncation; where these can take
+    tokens away, `supports` records which were left. Without, the token is the most probable one that the constraints
+    allow, and the log-probability is that of the untouched model.
     """
 
-    def __init__(self, allowed: Processor, warp: Processor, ids: Int[Tensor, " R"] | None):
-        self.allowed, self.warp, self.ids = allowed, warp, ids
+    def __init__(self, allowed: LogitsProcessorList, warp: LogitsProcessorList, ids: Int[Tensor, " R"] | None):
+        # As callables of any tensors: transformers' own signature wants narrower tensor types.
+        self.allowed: Callable[[Any, Any], Any] = allowed
+        self.warp: Callable[[Any, Any], Any] = warp
+        self.ids = ids
         self.logprobs: list[Tensor] = []
+        self.supports: list[Tensor] = []
+        self._truncates = any(not isinstance(p, TemperatureLogitsWarper) for p in (*allowed, *warp))
 
     def __call__(self, input_ids: Int[Tensor, "R T"], scores: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         raw = scores.float()
@@ -78,5 +83,7 @@ class ChooseToken(LogitsProcessor):
         else:
             logprobs = self.warp(input_ids, scores).log_softmax(-1)
             chosen = inverse_cdf(logprobs, keyed.uniform(self.ids, len(self.logprobs)))
+            if self._truncates:
+                self.supports.append(pack(logprobs > -torch.inf))
         self.logprobs.append(logprobs.gather(-1, chosen[:, None]).squeeze(-1))
         return torch.full_like(scores, -torch.inf).scatter_(-1, chosen[:, None], 0.0)

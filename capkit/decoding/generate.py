@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -38,7 +38,12 @@ class StepwiseCaptioner(Protocol):
     def start(self, context: Context) -> Any: ...
     def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: Any) -> Float[Tensor, "R V"]: ...
     def logprobs(
-        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], temperature: float = 1.0
+        self,
+        context: Context,
+        tokens: Int[Tensor, "B K L"],
+        mask: Bool[Tensor, "B K L"],
+        temperature: float = 1.0,
+        support: UInt8[Tensor, "B K M W"] | None = None,
     ) -> Float[Tensor, "B K M"]: ...
 
 
@@ -140,7 +145,8 @@ def generate(captioner: StepwiseCaptioner, context: Context, decoding: Decoding,
     """`num_samples` captions of each image: drawn (sample), the best of the beams (beam), or the one greedy caption.
 
     Runs without gradient and in eval mode. Recorded log-probs are those of the distribution sampled from (sample), and
-    those of the untruncated model at temperature 1 (greedy, beam). A caption that reaches `max_length` has no EOS.
+    those of the untruncated model at temperature 1 (greedy, beam); where sampling is truncated or constrained, the
+    tokens that were left are recorded too. A caption that reaches `max_length` has no EOS.
     Under ZeRO-3 transformers itself keeps all ranks stepping until the last one has finished.
     """
     tokenizer, start = captioner.tokenizer, prompt_ids(captioner.tokenizer, captioner.prompt)
@@ -164,14 +170,20 @@ def generate(captioner: StepwiseCaptioner, context: Context, decoding: Decoding,
         )
         tokens = sequences.unflatten(0, (num_images, num_samples))
         mask, ended = _written(tokens, len(start), tokenizer.eos_token_id)
+        support = None
         if chooser is None:
             logprobs = captioner.logprobs(context, tokens, mask)
         else:
             # On some devices transformers runs a step past the end and cuts it from the sequences.
-            steps = torch.stack(chooser.logprobs, -1)[:, : tokens.shape[-1] - len(start)]
+            num_steps = tokens.shape[-1] - len(start)
+            steps = torch.stack(chooser.logprobs, -1)[:, :num_steps]
             logprobs = nn.functional.pad(steps, (len(start) - 1, 0)).unflatten(0, (num_images, num_samples))
+            if chooser.supports:
+                packed = torch.stack(chooser.supports, 1)[:, :num_steps]
+                support = nn.functional.pad(packed, (0, 0, len(start) - 1, 0), value=255)  # of given tokens: all
+                support = support.unflatten(0, (num_images, num_samples))
     given = torch.arange(1, tokens.shape[-1], device=device) < len(start)
     logprobs = logprobs.masked_fill(given | ~mask[..., 1:], 0.0)
     tokens = tokens.masked_fill(~mask, tokenizer.pad_token_id)
     texts = decode_captions(tokenizer, tokens, mask, len(start))
-    return Samples(texts=texts, tokens=tokens, mask=mask, ended=ended, logprobs=logprobs)
+    return Samples(texts=texts, tokens=tokens, mask=mask, ended=ended, logprobs=logprobs, support=support)

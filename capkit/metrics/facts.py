@@ -23,7 +23,7 @@ def score_rows(predictions: list[str], metadata: list[dict[str, Any]]) -> list[F
         if missing:
             raise UsageError(
                 f"fact scores need metadata 'scene' and 'stated_facts', {missing} is missing: they exist on SceneWorld "
-                "only; drop metric=facts for other data"
+                "only; leave fact metrics and rewards out for other data"
             )
         scores.append(score_caption(Scene.from_dict(row["scene"]), text, row["stated_facts"]))
     return scores

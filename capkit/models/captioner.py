@@ -3,15 +3,16 @@
 B images, K captions per image, L tokens, N context tokens, D width, V vocabulary, R = B x K rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from capkit.decoding.decoding import Decoding
+from capkit.decoding.support import restrict
 from capkit.errors import UsageError
 from capkit.text import load_tokenizer
 from capkit.types import CaptionBatch, Context, Samples
@@ -44,9 +45,17 @@ class Captioner(Protocol):
         ...
 
     def logprobs(
-        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], temperature: float = 1.0
+        self,
+        context: Context,
+        tokens: Int[Tensor, "B K L"],
+        mask: Bool[Tensor, "B K L"],
+        temperature: float = 1.0,
+        support: UInt8[Tensor, "B K M W"] | None = None,
     ) -> Float[Tensor, "B K L-1"]:
-        """Log-probabilities of `tokens[..., 1:]` in nats, 0 at padding; never holds the whole (B K L V)."""
+        """Log-probabilities of `tokens[..., 1:]` in nats, 0 at padding; never holds the whole (B K L V).
+
+        With `support` (of M = L - 1 tokens, see `Samples`) they are those of the distribution restricted to it.
+        """
         ...
 
     def token_losses(
@@ -80,21 +89,20 @@ def resolve_tokenizer(tokenizer: Any, default_name: str | None = None) -> Any:
 
 
 def _over_positions(
-    hidden: Float[Tensor, "*batch L D"],
-    targets: Int[Tensor, "*batch L"],
+    inputs: Sequence[Tensor],
     mask: Bool[Tensor, "*batch L"],
-    values: Callable[[Tensor, Tensor], Tensor],
+    values: Callable[..., Tensor],
     vocab_size: int,
     chunk_elements: int,
 ) -> Float[Tensor, "*batch L"]:
-    """`values(hidden, targets)` at the masked positions, in chunks whose logits are made again for the gradient."""
-    rows, wanted = hidden[mask], targets[mask]
+    """`values(*inputs)` at the masked positions, in chunks whose logits are made again for the gradient."""
+    rows = [tensor[mask] for tensor in inputs]
     size = max(1, chunk_elements // vocab_size)
-    if len(rows) <= size:  # also when there is no position at all: the head must stay in the graph for DDP
-        flat = values(rows, wanted)
+    if len(rows[0]) <= size:  # also when there is no position at all: the head must stay in the graph for DDP
+        flat = values(*rows)
     else:
-        chunks = zip(rows.split(size), wanted.split(size), strict=True)
-        flat = torch.cat([checkpoint(values, h, t, use_reentrant=False) for h, t in chunks])
+        chunks = zip(*(tensor.split(size) for tensor in rows), strict=True)
+        flat = torch.cat([checkpoint(values, *chunk, use_reentrant=False) for chunk in chunks])
     return torch.zeros(mask.shape, dtype=flat.dtype, device=flat.device).masked_scatter(mask, flat)
 
 
@@ -106,17 +114,23 @@ def chunked_logprobs(
     vocab_size: int,
     temperature: float = 1.0,
     chunk_elements: int = CHUNK_ELEMENTS,
+    support: UInt8[Tensor, "*batch L W"] | None = None,
 ) -> Float[Tensor, "*batch L"]:
     """Log-probability of each target in nats (float32), 0 where the mask is False.
 
     Equals `log_softmax(head(hidden) / temperature).gather(targets)`, forward and gradient, with the head run on real
-    positions only and at most about `chunk_elements` logits held at once.
+    positions only and at most about `chunk_elements` logits held at once. `support` restricts the softmax to the
+    tokens that it holds.
     """
 
-    def values(h: Tensor, t: Tensor) -> Tensor:
-        return -nn.functional.cross_entropy(head(h).float() / temperature, t, reduction="none")
+    def values(h: Tensor, t: Tensor, *allowed: Tensor) -> Tensor:
+        logits = head(h).float() / temperature
+        for packed in allowed:
+            logits = restrict(logits, packed)
+        return -nn.functional.cross_entropy(logits, t, reduction="none")
 
-    return _over_positions(hidden, targets, mask, values, vocab_size, chunk_elements)
+    inputs = (hidden, targets) if support is None else (hidden, targets, support)
+    return _over_positions(inputs, mask, values, vocab_size, chunk_elements)
 
 
 def chunked_token_losses(
@@ -136,4 +150,4 @@ def chunked_token_losses(
     def values(h: Tensor, t: Tensor) -> Tensor:
         return nn.functional.cross_entropy(head(h).float(), t, reduction="none", label_smoothing=label_smoothing)
 
-    return _over_positions(hidden, targets, mask, values, vocab_size, chunk_elements)
+    return _over_positions((hidden, targets), mask, values, vocab_size, chunk_elements)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
@@ -168,10 +168,17 @@ class ClipPrefix(nn.Module):
         return self._head(self._hidden(context, tokens))
 
     def logprobs(
-        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], temperature: float = 1.0
+        self,
+        context: Context,
+        tokens: Int[Tensor, "B K L"],
+        mask: Bool[Tensor, "B K L"],
+        temperature: float = 1.0,
+        support: UInt8[Tensor, "B K M W"] | None = None,
     ) -> Float[Tensor, "B K L-1"]:
         hidden = self._hidden(context, tokens[..., :-1])
-        return chunked_logprobs(hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, temperature)
+        return chunked_logprobs(
+            hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, temperature, support=support
+        )
 
     def token_losses(
         self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], label_smoothing: float

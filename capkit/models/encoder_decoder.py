@@ -6,7 +6,7 @@ B images, K captions per image, R = B x K rows, L tokens (T new ones), N context
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import DynamicCache
@@ -238,10 +238,17 @@ class EncoderDecoder(nn.Module):
         return self.head(self._hidden(context, tokens))
 
     def logprobs(
-        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], temperature: float = 1.0
+        self,
+        context: Context,
+        tokens: Int[Tensor, "B K L"],
+        mask: Bool[Tensor, "B K L"],
+        temperature: float = 1.0,
+        support: UInt8[Tensor, "B K M W"] | None = None,
     ) -> Float[Tensor, "B K L-1"]:
         hidden = self._hidden(context, tokens[..., :-1])
-        return chunked_logprobs(hidden, self.head, tokens[..., 1:], mask[..., 1:], self.vocab_size, temperature)
+        return chunked_logprobs(
+            hidden, self.head, tokens[..., 1:], mask[..., 1:], self.vocab_size, temperature, support=support
+        )
 
     def token_losses(
         self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], label_smoothing: float

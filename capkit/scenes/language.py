@@ -4,7 +4,7 @@ A plan fixes which facts are said; a style and its variant fix the words. The fi
 the same facts in five ways. Objects are named in the scene's own order: column by column from the left.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -56,13 +56,17 @@ def _group_text(count: int, description: str, article: bool) -> str:
     return f"{NUMBERS[count]} {description[: -len(noun)]}{PLURALS[noun]}"
 
 
-def _short(plan: Plan, variant: int) -> str:
-    parts = [_group_text(count, description, article=variant != 1) for count, description in plan.groups]
+def listed(groups: Sequence[tuple[int, str]], variant: int) -> str:
+    """The words of style short for (how many, description) in order: (2, "red circle") is "two red circles"."""
+    parts = [_group_text(count, description, article=variant != 1) for count, description in groups]
     opener = ("", "", "picture of ", "there is ", "")[variant]
-    if variant == 3 and plan.groups[0][0] > 1:
+    if variant == 3 and groups[0][0] > 1:
         opener = "there are "
-    text = opener + (", ".join(parts) if variant in (1, 4) else _listing(parts))
-    return text + _tail(plan, variant)
+    return opener + (", ".join(parts) if variant in (1, 4) else _listing(parts))
+
+
+def _short(plan: Plan, variant: int) -> str:
+    return listed(plan.groups, variant) + _tail(plan, variant)
 
 
 def _tail(plan: Plan, variant: int) -> str:

@@ -67,9 +67,9 @@ class Scores:
 class Reward:
     """Terms by name, combined: their weighted sum, or the geometric mean with the weights as exponents.
 
-    sum: sum_n w_n x_n. geometric_mean: (prod_n x_n^w_n)^(1 / sum_n w_n), which wants scores of 0 or more: clip those that
-    can be negative. A caption that any term of non-zero weight cannot score has no reward (NaN). A term of weight 0 is
-    scored and logged all the same.
+    sum: sum_n w_n x_n. geometric_mean: (prod_n x_n^w_n)^(1 / sum_n w_n), which wants scores of 0 or more: clip those
+    that can be negative. A caption that any term of non-zero weight cannot score has no reward (NaN). A term of weight
+    0 is scored and logged all the same.
     """
 
     def __init__(self, terms: Mapping[str, Term], combine: str = "sum") -> None:
@@ -146,7 +146,7 @@ def _normalized(scores: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
 
 
 def global_mean_and_std(values: Tensor) -> tuple[float, float]:
-    """Of all ranks' numbers that are not NaN, in float64; the population's standard deviation. NaN where there is none."""
+    """Of all ranks' numbers that are not NaN, in float64, the deviation in population form; NaN where there is none."""
     kept = values[~values.isnan()].double()
     count, total = _over_ranks(torch.stack([kept.new_tensor(len(kept)), kept.sum()]))
     if not count:

@@ -1,6 +1,6 @@
 """Reading checkpoints: the same model again from the file alone, without running anything that the file names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import nn
 from capkit.callbacks.checkpoints import newest_checkpoint
 from capkit.errors import UsageError
 from capkit.instantiate import build, nested, plain
+from capkit.models.adapters import LoRA
 from capkit.models.pair_model import PairModel
 from capkit.models.tuning import Tuning
 from capkit.text import tokenizer_from_json, tokenizer_to_json
@@ -22,8 +23,10 @@ TOKENIZER_KEY = "tokenizer"  # where a captioner's config names its tokenizer
 def checkpoint_extras(config: Any, model: Any) -> dict[str, Any]:
     """What a checkpoint holds beside weights, as plain data: enough to build the same model again."""
     key = getattr(model, "tokenizer_key", TOKENIZER_KEY)
+    as_config = plain(config)
+    as_config["model"] = getattr(model, "model_config", as_config["model"])
     return {
-        "config": plain(config),
+        "config": as_config,
         "tokenizer_key": key,
         "tokenizer": None if key is None or model.tokenizer is None else tokenizer_to_json(model.tokenizer),
         "frozen_fingerprint": frozen_fingerprint(model),
@@ -83,6 +86,39 @@ def load_captioner(ckpt: str) -> tuple[Any, dict[str, Any]]:
             f"ckpt={ckpt} holds a dual encoder, which writes no captions; use task=evaluate_encoder for it"
         )
     return model, checkpoint
+
+
+def load_captioner_to_tune(
+    ckpt: str, lora: Mapping[str, Mapping[str, Any]] | None = None, freeze: Sequence[str] | None = None
+) -> Any:
+    """A captioner trained by capkit, from its run folder or checkpoint, to be trained further.
+
+    `lora` maps names of its parts ("lm", "image_encoder") to the settings of adapters (rank, alpha, dropout, targets):
+    such a part's own weights are frozen. Parts and parameters whose names begin with one of `freeze` are frozen as they
+    are. Without both, checkpoints of the new run stand alone; with either they need `ckpt`, whose weights they leave out.
+
+    Raises UsageError where the checkpoint holds a dual encoder, or a name is none of the captioner's.
+    """
+    model, checkpoint = load_captioner(ckpt)
+    model.train()
+    parts = [name for name, _ in model.named_children()]
+    for name, settings in (lora or {}).items():
+        if name not in parts:
+            raise UsageError(f"model.lora names parts of the captioner: {', '.join(parts)}; got {name!r}")
+        LoRA.from_mapping(settings).add_to(getattr(model, name))
+    for start in freeze or ():
+        found = [p for name, p in model.named_parameters() if name == start or name.startswith(f"{start}.")]
+        if not found:
+            raise UsageError(
+                f"model.freeze={start} is no part or parameter of the captioner; parts: {', '.join(parts)}"
+            )
+        for parameter in found:
+            parameter.requires_grad_(False)
+    if lora or freeze:
+        model.tokenizer_key = None  # the checkpoint named here has it
+    else:
+        model.model_config = checkpoint["capkit"]["config"]["model"]
+    return model
 
 
 def load_dual_encoder(

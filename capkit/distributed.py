@@ -1,5 +1,7 @@
 """Rank utilities that also work in a single process without a process group."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -132,6 +134,17 @@ class _GatherRows(torch.autograd.Function):
 def gather_rows(rows: Tensor) -> Tensor:
     """The rows of all ranks in rank order, detached; ranks may hold different numbers of rows."""
     return RankRows(len(rows)).gather(rows)
+
+
+def means_over_ranks(sums: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
+    """Each named number's sum over its count, both added up over all ranks; NaN where the counts are 0.
+
+    A rank may lack a name: the names of all ranks come back on every rank, in alphabetical order.
+    """
+    names = sorted({name for part in gather_objects(list(sums)) for name in part})
+    values = torch.tensor([[float(x) for x in sums.get(name, (0.0, 0.0))] for name in names], dtype=torch.float64)
+    added = all_reduce_sum(values.view(-1, 2).to(device_for_collectives())).tolist()
+    return {name: total / count if count else math.nan for name, (total, count) in zip(names, added, strict=True)}
 
 
 def gather_objects(value: Any) -> list[Any]:

@@ -1,22 +1,102 @@
 """CaptionModule: trains a captioner by an objective. Methods differ by their objective."""
 
-from collections.abc import Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from capkit.decoding.decoding import Decoding
-from capkit.distributed import all_reduce_sum, device_for_collectives
+from capkit.distributed import all_reduce_sum, device_for_collectives, means_over_ranks
 from capkit.evaluation import TextScore, gather_rows, score_rows
 from capkit.optim import OptimizerFactory
 from capkit.schedules import Schedule
 from capkit.training_step import OptimizerStep
-from capkit.types import CaptionBatch, Objective, ObjectiveOutput
+from capkit.types import CaptionBatch, Objective, ObjectiveOutput, Samples
 
 
-class CaptionModule(OptimizerStep):
+class WritingModule(OptimizerStep):
+    """What every module of a captioner shares: captions of held-out images, and their metrics at a validation.
+
+    `image_reader` gives the picture of a validation image by its key, for metrics that look at it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+        decoding: Decoding,
+        metrics: Mapping[str, TextScore] | None,
+        micro_batch_size: int | None,
+        seed: int,
+    ) -> None:
+        super().__init__(model, optimizer, schedule, micro_batch_size, seed)
+        self.decoding = decoding
+        self.metrics = dict(metrics or {})
+        self.image_reader: Callable[[str], np.ndarray] | None = None
+        self._validation: list[dict[str, Any]] = []
+
+    @abstractmethod
+    def validation_sums(self, batch: CaptionBatch, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:
+        """Numbers of a validation batch and its greedy captions, each as a sum and what it is divided by."""
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation = []
+
+    def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
+        samples = self.write(batch)
+        sums = self.validation_sums(batch, samples)
+        self._validation.append({"sums": sums, "rows": rows_of(batch, samples)})
+
+    def on_validation_epoch_end(self) -> None:
+        """`val/NAME`: sums over all batches and ranks, and each metric over all captions: the same on every rank."""
+        sums: dict[str, tuple[Tensor, Tensor]] = {}
+        for part in self._validation:
+            for name, (total, count) in part["sums"].items():
+                before = sums.get(name, (torch.zeros_like(total), torch.zeros_like(count)))
+                sums[name] = (before[0] + total.detach(), before[1] + count)
+        numbers = means_over_ranks(sums)
+        rows = gather_rows([row for part in self._validation for row in part["rows"]])
+        numbers |= score_rows(rows, self.metrics, self.image_reader)
+        self.log_dict(
+            {f"val/{name}": value for name, value in numbers.items()}, batch_size=max(1, len(rows)), sync_dist=False
+        )
+        self._validation = []
+
+    def predict_step(self, batch: CaptionBatch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
+        return rows_of(batch, self.write(batch))
+
+    def write(self, batch: CaptionBatch) -> Samples:
+        """One caption of each image, as `decoding` says."""
+        context = self.model.encode(batch)  # type: ignore[operator]
+        return self.model.generate(context, self.decoding, num_samples=1)  # type: ignore[operator]
+
+
+def rows_of(batch: CaptionBatch, samples: Samples) -> list[dict[str, Any]]:
+    """One row per image: key, caption, references and the record's metadata."""
+    metadata = batch.metadata or [{} for _ in batch.keys]
+    references = batch.references or [[] for _ in batch.keys]
+    return [
+        {"key": key, "caption": caption[0], "references": refs, "metadata": data}
+        for key, caption, refs, data in zip(batch.keys, samples.texts, references, metadata, strict=True)
+    ]
+
+
+def micro_batches(batch: CaptionBatch, size: int | None) -> Iterator[CaptionBatch]:
+    """Captions of like length together, each part cut to its longest: no time goes into padding."""
+    size = size or len(batch)
+    order = list(range(len(batch)))
+    if size < len(batch) and batch.mask is not None:
+        order = batch.mask.sum(-1).amax(-1).argsort(stable=True).tolist()
+    for start in range(0, len(batch), size):
+        yield batch.select(order[start : start + size]).trim()
+
+
+class CaptionModule(WritingModule):
     """Trains a captioner by an objective.
 
     The rank's share of a step is cut into micro-batches here. What the loss is divided by (tokens, pairs, samples) is
@@ -35,17 +115,14 @@ class CaptionModule(OptimizerStep):
         micro_batch_size: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(model, optimizer, schedule, micro_batch_size, seed)
+        super().__init__(model, optimizer, schedule, decoding, metrics, micro_batch_size, seed)
         self.objective = objective
-        self.decoding = decoding
-        self.metrics = dict(metrics or {})
-        self._validation: list[dict[str, Any]] = []
 
     def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, Tensor]:
         """The loss of all ranks and the objective's numbers, detached."""
         device = device_for_collectives()
         num_targets = all_reduce_sum(self.objective.num_targets(batch).to(device)).to(self.device)
-        parts = list(self._micro_batches(batch))
+        parts = list(micro_batches(batch, self.micro_batch_size))
         loss_sum = torch.zeros((), device=self.device)
         logs: dict[str, Tensor] = {}
 
@@ -61,44 +138,6 @@ class CaptionModule(OptimizerStep):
         logs["loss"] = all_reduce_sum(loss_sum.to(device)).to(self.device) / num_targets.clamp(min=1)
         return logs
 
-    def _micro_batches(self, batch: CaptionBatch) -> Iterator[CaptionBatch]:
-        """Captions of like length together, each part cut to its longest: no time goes into padding."""
-        size = self.micro_batch_size or len(batch)
-        order = list(range(len(batch)))
-        if size < len(batch) and batch.mask is not None:
-            order = batch.mask.sum(-1).amax(-1).argsort(stable=True).tolist()
-        for start in range(0, len(batch), size):
-            yield batch.select(order[start : start + size]).trim()
-
-    def on_validation_epoch_start(self) -> None:
-        self._validation = []
-
-    def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
+    def validation_sums(self, batch: CaptionBatch, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:
         output = self.objective(self.model, batch, self.global_step)
-        sums = torch.stack([output.loss_sum.detach().double(), output.num_targets.double()])
-        self._validation.append({"sums": sums, "rows": self.caption_rows(batch)})
-
-    def on_validation_epoch_end(self) -> None:
-        """`val/loss` over all targets of all ranks, and each metric over all captions: the same on every rank."""
-        sums = sum((part["sums"] for part in self._validation), torch.zeros(2, dtype=torch.double, device=self.device))
-        loss_sum, num_targets = all_reduce_sum(sums.to(device_for_collectives())).tolist()
-        rows = gather_rows([row for part in self._validation for row in part["rows"]])
-        numbers = {"loss": loss_sum / max(num_targets, 1.0), **score_rows(rows, self.metrics)}
-        self.log_dict(
-            {f"val/{name}": value for name, value in numbers.items()}, batch_size=max(1, len(rows)), sync_dist=False
-        )
-        self._validation = []
-
-    def predict_step(self, batch: CaptionBatch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
-        return self.caption_rows(batch)
-
-    def caption_rows(self, batch: CaptionBatch) -> list[dict[str, Any]]:
-        """One row per image: key, caption, references and the record's metadata."""
-        context = self.model.encode(batch)  # type: ignore[operator]
-        texts = self.model.generate(context, self.decoding, num_samples=1).texts  # type: ignore[operator]
-        metadata = batch.metadata or [{} for _ in batch.keys]
-        references = batch.references or [[] for _ in batch.keys]
-        return [
-            {"key": key, "caption": caption[0], "references": refs, "metadata": data}
-            for key, caption, refs, data in zip(batch.keys, texts, references, metadata, strict=True)
-        ]
+        return {"loss": (output.loss_sum, output.num_targets)}

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import lightning.pytorch as pl
@@ -19,6 +19,10 @@ from capkit.strategies.zero import Zero
 from capkit.weights import load_trainable_state, trainable_state
 
 Rest = TypeVar("Rest")
+
+
+def _nothing() -> None:
+    """The closure of an optimizer step whose gradient is there already."""
 
 
 class OptimizerStep(pl.LightningModule):
@@ -64,13 +68,18 @@ class OptimizerStep(pl.LightningModule):
         return self.optimizer_factory(self.model)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        optimizer = self.begin_step()
+        logs = self.backward_batch(batch, self.global_step)
+        logs["grad_norm"] = self.update(optimizer)
+        return logs
+
+    def begin_step(self) -> Any:
+        """Random numbers and learning rate as they belong to this step; the optimizer."""
         step = self.global_step
         torch.manual_seed(key_id(self.seed, "step", step, rank()))
         optimizer: Any = self.optimizers()
         self._set_learning_rate(optimizer, step)
-        logs = self.backward_batch(batch, step)
-        logs["grad_norm"] = self._update(optimizer)
-        return logs
+        return optimizer
 
     def add_gradient(self, share: Callable[[], tuple[Tensor, Rest]], last: bool = True) -> Rest:
         """A forward and a backward pass, the same under every strategy.
@@ -89,16 +98,27 @@ class OptimizerStep(pl.LightningModule):
             self.manual_backward(loss * scale)
         return rest
 
-    def _update(self, optimizer: Any) -> Tensor:
-        """Clips by `optimizer.clip_norm` and steps; the gradient's norm before clipping."""
+    def update(self, optimizer: Any, counts: bool = True) -> Tensor:
+        """Clips by `optimizer.clip_norm` and steps; the gradient's norm before clipping.
+
+        With `counts=False` it is an update within a step: `global_step` stays.
+        """
         strategy = self.trainer.strategy
-        if isinstance(strategy, Zero):
+        norm = None if isinstance(strategy, Zero) else self._clip()
+        if counts:
             optimizer.step()
+        else:
+            strategy.optimizer_step(optimizer.optimizer, closure=_nothing)
+        if isinstance(strategy, Zero):
             return strategy.grad_norm
-        norm = self._clip()
-        optimizer.step()
         optimizer.zero_grad()
+        assert norm is not None
         return norm
+
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """Every rank holds all weights for this time: it may run the model as often as it likes, without the others."""
+        strategy = self.trainer.strategy
+        return strategy.whole_weights() if isinstance(strategy, Zero) else nullcontext()
 
     def _set_learning_rate(self, optimizer: Any, step: int) -> None:
         factor = self.schedule(step, self.trainer.max_steps)

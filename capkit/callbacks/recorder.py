@@ -12,7 +12,10 @@ from capkit.types import CaptionBatch
 
 
 class Recorder(Callback):
-    """Every `every_steps` optimizer steps: the loss and the objective's numbers, averaged since the last row."""
+    """Every `every_steps` optimizer steps: the loss and the objective's numbers, averaged since the last row.
+
+    Names of the sections "reward" and "rl" are kept as they are; all others belong to the section "train".
+    """
 
     def __init__(self, every_steps: int = 10) -> None:
         self.every_steps = every_steps
@@ -41,7 +44,7 @@ class Recorder(Callback):
         step = trainer.global_step
         if step % self.every_steps and step < trainer.max_steps:
             return
-        numbers = {f"train/{name}": float(value) / self._steps for name, value in self._sums.items()}
+        numbers = {_with_section(name): float(value) / self._steps for name, value in self._sums.items()}
         numbers["train/images_per_second"] = self._images / max(time.monotonic() - self._since, 1e-9)
         numbers["train/lr"] = pl_module.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
         self.record(trainer, step, numbers)
@@ -58,3 +61,7 @@ class Recorder(Callback):
             self.folder.append(step, numbers)
         for logger in trainer.loggers:
             logger.log_metrics(numbers, step)
+
+
+def _with_section(name: str) -> str:
+    return name if name.startswith(("reward/", "rl/")) else f"train/{name}"

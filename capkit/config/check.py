@@ -42,6 +42,8 @@ TOP_LEVEL = {
     "images": "str | None",
     "out": "str | None",
     "compile": "bool",
+    "combine": "str",
+    "rollout_batch_size": "int | None",
 }
 _NO_PATH = frozenset({"auto", ""})
 MISSING = "???"

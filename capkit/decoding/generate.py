@@ -80,7 +80,7 @@ class _GenerationAdapter(PreTrainedModel, GenerationMixin):
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
+def evaluating(model: Any) -> Iterator[None]:
     """Every module in eval mode, and afterwards as it was: no dropout while captions are written."""
     training = [module for module in model.modules() if module.training] if isinstance(model, nn.Module) else []
     for module in training:
@@ -160,7 +160,7 @@ def generate(captioner: StepwiseCaptioner, context: Context, decoding: Decoding,
         ids = _sample_ids(context, decoding, num_samples) if decoding.method == "sample" else None
         chooser = ChooseToken(processors, warpers(decoding), ids)
         processors = LogitsProcessorList([chooser])
-    with _evaluating(captioner):
+    with evaluating(captioner):
         adapter: Any = _GenerationAdapter(captioner, context)
         sequences = adapter.generate(
             prompt,

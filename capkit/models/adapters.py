@@ -1,7 +1,8 @@
 """Low-rank adapters (Hu et al. 2022) through peft: added in place, saved alone, merged into plain weights."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,26 @@ class LoRA:
 def _matches(target: str, layers: list[str]) -> bool:
     """As peft matches a list of targets: the whole of a name, or its end after a dot."""
     return any(name == target or name.endswith(f".{target}") for name in layers)
+
+
+def only_adapters_train(model: nn.Module) -> bool:
+    """Whether switching the adapters off gives back the model that training began with."""
+    of_adapters = {id(p) for m in model.modules() if isinstance(m, BaseTunerLayer) for p in m.parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return bool(trained) and all(id(p) in of_adapters for p in trained)
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """The model as it is without its adapters, and afterwards with them again."""
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def adapted_part(tower: nn.Module) -> nn.Module:

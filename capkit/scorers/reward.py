@@ -93,6 +93,14 @@ class Reward:
             total = _geometric_mean({name: shaped[name] for name in used}, weights)
         return Scores(total, raw, weighted)
 
+    def score_alone(self, batch: CaptionBatch, samples: Samples) -> dict[str, Tensor]:
+        """Raw scores of the terms that need no other rank's captions or images."""
+        return {
+            name: _score(name, term.scorer, batch, samples)
+            for name, term in self.terms.items()
+            if not getattr(term.scorer, "communicates", False)
+        }
+
     def prepare(
         self,
         read_image: Callable[[str], np.ndarray],

@@ -8,7 +8,8 @@ the same number of ranks can read. Here a run differs from DDP in memory alone.
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
@@ -140,6 +141,16 @@ class Zero(DDPStrategy):
         return torch.as_tensor(self.engine.get_global_grad_norm(), device=self.root_device).detach()
 
     # -- whole weights
+
+    @contextmanager
+    def whole_weights(self) -> Iterator[None]:
+        """Gathered once for all that runs inside, such as the steps of a generation. All ranks enter and leave."""
+        gathered = self._gather()
+        try:
+            yield
+        finally:
+            if gathered and not self._failed:
+                self._partition()
 
     def on_validation_start(self) -> None:
         self._gather()

@@ -1,0 +1,94 @@
+"""Rollouts: the captions that a policy wrote about a batch, cut and joined without touching a token.
+
+B images, K samples per image, L tokens, M = L - 1 predicted tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from capkit.types import CaptionBatch, Samples
+
+
+@dataclass
+class Rollout:
+    """What updates on a batch of samples need. `advantages` hold no NaN: captions that are left out learn no token.
+
+    `old` are the log-probabilities of the policy that sampled, `reference` those of the first policy: under the
+    rollout's temperature, the first on its support, the second untruncated.
+    """
+
+    batch: CaptionBatch
+    samples: Samples
+    learned: Bool[Tensor, "B K M"]
+    advantages: Float[Tensor, "B K"]
+    old: Float[Tensor, "B K M"] | None = None
+    reference: Float[Tensor, "B K M"] | None = None
+
+    def parts(self, size: int | None) -> Iterator["Rollout"]:
+        """Images with captions of like length together, each part cut to its longest."""
+        size = size or len(self.batch)
+        order = list(range(len(self.batch)))
+        if size < len(order):
+            assert self.samples.mask is not None
+            order = self.samples.mask.sum(-1).amax(-1).argsort(stable=True).tolist()
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            samples = trim(self.samples.images(rows))
+            assert samples.tokens is not None
+            length = samples.tokens.shape[-1] - 1
+            batch = self.batch.select(rows).trim()
+            yield Rollout(batch, samples, self.learned[rows][..., :length], self.advantages[rows])
+
+
+def trim(samples: Samples) -> Samples:
+    """The same samples without the columns that are padding in each."""
+    assert samples.mask is not None
+    return resize(samples, max(2, int(samples.mask.flatten(0, 1).any(0).sum())), pad_token_id=0)
+
+
+def resize(samples: Samples, length: int, pad_token_id: int) -> Samples:
+    """The same samples in `length` columns: padding is added at the end, or columns are cut from it."""
+
+    def fit(value: Tensor | None, dim: int, wanted: int, fill: Any) -> Tensor | None:
+        if value is None:
+            return None
+        after = [0, 0] * (value.ndim - 1 - dim) + [0, wanted - value.shape[dim]]
+        return (
+            nn.functional.pad(value, after, value=fill) if wanted > value.shape[dim] else value.narrow(dim, 0, wanted)
+        )
+
+    return replace(
+        samples,
+        tokens=fit(samples.tokens, 2, length, pad_token_id),
+        mask=fit(samples.mask, 2, length, False),
+        logprobs=fit(samples.logprobs, 2, length - 1, 0.0),
+        support=fit(samples.support, 2, length - 1, 255),
+    )
+
+
+def join_images(parts: Sequence[Samples], pad_token_id: int) -> Samples:
+    """Samples of several batches as those of one."""
+    return _join(parts, pad_token_id, dim=0, texts=[text for part in parts for text in part.texts])
+
+
+def beside(samples: Samples, others: Samples, pad_token_id: int) -> Samples:
+    """Two sets of samples of the same images as one: K + J samples each. Log-probabilities are left out."""
+    bare = [replace(part, logprobs=None, support=None) for part in (samples, others)]
+    texts = [[*a, *b] for a, b in zip(samples.texts, others.texts, strict=True)]
+    return _join(bare, pad_token_id, dim=1, texts=texts)
+
+
+def _join(parts: Sequence[Samples], pad_token_id: int, dim: int, texts: list[list[str]]) -> Samples:
+    length = max(part.tokens.shape[-1] for part in parts if part.tokens is not None)
+    fitted = [resize(part, length, pad_token_id) for part in parts]
+
+    def joined(name: str) -> Tensor | None:
+        values = [getattr(part, name) for part in fitted]
+        return None if values[0] is None else torch.cat(values, dim)
+
+    return Samples(texts=texts, **{name: joined(name) for name in ("tokens", "mask", "ended", "logprobs", "support")})

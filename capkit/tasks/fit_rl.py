@@ -1,0 +1,126 @@
+"""task=fit_rl: fine-tunes a trained captioner by rewards, then captions and scores the held-out split."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from capkit.callbacks.checkpoints import Checkpoints
+from capkit.checkpoint import checkpoint_extras, read_checkpoint
+from capkit.data.datamodule import CaptionDataModule
+from capkit.data.images import BadImage
+from capkit.data.source import clean_captions
+from capkit.distributed import rank
+from capkit.evaluation import Row
+from capkit.instantiate import build, nested
+from capkit.rl_module import RLModule
+from capkit.run_folder import RunFolder
+from capkit.scorers.reward import Reward
+from capkit.tasks.build import applicable, build_model, build_parts, encoder_of
+from capkit.tasks.dry_run import print_plan
+from capkit.tasks.fit import evaluate_split
+from capkit.tasks.ranks import start_ranks
+from capkit.tasks.training import Run, open_run, print_numbers, train
+from capkit.types import CaptionBatch, Samples
+
+NUM_TABLE_ROWS = 24
+
+
+def run(cfg: DictConfig) -> dict[str, float]:
+    """Trains, evaluates on the test split and returns the final numbers, as in metrics.json."""
+    if start_ranks(cfg):
+        return RunFolder(cfg.run_dir).metrics() if cfg.run_dir else {}
+    this = open_run(cfg, build_parts)
+    data = this.data
+    model = build_model(cfg.model, lambda: data.captions("train"), cfg.seed)
+    reward = build_reward(cfg, model)
+    metrics = applicable(this.parts["metrics"], data.source("test").record(0).metadata)
+    module = RLModule(
+        model, reward=reward, rollout_batch_size=cfg.rollout_batch_size, **{**this.parts, "metrics": metrics}
+    )
+    this.extras.extras = checkpoint_extras(cfg, model)
+    data.attach(encode=encoder_of(model, data.max_length), run_dir=this.folder.path)
+    if cfg.dry_run:
+        print_plan(module, data, this.trainer.max_steps, str(this.trainer.precision))
+        return {}
+    started_at = 0 if this.resume is None else int(read_checkpoint(this.resume)["global_step"])
+    if this.is_done(started_at):
+        return this.folder.metrics()
+    reward.prepare(picture_reader(data), lambda: training_references(data), this.trainer.strategy.root_device)
+    module.keep_reference()
+    module.image_reader = data.image_reader("val")
+    before = initial_captions(this, module)
+    train(this, module, started_at)
+    load_selected(this, module)
+    rows = evaluate_split(this.trainer, module, data, this.folder, "test", "test", cfg.eval_limit, controls=True)
+    finish(this, module, rows, before)
+    return this.folder.metrics()
+
+
+def build_reward(cfg: DictConfig, model: Any) -> Reward:
+    """The terms of cfg.reward. One that counts tokens gets the captioner's tokenizer."""
+    terms = {}
+    for name, node in cfg.reward.items():
+        if node is None:
+            continue
+        arguments: dict[str, Any] = {}
+        if (node.get("scorer") or {}).get("units") == "token":
+            arguments = nested("scorer", {"tokenizer": model.tokenizer, "prompt": model.prompt})
+        terms[str(name)] = build(node, **arguments)
+    return Reward(terms, cfg.combine)
+
+
+def picture_reader(data: CaptionDataModule) -> Callable[[str], np.ndarray | None]:
+    """A function from a record's key to its picture, of any split; None for a picture that cannot be read."""
+    places: dict[str, tuple[Any, int]] = {}
+
+    def read(key: str) -> np.ndarray | None:
+        if not places:
+            for split in ("test", "val", "train"):  # where two splits share a key, training has its own
+                source = data.sources.get(split)
+                for index in range(len(source) if source is not None else 0):
+                    places[source.record(index).key] = (source, index)  # type: ignore[union-attr]
+        source, index = places[key]
+        try:
+            return source.image(index)
+        except BadImage:
+            return None
+
+    return read
+
+
+def training_references(data: CaptionDataModule) -> Sequence[Sequence[str]]:
+    """The captions of every training image that has any."""
+    source = data.source("train")
+    cleaned = (clean_captions(source.record(index).captions) for index in range(len(source)))
+    return [captions for captions in cleaned if captions]
+
+
+def initial_captions(this: Run, module: RLModule) -> list[Row]:
+    """What the captioner writes before its first step: scored once as `test/initial/...`; the val split at step 0.
+
+    A resumed run reads them from its folder.
+    """
+    data, folder = this.data, this.folder
+    if this.resume is not None:
+        return folder.read_rows("initial")
+    this.trainer.validate(module, datamodule=data, verbose=False)
+    rows = evaluate_split(this.trainer, module, data, folder, "test", "test/initial", this.cfg.eval_limit)
+    if rank() == 0:
+        folder.write_rows("initial", rows[:NUM_TABLE_ROWS])
+    return rows
+
+
+def load_selected(this: Run, module: RLModule) -> None:
+    """The weights of the best checkpoint, where the run selects one."""
+    for callback in this.trainer.callbacks:  # type: ignore[attr-defined]
+        path = callback.best_path if isinstance(callback, Checkpoints) else None
+        if path is not None and Path(path).is_file():
+            checkpoint = read_checkpoint(Path(path))
+            module.load_state_dict(checkpoint["state_dict"])
+            if rank() == 0:
+                this.folder.write_metrics({"train/selected_step": int(checkpoint["global_step"])})
+                print(f"evaluating the selected checkpoint, step {checkpoint['global_step']}")

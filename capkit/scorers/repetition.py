@@ -1,0 +1,32 @@
+"""Repetition of a caption as a reward: what rewards of an image's content alone drive up, taken off again.
+
+B images, K samples per image.
+"""
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from capkit.errors import UsageError
+from capkit.metrics.diversity import repetition
+from capkit.scorers.texts import caption_words, in_places
+from capkit.types import CaptionBatch, Samples
+
+
+class Repetition:
+    """Minus the share of a caption's n-grams that it has said before, in -1 .. 0: the monitor's and metric's number.
+
+    Of PTB words, so that punctuation repeats for nothing. A caption below `ngram` words repeats nothing and has 0.
+    """
+
+    def __init__(self, ngram: int = 2) -> None:
+        if ngram < 1:
+            raise UsageError(f"Repetition wants an ngram of 1 word or more; got {ngram}")
+        self.ngram = ngram
+
+    def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
+        return in_places([-repetition(words, self.ngram) for words in caption_words(samples)], samples)
+
+    def describe(self) -> dict[str, Any]:
+        return {"ngram": self.ngram, "words": "PTB"}

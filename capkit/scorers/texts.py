@@ -1,0 +1,56 @@
+"""What scorers of texts share: every caption of a batch in a row, and its numbers in their places again.
+
+B images, K samples per image, T texts.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from capkit.errors import UsageError
+from capkit.metrics.ptb import ptb_words
+from capkit.types import CaptionBatch, Samples
+
+Item = TypeVar("Item", str, tuple[str, str])
+Result = TypeVar("Result")
+
+
+def flat_texts(samples: Samples) -> list[str]:
+    """All K captions of the first image, then those of the next."""
+    return [text for image in samples.texts for text in image]
+
+
+def caption_words(samples: Samples) -> list[list[str]]:
+    """PTB words of each caption, tokenised by itself: a score must not depend on what stands next in the batch."""
+    return [ptb_words(text) for text in flat_texts(samples)]
+
+
+def says_something(text: str) -> bool:
+    """Whether there is a letter or digit in it. Judges of language know nothing to say about other texts."""
+    return any(letter.isalnum() for letter in text)
+
+
+def in_places(values: Sequence[float] | Float[Tensor, " T"], samples: Samples) -> Float[Tensor, "B K"]:
+    """Numbers of `flat_texts` as float32, where the samples lie."""
+    device = samples.tokens.device if samples.tokens is not None else torch.device("cpu")
+    return torch.as_tensor(values, dtype=torch.float32, device=device).view(len(samples.texts), -1)
+
+
+def references_of(batch: CaptionBatch, scorer: str) -> list[list[str]]:
+    """The references of each image. Raises UsageError where an image has none."""
+    if len(batch.references) != len(batch) or not all(batch.references):
+        raise UsageError(f"{scorer} wants at least one reference for every image of the batch; some have none")
+    return batch.references
+
+
+def of_distinct(items: Sequence[Item], run: Callable[[list[Item]], Sequence[Result]], batch_size: int) -> list[Result]:
+    """What `run` gives for each item: each distinct one once, in batches, short ones with short ones."""
+    distinct = sorted(dict.fromkeys(items), key=lambda item: len("".join(item)))
+    results: dict[Item, Result] = {}
+    for start in range(0, len(distinct), batch_size):
+        chosen = distinct[start : start + batch_size]
+        results.update(zip(chosen, run(chosen), strict=True))
+    return [results[item] for item in items]

@@ -42,6 +42,9 @@ TOP_LEVEL = {
     "images": "str | None",
     "out": "str | None",
     "compile": "bool",
+    "splits": "list[str]",
+    "shard": "int | None",
+    "num_shards": "int | None",
     "combine": "str",
     "rollout_batch_size": "int | None",
 }

@@ -2,6 +2,7 @@
 
 import tarfile
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -30,6 +31,10 @@ class ImageFiles:
             return load_rgb(self.root / reference)
         return load_rgb(self._member(self.root / f"{shard}.tar", member))
 
+    def absolute(self, reference: str) -> str:
+        """The same reference for readers with another root."""
+        return str(self.root.absolute() / reference)
+
     def _member(self, shard: Path, member: str) -> bytes:
         if str(shard) not in self._members:
             self._members[str(shard)] = _index(shard)
@@ -39,6 +44,13 @@ class ImageFiles:
         with shard.open("rb") as file:
             file.seek(offset)
             return file.read(size)
+
+
+@runtime_checkable
+class FileSource(Protocol):
+    """A data source whose records name files below `files.root`."""
+
+    files: ImageFiles
 
 
 def _index(shard: Path) -> dict[str, tuple[int, int]]:

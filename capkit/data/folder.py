@@ -72,7 +72,7 @@ class Folder:
         if not (val >= 0 and test >= 0 and val + test < 1):
             raise UsageError(f"val and test are shares of the images, together below 1; got {val} and {test}")
         self._split, self._val, self._test, self._seed = split, val, test, seed
-        self._files = ImageFiles(self._root)
+        self.files = ImageFiles(self._root)
 
     @cached_property
     def _records(self) -> list[Record]:
@@ -110,4 +110,4 @@ class Folder:
         return self._records[index]
 
     def image(self, index: int) -> np.ndarray:
-        return self._files.load(self.record(index).image)
+        return self.files.load(self.record(index).image)

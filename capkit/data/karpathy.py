@@ -65,7 +65,7 @@ class Karpathy:
         if split not in ("train", "val", "test"):
             raise UsageError(f"split must be train, val or test; got {split!r}")
         self._splits = (split, "restval") if split == "train" and restval else (split,)
-        self._files = ImageFiles(self._root)
+        self.files = ImageFiles(self._root)
 
     @cached_property
     def _records(self) -> list[Record]:
@@ -87,4 +87,4 @@ class Karpathy:
         return self._records[index]
 
     def image(self, index: int) -> np.ndarray:
-        return self._files.load(self._records[index].image)
+        return self.files.load(self._records[index].image)

@@ -157,7 +157,7 @@ class Manifest:
 
     def __init__(self, path: str, root: str | None = None) -> None:
         self._path = existing_file(path, "manifest").absolute()
-        self._files = ImageFiles(Path(root) if root is not None else self._path.parent)
+        self.files = ImageFiles(Path(root) if root is not None else self._path.parent)
         self._starts: np.ndarray | None = None
         self._numbers: np.ndarray | None = None
 
@@ -185,4 +185,4 @@ class Manifest:
             return parse_line(lines.readline(), self._path, int(numbers[index]))
 
     def image(self, index: int) -> np.ndarray:
-        return self._files.load(self.record(index).image)
+        return self.files.load(self.record(index).image)

@@ -84,7 +84,7 @@ class Stamps:
         self._split, self._val, self._test, self._seed = split, val, test, seed
         self._exclude = {Path(folder) for folder in exclude}
         self._languages = None if languages is None else frozenset(languages)
-        self._files = ImageFiles(self._root)
+        self.files = ImageFiles(self._root)
 
     @cached_property
     def _records(self) -> list[Record]:
@@ -114,4 +114,4 @@ class Stamps:
         return self._records[index]
 
     def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        return self._files.load(self.record(index).image)
+        return self.files.load(self.record(index).image)

@@ -1,0 +1,164 @@
+"""Any server that speaks OpenAI's chat completions: vLLM, SGLang, llama.cpp, Ollama, or a hosted one."""
+
+import base64
+import io
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from capkit.errors import UsageError
+from capkit.keyed import key_id, uniform
+from capkit.llm.chat import Answer, Picture
+
+_RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_HOPELESS = {401: "the key was refused", 403: "the key may not do this", 404: "there is no such path or model"}
+_MAX_WAIT_S = 60.0
+
+
+class _Unanswered(Exception):
+    """No answer to one request. `wait_s`: when the server said to try again; None: it will not help."""
+
+    def __init__(self, reason: str, wait_s: float | None = None, unreachable: bool = False) -> None:
+        super().__init__(reason)
+        self.wait_s, self.unreachable = wait_s, unreachable
+
+
+class ChatServer:
+    """A TextLM and VisionChat at `url` (".../v1"; "/chat/completions" is added). Pictures are sent as PNG.
+
+    `api_key_variable` names the environment variable that holds the key; the key itself is sent to `url` and appears
+    nowhere else. `num_connections` requests run at a time. A lost connection, a timeout and the statuses 408, 409, 425,
+    429 and 5xx are tried `num_attempts` times, after waits of `first_wait_s` that double (or what Retry-After says, a
+    minute at most). After that, and where a reply is malformed or cut off at `max_tokens`, the question has no answer.
+    `timeout_s` is the longest silence of the server. When no question of a batch reaches it, or the key or the model is
+    refused, the run stops with UsageError.
+
+    The cache knows `model`, `revision` and the settings, not `url`: a server may move. Name the weights by `revision`
+    where the server's name for the model does not.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        revision: str | None = None,
+        api_key_variable: str | None = None,
+        temperature: float = 0.0,
+        max_tokens: int = 512,
+        timeout_s: float = 120.0,
+        num_attempts: int = 5,
+        first_wait_s: float = 1.0,
+        num_connections: int = 8,
+    ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"url wants a server's address such as http://localhost:8000/v1; got {url!r}")
+        if min(max_tokens, num_attempts, num_connections) < 1 or timeout_s <= 0 or min(temperature, first_wait_s) < 0:
+            raise UsageError(
+                "max_tokens, num_attempts and num_connections must be 1 or more, timeout_s above 0, temperature and "
+                f"first_wait_s 0 or more; got {max_tokens}, {num_attempts}, {num_connections}, {timeout_s}, "
+                f"{temperature}, {first_wait_s}"
+            )
+        if api_key_variable is not None and not os.environ.get(api_key_variable):
+            raise UsageError(f"the environment variable {api_key_variable} is to hold the server's key and is not set")
+        self._url, self._key_variable = url.rstrip("/") + "/chat/completions", api_key_variable
+        self._model, self._revision = model, revision
+        self._settings = {"temperature": temperature, "max_tokens": max_tokens}
+        self._timeout_s, self._num_attempts, self._first_wait_s = timeout_s, num_attempts, first_wait_s
+        self._num_connections = num_connections
+
+    def about(self) -> dict[str, Any]:
+        return {"backend": "chat_server", "model": self._model, "revision": self._revision, **self._settings}
+
+    def complete(self, prompts: Sequence[str]) -> list[Answer]:
+        return self._ask_all(list(prompts))
+
+    def answer(self, prompts: Sequence[str], pictures: Sequence[Picture]) -> list[Answer]:
+        return self._ask_all([_content(*pair) for pair in zip(prompts, pictures, strict=True)])
+
+    def _ask_all(self, contents: Sequence[Any]) -> list[Answer]:
+        with ThreadPoolExecutor(self._num_connections) as pool:
+            outcomes = list(pool.map(self._ask, contents))
+        lost = [outcome for outcome in outcomes if isinstance(outcome, _Unanswered) and outcome.unreachable]
+        if outcomes and len(lost) == len(outcomes):
+            raise UsageError(
+                f"no connection to {self._url} ({lost[0]}); start the server or correct url; answers so far are kept"
+            )
+        return [Answer(None, str(o)) if isinstance(o, _Unanswered) else Answer(o) for o in outcomes]
+
+    def _ask(self, content: Any) -> str | _Unanswered:
+        """The model's words, or why there are none after all attempts."""
+        body = {"model": self._model, "messages": [{"role": "user", "content": content}], **self._settings}
+        data = json.dumps(body).encode()
+        draw = np.array([key_id(data)])
+        attempt = 0
+        while True:
+            try:
+                return self._request(data)
+            except _Unanswered as problem:
+                attempt += 1
+                if problem.wait_s is None or attempt == self._num_attempts:
+                    return problem
+                # between half and all of the wait: requests that failed together do not come back together
+                wait = self._first_wait_s * 2 ** (attempt - 1) * (1 + float(uniform(draw, attempt)[0])) / 2
+                time.sleep(min(max(wait, problem.wait_s), _MAX_WAIT_S))
+
+    def _request(self, data: bytes) -> str:
+        request = urllib.request.Request(self._url, data, {"Content-Type": "application/json"})
+        if self._key_variable is not None:  # unredirected: the key goes to no other address
+            request.add_unredirected_header("Authorization", f"Bearer {os.environ[self._key_variable]}")
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout_s) as reply:
+                return _words(reply.read())
+        except urllib.error.HTTPError as error:
+            raise self._refused(error) from error
+        except TimeoutError as error:
+            raise _Unanswered(f"no answer within {self._timeout_s} s", 0.0) from error
+        except (OSError, HTTPException) as error:  # URLError is an OSError
+            reason = getattr(error, "reason", None) or error
+            raise _Unanswered(f"connection lost: {reason}", 0.0, unreachable=True) from error
+
+    def _refused(self, error: urllib.error.HTTPError) -> _Unanswered:
+        said = " ".join(error.read(2000).decode(errors="replace").split())[:300]
+        if self._key_variable is not None:
+            said = said.replace(os.environ[self._key_variable], "(key)")
+        if error.code in _HOPELESS:
+            raise UsageError(
+                f"{self._url} answers {error.code}: {_HOPELESS[error.code]}; check url, model and api_key_variable; "
+                f"the server says: {said}"
+            )
+        wait = _seconds(error.headers.get("Retry-After")) if error.code in _RETRIED else None
+        return _Unanswered(f"status {error.code}: {said}", wait)
+
+
+def _content(prompt: str, picture: Picture) -> list[dict[str, Any]]:
+    file = io.BytesIO()
+    Image.fromarray(picture.pixels).save(file, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": prompt}]
+
+
+def _words(reply: bytes) -> str:
+    try:
+        choice = json.loads(reply)["choices"][0]
+        text, reason = choice["message"]["content"], choice.get("finish_reason")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _Unanswered(f"malformed reply: {reply[:200].decode(errors='replace')!r}") from error
+    if reason == "length":
+        raise _Unanswered("the answer was cut off at max_tokens")
+    if not isinstance(text, str):
+        raise _Unanswered(f"the reply holds no text ({reason or 'no reason given'})")
+    return text
+
+
+def _seconds(header: str | None) -> float:
+    """Retry-After in seconds; a date is not read, and the usual wait holds."""
+    return float(header) if header is not None and header.strip().isdigit() else 0.0

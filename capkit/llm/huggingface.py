@@ -1,0 +1,166 @@
+"""Models of transformers on this machine: a chat language model, and one that also looks at a picture."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+from capkit.errors import UsageError
+from capkit.llm.chat import Answer, Picture
+from capkit.text import hub_reachable
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def _from_pretrained(factory: Any, name: str, revision: str | None, **settings: Any) -> Any:
+    try:
+        return factory.from_pretrained(name, revision=revision, local_files_only=not hub_reachable(), **settings)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"the model {name!r} could not be loaded: {str(error).splitlines()[0]}; give a folder, or a hub name "
+            "(with network) of a kind that transformers knows"
+        ) from error
+
+
+def found_revision(name: str, revision: str | None) -> str:
+    """The commit of a hub model; of a folder, a hash of its files (about 1 GB/s)."""
+    config = _from_pretrained(AutoConfig, name, revision)
+    commit = getattr(config, "_commit_hash", None)
+    if commit is not None:
+        return commit
+    state = hashlib.blake2b(digest_size=16)
+    for path in sorted(path for path in Path(name).iterdir() if path.is_file()):
+        state.update(path.name.encode())
+        with path.open("rb") as file:
+            state.update(hashlib.file_digest(file, "blake2b").digest())
+    return state.hexdigest()
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(kind: str, name: str, revision: str | None, dtype: str) -> tuple[Any, Any]:
+    """Model and tokenizer (or processor), on the GPU where there is one; steps that use one model share it."""
+    factory, reader_factory = {
+        "text": (AutoModelForCausalLM, AutoTokenizer),
+        "vision": (AutoModelForImageTextToText, AutoProcessor),
+    }[kind]
+    reader = _from_pretrained(reader_factory, name, revision)
+    tokenizer = getattr(reader, "tokenizer", reader)
+    if getattr(reader, "chat_template", None) is None:
+        raise UsageError(f"the model {name!r} has no chat template; choose one that was tuned to follow instructions")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    model = _from_pretrained(factory, name, revision, dtype=_DTYPES[dtype])
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), reader
+
+
+class _LocalModel:
+    """What both kinds share: settings, greedy decoding, answers without the prompt."""
+
+    def __init__(self, kind: str, name: str, revision: str | None, dtype: str, max_tokens: int, batch_size: int):
+        if dtype not in _DTYPES:
+            raise UsageError(f"dtype wants one of {', '.join(_DTYPES)}; got {dtype!r}")
+        if min(max_tokens, batch_size) < 1:
+            raise UsageError(f"max_tokens and batch_size must be 1 or more; got {max_tokens} and {batch_size}")
+        self.name, self.revision = name, found_revision(name, revision)
+        self.max_tokens, self.batch_size, self.dtype = max_tokens, batch_size, dtype
+        self._load = functools.partial(_loaded, kind, name, revision, dtype)
+
+    def about(self) -> dict[str, Any]:
+        """A folder's name is no part of it: its revision says which weights it holds."""
+        settings = {"decoding": "greedy", "max_tokens": self.max_tokens, "dtype": self.dtype}
+        return {"backend": "transformers", "model": Path(self.name).name, "revision": self.revision, **settings}
+
+    @torch.inference_mode()
+    def run(self, count: int, inputs_of: Callable[[Any, slice], Any]) -> list[Answer]:
+        """Answers to `count` questions, `batch_size` at a time; `inputs_of` makes a model's inputs of some of them."""
+        model, reader = self._load()
+        tokenizer = getattr(reader, "tokenizer", reader)
+        answers: list[Answer] = []
+        for start in range(0, count, self.batch_size):
+            inputs = inputs_of(reader, slice(start, start + self.batch_size)).to(model.device)
+            if "pixel_values" in inputs:
+                inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+            output = model.generate(
+                **inputs, max_new_tokens=self.max_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
+            )
+            ends = _end_ids(model, tokenizer)
+            for row in output[:, inputs["input_ids"].shape[1] :].tolist():
+                answers.append(_until_end(row, ends, tokenizer))
+        return answers
+
+
+def _end_ids(model: Any, tokenizer: Any) -> set[int]:
+    ends = model.generation_config.eos_token_id
+    return {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+
+
+def _until_end(row: list[int], ends: set[int], tokenizer: Any) -> Answer:
+    length = next((i for i, token in enumerate(row) if token in ends), None)
+    if length is None:
+        said = tokenizer.decode(row, skip_special_tokens=True)
+        return Answer(None, f"the answer was cut off at max_tokens={len(row)}", said)
+    return Answer(tokenizer.decode(row[:length], skip_special_tokens=True))
+
+
+class HFTextLM:
+    """A chat language model by hub name or folder, decoded greedily. It is loaded when it is first asked.
+
+    Batches are padded: in 16-bit precision a prompt may get other words in other company; `batch_size=1` rules it out.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        revision: str | None = None,
+        dtype: str = "float32",
+        max_tokens: int = 256,
+        batch_size: int = 8,
+    ) -> None:
+        self._model = _LocalModel("text", name, revision, dtype, max_tokens, batch_size)
+
+    def about(self) -> dict[str, Any]:
+        return self._model.about()
+
+    def complete(self, prompts: Sequence[str]) -> list[Answer]:
+        def inputs_of(tokenizer: Any, rows: slice) -> Any:
+            chats = [[{"role": "user", "content": prompt}] for prompt in prompts[rows]]
+            return tokenizer.apply_chat_template(
+                chats, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
+            )
+
+        return self._model.run(len(prompts), inputs_of)
+
+
+class HFVisionChat:
+    """An image-text-to-text model by hub name or folder, decoded greedily. It is loaded when it is first asked."""
+
+    def __init__(
+        self,
+        name: str,
+        revision: str | None = None,
+        dtype: str = "float32",
+        max_tokens: int = 256,
+        batch_size: int = 4,
+    ) -> None:
+        self._model = _LocalModel("vision", name, revision, dtype, max_tokens, batch_size)
+
+    def about(self) -> dict[str, Any]:
+        return self._model.about()
+
+    def answer(self, prompts: Sequence[str], pictures: Sequence[Picture]) -> list[Answer]:
+        def inputs_of(processor: Any, rows: slice) -> Any:
+            chats = [[{"role": "user", "content": _content(prompt)}] for prompt in prompts[rows]]
+            texts = [processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats]
+            images = [[picture.pixels] for picture in pictures[rows]]
+            return processor(text=texts, images=images, padding=True, return_tensors="pt")
+
+        return self._model.run(len(prompts), inputs_of)
+
+
+def _content(prompt: str) -> list[dict[str, str]]:
+    return [{"type": "image"}, {"type": "text", "text": prompt}]

@@ -1,0 +1,148 @@
+"""task=curate: the records of a data config through data steps, to a manifest that data=manifest reads."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from capkit.data.files import FileSource
+from capkit.data.images import BadImage
+from capkit.data.manifest import Record
+from capkit.data.source import DataSource, Preparable
+from capkit.data.steps.step import Failure, Records, Step, hook
+from capkit.errors import UsageError
+from capkit.instantiate import build, build_all, plain
+from capkit.tasks.curated_folder import CuratedFolder, FailureLog, sampled
+
+
+def run(cfg: DictConfig) -> dict[str, float]:
+    """Curates this process's shard of each of `cfg.splits` into the folder `cfg.out`; returns counts over the splits.
+
+    Started again after a kill or after failures, it asks models only for what their caches lack. The process that
+    finishes the last shard of a split merges them.
+    """
+    torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
+    shard, num_shards = own_shard(cfg.shard, cfg.num_shards)
+    totals: dict[str, float] = {}
+    for split in cfg.splits:
+        steps = build_steps(cfg.get("step"), num_shards)
+        if cfg.data.get(split) is None:
+            raise UsageError(f"the data config has no {split} source; add data.{split}, or change splits")
+        source = build(cfg.data[split])
+        folder = CuratedFolder(Path(cfg.out), split, shard, num_shards)
+        folder.claim({"data": plain(cfg.data[split]), "steps": abouts(steps, cfg.get("step"))})
+        if isinstance(source, Preparable):
+            source.prepare()
+        counts = curate(source, steps, folder)
+        for name, count in counts.items():
+            totals[name] = totals.get(name, 0.0) + count
+    return totals
+
+
+def own_shard(shard: int | None, num_shards: int | None) -> tuple[int, int]:
+    """As given; else this process's rank among those that torchrun or srun started; else the only one."""
+    if (shard is None) != (num_shards is None):
+        raise UsageError(f"shard and num_shards go together; got {shard=}, {num_shards=}; give both or neither")
+    if shard is None or num_shards is None:
+        pairs = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
+        found = next((pair for pair in pairs if all(name in os.environ for name in pair)), None)
+        shard, num_shards = (int(os.environ[name]) for name in found) if found else (0, 1)
+    if not 0 <= shard < num_shards:
+        raise UsageError(f"shards are counted from 0 to num_shards - 1; got {shard=}, {num_shards=}")
+    return shard, num_shards
+
+
+def build_steps(group: Mapping[str, Any] | None, num_shards: int) -> dict[str, Step]:
+    """The steps in order; none at all leaves records as they are."""
+    steps = build_all(group)
+    whole = [name for name, step in steps.items() if not getattr(step, "by_record", False)]
+    if whole and num_shards > 1:
+        raise UsageError(
+            f"step {' and '.join(whole)} looks at all records together and cannot work on a shard of them; run it "
+            "first, alone and with num_shards=1"
+        )
+    return steps
+
+
+def abouts(steps: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """What each step's results depend on: as it says itself, or its config."""
+    return {name: step.about() if hasattr(step, "about") else plain(config[name]) for name, step in steps.items()}
+
+
+def curate(source: DataSource, steps: Mapping[str, Step], folder: CuratedFolder) -> dict[str, float]:
+    """One shard of a split through all steps, in order."""
+    start = time.monotonic()
+    indices = folder.indices(len(source))
+    places = {source.record(i).key: i for i in indices}
+    samples: list[dict[str, Any]] = []
+    records: Records = lambda: _records(source, indices, folder)  # noqa: E731
+    with folder.failures() as file:
+        failures = FailureLog(file)
+        for step in steps.values():
+            hook(step, "attach_failures", failures)
+            hook(step, "attach_images", lambda key: source.image(places[key]))
+            records = _then(records, step)
+        finished = _with_pictures(records(), source, places, folder, failures)
+        kept = folder.write_shard(sampled(finished, lambda key: source.record(places[key]), samples))
+    counts = {"records": len(indices), "kept": kept, "failed": failures.count}
+    for name, step in steps.items():
+        counts |= {f"{name}/{key}": value for key, value in getattr(step, "counts", {}).items()}
+    seconds = time.monotonic() - start
+    folder.write_report({"counts": counts, "samples": samples, "seconds": seconds})
+    if not folder.missing_shards():
+        folder.merge()
+    _show(counts, samples, seconds, folder)
+    return {name: float(count) for name, count in counts.items()}
+
+
+def _then(records: Records, step: Step) -> Records:
+    return lambda: step(records)
+
+
+def _records(source: DataSource, indices: range, folder: CuratedFolder) -> Iterator[Record]:
+    what = f"{folder.split}, shard {folder.shard} of {folder.num_shards}"
+    for index in track(indices, what, console=Console()):
+        yield source.record(index)
+
+
+def _with_pictures(
+    records: Iterable[Record],
+    source: DataSource,
+    places: Mapping[str, int],
+    folder: CuratedFolder,
+    failures: Callable[[Failure], None],
+) -> Iterator[Record]:
+    """Image files by their full path; pictures that come from elsewhere are written beside the manifest."""
+    for record in records:
+        if isinstance(source, FileSource) and record.image is not None:
+            yield replace(record, image=source.files.absolute(record.image))
+            continue
+        index = places[record.key]
+        try:
+            yield replace(record, image=folder.write_picture(index, source.image(index)))
+        except BadImage as problem:
+            failures(Failure(record.key, "curate", f"picture: {problem}"))
+
+
+def _show(counts: Mapping[str, int], samples: list[dict[str, Any]], seconds: float, folder: CuratedFolder) -> None:
+    console = Console()
+    table = Table("count", "", title=f"{folder.split}, shard {folder.shard} of {folder.num_shards}, {seconds:.1f} s")
+    for name, value in counts.items():
+        table.add_row(name, f"{value:,}")
+    console.print(table)
+    for sample in samples:
+        console.print(f"{sample['key']}", style="bold", highlight=False, markup=False)
+        for mark, captions in (("-", sample["before"]), ("+", sample["after"])):
+            for caption in captions:
+                console.print(f"  {mark} {caption['text']}", highlight=False, markup=False, soft_wrap=True)
+    missing = folder.missing_shards()
+    state = f"{len(missing)} shards are still to come" if missing else f"all shards: {folder.manifest}"
+    console.print(state, highlight=False, markup=False, soft_wrap=True)

@@ -95,7 +95,8 @@ def load_captioner_to_tune(
 
     `lora` maps names of its parts ("lm", "image_encoder") to the settings of adapters (rank, alpha, dropout, targets):
     such a part's own weights are frozen. Parts and parameters whose names begin with one of `freeze` are frozen as they
-    are. Without both, checkpoints of the new run stand alone; with either they need `ckpt`, whose weights they leave out.
+    are. Without both, checkpoints of the new run stand alone; with either they need `ckpt`, whose weights they leave
+    out.
 
     Raises UsageError where the checkpoint holds a dual encoder, or a name is none of the captioner's.
     """

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,16 @@ class RunFolder:
         row = {"step": step, "attempt": self.attempt, "time": round(time.time(), 3), **values}
         with self.metrics_log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+    def write_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows kept for a later attempt, as NAME.jsonl."""
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        write_atomically(self.path / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
+
+    def read_rows(self, name: str) -> list[dict[str, Any]]:
+        """What `write_rows` wrote; nothing where it did not."""
+        path = self.path / f"{name}.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
     def write_metrics(self, values: Mapping[str, float | int]) -> None:
         """Adds final numbers to metrics.json."""

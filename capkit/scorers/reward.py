@@ -75,6 +75,11 @@ class Reward:
     def __init__(self, terms: Mapping[str, Term], combine: str = "sum") -> None:
         if not terms:
             raise UsageError("reinforcement learning needs a reward; got none; give for example reward=[cider]")
+        for name, term in terms.items():
+            if not isinstance(term, Term):
+                raise UsageError(
+                    f"reward.{name} must be a capkit.scorers.reward.Term around a scorer; got {type(term).__name__}"
+                )
         if combine not in COMBINATIONS:
             raise UsageError(f"combine must be sum or geometric_mean; got {combine!r}")
         self.terms, self.combine = dict(terms), combine

@@ -1,11 +1,10 @@
 """task=fit_rl: fine-tunes a trained captioner by rewards, then captions and scores the held-out split."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from omegaconf import DictConfig
 
 from capkit.callbacks.checkpoints import Checkpoints
@@ -17,6 +16,7 @@ from capkit.distributed import rank
 from capkit.evaluation import Row
 from capkit.instantiate import build, nested
 from capkit.rl_module import RLModule
+from capkit.report import write_report as write_rl_report
 from capkit.run_folder import RunFolder
 from capkit.scorers.reward import Reward
 from capkit.tasks.build import applicable, build_model, build_parts, encoder_of
@@ -117,10 +117,41 @@ def initial_captions(this: Run, module: RLModule) -> list[Row]:
 def load_selected(this: Run, module: RLModule) -> None:
     """The weights of the best checkpoint, where the run selects one."""
     for callback in this.trainer.callbacks:  # type: ignore[attr-defined]
-        path = callback.best_path if isinstance(callback, Checkpoints) else None
+        path = getattr(callback, "best_path", None) if isinstance(callback, Checkpoints) else None
         if path is not None and Path(path).is_file():
             checkpoint = read_checkpoint(Path(path))
             module.load_state_dict(checkpoint["state_dict"])
             if rank() == 0:
                 this.folder.write_metrics({"train/selected_step": int(checkpoint["global_step"])})
                 print(f"evaluating the selected checkpoint, step {checkpoint['global_step']}")
+
+
+def finish(this: Run, module: RLModule, rows: list[Row], before: list[Row]) -> None:
+    """The report, the loggers' last numbers and table, and where to find what was written."""
+    if rank() != 0:
+        return
+    folder, trainer = this.folder, this.trainer
+    image = this.data.image_reader("test")
+    table = with_rewards(module.reward, rows[:NUM_TABLE_ROWS], {row["key"]: row["caption"] for row in before})
+    images = [image(row["key"]) for row in table]
+    write_rl_report(folder, this.cfg.name, list(zip(table, images, strict=True)))
+    for logger in trainer.loggers:
+        logger.log_metrics(folder.metrics(), trainer.max_steps)
+        logger.log_samples(table, images)  # type: ignore[attr-defined]
+        logger.finish()  # type: ignore[attr-defined]
+    print_numbers(folder)
+
+
+def with_rewards(reward: Reward, rows: list[Row], before: Mapping[str, str]) -> list[Row]:
+    """The rows with what the first policy wrote ("before") and the raw score of each term ("rewards").
+
+    Terms that compare a batch of captions with each other are left out: a table is no batch.
+    """
+    keys, references, metadata = ([row[name] for row in rows] for name in ("key", "references", "metadata"))
+    batch = CaptionBatch(keys=keys, references=references, metadata=metadata)
+    scores = reward.score_alone(batch, Samples.from_texts([[row["caption"]] for row in rows]))
+    rewards = {name: values[:, 0].tolist() for name, values in scores.items()}
+    return [
+        {**row, "before": before.get(row["key"], ""), "rewards": {name: rewards[name][i] for name in rewards}}
+        for i, row in enumerate(rows)
+    ]

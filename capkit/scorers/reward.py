@@ -175,10 +175,11 @@ def _over_ranks(values: Tensor) -> list[float]:
 
 def _geometric_mean(shaped: Mapping[str, Tensor], weights: Mapping[str, float | int]) -> Tensor:
     for name, scores in shaped.items():
-        if bool((scores < 0).any()):
+        negative = scores[scores < 0]
+        if len(negative):
             raise UsageError(
-                f"combine=geometric_mean wants scores of 0 or more; reward {name} gave {float(scores.min()):.4g}; clip "
-                f"it, for example reward.{name}.clip=[0,1], or use combine=sum"
+                f"combine=geometric_mean wants scores of 0 or more; reward {name} gave {float(negative.min()):.4g}; "
+                f"clip it, for example reward.{name}.clip=[0,1], or use combine=sum"
             )
     logs = torch.stack([weights[name] * scores.log() for name, scores in shaped.items()]).sum(0)
     return (logs / sum(weights[name] for name in shaped)).exp()

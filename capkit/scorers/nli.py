@@ -1,0 +1,66 @@
+"""Fidelity: how little a caption contradicts its references (MOCHa, Ben-Kish et al. 2023, arXiv 2312.03631, section 4).
+
+B images, K samples per image, P pairs of texts.
+"""
+
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from capkit.scorers.texts import flat_texts, in_places, references_of, says_something
+from capkit.types import CaptionBatch, Samples
+
+
+@runtime_checkable
+class ContradictionJudge(Protocol):
+    """Natural language inference, as far as the reward needs it (`capkit/scorers/nli_judges.py`)."""
+
+    def contradiction(self, premises: list[str], hypotheses: list[str]) -> Float[Tensor, " P"]:
+        """Probability that each hypothesis contradicts its premise, in 0 .. 1."""
+        ...
+
+    def to(self, device: Any) -> Any:
+        """Moves the weights, in place."""
+        ...
+
+    def describe(self) -> dict[str, Any]: ...
+
+
+class NLI:
+    """1 - 2 p, p the mean over the references of the probability that the caption contradicts them, in -1 .. 1.
+
+    The reference is the premise and the caption the hypothesis: inference is not symmetric. What a reference does not
+    say is neutral, and so is a caption that says nearly nothing: alone, the reward shortens captions. NaN for a caption
+    without a word.
+    """
+
+    def __init__(self, judge: ContradictionJudge) -> None:
+        self.judge = judge
+
+    def to(self, device: Any) -> "NLI":
+        self.judge.to(device)
+        return self
+
+    def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
+        """Raises UsageError where an image has no reference."""
+        rows = zip(references_of(batch, "NLI"), samples.texts, strict=True)
+        premises = [references for references, texts in rows for _ in texts]
+        captions = flat_texts(samples)
+        spoken = [i for i, text in enumerate(captions) if says_something(text)]
+        pairs = [(premise, captions[i]) for i in spoken for premise in premises[i]]
+        probabilities = self.judge.contradiction([p for p, _ in pairs], [h for _, h in pairs]).tolist()
+        scores = [float("nan")] * len(captions)
+        end = 0
+        for i in spoken:
+            start, end = end, end + len(premises[i])
+            scores[i] = fidelity(probabilities[start:end])
+        return in_places(scores, samples)
+
+    def describe(self) -> dict[str, Any]:
+        return {"premise": "reference", "hypothesis": "caption", **self.judge.describe()}
+
+
+def fidelity(probabilities: list[float]) -> float:
+    """MOCHa's r_f = 2 (1 - mean of the probabilities of contradiction) - 1."""
+    return 1 - 2 * sum(probabilities) / len(probabilities)

@@ -1,0 +1,176 @@
+"""BERTScore of each caption as a reward (Zhang et al. 2020, arXiv 1904.09675), and MOCHa's adequacy made of it.
+
+B images, K samples per image, R references, L tokens of a caption, M of a reference, D width.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModel
+
+from capkit.errors import UsageError
+from capkit.models.embedding import unit
+from capkit.models.pretrained import load_pretrained
+from capkit.scorers.texts import flat_texts, in_places, of_distinct, references_of, says_something
+from capkit.text import load_tokenizer
+from capkit.types import CaptionBatch, Samples
+
+FORMS = ("f1", "adequacy")
+_Tokens = tuple[Float[Tensor, "_ D"], Float[Tensor, " _"]]  # unit vectors and weights
+
+
+class BertScore:
+    """F1 of greedily matched tokens, of the reference that gives most: as the package bert-score computes it.
+
+    Each token of one text is matched with the token of the other that has the largest cosine. Precision is the weighted
+    mean over the caption's tokens, recall over the reference's. Weights are 1 and, of special tokens, 0; those can be
+    matched all the same. With `idf`, weights are log((N + 1) / (n + 1)), n of the N training references holding the
+    token; it asks for `fit` before the first call.
+
+    `layer`: which layer's output is compared, 1 the first, None the last. `baseline`: F1 of unrelated texts under this
+    model and layer, to which 0 is rescaled: (F1 - baseline) / (1 - baseline). `form="adequacy"`: MOCHa's
+    r_a = clip(2 (F1 - .35), -1, 1) of the rescaled F1 (arXiv 2312.03631).
+
+    NaN for a caption without a word. Texts longer than `max_length` tokens are cut. The model is frozen, in float32.
+    Differences from the package: (1) the idf is that of the training references, not of those that are scored: a score
+    does not depend on the batch; (2) a caption all of whose tokens weigh 0 is NaN, not 0.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        layer: int | None = None,
+        baseline: float = 0.0,
+        idf: bool = False,
+        form: str = "f1",
+        max_length: int = 256,
+        batch_size: int = 64,
+    ) -> None:
+        if form not in FORMS:
+            raise UsageError(f"BertScore wants form=f1 or form=adequacy; got {form!r}")
+        if baseline >= 1:
+            raise UsageError(f"BertScore wants a baseline below 1, an F1; got {baseline}")
+        self.tokenizer = load_tokenizer(name)
+        self.model = load_pretrained(AutoModel, name, "text encoder").eval().requires_grad_(False)
+        self.layer = _keep_layers(self.model, layer)
+        self.name, self.baseline, self.idf, self.form = name, baseline, idf, form
+        self.max_length, self.batch_size = max_length, batch_size
+        self._weights: dict[int, float] | None = None
+        self._unseen = 1.0
+
+    def to(self, device: torch.device | str) -> "BertScore":
+        self.model.to(device)
+        return self
+
+    def fit(self, references: Sequence[Sequence[str]]) -> None:
+        """Counts the tokens' document frequencies where `idf` asks for them; a reference is a document."""
+        if not self.idf:
+            return
+        texts = [text for image in references for text in image]
+        counts = Counter(token for ids in self._encode(texts)["input_ids"] for token in set(ids))
+        self._weights = {token: math.log((len(texts) + 1) / (count + 1)) for token, count in counts.items()}
+        self._unseen = math.log(len(texts) + 1)
+
+    def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
+        """Raises UsageError where an image has no reference, or the idf was not counted."""
+        if self.idf and self._weights is None:
+            raise UsageError("BertScore(idf=true) wants document frequencies; got none; call fit(references) first")
+        references = references_of(batch, "BertScore")
+        captions = flat_texts(samples)
+        spoken = [text for text in captions if says_something(text)]
+        texts = list(dict.fromkeys([*spoken, *(text for image in references for text in image)]))
+        tokens = dict(zip(texts, of_distinct(texts, self._embed, self.batch_size), strict=True))
+        scores = []
+        for own, others in zip(samples.texts, references, strict=True):
+            heard = [text for text in own if says_something(text)]
+            found = iter(best_f1([tokens[text] for text in heard], [tokens[text] for text in others]) if heard else [])
+            scores += [self._scaled(next(found)) if says_something(text) else math.nan for text in own]
+        return in_places(scores, samples)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "judge": self.name,
+            "layer": self.layer,
+            "idf": self.idf,
+            "baseline": self.baseline,
+            "form": self.form,
+            "max_length": self.max_length,
+        }
+
+    def _scaled(self, f1: float) -> float:
+        rescaled = (f1 - self.baseline) / (1 - self.baseline)
+        return rescaled if self.form == "f1" else adequacy(rescaled)
+
+    def _encode(self, texts: list[str]) -> Any:
+        # special tokens that a caption spells out are its text
+        return self.tokenizer(texts, truncation=True, max_length=self.max_length, split_special_tokens=True)
+
+    @torch.no_grad()
+    def _embed(self, texts: list[str]) -> list[_Tokens]:
+        encoded = self._encode(texts)
+        inputs = self.tokenizer.pad(encoded, return_tensors="pt").to(self.model.device)
+        states = unit(self.model(**inputs).last_hidden_state)  # (B L D)
+        return [
+            (row[: len(ids)], torch.tensor(self._token_weights(ids), device=row.device))
+            for row, ids in zip(states, encoded["input_ids"], strict=True)
+        ]
+
+    def _token_weights(self, ids: list[int]) -> list[float]:
+        special = {self.tokenizer.cls_token_id, self.tokenizer.sep_token_id}
+        if self._weights is None:
+            return [float(token not in special) for token in ids]
+        return [0.0 if token in special else self._weights.get(token, self._unseen) for token in ids]
+
+
+def adequacy(f1: float) -> float:
+    """MOCHa's r_a = clip(2 (F1 - .35), -1, 1)."""
+    return min(max(2 * (f1 - 0.35), -1.0), 1.0)
+
+
+def best_f1(captions: Sequence[_Tokens], references: Sequence[_Tokens]) -> list[float]:
+    """F1 of each caption with the reference that gives most, before any rescaling; NaN where nothing has weight."""
+    states, weights, mask = _padded(captions)
+    other_states, other_weights, other_mask = _padded(references)
+    cosines = torch.einsum("kld,rmd->krlm", states, other_states)
+    cosines = cosines.masked_fill(~(mask[:, None, :, None] & other_mask[None, :, None, :]), -torch.inf)
+    precision = _weighted_mean(cosines.amax(3), weights[:, None], mask[:, None])
+    recall = _weighted_mean(cosines.amax(2), other_weights[None], other_mask[None])
+    f1 = 2 * precision * recall / (precision + recall)  # (K R)
+    best = f1.nan_to_num(nan=-torch.inf).amax(1)
+    return best.masked_fill(best.isinf(), torch.nan).tolist()
+
+
+def _weighted_mean(
+    values: Float[Tensor, "K R X"], weights: Float[Tensor, "_ _ X"], mask: Bool[Tensor, "_ _ X"]
+) -> Float[Tensor, "K R"]:
+    return (values.masked_fill(~mask, 0.0) * weights).sum(-1) / weights.sum(-1)
+
+
+def _padded(
+    texts: Sequence[_Tokens],
+) -> tuple[Float[Tensor, "T L D"], Float[Tensor, "T L"], Bool[Tensor, "T L"]]:
+    states, weights = (pad_sequence(list(parts), batch_first=True) for parts in zip(*texts, strict=True))
+    lengths = torch.tensor([len(row) for _, row in texts], device=states.device)
+    return states, weights, torch.arange(states.shape[1], device=states.device) < lengths[:, None]
+
+
+def _keep_layers(model: Any, layer: int | None) -> int:
+    """Takes away the layers behind `layer`, whose output is then the model's; returns its number."""
+    stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == model.config.num_hidden_layers]
+    if len(stacks) != 1:
+        raise UsageError(
+            f"BertScore wants an encoder with one stack of layers; {type(model).__name__} has {len(stacks)}; take "
+            "BERT, RoBERTa, DeBERTa or the like"
+        )
+    layers = stacks[0]
+    chosen = len(layers) if layer is None else layer
+    if not 1 <= chosen <= len(layers):
+        raise UsageError(f"BertScore wants a layer from 1 to {len(layers)}, as this model has; got {layer}")
+    del layers[chosen:]
+    return chosen

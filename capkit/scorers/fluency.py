@@ -1,0 +1,63 @@
+"""Fluency: how likely a caption is under a language model that sees no picture.
+
+B images, K samples per image, T texts, L tokens.
+"""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from capkit.errors import UsageError
+from capkit.models.pretrained import load_pretrained
+from capkit.models.text_towers.tokenize import pad_rows
+from capkit.scorers.texts import flat_texts, in_places, of_distinct
+from capkit.text import load_tokenizer
+from capkit.types import CaptionBatch, Samples
+
+PER = ("token", "caption")
+
+
+class Fluency:
+    """Log-probability of each caption under a causal language model of transformers, in nats.
+
+    `per="token"`: the mean over its tokens; `per="caption"`: their sum, which falls with every word. The text is taken
+    as it is written, lower case and all, after the model's BOS (its EOS where it has none). The end is not scored: a
+    language model expects text to go on, so a caption that breaks off loses nothing. NaN for a caption without a token.
+
+    `name` is a hub name or folder: a copy of its own, frozen and in float32, never the captioner itself, which would
+    find fluent whatever it writes. Texts longer than `max_length` tokens are cut.
+    """
+
+    def __init__(self, name: str, per: str = "token", max_length: int = 256, batch_size: int = 32) -> None:
+        if per not in PER:
+            raise UsageError(f"Fluency wants per=token or per=caption; got {per!r}")
+        self.tokenizer = load_tokenizer(name)
+        self.model = load_pretrained(AutoModelForCausalLM, name, "language model").eval().requires_grad_(False)
+        self.name, self.per, self.max_length, self.batch_size = name, per, max_length, batch_size
+
+    def to(self, device: torch.device | str) -> "Fluency":
+        self.model.to(device)
+        return self
+
+    def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
+        return in_places(of_distinct(flat_texts(samples), self._logprobs, self.batch_size), samples)
+
+    def describe(self) -> dict[str, Any]:
+        start = self.tokenizer.convert_ids_to_tokens(self.tokenizer.bos_token_id)
+        return {"judge": self.name, "per": self.per, "start": start, "max_length": self.max_length}
+
+    @torch.no_grad()
+    def _logprobs(self, texts: list[str]) -> list[float]:
+        encoded = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        rows = [[self.tokenizer.bos_token_id, *ids[: self.max_length - 1]] for ids in encoded]
+        tokens, mask = (tensor.to(self.model.device) for tensor in pad_rows(rows, self.tokenizer.pad_token_id))
+        logits = self.model(input_ids=tokens, attention_mask=mask.long()).logits[:, :-1]
+        losses = nn.functional.cross_entropy(logits.float().transpose(1, 2), tokens[:, 1:], reduction="none")
+        sums = -(losses * mask[:, 1:]).sum(1)
+        counts = mask[:, 1:].sum(1)
+        totals = sums / counts if self.per == "token" else sums
+        return [value if count else math.nan for value, count in zip(totals.tolist(), counts.tolist(), strict=True)]

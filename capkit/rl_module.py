@@ -35,6 +35,9 @@ from capkit.types import CaptionBatch, Objective, Samples
 
 Sums = dict[str, tuple[Any, Any]]  # a number's sum and what it is divided by, on this rank
 
+# The rest is logged as the first update finds it: before it the policy is the one that sampled.
+OF_LAST_UPDATE = ("loss", "grad_norm", "rl/clip_fraction")
+
 
 class RLModule(WritingModule):
     """One training step: the policy writes K captions of each image of the global batch, the reward scores them, and
@@ -99,7 +102,7 @@ class RLModule(WritingModule):
             for number in range(self.policy.inner_updates):
                 updated = self.backward_parts(parts, step, is_first=number == 0)
                 updated["grad_norm"] = self.update(optimizer, counts=number == self.policy.inner_updates - 1)
-                logs |= updated if number == 0 else {"loss": updated["loss"], "grad_norm": updated["grad_norm"]}
+                logs |= updated if number == 0 else {name: updated[name] for name in OF_LAST_UPDATE if name in updated}
         return logs
 
     def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, Tensor]:
@@ -274,7 +277,7 @@ class RLModule(WritingModule):
             "reward/std": global_mean_and_std(rewards)[1],
             "reward/failed": float(failed),
             **{f"reward/{name}": value for name, value in self.reward.logs().items()},
-            **{f"rl/{name}": value for name, value in sample_numbers(texts).items()},
+            **{f"rl/{name}": value for name, value in (sample_numbers(texts) | self.policy.logs()).items()},
         }
 
     def _tell_gap(self, gap: float) -> None:

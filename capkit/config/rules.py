@@ -21,6 +21,10 @@ class Settings:
     config: dict[str, Any]
     task: str
 
+    @property
+    def trains(self) -> bool:
+        return self.task.startswith("fit")
+
     def get(self, key: str) -> Any:
         """The value of a dotted key, or the default of the constructor it belongs to; None where there is neither."""
         node: Any = self.config
@@ -44,7 +48,7 @@ def _default(node: dict[str, Any], name: str) -> Any:
 
 def length_is_given_once(settings: Settings) -> str | None:
     steps, epochs = settings.get("max_steps"), settings.get("max_epochs")
-    if settings.task != "fit" or (steps is None) != (epochs is None):
+    if not settings.trains or (steps is None) != (epochs is None):
         return None
     if steps is None:
         return "the run's length is wanted; max_steps and max_epochs are null; give one, e.g. max_epochs=10"
@@ -64,7 +68,7 @@ def trainer_holds_no_length(settings: Settings) -> str | None:
 
 def batch_divides_over_ranks(settings: Settings) -> str | None:
     batch, ranks = settings.get("data.batch_size"), num_ranks(settings)
-    if settings.task != "fit" or not batch or not ranks or batch % ranks == 0:
+    if not settings.trains or not batch or not ranks or batch % ranks == 0:
         return None
     return (
         f"data.batch_size counts the images of all ranks together; {batch} does not divide over {ranks} ranks; "
@@ -75,7 +79,7 @@ def batch_divides_over_ranks(settings: Settings) -> str | None:
 def micro_batch_fits_in_batch(settings: Settings) -> str | None:
     batch, micro = settings.get("data.batch_size"), settings.get("micro_batch_size")
     share = batch // (num_ranks(settings) or 1) if batch else None
-    if settings.task != "fit" or not micro or not share or micro <= share:
+    if not settings.trains or not micro or not share or micro <= share:
         return None
     return (
         f"micro_batch_size={micro} is more than a rank's share of the batch, {share} images; "
@@ -91,6 +95,12 @@ def resume_or_init(settings: Settings) -> str | None:
         f"resume={resume} continues a run with all its state, init_from={init} starts one from weights; "
         "give one: add resume=auto, or init_from=null"
     )
+
+
+def a_reward_is_given(settings: Settings) -> str | None:
+    if settings.task != "fit_rl" or any(settings.config.get("reward", {}).values()):
+        return None
+    return "task=fit_rl trains by a reward; none came; give one or several, e.g. reward=[cider] (docs/rewards.md)"
 
 
 def decoding_is_sound(settings: Settings) -> str | None:
@@ -116,6 +126,7 @@ RULES: tuple[Callable[[Settings], str | None], ...] = (
     batch_divides_over_ranks,
     micro_batch_fits_in_batch,
     resume_or_init,
+    a_reward_is_given,
     decoding_is_sound,
     cached_features_are_not_augmented,
 )

@@ -124,6 +124,10 @@ class Advantages:
             return group(rewards, self.divide_by_std)
         return rewards.double() - (self.running(rewards) if self.baseline in ("running_mean", "ema") else 0.0)
 
+    def logs(self) -> dict[str, float]:
+        """The baseline that the next batch will meet, where it is remembered over batches."""
+        return {"baseline": self.running.value} if self.baseline in ("running_mean", "ema") else {}
+
     def state_dict(self) -> dict[str, Any]:
         return self.running.state_dict()
 

@@ -85,6 +85,9 @@ class SelfCritical:
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         return self.reduce(-logprobs * advantages[..., None], learned), {}
 
+    def logs(self) -> dict[str, float]:
+        return self._advantages.logs()
+
     def state_dict(self) -> dict[str, Any]:
         return self._advantages.state_dict()
 

@@ -1,0 +1,69 @@
+"""A run whose logged numbers are written down beforehand; its one weight is the number of steps done."""
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader
+
+
+class Scripted(pl.LightningModule):
+    """`steps[i]`: what step i + 1 logs. `validations[n]`: the metrics of a validation after n steps."""
+
+    def __init__(self, steps=(), validations=None):
+        super().__init__()
+        self.automatic_optimization = False
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.steps, self.validations = steps, validations or {}
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        step = self.global_step
+        self.weight.grad = torch.full((1,), -1.0)
+        optimizer.step()
+        return {name: torch.tensor(float(value)) for name, value in self.steps[step].items()} if self.steps else {}
+
+    def validation_step(self, batch, batch_idx):
+        for name, value in self.validations[int(self.weight)].items():
+            self.log(f"val/{name}", float(value))
+
+
+class SaveWhatReadersWant(Callback):
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        checkpoint["capkit"] = {}
+
+
+def rows(count):
+    return DataLoader(torch.zeros(count, 1), batch_size=1)
+
+
+def trainer_of(callbacks, max_steps, val_every=None):
+    return pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        max_steps=max_steps,
+        callbacks=[*callbacks, SaveWhatReadersWant()],
+        val_check_interval=val_every,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+        barebones=False,
+    )
+
+
+def fit(module, callbacks, max_steps, val_every=None, ckpt_path=None):
+    """The trainer, after it has trained."""
+    trainer = trainer_of(callbacks, max_steps, val_every)
+    train(trainer, module, ckpt_path)
+    return trainer
+
+
+def train(trainer, module, ckpt_path=None):
+    held_out = rows(1) if module.validations else None
+    trainer.fit(
+        module, rows(trainer.max_steps), held_out, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None
+    )

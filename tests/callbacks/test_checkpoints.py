@@ -1,0 +1,137 @@
+import warnings
+
+import pytest
+import torch
+from scripted import Scripted, fit, rows, train, trainer_of
+
+from capkit.callbacks.checkpoints import Checkpoints
+from capkit.errors import UsageError
+
+CURVE = {
+    0: {"clip_score": 0.5, "cider": 1.0},
+    2: {"clip_score": 0.6, "cider": 0.95},
+    4: {"clip_score": 0.7, "cider": 0.91},
+    6: {"clip_score": 0.9, "cider": 0.2},  # the highest clip_score is the degenerate one
+    8: {"clip_score": 0.65, "cider": 1.1},
+}
+SELECT = "max clip_score s.t. cider >= 0.9 * initial"
+
+
+def checkpoints_in(folder, **arguments):
+    checkpoints = Checkpoints(**arguments)
+    checkpoints.attach(folder)
+    return checkpoints
+
+
+def saved(path):
+    """The step whose weights a checkpoint holds."""
+    return int(torch.load(path, weights_only=True)["state_dict"]["weight"])
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def validate_then_fit(module, callback, max_steps=8):
+    trainer = trainer_of([callback], max_steps, val_every=2)
+    trainer.validate(module, rows(1), verbose=False)
+    train(trainer, module)
+
+
+def test_a_checkpoint_each_so_many_steps_and_at_the_end_of_which_the_newest_stay(tmp_path):
+    fit(Scripted(), [checkpoints_in(tmp_path, every_steps=2, keep_last=2)], max_steps=5)
+    assert names(tmp_path) == ["step-00000004.ckpt", "step-00000005.ckpt"]
+    assert saved(tmp_path / "step-00000004.ckpt") == 4
+
+
+def test_monitor_keeps_the_highest_and_with_min_the_lowest(tmp_path):
+    for mode, step in (("max", 6), ("min", 2)):
+        folder = tmp_path / mode
+        callback = checkpoints_in(folder, monitor="val/clip_score", mode=mode)
+        fit(Scripted(validations=CURVE), [callback], max_steps=8, val_every=2)
+        assert saved(folder / "best.ckpt") == step
+        assert callback.best_path is None  # the task evaluates the last weights, as ever
+
+
+def test_select_keeps_the_best_that_keeps_to_its_limit(tmp_path):
+    callback = checkpoints_in(tmp_path, select=SELECT)
+    validate_then_fit(Scripted(validations=CURVE), callback)
+    # Allowed is cider of 0.9 * 1.0 and more: steps 0, 2, 4 and 8; of them step 4 has the highest clip_score.
+    assert callback.best_path == tmp_path / "best.ckpt" and saved(callback.best_path) == 4
+
+
+def test_initial_is_the_first_validation_wherever_it_stands(tmp_path):
+    # Without a validation before training it is that of step 2, 0.95: steps 2 and 4 are within 0.475 .. 0.95.
+    callback = checkpoints_in(tmp_path, select="max clip_score s.t. cider <= 1 * initial and cider >= 0.5 * initial")
+    fit(Scripted(validations=CURVE), [callback], max_steps=8, val_every=2)
+    assert callback.initial["cider"] == pytest.approx(0.95) and saved(callback.best_path) == 4
+
+
+def test_the_start_is_kept_where_nothing_after_it_keeps_to_the_limits(tmp_path):
+    callback = checkpoints_in(tmp_path, select="max clip_score s.t. cider >= 1 * initial and cider <= 1.05")
+    validate_then_fit(Scripted(validations=CURVE), callback)
+    checkpoint = torch.load(callback.best_path, weights_only=True)
+    assert checkpoint["global_step"] == 0 and saved(callback.best_path) == 0
+    assert checkpoint["optimizer_states"]  # whole: training could go on from it
+
+
+def test_no_validation_within_the_limits_is_said(tmp_path):
+    callback = checkpoints_in(tmp_path, select="max clip_score s.t. cider >= 2")
+    with pytest.warns(UserWarning, match=r"no best\.ckpt.*cider >= 2"):
+        fit(Scripted(validations=CURVE), [callback], max_steps=8, val_every=2)
+    assert callback.best_path is None and not (tmp_path / "best.ckpt").exists()
+
+
+def test_one_within_the_limits_is_not_complained_about(tmp_path):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="no best.ckpt")
+        fit(Scripted(validations=CURVE), [checkpoints_in(tmp_path, select=SELECT)], max_steps=8, val_every=2)
+
+
+def test_a_name_that_no_validation_logs_is_refused_with_those_that_are(tmp_path):
+    for arguments in ({"select": "max clip_scroe"}, {"select": "max cider s.t. clip_scroe >= 1"}):
+        with pytest.raises(UsageError, match=r"clip_scroe is not logged; logged: cider, clip_score$"):
+            fit(Scripted(validations=CURVE), [checkpoints_in(tmp_path, **arguments)], max_steps=8, val_every=2)
+    with pytest.raises(UsageError, match=r"monitor=cider is not logged; logged: val/cider"):
+        fit(Scripted(validations=CURVE), [checkpoints_in(tmp_path, monitor="cider")], max_steps=8, val_every=2)
+
+
+@pytest.mark.parametrize("arguments", [{"monitor": "val/cider"}, {"mode": "min"}])
+def test_one_way_to_choose_the_best_not_two(arguments):
+    with pytest.raises(UsageError, match="select, or by monitor and mode"):
+        Checkpoints(select=SELECT, **arguments)
+
+
+def test_an_expression_that_cannot_be_read_is_refused_at_once():
+    with pytest.raises(UsageError, match="is not understood"):
+        Checkpoints(select="max clip_score where cider >= 1")
+
+
+def test_nan_is_not_the_best(tmp_path):
+    curve = {2: {"cider": float("nan")}, 4: {"cider": 0.1}}
+    for arguments in ({"monitor": "val/cider"}, {"select": "max cider"}):
+        fit(Scripted(validations=curve), [checkpoints_in(tmp_path, **arguments)], max_steps=4, val_every=2)
+        assert saved(tmp_path / "best.ckpt") == 4
+
+
+class _Unplugged(Scripted):
+    def on_validation_end(self):
+        if self.global_step == 4:
+            raise RuntimeError("unplugged")
+
+
+def test_a_run_that_died_after_its_best_validation_remembers_it(tmp_path):
+    def callback():
+        return checkpoints_in(tmp_path, select=SELECT, every_steps=4)
+
+    module = _Unplugged(validations=CURVE)
+    with pytest.raises(RuntimeError, match="unplugged"):
+        validate_then_fit(module, callback())
+    # The checkpoint of step 4 was written before the validation that made step 4 the best.
+    newest = tmp_path / "step-00000004.ckpt"
+    (state,) = (s for k, s in torch.load(newest, weights_only=True)["callbacks"].items() if "Checkpoints" in k)
+    assert state["best"] == pytest.approx(0.6)
+    resumed = callback()
+    fit(Scripted(validations=CURVE), [resumed], max_steps=8, val_every=2, ckpt_path=newest)
+    assert resumed.best == pytest.approx(0.7) and saved(resumed.best_path) == 4
+    assert resumed.initial["cider"] == 1.0

@@ -11,10 +11,10 @@ install: ## make .venv and install capkit with everything needed to develop it
 	$(BIN)/pip install -e '.[dev]'
 
 test: ## every test
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-fast: ## tests that take seconds
-	$(BIN)/pytest -m 'not slow and not effect'
+	$(BIN)/pytest -n 2 -m 'not slow and not effect'
 
 lint: ## what CI checks before the tests
 	$(BIN)/ruff check .

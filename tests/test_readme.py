@@ -35,9 +35,10 @@ def shell(command: str, folder: Path) -> str:
 
 def test_the_setup_lines_are_what_ci_does():
     assert RUN.startswith(f"{INSTALL}. && .venv/bin/python train.py")
-    assert f"{INSTALL}'.[dev]' && .venv/bin/pytest" == TEST
+    tests = "pytest -n 2 --dist loadfile"
+    assert f"{INSTALL}'.[dev]' && .venv/bin/{tests}" == TEST
     ci = (ROOT / ".ci" / "run").read_text()
-    assert "-e '.[dev]'" in ci and re.search(r'"\$venv/bin/pytest"$', ci, flags=re.MULTILINE)
+    assert "-e '.[dev]'" in ci and ci.rstrip().endswith(tests.replace("pytest", '"$venv/bin/pytest"'))
 
 
 def test_every_file_that_the_readme_names_exists():

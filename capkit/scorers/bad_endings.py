@@ -20,7 +20,7 @@ class BadEndings:
     """
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
-        return in_places([-float(has_bad_ending(words)) for words in caption_words(samples)], samples)
+        return in_places([-1.0 if has_bad_ending(words) else 0.0 for words in caption_words(samples)], samples)
 
     def describe(self) -> dict[str, Any]:
         return {"words": sorted(BAD_ENDINGS)}

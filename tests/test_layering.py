@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "models": BOTTOM | {"text", "decoding"},
     "metrics": BOTTOM | {"text", "models"},
     "scorers": BOTTOM | {"text", "metrics", "models"},
-    "objectives": BOTTOM | {"models"},
+    "objectives": BOTTOM | {"models", "decoding"},
     "curricula": BOTTOM,
     "llm": BOTTOM | {"text"},
     "data": BOTTOM | {"curricula", "llm"},

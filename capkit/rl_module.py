@@ -164,7 +164,8 @@ class RLModule(WritingModule):
         if self.likelihood is not None:
             counts.append(sum(self.likelihood.num_targets(part.batch) for part in parts))
         counted = torch.stack([torch.as_tensor(count, dtype=torch.double) for count in counts])
-        targets = all_reduce_sum(counted.to(device_for_collectives())).clamp(min=1).to(self.device).float()
+        totals = all_reduce_sum(counted.to(device_for_collectives()))
+        targets = totals.clamp(min=1).to(self.device).float()
         sums: Sums = {}
         for number, part in enumerate(parts):
             if part.reference is None and self.policy.kl != "none":
@@ -178,7 +179,9 @@ class RLModule(WritingModule):
             self._tell_gap(numbers["rl/logprob_gap"])
         losses = [numbers[name] for name in ("policy_loss", "likelihood_loss") if name in numbers]
         weights = [self._at(weight, step) for weight in self._weights]
-        loss = sum(weight * loss for weight, loss in zip(weights, losses, strict=False))
+        # Without a target, as where no caption has a reward, there is no mean loss, and nothing to add.
+        terms = zip(weights, losses, totals.tolist(), strict=False)
+        loss = float(sum(weight * loss for weight, loss, total in terms if total))
         if self.likelihood is None:
             del numbers["policy_loss"]
         return {name: torch.tensor(value, device=self.device) for name, value in {**numbers, "loss": loss}.items()}

@@ -1,0 +1,86 @@
+"""A step of reinforcement learning is the same however its batch is cut: micro-batches, rollouts, 2 processes x 4."""
+
+import functools
+
+import pytest
+import torch
+from rl_steps import NUM_IMAGES, OBJECTIVES, Outcome, differences, train
+
+from capkit.testing import run_distributed
+
+SIZES = (None, 2)
+
+
+@functools.cache
+def whole(objective: str) -> Outcome:
+    return train(objective)
+
+
+def several(cases: list[tuple]) -> list[Outcome]:
+    """Runs in one process: starting Python takes longer than a run."""
+    return [train(objective, "ddp", micro_batch_size=size) for objective, size in cases]
+
+
+@pytest.fixture(scope="module")
+def two_ranks() -> dict[tuple, list[Outcome]]:
+    cases = [(objective, size) for objective in OBJECTIVES for size in SIZES]
+    outcomes = run_distributed(several, 2, cases, timeout_s=300)
+    return {case: list(ranks) for case, *ranks in zip(cases, *outcomes, strict=True)}
+
+
+def same_rollouts(ours: list[dict], theirs: list[dict]) -> bool:
+    """The same token ids of every image at each step, and the same advantages."""
+    return all(
+        one.keys() == other.keys()
+        and all(
+            one[key][0] == other[key][0]
+            and torch.allclose(torch.tensor(one[key][1]), torch.tensor(other[key][1]), atol=1e-4, equal_nan=True)
+            for key in one
+        )
+        for one, other in zip(ours, theirs, strict=True)
+    )
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("micro_batch_size", [1, 3])
+def test_micro_batches_equal_the_whole_batch(objective, micro_batch_size):
+    cut = train(objective, micro_batch_size=micro_batch_size)
+    assert differences(whole(objective), cut) == []
+    assert same_rollouts(whole(objective).rollouts, cut.rollouts)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("rollout_batch_size", [1, 3])
+def test_sampling_a_few_images_at_once_changes_nothing(objective, rollout_batch_size):
+    cut = train(objective, rollout_batch_size=rollout_batch_size)
+    assert differences(whole(objective), cut) == []
+    assert same_rollouts(whole(objective).rollouts, cut.rollouts)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("micro_batch_size", SIZES)
+def test_two_processes_equal_one_token_for_token(two_ranks, objective, micro_batch_size):
+    first, second = two_ranks[objective, micro_batch_size]
+    assert first.rows == second.rows
+    together = [one | other for one, other in zip(first.rollouts, second.rollouts, strict=True)]
+    assert all(len(step) == NUM_IMAGES for step in together)
+    assert same_rollouts(whole(objective).rollouts, together)
+    assert differences(whole(objective), first) == []
+
+
+def test_the_cases_see_missing_rewards_ends_and_caps():
+    rows = [row for objective in OBJECTIVES for row in whole(objective).rows]
+    assert max(row["reward/failed"] for row in rows) > 0
+    assert 0 < min(row["rl/hit_max_length"] for row in rows) < 1
+    assert all(row["grad_norm"] > 1e-3 for row in rows)
+
+
+def test_another_seed_gives_other_captions_and_would_be_noticed():
+    other = train("greedy", seed=1)
+    assert not same_rollouts(whole("greedy").rollouts, other.rollouts)
+    assert "loss of step 0" in differences(whole("greedy"), other)
+
+
+def test_steps_draw_other_captions():
+    first, second = whole("greedy").rollouts
+    assert sum(first[key][0] != second[key][0] for key in first) > NUM_IMAGES / 2

@@ -25,6 +25,7 @@ def checkpoint_extras(config: Any, model: Any) -> dict[str, Any]:
     key = getattr(model, "tokenizer_key", TOKENIZER_KEY)
     as_config = plain(config)
     as_config["model"] = getattr(model, "model_config", as_config["model"])
+    as_config["seed"] = getattr(model, "model_seed", as_config["seed"])  # random weights that stay frozen come from it
     return {
         "config": as_config,
         "tokenizer_key": key,
@@ -118,7 +119,8 @@ def load_captioner_to_tune(
     if lora or freeze:
         model.tokenizer_key = None  # the checkpoint named here has it
     else:
-        model.model_config = checkpoint["capkit"]["config"]["model"]
+        config = checkpoint["capkit"]["config"]
+        model.model_config, model.model_seed = config["model"], config["seed"]
     return model
 
 

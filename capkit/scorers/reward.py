@@ -108,11 +108,11 @@ class Reward:
 
     def prepare(
         self,
-        read_image: Callable[[str], np.ndarray],
+        read_image: Callable[[str], np.ndarray | None],
         references: Callable[[], Sequence[Sequence[str]]],
         device: torch.device | str,
     ) -> None:
-        """Gives the scorers what they ask for: pictures by key, the training references, the device."""
+        """Gives the scorers what they ask for: pictures by key (None: unreadable), training references, the device."""
         for scorer in self.scorers():
             if hasattr(scorer, "attach_images"):
                 scorer.attach_images(read_image)

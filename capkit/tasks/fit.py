@@ -9,7 +9,7 @@ from capkit.checkpoint import checkpoint_extras
 from capkit.data.datamodule import CaptionDataModule
 from capkit.distributed import rank
 from capkit.evaluation import Row, describe, score_rows, shuffled_rows, write_predictions
-from capkit.module import CaptionModule
+from capkit.module import CaptionModule, WritingModule
 from capkit.report import write_report
 from capkit.run_folder import RunFolder, write_atomically
 from capkit.tasks.build import applicable, build_model, build_parts, encoder_of
@@ -46,7 +46,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
 def evaluate_split(
     trainer: pl.Trainer,
-    module: CaptionModule,
+    module: WritingModule,
     data: CaptionDataModule,
     folder: RunFolder,
     split: str,

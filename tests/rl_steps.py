@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from torch import nn
 from torch.utils.data import DataLoader
 
 from capkit.decoding.decoding import Decoding
@@ -113,11 +114,12 @@ def tokenizer() -> Any:
 
 
 def captioner(dropout: float = 0.0, lora: bool = False) -> EncoderDecoder:
-    """Peaked enough for captions to differ and to end."""
+    """Peaked enough for captions to differ and to end. Dropout is in its image part as well."""
     torch.manual_seed(1)
     model = EncoderDecoder(
         tokenizer(), feature_width=6, width=16, num_layers=1, num_heads=2, max_length=12, dropout=dropout
     )
+    model.project = nn.Sequential(model.project, nn.Dropout(dropout))
     for parameter in model.parameters():
         if parameter.ndim > 1:
             parameter.data.normal_(std=0.25)

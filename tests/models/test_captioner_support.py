@@ -32,6 +32,17 @@ def test_sampled_logprobs_are_the_teacher_forced_ones_on_the_support(captioner, 
     assert (samples.logprobs - untruncated).abs().max() > 1e-3
 
 
+def test_behind_a_prompt_the_given_tokens_are_finite_and_the_rest_as_sampled(captioner, batch):
+    captioner.prompt = "a red circle"
+    samples = write(captioner, batch, TRUNCATED[0])
+    logprobs = forced(captioner, batch, samples, TRUNCATED[0], samples.support)
+    assert logprobs[..., :3].isfinite().all()
+    torch.testing.assert_close(samples.logprobs[..., 3:], logprobs[..., 3:], **CLOSE)
+    assert (samples.logprobs[..., :3] == 0).all()
+    logprobs[..., 3:].sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in captioner.parameters())
+
+
 def sampled_tokens(captioner, batch, samples, decoding):
     """Teacher-forced on the support, 0 at the tokens of the prompt as in samples."""
     logprobs = forced(captioner, batch, samples, decoding, samples.support)

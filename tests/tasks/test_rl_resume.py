@@ -1,0 +1,80 @@
+"""task=fit_rl from the command line's `main`: an interrupted run ends as the uninterrupted one, to the last bit."""
+
+import pytest
+import torch
+
+from capkit.cli import main
+from capkit.rl_module import RLModule
+from capkit.run_folder import RunFolder
+
+DATA = [
+    "debug=tiny", "data.train.count=16", "data.val.count=4", "data.test.count=4", "val_every=2",
+    "decoding.max_length=6", "callback.checkpoints.every_steps=1", "callback.recorder.every_steps=1", "controls=0",
+]  # fmt: skip
+MODEL = [
+    "model.width=32", "model.num_layers=1", "model.image_encoder.channels=[8,8]", "model.image_encoder.blocks=[0,0]",
+    "model.image_encoder.width=32",
+]  # fmt: skip
+REWARDED = [
+    "task=fit_rl", "callback=[progress,recorder,checkpoints]", "max_steps=4", "reward=[length]",
+    "reward.length.scorer.shortest=1", "reward.length.scorer.longest=2", "objective=self_critical",
+    "objective.baseline=running_mean", "objective.num_samples=3", "optimizer.lr=1e-2",
+]  # fmt: skip
+ADAPTERS = "model.lora={decoder: {rank: 2, targets: [query_key_value]}}"
+CASES = {
+    "distance_to_a_copy": ["objective.kl=k2", "objective.kl_weight=0.1"],
+    "distance_to_adapters_off": ["objective.kl=k1_reward", "objective.kl_weight=0.1", ADAPTERS],
+}
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """The command that goes on from a run of likelihood."""
+    path = tmp_path_factory.mktemp("rl")
+    caches = [f"data.{split}.cache_dir={path / 'scenes'}" for split in ("train", "val", "test")]
+    assert main([*DATA, *MODEL, *caches, "max_steps=2", f"run_dir={path / 'mle'}"]) == 0
+    return [*DATA, *caches, *REWARDED, f"init_from={path / 'mle'}"]
+
+
+def state(run):
+    return torch.load(run.checkpoints / "step-00000004.ckpt", weights_only=True)
+
+
+def numbers(run):
+    """What each step logged; wall time left out."""
+    rows = [row for row in run.current_rows() if "train/loss" in row]
+    kept = ("train/loss", "train/grad_norm", "rl/", "reward/")
+    return [{name: value for name, value in row.items() if name.startswith(kept)} for row in rows]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_interrupted_run_by_rewards_ends_as_the_uninterrupted_one(start, tmp_path, monkeypatch, case):
+    command = [*start, *CASES[case]]
+    assert main([*command, f"run_dir={tmp_path / 'once'}"]) == 0
+    step = RLModule.training_step
+
+    def die_at_step_2(self, batch, batch_idx):
+        if self.global_step == 2:
+            raise RuntimeError("pulled the plug")
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RLModule, "training_step", die_at_step_2)
+        with pytest.raises(RuntimeError, match="pulled the plug"):
+            main([*command, f"run_dir={tmp_path / 'again'}"])
+    assert main([*command, f"run_dir={tmp_path / 'again'}"]) == 0
+
+    once, again = RunFolder(tmp_path / "once"), RunFolder(tmp_path / "again")
+    assert numbers(again) == numbers(once)
+    assert len(numbers(once)) == 4
+    assert {"rl/kl", "rl/baseline", "rl/logprob_gap", "reward/length", "reward/length_weighted"} <= set(
+        numbers(once)[0]
+    )
+    assert abs(numbers(once)[3]["rl/kl"]) > 1e-4
+    ours, theirs = state(again), state(once)
+    assert all(torch.equal(value, ours["state_dict"][name]) for name, value in theirs["state_dict"].items())
+    assert ours["rl"] == theirs["rl"]
+    assert theirs["rl"]["objective"]["count"] == 4
+    assert (again.predictions / "test.json").read_text() == (once.predictions / "test.json").read_text()
+    initial = [{k: v for k, v in run.metrics().items() if k.startswith("test/initial")} for run in (once, again)]
+    assert initial[0] == initial[1] != {}

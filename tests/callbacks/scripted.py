@@ -3,31 +3,44 @@
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from torch.utils.data import DataLoader
+
+from capkit.distributed import is_distributed, means_over_ranks, rank, world_size
 
 
 class Scripted(pl.LightningModule):
-    """`steps[i]`: what step i + 1 logs. `validations[n]`: the metrics of a validation after n steps."""
+    """`steps[i]`: what step i + 1 logs: the mean over ranks, of which rank r sees r more than the first.
 
-    def __init__(self, steps=(), validations=None):
+    `validations[n]`: the metrics of a validation after n steps. `dies_at`: steps after which the run is killed.
+    """
+
+    def __init__(self, steps=(), validations=None, dies_at=None):
         super().__init__()
         self.automatic_optimization = False
         self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.steps, self.validations = steps, validations or {}
+        self.steps, self.validations, self.dies_at = steps, validations or {}, dies_at
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=1.0)
 
     def training_step(self, batch, batch_idx):
+        if self.global_step == self.dies_at:
+            raise Killed
+        seen = self.steps[self.global_step] if self.steps else {}
         optimizer = self.optimizers()
-        step = self.global_step
         self.weight.grad = torch.full((1,), -1.0)
         optimizer.step()
-        return {name: torch.tensor(float(value)) for name, value in self.steps[step].items()} if self.steps else {}
+        numbers = means_over_ranks({name: (value + rank(), 1) for name, value in seen.items()})
+        return {name: torch.tensor(value) for name, value in numbers.items()}
 
     def validation_step(self, batch, batch_idx):
         for name, value in self.validations[int(self.weight)].items():
             self.log(f"val/{name}", float(value))
+
+
+class Killed(Exception):
+    pass
 
 
 class SaveWhatReadersWant(Callback):
@@ -42,6 +55,9 @@ def rows(count):
 def trainer_of(callbacks, max_steps, val_every=None):
     return pl.Trainer(
         accelerator="cpu",
+        devices=world_size(),
+        strategy="ddp" if is_distributed() else "auto",
+        plugins=[TorchElasticEnvironment()] if is_distributed() else None,
         max_epochs=1,
         max_steps=max_steps,
         callbacks=[*callbacks, SaveWhatReadersWant()],
@@ -51,7 +67,7 @@ def trainer_of(callbacks, max_steps, val_every=None):
         enable_model_summary=False,
         enable_progress_bar=False,
         num_sanity_val_steps=0,
-        barebones=False,
+        use_distributed_sampler=False,
     )
 
 

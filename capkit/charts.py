@@ -1,15 +1,17 @@
-"""Line charts as SVG text: enough for a report that opens offline."""
+"""Charts as SVG text: enough for a report that opens offline."""
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#475569")
 WIDTH, HEIGHT = 520, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 30, 34
+Number = float | int
+Point = tuple[Number, Number]
 
 
-def ticks(low: float | int, high: float | int, count: int = 5) -> list[float | int]:
+def ticks(low: Number, high: Number, count: int = 5) -> list[Number]:
     """Round numbers that span [low, high]: multiples of 1, 2 or 5 times a power of ten."""
     if not high > low:
         return [low]
@@ -21,20 +23,70 @@ def ticks(low: float | int, high: float | int, count: int = 5) -> list[float | i
 
 
 def line_chart(
-    title: str, series: Mapping[str, Sequence[tuple[float | int, float | int]]], x_label: str = "step"
+    title: str, series: Mapping[str, Sequence[Point]], x_label: str = "step", levels: Mapping[str, Number] | None = None
 ) -> str:
-    """An SVG of one line per named series of (x, y). Points that are not finite are left out."""
+    """An SVG of one line per named series of (x, y), and of a dashed line across at each named level.
+
+    Points that are not finite are left out; without any other, the chart is empty text.
+    """
     lines = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
     lines = {name: points for name, points in lines.items() if points}
     if not lines:
         return ""
+    levels = levels or {}
     xs = [x for points in lines.values() for x, _ in points]
-    ys = [y for points in lines.values() for _, y in points]
-    x_low, x_high, y_low, y_high = min(xs), max(xs), min(ys), max(ys)
-    y_pad = 0.05 * (y_high - y_low) or abs(y_high) * 0.05 or 0.5
-    y_low, y_high = y_low - y_pad, y_high + y_pad
+    ys = [y for points in lines.values() for _, y in points] + list(levels.values())
+    y_pad = _padding(min(ys), max(ys))
+    parts, at = _axes(title, (min(xs), max(xs)), (min(ys) - y_pad, max(ys) + y_pad), x_label)
+    for name, y in levels.items():
+        _, height = at(min(xs), y)
+        parts.append(f"<path d='M{LEFT} {height:.1f}H{WIDTH - RIGHT}' stroke='#dc2626' stroke-dasharray='5 4'/>")
+        parts.append(_text(LEFT + 4, height - 4, name, "fill='#dc2626'"))
+    for number, (name, points) in enumerate(lines.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        parts.append(_polyline([at(x, y) for x, y in points], colour))
+        if len(points) == 1:
+            parts.append(_circle(at(*points[0]), 3, f"fill='{colour}'"))
+        parts.append(_text(WIDTH - RIGHT, TOP + 14 * number, name, f"text-anchor='end' fill='{colour}'"))
+    return _svg(parts)
 
-    def at(x: float | int, y: float | int) -> tuple[float | int, float | int]:
+
+def path_chart(
+    title: str, points: Sequence[Point], labels: Sequence[str], x_label: str, marks: Mapping[str, int] | None = None
+) -> str:
+    """An SVG of labelled (x, y) points, joined in their order; `marks` names some, by their place among them.
+
+    Points that are not finite are left out with their labels and marks; without any other, the chart is empty text.
+    """
+    shown = [i for i, (x, y) in enumerate(points) if math.isfinite(x) and math.isfinite(y)]
+    if not shown:
+        return ""
+    xs, ys = [points[i][0] for i in shown], [points[i][1] for i in shown]
+    x_pad, y_pad = _padding(min(xs), max(xs)), _padding(min(ys), max(ys))
+    parts, at = _axes(title, (min(xs) - x_pad, max(xs) + x_pad), (min(ys) - y_pad, max(ys) + y_pad), x_label)
+    parts.append(_polyline([at(*points[i]) for i in shown], "#93c5fd"))
+    for i in shown:
+        across, height = at(*points[i])
+        parts.append(_circle((across, height), 3.5, f"fill='{COLOURS[0]}'"))
+        parts.append(_text(across + 6, height - 5, labels[i], "fill='#6b7280'"))
+    for number, (name, i) in enumerate((marks or {}).items(), start=1):
+        if i in shown:
+            colour = COLOURS[number % len(COLOURS)]
+            parts.append(_circle(at(*points[i]), 7, f"fill='none' stroke='{colour}' stroke-width='2'"))
+            parts.append(_text(WIDTH - RIGHT, TOP + 14 * number, f"◯ {name}", f"text-anchor='end' fill='{colour}'"))
+    return _svg(parts)
+
+
+def _padding(low: Number, high: Number) -> Number:
+    """Room beside the outermost points: a twentieth of the range, or of the number where there is no range."""
+    return 0.05 * (high - low) or abs(high) * 0.05 or 0.5
+
+
+def _axes(title: str, xs: Point, ys: Point, x_label: str) -> tuple[list[str], Callable[[Number, Number], Point]]:
+    """What stands behind the data of a chart over these ranges, and where a point (x, y) lies in it."""
+    (x_low, x_high), (y_low, y_high) = xs, ys
+
+    def at(x: Number, y: Number) -> Point:
         across = (x - x_low) / (x_high - x_low or 1)
         up = (y - y_low) / (y_high - y_low)
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
@@ -48,17 +100,22 @@ def line_chart(
         across, _ = at(x, y_low)
         parts.append(_text(across, HEIGHT - BOTTOM + 16, f"{x:g}", "text-anchor='middle'"))
     parts.append(_text(WIDTH - RIGHT, HEIGHT - 4, x_label, "text-anchor='end' fill='#6b7280'"))
-    for number, (name, points) in enumerate(lines.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (at(x, y) for x, y in points))
-        parts.append(f"<polyline points='{path}' fill='none' stroke='{colour}' stroke-width='1.8'/>")
-        if len(points) == 1:
-            a, b = at(*points[0])
-            parts.append(f"<circle cx='{a:.1f}' cy='{b:.1f}' r='3' fill='{colour}'/>")
-        parts.append(_text(WIDTH - RIGHT, TOP + 14 * number, name, f"text-anchor='end' fill='{colour}'"))
+    return parts, at
+
+
+def _polyline(points: Sequence[Point], colour: str) -> str:
+    path = " ".join(f"{across:.1f},{height:.1f}" for across, height in points)
+    return f"<polyline points='{path}' fill='none' stroke='{colour}' stroke-width='1.8'/>"
+
+
+def _circle(centre: Point, radius: Number, attributes: str) -> str:
+    return f"<circle cx='{centre[0]:.1f}' cy='{centre[1]:.1f}' r='{radius}' {attributes}/>"
+
+
+def _text(x: Number, y: Number, text: str, attributes: str = "") -> str:
+    return f"<text x='{x:.1f}' y='{y:.1f}' {attributes}>{html.escape(text)}</text>"
+
+
+def _svg(parts: Sequence[str]) -> str:
     body = "".join(parts)
     return f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' font-family='sans-serif' font-size='11'>{body}</svg>"
-
-
-def _text(x: float | int, y: float | int, text: str, attributes: str = "") -> str:
-    return f"<text x='{x:.1f}' y='{y:.1f}' {attributes}>{html.escape(text)}</text>"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from capkit.charts import line_chart
+from capkit.charts import Point, line_chart
 from capkit.evaluation import Row
 from capkit.run_folder import RunFolder, write_atomically
 
@@ -26,7 +26,6 @@ th:first-child, td:first-child { text-align: left } .charts { display: flex; fle
 """
 THUMBNAIL = 128
 HEADLINES = ("fact_f1", "cider", "text_r1", "t2i_r1", "auroc")  # the first that a run has stands beside the loss
-Point = tuple[float | int, float | int]
 
 
 def thumbnail(image: np.ndarray) -> str:
@@ -60,12 +59,17 @@ def _number(value: float | None) -> str:
 
 def charts(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     """One chart for each name: its training and validation values by step."""
+    drawn = [line_chart(name, {split: curve(rows, f"{split}/{name}") for split in ("train", "val")}) for name in names]
+    return chart_row(drawn)
 
-    def series(name: str) -> list[Point]:
-        return [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
 
-    drawn = [line_chart(name, {split: series(f"{split}/{name}") for split in ("train", "val")}) for name in names]
+def chart_row(drawn: Sequence[str]) -> str:
     return f"<div class='charts'>{''.join(drawn)}</div>"
+
+
+def curve(rows: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
+    """(step, value) of each row that has this number."""
+    return [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
 
 
 def validated(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -97,20 +101,28 @@ def write_report(
     samples_note: str = "Bold: generated",
 ) -> None:
     """`note` says how to read the numbers, `samples_note` what the bold text below a picture is."""
-    numbers = folder.metrics()
     rows = folder.current_rows()
-    seconds = numbers.get("train/seconds")
-    trained = f"Trained for {seconds:,.0f} s. " if seconds is not None else ""
-    body = f"<h1>{html.escape(title)}</h1>"
-    body += f"<p class='note'>{trained}All numbers: metrics.json; curves: metrics.jsonl.</p>"
     names = validated(rows)
     headline = [name for name in HEADLINES if name in names][:1]
-    body += f"<h2>Curves</h2>{charts(rows, ['loss', *headline])}" if rows else ""
-    body += f"<h2>Numbers</h2>{metric_table(numbers)}"
-    body += f"<p class='note'>{html.escape(note)}</p>"
+    body = f"<h2>Curves</h2>{charts(rows, ['loss', *headline])}" if rows else ""
+    body += numbers_section(folder, note)
     body += f"<h2>Held-out images</h2><p class='note'>{html.escape(samples_note)}. Listed: references.</p>"
     body += f"<div class='samples'>{''.join(sample(row, image) for row, image in samples)}</div>"
     others = [name for name in names if name not in headline]
     body += f"<details><summary>More curves</summary>{charts(rows, others)}</details>" if others else ""
+    write_page(folder, title, body)
+
+
+def numbers_section(folder: RunFolder, note: str) -> str:
+    """The final numbers as a table, and how to read them."""
+    return f"<h2>Numbers</h2>{metric_table(folder.metrics())}<p class='note'>{html.escape(note)}</p>"
+
+
+def write_page(folder: RunFolder, title: str, body: str, style: str = "") -> None:
+    """report.html: a heading that says how long the run took and where its numbers are, then `body`."""
+    seconds = folder.metrics().get("train/seconds")
+    trained = f"Trained for {seconds:,.0f} s. " if seconds is not None else ""
+    head = f"<h1>{html.escape(title)}</h1>"
+    head += f"<p class='note'>{trained}All numbers: metrics.json; curves: metrics.jsonl.</p>"
     page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>"
-    write_atomically(folder.report, f"{page}<style>{STYLE}</style><body>{body}</body></html>")
+    write_atomically(folder.report, f"{page}<style>{STYLE}{style}</style><body>{head}{body}</body></html>")

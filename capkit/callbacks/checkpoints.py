@@ -138,11 +138,13 @@ class Checkpoints(Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith(prefix)
         }
+        # A judge's metric logs a mean beside its other numbers: clip_score names clip_score_mean.
+        by_name = {name.removesuffix("_mean"): value for name, value in logged.items()} | logged
         for name in names:
-            if name not in logged:
+            if name not in by_name:
                 key = f"select={self.select!r}: {name}" if self.monitor is None else f"monitor={name}"
                 raise UsageError(f"callback.checkpoints.{key} is not logged; logged: {', '.join(sorted(logged))}")
-        return {name: logged[name] for name in names}
+        return {name: by_name[name] for name in names}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Says so when no validation kept to the limits."""

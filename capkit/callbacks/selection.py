@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from capkit.errors import UsageError
 
 GRAMMAR = """  max|min NAME [s.t. NAME >=|<= NUMBER [* initial] [and NAME >=|<= NUMBER [* initial] ...]]
-NAME is a validation metric without "val/"; initial is that metric at the run's first validation; for example
+NAME is a validation metric without "val/", and may leave out "_mean"; initial is its value at the run's first
+validation; for example
   max clip_score s.t. cider >= 0.9 * initial and repetition <= 0.1"""
 
 _NAME = r"[A-Za-z_][\w/]*"

@@ -60,6 +60,15 @@ def test_select_keeps_the_best_that_keeps_to_its_limit(tmp_path):
     assert callback.best_path == tmp_path / "best.ckpt" and saved(callback.best_path) == 4
 
 
+def test_a_judges_metric_may_be_named_without_its_mean(tmp_path):
+    curve = {step: {"clip_score_mean": row["clip_score"], "cider": row["cider"]} for step, row in CURVE.items()}
+    callback = checkpoints_in(tmp_path, select=SELECT)
+    validate_then_fit(Scripted(validations=curve), callback)
+    assert saved(callback.best_path) == 4
+    with pytest.raises(UsageError, match=r"logged: cider, clip_score_mean$"):
+        fit(Scripted(validations=curve), [checkpoints_in(tmp_path, select="max cilp_score")], 8, val_every=2)
+
+
 def test_initial_is_the_first_validation_wherever_it_stands(tmp_path):
     # Without a validation before training it is that of step 2, 0.95: steps 2 and 4 are within 0.475 .. 0.95.
     callback = checkpoints_in(tmp_path, select="max clip_score s.t. cider <= 1 * initial and cider >= 0.5 * initial")

@@ -148,6 +148,23 @@ def test_sampled_and_teacher_forced_logprobs_agree(objective):
     assert train(objective, dropout=0.4, micro_batch_size=3).rows[0]["rl/logprob_gap"] < 1e-5
 
 
+def test_the_greedy_caption_keeps_the_rules_of_length_and_repetition_that_samples_keep():
+    rollout = Decoding("sample", max_length=7, min_length=6, no_repeat_ngram_size=1, temperature=0.5, top_k=20)
+    scored = []
+
+    class Spy(Overlap):
+        def __call__(self, batch, samples):
+            scored.append(samples)
+            return super().__call__(batch, samples)
+
+    rolled_out(SelfCritical(rollout, num_samples=2), reward=Reward({"overlap": Term(Spy())}))
+    lengths = scored[0].mask.sum(-1) - 1 - scored[0].ended.long()
+    assert lengths.shape == (8, 3)
+    assert (lengths >= 6).all()
+    for texts in scored[0].texts:
+        assert all(len(set(text.split())) == len(text.split()) for text in texts)
+
+
 def test_dropout_is_off_unless_asked_for():
     def rows(rate, **settings):
         return run(module_of(SelfCritical(SAMPLED, num_samples=3, **settings), dropout=rate)).rows[0]
@@ -336,7 +353,8 @@ def distances(module, found):
 
 def test_k1_in_the_reward_charges_each_caption_its_own_distance():
     plain, charged = (
-        PPO(TRUNCATED, num_samples=3, baseline="none", kl=kl, kl_weight=Linear(0.4, 0.2)) for kl in ("k2", "k1_reward")
+        PPO(TRUNCATED, num_samples=3, baseline="none", learn_eos=False, kl=kl, kl_weight=Linear(0.4, 0.2))
+        for kl in ("k2", "k1_reward")
     )
     found = {}
     for objective in (plain, charged):
@@ -344,6 +362,7 @@ def test_k1_in_the_reward_charges_each_caption_its_own_distance():
         found[objective.kl] = module, module.roll_out(batches_of_all_ranks(1)[0], step=5)[0]
     module, rollout = found["k1_reward"]
     assert torch.equal(rollout.samples.tokens, found["k2"][1].samples.tokens)
+    assert rollout.samples.ended.any()  # the end, which is not learned here, is not charged either
     # Half way from .4 to .2: .3.
     expected = found["k2"][1].advantages - 0.3 * distances(module, rollout).sum(-1).detach()
     torch.testing.assert_close(rollout.advantages, expected, atol=1e-5, rtol=1e-4)

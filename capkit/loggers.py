@@ -1,5 +1,6 @@
 """wandb as a logger that a run can do without: metrics.jsonl stays the source of truth."""
 
+import math
 import os
 import warnings
 from argparse import Namespace
@@ -13,6 +14,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from capkit.errors import UsageError
 from capkit.evaluation import Row
 from capkit.run_folder import RunFolder
+
+
+SAMPLES = "samples/captions"  # the table's name, in the section "samples"
 
 
 class WandbLogger(Logger):
@@ -83,15 +87,19 @@ class WandbLogger(Logger):
 
     @rank_zero_only
     def log_samples(self, rows: Sequence[Row], images: Sequence[np.ndarray]) -> None:
-        """A table of images with their captions and references."""
+        """A table of images with their captions and references.
+
+        Rows of a fine-tuned captioner also have `before`, the caption at the start, and `rewards` by term: these become
+        columns too, and so does `before_rewards`, those of the caption at the start, where it is known.
+        """
 
         def log(run: Any) -> None:
             import wandb
 
-            table = wandb.Table(columns=["key", "image", "caption", "references"])
-            for row, image in zip(rows, images, strict=True):
-                table.add_data(row["key"], wandb.Image(image), row["caption"], "\n".join(row["references"]))
-            run.log({"samples": table})
+            cells = [_cells(row, wandb.Image(image)) for row, image in zip(rows, images, strict=True)]
+            columns = list(dict.fromkeys(name for row in cells for name in row))
+            table = wandb.Table(columns=list(columns), data=[[row.get(name) for name in columns] for row in cells])
+            run.log({SAMPLES: table})
 
         self._attempt(log)
 
@@ -103,3 +111,18 @@ class WandbLogger(Logger):
     def finish(self) -> None:
         if self._run is not None:
             self._attempt(lambda run: run.finish())
+
+
+def _cells(row: Row, image: Any) -> dict[str, Any]:
+    """A row of the table, by column."""
+    cells = {"key": row["key"], "image": image, "references": "\n".join(row["references"])}
+    if "before" not in row:
+        return {**cells, "caption": row["caption"]}
+    before = {f"before: {term}": _number(value) for term, value in row.get("before_rewards", {}).items()}
+    now = {f"now: {term}": _number(value) for term, value in row["rewards"].items()}
+    return {**cells, "before": row["before"], **before, "now": row["caption"], **now}
+
+
+def _number(value: float | int) -> float | None:
+    """Empty where a caption could not be scored."""
+    return None if math.isnan(value) else float(value)

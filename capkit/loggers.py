@@ -15,7 +15,6 @@ from capkit.errors import UsageError
 from capkit.evaluation import Row
 from capkit.run_folder import RunFolder
 
-
 SAMPLES = "samples/captions"  # the table's name, in the section "samples"
 
 

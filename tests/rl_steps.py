@@ -154,12 +154,13 @@ def loader(num_steps: int, first: int = 0) -> DataLoader:
     return DataLoader([batch.select(rows) for batch in batches_of_all_ranks(num_steps)[first:]], batch_size=None)
 
 
-def trainer_of(strategy: str, num_steps: int, callbacks: list[pl.Callback]) -> pl.Trainer:
+def trainer_of(strategy: str, num_steps: int, callbacks: list[pl.Callback], precision: Any = "32-true") -> pl.Trainer:
     zero = Zero(int(strategy[-1]), persistence_threshold=0) if strategy.startswith("zero") else None
     return pl.Trainer(
         accelerator="cpu",
         devices=world_size(),
         strategy=zero or strategy,
+        precision=precision,
         plugins=[TorchElasticEnvironment()] if dist.is_initialized() else None,
         max_steps=num_steps,
         max_epochs=1,

@@ -42,9 +42,9 @@ ALWAYS = {
 }  # fmt: skip
 
 
-def run(module, num_steps=1):
+def run(module, num_steps=1, precision="32-true"):
     keep = Keep()
-    trainer_of("auto", num_steps, [keep]).fit(module, loader(num_steps))
+    trainer_of("auto", num_steps, [keep], precision).fit(module, loader(num_steps))
     return keep.outcome
 
 
@@ -417,15 +417,25 @@ def test_inner_updates_are_one_global_step_at_one_learning_rate():
     assert {int(state["step"]) for state in trainer.optimizers[0].state.values()} == {6}
 
 
-def test_later_updates_use_the_samples_of_the_first_and_are_cut_where_the_policy_moved():
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_later_updates_use_the_samples_of_the_first_and_are_cut_where_the_policy_moved(precision):
     def outcome(inner_updates):
-        return run(module_of(PPO(SAMPLED, num_samples=3, inner_updates=inner_updates), lr=0.05))
+        objective = PPO(SAMPLED, num_samples=3, inner_updates=inner_updates)
+        return run(module_of(objective, lr=0.05), precision=precision)
 
     once, thrice = outcome(1), outcome(3)
     assert once.rollouts == thrice.rollouts
     assert once.rows[0]["rl/clip_fraction"] == 0
     assert thrice.rows[0]["rl/clip_fraction"] > 0.05
     assert "loss of step 0" in differences(once, thrice)
+
+
+def test_mixed_precision_trains_every_weight_and_keeps_the_gap_small():
+    module = module_of(OBJECTIVES["ppo_k2"]())
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    outcome = run(module, precision="bf16-mixed")
+    assert outcome.rows[0]["rl/logprob_gap"] < 0.02
+    assert not any(torch.equal(value, before[name]) for name, value in outcome.weights.items())
 
 
 def test_one_inner_update_of_ppo_is_a_step_of_reinforce():

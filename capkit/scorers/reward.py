@@ -175,6 +175,11 @@ def _over_ranks(values: Tensor) -> list[float]:
 
 def _geometric_mean(shaped: Mapping[str, Tensor], weights: Mapping[str, float | int]) -> Tensor:
     for name, scores in shaped.items():
+        if weights[name] < 0:
+            raise UsageError(
+                f"combine=geometric_mean wants weights of 0 or more; got reward.{name}.weight={weights[name]}; use "
+                "combine=sum to subtract a term"
+            )
         negative = scores[scores < 0]
         if len(negative):
             raise UsageError(

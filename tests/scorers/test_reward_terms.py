@@ -266,6 +266,13 @@ def test_negative_scores_are_refused_by_the_geometric_mean_and_the_term_named():
         total({"a": Term(given(1.0, 1.0, 1.0, 1.0)), "b": Term(given(1.0, NAN, -0.5, 1.0))}, "geometric_mean")
 
 
+def test_a_negative_exponent_is_refused_by_the_geometric_mean_and_allowed_in_a_sum():
+    terms = {"a": Term(given(1.0, 0.5, 0.0, 1.0)), "b": Term(given(0.5, 0.5, 0.5, 0.5), weight=-1)}
+    with pytest.raises(UsageError, match=r"reward\.b\.weight=-1; use combine=sum"):
+        total(terms, "geometric_mean")
+    close(total(terms), [[0.5, 0.0], [-0.5, 0.5]])
+
+
 def test_a_reward_without_terms_is_refused():
     with pytest.raises(UsageError, match=r"reward=\[cider\]"):
         Reward({})

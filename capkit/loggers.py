@@ -13,9 +13,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from capkit.errors import UsageError
 from capkit.evaluation import Row
+from capkit.logged_names import SAMPLES
 from capkit.run_folder import RunFolder
-
-SAMPLES = "samples/captions"  # the table's name, in the section "samples"
 
 
 class WandbLogger(Logger):

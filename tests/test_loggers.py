@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from capkit.errors import UsageError
-from capkit.loggers import SAMPLES, WandbLogger
+from capkit.logged_names import SAMPLES
+from capkit.loggers import WandbLogger
 from capkit.run_folder import RunFolder
 
 

@@ -1,0 +1,28 @@
+"""Names of the numbers that runs log, for what asks for them: the dashboard, the page on monitors."""
+
+TRAIN = ("train/loss", "train/grad_norm", "train/lr", "train/images_per_second")
+
+# Beside these, each term of a reward logs `reward/TERM` and `reward/TERM_weighted`.
+REWARD = ("reward/total", "reward/std", "reward/zero_spread", "reward/failed", "reward/greedy")
+
+POLICY = (
+    "rl/repetition", "rl/distinct_2", "rl/bad_endings", "rl/length", "rl/hit_max_length", "rl/tokens",
+    "rl/entropy", "rl/kl", "rl/logprob_gap", "rl/clip_fraction", "rl/baseline",
+)  # fmt: skip
+
+# Of the many that metrics log, those that panels show.
+VALIDATION = (
+    "val/cider", "val/bleu_4", "val/rouge_l",
+    "val/fact_f1", "val/fact_precision", "val/fact_recall",
+    "val/clip_score_mean", "val/clip_score_ref",
+    "val/retrieval_t2i_r1", "val/retrieval_t2i_r5", "val/retrieval_t2i_r10", "val/retrieval_t2i_median_rank",
+    "val/retrieval_i2t_r1", "val/retrieval_i2t_r5", "val/retrieval_i2t_r10", "val/retrieval_pool",
+    "val/repetition", "val/distinct_2", "val/bad_endings", "val/empty", "val/length", "val/vocabulary_size",
+)  # fmt: skip
+
+SAMPLES = "samples/captions"  # a table
+
+
+def of_term(term: str) -> tuple[str, str]:
+    """What a term of a reward logs: as its scorer gives it, and as it enters the total."""
+    return f"reward/{term}", f"reward/{term}_weighted"

@@ -1,0 +1,63 @@
+"""The names that dashboards ask for are those that runs log: asked of a run and of the metrics themselves."""
+
+import torch
+from rl_steps import OBJECTIVES, loader, module_of, trainer_of
+
+from capkit.callbacks.recorder import Recorder
+from capkit.logged_names import POLICY, REWARD, TRAIN, VALIDATION, of_term
+from capkit.metrics.clip_score import ClipScore
+from capkit.metrics.coco.bleu import Bleu
+from capkit.metrics.coco.cider import Cider
+from capkit.metrics.coco.rouge import RougeL
+from capkit.metrics.diversity import Diversity
+from capkit.metrics.facts import Facts
+from capkit.metrics.retrieval import Retrieval
+from capkit.run_folder import RunFolder
+from capkit.scenes.language import caption
+from capkit.scenes.options import WorldOptions
+from capkit.scenes.world import make_scene
+
+
+class Judge:
+    """Pictures and texts are vectors already."""
+
+    name, prompt, max_length = "judge", "", 77
+
+    def encode_text(self, texts):
+        return torch.nn.functional.one_hot(torch.tensor([len(text) % 5 for text in texts]), 5).float()
+
+    def encode_image(self, pixels):
+        return pixels
+
+    def preprocess(self, images):
+        raise AssertionError("not asked for")
+
+    def is_cut(self, texts):
+        return [False for _ in texts]
+
+    def to(self, device):
+        return self
+
+
+def logged_by(objective, folder):
+    recorder = Recorder(every_steps=1)
+    folder = RunFolder(folder)
+    folder.path.mkdir()
+    recorder.attach(folder)
+    trainer_of("auto", 1, [recorder]).fit(module_of(OBJECTIVES[objective]()), loader(1))
+    return {name for row in folder.rows() for name in row if "/" in name}
+
+
+def test_every_name_of_training_is_logged_and_no_other_number_is(tmp_path):
+    found = set().union(*(logged_by(name, tmp_path / name) for name in ("greedy", "running_mean", "ppo_k2")))
+    assert found == {*TRAIN, *REWARD, *POLICY, *of_term("overlap")}
+
+
+def test_every_name_of_validation_is_a_metrics():
+    scene = make_scene(WorldOptions(), 0, "test", 0)
+    facts = {"scene": scene.to_dict(), "stated_facts": list(caption(scene, "human").facts)}
+    captions, references = ["a red square", "a blue circle"], [["a red square"], ["the green circle"]]
+    metadata = [{"key": str(i), "image_embedding": [1.0, 0, 0, 0, float(i)], **facts} for i in range(2)]
+    metrics = [Bleu(), RougeL(), Cider(), Diversity(), ClipScore(Judge()), Retrieval(Judge()), Facts()]
+    found = {f"val/{name}" for metric in metrics for name in metric.score(captions, references, metadata)}
+    assert set(VALIDATION) <= found

@@ -38,7 +38,7 @@ def write_rl_report(folder: RunFolder, title: str, samples: Sequence[tuple[Row, 
     """A sample's row has key, caption, references, `before` (the caption at the start) and `rewards` of the caption by
     term, and where they are known `before_rewards`, those of the caption at the start."""
     rows = folder.current_rows()
-    body = _selected(folder)
+    body = _how_it_ended(folder)
     body += f"<h2>Frontier</h2>{frontier(rows, folder.metrics().get('train/selected_step'))}"
     body += f"<h2>Rewards</h2>{reward_charts(rows)}"
     body += f"<h2>Monitors</h2>{monitor_charts(rows, limits_of(folder))}"
@@ -86,8 +86,7 @@ def monitor_charts(rows: Rows, limits: Mapping[str, str]) -> str:
 
 def limits_of(folder: RunFolder) -> dict[str, str]:
     """The limits that the run's config sets to its monitors."""
-    config = yaml.safe_load(folder.config_file.read_text(encoding="utf-8")) if folder.config_file.exists() else {}
-    watched = (config.get("callback") or {}).get("degeneration") or {}
+    watched = (_config(folder).get("callback") or {}).get("degeneration") or {}
     return {name: limit for name, limit in (watched.get("limits") or {}).items() if limit is not None}
 
 
@@ -119,9 +118,16 @@ def _score(value: float | int | None) -> str:
     return "" if value is None else "could not score" if math.isnan(value) else f"{value:.3f}"
 
 
-def _selected(folder: RunFolder) -> str:
-    step = folder.metrics().get("train/selected_step")
-    return "" if step is None else f"<p>Evaluated with the selected checkpoint, of step {step:,.0f}.</p>"
+def _how_it_ended(folder: RunFolder) -> str:
+    """Whether training ended early, and which weights the numbers are of."""
+    numbers, max_steps = folder.metrics(), _config(folder).get("max_steps")
+    last = max((row["step"] for row in folder.current_rows()), default=0)
+    told = [f"Training ended at step {last} of {max_steps}."] if max_steps is not None and last < max_steps else []
+    if "train/restored_step" in numbers:
+        told.append(f"The captioner degenerated: the weights of step {numbers['train/restored_step']:.0f} came back.")
+    if "train/selected_step" in numbers:
+        told.append(f"Evaluated with the selected checkpoint, of step {numbers['train/selected_step']:.0f}.")
+    return f"<p>{' '.join(told)}</p>" if told else ""
 
 
 def _levels(limit: str | None) -> dict[str, float]:
@@ -138,6 +144,10 @@ def _others(rows: Rows) -> list[str]:
     """Loss, gradient norm and validation metrics."""
     trained = {name.removeprefix("train/") for name in _names(rows) if name.startswith("train/")}
     return sorted(trained | {name for name in validated(rows) if not name.startswith("reward/")})
+
+
+def _config(folder: RunFolder) -> dict[str, Any]:
+    return yaml.safe_load(folder.config_file.read_text(encoding="utf-8")) if folder.config_file.exists() else {}
 
 
 def _plain(name: str) -> str:

@@ -121,6 +121,19 @@ def test_the_page_holds_every_section_and_nothing_from_outside(tmp_path):
     assert "<hat>" not in page
 
 
+def test_a_run_that_ended_early_says_so_and_whose_weights_it_shows(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.open({"max_steps": 200})
+    folder.append(70, {"train/loss": 1.0})
+    folder.write_metrics({"test/cider": 1.0, "train/restored_step": 50})
+    write_rl_report(folder, "a run", [(ROW, PICTURE)])
+    page = folder.report.read_text()
+    assert "ended at step 70 of 200" in page and "the weights of step 50 came back" in page
+    folder.append(200, {"train/loss": 1.0})
+    write_rl_report(folder, "a run", [(ROW, PICTURE)])
+    assert "ended at step" not in folder.report.read_text()
+
+
 def test_a_run_without_any_validation_or_limit_still_has_a_page(tmp_path):
     folder = RunFolder(tmp_path)
     folder.write_metrics({"test/cider": 1.0})

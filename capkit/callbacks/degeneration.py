@@ -49,6 +49,11 @@ class Degeneration(Callback):
         self._checkpoints: Checkpoints | None = None
         self._restores = False
 
+    @property
+    def restored_step(self) -> int | None:
+        """The step whose weights came back; None where none did."""
+        return self.healthy_step if self._restores else None
+
     def state_dict(self) -> dict[str, Any]:
         recent = {name: list(values) for name, values in self.recent.items()}
         return {"recent": recent, "outside": self.outside, "healthy_step": self.healthy_step}

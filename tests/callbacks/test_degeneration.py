@@ -85,9 +85,12 @@ def test_a_stopped_run_that_is_started_again_stays_stopped(tmp_path):
 
 
 def test_restore_brings_back_the_newest_weights_that_were_inside(tmp_path):
-    steps_done, weight, (told,) = run(RISING, Degeneration(LIMIT, "restore", 3), checkpoints_in(tmp_path))
+    degeneration = Degeneration(LIMIT, "restore", 3)
+    assert degeneration.restored_step is None
+    steps_done, weight, (told,) = run(RISING, degeneration, checkpoints_in(tmp_path))
     # Saved at 0, 2, 4 and 6. At step 6 the mean is inside, but its own 0.4 is not.
     assert (steps_done, weight) == (7, 4) and "the weights of step 4 come back" in told
+    assert degeneration.restored_step == 4
     assert not (tmp_path / "step-00000007.ckpt").exists()
 
 

@@ -1,6 +1,10 @@
 """The names that dashboards ask for are those that runs log: asked of a run and of the metrics themselves."""
 
+import re
+from pathlib import Path
+
 import torch
+import yaml
 from rl_steps import OBJECTIVES, loader, module_of, trainer_of
 
 from capkit.callbacks.recorder import Recorder
@@ -61,3 +65,17 @@ def test_every_name_of_validation_is_a_metrics():
     metrics = [Bleu(), RougeL(), Cider(), Diversity(), ClipScore(Judge()), Retrieval(Judge()), Facts()]
     found = {f"val/{name}" for metric in metrics for name in metric.score(captions, references, metadata)}
     assert set(VALIDATION) <= found
+
+
+def test_the_page_on_monitors_explains_every_number_of_the_policy_and_the_reward():
+    page = (Path(__file__).parents[1] / "docs" / "monitors.md").read_text(encoding="utf-8")
+    assert [name for name in (*POLICY, *REWARD) if f"`{name}`" not in page] == []
+
+
+def test_the_page_on_monitors_shows_the_limits_of_the_config():
+    root = Path(__file__).parents[1]
+    page = (root / "docs" / "monitors.md").read_text(encoding="utf-8")
+    config = yaml.safe_load((root / "configs" / "callback" / "degeneration.yaml").read_text(encoding="utf-8"))
+    (shown,) = re.findall(r"```yaml\n(limits:.*?)```", page, re.DOTALL)
+    assert yaml.safe_load(shown)["limits"] == config["limits"]
+    assert f"`on_degeneration={config['on_degeneration']}`" in page

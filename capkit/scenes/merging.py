@@ -25,18 +25,28 @@ class AmbiguousError(Exception):
 
 
 def union(captions: Sequence[ParsedCaption]) -> ParsedCaption:
-    """All facts of all captions, each once. The caption with most facts comes first, since it tells objects apart.
+    """All facts of all captions, each once. Mentions with different values of one attribute are different objects.
 
-    Mentions with different values of one attribute are different objects. Raises AmbiguousError.
+    It begins with the caption that has most facts, since that tells objects apart; a caption that leaves open which
+    object is which waits until others have told more. Raises AmbiguousError where that does not help.
     """
-    ordered = sorted(captions, key=lambda caption: -len(caption.facts))
-    merged = ordered[0]
-    for caption in ordered[1:]:
-        results = [_joined(merged, caption, match) for match in best_matches(merged, caption, may_contradict=False)]
-        if len({signature(result) for result in results}) > 1:
+    merged, *waiting = sorted(captions, key=lambda caption: -len(caption.facts))
+    while waiting:
+        for place, caption in enumerate(waiting):
+            joined = _joined_clearly(merged, caption)
+            if joined is not None:
+                merged = joined
+                del waiting[place]
+                break
+        else:
             raise AmbiguousError("the captions do not say which of the look-alikes is which")
-        merged = results[0]
     return merged
+
+
+def _joined_clearly(base: ParsedCaption, other: ParsedCaption) -> ParsedCaption | None:
+    """Both captions' facts, or None where the best matches do not come to the same."""
+    results = [_joined(base, other, match) for match in best_matches(base, other, may_contradict=False)]
+    return results[0] if len({signature(result) for result in results}) == 1 else None
 
 
 def enriched(anchor: ParsedCaption, description: ParsedCaption) -> ParsedCaption:

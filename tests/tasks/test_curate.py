@@ -1,0 +1,213 @@
+"""task=curate as the command line composes it, on SceneWorld and on image files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from capkit.config.arguments import parse
+from capkit.config.compose import compose_config
+from capkit.data.manifest import Manifest, read_manifest
+from capkit.data.sceneworld import SceneWorld
+from capkit.errors import UsageError
+from capkit.llm.chat import Answer
+from capkit.llm.scene_models import SceneLM
+from capkit.scenes.oracles import score_caption
+from capkit.scenes.world import Scene
+from capkit.tasks.curate import own_shard, run
+
+BOTH = "step=[blend_captions,holistic_caption]"
+
+
+class LoggingLM(SceneLM):
+    """A SceneLM that writes down each question it is asked, takes its time, and gives up on `bad` words."""
+
+    def __init__(self, log_file: str, delay_s: float = 0.0, bad: str = "") -> None:
+        self.log_file, self.delay_s, self.bad = log_file, delay_s, bad
+
+    def complete(self, prompts):
+        time.sleep(self.delay_s)
+        with open(self.log_file, "a") as file:
+            file.writelines(f"{prompt!r}\n" for prompt in prompts)
+        answers = super().complete(prompts)
+        return [
+            Answer(None, "it gave up") if self.bad and self.bad in prompt else answer
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def curated(*words, lm=None):
+    """Runs the task; `lm` replaces the language model of the steps."""
+    config = compose_config(parse(["curate", "data.train.count=12", *words])).config
+    OmegaConf.set_struct(config, False)
+    if lm is not None:
+        target = f"{LoggingLM.__module__}.{LoggingLM.__name__}"
+        config.text_lm = {"_target_": target, **lm}
+    return run(config)
+
+
+def asked(file):
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def test_the_manifest_holds_the_new_captions_and_the_same_pictures(work):
+    counts = curated(BOTH, "out=vcb")
+    assert (counts["records"], counts["kept"], counts["failed"]) == (12, 12, 0)
+    source, manifest = SceneWorld("train", 12), Manifest("vcb/train.jsonl")
+    assert len(manifest) == 12
+    for index in range(12):
+        old, new = source.record(index), manifest.record(index)
+        assert (new.key, new.metadata) == (old.key, old.metadata)
+        assert np.array_equal(manifest.image(index), source.image(index))
+        assert [caption.source for caption in new.captions] == ["holisticcap/holistic_v1/scene_lm/scene_vision"]
+        score = score_caption(
+            Scene.from_dict(old.metadata["scene"]), new.captions[0].text, old.metadata["stated_facts"]
+        )
+        assert (score.precision, score.recall) == (1.0, 1.0)
+
+
+def test_two_shards_are_one(work):
+    curated(BOTH, "out=one", "vision_chat.wrong=0.3")
+    for shard in (1, 0):  # in whatever order they finish
+        assert not (work / "two/train.jsonl").exists()
+        curated(BOTH, "out=two", "vision_chat.wrong=0.3", f"shard={shard}", "num_shards=2")
+    for name in ("train.jsonl", "train.failures.jsonl"):
+        assert (work / "one" / name).read_bytes() == (work / "two" / name).read_bytes()
+    first, second = (list(read_manifest(work / f"two/train-0000{i}-of-00002.jsonl")) for i in range(2))
+    assert [record.key for record in first + second] == [f"train-{i}" for i in range(12)]
+    reports = [json.loads((work / name / "train.report.json").read_text()) for name in ("one", "two")]
+    assert reports[0]["counts"]["kept"] == reports[1]["counts"]["kept"] == 12
+
+
+def test_a_second_run_asks_nothing_and_writes_the_same(work):
+    log = work / "asked.txt"
+    curated("out=vcb", lm={"log_file": str(log)})
+    before, number = (work / "vcb/train.jsonl").read_bytes(), asked(log)
+    counts = curated("out=vcb", lm={"log_file": str(log)})
+    assert number == asked(log) > 0
+    assert counts["blend_captions/text_cached"] == 12 and counts["blend_captions/text_asked"] == 0
+    assert (work / "vcb/train.jsonl").read_bytes() == before
+
+
+def test_failures_are_listed_and_skipped_and_asked_again(work):
+    log = work / "asked.txt"
+    bad = SceneWorld("train", 12).record(3).captions[0].text
+    counts = curated("out=vcb", lm={"log_file": str(log), "bad": bad})
+    failures = [json.loads(line) for line in (work / "vcb/train.failures.jsonl").read_text().splitlines()]
+    failed = {row["key"] for row in failures}
+    assert "train-3" in failed and {row["reason"] for row in failures} == {"it gave up"}
+    kept = {record.key for record in read_manifest(work / "vcb/train.jsonl")}
+    assert kept == {f"train-{i}" for i in range(12)} - failed
+    assert counts["failed"] == len(failed)
+    before = asked(log)
+    assert curated("out=vcb", lm={"log_file": str(log)})["kept"] == 12
+    assert asked(log) - before == len(failed)
+    assert (work / "vcb/train.failures.jsonl").read_text() == ""
+
+
+SCRIPT = """
+import sys
+from tests_curate_helper import curated
+curated("out=vcb", "step.blend_captions.batch_size=2", lm={"log_file": "asked.txt", "delay_s": 0.3})
+"""
+
+
+def test_a_killed_run_goes_on_and_loses_only_the_answers_in_flight(work):
+    """Killed (SIGKILL) in the middle of six batches of two; the questions of one batch at most are asked twice."""
+    (work / "tests_curate_helper.py").write_text(open(__file__).read())
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(work), *sys.path])}
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT], env=environment, stdout=subprocess.DEVNULL)
+    log = work / "asked.txt"
+    deadline = time.monotonic() + 120
+    while asked(log) < 6 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    before = asked(log)
+    assert 6 <= before < 12 and not (work / "vcb/train.jsonl").exists()
+    counts = curated("out=vcb", "step.blend_captions.batch_size=2", lm={"log_file": str(log)})
+    assert counts["kept"] == 12
+    assert asked(log) <= 12 + 2
+    curated("out=whole", lm={"log_file": str(work / "other.txt")})
+    assert (work / "vcb/train.jsonl").read_bytes() == (work / "whole/train.jsonl").read_bytes()
+
+
+def test_image_files_are_named_where_they_are(work):
+    (work / "photos").mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (4, 4), (9, 9, 9)).save(work / f"photos/{name}.png")
+    rows = [{"image": f"{name}.png", "captions": ["a red circle", "a large circle"]} for name in ("a", "b")]
+    (work / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [f"data.{split}.path=in.jsonl" for split in ("train", "val", "test")]
+    config = compose_config(parse(["curate", "data=manifest", *words, "data.train.root=photos", "out=vcb"])).config
+    assert run(config)["kept"] == 2
+    manifest = Manifest("vcb/train.jsonl")
+    assert manifest.record(0).image == str(work / "photos/a.png")
+    assert [caption.text for caption in manifest.record(1).captions] == ["there is a large red circle."]
+    assert manifest.image(0).shape == (4, 4, 3)
+    assert not (work / "vcb/images").exists()
+
+
+def test_without_steps_records_are_carried_over_as_they_are(work):
+    curated("step=[]", "splits=[val]", "data.val.count=3", "out=plain")
+    source, found = SceneWorld("val", 3), list(read_manifest(work / "plain/val.jsonl"))
+    assert [record.captions for record in found] == [source.record(i).captions for i in range(3)]
+
+
+def test_a_folder_of_other_work_is_not_mixed_with(work):
+    curated("out=vcb")
+    with pytest.raises(UsageError, match=r"something else:\n  steps.blend_captions.keep: False -> True"):
+        curated("out=vcb", "step.blend_captions.keep=true")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["shard=0"], "go together"),
+        (["shard=2", "num_shards=2"], "counted from 0"),
+        (["splits=[predict]"], "no predict source"),
+        (["step.blend_captions.text_lm=null"], "needs a language model"),
+    ],
+)
+def test_what_cannot_run_is_told(work, words, reason):
+    with pytest.raises(UsageError, match=reason) as raised:
+        try:
+            curated("out=vcb", *words)
+        except Exception as error:  # Hydra wraps what constructors raise
+            raise error.__cause__ or error from None
+    assert raised.value
+
+
+def test_shards_are_ranks_where_a_launcher_started_several(work, monkeypatch):
+    assert own_shard(None, None) == (0, 1)
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    assert own_shard(None, None) == (3, 8)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert own_shard(None, None) == (1, 2)
+    assert own_shard(5, 9) == (5, 9)
+
+
+def test_a_step_that_needs_all_records_refuses_shards(work):
+    from capkit.tasks.curate import build_steps
+
+    group = {"align": {"_target_": "capkit.data.steps.align_filter.AlignFilter"}}
+    assert list(build_steps(group, 1)) == ["align"]
+    with pytest.raises(UsageError, match="num_shards=1"):
+        build_steps(group, 2)

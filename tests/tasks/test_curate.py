@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,7 +130,7 @@ curated("out=vcb", "step.blend_captions.batch_size=2", lm={"log_file": "asked.tx
 
 def test_a_killed_run_goes_on_and_loses_only_the_answers_in_flight(work):
     """Killed (SIGKILL) in the middle of six batches of two; the questions of one batch at most are asked twice."""
-    (work / "tests_curate_helper.py").write_text(open(__file__).read())
+    (work / "tests_curate_helper.py").write_text(Path(__file__).read_text())
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(work), *sys.path])}
     process = subprocess.Popen([sys.executable, "-c", SCRIPT], env=environment, stdout=subprocess.DEVNULL)
     log = work / "asked.txt"

@@ -1,6 +1,6 @@
 """Plain shuffling: every example once per epoch, in an order drawn from (seed, epoch)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,11 +50,19 @@ class Shuffle:
         """Goes to a place: this many batches of this epoch are done."""
         self.epoch, self.num_consumed = epoch, num_consumed
 
+    def place(self, step: int) -> tuple[int, int]:
+        """The epoch, and the batches of it that are done, after this many steps."""
+        return divmod(step, len(self))
+
+    def num_steps(self, epochs: float | int) -> int:
+        """Steps of the first `epochs` epochs."""
+        return round(epochs * len(self))
+
     def consumed(self, num_batches: int = 1) -> None:
         self.num_consumed += num_batches
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, wherever a resumed one starts."""
+        """Batches of an epoch, wherever a resumed one starts."""
         return self.num_examples // self.batch_size if self.drop_last else -(-self.num_examples // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -72,13 +80,18 @@ class Shuffle:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on after the consumed batches; the number of ranks may differ, what orders the data may not."""
-        changed = [f"{name} {state[name]} -> {now}" for name, now in self._identity().items() if state[name] != now]
-        if changed:
-            raise UsageError(
-                f"the checkpoint's place in the data does not fit ({', '.join(changed)}); resume with the same data, "
-                "or start a new run from its weights with init_from=PATH"
-            )
+        check_same_order(state, self._identity())
         self.seek(state["epoch"], state["num_consumed"])
+
+
+def check_same_order(state: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raises UsageError where what orders the data is not what it was when the state was saved."""
+    changed = [f"{name} {state.get(name)} -> {now}" for name, now in identity.items() if state.get(name) != now]
+    if changed:
+        raise UsageError(
+            f"the checkpoint's place in the data does not fit ({', '.join(changed)}); resume with the same data, "
+            "or start a new run from its weights with init_from=PATH"
+        )
 
 
 def check_batch_size(batch_size: int, world_size: int) -> None:

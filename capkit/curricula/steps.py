@@ -27,7 +27,7 @@ class Steps:
     def __iter__(self) -> Iterator[list[int]]:
         step = self._start
         while step < self._total:
-            self._curriculum.seek(*divmod(step, len(self._curriculum)))
+            self._curriculum.seek(*self._curriculum.place(step))
             for indices in self._curriculum:
                 yield indices
                 step += 1

@@ -1,6 +1,9 @@
 """`CaptionDataModule`: data sources to loaders. Its constructor is the schema of configs/data/*.yaml."""
 
+import inspect
+import json
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from capkit import distributed
-from capkit.curricula.curriculum import Curriculum
+from capkit.curricula.curriculum import Curriculum, Grouped
 from capkit.curricula.shuffle import Shuffle, check_batch_size
 from capkit.curricula.steps import Steps
 from capkit.data.dataset import CaptionDataset, Encode
@@ -34,11 +37,14 @@ class CaptionDataModule(pl.LightningDataModule):
     """Loaders of train, val, test and predict batches.
 
     `batch_size` counts the images of one optimizer step over all processes; `eval_batch_size` those of one process.
-    An epoch is every training image once, with `captions_per_image` of its captions sharing one encoding of it.
+    An epoch is every training image once (as the curriculum has it), with `captions_per_image` of its captions sharing
+    one encoding of it.
     `max_length` is the most tokens of a caption, prompt and EOS included; the task builds `encode` with it.
     `max_skipped` is the budget of examples that cannot be used, per split: a share (float) or a count (int).
     `features` is the folder of a FeatureStore that takes the place of pixels. `curriculum` makes the batches of
     training: Shuffle unless given. With `negatives`, captions of train and val come with a wrong one beside each.
+
+    A curriculum of bags leaves `curriculum.json` in the run folder: the hash of its bags, and what it leaves out.
 
     A task calls `attach` before the loaders are made. A loop that sees one long epoch calls `set_steps` with its place;
     with Lightning's own epochs the loop calls `consumed` after each batch, and checkpoints keep the curriculum's state.
@@ -106,6 +112,7 @@ class CaptionDataModule(pl.LightningDataModule):
         skipped.jsonl is written to `run_dir`. Rank and world size are those of the process group unless given.
         """
         self._encode, self._rank, self._world_size = encode, rank, world_size
+        self._run_dir = None if run_dir is None else Path(run_dir)
         self._log = SkipLog(Path(run_dir) / "skipped.jsonl" if run_dir is not None else None)
         check_batch_size(self.batch_size, self.world_size)
 
@@ -141,9 +148,28 @@ class CaptionDataModule(pl.LightningDataModule):
         place = {source.record(i).key: i for i in range(len(source))}
         return lambda key: _image_or_white(source, place[key])
 
+    def keys(self, split: str) -> list[str]:
+        """The keys of all images of a split, in its order."""
+        source = self.source(split)
+        return [source.record(index).key for index in range(len(source))]
+
     @property
     def steps_per_epoch(self) -> int:
-        return len(self._new_curriculum())
+        """Optimizer steps of the first epoch; a curriculum may have others later."""
+        return self.num_steps(1)
+
+    def num_steps(self, epochs: float | int) -> int:
+        """Optimizer steps of the first `epochs` epochs."""
+        return self._plan.num_steps(epochs)
+
+    @cached_property
+    def _plan(self) -> Curriculum:
+        """A curriculum to ask for the lengths of epochs, which do not depend on ranks."""
+        return self._new_curriculum()
+
+    @cached_property
+    def _training_keys(self) -> list[str]:
+        return self.keys("train")
 
     def set_steps(self, start: int, total: int) -> None:
         """The next `train_dataloader` gives the batches of steps `start` to `total`, epoch after epoch."""
@@ -172,22 +198,34 @@ class CaptionDataModule(pl.LightningDataModule):
             is_training,
             negatives,
         )
-        return CaptionLoader(dataset, batches, self._log, self.max_skipped, self.num_workers)
+        bag_ids = self.curriculum.bag_ids if is_training and isinstance(self.curriculum, Grouped) else None
+        return CaptionLoader(dataset, batches, self._log, self.max_skipped, self.num_workers, bag_ids)
 
     def _new_curriculum(self) -> Curriculum:
+        extra: dict[str, Any] = {}
+        if "keys" in inspect.signature(self._make_curriculum).parameters:
+            extra["keys"] = lambda: self._training_keys
         return self._make_curriculum(
             batch_size=self.batch_size,
             seed=self.seed,
             rank=self.rank,
             world_size=self.world_size,
             num_examples=self.num_images("train"),
+            **extra,
         )
+
+    def _describe_curriculum(self) -> None:
+        if self.rank == 0 and self._run_dir is not None and isinstance(self.curriculum, Grouped):
+            self._run_dir.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(self.curriculum.describe(), indent=1) + "\n"
+            (self._run_dir / "curriculum.json").write_text(text, encoding="utf-8")
 
     def train_dataloader(self) -> CaptionLoader:
         self.curriculum = self._new_curriculum()
         if self._pending is not None:
             self.curriculum.load_state_dict(self._pending)
             self._pending = None
+        self._describe_curriculum()
         batches = self.curriculum if self._steps is None else Steps(self.curriculum, *self._steps)
         return self._loader("train", batches, is_training=True)
 

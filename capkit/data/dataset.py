@@ -27,10 +27,14 @@ MAX_REPLACEMENTS = 1000
 
 
 class Request(NamedTuple):
-    """What a loader asks a worker for. The epoch travels with it: persistent workers see no later change."""
+    """What a loader asks a worker for. The epoch travels with it: persistent workers see no later change.
+
+    `bags` are the examples' bags where the curriculum makes batches of bags; they count before those of records.
+    """
 
     epoch: int
     indices: list[int]
+    bags: list[int] | None = None
 
 
 class Collated(NamedTuple):
@@ -85,7 +89,12 @@ class CaptionDataset(Dataset[Collated]):
         load = self._replaced if self.is_training else self._load
         examples = [e for index in request.indices if (e := load(request.epoch, index, skipped)) is not None]
         complete = len(examples) == len(request.indices) if self.is_training else len(examples) > 0
-        return Collated(self._collate(examples) if complete else None, skipped)
+        batch = self._collate(examples) if complete else None
+        if batch is not None and request.bags is not None:
+            pairs = zip(request.indices, request.bags, strict=True)
+            # what came in place of an example that cannot be used is no mate of the others
+            batch.bag = torch.tensor([-1 if index in self._skipped else bag for index, bag in pairs])
+        return Collated(batch, skipped)
 
     def _replaced(self, epoch: int, index: int, skipped: list[Skipped]) -> _Example | None:
         """The example, or the first usable one of a keyed sequence; None after MAX_REPLACEMENTS."""

@@ -1,7 +1,7 @@
 """The loader that training and evaluation iterate: a torch DataLoader inside, and skipped examples accounted for."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -43,15 +43,16 @@ class InOrder:
 
 
 class _Requests:
-    def __init__(self, batches: Batches) -> None:
-        self._batches = batches
+    def __init__(self, batches: Batches, bag_ids: Callable[[list[int]], list[int]] | None) -> None:
+        self._batches, self._bag_ids = batches, bag_ids
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Request]:
         for indices in self._batches:
-            yield Request(self._batches.epoch, indices)
+            bags = None if self._bag_ids is None else self._bag_ids(indices)
+            yield Request(self._batches.epoch, indices, bags)
 
 
 def _unchanged(collated: Collated) -> Collated:
@@ -68,18 +69,25 @@ class CaptionLoader:
 
     The process that iterates lists what workers skipped and checks the budget: a worker never raises for bad input,
     and the UsageError comes without a worker's traceback. `len` is an upper bound outside training: a batch whose
-    examples were all skipped does not come.
+    examples were all skipped does not come. `bag_ids` says which bag each example of a batch is in, where the
+    curriculum makes batches of bags.
     """
 
     def __init__(
-        self, dataset: CaptionDataset, batches: Batches, log: SkipLog, max_skipped: float | int, num_workers: int
+        self,
+        dataset: CaptionDataset,
+        batches: Batches,
+        log: SkipLog,
+        max_skipped: float | int,
+        num_workers: int,
+        bag_ids: Callable[[list[int]], list[int]] | None = None,
     ) -> None:
         self.dataset = dataset
         self.batch_sampler = batches
         self._log, self._max_skipped = log, max_skipped
         self._loader = DataLoader(
             dataset,
-            sampler=_Requests(batches),  # type: ignore[arg-type]
+            sampler=_Requests(batches, bag_ids),  # type: ignore[arg-type]
             batch_size=None,
             collate_fn=_unchanged,  # type: ignore[arg-type]
             num_workers=num_workers,

@@ -89,14 +89,14 @@ def open_run(cfg: DictConfig, build_parts: Callable[[DictConfig], dict[str, Any]
 
 
 def num_steps(cfg: DictConfig, data: CaptionDataModule) -> int:
-    """Optimizer steps of the run: `max_steps`, or `max_epochs` times the steps of one epoch."""
+    """Optimizer steps of the run: `max_steps`, or those of `max_epochs` epochs."""
     steps, epochs = cfg.max_steps, cfg.max_epochs
     if (steps is None) == (epochs is None):
         raise UsageError(
             f"the run's length is wanted once; got max_steps={steps} and max_epochs={epochs}; "
             "give one and set the other to null"
         )
-    return int(steps) if steps is not None else max(1, round(epochs * data.steps_per_epoch))
+    return int(steps) if steps is not None else max(1, data.num_steps(epochs))
 
 
 def checkpoint_to_resume(cfg: DictConfig, folder: RunFolder) -> Path | None:

@@ -1,0 +1,1 @@
+"""Mining: which images of a split look alike, and groups of them."""

@@ -1,0 +1,120 @@
+"""task=mine: the nearest neighbours of a split's images, by images, captions or both."""
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from capkit.curricula.bag_files import hash_of_keys
+from capkit.data.datamodule import CaptionDataModule
+from capkit.data.source import clean_captions
+from capkit.embedding_cache import check_about, fingerprint
+from capkit.errors import UsageError
+from capkit.evaluators.embedding import embed_images, resumable
+from capkit.evaluators.evaluator import quoted_with
+from capkit.instantiate import build, plain
+from capkit.mining.neighbors import VECTORS, read_about_neighbors, write_neighbors
+from capkit.mining.search import Search
+from capkit.models.cached_encoder import CachedDualEncoder
+from capkit.models.embedding import unit
+from capkit.run_folder import RunFolder, default_run_dir
+from capkit.tasks.quiet import quiet_libraries
+
+By = Literal["image", "text", "combined"]
+_IMAGES = 64  # whose captions are embedded at once
+
+
+def run(cfg: DictConfig) -> dict[str, float]:
+    """Writes `neighbors/` into the run folder. The same command again goes on where an interrupted one stopped."""
+    quiet_libraries()
+    torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
+    if cfg.by not in ("image", "text", "combined"):
+        raise UsageError(f"by must be image, text or combined; got {cfg.by!r}")
+    folder = RunFolder(cfg.run_dir or default_run_dir(f"{cfg.name}-mine"))
+    encoder = build(cfg.encoder)
+    data: CaptionDataModule = build(cfg.data)
+    folder.open(plain(cfg))
+    cached = resumable(encoder, folder.path)
+    cached.to("cuda" if torch.cuda.is_available() else "cpu")
+    keys, vectors = embed(cached, data, cfg.split, cfg.by, folder.path)
+    out = folder.path / "neighbors"
+    about = {
+        "split": cfg.split,
+        "num_keys": data.num_images(cfg.split),
+        "keys_hash": hash_of_keys(data.keys(cfg.split)),
+        "by": cfg.by,
+        "encoder": quoted_with(encoder),
+        "fingerprints": {side: fingerprint(encoder.about(side)) for side in _sides(cfg.by)},
+        "num_neighbors": cfg.num_neighbors,
+        "duplicate_threshold": float(cfg.duplicate_threshold),
+        "backend": cfg.backend,
+    }
+    found = read_about_neighbors(out)
+    if found is None:
+        out.mkdir(exist_ok=True)
+        np.save(out / VECTORS, vectors)
+        search = Search(vectors, cfg.num_neighbors, folder.path / "search", cfg.duplicate_threshold, cfg.backend)
+        chunks = track(search, f"neighbours of {len(keys):,} images", search.num_chunks, console=Console())
+        write_neighbors(out, keys, chunks, about)
+        shutil.rmtree(search.folder)
+    else:
+        check_about({**found, "numbers": None}, {**about, "numbers": None}, str(out), "give another run_dir")
+    return _finish(folder, out)
+
+
+def _sides(by: By) -> tuple[str, ...]:
+    return ("image", "text") if by == "combined" else (by,)
+
+
+def embed(
+    encoder: CachedDualEncoder, data: CaptionDataModule, split: str, by: By, folder: Path
+) -> tuple[list[str], Float[np.ndarray, "N D"]]:
+    """Keys of the split's usable images and their unit vectors.
+
+    image: the image's embedding. text: the mean of its captions' embeddings, of unit length again. combined: the mean
+    of these two, of unit length again.
+    """
+    if by == "text":
+        source = data.source(split)
+        records = [record for record in map(source.record, range(len(source))) if clean_captions(record.captions)]
+        if not records:
+            raise UsageError(f"by=text compares captions; no image of {split} has any; use by=image")
+        images = None
+    else:
+        usable = embed_images(encoder, data, split, folder, needs_captions=by == "combined")
+        records, images = usable.records, usable.embeddings
+    vectors = images
+    if by != "image":
+        vectors = mean_captions(encoder, [clean_captions(record.captions) for record in records])
+        if images is not None:
+            vectors = unit(images + vectors)
+    assert vectors is not None
+    return [record.key for record in records], vectors.float().numpy()
+
+
+def mean_captions(encoder: CachedDualEncoder, captions: list[list[str]]) -> Float[Tensor, "N D"]:
+    """The mean embedding of each image's captions, of unit length."""
+    parts = []
+    for start in range(0, len(captions), _IMAGES):
+        group = captions[start : start + _IMAGES]
+        embedded = encoder.encode_text([text for texts in group for text in texts]).cpu()
+        parts += [part.mean(0) for part in embedded.split([len(texts) for texts in group])]
+    return unit(torch.stack(parts))
+
+
+def _finish(folder: RunFolder, out: Path) -> dict[str, float]:
+    about = read_about_neighbors(out)
+    assert about is not None
+    numbers: dict[str, float] = about["numbers"]
+    folder.write_metrics(numbers)
+    for name, value in numbers.items():
+        print(f"  {name:<28} {value:.4f}")
+    print(f"neighbors: {out}")
+    return numbers

@@ -146,7 +146,7 @@ class Degeneration(Callback):
 
 
 def _bound(name: str, text: str) -> Bound:
-    bound = Bound.parse(text)
+    bound = Bound.parse(str(text))  # a config may hold a bare number
     if bound is None or bound.of_initial:
         raise UsageError(f'callback.degeneration.limits wants "<= NUMBER" or ">= NUMBER"; got {text!r} for {name}')
     return bound

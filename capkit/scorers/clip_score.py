@@ -1,0 +1,62 @@
+"""CLIPScore, RefCLIPScore and PAC-S of each caption as rewards: the metrics' own functions, caption by caption.
+
+B images, K samples per image, M = B K captions, D width.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from capkit.errors import UsageError
+from capkit.metrics.clip_score import clip_score, ref_clip_score
+from capkit.models.dual_encoder import TraceableEncoder
+from capkit.scorers.picture_scorer import PictureScorer
+from capkit.scorers.texts import in_places, references_of
+from capkit.types import CaptionBatch, Samples
+
+
+class ClipScore(PictureScorer):
+    """w max(cos(picture, caption), 0): equation 1 of Hessel et al. (2021, arXiv 2104.08718), in 0 .. w.
+
+    w = 2.5 there. PAC-S (Sarto et al. 2023, arXiv 2303.12112) is this with w = 2 and a judge with PAC's weights.
+    """
+
+    def __init__(self, judge: TraceableEncoder, weight: float | int = 2.5, folder: str | None = None) -> None:
+        super().__init__(judge, folder)
+        if weight <= 0:
+            raise UsageError(f"weight must be positive (2.5 for CLIPScore, 2 for PAC-S); got {weight}")
+        self.weight = float(weight)
+
+    def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
+        pictures, owners, texts = self.embed(batch, samples)
+        return in_places(clip_score((pictures[owners] * texts).sum(-1), self.weight), samples)
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "weight": self.weight}
+
+
+class RefClipScore(ClipScore):
+    """Harmonic mean of CLIPScore and the best cosine of caption and reference, at least 0 (Hessel et al., section 3).
+
+    In 0 .. 2 w / (w + 1), which is 1.43 for w = 2.5. The weight stands on the picture's side only, as in the authors'
+    code. 0 where either side is 0, so flat for captions that are far from all references.
+    """
+
+    def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
+        """Raises UsageError where an image has no reference."""
+        references = references_of(batch, "RefClipScore")
+        pictures, owners, texts = self.embed(batch, samples)
+        cosines = (pictures[owners] * texts).sum(-1)
+        scores = ref_clip_score(cosines, self._best_reference(samples, references, texts), self.weight)
+        return in_places(scores.masked_fill(cosines.isnan(), torch.nan), samples)
+
+    def _best_reference(
+        self, samples: Samples, references: list[list[str]], texts: Float[Tensor, "M D"]
+    ) -> Float[Tensor, " M"]:
+        """Largest cosine of each caption with its image's references."""
+        encoded = self.judge.encode_text([text for image in references for text in image]).to(texts.device)
+        own_references = encoded.split([len(image) for image in references])
+        own_captions = texts.split([len(image) for image in samples.texts])
+        return torch.cat([(own @ r.T).amax(1) for own, r in zip(own_captions, own_references, strict=True)])

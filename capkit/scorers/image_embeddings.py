@@ -1,0 +1,74 @@
+"""Embeddings of pictures by record key, for rewards: each picture is read and encoded once in a run.
+
+N pictures, D width.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from capkit.errors import UsageError
+from capkit.models.cached_encoder import CachedDualEncoder
+from capkit.models.dual_encoder import DualEncoder
+
+ReadImage = Callable[[str], UInt8[np.ndarray, "H W 3"] | None]
+
+_BATCH = 64
+
+
+class ImageEmbeddings:
+    """Unit-norm float32 embeddings of pictures, computed when they are first asked for and kept in memory (CPU).
+
+    Pictures come from the reader given to `attach_images`, as they are in the data: what `batch.pixels` holds is
+    preprocessed for the captioner and means nothing to a judge. A picture that cannot be read (the reader returns None)
+    has a row of NaN.
+
+    With `folder` they are on disk as well, and the next run reads each picture but does not encode it. There a picture
+    is known by its pixels and not by its key: two data sets may use one key, and a picture may change under its name.
+    """
+
+    def __init__(self, encoder: DualEncoder, folder: str | None = None) -> None:
+        self.encoder = encoder
+        self._images = encoder if folder is None else CachedDualEncoder(encoder, folder)
+        self._read: ReadImage | None = None
+        self._device = torch.device("cpu")
+        self._width: int | None = None
+        self._rows: dict[str, Float[Tensor, " D"]] = {}
+
+    def attach_images(self, read: ReadImage) -> None:
+        """`read` gives a record's picture by its key, None where it cannot be read; for keys of all splits."""
+        self._read = read
+
+    def to(self, device: torch.device | str) -> "ImageEmbeddings":
+        self._device = torch.device(device)
+        self._images.to(device)
+        return self
+
+    @property
+    def width(self) -> int:
+        """D, found without reading a picture."""
+        if self._width is None:
+            self._width = self.encoder.encode_text([]).shape[1]
+        return self._width
+
+    def __call__(self, keys: Sequence[str]) -> Float[Tensor, "N D"]:
+        """On the device given to `to`. Raises UsageError where no reader was attached."""
+        missing = [key for key in dict.fromkeys(keys) if key not in self._rows]
+        for start in range(0, len(missing), _BATCH):
+            self._encode(missing[start : start + _BATCH])
+        rows = [self._rows[key] for key in keys]
+        return (torch.stack(rows) if rows else torch.empty(0, self.width)).to(self._device)
+
+    def _encode(self, keys: list[str]) -> None:
+        if self._read is None:
+            raise UsageError("this reward looks at pictures and has no reader of them; call attach_images(read) first")
+        pictures = {key: self._read(key) for key in keys}
+        found = {key: picture for key, picture in pictures.items() if picture is not None}
+        if found:
+            rows = self._images.encode_image(self._images.preprocess(list(found.values())))
+            self._rows.update(zip(found, rows.float().cpu(), strict=True))
+        for key in pictures.keys() - found.keys():
+            self._rows[key] = torch.full((self.width,), torch.nan)

@@ -1,0 +1,86 @@
+"""Embeddings of pictures by key: those of the encoder, each computed once."""
+
+import numpy as np
+import pytest
+import torch
+from table_judge import TableJudge, picture, reader, unit_rows
+
+from capkit import tiny
+from capkit.errors import UsageError
+from capkit.scorers.image_embeddings import ImageEmbeddings
+
+
+class CountingReader:
+    def __init__(self, read):
+        self.read, self.keys = read, []
+
+    def __call__(self, key):
+        self.keys.append(key)
+        return self.read(key)
+
+
+def table(count=80, width=4):
+    return TableJudge(unit_rows(count, width), {})
+
+
+def test_rows_are_the_encoders_in_the_order_of_the_keys():
+    encoder = tiny.two_tower().eval()
+    random = np.random.default_rng(0)
+    pictures = {key: random.integers(0, 255, (20 + i, 30, 3), dtype=np.uint8) for i, key in enumerate("abc")}
+    images = ImageEmbeddings(encoder)
+    images.attach_images(pictures.get)
+    rows = images(["c", "a", "c", "b"])
+    alone = {key: encoder.encode_image(encoder.preprocess([image]))[0] for key, image in pictures.items()}
+    torch.testing.assert_close(rows, torch.stack([alone[key] for key in "cacb"]))
+    assert rows.dtype == torch.float32
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(4))
+
+
+@pytest.mark.parametrize("count", [1, 64, 65])
+def test_a_picture_is_read_and_encoded_once_however_often_it_is_asked_for(count):
+    encoder, read = table(), CountingReader(reader())
+    images = ImageEmbeddings(encoder)
+    images.attach_images(read)
+    keys = [str(i) for i in range(count)]
+    for _ in range(2):
+        assert torch.equal(images([*keys, *reversed(keys)])[:count], encoder.images_table[:count])
+    assert read.keys == keys and encoder.num_encoded == count
+
+
+@pytest.mark.parametrize("unreadable", [["1"], ["0", "1", "2"]])
+def test_an_unreadable_picture_has_a_row_of_nan_and_the_others_theirs(unreadable):
+    encoder, read = table(), CountingReader(reader(unreadable))
+    images = ImageEmbeddings(encoder)
+    images.attach_images(read)
+    for _ in range(2):
+        rows = images(["0", "1", "2"])
+        wanted = encoder.images_table[:3].clone()
+        wanted[[int(key) for key in unreadable]] = torch.nan
+        torch.testing.assert_close(rows, wanted, equal_nan=True)
+    assert len(read.keys) == 3
+
+
+def test_no_keys_give_no_rows_of_the_right_width():
+    assert ImageEmbeddings(table(width=4))([]).shape == (0, 4)
+
+
+def test_a_missing_reader_is_said():
+    with pytest.raises(UsageError, match="has no reader"):
+        ImageEmbeddings(table())(["0"])
+
+
+def test_what_lies_in_the_folder_is_not_encoded_again(tmp_path):
+    for encoded in (3, 0):
+        encoder = table()
+        images = ImageEmbeddings(encoder, str(tmp_path))
+        images.attach_images(reader())
+        assert torch.equal(images(["0", "1", "2"]), encoder.images_table[:3])
+        assert encoder.num_encoded == encoded
+
+
+def test_a_picture_that_changed_under_its_key_is_another_picture(tmp_path):
+    for number in (5, 6):
+        encoder = table()
+        images = ImageEmbeddings(encoder, str(tmp_path))
+        images.attach_images(lambda key, number=number: picture(number))
+        assert torch.equal(images(["photo"])[0], encoder.images_table[number])

@@ -27,23 +27,33 @@ ROWS, ABOUT, VECTORS = "neighbors.jsonl", "neighbors.json", "vectors.npy"
 def write_neighbors(folder: Path, keys: Sequence[str], chunks: Iterable[Found], about: Mapping[str, Any]) -> None:
     """Writes neighbors.jsonl, then neighbors.json: where the second is, the first is complete.
 
-    neighbors.json gets "numbers" beside what `about` says.
+    neighbors.json gets "numbers" beside what `about` says: mean similarities of the nearest and the last neighbour, of
+    the images that have one. Raises UsageError where no image has any, since all are near-duplicates.
     """
     partial = folder / f"{ROWS}.partial"
     quoted = [json.dumps(key, ensure_ascii=False) for key in keys]
-    start, nearest, farthest, with_duplicates = 0, 0.0, 0.0, 0
+    start, with_duplicates = 0, 0
+    sums, counts = np.zeros(2), np.zeros(2)  # of the nearest and of the last
     with partial.open("w", encoding="utf-8") as lines:
         for found in chunks:
             lines.writelines(_lines(quoted, start, found))
             start += len(found.neighbors)
-            nearest += float(np.nansum(found.similarities[:, 0], dtype=np.float64))
-            farthest += float(np.nansum(found.similarities[:, -1], dtype=np.float64))
+            ends = found.similarities[:, [0, -1]].astype(np.float64)
+            sums += np.nansum(ends, 0)
+            counts += (~np.isnan(ends)).sum(0)
             with_duplicates += int((found.num_duplicates > 0).sum())
+    if not counts[0]:
+        raise UsageError(
+            f"no image has a neighbour: all are more alike than duplicate_threshold={about['duplicate_threshold']}; "
+            "raise it (1 keeps all), or use an encoder that tells these images apart"
+        )
     partial.replace(folder / ROWS)
+    nearest, last = sums / np.maximum(counts, 1)
     numbers = {
         "images": float(start),
-        "nearest_similarity": nearest / start,
-        "farthest_similarity": farthest / start,
+        "images_with_all_neighbors": counts[1],
+        "nearest_similarity": nearest,
+        "last_similarity": last,
         "share_with_duplicates": with_duplicates / start,
     }
     about_partial = folder / f"{ABOUT}.partial"

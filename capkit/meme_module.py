@@ -102,7 +102,12 @@ class MemeModule(OptimizerStep):
         if len(labels) < 2:
             raise UsageError(f"data.val needs memes of both labels; all {len(rows)} have label {labels}")
         numbers = score_memes(rows)
-        self.log_dict({f"val/{name}": value for name, value in numbers.items()}, batch_size=len(rows), sync_dist=False)
+        self.log_dict(
+            {f"val/{name}": value for name, value in numbers.items()},
+            batch_size=len(rows),
+            sync_dist=False,
+            logger=False,
+        )
 
     def predict_step(self, batch: CaptionBatch, batch_idx: int, dataloader_idx: int = 0) -> list[Row]:
         return self.meme_rows(batch)

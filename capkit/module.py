@@ -63,7 +63,10 @@ class WritingModule(OptimizerStep):
         rows = gather_rows([row for part in self._validation for row in part["rows"]])
         numbers |= score_rows(rows, self.metrics, self.image_reader)
         self.log_dict(
-            {f"val/{name}": value for name, value in numbers.items()}, batch_size=max(1, len(rows)), sync_dist=False
+            {f"val/{name}": value for name, value in numbers.items()},
+            batch_size=max(1, len(rows)),
+            sync_dist=False,
+            logger=False,
         )
         self._validation = []
 

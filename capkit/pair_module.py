@@ -102,7 +102,9 @@ class PairModule(OptimizerStep):
         output = self.objective(pairs, self.global_step)
         numbers = {"loss": float(all_reduce_sum(output.loss.to(device_for_collectives())))}
         numbers |= retrieval_numbers(pairs)
-        self.log_dict({f"val/{name}": value for name, value in numbers.items()}, batch_size=1, sync_dist=False)
+        self.log_dict(
+            {f"val/{name}": value for name, value in numbers.items()}, batch_size=1, sync_dist=False, logger=False
+        )
 
     def _no_pairs(self) -> PairEmbeddings:
         """A rank that validates nothing takes part in what ranks exchange."""

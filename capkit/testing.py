@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+NO_RESULT = "no result: hung or killed"
+
 
 def _run_rank(func: Callable[..., Any], rank: int, world_size: int, folder: str, args: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
@@ -46,11 +48,13 @@ def run_distributed(func: Callable[..., Any], world_size: int, *args: Any, timeo
             if process.is_alive() or process.exitcode:
                 for other in processes:
                     other.kill()
-        results = []
-        for rank in range(world_size):
-            path = Path(folder, f"{rank}.pkl")
-            done, result = pickle.loads(path.read_bytes()) if path.exists() else (False, "no result: hung or killed")
-            if not done:
-                raise RuntimeError(f"rank {rank} of {world_size} failed:\n{result}")
-            results.append(result)
-    return results
+        outcomes = [_outcome(Path(folder, f"{rank}.pkl")) for rank in range(world_size)]
+    # A rank that failed by itself says why; the others may have been killed for it, or lost their connection.
+    failed = [rank for rank, (done, _) in enumerate(outcomes) if not done]
+    for rank in sorted(failed, key=lambda rank: outcomes[rank][1] == NO_RESULT):
+        raise RuntimeError(f"rank {rank} of {world_size} failed:\n{outcomes[rank][1]}")
+    return [result for _, result in outcomes]
+
+
+def _outcome(path: Path) -> tuple[bool, Any]:
+    return pickle.loads(path.read_bytes()) if path.exists() else (False, NO_RESULT)

@@ -87,7 +87,7 @@ def finish(
     write_report(folder, cfg.name, list(zip(rows[:num_samples], images, strict=True)))
     numbers = folder.metrics()
     for logger in trainer.loggers:
-        logger.log_metrics(numbers, trainer.max_steps)
+        logger.log_metrics(numbers, trainer.global_step)
         logger.log_samples(rows[:num_samples], images)  # type: ignore[attr-defined]
         logger.finish()  # type: ignore[attr-defined]
     print_numbers(folder)

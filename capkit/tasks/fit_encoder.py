@@ -91,7 +91,7 @@ def finish(run: Run, model: PairModel, num_samples: int = 24) -> None:
     images = [image(row["key"]) for row in rows]
     write_report(run.folder, run.cfg.name, list(zip(rows, images, strict=True)), NOTE, "Bold: the nearest caption")
     for logger in run.trainer.loggers:
-        logger.log_metrics(run.folder.metrics(), run.trainer.max_steps)
+        logger.log_metrics(run.folder.metrics(), run.trainer.global_step)
         logger.log_samples(rows, images)  # type: ignore[attr-defined]
         logger.finish()  # type: ignore[attr-defined]
     print_numbers(run.folder)

@@ -8,6 +8,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from capkit.callbacks.checkpoints import Checkpoints
+from capkit.callbacks.degeneration import Degeneration
 from capkit.checkpoint import checkpoint_extras, read_checkpoint
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.images import BadImage
@@ -16,7 +17,7 @@ from capkit.distributed import rank
 from capkit.evaluation import Row
 from capkit.instantiate import build, nested
 from capkit.rl_module import RLModule
-from capkit.report import write_report as write_rl_report
+from capkit.rl_report import write_rl_report
 from capkit.run_folder import RunFolder
 from capkit.scorers.reward import Reward
 from capkit.tasks.build import applicable, build_model, build_parts, encoder_of
@@ -115,9 +116,11 @@ def initial_captions(this: Run, module: RLModule) -> list[Row]:
 
 
 def load_selected(this: Run, module: RLModule) -> None:
-    """The weights of the best checkpoint, where the run selects one."""
+    """The weights of the best checkpoint, where the run selects one. Says where weights are not those of the end."""
     for callback in this.trainer.callbacks:  # type: ignore[attr-defined]
-        path = getattr(callback, "best_path", None) if isinstance(callback, Checkpoints) else None
+        if isinstance(callback, Degeneration) and callback.restored_step is not None and rank() == 0:
+            this.folder.write_metrics({"train/restored_step": callback.restored_step})
+        path = callback.best_path if isinstance(callback, Checkpoints) else None
         if path is not None and Path(path).is_file():
             checkpoint = read_checkpoint(Path(path))
             module.load_state_dict(checkpoint["state_dict"])
@@ -136,22 +139,28 @@ def finish(this: Run, module: RLModule, rows: list[Row], before: list[Row]) -> N
     images = [image(row["key"]) for row in table]
     write_rl_report(folder, this.cfg.name, list(zip(table, images, strict=True)))
     for logger in trainer.loggers:
-        logger.log_metrics(folder.metrics(), trainer.max_steps)
+        logger.log_metrics(folder.metrics(), trainer.global_step)
         logger.log_samples(table, images)  # type: ignore[attr-defined]
         logger.finish()  # type: ignore[attr-defined]
     print_numbers(folder)
 
 
 def with_rewards(reward: Reward, rows: list[Row], before: Mapping[str, str]) -> list[Row]:
-    """The rows with what the first policy wrote ("before") and the raw score of each term ("rewards").
+    """The rows with what the first policy wrote ("before"), and the raw score of each term then and now.
 
     Terms that compare a batch of captions with each other are left out: a table is no batch.
     """
     keys, references, metadata = ([row[name] for row in rows] for name in ("key", "references", "metadata"))
     batch = CaptionBatch(keys=keys, references=references, metadata=metadata)
-    scores = reward.score_alone(batch, Samples.from_texts([[row["caption"]] for row in rows]))
-    rewards = {name: values[:, 0].tolist() for name, values in scores.items()}
+    first = [before.get(key, "") for key in keys]
+    texts = [[row["caption"], text] for row, text in zip(rows, first, strict=True)]
+    scores = {name: s.tolist() for name, s in reward.score_alone(batch, Samples.from_texts(texts)).items()}
     return [
-        {**row, "before": before.get(row["key"], ""), "rewards": {name: rewards[name][i] for name in rewards}}
+        {
+            **row,
+            "before": first[i],
+            "rewards": {name: values[i][0] for name, values in scores.items()},
+            "before_rewards": {name: values[i][1] for name, values in scores.items()},
+        }
         for i, row in enumerate(rows)
     ]

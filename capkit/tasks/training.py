@@ -3,6 +3,7 @@
 Each task adds its model and its evaluation.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,7 +64,9 @@ class Run:
 
     def is_done(self, started_at: int) -> bool:
         """Whether there is nothing left to do; then says so."""
-        if started_at < self.trainer.max_steps or not self.folder.report.exists():
+        numbers = self.folder.metrics()
+        ended_early = numbers.get("train/restored_step", numbers.get("train/steps", math.inf)) <= started_at
+        if not self.folder.report.exists() or (started_at < self.trainer.max_steps and not ended_early):
             return False
         print(f"{self.folder.path}: all {started_at} steps were done before; see {self.folder.metrics_file}")
         return True
@@ -152,7 +155,7 @@ def train(run: Run, module: pl.LightningModule, started_at: int) -> None:
     trainer.fit(module, datamodule=run.data, ckpt_path=resume, weights_only=True if resume else None)
     seconds = folder.metrics().get("train/seconds", 0.0) + time.monotonic() - start
     if rank() == 0:
-        folder.write_metrics({"train/seconds": round(seconds, 2), "train/steps": trainer.max_steps})
+        folder.write_metrics({"train/seconds": round(seconds, 2), "train/steps": trainer.global_step})
 
 
 def print_numbers(folder: RunFolder) -> None:

@@ -46,7 +46,7 @@ def plain_neighbors(vectors: np.ndarray) -> np.ndarray:
 
 def searched(vectors: np.ndarray, backend: str, num_chunks: int | None = None) -> Iterator[Found]:
     with tempfile.TemporaryDirectory() as folder:
-        search = Search(vectors, NEIGHBORS, Path(folder), 1.0, backend)  # type: ignore[arg-type]
+        search = Search(vectors, NEIGHBORS, Path(folder), 1.0, backend)
         if num_chunks is None:
             yield from search
         else:

@@ -3,11 +3,9 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from capkit.errors import UsageError
-
-By = Literal["epoch", "step"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Stages:
     does: the next list begins with an epoch of its own. `num_batches` says how many batches a list gives an epoch.
     """
 
-    def __init__(self, stages: Mapping[Any, str], by: By, num_batches: Callable[[str], int]) -> None:
+    def __init__(self, stages: Mapping[Any, str], by: str, num_batches: Callable[[str], int]) -> None:
         if by not in ("epoch", "step"):
             raise UsageError(f"stages go by epoch or by step; got by={by!r}")
         if not stages or not all(str(bound).isdecimal() and int(bound) > 0 for bound in stages):

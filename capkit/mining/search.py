@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ class Search:
         num_neighbors: int,
         folder: str | Path,
         duplicate_threshold: float | int = 1.0,
-        backend: Literal["exact", "faiss"] = "exact",
+        backend: str = "exact",
         device: str | None = None,
     ) -> None:
         if not 1 <= num_neighbors < len(vectors):
@@ -142,25 +142,25 @@ class Search:
         return torch.from_numpy(np.array(self.vectors[start:stop], np.float32))
 
     def _with_faiss(self, rows: range) -> Found:
-        """Asks for more until the farthest of every query is no duplicate."""
+        """Asks for more until every query has its neighbours behind all of its duplicates."""
         if self._database is None:
             self._database = self._index(self.vectors.shape[1])
             self._database.add(np.ascontiguousarray(self.vectors, np.float32))
         queries = np.ascontiguousarray(self.vectors[rows.start : rows.stop], np.float32)
         wanted = min(2 * self.num_neighbors + 1, len(self.vectors))
         while True:
-            similarities, indices = self._database.search(queries, wanted)
-            if wanted == len(self.vectors) or (similarities[:, -1] <= self.duplicate_threshold).all():
+            scores, columns = map(torch.from_numpy, self._database.search(queries, wanted))
+            others = columns != torch.tensor(rows)[:, None]
+            is_copy = (scores > self.duplicate_threshold) & others
+            is_near = others & ~is_copy
+            if wanted == len(self.vectors) or (is_near.sum(1) >= self.num_neighbors).all():
                 break
             wanted = min(2 * wanted, len(self.vectors))
-        scores, columns = torch.from_numpy(similarities), torch.from_numpy(indices)
-        others = columns != torch.tensor(rows)[:, None]
-        is_copy = (scores > self.duplicate_threshold) & others
         near, copies = (RunningTop(len(rows), self.num_neighbors, self.device) for _ in range(2))
         copies.add(scores, is_copy, columns)
-        near.add(scores, others & ~is_copy, columns)
-        neighbors, kept = near.sorted()
-        return Found(neighbors, kept, copies.sorted()[0], is_copy.sum(1).numpy())
+        near.add(scores, is_near, columns)
+        neighbors, similarities = near.sorted()
+        return Found(neighbors, similarities, copies.sorted()[0], is_copy.sum(1).numpy())
 
 
 def _hide_selves(scores: Float[Tensor, "Q M"], rows: range, start: int) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from capkit.errors import UsageError
 from capkit.models.embedding import embed_distinct, unit
 from capkit.models.encoder_about import config_digest, processor_settings, side_weights, tokenizer_digest
+from capkit.models.logit_scale import network_logit_scale
 
 
 @runtime_checkable
@@ -113,6 +114,11 @@ class HFDualEncoder:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    @property
+    def logit_scale(self) -> float:
+        """What the model multiplies cosines by: 100 in OpenAI's CLIP."""
+        return network_logit_scale(self.model)
 
     def to(self, device: torch.device | str) -> "HFDualEncoder":
         self.model.to(device)

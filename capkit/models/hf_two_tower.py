@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel
 from capkit.errors import UsageError
 from capkit.models.embedding import unit
 from capkit.models.encoder_about import processor_settings
-from capkit.models.logit_scale import LogitScale
+from capkit.models.logit_scale import LogitScale, network_logit_scale
 from capkit.models.pair_model import PairModel
 from capkit.models.pretrained import build_config, load_pretrained
 from capkit.models.speed import use_patch_projections
@@ -68,7 +68,7 @@ class HFTwoTower(PairModel):
         tokenize = Subwords(
             tokenizer, min(max_length or limit, limit), pad_to_max=network.config.model_type == "siglip"
         )
-        start = _logit_scale(network)
+        start = network_logit_scale(network)
         bias = float(network.logit_bias.detach()) if hasattr(network, "logit_bias") else None
         text_projection = getattr(network, "text_projection", None) or nn.Identity()
         embed_dim = getattr(text_projection, "out_features", text_config.hidden_size)
@@ -210,12 +210,6 @@ def _check_widths(network: Any, embed_dim: int) -> None:
         raise UsageError(
             f"ALIGN's image tower ends in width {width}, its texts in {embed_dim}; set projection_dim={width}"
         )
-
-
-def _logit_scale(network: Any) -> float:
-    if hasattr(network, "temperature"):  # ALIGN
-        return 1 / float(network.temperature.detach())
-    return float(network.logit_scale.detach().exp())
 
 
 def _learns(module: nn.Module) -> bool:

@@ -1,6 +1,7 @@
 """The learned temperature of contrastive losses."""
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -32,3 +33,10 @@ class LogitScale(nn.Module):
         with torch.no_grad():
             self.log_scale.clamp_(max=math.log(self.maximum))
         return self.log_scale.exp(), self.bias
+
+
+def network_logit_scale(network: Any) -> float:
+    """What a dual encoder of transformers multiplies cosines by."""
+    if hasattr(network, "temperature"):  # ALIGN
+        return 1 / float(network.temperature.detach())
+    return float(network.logit_scale.detach().exp())

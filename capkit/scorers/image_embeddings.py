@@ -51,7 +51,7 @@ class ImageEmbeddings:
     def width(self) -> int:
         """D, found without reading a picture."""
         if self._width is None:
-            self._width = self.encoder.encode_text([]).shape[1]
+            self._width = self.encoder.encode_text(["a"]).shape[1]
         return self._width
 
     def __call__(self, keys: Sequence[str]) -> Float[Tensor, "N D"]:

@@ -22,8 +22,8 @@ class TableJudge:
         return self.images_table[pixels[:, 0, 0, 0].long()]
 
     def encode_text(self, texts):
-        width = self.images_table.shape[1]
-        return torch.stack([self.texts_table[text] for text in texts]) if texts else torch.empty(0, width)
+        unknown = torch.zeros(self.images_table.shape[1])
+        return torch.stack([self.texts_table.get(text, unknown) for text in texts])
 
     def is_cut(self, texts):
         return [False] * len(texts)

@@ -1,0 +1,81 @@
+"""Sets of images for a pool of candidates, each image once; and the queue of those seen last.
+
+N images, D width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from capkit.distributed import RankRows, device_for_collectives
+
+
+def first_of_each(ids: Int[Tensor, " N"]) -> Int[Tensor, " k"]:
+    """Where each distinct id stands first, in ascending order of the ids."""
+    ordered, places = ids.sort(stable=True)
+    is_first = torch.ones_like(ordered, dtype=torch.bool)
+    is_first[1:] = ordered[1:] != ordered[:-1]
+    return places[is_first]
+
+
+def over_ranks(*columns: Tensor) -> list[Tensor]:
+    """Tensors that share their rows, each with the rows of all ranks, on the device it was on. Communicates."""
+    layout = RankRows(len(columns[0]))
+    return [layout.gather(column.to(device_for_collectives())).to(column.device) for column in columns]
+
+
+@dataclass(frozen=True)
+class Images:
+    """Embeddings with the ids (`keyed.key_id`) of their images."""
+
+    ids: Int[Tensor, " N"]
+    rows: Float[Tensor, "N D"]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, where: Tensor) -> "Images":
+        return Images(self.ids[where], self.rows[where])
+
+    def distinct(self) -> "Images":
+        """Each image once, in ascending order of the ids: the same for every split over ranks."""
+        return self.select(first_of_each(self.ids))
+
+    def beside(self, other: "Images") -> "Images":
+        return Images(torch.cat([self.ids, other.ids]), torch.cat([self.rows, other.rows]))
+
+    def to(self, device: torch.device | str) -> "Images":
+        return Images(self.ids.to(device), self.rows.to(device))
+
+    def over_ranks(self) -> "Images":
+        """Those of all ranks. Communicates."""
+        return Images(*over_ranks(self.ids, self.rows))
+
+
+class ImageQueue:
+    """The last `size` distinct images, oldest first. What is pushed is the same on all ranks, so the queue is too."""
+
+    def __init__(self, size: int, width: int) -> None:
+        self.size = size
+        self.images = Images(torch.empty(0, dtype=torch.int64), torch.empty(0, width))
+
+    def push(self, images: Images) -> None:
+        """An image that is in the queue already becomes its newest. Of one push, ids ascend."""
+        images = images.distinct()
+        older = self.images.to(images.rows.device)
+        self._keep(older.select(~torch.isin(older.ids, images.ids)).beside(images))
+
+    def state_dict(self) -> dict[str, Any]:
+        images = self.images.to("cpu")
+        return {"ids": images.ids, "rows": images.rows}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._keep(Images(state["ids"], state["rows"]))
+
+    def _keep(self, images: Images) -> None:
+        newest = torch.arange(max(0, len(images) - self.size), len(images), device=images.ids.device)
+        self.images = images.select(newest)

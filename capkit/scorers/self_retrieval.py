@@ -1,0 +1,211 @@
+"""Self-retrieval: can a frozen dual encoder find the picture that a caption was written about?
+
+DiscriTune (Dessi et al. 2023, arXiv 2304.01662) and No Detail Left Behind (Gaur et al. 2024, arXiv 2409.03025).
+
+B images, K samples per image, M captions, N images of the pool, P captions of all ranks, D width.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from capkit.distributed import all_reduce_sum, device_for_collectives
+from capkit.errors import UsageError
+from capkit.keyed import key_id
+from capkit.metrics.ranking import rank_counts
+from capkit.models.dual_encoder import TraceableEncoder
+from capkit.scorers.image_pool import ImageQueue, Images, first_of_each, over_ranks
+from capkit.scorers.neighbors import read_neighbors
+from capkit.scorers.picture_scorer import PictureScorer
+from capkit.scorers.texts import in_places
+from capkit.types import CaptionBatch, Samples
+
+FORMS = ("log_softmax", "accuracy", "similarity", "two_sided")
+LARGEST_MARGIN = 16.0  # nats; the published code's
+
+
+class SelfRetrieval(PictureScorer):
+    """How well each caption picks its own picture out of a pool, as one of four numbers.
+
+    The pool: the images of the global batch of all ranks, the first `num_neighbors` mined neighbours of each
+    (`neighbors_file`), and the last `queue_size` images of earlier batches. An image counts once, however often it
+    occurs. So the reward is the same for every split of a batch over ranks. With s the scale and c cosines:
+
+    - log_softmax: s c_own - log sum_j exp(s c_j), at most 0: what both papers reward.
+    - accuracy: 1 where the own picture is the most similar, else 0; one of n that are tied gets 1 / n.
+    - similarity: c_own, which no pool enters.
+    - two_sided: the mean margin in both directions (`two_sided_reward`). The other captions are all those of the
+      global batch, a greedy baseline's included; a text that is sampled twice for an image counts once.
+
+    `scale`: the judge's own unless given (100 in CLIP); the public reproduction of DiscriTune takes 1. It is a choice
+    of shape: a large one looks at the most similar pictures alone.
+
+    NaN for a caption whose picture cannot be read; neither it nor its picture is in the pool. Every rank must call it
+    for each batch: it communicates.
+    """
+
+    communicates = True
+
+    def __init__(
+        self,
+        judge: TraceableEncoder,
+        form: str = "log_softmax",
+        scale: float | int | None = None,
+        neighbors_file: str | None = None,
+        num_neighbors: int = 0,
+        queue_size: int = 0,
+        folder: str | None = None,
+    ) -> None:
+        super().__init__(judge, folder)
+        if form not in FORMS:
+            raise UsageError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
+        if num_neighbors < 0 or queue_size < 0:
+            raise UsageError(f"num_neighbors and queue_size must be 0 or more; got {num_neighbors} and {queue_size}")
+        if (neighbors_file is None) != (num_neighbors == 0):
+            raise UsageError(
+                "hard negatives need neighbors_file and num_neighbors of 1 or more; "
+                f"got {neighbors_file} and {num_neighbors}; give both, or neither"
+            )
+        self.form, self.scale = form, _scale(judge, scale)
+        self.num_neighbors = num_neighbors
+        self._neighbors = {} if neighbors_file is None else read_neighbors(neighbors_file, num_neighbors)
+        self._queue = ImageQueue(queue_size, self.images.width)
+        self._logs: dict[str, float] = {}
+
+    def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
+        """Raises UsageError where an image has no row in the neighbours' file."""
+        pictures, owners, texts = self.embed(batch, samples)
+        ids = torch.tensor([key_id(key) for key in batch.keys], device=pictures.device)
+        readable = ~pictures.isnan().any(1)
+        seen = Images(ids, pictures).select(readable).over_ranks()
+        pool = self._pool(seen, [key for key, found in zip(batch.keys, readable.tolist(), strict=True) if found])
+
+        scored = readable[owners]
+        own = torch.searchsorted(pool.ids, ids[owners[scored]])
+        cosines = _cosines(texts[scored], pool)
+        hits = _hits(cosines, own)
+        scores = torch.full((len(texts),), torch.nan, dtype=torch.float64, device=texts.device)
+        if self.form == "two_sided":
+            rivals = self._rivals(cosines, own, _pair_ids(batch, samples).to(own.device)[scored])
+            scores[scored] = two_sided_reward(cosines, own, rivals, self.scale)
+        elif self.form == "log_softmax":
+            scores[scored] = log_softmax_reward(cosines, own, self.scale)
+        else:
+            scores[scored] = hits if self.form == "accuracy" else _of_own(cosines, own)
+        self._logs = {"pool": float(len(pool)), "r1": _mean_over_ranks(hits)}
+        self._queue.push(seen)
+        return in_places(scores, samples)
+
+    def logs(self) -> dict[str, float]:
+        """Of the last batch, over all ranks: images in the pool, and R@1 in it of all captions that were scored."""
+        return self._logs
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            **super().describe(),
+            "form": self.form,
+            "scale": self.scale,
+            "num_neighbors": self.num_neighbors,
+            "queue_size": self._queue.size,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"queue": self._queue.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._queue.load_state_dict(state["queue"])
+
+    def _pool(self, seen: Images, keys: list[str]) -> Images:
+        """The batch's images of all ranks with this rank's images' neighbours, the other ranks', and the queue."""
+        pool = seen.beside(self._queue.images.to(seen.rows.device))
+        if self._neighbors:
+            pool = pool.beside(self._neighbors_of(keys).over_ranks())
+        return pool.distinct()
+
+    def _neighbors_of(self, keys: list[str]) -> Images:
+        unknown = [key for key in keys if key not in self._neighbors]
+        if unknown:
+            raise UsageError(f"neighbors_file has no row for image {unknown[0]!r}; mine the data that is trained on")
+        names = list(dict.fromkeys(name for key in keys for name in self._neighbors[key]))
+        rows = self.images(names)
+        ids = torch.tensor([key_id(name) for name in names], dtype=torch.int64, device=rows.device)
+        return Images(ids, rows).select(~rows.isnan().any(1))
+
+    def _rivals(
+        self, cosines: Float[Tensor, "M N"], own: Int[Tensor, " M"], pair_ids: Int[Tensor, " M"]
+    ) -> Float[Tensor, " N"]:
+        """`caption_rivals` over the captions of all ranks, each text of an image once."""
+        pair_ids, cosines, own = over_ranks(pair_ids, cosines, own)
+        once = first_of_each(pair_ids)
+        return caption_rivals(cosines[once], own[once], self.scale)
+
+
+def log_softmax_reward(cosines: Float[Tensor, "M N"], own: Int[Tensor, " M"], scale: float) -> Float[Tensor, " M"]:
+    """s c_own - log sum_j exp(s c_j) in nats; `own` is the column of each caption's own picture."""
+    logits = scale * cosines
+    return _of_own(logits, own) - logits.logsumexp(1)
+
+
+def two_sided_reward(
+    cosines: Float[Tensor, "M N"], own: Int[Tensor, " M"], rivals: Float[Tensor, " N"], scale: float
+) -> Float[Tensor, " M"]:
+    """(1 / 2s) [min(s c_own - log sum of exp(s c) over the other pictures, 16) + the same over other captions].
+
+    Of Chaffin et al. (2024, arXiv 2402.13936). The pair itself is left out of the sums: a margin and no probability,
+    also above 0. `rivals` is the second sum, for each picture. Difference: in their code it holds all other captions,
+    those of the same picture as well; here those of other pictures alone.
+    """
+    logits = scale * cosines
+    mine = _of_own(logits, own)
+    other_pictures = logits.masked_fill(_is_own(logits, own), -torch.inf).logsumexp(1)
+    margins = torch.stack([mine - other_pictures, mine - rivals[own]])
+    return margins.clamp(max=LARGEST_MARGIN).mean(0) / scale
+
+
+def caption_rivals(cosines: Float[Tensor, "P N"], own: Int[Tensor, " P"], scale: float) -> Float[Tensor, " N"]:
+    """log of the sum of exp(s c) over the captions of other pictures, for each picture."""
+    return (scale * cosines).masked_fill(_is_own(cosines, own), -torch.inf).logsumexp(0)
+
+
+def _of_own(values: Float[Tensor, "M N"], own: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
+    return values.gather(1, own[:, None])[:, 0]
+
+
+def _is_own(values: Float[Tensor, "M N"], own: Int[Tensor, " M"]) -> Bool[Tensor, "M N"]:
+    return torch.arange(values.shape[1], device=own.device) == own[:, None]
+
+
+def _cosines(texts: Float[Tensor, "M D"], pool: Images) -> Float[Tensor, "M N"]:
+    """In float64, as retrieval is measured: TF32 would change rewards."""
+    return texts.double() @ pool.rows.double().T
+
+
+def _hits(cosines: Float[Tensor, "M N"], own: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """Probability that the own picture comes first, ties broken by chance."""
+    return rank_counts(cosines, _is_own(cosines, own)).hits(1) if len(own) else cosines.new_zeros(0)
+
+
+def _pair_ids(batch: CaptionBatch, samples: Samples) -> Int[Tensor, " M"]:
+    """Equal for equal texts of one image, on all ranks."""
+    rows = zip(batch.keys, samples.texts, strict=True)
+    return torch.tensor([key_id(key, text) for key, texts in rows for text in texts], dtype=torch.int64)
+
+
+def _mean_over_ranks(values: Float[Tensor, " M"]) -> float:
+    totals = torch.stack([values.sum(), values.new_tensor(len(values))])
+    total, count = all_reduce_sum(totals.to(device_for_collectives())).tolist()
+    return total / count if count else math.nan
+
+
+def _scale(judge: TraceableEncoder, scale: float | int | None) -> float:
+    if scale is None:
+        if not hasattr(judge, "logit_scale"):
+            raise UsageError(f"{judge.name} has no logit scale of its own; set scale, for example scale=100")
+        return float(judge.logit_scale)
+    if scale <= 0:
+        raise UsageError(f"scale must be positive; got {scale}")
+    return float(scale)

@@ -46,7 +46,16 @@ TOP_LEVEL = {
     "shard": "int | None",
     "num_shards": "int | None",
     "combine": "str",
+    "judge": "str | None",
+    "judge2": "str | None",
     "rollout_batch_size": "int | None",
+    "by": "Literal['image', 'text', 'combined']",
+    "num_neighbors": "int",
+    "duplicate_threshold": "float",
+    "backend": "Literal['exact', 'faiss']",
+    "neighbors": "str",
+    "sizes": "list[int]",
+    "neighborhoods": "list[str]",
 }
 _NO_PATH = frozenset({"auto", ""})
 MISSING = "???"

@@ -65,10 +65,13 @@ class Run:
     def is_done(self, started_at: int) -> bool:
         """Whether there is nothing left to do; then says so."""
         numbers = self.folder.metrics()
-        ended_early = numbers.get("train/restored_step", numbers.get("train/steps", math.inf)) <= started_at
+        ended_early = started_at < self.trainer.max_steps and started_at >= numbers.get(
+            "train/restored_step", numbers.get("train/steps", math.inf)
+        )
         if not self.folder.report.exists() or (started_at < self.trainer.max_steps and not ended_early):
             return False
-        print(f"{self.folder.path}: all {started_at} steps were done before; see {self.folder.metrics_file}")
+        what = "training stopped early" if ended_early else f"all {started_at} steps were done"
+        print(f"{self.folder.path}: {what} before; see {self.folder.metrics_file}")
         return True
 
 

@@ -90,7 +90,7 @@ def load_captioner(ckpt: str) -> tuple[Any, dict[str, Any]]:
 
 
 def load_captioner_to_tune(
-    ckpt: str, lora: Mapping[str, Mapping[str, Any]] | None = None, freeze: Sequence[str] | None = None
+    ckpt: str | None, lora: Mapping[str, Mapping[str, Any]] | None = None, freeze: Sequence[str] | None = None
 ) -> Any:
     """A captioner trained by capkit, from its run folder or checkpoint, to be trained further.
 
@@ -101,6 +101,8 @@ def load_captioner_to_tune(
 
     Raises UsageError where the checkpoint holds a dual encoder, or a name is none of the captioner's.
     """
+    if ckpt is None:
+        raise UsageError("a captioner to tune is wanted; give init_from=RUN, a run or checkpoint of one")
     model, checkpoint = load_captioner(ckpt)
     model.train()
     parts = [name for name, _ in model.named_children()]

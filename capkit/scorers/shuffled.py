@@ -3,11 +3,8 @@
 B images, K samples per image.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -30,15 +27,8 @@ class Shuffled:
             raise UsageError("a shuffled reward needs two images or more of a process; raise data.batch_size")
         return self.scorer(batch.select([*range(1, len(batch)), 0]), samples)
 
-    def attach_images(self, read: Callable[[str], np.ndarray | None]) -> None:
-        if hasattr(self.scorer, "attach_images"):
-            self.scorer.attach_images(read)
-
-    def fit(self, references: Sequence[Sequence[str]]) -> None:
-        if hasattr(self.scorer, "fit"):
-            self.scorer.fit(references)
-
-    def to(self, device: torch.device | str) -> "Shuffled":
-        if hasattr(self.scorer, "to"):
-            self.scorer.to(device)
-        return self
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the scorer's own: what it asks for, what it logs and what it remembers."""
+        if name == "scorer":  # not there yet while a copy is made
+            raise AttributeError(name)
+        return getattr(self.scorer, name)

@@ -1,0 +1,58 @@
+"""CLIP-S as a reward on SceneWorld: a captioner that leaves colours out learns to name them, and pays in CIDEr.
+
+One seed of what `python -m benchmarks.rl_effects` shows over three (docs/rl_effects.md). What is named is read from the
+scenes; retrieval is judged by a dual encoder that the reward never saw.
+"""
+
+import json
+
+import pytest
+
+ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
+
+
+@pytest.fixture(scope="module")
+def tuned(run_once):
+    """Final numbers of an experiment that starts from a captioner of generic captions."""
+    generic = run_once("generic captioner", ["experiment=generic_mle_sceneworld", "controls=0", *ONE_CORE])
+    judges = [run_once(f"judge {seed}", ["experiment=judge_sceneworld", f"seed={seed}", *ONE_CORE]) for seed in (0, 1)]
+
+    def run(experiment):
+        words = [f"experiment={experiment}", f"init_from={generic}", f"judge={judges[0]}", f"judge2={judges[1]}"]
+        folder = run_once(experiment, [*words, *ONE_CORE])
+        return json.loads((folder / "metrics.json").read_text())
+
+    return run
+
+
+def gain(numbers, name):
+    return numbers[f"test/{name}"] - numbers[f"test/initial/{name}"]
+
+
+@pytest.fixture(scope="module")
+def rewarded(tuned):
+    return tuned("clip_reward_sceneworld")
+
+
+@pytest.fixture(scope="module")
+def shuffled(tuned):
+    return tuned("clip_reward_shuffled_sceneworld")
+
+
+@pytest.mark.effect
+def test_captions_name_the_colours_that_their_pictures_have(rewarded, shuffled):
+    assert gain(rewarded, "color_recall") > 0.5 and rewarded["test/color_precision"] > 0.9
+    assert gain(shuffled, "color_recall") < 0.5
+
+
+@pytest.mark.effect
+def test_another_judge_finds_their_pictures_and_a_reward_for_other_pictures_gains_nothing(rewarded, shuffled):
+    assert gain(rewarded, "clip_score_mean") > 0.5
+    assert gain(rewarded, "rd20_r1") > 0.3
+    assert gain(shuffled, "rd20_r1") < 0.03
+
+
+@pytest.mark.effect
+def test_the_price_is_cider_and_repetition(rewarded):
+    assert gain(rewarded, "cider") < -0.3
+    assert gain(rewarded, "repetition") > 0

@@ -1,0 +1,63 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from capkit.data.generic_captions import GenericCaptions
+from capkit.data.sceneworld import SceneWorld
+from capkit.data.source import DataSource, Preparable
+from capkit.errors import UsageError
+from capkit.scenes.generic import generic_captions
+from capkit.scenes.oracles import score_caption
+from capkit.scenes.world import Scene
+
+
+def scenes(folder, count=20):
+    return SceneWorld("val", count, size=32, style="short", cache_dir=str(folder))
+
+
+def texts(source):
+    return [[caption.text for caption in source.record(i).captions] for i in range(len(source))]
+
+
+def test_pictures_keys_and_scenes_stay_and_captions_are_generic(tmp_path):
+    inner = scenes(tmp_path)
+    source = GenericCaptions(inner, dropped=0.6, confused=0.2, seed=3)
+    assert isinstance(source, DataSource) and isinstance(source, Preparable) and len(source) == 20
+    for index in range(20):
+        record, scene = source.record(index), Scene.from_dict(inner.record(index).metadata["scene"])
+        assert record.key == inner.record(index).key and record.metadata["scene"] == scene.to_dict()
+        assert [caption.text for caption in record.captions] == generic_captions(scene, 0.6, 0.2, 3)
+        np.testing.assert_array_equal(source.image(index), inner.image(index))
+
+
+def test_recall_is_the_share_of_shapes_and_colors_that_a_caption_gives(tmp_path):
+    def recall(source, index):
+        record = source.record(index)
+        scene, stated = Scene.from_dict(record.metadata["scene"]), record.metadata["stated_facts"]
+        return score_caption(scene, record.captions[0].text, stated).recall
+
+    inner = scenes(tmp_path)
+    assert {recall(GenericCaptions(inner, dropped=0.0), i) for i in range(20)} == {1.0}
+    assert {recall(GenericCaptions(inner, dropped=1.0), i) for i in range(20)} == {0.5}
+
+
+def test_another_process_writes_the_same_captions(tmp_path):
+    source = GenericCaptions(scenes(tmp_path), dropped=0.5, confused=0.5)
+    source.prepare()
+    code = (
+        "import json; from capkit.data.generic_captions import GenericCaptions as G; "
+        "from capkit.data.sceneworld import SceneWorld as S; "
+        f"s = G(S('val', 20, size=32, style='short', cache_dir={str(tmp_path)!r}), 0.5, 0.5); "
+        "print(json.dumps([[c.text for c in s.record(i).captions] for i in reversed(range(20))]))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert json.loads(printed)[::-1] == texts(source)
+
+
+@pytest.mark.parametrize("name", ["dropped", "confused"])
+def test_a_share_that_cannot_be_is_refused(name, tmp_path):
+    with pytest.raises(UsageError, match=f"{name} is a probability"):
+        GenericCaptions(scenes(tmp_path), **{name: 1.2})

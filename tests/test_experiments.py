@@ -77,12 +77,15 @@ def test_a_coco_recipe_plans_a_run_with_its_real_sizes(experiment, karpathy, tmp
 
 
 COUNTS = ["data.train.count=16", "data.val.count=8", "data.test.count=12"]
+SMALL_COUNTS = ["data.train.source.count=16", "data.val.source.count=8", "data.test.source.count=12"]
 ENCODERS = {
     "clip_pretrain_sceneworld": ["evaluator=[retrieval]", *COUNTS],
     "align_pretrain_sceneworld": ["data.train.source.count=16", *COUNTS[1:]],
     "sentence_gru_sceneworld": ["evaluator=[retrieval]", *COUNTS],
     "text_matching_sceneworld": COUNTS,
     "grammar_clip_sceneworld": COUNTS,
+    "judge_sceneworld": SMALL_COUNTS,
+    "judge_grammar_sceneworld": ["evaluator=[grammar,retrieval]", *SMALL_COUNTS],
 }
 
 
@@ -93,6 +96,18 @@ def test_a_dual_encoder_trains_two_steps_on_sceneworld(experiment, tmp_path, mon
     assert main([f"experiment={experiment}", *tiny, *ENCODERS[experiment]]) == 0
     numbers = RunFolder("run").metrics()
     assert numbers["train/steps"] == 2 and numbers["test/retrieval_images"] == 12
+
+
+CAPTIONERS = ("generic_mle_sceneworld", "confused_mle_sceneworld")
+
+
+@pytest.mark.parametrize("experiment", CAPTIONERS)
+def test_a_captioner_trains_two_steps_on_generic_captions(experiment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["debug=tiny", "trainer=cpu", "run_dir=run", *SMALL_COUNTS]
+    assert main([f"experiment={experiment}", *words]) == 0
+    numbers = RunFolder("run").metrics()
+    assert numbers["train/steps"] == 2 and 0 <= numbers["test/color_recall"] <= 1
 
 
 # Real sizes; tokenizers are made here and weights random, so that no hub is asked. A text of the plan tells each.
@@ -142,4 +157,4 @@ def test_no_experiment_is_left_out():
         "camu", "camu_sceneworld", "camu_encoder_sceneworld",  # tests/tasks/test_fit_memes.py
     }  # fmt: skip
     shipped = {path.stem for path in (config_dir() / "experiment").glob("*.yaml")}
-    assert shipped == {*SMALL, *ENCODERS, *PLANS, *elsewhere}
+    assert shipped == {*SMALL, *ENCODERS, *CAPTIONERS, *PLANS, *elsewhere}

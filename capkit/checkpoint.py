@@ -127,13 +127,17 @@ def load_captioner_to_tune(
 
 
 def load_dual_encoder(
-    ckpt: str, tune_image: Tuning | None = None, tune_text: Tuning | None = None, grammar_head: bool = False
+    ckpt: str | None, tune_image: Tuning | None = None, tune_text: Tuning | None = None, grammar_head: bool = False
 ) -> PairModel:
     """A dual encoder trained by capkit, from its run folder or checkpoint: to judge, or to be tuned further.
 
     A tuning says what trains of its side; a side without one is frozen. `grammar_head` adds a new head
     where the checkpoint has none. Raises UsageError where the checkpoint holds a captioner.
     """
+    if ckpt is None:
+        raise UsageError(
+            "a trained dual encoder is wanted; give its run or checkpoint (ckpt=RUN, or judge=RUN judge2=RUN)"
+        )
     model = model_from_checkpoint(read_checkpoint(Path(ckpt)))
     if not isinstance(model, PairModel):
         raise UsageError(f"ckpt={ckpt} holds a {type(model).__name__}; a dual encoder is wanted (task=fit_encoder)")

@@ -55,14 +55,14 @@ def searched(vectors: np.ndarray, backend: str, num_chunks: int | None = None) -
             print(f"GPU memory at most {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB")
 
 
-def timed(name: str, work: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
+def timed(name: str, work: Callable[[], np.ndarray]) -> tuple[np.ndarray, float, float]:
     """Wall time, and processor time beside it: other work on the machine lengthens the first far more."""
     start, start_cpu = time.perf_counter(), time.process_time()
     result = work()
     seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
     memory = f"memory of the process at most {peak_gib():.2f} GiB so far"
     print(f"{name:24s} {seconds:8.1f} s ({cpu:.1f} s of processor time)   {memory}", flush=True)
-    return result, seconds
+    return result, seconds, cpu
 
 
 def peak_gib() -> float:
@@ -80,11 +80,11 @@ def same(first: np.ndarray, second: np.ndarray) -> float:
 
 def side_by_side(num_images: int) -> None:
     vectors = unit_vectors(num_images)
-    ours, _ = timed("capkit, exact", lambda: all_neighbors(vectors, "exact"))
+    ours, *_ = timed("capkit, exact", lambda: all_neighbors(vectors, "exact"))
     if importlib.util.find_spec("faiss"):
-        theirs, _ = timed("faiss, IndexFlatIP", lambda: all_neighbors(vectors, "faiss"))
+        theirs, *_ = timed("faiss, IndexFlatIP", lambda: all_neighbors(vectors, "faiss"))
         print(f"  same neighbours as faiss: {same(ours, theirs):.6f}")
-    plain, _ = timed("numpy, whole matrix", lambda: plain_neighbors(vectors))
+    plain, *_ = timed("numpy, whole matrix", lambda: plain_neighbors(vectors))
     print(f"  same neighbours as numpy: {same(ours, plain):.6f}")
 
 
@@ -92,9 +92,12 @@ def alone(num_images: int, num_queries: int | None) -> None:
     vectors = unit_vectors(num_images)
     print(f"{num_images:,} x {WIDTH}, top {NEIGHBORS}; memory before the search {peak_gib():.2f} GiB")
     chunks = None if num_queries is None else -(-num_queries // QUERIES)
-    found, seconds = timed("capkit, exact", lambda: all_neighbors(vectors, "exact", chunks))
+    found, seconds, cpu = timed("capkit, exact", lambda: all_neighbors(vectors, "exact", chunks))
     if chunks is not None:
-        print(f"  {len(found):,} queries; all of them: {seconds * num_images / len(found):,.0f} s")
+        times = num_images / len(found)
+        print(
+            f"  {len(found):,} queries; all of them: {seconds * times:,.0f} s ({cpu * times:,.0f} s of processor time)"
+        )
 
 
 def main() -> None:

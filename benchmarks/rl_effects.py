@@ -45,6 +45,7 @@ ARMS = {
     "mocha_0.5": mocha(0.5),
     "mocha_1": mocha(1.0),
 }
+STILL = ("optimizer.lr=1e-12", "max_steps=60", "val_every=60", "callback.recorder.every_steps=1")
 COLUMNS = {
     "CLIP-S": "test/clip_score_mean",
     "R@1 in 20": "test/rd20_r1",
@@ -81,7 +82,7 @@ class Study:
     def judge(self, seed: int) -> Path:
         return self.run(f"judge-{seed}", ["experiment=judge_sceneworld", f"seed={seed}"])
 
-    def arm(self, name: str, seed: int, words: tuple[str, ...] = ()) -> Path:
+    def arm(self, name: str, seed: int, suffix: str = "", words: tuple[str, ...] = ()) -> Path:
         """The arm's run of a seed. Seeds beyond the third start from the first three's captioners."""
         arm = ARMS[name]
         start = self.base(arm.start, seed % 3)
@@ -90,7 +91,7 @@ class Study:
         if name == "clip_grammar":
             grammar = self.run("judge_grammar-0", ["experiment=judge_grammar_sceneworld"])
             given.append(f"reward.grammar.scorer.encoder.ckpt={grammar}")
-        return self.run(f"{name}-{seed}", given)
+        return self.run(f"{name}{suffix}-{seed}", given)
 
 
 def numbers(folder: Path) -> dict[str, float]:
@@ -105,14 +106,18 @@ def numbers(folder: Path) -> dict[str, float]:
     return found
 
 
-def gradient_size(folder: Path) -> float:
-    """Mean square of the gradient's norm over a run in which the policy stays where it is.
+def gradient_sizes(study: Study, name: str, seeds: list[int]) -> list[float]:
+    """Mean square of the gradient's norm at the policy that the arm starts from, over 60 batches, for each seed.
 
-    Two baselines that leave the expected gradient alone differ in this number by their variances' difference.
+    The policy stays where it is. Baselines that leave the expected gradient alone differ here by their variances.
     """
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    norms = [row["train/grad_norm"] for row in rows if "train/grad_norm" in row]
-    return sum(norm**2 for norm in norms) / len(norms)
+    sizes = []
+    for seed in seeds:
+        folder = study.arm(name, seed, "_still", STILL)
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        norms = [row["train/grad_norm"] for row in rows if "train/grad_norm" in row]
+        sizes.append(sum(norm**2 for norm in norms) / len(norms))
+    return sizes
 
 
 def table(study: Study, arms: list[str], seeds: list[int]) -> str:
@@ -169,14 +174,9 @@ def main() -> None:
     text = f"Made {time.strftime('%Y-%m-%d')}, seeds {given.seeds}.\n\n{table(study, given.only, given.seeds)}\n"
     if all(name in given.only for name in ("mocha_0", "mocha_0.5", "mocha_1")):
         text += f"\n{terms_of_mocha(study, given.seeds)}\n"
-    if given.variance:
-        still = ("optimizer.lr=1e-12", "max_steps=60", "val_every=60", "callback.recorder.every_steps=1")
-        for name in ("cider_greedy", "cider_loo"):
-            sizes = []
-            for seed in given.seeds:
-                ARMS[f"{name}_still"] = ARMS[name]
-                sizes.append(gradient_size(study.arm(f"{name}_still", seed, still)))
-            text += f"\n{name}: mean squared gradient norm {' '.join(f'{size:.4f}' for size in sizes)}"
+    for name in ("cider_greedy", "cider_loo") if given.variance else ():
+        sizes = gradient_sizes(study, name, given.seeds)
+        text += f"\n{name}: mean squared gradient norm {' '.join(f'{size:.4f}' for size in sizes)}\n"
     print(text)
     if given.table is not None:
         given.table.write_text(text)

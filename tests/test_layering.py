@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "scorers": BOTTOM | {"text", "metrics", "models"},
     "objectives": BOTTOM | {"models", "decoding"},
     "curricula": BOTTOM,
+    "mining": BOTTOM | {"curricula"},
     "llm": BOTTOM | {"text"},
     "data": BOTTOM | {"curricula", "llm"},
     "evaluators": BOTTOM | {"text", "metrics", "models", "data", "run_folder"},

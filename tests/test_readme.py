@@ -18,7 +18,7 @@ from capkit.scenes.world import WorldOptions, make_scene
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = [block.replace("\\\n", " ").strip() for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)]
-RUN, TEST, AFTERWARDS, OWN_IMAGES, ENCODER = BLOCKS
+RUN, TEST, AFTERWARDS, OWN_IMAGES, REWARDS, ENCODER = BLOCKS
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install -e "
 
 
@@ -118,6 +118,14 @@ def test_training_on_a_folder_of_images_works_as_written(first_run, photos):
     shell(OWN_IMAGES, first_run)
     assert len((first_run / "mine.jsonl").read_text().splitlines()) == 40
     assert json.loads((first_run / "runs/mine/metrics.json").read_text())["train/steps"] == 20
+
+
+@pytest.mark.slow
+def test_fine_tuning_by_rewards_starts_from_the_first_run_as_written(first_run, numbers):
+    shell(REWARDS, first_run)
+    rewarded = json.loads((first_run / "runs/rewarded/metrics.json").read_text())
+    assert rewarded["train/steps"] == 20
+    assert rewarded["test/initial/cider"] == pytest.approx(numbers["test/cider"], abs=1e-9)
 
 
 @pytest.mark.slow

@@ -41,6 +41,8 @@ ARMS = {
     "cider_greedy": Arm("cider_scst_sceneworld"),
     "cider_loo": Arm("cider_nsc_sceneworld"),
     "cider_no_eos": Arm("cider_scst_sceneworld", words=("reward.cider.scorer.append_eos=false",)),
+    "retrieval": Arm("discritune_sceneworld"),
+    "retrieval_shuffled": Arm("discritune_shuffled_sceneworld"),
     "mocha_0": mocha(0.0),
     "mocha_0.5": mocha(0.5),
     "mocha_1": mocha(1.0),

@@ -153,11 +153,12 @@ def manifest(karpathy):
 
 def test_no_experiment_is_left_out():
     elsewhere = {
-        "stamps_mle", "stamps_lora_text", "grammar_clip_stamps",  # tests/tasks/test_stamps_run.py
+        "stamps_mle", "stamps_lora_text", "grammar_clip_stamps", "stamps_clip_reward",  # tests/tasks/test_stamps_run.py
         "camu", "camu_sceneworld", "camu_encoder_sceneworld",  # tests/tasks/test_fit_memes.py
         "cider_scst", "cider_nsc", "cider_scst_sceneworld", "cider_nsc_sceneworld", "clip_reward_sceneworld",
         "clip_reward_grammar_sceneworld", "clip_reward_shuffled_sceneworld",
-        "mocha_sceneworld",  # tests/test_rl_experiments.py
+        "mocha_sceneworld", "discritune_sceneworld", "discritune_shuffled_sceneworld",
+        "ndlb_bagcurri_sceneworld",  # tests/test_rl_experiments.py
         "clip_reward", "clip_reward_grammar", "mocha",  # their models are on a hub: composed by tests/test_configs.py
     }  # fmt: skip
     shipped = {path.stem for path in (config_dir() / "experiment").glob("*.yaml")}

@@ -15,6 +15,8 @@ SCENEWORLD = {
     "clip_reward_sceneworld": "generic_mle_sceneworld",
     "clip_reward_grammar_sceneworld": "generic_mle_sceneworld",
     "clip_reward_shuffled_sceneworld": "generic_mle_sceneworld",
+    "discritune_sceneworld": "generic_mle_sceneworld",
+    "discritune_shuffled_sceneworld": "generic_mle_sceneworld",
     "mocha_sceneworld": "confused_mle_sceneworld",
 }
 COCO = ("cider_scst", "cider_nsc")
@@ -52,6 +54,22 @@ def test_an_experiment_on_sceneworld_trains_two_steps(experiment, runs, tmp_path
     assert {"test/cider", "test/initial/cider", "test/rd20_r1", "test/clip_score_mean"} <= numbers.keys()
     page = run.report.read_text()
     assert all(row["caption"] in page for row in run.read_rows("initial"))
+
+
+def test_self_retrieval_on_growing_bags_trains_from_mined_neighbours(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(runs)
+    judge = runs / "judge_sceneworld"
+    encoder = f"encoder={{_target_: capkit.checkpoint.load_dual_encoder, ckpt: {judge}}}"
+    mine = ["num_neighbors=10", "duplicate_threshold=1", f"run_dir={tmp_path / 'mine'}"]
+    assert main(["mine", "data=sceneworld_generic", *COUNTS, encoder, *mine]) == 0
+    bags = ["sizes=[2,4,8]", f"run_dir={tmp_path / 'bags'}"]
+    assert main(["bags", f"neighbors={tmp_path / 'mine'}", *bags]) == 0
+    start = [f"init_from={runs / 'generic_mle_sceneworld'}", f"judge={judge}", f"judge2={judge}"]
+    folder = [f"curriculum.folder={tmp_path / 'bags'}", "data.batch_size=8"]
+    run = RunFolder(tmp_path / "run")
+    assert main(["experiment=ndlb_bagcurri_sceneworld", *TINY, *start, *folder, f"run_dir={run.path}"]) == 0
+    (row,) = [row for row in run.rows() if "reward/self_retrieval_pool" in row]
+    assert run.metrics()["train/steps"] == 2 and row["reward/self_retrieval_pool"] == 8
 
 
 @pytest.mark.parametrize("experiment", COCO)

@@ -42,6 +42,22 @@ def test_the_experiment_trains_on_real_photos_with_pretrained_parts(cache, tmp_p
     assert len(predictions) == 4
 
 
+def test_real_photos_are_fine_tuned_by_the_reward_of_a_pretrained_pair(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("CAPKIT_CACHE", cache)
+    starts = {"stamps_mle": "mle", "stamps_lora_text": "judge"}
+    for experiment, name in starts.items():
+        assert main([f"experiment={experiment}", "debug=tiny", "controls=0", f"run_dir={tmp_path / name}"]) == 0
+    short = ["decoding.max_length=5", "metric.rd20.num_distractors=3", "val_every=2"]
+    words = ["experiment=stamps_clip_reward", "debug=tiny", *short, f"init_from={tmp_path / 'mle'}"]
+    judges = [f"judge={tmp_path / 'judge'}", f"judge2={tmp_path / 'judge'}"]
+    run = RunFolder(tmp_path / "run")
+    assert main([*words, *judges, f"run_dir={run.path}"]) == 0
+    numbers = run.metrics()
+    assert numbers["train/steps"] == 2 and {"test/initial/clip_score_mean", "test/rd20_r1"} <= numbers.keys()
+    rows = [row for row in run.rows() if "reward/clip_score" in row]
+    assert rows and all(row["reward/failed"] == 0 for row in rows)
+
+
 @pytest.mark.parametrize("experiment", ["stamps_lora_text", "grammar_clip_stamps"])
 def test_dual_encoders_train_on_real_photos_with_pretrained_parts(experiment, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("CAPKIT_CACHE", cache)

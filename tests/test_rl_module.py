@@ -487,7 +487,8 @@ def test_validation_logs_each_term_on_greedy_captions():
     module.decoding = Decoding(max_length=6)
     trainer = trainer_of("auto", 1, [])
     trainer.limit_val_batches = 1.0
-    (found,) = trainer.validate(module, DataLoader([batch[:3], batch[3:]], batch_size=None), verbose=False)
+    trainer.validate(module, DataLoader([batch[:3], batch[3:]], batch_size=None), verbose=False)
+    found = trainer.callback_metrics
     scores = Overlap()(batch, module.write(batch))
     assert found["val/reward/overlap"] == pytest.approx(scores.nanmean().item(), rel=1e-5)
 

@@ -18,7 +18,7 @@ from capkit.config.annotations import fits, wanted
 from capkit.config.arguments import Command
 from capkit.config.compose import Composed, compose_config, single_runs, unknown_key
 from capkit.config.locations import INPUT_WORDS
-from capkit.config.rules import RULES, Settings
+from capkit.config.rules import INPUT_RULES, RULES, Settings
 from capkit.config.signatures import Argument, Signature, signature
 from capkit.errors import UsageError
 
@@ -97,7 +97,7 @@ def problems(composed: Composed, with_inputs: bool = True) -> list[str]:
     settings = Settings(config, composed.task)
     return [
         *(_missing_files(config, composed) if with_inputs else ()),
-        *filter(None, (rule(settings) for rule in RULES)),
+        *filter(None, (rule(settings) for rule in (*RULES, *(INPUT_RULES if with_inputs else ())))),
     ]
 
 

@@ -9,7 +9,18 @@ PICK_ANY = ("metric", "evaluator", "callback", "logger", "reward", "step")
 
 # The last word of keys whose value names something that is read: it must exist when a command starts.
 INPUT_WORDS = frozenset(
-    ["ckpt", "init_from", "resume", "images", "predictions", "references", "root", "captions", "annotations", "neighbors"]
+    [
+        "ckpt",
+        "init_from",
+        "resume",
+        "images",
+        "predictions",
+        "references",
+        "root",
+        "captions",
+        "annotations",
+        "neighbors",
+    ]
 )
 # Words of all keys that hold paths: their values are taken literally, as a shell hands them over.
 PATH_WORDS = INPUT_WORDS | {"run_dir", "out", "path", "file", "folder", "dir", "manifest", "features"}

@@ -126,10 +126,12 @@ RULES: tuple[Callable[[Settings], str | None], ...] = (
     batch_divides_over_ranks,
     micro_batch_fits_in_batch,
     resume_or_init,
-    a_reward_is_given,
     decoding_is_sound,
     cached_features_are_not_augmented,
 )
+
+# What a user must give, beside values that are missing and files that must exist.
+INPUT_RULES: tuple[Callable[[Settings], str | None], ...] = (a_reward_is_given,)
 
 
 def num_ranks(settings: Settings) -> int | None:

@@ -14,8 +14,8 @@ ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
 @pytest.fixture(scope="module")
 def tuned(run_once):
     """Final numbers of an experiment that starts from a captioner of generic captions."""
-    generic = run_once("generic captioner", ["experiment=generic_mle_sceneworld", "controls=0", *ONE_CORE])
-    judges = [run_once(f"judge {seed}", ["experiment=judge_sceneworld", f"seed={seed}", *ONE_CORE]) for seed in (0, 1)]
+    generic = run_once("generic_captioner", ["experiment=generic_mle_sceneworld", "controls=0", *ONE_CORE])
+    judges = [run_once(f"judge_{seed}", ["experiment=judge_sceneworld", f"seed={seed}", *ONE_CORE]) for seed in (0, 1)]
 
     def run(experiment):
         words = [f"experiment={experiment}", f"init_from={generic}", f"judge={judges[0]}", f"judge2={judges[1]}"]

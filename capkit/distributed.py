@@ -147,6 +147,21 @@ def means_over_ranks(sums: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
     return {name: total / count if count else math.nan for name, (total, count) in zip(names, added, strict=True)}
 
 
+def mean_and_std_over_ranks(values: Tensor) -> tuple[float, float]:
+    """Of all ranks' numbers that are not NaN, in float64, the deviation in population form; NaN where there is none."""
+    kept = values[~values.isnan()].double()
+
+    def added(*numbers: Tensor) -> list[float]:
+        return all_reduce_sum(torch.stack(numbers).to(device_for_collectives())).tolist()
+
+    count, total = added(kept.new_tensor(len(kept)), kept.sum())
+    if not count:
+        return math.nan, math.nan
+    mean = total / count
+    (squares,) = added((kept - mean).square().sum())
+    return mean, math.sqrt(squares / count)
+
+
 def gather_objects(value: Any) -> list[Any]:
     """Each rank's picklable value, in rank order, on every rank."""
     if not is_distributed():

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 
 from capkit.decoding.decoding import Decoding
 from capkit.decoding.generate import evaluating
-from capkit.distributed import all_reduce_sum, device_for_collectives, gather_objects, means_over_ranks
+from capkit.distributed import (
+    all_reduce_sum,
+    device_for_collectives,
+    gather_objects,
+    mean_and_std_over_ranks,
+    means_over_ranks,
+)
 from capkit.errors import UsageError
 from capkit.evaluation import TextScore
 from capkit.keyed import key_id
@@ -30,7 +36,7 @@ from capkit.objectives.weighted_sum import WeightedSum
 from capkit.optim import OptimizerFactory
 from capkit.rollout import Rollout, beside, join_images
 from capkit.schedules import Schedule
-from capkit.scorers.reward import Reward, Scores, global_mean_and_std
+from capkit.scorers.reward import Reward, Scores
 from capkit.types import CaptionBatch, Objective, Samples
 
 Sums = dict[str, tuple[Any, Any]]  # a number's sum and what it is divided by, on this rank
@@ -277,7 +283,7 @@ class RLModule(WritingModule):
         texts = [text for part in gather_objects(samples.texts) for image in part for text in image]
         failed = all_reduce_sum(rewards.isnan().sum().to(device_for_collectives()))
         return {
-            "reward/std": global_mean_and_std(rewards)[1],
+            "reward/std": mean_and_std_over_ranks(rewards)[1],
             "reward/failed": float(failed),
             **{f"reward/{name}": value for name, value in self.reward.logs().items()},
             **{f"rl/{name}": value for name, value in (sample_numbers(texts) | self.policy.logs()).items()},

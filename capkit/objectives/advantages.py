@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.distributed import all_reduce_sum, device_for_collectives
+from capkit.distributed import mean_and_std_over_ranks
 from capkit.errors import UsageError, did_you_mean
 
 BASELINES = ("greedy", "leave_one_out", "group", "running_mean", "ema", "none")
@@ -47,11 +47,8 @@ def group(rewards: Float[Tensor, "B K"], divide_by_std: bool = True) -> Float[Te
 
 def whiten(advantages: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     """(A - mean) / (std + 1e-8) over the samples of all ranks (population form). Communicates."""
-    kept = advantages[~advantages.isnan()].double()
-    count, total = _over_ranks(torch.stack([kept.new_tensor(len(kept)), kept.sum()]))
-    mean = total / max(count, 1.0)
-    (squares,) = _over_ranks((kept - mean).square().sum()[None])
-    return (advantages.double() - mean) / (math.sqrt(squares / max(count, 1.0)) + EPSILON)
+    mean, deviation = mean_and_std_over_ranks(advantages)
+    return (advantages.double() - mean) / (deviation + EPSILON)
 
 
 class RunningBaseline:
@@ -68,11 +65,9 @@ class RunningBaseline:
 
     def __call__(self, rewards: Float[Tensor, "B K"]) -> float:
         """The baseline for this batch, from the batches before it; then this batch is taken in. Communicates."""
-        kept = rewards[~rewards.isnan()].double()
-        count, total = _over_ranks(torch.stack([kept.new_tensor(len(kept)), kept.sum()]))
-        if not count:
+        mean, _ = mean_and_std_over_ranks(rewards)
+        if math.isnan(mean):
             return self.value
-        mean = total / count
         if self.kind == "ema" and self.count == 0:
             self.value = mean
         before = self.value
@@ -133,7 +128,3 @@ class Advantages:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.running.load_state_dict(state)
-
-
-def _over_ranks(values: Tensor) -> list[float]:
-    return all_reduce_sum(values.to(device_for_collectives())).tolist()

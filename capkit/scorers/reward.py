@@ -3,7 +3,6 @@
 B images, K samples per image.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.distributed import all_reduce_sum, device_for_collectives
+from capkit.distributed import mean_and_std_over_ranks
 from capkit.errors import UsageError
 from capkit.schedules import Schedule
 from capkit.types import CaptionBatch, Samples, Scorer
@@ -154,23 +153,8 @@ class Reward:
 
 
 def _normalized(scores: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    mean, deviation = global_mean_and_std(scores)
+    mean, deviation = mean_and_std_over_ranks(scores)
     return torch.zeros_like(scores).where(~scores.isnan(), scores) if deviation == 0 else (scores - mean) / deviation
-
-
-def global_mean_and_std(values: Tensor) -> tuple[float, float]:
-    """Of all ranks' numbers that are not NaN, in float64, the deviation in population form; NaN where there is none."""
-    kept = values[~values.isnan()].double()
-    count, total = _over_ranks(torch.stack([kept.new_tensor(len(kept)), kept.sum()]))
-    if not count:
-        return math.nan, math.nan
-    mean = total / count
-    (squares,) = _over_ranks((kept - mean).square().sum()[None])
-    return mean, math.sqrt(squares / count)
-
-
-def _over_ranks(values: Tensor) -> list[float]:
-    return all_reduce_sum(values.to(device_for_collectives())).tolist()
 
 
 def _geometric_mean(shaped: Mapping[str, Tensor], weights: Mapping[str, float | int]) -> Tensor:
@@ -194,16 +178,16 @@ def _score(name: str, scorer: Scorer, batch: CaptionBatch, samples: Samples) -> 
     try:
         return scorer(batch, samples).float()
     except Exception as error:
-        where = "" if getattr(scorer, "communicates", False) else _offender(scorer, batch, samples)
+        where = "" if getattr(scorer, "communicates", False) else _offender(scorer, batch, samples, type(error))
         raise RewardError(f"reward {name} failed{where}: {type(error).__name__}: {error}") from error
 
 
-def _offender(scorer: Scorer, batch: CaptionBatch, samples: Samples) -> str:
-    """The first image and caption on which the scorer fails alone."""
+def _offender(scorer: Scorer, batch: CaptionBatch, samples: Samples, failure: type[Exception]) -> str:
+    """The first image and caption on which the scorer fails alone in the same way."""
     for row, key in enumerate(batch.keys):
         for number, text in enumerate(samples.texts[row]):
             try:
                 scorer(batch.select([row]), samples.select(row, number))
-            except Exception:
+            except failure:
                 return f" on image {key!r}, caption {text!r}"
     return f" on the batch of {len(batch)} images as a whole (first: {batch.keys[0]!r})"

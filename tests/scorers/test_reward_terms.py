@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from capkit.distributed import mean_and_std_over_ranks
 from capkit.errors import UsageError
 from capkit.schedules import Linear
-from capkit.scorers.reward import Reward, RewardError, Term, global_mean_and_std
+from capkit.scorers.reward import Reward, RewardError, Term
 from capkit.testing import run_distributed
 from capkit.types import CaptionBatch, Samples
 
@@ -132,7 +133,7 @@ def normalised_by_rank():
     batch = CaptionBatch(keys=[str(row) for row in rows])
     samples = Samples.from_texts([["x", "y"]] * len(rows))
     scores = Reward({"a": Term(ByKey(), normalize="batch")})(batch, samples, 0, 1)
-    return scores.total, global_mean_and_std(scores.raw["a"])
+    return scores.total, mean_and_std_over_ranks(scores.raw["a"])
 
 
 def test_two_processes_normalise_as_one():

@@ -26,7 +26,14 @@ STYLE = """
 .now { font-weight: 600 }
 """
 COST = "val/cider"
-GAINS = ("val/retrieval_t2i_r1", "val/text_r1", "val/clip_score_mean", "val/reward/clip_score")
+GAINS = (
+    "val/retrieval_t2i_r1",
+    "val/rd100_r1",
+    "val/rd20_r1",
+    "val/text_r1",
+    "val/clip_score_mean",
+    "val/reward/clip_score",
+)
 MONITORS = ("reward/std", "reward/zero_spread", "reward/failed")  # beside all of the section rl
 NOTE = (
     "test: the policy that the run ends with. test/initial: the one it started from. test/shuffled: each image with "

@@ -12,7 +12,16 @@ import yaml
 from capkit.errors import UsageError
 
 # Keys that may change between two attempts of one run: they change no number that the run computes.
-NEUTRAL_KEYS = ("run_dir", "resume", "dry_run", "logger", "torch_threads", "data.num_workers", "callback.progress")
+NEUTRAL_KEYS = (
+    "run_dir",
+    "resume",
+    "dry_run",
+    "logger",
+    "torch_threads",
+    "data.num_workers",
+    "callback.progress",
+    "callback.watchdog",
+)
 
 
 def default_run_dir(name: str) -> Path:
@@ -64,8 +73,9 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 class RunFolder:
     """Paths and append-only records of one run.
 
-    `attempt` counts the times the run was started. An attempt that continues from a checkpoint first writes a row with
-    `resumed_from`: rows of earlier attempts beyond that step are superseded.
+    `attempt` counts the times the run was started. A later attempt first writes a row with `resumed_from`, the step of
+    its checkpoint, 0 without one: rows of earlier attempts beyond that step are superseded. So is a row that a later
+    attempt wrote again, as that of the validation of this step.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -126,12 +136,13 @@ class RunFolder:
         """Rows without those that a later attempt went over again."""
         rows = self.rows()
         resumed = {row["attempt"]: row["resumed_from"] for row in rows if "resumed_from" in row}
-        return [
-            row
+        kept = {
+            (row["step"], frozenset(row)): row
             for row in rows
             if "resumed_from" not in row
             and all(row["step"] <= step for attempt, step in resumed.items() if attempt > row["attempt"])
-        ]
+        }
+        return list(kept.values())
 
     def append(self, step: int, values: Mapping[str, float | int]) -> None:
         row = {"step": step, "attempt": self.attempt, "time": round(time.time(), 3), **values}

@@ -22,6 +22,7 @@ from capkit.checkpoint import load_weights, read_checkpoint
 from capkit.data.datamodule import CaptionDataModule
 from capkit.distributed import rank
 from capkit.errors import UsageError
+from capkit.fit_loop import FitLoop
 from capkit.instantiate import build, build_all, plain
 from capkit.run_folder import RunFolder, default_run_dir
 from capkit.tasks.quiet import quiet_libraries
@@ -144,15 +145,18 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+    trainer.fit_loop = FitLoop.of(trainer)
     return trainer, extras
 
 
 def train(run: Run, module: pl.LightningModule, started_at: int) -> None:
     """Optimizer steps from `started_at` to the last; their wall time is added to `train/seconds`."""
     trainer, folder, resume = run.trainer, run.folder, run.resume
-    if resume is not None and rank() == 0:
-        folder.append(started_at, {"resumed_from": started_at})
-        print(f"continuing {folder.path} from step {started_at}")
+    if rank() == 0:
+        if folder.attempt > 1:
+            folder.append(started_at, {"resumed_from": started_at})
+        if resume is not None:
+            print(f"continuing {folder.path} from step {started_at}")
     run.data.set_steps(started_at, trainer.max_steps)
     start = time.monotonic()
     trainer.fit(module, datamodule=run.data, ckpt_path=resume, weights_only=True if resume else None)

@@ -1,4 +1,4 @@
-"""Tests run on one torch thread: shared cores stall otherwise."""
+"""Tests run on one torch thread: shared cores stall otherwise. The long files come first."""
 
 import os
 
@@ -6,6 +6,31 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+SHARED_RUNS = ("sceneworld_clip", "run_once")  # tests/effects/conftest.py
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Orders files so that two workers end together: files with slow or effect tests before all others.
+
+    Of the files that start from one shared run, one begins, and the others come after the rest of the long ones: no
+    worker waits while the run is made.
+    """
+    files: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(str(item.path), []).append(item)
+    ranks, made = {}, set()
+    for file, tests in files.items():
+        shared = next((name for name in SHARED_RUNS if any(name in test.fixturenames for test in tests)), None)
+        if not any(test.get_closest_marker(mark) for test in tests for mark in ("slow", "effect")):
+            ranks[file] = 3
+        elif shared is None:
+            ranks[file] = 1
+        else:
+            ranks[file] = 2 if shared in made else 0
+            made.add(shared)
+    items.sort(key=lambda item: ranks[str(item.path)])

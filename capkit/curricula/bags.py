@@ -1,5 +1,6 @@
 """Bags of look-alikes: each batch is made of groups that `capkit bags` found, and the groups grow over training."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -7,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from capkit.curricula.bag_files import BagFolder, size_of
+from capkit.curricula.levels import Levels
 from capkit.curricula.shuffle import check_batch_size, check_same_order
 from capkit.curricula.stages import Stages
 from capkit.errors import UsageError
@@ -25,9 +27,13 @@ class Bags:
     are images that are in no bag of the list, and the bags that fill no batch at its end (others in each epoch);
     `describe` counts both.
 
-    `stages` maps bounds to lists (capkit/curricula/stages.py), by epoch or by step; `folder` is what `capkit bags`
-    wrote. Raises UsageError where those bags are of other images than the training split's, where a batch has no room
-    for a bag or less than one image for each rank, and where a list does not fill a batch.
+    `folder` is what `capkit bags` wrote. `stages` maps bounds to lists (capkit/curricula/stages.py), by epoch or by
+    step. By level it names the lists in their order, and the next one begins once the mean of the logged number
+    `level_of` over `window` steps reaches the stage's of `levels` (capkit/curricula/levels.py): the training loop must
+    `observe` it after each step.
+
+    Raises UsageError where those bags are of other images than the training split's, where a batch has no room for a
+    bag or less than one image for each rank, and where a list does not fill a batch.
 
     Deliberate differences from the published code: (1) it shards by rank itself; (2) an image comes at most once in an
     epoch.
@@ -36,19 +42,23 @@ class Bags:
     def __init__(
         self,
         folder: str,
-        stages: Mapping[Any, str],
+        stages: Mapping[Any, str] | Sequence[str],
         batch_size: int,
         seed: int,
         rank: int,
         world_size: int,
         num_examples: int,
         keys: Callable[[], Sequence[str]],
-        by: Literal["epoch", "step"] = "epoch",
+        by: Literal["epoch", "step", "level"] = "epoch",
+        levels: Sequence[float | int] = (),
+        level_of: str = "reward/total",
+        window: int = 50,
     ) -> None:
         check_batch_size(batch_size, world_size)
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
         self.num_examples = num_examples
-        self._stages = Stages(stages, by, self.num_batches)
+        self._levels = Levels(level_of, levels, window) if by == "level" or levels else None
+        self._stages = Stages(stages, by, self.num_batches, self._levels)
         for name in self._stages.names:
             self._check_size(size_of(name))
         found = BagFolder(folder)
@@ -96,6 +106,24 @@ class Bags:
     def num_steps(self, epochs: float | int) -> int:
         """Steps of the first `epochs` epochs."""
         return self._stages.num_steps(epochs)
+
+    @property
+    def watched(self) -> str | None:
+        """The logged number that the stages go by; None where they go by epoch or step."""
+        return None if self._levels is None else self._levels.name
+
+    def observe(self, step: int, value: float) -> None:
+        """The watched number of the step that was just done, the `step`-th. Every rank calls it after every step."""
+        if self._levels is not None and self._levels.observe(step, value):
+            self._stages.changed()
+
+    def known_until(self, step: int) -> float | int:
+        """The step before which the batches from `step` on do not depend on what is still to be observed."""
+        return math.inf if self._levels is None else self._levels.known_until(step)
+
+    def bag_size(self, step: int) -> int:
+        """Images of a bag in the batch of this step, counted from 0."""
+        return size_of(self._stages.epoch(self.place(step)[0]).name)
 
     def num_batches(self, name: str) -> int:
         """Batches of one pass over a list."""
@@ -164,11 +192,15 @@ class Bags:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "num_consumed": self.num_consumed, **self._identity()}
+        state = {"epoch": self.epoch, "num_consumed": self.num_consumed, **self._identity()}
+        return state if self._levels is None else {**state, "levels": self._levels.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on after the consumed batches; the number of ranks may differ, what orders the data may not."""
         check_same_order(state, self._identity())
+        if self._levels is not None:
+            self._levels.load_state_dict(state["levels"])
+            self._stages.changed()
         self.seek(state["epoch"], state["num_consumed"])
 
 

@@ -12,7 +12,8 @@ class Curriculum(Protocol):
     their keys takes `keys` as well: a function that gives the keys of all training images, by index.
 
     Epochs may differ in length: `place` and `num_steps` say where steps lie among them. They depend on the
-    constructor's arguments alone, so the place in the data follows from the step.
+    constructor's arguments alone, so the place in the data follows from the step. Of a `Guided` curriculum they depend
+    on what it observed as well, which its state holds.
     """
 
     epoch: int
@@ -61,4 +62,26 @@ class Grouped(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What the batches are made of, as plain data: kept in the run folder."""
+        ...
+
+    def bag_size(self, step: int) -> int:
+        """Images of a bag in the batch of this step, counted from 0."""
+        ...
+
+
+@runtime_checkable
+class Guided(Protocol):
+    """A curriculum whose batches may depend on how training goes."""
+
+    @property
+    def watched(self) -> str | None:
+        """The name of the logged number that it wants to be told after each step; None: none."""
+        ...
+
+    def observe(self, step: int, value: float) -> None:
+        """The watched number of the step that was just done, the `step`-th, the same on all ranks."""
+        ...
+
+    def known_until(self, step: int) -> float | int:
+        """The step before which the batches from `step` on do not depend on what is still to be observed."""
         ...

@@ -42,15 +42,31 @@ class InOrder:
             yield list(self._indices[start : start + self._batch_size])
 
 
+@runtime_checkable
+class InParts(Protocol):
+    """Batches of which those after a part are known only when the steps of the part are done."""
+
+    def parts(self) -> Iterator[Iterator[list[int]]]: ...
+
+
 class _Requests:
+    """What workers are asked for: the batches of one part."""
+
     def __init__(self, batches: Batches, bag_ids: Callable[[list[int]], list[int]] | None) -> None:
         self._batches, self._bag_ids = batches, bag_ids
+        self._part: Iterator[list[int]] = iter(())
+
+    def parts(self) -> Iterator[None]:
+        """Goes from part to part: `iter` gives the requests of the one it is at."""
+        for part in self._batches.parts() if isinstance(self._batches, InParts) else [iter(self._batches)]:
+            self._part = part
+            yield
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Request]:
-        for indices in self._batches:
+        for indices in self._part:
             bags = None if self._bag_ids is None else self._bag_ids(indices)
             yield Request(self._batches.epoch, indices, bags)
 
@@ -71,6 +87,9 @@ class CaptionLoader:
     and the UsageError comes without a worker's traceback. `len` is an upper bound outside training: a batch whose
     examples were all skipped does not come. `bag_ids` says which bag each example of a batch is in, where the
     curriculum makes batches of bags.
+
+    Workers fetch ahead within a part of the batches (`InParts`) and no further: they wait where the next batch depends
+    on the step that is being done.
     """
 
     def __init__(
@@ -85,9 +104,10 @@ class CaptionLoader:
         self.dataset = dataset
         self.batch_sampler = batches
         self._log, self._max_skipped = log, max_skipped
+        self._requests = _Requests(batches, bag_ids)
         self._loader = DataLoader(
             dataset,
-            sampler=_Requests(batches, bag_ids),  # type: ignore[arg-type]
+            sampler=self._requests,  # type: ignore[arg-type]
             batch_size=None,
             collate_fn=_unchanged,  # type: ignore[arg-type]
             num_workers=num_workers,
@@ -101,14 +121,15 @@ class CaptionLoader:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[CaptionBatch]:
-        for collated in self._loader:
-            try:
-                self._account(collated)
-            except UsageError:
-                self.close()
-                raise
-            if collated.batch is not None:
-                yield collated.batch
+        for _ in self._requests.parts():
+            for collated in self._loader:
+                try:
+                    self._account(collated)
+                except UsageError:
+                    self.close()
+                    raise
+                if collated.batch is not None:
+                    yield collated.batch
 
     def _account(self, collated: Collated) -> None:
         if collated.skipped:

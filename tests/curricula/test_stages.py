@@ -51,5 +51,5 @@ def test_bounds_that_are_no_counts_are_refused(bounds):
 
 
 def test_another_clock_is_refused():
-    with pytest.raises(UsageError, match="by epoch or by step; got by='hour'"):
+    with pytest.raises(UsageError, match="by epoch, step or level; got by='hour'"):
         stages({1: "hard-2"}, "hour")

@@ -127,3 +127,33 @@ def test_two_processes_share_the_batches_of_one(folder, batch_size):
     for number, (keys, bags) in enumerate(whole):
         for rank in (0, 1):
             assert shares[rank][number] == (keys[rank::2], bags[rank::2])
+
+
+def by_level(folder, num_workers, state=None, start=0, total=12):
+    """A loop that tells the curriculum of each step; the level is reached at the second look, after step 6."""
+    curriculum = functools.partial(Bags, by="level", levels=[0.5], window=3, folder=folder, stages=["hard-2", "hard-4"])
+    module = data(folder, num_workers=num_workers, curriculum=curriculum)
+    if state is not None:
+        module.load_state_dict(state)
+    module.set_steps(start, total)
+    batches = []
+    for step, batch in enumerate(module.train_dataloader(), start + 1):
+        batches.append((batch.keys, batch.bag.tolist()))
+        module.curriculum.observe(step, step / 10)
+    return batches, module.state_dict()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_workers_fetch_no_batch_before_its_bags_are_known(folder, num_workers):
+    batches, _ = by_level(folder, num_workers)
+    assert [len(keys) for keys, _ in batches] == [10] * 6 + [8] * 6
+    for step, (keys, bags) in enumerate(batches):
+        assert bags == [int(key[1:]) // (2 if step < 6 else 4) for key in keys]
+    _, state = by_level(folder, num_workers, total=8)
+    assert by_level(folder, num_workers, json.loads(json.dumps(state)), start=8)[0] == batches[8:]
+
+
+def test_a_loop_that_does_not_tell_how_it_goes_is_told_so(folder):
+    curriculum = functools.partial(Bags, by="level", levels=[0.5], window=3, folder=folder, stages=["hard-2", "hard-4"])
+    with pytest.raises(UsageError, match=r"is told reward/total after each step; it knows 0 steps and is asked for"):
+        batches_of(data(folder, curriculum=curriculum))

@@ -31,11 +31,15 @@ def gather_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def score_rows(
-    rows: Sequence[Row], metrics: Mapping[str, TextScore], image: Callable[[str], np.ndarray] | None = None
+    rows: Sequence[Row],
+    metrics: Mapping[str, TextScore],
+    image: Callable[[str], np.ndarray] | None = None,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
     """All metrics' numbers, computed on rank 0 and equal on every rank. Rows without references are left out.
 
     Metadata carries the row's "key" and, where `image` reads pictures, an "image" that is read when a judge wants it.
+    Once `is_stopping`, nobody will look at the numbers, and metrics that are left are left out.
     """
     numbers: dict[str, float] = {}
     if rank() == 0:
@@ -43,6 +47,8 @@ def score_rows(
         predictions, references = ([row[name] for row in scored] for name in ("caption", "references"))
         metadata = [{"key": row["key"], **_picture(row, image), **row["metadata"]} for row in scored]
         for metric in metrics.values():
+            if is_stopping():
+                break
             numbers.update(metric.score(predictions, references, metadata) if scored else {})
     return broadcast_object(numbers)
 

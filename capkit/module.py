@@ -61,7 +61,8 @@ class WritingModule(OptimizerStep):
                 sums[name] = (before[0] + total.detach(), before[1] + count)
         numbers = means_over_ranks(sums)
         rows = gather_rows([row for part in self._validation for row in part["rows"]])
-        numbers |= score_rows(rows, self.metrics, self.image_reader)
+        numbers |= score_rows(rows, self.metrics, self.image_reader, self.is_stopping)
+        self.safe_point()
         self.log_dict(
             {f"val/{name}": value for name, value in numbers.items()},
             batch_size=max(1, len(rows)),

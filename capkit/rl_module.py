@@ -154,14 +154,17 @@ class RLModule(WritingModule):
 
     @torch.no_grad()
     def sample(self, batch: CaptionBatch, decoding: Decoding) -> Samples:
-        """Captions of each image, dropout off."""
+        """Captions of each image, dropout off. The run may end here: then nothing was sampled that counts."""
         num_samples = self.policy.num_samples if decoding.method == "sample" else 1
         size = self.rollout_batch_size or len(batch)
         parts = []
         with evaluating(self.model):
             for start in range(0, len(batch), size):
+                if self.is_stopping():
+                    break
                 context = self.model.encode(batch[start : start + size])  # type: ignore[operator]
                 parts.append(self.model.generate(context, decoding, num_samples))  # type: ignore[operator]
+        self.safe_point()
         return join_images(parts, self._pad_token_id)
 
     def backward_parts(self, parts: list[Rollout], step: int, is_first: bool) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ NEUTRAL_KEYS = (
     "torch_threads",
     "data.num_workers",
     "callback.progress",
+    "callback.preemption",
     "callback.watchdog",
 )
 

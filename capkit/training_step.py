@@ -22,7 +22,11 @@ Rest = TypeVar("Rest")
 
 
 def _nothing() -> None:
-    """The closure of an optimizer step whose gradient is there already."""
+    """The closure of an optimizer step whose gradient is there already; a safe point where nobody waits for one."""
+
+
+def _never() -> bool:
+    return False
 
 
 class OptimizerStep(pl.LightningModule):
@@ -33,6 +37,10 @@ class OptimizerStep(pl.LightningModule):
 
     Dropout and every other global random number of a step are seeded by (seed, step, rank): a resumed run draws what
     the uninterrupted one would have drawn.
+
+    A step or a validation that takes long comes by `safe_point`, all ranks together and with the weights of the last
+    finished step: there a run may be ended (capkit/callbacks/preemption.py sets both). Once `is_stopping` it will be,
+    and what this rank would do before may be left out.
     """
 
     def __init__(
@@ -47,6 +55,8 @@ class OptimizerStep(pl.LightningModule):
         self.schedule = schedule
         self.micro_batch_size = micro_batch_size
         self.seed = seed
+        self.safe_point: Callable[[], None] = _nothing
+        self.is_stopping: Callable[[], bool] = _never
 
     @abstractmethod
     def backward_batch(self, batch: Any, step: int) -> dict[str, Tensor]:

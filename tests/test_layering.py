@@ -9,13 +9,16 @@ PACKAGE = Path(__file__).parents[1] / "capkit"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 BOTTOM = {
-    "types", "errors", "keyed", "schedules", "distributed", "scenes", "weights", "edits", "embedding_cache",
+    "types", "errors", "keyed", "schedules", "distributed", "scenes", "weights", "edits", "embedding_cache", "slurm",
+    "stop_signal",
 }  # fmt: skip
 
 # What each part may import of capkit, beside itself. A part that is missing here may import what TOP may.
 MAY_IMPORT = {
     "types": set(),
     "errors": set(),
+    "slurm": set(),
+    "stop_signal": {"slurm"},
     "keyed": {"errors"},
     "schedules": {"errors"},
     "distributed": {"errors", "types"},

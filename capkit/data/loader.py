@@ -11,6 +11,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from capkit.data.dataset import CaptionDataset, Collated, Request
 from capkit.data.skipped import SkipLog
 from capkit.errors import UsageError
+from capkit.stop_signal import outlive_signals_to_all
 from capkit.types import CaptionBatch
 
 
@@ -78,6 +79,7 @@ def _unchanged(collated: Collated) -> Collated:
 def _start_worker(worker: int) -> None:
     # Tokenizers that were used before the fork would print a warning in every worker.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    outlive_signals_to_all()
 
 
 class CaptionLoader:

@@ -12,6 +12,7 @@ from capkit.evaluation import Row, describe, score_rows, shuffled_rows, write_pr
 from capkit.module import CaptionModule, WritingModule
 from capkit.report import write_report
 from capkit.run_folder import RunFolder, write_atomically
+from capkit.stop_signal import stoppable
 from capkit.tasks.build import applicable, build_model, build_parts, encoder_of
 from capkit.tasks.dry_run import print_plan
 from capkit.tasks.generation import caption_split
@@ -19,6 +20,7 @@ from capkit.tasks.ranks import start_ranks
 from capkit.tasks.training import open_run, print_numbers, train
 
 
+@stoppable()
 def run(cfg: DictConfig) -> dict[str, float]:
     """Trains, evaluates on the test split and returns the final numbers, as in metrics.json."""
     if start_ranks(cfg):

@@ -17,6 +17,7 @@ from capkit.models.pair_model import PairModel
 from capkit.pair_module import PairModule
 from capkit.report import write_report
 from capkit.run_folder import RunFolder
+from capkit.stop_signal import stoppable
 from capkit.tasks.build import build_model, build_optimization
 from capkit.tasks.dry_run import print_plan
 from capkit.tasks.ranks import start_ranks
@@ -28,6 +29,7 @@ NOTE = (
 )
 
 
+@stoppable()
 def run(cfg: DictConfig) -> dict[str, float]:
     """Trains, evaluates and returns the final numbers, as in metrics.json."""
     if start_ranks(cfg):

@@ -18,6 +18,7 @@ from capkit.meme_module import MemeModule, score_memes
 from capkit.models.camu import Camu
 from capkit.report import write_report
 from capkit.run_folder import RunFolder, write_atomically
+from capkit.stop_signal import stoppable
 from capkit.tasks.build import build_optimization
 from capkit.tasks.dry_run import print_plan
 from capkit.tasks.ranks import start_ranks
@@ -30,6 +31,7 @@ NOTE = (
 )
 
 
+@stoppable()
 def run(cfg: DictConfig) -> dict[str, float]:
     """Trains, tests and returns the final numbers, as in metrics.json.
 

@@ -20,6 +20,7 @@ from capkit.rl_module import RLModule
 from capkit.rl_report import write_rl_report
 from capkit.run_folder import RunFolder
 from capkit.scorers.reward import Reward
+from capkit.stop_signal import stoppable
 from capkit.tasks.build import applicable, build_model, build_parts, encoder_of
 from capkit.tasks.dry_run import print_plan
 from capkit.tasks.fit import evaluate_split
@@ -30,6 +31,7 @@ from capkit.types import CaptionBatch, Samples
 NUM_TABLE_ROWS = 24
 
 
+@stoppable()
 def run(cfg: DictConfig) -> dict[str, float]:
     """Trains, evaluates on the test split and returns the final numbers, as in metrics.json."""
     if start_ranks(cfg):

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from capkit.callbacks.checkpoints import Checkpoints, newest_checkpoint
+from capkit.callbacks.preemption import Preemption
 from capkit.callbacks.recorder import Recorder
 from capkit.checkpoint import load_weights, read_checkpoint
 from capkit.data.datamodule import CaptionDataModule
@@ -87,6 +88,9 @@ def open_run(cfg: DictConfig, build_parts: Callable[[DictConfig], dict[str, Any]
     trainer, extras = build_trainer(cfg, folder, data)
     if trainer.world_size > 1:
         trainer.strategy.setup_environment()  # ranks know each other from here on
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Preemption):
+            callback.listen(trainer)
     if rank() == 0 and not cfg.dry_run:
         folder.open(plain(cfg))
     if trainer.local_rank == 0:

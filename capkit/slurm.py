@@ -1,0 +1,23 @@
+"""What SLURM says about this process, and what it is asked for."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+
+def requeue_job() -> None:
+    """Where SLURM runs this process: puts the job back into the queue.
+
+    A job that ends by itself counts as finished, also after SLURM asked it to. Failing is told: launch/slurm.sbatch
+    then tries again, outside a container.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return
+    if shutil.which("scontrol") is None:
+        print(f"SLURM job {job}: there is no scontrol here to requeue it with", file=sys.stderr, flush=True)
+        return
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    outcome = "requeued" if done.returncode == 0 else f"was not requeued: {done.stderr.strip()}"
+    print(f"SLURM job {job}: {outcome}", file=sys.stderr, flush=True)

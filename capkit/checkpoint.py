@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from capkit.callbacks.checkpoints import newest_checkpoint
+from capkit.checkpoint_files import load_checkpoint, verified
 from capkit.errors import UsageError
 from capkit.instantiate import build, nested, plain
 from capkit.models.adapters import LoRA
@@ -35,20 +35,13 @@ def checkpoint_extras(config: Any, model: Any) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's plain data and tensors, on the CPU; a folder means its newest checkpoint.
+    """A checkpoint's plain data and tensors, on the CPU; a run folder means its newest whole checkpoint.
 
-    Raises UsageError for a file that is not a capkit checkpoint. Nothing in the file is executed.
+    Raises UsageError for what is no checkpoint of capkit, or a broken one. Nothing in it is executed.
     """
-    if path.is_dir():
-        folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-        newest = newest_checkpoint(folder)
-        if newest is None:
-            raise UsageError(f"a checkpoint is wanted; {path} holds no step-*.ckpt; give ckpt=FILE or a run folder")
-        path = newest
-    if not path.is_file():
-        raise UsageError(f"a checkpoint is wanted; {path} does not exist; give ckpt=FILE or a run folder")
+    path = verified(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = load_checkpoint(path)
     except Exception as error:
         raise UsageError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error})") from error
     if not isinstance(checkpoint, dict) or "capkit" not in checkpoint or "state_dict" not in checkpoint:

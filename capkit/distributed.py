@@ -1,12 +1,16 @@
 """Rank utilities that also work in a single process without a process group."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from capkit.errors import UsageError
+
+T = TypeVar("T")
 
 
 def is_distributed() -> bool:
@@ -178,6 +182,20 @@ def broadcast_object(value: Any, source: int = 0) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=source)
     return box[0]
+
+
+def decided_by_rank_0(decide: Callable[[], T]) -> T:
+    """What rank 0 finds, on every rank, as a picklable value; where it raises a UsageError, all ranks do."""
+    outcome: tuple[Any, str | None] = (None, None)
+    if rank() == 0:
+        try:
+            outcome = decide(), None
+        except UsageError as error:
+            outcome = None, str(error)
+    value, wrong = broadcast_object(outcome)
+    if wrong is not None:
+        raise UsageError(wrong)
+    return value
 
 
 def device_for_collectives() -> torch.device:

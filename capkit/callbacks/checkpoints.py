@@ -1,33 +1,39 @@
-"""Checkpoints by step: written under a temporary name, renamed when whole."""
+"""Checkpoints by step, and the best one: when they are saved, which are kept, and what happens where saving fails."""
 
-import os
-import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from capkit.callbacks.selection import Selection
+from capkit.checkpoint_files import (
+    CheckpointNotSavedError,
+    checkpoints_in,
+    discard,
+    free_slot,
+    load_state,
+    problem,
+    saved_step,
+    step_of,
+    switch,
+)
+from capkit.checkpoint_io import use_folders
+from capkit.distributed import broadcast_object
 from capkit.errors import UsageError
 
-
-def step_of(path: Path) -> int:
-    match = re.fullmatch(r"step-(\d+)\.ckpt", path.name)
-    return int(match[1]) if match else -1
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the highest step, or None."""
-    found = [path for path in folder.glob("step-*.ckpt") if step_of(path) >= 0]
-    return max(found, key=step_of, default=None)
+FAILED = "checkpoint/failed"  # how often saving has failed so far, logged each time it does
 
 
 class Checkpoints(Callback):
-    """Saves `step-00000123.ckpt` after each `every_steps` optimizer steps and after the last one; keeps the newest.
+    """Saves `step-00000123.ckpt` after each `every_steps` optimizer steps and after the last one.
+
+    The `keep_last` newest stay, and those of each `keep_every_steps` steps for good. A checkpoint is a folder that is
+    there whole or not at all (capkit/checkpoint_files.py). Where one cannot be saved (disk full, no permission), all
+    ranks warn and go on: older ones stay as they are, and the next due step tries again.
 
     The best checkpoint seen at a validation is also kept, as `best.ckpt`, by one of two: `monitor`, a number that is
     logged ("val/cider") and its `mode`, max or min; or `select`, an expression that may set limits to other metrics, as
@@ -39,12 +45,17 @@ class Checkpoints(Callback):
         self,
         every_steps: int = 1000,
         keep_last: int = 2,
+        keep_every_steps: int | None = None,
         monitor: str | None = None,
         mode: str = "max",
         select: str | None = None,
     ) -> None:
         if every_steps < 1 or keep_last < 1:
             raise UsageError(f"every_steps and keep_last must be 1 or more; got {every_steps} and {keep_last}")
+        if keep_every_steps is not None and (keep_every_steps < 1 or keep_every_steps % every_steps):
+            raise UsageError(
+                f"keep_every_steps must be a multiple of every_steps, {every_steps}, or null; got {keep_every_steps}"
+            )
         if mode not in ("max", "min"):
             raise UsageError(f"mode must be max or min; got {mode!r}")
         if select is not None and (monitor is not None or mode != "max"):
@@ -52,7 +63,8 @@ class Checkpoints(Callback):
                 f"the best checkpoint is chosen by callback.checkpoints.select, or by monitor and mode; got {select=}, "
                 f"{monitor=}, {mode=}; give one"
             )
-        self.every_steps, self.keep_last, self.monitor, self.select = every_steps, keep_last, monitor, select
+        self.every_steps, self.keep_last, self.keep_every_steps = every_steps, keep_last, keep_every_steps
+        self.monitor, self.select = monitor, select
         self.selection = None if monitor is None else Selection(mode, monitor)
         if select is not None:
             self.selection = Selection.parse(select)
@@ -61,11 +73,18 @@ class Checkpoints(Callback):
         self.initial: dict[str, float] = {}
         self.kept_step: int | None = None  # the checkpoint of this step outlives `keep_last`
         self.is_closed = False  # what is trained now is not to be saved
+        self.failure: str | None = None  # why the newest step could not be saved; None where it was
+        self._failures = 0
+        self._record: Callable[[int, dict[str, float]], None] | None = None
         self._start_is_best = False
         self._broken: list[str] = []
 
-    def attach(self, folder: Path) -> None:
-        self.folder = folder
+    def attach(self, folder: Path, record: Callable[[int, dict[str, float]], None] | None = None) -> None:
+        """The folder to save to, and what writes down numbers of a step."""
+        self.folder, self._record = folder, record
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        use_folders(trainer)
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.ckpt"
@@ -73,7 +92,11 @@ class Checkpoints(Callback):
     @property
     def best_path(self) -> Path | None:
         """The checkpoint that `select` chose; None where there is no `select`, or no validation kept to its limits."""
-        return None if self.select is None or self.best is None else self.folder / "best.ckpt"
+        return None if self.select is None or self.best is None else self._best
+
+    @property
+    def _best(self) -> Path:
+        return self.folder / "best.ckpt"
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "initial": self.initial}
@@ -83,22 +106,26 @@ class Checkpoints(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._start_is_best:
-            self._save(trainer, self.folder / "best.ckpt")
+            self._save_best(trainer)
             self._start_is_best = False
-        elif trainer.global_step > 0:
-            self._recall_best(trainer.global_step)
+        elif trainer.global_step > 0 and self.selection is not None:
+            self._recall_best(trainer)
 
-    def _recall_best(self, step: int) -> None:
+    def _recall_best(self, trainer: pl.Trainer) -> None:
         """A run that died after its validation, before the next checkpoint: best.ckpt knows what the newest does not.
 
-        A best.ckpt of a later step than `step` was chosen among validations that are still to come again.
+        A best.ckpt of a later step than this one was chosen among validations that are still to come again.
         """
-        path = self.folder / "best.ckpt"
-        if not path.exists():
-            return
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        if checkpoint["global_step"] <= step:
-            self.load_state_dict(checkpoint["callbacks"][self.state_key])
+        found: dict[str, Any] | None = None
+        if trainer.is_global_zero and self._best.exists():
+            if why := problem(self._best):
+                warnings.warn(f"{self._best} is not whole, and the next validation replaces it: {why}", stacklevel=2)
+                found = {"best": None, "initial": self.initial}
+            elif saved_step(self._best) <= trainer.global_step:
+                found = load_state(self._best)["callbacks"][self.state_key]
+        found = broadcast_object(found)
+        if found is not None:
+            self.load_state_dict(found)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         if self.is_due(trainer):
@@ -110,10 +137,12 @@ class Checkpoints(Callback):
         is_last = step >= trainer.max_steps or trainer.should_stop
         return not self.is_closed and (is_last or step % self.every_steps == 0)
 
-    def save(self, trainer: pl.Trainer) -> None:
-        """The checkpoint of the step that was done last. All ranks take part."""
-        self._save(trainer, self.path(trainer.global_step))
-        self._retire(trainer)
+    def save(self, trainer: pl.Trainer) -> bool:
+        """The checkpoint of the step that was done last; whether it could be saved. All ranks take part, and agree."""
+        self.failure = self._save(trainer, self.path(trainer.global_step))
+        if self.failure is None and trainer.is_global_zero:
+            self._retire(trainer.global_step)
+        return self.failure is None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.selection is None or self.is_closed or trainer.sanity_checking:
@@ -124,9 +153,10 @@ class Checkpoints(Callback):
         value = values[self.selection.name]
         if self._broken or not self.selection.improves(value, self.best):
             return
-        self.best = value
+        before, self.best = self.best, value
         if trainer.state.fn == TrainerFn.FITTING:
-            self._save(trainer, self.folder / "best.ckpt")
+            if not self._save_best(trainer):
+                self.best = before
         else:
             self._start_is_best = True  # there is no optimizer to save yet
 
@@ -155,20 +185,48 @@ class Checkpoints(Callback):
                 stacklevel=2,
             )
 
-    def _save(self, trainer: pl.Trainer, path: Path) -> None:
-        """All ranks take part; the rename makes the checkpoint visible only when it is whole."""
-        temporary = path.with_name(f".{path.name}.tmp")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            if not temporary.exists():
-                raise OSError(f"no checkpoint was written to {temporary}: is the disk full, or the folder read-only?")
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        trainer.strategy.barrier()
+    def _save_best(self, trainer: pl.Trainer) -> bool:
+        """Beside the best until now, which is removed once best.ckpt names the new one."""
+        slot = free_slot(self._best)
+        return self._save(trainer, slot, lambda: switch(self._best, slot)) is None
 
-    def _retire(self, trainer: pl.Trainer) -> None:
-        if trainer.is_global_zero:
-            for path in sorted(self.folder.glob("step-*.ckpt"), key=step_of)[: -self.keep_last]:
-                if step_of(path) != self.kept_step:
-                    path.unlink()
+    def _save(self, trainer: pl.Trainer, path: Path, after: Callable[[], None] | None = None) -> str | None:
+        """All ranks take part. Why it failed, on every rank; None where it did not."""
+        failure = None
+        try:
+            trainer.save_checkpoint(path)
+        except CheckpointNotSavedError as error:
+            failure = str(error)
+            trainer.strategy.barrier()  # the other ranks wait in the trainer's own, which this one did not come to
+        if failure is None and after is not None and trainer.is_global_zero:
+            try:
+                after()
+            except OSError as error:
+                failure = f"{path} was saved, but not made the best: {error}"
+        failure = broadcast_object(failure)
+        if failure is not None:
+            self._report(trainer, failure)
+        return failure
+
+    def _report(self, trainer: pl.Trainer, failure: str) -> None:
+        self._failures += 1
+        if not trainer.is_global_zero:
+            return
+        warnings.warn(f"step {trainer.global_step}: {failure}. Training goes on; older ones are whole", stacklevel=2)
+        numbers = {FAILED: float(self._failures)}
+        if self._record is not None:
+            self._record(trainer.global_step, numbers)
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, trainer.global_step)
+
+    def _retire(self, step: int) -> None:
+        """Removes checkpoints before `step`, which was just saved. Later ones are of an attempt that went further."""
+        done = [path for path in checkpoints_in(self.folder) if step_of(path) <= step]
+        for path in done[self.keep_last :]:
+            kept = self.keep_every_steps is not None and step_of(path) % self.keep_every_steps == 0
+            if kept or step_of(path) == self.kept_step:
+                continue
+            try:
+                discard(path)
+            except OSError as error:
+                warnings.warn(f"{path} could not be removed: {error}", stacklevel=2)

@@ -27,10 +27,12 @@ from capkit.tasks.fit import evaluate_split
 from capkit.tasks.ranks import start_ranks
 from capkit.tasks.training import Run, open_run, print_numbers, train
 from capkit.types import CaptionBatch, Samples
+from capkit.watch.running import ends_all_ranks
 
 NUM_TABLE_ROWS = 24
 
 
+@ends_all_ranks
 @stoppable()
 def run(cfg: DictConfig) -> dict[str, float]:
     """Trains, evaluates on the test split and returns the final numbers, as in metrics.json."""
@@ -49,7 +51,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     if cfg.dry_run:
         print_plan(module, data, this.trainer.max_steps, str(this.trainer.precision))
         return {}
-    started_at = 0 if this.resume is None else int(read_checkpoint(this.resume)["global_step"])
+    started_at = this.start.step
     if this.is_done(started_at):
         return this.folder.metrics()
     reward.prepare(picture_reader(data), lambda: training_references(data), this.trainer.strategy.root_device)
@@ -123,7 +125,7 @@ def load_selected(this: Run, module: RLModule) -> None:
         if isinstance(callback, Degeneration) and callback.restored_step is not None and rank() == 0:
             this.folder.write_metrics({"train/restored_step": callback.restored_step})
         path = callback.best_path if isinstance(callback, Checkpoints) else None
-        if path is not None and Path(path).is_file():
+        if path is not None and Path(path).exists():
             checkpoint = read_checkpoint(Path(path))
             module.load_state_dict(checkpoint["state_dict"])
             if rank() == 0:

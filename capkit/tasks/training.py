@@ -3,6 +3,7 @@
 Each task adds its model and its evaluation.
 """
 
+import faulthandler
 import math
 import time
 from collections.abc import Callable
@@ -16,10 +17,13 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from capkit.callbacks.checkpoints import Checkpoints, newest_checkpoint
+from capkit.callbacks.checkpoints import Checkpoints
+from capkit.callbacks.guide import Guide
 from capkit.callbacks.preemption import Preemption
 from capkit.callbacks.recorder import Recorder
+from capkit.callbacks.watchdog import Watchdog
 from capkit.checkpoint import load_weights, read_checkpoint
+from capkit.checkpoint_io import use_folders
 from capkit.data.datamodule import CaptionDataModule
 from capkit.distributed import rank
 from capkit.errors import UsageError
@@ -27,6 +31,7 @@ from capkit.fit_loop import FitLoop
 from capkit.instantiate import build, build_all, plain
 from capkit.run_folder import RunFolder, default_run_dir
 from capkit.tasks.quiet import quiet_libraries
+from capkit.tasks.resume import SKIPPED, Resume, choose_checkpoint
 
 
 class SaveExtras(Callback):
@@ -45,7 +50,7 @@ class SaveExtras(Callback):
 class Run:
     """A run whose folder is open and whose ranks know each other.
 
-    `parts` are what the module takes beside its model; `resume` is the checkpoint the run goes on from, if any.
+    `parts` are what the module takes beside its model; `start` is the checkpoint the run goes on from, if any.
     """
 
     cfg: DictConfig
@@ -53,13 +58,17 @@ class Run:
     folder: RunFolder
     data: CaptionDataModule
     trainer: pl.Trainer
-    resume: Path | None
+    start: Resume
     extras: SaveExtras
+
+    @property
+    def resume(self) -> Path | None:
+        return self.start.path
 
     def start_from(self, module: pl.LightningModule) -> int:
         """The step that training starts at. `init_from` takes weights alone, where there is nothing to resume."""
         if self.resume is not None:
-            return int(read_checkpoint(self.resume)["global_step"])
+            return self.start.step
         if self.cfg.init_from is not None:
             load_weights(module, read_checkpoint(Path(self.cfg.init_from)))
         return 0
@@ -82,21 +91,29 @@ def open_run(cfg: DictConfig, build_parts: Callable[[DictConfig], dict[str, Any]
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     folder = RunFolder(cfg.run_dir or default_run_dir(cfg.name))
-    resume = checkpoint_to_resume(cfg, folder)
     parts = build_parts(cfg)
     data: CaptionDataModule = build(cfg.data)
     trainer, extras = build_trainer(cfg, folder, data)
+    watchdog = next((callback for callback in trainer.callbacks if isinstance(callback, Watchdog)), None)  # type: ignore[attr-defined]
     if trainer.world_size > 1:
+        if watchdog is not None:
+            faulthandler.dump_traceback_later(watchdog.allowed_s["setup"], exit=True)
         trainer.strategy.setup_environment()  # ranks know each other from here on
+        faulthandler.cancel_dump_traceback_later()
+    start = choose_checkpoint(cfg, folder)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Preemption):
             callback.listen(trainer)
     if rank() == 0 and not cfg.dry_run:
         folder.open(plain(cfg))
+        for step in start.skipped:
+            folder.append(start.step, {SKIPPED: step})
+    if watchdog is not None and not cfg.dry_run:
+        watchdog.watch(folder.path)
     if trainer.local_rank == 0:
         data.prepare_data()
     trainer.strategy.barrier()
-    return Run(cfg, parts, folder, data, trainer, resume, extras)
+    return Run(cfg, parts, folder, data, trainer, start, extras)
 
 
 def num_steps(cfg: DictConfig, data: CaptionDataModule) -> int:
@@ -110,19 +127,6 @@ def num_steps(cfg: DictConfig, data: CaptionDataModule) -> int:
     return int(steps) if steps is not None else max(1, data.num_steps(epochs))
 
 
-def checkpoint_to_resume(cfg: DictConfig, folder: RunFolder) -> Path | None:
-    """`resume=auto`: the newest checkpoint of the run folder; a path: that one; false: none."""
-    if cfg.resume is False:
-        if folder.config_file.exists():
-            raise UsageError(f"resume=false starts anew, but {folder.path} holds a run; give another run_dir")
-        return None
-    if cfg.resume in ("auto", True):
-        return newest_checkpoint(folder.checkpoints)
-    if not Path(cfg.resume).is_file():
-        raise UsageError(f"resume wants auto, false or a checkpoint file; {cfg.resume} does not exist")
-    return Path(cfg.resume)
-
-
 def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -> tuple[pl.Trainer, SaveExtras]:
     """Lightning sees one epoch of all steps: the curriculum counts epochs, and a resume is always at a step."""
     total_steps = num_steps(cfg, data)
@@ -131,7 +135,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
         if isinstance(callback, Recorder):
             callback.attach(folder)
         if isinstance(callback, Checkpoints):
-            callback.attach(folder.checkpoints)
+            callback.attach(folder.checkpoints, folder.append)
     loggers = build_all(cfg.logger)
     for logger in loggers.values():
         logger.attach(folder, plain(cfg))
@@ -141,7 +145,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
         max_epochs=1,
         max_steps=total_steps,
         val_check_interval=min(cfg.val_every or data.steps_per_epoch, total_steps),
-        callbacks=[*callbacks.values(), extras],
+        callbacks=[Guide(), *callbacks.values(), extras],
         logger=list(loggers.values()),
         default_root_dir=str(folder.path),
         enable_checkpointing=False,
@@ -149,6 +153,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+    use_folders(trainer)
     trainer.fit_loop = FitLoop.of(trainer)
     return trainer, extras
 

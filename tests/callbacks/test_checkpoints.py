@@ -1,10 +1,10 @@
 import warnings
 
 import pytest
-import torch
 from scripted import Scripted, fit, rows, train, trainer_of
 
 from capkit.callbacks.checkpoints import Checkpoints
+from capkit.checkpoint_files import load_checkpoint
 from capkit.errors import UsageError
 
 CURVE = {
@@ -25,7 +25,7 @@ def checkpoints_in(folder, **arguments):
 
 def saved(path):
     """The step whose weights a checkpoint holds."""
-    return int(torch.load(path, weights_only=True)["state_dict"]["weight"])
+    return int(load_checkpoint(path)["state_dict"]["weight"])
 
 
 def names(folder):
@@ -79,7 +79,7 @@ def test_initial_is_the_first_validation_wherever_it_stands(tmp_path):
 def test_the_start_is_kept_where_nothing_after_it_keeps_to_the_limits(tmp_path):
     callback = checkpoints_in(tmp_path, select="max clip_score s.t. cider >= 1 * initial and cider <= 1.05")
     validate_then_fit(Scripted(validations=CURVE), callback)
-    checkpoint = torch.load(callback.best_path, weights_only=True)
+    checkpoint = load_checkpoint(callback.best_path)
     assert checkpoint["global_step"] == 0 and saved(callback.best_path) == 0
     assert checkpoint["optimizer_states"]  # whole: training could go on from it
 
@@ -138,7 +138,7 @@ def test_a_run_that_died_after_its_best_validation_remembers_it(tmp_path):
         validate_then_fit(module, callback())
     # The checkpoint of step 4 was written before the validation that made step 4 the best.
     newest = tmp_path / "step-00000004.ckpt"
-    (state,) = (s for k, s in torch.load(newest, weights_only=True)["callbacks"].items() if "Checkpoints" in k)
+    (state,) = (s for k, s in load_checkpoint(newest)["callbacks"].items() if "Checkpoints" in k)
     assert state["best"] == pytest.approx(0.6)
     resumed = callback()
     fit(Scripted(validations=CURVE), [resumed], max_steps=8, val_every=2, ckpt_path=newest)

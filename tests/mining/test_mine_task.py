@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from pixel_judge import COLORS, PixelJudge
 
+from capkit.checkpoint_files import load_checkpoint
 from capkit.cli import main
 from capkit.curricula.bag_files import BagFolder
 from capkit.evaluation import score_rows
@@ -148,7 +149,7 @@ def fit(photos, runs, run, *words):
 
 
 def state(run):
-    return torch.load(run / "checkpoints" / "step-00000005.ckpt", weights_only=True)["state_dict"]
+    return load_checkpoint(run / "checkpoints" / "step-00000005.ckpt")["state_dict"]
 
 
 def test_training_that_was_interrupted_within_an_epoch_of_bags_ends_the_same_to_the_last_bit(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from capkit.checkpoint_files import load_checkpoint
 from capkit.cli import main
 from capkit.module import CaptionModule
 from capkit.run_folder import RunFolder
@@ -32,7 +33,7 @@ def caches(path):
 
 
 def weights(path):
-    return torch.load(path, weights_only=True)["state_dict"]
+    return load_checkpoint(path)["state_dict"]
 
 
 def test_a_run_leaves_config_metrics_predictions_checkpoints_and_report(folder):
@@ -161,7 +162,7 @@ def test_a_file_that_is_no_checkpoint_is_a_clear_error(tmp_path, content, capsys
 
 
 def test_a_checkpoint_cannot_name_code_from_elsewhere(folder, tmp_path, capsys):
-    checkpoint = torch.load(folder / "run/checkpoints/step-00000004.ckpt", weights_only=True)
+    checkpoint = load_checkpoint(folder / "run/checkpoints/step-00000004.ckpt")
     checkpoint["capkit"]["config"]["model"]["image_encoder"] = {"_target_": "os.system", "command": "false"}
     torch.save(checkpoint, tmp_path / "x.ckpt")
     assert main(["caption", f"ckpt={tmp_path / 'x.ckpt'}", f"images={tmp_path}"]) == 2

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from capkit.checkpoint import model_from_checkpoint, read_checkpoint
+from capkit.checkpoint_files import load_checkpoint
 from capkit.cli import main
 from capkit.models.camu import Camu
 from capkit.run_folder import RunFolder
@@ -77,8 +78,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(encoder, folder, tmp_path, 
             main(command(encoder, tmp_path / "run"))
     assert main(command(encoder, tmp_path / "run")) == 0
     ours, theirs = (
-        torch.load(path / "checkpoints/step-00000004.ckpt", weights_only=True)["state_dict"]
-        for path in (tmp_path / "run", folder)
+        load_checkpoint(path / "checkpoints/step-00000004.ckpt")["state_dict"] for path in (tmp_path / "run", folder)
     )
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from capkit.checkpoint_files import load_checkpoint
 from capkit.cli import main
 from capkit.rl_module import RLModule
 from capkit.run_folder import RunFolder
@@ -37,7 +38,7 @@ def start(tmp_path_factory):
 
 
 def state(run):
-    return torch.load(run.checkpoints / "step-00000004.ckpt", weights_only=True)
+    return load_checkpoint(run.checkpoints / "step-00000004.ckpt")
 
 
 def numbers(run):

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
+from capkit.checkpoint_files import load_checkpoint
 from capkit.cli import main
 from capkit.models.sentence_encoder import SentenceEncoder
 from capkit.run_folder import RunFolder
@@ -35,7 +35,7 @@ def test_the_experiment_trains_on_real_photos_with_pretrained_parts(cache, tmp_p
     assert main(["experiment=stamps_mle", "debug=tiny", f"run_dir={run.path}"]) == 0
     assert {"test/text_r1", "test/text_r1_low", "test/cider", "test/untrained/text_r1"} <= run.metrics().keys()
     checkpoint = next(run.checkpoints.iterdir())
-    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    weights = load_checkpoint(checkpoint)["state_dict"]
     # The mapper and the adapters; the frozen language model (538 MB) and its tied head (113 MB) are not in it.
     assert 1e6 < sum(value.numel() * value.element_size() for value in weights.values()) < 100e6
     predictions = json.loads((run.predictions / "test.json").read_text())
@@ -65,7 +65,7 @@ def test_dual_encoders_train_on_real_photos_with_pretrained_parts(experiment, ca
     assert main([f"experiment={experiment}", "debug=tiny", f"run_dir={run.path}"]) == 0
     numbers = {"stamps_lora_text": "test/retrieval_t2i_r1", "grammar_clip_stamps": "test/grammar_repeat_balanced"}
     assert run.metrics()["train/steps"] == 2 and numbers[experiment] in run.metrics()
-    weights = torch.load(next(run.checkpoints.iterdir()), weights_only=True)["state_dict"]
+    weights = load_checkpoint(next(run.checkpoints.iterdir()))["state_dict"]
     frozen = [name for name in weights if name.startswith("model.image_tower") and name.endswith("weight")]
     assert not frozen, "EfficientNet is frozen, and comes from its file again"
 

@@ -1,0 +1,328 @@
+"""A checkpoint on disk: a folder that has its name only when it is whole, with a manifest to tell whether it still is.
+
+    step-00000123.ckpt/
+      model.safetensors   the trained weights; a tensor of several names is written once, see `aliases` in its metadata
+      state.pt            all the rest (optimizer, step, callbacks, config), read with weights_only=True
+      manifest.json       step, and size and hash of both files; written last
+
+Everything is written under a hidden temporary name and flushed to the disk before the folder is renamed. What a kill
+leaves behind is hidden, and `clean_up` removes it. Docs: docs/checkpoints.md.
+"""
+
+import json
+import os
+import re
+import shutil
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import torch
+import xxhash
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from capkit.errors import UsageError
+
+WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
+FORMAT = 1
+HASH = "xxh3_128"  # tells damage, at memory speed; it is no protection against malice
+
+_CHUNK_BYTES = 2**24
+
+
+class CheckpointNotSavedError(Exception):
+    """A checkpoint could not be written: disk full, no permission. What was there before is whole."""
+
+
+class Skipped(NamedTuple):
+    """A checkpoint that is not whole."""
+
+    path: Path
+    why: str
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name; -1 where it is none."""
+    match = re.fullmatch(r"step-(\d+)\.ckpt", path.name)
+    return int(match[1]) if match else -1
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """All step-*.ckpt of a folder, whole or not, the newest first."""
+    return sorted((path for path in folder.glob("step-*.ckpt") if step_of(path) >= 0), key=step_of, reverse=True)
+
+
+def find_newest(folder: Path) -> tuple[Path | None, list[Skipped]]:
+    """The checkpoint of the highest step that is whole, and what was passed over for it."""
+    skipped: list[Skipped] = []
+    for path in checkpoints_in(folder):
+        why = problem(path)
+        if why is None:
+            return path, skipped
+        skipped.append(Skipped(path, why))
+    return None, skipped
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint, or None. Warns of those that are not whole."""
+    path, skipped = find_newest(folder)
+    for broken in skipped:
+        warnings.warn(f"skipped {broken.path}, which is not whole: {broken.why}", stacklevel=2)
+    return path
+
+
+def saved_step(path: Path) -> int:
+    """The number of steps done when it was saved."""
+    if path.is_dir():
+        return int(json.loads((path / MANIFEST).read_text(encoding="utf-8"))["step"])
+    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+
+
+# -- writing
+
+
+def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Writes the folder `path`, or replaces it. Raises CheckpointNotSavedError; then what was there before still is."""
+    temporary = hidden(path, "tmp")
+    try:
+        _remove(temporary)
+        temporary.mkdir(parents=True)
+        _write_files(checkpoint, temporary)
+        _publish(temporary, path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch tells a full disk as a RuntimeError
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointNotSavedError(f"{path} was not saved: {_reason(error)}") from error
+
+
+def _write_files(checkpoint: Mapping[str, Any], folder: Path) -> None:
+    state = dict(checkpoint["state_dict"])
+    tensors = {name: state.pop(name).detach() for name in list(state) if isinstance(state[name], Tensor)}
+    stored, aliases = _without_shared(tensors)
+    save_file(stored, folder / WEIGHTS, {"format": "pt", "aliases": json.dumps(aliases)})
+    _write(folder / STATE, lambda file: torch.save({**checkpoint, "state_dict": state}, file))
+    manifest = {
+        "format": FORMAT,
+        "step": int(checkpoint.get("global_step", 0)),
+        "files": {name: _flush_and_describe(folder / name) for name in (WEIGHTS, STATE)},
+    }
+    text = json.dumps(manifest, indent=1) + "\n"
+    _write(folder / MANIFEST, lambda file: file.write(text.encode()))
+    flush_folder(folder)
+
+
+def _without_shared(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors that share no memory, as safetensors wants them, and which name is another one's tensor."""
+    stored: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    names: dict[Any, str] = {}
+    storages: set[int] = set()
+    for name, value in tensors.items():
+        same = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.device)
+        if value.numel() and same in names:
+            aliases[name] = names[same]
+            continue
+        names[same] = name
+        storage = value.untyped_storage().data_ptr()
+        stored[name] = value.clone(memory_format=torch.contiguous_format) if storage in storages else value.contiguous()
+        storages.add(storage)
+    return stored, aliases
+
+
+def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    with path.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_and_describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return {"bytes": path.stat().st_size, HASH: _hash(path)}
+
+
+def _hash(path: Path) -> str:
+    state = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            state.update(chunk)
+    return state.hexdigest()
+
+
+def flush_folder(folder: Path) -> None:
+    """Makes renames in a folder outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, also where a library wraps it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return f"{type(error).__name__}: {error}" if cause is None else str(cause)
+
+
+# -- replacing and removing
+
+
+def hidden(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{kind}")
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Gives what is whole its name. Killed half way, `clean_up` ends it."""
+    old = hidden(path, "old")
+    _remove(old)
+    if path.exists():
+        path.rename(old)
+    try:
+        temporary.rename(path)
+    except OSError:
+        if old.exists():
+            old.rename(path)
+        raise
+    flush_folder(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def discard(path: Path) -> None:
+    """Removes a checkpoint: its name is gone first, so that no half of one is ever found."""
+    gone = hidden(path, "old")
+    _remove(gone)
+    path.rename(gone)
+    _remove(gone)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _slots(link: Path) -> list[Path]:
+    return [link.with_name(f"{link.stem}-{letter}.ckpt") for letter in "ab"]
+
+
+def free_slot(link: Path) -> Path:
+    """Of best-a.ckpt and best-b.ckpt the one that best.ckpt, a symbolic link, does not name: to write the next into."""
+    first, second = _slots(link)
+    return second if link.resolve() == first.resolve() else first
+
+
+def switch(link: Path, slot: Path) -> None:
+    """Makes best.ckpt name a slot, at one stroke, and removes the other. Raises OSError."""
+    temporary = hidden(link, "link")
+    _remove(temporary)
+    temporary.symlink_to(slot.name)
+    temporary.replace(link)
+    flush_folder(link.parent)
+    if (other := free_slot(link)).exists():
+        discard(other)
+
+
+def clean_up(folder: Path) -> None:
+    """Removes what an attempt that was killed left half done. A whole step that lacks only its name gets it."""
+    for kind in ("tmp", "old", "link"):
+        for path in folder.glob(f".*.ckpt.{kind}"):
+            final = folder / path.name[1:].removesuffix(f".{kind}")
+            if step_of(final) >= 0 and not final.exists() and problem(path) is None:
+                path.rename(final)
+            else:
+                _remove(path)
+    if (slot := free_slot(folder / "best.ckpt")).exists():
+        discard(slot)
+
+
+# -- verifying and reading
+
+
+def problem(path: Path) -> str | None:
+    """Why a checkpoint is not whole, None where it is. Reads all of it; again in this process only once it changed."""
+    try:
+        stamp = tuple(sorted((file.name, s.st_size, s.st_mtime_ns, s.st_ino) for file, s in _stats(path)))
+        return _problem(path.resolve(), stamp)
+    except OSError as error:
+        return f"{error.strerror or error}"
+
+
+def _stats(path: Path) -> list[tuple[Path, os.stat_result]]:
+    return [(file, file.stat()) for file in (path.iterdir() if path.is_dir() else [path])]
+
+
+@lru_cache(maxsize=256)
+def _problem(path: Path, stamp: tuple[Any, ...]) -> str | None:
+    if path.is_file():  # written before checkpoints were folders: torch's zip ends with its table of contents
+        return None if zipfile.is_zipfile(path) else "it is cut off, or no checkpoint"
+    if not (path / MANIFEST).exists():
+        return f"it has no {MANIFEST}"
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        version, files = manifest["format"], manifest["files"]
+        if version > FORMAT:
+            return f"it has format {version}, of a newer capkit; this one reads {FORMAT}"
+        described = {name: (int(about["bytes"]), str(about[HASH])) for name, about in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"its {MANIFEST} cannot be read"
+    if lacking := [name for name in (WEIGHTS, STATE) if name not in described or not (path / name).exists()]:
+        return f"it has no {lacking[0]}"
+    for name, (size, hashed) in described.items():
+        found = (path / name).stat().st_size
+        if found != size:
+            return f"{name} has {found} bytes, its manifest says {size}"
+        if _hash(path / name) != hashed:
+            return f"{name} is damaged: its {HASH} differs from the manifest's"
+    return None
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Everything that was saved, on the CPU. Whether it is whole is `problem`'s to say. Nothing in it is executed."""
+    loaded = load_state(path)
+    if path.is_dir():
+        loaded["state_dict"] = {**read_weights(path), **loaded["state_dict"]}
+    return loaded
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """What `load_checkpoint` gives, without the weights of a folder."""
+    file = path / STATE if path.is_dir() else path
+    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    return state
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights alone of a checkpoint folder."""
+    with safe_open(path / WEIGHTS, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
+    return {**tensors, **{name: tensors[kept] for name, kept in aliases.items()}}
+
+
+def verified(path: Path) -> Path:
+    """`path`, or the newest whole checkpoint of a folder of checkpoints or of a run.
+
+    Raises UsageError where there is none, or where the checkpoint that is named is broken.
+    """
+    if not path.exists():
+        raise UsageError(f"a checkpoint is wanted; {path} does not exist; give ckpt=PATH or a run folder")
+    if path.is_dir() and path.suffix != ".ckpt" and not (path / MANIFEST).exists():
+        folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+        newest = newest_checkpoint(folder)
+        if newest is None:
+            found = "only broken ones" if checkpoints_in(folder) else "no step-*.ckpt"
+            raise UsageError(f"a checkpoint is wanted; {path} holds {found}; give ckpt=PATH or a run folder")
+        return newest
+    if why := problem(path):
+        raise UsageError(
+            f"{path} is not whole: {why}; give another checkpoint, or a run folder for its newest whole one"
+        )
+    return path

@@ -1,4 +1,7 @@
-"""The one error type that a user or a config can cause."""
+"""The error type that a user or a config can cause, and the ends of a run that are nobody's mistake.
+
+All exit statuses stand in docs/faults.md.
+"""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +12,29 @@ class UsageError(ValueError):
 
     The command line prints the message alone, without a traceback, and exits with status 2.
     """
+
+
+LOST_STATUS = 81
+MEMORY_STATUS = 82
+DIVERGED_STATUS = 83
+
+
+class RunFailure(RuntimeError):
+    """A run that must end, told in one message without a traceback; `status` is its exit status."""
+
+    status = 1
+
+
+class OutOfMemory(RunFailure):
+    """A step does not fit into memory; a new attempt of the run takes smaller micro-batches where it can."""
+
+    status = MEMORY_STATUS
+
+
+class Diverged(RunFailure):
+    """Too many steps in a row whose loss or gradient cannot be used."""
+
+    status = DIVERGED_STATUS
 
 
 def usage_error_behind(error: BaseException | None) -> UsageError | None:

@@ -27,6 +27,7 @@ from capkit.distributed import (
 from capkit.errors import UsageError
 from capkit.evaluation import TextScore
 from capkit.keyed import key_id
+from capkit.liveness import doing
 from capkit.metrics.degeneration import sample_numbers
 from capkit.models.adapters import adapters_off, only_adapters_train
 from capkit.module import WritingModule
@@ -118,6 +119,10 @@ class RLModule(WritingModule):
 
     def roll_out(self, batch: CaptionBatch, step: int) -> tuple[Rollout, dict[str, Tensor]]:
         """Samples with their advantages over the global batch, and what to log about them."""
+        with doing("rollout"):
+            return self._roll_out(batch, step)
+
+    def _roll_out(self, batch: CaptionBatch, step: int) -> tuple[Rollout, dict[str, Tensor]]:
         with self.whole_weights():
             samples = self.sample(batch, replace(self.policy.rollout, seed=self._rollout_seed(step)))
             greedy = self.sample(batch, self._greedy_decoding()) if self.policy.needs_greedy else None

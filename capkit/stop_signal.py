@@ -145,6 +145,11 @@ def listen(rank: int, store: Any = None) -> StopSignal | None:
     return listener
 
 
+def is_stopping() -> bool:
+    """Whether this process knows that its run was asked to stop."""
+    return any(listener.requested for listener in _ACTIVE)
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Around a task that may `listen`. Once asked to stop, it ends with status 75, whatever breaks on the way.

@@ -38,6 +38,8 @@ MAY_IMPORT = {
     "data": BOTTOM | {"curricula", "llm"},
     "evaluators": BOTTOM | {"text", "metrics", "models", "data", "run_folder"},
     "strategies": BOTTOM | {"models"},
+    "liveness": set(),
+    "watch": {"errors", "liveness"},
     "config": {"errors", "decoding"},
     "cli": {"errors", "config"},
 }

@@ -18,8 +18,10 @@ from capkit.tasks.dry_run import print_plan
 from capkit.tasks.generation import caption_split
 from capkit.tasks.ranks import start_ranks
 from capkit.tasks.training import open_run, print_numbers, train
+from capkit.watch.running import ends_all_ranks
 
 
+@ends_all_ranks
 @stoppable()
 def run(cfg: DictConfig) -> dict[str, float]:
     """Trains, evaluates on the test split and returns the final numbers, as in metrics.json."""

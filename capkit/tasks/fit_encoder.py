@@ -22,6 +22,7 @@ from capkit.tasks.build import build_model, build_optimization
 from capkit.tasks.dry_run import print_plan
 from capkit.tasks.ranks import start_ranks
 from capkit.tasks.training import Run, open_run, print_numbers, train
+from capkit.watch.running import ends_all_ranks
 
 NOTE = (
     "untrained: the encoder before its first step. Recalls are shares of 1, a median rank of 1 is best. "
@@ -29,6 +30,7 @@ NOTE = (
 )
 
 
+@ends_all_ranks
 @stoppable()
 def run(cfg: DictConfig) -> dict[str, float]:
     """Trains, evaluates and returns the final numbers, as in metrics.json."""

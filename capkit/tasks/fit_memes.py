@@ -23,6 +23,7 @@ from capkit.tasks.build import build_optimization
 from capkit.tasks.dry_run import print_plan
 from capkit.tasks.ranks import start_ranks
 from capkit.tasks.training import Run, open_run, print_numbers, train
+from capkit.watch.running import ends_all_ranks
 
 STOPPED = "train/stopped_early"
 NOTE = (
@@ -31,6 +32,7 @@ NOTE = (
 )
 
 
+@ends_all_ranks
 @stoppable()
 def run(cfg: DictConfig) -> dict[str, float]:
     """Trains, tests and returns the final numbers, as in metrics.json.

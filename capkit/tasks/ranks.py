@@ -3,16 +3,19 @@
 import importlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 import uuid
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from capkit.errors import UsageError, usage_error_behind
 from capkit.run_folder import default_run_dir
+from capkit.watch.channel import attempts, read_verdict
 
 EXTERNAL = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
 
@@ -69,12 +72,25 @@ def start_ranks(cfg: DictConfig) -> bool:
             max_restarts=0,
             monitor_interval=0.5,
         )
+        earlier = attempts(Path(resolved["run_dir"]))
         try:
             elastic_launch(launch, sys.executable)("-m", "capkit.tasks.ranks", str(file))
         except ChildFailedError as error:
             _, failure = error.get_first_failure()
-            raise SystemExit(failure.exitcode if failure.exitcode > 0 else 1) from None
+            raise SystemExit(_status(failure, Path(resolved["run_dir"]), earlier)) from None
     return True
+
+
+def _status(failure: Any, run_dir: Path, earlier: list[Path]) -> int:
+    """That of the ranks' verdict, where they came to one; else that of the rank that ended first."""
+    for folder in attempts(run_dir):
+        verdict = read_verdict(folder / "verdicts.jsonl") if folder not in earlier else None
+        if verdict is not None:
+            return verdict.status
+    if failure.exitcode < 0:
+        name = signal.Signals(-failure.exitcode).name
+        print(f"error: rank {failure.local_rank} was ended by {name}, and with it all ranks", file=sys.stderr)
+    return failure.exitcode if failure.exitcode > 0 else 1
 
 
 def main(file: str) -> None:

@@ -401,6 +401,8 @@ def told(config, task="fit"):
         ({"max_steps": 5, "max_epochs": 2}, "add max_steps=null or max_epochs=null"),
         ({"max_steps": None}, "length is wanted"),
         ({"trainer": {"max_epochs": 3}}, "write max_epochs=3"),
+        ({"trainer": {"gradient_clip_val": 0.5}}, "write optimizer.clip_norm=0.5"),
+        ({"trainer": {"accumulate_grad_batches": 2}}, "micro_batch_size"),
         ({"data": {"batch_size": 6}, "trainer": {"devices": 4}}, "data.batch_size=8"),
         ({"data": {"batch_size": 6}, "trainer": {"devices": "2", "num_nodes": 2}}, "over 4 ranks"),
         ({"data": {"batch_size": 8}, "micro_batch_size": 5, "trainer": {"devices": 2}}, "or less"),

@@ -66,6 +66,22 @@ def trainer_holds_no_length(settings: Settings) -> str | None:
     return None
 
 
+def step_is_cut_and_clipped_by_capkit(settings: Settings) -> str | None:
+    """Lightning would clip and accumulate beside it: averages of averages, and two limits."""
+    trainer = settings.config.get("trainer") or {}
+    if (norm := trainer.get("gradient_clip_val")) is not None:
+        return (
+            f"trainer.gradient_clip_val={norm}: gradients are clipped in one place, the optimizer; "
+            f"write optimizer.clip_norm={norm}"
+        )
+    if (count := trainer.get("accumulate_grad_batches") or 1) != 1:
+        return (
+            f"trainer.accumulate_grad_batches={count} would average averages; data.batch_size is the whole step: "
+            "give the images of one pass as micro_batch_size"
+        )
+    return None
+
+
 def batch_divides_over_ranks(settings: Settings) -> str | None:
     batch, ranks = settings.get("data.batch_size"), num_ranks(settings)
     if not settings.trains or not batch or not ranks or batch % ranks == 0:
@@ -123,6 +139,7 @@ def cached_features_are_not_augmented(settings: Settings) -> str | None:
 RULES: tuple[Callable[[Settings], str | None], ...] = (
     length_is_given_once,
     trainer_holds_no_length,
+    step_is_cut_and_clipped_by_capkit,
     batch_divides_over_ranks,
     micro_batch_fits_in_batch,
     resume_or_init,

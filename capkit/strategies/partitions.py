@@ -43,6 +43,18 @@ def allocate_moments(engine: Any) -> None:
         optimizer._lazy_init_hp_params_optimizer_state()
 
 
+def clear_gradients(engine: Any) -> None:
+    """What a step leaves in DeepSpeed's buffers, set to zero: it would be the next gradient of unused parameters."""
+    optimizer = engine.optimizer
+    stage_3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
+    buffers = [optimizer.grad_partitions_flat_buffer] if stage_3 else []
+    flats = optimizer.fp32_partitioned_groups_flat if stage_3 else optimizer.single_partition_of_fp32_groups
+    buffers += [flat.grad for flat in flats if flat.grad is not None]
+    buffers += getattr(optimizer, "accumulated_grads_in_cpu", {}).values()
+    for buffer in buffers:
+        buffer.zero_()
+
+
 def optimizer_state(engine: Any, groups: list[list[nn.Parameter]]) -> dict[str, Any]:
     """AdamW's state dict as one process without ZeRO would have it, on the CPU; `groups` as the optimizer had them."""
     from deepspeed.utils import safe_get_full_optimizer_state

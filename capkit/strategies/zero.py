@@ -31,16 +31,24 @@ class Zero(DDPStrategy):
     Each rank keeps float32 weights (stage 3: its part of them), and bf16-mixed computes under autocast. Validation,
     prediction and checkpoints see whole weights on every rank, in stage 3 gathered for the time it takes: a rank may
     then have more batches or longer captions than another. A checkpoint is the one file that any strategy and any
-    number of ranks can resume.
+    number of ranks can resume. A parameter that a step does not use has a gradient of zero in it, where one process
+    would leave it alone and DDP would fail.
+
+    `offload`: this rank's part of the optimizer states, the float32 weights and gradients that AdamW updates, and in
+    stage 3 of the weights too, lie in the machine's memory, and the processor does the update. Stages 2 and 3.
 
     `persistence_threshold`: in stage 3, weights of at most so many numbers stay whole on every rank.
     """
 
-    def __init__(self, stage: int = 2, persistence_threshold: int = 100_000) -> None:
+    def __init__(self, stage: int = 2, offload: bool = False, persistence_threshold: int = 100_000) -> None:
         if stage not in (1, 2, 3):
             raise UsageError(f"strategy.stage must be 1, 2 or 3; got {stage}")
+        if offload and stage == 1:
+            raise UsageError(
+                "strategy.offload wants strategy.stage of 2 or 3; got 1; choose trainer=deepspeed_2_offload"
+            )
         super().__init__()
-        self.stage, self.persistence_threshold = stage, persistence_threshold
+        self.stage, self.offload, self.persistence_threshold = stage, offload, persistence_threshold
         self.engine: Any = None
         self._groups: list[list[nn.Parameter]] = []
         self._whole = False
@@ -96,6 +104,10 @@ class Zero(DDPStrategy):
         return engine
 
     def _config(self, clip_norm: float | None) -> dict[str, Any]:
+        in_memory = {"device": "cpu", "pin_memory": True}
+        offload = {"offload_optimizer": in_memory} if self.offload else {}
+        if self.offload and self.stage == 3:
+            offload["offload_param"] = in_memory
         return {
             "train_micro_batch_size_per_gpu": 1,  # only its throughput log reads it
             "managed_gradient_accumulation": False,  # every backward adds; `step` is the boundary
@@ -105,6 +117,7 @@ class Zero(DDPStrategy):
             "zero_optimization": {
                 "stage": self.stage,
                 "stage3_param_persistence_threshold": self.persistence_threshold,
+                **offload,
             },
         }
 
@@ -133,6 +146,7 @@ class Zero(DDPStrategy):
         """Clips by the optimizer's `clip_norm` and updates."""
         closure()
         self.engine.step()
+        partitions.clear_gradients(self.engine)
         partitions.clamp_log_scales(self.engine)
 
     @property

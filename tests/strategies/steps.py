@@ -127,7 +127,9 @@ def val_batches() -> list[CaptionBatch]:
 
 
 def strategy_of(name: str) -> Any:
-    return Zero(int(name[-1]), persistence_threshold=0) if name.startswith("zero") else name
+    if not name.startswith("zero"):
+        return name
+    return Zero(int(name[4]), offload=name.endswith("offload"), persistence_threshold=0)
 
 
 def trainer_of(strategy: str, callbacks: list[pl.Callback], precision: Any = "32-true") -> pl.Trainer:

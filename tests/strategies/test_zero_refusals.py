@@ -39,6 +39,11 @@ def test_stages_are_1_to_3():
         Zero(stage=0)
 
 
+def test_stage_1_is_not_offloaded():
+    with pytest.raises(UsageError, match="wants strategy.stage=2"):
+        Zero(stage=1, offload=True)
+
+
 def test_other_sharding_strategies_are_refused():
     module = MODULES["dual_encoder"](None)
     module._trainer = SimpleNamespace(strategy=type("FSDPStrategy", (), {})())

@@ -1,0 +1,128 @@
+"""Bags under likelihood, contrastive learning and rewards: batches are bags, and a run stopped within an epoch of bags
+ends as the uninterrupted one, to the last bit."""
+
+import pytest
+import torch
+
+from capkit.checkpoint import read_checkpoint
+from capkit.cli import main
+from capkit.curricula.bag_files import hash_of_keys, write_bags
+from capkit.data.sceneworld import SceneWorld
+from capkit.module import CaptionModule
+from capkit.pair_module import PairModule
+from capkit.rl_module import RLModule
+from capkit.run_folder import RunFolder
+
+STEPS, STOPPED_AT = 8, 5
+DATA = [
+    "debug=tiny", "data.train.count=16", "data.val.count=4", "data.test.count=4", "val_every=4", "controls=0",
+    "callback.checkpoints.every_steps=1", "callback.recorder.every_steps=1", f"max_steps={STEPS}", "trainer=cpu",
+    "curriculum=bags", "data.train.size=32", "data.val.size=32", "data.test.size=32",
+]  # fmt: skip
+MODEL = [
+    "model.width=32", "model.num_layers=1", "model.image_encoder.channels=[8,8]", "model.image_encoder.blocks=[0,0]",
+    "model.image_encoder.width=32", "model.image_encoder.image_size=32", "decoding.max_length=6",
+]  # fmt: skip
+ENCODER = [
+    "model.image_tower.image_size=32", "model.image_tower.width=16", "model.embed_dim=16",
+    "model.text_tower.config.hidden_size=16", "model.text_tower.config.intermediate_size=16",
+]  # fmt: skip
+REWARDED = [
+    "reward=[length]", "reward.length.scorer.shortest=1", "reward.length.scorer.longest=2", "decoding.max_length=6",
+    "objective=self_critical", "objective.baseline=running_mean", "objective.num_samples=3", "optimizer.lr=1e-2",
+]  # fmt: skip
+# Epochs have four batches of two bags of 2, and four batches of one bag of 4. Both change within an epoch.
+BY_STEP = ["curriculum.by=step", "curriculum.stages={3: hard-2, 8: hard-4}"]
+BY_LEVEL = [
+    "curriculum.by=level", "curriculum.stages=[hard-2,hard-4,easy-2]", "curriculum.levels=[0,2]", "curriculum.window=3",
+    "curriculum.level_of=reward/length",
+]  # fmt: skip
+TASKS = {
+    "fit": ([*MODEL, *BY_STEP], CaptionModule),
+    "fit_encoder": (["task=fit_encoder", *ENCODER, *BY_STEP], PairModule),
+    "fit_rl": (["task=fit_rl", *REWARDED, *BY_LEVEL], RLModule),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bag runs")
+    source = SceneWorld("train", 16, 32, cache_dir=str(path / "scenes"))
+    keys = [source.record(index).key for index in range(16)]
+    lists = {f"hard-{size}": [keys[start : start + size] for start in range(0, 16, size)] for size in (2, 4)}
+    lists["easy-2"] = [[keys[place], keys[place + 8]] for place in range(8)]
+    about = {"split": "train", "num_keys": 16, "keys_hash": hash_of_keys(keys), "lists": {name: {} for name in lists}}
+    write_bags(path / "bags", lists, about)
+    return path
+
+
+@pytest.fixture(scope="module")
+def command(folder):
+    caches = [f"data.{split}.cache_dir={folder / 'scenes'}" for split in ("train", "val", "test")]
+    return [*DATA, *caches, f"curriculum.folder={folder / 'bags'}"]
+
+
+@pytest.fixture
+def start(folder, command, request):
+    """What a run by rewards starts from; nothing for the others."""
+    if request.node.callspec.params["task"] != "fit_rl":
+        return []
+    assert main([*command, *MODEL, *BY_STEP, "max_steps=2", f"run_dir={folder / 'mle'}"]) == 0
+    return [f"init_from={folder / 'mle'}"]
+
+
+def state(run):
+    """Of the last step."""
+    checkpoint = read_checkpoint(run.path)
+    assert checkpoint["global_step"] == STEPS
+    return checkpoint
+
+
+def numbers(run):
+    """What each step logged; wall time left out."""
+    rows = [row for row in run.current_rows() if "train/loss" in row]
+    kept = ("train/loss", "train/grad_norm", "train/bag_size", "rl/", "reward/")
+    return [{name: value for name, value in row.items() if name.startswith(kept)} for row in rows]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_on_bags_trains_and_ends_the_same_when_it_was_stopped(task, command, start, tmp_path, monkeypatch):
+    words, module = TASKS[task]
+    words = [*command, *words, *start]
+    seen = []
+    step = module.training_step
+
+    def watched(self, batch, batch_idx):
+        seen.append((self.global_step, batch.bag.tolist()))
+        return step(self, batch, batch_idx)
+
+    def dying(self, batch, batch_idx):
+        if self.global_step == STOPPED_AT:
+            raise RuntimeError("pulled the plug")
+        return watched(self, batch, batch_idx)
+
+    monkeypatch.setattr(module, "training_step", watched)
+    assert main([*words, f"run_dir={tmp_path / 'once'}"]) == 0
+    once_seen, seen[:] = list(seen), []
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "training_step", dying)
+        with pytest.raises(RuntimeError, match="pulled the plug"):
+            main([*words, f"run_dir={tmp_path / 'again'}"])
+    assert main([*words, "data.num_workers=2", f"run_dir={tmp_path / 'again'}"]) == 0
+
+    assert seen == once_seen and [number for number, _ in seen] == list(range(STEPS))
+    assert [sorted(bag.count(one) for one in set(bag)) for _, bag in seen] == [[2, 2]] * 3 + [[4]] * 5
+    once, again = RunFolder(tmp_path / "once"), RunFolder(tmp_path / "again")
+    assert numbers(again) == numbers(once)
+    assert [row["train/bag_size"] for row in numbers(once)] == [2.0] * 3 + [4.0] * 5
+    assert all(row["train/grad_norm"] > 0 for row in numbers(once))
+    ours, theirs = state(again), state(once)
+    assert all(torch.equal(value, ours["state_dict"][name]) for name, value in theirs["state_dict"].items())
+    if task == "fit_rl":
+        assert theirs["CaptionDataModule"]["curriculum"]["levels"]["began"] == [3]
+        assert ours["rl"] == theirs["rl"]
+
+
+def test_a_level_of_a_number_that_is_not_logged_is_refused(command, tmp_path, capsys):
+    assert main([*command, *MODEL, *BY_LEVEL, f"run_dir={tmp_path / 'run'}"]) == 2
+    assert "level_of=reward/length is not logged; logged: train/bag_size, train/grad" in capsys.readouterr().err

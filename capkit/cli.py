@@ -18,7 +18,7 @@ from capkit.config.compose import CONFIG_NAME, Composed, compose_config
 from capkit.config.help import help_page
 from capkit.config.locations import config_dir
 from capkit.config.quoting import quote
-from capkit.errors import usage_error_behind
+from capkit.errors import RunFailure, usage_error_behind
 
 USAGE_STATUS = 2
 INTERRUPTED_STATUS = 130
@@ -30,6 +30,9 @@ def main(argv: list[str] | None = None) -> int:
         _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         return INTERRUPTED_STATUS
+    except RunFailure as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return failure.status
     except Exception as error:
         usage_error = usage_error_behind(error)
         if usage_error is None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from capkit.errors import UsageError, usage_error_behind
+from capkit.errors import RunFailure, UsageError, usage_error_behind
 from capkit.run_folder import default_run_dir
 from capkit.watch.channel import attempts, read_verdict
 
@@ -94,19 +94,19 @@ def _status(failure: Any, run_dir: Path, earlier: list[Path]) -> int:
 
 
 def main(file: str) -> None:
-    """One rank: runs the task of a resolved config. Only rank 0 tells a user's error."""
+    """One rank: runs the task of a resolved config. Only rank 0 tells what is no crash, unless a watchdog told it."""
     cfg = OmegaConf.load(file)
     assert isinstance(cfg, DictConfig)
     module, _, name = cfg.task["_target_"].rpartition(".")
     try:
         getattr(importlib.import_module(module), name)(cfg)
     except Exception as error:
-        usage_error = usage_error_behind(error)
-        if usage_error is None:
+        known = error if isinstance(error, RunFailure) else usage_error_behind(error)
+        if known is None:
             raise
         if os.environ["RANK"] == "0":
-            print(f"error: {usage_error}", file=sys.stderr, flush=True)
-        raise SystemExit(2) from None
+            print(f"error: {known}", file=sys.stderr, flush=True)
+        raise SystemExit(known.status if isinstance(known, RunFailure) else 2) from None
 
 
 if __name__ == "__main__":

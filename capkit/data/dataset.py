@@ -5,7 +5,7 @@ A whole batch is made in one call: SceneWorld's small pictures are stacked and n
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -159,7 +159,7 @@ class CaptionDataset(Dataset[Collated]):
         batch = CaptionBatch(
             keys=[record.key for record in records],
             references=[example.captions for example in examples],
-            metadata=[record.metadata for record in records],
+            metadata=[_metadata(record) for record in records],
         )
         if self._features is not None:
             batch.features = torch.from_numpy(self._features[batch.keys])
@@ -177,3 +177,8 @@ class CaptionDataset(Dataset[Collated]):
         if self._negatives is not None:
             batch.negative_tokens, mask, _ = self._encode([example.negatives for example in examples])
             batch.negative_mask = without_unchanged(batch.negative_tokens, mask, batch.tokens, batch.mask)
+
+
+def _metadata(record: Record) -> dict[str, Any]:
+    """The record's, and its bag's name where it has one: metrics ask for it there."""
+    return record.metadata if record.bag is None else {**record.metadata, "bag": record.bag}

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +60,19 @@ def read_bags(path: str) -> list[list[str]]:
 class Bags(JudgedMetric):
     """R@1 by bag size, each image captioned alone: `<name>_3_r1`, `<name>_5_r1`, `<name>_7_r1`.
 
-    `files` are TrueMatch's `3.json`, `5.json`, `7.json`. Without files, pictures whose metadata names the same "bag"
-    form one. A constant caption gets 1/n in bags of n, captions that tell all pictures apart get 1.
+    `files` are TrueMatch's `3.json`, `5.json`, `7.json`, or lists that `capkit bags` wrote. They may be of several
+    splits: a file of which no image was captioned is passed over, so that one list of files serves validation and test.
+    Without files, pictures whose metadata names the same "bag" form one. A constant caption gets 1/n in bags of n,
+    captions that tell all pictures apart get 1.
+
+    Raises UsageError where a file names some images that were captioned and others that were not, and where there is no
+    bag at all.
     """
 
     def __init__(self, judge: DualEncoder, files: list[str] | None = None, name: str = "truematch") -> None:
-        bags = [bag for path in files or [] for bag in read_bags(path)]
+        bags = [read_bags(path) for path in files or []]
         super().__init__(judge, name)
-        self.bags = bags
+        self.files = bags
 
     def score_pairs(self, pairs: Pairs) -> dict[str, float]:
         by_size: dict[int, list[list[int]]] = defaultdict(list)
@@ -82,11 +88,28 @@ class Bags(JudgedMetric):
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"candidates": "the images of the bag"}
 
+    def bags_among(self, metadata: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+        """The bags all of whose images have their metadata here, by keys."""
+        if self.files:
+            known = {str(row["key"]) for row in metadata}
+            return [bag for bags in self.files for bag in bags if known.issuperset(bag)]
+        groups: dict[str, list[str]] = defaultdict(list)
+        for row in metadata:
+            if row.get("bag") is not None:
+                groups[row["bag"]].append(str(row["key"]))
+        return [keys for keys in groups.values() if len(keys) > 1]
+
+    def hits(self, captions: list[str], metadata: list[dict[str, Any]]) -> list[float]:
+        """Of the pictures of one bag with a caption each: the probability that it finds its own among them."""
+        vectors, _ = self._embed(captions, [[] for _ in captions], metadata)
+        width = (vectors.shape[1] - 1) // 2
+        members = range(len(captions))
+        own = torch.arange(len(captions), device=vectors.device)
+        return bag_ranks(vectors[:, :width], vectors[:, width:-1], own, [list(members)]).hits(1).tolist()
+
     def _rows(self, pairs: Pairs) -> list[list[int]]:
-        if self.bags:
-            keys = sorted({key for bag in self.bags for key in bag})
-            row = dict(zip(keys, pairs.rows_of(keys, "the bag file").tolist(), strict=True))
-            return [[row[key] for key in bag] for bag in self.bags]
+        if self.files:
+            return self._rows_of_files(pairs)
         groups: dict[int, list[int]] = defaultdict(list)
         for image, bag in enumerate(pairs.bags.tolist()):
             if bag >= 0:
@@ -97,3 +120,17 @@ class Bags(JudgedMetric):
                 "Bags wants files=[3.json, ...] or records that name a bag shared by two or more pictures; got neither"
             )
         return bags
+
+    def _rows_of_files(self, pairs: Pairs) -> list[list[int]]:
+        members = [sorted({key for bag in bags for key in bag}) for bags in self.files]
+        rows = []
+        for bags, keys in zip(self.files, members, strict=True):
+            if pairs.has_any(keys):
+                row = dict(zip(keys, pairs.rows_of(keys, "the bag file").tolist(), strict=True))
+                rows += [[row[key] for key in bag] for bag in bags]
+        if not rows:
+            raise UsageError(
+                f"none of the files names an image that was captioned; they name such as {members[0][0]!r}; give bags "
+                "of the split that is captioned, and check that keys are written alike in both"
+            )
+        return rows

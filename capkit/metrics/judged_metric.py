@@ -40,9 +40,13 @@ class Pairs:
     reference: Float[Tensor, " M"]
     num_cut: int
 
+    def has_any(self, keys: list[str]) -> bool:
+        """Whether some of these keys were passed to `update`."""
+        return bool(torch.isin(self._ids(keys), self.image_ids).any())
+
     def rows_of(self, keys: list[str], wanted_by: str) -> Int[Tensor, " k"]:
         """Rows in `images` of these keys. Raises UsageError where some were never passed to `update`."""
-        ids = torch.tensor([key_id(key) for key in keys], device=self.image_ids.device, dtype=torch.int64)
+        ids = self._ids(keys)
         rows = torch.searchsorted(self.image_ids, ids).clamp(max=max(0, len(self.image_ids) - 1))
         missing = [key for key, found in zip(keys, (self.image_ids[rows] == ids).tolist(), strict=True) if not found]
         if missing:
@@ -51,6 +55,9 @@ class Pairs:
                 "whole split, and check that keys are written alike in both"
             )
         return rows
+
+    def _ids(self, keys: list[str]) -> Int[Tensor, " k"]:
+        return torch.tensor([key_id(key) for key in keys], device=self.image_ids.device, dtype=torch.int64)
 
 
 class JudgedMetric(Metric, ABC):

@@ -146,6 +146,7 @@ def test_bags_become_ids():
     records = {i: Record(f"k{i}", None, [Caption("x")], bag="b1" if i < 2 else None) for i in range(3)}
     batch = dataset(Source(records=records))[Request(0, [0, 1, 2])].batch
     assert batch.bag.tolist() == [key_id("b1"), key_id("b1"), -1]
+    assert batch.metadata == [{"bag": "b1"}, {"bag": "b1"}, {}], "where metrics look for it"
 
 
 def test_features_take_the_place_of_pixels(tmp_path):

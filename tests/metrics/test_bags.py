@@ -91,6 +91,27 @@ def test_bag_images_that_were_not_captioned_are_an_error(files):
         Bags(CornerJudge(), files).score(*_rows([str(i) for i in range(5)]))
 
 
+def test_files_of_another_split_are_passed_over(files, tmp_path):
+    (tmp_path / "val.json").write_text(json.dumps([["val-0", "val-1"], ["val-2", "val-3"]]))
+    rows = _rows([str(i) for i in range(9)])
+    both = Bags(CornerJudge(), [*files, str(tmp_path / "val.json")]).score(*rows)
+    assert both == Bags(CornerJudge(), files).score(*rows)
+    with pytest.raises(UsageError, match=r"none of the files names an image that was captioned; .* 'val-0'"):
+        Bags(CornerJudge(), [str(tmp_path / "val.json")]).score(*rows)
+
+
+def test_examples_are_bags_whose_images_are_all_there(files):
+    _, _, metadata = _rows([""] * 5)
+    assert Bags(CornerJudge(), files).bags_among(metadata) == [["0", "1", "2"], ["2", "3", "4"]]
+    _, _, metadata = _rows([""] * 5, ["x", "x", "y", "y", "alone"])
+    assert Bags(CornerJudge()).bags_among(metadata) == [["0", "1"], ["2", "3"]]
+
+
+def test_of_one_bag_it_says_which_captions_find_their_picture(files):
+    captions, _, metadata = _rows(["0", "0", "nothing in particular"])
+    assert Bags(CornerJudge(), files).hits(captions, metadata) == pytest.approx([1, 0, 1 / 3])
+
+
 def test_no_bags_at_all_is_an_error():
     with pytest.raises(UsageError, match="got neither"):
         Bags(CornerJudge()).score(*_rows(["0", "1"]))

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,31 @@ def write_atomically(path: Path, text: str) -> None:
     """Writes to a temporary name beside `path`, flushes to disk, then renames: never a half-written file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def add_to_file(path: Path, text: str) -> None:
+    """Adds text to the end of a file, all of it; where the disk is full OSError is raised and none of it is added."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        size = os.fstat(descriptor).st_size
+        try:
+            left = text.encode()
+            while left:
+                left = left[os.write(descriptor, left) :]
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -88,6 +109,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.report = self.path / "report.html"
         self.attempt = 1
+        self._waiting: list[str] = []  # rows that the disk did not take
 
     def open(self, config: Mapping[str, Any]) -> None:
         """Creates the folder, or checks that it holds the same run; a refused config leaves the folder untouched."""
@@ -146,9 +168,19 @@ class RunFolder:
         return list(kept.values())
 
     def append(self, step: int, values: Mapping[str, float | int]) -> None:
+        """Adds a row. One that cannot be written (disk full, no permission) waits, and is written with a later one."""
         row = {"step": step, "attempt": self.attempt, "time": round(time.time(), 3), **values}
-        with self.metrics_log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        self._waiting.append(json.dumps(row) + "\n")
+        self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        try:
+            add_to_file(self.metrics_log, "".join(self._waiting))
+        except OSError as error:
+            if len(self._waiting) == 1:
+                warnings.warn(f"{self.metrics_log} takes no rows ({error}); they wait in memory", stacklevel=3)
+        else:
+            self._waiting.clear()
 
     def write_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Rows kept for a later attempt, as NAME.jsonl."""
@@ -162,6 +194,8 @@ class RunFolder:
 
     def write_metrics(self, values: Mapping[str, float | int]) -> None:
         """Adds final numbers to metrics.json."""
+        if self._waiting:
+            self._write_waiting()
         write_atomically(self.metrics_file, json.dumps({**self.metrics(), **values}, indent=1) + "\n")
 
     def metrics(self) -> dict[str, float]:

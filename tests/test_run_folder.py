@@ -1,9 +1,12 @@
+import errno
 import json
+import os
+import resource
 
 import pytest
 
 from capkit.errors import UsageError
-from capkit.run_folder import RunFolder, default_run_dir, flatten
+from capkit.run_folder import RunFolder, default_run_dir, flatten, write_atomically
 
 CONFIG = {"seed": 0, "data": {"batch_size": 4, "num_workers": 0}, "betas": (0.9, 0.99), "run_dir": "a"}
 
@@ -77,3 +80,42 @@ def test_a_run_dir_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="run_dir must be a writable folder"):
         RunFolder(tmp_path / "file" / "run").open(CONFIG)
+
+
+def test_rows_that_the_disk_does_not_take_wait_and_none_is_cut(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.append(1, {"loss": 1.0})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit = folder.metrics_log.stat().st_size + 10  # room for a part of the next row
+    with pytest.warns(UserWarning, match="takes no rows .*File too large.*wait in memory") as told:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            for step in (2, 3):
+                folder.append(step, {"loss": 1.0 / step})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(told) == 1 and folder.metrics_log.read_text().count("\n") == 1
+    folder.append(4, {"loss": 0.25})
+    assert [row["step"] for row in folder.rows()] == [1, 2, 3, 4]
+
+
+def test_rows_that_waited_are_written_with_the_final_numbers(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    with monkeypatch.context() as patched, pytest.warns(UserWarning, match="Permission denied"):
+        patched.setattr(os, "open", denied)
+        folder.append(1, {"loss": 1.0})
+    folder.write_metrics({"test/cider": 1.0})
+    assert [row["step"] for row in folder.rows()] == [1]
+
+
+def denied(*args):
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def test_a_file_that_cannot_be_replaced_stays_and_no_half_of_the_new_one_is_left(tmp_path, monkeypatch):
+    write_atomically(tmp_path / "numbers.json", "old")
+    monkeypatch.setattr(os, "fsync", denied)
+    with pytest.raises(PermissionError):
+        write_atomically(tmp_path / "numbers.json", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["numbers.json"]
+    assert (tmp_path / "numbers.json").read_text() == "old"

@@ -74,6 +74,7 @@ class Checkpoints(Callback):
         self.kept_step: int | None = None  # the checkpoint of this step outlives `keep_last`
         self.is_closed = False  # what is trained now is not to be saved
         self.failure: str | None = None  # why the newest step could not be saved; None where it was
+        self.failed_step: int | None = None
         self._failures = 0
         self._record: Callable[[int, dict[str, float]], None] | None = None
         self._start_is_best = False
@@ -140,6 +141,7 @@ class Checkpoints(Callback):
     def save(self, trainer: pl.Trainer) -> bool:
         """The checkpoint of the step that was done last; whether it could be saved. All ranks take part, and agree."""
         self.failure = self._save(trainer, self.path(trainer.global_step))
+        self.failed_step = trainer.global_step if self.failure else None
         if self.failure is None and trainer.is_global_zero:
             self._retire(trainer.global_step)
         return self.failure is None
@@ -212,7 +214,7 @@ class Checkpoints(Callback):
         self._failures += 1
         if not trainer.is_global_zero:
             return
-        warnings.warn(f"step {trainer.global_step}: {failure}. Training goes on; older ones are whole", stacklevel=2)
+        warnings.warn(f"step {trainer.global_step}: {failure}. Training goes on; those before are whole", stacklevel=2)
         numbers = {FAILED: float(self._failures)}
         if self._record is not None:
             self._record(trainer.global_step, numbers)

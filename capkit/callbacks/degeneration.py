@@ -45,7 +45,7 @@ class Degeneration(Callback):
         self.limits = {name: _bound(name, text) for name, text in limits.items() if text is not None}
         self.recent = {name: deque[float](maxlen=num_steps) for name in self.limits}
         self.outside: list[str] = []
-        self.healthy_step = 0
+        self.healthy_step = self._healthy_before = 0
         self._checkpoints: Checkpoints | None = None
         self._restores = False
 
@@ -77,9 +77,15 @@ class Degeneration(Callback):
         """For restore, saves the start, to have something to go back to. A run that was stopped stays stopped."""
         trainer.should_stop = trainer.should_stop or (self.on_degeneration == "stop" and bool(self.outside))
         if self._checkpoints is not None and self.on_degeneration == "restore":
-            self._checkpoints.kept_step = self.healthy_step
-            if trainer.global_step == 0:
-                self._checkpoints.save(trainer)
+            self._keep_healthy(self._checkpoints)
+            if trainer.global_step == 0 and not self._checkpoints.save(trainer):
+                raise UsageError(f"on_degeneration=restore wants the start saved, but {self._checkpoints.failure}")
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """A step that could not be saved is none to go back to."""
+        if self._checkpoints is not None and self._checkpoints.failed_step == self.healthy_step > 0:
+            self.healthy_step = self._healthy_before
+            self._keep_healthy(self._checkpoints)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -115,9 +121,12 @@ class Degeneration(Callback):
     def _note_health(self, trainer: pl.Trainer) -> None:
         """A checkpoint saved at this step is the one to go back to, and outlives others."""
         if self._checkpoints is not None and self._checkpoints.is_due(trainer):
-            self.healthy_step = trainer.global_step
-            if self.on_degeneration == "restore":
-                self._checkpoints.kept_step = self.healthy_step
+            self._healthy_before, self.healthy_step = self.healthy_step, trainer.global_step
+            self._keep_healthy(self._checkpoints)
+
+    def _keep_healthy(self, checkpoints: Checkpoints) -> None:
+        if self.on_degeneration == "restore":
+            checkpoints.kept_step = self.healthy_step
 
     def _act(self, trainer: pl.Trainer, left: list[str]) -> None:
         consequence = {

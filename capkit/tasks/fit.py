@@ -45,6 +45,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     train(this, module, started_at)
     rows = evaluate_split(trainer, module, data, folder, "test", prefix="test", limit=cfg.eval_limit, controls=True)
     finish(cfg, trainer, folder, data, rows, "test")
+    this.require_saved()
     return folder.metrics()
 
 

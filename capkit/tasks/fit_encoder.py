@@ -55,6 +55,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     evaluate_encoder(model, evaluators, data, folder, "test")
     if rank() == 0:
         finish(this, model)
+    this.require_saved()
     return folder.metrics()
 
 

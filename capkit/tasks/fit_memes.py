@@ -63,6 +63,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     rows = test(this, module, "test", cfg.eval_limit)
     if rank() == 0:
         finish(this, rows)
+    this.require_saved()
     return folder.metrics()
 
 

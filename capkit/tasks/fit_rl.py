@@ -62,6 +62,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     load_selected(this, module)
     rows = evaluate_split(this.trainer, module, data, this.folder, "test", "test", cfg.eval_limit, controls=True)
     finish(this, module, rows, before)
+    this.require_saved()
     return this.folder.metrics()
 
 

@@ -73,6 +73,18 @@ class Run:
             load_weights(module, read_checkpoint(Path(self.cfg.init_from)))
         return 0
 
+    def require_saved(self) -> None:
+        """The end of a run, all numbers written: raises UsageError where the last step could not be saved.
+
+        So it does not pass for done; the same command again goes on from the newest whole checkpoint.
+        """
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Checkpoints) and callback.failure is not None:
+                raise UsageError(
+                    f"the last step was trained and evaluated, but {callback.failure}; make room or give permission, "
+                    "and start the same command again"
+                )
+
     def is_done(self, started_at: int) -> bool:
         """Whether there is nothing left to do; then says so."""
         numbers = self.folder.metrics()

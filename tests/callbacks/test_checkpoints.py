@@ -1,11 +1,15 @@
+import resource
 import warnings
+from pathlib import Path
 
 import pytest
+from lightning.pytorch.callbacks import Callback
 from scripted import Scripted, fit, rows, train, trainer_of
 
 from capkit.callbacks.checkpoints import Checkpoints
-from capkit.checkpoint_files import load_checkpoint
+from capkit.checkpoint_files import load_checkpoint, problem, saved_step
 from capkit.errors import UsageError
+from capkit.testing import run_distributed
 
 CURVE = {
     0: {"clip_score": 0.5, "cider": 1.0},
@@ -42,6 +46,25 @@ def test_a_checkpoint_each_so_many_steps_and_at_the_end_of_which_the_newest_stay
     fit(Scripted(), [checkpoints_in(tmp_path, every_steps=2, keep_last=2)], max_steps=5)
     assert names(tmp_path) == ["step-00000004.ckpt", "step-00000005.ckpt"]
     assert saved(tmp_path / "step-00000004.ckpt") == 4
+
+
+def test_those_of_each_so_many_steps_stay_for_good(tmp_path):
+    callback = checkpoints_in(tmp_path, every_steps=1, keep_last=2, keep_every_steps=3)
+    fit(Scripted(), [callback], max_steps=8)
+    assert [int(name[5:13]) for name in names(tmp_path)] == [3, 6, 7, 8]
+
+
+@pytest.mark.parametrize("arguments", [{"keep_every_steps": 3}, {"keep_every_steps": 0}])
+def test_a_history_that_no_save_falls_on_is_refused(arguments):
+    with pytest.raises(UsageError, match="keep_every_steps must be a multiple of every_steps, 2, or null"):
+        Checkpoints(every_steps=2, **arguments)
+
+
+def test_an_older_checkpoint_resumed_leaves_later_ones_until_it_comes_to_them(tmp_path):
+    fit(Scripted(), [checkpoints_in(tmp_path, every_steps=2, keep_last=3)], max_steps=6)
+    older = tmp_path / "step-00000002.ckpt"
+    fit(Scripted(), [checkpoints_in(tmp_path, every_steps=3, keep_last=1)], max_steps=3, ckpt_path=older)
+    assert [int(name[5:13]) for name in names(tmp_path)] == [3, 4, 6]
 
 
 def test_monitor_keeps_the_highest_and_with_min_the_lowest(tmp_path):
@@ -144,3 +167,75 @@ def test_a_run_that_died_after_its_best_validation_remembers_it(tmp_path):
     fit(Scripted(validations=CURVE), [resumed], max_steps=8, val_every=2, ckpt_path=newest)
     assert resumed.best == pytest.approx(0.7) and saved(resumed.best_path) == 4
     assert resumed.initial["cider"] == 1.0
+
+
+class FullDisk(Callback):
+    """The system lets no file grow during these steps, on any rank. Stands before and after what it is to disturb."""
+
+    def __init__(self, steps, is_full=True):
+        self.steps, self.size = steps, 0 if is_full else resource.RLIM_INFINITY
+
+    def limit(self, trainer):
+        if trainer.global_step in self.steps:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, resource.RLIM_INFINITY))
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.limit(trainer)
+
+    def on_validation_end(self, trainer, pl_module):
+        self.limit(trainer)
+
+
+def fit_on_a_disk_that_is_full_at_steps(steps, checkpoints, max_steps):
+    rows = []
+    checkpoints.attach(checkpoints.folder, lambda step, numbers: rows.append((step, numbers)))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        callbacks = [FullDisk(steps), checkpoints, FullDisk(steps, is_full=False)]
+        trainer = fit(Scripted(validations=CURVE), callbacks, max_steps, val_every=2)
+    told = [str(warning.message) for warning in caught if "not saved" in str(warning.message)]
+    return trainer.global_step, rows, told
+
+
+def on_two_ranks(folder):
+    middle = checkpoints_in(Path(folder, "middle"), every_steps=1, keep_last=1)
+    outcome = fit_on_a_disk_that_is_full_at_steps({2, 3}, middle, max_steps=4)
+    last = checkpoints_in(Path(folder, "last"), every_steps=1, keep_last=1)
+    fit_on_a_disk_that_is_full_at_steps({4}, last, max_steps=4)
+    return *outcome, middle.failure, last.failure
+
+
+def test_a_full_disk_is_loud_and_all_ranks_go_on_and_try_again(tmp_path):
+    (steps, rows, told, *failures), (other_steps, other_rows, other_told, *other_failures) = run_distributed(
+        on_two_ranks, 2, str(tmp_path)
+    )
+    assert (steps, other_steps) == (4, 4)
+    assert rows == [(2, {"checkpoint/failed": 1.0}), (3, {"checkpoint/failed": 2.0})]
+    assert len(told) == 2 and told[0].startswith("step 2: ") and "File too large" in told[0]
+    assert other_rows == other_told == []  # told once, by rank 0
+    assert (
+        names(tmp_path / "middle") == ["step-00000004.ckpt"] and problem(tmp_path / "middle/step-00000004.ckpt") is None
+    )
+    # Where it is the last step that fails, both ranks know, and what was saved before is whole.
+    assert failures == other_failures and failures[0] is None and "step-00000004.ckpt was not saved" in failures[1]
+    assert names(tmp_path / "last") == ["step-00000003.ckpt"] and problem(tmp_path / "last/step-00000003.ckpt") is None
+
+
+def test_where_the_best_cannot_be_saved_the_one_before_stays_the_best(tmp_path):
+    callback = checkpoints_in(tmp_path, select=SELECT, every_steps=100)
+    fit_on_a_disk_that_is_full_at_steps({4}, callback, max_steps=6)
+    # Step 2 has 0.6, step 4 has 0.7 and is not saved.
+    assert callback.best == pytest.approx(0.6) and saved(callback.best_path) == 2
+    assert problem(callback.best_path) is None and saved_step(callback.best_path) == 2
+
+
+def test_a_best_that_was_damaged_is_said_and_replaced(tmp_path):
+    first = checkpoints_in(tmp_path, monitor="val/clip_score", every_steps=2)
+    fit(Scripted(validations=CURVE), [first], max_steps=4, val_every=2)
+    state = tmp_path / "best.ckpt" / "state.pt"
+    state.write_bytes(state.read_bytes()[:-1])
+    resumed = checkpoints_in(tmp_path, monitor="val/clip_score", every_steps=100)
+    with pytest.warns(UserWarning, match=r"best\.ckpt is not whole"):
+        newest = tmp_path / "step-00000002.ckpt"
+        fit(Scripted(validations={**CURVE, 4: {"clip_score": 0.1}}), [resumed], 4, val_every=2, ckpt_path=newest)
+    assert saved(tmp_path / "best.ckpt") == 4

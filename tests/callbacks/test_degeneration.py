@@ -1,10 +1,13 @@
+import errno
 import math
+import os
 import warnings
 from pathlib import Path
 
 import pytest
 from scripted import Killed, Scripted, fit
 
+from capkit import checkpoint_files
 from capkit.callbacks.checkpoints import Checkpoints
 from capkit.callbacks.degeneration import Degeneration
 from capkit.errors import UsageError
@@ -105,6 +108,19 @@ def test_the_checkpoint_to_restore_outlives_newer_ones(tmp_path):
 def test_restore_before_the_first_checkpoint_goes_back_to_the_start(tmp_path):
     broken = [{"rl/repetition": 0.9}] * 4
     assert run(broken, Degeneration(LIMIT, "restore", 2), checkpoints_in(tmp_path, every_steps=100))[:2] == (2, 0)
+
+
+def test_a_step_that_could_not_be_saved_is_none_to_go_back_to(tmp_path, monkeypatch):
+    write = checkpoint_files.save_file
+
+    def full_at_step_4(tensors, *args):
+        if int(tensors["weight"]) == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(tensors, *args)
+
+    monkeypatch.setattr(checkpoint_files, "save_file", full_at_step_4)
+    steps_done, weight, _ = run(RISING, Degeneration(LIMIT, "restore", 3), checkpoints_in(tmp_path))
+    assert (steps_done, weight) == (7, 2)  # else those of step 4
 
 
 def test_nothing_after_a_restore_is_saved_as_best(tmp_path):

@@ -10,6 +10,7 @@ the word on through the store of the process group. What follows depends on what
 SIGUSR2 is what submitit sends. Ctrl-C is no request to save: it ends a run as it ends any program.
 """
 
+import itertools
 import os
 import signal
 import socket
@@ -25,7 +26,7 @@ from capkit.slurm import requeue_job
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 STOPPED_STATUS = 75  # EX_TEMPFAIL: try again later
 POLL_S = 0.5
-KEY = "capkit/stop"
+_NUMBERS = itertools.count()  # of listeners in this process: a process group may outlive a run
 
 
 class Stopped(SystemExit):
@@ -41,9 +42,12 @@ class StopSignal:
     def __init__(self, rank: int, store: Any = None) -> None:
         self.rank, self.store = rank, store
         self.requested = False
-        self.name = "another rank"
+        self.name = "a signal to another rank"
+        self._key = f"capkit/stop/{next(_NUMBERS)}"
         self._may_leave = True
         self._all_know = self._stopped = False
+        self._handlers: dict[int, Any] = {}
+        self._old_wakeup = -1
         self._main = threading.main_thread().ident or 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="stop-signal", daemon=True)
@@ -59,6 +63,7 @@ class StopSignal:
     def close(self) -> None:
         """Signals do again what they did before."""
         self._closing.set()
+        self._written.send(b"\0")
         self._thread.join(4 * POLL_S)  # it may signal this process, for which the handlers have to be there
         signal.set_wakeup_fd(self._old_wakeup)
         for number, handler in self._handlers.items():
@@ -79,6 +84,7 @@ class StopSignal:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         """In the main thread, between two instructions; a second signal changes nothing."""
+        self.requested = True
         if self._may_leave and self._all_know:
             self._leave()
 
@@ -101,7 +107,7 @@ class StopSignal:
     def _listen(self) -> None:
         while not self._closing.is_set():
             heard = self._own_signal()
-            if heard is None and not self._heard_elsewhere():
+            if heard is None and not self._others_heard():
                 continue
             self.name = heard or self.name
             self.requested = True
@@ -119,16 +125,16 @@ class StopSignal:
             return None
         return next((signal.Signals(n).name for n in numbers if n in SIGNALS), None)
 
-    def _heard_elsewhere(self) -> bool:
+    def _others_heard(self) -> bool:
         with suppress(Exception):  # the store is gone where rank 0 is
-            return self.store is not None and bool(self.store.check([KEY]))
+            return self.store is not None and bool(self.store.check([self._key]))
         return False
 
     def _tell(self) -> None:
         """Before a rank leaves, the others have to know why: else they would see a rank that was lost."""
         if self.store is not None:
             with suppress(Exception):
-                self.store.set(KEY, self.name)
+                self.store.set(self._key, self.name)
             self._closing.wait(2 * POLL_S)
 
 

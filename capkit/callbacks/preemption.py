@@ -55,7 +55,7 @@ class Preemption(Callback):
         return self.signal is not None and self.signal.requested
 
     def meet(self, trainer: pl.Trainer) -> None:
-        """A safe point of training: all ranks come here, with the weights of the last finished step. All stop, or none."""
+        """A safe point of training, weights being those of the last finished step: all ranks stop here, or none."""
         if self.signal is None or trainer.state.fn != TrainerFn.FITTING:
             return
         asked = torch.tensor([float(self.is_stopping)])

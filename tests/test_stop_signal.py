@@ -1,0 +1,142 @@
+"""Who hears a signal, who does not, and how those leave who have nothing to save."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+import torch.distributed as dist
+
+from capkit.stop_signal import STOPPED_STATUS, Stopped, listen, outlive_signals_to_all, stoppable
+
+
+def left_with(function):
+    """The exit status with which a function is left."""
+    try:
+        with stoppable():
+            function()
+    except SystemExit as ended:
+        return ended.code
+    return None
+
+
+def evaluate_on_rank_0(rank, file):
+    """Rank 0 works on its own; rank 1, which waits for it, is signalled."""
+    dist.init_process_group("gloo", store=dist.FileStore(file, 2), rank=rank, world_size=2)
+    with stoppable():
+        listen(rank, dist.distributed_c10d._get_default_store())
+        if rank == 0:
+            for _ in range(400):
+                time.sleep(0.1)
+        else:
+            subprocess.Popen(["bash", "-c", f"sleep 0.3; kill -USR1 {os.getpid()}"])
+        dist.barrier()
+
+
+def test_outside_of_training_all_ranks_leave_also_one_that_waits_for_another(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["capkit.testing"])
+    ranks = [context.Process(target=evaluate_on_rank_0, args=(rank, str(tmp_path / "store"))) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(30)  # of the 40 s that rank 0 would have worked
+    assert [process.exitcode for process in ranks] == [STOPPED_STATUS] * 2
+
+
+def test_a_single_process_leaves_at_once():
+    def work():
+        listen(0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(100):
+            time.sleep(0.1)
+
+    start = time.monotonic()
+    assert left_with(work) == STOPPED_STATUS
+    assert time.monotonic() - start < 5
+
+
+def test_what_breaks_after_the_signal_is_told_and_does_not_change_the_status(capsys):
+    def work():
+        listener = listen(0)
+        listener.may_leave = False
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("the scorer's Java is gone")
+
+    assert left_with(work) == STOPPED_STATUS
+    assert "the scorer's Java is gone" in capsys.readouterr().err
+
+
+def test_an_error_without_a_signal_stays_that_error():
+    with pytest.raises(RuntimeError, match="a defect"), stoppable():
+        listen(0)
+        raise RuntimeError("a defect")
+
+
+def test_a_signal_that_came_while_ranks_agreed_is_followed_when_that_is_over():
+    listener = listen(0)
+    try:
+        listener.may_leave = False
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)  # training goes on
+        with pytest.raises(Stopped):
+            listener.may_leave = True
+    finally:
+        listener.close()
+
+
+def wait(connection, outlives):
+    if outlives:
+        outlive_signals_to_all()
+    connection.send("ready")
+    time.sleep(60)
+
+
+def forked(outlives):
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=wait, args=(theirs, outlives), daemon=True)
+    process.start()
+    ours.recv()
+    return process
+
+
+def test_a_worker_outlives_signals_to_the_whole_job_and_ends_with_its_parent():
+    process = forked(outlives=True)
+    for name in ("TERM", "USR1", "USR2"):
+        subprocess.run(["bash", "-c", f"kill -{name} {process.pid}"], check=True)  # another sender than its parent
+    process.join(0.5)
+    assert process.is_alive()
+    process.terminate()
+    process.join(5)
+    assert process.exitcode == 0
+
+
+def test_a_forked_child_hears_for_itself_alone():
+    listener = listen(0)
+    try:
+        process = forked(outlives=False)
+        subprocess.run(["bash", "-c", f"kill -TERM {process.pid}"], check=True)
+        process.join(5)
+        assert process.exitcode == -signal.SIGTERM
+        assert not listener.requested
+    finally:
+        listener.close()
+
+
+@pytest.mark.parametrize(("status", "told"), [(0, "SLURM job 77: requeued"), (1, "was not requeued: no permission")])
+def test_where_slurm_runs_the_job_rank_0_has_it_requeued(tmp_path, monkeypatch, capsys, status, told):
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\necho no permission >&2\nexit {status}\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    for number in (0, 1):
+        listener = listen(number)
+        with pytest.raises(Stopped):
+            listener.stop("saved")
+        listener.close()
+    assert (tmp_path / "calls").read_text() == "requeue 77\n"
+    assert told in capsys.readouterr().err

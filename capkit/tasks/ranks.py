@@ -6,7 +6,10 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from capkit.errors import RunFailure, UsageError, usage_error_behind
-from capkit.run_folder import default_run_dir
+from capkit.run_folder import default_run_dir, write_atomically
+from capkit.stop_signal import SIGNALS, STOPPED_STATUS
 from capkit.watch.channel import attempts, read_verdict
 
 EXTERNAL = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
@@ -71,14 +75,41 @@ def start_ranks(cfg: DictConfig) -> bool:
             rdzv_endpoint="localhost:0",
             max_restarts=0,
             monitor_interval=0.5,
+            signals_to_handle="SIGINT,SIGHUP,SIGQUIT",  # elastic would end the ranks: others are passed on to them
         )
         earlier = attempts(Path(resolved["run_dir"]))
-        try:
-            elastic_launch(launch, sys.executable)("-m", "capkit.tasks.ranks", str(file))
-        except ChildFailedError as error:
-            _, failure = error.get_first_failure()
-            raise SystemExit(_status(failure, Path(resolved["run_dir"]), earlier)) from None
+        with _passing_on_signals(Path(folder)) as passed_on:
+            try:
+                elastic_launch(launch, sys.executable)("-m", "capkit.tasks.ranks", str(file))
+            except ChildFailedError as error:
+                _, failure = error.get_first_failure()
+                if -failure.exitcode in passed_on:  # it did not listen yet: nothing was lost
+                    raise SystemExit(STOPPED_STATUS) from None
+                raise SystemExit(_status(failure, Path(resolved["run_dir"]), earlier)) from None
     return True
+
+
+@contextmanager
+def _passing_on_signals(folder: Path) -> Iterator[list[int]]:
+    """What asks a run to stop goes to the ranks, whose ids lie in `folder`. Gives the signals that came."""
+    passed_on: list[int] = []
+
+    def pass_on(number: int, frame: Any) -> None:
+        passed_on.append(number)
+        ranks = [int(file.read_text()) for file in folder.glob("*.pid")]
+        if not ranks:
+            raise SystemExit(STOPPED_STATUS)
+        for pid in ranks:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS} if is_main else {}
+    try:
+        yield passed_on
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _status(failure: Any, run_dir: Path, earlier: list[Path]) -> int:
@@ -95,6 +126,7 @@ def _status(failure: Any, run_dir: Path, earlier: list[Path]) -> int:
 
 def main(file: str) -> None:
     """One rank: runs the task of a resolved config. Only rank 0 tells what is no crash, unless a watchdog told it."""
+    write_atomically(Path(file).with_name(f"{os.environ['RANK']}.pid"), str(os.getpid()))
     cfg = OmegaConf.load(file)
     assert isinstance(cfg, DictConfig)
     module, _, name = cfg.task["_target_"].rpartition(".")

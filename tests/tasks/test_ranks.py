@@ -1,7 +1,15 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from capkit.stop_signal import STOPPED_STATUS
 from capkit.tasks import ranks
 
 
@@ -24,3 +32,40 @@ def test_a_rank_tells_a_constructors_usage_error_without_a_traceback(tmp_path, m
 def test_devices_are_counted_as_the_config_says(devices, batch_size, expected):
     trainer = OmegaConf.create({"accelerator": "cpu", "devices": devices})
     assert ranks.num_processes(trainer, batch_size) == expected
+
+
+WAITING = """
+import os, time
+from pathlib import Path
+from capkit.stop_signal import listen, stoppable
+
+@stoppable()
+def run(cfg):
+    listen(int(os.environ["RANK"]))
+    Path(cfg.run_dir, "ready-" + os.environ["RANK"]).touch()
+    time.sleep(60)
+"""
+STARTING = """
+from omegaconf import OmegaConf
+from capkit.tasks.ranks import start_ranks
+start_ranks(OmegaConf.load("config.yaml"))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_process_that_starts_the_ranks_reaches_them_and_its_status_is_theirs(tmp_path, number):
+    (tmp_path / "waiting.py").write_text(WAITING)
+    cfg = {"task": {"_target_": "waiting.run"}, "name": "x", "run_dir": str(tmp_path), "data": {}}
+    OmegaConf.save(OmegaConf.create({**cfg, "trainer": {"devices": 2, "strategy": "ddp"}}), tmp_path / "config.yaml")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(ranks.__file__).parents[2]}"}
+    with subprocess.Popen(
+        [sys.executable, "-c", STARTING], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        for _ in range(600):
+            if len(list(tmp_path.glob("ready-*"))) == 2:
+                break
+            time.sleep(0.1)
+        parent.send_signal(number)
+        told, _ = parent.communicate(timeout=60)
+    assert parent.returncode == STOPPED_STATUS
+    assert told.count(f"stopped by {number.name}") == 1

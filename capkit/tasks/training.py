@@ -174,7 +174,7 @@ def train(run: Run, module: pl.LightningModule, started_at: int) -> None:
     """Optimizer steps from `started_at` to the last; their wall time is added to `train/seconds`."""
     trainer, folder, resume = run.trainer, run.folder, run.resume
     if rank() == 0:
-        if folder.attempt > 1:
+        if folder.attempt > 1 or resume is not None:
             folder.append(started_at, {"resumed_from": started_at})
         if resume is not None:
             print(f"continuing {folder.path} from step {started_at}")

@@ -9,24 +9,33 @@ from capkit.data.manifest import Caption, Record
 from capkit.data.sceneworld import SceneWorld
 from capkit.errors import UsageError
 from capkit.scenes.generic import generic_captions
-from capkit.scenes.language import reference_captions
+from capkit.scenes.language import STYLES, reference_captions
 from capkit.scenes.world import Scene
 
 
 class GenericCaptions:
-    """The pictures of `source` with five captions each that list the objects and often leave their colours out.
+    """The pictures of `source` with five captions each that list the objects and leave some of what they show out.
 
     Each colour is left out with probability `dropped`; one that is named is that of a neighbouring hue with probability
-    `confused` (see `capkit.scenes.generic`). With both 0 they are the full captions of style short. The draw belongs to
-    `seed`, scene and caption. `stated_facts` are all shapes and colours, whatever the captions say: fact recall then is
-    the share of them that a caption gives, and a caption without colours reaches half.
+    `confused` (see `capkit.scenes.generic`). With both 0 they are the full captions of style short. The background is
+    said with probability `background`. The draw belongs to `seed`, scene and caption. `stated_facts` are all shapes and
+    colours, and the background unless it is never said, whatever the captions say: fact recall then is the share of
+    them that a caption gives.
     """
 
-    def __init__(self, source: SceneWorld, dropped: float = 0.7, confused: float = 0.0, seed: int = 0) -> None:
-        for name, share in (("dropped", dropped), ("confused", confused)):
+    def __init__(
+        self,
+        source: SceneWorld,
+        dropped: float = 0.7,
+        confused: float = 0.0,
+        seed: int = 0,
+        background: float = 0.0,
+    ) -> None:
+        for name, share in (("dropped", dropped), ("confused", confused), ("background", background)):
             if not 0 <= share <= 1:
                 raise UsageError(f"{name} is a probability and must lie between 0 and 1; got {share}")
         self._source, self._dropped, self._confused, self._seed = source, dropped, confused, seed
+        self._background = background
 
     def prepare(self) -> None:
         self._source.prepare()
@@ -37,8 +46,9 @@ class GenericCaptions:
     def record(self, index: int) -> Record:
         record = self._source.record(index)
         scene = Scene.from_dict(record.metadata["scene"])
-        texts = generic_captions(scene, self._dropped, self._confused, self._seed)
-        stated_facts = list(reference_captions(scene, "short")[0].facts)
+        texts = generic_captions(scene, self._dropped, self._confused, self._seed, self._background)
+        detail = replace(STYLES["short"], background=self._background > 0)
+        stated_facts = list(reference_captions(scene, "short", detail)[0].facts)
         return replace(
             record,
             captions=[Caption(text, source="grammar") for text in texts],

@@ -1,4 +1,4 @@
-"""Which kinds of facts captions of SceneWorld state, and how often rightly: shapes, colours, sizes."""
+"""Which kinds of facts captions of SceneWorld state, and how often rightly: shapes, colours, sizes, backgrounds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,14 +10,14 @@ from capkit.scenes.oracles import count_matches
 from capkit.scenes.parser import parse
 from capkit.scenes.world import Scene
 
-KINDS = ("shape", "color", "size", "place")
+KINDS = ("shape", "color", "size", "place", "background")
 
 
 class FactKinds(TextMetric):
-    """For each kind of attribute, shares in [0, 1] over all captions together:
+    """For each kind of fact, shares in [0, 1] over all captions together:
 
     - `<kind>_said`: captions that state at least one fact of the kind, true or not;
-    - `<kind>_recall`: objects of which it is stated rightly;
+    - `<kind>_recall`: objects of which it is stated rightly (pictures, for the background);
     - `<kind>_precision`: stated facts of the kind that are right; NaN where there is none.
 
     Mentions are matched to objects as for fact precision (docs/sceneworld.md): the adjective of a wrong noun is wrong.
@@ -41,20 +41,20 @@ class FactKinds(TextMetric):
         if not all("scene" in row for row in metadata):
             raise UsageError("FactKinds wants metadata 'scene' for each picture; got none; use it on SceneWorld data")
         scenes = [Scene.from_dict(row["scene"]) for row in metadata]
-        num_objects = sum(len(scene.objects) for scene in scenes)
         numbers = {}
         for kind in self.kinds:
             counts = [_count(kind, scene, text) for scene, text in zip(scenes, predictions, strict=True)]
-            said, right = sum(said for said, _ in counts), sum(right for _, right in counts)
-            numbers[f"{kind}_said"] = sum(said > 0 for said, _ in counts) / len(counts)
-            numbers[f"{kind}_recall"] = right / num_objects
+            said, right, true = (sum(column) for column in zip(*counts, strict=True))
+            numbers[f"{kind}_said"] = sum(row[0] > 0 for row in counts) / len(counts)
+            numbers[f"{kind}_recall"] = right / true
             numbers[f"{kind}_precision"] = right / said if said else float("nan")
         return numbers
 
 
-def _count(kind: str, scene: Scene, text: str) -> tuple[int, int]:
-    """How many facts of the kind the caption states, and how many of them hold."""
+def _count(kind: str, scene: Scene, text: str) -> tuple[int, int, int]:
+    """How many facts of the kind the caption states, how many of them hold, and how many there are."""
     parsed, facts = parse(text), scene_facts(scene)
-    wanted = frozenset(fact for fact in facts if fact.startswith(f"{kind}:"))
-    _, right = count_matches(parsed, frozenset(facts), wanted, len(scene.objects))
-    return sum(fact.startswith(f"{kind}:") for fact in parsed.facts), right
+    of_kind = (f"{kind}:", f"{kind}=")
+    true = frozenset(fact for fact in facts if fact.startswith(of_kind))
+    _, right = count_matches(parsed, frozenset(facts), true, len(scene.objects))
+    return sum(fact.startswith(of_kind) for fact in parsed.facts), right, len(true)

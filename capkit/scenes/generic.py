@@ -1,4 +1,4 @@
-"""Captions that leave colours out, as people often do, or name a neighbouring one: what a captioner learns to copy."""
+"""Captions that leave out what people often do, or name a neighbouring colour: what a captioner learns to copy."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,16 +14,20 @@ NEIGHBOURS = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}
 assert NEIGHBOURS.keys() == COLORS.keys()
 
 
-def generic_captions(scene: Scene, dropped: float, confused: float, seed: int = 0) -> list[str]:
+def generic_captions(
+    scene: Scene, dropped: float, confused: float, seed: int = 0, background: float = 0.0
+) -> list[str]:
     """The five captions of style short, in which each colour is left out with probability `dropped`.
 
     A colour that is named is its neighbour's with probability `confused`. Both are drawn for each object of each
-    caption, keyed by the seed, the scene and the caption's number. Every shape is said, and rightly.
+    caption, keyed by the seed, the scene and the caption's number. Every shape is said, and rightly. The background is
+    said with probability `background`, drawn for each caption.
     """
     captions = []
     for variant in range(NUM_VARIANTS):
         stream = Stream("generic", seed, scene_hash(scene), variant)
-        captions.append(listed(_groups([_name(item, stream, dropped, confused) for item in scene.objects]), variant))
+        text = listed(_groups([_name(item, stream, dropped, confused) for item in scene.objects]), variant)
+        captions.append(f"{text} on a {scene.background} background" if stream.chance(background) else text)
     return captions
 
 

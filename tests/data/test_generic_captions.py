@@ -44,6 +44,12 @@ def test_recall_is_the_share_of_shapes_and_colors_that_a_caption_gives(tmp_path)
     assert {recall(GenericCaptions(inner, dropped=1.0), i) for i in range(20)} == {0.5}
 
 
+def test_where_backgrounds_are_ever_said_they_are_among_the_facts_that_count(tmp_path):
+    stated = [GenericCaptions(scenes(tmp_path), background=share).record(0).metadata for share in (0.0, 0.1)]
+    facts = [set(metadata["stated_facts"]) for metadata in stated]
+    assert facts[1] - facts[0] == {f"background={stated[0]['scene']['background']}"} and facts[0] < facts[1]
+
+
 def test_another_process_writes_the_same_captions(tmp_path):
     source = GenericCaptions(scenes(tmp_path), dropped=0.5, confused=0.5)
     source.prepare()
@@ -57,7 +63,7 @@ def test_another_process_writes_the_same_captions(tmp_path):
     assert json.loads(printed)[::-1] == texts(source)
 
 
-@pytest.mark.parametrize("name", ["dropped", "confused"])
+@pytest.mark.parametrize("name", ["dropped", "confused", "background"])
 def test_a_share_that_cannot_be_is_refused(name, tmp_path):
     with pytest.raises(UsageError, match=f"{name} is a probability"):
         GenericCaptions(scenes(tmp_path), **{name: 1.2})

@@ -48,6 +48,15 @@ def test_the_grammars_own_captions_are_right(style, kinds):
         assert numbers[f"{kind}_recall"] == numbers[f"{kind}_precision"] == 1
 
 
+def test_backgrounds_count_once_a_picture():
+    """`two` draws on white."""
+    scenes = [two("red circle", "blue square")] * 3
+    texts = ["a circle on a white background", "a circle on a black background", "a circle"]
+    numbers = score(texts, scenes, kinds=("background",))
+    assert numbers["background_said"] == pytest.approx(2 / 3)
+    assert numbers["background_recall"] == pytest.approx(1 / 3) and numbers["background_precision"] == 1 / 2
+
+
 def test_where_no_color_is_said_its_precision_is_unknown():
     numbers = score(["a circle and a square"], [two("red circle", "blue square")])
     assert numbers["color_said"] == numbers["color_recall"] == 0 and math.isnan(numbers["color_precision"])

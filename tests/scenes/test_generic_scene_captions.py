@@ -52,6 +52,15 @@ def test_a_number_of_bare_shapes_is_said_only_where_it_counts_them_all():
     assert {text for text in texts if "two circles" in text} == set()
 
 
+def test_backgrounds_are_said_in_that_share_of_captions_and_change_nothing_else():
+    bare = [text for scene in SCENES for text in generic_captions(scene, 0.5, 0.0)]
+    texts = [text for scene in SCENES for text in generic_captions(scene, 0.5, 0.0, background=0.3)]
+    endings = [f" on a {scene.background} background" for scene in SCENES for _ in range(5)]
+    said = [text == without + ending for text, without, ending in zip(texts, bare, endings, strict=True)]
+    assert all(is_said or text == without for is_said, text, without in zip(said, texts, bare, strict=True))
+    assert sum(said) / len(said) == pytest.approx(0.3, abs=0.036)  # of 1,500: three standard errors
+
+
 @pytest.mark.parametrize("dropped", [0.2, 0.75])
 def test_that_share_of_colors_is_left_out(dropped):
     said = sum(len(colors_said(text)) for scene in SCENES for text in generic_captions(scene, dropped, 0.0))

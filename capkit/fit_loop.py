@@ -34,7 +34,9 @@ class FitLoop(_FitLoop):
     @property
     def _owes_validation(self) -> bool:
         fetcher: Any = self._data_fetcher
-        return self.is_resuming and self.trainer.global_step > 0 and self.epoch_loop._should_check_val_fx(fetcher)
+        done = self.trainer.global_step
+        is_between_steps = done == self.epoch_loop.batch_progress.current.ready  # else the next one was begun after it
+        return self.is_resuming and done > 0 and is_between_steps and self.epoch_loop._should_check_val_fx(fetcher)
 
     def _validate(self) -> None:
         self.trainer.validating = True

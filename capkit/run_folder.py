@@ -12,7 +12,7 @@ import yaml
 
 from capkit.errors import UsageError
 
-# Keys that may change between two attempts of one run: they change no number that the run computes.
+# Keys that may change between two attempts of one run: they change no number that the run computes, or its rounding.
 NEUTRAL_KEYS = (
     "run_dir",
     "resume",
@@ -20,6 +20,11 @@ NEUTRAL_KEYS = (
     "logger",
     "torch_threads",
     "data.num_workers",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "callback.checkpoints.keep_last",
+    "callback.checkpoints.keep_every_steps",
     "callback.progress",
     "callback.preemption",
     "callback.watchdog",

@@ -16,7 +16,8 @@ def test_the_same_config_opens_a_folder_again_as_the_next_attempt(tmp_path):
     first.open(CONFIG)
     first.append(1, {"train/loss": 2.0})
     second = RunFolder(tmp_path / "run")
-    second.open({**CONFIG, "run_dir": "b", "data": {"batch_size": 4, "num_workers": 2}})
+    elsewhere = {"run_dir": "b", "trainer": {"devices": 2, "strategy": {"stage": 2}}}
+    second.open({**CONFIG, **elsewhere, "data": {"batch_size": 4, "num_workers": 2}})
     assert (first.attempt, second.attempt) == (1, 2)
 
 

@@ -52,8 +52,7 @@ start_ranks(OmegaConf.load("config.yaml"))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_to_the_process_that_starts_the_ranks_reaches_them_and_its_status_is_theirs(tmp_path, number):
+def test_signals_to_the_process_that_starts_the_ranks_reach_them_and_its_status_is_theirs(tmp_path):
     (tmp_path / "waiting.py").write_text(WAITING)
     cfg = {"task": {"_target_": "waiting.run"}, "name": "x", "run_dir": str(tmp_path), "data": {}}
     OmegaConf.save(OmegaConf.create({**cfg, "trainer": {"devices": 2, "strategy": "ddp"}}), tmp_path / "config.yaml")
@@ -65,7 +64,8 @@ def test_a_signal_to_the_process_that_starts_the_ranks_reaches_them_and_its_stat
             if len(list(tmp_path.glob("ready-*"))) == 2:
                 break
             time.sleep(0.1)
-        parent.send_signal(number)
+        parent.send_signal(signal.SIGUSR1)
+        parent.send_signal(signal.SIGTERM)
         told, _ = parent.communicate(timeout=60)
     assert parent.returncode == STOPPED_STATUS
-    assert told.count(f"stopped by {number.name}") == 1
+    assert told.count("stopped by SIG") == 1

@@ -43,7 +43,7 @@ from capkit.types import CaptionBatch, Objective, Samples
 Sums = dict[str, tuple[Any, Any]]  # a number's sum and what it is divided by, on this rank
 
 # The rest is logged as the first update finds it: before it the policy is the one that sampled.
-OF_LAST_UPDATE = ("loss", "grad_norm", "rl/clip_fraction")
+OF_LAST_UPDATE = ("loss", "grad_norm", "rl/clip_fraction", "skipped")
 
 
 class RLModule(WritingModule):
@@ -108,7 +108,7 @@ class RLModule(WritingModule):
             parts = list(rollout.parts(self.micro_batch_size))
             for number in range(self.policy.inner_updates):
                 updated = self.backward_parts(parts, step, is_first=number == 0)
-                updated["grad_norm"] = self.update(optimizer, counts=number == self.policy.inner_updates - 1)
+                self.update(optimizer, updated, counts=number == self.policy.inner_updates - 1)
                 logs |= updated if number == 0 else {name: updated[name] for name in OF_LAST_UPDATE if name in updated}
         return logs
 

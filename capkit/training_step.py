@@ -3,14 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 
-from capkit.distributed import rank, world_size
+from capkit.distributed import all_reduce_max, device_for_collectives, rank, world_size
 from capkit.errors import UsageError
 from capkit.keyed import key_id
 from capkit.optim import OptimizerFactory
@@ -27,6 +27,22 @@ def _nothing() -> None:
 
 def _never() -> bool:
     return False
+
+
+class StepGuard(Protocol):
+    """Decides which updates are left out: capkit/callbacks/guard.py says what its methods do."""
+
+    skipped_steps: int
+
+    def refuses(self, step: int, loss: float, norm: float | None) -> bool: ...
+
+    def count(self, step: int, loss: float, skipped: bool, ends_step: bool) -> None: ...
+
+
+def running_statistics(model: nn.Module) -> list[Tensor]:
+    """What a forward pass changes: the statistics of BatchNorm layers in training."""
+    layers = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    return [buffer for layer in layers if layer.training for buffer in layer.buffers()]
 
 
 class OptimizerStep(pl.LightningModule):
@@ -55,6 +71,7 @@ class OptimizerStep(pl.LightningModule):
         self.schedule = schedule
         self.micro_batch_size = micro_batch_size
         self.seed = seed
+        self.guard: StepGuard | None = None  # capkit/callbacks/guard.py
         self.safe_point: Callable[[], None] = _nothing
         self.is_stopping: Callable[[], bool] = _never
 
@@ -80,7 +97,7 @@ class OptimizerStep(pl.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         optimizer = self.begin_step()
         logs = self.backward_batch(batch, self.global_step)
-        logs["grad_norm"] = self.update(optimizer)
+        self.update(optimizer, logs)
         return logs
 
     def begin_step(self) -> Any:
@@ -88,7 +105,8 @@ class OptimizerStep(pl.LightningModule):
         step = self.global_step
         torch.manual_seed(key_id(self.seed, "step", step, rank()))
         optimizer: Any = self.optimizers()
-        self._set_learning_rate(optimizer, step)
+        self._set_learning_rate(optimizer, step - (0 if self.guard is None else self.guard.skipped_steps))
+        self._statistics = [(buffer, buffer.clone()) for buffer in running_statistics(self.model)]
         return optimizer
 
     def add_gradient(self, share: Callable[[], tuple[Tensor, Rest]], last: bool = True) -> Rest:
@@ -108,22 +126,45 @@ class OptimizerStep(pl.LightningModule):
             self.manual_backward(loss * scale)
         return rest
 
-    def update(self, optimizer: Any, counts: bool = True) -> Tensor:
-        """Clips by `optimizer.clip_norm` and steps; the gradient's norm before clipping.
+    def update(self, optimizer: Any, logs: dict[str, Tensor], counts: bool = True) -> None:
+        """Clips by `optimizer.clip_norm` and steps. `logs` has the loss, and gets the gradient's norm before clipping.
 
-        With `counts=False` it is an update within a step: `global_step` stays.
+        An update that the guard refuses is left out: weights, running statistics and the optimizer's state stay as they
+        are, and `logs` gets "skipped". With `counts=False` it is an update within a step: `global_step` stays.
         """
         strategy = self.trainer.strategy
         norm = None if isinstance(strategy, Zero) else self._clip()
+        skipped = self._refuses(logs["loss"], norm)
+        if skipped and isinstance(strategy, Zero):
+            strategy.discard_gradient = True
+        elif skipped:
+            optimizer.zero_grad()  # without a gradient the optimizer leaves everything as it is
         if counts:
             optimizer.step()
         else:
             strategy.optimizer_step(optimizer.optimizer, closure=_nothing)
         if isinstance(strategy, Zero):
-            return strategy.grad_norm
-        optimizer.zero_grad()
+            norm, skipped = strategy.grad_norm, strategy.skipped
+        else:
+            optimizer.zero_grad()
         assert norm is not None
-        return norm
+        logs["grad_norm"] = norm
+        if skipped:
+            self._restore_statistics()
+            logs["skipped"] = torch.ones((), device=self.device)
+        if self.guard is not None:
+            self.guard.count(self.global_step, float(logs["loss"]), skipped, counts)
+
+    def _refuses(self, loss: Tensor, norm: Tensor | None) -> bool:
+        """What the guard says on any rank."""
+        if self.guard is None:
+            return False
+        refused = self.guard.refuses(self.global_step + 1, float(loss), None if norm is None else float(norm))
+        return bool(all_reduce_max(torch.tensor(float(refused), device=device_for_collectives())))
+
+    def _restore_statistics(self) -> None:
+        for buffer, value in self._statistics:
+            buffer.copy_(value)
 
     def whole_weights(self) -> AbstractContextManager[None]:
         """Every rank holds all weights for this time: it may run the model as often as it likes, without the others."""

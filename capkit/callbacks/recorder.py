@@ -14,8 +14,9 @@ from capkit.types import CaptionBatch
 class Recorder(Callback):
     """Every `every_steps` optimizer steps: the loss and the objective's numbers, averaged since the last such row.
 
-    Names of the sections "reward" and "rl" are kept as they are; all others belong to the section "train". Checkpoints
-    hold the sums so far: a resumed run writes the rows of an uninterrupted one, all but the speed.
+    Names of the sections "reward" and "rl" are kept as they are; all others belong to the section "train". Steps that
+    the guard left out are in no average. Checkpoints hold the sums so far: a resumed run writes the rows of an
+    uninterrupted one, all but the speed.
     """
 
     def __init__(self, every_steps: int = 10) -> None:
@@ -44,9 +45,10 @@ class Recorder(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: CaptionBatch, batch_idx: int
     ) -> None:
-        for name, value in outputs.items():
-            self._sums[name] = self._sums.get(name, torch.zeros_like(value)).to(value.device) + value
-        self._steps += 1
+        if "skipped" not in outputs:
+            for name, value in outputs.items():
+                self._sums[name] = self._sums.get(name, torch.zeros_like(value)).to(value.device) + value
+            self._steps += 1
         self._images += len(batch) * trainer.world_size
         step = trainer.global_step
         if step % self.every_steps and step < trainer.max_steps:

@@ -4,6 +4,8 @@ Everything that depends on how DeepSpeed lays out its partitions is in this file
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -83,6 +85,20 @@ def load_optimizer_state(engine: Any, groups: list[list[nn.Parameter]], saved: d
     for number, parameter in enumerate(parameter for group in groups for parameter in group):
         for name in MOMENTS:
             _set_full(parameter, saved["state"][number][name], name)
+
+
+@contextmanager
+def discarding(engine: Any) -> Iterator[None]:
+    """A step within it drops the gradient as DeepSpeed does with one that is not finite: nothing else changes."""
+    optimizer: Any = engine.optimizer
+    stage_3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
+    infinite = torch.tensor(math.inf)
+    name, norm = ("_get_norm_groups", [infinite]) if stage_3 else ("scaled_global_norm", infinite)
+    setattr(optimizer, name, lambda *args, **kwargs: norm)
+    try:
+        yield
+    finally:
+        delattr(optimizer, name)
 
 
 def clamp_log_scales(engine: Any) -> None:

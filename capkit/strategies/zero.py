@@ -9,7 +9,7 @@ the same number of ranks can read. Here a run differs from DDP in memory alone.
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import lightning.pytorch as pl
@@ -50,6 +50,7 @@ class Zero(DDPStrategy):
         super().__init__()
         self.stage, self.offload, self.persistence_threshold = stage, offload, persistence_threshold
         self.engine: Any = None
+        self.discard_gradient = False  # of the next update
         self._groups: list[list[nn.Parameter]] = []
         self._whole = False
         self._failed = False
@@ -145,9 +146,16 @@ class Zero(DDPStrategy):
     def optimizer_step(self, optimizer: Any, closure: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
         """Clips by the optimizer's `clip_norm` and updates."""
         closure()
-        self.engine.step()
+        with partitions.discarding(self.engine) if self.discard_gradient else nullcontext():
+            self.engine.step()
+        self.discard_gradient = False
         partitions.clear_gradients(self.engine)
         partitions.clamp_log_scales(self.engine)
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the last update was left out: its gradient was not finite, or was to be discarded."""
+        return bool(self.engine.optimizer.overflow)
 
     @property
     def grad_norm(self) -> Tensor:

@@ -2,6 +2,9 @@
 
 TRAIN = ("train/loss", "train/grad_norm", "train/lr", "train/images_per_second")
 
+# Logged where batches are made of bags of look-alikes.
+BAG_SIZE = "train/bag_size"
+
 # Beside these, each term of a reward logs `reward/TERM` and `reward/TERM_weighted`.
 REWARD = ("reward/total", "reward/std", "reward/zero_spread", "reward/failed", "reward/greedy")
 
@@ -17,6 +20,7 @@ VALIDATION = (
     "val/clip_score_mean", "val/clip_score_ref",
     "val/retrieval_t2i_r1", "val/retrieval_t2i_r5", "val/retrieval_t2i_r10", "val/retrieval_t2i_median_rank",
     "val/retrieval_i2t_r1", "val/retrieval_i2t_r5", "val/retrieval_i2t_r10", "val/retrieval_pool",
+    "val/truematch_3_r1", "val/truematch_5_r1", "val/truematch_7_r1",
     "val/repetition", "val/distinct_2", "val/bad_endings", "val/empty", "val/length", "val/vocabulary_size",
 )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """report.html of reinforcement learning: what was gained, what it cost, and whether the captioner still writes.
 
-The frontier (CIDEr against retrieval), each reward term and each monitor over time, the numbers, and held-out images
-with the captions of the first and of the last policy side by side.
+The frontier (CIDEr against retrieval), each reward term and each monitor over time, bags of look-alikes where the run
+has such, the numbers, and held-out images with the captions of the first and of the last policy side by side.
 """
 
 import html
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from capkit.bag_report import STYLE as BAG_STYLE
+from capkit.bag_report import BagExample, bag_section
 from capkit.callbacks.selection import Bound
 from capkit.charts import line_chart, path_chart
 from capkit.evaluation import Row
@@ -41,7 +43,9 @@ NOTE = (
 )
 
 
-def write_rl_report(folder: RunFolder, title: str, samples: Sequence[tuple[Row, np.ndarray]]) -> None:
+def write_rl_report(
+    folder: RunFolder, title: str, samples: Sequence[tuple[Row, np.ndarray]], bags: Sequence[BagExample] = ()
+) -> None:
     """A sample's row has key, caption, references, `before` (the caption at the start) and `rewards` of the caption by
     term, and where they are known `before_rewards`, those of the caption at the start."""
     rows = folder.current_rows()
@@ -49,10 +53,11 @@ def write_rl_report(folder: RunFolder, title: str, samples: Sequence[tuple[Row, 
     body += f"<h2>Frontier</h2>{frontier(rows, folder.metrics().get('train/selected_step'))}"
     body += f"<h2>Rewards</h2>{reward_charts(rows)}"
     body += f"<h2>Monitors</h2>{monitor_charts(rows, limits_of(folder))}"
+    body += bag_section(rows, bags)
     body += numbers_section(folder, NOTE)
     body += f"<h2>Held-out images</h2>{sample_table(samples)}"
     body += f"<details><summary>More curves</summary>{charts(rows, _others(rows))}</details>"
-    write_page(folder, title, body, STYLE)
+    write_page(folder, title, body, STYLE + BAG_STYLE)
 
 
 def frontier(rows: Rows, selected_step: float | int | None = None) -> str:
@@ -150,7 +155,7 @@ def _names(rows: Rows) -> set[str]:
 def _others(rows: Rows) -> list[str]:
     """Loss, gradient norm and validation metrics."""
     trained = {name.removeprefix("train/") for name in _names(rows) if name.startswith("train/")}
-    return sorted(trained | {name for name in validated(rows) if not name.startswith("reward/")})
+    return sorted((trained - {"bag_size"}) | {name for name in validated(rows) if not name.startswith("reward/")})
 
 
 def _config(folder: RunFolder) -> dict[str, Any]:

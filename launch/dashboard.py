@@ -16,7 +16,7 @@ from typing import Any
 
 from capkit.config.locations import config_dir
 from capkit.errors import UsageError
-from capkit.logged_names import POLICY, REWARD, SAMPLES, TRAIN, VALIDATION, of_term
+from capkit.logged_names import BAG_SIZE, POLICY, REWARD, SAMPLES, TRAIN, VALIDATION, of_term
 
 # Sampled by wandb itself, for the first eight GPUs.
 SYSTEM = (
@@ -71,6 +71,8 @@ def sections(terms: Sequence[str]) -> dict[str, list[Panel]]:
             Panel("image to caption: R@1, 5, 10", tuple(f"val/retrieval_i2t_r{k}" for k in (1, 5, 10))),
             Panel("caption to image: median rank", ("val/retrieval_t2i_median_rank",)),
             Panel("images in the pool", ("val/retrieval_pool",)),
+            Panel("R@1 in bags of 3, 5, 7", tuple(f"val/truematch_{size}_r1" for size in (3, 5, 7))),
+            Panel("images in a bag of training", (BAG_SIZE,)),
         ],
         "data": [
             Panel("images a second", ("train/images_per_second",)),
@@ -99,7 +101,16 @@ def shipped_terms() -> list[str]:
 
 def unknown_names(spec: Mapping[str, Sequence[Panel]], terms: Sequence[str]) -> list[str]:
     """Names that panels ask for and no run logs."""
-    logged = {*TRAIN, *REWARD, *POLICY, *VALIDATION, SAMPLES, *SYSTEM, *(n for term in terms for n in of_term(term))}
+    logged = {
+        *TRAIN,
+        BAG_SIZE,
+        *REWARD,
+        *POLICY,
+        *VALIDATION,
+        SAMPLES,
+        *SYSTEM,
+        *(n for term in terms for n in of_term(term)),
+    }
     return sorted({name for panels in spec.values() for panel in panels for name in panel.names} - logged)
 
 

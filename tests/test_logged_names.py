@@ -9,6 +9,7 @@ from rl_steps import OBJECTIVES, loader, module_of, trainer_of
 
 from capkit.callbacks.recorder import Recorder
 from capkit.logged_names import POLICY, REWARD, TRAIN, VALIDATION, of_term
+from capkit.metrics.bags import Bags
 from capkit.metrics.clip_score import ClipScore
 from capkit.metrics.coco.bleu import Bleu
 from capkit.metrics.coco.cider import Cider
@@ -64,6 +65,10 @@ def test_every_name_of_validation_is_a_metrics():
     metadata = [{"key": str(i), "image_embedding": [1.0, 0, 0, 0, float(i)], **facts} for i in range(2)]
     metrics = [Bleu(), RougeL(), Cider(), Diversity(), ClipScore(Judge()), Retrieval(Judge()), Facts()]
     found = {f"val/{name}" for metric in metrics for name in metric.score(captions, references, metadata)}
+    pictures = [{"key": str(i), "image_embedding": [1.0, 0, 0, 0, float(i)]} for i in range(7)]
+    for size in (3, 5, 7):
+        bag = [{**picture, "bag": "alike"} for picture in pictures[:size]]
+        found |= {f"val/{name}" for name in Bags(Judge()).score(["a"] * size, [["a"]] * size, bag)}
     assert set(VALIDATION) <= found
 
 

@@ -1,5 +1,6 @@
 """task=fit_rl: fine-tunes a trained captioner by rewards, then captions and scores the held-out split."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
+from capkit.bag_report import bag_examples
 from capkit.callbacks.checkpoints import Checkpoints
 from capkit.callbacks.degeneration import Degeneration
 from capkit.checkpoint import checkpoint_extras, read_checkpoint
@@ -142,12 +144,21 @@ def finish(this: Run, module: RLModule, rows: list[Row], before: list[Row]) -> N
     image = this.data.image_reader("test")
     table = with_rewards(module.reward, rows[:NUM_TABLE_ROWS], {row["key"]: row["caption"] for row in before})
     images = [image(row["key"]) for row in table]
-    write_rl_report(folder, this.cfg.name, list(zip(table, images, strict=True)))
+    bags = bag_examples(module.metrics, rows, captions_by_key(folder, "test/initial"), image)
+    write_rl_report(folder, this.cfg.name, list(zip(table, images, strict=True)), bags)
     for logger in trainer.loggers:
         logger.log_metrics(folder.metrics(), trainer.global_step)
         logger.log_samples(table, images)  # type: ignore[attr-defined]
         logger.finish()  # type: ignore[attr-defined]
     print_numbers(folder)
+
+
+def captions_by_key(folder: RunFolder, prefix: str) -> dict[str, str]:
+    """The predictions that `evaluate_split` wrote under this prefix; nothing where they are gone."""
+    path = folder.predictions / f"{prefix.replace('/', '_')}.json"
+    if not path.exists():
+        return {}
+    return {row["image_id"]: row["caption"] for row in json.loads(path.read_text(encoding="utf-8"))}
 
 
 def with_rewards(reward: Reward, rows: list[Row], before: Mapping[str, str]) -> list[Row]:

@@ -36,7 +36,7 @@ def default_run_dir(name: str) -> Path:
 
     Raises UsageError where several ranks were started from outside and share no name.
     """
-    if "SLURM_JOB_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # a job that is requeued keeps its number
         return Path("runs", f"{name}-slurm-{os.environ['SLURM_JOB_ID']}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")

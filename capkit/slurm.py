@@ -5,6 +5,21 @@ import shutil
 import subprocess
 import sys
 
+from capkit.errors import UsageError
+
+
+def srun_ranks() -> tuple[int, int] | None:
+    """(nodes, tasks of each) where srun started this process as one of several; None elsewhere.
+
+    A batch script has SLURM's variables of the whole job without being one of its tasks: only a step's count.
+    """
+    tasks, nodes = (int(os.environ.get(f"SLURM_STEP_NUM_{what}", "1")) for what in ("TASKS", "NODES"))
+    if tasks == 1:
+        return None
+    if tasks % nodes:
+        raise UsageError(f"each node wants as many tasks as the others; got {tasks} tasks on {nodes} nodes")
+    return nodes, tasks // nodes
+
 
 def requeue_job() -> None:
     """Where SLURM runs this process: puts the job back into the queue.

@@ -18,6 +18,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -26,6 +27,7 @@ from capkit.slurm import requeue_job
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 STOPPED_STATUS = 75  # EX_TEMPFAIL: try again later
 POLL_S = 0.5
+TELLING_S = 10.0
 _NUMBERS = itertools.count()  # of listeners in this process: a process group may outlive a run
 
 
@@ -93,13 +95,22 @@ class StopSignal:
         self.stop("the same command does again what was not finished")
 
     def stop(self, outcome: str) -> None:
-        """Says so, has SLURM requeue the job, and leaves. Comes back where it has been called before."""
+        """Says so, has SLURM requeue the job, and leaves. Comes back where it has been called before.
+
+        Rank 0 does it, and the others wait for that: launchers end all ranks as soon as one has left.
+        """
         if self._stopped:
             return
         self._stopped = True
+        done = f"{self._key}/told"
         if self.rank == 0:
             print(f"stopped by {self.name}; {outcome}", flush=True)
             requeue_job()
+        with suppress(Exception):
+            if self.store is not None and self.rank == 0:
+                self.store.set(done, "")
+            elif self.store is not None:
+                self.store.wait([done], timedelta(seconds=TELLING_S))
         raise Stopped
 
     # -- the thread

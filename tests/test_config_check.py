@@ -412,7 +412,7 @@ def told(config, task="fit"):
     ],
 )
 def test_impossible_combinations_are_told(config, part, monkeypatch):
-    for name in ("WORLD_SIZE", "SLURM_NTASKS"):
+    for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
     messages = told(config if "max_steps" in config else {"max_steps": 1, **config})
     assert len(messages) == 1 and part in messages[0]

@@ -17,7 +17,7 @@ BOTTOM = {
 MAY_IMPORT = {
     "types": set(),
     "errors": set(),
-    "slurm": set(),
+    "slurm": {"errors"},
     "stop_signal": {"slurm"},
     "keyed": {"errors"},
     "schedules": {"errors"},

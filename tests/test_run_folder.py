@@ -67,7 +67,7 @@ def test_flatten_names_nested_values_by_dotted_keys():
 
 def test_ranks_of_one_slurm_job_share_a_folder_and_nameless_ranks_are_refused(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     assert default_run_dir("x").name == "x-slurm-17"
     monkeypatch.delenv("SLURM_JOB_ID")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -153,7 +153,7 @@ INPUT_RULES: tuple[Callable[[Settings], str | None], ...] = (a_reward_is_given,)
 
 def num_ranks(settings: Settings) -> int | None:
     """Processes of the run: the launcher's count, else devices x nodes; None where only the machine knows."""
-    for name in ("WORLD_SIZE", "SLURM_NTASKS"):
+    for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])
     devices, nodes = settings.get("trainer.devices"), settings.get("trainer.num_nodes") or 1

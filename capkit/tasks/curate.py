@@ -52,7 +52,7 @@ def own_shard(shard: int | None, num_shards: int | None) -> tuple[int, int]:
     if (shard is None) != (num_shards is None):
         raise UsageError(f"shard and num_shards go together; got {shard=}, {num_shards=}; give both or neither")
     if shard is None or num_shards is None:
-        pairs = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
+        pairs = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
         found = next((pair for pair in pairs if all(name in os.environ for name in pair)), None)
         shard, num_shards = (int(os.environ[name]) for name in found) if found else (0, 1)
     if not 0 <= shard < num_shards:

@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from capkit.errors import RunFailure, UsageError, usage_error_behind
 from capkit.run_folder import default_run_dir, write_atomically
+from capkit.slurm import srun_ranks
 from capkit.stop_signal import SIGNALS, STOPPED_STATUS
 from capkit.watch.channel import attempts, read_verdict
-
-EXTERNAL = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
-
 
 def num_processes(trainer: DictConfig, batch_size: int) -> int:
     """The devices of this machine that the trainer's config asks for.
@@ -44,18 +43,27 @@ def start_ranks(cfg: DictConfig) -> bool:
     """Runs this config in one process per device and returns True; False where this process is a rank itself.
 
     The config is decided once and handed over as a file, the run folder's name included: all ranks agree on both. Ends
-    this process with a failed rank's exit status.
+    this process with a failed rank's exit status. Where torchrun or srun started the ranks, the trainer has as many.
     """
-    if any(name in os.environ for name in EXTERNAL):
+    outside = ranks_from_outside()
+    if outside is not None:
+        nodes, cfg.trainer.devices = outside
+        if nodes != cfg.trainer.get("num_nodes", 1):
+            OmegaConf.update(cfg, "trainer.num_nodes", nodes, force_add=True)
+        _choose_strategy(cfg, nodes * cfg.trainer.devices)
+        return False
+    if "RANK" in os.environ:
         return False
     processes = num_processes(cfg.trainer, cfg.data.get("batch_size", 64))
     cfg.trainer.devices = processes
+    if cfg.trainer.get("num_nodes", 1) > 1:
+        raise UsageError(
+            "several machines are wanted; start the ranks with launch/slurm.sbatch or launch/torchrun.sh, which count "
+            "them, and leave trainer.num_nodes alone"
+        )
     if processes == 1:
         return False
-    if cfg.trainer.get("strategy", "auto") == "auto":
-        OmegaConf.update(cfg, "trainer.strategy", "ddp", force_add=True)
-    if cfg.trainer.get("num_nodes", 1) > 1:
-        raise UsageError("several machines are wanted; start the ranks with srun or torchrun, and give run_dir=PATH")
+    _choose_strategy(cfg, processes)
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -87,6 +95,25 @@ def start_ranks(cfg: DictConfig) -> bool:
                     raise SystemExit(STOPPED_STATUS) from None
                 raise SystemExit(_status(failure, Path(resolved["run_dir"]), earlier)) from None
     return True
+
+
+def ranks_from_outside() -> tuple[int, int] | None:
+    """(machines, processes on each) where torchrun or srun started this process; None where they did not."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        per_node = int(os.environ["LOCAL_WORLD_SIZE"])
+        return int(os.environ["WORLD_SIZE"]) // per_node, per_node
+    return srun_ranks()
+
+
+def cluster_environment() -> dict[str, Any]:
+    """What Lightning's Trainer is to be told: in a SLURM job it waits for tasks, also where srun started none."""
+    alone = "SLURM_NTASKS" in os.environ and "RANK" not in os.environ and ranks_from_outside() is None
+    return {"plugins": [LightningEnvironment()]} if alone else {}
+
+
+def _choose_strategy(cfg: DictConfig, processes: int) -> None:
+    if processes > 1 and cfg.trainer.get("strategy", "auto") == "auto":
+        OmegaConf.update(cfg, "trainer.strategy", "ddp", force_add=True)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from capkit.fit_loop import FitLoop
 from capkit.instantiate import build, build_all, plain
 from capkit.run_folder import RunFolder, default_run_dir
 from capkit.tasks.quiet import quiet_libraries
+from capkit.tasks.ranks import cluster_environment
 from capkit.tasks.resume import SKIPPED, Resume, choose_checkpoint
 
 
@@ -164,6 +165,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        **cluster_environment(),
     )
     use_folders(trainer)
     trainer.fit_loop = FitLoop.of(trainer)

@@ -47,7 +47,7 @@ class LoggingLM(SceneLM):
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS"):
+    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -197,7 +197,7 @@ def test_what_cannot_run_is_told(work, words, reason):
 def test_shards_are_ranks_where_a_launcher_started_several(work, monkeypatch):
     assert own_shard(None, None) == (0, 1)
     monkeypatch.setenv("SLURM_PROCID", "3")
-    monkeypatch.setenv("SLURM_NTASKS", "8")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
     assert own_shard(None, None) == (3, 8)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")

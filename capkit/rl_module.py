@@ -107,10 +107,22 @@ class RLModule(WritingModule):
             rollout, logs = self.roll_out(batch, step)
             parts = list(rollout.parts(self.micro_batch_size))
             for number in range(self.policy.inner_updates):
-                updated = self.backward_parts(parts, step, is_first=number == 0)
+                parts, updated = self._backward_in_memory(parts, step, is_first=number == 0)
                 self.update(optimizer, updated, counts=number == self.policy.inner_updates - 1)
                 logs |= updated if number == 0 else {name: updated[name] for name in OF_LAST_UPDATE if name in updated}
         return logs
+
+    def _backward_in_memory(
+        self, parts: list[Rollout], step: int, is_first: bool
+    ) -> tuple[list[Rollout], dict[str, Tensor]]:
+        """`backward_parts`, and the parts that fitted."""
+
+        def work() -> tuple[list[Rollout], dict[str, Tensor]]:
+            size = self.micro_batch_size
+            fitting = [piece for part in parts for piece in (part.parts(size) if _exceeds(part, size) else [part])]
+            return fitting, self.backward_parts(fitting, step, is_first)
+
+        return self.in_memory(work, "micro_batch_size", max(len(part.batch) for part in parts))
 
     def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, Tensor]:
         """A rollout and the gradient of its first update."""
@@ -126,7 +138,9 @@ class RLModule(WritingModule):
         with self.whole_weights():
             samples = self.sample(batch, replace(self.policy.rollout, seed=self._rollout_seed(step)))
             greedy = self.sample(batch, self._greedy_decoding()) if self.policy.needs_greedy else None
-            distance = self._distance(batch, samples) if self.policy.kl == "k1_reward" else None
+            distance = None
+            if self.policy.kl == "k1_reward":
+                distance = self.in_memory(lambda: self._distance(batch, samples), "micro_batch_size", len(batch))
         return self.appraise(batch, samples, greedy, distance, step)
 
     def appraise(
@@ -160,6 +174,9 @@ class RLModule(WritingModule):
     @torch.no_grad()
     def sample(self, batch: CaptionBatch, decoding: Decoding) -> Samples:
         """Captions of each image, dropout off. The run may end here: then nothing was sampled that counts."""
+        return self.in_memory(lambda: self._sample(batch, decoding), "rollout_batch_size", len(batch))
+
+    def _sample(self, batch: CaptionBatch, decoding: Decoding) -> Samples:
         num_samples = self.policy.num_samples if decoding.method == "sample" else 1
         size = self.rollout_batch_size or len(batch)
         parts = []
@@ -349,6 +366,10 @@ class RLModule(WritingModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.policy.load_state_dict(checkpoint["rl"]["objective"])
         self.reward.load_state_dict(checkpoint["rl"]["reward"])
+
+
+def _exceeds(part: Rollout, size: int | None) -> bool:
+    return size is not None and len(part.batch) > size
 
 
 def _sum_of(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -42,7 +42,8 @@ class Rollout:
             assert samples.tokens is not None
             length = samples.tokens.shape[-1] - 1
             batch = self.batch.select(rows).trim()
-            yield Rollout(batch, samples, self.learned[rows][..., :length], self.advantages[rows])
+            old, reference = (None if x is None else x[rows][..., :length] for x in (self.old, self.reference))
+            yield Rollout(batch, samples, self.learned[rows][..., :length], self.advantages[rows], old, reference)
 
 
 def trim(samples: Samples) -> Samples:

@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleD
 from torch import Tensor, nn
 
 from capkit.distributed import all_reduce_max, device_for_collectives, rank, world_size
-from capkit.errors import UsageError
+from capkit.errors import RunFailure, UsageError
 from capkit.keyed import key_id
 from capkit.optim import OptimizerFactory
 from capkit.schedules import Schedule
@@ -72,6 +72,7 @@ class OptimizerStep(pl.LightningModule):
         self.micro_batch_size = micro_batch_size
         self.seed = seed
         self.guard: StepGuard | None = None  # capkit/callbacks/guard.py
+        self.on_shrink: Callable[[str, int, str], None] | None = None  # capkit/callbacks/memory.py
         self.safe_point: Callable[[], None] = _nothing
         self.is_stopping: Callable[[], bool] = _never
 
@@ -96,7 +97,8 @@ class OptimizerStep(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         optimizer = self.begin_step()
-        logs = self.backward_batch(batch, self.global_step)
+        step = self.global_step
+        logs = self.in_memory(lambda: self.backward_batch(batch, step), "micro_batch_size", len(batch))
         self.update(optimizer, logs)
         return logs
 
@@ -108,6 +110,40 @@ class OptimizerStep(pl.LightningModule):
         self._set_learning_rate(optimizer, step - (0 if self.guard is None else self.guard.skipped_steps))
         self._statistics = [(buffer, buffer.clone()) for buffer in running_statistics(self.model)]
         return optimizer
+
+    def in_memory(self, work: Callable[[], Rest], name: str, num_images: int) -> Rest:
+        """Part of a step, done again from its start with half of the size `name` as often as memory ends in it.
+
+        The size is in images; None stands for `num_images`. Raises RunFailure when a single image does not fit.
+        """
+        while True:
+            random = torch.random.get_rng_state(), torch.cuda.get_rng_state() if self.device.type == "cuda" else None
+            try:
+                return work()
+            except torch.OutOfMemoryError as error:
+                if self.on_shrink is None:
+                    raise
+                why = str(error).splitlines()[0]
+            # Out of the except block, which keeps the failed pass in memory.
+            self._shrink(name, num_images, why)
+            torch.random.set_rng_state(random[0])
+            if random[1] is not None:
+                torch.cuda.set_rng_state(random[1])
+
+    def _shrink(self, name: str, num_images: int, why: str) -> None:
+        assert self.on_shrink is not None
+        size = min(getattr(self, name) or num_images, num_images)
+        if size == 1:
+            raise RunFailure(
+                f"a single image does not fit into memory ({why}); {name} is 1 already; choose a smaller model, a "
+                "smaller data.max_length, or trainer=deepspeed_2 or deepspeed_3"
+            )
+        self.on_shrink(name, -(-size // 2), why)
+        setattr(self, name, -(-size // 2))
+        self.model.zero_grad(set_to_none=True)
+        self._restore_statistics()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def add_gradient(self, share: Callable[[], tuple[Tensor, Rest]], last: bool = True) -> Rest:
         """A forward and a backward pass, the same under every strategy.

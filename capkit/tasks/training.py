@@ -19,6 +19,7 @@ from rich.console import Console
 
 from capkit.callbacks.checkpoints import Checkpoints
 from capkit.callbacks.guide import Guide
+from capkit.callbacks.memory import Memory
 from capkit.callbacks.preemption import Preemption
 from capkit.callbacks.recorder import Recorder
 from capkit.callbacks.watchdog import Watchdog
@@ -145,7 +146,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
     total_steps = num_steps(cfg, data)
     callbacks = build_all(cfg.callback)
     for callback in callbacks.values():
-        if isinstance(callback, Recorder):
+        if isinstance(callback, Recorder | Memory):
             callback.attach(folder)
         if isinstance(callback, Checkpoints):
             callback.attach(folder.checkpoints, folder.append)

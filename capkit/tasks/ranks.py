@@ -17,11 +17,12 @@ import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
-from capkit.errors import RunFailure, UsageError, usage_error_behind
+from capkit.errors import MEMORY_STATUS, RunFailure, UsageError, usage_error_behind
 from capkit.run_folder import default_run_dir, write_atomically
 from capkit.slurm import srun_ranks
 from capkit.stop_signal import SIGNALS, STOPPED_STATUS
 from capkit.watch.channel import attempts, read_verdict
+
 
 def num_processes(trainer: DictConfig, batch_size: int) -> int:
     """The devices of this machine that the trainer's config asks for.
@@ -85,16 +86,22 @@ def start_ranks(cfg: DictConfig) -> bool:
             monitor_interval=0.5,
             signals_to_handle="SIGINT,SIGHUP,SIGQUIT",  # elastic would end the ranks: others are passed on to them
         )
-        earlier = attempts(Path(resolved["run_dir"]))
         with _passing_on_signals(Path(folder)) as passed_on:
-            try:
-                elastic_launch(launch, sys.executable)("-m", "capkit.tasks.ranks", str(file))
-            except ChildFailedError as error:
-                _, failure = error.get_first_failure()
+            while True:
+                earlier = attempts(Path(resolved["run_dir"]))
+                try:
+                    elastic_launch(launch, sys.executable)("-m", "capkit.tasks.ranks", str(file))
+                    return True
+                except ChildFailedError as error:
+                    _, failure = error.get_first_failure()
                 if -failure.exitcode in passed_on:  # it did not listen yet: nothing was lost
-                    raise SystemExit(STOPPED_STATUS) from None
-                raise SystemExit(_status(failure, Path(resolved["run_dir"]), earlier)) from None
-    return True
+                    raise SystemExit(STOPPED_STATUS)
+                status = _status(failure, Path(resolved["run_dir"]), earlier)
+                if status != MEMORY_STATUS:
+                    raise SystemExit(status)
+                # Ranks that go on take smaller micro-batches: capkit/callbacks/memory.py.
+                resolved["resume"] = resolved["resume"] or "auto"
+                OmegaConf.save(OmegaConf.create(resolved), file)
 
 
 def ranks_from_outside() -> tuple[int, int] | None:

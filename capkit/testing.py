@@ -36,7 +36,7 @@ def run_distributed(func: Callable[..., Any], world_size: int, *args: Any, timeo
     Raises RuntimeError with the rank's own traceback when one fails or does not finish in time.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["capkit.testing"])
+    context.set_forkserver_preload(["capkit.testing", "lightning.pytorch"])  # imported once, for all ranks of all calls
     with tempfile.TemporaryDirectory() as folder:
         processes = [
             context.Process(target=_run_rank, args=(func, rank, world_size, folder, args)) for rank in range(world_size)

@@ -1,9 +1,10 @@
-"""A few optimizer steps of a tiny captioner or dual encoder under any strategy: what the tests here compare."""
+"""A few optimizer steps of a tiny model by each kind of objective, under any strategy: what the tests here compare."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import lightning.pytorch as pl
+import replay
 import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from capkit.decoding.decoding import Decoding
 from capkit.distributed import rank, world_size
+from capkit.models.adapters import LoRA
 from capkit.models.encoder_decoder import EncoderDecoder
 from capkit.models.image_encoders import SmallCNN
 from capkit.models.text_towers.hf import HFTextTower
@@ -30,32 +32,35 @@ from capkit.types import CaptionBatch
 CAPTIONS = [["a"], ["a red ball"], ["one two three four five six"], ["a b"], ["c"], ["x y z"], ["u"], ["p q r s t"]]
 STEPS = 4
 BETA = 0.9
+CLIP_NORM = 0.1
 
 
 @dataclass
 class Outcome:
-    """`rows`: (loss, gradient norm before clipping) of each step. `gradient`: the clipped one of the first step, as it
+    """`rows`: (loss, gradient norm before clipping) of each step. `gradients`: the clipped one of each step, as it
     reached AdamW. `weights`: after the last step; rank 0 alone has them."""
 
     rows: list[tuple[float, float]] = field(default_factory=list)
-    gradient: torch.Tensor | None = None
+    gradients: list[torch.Tensor] = field(default_factory=list)
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
-    val_loss: float = 0.0
+    validated: float = 0.0
 
 
 class Keep(pl.Callback):
     def __init__(self):
         self.outcome = Outcome()
+        self.momentum = torch.zeros(())
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.outcome.rows.append((float(outputs["loss"]), float(outputs["grad_norm"])))
-        if self.outcome.gradient is None:
-            state = trainer.strategy.optimizer_state(trainer.optimizers[0])["state"]
-            moments = torch.cat([entry["exp_avg"].flatten() for entry in state.values()])
-            self.outcome.gradient = moments / (1 - BETA)
+        state = trainer.strategy.optimizer_state(trainer.optimizers[0])["state"]
+        momentum = torch.cat([entry["exp_avg"].flatten() for entry in state.values()]).double()
+        self.outcome.gradients.append((momentum - BETA * self.momentum) / (1 - BETA))
+        self.momentum = momentum
 
     def on_validation_end(self, trainer, pl_module):
-        self.outcome.val_loss = float(trainer.callback_metrics["val/loss"])
+        numbers = trainer.callback_metrics
+        self.outcome.validated = float(numbers["val/loss" if "val/loss" in numbers else "val/reward/overlap"])
 
     def on_train_end(self, trainer, pl_module):
         state = trainer.strategy.lightning_module_state_dict()
@@ -68,15 +73,29 @@ def tokenizer() -> Any:
 
 def optimizer() -> AdamW:
     """Clips every step, has two learning rates, decays matrices alone."""
-    return AdamW(lr=0.01, betas=(BETA, 0.99), clip_norm=0.1, lr_multipliers={"image_*": 0.5})
+    return AdamW(lr=0.01, betas=(BETA, 0.99), clip_norm=CLIP_NORM, lr_multipliers={"image_*": 0.5})
 
 
-def captioner(micro_batch_size: int | None, dropout: float = 0.0) -> CaptionModule:
+def encoder_decoder(dropout: float) -> EncoderDecoder:
     torch.manual_seed(0)
     encoder = SmallCNN(image_size=32)
     next(encoder.parameters()).requires_grad_(False)
-    model = EncoderDecoder(tokenizer(), encoder, width=32, num_layers=1, num_heads=2, dropout=dropout)
+    return EncoderDecoder(tokenizer(), encoder, width=32, num_layers=1, num_heads=2, dropout=dropout)
+
+
+def captioner(micro_batch_size: int | None, dropout: float = 0.0) -> CaptionModule:
+    model = encoder_decoder(dropout)
     return CaptionModule(model, CrossEntropy(0.1), optimizer(), Linear(), Decoding(), micro_batch_size=micro_batch_size)
+
+
+def self_critical(micro_batch_size: int | None, dropout: float = 0.0) -> replay.Replaying:
+    model = encoder_decoder(dropout)
+    return replay.self_critical(model, optimizer(), Linear(), micro_batch_size=micro_batch_size)
+
+
+def self_retrieval(micro_batch_size: int | None, dropout: float = 0.0) -> replay.Replaying:
+    model = encoder_decoder(dropout)
+    return replay.self_retrieval(model, optimizer(), Linear(), micro_batch_size=micro_batch_size)
 
 
 def dual_encoder(micro_batch_size: int | None, dropout: float = 0.0) -> PairModule:
@@ -100,7 +119,40 @@ def dual_encoder(micro_batch_size: int | None, dropout: float = 0.0) -> PairModu
     return PairModule(model, InfoNCE(), optimizer(), Linear(), micro_batch_size=micro_batch_size)
 
 
-MODULES = {"captioner": captioner, "dual_encoder": dual_encoder}
+def adapters(micro_batch_size: int | None, dropout: float = 0.0) -> CaptionModule:
+    """LoRA on a frozen captioner: nothing else trains."""
+    model = encoder_decoder(dropout)
+    model.requires_grad_(False)
+    LoRA(rank=2, targets=["query_key_value", "key_value"]).add_to(model.decoder)
+    factory = AdamW(lr=0.01, betas=(BETA, 0.99), clip_norm=CLIP_NORM)
+    return CaptionModule(model, CrossEntropy(0.1), factory, Linear(), Decoding(), micro_batch_size=micro_batch_size)
+
+
+class Sometimes(CaptionModule):
+    """A parameter that even steps use, and they in one micro-batch."""
+
+    def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, torch.Tensor]:
+        logs = super().backward_batch(batch, step)
+        used = step % 2 == 0
+        if used or world_size() == 1:  # in one process a parameter without a gradient is left alone
+            self.add_gradient(lambda: (self.model.seldom.sum() * (0.01 if used else 0.0) / world_size(), None))
+        return logs
+
+
+def seldom_used(micro_batch_size: int | None, dropout: float = 0.0) -> Sometimes:
+    model = encoder_decoder(dropout)
+    model.seldom = torch.nn.Parameter(torch.ones(7))
+    return Sometimes(model, CrossEntropy(0.1), optimizer(), Linear(), Decoding(), micro_batch_size=micro_batch_size)
+
+
+MODULES = {
+    "captioner": captioner,
+    "dual_encoder": dual_encoder,
+    "self_critical": self_critical,
+    "self_retrieval": self_retrieval,
+    "adapters": adapters,
+    "seldom_used": seldom_used,
+}
 
 
 def batches_of_all_ranks() -> list[CaptionBatch]:

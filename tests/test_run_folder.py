@@ -69,7 +69,7 @@ def test_ranks_of_one_slurm_job_share_a_folder_and_nameless_ranks_are_refused(mo
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     assert default_run_dir("x").name == "x-slurm-17"
-    monkeypatch.delenv("SLURM_JOB_ID")
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="give run_dir=PATH"):
         default_run_dir("x")

@@ -17,8 +17,9 @@ from capkit.decoding.generate import generate
 from capkit.errors import UsageError
 from capkit.models.captioner import chunked_logprobs, chunked_token_losses, null_context, resolve_tokenizer
 from capkit.models.hf_families import FAMILIES, Family, align_special_tokens, heed_image_mask, sized_config
-from capkit.models.image_encoders import image_features
+from capkit.models.image_encoders import image_features, trains
 from capkit.models.pretrained import freeze_unused, load_pretrained, split_head
+from capkit.models.tuning import eval_frozen
 from capkit.types import CaptionBatch, Context, Samples
 
 
@@ -98,11 +99,11 @@ class HFCaptioner(nn.Module):
     def train(self, mode: bool = True) -> "HFCaptioner":
         super().train(mode)
         if self.freeze_image_encoder:
-            self._image_part.eval()
+            eval_frozen(self._image_part)
         return self
 
     def _image_tokens(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_image_encoder):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains(self._image_part)):
             return self._image_part(pixel_values=pixels).last_hidden_state
 
     def encode(self, batch: CaptionBatch) -> Context:

@@ -1,6 +1,7 @@
 """Image encoders: pixels (B 3 H W), normalised, to tokens (B N D) with `width` = D.
 
 A frozen encoder has no gradient and stays in eval mode whatever its owner does, so that BatchNorm keeps its statistics.
+Adapters that are added to it later do train: then gradient passes, and what is frozen stays in eval mode.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, CLIPVisionModelWi
 
 from capkit.errors import UsageError, did_you_mean
 from capkit.models.pretrained import build_config, freeze_unused, load_pretrained
+from capkit.models.tuning import eval_frozen
 from capkit.types import CaptionBatch
 
 
@@ -39,8 +41,16 @@ def encoder_width(image_encoder: Any, feature_width: int | None) -> int:
 
 
 def image_features(batch: CaptionBatch, image_encoder: Callable[[Tensor], Tensor] | None) -> Float[Tensor, "B N D"]:
-    """The batch's cached features where it has them, else the encoder's tokens of its pixels."""
+    """The batch's cached features where it has them, else the encoder's tokens of its pixels.
+
+    Raises UsageError for cached features of an encoder that trains: they are those of its first weights.
+    """
     if batch.features is not None:
+        if isinstance(image_encoder, nn.Module) and trains(image_encoder):
+            raise UsageError(
+                "an image encoder that trains needs pixels; this batch has cached features; set data.features=null, or "
+                "freeze the encoder (model.image_encoder.frozen=true, no adapters on it)"
+            )
         return batch.features
     if image_encoder is None or batch.pixels is None:
         missing = "image encoder" if image_encoder is None else "pixels"
@@ -55,6 +65,11 @@ def _freeze_if(frozen: bool, module: nn.Module) -> None:
     if frozen:
         module.requires_grad_(False)
         module.eval()
+
+
+def trains(module: nn.Module) -> bool:
+    """Whether any of its weights does, adapters included."""
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _grid_tokens(features: Float[Tensor, "B D H W"]) -> Float[Tensor, "B N D"]:
@@ -165,10 +180,14 @@ class HFImageEncoder(nn.Module):
         return load_pretrained(MODEL_MAPPING[type(config)], name, "image encoder", config)
 
     def train(self, mode: bool = True) -> "HFImageEncoder":
-        return super().train(mode and not self.frozen)
+        super().train(mode and (not self.frozen or trains(self)))
+        if self.frozen and self.training:
+            for part in self.children():
+                eval_frozen(part)
+        return self
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains(self)):
             return self._tokens(self.model(pixel_values=pixels))
 
     def _tokens(self, out: Any) -> Float[Tensor, "B N D"]:
@@ -243,10 +262,14 @@ class TorchvisionEncoder(nn.Module):
         return grid.shape[1]
 
     def train(self, mode: bool = True) -> "TorchvisionEncoder":
-        return super().train(mode and not self.frozen)
+        super().train(mode and (not self.frozen or trains(self)))
+        if self.frozen and self.training:
+            for part in self.children():
+                eval_frozen(part)
+        return self
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains(self)):
             return _grid_tokens(self.trunk(pixels))
 
 
@@ -270,10 +293,14 @@ class EfficientNetLite0(nn.Module):
         _freeze_if(frozen, self)
 
     def train(self, mode: bool = True) -> "EfficientNetLite0":
-        return super().train(mode and not self.frozen)
+        super().train(mode and (not self.frozen or trains(self)))
+        if self.frozen and self.training:
+            for part in self.children():
+                eval_frozen(part)
+        return self
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains(self)):
             return _grid_tokens(self.model.extract_features(pixels))
 
 

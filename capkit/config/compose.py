@@ -268,6 +268,8 @@ def _missing_choice(
     if not group:
         return _first_paragraph(error)
     place = _asking_file(group, name, overrides, folders)
+    if (group, name) == ("hydra/launcher", "submitit_slurm"):
+        return "launcher=slurm needs the pip extra capkit[slurm]: pip install 'capkit[slurm]'"
     if group not in known:
         return f"there is no config group {group!r}{place}; {did_you_mean(group, known)}"
     near = did_you_mean(name, known[group])

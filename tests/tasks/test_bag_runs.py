@@ -1,6 +1,9 @@
 """Bags under likelihood, contrastive learning and rewards: batches are bags, and a run stopped within an epoch of bags
 ends as the uninterrupted one, to the last bit."""
 
+import json
+import re
+
 import pytest
 import torch
 
@@ -53,6 +56,10 @@ def folder(tmp_path_factory):
     lists["easy-2"] = [[keys[place], keys[place + 8]] for place in range(8)]
     about = {"split": "train", "num_keys": 16, "keys_hash": hash_of_keys(keys), "lists": {name: {} for name in lists}}
     write_bags(path / "bags", lists, about)
+    for split in ("val", "test"):
+        held_out = SceneWorld(split, 4, 32, cache_dir=str(path / "scenes"))
+        names = [held_out.record(index).key for index in range(4)]
+        (path / f"{split}-2.json").write_text(json.dumps([names[:2], names[2:]]))
     return path
 
 
@@ -64,11 +71,15 @@ def command(folder):
 
 @pytest.fixture
 def start(folder, command, request):
-    """What a run by rewards starts from; nothing for the others."""
+    """What a run by rewards starts from, and a judge that looks for pictures in bags; nothing for the others."""
     if request.node.callspec.params["task"] != "fit_rl":
         return []
-    assert main([*command, *MODEL, *BY_STEP, "max_steps=2", f"run_dir={folder / 'mle'}"]) == 0
-    return [f"init_from={folder / 'mle'}"]
+    few = [*BY_STEP, "max_steps=1"]
+    assert main([*command, *MODEL, *few, f"run_dir={folder / 'mle'}"]) == 0
+    assert main([*command, "task=fit_encoder", *ENCODER, *few, f"run_dir={folder / 'judge'}"]) == 0
+    judged = [f"metric.truematch.judge.ckpt={folder / 'judge'}", "metric=[diversity,truematch_trained]"]
+    files = ",".join(str(folder / f"{split}-2.json") for split in ("val", "test"))
+    return [f"init_from={folder / 'mle'}", *judged, f"metric.truematch.files=[{files}]"]
 
 
 def state(run):
@@ -83,6 +94,10 @@ def numbers(run):
     rows = [row for row in run.current_rows() if "train/loss" in row]
     kept = ("train/loss", "train/grad_norm", "train/bag_size", "rl/", "reward/")
     return [{name: value for name, value in row.items() if name.startswith(kept)} for row in rows]
+
+
+def titles(page):
+    return set(re.findall(r"font-weight='600' font-size='13'>([^<]*)<", page))
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -121,6 +136,9 @@ def test_a_run_on_bags_trains_and_ends_the_same_when_it_was_stopped(task, comman
     if task == "fit_rl":
         assert theirs["CaptionDataModule"]["curriculum"]["levels"]["began"] == [3]
         assert ours["rl"] == theirs["rl"]
+        assert [row["step"] for row in again.current_rows() if "val/truematch_2_r1" in row] == [0, 4, 8]
+        page = again.report.read_text()
+        assert page.count("<table class='bag'>") == 2 and {"R@1 in bags: truematch", "images in a bag"} <= titles(page)
 
 
 def test_a_level_of_a_number_that_is_not_logged_is_refused(command, tmp_path, capsys):

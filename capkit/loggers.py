@@ -17,12 +17,18 @@ from capkit.logged_names import SAMPLES
 from capkit.run_folder import RunFolder
 
 
+# How long a run waits for a wandb that does not answer, at its start and at its end.
+INIT_S = 60.0
+FINISH_S = 120.0
+
+
 class WandbLogger(Logger):
     """Numbers and a table of sample captions in wandb.
 
     `mode=auto` is online where an API key is set up and offline elsewhere (upload later with `wandb sync`). Each
     attempt of a run is a wandb run of its own in the group of the run folder's name: offline runs cannot be continued.
-    When wandb fails the run warns once and goes on without it.
+    When wandb fails the run warns once and goes on without it. `capkit wandb_sync run_dir=RUN` makes one wandb run of
+    all attempts, from metrics.jsonl.
     """
 
     def __init__(self, project: str = "capkit", entity: str | None = None, mode: str = "auto") -> None:
@@ -73,6 +79,7 @@ class WandbLogger(Logger):
             group=name,
             name=f"{name}-{self._folder.attempt}",
             config=dict(self._config),
+            settings=wandb.Settings(init_timeout=INIT_S, finish_timeout=FINISH_S),
         )
 
     @rank_zero_only

@@ -1,0 +1,117 @@
+"""task=wandb_sync: replays what a run folder recorded into one wandb run, however many attempts the run took."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig
+
+from capkit.errors import RunFailure, UsageError
+from capkit.logged_names import SAMPLES
+from capkit.run_folder import RunFolder, write_atomically
+
+STATE = "wandb_sync.json"
+NO_NUMBERS = ("step", "attempt", "time")
+NUM_TABLE_ROWS = 24
+
+
+def run(cfg: DictConfig) -> dict[str, float]:
+    """Sends the rows of metrics.jsonl that count, the config, final numbers and captions; returns the final numbers.
+
+    Each run folder has one wandb run, whose id it remembers: a second call adds to that run what is new. Offline, the
+    call writes the whole run anew in place of what an earlier call wrote, for `wandb sync` to upload.
+    """
+    folder = RunFolder(cfg.run_dir or "")
+    if not cfg.run_dir or not folder.metrics_log.exists():
+        raise UsageError(f"task=wandb_sync wants run_dir=RUN, a folder with a metrics.jsonl; got {cfg.run_dir}")
+    if cfg.mode not in ("auto", "online", "offline"):
+        raise UsageError(f"mode must be auto, online or offline; got {cfg.mode!r}")
+    import wandb
+
+    mode = cfg.mode
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+    state = _state(folder)
+    if mode == "offline":
+        shutil.rmtree(folder.path / str(state.get("folder")), ignore_errors=True)
+    try:
+        this = wandb.init(
+            id=state["id"],
+            resume="allow" if mode == "online" else None,
+            project=cfg.project,
+            entity=cfg.entity,
+            name=folder.path.name,
+            mode=mode,  # type: ignore[arg-type]
+            dir=str(folder.path),
+            config=yaml.safe_load(folder.config_file.read_text(encoding="utf-8")),
+            settings=wandb.Settings(finish_timeout=600, finish_timeout_raises=True),
+        )
+        sent = _replay(this, folder)
+        this.finish()
+    except (wandb.Error, TimeoutError) as error:
+        raise RunFailure(f"wandb failed ({error}); metrics.jsonl is whole: try again later, or mode=offline") from error
+    if mode == "offline":
+        state["folder"] = str(Path(this.dir).parent.relative_to(folder.path.absolute()))
+    write_atomically(folder.path / STATE, json.dumps(state) + "\n")
+    print(f"{sent} steps sent to the wandb run {state['id']}")
+    if mode == "offline":
+        print(f"upload it: wandb sync {folder.path / state['folder']}")
+    return folder.metrics()
+
+
+def _state(folder: RunFolder) -> dict[str, Any]:
+    """The id of the folder's wandb run; it is written before anything is sent, so that a failed call finds it again."""
+    file = folder.path / STATE
+    if not file.exists():
+        write_atomically(file, json.dumps({"id": uuid.uuid4().hex[:8]}) + "\n")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def steps_of(folder: RunFolder) -> Iterator[tuple[int, dict[str, float]]]:
+    """The numbers of each step, in order; final ones belong to the last."""
+    steps: dict[int, dict[str, float]] = {}
+    for row in folder.current_rows():
+        numbers = {name: value for name, value in row.items() if name not in NO_NUMBERS}
+        steps.setdefault(row["step"], {}).update(numbers)
+    if final := folder.metrics():
+        steps.setdefault(max(steps, default=0), {}).update(final)
+    yield from sorted(steps.items())
+
+
+def _replay(this: Any, folder: RunFolder) -> int:
+    """Steps beyond those that the wandb run has; how many there were."""
+    import wandb
+
+    sent = 0
+    for step, numbers in steps_of(folder):
+        if step >= this.step:
+            this.log(numbers, step=step)
+            sent += 1
+    this.summary.update(folder.metrics())
+    if rows := _samples(folder):
+        table = wandb.Table(columns=["key", "caption", "references"], data=[list(row.values()) for row in rows])
+        this.log({SAMPLES: table})
+    return sent
+
+
+def _samples(folder: RunFolder) -> list[dict[str, str]]:
+    """The first captions of the test split, where they were written. Pictures are in the report alone."""
+    predictions, references = folder.predictions / "test.json", folder.predictions / "test_references.json"
+    if not predictions.exists() or not references.exists():
+        return []
+    known: dict[str, list[str]] = {}
+    for annotation in json.loads(references.read_text(encoding="utf-8"))["annotations"]:
+        known.setdefault(str(annotation["image_id"]), []).append(annotation["caption"])
+    return [
+        {
+            "key": str(row["image_id"]),
+            "caption": row["caption"],
+            "references": "\n".join(known.get(str(row["image_id"]), [])),
+        }
+        for row in json.loads(predictions.read_text(encoding="utf-8"))[:NUM_TABLE_ROWS]
+    ]

@@ -1,25 +1,35 @@
-"""Lightning's fit loop, which on a resume makes up for the validation of the step that it resumes from."""
+"""Lightning's fit loop, made to go on from a checkpoint as if nothing had happened."""
 
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.trainer.states import TrainerFn
 
 
 class FitLoop(_FitLoop):
-    """A resumed run begins with the validation of its step, where one is due there.
+    """Differences from Lightning's own:
 
-    A checkpoint is saved before the validation of its step. Lightning takes that validation for done: a run killed in
-    between would lack its numbers, and all that callbacks make of them: the best checkpoint, early stopping.
+    1. A run that resumes from a checkpoint that was saved before the validation of its step begins with that
+       validation. Lightning takes it for done: the run would lack its numbers, and what callbacks make of them (the
+       best checkpoint, early stopping).
+    2. A run that was told to stop early stays stopped.
     """
 
+    def __init__(self, trainer: pl.Trainer, min_epochs: int | None = 0, max_epochs: int | None = None) -> None:
+        super().__init__(trainer, min_epochs, max_epochs)
+        self.last_validation = LastValidation()
+
     @classmethod
-    def of(cls, trainer: pl.Trainer) -> "FitLoop":
-        """A loop to take the place of the trainer's own."""
+    def use(cls, trainer: pl.Trainer) -> None:
+        """From here on this trainer's loop is such a one."""
         own = trainer.fit_loop
         loop = cls(trainer, own.min_epochs, own.max_epochs)
         loop.epoch_loop = own.epoch_loop
-        return loop
+        trainer.fit_loop = loop
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks.insert(0, loop.last_validation)  # before those that save at the end of a validation
 
     @property
     def skip(self) -> bool:
@@ -33,10 +43,11 @@ class FitLoop(_FitLoop):
 
     @property
     def _owes_validation(self) -> bool:
-        fetcher: Any = self._data_fetcher
-        done = self.trainer.global_step
-        is_between_steps = done == self.epoch_loop.batch_progress.current.ready  # else the next one was begun after it
-        return self.is_resuming and done > 0 and is_between_steps and self.epoch_loop._should_check_val_fx(fetcher)
+        trainer = self.trainer
+        step, every_steps = trainer.global_step, trainer.val_check_batch
+        if not self.is_resuming or step in (0, self.last_validation.step) or not trainer.enable_validation:
+            return False
+        return trainer.should_stop or (every_steps is not None and step % every_steps == 0)
 
     def _validate(self) -> None:
         self.trainer.validating = True
@@ -45,3 +56,27 @@ class FitLoop(_FitLoop):
         loop.reset_restart_stage()
         loop.run()
         self.trainer.training = True
+
+    def on_save_checkpoint(self) -> dict[str, Any]:
+        return {**super().on_save_checkpoint(), "should_stop": self.trainer.should_stop}
+
+    def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
+        super().on_load_checkpoint(state_dict)
+        self.trainer.should_stop = state_dict.get("should_stop", False)
+
+
+class LastValidation(Callback):
+    """The step of the last validation within training that ended; None before the first."""
+
+    def __init__(self) -> None:
+        self.step: int | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.step = state_dict["step"]
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.step = trainer.global_step

@@ -75,6 +75,7 @@ class Checkpoints(Callback):
         self.is_closed = False  # what is trained now is not to be saved
         self.failure: str | None = None  # why the newest step could not be saved; None where it was
         self.failed_step: int | None = None
+        self.saved_step: int | None = None
         self._failures = 0
         self._record: Callable[[int, dict[str, float]], None] | None = None
         self._start_is_best = False
@@ -106,6 +107,7 @@ class Checkpoints(Callback):
         self.best, self.initial = state_dict["best"], state_dict.get("initial", {})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.saved_step = trainer.global_step
         if self._start_is_best:
             self._save_best(trainer)
             self._start_is_best = False
@@ -142,6 +144,7 @@ class Checkpoints(Callback):
         """The checkpoint of the step that was done last; whether it could be saved. All ranks take part, and agree."""
         self.failure = self._save(trainer, self.path(trainer.global_step))
         self.failed_step = trainer.global_step if self.failure else None
+        self.saved_step = self.saved_step if self.failure else trainer.global_step
         if self.failure is None and trainer.is_global_zero:
             self._retire(trainer.global_step)
         return self.failure is None
@@ -179,7 +182,9 @@ class Checkpoints(Callback):
         return {name: by_name[name] for name in names}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Says so when no validation kept to the limits."""
+        """Saves the step at which a validation stopped the run. Says so when no validation kept to the limits."""
+        if self.is_due(trainer) and trainer.global_step not in (self.saved_step, self.failed_step):
+            self.save(trainer)
         if self.select is not None and self.best is None and trainer.is_global_zero:
             warnings.warn(
                 f"no best.ckpt: no validation kept to the limits of callback.checkpoints.select; at the last one "

@@ -57,8 +57,11 @@ class ImageEmbeddings:
     def __call__(self, keys: Sequence[str]) -> Float[Tensor, "N D"]:
         """On the device given to `to`. Raises UsageError where no reader was attached."""
         missing = [key for key in dict.fromkeys(keys) if key not in self._rows]
-        for start in range(0, len(missing), _BATCH):
-            self._encode(missing[start : start + _BATCH])
+        # Which pictures are still missing differs in a resumed run. What is encoded together rounds otherwise: on the
+        # CPU, where runs are resumed to the last bit, nothing is.
+        size = 1 if self._device.type == "cpu" else _BATCH
+        for start in range(0, len(missing), size):
+            self._encode(missing[start : start + size])
         rows = [self._rows[key] for key in keys]
         return (torch.stack(rows) if rows else torch.empty(0, self.width)).to(self._device)
 

@@ -150,6 +150,8 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
             callback.attach(folder)
         if isinstance(callback, Checkpoints):
             callback.attach(folder.checkpoints, folder.append)
+    # Preemption saves what the others have made of a step.
+    in_order = sorted(callbacks.values(), key=lambda callback: isinstance(callback, Preemption))
     loggers = build_all(cfg.logger)
     for logger in loggers.values():
         logger.attach(folder, plain(cfg))
@@ -159,7 +161,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
         max_epochs=1,
         max_steps=total_steps,
         val_check_interval=min(cfg.val_every or data.steps_per_epoch, total_steps),
-        callbacks=[Guide(), *callbacks.values(), extras],
+        callbacks=[Guide(), *in_order, extras],
         logger=list(loggers.values()),
         default_root_dir=str(folder.path),
         enable_checkpointing=False,
@@ -169,7 +171,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
         **cluster_environment(),
     )
     use_folders(trainer)
-    trainer.fit_loop = FitLoop.of(trainer)
+    FitLoop.use(trainer)
     return trainer, extras
 
 

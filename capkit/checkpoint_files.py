@@ -3,7 +3,7 @@
     step-00000123.ckpt/
       model.safetensors   the trained weights; a tensor of several names is written once, see `aliases` in its metadata
       state.pt            all the rest (optimizer, step, callbacks, config), read with weights_only=True
-      manifest.json       step, and size and hash of both files; written last
+      manifest.json       step, size and hash of both files, and its own hash; written last
 
 Everything is written under a hidden temporary name and flushed to the disk before the folder is renamed. What a kill
 leaves behind is hidden, and `clean_up` removes it. Docs: docs/checkpoints.md.
@@ -110,7 +110,7 @@ def _write_files(checkpoint: Mapping[str, Any], folder: Path) -> None:
         "step": int(checkpoint.get("global_step", 0)),
         "files": {name: _flush_and_describe(folder / name) for name in (WEIGHTS, STATE)},
     }
-    text = json.dumps(manifest, indent=1) + "\n"
+    text = json.dumps({**manifest, HASH: _seal(manifest)}, indent=1) + "\n"
     _write(folder / MANIFEST, lambda file: file.write(text.encode()))
     flush_folder(folder)
 
@@ -161,6 +161,12 @@ def flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """The hash of what a manifest says, itself left out."""
+    said = {name: value for name, value in manifest.items() if name != HASH}
+    return xxhash.xxh3_128(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _reason(error: BaseException) -> str:
@@ -271,6 +277,7 @@ def _problem(path: Path, stamp: tuple[Any, ...]) -> str | None:
         if version > FORMAT:
             return f"it has format {version}, of a newer capkit; this one reads {FORMAT}"
         described = {name: (int(about["bytes"]), str(about[HASH])) for name, about in files.items()}
+        is_sealed = manifest[HASH] == _seal(manifest)
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"its {MANIFEST} cannot be read"
     if lacking := [name for name in (WEIGHTS, STATE) if name not in described or not (path / name).exists()]:
@@ -281,7 +288,7 @@ def _problem(path: Path, stamp: tuple[Any, ...]) -> str | None:
             return f"{name} has {found} bytes, its manifest says {size}"
         if _hash(path / name) != hashed:
             return f"{name} is damaged: its {HASH} differs from the manifest's"
-    return None
+    return None if is_sealed else f"its {MANIFEST} is damaged: its own {HASH} differs"
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -168,6 +168,7 @@ def edit_manifest(path, **values):
         (MANIFEST, lambda path: path.write_text("[]"), "cannot be read"),
         (MANIFEST, lambda path: edit_manifest(path, files={}), "it has no model.safetensors"),
         (MANIFEST, lambda path: edit_manifest(path, format=99), "format 99, of a newer capkit"),
+        (MANIFEST, lambda path: edit_manifest(path, step=5), "manifest.json is damaged"),
     ],
 )
 def test_damage_is_found_said_and_passed_over(whole, name, damage, why):

@@ -23,6 +23,8 @@ from capkit.errors import UsageError
 from capkit.strategies import partitions
 
 PRECISIONS = ("32-true", "bf16-mixed")
+# Gradients that are exchanged at once. DeepSpeed's own 500 million take 2 GB on every rank, for a small model too.
+BUCKET_NUMBERS = 50_000_000
 
 
 class Zero(DDPStrategy):
@@ -100,11 +102,11 @@ class Zero(DDPStrategy):
                 model=_Call(model),
                 model_parameters=[p for p in model.parameters() if p.requires_grad],
                 optimizer=optimizer,
-                config=self._config(clip_norm),
+                config=self._config([p.numel() for p in model.parameters() if p.requires_grad], clip_norm),
             )
         return engine
 
-    def _config(self, clip_norm: float | None) -> dict[str, Any]:
+    def _config(self, sizes: list[int], clip_norm: float | None) -> dict[str, Any]:
         in_memory = {"device": "cpu", "pin_memory": True}
         offload = {"offload_optimizer": in_memory} if self.offload else {}
         if self.offload and self.stage == 3:
@@ -117,6 +119,7 @@ class Zero(DDPStrategy):
             "zero_force_ds_cpu_optimizer": False,
             "zero_optimization": {
                 "stage": self.stage,
+                "reduce_bucket_size": max(max(sizes), min(sum(sizes), BUCKET_NUMBERS)),
                 "stage3_param_persistence_threshold": self.persistence_threshold,
                 **offload,
             },

@@ -1,13 +1,24 @@
 """`dry_run=true`: what a run would be, without running it."""
 
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from capkit.data.datamodule import CaptionDataModule
+from capkit.models.pair_model import PairModel
+from capkit.module import CaptionModule
+from capkit.rl_module import RLModule
 from capkit.training_step import OptimizerStep
+from capkit.types import CaptionBatch
 
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
+NUM_MEASURED = 2  # images
 
 
 def count(module: nn.Module) -> tuple[int, int]:
@@ -26,6 +37,50 @@ def memory_bytes(model: nn.Module, precision: str) -> int:
     return 4 * (trainable + frozen) + 4 * trainable * 3 + copies
 
 
+def forward(module: OptimizerStep, batch: CaptionBatch) -> Any:
+    """The forward pass of a step, without what sampling and rewards take; None where it is not known."""
+    model: Any = module.model
+    if isinstance(model, PairModel):
+        return model(batch)
+    if isinstance(module, CaptionModule):
+        return module.objective(model, batch, 0)
+    if isinstance(module, RLModule) and batch.tokens is not None and batch.mask is not None:
+        tokens, mask = (x[:, :1].repeat(1, module.policy.num_samples, 1) for x in (batch.tokens, batch.mask))
+        return model.token_losses(model.encode(batch), tokens, mask)
+    return None
+
+
+def attention_flop(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+    """Of the one kernel of attention that PyTorch's counter leaves out."""
+    return sdpa_flop_count(query, key, value)
+
+
+def measure(
+    compute: Callable[[], Any], parameters: Iterable[nn.Parameter], num_images: int, mixed: bool
+) -> tuple[float, float] | None:
+    """GFLOP of an image's forward pass (matrix products and convolutions), and MiB it keeps for the backward pass.
+
+    None where `compute` gives None.
+    """
+    weights = {p.untyped_storage().data_ptr() for p in parameters}
+    kept: dict[int, int] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    counter = FlopCounterMode(display=False, custom_mapping={kernel: attention_flop})
+    casts = torch.autocast("cpu", torch.bfloat16, enabled=mixed)
+    with casts, counter, saved_tensors_hooks(keep, lambda value: value):
+        output = compute()  # held until the sums are made, with what it keeps
+    if output is None:
+        return None
+    return counter.get_total_flops() / num_images / 1e9, sum(kept.values()) / num_images / MIB
+
+
 def print_plan(module: OptimizerStep, data: CaptionDataModule, total_steps: int, precision: str) -> None:
     console = Console()
     table = Table("part", "trainable", "frozen", title="parameters")
@@ -39,6 +94,19 @@ def print_plan(module: OptimizerStep, data: CaptionDataModule, total_steps: int,
     console.print(table)
     for line in plan_lines(module, data, total_steps, precision):
         console.print(line, highlight=False)
+    batch = next(iter(data.eval_dataloader("val", limit=NUM_MEASURED)))
+    measured = measure(lambda: forward(module, batch), module.parameters(), len(batch), "mixed" in precision)
+    if measured is not None:
+        console.print(on_paper(trainable, frozen, *measured), highlight=False, soft_wrap=True)
+    console.print("dry run: nothing was trained or written", highlight=False)
+
+
+def on_paper(trainable: int, frozen: int, gflop: float, activation_mib: float) -> str:
+    """The command that plans this run for GPUs that are not here."""
+    return (
+        f"on many GPUs: capkit plan trainable={trainable} frozen={frozen} gflop_per_image={gflop:.4g} "
+        f"activation_mib_per_image={activation_mib:.4g}"
+    )
 
 
 def plan_lines(module: OptimizerStep, data: CaptionDataModule, total_steps: int, precision: str) -> list[str]:
@@ -53,5 +121,4 @@ def plan_lines(module: OptimizerStep, data: CaptionDataModule, total_steps: int,
         f"steps   {total_steps:,} = {total_steps / data.steps_per_epoch:.2f} epochs of {data.steps_per_epoch:,} "
         f"({images:,} training images)",
         f"memory  {gib:.2f} GiB a rank for weights, gradients and Adam's moments, plus activations of one micro-batch",
-        "dry run: nothing was trained or written",
     ]

@@ -10,9 +10,12 @@ import lightning.pytorch as pl
 import pytest
 import replay
 import torch
+from held import held_under
 from steps import CLIP_NORM, MODULES, Outcome, batches, batches_of_all_ranks, dual_encoder, loader, train, trainer_of
 
 import capkit.pair_module
+from capkit.planning import Work, states
+from capkit.strategies import zero
 from capkit.testing import run_distributed
 
 pytestmark = pytest.mark.slow
@@ -29,13 +32,14 @@ BF16 += [(kind, "zero2", 2, 0.0, "bf16-mixed") for kind in ("self_critical", "se
 RTOL = 5e-5
 
 
-def train_all(cases: list[tuple], tape: bytes, folder: Path) -> list[Outcome]:
-    """All runs in one process: starting Python and DeepSpeed takes longer than a run."""
+def train_all(cases: list[tuple], tape: bytes, folder: Path) -> tuple[list[Outcome], dict]:
+    """All runs in one process: starting Python and DeepSpeed takes longer than a run. And what ZeRO holds, in bytes."""
     replay.TAPE.update(pickle.loads(tape))
+    zero.BUCKET_NUMBERS = 5_000  # gradients then go in several pieces, as those of a large model do
     outcomes = [train(*case) for case in cases]
     for strategy in ("zero1", "zero3"):
         save_adapters(strategy, folder / f"{strategy}.ckpt")
-    return outcomes
+    return outcomes, {strategy: held_under(strategy) for strategy in (*STAGES, "zero3_offload")}
 
 
 class Save(pl.Callback):
@@ -60,12 +64,19 @@ def alone() -> dict[str, Outcome]:
     return {kind: train(kind, "auto", None) for kind in (*KINDS, "seldom_used")}
 
 
+CASES = [*WHOLE, *SELDOM, *DROPOUT, *BF16]
+
+
 @pytest.fixture(scope="module")
-def two_ranks(alone, folder) -> dict[tuple, list[Outcome]]:
-    cases = [*WHOLE, *SELDOM, *DROPOUT, *BF16]
+def ranks(alone, folder) -> list[tuple[list[Outcome], dict]]:
     tape = pickle.dumps(replay.TAPE)  # what `alone` sampled
-    outcomes = run_distributed(train_all, 2, cases, tape, folder, timeout_s=500)
-    return {case: list(ranks) for case, *ranks in zip(cases, *outcomes, strict=True)}
+    return run_distributed(train_all, 2, CASES, tape, folder, timeout_s=900)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(ranks) -> dict[tuple, list[Outcome]]:
+    outcomes = [outcomes for outcomes, _ in ranks]
+    return {case: list(both) for case, *both in zip(CASES, *outcomes, strict=True)}
 
 
 def relative_differences(a: Outcome, b: Outcome) -> torch.Tensor:
@@ -168,6 +179,25 @@ def test_mixed_precision_trains_float32_weights_to_about_the_same_loss(alone, tw
     assert {value.dtype for value in outcome.weights.values() if value.is_floating_point()} == {torch.float32}
     assert outcome.rows[0][0] == pytest.approx(alone[case[0]].rows[0][0], rel=0.05)
     assert outcome.rows != alone[case[0]].rows
+
+
+@pytest.mark.parametrize("strategy", [*STAGES, "zero3_offload"])
+def test_a_rank_holds_what_the_plan_says(ranks, strategy):
+    parameters = list(dual_encoder(None).model.parameters())
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    frozen = sum(p.numel() for p in parameters) - trainable
+    work = Work(trainable, frozen, images=4, micro_batches=2, gflop=0.0, activation_mib=0.0, mixed=False)
+    wanted = states(work, strategy, 2)
+    padding = 4 * (len(parameters) + 16)
+    for _, held in ranks:
+        found, bucket = held[strategy]
+        for name in ("weights", "master", "moments"):
+            assert wanted[name] - padding <= found[name] <= wanted[name] + padding, name
+        if strategy == "zero3":
+            assert wanted["gradients"] - padding <= found["gradients"] <= wanted["gradients"] + padding
+        elif strategy in ("zero1", "zero2"):
+            assert found["gradients"] == 0  # the update freed them
+        assert bucket <= 4 * trainable  # not DeepSpeed's 2 GB
 
 
 @pytest.mark.parametrize("strategy", ["zero1", "zero3"])

@@ -150,6 +150,7 @@ def test_dry_run_prints_the_plan_and_leaves_no_run_folder(folder, tmp_path, caps
     assert main([*TINY, *caches(folder), f"run_dir={tmp_path / 'plan'}", "dry_run=true"]) == 0
     printed = capsys.readouterr().out
     assert "4 images a step = 1 ranks x 2 micro-batches of 2" in printed and "image_encoder" in printed
+    assert "capkit plan trainable=" in printed
     assert not (tmp_path / "plan").exists()
 
 

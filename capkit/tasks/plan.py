@@ -1,0 +1,65 @@
+"""task=plan: memory, step time and scaling of a run that nobody started, on paper (docs/plan.md)."""
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from capkit.instantiate import plain
+from capkit.planning import SHARDED, STRATEGIES, Cluster, Work, gpu_of, memory, plan
+
+
+def run(cfg: DictConfig) -> dict[str, float]:
+    """Prints the tables and returns their numbers."""
+    work = Work(
+        trainable=int(cfg.trainable),
+        frozen=int(cfg.frozen),
+        images=cfg.batch_per_gpu,
+        micro_batches=cfg.micro_batches,
+        gflop=float(cfg.gflop_per_image),
+        activation_mib=float(cfg.activation_mib_per_image),
+        mixed=cfg.mixed_precision,
+        passes=float(cfg.passes),
+    )
+    kind = gpu_of(plain(cfg.gpus), cfg.gpu)
+    cluster = Cluster(
+        **kind,
+        network_gb=float(cfg.network_gb),
+        gpus_per_node=cfg.gpus_per_node,
+        share=float(cfg.share),
+        overlap=float(cfg.overlap),
+    )
+    num_gpus = [int(count) for count in cfg.num_gpus]
+    numbers = plan(work, cluster, num_gpus)
+    console = Console()
+    console.print("Estimates by the formulas of docs/plan.md; nothing was run.")
+    console.print(memory_table(work, cluster, num_gpus[-1]))
+    console.print(speed_table(numbers, num_gpus))
+    return numbers
+
+
+def memory_table(work: Work, cluster: Cluster, ranks: int) -> Table:
+    """GiB of each part under each strategy."""
+    columns = [memory(work, strategy, ranks) for strategy in STRATEGIES]
+    title = f"GiB of a GPU: {ranks} GPUs, {work.images} images a GPU in micro-batches of {work.micro_batch}"
+    table = Table("part", *STRATEGIES, title=title)
+    for name in columns[0]:
+        label = "in a rollout, beside" if name == "rollout" else name
+        table.add_row(label, *[f"{parts[name] / 2**30:.2f}" for parts in columns])
+    fits = [parts["total"] / 2**30 <= cluster.memory_gib for parts in columns]
+    table.add_row(f"fits in {cluster.memory_gib:g}", *["yes" if fit else "no" for fit in fits])
+    return _numbers_to_the_right(table)
+
+
+def speed_table(numbers: dict[str, float], num_gpus: list[int]) -> Table:
+    """Step time in ms and the share of it that is arithmetic, for each number of GPUs."""
+    table = Table("GPUs", *SHARDED, title="ms a step, and the share of it that is arithmetic; images a GPU stay")
+    for count in num_gpus:
+        cells = [(numbers[f"{name}/{count}/seconds"], numbers[f"{name}/{count}/efficiency"]) for name in SHARDED]
+        table.add_row(str(count), *[f"{1e3 * step:.0f}  {100 * share:.0f} %" for step, share in cells])
+    return _numbers_to_the_right(table)
+
+
+def _numbers_to_the_right(table: Table) -> Table:
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table

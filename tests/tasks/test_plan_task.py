@@ -1,0 +1,42 @@
+"""`capkit plan`, and the dry run that prints its command."""
+
+import pytest
+import torch
+from torch import nn
+
+from capkit.cli import main
+from capkit.tasks.dry_run import measure
+
+PLAN = ["plan", "trainable=239e6", "gflop_per_image=49.7", "activation_mib_per_image=125"]
+
+
+def test_the_plan_prints_memory_of_every_strategy_and_speed_of_every_number_of_gpus(capsys):
+    assert main([*PLAN, "num_gpus=[1,16]"]) == 0
+    printed = capsys.readouterr().out
+    assert "nothing was run" in printed
+    assert all(name in printed for name in ("ddp", "zero1", "zero2", "zero3", "moments", "activations"))
+
+
+def test_a_gpus_numbers_can_be_changed_and_an_unknown_kind_is_told(capsys):
+    assert main([*PLAN, "gpus.h100.memory_gib=1"]) == 0
+    assert "fits in 1 " in capsys.readouterr().out
+    assert main([*PLAN, "gpu=h1000"]) == 2
+    assert "gpu=h1000 is not one of h200, h100, a100, l40s" in capsys.readouterr().err
+
+
+def test_what_is_measured_is_the_arithmetic_and_what_the_backward_pass_needs():
+    layer, inputs = nn.Linear(5, 7), torch.randn(2, 5)
+    gflop, mib = measure(lambda: layer(inputs), layer.parameters(), 2, mixed=False)
+    assert gflop == pytest.approx(2 * 5 * 7 / 1e9)  # two operations a multiply-add, of one image
+    assert mib == pytest.approx(5 * 4 / 2**20)  # its input; weights are counted elsewhere
+
+
+def test_attention_counts_where_the_processor_fuses_it():
+    query = torch.randn(2, 4, 6, 8, requires_grad=True)
+    attention = nn.functional.scaled_dot_product_attention
+    gflop, _ = measure(lambda: attention(query, query, query), [], 2, mixed=False)
+    assert gflop == pytest.approx(2 * 4 * (2 * 6 * 6 * 8) / 1e9)  # scores and values, of one image
+
+
+def test_work_that_is_not_known_is_not_measured():
+    assert measure(lambda: None, [], 2, mixed=False) is None

@@ -120,7 +120,8 @@ class CaptionLoader:
         )
 
     def __len__(self) -> int:
-        return len(self.batch_sampler)
+        # A rank without examples still takes part in what ranks exchange: of 0 batches Lightning would skip the loop.
+        return max(1, len(self.batch_sampler))
 
     def __iter__(self) -> Iterator[CaptionBatch]:
         for _ in self._requests.parts():

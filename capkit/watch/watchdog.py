@@ -57,6 +57,7 @@ class Watchdog:
 
     def start(self) -> None:
         self.channel.open()
+        self._send()  # a rank that is stopped right now has been heard of, and is missed
         if self.world_size > 1:
             self._faults = self.channel.stacks(self.rank).open("w")
             faulthandler.enable(self._faults)  # its watcher may ask a rank that hangs for its stacks

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import set_checkpoint_early_stop
 
 from capkit.errors import UsageError
 from capkit.strategies import partitions
+from capkit.strategies.build_locks import clear_stale_locks
 
 PRECISIONS = ("32-true", "bf16-mixed")
 # Gradients that are exchanged at once. DeepSpeed's own 500 million take 2 GB on every rank, for a small model too.
@@ -83,6 +84,7 @@ class Zero(DDPStrategy):
         if on_cpu:
             os.environ["DS_ACCELERATOR"] = "cpu"  # read when deepspeed is first imported
         os.environ.setdefault("LOCAL_RANK", str(self.local_rank))
+        clear_stale_locks()
         import deepspeed
 
         chosen = deepspeed.get_accelerator().device_name()

@@ -68,9 +68,10 @@ class Study:
         self.out = out.resolve()
         self.out.mkdir(parents=True, exist_ok=True)
 
-    def run(self, name: str, words: list[str]) -> Path:
+    def run(self, name: str, words: list[str], made: str = "report.html") -> Path:
+        """The folder of a run; it is there once its file `made` is."""
         folder = self.out / name
-        if not (folder / "report.html").exists():
+        if not (folder / made).exists():
             started = time.monotonic()
             command = [sys.executable, str(ROOT / "train.py"), *words, *QUIET, f"run_dir={folder}"]
             with (self.out / f"{name}.log").open("a") as log:

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from capkit.callbacks.recorder import Recorder
-from capkit.distributed import rank, world_size
+from capkit.distributed import world_size
 from capkit.errors import OutOfMemory
 from capkit.run_folder import RunFolder, write_atomically
 from capkit.strategies.zero import Zero
@@ -71,7 +71,7 @@ class Memory(Callback):
         if self.folder is not None:
             sizes = {**self._left_by_ranks(), **self.sizes}
             write_atomically(self.folder.path / FILE, json.dumps(sizes) + "\n")
-        raise OutOfMemory(f"{told} of rank {rank()}; the same command goes on with {name}={size}")
+        raise OutOfMemory(f"{told}; the same command goes on with {name}={size}")
 
     def _record(self, trainer: pl.Trainer) -> None:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]

@@ -9,8 +9,6 @@ import os
 import time
 from pathlib import Path
 
-from torch.utils import cpp_extension
-
 OLD_S = 600.0  # no operator takes as long
 SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "fuse", "9p", "cifs", "smb", "afs")
 
@@ -21,6 +19,8 @@ def clear_stale_locks(folder: Path | None = None) -> list[Path]:
     The owner of a lock holds it open: one that no process of this machine does is stale. Where the folder is shared
     between machines, it also has to be 10 minutes old.
     """
+    from torch.utils import cpp_extension  # not at the top: its import warns where CUDA's compiler but no GPU is found
+
     if not hasattr(cpp_extension, "FileBaton"):
         return []  # newer PyTorch's locks end with their owner
     folder = folder or Path(cpp_extension._get_build_directory("x", verbose=False)).parent

@@ -42,6 +42,26 @@ def test_rows_beyond_a_resumed_step_are_superseded(tmp_path):
     assert len(folder.rows()) == 5
 
 
+def test_a_row_that_a_later_attempt_wrote_again_is_superseded(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.open(CONFIG)
+    folder.append(0, {"val/x": 1.0})
+    folder.append(20, {"x": 1.0})
+    folder.append(20, {"val/x": 1.0})
+    folder.attempt = 2
+    folder.append(20, {"resumed_from": 20})
+    folder.append(20, {"val/x": 2.0})
+    assert [(row.get("x"), row.get("val/x")) for row in folder.current_rows()] == [
+        (None, 1.0),
+        (1.0, None),
+        (None, 2.0),
+    ]
+    folder.attempt = 3  # begins anew
+    folder.append(0, {"val/x": 3.0})
+    folder.append(0, {"resumed_from": 0})
+    assert [(row["step"], row["val/x"]) for row in folder.current_rows()] == [(0, 3.0)]
+
+
 def test_a_row_cut_off_by_a_kill_is_left_out_and_spoils_no_other(tmp_path):
     folder = RunFolder(tmp_path)
     folder.open(CONFIG)

@@ -15,10 +15,10 @@ import os
 import signal
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -27,7 +27,6 @@ from capkit.slurm import requeue_job
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 STOPPED_STATUS = 75  # EX_TEMPFAIL: try again later
 POLL_S = 0.5
-TELLING_S = 10.0
 _NUMBERS = itertools.count()  # of listeners in this process: a process group may outlive a run
 
 
@@ -47,7 +46,7 @@ class StopSignal:
         self.name = "a signal to another rank"
         self._key = f"capkit/stop/{next(_NUMBERS)}"
         self._may_leave = True
-        self._all_know = self._stopped = False
+        self._all_know = self._told = False
         self._handlers: dict[int, Any] = {}
         self._old_wakeup = -1
         self._main = threading.main_thread().ident or 0
@@ -92,26 +91,17 @@ class StopSignal:
 
     def _leave(self) -> None:
         self._may_leave = False
-        self.stop("the same command does again what was not finished")
+        self.tell("the same command does again what was not finished")
+        if self.rank != 0:
+            time.sleep(4 * POLL_S)  # launchers end all ranks as soon as one has left, and rank 0 has to tell
+        raise Stopped
 
-    def stop(self, outcome: str) -> None:
-        """Says so, has SLURM requeue the job, and leaves. Comes back where it has been called before.
-
-        Rank 0 does it, and the others wait for that: launchers end all ranks as soon as one has left.
-        """
-        if self._stopped:
-            return
-        self._stopped = True
-        done = f"{self._key}/told"
-        if self.rank == 0:
+    def tell(self, outcome: str) -> None:
+        """Once, on rank 0: what came of it, to the screen; and to SLURM, where it runs the job."""
+        if self.rank == 0 and not self._told:
             print(f"stopped by {self.name}; {outcome}", flush=True)
             requeue_job()
-        with suppress(Exception):
-            if self.store is not None and self.rank == 0:
-                self.store.set(done, "")
-            elif self.store is not None:
-                self.store.wait([done], timedelta(seconds=TELLING_S))
-        raise Stopped
+        self._told = True
 
     # -- the thread
 
@@ -180,7 +170,7 @@ def stoppable() -> Iterator[None]:
         if not asked:
             raise
         traceback.print_exception(error)
-        asked[0].stop("what is told above came after it; the same command goes on from the last checkpoint")
+        asked[0].tell("what is told above came after it; the same command goes on from the last checkpoint")
         raise Stopped from None
     finally:
         while _ACTIVE:

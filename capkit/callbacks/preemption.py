@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from capkit.callbacks.checkpoints import Checkpoints
 from capkit.distributed import is_distributed
-from capkit.stop_signal import StopSignal, listen
+from capkit.stop_signal import Stopped, StopSignal, listen
 from capkit.training_step import OptimizerStep
 
 
@@ -69,7 +69,10 @@ class Preemption(Callback):
         self.signal.requested = True
         step = trainer.global_step
         saved = self._save(trainer)
-        self.signal.stop(f"step {step} was the last{saved}; the same command goes on from there")
+        self.signal.tell(f"step {step} was the last{saved}; the same command goes on from there")
+        if self._group is not None:
+            dist.barrier(self._group)  # launchers end all ranks as soon as one has left
+        raise Stopped
 
     def _save(self, trainer: pl.Trainer) -> str:
         """The checkpoint of the last step, unless it is there; what there is to say about it."""

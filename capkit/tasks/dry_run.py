@@ -1,6 +1,7 @@
 """`dry_run=true`: what a run would be, without running it."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,6 @@ from capkit.training_step import OptimizerStep
 from capkit.types import CaptionBatch
 
 GIB, MIB = 2**30, 2**20
-NUM_MEASURED = 2  # images
 
 
 def count(module: nn.Module) -> tuple[int, int]:
@@ -56,13 +56,20 @@ def attention_flop(query: Sequence[int], key: Sequence[int], value: Sequence[int
 
 
 def measure(
-    compute: Callable[[], Any], parameters: Iterable[nn.Parameter], num_images: int, mixed: bool
+    compute: Callable[[int], Any], parameters: Iterable[nn.Parameter], mixed: bool
 ) -> tuple[float, float] | None:
     """GFLOP of an image's forward pass (matrix products and convolutions), and MiB it keeps for the backward pass.
 
-    None where `compute` gives None.
+    `compute` takes a number of images. What two take more than one: 16-bit copies of weights and the like are not
+    counted. None where it gives None.
     """
     weights = {p.untyped_storage().data_ptr() for p in parameters}
+    one, two = (_cost(partial(compute, count), weights, mixed) for count in (1, 2))
+    return None if one is None or two is None else ((two[0] - one[0]) / 1e9, (two[1] - one[1]) / MIB)
+
+
+def _cost(compute: Callable[[], Any], weights: set[int], mixed: bool) -> tuple[int, int] | None:
+    """FLOP, and bytes that are kept beside the weights."""
     kept: dict[int, int] = {}
 
     def keep(value: Tensor) -> Tensor:
@@ -76,9 +83,7 @@ def measure(
     casts = torch.autocast("cpu", torch.bfloat16, enabled=mixed)
     with casts, counter, saved_tensors_hooks(keep, lambda value: value):
         output = compute()  # held until the sums are made, with what it keeps
-    if output is None:
-        return None
-    return counter.get_total_flops() / num_images / 1e9, sum(kept.values()) / num_images / MIB
+    return None if output is None else (counter.get_total_flops(), sum(kept.values()))
 
 
 def print_plan(module: OptimizerStep, data: CaptionDataModule, total_steps: int, precision: str) -> None:
@@ -94,9 +99,9 @@ def print_plan(module: OptimizerStep, data: CaptionDataModule, total_steps: int,
     console.print(table)
     for line in plan_lines(module, data, total_steps, precision):
         console.print(line, highlight=False)
-    batch = next(iter(data.eval_dataloader("val", limit=NUM_MEASURED)))
-    measured = measure(lambda: forward(module, batch), module.parameters(), len(batch), "mixed" in precision)
-    if measured is not None:
+    batch = next(iter(data.eval_dataloader("val", limit=2)))
+    measured = measure(lambda count: forward(module, batch[:count]), module.parameters(), "mixed" in precision)
+    if measured is not None and len(batch) == 2:
         console.print(on_paper(trainable, frozen, *measured), highlight=False, soft_wrap=True)
     console.print("dry run: nothing was trained or written", highlight=False)
 

@@ -26,17 +26,23 @@ def test_a_gpus_numbers_can_be_changed_and_an_unknown_kind_is_told(capsys):
 
 def test_what_is_measured_is_the_arithmetic_and_what_the_backward_pass_needs():
     layer, inputs = nn.Linear(5, 7), torch.randn(2, 5)
-    gflop, mib = measure(lambda: layer(inputs), layer.parameters(), 2, mixed=False)
+    gflop, mib = measure(lambda count: layer(inputs[:count].clone()), layer.parameters(), mixed=False)
     assert gflop == pytest.approx(2 * 5 * 7 / 1e9)  # two operations a multiply-add, of one image
-    assert mib == pytest.approx(5 * 4 / 2**20)  # its input; weights are counted elsewhere
+    assert mib == pytest.approx(5 * 4 / 2**20)  # its input
+
+
+def test_under_mixed_precision_activations_take_16_bits_and_copies_of_weights_are_none():
+    layer, inputs = nn.Linear(5, 700), torch.randn(2, 5)
+    _, mib = measure(lambda count: layer(inputs[:count]), layer.parameters(), mixed=True)
+    assert mib == pytest.approx(5 * 2 / 2**20)
 
 
 def test_attention_counts_where_the_processor_fuses_it():
     query = torch.randn(2, 4, 6, 8, requires_grad=True)
     attention = nn.functional.scaled_dot_product_attention
-    gflop, _ = measure(lambda: attention(query, query, query), [], 2, mixed=False)
-    assert gflop == pytest.approx(2 * 4 * (2 * 6 * 6 * 8) / 1e9)  # scores and values, of one image
+    gflop, _ = measure(lambda count: attention(*[query[:count]] * 3), [], mixed=False)
+    assert gflop == pytest.approx(4 * 2 * (2 * 6 * 6 * 8) / 1e9)  # scores and values, four heads
 
 
 def test_work_that_is_not_known_is_not_measured():
-    assert measure(lambda: None, [], 2, mixed=False) is None
+    assert measure(lambda count: None, [], mixed=False) is None

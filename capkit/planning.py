@@ -110,10 +110,17 @@ def memory(work: Work, strategy: str, ranks: int) -> dict[str, float]:
     everything = work.trainable + work.frozen
     gathers = _stage(strategy) == 3
     parts["gathered"] = float(FLOAT * min(everything, LIVE_NUMBERS)) if gathers else 0.0
-    parts["bucket"] = 1.0 * FLOAT * (work.trainable if strategy == "ddp" else min(work.trainable, BUCKET_NUMBERS))
+    parts["bucket"] = _bucket(work, strategy, ranks)
     parts["16-bit copies"] = 2.0 * everything if work.mixed else 0.0
     parts["activations"] = work.micro_batch * work.activation_mib * 2**20
     return {**parts, "total": sum(parts.values()), "rollout": float(FLOAT * everything) if gathers else 0.0}
+
+
+def _bucket(work: Work, strategy: str, ranks: int) -> float:
+    """Where gradients are gathered before they are exchanged: DDP's hold all, one GPU has none."""
+    if strategy == "ddp":
+        return float(FLOAT * work.trainable) if ranks > 1 else 0.0
+    return float(FLOAT * min(work.trainable, BUCKET_NUMBERS))
 
 
 def traffic(work: Work, strategy: str, ranks: int) -> float:

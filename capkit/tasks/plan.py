@@ -41,9 +41,9 @@ def memory_table(work: Work, cluster: Cluster, ranks: int) -> Table:
     """GiB of each part under each strategy."""
     columns = [memory(work, strategy, ranks) for strategy in STRATEGIES]
     title = f"GiB of a GPU: {ranks} GPUs, {work.images} images a GPU in micro-batches of {work.micro_batch}"
-    table = Table("part", *STRATEGIES, title=title)
+    table = Table("part", *[strategy.replace("_", "\n") for strategy in STRATEGIES], title=title)
     for name in columns[0]:
-        label = "in a rollout, beside" if name == "rollout" else name
+        label = "rollout, beside" if name == "rollout" else name
         table.add_row(label, *[f"{parts[name] / 2**30:.2f}" for parts in columns])
     fits = [parts["total"] / 2**30 <= cluster.memory_gib for parts in columns]
     table.add_row(f"fits in {cluster.memory_gib:g}", *["yes" if fit else "no" for fit in fits])

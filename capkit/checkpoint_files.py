@@ -102,8 +102,7 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
 def _write_files(checkpoint: Mapping[str, Any], folder: Path) -> None:
     state = dict(checkpoint["state_dict"])
     tensors = {name: state.pop(name).detach() for name in list(state) if isinstance(state[name], Tensor)}
-    stored, aliases = _without_shared(tensors)
-    save_file(stored, folder / WEIGHTS, {"format": "pt", "aliases": json.dumps(aliases)})
+    save_tensors(tensors, folder / WEIGHTS)
     _write(folder / STATE, lambda file: torch.save({**checkpoint, "state_dict": state}, file))
     manifest = {
         "format": FORMAT,
@@ -113,6 +112,20 @@ def _write_files(checkpoint: Mapping[str, Any], folder: Path) -> None:
     text = json.dumps({**manifest, HASH: _seal(manifest)}, indent=1) + "\n"
     _write(folder / MANIFEST, lambda file: file.write(text.encode()))
     flush_folder(folder)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """A safetensors file. Tied weights are written once: its metadata says under `aliases` which name is which."""
+    stored, aliases = _without_shared(tensors)
+    save_file(stored, path, {"format": "pt", "aliases": json.dumps(aliases)})
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """What `save_tensors` wrote, tied weights under all of their names."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
+    return {**tensors, **{name: tensors[kept] for name, kept in aliases.items()}}
 
 
 def _without_shared(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -295,7 +308,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Everything that was saved, on the CPU. Whether it is whole is `problem`'s to say. Nothing in it is executed."""
     loaded = load_state(path)
     if path.is_dir():
-        loaded["state_dict"] = {**read_weights(path), **loaded["state_dict"]}
+        loaded["state_dict"] = {**read_tensors(path / WEIGHTS), **loaded["state_dict"]}
     return loaded
 
 
@@ -304,14 +317,6 @@ def load_state(path: Path) -> dict[str, Any]:
     file = path / STATE if path.is_dir() else path
     state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     return state
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The weights alone of a checkpoint folder."""
-    with safe_open(path / WEIGHTS, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
-    return {**tensors, **{name: tensors[kept] for name, kept in aliases.items()}}
 
 
 def verified(path: Path) -> Path:

@@ -123,7 +123,7 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 def adapted_part(tower: nn.Module) -> nn.Module:
     """What adapters are added to: the transformers model in a tower, so that they fit the plain model, or the tower."""
     for module in tower.modules():  # the outermost comes first
-        if isinstance(module, PreTrainedModel):
+        if isinstance(module, PreTrainedModel) or "peft_config" in module.__dict__:
             return module
     return tower
 

@@ -8,7 +8,9 @@ import time
 
 import pytest
 import torch.distributed as dist
+from torch.utils.data import DataLoader
 
+from capkit.data.loader import _start_worker
 from capkit.stop_signal import STOPPED_STATUS, Stopped, listen, outlive_signals_to_all, stoppable
 
 
@@ -28,7 +30,7 @@ def evaluate_on_rank_0(rank, file):
     with stoppable():
         listen(rank, dist.distributed_c10d._get_default_store())
         if rank == 0:
-            for _ in range(400):
+            for _ in range(1000):
                 time.sleep(0.1)
         else:
             subprocess.Popen(["bash", "-c", f"sleep 0.3; kill -USR1 {os.getpid()}"])
@@ -42,7 +44,7 @@ def test_outside_of_training_all_ranks_leave_also_one_that_waits_for_another(tmp
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(30)  # of the 40 s that rank 0 would have worked
+        process.join(90)  # of the 100 s that rank 0 would have worked
     assert [process.exitcode for process in ranks] == [STOPPED_STATUS] * 2
 
 
@@ -112,6 +114,17 @@ def test_a_worker_outlives_signals_to_the_whole_job_and_ends_with_its_parent():
     process.terminate()
     process.join(5)
     assert process.exitcode == 0
+
+
+def test_a_loader_whose_workers_are_signalled_goes_on():
+    loader = DataLoader(range(8), num_workers=1, worker_init_fn=_start_worker)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = batches._workers
+    for name in ("TERM", "USR1"):
+        subprocess.run(["bash", "-c", f"kill -{name} {worker.pid}"], check=True)
+    assert len(list(batches)) == 7
+    assert not worker.is_alive()
 
 
 def test_a_forked_child_hears_for_itself_alone():

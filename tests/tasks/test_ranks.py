@@ -9,6 +9,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from capkit.errors import UsageError
 from capkit.stop_signal import STOPPED_STATUS
 from capkit.tasks import ranks
 
@@ -32,6 +33,43 @@ def test_a_rank_tells_a_constructors_usage_error_without_a_traceback(tmp_path, m
 def test_devices_are_counted_as_the_config_says(devices, batch_size, expected):
     trainer = OmegaConf.create({"accelerator": "cpu", "devices": devices})
     assert ranks.num_processes(trainer, batch_size) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({}, None),
+        ({"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, None),  # the batch script itself
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}, None),
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2"}, (2, 4)),
+        ({"WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "3", "RANK": "4"}, (2, 3)),
+    ],
+)
+def test_ranks_are_counted_as_srun_or_torchrun_started_them(monkeypatch, environment, found):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert ranks.ranks_from_outside() == found
+    alone = "SLURM_NTASKS" in environment and found is None
+    assert bool(ranks.cluster_environment()) == alone
+    if found is not None:
+        cfg = OmegaConf.create({"trainer": {"devices": "auto"}, "data": {}})
+        assert not ranks.start_ranks(cfg)
+        assert (cfg.trainer.num_nodes, cfg.trainer.devices, cfg.trainer.strategy) == (*found, "ddp")
+
+
+def test_uneven_tasks_are_refused(monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "3")
+    monkeypatch.setenv("SLURM_STEP_NUM_NODES", "2")
+    with pytest.raises(UsageError, match="as many tasks as the others; got 3 tasks on 2 nodes"):
+        ranks.ranks_from_outside()
+
+
+def test_several_machines_without_a_launcher_are_refused_with_the_way_out():
+    cfg = OmegaConf.create({"trainer": {"devices": 1, "num_nodes": 2}, "data": {}})
+    with pytest.raises(UsageError, match=r"launch/slurm\.sbatch or launch/torchrun\.sh"):
+        ranks.start_ranks(cfg)
 
 
 WAITING = """
@@ -60,7 +98,7 @@ def test_signals_to_the_process_that_starts_the_ranks_reach_them_and_its_status_
     with subprocess.Popen(
         [sys.executable, "-c", STARTING], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
     ) as parent:
-        for _ in range(600):
+        for _ in range(1200):
             if len(list(tmp_path.glob("ready-*"))) == 2:
                 break
             time.sleep(0.1)

@@ -36,21 +36,29 @@ def score_rows(
     image: Callable[[str], np.ndarray] | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
-    """All metrics' numbers, computed on rank 0 and equal on every rank. Rows without references are left out.
+    """All metrics' numbers, computed on rank 0 and equal on every rank.
 
-    Metadata carries the row's "key" and, where `image` reads pictures, an "image" that is read when a judge wants it.
-    Once `is_stopping`, nobody will look at the numbers, and metrics that are left are left out.
+    Rows without references are left out, but for metrics whose `needs_references` is False. Metadata carries the row's
+    "key" and, where `image` reads pictures, an "image" that is read when a judge wants it. Once
+    `is_stopping`, nobody will look at the numbers, and metrics that are left are left out.
     """
     numbers: dict[str, float] = {}
     if rank() == 0:
-        scored = [row for row in rows if row["references"]]
-        predictions, references = ([row[name] for row in scored] for name in ("caption", "references"))
-        metadata = [{"key": row["key"], **_picture(row, image), **row["metadata"]} for row in scored]
+        with_references = [row for row in rows if row["references"]]
         for metric in metrics.values():
             if is_stopping():
                 break
-            numbers.update(metric.score(predictions, references, metadata) if scored else {})
+            scored = with_references if getattr(metric, "needs_references", True) else rows
+            numbers.update(metric.score(*_columns(scored, image)) if scored else {})
     return broadcast_object(numbers)
+
+
+def _columns(
+    rows: Sequence[Row], image: Callable[[str], np.ndarray] | None
+) -> tuple[list[str], list[list[str]], list[dict[str, Any]]]:
+    """Predictions, references and metadata, as metrics take them."""
+    predictions, references = ([row[name] for row in rows] for name in ("caption", "references"))
+    return predictions, references, [{"key": row["key"], **_picture(row, image), **row["metadata"]} for row in rows]
 
 
 def _picture(row: Row, image: Callable[[str], np.ndarray] | None) -> dict[str, Any]:

@@ -74,6 +74,7 @@ class JudgedMetric(Metric, ABC):
 
     full_state_update = False
     higher_is_better: bool | None = True
+    needs_references = False
     judge: DualEncoder
     vectors: list[Tensor] | Tensor
     ids: list[Tensor] | Tensor

@@ -4,8 +4,10 @@ ends as the uninterrupted one, to the last bit."""
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from capkit.checkpoint import read_checkpoint
 from capkit.cli import main
@@ -17,10 +19,14 @@ from capkit.rl_module import RLModule
 from capkit.run_folder import RunFolder
 
 STEPS, STOPPED_AT = 8, 5
+COUNTS = {"train": 16, "val": 4, "test": 4}
+SMALL = [f"data.{split}.count={count}" for split, count in COUNTS.items()]
+SMALL += [f"data.{split}.size=32" for split in COUNTS]
+ONE_PROCESS = ["trainer=cpu", "trainer.devices=1"]
 DATA = [
-    "debug=tiny", "data.train.count=16", "data.val.count=4", "data.test.count=4", "val_every=4", "controls=0",
+    "debug=tiny", *SMALL, "val_every=4", "controls=0",
     "callback.checkpoints.every_steps=1", "callback.recorder.every_steps=1", f"max_steps={STEPS}", "trainer=cpu",
-    "curriculum=bags", "data.train.size=32", "data.val.size=32", "data.test.size=32",
+    "curriculum=bags",
 ]  # fmt: skip
 MODEL = [
     "model.width=32", "model.num_layers=1", "model.image_encoder.channels=[8,8]", "model.image_encoder.blocks=[0,0]",
@@ -69,17 +75,30 @@ def command(folder):
     return [*DATA, *caches, f"curriculum.folder={folder / 'bags'}"]
 
 
+@pytest.fixture(scope="module")
+def trained(folder, command):
+    """The folder of a captioner (mle) and of two judges, each trained for a step."""
+    few = [*BY_STEP, "max_steps=1"]
+    assert main([*command, *MODEL, *few, f"run_dir={folder / 'mle'}"]) == 0
+    for seed, name in enumerate(("judge", "judge2")):
+        words = ["task=fit_encoder", *ENCODER, *few, f"seed={seed}", f"run_dir={folder / name}"]
+        assert main([*command, *words]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(folder):
+    return f"[{','.join(str(folder / f'{split}-2.json') for split in ('val', 'test'))}]"
+
+
 @pytest.fixture
-def start(folder, command, request):
+def start(request, files):
     """What a run by rewards starts from, and a judge that looks for pictures in bags; nothing for the others."""
     if request.node.callspec.params["task"] != "fit_rl":
         return []
-    few = [*BY_STEP, "max_steps=1"]
-    assert main([*command, *MODEL, *few, f"run_dir={folder / 'mle'}"]) == 0
-    assert main([*command, "task=fit_encoder", *ENCODER, *few, f"run_dir={folder / 'judge'}"]) == 0
-    judged = [f"metric.truematch.judge.ckpt={folder / 'judge'}", "metric=[diversity,truematch_trained]"]
-    files = ",".join(str(folder / f"{split}-2.json") for split in ("val", "test"))
-    return [f"init_from={folder / 'mle'}", *judged, f"metric.truematch.files=[{files}]"]
+    path = request.getfixturevalue("trained")
+    judged = [f"metric.truematch.judge.ckpt={path / 'judge'}", "metric=[diversity,truematch_trained]"]
+    return [f"init_from={path / 'mle'}", *judged, f"metric.truematch.files={files}"]
 
 
 def state(run):
@@ -144,3 +163,42 @@ def test_a_run_on_bags_trains_and_ends_the_same_when_it_was_stopped(task, comman
 def test_a_level_of_a_number_that_is_not_logged_is_refused(command, tmp_path, capsys):
     assert main([*command, *MODEL, *BY_LEVEL, f"run_dir={tmp_path / 'run'}"]) == 2
     assert "level_of=reward/length is not logged; logged: train/bag_size, train/grad" in capsys.readouterr().err
+
+
+def test_one_evaluation_has_retrieval_by_two_judges_beside_faithfulness(trained, command, files, tmp_path):
+    caches = [word for word in command if "cache_dir" in word]
+    metrics = "metric=[facts,cider,clip_score_trained,rd20_trained,truematch_trained,truematch_second_trained]"
+    judges = [f"metric.{name}.judge.ckpt={trained / 'judge'}" for name in ("truematch", "clip_score")]
+    judges += [f"metric.{name}.judge.ckpt={trained / 'judge2'}" for name in ("truematch_second", "rd20")]
+    words = [f"metric.{name}.files={files}" for name in ("truematch", "truematch_second")]
+    words += ["metric.rd20.num_distractors=3", *SMALL, *ONE_PROCESS, *caches]
+    assert main(["evaluate", f"ckpt={trained / 'mle'}", metrics, *judges, *words, f"run_dir={tmp_path / 'run'}"]) == 0
+    numbers = RunFolder(tmp_path / "run").metrics()
+    wanted = ("truematch_2_r1", "truematch_second_2_r1", "rd20_r1", "clip_score_mean", "fact_precision", "cider")
+    assert {f"test/{name}" for name in wanted} <= numbers.keys()
+    assert numbers["test/truematch_2_bags"] == 2
+    assert set(json.loads((tmp_path / "run" / "judges.json").read_text())) == {
+        "clip_score", "rd20", "truematch", "truematch_second",
+    }  # fmt: skip
+
+
+def test_imagecodes_pictures_are_captioned_and_judged_without_captions_of_their_own(trained, tmp_path):
+    for number in range(8):
+        picture = np.full((32, 32, 3), 30 * number, np.uint8)
+        path = tmp_path / "sets" / f"open-images-{number // 4}" / f"img{number % 4}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+    (tmp_path / "valid_data.json").write_text('{"open-images-0": {"1": "dark"}, "open-images-1": {"0": "grey"}}')
+    data = [
+        "data=imagecode",
+        f"data.predict.images={tmp_path / 'sets'}",
+        "data.transform.size=32",
+        "data.num_workers=0",
+    ]
+    data += [f"data.predict.file={tmp_path / 'valid_data.json'}", "data.predict.set_size=4", "split=predict"]
+    judge = "metric.imagecode.judge={_target_: capkit.checkpoint.load_dual_encoder, ckpt: %s}" % (trained / "judge")
+    words = ["metric=[imagecode]", "metric.imagecode.set_size=4", judge, *ONE_PROCESS, f"run_dir={tmp_path / 'run'}"]
+    assert main(["evaluate", f"ckpt={trained / 'mle'}", *data, *words]) == 0
+    numbers = RunFolder(tmp_path / "run").metrics()
+    assert numbers["predict/imagecode_targets"] == 2 and numbers["predict/imagecode_pool"] == 8
+    assert 0 <= numbers["predict/imagecode_r1"] == numbers["predict/imagecode_static_r1"] <= 1

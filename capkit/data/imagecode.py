@@ -1,0 +1,45 @@
+"""ImageCoDe's pictures: sets of ten that look alike (Krojer et al. 2022, arXiv 2203.15867)."""
+
+import json
+from pathlib import Path
+
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from capkit.data.files import ImageFiles
+from capkit.data.folder import existing_folder
+from capkit.data.manifest import Record, existing_file
+from capkit.errors import UsageError
+
+
+class ImageCodeSets:
+    """All pictures of the sets that `file` names, without captions, to be captioned and judged by metric=imagecode.
+
+    `images` is the data set's folder: <set>/img0.jpg to <set>/img9.jpg. `file` is its `<split>_data.json`, whose keys
+    are the sets. A picture's key is `<set>/img<index>`.
+    """
+
+    def __init__(self, images: str, file: str, set_size: int = 10) -> None:
+        if set_size < 2:
+            raise UsageError(f"set_size must be 2 or more (10 in ImageCoDe); got {set_size}")
+        self.files = ImageFiles(existing_folder(images, "images").absolute())
+        self._keys = [f"{name}/img{i}" for name in _sets(existing_file(file, "file")) for i in range(set_size)]
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def record(self, index: int) -> Record:
+        return Record(self._keys[index], f"{self._keys[index]}.jpg")
+
+    def image(self, index: int) -> UInt8[ndarray, "H W 3"]:
+        return self.files.load(self.record(index).image)
+
+
+def _sets(file: Path) -> list[str]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"file={str(file)!r} must be ImageCoDe's JSON {{set: {{index: text}}}}: {error}") from error
+    if not isinstance(content, dict) or not content:
+        raise UsageError(f"file={str(file)!r} must be ImageCoDe's JSON {{set: {{index: text}}}}; got something else")
+    return sorted(content)

@@ -19,11 +19,16 @@ STRATEGIES = {
 RANKS = {"one": 1, "ddp": 2, "zero2": 2}
 TIMES = ("attempt", "time", "train/images_per_second", "train/seconds")
 METHODS = ("mle", "rl", "contrastive")
+# Likelihood under what lasts for a whole run: a step whose loss is NaN, a wandb that does not answer.
+CONDITIONS = {
+    "mle_nan": ("+callback.nan._target_=benchmarks.faults_keys.NaNPixels", "callback.nan.step=9"),
+    "mle_wandb": ("logger=[wandb]", "logger.wandb.mode=online"),
+}
 
 COUNTS = tuple(f"data.{split}.count={count}" for split, count in (("train", 24), ("val", 8), ("test", 8)))
 SMALL = (
     "debug=tiny", *COUNTS, "data.batch_size=8", "micro_batch_size=null", "torch_threads=1", "eval_limit=8",
-    "trainer.enable_progress_bar=false", "callback=[watchdog,preemption,recorder,checkpoints]",
+    "trainer.enable_progress_bar=false", "callback=[watchdog,guard,preemption,recorder,checkpoints]",
     "callback.watchdog.timeout_s=8", "+callback.keys._target_=benchmarks.faults_keys.BatchKeys",
 )  # fmt: skip
 CAPTIONER = (
@@ -73,8 +78,8 @@ class Starts:
 
     def words(self, method: str) -> list[str]:
         """The words of a command, all but strategy, length and run folder."""
-        if method == "mle":
-            return [*SMALL, *CAPTIONER, *self._caches()]
+        if method == "mle" or method in CONDITIONS:
+            return [*SMALL, *CAPTIONER, *CONDITIONS.get(method, ()), *self._caches()]
         if method == "contrastive":
             return [*SMALL, *ENCODER, *self._caches()]
         judges = [

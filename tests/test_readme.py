@@ -18,7 +18,7 @@ from capkit.scenes.world import WorldOptions, make_scene
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = [block.replace("\\\n", " ").strip() for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)]
-RUN, TEST, AFTERWARDS, OWN_IMAGES, REWARDS, ENCODER = BLOCKS
+RUN, TEST, AFTERWARDS, OWN_IMAGES, REWARDS, TWO, ENCODER = BLOCKS
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install -e "
 
 
@@ -44,6 +44,11 @@ def test_the_setup_lines_are_what_ci_does():
 def test_every_file_that_the_readme_names_exists():
     named = re.findall(r"`(docs/[\w./-]+|CITATION\.cff)`|\]\((docs/[\w.]+)\)", README)
     assert named and all((ROOT / (a or b)).exists() for a, b in named)
+
+
+def test_every_script_that_the_readme_starts_exists():
+    started = re.findall(r"(?:launch|docker)/[\w.]+", README)
+    assert len(started) >= 3 and all((ROOT / name).exists() for name in started)
 
 
 def test_the_table_has_a_row_for_each_of_the_41_systems():
@@ -126,6 +131,12 @@ def test_fine_tuning_by_rewards_starts_from_the_first_run_as_written(first_run, 
     rewarded = json.loads((first_run / "runs/rewarded/metrics.json").read_text())
     assert rewarded["train/steps"] == 20
     assert rewarded["test/initial/cider"] == pytest.approx(numbers["test/cider"], abs=1e-9)
+
+
+@pytest.mark.slow
+def test_two_processes_under_zero_work_as_written(first_run):
+    shell(TWO, first_run)
+    assert json.loads((first_run / "runs/two/metrics.json").read_text())["train/steps"] == 4
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ COUNTS = tuple(f"data.{split}.count={count}" for split, count in (("train", 24),
 SMALL = (
     "debug=tiny", *COUNTS, "data.batch_size=8", "micro_batch_size=null", "torch_threads=1", "eval_limit=8",
     "trainer.enable_progress_bar=false", "callback=[watchdog,guard,preemption,recorder,checkpoints]",
-    "callback.watchdog.timeout_s=8", "+callback.keys._target_=benchmarks.faults_keys.BatchKeys",
+    "callback.watchdog.timeout_s=8.0", "+callback.keys._target_=benchmarks.faults_keys.BatchKeys",
 )  # fmt: skip
 CAPTIONER = (
     "model.width=32", "model.num_layers=1", "model.image_encoder.channels=[8,8]", "model.image_encoder.blocks=[0,0]",

@@ -21,6 +21,7 @@ from capkit.types import CaptionBatch
 # Lengths differ, so that an average of averages would show.
 CAPTIONS = [["a"], ["a red ball"], ["one two three four five six"], ["a b"], ["c"], ["x y z"], ["u"], ["p q r s t"]]
 STEPS = 3
+SIZES = (None, 2)  # micro-batches of two processes
 
 
 def module_of(micro_batch_size: int | None, dropout: float = 0.0) -> CaptionModule:
@@ -87,9 +88,19 @@ def test_micro_batches_equal_the_whole_batch(whole, micro_batch_size):
     assert same(whole, trajectory(micro_batch_size))
 
 
-@pytest.mark.parametrize("micro_batch_size", [None, 2])
-def test_two_processes_equal_one(whole, micro_batch_size):
-    first, second = run_distributed(trajectory, 2, micro_batch_size, True)
+def both_sizes() -> list[list[tuple[float, float]]]:
+    """Runs in one process: starting Python takes longer than a run."""
+    return [trajectory(size, distributed=True) for size in SIZES]
+
+
+@pytest.fixture(scope="module")
+def two_ranks() -> list[list[list[tuple[float, float]]]]:
+    return run_distributed(both_sizes, 2)
+
+
+@pytest.mark.parametrize("number", range(len(SIZES)), ids=str)
+def test_two_processes_equal_one(whole, two_ranks, number):
+    first, second = (rank[number] for rank in two_ranks)
     assert first == second
     assert same(whole, first)
 

@@ -46,7 +46,7 @@ def forward(module: OptimizerStep, batch: CaptionBatch) -> Any:
         return module.objective(model, batch, 0)
     if isinstance(module, RLModule) and batch.tokens is not None and batch.mask is not None:
         tokens, mask = (x[:, :1].repeat(1, module.policy.num_samples, 1) for x in (batch.tokens, batch.mask))
-        return model.token_losses(model.encode(batch), tokens, mask)
+        return model.token_losses(model.encode(batch), tokens, mask, 0.0)
     return None
 
 

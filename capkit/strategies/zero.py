@@ -33,8 +33,8 @@ class Zero(DDPStrategy):
 
     Each rank keeps float32 weights (stage 3: its part of them), and bf16-mixed computes under autocast. Validation,
     prediction and checkpoints see whole weights on every rank, in stage 3 gathered for the time it takes: a rank may
-    then have more batches or longer captions than another. A checkpoint is the one file that any strategy and any
-    number of ranks can resume. A parameter that a step does not use has a gradient of zero in it, where one process
+    then have more batches or longer captions than another. Checkpoints hold whole tensors: any strategy and any
+    number of ranks can resume them. A parameter that a step does not use has a gradient of zero in it, where one process
     would leave it alone and DDP would fail.
 
     `offload`: this rank's part of the optimizer states, the float32 weights and gradients that AdamW updates, and in
@@ -60,6 +60,12 @@ class Zero(DDPStrategy):
 
     # -- starting the engine
 
+    def setup(self, trainer: pl.Trainer) -> None:
+        """Moments come last: Lightning moves all that an optimizer has to the GPU, also what offload keeps off it."""
+        super().setup(trainer)
+        if self.engine is not None:
+            partitions.allocate_moments(self.engine)
+
     def configure_ddp(self) -> None:
         """DeepSpeed exchanges gradients, not DDP."""
 
@@ -76,7 +82,6 @@ class Zero(DDPStrategy):
         module: Any = self.lightning_module
         self._groups = [list(group["params"]) for group in optimizer.param_groups]
         self.engine = self._start_engine(module.model, optimizer, module.optimizer_factory.clip_norm)
-        partitions.allocate_moments(self.engine)
         self.optimizers = [self.engine.optimizer]
 
     def _start_engine(self, model: nn.Module, optimizer: Any, clip_norm: float | None) -> Any:

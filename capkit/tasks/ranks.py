@@ -1,5 +1,6 @@
 """One process per device: started here when a run wants several, unless torchrun or srun started them already."""
 
+import ctypes
 import importlib
 import logging
 import os
@@ -22,6 +23,8 @@ from capkit.run_folder import default_run_dir, write_atomically
 from capkit.slurm import srun_ranks
 from capkit.stop_signal import SIGNALS, STOPPED_STATUS
 from capkit.watch.channel import attempts, read_verdict
+
+PR_SET_PDEATHSIG = 1  # Linux: prctl(2)
 
 
 def num_processes(trainer: DictConfig, batch_size: int) -> int:
@@ -160,6 +163,7 @@ def _status(failure: Any, run_dir: Path, earlier: list[Path]) -> int:
 
 def main(file: str) -> None:
     """One rank: runs the task of a resolved config. Only rank 0 tells what is no crash, unless a watchdog told it."""
+    _end_with_launcher()
     write_atomically(Path(file).with_name(f"{os.environ['RANK']}.pid"), str(os.getpid()))
     cfg = OmegaConf.load(file)
     assert isinstance(cfg, DictConfig)
@@ -173,6 +177,12 @@ def main(file: str) -> None:
         if os.environ["RANK"] == "0":
             print(f"error: {known}", file=sys.stderr, flush=True)
         raise SystemExit(known.status if isinstance(known, RunFailure) else 2) from None
+
+
+def _end_with_launcher() -> None:
+    """A launcher that is killed cannot end its ranks: they would go on in a folder that the next attempt writes to."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,9 +57,9 @@ class SkipLog:
 
     def _read_new(self, file: BinaryIO) -> list[Skipped]:
         file.seek(self._read_to)
-        rows = [Skipped(**json.loads(line)) for line in file]
+        lines = file.read().splitlines(keepends=True)
         self._read_to = file.tell()
-        return rows
+        return [Skipped(**json.loads(line)) for line in lines if _is_whole(line)]
 
     def add(self, rows: Iterable[Skipped]) -> None:
         new = {row.identity: row for row in rows if row.identity not in self._counted}
@@ -75,7 +76,7 @@ class SkipLog:
             self._counted.update(others)
             self._listed.update(others)
             lines = [json.dumps(asdict(row)) + "\n" for row in rows if row.identity not in self._listed]
-            file.write("".join(lines).encode())
+            file.write(_end_of_cut_line(file) + "".join(lines).encode())
             file.flush()
             self._read_to = file.tell()
             self._listed.update(row.identity for row in rows)
@@ -91,3 +92,16 @@ class SkipLog:
                 f"{len(skipped)} of {num_examples} {split} examples cannot be used and max_skipped={max_skipped} "
                 f"allows {allowed}: {first}{where}; repair or remove them, or raise data.max_skipped"
             )
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a kill, or a full disk, did not cut it."""
+    return line.endswith(b"}\n")
+
+
+def _end_of_cut_line(file: BinaryIO) -> bytes:
+    """What a row written next has to begin with, so that it stands in a line of its own."""
+    if not file.seek(0, os.SEEK_END):
+        return b""
+    file.seek(-1, os.SEEK_END)
+    return b"" if file.read(1) == b"\n" else b"\n"

@@ -33,6 +33,18 @@ def test_example_is_listed_once_per_run(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_row_cut_off_by_a_kill_is_passed_over_and_spoils_no_other(tmp_path):
+    path = tmp_path / "skipped.jsonl"
+    SkipLog(path).add([row(1), row(2)])
+    path.write_bytes(path.read_bytes()[:-20])
+    again = SkipLog(path)
+    again.add([row(1), row(2), row(3)])
+    again.check_budget("train", 3, 100)
+    SkipLog(path).add([row(1), row(2), row(3)])
+    whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
+    assert [json.loads(line)["key"] for line in whole] == ["k1", "k2", "k3"]
+
+
 def _add_many(path) -> None:
     log = SkipLog(path)
     for number in range(100):

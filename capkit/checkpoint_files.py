@@ -243,6 +243,8 @@ def switch(link: Path, slot: Path) -> None:
     temporary = hidden(link, "link")
     _remove(temporary)
     temporary.symlink_to(slot.name)
+    if link.is_dir() and not link.is_symlink():  # the run was copied by what follows links
+        discard(link)
     temporary.replace(link)
     flush_folder(link.parent)
     if (other := free_slot(link)).exists():

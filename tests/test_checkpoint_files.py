@@ -139,6 +139,13 @@ def test_killed_at_any_moment_of_replacing_the_best_there_is_always_a_whole_best
     assert moments > 10 and seen == {1, 2}
 
 
+def test_a_best_that_a_copy_made_a_folder_of_is_replaced_too(tmp_path):
+    for step, name in ((1, "best.ckpt"), (2, "best-a.ckpt")):
+        write_checkpoint(checkpoint(step), tmp_path / name)
+    switch(tmp_path / "best.ckpt", tmp_path / "best-a.ckpt")
+    assert saved_step(tmp_path / "best.ckpt") == 2 and names(tmp_path) == ["best-a.ckpt", "best.ckpt"]
+
+
 @pytest.fixture
 def whole(tmp_path):
     for step in (1, 2):

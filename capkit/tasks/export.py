@@ -37,11 +37,10 @@ def run(cfg: DictConfig) -> dict[str, float]:
     model: Any = model_from_checkpoint(checkpoint)
     export(model, out, checkpoint["capkit"]["config"]["model"])
     files = sorted(path for path in out.rglob("*") if path.is_file())
-    console = Console()
-    console.print("\n".join(str(path) for path in files), highlight=False, soft_wrap=True, markup=False)
+    told = [str(path) for path in files]
     if (out / ABOUT).exists():
-        text = f"{type(model).__name__} is capkit's own: transformers loads the folders, {out / ABOUT} names the rest"
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
+        told.append(f"{type(model).__name__} is capkit's own: {out / ABOUT} says what is where and how to build it")
+    Console().print("\n".join(told), highlight=False, soft_wrap=True, markup=False)
     return {"files": float(len(files))}
 
 

@@ -1,14 +1,18 @@
 """What a run goes on from: the newest whole checkpoint, chosen by rank 0, with what it passes over said."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from capkit.callbacks.checkpoints import Checkpoints
 from capkit.checkpoint_files import write_checkpoint
 from capkit.distributed import rank
 from capkit.errors import UsageError
 from capkit.run_folder import RunFolder
 from capkit.tasks.resume import Resume, choose_checkpoint
+from capkit.tasks.training import Run
 from capkit.testing import run_distributed
 
 
@@ -84,6 +88,15 @@ def test_what_a_kill_left_is_cleaned_up_but_not_by_a_dry_run(folder):
     assert left.exists()
     choose(folder)
     assert not left.exists()
+
+
+def test_a_run_whose_last_step_was_not_saved_does_not_pass_for_done():
+    checkpoints = Checkpoints()
+    ended = SimpleNamespace(trainer=SimpleNamespace(callbacks=[checkpoints]))
+    Run.require_saved(ended)
+    checkpoints.failure = "step-00000004.ckpt was not saved: No space left on device"
+    with pytest.raises(UsageError, match=r"evaluated, but step-00000004\.ckpt was not saved: No space"):
+        Run.require_saved(ended)
 
 
 def choose_where_ranks_see_different_folders(folders, empty):

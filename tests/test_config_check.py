@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.errors import MissingConfigException
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 from capkit.config.annotations import fits, wanted
 from capkit.config.arguments import parse
 from capkit.config.check import compose_checked
+from capkit.config.compose import _missing_choice
 from capkit.config.quoting import quote_value
 from capkit.config.rules import RULES, Settings
 from capkit.config.signatures import signature
@@ -431,3 +433,8 @@ def test_a_rule_reads_a_default_from_the_constructor():
     config = {"model": {"_target_": "dummy_parts.Captioner"}}
     assert Settings(config, "fit").get("model.width") == 8
     assert Settings(config, "fit").get("model.nothing") is None
+
+
+def test_a_launcher_whose_plugin_is_not_installed_names_the_pip_extra():
+    error = MissingConfigException("", missing_cfg_file="hydra/launcher/submitit_slurm")
+    assert "pip install 'capkit[slurm]'" in _missing_choice(error, {}, ["launcher=slurm"], [])

@@ -92,6 +92,8 @@ def start_ranks(cfg: DictConfig) -> bool:
         with _passing_on_signals(Path(folder)) as passed_on:
             while True:
                 earlier = attempts(Path(resolved["run_dir"]))
+                for ended in Path(folder).glob("*.pid"):
+                    ended.unlink()
                 try:
                     elastic_launch(launch, sys.executable)("-m", "capkit.tasks.ranks", str(file))
                     return True

@@ -197,8 +197,14 @@ def test_imagecodes_pictures_are_captioned_and_judged_without_captions_of_their_
     ]
     data += [f"data.predict.file={tmp_path / 'valid_data.json'}", "data.predict.set_size=4", "split=predict"]
     judge = "metric.imagecode.judge={_target_: capkit.checkpoint.load_dual_encoder, ckpt: %s}" % (trained / "judge")
-    words = ["metric=[imagecode]", "metric.imagecode.set_size=4", judge, *ONE_PROCESS, f"run_dir={tmp_path / 'run'}"]
-    assert main(["evaluate", f"ckpt={trained / 'mle'}", *data, *words]) == 0
+    words = [
+        f"metric.imagecode.file={tmp_path / 'valid_data.json'}",
+        "metric.imagecode.set_size=4",
+        judge,
+        *ONE_PROCESS,
+        f"run_dir={tmp_path / 'run'}",
+    ]
+    assert main(["evaluate", f"ckpt={trained / 'mle'}", "metric=[imagecode]", *data, *words]) == 0
     numbers = RunFolder(tmp_path / "run").metrics()
     assert numbers["predict/imagecode_targets"] == 2 and numbers["predict/imagecode_pool"] == 8
     assert 0 <= numbers["predict/imagecode_r1"] == numbers["predict/imagecode_static_r1"] <= 1

@@ -120,7 +120,7 @@ class Guard(Callback):
         if trainer.is_global_zero:
             warnings.warn(f"step {trainer.global_step}: left out, {self.reason}", stacklevel=2)
         if self._recorder is not None:
-            self._recorder.record(trainer, trainer.global_step, {"train/skipped_steps": self.skipped_steps})
+            self._recorder.record(trainer, trainer.global_step, {"train/skipped_steps": float(self.skipped_steps)})
 
 
 NEXT = (

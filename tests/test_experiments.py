@@ -153,7 +153,12 @@ def manifest(karpathy):
 
 def test_no_experiment_is_left_out():
     elsewhere = {
-        "stamps_mle", "stamps_lora_text", "grammar_clip_stamps", "stamps_clip_reward",  # tests/tasks/test_stamps_run.py
+        "stamps_mle", "stamps_lora_text", "grammar_clip_stamps", "stamps_clip_reward", "stamps_sr",
+        "stamps_sr_shuffled",  # tests/tasks/test_stamps_run.py
+        "discritune", "discritune_whitened", "ndlb_mle", "ndlb_sr", "ndlb_sr_cider",
+        "ndlb_bagcurri",  # tests/test_self_retrieval_experiments.py
+        "discritune_whitened_sceneworld", "ndlb_mle_sceneworld", "ndlb_sr_sceneworld",
+        "ndlb_sr_cider_sceneworld",  # tests/test_rl_experiments.py
         "camu", "camu_sceneworld", "camu_encoder_sceneworld",  # tests/tasks/test_fit_memes.py
         "cider_scst", "cider_nsc", "cider_scst_sceneworld", "cider_nsc_sceneworld", "clip_reward_sceneworld",
         "clip_reward_grammar_sceneworld", "clip_reward_shuffled_sceneworld",

@@ -1,8 +1,11 @@
 """Every experiment of reinforcement learning that needs no hub trains two steps, from a captioner trained two steps."""
 
+from pathlib import Path
+
 import pytest
 from test_experiments import SMALL, karpathy, words
 
+from capkit.checkpoint import read_checkpoint
 from capkit.cli import main
 from capkit.run_folder import RunFolder
 
@@ -17,6 +20,7 @@ SCENEWORLD = {
     "clip_reward_shuffled_sceneworld": "generic_mle_sceneworld",
     "discritune_sceneworld": "generic_mle_sceneworld",
     "discritune_shuffled_sceneworld": "generic_mle_sceneworld",
+    "discritune_whitened_sceneworld": "generic_mle_sceneworld",
     "mocha_sceneworld": "confused_mle_sceneworld",
 }
 COCO = ("cider_scst", "cider_nsc")
@@ -70,6 +74,23 @@ def test_self_retrieval_on_growing_bags_trains_from_mined_neighbours(runs, tmp_p
     assert main(["experiment=ndlb_bagcurri_sceneworld", *TINY, *start, *folder, f"run_dir={run.path}"]) == 0
     (row,) = [row for row in run.rows() if "reward/self_retrieval_pool" in row]
     assert run.metrics()["train/steps"] == 2 and row["reward/self_retrieval_pool"] == 8
+
+
+def test_self_retrieval_after_boosted_captions_trains_adapters(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    curate = ["curate", "data=sceneworld_generic", *COUNTS, "out=data/blended_scenes"]
+    assert main([*curate, "step=[blend_captions]"]) == 0
+    assert main([*curate, "step=[]", "splits=[val,test]"]) == 0
+    tiny = ["debug=tiny", "eval_limit=24", *ONE_CORE]
+    assert main(["experiment=ndlb_mle_sceneworld", *tiny, "run_dir=blended"]) == 0
+    judges = [f"{name}={runs / 'judge_sceneworld'}" for name in ("judge", "judge2")]
+    for experiment in ("ndlb_sr_sceneworld", "ndlb_sr_cider_sceneworld"):
+        assert main([f"experiment={experiment}", *tiny, "init_from=blended", *judges, f"run_dir={experiment}"]) == 0
+        numbers = RunFolder(experiment).metrics()
+        assert numbers["train/steps"] == 2 and {"test/rd20_r1", "test/color_recall"} <= numbers.keys()
+        trained = read_checkpoint(Path(experiment))["state_dict"]
+        assert all(".lora_" in name for name in trained)
+        assert {name.split(".")[1] for name in trained} == {"decoder", "image_encoder"}
 
 
 @pytest.mark.parametrize("experiment", COCO)

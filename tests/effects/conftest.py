@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,24 +10,29 @@ from filelock import FileLock
 
 from capkit.cli import main
 
+ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
 
-def made_once(factory: pytest.TempPathFactory, name: str, words: list[str]) -> Path:
-    """The run folder of a command, from the first worker that asks; the others wait for it."""
+
+def made_once(factory: pytest.TempPathFactory, name: str, words: list[str], made: str = "report.html") -> Path:
+    """The run folder of a command, from the first worker that asks; the others wait for it.
+
+    `made` is the file that the command writes last. Commands run in one folder: a split of SceneWorld is drawn once.
+    """
     base = factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     folder = shared / name
     with FileLock(shared / f"{name}.lock"):
-        if not (folder / "run" / "report.html").exists():
+        if not (folder / "run" / made).exists():
             folder.mkdir(exist_ok=True)
             with pytest.MonkeyPatch.context() as patch:
-                patch.chdir(folder)
+                patch.chdir(shared)
                 assert main([*words, f"run_dir={folder / 'run'}"]) == 0
     return folder / "run"
 
 
 @pytest.fixture(scope="session")
-def run_once(tmp_path_factory) -> Callable[[str, list[str]], Path]:
-    return lambda name, words: made_once(tmp_path_factory, name, words)
+def run_once(tmp_path_factory) -> Callable[..., Path]:
+    return partial(made_once, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +41,16 @@ def sceneworld_clip(run_once) -> Path:
     judged = "evaluator=[retrieval,zero_shot_scenes,zero_shot_holdout,sts_scenes,composed_scenes]"
     words = ["experiment=clip_pretrain_sceneworld", "trainer=cpu", "trainer.devices=1", "val_every=400", judged]
     return run_once("sceneworld clip", words)
+
+
+@pytest.fixture(scope="session")
+def generic_captioner(run_once) -> Path:
+    """A captioner of captions that leave most colours out (docs/sceneworld.md)."""
+    return run_once("generic_captioner", ["experiment=generic_mle_sceneworld", "controls=0", *ONE_CORE])
+
+
+@pytest.fixture(scope="session")
+def judges(run_once) -> list[str]:
+    """The words that name two judges of full captions: one to reward, another to evaluate."""
+    runs = [run_once(f"judge_{seed}", ["experiment=judge_sceneworld", f"seed={seed}", *ONE_CORE]) for seed in (0, 1)]
+    return [f"judge={runs[0]}", f"judge2={runs[1]}"]

@@ -12,15 +12,12 @@ ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
 
 
 @pytest.fixture(scope="module")
-def tuned(run_once):
+def tuned(run_once, generic_captioner, judges):
     """Final numbers of an experiment that starts from a captioner of generic captions."""
-    generic = run_once("generic_captioner", ["experiment=generic_mle_sceneworld", "controls=0", *ONE_CORE])
-    judges = [run_once(f"judge_{seed}", ["experiment=judge_sceneworld", f"seed={seed}", *ONE_CORE]) for seed in (0, 1)]
 
     def run(experiment):
-        words = [f"experiment={experiment}", f"init_from={generic}", f"judge={judges[0]}", f"judge2={judges[1]}"]
-        folder = run_once(experiment, [*words, *ONE_CORE])
-        return json.loads((folder / "metrics.json").read_text())
+        words = [f"experiment={experiment}", f"init_from={generic_captioner}", *judges, *ONE_CORE]
+        return json.loads((run_once(experiment, words) / "metrics.json").read_text())
 
     return run
 

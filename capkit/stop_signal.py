@@ -27,6 +27,7 @@ from capkit.slurm import requeue_job
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 STOPPED_STATUS = 75  # EX_TEMPFAIL: try again later
 POLL_S = 0.5
+LEAVE_S = 10.0  # for the main thread to leave by itself
 _NUMBERS = itertools.count()  # of listeners in this process: a process group may outlive a run
 
 
@@ -116,7 +117,14 @@ class StopSignal:
             self._all_know = True
             if not self._closing.is_set():
                 signal.pthread_kill(self._main, signal.SIGUSR1)  # wakes the main thread up
+            self._leave_without_main_thread()
             return
+
+    def _leave_without_main_thread(self) -> None:
+        """A main thread that waits for a rank that has left, outside Python, hears nothing. Nothing is lost by it."""
+        if self._may_leave and not self._closing.wait(LEAVE_S) and self._may_leave:
+            self.tell("the same command does again what was not finished")
+            os._exit(STOPPED_STATUS)
 
     def _own_signal(self) -> str | None:
         """The name of a signal that came; None after a while without one."""

@@ -10,6 +10,7 @@ import pytest
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
+from capkit import stop_signal
 from capkit.data.loader import _start_worker
 from capkit.stop_signal import STOPPED_STATUS, Stopped, listen, outlive_signals_to_all, stoppable
 
@@ -46,6 +47,27 @@ def test_outside_of_training_all_ranks_leave_also_one_that_waits_for_another(tmp
     for process in ranks:
         process.join(90)  # of the 100 s that rank 0 would have worked
     assert [process.exitcode for process in ranks] == [STOPPED_STATUS] * 2
+
+
+def wait_for_ever():
+    """Outside Python, for a key that nobody sets, as for a rank that has left."""
+    stop_signal.LEAVE_S = 1.0
+    store = dist.TCPStore("127.0.0.1", 0, 1, is_master=True)
+    with stoppable():
+        listen(0, store.clone())
+        subprocess.Popen(["bash", "-c", f"sleep 0.3; kill -TERM {os.getpid()}"])
+        store.get("never")
+
+
+def test_a_rank_that_waits_outside_of_python_leaves_too():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["capkit.testing"])
+    process = context.Process(target=wait_for_ever)
+    process.start()
+    process.join(60)  # of the 300 s that the store would have waited
+    hung = process.is_alive()
+    process.kill()
+    assert not hung and process.exitcode == STOPPED_STATUS
 
 
 def test_a_single_process_leaves_at_once():

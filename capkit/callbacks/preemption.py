@@ -35,7 +35,8 @@ class Preemption(Callback):
         """From here on signals are heard. All ranks call it, after they know each other."""
         store = None
         if is_distributed():
-            store = dist.distributed_c10d._get_default_store()
+            # A client of its own: where the main thread waits for a key, its client answers nobody else.
+            store = dist.distributed_c10d._get_default_store().clone()
             on_cpu = dist.get_backend() == "gloo"
             self._group = dist.group.WORLD if on_cpu else dist.new_group(backend="gloo")
         self.signal = listen(trainer.global_rank, store)

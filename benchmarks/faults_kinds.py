@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.faults_ranks import Ranks
-from capkit.checkpoint_files import checkpoints_in, find_newest, step_of
+from capkit.checkpoint_files import checkpoints_in, find_newest, problem, step_of
 from capkit.stop_signal import STOPPED_STATUS
 
 END_S = 60.0  # in which a run that lost a rank, or was asked to stop, ends by itself
@@ -134,13 +134,13 @@ def flip_newest(target: Target) -> Outcome:
 
 
 def damaged(target: Target, damage: Callable[[Path], None]) -> Outcome:
-    """Where there are two checkpoints or more: with one broken that is all there is, a run refuses to start."""
+    """Where there are two whole checkpoints or more: with broken ones alone, a run refuses to start."""
     kill_all(target)
-    found = checkpoints_in(target.checkpoints)
-    if len(found) < 2:
+    whole = [path for path in checkpoints_in(target.checkpoints) if problem(path) is None]
+    if len(whole) < 2:
         return Outcome()
-    damage(target.rng.choice([path for path in sorted(found[0].rglob("*")) if path.is_file()]))
-    return Outcome(committed=step_of(found[1]))
+    damage(target.rng.choice([path for path in sorted(whole[0].rglob("*")) if path.is_file()]))
+    return Outcome(committed=step_of(whole[1]))
 
 
 def full_disk(target: Target) -> Outcome:

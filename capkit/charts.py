@@ -42,13 +42,14 @@ def line_chart(
         _, height = at(min(xs), y)
         parts.append(f"<path d='M{LEFT} {height:.1f}H{WIDTH - RIGHT}' stroke='#dc2626' stroke-dasharray='5 4'/>")
         parts.append(_text(LEFT + 4, height - 4, name, "fill='#dc2626'"))
+    names = []
     for number, (name, points) in enumerate(lines.items()):
         colour = COLOURS[number % len(COLOURS)]
         parts.append(_polyline([at(x, y) for x, y in points], colour))
         if len(points) == 1:
             parts.append(_circle(at(*points[0]), 3, f"fill='{colour}'"))
-        parts.append(_text(WIDTH - RIGHT, TOP + 14 * number, name, f"text-anchor='end' fill='{colour}'"))
-    return _svg(parts)
+        names.append(_text(WIDTH - RIGHT, TOP + 14 * number, name, f"text-anchor='end' fill='{colour}'"))
+    return _svg(parts + names)  # names above the lines that cross them
 
 
 def path_chart(

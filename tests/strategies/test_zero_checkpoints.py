@@ -11,6 +11,7 @@ from steps import MODULES, STEPS, Keep, batches_of_all_ranks, loader, trainer_of
 
 from capkit.callbacks.checkpoints import Checkpoints
 from capkit.checkpoint_files import load_checkpoint, write_checkpoint
+from capkit.checkpoint_io import use_folders
 from capkit.distributed import rank, world_size
 from capkit.testing import run_distributed
 from capkit.types import CaptionBatch
@@ -46,7 +47,8 @@ def resume(path: Path, strategy: str) -> list[tuple[float, float]]:
     module = MODULES["dual_encoder"](2)
     for parameter in module.parameters():
         parameter.data = parameter.data + 0.1 if parameter.requires_grad else parameter.data
-    trainer = trainer_of(strategy, [keep, Checkpoints(every_steps=100)])
+    trainer = trainer_of(strategy, [keep])
+    use_folders(trainer)
     trainer.fit(module, loader(batches(HALF)), ckpt_path=path, weights_only=True)
     return keep.outcome.rows
 

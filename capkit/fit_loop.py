@@ -9,12 +9,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 
 class FitLoop(_FitLoop):
-    """Differences from Lightning's own:
+    """A run that resumes from a checkpoint saved before the validation of its step begins with that validation.
 
-    1. A run that resumes from a checkpoint that was saved before the validation of its step begins with that
-       validation. Lightning takes it for done: the run would lack its numbers, and what callbacks make of them (the
-       best checkpoint, early stopping).
-    2. A run that was told to stop early stays stopped.
+    Lightning takes it for done: the run would lack its numbers, and what callbacks make of them (the best checkpoint,
+    early stopping).
     """
 
     def __init__(self, trainer: pl.Trainer, min_epochs: int | None = 0, max_epochs: int | None = None) -> None:
@@ -56,13 +54,6 @@ class FitLoop(_FitLoop):
         loop.reset_restart_stage()
         loop.run()
         self.trainer.training = True
-
-    def on_save_checkpoint(self) -> dict[str, Any]:
-        return {**super().on_save_checkpoint(), "should_stop": self.trainer.should_stop}
-
-    def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
-        super().on_load_checkpoint(state_dict)
-        self.trainer.should_stop = state_dict.get("should_stop", False)
 
 
 class LastValidation(Callback):

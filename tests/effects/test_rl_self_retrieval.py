@@ -66,13 +66,13 @@ def background_captioner(run_once):
 
 @pytest.fixture
 def look_alikes(run_once, background_judge):
-    """Bags of a split's look-alikes, of one size."""
+    """Bags of a split's look-alikes."""
 
-    def of(split, size):
+    def of(split, sizes):
         encoder = f"encoder={{_target_: capkit.checkpoint.load_dual_encoder, ckpt: {background_judge}}}"
         words = ["task=mine", *WORLD, f"split={split}", "by=combined", encoder, "duplicate_threshold=0.95"]
         mined = run_once(f"mine_{split}", [*words, "num_neighbors=50", "trainer=cpu"], "neighbors/neighbors.json")
-        return run_once(f"bags_{split}", ["task=bags", f"neighbors={mined}", f"sizes=[{size}]"], "bags/bags.json")
+        return run_once(f"bags_{split}", ["task=bags", f"neighbors={mined}", f"sizes={sizes}"], "bags/bags.json")
 
     return of
 
@@ -85,7 +85,7 @@ def judged(run_once, background_judge, look_alikes):
         words = ["task=evaluate", f"ckpt={folder}", *WORLD, *ONE_CORE, "data.batch_size=100", "decoding.max_length=16"]
         words += ["metric=[truematch_trained,rd20_trained,fact_kinds]", "metric.fact_kinds.kinds=[background]"]
         words += [f"metric.truematch.judge.ckpt={background_judge}", f"metric.rd20.judge.ckpt={background_judge}"]
-        words.append(f"metric.truematch.files=[{look_alikes('test', 5) / 'bags' / 'hard-5.json'}]")
+        words.append(f"metric.truematch.files=[{look_alikes('test', '[5]') / 'bags' / 'hard-5.json'}]")
         return numbers(run_once(f"judged_{name}", words))
 
     return of
@@ -104,10 +104,11 @@ def tuned(run_once, background_judge, background_captioner):
 def test_look_alike_batches_raise_recall_in_look_alike_bags_and_random_batches_of_the_same_number_do_not(
     tuned, judged, look_alikes, background_captioner
 ):
-    bags = [f"curriculum.folder={look_alikes('train', 4)}", "curriculum.stages={40: hard-4}"]
+    """Bags of two for 30 steps, then of four."""
+    folder = f"curriculum.folder={look_alikes('train', '[2,4,8]')}"
     start = judged("start", background_captioner)
     random = judged("random", tuned("random_batches", ["experiment=discritune_sceneworld"]))
-    bags = judged("bags", tuned("bag_batches", ["experiment=ndlb_bagcurri_sceneworld", *bags]))
+    bags = judged("bags", tuned("bag_batches", ["experiment=ndlb_bagcurri_sceneworld", folder]))
     assert start["test/background_said"] < 0.05
     assert bags["test/truematch_5_r1"] - random["test/truematch_5_r1"] > 0.05
     assert bags["test/rd20_r1"] - random["test/rd20_r1"] > -0.02

@@ -11,6 +11,22 @@ import torch
 
 torch.set_num_threads(1)
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seeds", type=int, default=1, help="how many seeds noisy effect tests run (default: 1)")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes `seed` runs once for each."""
+    if "seed" in metafunc.fixturenames and metafunc.definition.get_closest_marker("effect"):
+        metafunc.parametrize("seed", range(metafunc.config.getoption("seeds")))
+
+
+@pytest.fixture(scope="session")
+def seeds(pytestconfig: pytest.Config) -> range:
+    return range(pytestconfig.getoption("seeds"))
+
+
 SHARED_RUNS = ("sceneworld_clip", "run_once")  # tests/effects/conftest.py
 
 

@@ -51,7 +51,6 @@ def finds_shuffled_captions(numbers):
     return min(numbers["grammar_shuffle"], numbers["grammar_shuffle_balanced"]) >= WANTED
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_transformer_finds_nine_of_ten_edits_that_the_parser_rejects(scenes, tmp_path, seed):
     numbers = evaluated(lambda words: HFTextTower(config=TRANSFORMER, tokenizer=words), scenes, tmp_path, seed)
     assert numbers["grammar_rejected_count"] > 700 and numbers["grammar_accepted_count"] > 200

@@ -142,6 +142,9 @@ def test_generation_equals_teacher_forcing_in_any_batch(captioner, batch, decodi
 
 def test_cached_features_replace_pixels(captioner, batch):
     encoder = captioner._image_tokens if hasattr(captioner, "_image_tokens") else captioner.image_encoder
+    encoder_of_images = getattr(captioner, "image_encoder", None)
+    if encoder_of_images is not None:
+        encoder_of_images.requires_grad_(False)  # features are those of an encoder that stays as it is
     features = encoder(batch.pixels).detach()
     cached = CaptionBatch(batch.keys, None, features, batch.tokens, batch.mask)
     torch.testing.assert_close(logprobs(captioner, cached), logprobs(captioner, batch), **CLOSE)

@@ -39,7 +39,8 @@ asked=
 trap 'asked=yes; kill -TERM "$ranks"' TERM USR1
 trap : INT
 status=0
-while kill -0 "$ranks" 2>/dev/null; do
+wait "$ranks" || status=$?
+while kill -0 "$ranks" 2>/dev/null; do # a signal that is trapped ends a wait before its time
   status=0
   wait "$ranks" || status=$?
 done

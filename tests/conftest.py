@@ -13,29 +13,40 @@ torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--seeds", type=int, default=1, help="how many seeds noisy effect tests run (default: 1)")
+    parser.addoption(
+        "--studies", action="store_true", help="noisy effect tests over three seeds, and those of many minutes as well"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes `seed` runs once for each."""
+    """An effect test that takes `seed` runs once for each."""
     if "seed" in metafunc.fixturenames and metafunc.definition.get_closest_marker("effect"):
-        metafunc.parametrize("seed", range(metafunc.config.getoption("seeds")))
+        metafunc.parametrize("seed", _seeds(metafunc.config))
 
 
 @pytest.fixture(scope="session")
 def seeds(pytestconfig: pytest.Config) -> range:
-    return range(pytestconfig.getoption("seeds"))
+    return _seeds(pytestconfig)
+
+
+def _seeds(config: pytest.Config) -> range:
+    return range(3 if config.getoption("studies") else 1)
 
 
 SHARED_RUNS = ("sceneworld_clip", "run_once")  # tests/effects/conftest.py
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Orders files so that two workers end together: files with slow or effect tests before all others.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves studies out unless they are asked for, and orders files so that two workers end together: files with slow
+    or effect tests come before all others.
 
     Of the files that start from one shared run, one begins, and the others come after the rest of the long ones: no
     worker waits while the run is made.
     """
+    if not config.getoption("studies"):
+        studies = [item for item in items if item.get_closest_marker("study")]
+        config.hook.pytest_deselected(items=studies)
+        items[:] = [item for item in items if item not in studies]
     files: dict[str, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(str(item.path), []).append(item)

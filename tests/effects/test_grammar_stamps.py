@@ -45,6 +45,7 @@ def tells_shuffled_captions(numbers):
     return numbers["grammar_shuffle_long_balanced"] >= 0.7 and numbers["grammar_shuffle_long_paired"] >= 0.8
 
 
+@pytest.mark.study
 def test_minilm_tells_repeated_inserted_and_shuffled_words(stamps, tmp_path):
     torch.manual_seed(0)
     tower = HFTextTower(path("minilm"), pooling="mean", max_length=32)

@@ -76,7 +76,12 @@ TOWERS = {
 ORDERLESS = ("bag_tf", "bag_binary", "unigrams")
 
 
-@pytest.fixture(scope="module", params=TOWERS)
+LONGER = ("bag_binary", "bigrams", "skip_grams")  # what they show, their neighbours show too
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.study] * (name in LONGER)) for name in TOWERS]
+)
 def trained(request, training_scenes):
     """A text channel trained on true captions alone, by the eight hardest negatives: (name, model)."""
     torch.manual_seed(0)
@@ -151,6 +156,7 @@ def _recalls(negatives: str, seed: int, options: WorldOptions) -> tuple[float, f
     return numbers["i2t_r1"], numbers["t2i_r1"]
 
 
+@pytest.mark.study
 def test_wrong_sentences_serve_annotation_and_wrong_images_serve_search():
     """Five captions an image, few images: the direction that the loss ranks in is the one that it serves."""
     found = {

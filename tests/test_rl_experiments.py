@@ -9,6 +9,8 @@ from capkit.checkpoint import read_checkpoint
 from capkit.cli import main
 from capkit.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
 COUNTS = [f"data.{split}.source.count={count}" for split, count in (("train", 16), ("val", 24), ("test", 24))]
 TINY = ["debug=tiny", "eval_limit=24", *COUNTS, *ONE_CORE]

@@ -18,6 +18,8 @@ from capkit.pair_module import PairModule
 from capkit.rl_module import RLModule
 from capkit.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 STEPS, STOPPED_AT = 8, 5
 COUNTS = {"train": 16, "val": 4, "test": 4}
 SMALL = [f"data.{split}.count={count}" for split, count in COUNTS.items()]

@@ -13,6 +13,8 @@ from capkit.rl_module import RLModule
 from capkit.run_folder import RunFolder
 from capkit.stop_signal import STOPPED_STATUS
 
+pytestmark = pytest.mark.slow
+
 DATA = [
     "debug=tiny", "data.train.count=16", "data.val.count=4", "data.test.count=4", "val_every=2", "controls=0",
     "data.eval_batch_size=2", "decoding.max_length=6", "metric=[bleu]",

@@ -90,6 +90,7 @@ start_ranks(OmegaConf.load("config.yaml"))
 """
 
 
+@pytest.mark.slow
 def test_signals_to_the_process_that_starts_the_ranks_reach_them_and_its_status_is_theirs(tmp_path):
     (tmp_path / "waiting.py").write_text(WAITING)
     cfg = {"task": {"_target_": "waiting.run"}, "name": "x", "run_dir": str(tmp_path), "data": {}}

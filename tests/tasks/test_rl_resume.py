@@ -8,6 +8,8 @@ from capkit.cli import main
 from capkit.rl_module import RLModule
 from capkit.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 DATA = [
     "debug=tiny", "data.train.count=16", "data.val.count=4", "data.test.count=4", "val_every=2",
     "decoding.max_length=6", "callback.checkpoints.every_steps=1", "callback.recorder.every_steps=1", "controls=0",

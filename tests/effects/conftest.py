@@ -46,13 +46,13 @@ def sceneworld_clip(run_once) -> Path:
 @pytest.fixture(scope="session")
 def generic_captioner(run_once) -> Path:
     """A captioner of captions that leave most colours out (docs/sceneworld.md)."""
-    words = ["experiment=generic_mle_sceneworld", "controls=0", "max_steps=700", "val_every=700", "eval_limit=16"]
+    words = ["experiment=generic_mle_sceneworld", "controls=0", "val_every=1000", "eval_limit=16"]
     return run_once("generic_captioner", [*words, *ONE_CORE])
 
 
 @pytest.fixture(scope="session")
 def judges(run_once) -> list[str]:
     """The words that name two judges of full captions: one to reward, another to evaluate."""
-    words = ["experiment=judge_sceneworld", "max_steps=400", "val_every=400", *ONE_CORE]
+    words = ["experiment=judge_sceneworld", "val_every=600", *ONE_CORE]
     runs = [run_once(f"judge_{seed}", [*words, f"seed={seed}"]) for seed in (0, 1)]
     return [f"judge={runs[0]}", f"judge2={runs[1]}"]

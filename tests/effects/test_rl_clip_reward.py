@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-SHORT = ["trainer=cpu", "trainer.devices=1", "max_steps=70", "val_every=70"]
+ONE_CORE = ["trainer=cpu", "trainer.devices=1", "val_every=100"]
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def tuned(run_once, generic_captioner, judges):
     """Final numbers of an experiment that starts from a captioner of generic captions."""
 
     def run(experiment):
-        words = [f"experiment={experiment}", f"init_from={generic_captioner}", *judges, *SHORT]
+        words = [f"experiment={experiment}", f"init_from={generic_captioner}", *judges, *ONE_CORE]
         return json.loads((run_once(experiment, words) / "metrics.json").read_text())
 
     return run

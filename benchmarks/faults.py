@@ -156,7 +156,7 @@ class Campaign:
     def _strike(self, kind: Kind, name: str, target: Target, life: Life, after_s: float) -> bool:
         """Whether the fault came before the run had ended."""
         ranks = target.ranks
-        ranks.wait(after_s)
+        target.wait_until_due(after_s)
         if kind.many:
             target.wait_until_watched()
         if len(ranks.running()) < ranks.number:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.faults_ranks import Ranks
+from benchmarks.faults_runs import STEPS
 from capkit.checkpoint_files import checkpoints_in, find_newest, problem, step_of
 from capkit.stop_signal import STOPPED_STATUS
 
@@ -40,6 +41,15 @@ class Target:
         with suppress(OSError):  # it may leave at any moment
             return path.stat().st_mtime > self.ranks.started_at
         return False
+
+    def wait_until_due(self, after_s: float) -> None:
+        """For so many seconds, or until this start saved the last step: it may be faster than the timed run was."""
+        end, done = time.monotonic() + after_s, self._has_saved_all()
+        while self.ranks.running() and time.monotonic() < end and self._has_saved_all() == done:
+            time.sleep(0.01)
+
+    def _has_saved_all(self) -> bool:
+        return any(step_of(path) == STEPS for path in checkpoints_in(self.checkpoints))
 
     def wait_until_watched(self) -> None:
         end = time.monotonic() + END_S

@@ -52,6 +52,10 @@ def default_run_dir(name: str) -> Path:
     return path
 
 
+def unwritable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(f"run_dir must be a writable folder; {folder}: {error.strerror}; give another run_dir=PATH")
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Writes to a temporary name beside `path`, flushes to disk, then renames: never a half-written file."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,9 +130,7 @@ class RunFolder:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.predictions.mkdir(exist_ok=True)
         except OSError as error:
-            raise UsageError(
-                f"run_dir must be a writable folder; {self.path}: {error.strerror}; give another run_dir=PATH"
-            ) from error
+            raise unwritable(self.path, error) from error
         if self.metrics_log.exists() and not self.metrics_log.read_bytes().endswith(b"\n"):
             with self.metrics_log.open("a") as file:
                 file.write("\n")  # a kill cut the last row: the next one starts its own line

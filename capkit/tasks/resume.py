@@ -9,7 +9,7 @@ from capkit.checkpoint import read_checkpoint
 from capkit.checkpoint_files import checkpoints_in, clean_up, find_newest, saved_step, step_of, verified
 from capkit.distributed import decided_by_rank_0
 from capkit.errors import UsageError
-from capkit.run_folder import RunFolder
+from capkit.run_folder import RunFolder, unwritable
 
 SKIPPED = "checkpoint/skipped"  # the step of a checkpoint that was not whole
 
@@ -59,4 +59,4 @@ def _clean_up(folder: RunFolder) -> None:
     try:
         clean_up(folder.checkpoints)
     except OSError as error:
-        raise UsageError(f"run_dir must be a writable folder; {error}; give another run_dir=PATH") from error
+        raise unwritable(folder.path, error) from error

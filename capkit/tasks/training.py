@@ -26,11 +26,12 @@ from capkit.callbacks.watchdog import Watchdog
 from capkit.checkpoint import load_weights, read_checkpoint
 from capkit.checkpoint_io import use_folders
 from capkit.data.datamodule import CaptionDataModule
-from capkit.distributed import rank
+from capkit.distributed import decided_by_rank_0, rank
 from capkit.errors import UsageError
 from capkit.fit_loop import FitLoop
 from capkit.instantiate import build, build_all, plain
 from capkit.run_folder import RunFolder, default_run_dir
+from capkit.run_lock import hold
 from capkit.tasks.quiet import quiet_libraries
 from capkit.tasks.ranks import cluster_environment
 from capkit.tasks.resume import SKIPPED, Resume, choose_checkpoint
@@ -114,6 +115,8 @@ def open_run(cfg: DictConfig, build_parts: Callable[[DictConfig], dict[str, Any]
             faulthandler.dump_traceback_later(watchdog.allowed_s["setup"], exit=True)
         trainer.strategy.setup_environment()  # ranks know each other from here on
         faulthandler.cancel_dump_traceback_later()
+    if not cfg.dry_run:
+        decided_by_rank_0(lambda: hold(folder.path))
     start = choose_checkpoint(cfg, folder)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Preemption):

@@ -1,6 +1,7 @@
 """`fit`, `evaluate` and `caption` from the command line's `main`, on a handful of scenes."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -47,6 +48,10 @@ def test_a_run_leaves_config_metrics_predictions_checkpoints_and_report(folder):
     predictions = json.loads((run.predictions / "test.json").read_text())
     assert len(predictions) == 4 and set(predictions[0]) == {"image_id", "caption"}
     assert sorted(p.name for p in run.checkpoints.iterdir()) == ["step-00000003.ckpt", "step-00000004.ckpt"]
+
+
+def test_a_run_has_its_folder_to_itself(folder):
+    assert json.loads((folder / "run/.lock").read_text())["pid"] == os.getpid()
 
 
 def test_the_report_needs_nothing_from_outside_and_shows_every_caption(folder):

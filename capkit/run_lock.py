@@ -8,7 +8,7 @@ import socket
 import time
 import warnings
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from capkit.errors import UsageError
 from capkit.run_folder import unwritable
@@ -17,8 +17,6 @@ NAME = ".lock"
 WAIT_S = 10.0  # for a run that is ending
 TAKEN = (errno.EACCES, errno.EAGAIN)
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-
-_held: list[IO[str]] = []  # open for as long as this process lives: to close one would give its lock up
 
 
 def hold(folder: Path) -> None:
@@ -45,24 +43,24 @@ def hold(folder: Path) -> None:
 
 
 def _take(path: Path) -> bool:
+    """Whether this process has the lock now. Its descriptor is never closed: that would give the lock up."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
     except OSError as error:
         raise unwritable(path.parent, error) from error
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in TAKEN:
-            file.close()
+            os.close(descriptor)
             return False
         if error.errno not in WITHOUT_LOCKS:
             raise
         warnings.warn(f"nothing keeps two runs from writing to {path.parent} at once: {error}", stacklevel=3)
-    file.truncate(0)
-    file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.ctime(), **_slurm_job()}))
-    file.flush()
-    _held.append(file)
+    about = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.ctime(), **_slurm_job()}
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, json.dumps(about).encode())
     return True
 
 

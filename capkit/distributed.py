@@ -1,7 +1,7 @@
 """Rank utilities that also work in a single process without a process group."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -72,6 +72,27 @@ def all_reduce_logsumexp(value: Tensor) -> Tensor:
         return value
     highest = all_reduce_max(value)
     return highest + all_reduce_sum_with_grad((value - highest).exp()).log()
+
+
+class _ReachingAll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.num_parameters = len(parameters)
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return gradient, *[None] * ctx.num_parameters
+
+
+def reaching_all(loss: Tensor, parameters: Iterable[Tensor]) -> Tensor:
+    """The loss as it is; its backward pass comes by every parameter, and brings nothing to those that it does not use.
+
+    DDP exchanges a bucket of gradients when the backward pass has come by all of the bucket's parameters. With one that
+    a loss does not use it would exchange no gradient from there on: ranks would part in that step, without a word.
+    DDP's own `find_unused_parameters` looks for such parameters in the whole graph, at each step.
+    """
+    return _ReachingAll.apply(loss, *(parameter for parameter in parameters if parameter.requires_grad))
 
 
 class RankRows:

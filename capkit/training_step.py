@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 
-from capkit.distributed import all_reduce_max, device_for_collectives, rank, world_size
+from capkit.distributed import all_reduce_max, device_for_collectives, rank, reaching_all, world_size
 from capkit.errors import RunFailure, UsageError
 from capkit.keyed import key_id
 from capkit.optim import OptimizerFactory
@@ -150,7 +150,7 @@ class OptimizerStep(pl.LightningModule):
 
         `share` gives this rank's share of the global batch's loss, and anything else, which is returned. The gradient
         of the sum of all ranks' shares is added to what the parameters have. `last`: no more follows in this step, so
-        that DDP exchanges gradients once.
+        that DDP exchanges gradients once. Then each trainable parameter has a gradient: zero where no share uses it.
         """
         # Ranks' gradients are averaged by DDP and by ZeRO; the sum is wanted.
         strategy, scale = self.trainer.strategy, world_size()
@@ -159,7 +159,13 @@ class OptimizerStep(pl.LightningModule):
         block = getattr(strategy, "block_backward_sync", nullcontext)
         with nullcontext() if last else block():
             loss, rest = share()
+            if last and isinstance(strategy, DDPStrategy):
+                loss = reaching_all(loss, self.parameters())
             self.manual_backward(loss * scale)
+        if last:
+            for parameter in self.model.parameters():
+                if parameter.requires_grad and parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
         return rest
 
     def update(self, optimizer: Any, logs: dict[str, Tensor], counts: bool = True) -> None:

@@ -96,10 +96,7 @@ def freeze_unread(model: nn.Module, output: Tensor) -> None:
 
 
 def _read_by(output: Tensor) -> set[int]:
-    """Ids of the parameters in the output's graph.
-
-    DDP waits for the gradient of every trainable parameter, so an unused one would stop a run on several GPUs.
-    """
+    """Ids of the parameters in the output's graph: the others would cost gradients and moments, and decay."""
     nodes, seen, found = [output.grad_fn], set(), set()
     while nodes:
         node: Any = nodes.pop()

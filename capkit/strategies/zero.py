@@ -34,8 +34,7 @@ class Zero(DDPStrategy):
     Each rank keeps float32 weights (stage 3: its part of them), and bf16-mixed computes under autocast. Validation,
     prediction and checkpoints see whole weights on every rank, in stage 3 gathered for the time it takes: a rank may
     then have more batches or longer captions than another. Checkpoints hold whole tensors: any strategy and any
-    number of ranks can resume them. A parameter that a step does not use has a gradient of zero in it, where one
-    process would leave it alone and DDP would fail.
+    number of ranks can resume them. A parameter that a step does not use has a gradient of zero in it, as under DDP.
 
     `offload`: this rank's part of the optimizer states, the float32 weights and gradients that AdamW updates, and in
     stage 3 of the weights too, lie in the machine's memory, and the processor does the update. Stages 2 and 3.

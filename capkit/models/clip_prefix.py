@@ -8,18 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
-from capkit.decoding.decoding import Decoding
-from capkit.decoding.generate import generate
 from capkit.errors import UsageError
 from capkit.models.adapters import LoRA
-from capkit.models.captioner import chunked_logprobs, chunked_token_losses, null_context, resolve_tokenizer
+from capkit.models.captioner import null_context, resolve_tokenizer
+from capkit.models.headed_captioner import HeadedCaptioner
 from capkit.models.image_encoders import encoder_width, image_features
 from capkit.models.pretrained import language_model, split_head
-from capkit.types import CaptionBatch, Context, Samples
+from capkit.types import CaptionBatch, Context
 
 
 class MLPMapper(nn.Module):
@@ -57,7 +56,7 @@ class TransformerMapper(nn.Module):
         return self.layers(torch.cat([tokens, queries], dim=1))[:, -self.queries.shape[0] :]
 
 
-class ClipPrefix(nn.Module):
+class ClipPrefix(HeadedCaptioner):
     """A captioner of image features, a mapper and any causal language model of transformers.
 
     `lm` is a hub name, a folder, or a config dict with `model_type` (random weights); with pretrained=False a name
@@ -161,35 +160,6 @@ class ClipPrefix(nn.Module):
     @property
     def _head(self) -> nn.Module:
         return split_head(self.lm)[1]
-
-    def forward(
-        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"]
-    ) -> Float[Tensor, "B K L V"]:
-        return self._head(self._hidden(context, tokens))
-
-    def logprobs(
-        self,
-        context: Context,
-        tokens: Int[Tensor, "B K L"],
-        mask: Bool[Tensor, "B K L"],
-        temperature: float = 1.0,
-        support: UInt8[Tensor, "B K M W"] | None = None,
-    ) -> Float[Tensor, "B K L-1"]:
-        hidden = self._hidden(context, tokens[..., :-1])
-        return chunked_logprobs(
-            hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, temperature, support=support
-        )
-
-    def token_losses(
-        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], label_smoothing: float
-    ) -> Float[Tensor, "B K L-1"]:
-        hidden = self._hidden(context, tokens[..., :-1])
-        return chunked_token_losses(
-            hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, label_smoothing
-        )
-
-    def generate(self, context: Context, decoding: Decoding, num_samples: int = 1) -> Samples:
-        return generate(self, context, decoding, num_samples)
 
     def start(self, context: Context) -> Cache:
         return DynamicCache(config=self.lm.config)

@@ -6,17 +6,16 @@ B images, K captions per image, R = B x K rows, L tokens (T new ones), N context
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import DynamicCache
 
-from capkit.decoding.decoding import Decoding
-from capkit.decoding.generate import generate
 from capkit.errors import UsageError
-from capkit.models.captioner import chunked_logprobs, chunked_token_losses, null_context, resolve_tokenizer
+from capkit.models.captioner import null_context, resolve_tokenizer
+from capkit.models.headed_captioner import HeadedCaptioner
 from capkit.models.image_encoders import encoder_width, image_features
-from capkit.types import CaptionBatch, Context, Samples
+from capkit.types import CaptionBatch, Context
 
 KeyValue = tuple[Tensor, Tensor]
 
@@ -173,7 +172,7 @@ def _context_network(
     return nn.Sequential(nn.Linear(input_width, width), *layers, nn.LayerNorm(width))
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(HeadedCaptioner):
     """A captioner of an image encoder ((B 3 H W) to (B N E), attribute `width` = E) and a transformer decoder.
 
     The encoder's tokens are projected to the decoder's width, pass `context_layers` transformer layers and are
@@ -223,6 +222,10 @@ class EncoderDecoder(nn.Module):
     def null_context(self, num_images: int, device: torch.device | str) -> Context:
         return null_context(num_images, 1, self.width, like=self.decoder.positions.to(device))
 
+    @property
+    def _head(self) -> nn.Module:
+        return self.head
+
     def _hidden(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L D"]:
         if tokens.shape[-1] > self.max_length:
             raise UsageError(
@@ -231,33 +234,6 @@ class EncoderDecoder(nn.Module):
             )
         hidden = self.decoder(tokens.flatten(0, 1), self.decoder.cross(context.states), context.mask)
         return hidden.unflatten(0, tokens.shape[:2])
-
-    def forward(
-        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"]
-    ) -> Float[Tensor, "B K L V"]:
-        return self.head(self._hidden(context, tokens))
-
-    def logprobs(
-        self,
-        context: Context,
-        tokens: Int[Tensor, "B K L"],
-        mask: Bool[Tensor, "B K L"],
-        temperature: float = 1.0,
-        support: UInt8[Tensor, "B K M W"] | None = None,
-    ) -> Float[Tensor, "B K L-1"]:
-        hidden = self._hidden(context, tokens[..., :-1])
-        return chunked_logprobs(
-            hidden, self.head, tokens[..., 1:], mask[..., 1:], self.vocab_size, temperature, support=support
-        )
-
-    def token_losses(
-        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], label_smoothing: float
-    ) -> Float[Tensor, "B K L-1"]:
-        hidden = self._hidden(context, tokens[..., :-1])
-        return chunked_token_losses(hidden, self.head, tokens[..., 1:], mask[..., 1:], self.vocab_size, label_smoothing)
-
-    def generate(self, context: Context, decoding: Decoding, num_samples: int = 1) -> Samples:
-        return generate(self, context, decoding, num_samples)
 
     def start(self, context: Context) -> _DecoderCache:
         return _DecoderCache(self.decoder.cross(context.states))

@@ -8,22 +8,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, Cache
 
-from capkit.decoding.decoding import Decoding
-from capkit.decoding.generate import generate
 from capkit.errors import UsageError
-from capkit.models.captioner import chunked_logprobs, chunked_token_losses, null_context, resolve_tokenizer
+from capkit.models.captioner import null_context, resolve_tokenizer
+from capkit.models.headed_captioner import HeadedCaptioner
 from capkit.models.hf_families import FAMILIES, Family, align_special_tokens, heed_image_mask, sized_config
 from capkit.models.image_encoders import image_features, trains
 from capkit.models.pretrained import freeze_unused, load_pretrained, split_head
 from capkit.models.tuning import eval_frozen
-from capkit.types import CaptionBatch, Context, Samples
+from capkit.types import CaptionBatch, Context
 
 
-class HFCaptioner(nn.Module):
+class HFCaptioner(HeadedCaptioner):
     """A VisionEncoderDecoder, BLIP or GIT model by hub name or folder, or from a config dict (random weights).
 
     `config` has `model_type` (vision-encoder-decoder, blip, git) and that type's nested settings; the vocabulary size
@@ -121,35 +120,6 @@ class HFCaptioner(nn.Module):
 
     def _hidden(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L W"]:
         return self._run(context, tokens.flatten(0, 1), None).unflatten(0, tokens.shape[:2])
-
-    def forward(
-        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"]
-    ) -> Float[Tensor, "B K L V"]:
-        return self._head(self._hidden(context, tokens))
-
-    def logprobs(
-        self,
-        context: Context,
-        tokens: Int[Tensor, "B K L"],
-        mask: Bool[Tensor, "B K L"],
-        temperature: float = 1.0,
-        support: UInt8[Tensor, "B K M W"] | None = None,
-    ) -> Float[Tensor, "B K L-1"]:
-        hidden = self._hidden(context, tokens[..., :-1])
-        return chunked_logprobs(
-            hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, temperature, support=support
-        )
-
-    def token_losses(
-        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], label_smoothing: float
-    ) -> Float[Tensor, "B K L-1"]:
-        hidden = self._hidden(context, tokens[..., :-1])
-        return chunked_token_losses(
-            hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, label_smoothing
-        )
-
-    def generate(self, context: Context, decoding: Decoding, num_samples: int = 1) -> Samples:
-        return generate(self, context, decoding, num_samples)
 
     def start(self, context: Context) -> Cache:
         return self._family.new_cache()

@@ -15,6 +15,7 @@ STRATEGIES = (*SHARDED, "zero2_offload", "zero3_offload")
 FLOAT = 4  # bytes of a weight, a gradient, a moment: capkit trains float32 weights, mixed precision computes in 16 bits
 BUCKET_NUMBERS = 50_000_000  # as in capkit/strategies/zero.py
 LIVE_NUMBERS = 1_000_000_000  # gathered weights that DeepSpeed keeps under stage 3, stage3_max_live_parameters
+REUSE_NUMBERS = 1_000_000_000  # and keeps what is wanted again within so many, stage3_max_reuse_distance
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Work:
     """A model and one rank's share of a step.
 
     `gflop`: of one image's forward pass with its captions. `activation_mib`: what one image keeps for the backward
-    pass. `passes`: of the forward pass that a step takes: 3 with the backward pass, 4 where activations are computed
-    again.
+    pass. `passes`: of the forward pass that a step takes: 3 with the backward pass, 4 where a dual encoder computes its
+    micro-batches again.
     """
 
     trainable: int
@@ -48,6 +49,11 @@ class Work:
     def micro_batch(self) -> int:
         """Images of the largest."""
         return -(-self.images // self.micro_batches)
+
+    @property
+    def backward_passes(self) -> int:
+        """That exchange gradients: one a micro-batch, but those of a dual encoder meet in one loss."""
+        return 1 if self.passes >= 4 else self.micro_batches
 
 
 @dataclass(frozen=True)
@@ -124,16 +130,29 @@ def _bucket(work: Work, strategy: str, ranks: int) -> float:
 
 
 def traffic(work: Work, strategy: str, ranks: int) -> float:
-    """Bytes that a rank sends in a step, by rings: (R - 1) / R of what is reduced or gathered."""
+    """Bytes that a rank sends in a step, by rings: (R - 1) / R of what is reduced or gathered, twice where all get it.
+
+    What DeepSpeed 0.19 does as capkit sets it, counted in two processes. Stages 1 and 2 all-reduce gradients and keep
+    their part, where the paper reduces to the part alone.
+    """
     _check(strategy)
-    trainable, everything = FLOAT * work.trainable, FLOAT * (work.trainable + work.frozen)
+    trainable = FLOAT * work.trainable
     around = (ranks - 1) / ranks
     stage = _stage(strategy)
-    if stage <= 1:  # gradients reduced once a step; then gradients (DDP) or updated weights (stage 1) gathered
+    if stage == 0:
         return around * 2 * trainable
-    if stage == 2:  # gradients reduced in each micro-batch
-        return around * trainable * (work.micro_batches + 1)
-    return around * work.micro_batches * (2 * everything + trainable)  # weights gathered forward and backward
+    if stage <= 2:  # stage 1 once a step; then updated weights are gathered
+        return around * trainable * (2 * (1 if stage == 1 else work.backward_passes) + 1)
+    return around * work.backward_passes * (FLOAT * _gathered_numbers(work) + trainable)
+
+
+def _gathered_numbers(work: Work) -> int:
+    """Weights that stage 3 gathers for a forward pass, and again for the backward pass unless they are kept.
+
+    Kept is what the backward pass wants before `REUSE_NUMBERS` others were used: the model's last half so many.
+    """
+    everything = work.trainable + work.frozen
+    return everything + max(0, everything - REUSE_NUMBERS // 2)
 
 
 def seconds(work: Work, cluster: Cluster, strategy: str, ranks: int) -> tuple[float, float]:

@@ -3,7 +3,18 @@
 import pytest
 
 from capkit.errors import UsageError
-from capkit.planning import LIVE_NUMBERS, STRATEGIES, Cluster, Work, memory, plan, seconds, states, traffic
+from capkit.planning import (
+    LIVE_NUMBERS,
+    REUSE_NUMBERS,
+    SHARDED,
+    Cluster,
+    Work,
+    memory,
+    plan,
+    seconds,
+    states,
+    traffic,
+)
 
 
 def work(**changes) -> Work:
@@ -51,10 +62,22 @@ def test_of_a_large_model_stage_3_gathers_what_deepspeed_keeps_at_most():
 
 
 def test_traffic_by_hand():
-    # 3/4 of 2400 bytes twice; stage 2 reduces in each of 2 micro-batches; stage 3 gathers 4000 twice in each
-    found = {name: traffic(work(), name, 4) for name in STRATEGIES[:4]}
-    assert found == {"ddp": 3600, "zero1": 3600, "zero2": 5400, "zero3": 0.75 * 2 * (8000 + 2400)}
+    # An all-reduce of 2400 bytes sends 3/4 of them twice, a gathering or a reduction to parts once. Stages 2 and 3
+    # reduce in each of 2 micro-batches; stage 3 gathers 4000 in each.
+    found = {name: traffic(work(), name, 4) for name in SHARDED}
+    assert found == {"ddp": 3600, "zero1": 5400, "zero2": 9000, "zero3": 0.75 * 2 * (4000 + 2400)}
     assert traffic(work(), "zero3", 1) == 0
+
+
+def test_micro_batches_of_a_dual_encoder_exchange_gradients_once():
+    for name in SHARDED:
+        assert traffic(work(passes=4.0), name, 4) == traffic(work(micro_batches=1), name, 4)
+
+
+def test_of_a_large_model_stage_3_gathers_again_what_deepspeed_did_not_keep():
+    size = 2 * 10**9
+    found = traffic(work(trainable=size, frozen=0, micro_batches=1), "zero3", 4)
+    assert found == 0.75 * 4 * (size + (size - REUSE_NUMBERS / 2) + size)
 
 
 def test_a_step_is_its_arithmetic_and_the_traffic_that_it_does_not_hide():

@@ -11,10 +11,11 @@ import pytest
 import replay
 import torch
 from held import held_under
+from sent import sent_under
 from steps import CLIP_NORM, MODULES, Outcome, batches, batches_of_all_ranks, dual_encoder, loader, train, trainer_of
 
 import capkit.pair_module
-from capkit.planning import Work, states
+from capkit.planning import FLOAT, Work, states, traffic
 from capkit.strategies import zero
 from capkit.testing import run_distributed
 
@@ -29,17 +30,21 @@ SELDOM = [("seldom_used", strategy, 2) for strategy in (*STAGES, *OFFLOADED)]
 DROPOUT = [(kind, strategy, 2, 0.3) for kind in ("captioner", "dual_encoder") for strategy in ("ddp", *STAGES)]
 BF16 = [(kind, strategy, 2, 0.0, "bf16-mixed") for kind in ("captioner", "dual_encoder") for strategy in STAGES]
 BF16 += [(kind, "zero2", 2, 0.0, "bf16-mixed") for kind in ("self_critical", "self_retrieval")]
+# Whose bytes are counted, in two micro-batches: likelihood, contrast in one backward pass, frozen weights, rollouts.
+SENT = [("captioner", strategy) for strategy in ("ddp", *STAGES)]
+SENT += [("dual_encoder", "zero2"), ("adapters", "zero3"), ("self_critical", "zero3")]
 RTOL = 5e-5
 
 
-def train_all(cases: list[tuple], tape: bytes, folder: Path) -> tuple[list[Outcome], dict]:
-    """All runs in one process: starting Python and DeepSpeed takes longer than a run. And what ZeRO holds, in bytes."""
+def train_all(cases: list[tuple], tape: bytes, folder: Path) -> tuple[list[Outcome], dict, dict]:
+    """All runs in one process: starting Python and DeepSpeed takes longer than a run. And bytes: held, sent."""
     replay.TAPE.update(pickle.loads(tape))
     zero.BUCKET_NUMBERS = 5_000  # gradients then go in several pieces, as those of a large model do
     outcomes = [train(*case) for case in cases]
     for strategy in ("zero1", "zero3"):
         save_adapters(strategy, folder / f"{strategy}.ckpt")
-    return outcomes, {strategy: held_under(strategy) for strategy in (*STAGES, "zero3_offload")}
+    held = {strategy: held_under(strategy) for strategy in (*STAGES, "zero3_offload")}
+    return outcomes, held, {case: sent_under(*case, 2) for case in SENT}
 
 
 class Save(pl.Callback):
@@ -68,14 +73,14 @@ CASES = [*WHOLE, *SELDOM, *DROPOUT, *BF16]
 
 
 @pytest.fixture(scope="module")
-def ranks(alone, folder) -> list[tuple[list[Outcome], dict]]:
+def ranks(alone, folder) -> list[tuple[list[Outcome], dict, dict]]:
     tape = pickle.dumps(replay.TAPE)  # what `alone` sampled
     return run_distributed(train_all, 2, CASES, tape, folder, timeout_s=900)
 
 
 @pytest.fixture(scope="module")
 def two_ranks(ranks) -> dict[tuple, list[Outcome]]:
-    outcomes = [outcomes for outcomes, _ in ranks]
+    outcomes = [outcomes for outcomes, *_ in ranks]
     return {case: list(both) for case, *both in zip(CASES, *outcomes, strict=True)}
 
 
@@ -181,15 +186,32 @@ def test_mixed_precision_trains_float32_weights_to_about_the_same_loss(alone, tw
     assert outcome.rows != alone[case[0]].rows
 
 
-@pytest.mark.parametrize("strategy", [*STAGES, "zero3_offload"])
-def test_a_rank_holds_what_the_plan_says(ranks, strategy):
-    parameters = list(dual_encoder(None).model.parameters())
+def work_of(kind: str) -> tuple[Work, int]:
+    """Of a rank in two micro-batches, and bytes that padding may take."""
+    parameters = list(MODULES[kind](2).model.parameters())
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
     frozen = sum(p.numel() for p in parameters) - trainable
-    work = Work(trainable, frozen, images=4, micro_batches=2, gflop=0.0, activation_mib=0.0, mixed=False)
+    passes = 4.0 if kind == "dual_encoder" else 3.0
+    work = Work(trainable, frozen, 4, 2, gflop=0.0, activation_mib=0.0, mixed=False, passes=passes)
+    return work, 4 * (len(parameters) + 16)
+
+
+@pytest.mark.parametrize("case", SENT, ids=str)
+def test_a_rank_sends_what_the_plan_says(ranks, case):
+    kind, strategy = case
+    work, _ = work_of(kind)
+    wanted = traffic(work, strategy, 2)
+    if kind == "self_critical":  # gathers for the rollout, and once more for the first pass, whose order is forgotten
+        wanted += 1 / 2 * 2 * FLOAT * (work.trainable + work.frozen)
+    for _, _, sent in ranks:
+        assert sent[case] == pytest.approx(wanted, rel=2e-3)  # also norms, counts, and what objectives exchange
+
+
+@pytest.mark.parametrize("strategy", [*STAGES, "zero3_offload"])
+def test_a_rank_holds_what_the_plan_says(ranks, strategy):
+    work, padding = work_of("dual_encoder")
     wanted = states(work, strategy, 2)
-    padding = 4 * (len(parameters) + 16)
-    for _, held in ranks:
+    for _, held, _ in ranks:
         found, bucket = held[strategy]
         for name in ("weights", "master", "moments"):
             assert wanted[name] - padding <= found[name] <= wanted[name] + padding, name
@@ -197,7 +219,7 @@ def test_a_rank_holds_what_the_plan_says(ranks, strategy):
             assert wanted["gradients"] - padding <= found["gradients"] <= wanted["gradients"] + padding
         elif strategy in ("zero1", "zero2"):
             assert found["gradients"] == 0  # the update freed them
-        assert bucket <= 4 * trainable  # not DeepSpeed's 2 GB
+        assert bucket <= 4 * work.trainable  # not DeepSpeed's 2 GB
 
 
 @pytest.mark.parametrize("strategy", ["zero1", "zero3"])

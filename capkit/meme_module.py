@@ -114,6 +114,9 @@ class MemeModule(OptimizerStep):
 
     def meme_rows(self, batch: CaptionBatch) -> list[Row]:
         """One row per meme: what was decided, and which candidate was read (`selected`: its place, -1 for none)."""
+        return [row for rows in self.in_parts(batch, self._rows_of_part) for row in rows]
+
+    def _rows_of_part(self, batch: CaptionBatch) -> list[Row]:
         scores = self.model(batch)
         assert batch.mask is not None
         present = batch.mask.any(-1).tolist()

@@ -48,9 +48,12 @@ class WritingModule(OptimizerStep):
         self._validation = []
 
     def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
+        self._validation += self.in_parts(batch, self._validate)
+
+    def _validate(self, batch: CaptionBatch) -> dict[str, Any]:
         samples = self.write(batch)
         sums = self.validation_sums(batch, samples)
-        self._validation.append({"sums": sums, "rows": rows_of(batch, samples)})
+        return {"sums": sums, "rows": rows_of(batch, samples)}
 
     def on_validation_epoch_end(self) -> None:
         """`val/NAME`: sums over all batches and ranks, and each metric over all captions: the same on every rank."""
@@ -72,7 +75,8 @@ class WritingModule(OptimizerStep):
         self._validation = []
 
     def predict_step(self, batch: CaptionBatch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
-        return rows_of(batch, self.write(batch))
+        parts = self.in_parts(batch, lambda part: rows_of(part, self.write(part)))
+        return [row for rows in parts for row in rows]
 
     def write(self, batch: CaptionBatch) -> Samples:
         """One caption of each image, as `decoding` says."""

@@ -93,7 +93,7 @@ class PairModule(OptimizerStep):
 
     def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
         with torch.compiler.set_stance("force_eager"):  # many lengths of captions, each once
-            self._validation.append(self.model(batch))
+            self._validation += self.in_parts(batch, self.model)
 
     def on_validation_epoch_end(self) -> None:
         """The loss with the whole split as one batch, and retrieval within it: equal on every rank."""
@@ -115,7 +115,7 @@ class PairModule(OptimizerStep):
         return PairEmbeddings(vectors, vectors, scale, ids, ids, ids, bias)
 
     def predict_step(self, batch: CaptionBatch, batch_idx: int, dataloader_idx: int = 0) -> PairEmbeddings:
-        return self.model(batch)
+        return join(self.in_parts(batch, self.model))
 
 
 def retrieval_numbers(pairs: PairEmbeddings) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import lightning.pytorch as pl
@@ -11,7 +12,8 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleD
 from torch import Tensor, nn
 
 from capkit.distributed import all_reduce_max, device_for_collectives, rank, reaching_all, world_size
-from capkit.errors import RunFailure, UsageError
+from capkit.errors import UsageError
+from capkit.halving import half, in_parts, until_it_fits
 from capkit.keyed import key_id
 from capkit.optim import OptimizerFactory
 from capkit.schedules import Schedule
@@ -70,6 +72,7 @@ class OptimizerStep(pl.LightningModule):
         self.optimizer_factory = optimizer
         self.schedule = schedule
         self.micro_batch_size = micro_batch_size
+        self.eval_batch_size: int | None = None  # images at once in an evaluation, since a batch of it did not fit
         self.seed = seed
         self.guard: StepGuard | None = None  # capkit/callbacks/guard.py
         self.on_shrink: Callable[[str, int, str], None] | None = None  # capkit/callbacks/memory.py
@@ -116,34 +119,33 @@ class OptimizerStep(pl.LightningModule):
 
         The size is in images; None stands for `num_images`. Raises RunFailure when a single image does not fit.
         """
-        while True:
-            random = torch.random.get_rng_state(), torch.cuda.get_rng_state() if self.device.type == "cuda" else None
-            try:
-                return work()
-            except torch.OutOfMemoryError as error:
-                if self.on_shrink is None:
-                    raise
-                why = str(error).splitlines()[0]
-            # Out of the except block, which keeps the failed pass in memory.
+        if self.on_shrink is None:
+            return work()
+        random = torch.random.get_rng_state(), torch.cuda.get_rng_state() if self.device.type == "cuda" else None
+
+        def shrink(why: str) -> None:
             self._shrink(name, num_images, why)
             torch.random.set_rng_state(random[0])
             if random[1] is not None:
                 torch.cuda.set_rng_state(random[1])
 
+        return until_it_fits(work, shrink)
+
     def _shrink(self, name: str, num_images: int, why: str) -> None:
         assert self.on_shrink is not None
-        size = min(getattr(self, name) or num_images, num_images)
-        if size == 1:
-            raise RunFailure(
-                f"a single image does not fit into memory ({why}); {name} is 1 already; choose a smaller model, a "
-                "smaller data.max_length, or trainer=deepspeed_2 or deepspeed_3"
-            )
-        self.on_shrink(name, -(-size // 2), why)
-        setattr(self, name, -(-size // 2))
+        advice = "choose a smaller model, a smaller data.max_length, or trainer=deepspeed_2 or deepspeed_3"
+        size = half(min(getattr(self, name) or num_images, num_images), why, f"{name} is 1 already; {advice}")
+        self.on_shrink(name, size, why)
+        setattr(self, name, size)
         self.model.zero_grad(set_to_none=True)
         self._restore_statistics()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+
+    def in_parts(self, batch: Any, work: Callable[[Any], Rest]) -> list[Rest]:
+        """`work` of a batch of an evaluation, in parts since one did not fit into memory; not of a step.
+
+        Each rank cuts its own batches: `work` waits for no other rank, and gives each image what it would alone.
+        """
+        return in_parts(batch, work, self.eval_batch_size, partial(setattr, self, "eval_batch_size"))
 
     def add_gradient(self, share: Callable[[], tuple[Tensor, Rest]], last: bool = True) -> Rest:
         """A forward and a backward pass, the same under every strategy.

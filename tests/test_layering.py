@@ -10,7 +10,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 BOTTOM = {
     "types", "errors", "keyed", "schedules", "distributed", "scenes", "weights", "edits", "embedding_cache", "slurm",
-    "stop_signal",
+    "stop_signal", "halving",
 }  # fmt: skip
 
 # What each part may import of capkit, beside itself. A part that is missing here may import what TOP may.
@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "types": set(),
     "errors": set(),
     "slurm": {"errors"},
+    "halving": {"errors"},
     "stop_signal": {"slurm"},
     "keyed": {"errors"},
     "schedules": {"errors"},

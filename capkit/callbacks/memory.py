@@ -1,19 +1,22 @@
-"""Halves the micro-batch when a step does not fit into memory; the global batch stays."""
+"""Halves the micro-batch when a step does not fit into memory; the global batch stays. Keeps what evaluations cut."""
 
 import json
+import math
 import warnings
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from capkit.callbacks.recorder import Recorder
-from capkit.distributed import world_size
+from capkit.distributed import all_reduce_max, device_for_collectives, world_size
 from capkit.errors import OutOfMemory
 from capkit.run_folder import RunFolder, write_atomically
 from capkit.strategies.zero import Zero
 
 FILE = "memory.json"
+EVALUATION = "eval_batch_size"
 
 
 class Memory(Callback):
@@ -22,6 +25,9 @@ class Memory(Callback):
     A single process does the step again from its start, and goes on with the smaller size. One rank of several cannot:
     the others wait for it within the exchange of gradients. All end with status 82, and the next attempt of the run
     takes the smaller size from the run folder; ranks that capkit started are started again at once.
+
+    A batch of an evaluation is cut by each rank alone (`OptimizerStep.in_parts`). At the end of the evaluation all
+    ranks take over the smallest `eval_batch_size` of any.
 
     Checkpoints hold the sizes, and rows of metrics.jsonl tell them when they change: `train/micro_batch_size`. Losses
     are the same up to rounding; dropout draws other numbers, for it belongs to a micro-batch.
@@ -58,6 +64,20 @@ class Memory(Callback):
     def _left_by_ranks(self) -> dict[str, int]:
         file = None if self.folder is None else self.folder.path / FILE
         return json.loads(file.read_text(encoding="utf-8")) if file is not None and file.exists() else {}
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._agree(trainer, pl_module)
+
+    def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._agree(trainer, pl_module)
+
+    def _agree(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        own = float(getattr(pl_module, EVALUATION) or math.inf)
+        smallest = -float(all_reduce_max(torch.tensor(-own, device=device_for_collectives())))
+        if smallest < self.sizes.get(EVALUATION, math.inf):
+            self.sizes[EVALUATION] = int(smallest)
+            setattr(pl_module, EVALUATION, int(smallest))
+            self._record(trainer)
 
     def shrink(self, name: str, size: int, why: str) -> None:
         """Raises OutOfMemory where this attempt cannot go on with the smaller size."""

@@ -19,6 +19,7 @@ from capkit.data.manifest import Record
 from capkit.data.skipped import SkipLog, Skipped
 from capkit.data.source import DataSource, clean_captions
 from capkit.errors import UsageError
+from capkit.halving import in_parts
 from capkit.models.cached_encoder import CachedDualEncoder, CachedTextEncoder
 
 _BATCH = 64  # images; what a kill can cost
@@ -80,7 +81,7 @@ def embed_images(
                 skipped.append(Skipped(split, record.key, record.image, str(problem)))
         if found:
             records += [record for record, _ in found]
-            parts.append(_encode(encoder, [item for _, item in found], features).cpu())
+            parts += in_parts([item for _, item in found], lambda items: _encode(encoder, items, features).cpu())
     log = SkipLog(folder / "skipped.jsonl")
     log.add(skipped)
     log.check_budget(split, data.max_skipped, total)

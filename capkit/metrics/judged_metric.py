@@ -16,6 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from capkit.errors import UsageError
+from capkit.halving import in_parts
 from capkit.keyed import key_id
 from capkit.metrics.ranking import normalize
 from capkit.models.dual_encoder import DualEncoder
@@ -164,10 +165,12 @@ class JudgedMetric(Metric, ABC):
             if "image_embedding" in row
         }
         fresh = [key for key in rows if key not in vectors]
-        for start in range(0, len(fresh), _IMAGE_BATCH):
-            batch = fresh[start : start + _IMAGE_BATCH]
-            pixels = self.judge.preprocess([_picture(rows[key]["image"]) for key in batch])
-            vectors |= dict(zip(batch, self.judge.encode_image(pixels), strict=True))
+
+        def embed(keys: list[str]) -> Tensor:
+            return self.judge.encode_image(self.judge.preprocess([_picture(rows[key]["image"]) for key in keys]))
+
+        parts = in_parts(fresh, embed, _IMAGE_BATCH)
+        vectors |= dict(zip(fresh, (vector for part in parts for vector in part), strict=True))
         return torch.stack([vectors[key].to(self.device, torch.float32) for key in keys])
 
     def _vectors(self, images: Tensor, texts: Tensor, reference_similarity: Tensor | None) -> Tensor:

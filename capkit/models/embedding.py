@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from capkit.halving import in_parts
+
 
 def unit(vectors: Float[Tensor, "*n D"]) -> Float[Tensor, "*n D"]:
     """Unit norm in float32, whatever the precision of the network."""
@@ -19,6 +21,6 @@ def embed_distinct(
     distinct = sorted(set(texts), key=lambda text: (len(text), text))
     if not distinct:
         return embed([""])[:0]
-    parts = torch.cat([embed(distinct[start : start + batch_size]) for start in range(0, len(distinct), batch_size)])
+    parts = torch.cat(in_parts(distinct, embed, batch_size))
     row = {text: i for i, text in enumerate(distinct)}
     return parts[torch.tensor([row[text] for text in texts], device=parts.device)]

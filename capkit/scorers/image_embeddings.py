@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from capkit.errors import UsageError
+from capkit.halving import in_parts
 from capkit.models.cached_encoder import CachedDualEncoder
 from capkit.models.dual_encoder import DualEncoder
 
@@ -60,8 +61,7 @@ class ImageEmbeddings:
         # Which pictures are still missing differs in a resumed run. What is encoded together rounds otherwise: on the
         # CPU, where runs are resumed to the last bit, nothing is.
         size = 1 if self._device.type == "cpu" else _BATCH
-        for start in range(0, len(missing), size):
-            self._encode(missing[start : start + size])
+        in_parts(missing, self._encode, size)
         rows = [self._rows[key] for key in keys]
         return (torch.stack(rows) if rows else torch.empty(0, self.width)).to(self._device)
 

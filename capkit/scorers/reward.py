@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.distributed import mean_and_std_over_ranks
-from capkit.errors import UsageError
+from capkit.errors import RunFailure, UsageError
 from capkit.schedules import Schedule
 from capkit.types import CaptionBatch, Samples, Scorer
 
@@ -177,6 +177,8 @@ def _geometric_mean(shaped: Mapping[str, Tensor], weights: Mapping[str, float | 
 def _score(name: str, scorer: Scorer, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
     try:
         return scorer(batch, samples).float()
+    except (torch.OutOfMemoryError, RunFailure):
+        raise  # no caption's fault
     except Exception as error:
         where = "" if getattr(scorer, "communicates", False) else _offender(scorer, batch, samples, type(error))
         raise RewardError(f"reward {name} failed{where}: {type(error).__name__}: {error}") from error

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.errors import UsageError
+from capkit.halving import in_parts
 from capkit.metrics.ptb import ptb_words
 from capkit.types import CaptionBatch, Samples
 
@@ -49,8 +50,6 @@ def references_of(batch: CaptionBatch, scorer: str) -> list[list[str]]:
 def of_distinct(items: Sequence[Item], run: Callable[[list[Item]], Sequence[Result]], batch_size: int) -> list[Result]:
     """What `run` gives for each item: each distinct one once, in batches, short ones with short ones."""
     distinct = sorted(dict.fromkeys(items), key=lambda item: len("".join(item)))
-    results: dict[Item, Result] = {}
-    for start in range(0, len(distinct), batch_size):
-        chosen = distinct[start : start + batch_size]
-        results.update(zip(chosen, run(chosen), strict=True))
+    parts = in_parts(distinct, run, batch_size)
+    results = dict(zip(distinct, (result for part in parts for result in part), strict=True))
     return [results[item] for item in items]

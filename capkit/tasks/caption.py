@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from capkit.data.datamodule import CaptionDataModule
 from capkit.data.folder import Folder
 from capkit.decoding.decoding import Decoding
 from capkit.errors import UsageError
+from capkit.halving import in_parts
 from capkit.instantiate import build
+from capkit.types import CaptionBatch
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
@@ -35,7 +38,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     start, written = time.monotonic(), 0
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("a", encoding="utf-8") as file:
-        for keys, captions in caption_batches(model, data, decoding, done):
+        for keys, captions in caption_batches(model, data.predict_dataloader(), decoding, done):
             for key, caption in zip(keys, captions, strict=True):
                 file.write(json.dumps({"image": key, "caption": caption}, ensure_ascii=False) + "\n")
             file.flush()
@@ -83,14 +86,22 @@ def data_for(checkpoint: dict[str, Any], images: Folder, folder: Path) -> Captio
 
 
 @torch.inference_mode()
-def caption_batches(model: nn.Module, data: CaptionDataModule, decoding: Decoding, done: set[str]) -> Any:
-    """(keys, captions) of each batch, without the images captioned before."""
+def caption_batches(
+    model: nn.Module, batches: Iterable[CaptionBatch], decoding: Decoding, done: set[str]
+) -> Iterator[tuple[list[str], list[str]]]:
+    """(keys, captions) of each batch, or part of one that fits into memory, without the images captioned before."""
     device = best_device()
-    for whole in data.predict_dataloader():
-        wanted = [row for row, key in enumerate(whole.keys) if key not in done]
-        if not wanted:
-            continue
-        batch = whole.select(wanted).to(device)
-        context = model.encode(batch)  # type: ignore[operator]
+    at_once: int | None = None
+
+    def keep(size: int) -> None:
+        nonlocal at_once
+        at_once = size
+
+    def write(batch: CaptionBatch) -> tuple[list[str], list[str]]:
+        context = model.encode(batch.to(device))  # type: ignore[operator]
         samples = model.generate(context, decoding, num_samples=1)  # type: ignore[operator]
-        yield batch.keys, [texts[0] for texts in samples.texts]
+        return batch.keys, [texts[0] for texts in samples.texts]
+
+    for whole in batches:
+        wanted = [row for row, key in enumerate(whole.keys) if key not in done]
+        yield from in_parts(whole.select(wanted), write, at_once, keep)

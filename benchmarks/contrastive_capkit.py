@@ -16,6 +16,7 @@ from capkit.objectives.info_nce import InfoNCE
 from capkit.optim import AdamW
 from capkit.pair_module import PairModule
 from capkit.schedules import Constant
+from capkit.testing import bare_trainer
 from capkit.text import word_tokenizer
 from capkit.types import CaptionBatch, PairEmbeddings
 
@@ -90,16 +91,11 @@ def run_steps(clock: Clock, module: PairModule, batch: CaptionBatch, steps: int,
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    trainer = pl.Trainer(
+    trainer = bare_trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
-        devices=1,
         precision="bf16-mixed",
         max_steps=clock.warm_up + steps,
         callbacks=[_Timed(clock)],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
     )
     data: Any = DataLoader([batch] * trainer.max_steps, batch_size=None, collate_fn=_as_it_is)  # type: ignore[arg-type]
     trainer.fit(module, data)

@@ -17,7 +17,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
-from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from torch.utils.data import DataLoader
 
 from capkit.data.sceneworld import SceneWorld
@@ -40,6 +39,7 @@ from capkit.scorers.cider import CiderD
 from capkit.scorers.reward import Reward, Term
 from capkit.scorers.self_retrieval import SelfRetrieval
 from capkit.strategies.zero import Zero
+from capkit.testing import bare_trainer
 from capkit.text import encode_captions, word_tokenizer
 from capkit.training_step import OptimizerStep
 from capkit.types import CaptionBatch, Samples
@@ -201,22 +201,13 @@ def run_cell(cell: Cell, scenes: Scenes, size: Size, steps: int, tape: dict[tupl
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     watch = Watch()
-    trainer = pl.Trainer(
+    trainer = bare_trainer(
         accelerator="gpu" if on_gpu else "cpu",
-        devices=world_size(),
         strategy=_strategy(cell.strategy),
-        precision=cell.precision,  # type: ignore[arg-type]
-        plugins=[TorchElasticEnvironment()] if dist.is_initialized() else None,
+        precision=cell.precision,
         max_steps=steps,
-        max_epochs=1,
         limit_val_batches=0,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         callbacks=[watch],
-        use_distributed_sampler=False,
     )
     loader = DataLoader([scenes.batch()] * steps, batch_size=None)  # type: ignore[arg-type]
     trainer.fit(scenes.module(cell, size, tape), loader)

@@ -9,8 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from lightning.fabric.plugins.environments import TorchElasticEnvironment
+
+from capkit.distributed import is_distributed, world_size
 
 NO_RESULT = "no result: hung or killed"
 
@@ -58,3 +62,21 @@ def run_distributed(func: Callable[..., Any], world_size: int, *args: Any, timeo
 
 def _outcome(path: Path) -> tuple[bool, Any]:
     return pickle.loads(path.read_bytes()) if path.exists() else (False, NO_RESULT)
+
+
+def bare_trainer(**options: Any) -> pl.Trainer:
+    """One epoch on the CPU, over the ranks that `run_distributed` started, by DDP; no logger, checkpoints or bars."""
+    defaults = dict(
+        accelerator="cpu",
+        devices=world_size(),
+        strategy="ddp" if is_distributed() else "auto",
+        plugins=[TorchElasticEnvironment()] if is_distributed() else None,
+        max_epochs=1,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    return pl.Trainer(**{**defaults, **options})

@@ -5,8 +5,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.distributed as dist
-from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -24,6 +22,7 @@ from capkit.rl_module import RLModule
 from capkit.schedules import Linear
 from capkit.scorers.reward import Reward, Term
 from capkit.strategies.zero import Zero
+from capkit.testing import bare_trainer
 from capkit.text import encode_captions, word_tokenizer
 from capkit.types import CaptionBatch, Samples
 
@@ -156,22 +155,8 @@ def loader(num_steps: int, first: int = 0) -> DataLoader:
 
 def trainer_of(strategy: str, num_steps: int, callbacks: list[pl.Callback], precision: Any = "32-true") -> pl.Trainer:
     zero = Zero(int(strategy[-1]), persistence_threshold=0) if strategy.startswith("zero") else None
-    return pl.Trainer(
-        accelerator="cpu",
-        devices=world_size(),
-        strategy=zero or strategy,
-        precision=precision,
-        plugins=[TorchElasticEnvironment()] if dist.is_initialized() else None,
-        max_steps=num_steps,
-        max_epochs=1,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=callbacks,
-        use_distributed_sampler=False,
+    return bare_trainer(
+        strategy=zero or strategy, precision=precision, max_steps=num_steps, limit_val_batches=0, callbacks=callbacks
     )
 
 

@@ -3,10 +3,10 @@
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from torch.utils.data import DataLoader
 
-from capkit.distributed import is_distributed, means_over_ranks, rank, world_size
+from capkit.distributed import means_over_ranks, rank
+from capkit.testing import bare_trainer
 
 
 class Scripted(pl.LightningModule):
@@ -53,21 +53,8 @@ def rows(count):
 
 
 def trainer_of(callbacks, max_steps, val_every=None):
-    return pl.Trainer(
-        accelerator="cpu",
-        devices=world_size(),
-        strategy="ddp" if is_distributed() else "auto",
-        plugins=[TorchElasticEnvironment()] if is_distributed() else None,
-        max_epochs=1,
-        max_steps=max_steps,
-        callbacks=[*callbacks, SaveWhatReadersWant()],
-        val_check_interval=val_every,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
+    return bare_trainer(
+        max_steps=max_steps, callbacks=[*callbacks, SaveWhatReadersWant()], val_check_interval=val_every
     )
 
 

@@ -14,7 +14,7 @@ from capkit.data.folder import Folder
 from capkit.data.manifest import Caption, Record
 from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
-from capkit.testing import run_distributed
+from capkit.testing import bare_trainer, run_distributed
 
 
 class Numbers:
@@ -67,10 +67,7 @@ class Recorder(pl.LightningModule):
 
 
 def trainer(folder, **options) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=folder, **options,
-    )  # fmt: skip
+    return bare_trainer(default_root_dir=folder, **options)
 
 
 def fit(folder, ckpt_path=None, save_at=None, num_workers=0, **options) -> Recorder:
@@ -91,8 +88,9 @@ def test_lightning_brings_the_epoch_to_the_curriculum(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("step", "num_workers"), [(4, 0), (6, 0), (9, 2)])
 def test_lightning_resumes_with_exactly_the_next_batch(tmp_path, step, num_workers):
-    whole = fit(tmp_path, save_at=step, num_workers=num_workers, max_steps=14)
-    resumed = fit(tmp_path, tmp_path / "last.ckpt", num_workers=num_workers, max_steps=14)
+    options = {"num_workers": num_workers, "max_epochs": -1, "max_steps": 14}
+    whole = fit(tmp_path, save_at=step, **options)
+    resumed = fit(tmp_path, tmp_path / "last.ckpt", **options)
     assert len(whole.seen) == 14 and resumed.seen == whole.seen[step:]
 
 

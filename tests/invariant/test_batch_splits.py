@@ -4,7 +4,6 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.distributed as dist
-from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from torch.utils.data import DataLoader
 
 from capkit.decoding.decoding import Decoding
@@ -14,7 +13,7 @@ from capkit.module import CaptionModule
 from capkit.objectives.cross_entropy import CrossEntropy
 from capkit.optim import AdamW
 from capkit.schedules import Constant
-from capkit.testing import run_distributed
+from capkit.testing import bare_trainer, run_distributed
 from capkit.text import encode_captions, word_tokenizer
 from capkit.types import CaptionBatch
 
@@ -55,20 +54,7 @@ def trajectory(
     """(loss, gradient norm before clipping) of each step."""
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
     keep = Keep()
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=world_size,
-        strategy="ddp" if distributed else "auto",
-        plugins=[TorchElasticEnvironment()] if distributed else None,
-        max_steps=STEPS,
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[keep],
-        use_distributed_sampler=False,
-    )
+    trainer = bare_trainer(max_steps=STEPS, callbacks=[keep])
     loader = DataLoader(batches(rank, world_size), batch_size=None)
     trainer.fit(module_of(micro_batch_size, dropout), loader)
     return keep.rows

@@ -5,7 +5,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from camu_helpers import CAPTIONS, meme_batch, small_camu
-from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from torch.utils.data import DataLoader
 
 from capkit.errors import UsageError
@@ -13,7 +12,7 @@ from capkit.meme_module import MemeModule, score_memes
 from capkit.objectives.camu import CamuLoss
 from capkit.optim import AdamW
 from capkit.schedules import Constant
-from capkit.testing import run_distributed
+from capkit.testing import bare_trainer, run_distributed
 
 STEPS = 3
 
@@ -35,20 +34,7 @@ def trajectory(micro_batch_size, contrastive, distributed=False):
     """Loss, gradient norm before clipping, and two terms of the loss, of each step."""
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
     keep, module = Keep(), module_of(micro_batch_size, contrastive)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=world_size,
-        strategy="ddp" if distributed else "auto",
-        plugins=[TorchElasticEnvironment()] if distributed else None,
-        max_steps=STEPS,
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[keep],
-        use_distributed_sampler=False,
-    )
+    trainer = bare_trainer(max_steps=STEPS, callbacks=[keep])
     batch = meme_batch(module.model).select(list(range(rank, 8, world_size)))
     trainer.fit(module, DataLoader([batch] * STEPS, batch_size=None))
     return keep.rows

@@ -6,8 +6,6 @@ from typing import Any
 import lightning.pytorch as pl
 import replay
 import torch
-import torch.distributed as dist
-from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from torch.utils.data import DataLoader
 
 from capkit.decoding.decoding import Decoding
@@ -24,6 +22,7 @@ from capkit.optim import AdamW
 from capkit.pair_module import PairModule
 from capkit.schedules import Linear
 from capkit.strategies.zero import Zero
+from capkit.testing import bare_trainer
 from capkit.text import encode_captions, word_tokenizer
 from capkit.training_step import OptimizerStep
 from capkit.types import CaptionBatch
@@ -185,22 +184,8 @@ def strategy_of(name: str) -> Any:
 
 
 def trainer_of(strategy: str, callbacks: list[pl.Callback], precision: Any = "32-true") -> pl.Trainer:
-    return pl.Trainer(
-        accelerator="cpu",
-        devices=world_size(),
-        strategy=strategy_of(strategy),
-        precision=precision,
-        plugins=[TorchElasticEnvironment()] if dist.is_initialized() else None,
-        max_steps=STEPS,
-        max_epochs=1,
-        val_check_interval=2,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=callbacks,
-        use_distributed_sampler=False,
+    return bare_trainer(
+        strategy=strategy_of(strategy), precision=precision, max_steps=STEPS, val_check_interval=2, callbacks=callbacks
     )
 
 

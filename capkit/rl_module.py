@@ -3,10 +3,9 @@
 B images, K samples per image, L tokens, M = L - 1 predicted tokens.
 """
 
-import copy
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -29,12 +28,12 @@ from capkit.evaluation import TextScore
 from capkit.keyed import key_id
 from capkit.liveness import doing
 from capkit.metrics.degeneration import sample_numbers
-from capkit.models.adapters import adapters_off, only_adapters_train
 from capkit.module import WritingModule
 from capkit.objectives.kl import kl_loss
 from capkit.objectives.policy import PolicyObjective
 from capkit.objectives.weighted_sum import WeightedSum
 from capkit.optim import OptimizerFactory
+from capkit.reference_policy import ReferencePolicy
 from capkit.rollout import Rollout, beside, join_images
 from capkit.schedules import Schedule
 from capkit.scorers.reward import Reward, Scores
@@ -86,17 +85,15 @@ class RLModule(WritingModule):
         self._weights = (1.0, 0.0) if mixed is None else (mixed.policy_weight, mixed.likelihood_weight)
         self.reward, self.rollout_batch_size = reward, rollout_batch_size
         self.gap_was_told = False
-        # Past nn.Module's registration: a frozen copy must reach no state dict, optimizer or wrapper.
-        self.__dict__["_reference"] = None
+        self.reference = ReferencePolicy(model)
 
     def keep_reference(self) -> None:
-        """Remembers the policy as it is now, for KL: by a frozen copy, unless adapters alone train."""
-        if self.policy.kl != "none" and not only_adapters_train(self.model):
-            self.__dict__["_reference"] = copy.deepcopy(self.model).eval().requires_grad_(False)
+        """Remembers the policy as it is now, where KL is measured."""
+        if self.policy.kl != "none":
+            self.reference.keep()
 
     def on_fit_start(self) -> None:
-        if self.__dict__["_reference"] is not None:
-            self.__dict__["_reference"].to(self.device)
+        self.reference.to(self.device)
 
     # -- one training step
 
@@ -252,18 +249,8 @@ class RLModule(WritingModule):
     @torch.no_grad()
     def _reference_logprobs(self, part: Rollout) -> Float[Tensor, "B K M"]:
         """Of the first policy, untruncated, at the rollout's temperature."""
-        with self._first_policy() as model:
+        with self.reference.model() as model:
             return self._logprobs(model, model.encode(part.batch), part.samples, None)
-
-    @contextmanager
-    def _first_policy(self) -> Iterator[Any]:
-        """The policy that the run started from."""
-        reference = self.__dict__["_reference"]
-        if reference is not None:
-            yield reference
-            return
-        with adapters_off(self.model), evaluating(self.model):
-            yield self.model
 
     @torch.no_grad()
     def _distance(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:

@@ -275,8 +275,8 @@ def test_a_reward_that_raises_stops_the_run_with_the_caption_that_broke_it():
 def test_the_reference_is_in_no_state_dict_and_no_optimizer():
     module = module_of(OBJECTIVES["ppo_k2"]())
     plain = module_of(OBJECTIVES["greedy"]())
-    assert module.__dict__["_reference"] is not None
-    assert plain.__dict__["_reference"] is None
+    assert module.reference.frozen is not None
+    assert plain.reference.frozen is None
     assert list(module.state_dict()) == list(plain.state_dict())
     assert len(list(module.parameters())) == len(list(plain.parameters()))
 
@@ -292,9 +292,9 @@ def test_the_distance_is_zero_before_the_first_update_and_grows(objective):
 def test_adapters_off_are_a_frozen_copy(objective):
     def adapted(with_copy):
         module = module_of(OBJECTIVES[objective](), lora=True, lr=0.05)
-        assert module.__dict__["_reference"] is None
+        assert module.reference.frozen is None
         if with_copy:
-            module.__dict__["_reference"] = copy.deepcopy(module.model).eval().requires_grad_(False)
+            module.reference.frozen = copy.deepcopy(module.model).eval().requires_grad_(False)
         return run(module, num_steps=3)
 
     switched, copied = adapted(False), adapted(True)
@@ -346,7 +346,7 @@ def distances(module, found):
     samples, temperature = found.samples, float(module.policy.rollout.temperature)
     values = [
         model.logprobs(model.encode(found.batch), samples.tokens, samples.mask, temperature)
-        for model in (module.model, module.__dict__["_reference"])
+        for model in (module.model, module.reference.frozen)
     ]
     return (values[0] - values[1]).masked_fill(~found.learned, 0.0)
 

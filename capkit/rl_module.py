@@ -35,11 +35,10 @@ from capkit.objectives.weighted_sum import WeightedSum
 from capkit.optim import OptimizerFactory
 from capkit.reference_policy import ReferencePolicy
 from capkit.rollout import Rollout, beside, join_images
+from capkit.rollout_numbers import Sums, policy_sums, reward_sums, sum_of
 from capkit.schedules import Schedule
-from capkit.scorers.reward import Reward, Scores
+from capkit.scorers.reward import Reward
 from capkit.types import CaptionBatch, Objective, Samples
-
-Sums = dict[str, tuple[Any, Any]]  # a number's sum and what it is divided by, on this rank
 
 # The rest is logged as the first update finds it: before it the policy is the one that sampled.
 OF_LAST_UPDATE = ("loss", "grad_norm", "rl/clip_fraction", "skipped")
@@ -161,9 +160,9 @@ class RLModule(WritingModule):
         charged = rewards if distance is None else rewards - self._kl_weight(step) * distance
         advantages = self.policy.advantages(charged, greedy_rewards)
         learned = self.policy.learned(samples, batch.prompt_length) & ~advantages.isnan()[..., None]
-        sums = self._reward_sums(scores, num_samples) | self._policy_sums(samples, learned)
+        sums = reward_sums(scores, num_samples) | policy_sums(samples, learned)
         if greedy_rewards is not None:
-            sums["reward/greedy"] = _sum_of(greedy_rewards)
+            sums["reward/greedy"] = sum_of(greedy_rewards)
         numbers = means_over_ranks(sums) | self._global_numbers(rewards, samples)
         rollout = Rollout(batch, samples, learned, advantages.nan_to_num(0.0))
         return rollout, {name: torch.tensor(value, device=self.device) for name, value in numbers.items()}
@@ -269,27 +268,6 @@ class RLModule(WritingModule):
 
     # -- numbers
 
-    def _reward_sums(self, scores: Scores, num_samples: int) -> Sums:
-        """Means of the samples' terms and total; a caption that could not be scored counts in `reward/failed` alone."""
-        total = scores.total[:, :num_samples]
-        sums: Sums = {"reward/total": _sum_of(total)}
-        for name in scores.raw:
-            sums[f"reward/{name}"] = _sum_of(scores.raw[name][:, :num_samples])
-            sums[f"reward/{name}_weighted"] = _sum_of(scores.weighted[name][:, :num_samples])
-        if num_samples > 1:
-            spread = total.nan_to_num(-torch.inf).amax(-1) > total.nan_to_num(torch.inf).amin(-1)
-            sums["reward/zero_spread"] = ((~spread).sum(), len(total))
-        return sums
-
-    def _policy_sums(self, samples: Samples, learned: Tensor) -> Sums:
-        assert samples.logprobs is not None and samples.ended is not None
-        surprise = -samples.logprobs.masked_fill(~learned, 0.0).sum()
-        return {
-            "rl/entropy": (surprise, learned.sum()),
-            "rl/tokens": (learned.sum(), learned.any(-1).sum()),
-            "rl/hit_max_length": ((~samples.ended).sum(), samples.ended.numel()),
-        }
-
     def _global_numbers(self, rewards: Tensor, samples: Samples) -> dict[str, float]:
         """Numbers that are no means of ranks' means."""
         texts = [text for part in gather_objects(samples.texts) for image in part for text in image]
@@ -345,7 +323,7 @@ class RLModule(WritingModule):
         """Mean raw score of each term on greedy captions. Terms that compare ranks' batches are left out: here they
         have different numbers of batches."""
         scores = self.reward.score_alone(batch, samples)
-        return {f"reward/{name}": _sum_of(values) for name, values in scores.items()}
+        return {f"reward/{name}": sum_of(values) for name, values in scores.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["rl"] = {"objective": self.policy.state_dict(), "reward": self.reward.state_dict()}
@@ -357,8 +335,3 @@ class RLModule(WritingModule):
 
 def _exceeds(part: Rollout, size: int | None) -> bool:
     return size is not None and len(part.batch) > size
-
-
-def _sum_of(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum and number of the values that are not NaN."""
-    return values.nansum().double(), (~values.isnan()).sum()

@@ -21,6 +21,30 @@ def srun_ranks() -> tuple[int, int] | None:
     return nodes, tasks // nodes
 
 
+def share_main_address() -> None:
+    """Puts into MASTER_ADDR, where srun started this process and none is given, the address of rank 0's node.
+
+    It is the one by which SLURM itself reaches the node, as in launch/slurm.sbatch. Lightning would take the node's name,
+    which need not be one that the other nodes can look up; that is left to it where there is no `scontrol` (a container).
+    """
+    nodes = os.environ.get("SLURM_STEP_NODELIST")
+    if nodes is None or "MASTER_ADDR" in os.environ or shutil.which("scontrol") is None:
+        return
+    first = _scontrol("show", "hostnames", nodes).split()[0]
+    shown = _scontrol("show", "node", first, "--oneliner").split()
+    os.environ["MASTER_ADDR"] = next(part for part in shown if part.startswith("NodeAddr=")).partition("=")[2]
+
+
+def _scontrol(*words: str) -> str:
+    done = subprocess.run(["scontrol", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UsageError(
+            f"scontrol {' '.join(words)} was to say where rank 0 is; it said: {done.stderr.strip()}; "
+            "give the address of the first node as MASTER_ADDR in the environment"
+        )
+    return done.stdout
+
+
 def requeue_job() -> None:
     """Where SLURM runs this process: puts the job back into the queue.
 

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from capkit.errors import MEMORY_STATUS, RunFailure, UsageError, usage_error_behind
 from capkit.run_folder import default_run_dir, write_atomically
-from capkit.slurm import srun_ranks
+from capkit.slurm import share_main_address, srun_ranks
 from capkit.stop_signal import SIGNALS, STOPPED_STATUS
 from capkit.watch.channel import attempts, read_verdict
 
@@ -55,6 +55,7 @@ def start_ranks(cfg: DictConfig) -> bool:
         if nodes != cfg.trainer.get("num_nodes", 1):
             OmegaConf.update(cfg, "trainer.num_nodes", nodes, force_add=True)
         _choose_strategy(cfg, nodes * cfg.trainer.devices)
+        share_main_address()
         return False
     if "RANK" in os.environ:
         return False

@@ -1,0 +1,44 @@
+"""Sums over the captions of a rollout, to log: each a total and what it is divided by, on this rank."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from capkit.scorers.reward import Scores
+from capkit.types import Samples
+
+Sums = dict[str, tuple[Any, Any]]
+
+
+def reward_sums(scores: Scores, num_samples: int) -> Sums:
+    """Of the first `num_samples` captions of each image: terms and total. One that could not be scored is left out.
+
+    `reward/zero_spread`: images whose captions all have one total, from which nothing is learned.
+    """
+    total = scores.total[:, :num_samples]
+    sums: Sums = {"reward/total": sum_of(total)}
+    for name in scores.raw:
+        sums[f"reward/{name}"] = sum_of(scores.raw[name][:, :num_samples])
+        sums[f"reward/{name}_weighted"] = sum_of(scores.weighted[name][:, :num_samples])
+    if num_samples > 1:
+        spread = total.nan_to_num(-torch.inf).amax(-1) > total.nan_to_num(torch.inf).amin(-1)
+        sums["reward/zero_spread"] = ((~spread).sum(), len(total))
+    return sums
+
+
+def policy_sums(samples: Samples, learned: Bool[Tensor, "B K M"]) -> Sums:
+    """Nats of surprise a learned token, learned tokens a caption, and captions that did not end."""
+    assert samples.logprobs is not None and samples.ended is not None
+    surprise = -samples.logprobs.masked_fill(~learned, 0.0).sum()
+    return {
+        "rl/entropy": (surprise, learned.sum()),
+        "rl/tokens": (learned.sum(), learned.any(-1).sum()),
+        "rl/hit_max_length": ((~samples.ended).sum(), samples.ended.numel()),
+    }
+
+
+def sum_of(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum and number of the values that are not NaN."""
+    return values.nansum().double(), (~values.isnan()).sum()

@@ -24,8 +24,9 @@ def srun_ranks() -> tuple[int, int] | None:
 def share_main_address() -> None:
     """Puts into MASTER_ADDR, where srun started this process and none is given, the address of rank 0's node.
 
-    It is the one by which SLURM itself reaches the node, as in launch/slurm.sbatch. Lightning would take the node's name,
-    which need not be one that the other nodes can look up; that is left to it where there is no `scontrol` (a container).
+    It is the one by which SLURM itself reaches the node, as in launch/slurm.sbatch. Lightning would take the node's
+    name, which other nodes need not be able to look up; this is left to it where there is no `scontrol` (a container).
+    Raises UsageError where SLURM does not answer.
     """
     nodes = os.environ.get("SLURM_STEP_NODELIST")
     if nodes is None or "MASTER_ADDR" in os.environ or shutil.which("scontrol") is None:

@@ -147,7 +147,7 @@ def generate(captioner: StepwiseCaptioner, context: Context, decoding: Decoding,
     Runs without gradient and in eval mode. Recorded log-probs are those of the distribution sampled from (sample), and
     those of the untruncated model at temperature 1 (greedy, beam); where sampling is truncated or constrained, the
     tokens that were left are recorded too. A caption that reaches `max_length` has no EOS.
-    Under ZeRO-3 transformers itself keeps all ranks stepping until the last one has finished.
+    Under ZeRO-3 each rank has whole weights meanwhile (capkit/strategies/zero.py), and takes as many steps as it needs.
     """
     tokenizer, start = captioner.tokenizer, prompt_ids(captioner.tokenizer, captioner.prompt)
     _check(captioner, decoding, num_samples, len(start))

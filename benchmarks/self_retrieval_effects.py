@@ -5,7 +5,8 @@
 - listener: self-retrieval against a listener that is asked for another picture.
 - bags: batches of mined look-alikes against random batches, at equal steps, in a world where random pictures seldom
   need what the starting captions leave out; random batches of four times the size as well.
-- boosting: self-retrieval after generic captions against self-retrieval after merged ones (BlendCap).
+- boosting: self-retrieval after generic captions against self-retrieval after merged ones (BlendCap), by judges that
+  have read both, at the experiment's learning rate, one that decays and a lower one.
 
 Every run, mining and curating included, is kept in --out: what is complete is not made again, and what was cut goes on.
 Recalls are by a judge that no reward saw.
@@ -15,6 +16,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.rl_effects import Study, table
@@ -48,8 +50,8 @@ BOOST_COLUMNS = {
     "R@1 in 20": "rd20_r1",
     "colours named": "color_recall",
     "colours right": "color_precision",
-    "shapes right": "shape_precision",
     "fact precision": "fact_precision",
+    "fact recall": "fact_recall",
     "words": "length",
 }
 
@@ -121,40 +123,46 @@ def bags(study: Study, seeds: Sequence[int]) -> str:
 # Generic captions against merged ones ---------------------------------------------------------------------------------
 
 LONG = ["data.max_length=20", "decoding.max_length=20"]  # merged captions are sentences
+RATES = {"5e-4": [], "5e-4 to 0": ["scheduler=linear"], "1e-4": ["optimizer.lr=1.0e-4"]}
 
 
-def blended(study: Study) -> Path:
-    """A folder of manifests: training pictures with the BlendCap of their five captions; val and test as they are."""
-    words = ["task=curate", "data=sceneworld_generic", f"out={study.out / 'blended'}"]
-    study.run("blended", words, made="train.jsonl")
-    return study.run("blended", [*words, "step=[]", "splits=[val,test]"], made="test.jsonl")
+def blended(study: Study, name: str, world: Sequence[str] = (), step: Sequence[str] = ()) -> list[str]:
+    """The data of manifests: training pictures with the BlendCap of their five captions; val and test as they are."""
+    out = study.out / name
+    words = ["task=curate", "data=sceneworld_generic", f"out={out}", *world]
+    study.run(name, [*words, *step], made="train.jsonl")
+    study.run(name, [*words, "step=[]", "splits=[val,test]"], made="test.jsonl")
+    paths = [f"data.{split}.path={out / split}.jsonl" for split in ("train", "val", "test")]
+    return ["data=manifest", *paths, "data.transform.size=32", "data.num_workers=0", *LONG[:1]]
+
+
+def reading_judge(study: Study, seed: int) -> Path:
+    """A dual encoder of full captions, each picture's five lists and their BlendCap, a sentence for each object."""
+    data = blended(study, "full", ["data.train.dropped=0"], ["step.blend_captions.keep=true"])
+    words = ["experiment=judge_sceneworld", *data, "~data.train.dropped", "max_steps=1200", f"seed={seed}"]
+    return study.run(f"reading_judge-{seed}", words)
 
 
 def boosted_captioner(study: Study, seed: int) -> Path:
-    paths = [f"data.{split}.path={blended(study) / split}.jsonl" for split in ("train", "val", "test")]
-    words = [
-        "experiment=generic_mle_sceneworld",
-        "data=manifest",
-        *paths,
-        "data.transform.size=32",
-        "data.num_workers=0",
-    ]
-    words += ["data.captions_per_image=1", *LONG, f"seed={seed}", "controls=0"]
-    return study.run(f"boosted_start-{seed}", words)
+    data = [*blended(study, "blended"), LONG[1], "data.captions_per_image=1"]
+    return study.run(
+        f"boosted_start-{seed}", ["experiment=generic_mle_sceneworld", *data, f"seed={seed}", "controls=0"]
+    )
 
 
-def tuned_after_boosting(study: Study, seed: int) -> Path:
-    words = ["experiment=discritune_sceneworld", f"init_from={boosted_captioner(study, seed)}", f"seed={seed}", *LONG]
-    return study.run(f"boosted-{seed}", [*words, f"judge={study.judge(0)}", f"judge2={study.judge(1)}"])
+def tuned_by_readers(study: Study, start: Path, rate: str, seed: int) -> Path:
+    judges = [f"judge={reading_judge(study, 0)}", f"judge2={reading_judge(study, 1)}"]
+    words = ["experiment=discritune_sceneworld", f"init_from={start}", f"seed={seed}", *LONG, *judges, *RATES[rate]]
+    return study.run(f"{start.name}-{rate.replace(' ', '_')}", words)
 
 
 def boosting(study: Study, seeds: Sequence[int]) -> str:
-    rows: dict[str, list[dict[str, float]]] = {"generic: start": [], "generic": [], "boosted: start": [], "boosted": []}
-    for seed in seeds:
-        for name, folder in (("generic", study.arm("retrieval", seed)), ("boosted", tuned_after_boosting(study, seed))):
-            found = metrics(folder)
-            rows[name].append(found)
-            rows[f"{name}: start"].append(initial(found))
+    rows: dict[str, list[dict[str, float]]] = {}
+    for name, start_of in (("generic", partial(study.base, "generic")), ("merged", partial(boosted_captioner, study))):
+        for rate in RATES:
+            found = [metrics(tuned_by_readers(study, start_of(seed), rate, seed)) for seed in seeds]
+            rows[f"{name}: start"] = [initial(numbers) for numbers in found]
+            rows[f"{name}, {rate}"] = found
     return table_of(rows, BOOST_COLUMNS)
 
 

@@ -1,10 +1,11 @@
 """A run on two nodes is preempted by a job of higher priority, comes back by itself and ends as the undisturbed one.
 
-    python -m benchmarks.slurm_preemption --out FOLDER [--low PARTITION] [--high PARTITION]
+    python -m benchmarks.slurm_preemption --out FOLDER [--launcher] [--low PARTITION] [--high PARTITION]
 
 Wants a SLURM of two nodes whose partition `low` is preempted (REQUEUE, with a grace time) by its partition `high`. Both
-runs train under DeepSpeed ZeRO-2 on the CPU, one task a node, through launch/slurm.sbatch. Prints what was lost, and
-whether losses, captions and final weights are equal to the last bit; ends with 1 where they are not.
+runs train under DeepSpeed ZeRO-2 on the CPU, one task a node, through launch/slurm.sbatch or `capkit launcher=slurm`.
+Prints what was lost, and whether losses, captions and final weights are equal to the last bit; ends with 1 where they
+are not.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from capkit.checkpoint_files import load_checkpoint
 from capkit.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
+CAPKIT = str(Path(sys.executable).with_name("capkit"))
 STEPS = 300
 CONFIG = [
     "trainer=deepspeed_2_cpu", "data.batch_size=32", f"max_steps={STEPS}", "val_every=100", "eval_limit=32",
@@ -33,14 +35,36 @@ CONFIG = [
 TIMED = ("time", "attempt", "train/images_per_second")
 
 
+def overrides(out: Path, name: str) -> list[str]:
+    caches = [f"data.{split}.cache_dir={out / 'scenes'}" for split in ("train", "val", "test")]
+    return [*CONFIG, *caches, f"run_dir={out / name}"]
+
+
 def submit(out: Path, name: str, partition: str) -> str:
     """The number of the job that runs into out/NAME."""
-    environment = {**os.environ, "CAPKIT": str(Path(sys.executable).with_name("capkit"))}
-    caches = [f"data.{split}.cache_dir={out / 'scenes'}" for split in ("train", "val", "test")]
+    environment = {**os.environ, "CAPKIT": CAPKIT}
     command = ["sbatch", "--parsable", f"--job-name={name}", "--nodes=2", "--ntasks-per-node=1", "--time=30"]
     command += [f"--partition={partition}", f"--output={out / name}.log", str(ROOT / "launch" / "slurm.sbatch")]
-    command += [*CONFIG, *caches, f"run_dir={out / name}"]
+    command += overrides(out, name)
     return subprocess.run(command, cwd=out, env=environment, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def submit_by_launcher(out: Path, name: str, partition: str) -> tuple[str, subprocess.Popen[bytes]]:
+    """The number of the job that runs into out/NAME/0, and the command that waits for it."""
+    job_settings = {"nodes": 2, "tasks_per_node": 1, "timeout_min": 30, "partition": partition}
+    command = [CAPKIT, "launcher=slurm", *(f"hydra.launcher.{key}={value}" for key, value in job_settings.items())]
+    before = submitted(out / name)
+    with (out / f"{name}.log").open("wb") as log:
+        waiting = subprocess.Popen([*command, *overrides(out, name)], cwd=out, stdout=log, stderr=subprocess.STDOUT)
+    wait_for("the job's number", lambda: submitted(out / name) > before or waiting.poll() is not None)
+    if waiting.poll() is not None:
+        raise SystemExit(f"{' '.join(command)} ended with {waiting.returncode}; see {out / name}.log")
+    return (submitted(out / name) - before).pop(), waiting
+
+
+def submitted(folder: Path) -> set[str]:
+    """Jobs of this run: submitit keeps each in a folder of its number."""
+    return {path.name for path in folder.glob(".submitit/*") if path.name.isdigit()}
 
 
 def job(number: str) -> dict[str, str]:
@@ -89,6 +113,7 @@ def rows(run: RunFolder) -> list[dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--launcher", action="store_true", help="by launcher=slurm instead of launch/slurm.sbatch")
     parser.add_argument("--low", default="low")
     parser.add_argument("--high", default="high")
     parser.add_argument("--at", type=int, nargs="*", default=[60, 180], help="steps at which the run is preempted")
@@ -98,11 +123,19 @@ def main() -> int:
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
 
-    once, again = RunFolder(out / "undisturbed"), RunFolder(out / "preempted")
-    number = submit(out, "undisturbed", arguments.low)
+    waiting: list[subprocess.Popen[bytes]] = []
+
+    def start_job(name: str) -> tuple[str, RunFolder]:
+        if not arguments.launcher:
+            return submit(out, name, arguments.low), RunFolder(out / name)
+        number, process = submit_by_launcher(out, name, arguments.low)
+        waiting.append(process)
+        return number, RunFolder(out / name / "0")
+
+    number, once = start_job("undisturbed")
     print(f"job {number}, undisturbed: {wait_for('its end', lambda: ended(number)):.0f} s")
 
-    number = submit(out, "preempted", arguments.low)
+    number, again = start_job("preempted")
     start = time.monotonic()
     preemptions = []
     for step in arguments.at:
@@ -125,6 +158,9 @@ def main() -> int:
     }
     print(f"job {number}, preempted {len(preemptions)} times: {took:.0f} s, {job(number)['Restarts']} restarts")
     print(json.dumps({"preemptions": preemptions, "equal": equal}, indent=1))
+    statuses = [process.wait(300) for process in waiting]
+    if any(statuses):
+        raise SystemExit(f"the commands that wait for the jobs ended with {statuses}; see their logs in {out}")
     return 0 if all(equal.values()) else 1
 
 

@@ -101,7 +101,6 @@ def tuned(run_once, background_judge, background_captioner):
     return of
 
 
-@pytest.mark.study
 def test_look_alike_batches_raise_recall_in_look_alike_bags_and_random_batches_of_the_same_number_do_not(
     tuned, judged, look_alikes, background_captioner
 ):

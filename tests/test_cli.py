@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -164,7 +165,10 @@ def test_a_run_leaves_no_files_of_hydra_behind(probe, tmp_path):
 
 
 def test_ctrl_c_ends_quietly_with_status_130(probe):
-    process = start("wait", *probe, env=dict(os.environ))
+    # A shell's background job ignores Ctrl-C, and so would the process: heeded again for it, wherever the tests run.
+    process = start(
+        "wait", *probe, env=dict(os.environ), preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    )
     assert process.stdout is not None and process.stdout.readline() == "waiting\n"
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)

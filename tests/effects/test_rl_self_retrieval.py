@@ -8,6 +8,9 @@ import json
 
 import pytest
 
+from benchmarks.rl_effects import Study
+from benchmarks.self_retrieval_effects import boosted_captioner, tuned_by_readers
+
 pytestmark = pytest.mark.effect
 
 ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
@@ -113,3 +116,21 @@ def test_look_alike_batches_raise_recall_in_look_alike_bags_and_random_batches_o
     assert bags["test/truematch_5_r1"] - random["test/truematch_5_r1"] > 0.05
     assert bags["test/rd20_r1"] - random["test/rd20_r1"] > -0.02
     assert bags["test/background_recall"] > 0.5 > random["test/background_recall"]
+
+
+# Generic captions against merged ones ---------------------------------------------------------------------------------
+
+
+@pytest.mark.study
+def test_faithfulness_is_kept_after_merged_captions_and_some_is_lost_after_generic_ones(tmp_path, seeds):
+    """By judges that read both. Fact precision is read from the scenes."""
+    study = Study(tmp_path)
+
+    def loss(start_of, seed):
+        found = numbers(tuned_by_readers(study, start_of(seed), "1e-4", seed))
+        return found["test/initial/fact_precision"] - found["test/fact_precision"]
+
+    generic = [loss(lambda seed: study.base("generic", seed), seed) for seed in seeds]
+    merged = [loss(lambda seed: boosted_captioner(study, seed), seed) for seed in seeds]
+    assert max(merged) < 0.01 < sum(generic) / len(generic)
+    assert all(after_merged < after_generic for after_merged, after_generic in zip(merged, generic, strict=True))

@@ -17,7 +17,7 @@ from capkit.logged_names import SAMPLES
 from capkit.run_folder import RunFolder
 
 # How long a run waits for a wandb that does not answer, at its start and at its end.
-INIT_S = 60.0
+INIT_S = 30.0
 FINISH_S = 120.0
 
 

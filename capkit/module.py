@@ -65,7 +65,10 @@ class WritingModule(OptimizerStep):
         numbers = means_over_ranks(sums)
         rows = gather_rows([row for part in self._validation for row in part["rows"]])
         numbers |= score_rows(rows, self.metrics, self.image_reader, self.is_stopping)
+        was_cut = self.is_stopping()
         self.safe_point()
+        if was_cut:  # before training, where ranks leave without meeting: half of the numbers would be a row
+            return
         self.log_dict(
             {f"val/{name}": value for name, value in numbers.items()},
             batch_size=max(1, len(rows)),

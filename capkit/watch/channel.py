@@ -70,10 +70,13 @@ class Channel:
         self.folder, self.rank, self.world_size = folder, rank, world_size
         self.verdicts = folder / "verdicts.jsonl"
 
-    def open(self) -> None:
+    def open(self, first: Beat) -> None:
+        """From its first moment on, the file of beats has one: a rank that is stopped right then is missed."""
         self.folder.mkdir(parents=True, exist_ok=True)  # a run folder of its own: then nobody watches this rank
         self.verdicts.touch()
-        self._beat_file(self.rank).write_bytes(b" " * BEAT_BYTES)
+        new = self.folder / f".{self._beat_file(self.rank).name}"
+        new.write_bytes(_bytes_of(first))
+        new.replace(self._beat_file(self.rank))
 
     def leave(self) -> None:
         """This rank ended well: its beat is no longer missed. The last one takes the folder along."""
@@ -95,7 +98,7 @@ class Channel:
 
     def beat(self, beat: Beat) -> None:
         with self._beat_file(self.rank).open("r+b") as file:
-            file.write(json.dumps(asdict(beat)).encode()[:BEAT_BYTES].ljust(BEAT_BYTES))
+            file.write(_bytes_of(beat))
 
     def read(self, rank: int) -> Beat | None:
         """None where there is none, or it is being written just now."""
@@ -118,6 +121,10 @@ class Channel:
 
     def verdict(self) -> Verdict | None:
         return read_verdict(self.verdicts)
+
+
+def _bytes_of(beat: Beat) -> bytes:
+    return json.dumps(asdict(beat)).encode()[:BEAT_BYTES].ljust(BEAT_BYTES)
 
 
 def read_verdict(path: Path) -> Verdict | None:

@@ -56,8 +56,7 @@ class Watchdog:
     # -- called by the main thread
 
     def start(self) -> None:
-        self.channel.open()
-        self._send()  # a rank that is stopped right now has been heard of, and is missed
+        self.channel.open(self._beat())
         if self.world_size > 1:
             self._faults = self.channel.stacks(self.rank).open("w")
             faulthandler.enable(self._faults)  # its watcher may ask a rank that hangs for its stacks
@@ -124,14 +123,16 @@ class Watchdog:
         verdict = self._judge_neighbour(now) or self._judge_itself(now)
         return None if verdict is None else self.channel.accuse(verdict)
 
-    def _send(self) -> None:
+    def _beat(self) -> Beat:
         self._number += 1
         place, waits = stacks.main_thread()
         seconds = round(time.monotonic() - NOW.since, 1)
-        doing = (NOW.section, NOW.count, NOW.step, seconds, place, waits)
+        return Beat(self.rank, self._number, NOW.section, NOW.count, NOW.step, seconds, place, waits, **self._identity)
+
+    def _send(self) -> None:
         # A folder that cannot be written for a while is borne; for longer than `timeout_s`, the others miss this rank.
         with contextlib.suppress(OSError):
-            self.channel.beat(Beat(self.rank, self._number, *doing, **self._identity))
+            self.channel.beat(self._beat())
 
     def _judge_neighbour(self, now: float) -> Verdict | None:
         other = (self.rank + 1) % self.world_size

@@ -132,9 +132,8 @@ class Sometimes(CaptionModule):
 
     def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, torch.Tensor]:
         logs = super().backward_batch(batch, step)
-        used = step % 2 == 0
-        if used or world_size() == 1:  # in one process a parameter without a gradient is left alone
-            self.add_gradient(lambda: (self.model.seldom.sum() * (0.01 if used else 0.0) / world_size(), None))
+        if step % 2 == 0:
+            self.add_gradient(lambda: (self.model.seldom.sum() * 0.01 / world_size(), None))
         return logs
 
 

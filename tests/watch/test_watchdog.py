@@ -110,7 +110,8 @@ def test_the_first_verdict_stands_and_a_cut_off_one_is_none(tmp_path):
 
 def test_a_beat_is_written_over_the_last_in_place_so_that_a_full_disk_allows_it(tmp_path):
     channel = Channel(new_attempt(tmp_path), 0, 2)
-    channel.open()
+    channel.open(beat(0, 7, False))
+    assert channel.read(0) == beat(0, 7, False)
     file = channel.folder / "rank-00000.json"
     before = file.stat()
     for count in (1, 20):

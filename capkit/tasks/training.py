@@ -182,6 +182,7 @@ def train(run: Run, module: pl.LightningModule, started_at: int) -> None:
     """Optimizer steps from `started_at` to the last; their wall time is added to `train/seconds`."""
     trainer, folder, resume = run.trainer, run.folder, run.resume
     if rank() == 0:
+        folder.report.unlink(missing_ok=True)  # it stands for a run that is done: this one has steps to do again
         if folder.attempt > 1 or resume is not None:
             folder.append(started_at, {"resumed_from": started_at})
         if resume is not None:

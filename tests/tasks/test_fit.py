@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -106,6 +107,30 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(folder, tmp_path, monk
     assert losses[0] == losses[1]
     assert {row["attempt"] for row in again.rows()} == {1, 2}
     assert (again.predictions / "test.json").read_text() == (once.predictions / "test.json").read_text()
+
+
+def test_a_run_that_was_done_and_lost_its_last_checkpoint_is_not_done_while_it_goes_over_it(
+    folder, tmp_path, monkeypatch
+):
+    """Killed between the step's checkpoint and its validation, it does that validation again."""
+    shutil.copytree(folder / "run", tmp_path / "run")
+    again = RunFolder(tmp_path / "run")
+    shutil.rmtree(again.checkpoints / "step-00000004.ckpt")
+    command = [*TINY, *caches(folder), f"run_dir={again.path}"]
+
+    def die(self):
+        raise RuntimeError("pulled the plug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CaptionModule, "on_validation_epoch_start", die)
+        with pytest.raises(RuntimeError, match="pulled the plug"):
+            main(command)
+    assert (again.checkpoints / "step-00000004.ckpt").exists() and not again.report.exists()
+    assert main(command) == 0
+    losses = [
+        [r["val/loss"] for r in run.current_rows() if "val/loss" in r] for run in (again, RunFolder(folder / "run"))
+    ]
+    assert losses[0] == losses[1] and again.report.exists()
 
 
 def test_a_changed_config_is_refused_with_its_keys(folder, capsys):

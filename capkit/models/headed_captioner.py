@@ -1,6 +1,6 @@
 """What captioners have in common whose logits are a head over hidden states."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any
 
 from jaxtyping import Bool, Float, Int, UInt8
@@ -12,7 +12,7 @@ from capkit.models.captioner import chunked_logprobs, chunked_token_losses
 from capkit.types import Context, Samples
 
 
-class HeadedCaptioner(nn.Module):
+class HeadedCaptioner(nn.Module, ABC):
     """The part of the `Captioner` protocol that follows from hidden states and a head: logits, losses, sampling."""
 
     tokenizer: Any

@@ -10,7 +10,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 BOTTOM = {
     "types", "errors", "keyed", "schedules", "distributed", "scenes", "weights", "edits", "embedding_cache", "slurm",
-    "stop_signal", "halving",
+    "stop_signal", "halving", "text_files", "caption_text",
 }  # fmt: skip
 
 # What each part may import of capkit, beside itself. A part that is missing here may import what TOP may.
@@ -19,6 +19,8 @@ MAY_IMPORT = {
     "errors": set(),
     "slurm": {"errors"},
     "halving": {"errors"},
+    "text_files": {"errors"},
+    "caption_text": {"errors", "text_files"},
     "stop_signal": {"slurm"},
     "keyed": {"errors"},
     "schedules": {"errors"},

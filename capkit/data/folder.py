@@ -10,9 +10,10 @@ import numpy as np
 from capkit.data.caption_files import CaptionRow, read_captions
 from capkit.data.files import ImageFiles
 from capkit.data.images import EXTENSIONS
-from capkit.data.manifest import Record, check_unique_keys, existing_file
+from capkit.data.manifest import Record, check_unique_keys
 from capkit.errors import UsageError
 from capkit.keyed import key_id, uniform
+from capkit.text_files import existing_file
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:

@@ -8,8 +8,9 @@ from numpy import ndarray
 
 from capkit.data.files import ImageFiles
 from capkit.data.folder import existing_folder
-from capkit.data.manifest import Record, existing_file
+from capkit.data.manifest import Record
 from capkit.errors import UsageError
+from capkit.text_files import existing_file
 
 
 class ImageCodeSets:

@@ -13,8 +13,9 @@ import numpy as np
 
 from capkit.data.files import ImageFiles
 from capkit.data.folder import existing_folder
-from capkit.data.manifest import Caption, Record, existing_file
+from capkit.data.manifest import Caption, Record
 from capkit.errors import UsageError
+from capkit.text_files import existing_file
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,7 @@ import numpy as np
 from capkit.data.files import ImageFiles
 from capkit.errors import UsageError, did_you_mean
 from capkit.keyed import key_id
+from capkit.text_files import existing_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +132,6 @@ def write_manifest(path: str | Path, records: Iterable[Record]) -> int:
             count += 1
     partial.replace(path)
     return count
-
-
-def existing_file(path: str | Path, what: str) -> Path:
-    if not Path(path).is_file():
-        raise UsageError(f"{what}: no file {str(path)!r}; give the path of an existing file")
-    return Path(path)
 
 
 def check_unique_keys(records: Iterable[Record], where: str) -> None:

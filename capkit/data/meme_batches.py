@@ -4,11 +4,11 @@ import dataclasses
 
 import torch
 
+from capkit.caption_text import clean_text
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.dataset import CaptionDataset, _Example
 from capkit.data.loader import Batches, CaptionLoader
 from capkit.data.manifest import Record
-from capkit.data.source import clean_text
 from capkit.types import CaptionBatch
 
 

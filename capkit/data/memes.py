@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from capkit.caption_text import clean_text
 from capkit.data.files import ImageFiles
 from capkit.data.folder import existing_folder
-from capkit.data.manifest import Caption, Record, check_unique_keys, existing_file
-from capkit.data.source import clean_text
+from capkit.data.manifest import Caption, Record, check_unique_keys
 from capkit.errors import UsageError, did_you_mean
+from capkit.text_files import existing_file
 
 TEXT_MODES = ("none", "caption", "candidate")
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from capkit.data.source import clean_text
+from capkit.caption_text import clean_text
 from capkit.errors import UsageError
 
 

@@ -1,14 +1,12 @@
 """The protocol of a data source, and what every source does to captions."""
 
-import re
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
+from capkit.caption_text import clean_text
 from capkit.data.manifest import Caption, Record
-
-_NOT_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
 @runtime_checkable
@@ -30,14 +28,6 @@ class Preparable(Protocol):
     """A source with something to build once (a cache) before other processes read it."""
 
     def prepare(self) -> None: ...
-
-
-def clean_text(text: str) -> str:
-    """One line: runs of white space become a space; control characters and lone surrogates are taken out.
-
-    Rust tokenizers raise on lone surrogates, which JSON can carry.
-    """
-    return " ".join(_NOT_TEXT.sub(" ", text).split())
 
 
 def clean_captions(captions: list[Caption]) -> list[str]:

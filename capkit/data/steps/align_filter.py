@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from capkit.caption_text import clean_text
 from capkit.data.manifest import Record
-from capkit.data.source import clean_text
 from capkit.errors import UsageError
 from capkit.keyed import key_id
 

@@ -3,7 +3,7 @@
 import json
 import re
 
-from capkit.data.source import clean_text
+from capkit.caption_text import clean_text
 from capkit.llm.answers import Unparsable
 
 _FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)

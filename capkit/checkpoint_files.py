@@ -83,6 +83,13 @@ def saved_step(path: Path) -> int:
     return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
 
 
+def identity(path: Path) -> str:
+    """A hash of everything that a checkpoint holds, whatever its name: that of its manifest, or of an older file."""
+    if path.is_dir():
+        return str(json.loads((path / MANIFEST).read_text(encoding="utf-8"))[HASH])
+    return _hash(path)
+
+
 # -- writing
 
 

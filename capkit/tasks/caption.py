@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from rich.console import Console
 from torch import nn
 
 from capkit.checkpoint import load_captioner, refuse_foreign_targets
+from capkit.checkpoint_files import identity, saved_step, verified
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.folder import Folder
 from capkit.decoding.decoding import Decoding
+from capkit.embedding_cache import check_about
 from capkit.errors import UsageError
 from capkit.halving import in_parts
 from capkit.instantiate import build
+from capkit.run_folder import flatten, write_atomically
 from capkit.types import CaptionBatch
 
 
@@ -25,52 +29,106 @@ def run(cfg: DictConfig) -> dict[str, float]:
     """Captions every image of `cfg.images`; returns how many, how many were skipped, and the time.
 
     One line is written as soon as its image is captioned. An `out` file that holds lines already is continued: images
-    it names are not captioned again. Images that cannot be read are listed in skipped.jsonl beside it.
+    it names are not captioned again. What wrote them stands in OUT.about.json; UsageError is raised where that is
+    another checkpoint, decoding or folder of images. Images that cannot be read are listed in skipped.jsonl beside it.
+    The caption of a single image is printed.
     """
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     decoding: Decoding = build(cfg.decoding)
     images = Folder(cfg.images)
-    out = Path(cfg.out or f"{Path(cfg.images).name}.captions.jsonl")
-    done = captioned_before(out)
+    out = Path(cfg.out or f"{Path(cfg.images).resolve().name}.{run_name(cfg.ckpt)}.captions.jsonl")
+    about = what_writes(verified(Path(cfg.ckpt)), decoding, cfg.images)
+    texts = captioned_before(out)
+    if texts:
+        check_written_by(about, out)
+    before = len(texts)
     model, checkpoint = load_captioner(cfg.ckpt)
     model.to(best_device())
     data = data_for(checkpoint, images, out.parent)
-    start, written = time.monotonic(), 0
+    start = time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(about_file(out), json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     with out.open("a", encoding="utf-8") as file:
-        for keys, captions in caption_batches(model, data.predict_dataloader(), decoding, done):
+        for keys, captions in caption_batches(model, data.predict_dataloader(), decoding, set(texts)):
             for key, caption in zip(keys, captions, strict=True):
                 file.write(json.dumps({"image": key, "caption": caption}, ensure_ascii=False) + "\n")
             file.flush()
-            written += len(keys)
+            texts |= dict(zip(keys, captions, strict=True))
     seconds = time.monotonic() - start
-    skipped = len(images) - written - len(done & {images.record(i).key for i in range(len(images))})
+    keys = [images.record(index).key for index in range(len(images))]
+    written, skipped = len(texts) - before, sum(key not in texts for key in keys)
+    console = Console()
+    if len(keys) == 1 and not skipped:
+        console.print(texts[keys[0]], highlight=False, markup=False, soft_wrap=True)
     note = f", {skipped} skipped: see {out.parent / 'skipped.jsonl'}" if skipped else ""
-    before = f" ({len(done)} were there before)" if done else ""
-    Console().print(f"{written} captions in {seconds:.1f} s{before}{note}: {out}", highlight=False, soft_wrap=True)
+    earlier = f" ({before} were there before)" if before else ""
+    told = f"{written} captions in {seconds:.1f} s{earlier}{note}: {out}"
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
     return {"captions": float(written), "skipped": float(skipped), "seconds": seconds}
+
+
+def run_name(ckpt: str) -> str:
+    """The name of a run's folder, and of its checkpoint where that is what was given: "mine", "mine.step-00000040"."""
+    path = Path(ckpt).resolve()
+    return f"{path.parents[1].name}.{path.stem}" if path.parent.name == "checkpoints" else path.stem
+
+
+def what_writes(checkpoint: Path, decoding: Decoding, images: str) -> dict[str, Any]:
+    """All that captions depend on, as plain data. A run that was moved is known by its checkpoint's hash."""
+    return {
+        "checkpoint": str(checkpoint),
+        "step": saved_step(checkpoint) if checkpoint.is_dir() else None,
+        "hash": identity(checkpoint),
+        "decoding": asdict(decoding),
+        "images": str(Path(images).resolve()),
+    }
+
+
+def about_file(out: Path) -> Path:
+    return out.with_name(f"{out.name}.about.json")
+
+
+def check_written_by(about: dict[str, Any], out: Path) -> None:
+    """Raises UsageError where the captions in `out` were written by something else, or nothing says by what."""
+    path = about_file(out)
+    remedy = "give another out=FILE, or delete this one to start it anew"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"out={out} holds captions, and {path} does not say which checkpoint and decoding wrote them; {remedy}"
+        ) from error
+    found = flatten(found)
+    if found.get("hash") == about["hash"]:
+        found["checkpoint"] = about["checkpoint"]
+    check_about(found, flatten(about), f"out={out}", remedy)
 
 
 def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def captioned_before(out: Path) -> set[str]:
-    """The images that a captions file names. A last line cut off by a kill is taken out of the file.
+def captioned_before(out: Path) -> dict[str, str]:
+    """The captions in a file by image. A last line cut off by a kill is taken out of the file.
 
-    Raises UsageError where the file is something else.
+    Raises UsageError, which names the line, where the file is something else.
     """
     if not out.exists():
-        return set()
-    lines = out.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    try:
-        keys = {json.loads(line)["image"] for line in whole}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UsageError(f"out={out} exists and is not a file of captions; give another out=FILE") from error
-    if whole != lines:
-        out.write_text("".join(whole), encoding="utf-8")
-    return keys
+        return {}
+    whole, newline, cut_off = out.read_bytes().rpartition(b"\n")
+    captions = {}
+    for number, line in enumerate(whole.split(b"\n") if newline else [], 1):
+        try:
+            row = json.loads(line)
+            captions[row["image"]] = row["caption"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f'out={out} exists; expected {{"image": ..., "caption": ...}} in each line, got {line[:60]!r} in line '
+                f"{number}; give another out=FILE, or mend the line"
+            ) from error
+    if cut_off:
+        out.write_bytes(whole + newline)
+    return captions
 
 
 def data_for(checkpoint: dict[str, Any], images: Folder, folder: Path) -> CaptionDataModule:

@@ -176,6 +176,65 @@ def test_caption_writes_one_line_an_image_skips_the_unreadable_and_goes_on_where
     assert [json.loads(line) for line in out.read_text().splitlines()] == rows
 
 
+@pytest.fixture
+def captioned(folder, tmp_path, monkeypatch, capsys):
+    """One picture, captioned by the run's last checkpoint, in the folder that this process works in."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photos/a.png")
+    command = ["caption", f"ckpt={folder / 'run'}", "images=photos", "decoding.max_length=6"]
+    assert main(command) == 0
+    return command
+
+
+def test_the_caption_of_one_picture_is_printed_and_the_file_is_named_by_images_and_run(captioned, tmp_path, capsys):
+    out = tmp_path / "photos.run.captions.jsonl"
+    caption = json.loads(out.read_text())["caption"]
+    assert main(captioned) == 0
+    printed, told = capsys.readouterr().out.splitlines()[-2:]
+    assert printed == caption and told.endswith(f" s (1 were there before): {out.name}")
+
+
+def test_captions_of_another_checkpoint_decoding_or_folder_are_not_passed_off_as_these(
+    captioned, folder, tmp_path, capsys
+):
+    out = tmp_path / "photos.run.captions.jsonl"
+    written = out.read_bytes()
+    shutil.copytree("photos", "others")
+    task, ckpt, *others = captioned
+    earlier = f"ckpt={folder / 'run/checkpoints/step-00000003.ckpt'}"
+    for words, difference in (
+        ([task, earlier, *others], "step is 4, wanted 3"),
+        ([*captioned, "decoding=beam"], "decoding.num_beams is 1, wanted 5"),
+        ([task, ckpt, "images=others"], f"images is '{tmp_path / 'photos'}', wanted '{tmp_path / 'others'}'"),
+    ):
+        assert main([*words, f"out={out}"]) == 2
+        told = capsys.readouterr().err
+        assert difference in told and "give another out=FILE" in told
+    assert out.read_bytes() == written
+    shutil.move("photos.run.captions.jsonl.about.json", "gone")
+    assert main(captioned) == 2
+    assert "does not say which checkpoint and decoding wrote them" in capsys.readouterr().err
+
+
+def test_a_run_that_was_moved_still_writes_the_captions_it_began(captioned, folder, tmp_path, capsys):
+    task, _, *others = captioned
+    shutil.copytree(folder / "run", "moved")
+    assert main([task, "ckpt=moved", *others, "out=photos.run.captions.jsonl"]) == 0
+    assert "1 were there before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b'"a"', b"\xff", b'{"image": "a"}'], ids=["empty", "no object", "not UTF-8", "no caption"]
+)
+def test_a_line_that_is_no_caption_is_named(captioned, tmp_path, line, capsys):
+    out = tmp_path / "photos.run.captions.jsonl"
+    out.write_bytes(out.read_bytes() + line + b"\n")
+    assert main(captioned) == 2
+    assert "in line 2" in capsys.readouterr().err
+
+
 def test_dry_run_prints_the_plan_and_leaves_no_run_folder(folder, tmp_path, capsys):
     assert main([*TINY, *caches(folder), f"run_dir={tmp_path / 'plan'}", "dry_run=true"]) == 0
     printed = capsys.readouterr().out

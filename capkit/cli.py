@@ -18,6 +18,7 @@ from capkit.config.compose import CONFIG_NAME, Composed, compose_config
 from capkit.config.help import help_page
 from capkit.config.locations import config_dir
 from capkit.config.quoting import quote
+from capkit.console import phase
 from capkit.errors import RunFailure, usage_error_behind
 
 USAGE_STATUS = 2
@@ -61,7 +62,8 @@ def _run(argv: list[str]) -> None:
 def run_task(config: DictConfig) -> Any:
     """Imports and calls the function that the task's yaml names."""
     module, _, name = config.task["_target_"].rpartition(".")
-    function: Callable[[DictConfig], Any] = getattr(importlib.import_module(module), name)
+    with phase("starting"):
+        function: Callable[[DictConfig], Any] = getattr(importlib.import_module(module), name)
     return function(config)
 
 

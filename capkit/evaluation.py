@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from capkit.console import phase
 from capkit.distributed import broadcast_object, gather_objects, rank
 from capkit.keyed import generator
 from capkit.run_folder import write_atomically
@@ -45,11 +46,12 @@ def score_rows(
     numbers: dict[str, float] = {}
     if rank() == 0:
         with_references = [row for row in rows if row["references"]]
-        for metric in metrics.values():
+        for name, metric in metrics.items():
             if is_stopping():
                 break
             scored = with_references if getattr(metric, "needs_references", True) else rows
-            numbers.update(metric.score(*_columns(scored, image)) if scored else {})
+            with phase(f"scoring {name}"):
+                numbers.update(metric.score(*_columns(scored, image)) if scored else {})
     return broadcast_object(numbers)
 
 

@@ -10,13 +10,14 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 BOTTOM = {
     "types", "errors", "keyed", "schedules", "distributed", "scenes", "weights", "edits", "embedding_cache", "slurm",
-    "stop_signal", "halving", "text_files", "caption_text",
+    "stop_signal", "halving", "text_files", "caption_text", "console",
 }  # fmt: skip
 
 # What each part may import of capkit, beside itself. A part that is missing here may import what TOP may.
 MAY_IMPORT = {
     "types": set(),
     "errors": set(),
+    "console": set(),
     "slurm": {"errors"},
     "halving": {"errors"},
     "text_files": {"errors"},
@@ -25,7 +26,7 @@ MAY_IMPORT = {
     "keyed": {"errors"},
     "schedules": {"errors"},
     "distributed": {"errors", "types"},
-    "scenes": {"errors", "keyed", "types"},
+    "scenes": {"console", "errors", "keyed", "types"},
     "weights": {"errors"},
     "edits": {"errors", "keyed"},
     "embedding_cache": {"errors", "keyed"},
@@ -44,7 +45,7 @@ MAY_IMPORT = {
     "liveness": set(),
     "watch": {"errors", "liveness"},
     "config": {"errors", "decoding"},
-    "cli": {"errors", "config"},
+    "cli": {"errors", "config", "console"},
 }
 PROTOCOLS = {"capkit.models.captioner", "capkit.models.dual_encoder"}
 # Of models, these parts may know the protocols only; metrics also the one frozen judge of text, evaluators what wraps

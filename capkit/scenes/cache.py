@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from capkit.console import phase
 from capkit.errors import UsageError
 from capkit.scenes.language import Detail, reference_captions
 from capkit.scenes.render import render
 from capkit.scenes.world import Scene, WorldOptions, make_scene
 
 GENERATOR_VERSION = 1  # raise it with any change of pictures or captions: old caches are then no longer read
-_CHUNK = 500
+_CHUNK = 100
 
 
 class CachedSplit:
@@ -150,10 +151,11 @@ def _build(path: Path, meta: dict[str, Any], job: _Job, count: int, size: int, n
         pixels = folder / "pixels.npy"
         np.lib.format.open_memmap(pixels, mode="w+", dtype=np.uint8, shape=(count, size, size, 3)).flush()
         lengths = []
-        with open(folder / "scenes.jsonl", "wb") as file:
+        with open(folder / "scenes.jsonl", "wb") as file, phase(f"drawing the {job[1]} scenes", count) as drawing:
             for lines in _chunks(job, str(pixels), count, num_workers):
                 file.writelines(lines)
                 lengths += [len(line) for line in lines]
+                drawing.advance(len(lines))
         np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
         (folder / "meta.json").write_text(json.dumps(meta, indent=1, sort_keys=True))
         folder.chmod(0o755)

@@ -16,16 +16,11 @@ from capkit.distributed import rank
 from capkit.models.pair_model import PairModel
 from capkit.module import CaptionModule
 from capkit.rl_module import RLModule
+from capkit.tasks.header import num_parameters
 from capkit.training_step import OptimizerStep
 from capkit.types import CaptionBatch
 
 GIB, MIB = 2**30, 2**20
-
-
-def count(module: nn.Module) -> tuple[int, int]:
-    """Trainable and frozen parameters."""
-    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    return trainable, sum(p.numel() for p in module.parameters()) - trainable
 
 
 def memory_bytes(model: nn.Module, precision: str) -> int:
@@ -33,7 +28,7 @@ def memory_bytes(model: nn.Module, precision: str) -> int:
 
     Under mixed precision the weights stay in 32 bits, and autocast's 16-bit copies are counted once.
     """
-    trainable, frozen = count(model)
+    trainable, frozen = num_parameters(model)
     copies = 2 * (trainable + frozen) if "mixed" in precision else 0
     return 4 * (trainable + frozen) + 4 * trainable * 3 + copies
 
@@ -94,9 +89,9 @@ def print_plan(module: OptimizerStep, data: CaptionDataModule, total_steps: int,
     console = Console()
     table = Table("part", "trainable", "frozen", title="parameters")
     for name, part in module.model.named_children():
-        trainable, frozen = count(part)
+        trainable, frozen = num_parameters(part)
         table.add_row(name, f"{trainable:,}", f"{frozen:,}")
-    trainable, frozen = count(module.model)
+    trainable, frozen = num_parameters(module.model)
     table.add_row("all", f"{trainable:,}", f"{frozen:,}", style="bold")
     for column in table.columns[1:]:
         column.justify = "right"

@@ -1,11 +1,13 @@
 """task=fit: trains a captioner, captions the held-out split, scores it and writes the run folder."""
 
 import json
+from collections.abc import Sequence
 
 import lightning.pytorch as pl
 from omegaconf import DictConfig
 
 from capkit.checkpoint import checkpoint_extras
+from capkit.console import phase
 from capkit.data.datamodule import CaptionDataModule
 from capkit.distributed import rank
 from capkit.evaluation import Row, describe, score_rows, shuffled_rows, write_predictions
@@ -16,8 +18,9 @@ from capkit.stop_signal import stoppable
 from capkit.tasks.build import applicable, build_model, build_parts, encoder_of
 from capkit.tasks.dry_run import print_plan
 from capkit.tasks.generation import caption_split
+from capkit.tasks.header import print_header
 from capkit.tasks.ranks import start_ranks
-from capkit.tasks.training import open_run, print_numbers, train
+from capkit.tasks.training import open_run, print_numbers, tasks_on_captioner, train
 from capkit.watch.running import ends_all_ranks
 
 
@@ -29,11 +32,13 @@ def run(cfg: DictConfig) -> dict[str, float]:
         return RunFolder(cfg.run_dir).metrics() if cfg.run_dir else {}
     this = open_run(cfg, build_parts)
     trainer, data, folder = this.trainer, this.data, this.folder
-    model = build_model(cfg.model, lambda: data.captions("train"), cfg.seed)
+    with phase("building the model"):
+        model = build_model(cfg.model, lambda: data.captions("train"), cfg.seed)
     metrics = applicable(this.parts["metrics"], data.source("test").record(0).metadata)
     module = CaptionModule(model, **{**this.parts, "metrics": metrics})
     this.extras.extras = checkpoint_extras(cfg, model)
     data.attach(encode=encoder_of(model, data.max_length), run_dir=folder.path)
+    print_header(trainer, module, data, folder.path)
     if cfg.dry_run:
         print_plan(module, data, trainer.max_steps, str(trainer.precision))
         return {}
@@ -44,7 +49,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         evaluate_split(trainer, module, data, folder, "test", prefix="test/untrained", limit=cfg.controls)
     train(this, module, started_at)
     rows = evaluate_split(trainer, module, data, folder, "test", prefix="test", limit=cfg.eval_limit, controls=True)
-    finish(cfg, trainer, folder, data, rows, "test")
+    finish(cfg, trainer, folder, data, rows, "test", tasks_on_captioner(folder))
     this.require_saved()
     return folder.metrics()
 
@@ -82,6 +87,7 @@ def finish(
     data: CaptionDataModule,
     rows: list[Row],
     split: str,
+    next_tasks: Sequence[str] = (),
     num_samples: int = 24,
 ) -> None:
     """The report, the loggers' last numbers, and where to find what was written."""
@@ -89,10 +95,11 @@ def finish(
         return
     image = data.image_reader(split)
     images = [image(row["key"]) for row in rows[:num_samples]]
-    write_report(folder, cfg.name, list(zip(rows[:num_samples], images, strict=True)))
+    with phase("writing the report"):
+        write_report(folder, cfg.name, list(zip(rows[:num_samples], images, strict=True)))
     numbers = folder.metrics()
     for logger in trainer.loggers:
         logger.log_metrics(numbers, trainer.global_step)
         logger.log_samples(rows[:num_samples], images)  # type: ignore[attr-defined]
         logger.finish()  # type: ignore[attr-defined]
-    print_numbers(folder)
+    print_numbers(folder, next_tasks)

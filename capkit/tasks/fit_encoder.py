@@ -1,5 +1,6 @@
 """task=fit_encoder: trains a dual encoder, evaluates it on held-out images and captions, writes the run folder."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from capkit.checkpoint import checkpoint_extras
+from capkit.console import phase
 from capkit.data.datamodule import CaptionDataModule
 from capkit.distributed import broadcast_object, rank
 from capkit.errors import UsageError
@@ -20,6 +22,7 @@ from capkit.run_folder import RunFolder
 from capkit.stop_signal import stoppable
 from capkit.tasks.build import build_model, build_optimization
 from capkit.tasks.dry_run import print_plan
+from capkit.tasks.header import print_header
 from capkit.tasks.ranks import start_ranks
 from capkit.tasks.training import Run, open_run, print_numbers, train
 from capkit.watch.running import ends_all_ranks
@@ -39,10 +42,12 @@ def run(cfg: DictConfig) -> dict[str, float]:
     this = open_run(cfg, build_encoder_parts)
     trainer, data, folder = this.trainer, this.data, this.folder
     evaluators = this.parts.pop("evaluators")
-    model = build_dual_encoder(cfg, data)
+    with phase("building the model"):
+        model = build_dual_encoder(cfg, data)
     module = PairModule(model, **this.parts)
     this.extras.extras = checkpoint_extras(cfg, model)
     data.attach(encode=model.encode, run_dir=folder.path)
+    print_header(trainer, module, data, folder.path)
     if cfg.dry_run:
         print_plan(module, data, trainer.max_steps, str(trainer.precision))
         return {}
@@ -82,9 +87,10 @@ def evaluate_encoder(
     numbers: dict[str, float] = {}
     if rank() == 0:
         model.eval()
-        for evaluator in evaluators.values():
-            found = evaluator(model, data, folder.predictions / prefix.replace("/", "_"))
-            numbers |= {f"{prefix}/{name}": value for name, value in found.items()}
+        for name, evaluator in evaluators.items():
+            with phase(f"evaluating {name}"):
+                found = evaluator(model, data, folder.predictions / prefix.replace("/", "_"))
+            numbers |= {f"{prefix}/{key}": value for key, value in found.items()}
         folder.write_metrics(numbers)
     return broadcast_object(numbers)
 
@@ -99,7 +105,8 @@ def finish(run: Run, model: PairModel, num_samples: int = 24) -> None:
         logger.log_metrics(run.folder.metrics(), run.trainer.global_step)
         logger.log_samples(rows, images)  # type: ignore[attr-defined]
         logger.finish()  # type: ignore[attr-defined]
-    print_numbers(run.folder)
+    ckpt = f"ckpt={shlex.quote(str(run.folder.path))}"
+    print_numbers(run.folder, [f"evaluate_encoder {ckpt}", f"export {ckpt} out=FOLDER"])
 
 
 def nearest_captions(model: PairModel, data: CaptionDataModule, num_images: int, pool: int = 500) -> list[Row]:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from capkit.callbacks.checkpoints import Checkpoints
 from capkit.checkpoint import checkpoint_extras, read_checkpoint
+from capkit.console import phase, say
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.meme_batches import MemeDataModule
 from capkit.distributed import rank
@@ -21,6 +22,7 @@ from capkit.run_folder import RunFolder, write_atomically
 from capkit.stop_signal import stoppable
 from capkit.tasks.build import build_optimization
 from capkit.tasks.dry_run import print_plan
+from capkit.tasks.header import print_header
 from capkit.tasks.ranks import start_ranks
 from capkit.tasks.training import Run, open_run, print_numbers, train
 from capkit.watch.running import ends_all_ranks
@@ -43,10 +45,12 @@ def run(cfg: DictConfig) -> dict[str, float]:
         return RunFolder(cfg.run_dir).metrics() if cfg.run_dir else {}
     this = open_run(cfg, build_optimization)
     trainer, data, folder = this.trainer, this.data, this.folder
-    model = build_camu(cfg, data)
+    with phase("building the model"):
+        model = build_camu(cfg, data)
     module = MemeModule(model, **this.parts)
     this.extras.extras = checkpoint_extras(cfg, model)
     data.attach(encode=model.encoder.encode, run_dir=folder.path)
+    print_header(trainer, module, data, folder.path)
     if cfg.dry_run:
         print_plan(module, data, trainer.max_steps, str(trainer.precision))
         return {}
@@ -82,7 +86,7 @@ def build_camu(cfg: DictConfig, data: CaptionDataModule) -> Camu:
 def _stopped_before(folder: RunFolder) -> bool:
     stopped = folder.report.exists() and folder.metrics().get(STOPPED) == 1.0
     if stopped:
-        print(f"{folder.path}: this run stopped early before; see {folder.metrics_file}")
+        say(f"{folder.path}: this run stopped early before; see {folder.metrics_file}")
     return stopped
 
 
@@ -96,7 +100,10 @@ def take_best(run: Run, module: MemeModule) -> None:
 
 def test(run: Run, module: MemeModule, prefix: str, limit: int | None) -> list[Row]:
     """Classifies test memes; writes one JSON line for each, then the numbers."""
-    batches: Any = run.trainer.predict(module, dataloaders=run.data.eval_dataloader("test", limit))
+    loader = run.data.eval_dataloader("test", limit)
+    num_memes = run.data.num_images("test")
+    with phase("testing", num_memes if limit is None else min(limit, num_memes), "memes"):
+        batches: Any = run.trainer.predict(module, dataloaders=loader)
     rows = gather_rows([row for batch in batches or [] for row in batch])
     if rank() == 0:
         lines = [json.dumps({**row, "probability": probability(row)}, ensure_ascii=False) + "\n" for row in rows]

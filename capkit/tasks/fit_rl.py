@@ -12,6 +12,7 @@ from capkit.bag_report import bag_examples
 from capkit.callbacks.checkpoints import Checkpoints
 from capkit.callbacks.degeneration import Degeneration
 from capkit.checkpoint import checkpoint_extras, read_checkpoint
+from capkit.console import phase, say
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.images import BadImage
 from capkit.data.source import clean_captions
@@ -26,8 +27,9 @@ from capkit.stop_signal import stoppable
 from capkit.tasks.build import applicable, build_model, build_parts, encoder_of
 from capkit.tasks.dry_run import print_plan
 from capkit.tasks.fit import evaluate_split
+from capkit.tasks.header import print_header
 from capkit.tasks.ranks import start_ranks
-from capkit.tasks.training import Run, open_run, print_numbers, train
+from capkit.tasks.training import Run, open_run, print_numbers, tasks_on_captioner, train
 from capkit.types import CaptionBatch, Samples
 from capkit.watch.running import ends_all_ranks
 
@@ -42,21 +44,24 @@ def run(cfg: DictConfig) -> dict[str, float]:
         return RunFolder(cfg.run_dir).metrics() if cfg.run_dir else {}
     this = open_run(cfg, build_parts)
     data = this.data
-    model = build_model(cfg.model, lambda: data.captions("train"), cfg.seed)
-    reward = build_reward(cfg, model)
+    with phase("building the model and the reward"):
+        model = build_model(cfg.model, lambda: data.captions("train"), cfg.seed)
+        reward = build_reward(cfg, model)
     metrics = applicable(this.parts["metrics"], data.source("test").record(0).metadata)
     module = RLModule(
         model, reward=reward, rollout_batch_size=cfg.rollout_batch_size, **{**this.parts, "metrics": metrics}
     )
     this.extras.extras = checkpoint_extras(cfg, model)
     data.attach(encode=encoder_of(model, data.max_length), run_dir=this.folder.path)
+    print_header(this.trainer, module, data, this.folder.path)
     if cfg.dry_run:
         print_plan(module, data, this.trainer.max_steps, str(this.trainer.precision))
         return {}
     started_at = this.start.step
     if this.is_done(started_at):
         return this.folder.metrics()
-    reward.prepare(picture_reader(data), lambda: training_references(data), this.trainer.strategy.root_device)
+    with phase("preparing the reward"):
+        reward.prepare(picture_reader(data), lambda: training_references(data), this.trainer.strategy.root_device)
     module.keep_reference()
     module.image_reader = data.image_reader("val")
     before = initial_captions(this, module)
@@ -133,7 +138,7 @@ def load_selected(this: Run, module: RLModule) -> None:
             module.load_state_dict(checkpoint["state_dict"])
             if rank() == 0:
                 this.folder.write_metrics({"train/selected_step": int(checkpoint["global_step"])})
-                print(f"evaluating the selected checkpoint, step {checkpoint['global_step']}")
+                say(f"evaluating the selected checkpoint, step {checkpoint['global_step']:,}")
 
 
 def finish(this: Run, module: RLModule, rows: list[Row], before: list[Row]) -> None:
@@ -145,12 +150,13 @@ def finish(this: Run, module: RLModule, rows: list[Row], before: list[Row]) -> N
     table = with_rewards(module.reward, rows[:NUM_TABLE_ROWS], {row["key"]: row["caption"] for row in before})
     images = [image(row["key"]) for row in table]
     bags = bag_examples(module.metrics, rows, captions_by_key(folder, "test/initial"), image)
-    write_rl_report(folder, this.cfg.name, list(zip(table, images, strict=True)), bags)
+    with phase("writing the report"):
+        write_rl_report(folder, this.cfg.name, list(zip(table, images, strict=True)), bags)
     for logger in trainer.loggers:
         logger.log_metrics(folder.metrics(), trainer.global_step)
         logger.log_samples(table, images)  # type: ignore[attr-defined]
         logger.finish()  # type: ignore[attr-defined]
-    print_numbers(folder)
+    print_numbers(folder, tasks_on_captioner(folder))
 
 
 def captions_by_key(folder: RunFolder, prefix: str) -> dict[str, str]:

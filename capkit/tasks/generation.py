@@ -2,6 +2,7 @@
 
 import lightning.pytorch as pl
 
+from capkit.console import phase
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.loader import CaptionLoader
 from capkit.evaluation import Row, gather_rows
@@ -20,4 +21,7 @@ def caption_split(
     """The first `limit` images of a split, or all of them."""
     data.prepare_data()
     data.setup(split)
-    return caption_loader(trainer, module, data.eval_dataloader(split, limit))
+    loader = data.eval_dataloader(split, limit)
+    num_images = data.num_images(split) if limit is None else min(limit, data.num_images(split))
+    with phase(f"captioning {split}", num_images):
+        return caption_loader(trainer, module, loader)

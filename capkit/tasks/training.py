@@ -5,8 +5,9 @@ Each task adds its model and its evaluation.
 
 import faulthandler
 import math
+import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
-from rich.console import Console
 
 from capkit.callbacks.checkpoints import Checkpoints
 from capkit.callbacks.guide import Guide
@@ -25,6 +25,7 @@ from capkit.callbacks.recorder import Recorder
 from capkit.callbacks.watchdog import Watchdog
 from capkit.checkpoint import load_weights, read_checkpoint
 from capkit.checkpoint_io import use_folders
+from capkit.console import command_name, phase, say
 from capkit.data.datamodule import CaptionDataModule
 from capkit.distributed import decided_by_rank_0, rank
 from capkit.errors import UsageError
@@ -97,7 +98,7 @@ class Run:
         if not self.folder.report.exists() or (started_at < self.trainer.max_steps and not ended_early):
             return False
         what = "training stopped early" if ended_early else f"all {started_at} steps were done"
-        print(f"{self.folder.path}: {what} before; see {self.folder.metrics_file}")
+        say(f"{self.folder.path}: {what} before; see {self.folder.metrics_file}")
         return True
 
 
@@ -107,8 +108,9 @@ def open_run(cfg: DictConfig, build_parts: Callable[[DictConfig], dict[str, Any]
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     folder = RunFolder(cfg.run_dir or default_run_dir(cfg.name))
     parts = build_parts(cfg)
-    data: CaptionDataModule = build(cfg.data)
-    trainer, extras = build_trainer(cfg, folder, data)
+    with phase("reading the data"):
+        data: CaptionDataModule = build(cfg.data)
+        trainer, extras = build_trainer(cfg, folder, data)
     watchdog = next((callback for callback in trainer.callbacks if isinstance(callback, Watchdog)), None)  # type: ignore[attr-defined]
     if trainer.world_size > 1:
         if watchdog is not None:
@@ -127,9 +129,10 @@ def open_run(cfg: DictConfig, build_parts: Callable[[DictConfig], dict[str, Any]
             folder.append(start.step, {SKIPPED: step})
     if watchdog is not None and not cfg.dry_run:
         watchdog.watch(folder.path)
-    if trainer.local_rank == 0:
-        data.prepare_data()
-    trainer.strategy.barrier()
+    with phase("building the data"):
+        if trainer.local_rank == 0:
+            data.prepare_data()
+        trainer.strategy.barrier()
     return Run(cfg, parts, folder, data, trainer, start, extras)
 
 
@@ -186,7 +189,7 @@ def train(run: Run, module: pl.LightningModule, started_at: int) -> None:
         if folder.attempt > 1 or resume is not None:
             folder.append(started_at, {"resumed_from": started_at})
         if resume is not None:
-            print(f"continuing {folder.path} from step {started_at}")
+            say(f"continuing {folder.path} from step {started_at:,}")
     run.data.set_steps(started_at, trainer.max_steps)
     start = time.monotonic()
     trainer.fit(module, datamodule=run.data, ckpt_path=resume, weights_only=True if resume else None)
@@ -195,10 +198,17 @@ def train(run: Run, module: pl.LightningModule, started_at: int) -> None:
         folder.write_metrics({"train/seconds": round(seconds, 2), "train/steps": trainer.global_step})
 
 
-def print_numbers(folder: RunFolder) -> None:
-    """The final numbers, and where to find what was written."""
+def print_numbers(folder: RunFolder, next_tasks: Sequence[str] = ()) -> None:
+    """The final numbers, where to find what was written, and what can be done with it next."""
     numbers = folder.metrics()
-    console = Console()
     for name in sorted(key for key in numbers if key.count("/") == 1):
-        console.print(f"  {name:<24} {numbers[name]:.4f}", highlight=False)
-    console.print(f"run folder: {folder.path}\nreport:     {folder.report}", highlight=False, soft_wrap=True)
+        say(f"  {name:<24} {numbers[name]:.4f}")
+    say(f"run folder: {folder.path}\nreport:     {folder.report}")
+    for start, task in zip(["next:       ", *["            "] * len(next_tasks)], next_tasks, strict=False):
+        say(f"{start}{command_name()} {task}")
+
+
+def tasks_on_captioner(folder: RunFolder) -> list[str]:
+    """What there is to do with a captioner that was trained."""
+    run = shlex.quote(str(folder.path))
+    return [f"evaluate ckpt={run} split=val", f"caption ckpt={run} images=FOLDER"]

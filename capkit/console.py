@@ -1,0 +1,227 @@
+"""What a person sees of a run: a header, named phases with a bar or a spinner, and lines in between. Imports no torch.
+
+On a terminal phases are live lines on standard error, and vanish when they end. Elsewhere (a log file, SLURM) a phase
+that lasts is a plain line, again after some seconds, and one more when it ends. Only rank 0 speaks.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.text import Text
+
+FIRST_LINE_S = 2.0  # nothing is silent for longer
+LINES_S = 30.0
+SHOW_CURSOR = b"\x1b[?25h\n"
+
+
+def speaks() -> bool:
+    """Whether this process is the only one of its run, or rank 0: what torchrun, srun and capkit itself set."""
+    is_srun_step = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0") if is_srun_step else "0") == "0"
+
+
+def say(text: str) -> None:
+    """A line on standard output, at once and above any bar."""
+    if speaks():
+        print(text, flush=True)
+
+
+def header(rows: Mapping[str, str]) -> None:
+    """Names and what they are, a line each, aligned."""
+    width = max(map(len, rows), default=0)
+    for name, text in rows.items():
+        say(f"{name:<{width}}  {text}")
+
+
+def command_name() -> str:
+    """How this program is called here: `capkit`, or `python train.py` in a checkout. Ranks are told by their parent."""
+    own = "python train.py" if Path(sys.argv[0]).name == "train.py" else "capkit"
+    return os.environ.get("CAPKIT_COMMAND", own)
+
+
+def clock(seconds: float) -> str:
+    """h:mm:ss, or m:ss below an hour."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Phase:
+    """Work that is under way: how far it has come, and what there is to say about it (`note`).
+
+    Without a `total` it is a spinner. `unit` is what is counted; `start` is where it begins to count.
+    """
+
+    def __init__(self, name: str, total: int | None, unit: str, lines_s: float, start: int) -> None:
+        self.name, self.total, self.unit, self.lines_s = name, total, unit, lines_s
+        self.start = self.done = start
+        self.note = ""
+        self.since = time.monotonic()
+        self._moved_at = self.since
+        self.told_at: float | None = None
+
+    def advance(self, count: int = 1) -> None:
+        self.update(self.done + count)
+
+    def update(self, done: int, note: str | None = None) -> None:
+        self.done = done
+        self.note = self.note if note is None else note
+        self._moved_at = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.since
+
+    def count(self) -> str:
+        if self.total is None:
+            return f"{self.done:,} {self.unit}" if self.done else ""
+        return f"{self.done:,}/{self.total:,} {self.unit}"
+
+    def left(self) -> str:
+        """The time left, from the average speed so far; nothing where there is none to tell."""
+        if self.total is None or self.done <= self.start or self.done >= self.total:
+            return ""
+        speed = (self._moved_at - self.since) / (self.done - self.start)
+        return f"{clock(max(0.0, speed * (self.total - self.done)))} left"
+
+    def line(self) -> str:
+        told = (self.count(), clock(self.seconds), self.left(), self.note)
+        return f"{self.name}: {', '.join(part for part in told if part)}"
+
+
+@contextmanager
+def phase(
+    name: str, total: int | None = None, unit: str = "images", lines_s: float = LINES_S, start: int = 0
+) -> Iterator[Phase]:
+    """Shows what is being done until it is done. Phases nest; a line of a log file is that of the innermost."""
+    opened = open_phase(name, total, unit, lines_s, start)
+    try:
+        yield opened
+    finally:
+        close_phase(opened)
+
+
+def open_phase(
+    name: str, total: int | None = None, unit: str = "images", lines_s: float = LINES_S, start: int = 0
+) -> Phase:
+    """For one that ends elsewhere, by `close_phase`."""
+    opened = Phase(name, total, unit, lines_s, start)
+    if speaks():
+        _display.add(opened)
+    return opened
+
+
+def close_phase(opened: Phase) -> None:
+    """Ends it, and those within it that an error left open. One that has ended stays ended."""
+    _display.remove(opened)
+
+
+def innermost() -> Phase | None:
+    """The phase that is under way, for code that knows how far it has come and not what it belongs to."""
+    phases = _display.phases
+    return phases[-1] if phases else None
+
+
+def restore_terminal() -> None:
+    """Before a process ends without unwinding: the cursor is shown again."""
+    if _display.is_live:
+        os.write(2, SHOW_CURSOR)
+
+
+class _Display:
+    """The phases that are open, outermost first, and the thread that shows them."""
+
+    def __init__(self) -> None:
+        self.phases: list[Phase] = []
+        self._progress: Progress | None = None
+        self._tasks: dict[Phase, TaskID] = {}
+        self._done = threading.Event()
+
+    @property
+    def is_live(self) -> bool:
+        return self._progress is not None
+
+    def add(self, opened: Phase) -> None:
+        self.phases.append(opened)
+        if len(self.phases) == 1:
+            self._start()
+        if self._progress is not None:
+            self._tasks[opened] = self._progress.add_task(opened.name, total=opened.total, phase=opened)
+
+    def remove(self, closed: Phase) -> None:
+        while closed in self.phases:
+            last = self.phases.pop()
+            if self._progress is not None:
+                self._progress.remove_task(self._tasks.pop(last))
+            elif last.told_at is not None:
+                _write(f"{last.line()}, done")
+        if not self.phases:
+            self._stop()
+
+    def _start(self) -> None:
+        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            self._progress = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                _Bar(bar_width=24),
+                _Text(),
+                console=Console(stderr=True),
+                transient=True,
+                redirect_stdout=sys.stdout.isatty(),
+            )
+            self._streams = sys.stdout, sys.stderr
+            self._progress.start()
+        else:
+            self._done = threading.Event()
+            threading.Thread(target=self._tell, args=(self._done,), name="console", daemon=True).start()
+
+    def _stop(self) -> None:
+        self._done.set()
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _tell(self, done: threading.Event) -> None:
+        while not done.wait(0.25):
+            now, opened = time.monotonic(), innermost()
+            if opened is None:
+                continue
+            due = opened.since + FIRST_LINE_S if opened.told_at is None else opened.told_at + opened.lines_s
+            if now >= due:
+                opened.told_at = now
+                _write(opened.line())
+
+    def forget(self) -> None:
+        """A forked child has no thread that draws, and may have inherited a lock that the parent's held."""
+        if self._progress is not None:
+            sys.stdout, sys.stderr = self._streams
+        self.__init__()  # type: ignore[misc]
+
+
+def _write(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+class _Bar(BarColumn):
+    def render(self, task: Task) -> RenderableType:  # type: ignore[override]
+        opened: Phase = task.fields["phase"]
+        task.completed = opened.done
+        return Text() if opened.total is None else super().render(task)
+
+
+class _Text(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        opened: Phase = task.fields["phase"]
+        told = (opened.count(), clock(opened.seconds), opened.left(), opened.note)
+        return Text("  ".join(part for part in told if part))
+
+
+_display = _Display()
+os.register_at_fork(after_in_child=_display.forget)

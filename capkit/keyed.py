@@ -18,7 +18,9 @@ _MASK = (1 << 64) - 1
 
 def key_id(*parts: object) -> int:
     """A 63-bit id of any values (text, ints), the same in every process and Python version."""
-    digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
+    # file names may hold bytes that are not UTF-8, as lone surrogates
+    text = "\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(text, digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from capkit.data.images import BadImage, load_rgb
+from capkit.data.images import BadImage, load_rgb, open_regular, read_part
 
 SHARD = ".tar::"
 
@@ -41,9 +41,8 @@ class ImageFiles:
         if member not in self._members[str(shard)]:
             raise BadImage(f"no member {member!r} in the shard")
         offset, size = self._members[str(shard)][member]
-        with shard.open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
+        with open_regular(shard) as file:
+            return read_part(file, offset, size)
 
 
 @runtime_checkable
@@ -55,7 +54,7 @@ class FileSource(Protocol):
 
 def _index(shard: Path) -> dict[str, tuple[int, int]]:
     try:
-        with tarfile.open(shard, "r:") as tar:
+        with open_regular(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             return {m.name: (m.offset_data, m.size) for m in tar if m.isfile()}
     except (OSError, tarfile.TarError) as error:
         raise BadImage(f"the shard cannot be read as an uncompressed tar: {error}") from error

@@ -1,4 +1,5 @@
 import io
+import os
 import tarfile
 
 import numpy as np
@@ -36,12 +37,28 @@ def test_file_name_with_colons_is_a_plain_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "reference", ["s.tar::none.png", "none.tar::a.png", "zipped.tar::a.png", "text.tar::a.png", None]
+    "reference",
+    [
+        "s.tar::none.png",
+        "none.tar::a.png",
+        "zipped.tar::a.png",
+        "text.tar::a.png",
+        "pipe.tar::a.png",
+        "s.tar::half \ud83d.png",
+        "half \ud83d.tar::a.png",
+        "a\0b.tar::a.png",
+        "a\0b.png",
+        "half \ud83d.png",
+        "pipe.tar",
+        ".",
+        None,
+    ],
 )
 def test_what_is_not_there_is_a_bad_image(tmp_path, reference):
     write_shard(tmp_path / "s.tar", {"a.png": png_bytes(1)})
     write_shard(tmp_path / "zipped.tar", {"a.png": png_bytes(1)}, "w:gz")
     (tmp_path / "text.tar").write_text("not a tar" * 100)
+    os.mkfifo(tmp_path / "pipe.tar")
     with pytest.raises(BadImage):
         ImageFiles(tmp_path).load(reference)
 

@@ -14,6 +14,7 @@ from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList,
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from capkit import keyed
+from capkit.decoding.cache import CACHE_NAME, as_cache
 from capkit.decoding.choose import ChooseToken, constraints, warpers
 from capkit.decoding.decoding import Decoding
 from capkit.errors import UsageError
@@ -69,14 +70,18 @@ class _GenerationAdapter(PreTrainedModel, GenerationMixin):
         return self.context.states.device
 
     def prepare_inputs_for_generation(  # type: ignore[override]
-        self, input_ids: Tensor, next_sequence_length: int | None = None, past_key_values: Any = None, **kwargs: Any
+        self, input_ids: Tensor, next_sequence_length: int | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         new = input_ids if next_sequence_length is None else input_ids[:, -next_sequence_length:]
-        return {"input_ids": new, "past_key_values": past_key_values}
+        return {"input_ids": new, **as_cache(kwargs[CACHE_NAME])}
 
-    def forward(self, input_ids: Tensor, past_key_values: Any = None, return_dict: bool = True) -> Any:
-        logits = self.__dict__["captioner"].step(self.context, input_ids, past_key_values)
-        return CausalLMOutputWithPast(logits=logits[:, None], past_key_values=past_key_values)
+    def forward(
+        self, input_ids: Tensor, cache: Any = None, past_key_values: Any = None, return_dict: bool = True
+    ) -> Any:
+        """Takes the cache under both of its names: `generate` refuses arguments that this signature lacks."""
+        cache = past_key_values if cache is None else cache
+        logits = self.__dict__["captioner"].step(self.context, input_ids, cache)
+        return CausalLMOutputWithPast(logits=logits[:, None], **as_cache(cache))
 
 
 @contextmanager
@@ -166,7 +171,7 @@ def generate(captioner: StepwiseCaptioner, context: Context, decoding: Decoding,
             prompt,
             generation_config=_config(captioner, decoding, num_samples),
             logits_processor=processors,
-            past_key_values=captioner.start(context),
+            **as_cache(captioner.start(context)),
         )
         tokens = sequences.unflatten(0, (num_images, num_samples))
         mask, ended = _written(tokens, len(start), tokenizer.eos_token_id)

@@ -55,7 +55,7 @@ class LoRA:
         return cls(**settings)
 
     def add_to(self, model: Any) -> None:
-        """Freezes the model and adds trainable adapters; transformers' `disable_adapters` switches them off.
+        """Freezes the model and adds trainable adapters; `adapters_off` switches them off.
 
         Layers that are frozen while others are not, such as a pooler that nothing reads, get no adapter: it would wait
         for a gradient that never comes. Raises UsageError for a target that is the end of no layer's name.
@@ -73,10 +73,9 @@ class LoRA:
             exclude_modules=sorted(set(named) - set(usable)) or None,
         )
         model.requires_grad_(False)
-        if isinstance(model, PreTrainedModel):
-            model.add_adapter(config)
-        else:
-            inject_adapter_in_model(config, model)
+        # Not by its own `add_adapter`: transformers 5.24 refuses there every peft that is out (it wants 0.22).
+        config.base_model_name_or_path = getattr(model, "name_or_path", None)
+        inject_adapter_in_model(config, model)
         if self.init_std is not None:
             for name, parameter in model.named_parameters():
                 if ".lora_A." in name:
@@ -154,5 +153,4 @@ def merged(model: nn.Module) -> nn.Module:
     for module in plain.modules():
         if "peft_config" in module.__dict__:
             del module.__dict__["peft_config"]
-            module.__dict__.pop("_hf_peft_config_loaded", None)
     return plain

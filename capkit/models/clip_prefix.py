@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
+from capkit.decoding.cache import as_cache
 from capkit.errors import UsageError
 from capkit.models.adapters import LoRA
 from capkit.models.captioner import null_context, resolve_tokenizer
@@ -150,7 +151,7 @@ class ClipPrefix(HeadedCaptioner):
         seen = context.mask.repeat_interleave(repeats, 0)
         seen = torch.cat([seen, seen.new_ones((len(tokens), written))], dim=1)
         out = self.lm.base_model(
-            inputs_embeds=embeds, attention_mask=seen.long(), past_key_values=cache, use_cache=cache is not None
+            inputs_embeds=embeds, attention_mask=seen.long(), use_cache=cache is not None, **as_cache(cache)
         )
         return out.last_hidden_state[:, -tokens.shape[1] :]
 

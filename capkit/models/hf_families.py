@@ -19,6 +19,7 @@ from transformers import (
     VisionEncoderDecoderModel,
 )
 
+from capkit.decoding.cache import as_cache
 from capkit.errors import UsageError
 from capkit.models.pretrained import build_config
 
@@ -49,8 +50,8 @@ def _cross_attending(**settings: Any) -> Callable[[Any, Tensor, Tensor, Tensor, 
             attention_mask=tokens.new_ones((len(tokens), past + tokens.shape[1])),
             encoder_hidden_states=states,
             encoder_attention_mask=mask.long(),
-            past_key_values=cache,
             use_cache=cache is not None,
+            **as_cache(cache),
             **settings,
         )
         return out.last_hidden_state
@@ -86,10 +87,12 @@ def _git_mask(mask: Bool[Tensor, "R N"], num_new: int, past: int, dtype: torch.d
 def _git_hidden(lm: Any, states: Tensor, mask: Tensor, tokens: Tensor, cache: Cache | None) -> Tensor:
     """GIT's text positions; its own forward cannot start from image states, so its parts are called one by one."""
     git, past = lm.git, cache.get_seq_length() if cache is not None else 0
-    text = git.embeddings(input_ids=tokens, past_key_values_length=max(past - states.shape[1], 0))
+    written = max(past - states.shape[1], 0)
+    positions = torch.arange(written, written + tokens.shape[1], device=tokens.device)
+    text = git.embeddings(input_ids=tokens, position_ids=positions[None])
     x = torch.cat([states, text], dim=1) if past == 0 else text
     additive = _git_mask(mask, tokens.shape[1], past, x.dtype)
-    out = git.encoder(x, attention_mask=additive, past_key_values=cache, use_cache=cache is not None)
+    out = git.encoder(x, attention_mask=additive, use_cache=cache is not None, **as_cache(cache))
     return out.last_hidden_state[:, -tokens.shape[1] :]
 
 

@@ -4,6 +4,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from capkit.decoding.decoding import Decoding
 from capkit.errors import UsageError
+from capkit.models.adapters import adapters_off
 from capkit.models.clip_prefix import ClipPrefix, MLPMapper, TransformerMapper
 from capkit.text import encode_captions, word_tokenizer
 from capkit.types import CaptionBatch
@@ -100,17 +101,16 @@ def test_lora_trains_adapters_alone_and_starts_at_the_pretrained_model():
     assert all("lora_" in name for name in trainable)
     batch = make_batch(m.tokenizer, [["a b"], ["c d e"]])
     m.mapper.load_state_dict(plain.mapper.state_dict())
-    m.lm.disable_adapters()
-    reference = m.logprobs(m.encode(batch), batch.tokens, batch.mask)
-    m.lm.enable_adapters()
+    with adapters_off(m.lm):
+        reference = m.logprobs(m.encode(batch), batch.tokens, batch.mask)
     adapted = m.logprobs(m.encode(batch), batch.tokens, batch.mask)
     torch.testing.assert_close(adapted, reference)  # B starts at zero
     for name, parameter in m.lm.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_()
     assert not torch.allclose(m.logprobs(m.encode(batch), batch.tokens, batch.mask), reference)
-    m.lm.disable_adapters()
-    torch.testing.assert_close(m.logprobs(m.encode(batch), batch.tokens, batch.mask), reference)
+    with adapters_off(m.lm):
+        torch.testing.assert_close(m.logprobs(m.encode(batch), batch.tokens, batch.mask), reference)
 
 
 def test_eos_and_token_zero_are_learned_where_eos_is_also_padding():

@@ -9,6 +9,7 @@ from typing import Any
 from capkit.errors import UsageError
 from capkit.metrics.ptb import ptb_tokenize
 from capkit.metrics.text_metric import TextMetric
+from capkit.metrics.texts import require_words
 
 _ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")
 # What the authors' program reads otherwise than word by word. None: no object ("plate" is one, "home plate" is not).
@@ -25,6 +26,8 @@ def chair(mentions: Sequence[Sequence[str]], truth: Sequence[set[str]]) -> dict[
     all captions together; every mention counts, also a repeated one. Both are 0 where nothing is mentioned, which
     `chair_mentions` (mean number of mentions) and `chair_recall` (share of the true objects mentioned) show.
     """
+    for index, named in enumerate(mentions):
+        require_words(named, f"mentions[{index}]")
     absent = [sum(name not in present for name in named) for named, present in zip(mentions, truth, strict=True)]
     total = sum(map(len, mentions))
     found = sum(len(set(named) & present) for named, present in zip(mentions, truth, strict=True))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from capkit.errors import UsageError
 from capkit.metrics.diversity import distinct, has_bad_ending, repetition
 from capkit.metrics.ptb import ptb_words
+from capkit.metrics.texts import checked_texts
 
 
 def sample_numbers(texts: Sequence[str]) -> dict[str, float]:
@@ -17,7 +18,7 @@ def sample_numbers(texts: Sequence[str]) -> dict[str, float]:
     """
     if not texts:
         raise UsageError("sample_numbers wants the captions of a step; got none")
-    captions = [ptb_words(text) for text in texts]
+    captions = [ptb_words(text) for text in checked_texts(texts, "texts")]
     count = len(captions)
     return {
         "repetition": sum(map(repetition, captions)) / count,

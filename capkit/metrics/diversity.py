@@ -12,6 +12,7 @@ from capkit.metrics.coco.document_frequencies import WORDS, DocumentFrequencies
 from capkit.metrics.ptb import ptb_tokenize
 from capkit.metrics.self_cider import self_cider
 from capkit.metrics.text_metric import TextMetric
+from capkit.metrics.texts import require_words
 
 Words = list[str]
 
@@ -40,6 +41,7 @@ BAD_ENDINGS = frozenset(
 
 
 def ngrams(words: Words, n: int) -> list[tuple[str, ...]]:
+    require_words(words, "words")
     return list(zip(*(words[i:] for i in range(n)), strict=False))
 
 
@@ -66,6 +68,7 @@ def repetition(words: Words, n: int = 2) -> float:
 
 def has_bad_ending(words: Words) -> bool:
     """Whether the caption breaks off: its last word is an article, preposition or form of "be". False when empty."""
+    require_words(words, "words")
     return bool(words) and words[-1] in BAD_ENDINGS
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from capkit.errors import UsageError
 from capkit.metrics.text_metric import TextMetric
+from capkit.metrics.texts import checked_texts
 from capkit.scenes.oracles import FactScore, score_caption
 from capkit.scenes.world import Scene
 
@@ -15,6 +16,7 @@ def score_rows(predictions: list[str], metadata: list[dict[str, Any]]) -> list[F
     Raises:
         UsageError: lists of unequal length, or metadata that is not SceneWorld's.
     """
+    predictions = checked_texts(predictions, "predictions")
     if len(predictions) != len(metadata):
         raise UsageError(f"one metadata dict a prediction is wanted; {len(predictions)} and {len(metadata)} came")
     scores = []

@@ -19,6 +19,7 @@ from capkit.errors import UsageError
 from capkit.halving import in_parts
 from capkit.keyed import key_id
 from capkit.metrics.ranking import normalize
+from capkit.metrics.texts import checked_rows
 from capkit.models.dual_encoder import DualEncoder
 
 _IMAGE_BATCH = 64
@@ -144,7 +145,7 @@ class JudgedMetric(Metric, ABC):
     def _embed(
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]] | None
     ) -> tuple[Tensor, Tensor]:
-        rows = _checked(type(self).__name__, predictions, references, metadata)
+        predictions, references, rows = _checked(type(self).__name__, predictions, references, metadata)
         keys = [str(row["key"]) for row in rows]
         self.judge.to(self.device)
         texts = self.judge.encode_text(predictions).to(self.device)
@@ -216,19 +217,14 @@ def _pairs(vectors: Float[Tensor, "B E"], ids: Int[Tensor, "B 4"]) -> Pairs:
 
 def _checked(
     metric: str, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]] | None
-) -> list[dict[str, Any]]:
-    if metadata is None or not len(predictions) == len(references) == len(metadata):
-        got = "none" if metadata is None else len(metadata)
-        raise UsageError(
-            f"{metric} wants one list of references and one metadata dict per prediction; got {len(predictions)} "
-            f"predictions, {len(references)} references, {got} metadata"
-        )
+) -> tuple[list[str], list[list[str]], list[dict[str, Any]]]:
+    predictions, references, metadata = checked_rows(metric, predictions, references, metadata or [])
     for row in metadata:
         if "key" not in row or not ("image" in row or "image_embedding" in row):
             raise UsageError(
                 f"{metric} wants 'key' and 'image' (or 'image_embedding') in each metadata dict; got {sorted(row)}"
             )
-    return metadata
+    return predictions, references, metadata
 
 
 def _picture(image: Any) -> Any:

@@ -8,6 +8,7 @@ import regex
 
 from capkit.errors import UsageError
 from capkit.metrics.ptb import ptb_tokenize
+from capkit.metrics.texts import checked_text, checked_texts
 
 _CODE = re.compile(r"[a-z]{2,3}(?:[-_][a-z0-9]+)*", re.IGNORECASE)
 _TURKIC = ("tr", "az")
@@ -23,7 +24,7 @@ _WORD = regex.compile(
 
 def normalize(text: str, language: str = "en") -> str:
     """The tokens of one caption, lower-case, without punctuation, joined by spaces. See `normalize_all`."""
-    return normalize_all([text], language)[0]
+    return normalize_all([checked_text(text, "text")], language)[0]
 
 
 def normalize_all(lines: Sequence[str], language: str = "en") -> list[str]:
@@ -31,9 +32,10 @@ def normalize_all(lines: Sequence[str], language: str = "en") -> list[str]:
 
     English ("en", "en-GB") is read by `ptb_tokenize`, as the official metrics do. Any other language: composed (NFC),
     lower-case, accents intact, punctuation and symbols removed; see docs/ptb_tokenizer.md. Raises UsageError where
-    `language` is no language code.
+    `language` is no language code, or `lines` no list of texts.
     """
-    if not _CODE.fullmatch(language):
+    lines = checked_texts(lines, "lines")
+    if not isinstance(language, str) or not _CODE.fullmatch(language):
         raise UsageError(f"language wants a code such as 'en', 'pt' or 'zh-TW'; got {language!r}; give one of these")
     primary = re.split("[-_]", language.lower())[0]
     if primary == "en":

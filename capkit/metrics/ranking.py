@@ -124,6 +124,27 @@ def pool_ranks(
     return join_ranks(parts)
 
 
+def require_embeddings(**embeddings: Float[Tensor, "_ _"]) -> None:
+    """Raises UsageError unless the named arguments are tensors of one width, with a row or more each."""
+    for name, vectors in embeddings.items():
+        if not isinstance(vectors, Tensor) or vectors.ndim != 2 or not len(vectors):
+            got = f"a tensor of shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else type(vectors).__name__
+            raise UsageError(f"{name}: expected a tensor (rows, width), got {got}; torch.as_tensor makes one of arrays")
+    widths = {name: vectors.shape[1] for name, vectors in embeddings.items()}
+    if len(set(widths.values())) > 1:
+        raise UsageError(f"expected embeddings of one width, got {widths}; take all of them from one encoder")
+
+
+def require_owner(name: str, owner: Int[Tensor, " M"], num_rows: int) -> None:
+    """Raises UsageError unless there is one row of the images, a whole number, for each of `num_rows` texts."""
+    if not isinstance(owner, Tensor) or owner.shape != (num_rows,) or owner.is_floating_point():
+        got = f"{owner.dtype} of shape {tuple(owner.shape)}" if isinstance(owner, Tensor) else type(owner).__name__
+        raise UsageError(
+            f"{name}: expected a tensor of {num_rows} whole numbers, the image of each text, got {got}; "
+            "such as torch.tensor([0, 0, 1]) for two texts of the first image and one of the second"
+        )
+
+
 def join_ranks(parts: list[Ranks]) -> Ranks:
     """Blocks of queries, one after the other."""
     return Ranks(*(torch.cat([getattr(part, name) for part in parts]) for name in ("better", "tied", "right")))

@@ -14,7 +14,14 @@ from torch import Tensor
 from capkit import keyed
 from capkit.errors import UsageError
 from capkit.metrics.judged_metric import JudgedMetric, Pairs
-from capkit.metrics.ranking import Ranks, embedding_ranks, normalize, pool_ranks
+from capkit.metrics.ranking import (
+    Ranks,
+    embedding_ranks,
+    normalize,
+    pool_ranks,
+    require_embeddings,
+    require_owner,
+)
 from capkit.models.dual_encoder import DualEncoder
 
 
@@ -54,6 +61,8 @@ def retrieval_ranks(
     images: Float[Tensor, "N D"], texts: Float[Tensor, "M D"], owner: Int[Tensor, " M"]
 ) -> dict[str, Ranks]:
     """The ranks behind `retrieval`: "t2i" of each caption, "i2t" of each image."""
+    require_embeddings(images=images, texts=texts)
+    require_owner("owner", owner, len(texts))
     images, texts = normalize(images), normalize(texts)
     rows = torch.arange(len(images), device=owner.device)
     return {"t2i": embedding_ranks(texts, images, owner, rows), "i2t": embedding_ranks(images, texts, rows, owner)}

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from capkit.metrics.coco.document_frequencies import DocumentFrequencies
 from capkit.metrics.coco.ngrams import MAX_ORDER, VOCABULARY, Sentences, count_ngrams
+from capkit.metrics.texts import checked_texts
 
 
 def cider_kernel(captions: list[str], frequencies: DocumentFrequencies) -> Float[np.ndarray, "m m"]:
@@ -16,6 +17,7 @@ def cider_kernel(captions: list[str], frequencies: DocumentFrequencies) -> Float
     The plain CIDEr of Vedantam et al. 2015 (equation 2) over 10, without CIDEr-D's clipping and length penalty: with
     them it is no kernel. A caption without weighted n-grams of some order has similarity 0 there, even with itself.
     """
+    captions = checked_texts(captions, "captions")
     kernel = np.zeros((len(captions), len(captions)))
     sentences = Sentences.from_words([line.split() for line in captions])
     hashes = VOCABULARY.hashes()[sentences.ids]

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from capkit.errors import UsageError
+from capkit.metrics.texts import checked_rows
 
 
 class TextMetric(Metric, ABC):
@@ -41,14 +42,10 @@ class TextMetric(Metric, ABC):
         references: list[list[str]],
         metadata: list[dict[str, Any]] | None = None,
     ) -> None:
-        """Adds one row per prediction. Raises UsageError where the lists differ in length."""
+        """Adds one row per prediction. Raises UsageError where the lists differ in length, or hold anything else."""
         metadata = [{} for _ in predictions] if metadata is None else metadata
-        if not len(predictions) == len(references) == len(metadata):
-            raise UsageError(
-                f"{type(self).__name__} wants one list of references (and one metadata dict) per prediction; got "
-                f"{len(predictions)} predictions, {len(references)} references, {len(metadata)} metadata"
-            )
-        lines = "".join(json.dumps(row) + "\n" for row in zip(predictions, references, metadata, strict=True))
+        rows = checked_rows(type(self).__name__, predictions, references, metadata)
+        lines = "".join(json.dumps(row) + "\n" for row in zip(*rows, strict=True))
         encoded = torch.frombuffer(bytearray(lines.encode()), dtype=torch.uint8) if lines else _no_rows()
         assert isinstance(self.rows, list)
         self.rows.append(encoded.to(self.device))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from capkit.errors import UsageError
 from capkit.metrics.bootstrap import bootstrap_interval
-from capkit.metrics.ranking import Ranks, join_ranks, normalize, rank_counts
+from capkit.metrics.ranking import Ranks, join_ranks, normalize, rank_counts, require_embeddings, require_owner
 from capkit.metrics.text_metric import TextMetric
 
 _BLOCK_ELEMENTS = 2**23
@@ -41,6 +41,9 @@ def text_retrieval_ranks(
     The owners are images 0 .. N - 1, each with a reference. Works in blocks of predictions: the (M R) matrix is never
     held whole.
     """
+    require_embeddings(predictions=predictions, references=references)
+    require_owner("prediction_owner", prediction_owner, len(predictions))
+    require_owner("reference_owner", reference_owner, len(references))
     images = torch.arange(int(reference_owner.max()) + 1, device=reference_owner.device)
     if not bool(torch.isin(torch.cat([images, prediction_owner]), reference_owner).all()):
         raise UsageError("text retrieval wants one or more references for each image; got an image without")

@@ -59,15 +59,35 @@ def test_something_that_is_no_language_code_is_refused_with_the_fix():
     [
         ["Um homem está em pé na praça.", "Uma criança com um avião de papel na mão."],
         ["Кошка сидит на старом ковре"],
-        ["一只猫 坐在 桌子上"],
     ],
 )
 def test_the_english_tokenizer_warns_once_when_fed_another_language(lines):
-    with pytest.warns(foreign.LanguageWarning, match="language='pt'"):
+    with pytest.warns(foreign.LanguageWarning, match=r"set language=pt \(or de, ru"):
         ptb_tokenize(lines)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ptb_tokenize(lines)
+
+
+@pytest.mark.parametrize(
+    ("lines", "language"),
+    [
+        (["盘子放在蓝色的桌子上"], "zh"),
+        (["一只猫 坐在 桌子上"], "zh"),
+        (["赤い皿がテーブルにある"], "ja"),
+        (["แมวนั่งบนเสื่อ"], "th"),
+    ],
+)
+def test_one_sentence_without_spaces_warns_with_the_language_to_set(lines, language):
+    with pytest.warns(foreign.LanguageWarning, match=f"single word of a sentence .*set language={language}: .*score"):
+        ptb_tokenize(lines)
+    assert len(normalize(lines[0], language).split()) > 5
+
+
+def test_a_foreign_word_on_a_sign_does_not_warn():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ptb_tokenize(["a sign that says 出口 hangs on the wall of a house"])
 
 
 def test_english_with_borrowed_words_does_not_warn():

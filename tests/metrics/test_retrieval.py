@@ -1,3 +1,4 @@
+import jaxtyping
 import pytest
 import torch
 
@@ -76,6 +77,26 @@ def test_oracle_captions_score_one_and_a_constant_caption_chance():
 def test_a_constant_caption_scores_chance_also_where_images_differ():
     images, _, owner = _random(40, 40)
     assert retrieval(images, torch.ones(40, 6), owner, (1,))["t2i_r1"] == pytest.approx(1 / 40)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": torch.ones(3, 4).numpy()}, r"images: expected a tensor \(rows, width\), got ndarray"),
+        ({"images": torch.ones(4)}, r"images: expected .*got a tensor of shape \(4,\)"),
+        ({"texts": torch.ones(0, 4)}, r"texts: expected .*got a tensor of shape \(0, 4\)"),
+        ({"texts": torch.ones(5, 6)}, "embeddings of one width, got {'images': 4, 'texts': 6}"),
+        ({"owner": [0, 0, 1, 2, 2]}, "owner: expected a tensor of 5 whole numbers.*got list"),
+        ({"owner": torch.tensor([0, 1, 2])}, r"owner: .*got torch.int64 of shape \(3,\)"),
+        ({"owner": torch.tensor([0.0, 0, 1, 2, 2])}, "owner: .*got torch.float32"),
+        ({"owner": torch.tensor([0, 0, 1, 2, 7])}, "every query needs a right candidate"),
+    ],
+)
+def test_other_shapes_are_a_usage_error(changes, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users call it
+    arguments = {"images": torch.ones(3, 4), "texts": torch.ones(5, 4), "owner": torch.tensor([0, 0, 1, 2, 2])}
+    with pytest.raises(UsageError, match=message):
+        retrieval(**{**arguments, **changes})
 
 
 def test_order_of_rows_changes_nothing():

@@ -5,6 +5,7 @@ B images, K candidates per image, R references of all images, P (candidate, refe
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from capkit.metrics.coco.corpus import Corpus, ImageSentences
 from capkit.metrics.coco.document_frequencies import WORDS, DocumentFrequencies, images_with_gram
 from capkit.metrics.coco.ngrams import MAX_ORDER, VOCABULARY, NgramCounts, starts_of_runs
 from capkit.metrics.text_metric import TextMetric
+from capkit.metrics.texts import ScoreWarning
 
 SIGMA = 6.0
 
@@ -30,8 +32,9 @@ def cider(
 ) -> float:
     """Mean CIDEr-D of the images, in 0 .. 10 (papers print it times 100).
 
-    Document frequencies come from `references` unless a saved corpus is given. `tokenized=True`: the texts are words
-    joined by spaces already; else those of `language` are made of them.
+    Document frequencies come from `references` unless a saved corpus is given; where they say nothing (one image, or
+    references all alike) a ScoreWarning tells why the number is 0. `tokenized=True`: the texts are words joined by
+    spaces already; else those of `language` are made of them.
     """
     corpus = Corpus.from_texts(predictions, references, tokenized=tokenized, language=language)
     return float(cider_scores_of(corpus, document_frequencies).mean())
@@ -55,7 +58,10 @@ def cider_scores(
 
 def cider_scores_of(corpus: Corpus, document_frequencies: DocumentFrequencies | None = None) -> Float[np.ndarray, " B"]:
     if document_frequencies is None:
-        return cider_d_from_ids(corpus.by_whitespace)[:, 0]
+        scores = cider_d_from_ids(corpus.by_whitespace)[:, 0]
+        if not scores.any() and not _has_idf(corpus.by_whitespace):
+            _warn_of_no_idf(len(scores))
+        return scores
     if document_frequencies.units != WORDS:
         raise UsageError(
             f"cider wants document frequencies of {WORDS!r} (PTB words without EOS); got "
@@ -116,6 +122,28 @@ def cider_d_from_ids(
     similarity *= np.exp(-(difference**2) / (2 * SIGMA**2))
     mean = np.add.reduceat(similarity, images.first_reference) / images.num_references[:, None]
     return 10 / MAX_ORDER * mean
+
+
+def _has_idf(images: ImageSentences) -> bool:
+    """Whether some n-gram stands in the references of some images and not of others: else each counts log 1 = 0."""
+    num_images = len(images.num_references)
+    frequencies = (images_with_gram(images, counts) for counts in images.ngrams)
+    return any(bool(((found > 0) & (found < num_images)).any()) for found in frequencies)
+
+
+def _warn_of_no_idf(num_images: int) -> None:
+    if num_images == 1:
+        cause = (
+            "one image has no document frequencies: each of its n-grams stands in 1 of 1 images, and counts log 1 = 0"
+        )
+    else:
+        cause = f"every n-gram of the references stands in those of all {num_images} images, and counts log 1 = 0"
+    warnings.warn(
+        f"CIDEr is 0 whatever the captions say, since {cause}; score the whole split, or take saved "
+        "document_frequencies (docs/metrics.md)",
+        ScoreWarning,
+        stacklevel=4,
+    )
 
 
 def _similarity(images: ImageSentences, counts: NgramCounts, idf: Float[np.ndarray, " U"]) -> Float[np.ndarray, "R K"]:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int
 from capkit.errors import UsageError
 from capkit.metrics.coco.ngrams import NgramCounts, Sentences, count_ngrams
 from capkit.metrics.language import normalize_all
+from capkit.metrics.texts import checked_references, checked_texts
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ class Corpus:
         """Tokenises the texts unless they are words joined by spaces already: English as the COCO tools do it.
 
         Predictions are one text to the tokenizer and references another, as in the COCO tools: the end of a line can
-        depend on the next line. Raises UsageError where there is nothing to score, an image has no reference, or the
-        two differ in number.
+        depend on the next line. Raises UsageError where there is nothing to score, the shapes are others (dicts as
+        pycocoevalcap takes them, a text in place of a list), an image has no reference, or the two differ in number.
         """
-        _check(predictions, references)
+        predictions, references = _checked(predictions, references)
         captions = [caption for image in references for caption in image]
         if not tokenized:
             predictions, captions = normalize_all(predictions, language), normalize_all(captions, language)
@@ -105,16 +106,16 @@ class Corpus:
         return ImageSentences(Sentences.from_words(words), 1, self.num_references)
 
 
-def _check(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-    if not predictions:
-        raise UsageError("wanted at least one prediction; got none")
-    if len(predictions) != len(references):
+def _checked(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    captions, targets = checked_texts(predictions, "predictions"), checked_references(references)
+    if not captions:
+        raise UsageError("predictions: expected at least one, got none; give one caption per image")
+    if len(captions) != len(targets):
         raise UsageError(
-            f"wanted one list of references per prediction; got {len(predictions)} predictions and {len(references)} "
-            "lists of references"
+            f"references: expected one list of references per prediction, got {len(captions)} predictions and "
+            f"{len(targets)} lists of references; give those of the same images, in the same order"
         )
-    for index, captions in enumerate(references):
-        if isinstance(captions, str):
-            raise UsageError(f"wanted a list of references per prediction; references[{index}] is a string; wrap it")
-        if not captions:
-            raise UsageError(f"wanted at least one reference per prediction; references[{index}] is empty")
+    for index, group in enumerate(targets):
+        if not group:
+            raise UsageError(f"references[{index}]: expected at least one text, got none; leave that image out")
+    return captions, targets

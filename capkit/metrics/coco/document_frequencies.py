@@ -16,6 +16,7 @@ from capkit.errors import UsageError
 from capkit.metrics.coco.corpus import ImageSentences
 from capkit.metrics.coco.ngrams import VOCABULARY, NgramCounts, Sentences, starts_of_runs
 from capkit.metrics.ptb import ptb_tokenize
+from capkit.metrics.texts import checked_references
 
 WORDS = "word"  # units of PTB words without EOS: what pycocoevalcap counts
 _FORMAT = "capkit document frequencies 1"
@@ -36,6 +37,7 @@ class DocumentFrequencies:
     @classmethod
     def from_references(cls, references: Sequence[Sequence[str]], *, tokenized: bool = False) -> "DocumentFrequencies":
         """Counts PTB words over the references of each image. Raises UsageError where there is none."""
+        references = checked_references(references)
         flat = [caption for captions in references for caption in captions]
         lines = flat if tokenized else ptb_tokenize(flat)
         sentences = Sentences.from_texts(lines)

@@ -3,6 +3,7 @@
 B images.
 """
 
+import re
 import subprocess
 import tempfile
 import threading
@@ -20,6 +21,7 @@ from capkit.metrics.coco.java import java_binary, pycocoevalcap_folder
 from capkit.metrics.text_metric import TextMetric
 
 _JAR = "meteor-1.5.jar"
+_NOT_IN_A_LINE = re.compile("[\r\n\ud800-\udfff]")  # what Java reads as the line's end, and what UTF-8 cannot write
 _LINES_AT_ONCE = 64  # requests sent before the answers are read: few enough that neither pipe fills up
 
 
@@ -132,8 +134,11 @@ class MeteorProcess:
 
 
 def _request(prediction: str, *references: str) -> str:
-    """As pycocoevalcap writes it; the separator is taken out of references too, where it would start another one."""
-    prediction, *others = (text.replace("|||", "") for text in (prediction, *references))
+    """As pycocoevalcap writes it; the separator is taken out of references too, where it would start another one.
+
+    A line break in a text becomes a space: it would end the request, and shift every later image's numbers.
+    """
+    prediction, *others = (_NOT_IN_A_LINE.sub(" ", text).replace("|||", "") for text in (prediction, *references))
     return " ||| ".join(["SCORE", *others, prediction.replace("  ", " ")])
 
 

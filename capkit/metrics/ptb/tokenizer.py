@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from capkit.metrics.ptb.foreign import warn_if_not_english
 from capkit.metrics.ptb.grammar import RULES, automaton
 from capkit.metrics.ptb.plain import plain_tokens
+from capkit.metrics.texts import checked_text, checked_texts
 
 PUNCTUATION = frozenset(
     ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
@@ -58,16 +59,17 @@ _text_ends = _LastWords("")
 def ptb_tokenize(lines: Sequence[str]) -> list[str]:
     """Each line's tokens, joined by spaces: what the COCO tools get when they are given the same list.
 
-    A line break inside of a line counts as a space. Text that is evidently not English gives a warning, once.
+    A line break inside of a line counts as a space. Text that is evidently not English gives a warning, once. Raises
+    UsageError for anything but a list of texts.
     """
-    lines = [line.replace("\n", " ") for line in lines]
+    lines = [line.replace("\n", " ") for line in checked_texts(lines, "lines")]
     warn_if_not_english(lines)
     return [_line(line, number, lines) for number, line in enumerate(lines)]
 
 
 def ptb_words(line: str) -> list[str]:
-    """The tokens of one caption."""
-    return [word for word in ptb_tokenize([line])[0].split(" ") if word]
+    """The tokens of one caption. Raises UsageError for anything but a text."""
+    return [word for word in ptb_tokenize([checked_text(line, "line")])[0].split(" ") if word]
 
 
 def tokens(text: str, following: str) -> list[str]:

@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from capkit.errors import UsageError
 from capkit.metrics.coco.cider import Cider, cider, cider_scores
 from capkit.metrics.coco.document_frequencies import DocumentFrequencies
+from capkit.metrics.texts import ScoreWarning
 
 REFERENCES = [["a cat on a mat", "a cat sits"], ["a dog runs", "the dog runs on grass"], ["a red bus"]]
 PREDICTIONS = ["a cat on the mat", "a dog", "a cat"]
@@ -25,6 +27,26 @@ def test_counts_are_clipped_and_lengths_penalised():
 
 def test_a_word_of_every_image_weighs_nothing():
     assert cider(["the", "the"], [["the"], ["the cat"]], tokenized=True) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("references", "cause"),
+    [
+        ([["a cat sits"]], "one image has no document frequencies: .*log 1 = 0"),
+        ([["a cat"], ["a cat"]], "stands in those of all 2 images"),
+    ],
+)
+def test_cider_without_idf_is_zero_with_the_cause_and_the_key(references, cause):
+    with pytest.warns(ScoreWarning, match=f"CIDEr is 0 .*{cause}.*; .*document_frequencies"):
+        assert cider([captions[0] for captions in references], references) == 0
+
+
+def test_a_zero_that_the_captions_earned_is_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cider(["", "a bus"], [["a cat"], ["a dog"]]) == 0
+        # "a b" and "b a" share their words; pairs of words tell the images apart
+        assert cider(["x", "x"], [["a b"], ["b a"]], tokenized=True) == 0
 
 
 def test_own_references_as_saved_corpus_change_nothing(tmp_path):

@@ -7,10 +7,10 @@ from capkit.metrics.coco.corpus import Corpus
 @pytest.mark.parametrize(
     ("predictions", "references", "message"),
     [
-        ([], [], "at least one prediction; got none"),
+        ([], [], "predictions: expected at least one, got none"),
         (["a", "b"], [["c"]], "got 2 predictions and 1 lists of references"),
-        (["a"], ["a reference"], r"references\[0\] is a string"),
-        (["a", "b"], [["c"], []], r"references\[1\] is empty"),
+        (["a"], ["a reference"], r"references\[0\]: expected a list of texts, got str"),
+        (["a", "b"], [["c"], []], r"references\[1\]: expected at least one text, got none"),
     ],
 )
 def test_wrong_input_is_a_usage_error(predictions, references, message):

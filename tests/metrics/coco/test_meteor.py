@@ -41,6 +41,17 @@ def test_the_separator_of_the_protocol_is_taken_out_of_texts():
 
 
 @pytest.mark.java
+def test_a_line_break_is_a_space_and_shifts_no_other_image():
+    references = [["a plate is on a table"], ["the bird"]]
+    plain = meteor_scores(["a plate on a table", "a bird"], references, tokenized=True)
+    process = module._shared_process()
+    for broken in ("a plate\non a table", "a plate\r\non a table", "a plate on \ud83d a table"):
+        assert meteor_scores([broken, "a bird"], references, tokenized=True).tolist() == plain.tolist()
+    assert plain[1] == pytest.approx(0.3)
+    assert module._shared_process() is process
+
+
+@pytest.mark.java
 def test_a_closed_process_is_gone():
     with MeteorProcess() as process:
         running = process._process

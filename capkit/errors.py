@@ -17,6 +17,7 @@ class UsageError(ValueError):
 LOST_STATUS = 81
 MEMORY_STATUS = 82
 DIVERGED_STATUS = 83
+NOTHING_TO_LEARN_STATUS = 84
 
 
 class RunFailure(RuntimeError):
@@ -35,6 +36,12 @@ class Diverged(RunFailure):
     """Too many steps in a row whose loss or gradient cannot be used."""
 
     status = DIVERGED_STATUS
+
+
+class NothingToLearn(RunFailure):
+    """Too many steps in a row whose rewards are the same for all captions of an image."""
+
+    status = NOTHING_TO_LEARN_STATUS
 
 
 def usage_error_behind(error: BaseException | None) -> UsageError | None:

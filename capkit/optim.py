@@ -3,12 +3,14 @@
 import fnmatch
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
 from torch import nn
 
 from capkit.errors import UsageError
 from capkit.lamb import Lamb
+from capkit.ranges import DecayRate, Length, NonNegativeFloat, PositiveFloat, check_ranges
 
 
 def parameter_groups(
@@ -36,6 +38,7 @@ def parameter_groups(
     ]
 
 
+@check_ranges
 class OptimizerFactory(ABC):
     """Makes an optimizer for a model: parameter groups are split here, and settings checked before a model exists.
 
@@ -45,19 +48,13 @@ class OptimizerFactory(ABC):
 
     def __init__(
         self,
-        lr: float,
-        weight_decay: float | int = 0.01,
-        betas: Sequence[float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        clip_norm: float | int | None = 1.0,
-        lr_multipliers: dict[str, float] | None = None,
+        lr: PositiveFloat,
+        weight_decay: NonNegativeFloat = 0.01,
+        betas: Annotated[Sequence[DecayRate], Length(2)] = (0.9, 0.999),
+        eps: PositiveFloat = 1e-8,
+        clip_norm: PositiveFloat | None = 1.0,
+        lr_multipliers: dict[str, NonNegativeFloat] | None = None,
     ) -> None:
-        if len(betas) != 2:
-            raise UsageError(f"optimizer.betas must be two numbers, such as [0.9, 0.98]; got {list(betas)}")
-        if lr <= 0:
-            raise UsageError(f"optimizer.lr must be above 0; got {lr}")
-        if clip_norm is not None and clip_norm <= 0:
-            raise UsageError(f"optimizer.clip_norm must be above 0, or null for no clipping; got {clip_norm}")
         self.lr, self.weight_decay, self.betas, self.eps = lr, weight_decay, (betas[0], betas[1]), eps
         self.clip_norm = clip_norm
         self.lr_multipliers = dict(lr_multipliers or {})

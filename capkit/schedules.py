@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from capkit.errors import UsageError
+from capkit.ranges import FiniteFloat, NonNegativeInt, PositiveInt, PositiveProbability, Probability, check_ranges
 
 
 @runtime_checkable
@@ -20,11 +21,6 @@ def steps_of(duration: float | int, total_steps: int) -> float | int:
     return duration if isinstance(duration, int) else duration * total_steps
 
 
-def _check_duration(name: str, duration: float | int) -> None:
-    if duration < 0 or (isinstance(duration, float) and duration > 1):
-        raise UsageError(f"{name} is a share of all steps (0.0 to 1.0) or a whole number of steps; got {duration}")
-
-
 def _rise_and_progress(step: int, total_steps: int, warmup: float | int) -> tuple[float | int, float | int]:
     """How far the warm-up has come (0 to 1), and how far the steps after it (0 to 1)."""
     warmup_steps = steps_of(warmup, total_steps)
@@ -32,36 +28,33 @@ def _rise_and_progress(step: int, total_steps: int, warmup: float | int) -> tupl
     return rise, min(1.0, max(0.0, step - warmup_steps) / max(1.0, total_steps - warmup_steps))
 
 
+@check_ranges
 @dataclass(frozen=True)
 class Constant:
     """`value`, after a linear warm-up from 0."""
 
-    value: float | int = 1.0
-    warmup: float | int = 0.0
-
-    def __post_init__(self) -> None:
-        _check_duration("warmup", self.warmup)
+    value: FiniteFloat = 1.0
+    warmup: Probability | NonNegativeInt = 0.0
 
     def __call__(self, step: int, total_steps: int) -> float | int:
         return self.value * _rise_and_progress(step, total_steps, self.warmup)[0]
 
 
+@check_ranges
 @dataclass(frozen=True)
 class Linear:
     """A straight line from `start` to `end`, after a linear warm-up from 0 to `start`."""
 
-    start: float | int = 1.0
-    end: float | int = 0.0
-    warmup: float | int = 0.0
-
-    def __post_init__(self) -> None:
-        _check_duration("warmup", self.warmup)
+    start: FiniteFloat = 1.0
+    end: FiniteFloat = 0.0
+    warmup: Probability | NonNegativeInt = 0.0
 
     def __call__(self, step: int, total_steps: int) -> float | int:
         rise, progress = _rise_and_progress(step, total_steps, self.warmup)
         return rise * (self.start + (self.end - self.start) * progress)
 
 
+@check_ranges
 @dataclass(frozen=True)
 class Cosine(Linear):
     """Half a cosine from `start` to `end`, after a linear warm-up from 0 to `start`."""
@@ -71,6 +64,7 @@ class Cosine(Linear):
         return rise * (self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress)) / 2)
 
 
+@check_ranges
 @dataclass(frozen=True)
 class CyclicCosine:
     """Half a cosine from 1 to `end` in each of `cycles` equal cycles (Huang et al. 2017, snapshot ensembles).
@@ -78,18 +72,15 @@ class CyclicCosine:
     At the end of a cycle the weights have settled: a snapshot of them is a model of its own.
     """
 
-    cycles: int
-    end: float | int = 0.0
-
-    def __post_init__(self) -> None:
-        if self.cycles < 1 or not 0 <= self.end <= 1:
-            raise UsageError(f"CyclicCosine needs cycles of 1 or more and end in [0, 1]; got {self.cycles}, {self.end}")
+    cycles: PositiveInt
+    end: Probability = 0.0
 
     def __call__(self, step: int, total_steps: int) -> float | int:
         progress = step * self.cycles / max(1, total_steps) % 1.0
         return self.end + (1 - self.end) * (1 + math.cos(math.pi * progress)) / 2
 
 
+@check_ranges
 @dataclass(frozen=True)
 class Noam:
     """Linear warm-up to 1, then decay with the inverse square root of the step (Vaswani et al. 2017, section 5.3).
@@ -97,28 +88,22 @@ class Noam:
     Deliberate difference: (1) scaled so that its peak is 1; the learning rate is the optimizer's.
     """
 
-    warmup: float | int = 0.1
-
-    def __post_init__(self) -> None:
-        _check_duration("warmup", self.warmup)
-        if self.warmup == 0:
-            raise UsageError("Noam needs a warm-up of at least one step; got warmup=0; use Constant without warm-up")
+    warmup: PositiveProbability | PositiveInt = 0.1
 
     def __call__(self, step: int, total_steps: int) -> float | int:
         warmup = max(1.0, steps_of(self.warmup, total_steps))
         return min((step + 1) / warmup, math.sqrt(warmup / (step + 1)))
 
 
+@check_ranges
 @dataclass(frozen=True)
 class Steps:
     """`values[i]` from `boundaries[i - 1]` on (a share of all steps, or steps); `values` has one entry more."""
 
-    boundaries: tuple[float | int, ...]
-    values: tuple[float | int, ...]
+    boundaries: tuple[Probability | NonNegativeInt, ...]
+    values: tuple[FiniteFloat, ...]
 
     def __post_init__(self) -> None:
-        for boundary in self.boundaries:
-            _check_duration("a boundary", boundary)
         if len(self.values) != len(self.boundaries) + 1:
             raise UsageError(
                 f"Steps needs one value more than boundaries; got {len(self.values)} values and "

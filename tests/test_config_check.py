@@ -162,20 +162,20 @@ def test_an_open_constructor_takes_any_name():
         (["experiment=stray"], ["'sede'", "stray.yaml", "'seed'"]),
         (["experiment=lost"], ["no model 'dumy'", "experiment/lost.yaml", "'dummy'"]),
         (["experiment=broken"], ["not valid YAML", "broken.yaml"]),
-        (["model.width=wide"], ["model.width on the command line", "int was wanted", "the text 'wide'"]),
-        (["model.width=1.5"], ["int was wanted", "1.5"]),
-        (["model.width=true"], ["int was wanted", "the flag true"]),
-        (["model.kind=c"], ["a or b was wanted", "'c'"]),
-        (["model.deep=1"], ["bool was wanted"]),
-        (["model.sizes=[1,x]"], ["list[int] was wanted"]),
-        (["seed=x"], ["seed", "int was wanted"]),
-        (["dry_run=maybe"], ["bool was wanted"]),
+        (["model.width=wide"], ["model.width on the command line", "expected int", "the text 'wide'"]),
+        (["model.width=1.5"], ["expected int", "1.5"]),
+        (["model.width=true"], ["expected int", "the flag true"]),
+        (["model.kind=c"], ["expected a or b", "'c'"]),
+        (["model.deep=1"], ["expected bool"]),
+        (["model.sizes=[1,x]"], ["expected list[int]"]),
+        (["seed=x"], ["seed", "expected an integer of at least 0"]),
+        (["dry_run=maybe"], ["expected bool"]),
         (["seed=${nope}"], ["nope", "not found"]),
         (["model._target_=dummy_nopackage.X"], ["dummy_nopackage", "install"]),
         (["model._target_=capkit.errors.UsageErorr"], ["UsageErorr", "'UsageError'"]),
         (["model._target_=capkit.erors.UsageError"], ["'erors'", "'errors'"]),
         (["seed=1,2"], ["add -m"]),
-        (["-m", "seed=1,2,x"], ["seed", "int was wanted", "'x'"]),
+        (["-m", "seed=1,2,x"], ["seed", "expected an integer", "'x'"]),
         (["-m", "model.width=1,2", "sed=1"], ["'sed'"]),
         (["model.sizes=[1,2"], ["close every bracket"]),
         (["a..b=1"], ["joined by dots"]),
@@ -387,7 +387,7 @@ def test_values_are_compared_with_annotations(annotation, good, bad):
 
 
 def test_annotations_are_told_in_words():
-    assert wanted(ast.parse("Literal['a', 'b'] | None", mode="eval").body) == "a or b or None"
+    assert wanted(ast.parse("Literal['a', 'b'] | None", mode="eval").body) == "a or b or null"
 
 
 # --- combinations

@@ -10,7 +10,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 BOTTOM = {
     "types", "errors", "keyed", "schedules", "distributed", "scenes", "weights", "edits", "embedding_cache", "slurm",
-    "stop_signal", "halving", "text_files", "caption_text", "console",
+    "stop_signal", "halving", "text_files", "caption_text", "console", "ranges",
 }  # fmt: skip
 
 # What each part may import of capkit, beside itself. A part that is missing here may import what TOP may.
@@ -18,15 +18,16 @@ MAY_IMPORT = {
     "types": set(),
     "errors": set(),
     "console": set(),
+    "ranges": {"errors"},
     "slurm": {"errors"},
     "halving": {"errors"},
     "text_files": {"errors"},
     "caption_text": {"errors", "text_files"},
     "stop_signal": {"slurm"},
     "keyed": {"errors"},
-    "schedules": {"errors"},
+    "schedules": {"errors", "ranges"},
     "distributed": {"errors", "types"},
-    "scenes": {"console", "errors", "keyed", "types"},
+    "scenes": {"console", "errors", "keyed", "ranges", "types"},
     "weights": {"errors"},
     "edits": {"errors", "keyed"},
     "embedding_cache": {"errors", "keyed"},
@@ -44,7 +45,7 @@ MAY_IMPORT = {
     "strategies": BOTTOM | {"models"},
     "liveness": set(),
     "watch": {"errors", "liveness"},
-    "config": {"errors", "decoding"},
+    "config": {"errors", "decoding", "ranges"},
     "cli": {"errors", "config", "console"},
 }
 PROTOCOLS = {"capkit.models.captioner", "capkit.models.dual_encoder"}

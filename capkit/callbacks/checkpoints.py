@@ -24,10 +24,12 @@ from capkit.checkpoint_files import (
 from capkit.checkpoint_io import use_folders
 from capkit.distributed import broadcast_object
 from capkit.errors import UsageError
+from capkit.ranges import PositiveInt, check_ranges
 
 FAILED = "checkpoint/failed"  # how often saving has failed so far, logged each time it does
 
 
+@check_ranges
 class Checkpoints(Callback):
     """Saves `step-00000123.ckpt` after each `every_steps` optimizer steps and after the last one.
 
@@ -43,16 +45,14 @@ class Checkpoints(Callback):
 
     def __init__(
         self,
-        every_steps: int = 1000,
-        keep_last: int = 2,
-        keep_every_steps: int | None = None,
+        every_steps: PositiveInt = 1000,
+        keep_last: PositiveInt = 2,
+        keep_every_steps: PositiveInt | None = None,
         monitor: str | None = None,
         mode: str = "max",
         select: str | None = None,
     ) -> None:
-        if every_steps < 1 or keep_last < 1:
-            raise UsageError(f"every_steps and keep_last must be 1 or more; got {every_steps} and {keep_last}")
-        if keep_every_steps is not None and (keep_every_steps < 1 or keep_every_steps % every_steps):
+        if keep_every_steps is not None and keep_every_steps % every_steps:
             raise UsageError(
                 f"keep_every_steps must be a multiple of every_steps, {every_steps}, or null; got {keep_every_steps}"
             )

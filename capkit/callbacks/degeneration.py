@@ -13,10 +13,12 @@ from capkit.callbacks.checkpoints import Checkpoints
 from capkit.callbacks.selection import Bound
 from capkit.checkpoint import read_checkpoint
 from capkit.errors import UsageError
+from capkit.ranges import PositiveInt, check_ranges
 
 ACTIONS = ("warn", "stop", "restore")
 
 
+@check_ranges
 class Degeneration(Callback):
     """Holds the means of logged numbers over the last `num_steps` optimizer steps against `limits`.
 
@@ -36,11 +38,11 @@ class Degeneration(Callback):
     alike. A resumed run decides as an uninterrupted one.
     """
 
-    def __init__(self, limits: Mapping[str, str | None], on_degeneration: str = "warn", num_steps: int = 10) -> None:
+    def __init__(
+        self, limits: Mapping[str, str | None], on_degeneration: str = "warn", num_steps: PositiveInt = 10
+    ) -> None:
         if on_degeneration not in ACTIONS:
             raise UsageError(f"on_degeneration must be warn, stop or restore; got {on_degeneration!r}")
-        if num_steps < 1:
-            raise UsageError(f"callback.degeneration.num_steps must be 1 or more; got {num_steps}")
         self.on_degeneration, self.num_steps = on_degeneration, num_steps
         self.limits = {name: _bound(name, text) for name, text in limits.items() if text is not None}
         self.recent = {name: deque[float](maxlen=num_steps) for name in self.limits}

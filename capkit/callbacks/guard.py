@@ -4,18 +4,20 @@ import math
 import statistics
 import warnings
 from collections import deque
-from typing import Any
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from capkit.callbacks.recorder import Recorder
 from capkit.errors import Diverged, UsageError
+from capkit.ranges import AtLeastTwo, PositiveInt, Range, check_ranges
 
 ACTIONS = ("warn", "skip", "stop")
 TO_SIGMA = 1.4826  # the median absolute deviation of a normal distribution, in standard deviations
 
 
+@check_ranges
 class Guard(Callback):
     """A step with a NaN or infinite loss or gradient is left out on all ranks; after `max_in_a_row`, the run ends.
 
@@ -32,18 +34,11 @@ class Guard(Callback):
 
     def __init__(
         self,
-        max_in_a_row: int = 10,
-        spike_factor: float | int | None = None,
+        max_in_a_row: PositiveInt = 10,
+        spike_factor: Annotated[float | int, Range(above=1)] | None = None,
         on_spike: str = "skip",
-        num_steps: int = 100,
+        num_steps: AtLeastTwo = 100,
     ) -> None:
-        if max_in_a_row < 1 or num_steps < 2:
-            raise UsageError(
-                "callback.guard wants max_in_a_row of 1 or more and num_steps of 2 or more; "
-                f"got {max_in_a_row} and {num_steps}"
-            )
-        if spike_factor is not None and spike_factor <= 1:
-            raise UsageError(f"callback.guard.spike_factor must be above 1, or null; got {spike_factor}")
         if on_spike not in ACTIONS:
             raise UsageError(f"callback.guard.on_spike must be warn, skip or stop; got {on_spike!r}")
         self.max_in_a_row, self.spike_factor, self.on_spike = max_in_a_row, spike_factor, on_spike

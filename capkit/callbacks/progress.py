@@ -7,16 +7,18 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 
 from capkit.console import Phase, clock, close_phase, innermost, open_phase, say
+from capkit.ranges import NonNegativeFloat, check_ranges
 from capkit.types import CaptionBatch
 
 WINDOW = 51  # batches whose speed is shown
 SECONDS_BETWEEN_NOTES = 0.5  # reading a loss waits for the GPU
 
 
+@check_ranges
 class ProgressBar(LightningProgressBar):
     """Bars on a terminal; elsewhere (a log file, SLURM) one plain line every `seconds_between_lines`."""
 
-    def __init__(self, seconds_between_lines: float = 30.0) -> None:
+    def __init__(self, seconds_between_lines: NonNegativeFloat = 30.0) -> None:
         super().__init__()
         self.seconds_between_lines = seconds_between_lines
         self.images_per_second = 0.0

@@ -7,10 +7,12 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from capkit.ranges import PositiveInt, check_ranges
 from capkit.run_folder import RunFolder
 from capkit.types import CaptionBatch
 
 
+@check_ranges
 class Recorder(Callback):
     """Every `every_steps` optimizer steps: the loss and the objective's numbers, averaged since the last such row.
 
@@ -19,7 +21,7 @@ class Recorder(Callback):
     uninterrupted one, all but the speed.
     """
 
-    def __init__(self, every_steps: int = 10) -> None:
+    def __init__(self, every_steps: PositiveInt = 10) -> None:
         self.every_steps = every_steps
         self.folder: RunFolder | None = None
         self._sums: dict[str, torch.Tensor] = {}

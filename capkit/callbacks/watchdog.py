@@ -7,14 +7,15 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from capkit.distributed import broadcast_object, rank, world_size
-from capkit.errors import UsageError
 from capkit.liveness import advance
+from capkit.ranges import PositiveFloat, check_ranges
 from capkit.stop_signal import is_stopping
 from capkit.watch.channel import Channel, new_attempt
 from capkit.watch.running import start, tell_failure
 from capkit.watch.watchdog import Watchdog as Thread
 
 
+@check_ranges
 class Watchdog(Callback):
     """Starts the watchdog thread of this rank, and tells it that the run gets on.
 
@@ -26,12 +27,12 @@ class Watchdog(Callback):
 
     def __init__(
         self,
-        timeout_s: float = 120.0,
-        setup_s: float = 3600.0,
-        step_s: float = 900.0,
-        rollout_s: float = 900.0,
-        checkpoint_s: float = 1800.0,
-        evaluation_s: float = 7200.0,
+        timeout_s: PositiveFloat = 120.0,
+        setup_s: PositiveFloat = 3600.0,
+        step_s: PositiveFloat = 900.0,
+        rollout_s: PositiveFloat = 900.0,
+        checkpoint_s: PositiveFloat = 1800.0,
+        evaluation_s: PositiveFloat = 7200.0,
     ) -> None:
         self.timeout_s = float(timeout_s)
         self.allowed_s = {
@@ -41,9 +42,6 @@ class Watchdog(Callback):
             "checkpoint": float(checkpoint_s),
             "evaluation": float(evaluation_s),
         }
-        for name, seconds in {"timeout": self.timeout_s, **self.allowed_s}.items():
-            if seconds <= 0:
-                raise UsageError(f"callback.watchdog.{name}_s must be a time above 0 s; got {seconds}")
         self._training = "setup"
 
     def watch(self, run_dir: Path) -> None:

@@ -4,14 +4,11 @@ import ast
 from collections.abc import Callable
 from typing import Any
 
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
+from capkit.ranges import ALIASES, Interval, Length, Range, is_finite, is_number
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {
-    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
-    "float": _is_number,
+    "int": lambda value: isinstance(value, int) and is_finite(value),
+    "float": lambda value: isinstance(value, int | float) and is_finite(value),
     "bool": lambda value: isinstance(value, bool),
     "str": lambda value: isinstance(value, str),
     "Path": lambda value: isinstance(value, str),
@@ -30,12 +27,17 @@ def fits(annotation: ast.expr, value: Any) -> bool:
     """True where the value fits, and wherever the annotation says nothing about plain values (a class, a tensor)."""
     if isinstance(value, dict) and "_target_" in value:
         return True  # an object: what it is cannot be seen here
-    return any(_fits_one(option, value) for option in _options(annotation))
+    options = _options(annotation)
+    if is_number(value) and any(_interval(option) for option in options):
+        options = [
+            option for option in options if _interval(option) or _name(option) in _CHECKS
+        ]  # no number is a class
+    return any(_fits_one(option, value) for option in options)
 
 
 def wanted(annotation: ast.expr) -> str:
-    """The annotation in words: `int or None`."""
-    return " or ".join(_words(option) for option in _options(annotation))
+    """The annotation in words: `int or null`, `a finite number greater than 0`."""
+    return " or ".join(dict.fromkeys(_words(option) for option in _options(annotation)))
 
 
 def _options(annotation: ast.expr) -> list[ast.expr]:
@@ -50,14 +52,40 @@ def _options(annotation: ast.expr) -> list[ast.expr]:
             return [*_options(inner), ast.Constant(None)]
         if name == "Union":
             return [option for member in _elements(inner) for option in _options(member)]
-        if name in ("Annotated", "Final"):
+        if name == "Final" or (name == "Annotated" and not _metadata(annotation)):
             return _options(_elements(inner)[0])
     return [annotation]
+
+
+def _metadata(annotation: ast.expr) -> list[Range | Length]:
+    """The ranges and lengths of an `Annotated[...]`; other metadata says nothing to us."""
+    if not isinstance(annotation, ast.Subscript) or _name(annotation.value) != "Annotated":
+        return []
+    found: list[Range | Length] = []
+    for call in _elements(annotation.slice)[1:]:
+        if isinstance(call, ast.Call) and (kind := {"Range": Range, "Length": Length}.get(_name(call.func))):
+            positional = [ast.literal_eval(argument) for argument in call.args]
+            found.append(kind(*positional, **{str(k.arg): ast.literal_eval(k.value) for k in call.keywords}))
+    return found
+
+
+def _interval(annotation: ast.expr) -> Interval | None:
+    """The range of numbers that an alias of `capkit.ranges`, or an `Annotated[int, Range(...)]`, stands for."""
+    if found := next((item for item in _metadata(annotation) if isinstance(item, Range)), None):
+        assert isinstance(annotation, ast.Subscript)
+        return Interval(_name(_elements(annotation.slice)[0]) == "int", found)
+    return ALIASES.get(_name(annotation))
 
 
 def _fits_one(annotation: ast.expr, value: Any) -> bool:
     if isinstance(annotation, ast.Constant) and annotation.value is None:
         return value is None
+    if interval := _interval(annotation):
+        return isinstance(value, int | float) and value in interval
+    if metadata := _metadata(annotation):
+        assert isinstance(annotation, ast.Subscript)
+        lengths = [item.count for item in metadata if isinstance(item, Length)]
+        return fits(_elements(annotation.slice)[0], value) and (not isinstance(value, list) or len(value) in lengths)
     if isinstance(annotation, ast.Subscript):
         name = _name(annotation.value)
         if name == "Literal":
@@ -72,8 +100,19 @@ def _fits_one(annotation: ast.expr, value: Any) -> bool:
 
 
 def _words(annotation: ast.expr) -> str:
-    if isinstance(annotation, ast.Subscript) and _name(annotation.value) == "Literal":
-        return " or ".join(str(ast.literal_eval(element)) for element in _elements(annotation.slice))
+    if isinstance(annotation, ast.Constant) and annotation.value is None:
+        return "null"
+    if interval := _interval(annotation):
+        return str(interval)
+    if isinstance(annotation, ast.Subscript):
+        name, elements = _name(annotation.value), _elements(annotation.slice)
+        if name == "Literal":
+            return " or ".join(str(ast.literal_eval(element)) for element in elements)
+        if name == "Annotated":
+            lengths = [str(item) for item in _metadata(annotation) if isinstance(item, Length)]
+            return " and ".join([*lengths, _words(elements[0])])
+        if name in _CONTAINERS and _interval(annotation.slice):
+            return f"a list, each member {_words(annotation.slice)}"
     return ast.unparse(annotation)
 
 

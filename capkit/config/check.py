@@ -21,41 +21,67 @@ from capkit.config.locations import INPUT_WORDS
 from capkit.config.rules import INPUT_RULES, RULES, Settings
 from capkit.config.signatures import Argument, Signature, signature
 from capkit.errors import UsageError
+from capkit.ranges import is_finite, is_number, shown
 
 # What hydra.utils.instantiate reads itself.
 _RESERVED = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_convert_"})
 # The types of top-level keys; a task may declare more in its yaml.
 TOP_LEVEL = {
     "name": "str",
-    "seed": "int",
+    "seed": "Seed",
     "run_dir": "str | None",
     "resume": "str | bool",
     "init_from": "str | None",
     "dry_run": "bool",
-    "torch_threads": "int | None",
-    "max_steps": "int | None",
-    "max_epochs": "float | None",
-    "val_every": "int | None",
-    "micro_batch_size": "int | None",
-    "controls": "int",
+    "torch_threads": "ThreadCount | None",
+    "max_steps": "PositiveInt | None",
+    "max_epochs": "PositiveFloat | None",
+    "val_every": "PositiveInt | None",
+    "micro_batch_size": "PositiveInt | None",
+    "eval_limit": "PositiveInt | None",
+    "controls": "NonNegativeInt",
     "ckpt": "str | None",
     "images": "str | None",
     "out": "str | None",
     "compile": "bool",
     "splits": "list[str]",
-    "shard": "int | None",
-    "num_shards": "int | None",
+    "split": "str | None",
+    "shard": "NonNegativeInt | None",
+    "num_shards": "PositiveInt | None",
     "combine": "str",
     "judge": "str | None",
     "judge2": "str | None",
-    "rollout_batch_size": "int | None",
+    "rollout_batch_size": "PositiveInt | None",
     "by": "Literal['image', 'text', 'combined']",
-    "num_neighbors": "int",
-    "duplicate_threshold": "float",
+    "num_neighbors": "PositiveInt",
+    "duplicate_threshold": "Annotated[float, Range(-1, 1)]",
     "backend": "Literal['exact', 'faiss']",
     "neighbors": "str",
-    "sizes": "list[int]",
+    "sizes": "list[AtLeastTwo]",
     "neighborhoods": "list[str]",
+    "metrics": "list[str]",
+    "predictions": "str | None",
+    "references": "str | None",
+    "language": "str",
+    "missing": "Literal['error', 'ignore']",
+    "project": "str",
+    "entity": "str | None",
+    "mode": "str",
+    "trainable": "PositiveFloat",
+    "frozen": "NonNegativeFloat",
+    "gflop_per_image": "PositiveFloat",
+    "activation_mib_per_image": "NonNegativeFloat",
+    "passes": "PositiveFloat",
+    "batch_per_gpu": "PositiveInt",
+    "micro_batches": "PositiveInt",
+    "mixed_precision": "bool",
+    "num_gpus": "list[PositiveInt]",
+    "gpus_per_node": "PositiveInt",
+    "gpu": "str",
+    "network_gb": "PositiveFloat",
+    "share": "PositiveProbability",
+    "overlap": "Probability",
+    "gpus": "dict[str, dict[str, PositiveFloat]]",
 }
 _NO_PATH = frozenset({"auto", ""})
 MISSING = "???"
@@ -90,6 +116,7 @@ def problems(composed: Composed, with_inputs: bool = True) -> list[str]:
     found = [*_top_level(config, composed)]
     for key, value in config.items():
         found += _node(value, str(key), composed)
+    found += _non_finite(config, composed)
     if not found and with_inputs:
         found += _missing_values(config, composed)
     if found or any(value in (MISSING, _REFERS_TO_MISSING) for _, value in leaves(config)):
@@ -114,6 +141,13 @@ def _resolved(node: Any) -> Any:
         except InterpolationToMissingValueError:
             plain[str(key)] = _REFERS_TO_MISSING
     return plain
+
+
+def _non_finite(config: dict[str, Any], composed: Composed) -> Iterator[str]:
+    """NaN, infinity and integers beyond 64 bits are no settings, whatever takes them."""
+    for key, value in leaves(config):
+        if is_number(value) and not is_finite(value):
+            yield f"{key} {composed.origin(key)}: expected a finite number of at most 64 bits, got {shown(value)}"
 
 
 def _top_level(config: dict[str, Any], composed: Composed) -> Iterator[str]:
@@ -155,8 +189,8 @@ def _arguments(node: dict[str, Any], key: str, taken: Signature, composed: Compo
                 yield unknown_key(key, name, list(taken.arguments), composed)
         elif argument.annotation and not _accepts(argument, value, str(node.get("_target_", "capkit."))):
             full = f"{key}.{name}" if key else name
-            type_wanted, fix = wanted(argument.annotation), _fix(argument.annotation, value)
-            yield f"{full} {composed.origin(full)}: {type_wanted} was wanted; {_shown(value)} came{fix}"
+            fix = _fix(argument.annotation, value)
+            yield f"{full} {composed.origin(full)}: expected {wanted(argument.annotation)}, got {_shown(value)}{fix}"
 
 
 def _accepts(argument: Argument, value: Any, target: str) -> bool:
@@ -164,6 +198,8 @@ def _accepts(argument: Argument, value: Any, target: str) -> bool:
         return True
     if value is None and (not target.startswith("capkit.") or _is_none(argument.default)):
         return True  # null leaves the value to the task, or to the default
+    if any(is_number(leaf) and not is_finite(leaf) for _, leaf in leaves(value)):
+        return True  # reported by itself
     return fits(argument.annotation, value)
 
 
@@ -172,7 +208,7 @@ def _is_none(default: ast.expr | None) -> bool:
 
 
 def _shown(value: Any) -> str:
-    names = {str: "the text", bool: "the flag", int: "the number", float: "the number", list: "the list"}
+    names = {str: "the text", bool: "the flag", list: "the list"}
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     return f"{names[type(value)]} {text}" if type(value) in names else text
 
@@ -180,7 +216,7 @@ def _shown(value: Any) -> str:
 def _fix(annotation: ast.expr, value: Any) -> str:
     if isinstance(value, int | float) and fits(annotation, str(value)):
         return f"; two pairs of quotes make it text: '\"{value}\"'"
-    examples = (("0.1", 0.1), ("1", 1), ("true", True), ("[1, 2]", [1, 2]), ("null", None))
+    examples = (("0.1", 0.1), ("1", 1), ("10", 10), ("32", 32), ("true", True), ("[1, 2]", [1, 2]), ("null", None))
     good = [text for text, example in examples if fits(annotation, example)]
     return f"; write e.g. {good[0]}" if good else ""
 

@@ -13,8 +13,10 @@ from capkit.curricula.shuffle import check_batch_size, check_same_order
 from capkit.curricula.stages import Stages
 from capkit.errors import UsageError
 from capkit.keyed import generator
+from capkit.ranges import FiniteFloat, NonNegativeInt, PositiveInt, Seed, check_ranges
 
 
+@check_ranges
 class Bags:
     """Yields this rank's indices of each global batch of bags (BagCurri; Gaur et al. 2024, arXiv 2409.03025).
 
@@ -43,16 +45,16 @@ class Bags:
         self,
         folder: str,
         stages: Mapping[Any, str] | Sequence[str],
-        batch_size: int,
-        seed: int,
-        rank: int,
-        world_size: int,
-        num_examples: int,
+        batch_size: PositiveInt,
+        seed: Seed,
+        rank: NonNegativeInt,
+        world_size: PositiveInt,
+        num_examples: NonNegativeInt,
         keys: Callable[[], Sequence[str]],
         by: Literal["epoch", "step", "level"] = "epoch",
-        levels: Sequence[float | int] = (),
+        levels: Sequence[FiniteFloat] = (),
         level_of: str = "reward/total",
-        window: int = 50,
+        window: PositiveInt = 50,
     ) -> None:
         check_batch_size(batch_size, world_size)
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size

@@ -7,8 +7,10 @@ import numpy as np
 
 from capkit.errors import UsageError
 from capkit.keyed import generator
+from capkit.ranges import NonNegativeInt, PositiveInt, Seed, check_ranges
 
 
+@check_ranges
 class Shuffle:
     """Yields this rank's indices of each global batch: rank r takes r, r + world_size, ... of it.
 
@@ -21,7 +23,13 @@ class Shuffle:
     """
 
     def __init__(
-        self, batch_size: int, seed: int, rank: int, world_size: int, num_examples: int, drop_last: bool = False
+        self,
+        batch_size: PositiveInt,
+        seed: Seed,
+        rank: NonNegativeInt,
+        world_size: PositiveInt,
+        num_examples: NonNegativeInt,
+        drop_last: bool = False,
     ) -> None:
         check_batch_size(batch_size, world_size)
         if num_examples < 1:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -20,10 +20,11 @@ from capkit.data.features import FeatureStore
 from capkit.data.images import BadImage
 from capkit.data.loader import Batches, CaptionLoader, InOrder
 from capkit.data.negatives import EditedCaptions
-from capkit.data.skipped import SkipLog, check_max_skipped
+from capkit.data.skipped import SkipLog
 from capkit.data.source import DataSource, Preparable, clean_captions
 from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
+from capkit.ranges import NonNegativeInt, PositiveInt, Probability, Range, Seed, WorkerCount, check_ranges
 
 
 def _image_or_white(source: DataSource, index: int) -> UInt8[np.ndarray, "H W 3"]:
@@ -33,6 +34,7 @@ def _image_or_white(source: DataSource, index: int) -> UInt8[np.ndarray, "H W 3"
         return np.full((1, 1, 3), 255, np.uint8)
 
 
+@check_ranges
 class CaptionDataModule(pl.LightningDataModule):
     """Loaders of train, val, test and predict batches.
 
@@ -57,31 +59,18 @@ class CaptionDataModule(pl.LightningDataModule):
         test: DataSource | None = None,
         predict: DataSource | None = None,
         transform: ImageTransform | None = None,
-        batch_size: int = 64,
-        eval_batch_size: int = 64,
-        captions_per_image: int = 1,
-        max_length: int = 32,
-        num_workers: int = 0,
-        max_skipped: float | int = 0.05,
+        batch_size: PositiveInt = 64,
+        eval_batch_size: PositiveInt = 64,
+        captions_per_image: PositiveInt = 1,
+        max_length: Annotated[int, Range(3)] = 32,  # room for BOS, a word and EOS
+        num_workers: WorkerCount = 0,
+        max_skipped: Probability | NonNegativeInt = 0.05,
         features: str | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         curriculum: Callable[..., Curriculum] | None = None,
         negatives: EditedCaptions | None = None,
     ) -> None:
         super().__init__()
-        counts = {
-            "batch_size": batch_size,
-            "eval_batch_size": eval_batch_size,
-            "captions_per_image": captions_per_image,
-        }
-        for name, count in counts.items():
-            if count < 1:
-                raise UsageError(f"{name} must be 1 or more; got {count}")
-        if max_length < 3:
-            raise UsageError(f"max_length must leave room for BOS, a word and EOS: 3 or more tokens; got {max_length}")
-        if num_workers < 0:
-            raise UsageError(f"num_workers must be 0 or more; got {num_workers}")
-        check_max_skipped(max_skipped)
         if transform is None and features is None:
             raise UsageError("data needs transform (pixels) or features=DIR (cached features); neither is given")
         if features is not None and transform is not None and transform.augment is not None:

@@ -4,6 +4,7 @@ import os
 import re
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from capkit.data.images import EXTENSIONS
 from capkit.data.manifest import Record, check_unique_keys
 from capkit.errors import UsageError
 from capkit.keyed import key_id, uniform
+from capkit.ranges import Range, Seed, check_ranges
 from capkit.text_files import existing_file
 
 
@@ -47,6 +49,7 @@ def printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+@check_ranges
 class Folder:
     """Images below a folder. With `captions`, the images that this file (CSV, TSV, JSON, JSONL) names; without, all.
     `images` may also be one image file.
@@ -60,9 +63,9 @@ class Folder:
         images: str | None,
         captions: str | None = None,
         split: str = "all",
-        val: float = 0.05,
-        test: float = 0.05,
-        seed: int = 0,
+        val: Annotated[float | int, Range(0, below=1)] = 0.05,
+        test: Annotated[float | int, Range(0, below=1)] = 0.05,
+        seed: Seed = 0,
     ) -> None:
         one_image = images is not None and captions is None and Path(images).is_file()
         self._root = Path(str(images)).absolute().parent if one_image else existing_folder(images, "images").absolute()
@@ -70,7 +73,7 @@ class Folder:
         self._captions = existing_file(captions, "captions").absolute() if captions is not None else None
         if split not in ("all", "train", "val", "test"):
             raise UsageError(f"split must be all, train, val or test; got {split!r}")
-        if not (val >= 0 and test >= 0 and val + test < 1):
+        if val + test >= 1:
             raise UsageError(f"val and test are shares of the images, together below 1; got {val} and {test}")
         self._split, self._val, self._test, self._seed = split, val, test, seed
         self.files = ImageFiles(self._root)

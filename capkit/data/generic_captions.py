@@ -7,12 +7,13 @@ from jaxtyping import UInt8
 
 from capkit.data.manifest import Caption, Record
 from capkit.data.sceneworld import SceneWorld
-from capkit.errors import UsageError
+from capkit.ranges import Probability, Seed, check_ranges
 from capkit.scenes.generic import generic_captions
 from capkit.scenes.language import STYLES, reference_captions
 from capkit.scenes.world import Scene
 
 
+@check_ranges
 class GenericCaptions:
     """The pictures of `source` with five captions each that list the objects and leave some of what they show out.
 
@@ -26,14 +27,11 @@ class GenericCaptions:
     def __init__(
         self,
         source: SceneWorld,
-        dropped: float = 0.7,
-        confused: float = 0.0,
-        seed: int = 0,
-        background: float = 0.0,
+        dropped: Probability = 0.7,
+        confused: Probability = 0.0,
+        seed: Seed = 0,
+        background: Probability = 0.0,
     ) -> None:
-        for name, share in (("dropped", dropped), ("confused", confused), ("background", background)):
-            if not 0 <= share <= 1:
-                raise UsageError(f"{name} is a probability and must lie between 0 and 1; got {share}")
         self._source, self._dropped, self._confused, self._seed = source, dropped, confused, seed
         self._background = background
 

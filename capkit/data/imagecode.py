@@ -10,9 +10,11 @@ from capkit.data.files import ImageFiles
 from capkit.data.folder import existing_folder
 from capkit.data.manifest import Record
 from capkit.errors import UsageError
+from capkit.ranges import AtLeastTwo, check_ranges
 from capkit.text_files import existing_file
 
 
+@check_ranges
 class ImageCodeSets:
     """All pictures of the sets that `file` names, without captions, to be captioned and judged by metric=imagecode.
 
@@ -20,9 +22,7 @@ class ImageCodeSets:
     are the sets. A picture's key is `<set>/img<index>`.
     """
 
-    def __init__(self, images: str, file: str, set_size: int = 10) -> None:
-        if set_size < 2:
-            raise UsageError(f"set_size must be 2 or more (10 in ImageCoDe); got {set_size}")
+    def __init__(self, images: str, file: str, set_size: AtLeastTwo = 10) -> None:
         self.files = ImageFiles(existing_folder(images, "images").absolute())
         self._keys = [f"{name}/img{i}" for name in _sets(existing_file(file, "file")) for i in range(set_size)]
 

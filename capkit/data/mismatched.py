@@ -9,8 +9,10 @@ from capkit.data.manifest import Record
 from capkit.data.source import DataSource, Preparable
 from capkit.errors import UsageError
 from capkit.keyed import generator
+from capkit.ranges import Probability, Seed, check_ranges
 
 
+@check_ranges
 class Mismatched:
     """A data source of whose images a `share` has the captions of another image.
 
@@ -18,9 +20,7 @@ class Mismatched:
     captions, and says "mismatched". Raises UsageError for a share outside [0, 1], or that leaves nothing to exchange.
     """
 
-    def __init__(self, source: DataSource, share: float, seed: int = 0) -> None:
-        if not 0 <= share <= 1:
-            raise UsageError(f"share of mismatched captions must lie between 0 and 1; got {share}")
+    def __init__(self, source: DataSource, share: Probability, seed: Seed = 0) -> None:
         self._source = source
         order = generator(seed, "mismatched", len(source)).permutation(len(source))
         chosen = order[: round(share * len(source))]

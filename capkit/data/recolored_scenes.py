@@ -1,17 +1,20 @@
 """SceneWorld in groups of pictures that differ in the colour of one object, with queries from each to the others."""
 
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
 
 from capkit.data.manifest import Caption, Record
 from capkit.errors import UsageError, did_you_mean
+from capkit.ranges import AtLeastTwo, PositiveInt, Range, Seed, check_ranges
 from capkit.scenes.bags import Bag, sample_bag
 from capkit.scenes.language import references
 from capkit.scenes.render import render
 from capkit.scenes.world import SPLITS, Scene, SceneObject, WorldOptions
 
 
+@check_ranges
 class RecoloredScenes:
     """`num_groups` groups of `group_size` scenes of one split; any two of a group differ in one object's colour.
 
@@ -23,18 +26,14 @@ class RecoloredScenes:
     def __init__(
         self,
         split: str = "test",
-        num_groups: int = 100,
-        group_size: int = 4,
-        size: int = 64,
-        seed: int = 0,
+        num_groups: PositiveInt = 100,
+        group_size: AtLeastTwo = 4,
+        size: Annotated[int, Range(32)] = 64,
+        seed: Seed = 0,
         options: WorldOptions | None = None,
     ) -> None:
         if split not in SPLITS:
             raise UsageError(f"split {split!r} is not one of SceneWorld's; {did_you_mean(split, SPLITS)}")
-        if num_groups < 1 or group_size < 2:
-            raise UsageError(
-                f"num_groups must be 1 or more and group_size 2 or more; got {num_groups} and {group_size}"
-            )
         self._split, self._seed, self._size = split, seed, size
         self._num_groups, self._group_size = num_groups, group_size
         self._options = options or WorldOptions()

@@ -1,18 +1,21 @@
 """SceneWorld's synthetic memes as a data source."""
 
 from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
 
 from capkit.data.manifest import Record
 from capkit.data.memes import candidate_captions
 from capkit.errors import UsageError, did_you_mean
+from capkit.ranges import PositiveInt, Probability, Range, Seed, check_ranges
 from capkit.scenes.memes import GROUP, SceneMeme, make_meme
 from capkit.scenes.render import render
 
 SPLITS = ("train", "val", "test")
 
 
+@check_ranges
 class SceneMemes:
     """The first `count` memes of a split: an XOR of the picture's colour and the text (`capkit.scenes.memes`).
 
@@ -23,15 +26,19 @@ class SceneMemes:
     """
 
     def __init__(
-        self, split: str, count: int, size: int = 64, seed: int = 0, refused: float = 0.0, text: str = "none"
+        self,
+        split: str,
+        count: PositiveInt,
+        size: Annotated[int, Range(32)] = 64,
+        seed: Seed = 0,
+        refused: Probability = 0.0,
+        text: str = "none",
     ) -> None:
         if split not in SPLITS:
             raise UsageError(f"split {split!r} is not one of SceneMemes'; {did_you_mean(split, SPLITS)}")
-        if count < 1 or count % GROUP:
+        if count % GROUP:
             raise UsageError(f"memes come in groups of {GROUP}: count must be a multiple of it; got {count}")
         self._split, self._count, self._size, self._seed, self._text = split, count, size, seed, text
-        if not 0 <= refused <= 1:
-            raise UsageError(f"refused is the share of memes without an informative caption, 0 to 1; got {refused}")
         self._refused = refused
         candidate_captions({}, "", text)
 

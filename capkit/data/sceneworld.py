@@ -1,16 +1,19 @@
 """SceneWorld as a data source: seeded pictures with exact language, generated at first use and cached."""
 
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
 
 from capkit.data.manifest import Caption, Record
 from capkit.errors import UsageError, did_you_mean
+from capkit.ranges import PositiveInt, Range, Seed, WorkerCount, check_ranges
 from capkit.scenes.cache import CachedSplit, build_split
 from capkit.scenes.language import STYLES, Detail
 from capkit.scenes.world import SPLITS, WorldOptions
 
 
+@check_ranges
 class SceneWorld:
     """The first `count` scenes of a split, five references each.
 
@@ -22,21 +25,19 @@ class SceneWorld:
     def __init__(
         self,
         split: str,
-        count: int,
-        size: int = 64,
-        seed: int = 0,
+        count: PositiveInt,
+        size: Annotated[int, Range(32)] = 64,
+        seed: Seed = 0,
         style: str = "human",
         detail: Detail | None = None,
         options: WorldOptions | None = None,
         cache_dir: str = "data/scenes",
-        num_workers: int = 0,
+        num_workers: WorkerCount = 0,
     ) -> None:
         if split not in SPLITS:
             raise UsageError(f"split {split!r} is not one of SceneWorld's; {did_you_mean(split, SPLITS)}")
         if style not in STYLES:
             raise UsageError(f"style {style!r} is not one of SceneWorld's; {did_you_mean(style, STYLES)}")
-        if count < 1 or num_workers < 0:
-            raise UsageError(f"count must be 1 or more and num_workers 0 or more; got {count} and {num_workers}")
         self._split, self._count, self._size, self._seed = split, count, size, seed
         self._style, self._detail, self._options = style, detail, options
         self._cache_dir, self._num_workers = cache_dir, num_workers

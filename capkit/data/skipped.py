@@ -33,11 +33,6 @@ def allowed_skips(max_skipped: float | int, num_examples: int) -> int:
     return max_skipped if isinstance(max_skipped, int) else math.ceil(max_skipped * num_examples)
 
 
-def check_max_skipped(max_skipped: float | int) -> None:
-    if max_skipped < 0 or (isinstance(max_skipped, float) and not max_skipped <= 1):
-        raise UsageError(f"max_skipped is a count (an int, 0 or more) or a share (0.0 to 1.0); got {max_skipped!r}")
-
-
 class SkipLog:
     """Lists each skipped thing once per run. Ranks share the file: rows are written under a lock on it.
 

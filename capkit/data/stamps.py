@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import UInt8
@@ -15,6 +16,7 @@ from capkit.data.files import ImageFiles
 from capkit.data.manifest import Caption, Record
 from capkit.errors import UsageError
 from capkit.keyed import key_id, uniform
+from capkit.ranges import Range, Seed, check_ranges
 
 SPLITS = ("all", "train", "val", "test")
 _LANGUAGE = re.compile(r"([a-z]{2,3}(?:_[A-Z]{2})?(?:@[a-z]+)?)\.utf8=(.*)")
@@ -49,6 +51,7 @@ def _bcp47(code: str) -> str:
     return base.replace("_", "-") + (_MODIFIERS.get(at + modifier, f"-x-{modifier}") if at else "")
 
 
+@check_ranges
 class Stamps:
     """The stamps as a data source, split by caption and never by file: many pictures share one caption.
 
@@ -63,9 +66,9 @@ class Stamps:
         self,
         root: str,
         split: str = "all",
-        val: float = 0.1,
-        test: float = 0.2,
-        seed: int = 0,
+        val: Annotated[float | int, Range(0, below=1)] = 0.1,
+        test: Annotated[float | int, Range(0, below=1)] = 0.2,
+        seed: Seed = 0,
         exclude: Sequence[str] = ("symbols",),
         languages: Sequence[str] | None = ("en",),
     ) -> None:
@@ -73,7 +76,7 @@ class Stamps:
             raise UsageError(f"root: no folder {root!r}; fetch the stamps with `capkit prepare data=stamps`")
         if split not in SPLITS:
             raise UsageError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
-        if not (val >= 0 and test >= 0 and val + test < 1):
+        if val + test >= 1:
             raise UsageError(f"val and test are shares of the captions, together below 1; got {val} and {test}")
         missing = [folder for folder in exclude if not (Path(root) / folder).is_dir()]
         if missing:

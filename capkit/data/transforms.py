@@ -1,6 +1,7 @@
 """Images to model input: a square of one size, augmented by the example's own randomness, then normalised in batch."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -11,8 +12,10 @@ from torchvision.transforms.v2 import functional as F
 
 from capkit.errors import UsageError
 from capkit.keyed import generator
+from capkit.ranges import FiniteFloat, Length, PositiveFloat, PositiveInt, check_ranges
 
 
+@check_ranges
 class ImageTransform:
     """Brings an image to `size` x `size` pixels, and a batch of them to (pixel / 255 - mean) / std.
 
@@ -24,16 +27,12 @@ class ImageTransform:
 
     def __init__(
         self,
-        size: int,
-        mean: Sequence[float] = (0.5, 0.5, 0.5),
-        std: Sequence[float] = (0.5, 0.5, 0.5),
+        size: PositiveInt,
+        mean: Annotated[Sequence[FiniteFloat], Length(3)] = (0.5, 0.5, 0.5),
+        std: Annotated[Sequence[PositiveFloat], Length(3)] = (0.5, 0.5, 0.5),
         resize: str = "squash",
         augment: str | None = None,
     ) -> None:
-        if size < 1:
-            raise UsageError(f"size must be 1 or more pixels; got {size}")
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise UsageError(f"mean and std need three numbers each, std above 0; got {list(mean)} and {list(std)}")
         if resize not in ("squash", "crop", "pad"):
             raise UsageError(f"resize must be squash, crop or pad; got {resize!r}")
         if augment not in (None, "flip", "crop"):

@@ -3,6 +3,15 @@
 from dataclasses import dataclass
 
 from capkit.errors import UsageError, did_you_mean
+from capkit.ranges import (
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PositiveProbability,
+    Seed,
+    check_ranges,
+)
 
 METHODS = ("greedy", "beam", "sample")
 _ONLY_FOR = {
@@ -11,6 +20,7 @@ _ONLY_FOR = {
 }
 
 
+@check_ranges
 @dataclass(frozen=True)
 class Decoding:
     """Greedy search, beam search or sampling.
@@ -24,15 +34,15 @@ class Decoding:
     """
 
     method: str = "greedy"
-    max_length: int = 32
-    min_length: int = 0
-    num_beams: int = 1
-    length_penalty: float = 1.0
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    no_repeat_ngram_size: int = 0
-    seed: int = 0
+    max_length: PositiveInt = 32
+    min_length: NonNegativeInt = 0
+    num_beams: PositiveInt = 1
+    length_penalty: FiniteFloat = 1.0
+    temperature: PositiveFloat = 1.0
+    top_k: NonNegativeInt = 0
+    top_p: PositiveProbability = 1.0
+    no_repeat_ngram_size: NonNegativeInt = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -40,7 +50,10 @@ class Decoding:
                 f"decoding.method must be greedy, beam or sample; got {self.method!r}; "
                 f"{did_you_mean(str(self.method), METHODS)}"
             )
-        self._check_ranges()
+        if self.min_length >= self.max_length:
+            raise UsageError(
+                f"decoding.min_length must be less than max_length={self.max_length}; got {self.min_length}"
+            )
         for method, defaults in _ONLY_FOR.items():
             unused = [name for name, default in defaults.items() if getattr(self, name) != default]
             if unused and method != self.method:
@@ -53,16 +66,3 @@ class Decoding:
                 f"decoding.method=beam needs num_beams of 2 or more; got {self.num_beams}; "
                 "set decoding.num_beams=5 or use decoding=greedy"
             )
-
-    def _check_ranges(self) -> None:
-        for name, valid, wanted in (
-            ("max_length", self.max_length >= 1, "1 or more"),
-            ("min_length", 0 <= self.min_length < self.max_length, f"0 to max_length - 1 = {self.max_length - 1}"),
-            ("num_beams", self.num_beams >= 1, "1 or more"),
-            ("temperature", self.temperature > 0, "above 0 (use decoding=greedy for the limit at 0)"),
-            ("top_k", self.top_k >= 0, "0 (off) or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
-            ("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "0 (off) or more"),
-        ):
-            if not valid:
-                raise UsageError(f"decoding.{name} must be {wanted}; got {getattr(self, name)}")

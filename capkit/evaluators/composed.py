@@ -18,6 +18,7 @@ from capkit.evaluators.evaluator import named, quoted_with, write_results
 from capkit.metrics.composed import composed_query, ranks_without_own
 from capkit.metrics.ranking import Ranks
 from capkit.models.dual_encoder import DualEncoder
+from capkit.ranges import PositiveFloat, PositiveInt, check_ranges
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class _Query:
     minus: str
 
 
+@check_ranges
 class Composed:
     """R@1 and R@5 of the target image for norm(image) + weight * (norm(plus) - norm(minus)), within all images.
 
@@ -40,12 +42,10 @@ class Composed:
         self,
         split: str = "test",
         source: DataSource | None = None,
-        weight: float = 1.0,
-        limit: int | None = None,
+        weight: PositiveFloat = 1.0,
+        limit: PositiveInt | None = None,
         name: str = "composed",
     ) -> None:
-        if weight <= 0:
-            raise UsageError(f"weight of the words must be above 0; got {weight}")
         self.split, self.source, self.weight, self.limit, self.name = split, source, weight, limit, name
 
     def __call__(self, encoder: DualEncoder, data: CaptionDataModule, folder: Path) -> dict[str, float]:

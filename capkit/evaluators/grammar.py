@@ -17,6 +17,7 @@ from capkit.evaluators.embedding import embed_texts, resumable_texts
 from capkit.evaluators.evaluator import named, quoted_with, write_results
 from capkit.models.dual_encoder import DualEncoder
 from capkit.models.grammar_head import GrammarJudge, grammar_judge
+from capkit.ranges import PositiveInt, Seed, check_ranges
 from capkit.scenes.acceptance import is_rejected
 from capkit.weights import weights_fingerprint
 
@@ -33,6 +34,7 @@ class EditedCaption:
     rejected: bool | None
 
 
+@check_ranges
 class Grammar:
     """Shares of edits found, P(grammatical) < 1/2, and of captions wrongly called ungrammatical (`false_alarms`).
 
@@ -49,14 +51,11 @@ class Grammar:
     def __init__(
         self,
         split: str = "test",
-        num_captions: int | None = 2000,
-        long: int = 4,
-        seed: int = 0,
+        num_captions: PositiveInt | None = 2000,
+        long: PositiveInt = 4,
+        seed: Seed = 0,
         name: str = "grammar",
     ) -> None:
-        for argument, value in (("num_captions", num_captions), ("long", long)):
-            if value is not None and value < 1:
-                raise UsageError(f"{argument} must be 1 or more; got {value}")
         self.split, self.num_captions, self.long, self.seed, self.name = split, num_captions, long, seed, name
 
     def __call__(self, encoder: DualEncoder, data: CaptionDataModule, folder: Path) -> Numbers:

@@ -19,8 +19,10 @@ from capkit.evaluators.labels import check_label_pattern, label_of
 from capkit.evaluators.logistic import Logistic, best_strength, fit_logistic
 from capkit.metrics.ranking import normalize
 from capkit.models.dual_encoder import DualEncoder
+from capkit.ranges import PositiveInt, check_ranges
 
 
+@check_ranges
 class LinearProbe:
     """Top-1 accuracy on `test` after training on `train`, with the L2 strength that does best on `val` (CLIP, A.3).
 
@@ -37,7 +39,7 @@ class LinearProbe:
         train: DataSource | None = None,
         val: DataSource | None = None,
         test: DataSource | None = None,
-        limit: int | None = None,
+        limit: PositiveInt | None = None,
         name: str = "linear_probe",
     ) -> None:
         check_label_pattern(label)

@@ -19,8 +19,10 @@ from capkit.evaluators.evaluator import named, quoted_with, write_results
 from capkit.metrics.ranking import Ranks
 from capkit.metrics.retrieval import rank_numbers, retrieval_ranks
 from capkit.models.dual_encoder import DualEncoder
+from capkit.ranges import PositiveInt, check_ranges
 
 
+@check_ranges
 class Retrieval:
     """R@k and median rank, both ways: t2i, each caption among all images; i2t, each image among all captions.
 
@@ -33,17 +35,14 @@ class Retrieval:
     def __init__(
         self,
         split: str = "test",
-        at: Sequence[int] = (1, 5, 10),
-        captions_per_image: int | None = None,
-        fold_size: int | None = None,
-        limit: int | None = None,
+        at: Sequence[PositiveInt] = (1, 5, 10),
+        captions_per_image: PositiveInt | None = None,
+        fold_size: PositiveInt | None = None,
+        limit: PositiveInt | None = None,
         name: str = "retrieval",
     ) -> None:
-        if not at or min(at) < 1:
-            raise UsageError(f"at must list ranks of 1 or more, such as [1, 5, 10]; got {list(at)}")
-        for argument, value in (("captions_per_image", captions_per_image), ("fold_size", fold_size), ("limit", limit)):
-            if value is not None and value < 1:
-                raise UsageError(f"{argument} must be 1 or more, or null; got {value}")
+        if not at:
+            raise UsageError("at must list at least one rank, such as [1, 5, 10]; got none")
         self.split, self.at, self.captions_per_image = split, tuple(at), captions_per_image
         self.fold_size, self.limit, self.name = fold_size, limit, name
 

@@ -20,6 +20,7 @@ from capkit.evaluators.labels import check_label_pattern, label_of, read_lines
 from capkit.metrics.ranking import embedding_ranks, normalize
 from capkit.models.cached_encoder import CachedTextEncoder
 from capkit.models.dual_encoder import DualEncoder
+from capkit.ranges import PositiveInt, check_ranges
 
 TEMPLATES = (
     "a photo of {}.",
@@ -34,6 +35,7 @@ TEMPLATES = (
 """Neutral sentences, for class names with their article. Lists made for a data set (ImageNet's 80) come from a file."""
 
 
+@check_ranges
 class ZeroShot:
     """Top-1, top-5 and mean per-class accuracy of images whose label is the pattern `label` over their metadata.
 
@@ -50,7 +52,7 @@ class ZeroShot:
         templates: Sequence[str] | str = TEMPLATES,
         split: str = "test",
         source: DataSource | None = None,
-        limit: int | None = None,
+        limit: PositiveInt | None = None,
         name: str = "zero_shot",
     ) -> None:
         check_label_pattern(label)

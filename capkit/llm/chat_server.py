@@ -18,6 +18,7 @@ from PIL import Image
 from capkit.errors import UsageError
 from capkit.keyed import key_id, uniform
 from capkit.llm.chat import Answer, Picture
+from capkit.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, WorkerCount, check_ranges
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _HOPELESS = {401: "the key was refused", 403: "the key may not do this", 404: "there is no such path or model"}
@@ -32,6 +33,7 @@ class _Unanswered(Exception):
         self.wait_s, self.unreachable = wait_s, unreachable
 
 
+@check_ranges
 class ChatServer:
     """A TextLM and VisionChat at `url` (".../v1"; "/chat/completions" is added). Pictures are sent as PNG.
 
@@ -52,21 +54,15 @@ class ChatServer:
         model: str,
         revision: str | None = None,
         api_key_variable: str | None = None,
-        temperature: float = 0.0,
-        max_tokens: int = 512,
-        timeout_s: float = 120.0,
-        num_attempts: int = 5,
-        first_wait_s: float = 1.0,
-        num_connections: int = 8,
+        temperature: NonNegativeFloat = 0.0,
+        max_tokens: PositiveInt = 512,
+        timeout_s: PositiveFloat = 120.0,
+        num_attempts: PositiveInt = 5,
+        first_wait_s: NonNegativeFloat = 1.0,
+        num_connections: WorkerCount = 8,
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"url wants a server's address such as http://localhost:8000/v1; got {url!r}")
-        if min(max_tokens, num_attempts, num_connections) < 1 or timeout_s <= 0 or min(temperature, first_wait_s) < 0:
-            raise UsageError(
-                "max_tokens, num_attempts and num_connections must be 1 or more, timeout_s above 0, temperature and "
-                f"first_wait_s 0 or more; got {max_tokens}, {num_attempts}, {num_connections}, {timeout_s}, "
-                f"{temperature}, {first_wait_s}"
-            )
         if api_key_variable is not None and not os.environ.get(api_key_variable):
             raise UsageError(f"the environment variable {api_key_variable} is to hold the server's key and is not set")
         self._url, self._key_variable = url.rstrip("/") + "/chat/completions", api_key_variable

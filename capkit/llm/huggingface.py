@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 from capkit.errors import UsageError
 from capkit.llm.chat import Answer, Picture
+from capkit.ranges import PositiveInt, check_ranges
 from capkit.text import hub_reachable
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -64,8 +65,6 @@ class _LocalModel:
     def __init__(self, kind: str, name: str, revision: str | None, dtype: str, max_tokens: int, batch_size: int):
         if dtype not in _DTYPES:
             raise UsageError(f"dtype wants one of {', '.join(_DTYPES)}; got {dtype!r}")
-        if min(max_tokens, batch_size) < 1:
-            raise UsageError(f"max_tokens and batch_size must be 1 or more; got {max_tokens} and {batch_size}")
         self.name, self.revision = name, found_revision(name, revision)
         self.max_tokens, self.batch_size, self.dtype = max_tokens, batch_size, dtype
         self._load = functools.partial(_loaded, kind, name, revision, dtype)
@@ -107,6 +106,7 @@ def _until_end(row: list[int], ends: set[int], tokenizer: Any) -> Answer:
     return Answer(tokenizer.decode(row[:length], skip_special_tokens=True))
 
 
+@check_ranges
 class HFTextLM:
     """A chat language model by hub name or folder, decoded greedily. It is loaded when it is first asked.
 
@@ -118,8 +118,8 @@ class HFTextLM:
         name: str,
         revision: str | None = None,
         dtype: str = "float32",
-        max_tokens: int = 256,
-        batch_size: int = 8,
+        max_tokens: PositiveInt = 256,
+        batch_size: PositiveInt = 8,
     ) -> None:
         self._model = _LocalModel("text", name, revision, dtype, max_tokens, batch_size)
 
@@ -136,6 +136,7 @@ class HFTextLM:
         return self._model.run(len(prompts), inputs_of)
 
 
+@check_ranges
 class HFVisionChat:
     """An image-text-to-text model by hub name or folder, decoded greedily. It is loaded when it is first asked."""
 
@@ -144,8 +145,8 @@ class HFVisionChat:
         name: str,
         revision: str | None = None,
         dtype: str = "float32",
-        max_tokens: int = 256,
-        batch_size: int = 4,
+        max_tokens: PositiveInt = 256,
+        batch_size: PositiveInt = 4,
     ) -> None:
         self._model = _LocalModel("vision", name, revision, dtype, max_tokens, batch_size)
 

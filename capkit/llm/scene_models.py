@@ -14,6 +14,7 @@ import numpy as np
 from capkit.errors import UsageError
 from capkit.keyed import key_id, uniform
 from capkit.llm.chat import Answer, Picture
+from capkit.ranges import Probability, Seed, check_ranges
 from capkit.scenes.language import caption
 from capkit.scenes.merging import AmbiguousError, enriched, union
 from capkit.scenes.options import COLORS
@@ -64,15 +65,14 @@ def _as_json(facts: ParsedCaption) -> Answer:
     return Answer(json.dumps({"caption": write_facts(facts)}))
 
 
+@check_ranges
 class SceneVision:
     """A VisionChat that describes SceneWorld pictures in the dense style, from the scene in the picture's metadata.
 
     `wrong` is the share of objects, drawn by (seed, scene, object), whose colour it gets wrong: what an anchor is for.
     """
 
-    def __init__(self, wrong: float = 0.0, seed: int = 0) -> None:
-        if not 0 <= wrong <= 1:
-            raise UsageError(f"wrong is a share of objects, 0 to 1; got {wrong}")
+    def __init__(self, wrong: Probability = 0.0, seed: Seed = 0) -> None:
         self.wrong, self.seed = wrong, seed
 
     def about(self) -> dict[str, Any]:

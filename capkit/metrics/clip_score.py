@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.errors import UsageError
 from capkit.metrics.judged_metric import JudgedMetric, Pairs
 from capkit.models.dual_encoder import DualEncoder
+from capkit.ranges import PositiveFloat, check_ranges
 
 
 def clip_score(cosine: Float[Tensor, " B"], weight: float = 2.5) -> Float[Tensor, " B"]:
@@ -30,6 +30,7 @@ def ref_clip_score(
     return torch.where(total > 0, 2 * image_side * text_side / total.clamp(min=1e-12), torch.zeros_like(total))
 
 
+@check_ranges
 class ClipScore(JudgedMetric):
     """Mean CLIPScore, and mean RefCLIPScore where every prediction has references.
 
@@ -37,9 +38,7 @@ class ClipScore(JudgedMetric):
     weight=2 and a judge with PAC's weights.
     """
 
-    def __init__(self, judge: DualEncoder, weight: float = 2.5, name: str = "clip_score") -> None:
-        if weight <= 0:
-            raise UsageError(f"weight must be positive (2.5 for CLIPScore, 2 for PAC-S); got {weight}")
+    def __init__(self, judge: DualEncoder, weight: PositiveFloat = 2.5, name: str = "clip_score") -> None:
         super().__init__(judge, name)
         self.weight = weight
 

@@ -13,6 +13,7 @@ from capkit.metrics.ptb import ptb_tokenize
 from capkit.metrics.self_cider import self_cider
 from capkit.metrics.text_metric import TextMetric
 from capkit.metrics.texts import require_words
+from capkit.ranges import PositiveInt, check_ranges
 
 Words = list[str]
 
@@ -72,6 +73,7 @@ def has_bad_ending(words: Words) -> bool:
     return bool(words) and words[-1] in BAD_ENDINGS
 
 
+@check_ranges
 class Diversity(TextMetric):
     """All of the above over a set of captions.
 
@@ -83,9 +85,7 @@ class Diversity(TextMetric):
 
     higher_is_better = None
 
-    def __init__(self, repetition_ngram: int = 2, document_frequencies: str | None = None) -> None:
-        if repetition_ngram < 1:
-            raise UsageError(f"repetition_ngram must be 1 or more; got {repetition_ngram}")
+    def __init__(self, repetition_ngram: PositiveInt = 2, document_frequencies: str | None = None) -> None:
         frequencies = None if document_frequencies is None else DocumentFrequencies.load(document_frequencies)
         if frequencies is not None and frequencies.units != WORDS:
             raise UsageError(f"self-CIDEr wants document frequencies of PTB words; got units {frequencies.units!r}")

@@ -10,8 +10,10 @@ from capkit.errors import UsageError
 from capkit.metrics.judged_metric import JudgedMetric, Pairs
 from capkit.metrics.ranking import pool_ranks
 from capkit.models.dual_encoder import DualEncoder
+from capkit.ranges import AtLeastTwo, check_ranges
 
 
+@check_ranges
 class ImageCode(JudgedMetric):
     """R@1 of the target's caption within its set, over all sets, and apart over static pictures and video frames.
 
@@ -20,9 +22,7 @@ class ImageCode(JudgedMetric):
     names its files, without their ending. Sets named `open-images...` are static pictures, the others video frames.
     """
 
-    def __init__(self, judge: DualEncoder, file: str, set_size: int = 10, name: str = "imagecode") -> None:
-        if set_size < 2:
-            raise UsageError(f"set_size must be 2 or more (10 in ImageCoDe); got {set_size}")
+    def __init__(self, judge: DualEncoder, file: str, set_size: AtLeastTwo = 10, name: str = "imagecode") -> None:
         targets = read_targets(file, set_size)
         super().__init__(judge, name)
         self.targets, self.set_size = targets, set_size

@@ -23,6 +23,7 @@ from capkit.metrics.ranking import (
     require_owner,
 )
 from capkit.models.dual_encoder import DualEncoder
+from capkit.ranges import PositiveInt, Seed, check_ranges
 
 
 @dataclass(frozen=True)
@@ -112,12 +113,13 @@ def distractor_pools(ids: Int[Tensor, " N"], num_distractors: int, seed: int) ->
     return torch.cat([own[:, None], chosen + (chosen >= own[:, None]).long()], dim=1)  # skip the image itself
 
 
+@check_ranges
 class Retrieval(JudgedMetric):
     """R@k and median rank in both directions within the evaluated images."""
 
-    def __init__(self, judge: DualEncoder, at: Sequence[int] = (1, 5, 10), name: str = "retrieval") -> None:
-        if not at or min(at) < 1:
-            raise UsageError(f"at must list ranks of 1 or more, such as [1, 5, 10]; got {list(at)}")
+    def __init__(self, judge: DualEncoder, at: Sequence[PositiveInt] = (1, 5, 10), name: str = "retrieval") -> None:
+        if not at:
+            raise UsageError("at must list at least one rank, such as [1, 5, 10]; got none")
         super().__init__(judge, name)
         self.at = tuple(at)
 
@@ -125,14 +127,18 @@ class Retrieval(JudgedMetric):
         return retrieval(pairs.images, pairs.texts, pairs.owner, self.at)
 
 
+@check_ranges
 class RandomDistractors(JudgedMetric):
     """RD100 (Dessi et al. 2023): R@1 of a caption's picture among 99 random others, averaged over `num_seeds` draws."""
 
     def __init__(
-        self, judge: DualEncoder, num_distractors: int = 99, num_seeds: int = 5, seed: int = 0, name: str = "rd100"
+        self,
+        judge: DualEncoder,
+        num_distractors: PositiveInt = 99,
+        num_seeds: PositiveInt = 5,
+        seed: Seed = 0,
+        name: str = "rd100",
     ) -> None:
-        if num_distractors < 1 or num_seeds < 1:
-            raise UsageError(f"num_distractors and num_seeds must be positive; got {num_distractors} and {num_seeds}")
         super().__init__(judge, name)
         self.num_distractors, self.num_seeds, self.seed = num_distractors, num_seeds, seed
 

@@ -14,6 +14,7 @@ from capkit.errors import UsageError
 from capkit.metrics.bootstrap import bootstrap_interval
 from capkit.metrics.ranking import Ranks, join_ranks, normalize, rank_counts, require_embeddings, require_owner
 from capkit.metrics.text_metric import TextMetric
+from capkit.ranges import OpenProbability, PositiveInt, Seed, check_ranges
 
 _BLOCK_ELEMENTS = 2**23
 
@@ -58,6 +59,7 @@ def text_retrieval_ranks(
     return join_ranks(parts)
 
 
+@check_ranges
 class TextRetrieval(TextMetric):
     """Caption-to-reference R@k by a frozen sentence encoder: `text_r1`, `text_r5`, `text_r10`, and the pool's size.
 
@@ -72,14 +74,12 @@ class TextRetrieval(TextMetric):
     def __init__(
         self,
         encoder: str | TextEncoder = "minilm",
-        at: Sequence[int] = (1, 5, 10),
-        confidence: float | None = None,
-        seed: int = 0,
+        at: Sequence[PositiveInt] = (1, 5, 10),
+        confidence: OpenProbability | None = None,
+        seed: Seed = 0,
     ) -> None:
-        if not at or min(at) < 1:
-            raise UsageError(f"at must list ranks of 1 or more, such as [1, 5, 10]; got {list(at)}")
-        if confidence is not None and not 0 < confidence < 1:
-            raise UsageError(f"confidence must lie between 0 and 1, such as 0.95; got {confidence}")
+        if not at:
+            raise UsageError("at must list at least one rank, such as [1, 5, 10]; got none")
         super().__init__()
         if isinstance(encoder, str):
             from capkit.models.sentence_encoder import SentenceEncoder

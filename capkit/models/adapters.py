@@ -15,12 +15,14 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from capkit.errors import UsageError, did_you_mean
+from capkit.ranges import DropoutRate, PositiveFloat, PositiveInt, check_ranges
 
 _ADAPTABLE = (nn.Linear, nn.Conv2d, Conv1D)
 # Attention's query and value, as the paper adapts them, by the names that transformers' models give them.
 _QUERY_AND_VALUE = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"), ("c_attn",), ("query_key_value",))
 
 
+@check_ranges
 @dataclass(frozen=True)
 class LoRA:
     """Low-rank adapters: `targets` are names of linear layers (None: query and value of attention).
@@ -31,20 +33,11 @@ class LoRA:
     9e-8.
     """
 
-    rank: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
+    rank: PositiveInt = 8
+    alpha: PositiveInt = 16
+    dropout: DropoutRate = 0.0
     targets: list[str] | None = None
-    init_std: float | int | None = None
-
-    def __post_init__(self) -> None:
-        if self.init_std is not None and self.init_std <= 0:
-            raise UsageError(f"lora's init_std must be above 0, or null for peft's own; got {self.init_std}")
-        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
-            raise UsageError(
-                "lora wants rank of 1 or more, alpha above 0 and dropout in [0, 1); got "
-                f"rank={self.rank}, alpha={self.alpha}, dropout={self.dropout}"
-            )
+    init_std: PositiveFloat | None = None
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> "LoRA":

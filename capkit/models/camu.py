@@ -15,6 +15,7 @@ from capkit.errors import UsageError
 from capkit.models.caption_scorer import CaptionScorer, CosineScorer, select
 from capkit.models.pair_model import PairModel
 from capkit.models.tuning import eval_frozen
+from capkit.ranges import DropoutRate, PositiveFloat, PositiveInt, check_ranges
 from capkit.types import CaptionBatch
 
 
@@ -75,6 +76,7 @@ class MemeScores:
         return self.weights.argmax(-1).where(self.has_caption, -1)
 
 
+@check_ranges
 class Camu(nn.Module):
     """A dual encoder, a caption scorer, cross-attention fusion and a head of one logit.
 
@@ -95,19 +97,17 @@ class Camu(nn.Module):
         encoder: PairModel,
         selection: str = "scorer",
         image_tokens: str = "patches",
-        scorer_width: int = 512,
-        fusion_width: int = 1024,
-        num_heads: int = 8,
-        dropout: float = 0.2,
-        tau: float = 1.0,
+        scorer_width: PositiveInt = 512,
+        fusion_width: PositiveInt = 1024,
+        num_heads: PositiveInt = 8,
+        dropout: DropoutRate = 0.2,
+        tau: PositiveFloat = 1.0,
     ) -> None:
         super().__init__()
         if selection not in ("scorer", "cosine"):
             raise UsageError(f"selection must be scorer or cosine; got {selection!r}")
         if image_tokens not in ("patches", "pooled"):
             raise UsageError(f"image_tokens must be patches or pooled; got {image_tokens!r}")
-        if tau <= 0:
-            raise UsageError(f"tau, the temperature of the Gumbel-softmax, must be above 0; got {tau}")
         self.encoder = encoder
         text_side = {id(parameter) for module in encoder.side("text") for parameter in module.parameters()}
         for parameter in encoder.parameters():

@@ -19,6 +19,7 @@ from capkit.models.captioner import null_context, resolve_tokenizer
 from capkit.models.headed_captioner import HeadedCaptioner
 from capkit.models.image_encoders import encoder_width, image_features
 from capkit.models.pretrained import language_model, split_head
+from capkit.ranges import PositiveInt, check_ranges
 from capkit.types import CaptionBatch, Context
 
 
@@ -57,6 +58,7 @@ class TransformerMapper(nn.Module):
         return self.layers(torch.cat([tokens, queries], dim=1))[:, -self.queries.shape[0] :]
 
 
+@check_ranges
 class ClipPrefix(HeadedCaptioner):
     """A captioner of image features, a mapper and any causal language model of transformers.
 
@@ -76,18 +78,18 @@ class ClipPrefix(HeadedCaptioner):
         lm: str | Mapping[str, Any],
         tokenizer: Any = None,
         image_encoder: nn.Module | None = None,
-        feature_width: int | None = None,
-        prefix_length: int = 10,
+        feature_width: PositiveInt | None = None,
+        prefix_length: PositiveInt = 10,
         mapper: str = "mlp",
-        mapper_layers: int = 8,
-        mapper_heads: int = 8,
-        mapper_tokens: int = 1,
+        mapper_layers: PositiveInt = 8,
+        mapper_heads: PositiveInt = 8,
+        mapper_tokens: PositiveInt = 1,
         normalize: str = "none",
         pretrained: bool = True,
         freeze_lm: bool = False,
         lora: Mapping[str, Any] | None = None,
         prompt: str = "",
-        max_length: int = 64,
+        max_length: PositiveInt = 64,
     ):
         super().__init__()
         _check_choices(mapper, normalize, freeze_lm, lora)

@@ -11,6 +11,7 @@ from capkit.errors import UsageError
 from capkit.models.embedding import embed_distinct, unit
 from capkit.models.encoder_about import config_digest, processor_settings, side_weights, tokenizer_digest
 from capkit.models.logit_scale import network_logit_scale
+from capkit.ranges import PositiveInt, check_ranges
 
 
 @runtime_checkable
@@ -56,6 +57,7 @@ class TraceableEncoder(DualEncoder, Protocol):
         ...
 
 
+@check_ranges
 class HFDualEncoder:
     """A frozen dual encoder of transformers (CLIP, SigLIP, ALIGN, Chinese-CLIP ...).
 
@@ -73,8 +75,8 @@ class HFDualEncoder:
         tokenizer: Any = None,
         image_processor: Any = None,
         prompt: str = "",
-        max_length: int | None = None,
-        batch_size: int = 256,
+        max_length: PositiveInt | None = None,
+        batch_size: PositiveInt = 256,
         name: str | None = None,
     ) -> None:
         if isinstance(model, str):

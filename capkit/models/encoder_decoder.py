@@ -15,6 +15,7 @@ from capkit.errors import UsageError
 from capkit.models.captioner import null_context, resolve_tokenizer
 from capkit.models.headed_captioner import HeadedCaptioner
 from capkit.models.image_encoders import encoder_width, image_features
+from capkit.ranges import DropoutRate, NonNegativeInt, PositiveInt, check_ranges
 from capkit.types import CaptionBatch, Context
 
 KeyValue = tuple[Tensor, Tensor]
@@ -172,6 +173,7 @@ def _context_network(
     return nn.Sequential(nn.Linear(input_width, width), *layers, nn.LayerNorm(width))
 
 
+@check_ranges
 class EncoderDecoder(HeadedCaptioner):
     """A captioner of an image encoder ((B 3 H W) to (B N E), attribute `width` = E) and a transformer decoder.
 
@@ -186,16 +188,16 @@ class EncoderDecoder(HeadedCaptioner):
         self,
         tokenizer: Any,
         image_encoder: nn.Module | None = None,
-        feature_width: int | None = None,
-        width: int = 256,
-        num_layers: int = 2,
-        num_heads: int = 4,
-        feedforward: int = 0,
-        max_length: int = 64,
-        dropout: float = 0.1,
+        feature_width: PositiveInt | None = None,
+        width: PositiveInt = 256,
+        num_layers: PositiveInt = 2,
+        num_heads: PositiveInt = 4,
+        feedforward: NonNegativeInt = 0,
+        max_length: PositiveInt = 64,
+        dropout: DropoutRate = 0.1,
         prompt: str = "",
         tie_embeddings: bool = True,
-        context_layers: int = 0,
+        context_layers: NonNegativeInt = 0,
     ):
         super().__init__()
         if width % num_heads:

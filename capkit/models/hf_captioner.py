@@ -19,9 +19,11 @@ from capkit.models.hf_families import FAMILIES, Family, align_special_tokens, he
 from capkit.models.image_encoders import image_features, trains
 from capkit.models.pretrained import freeze_unused, load_pretrained, split_head
 from capkit.models.tuning import eval_frozen
+from capkit.ranges import PositiveInt, check_ranges
 from capkit.types import CaptionBatch, Context
 
 
+@check_ranges
 class HFCaptioner(HeadedCaptioner):
     """A VisionEncoderDecoder, BLIP or GIT model by hub name or folder, or from a config dict (random weights).
 
@@ -38,7 +40,7 @@ class HFCaptioner(HeadedCaptioner):
         pretrained: bool = True,
         tokenizer: Any = None,
         prompt: str = "",
-        max_length: int = 64,
+        max_length: PositiveInt = 64,
         freeze_image_encoder: bool = False,
     ):
         super().__init__()

@@ -21,6 +21,7 @@ from capkit.models.speed import use_patch_projections
 from capkit.models.text_towers.protocol import pool
 from capkit.models.text_towers.tokenize import Subwords
 from capkit.models.tuning import Tuning
+from capkit.ranges import PositiveFloat, PositiveInt, check_ranges
 from capkit.text import load_tokenizer
 from capkit.types import CaptionBatch
 
@@ -32,6 +33,7 @@ _LEGACY_EOS = ("clip", "clipseg")
 _FIRST_TOKEN = ("align", "chinese_clip", "altclip")
 
 
+@check_ranges
 class HFTwoTower(PairModel):
     """A dual encoder of transformers by hub name or folder, or from a config dict with `model_type` (random weights).
 
@@ -49,15 +51,15 @@ class HFTwoTower(PairModel):
         config: Mapping[str, Any] | None = None,
         tokenizer: Any = None,
         pretrained: bool = True,
-        max_length: int | None = None,
-        max_logit_scale: float = 100.0,
+        max_length: PositiveInt | None = None,
+        max_logit_scale: PositiveFloat = 100.0,
         tune_image: Tuning | None = None,
         tune_text: Tuning | None = None,
         cached_images: bool = False,
         grammar_head: bool = False,
         transform: Any = None,
         prompt: str = "",
-        batch_size: int = 256,
+        batch_size: PositiveInt = 256,
     ) -> None:
         if (name is None) == (config is None):
             raise UsageError(f"HFTwoTower needs a name or a config, and not both; got {name=}, {config=}")

@@ -16,6 +16,7 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, CLIPVisionModelWi
 from capkit.errors import UsageError, did_you_mean
 from capkit.models.pretrained import build_config, freeze_unused, load_pretrained
 from capkit.models.tuning import eval_frozen
+from capkit.ranges import NonNegativeInt, PositiveInt, check_ranges
 from capkit.types import CaptionBatch
 
 
@@ -88,6 +89,7 @@ class _Residual(nn.Module):
         return x + self.body(x)
 
 
+@check_ranges
 class SmallCNN(nn.Module):
     """A small convolutional encoder for small pictures, trained from scratch on a CPU.
 
@@ -101,10 +103,10 @@ class SmallCNN(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 64,
-        channels: Sequence[int] = (24, 48, 96),
-        blocks: Sequence[int] = (0, 0, 1),
-        width: int = 96,
+        image_size: PositiveInt = 64,
+        channels: Sequence[PositiveInt] = (24, 48, 96),
+        blocks: Sequence[NonNegativeInt] = (0, 0, 1),
+        width: PositiveInt = 96,
     ):
         super().__init__()
         if len(blocks) != len(channels):

@@ -9,10 +9,12 @@ from torch import nn
 from capkit.errors import UsageError, did_you_mean
 from capkit.models.adapters import LoRA, adapted_part
 from capkit.models.layers import after_blocks_of, blocks_of
+from capkit.ranges import DropoutRate, PositiveInt, check_ranges
 
 MODES = ("frozen", "head", "projection", "last_n", "lora", "full")
 
 
+@check_ranges
 @dataclass(frozen=True)
 class Tuning:
     """Which weights of a tower, and of the projections that follow it, train.
@@ -33,10 +35,10 @@ class Tuning:
     """
 
     mode: str = "full"
-    n: int | None = None
-    rank: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
+    n: PositiveInt | None = None
+    rank: PositiveInt = 8
+    alpha: PositiveInt = 16
+    dropout: DropoutRate = 0.0
     targets: list[str] | None = None
 
     def __post_init__(self) -> None:
@@ -46,8 +48,6 @@ class Tuning:
             )
         if (self.n is not None) != (self.mode == "last_n"):
             raise UsageError(f"n is the number of layers that mode=last_n tunes; got mode={self.mode} and n={self.n}")
-        if self.n is not None and self.n < 1:
-            raise UsageError(f"mode=last_n needs n of 1 or more; got {self.n}; to tune no layer use mode=projection")
         if self.targets is not None and self.mode != "lora":
             raise UsageError(f"targets are the layers that mode=lora adapts; got mode={self.mode}")
         self._lora()

@@ -19,6 +19,7 @@ from capkit.models.pair_model import PairModel
 from capkit.models.text_towers.char_gru import CharGRU
 from capkit.models.text_towers.protocol import TextTower
 from capkit.models.tuning import Tuning
+from capkit.ranges import FiniteFloat, PositiveFloat, PositiveInt, check_ranges
 from capkit.types import CaptionBatch
 from capkit.weights import weights_fingerprint
 
@@ -52,6 +53,7 @@ def projection(kind: str, width: int, embed_dim: int, name: str) -> nn.Module:
     return nn.Identity()
 
 
+@check_ranges
 class TwoTower(PairModel):
     """An image tower, a text tower, a projection of each, and a learned scale.
 
@@ -68,22 +70,22 @@ class TwoTower(PairModel):
         self,
         text_tower: Any,
         image_tower: Any = None,
-        feature_width: int | None = None,
-        embed_dim: int = 128,
+        feature_width: PositiveInt | None = None,
+        embed_dim: PositiveInt = 128,
         pooling: str = "mean",
         image_projection: str = "linear",
         text_projection: str = "linear",
-        logit_scale: float = 1 / 0.07,
-        max_logit_scale: float = 100.0,
+        logit_scale: PositiveFloat = 1 / 0.07,
+        max_logit_scale: PositiveFloat = 100.0,
         learn_scale: bool = True,
-        logit_bias: float | None = None,
+        logit_bias: FiniteFloat | None = None,
         tune_image: Tuning | None = None,
         tune_text: Tuning | None = None,
         grammar_head: bool = False,
         transform: Any = None,
         prompt: str = "",
         name: str | None = None,
-        batch_size: int = 256,
+        batch_size: PositiveInt = 256,
     ) -> None:
         tower: TextTower = text_tower
         scale = LogitScale(logit_scale, max_logit_scale, learn_scale, logit_bias)

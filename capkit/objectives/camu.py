@@ -11,9 +11,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from capkit.distributed import all_reduce_sum
 from capkit.errors import UsageError
 from capkit.objectives.info_nce import InfoNCE
+from capkit.ranges import NonNegativeFloat, check_ranges
 from capkit.types import PairEmbeddings, PairLoss
 
 
+@check_ranges
 class CamuLoss:
     """L = BCE(logit, y) + relevance * BCE(chosen caption's score, y) + contrastive * InfoNCE(pictures, chosen ones).
 
@@ -25,9 +27,7 @@ class CamuLoss:
     (docs/camu.md has numbers). The best published setting has contrastive = 0. relevance = 1 is a choice made here.
     """
 
-    def __init__(self, relevance: float = 1.0, contrastive: float = 0.0) -> None:
-        if relevance < 0 or contrastive < 0:
-            raise UsageError(f"relevance and contrastive are weights of 0 or more; got {relevance} and {contrastive}")
+    def __init__(self, relevance: NonNegativeFloat = 1.0, contrastive: NonNegativeFloat = 0.0) -> None:
         self.relevance, self.contrastive = relevance, contrastive
         self._info_nce = InfoNCE()
 

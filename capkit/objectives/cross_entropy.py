@@ -1,11 +1,12 @@
 """Likelihood training: cross-entropy of the reference captions."""
 
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from capkit.errors import UsageError
+from capkit.ranges import Range, check_ranges
 from capkit.types import CaptionBatch, Context, ObjectiveOutput
 
 
@@ -18,6 +19,7 @@ class LikelihoodModel(Protocol):
     ) -> Float[Tensor, "B K M"]: ...
 
 
+@check_ranges
 class CrossEntropy:
     """Negative log-likelihood of each reference token given the image and the tokens before it, in nats.
 
@@ -26,9 +28,7 @@ class CrossEntropy:
     spreads e evenly over the vocabulary (Szegedy et al. 2016, section 7).
     """
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise UsageError(f"label_smoothing must be at least 0 and below 1; got {label_smoothing}")
+    def __init__(self, label_smoothing: Annotated[float | int, Range(0, below=1)] = 0.0) -> None:
         self.label_smoothing = label_smoothing
 
     @staticmethod

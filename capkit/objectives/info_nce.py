@@ -4,24 +4,23 @@ N images, M captions of all ranks; n images of a block. A query is an image that
 caption that is compared with all images; what it is compared with are its candidates.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from capkit.distributed import all_reduce_logsumexp, all_reduce_max, all_reduce_sum, all_reduce_sum_with_grad
-from capkit.errors import UsageError
 from capkit.objectives.pairs import (
     DUPLICATES,
     LOWEST,
     Captions,
     check_choice,
-    check_chunk_rows,
     in_blocks,
     largest,
     similarities,
 )
+from capkit.ranges import PositiveInt, Range, check_ranges
 from capkit.types import PairEmbeddings, PairLoss
 
 # Of a block of logits (images, captions): the dimension over which a query's candidates lie.
@@ -92,6 +91,7 @@ def queries_of(
     return {name: along(CANDIDATES[name]) for name in directions}
 
 
+@check_ranges
 class InfoNCE:
     """Cross-entropy of finding an image's captions among all captions, and a caption's image among all images.
 
@@ -123,16 +123,13 @@ class InfoNCE:
 
     def __init__(
         self,
-        label_smoothing: float = 0.0,
+        label_smoothing: Annotated[float | int, Range(0, below=1)] = 0.0,
         duplicates: str = "positive",
         direction: str = "both",
-        chunk_rows: int = 1024,
+        chunk_rows: PositiveInt = 1024,
     ) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise UsageError(f"objective.label_smoothing must be at least 0 and below 1; got {label_smoothing}")
         check_choice("objective.duplicates", duplicates, DUPLICATES)
         check_choice("objective.direction", direction, ("both", *CANDIDATES))
-        check_chunk_rows(chunk_rows)
         self.label_smoothing, self.duplicates, self.chunk_rows = label_smoothing, duplicates, chunk_rows
         self.directions = [name for name in CANDIDATES if direction in ("both", name)]
 

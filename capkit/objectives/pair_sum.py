@@ -6,10 +6,12 @@ import torch
 
 from capkit.distributed import all_reduce_sum
 from capkit.errors import UsageError, did_you_mean
+from capkit.ranges import FiniteFloat, PositiveInt, check_ranges
 from capkit.schedules import Schedule
 from capkit.types import PairEmbeddings, PairLoss, PairObjective
 
 
+@check_ranges
 class PairSum:
     """sum_n weights[n] * terms[n]; a weight that is not given is 1.
 
@@ -23,8 +25,8 @@ class PairSum:
     def __init__(
         self,
         terms: Mapping[str, PairObjective],
-        weights: Mapping[str, float | int | Schedule] | None = None,
-        total_steps: int | None = None,
+        weights: Mapping[str, FiniteFloat | Schedule] | None = None,
+        total_steps: PositiveInt | None = None,
     ) -> None:
         self.terms, self.weights, self.total_steps = dict(terms), dict(weights or {}), total_steps
         if not self.terms:

@@ -31,11 +31,6 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise UsageError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
 
 
-def check_chunk_rows(chunk_rows: int) -> None:
-    if chunk_rows < 1:
-        raise UsageError(f"objective.chunk_rows must be at least 1; got {chunk_rows}")
-
-
 def in_blocks(function: Callable[[slice], T], num_rows: int, chunk_rows: int) -> list[T]:
     """`function` of consecutive slices of at most `chunk_rows` rows: one slice where there are no rows.
 

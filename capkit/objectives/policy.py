@@ -107,7 +107,6 @@ def check_sampling(
 ) -> None:
     """Combinations of rollout and baseline that cannot work, told by `check(valid, message)`."""
     check(rollout.method != "beam", f"{objective} learns from samples or greedy captions; got rollout.method=beam")
-    check(num_samples >= 1, f"num_samples must be 1 or more; got {num_samples}")
     check(
         rollout.method == "sample" or num_samples == 1,
         f"a greedy rollout gives one caption an image; got num_samples={num_samples}; set num_samples=1",

@@ -8,11 +8,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from capkit.decoding.decoding import Decoding
-from capkit.errors import UsageError
 from capkit.objectives.self_critical import SelfCritical
+from capkit.ranges import DecayRate, NonNegativeFloat, OpenProbability, PositiveFloat, PositiveInt, check_ranges
 from capkit.schedules import Schedule
 
 
+@check_ranges
 class PPO(SelfCritical):
     """L = -(1 / Z) sum_kt m_kt min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A), rho = pi / pi_old of each token.
 
@@ -28,19 +29,19 @@ class PPO(SelfCritical):
     def __init__(
         self,
         rollout: Decoding | None = None,
-        num_samples: int = 8,
-        inner_updates: int = 4,
-        clip_low: float = 0.2,
-        clip_high: float | None = None,
+        num_samples: PositiveInt = 8,
+        inner_updates: PositiveInt = 4,
+        clip_low: OpenProbability = 0.2,
+        clip_high: PositiveFloat | None = None,
         baseline: str = "group",
         whiten: bool = False,
         reduction: str = "token",
         learn_eos: bool = True,
         kl: str = "none",
-        kl_weight: float | int | Schedule = 0.0,
+        kl_weight: NonNegativeFloat | Schedule = 0.0,
         divide_by_std: bool = True,
-        decay: float = 0.9,
-        max_logprob_gap: float = 0.05,
+        decay: DecayRate = 0.9,
+        max_logprob_gap: PositiveFloat = 0.05,
     ) -> None:
         super().__init__(
             rollout=rollout,
@@ -56,10 +57,6 @@ class PPO(SelfCritical):
             max_logprob_gap=max_logprob_gap,
         )
         clip_high = clip_low if clip_high is None else clip_high
-        if inner_updates < 1:
-            raise UsageError(f"inner_updates must be 1 or more; got {inner_updates}")
-        if not 0 < clip_low < 1 or clip_high <= 0:
-            raise UsageError(f"clip_low must lie in (0, 1) and clip_high above 0; got {clip_low} and {clip_high}")
         self.inner_updates, self.clip_low, self.clip_high = inner_updates, clip_low, clip_high  # type: ignore[misc]
 
     def loss(

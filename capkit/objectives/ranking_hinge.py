@@ -4,12 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.errors import UsageError
 from capkit.objectives.comparisons import NEGATIVES, SEARCH, Comparison, Comparisons
-from capkit.objectives.pairs import check_choice, check_chunk_rows
+from capkit.objectives.pairs import check_choice
+from capkit.ranges import PositiveFloat, PositiveInt, check_ranges
 from capkit.types import PairEmbeddings, PairLoss
 
 
+@check_ranges
 class RankingHinge:
     """Sum or mean of max(0, margin - s(i, t) + s(i, t')) and max(0, margin - s(i, t) + s(i', t)), s being cosines.
 
@@ -32,19 +33,14 @@ class RankingHinge:
 
     def __init__(
         self,
-        margin: float | int = 0.2,
+        margin: PositiveFloat = 0.2,
         negatives: str = "both",
-        top_n: int | None = None,
+        top_n: PositiveInt | None = None,
         reduction: str = "mean",
-        chunk_rows: int = 1024,
+        chunk_rows: PositiveInt = 1024,
     ) -> None:
-        if margin <= 0:
-            raise UsageError(f"objective.margin must be above 0; got {margin}")
         check_choice("objective.negatives", negatives, tuple(NEGATIVES))
-        if top_n is not None and top_n < 1:
-            raise UsageError(f"objective.top_n must be at least 1, or null for all negatives; got {top_n}")
         check_choice("objective.reduction", reduction, ("mean", "sum"))
-        check_chunk_rows(chunk_rows)
         self.margin, self.negatives, self.top_n = margin, NEGATIVES[negatives], top_n
         self.reduction, self.chunk_rows = reduction, chunk_rows
 

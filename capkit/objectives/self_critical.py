@@ -13,6 +13,7 @@ from capkit.errors import UsageError
 from capkit.objectives.advantages import Advantages
 from capkit.objectives.kl import check_kl
 from capkit.objectives.policy import check_reduction, check_sampling, count_targets, learned_tokens, reduce_losses
+from capkit.ranges import DecayRate, NonNegativeFloat, PositiveFloat, PositiveInt, check_ranges
 from capkit.schedules import Schedule
 from capkit.types import Samples
 
@@ -22,6 +23,7 @@ def _check(valid: bool, message: str) -> None:
         raise UsageError(message)
 
 
+@check_ranges
 class SelfCritical:
     """L = -(1 / Z) sum_kt m_kt log pi(w_kt) A_k (Rennie et al. 2017, arXiv 1612.00563, equation 7).
 
@@ -40,23 +42,22 @@ class SelfCritical:
     def __init__(
         self,
         rollout: Decoding | None = None,
-        num_samples: int = 5,
+        num_samples: PositiveInt = 5,
         baseline: str = "greedy",
         whiten: bool = False,
         reduction: str = "token",
         learn_eos: bool = True,
         dropout: bool = False,
         kl: str = "none",
-        kl_weight: float | int | Schedule = 0.0,
+        kl_weight: NonNegativeFloat | Schedule = 0.0,
         divide_by_std: bool = True,
-        decay: float = 0.9,
-        max_logprob_gap: float = 0.05,
+        decay: DecayRate = 0.9,
+        max_logprob_gap: PositiveFloat = 0.05,
     ) -> None:
         self.rollout = rollout or Decoding(method="sample")
         check_sampling("self_critical", self.rollout, num_samples, baseline, _check)
         check_reduction(reduction)
         check_kl(kl)
-        _check(max_logprob_gap > 0, f"max_logprob_gap must be above 0 nats; got {max_logprob_gap}")
         self.num_samples, self.reduction, self.learn_eos, self.dropout = num_samples, reduction, learn_eos, dropout
         self.kl, self.kl_weight, self.max_logprob_gap = kl, kl_weight, max_logprob_gap
         self.needs_greedy = baseline == "greedy"

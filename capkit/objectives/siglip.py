@@ -10,14 +10,15 @@ from capkit.objectives.pairs import (
     DUPLICATES,
     Captions,
     check_choice,
-    check_chunk_rows,
     highest,
     in_blocks,
     similarities,
 )
+from capkit.ranges import PositiveInt, check_ranges
 from capkit.types import PairEmbeddings, PairLoss
 
 
+@check_ranges
 class SigLIP:
     """Each image and caption judged on its own: does the caption belong to the image? (Zhai et al. 2023, equation 1)
 
@@ -34,9 +35,8 @@ class SigLIP:
     caption is a positive; a tie is a miss), `logit_scale`, `logit_bias`.
     """
 
-    def __init__(self, duplicates: str = "positive", chunk_rows: int = 1024) -> None:
+    def __init__(self, duplicates: str = "positive", chunk_rows: PositiveInt = 1024) -> None:
         check_choice("objective.duplicates", duplicates, DUPLICATES)
-        check_chunk_rows(chunk_rows)
         self.duplicates, self.chunk_rows = duplicates, chunk_rows
 
     def __call__(self, pairs: PairEmbeddings, step: int) -> PairLoss:

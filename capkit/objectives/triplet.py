@@ -4,12 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.errors import UsageError
 from capkit.objectives.comparisons import NEGATIVES, SEARCH, Comparison, Comparisons
-from capkit.objectives.pairs import check_choice, check_chunk_rows, highest
+from capkit.objectives.pairs import check_choice, highest
+from capkit.ranges import PositiveFloat, PositiveInt, check_ranges
 from capkit.types import PairEmbeddings, PairLoss
 
 
+@check_ranges
 class Triplet:
     """Mean of max(0, margin + d(anchor, positive) - d(anchor, negative)), with d = 1 - cosine.
 
@@ -31,13 +32,14 @@ class Triplet:
     """
 
     def __init__(
-        self, margin: float | int = 0.2, negatives: str = "both", mining: str = "semi_hard", chunk_rows: int = 1024
+        self,
+        margin: PositiveFloat = 0.2,
+        negatives: str = "both",
+        mining: str = "semi_hard",
+        chunk_rows: PositiveInt = 1024,
     ) -> None:
-        if margin <= 0:
-            raise UsageError(f"objective.margin must be above 0; got {margin}")
         check_choice("objective.negatives", negatives, tuple(NEGATIVES))
         check_choice("objective.mining", mining, ("hardest", "semi_hard"))
-        check_chunk_rows(chunk_rows)
         self.margin, self.negatives, self.mining, self.chunk_rows = margin, NEGATIVES[negatives], mining, chunk_rows
 
     def __call__(self, pairs: PairEmbeddings, step: int) -> PairLoss:

@@ -2,10 +2,12 @@
 
 from capkit.errors import UsageError
 from capkit.objectives.policy import PolicyObjective
+from capkit.ranges import NonNegativeFloat, check_ranges
 from capkit.schedules import Schedule
 from capkit.types import Objective
 
 
+@check_ranges
 class WeightedSum:
     """policy_weight * L_policy + likelihood_weight * L_likelihood, each divided by its own number of targets.
 
@@ -17,8 +19,8 @@ class WeightedSum:
         self,
         policy: PolicyObjective,
         likelihood: Objective,
-        policy_weight: float | int | Schedule = 1.0,
-        likelihood_weight: float | int | Schedule = 0.1,
+        policy_weight: NonNegativeFloat | Schedule = 1.0,
+        likelihood_weight: NonNegativeFloat | Schedule = 0.1,
     ) -> None:
         if isinstance(likelihood, PolicyObjective):
             raise UsageError("objective.likelihood wants an objective on references, such as cross_entropy")

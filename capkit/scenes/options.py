@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from capkit.errors import UsageError, did_you_mean
+from capkit.ranges import PositiveInt, Probability, check_ranges
 
 SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross", "heart", "moon")
 COLORS: dict[str, tuple[int, int, int]] = {
@@ -30,6 +31,7 @@ MAX_OBJECTS = GRID * GRID - 1  # one cell is left for drawn text
 HOLDOUT = (("circle", "yellow"), ("square", "green"), ("triangle", "red"), ("star", "blue"))
 
 
+@check_ranges
 @dataclass(frozen=True)
 class WorldOptions:
     """What scenes are drawn from. The defaults are the world that the main experiment trains on.
@@ -42,10 +44,10 @@ class WorldOptions:
     colors: Sequence[str] = tuple(COLORS)
     sizes: Sequence[str] = ("small", "large")
     backgrounds: Sequence[str] = BACKGROUNDS
-    min_objects: int = 1
-    max_objects: int = 5
-    inside_probability: float = 0.2
-    text_probability: float = 0.0
+    min_objects: PositiveInt = 1
+    max_objects: PositiveInt = 5
+    inside_probability: Probability = 0.2
+    text_probability: Probability = 0.0
     words: Sequence[str] = WORDS
     holdout: Sequence[Sequence[str]] = HOLDOUT
 
@@ -60,14 +62,11 @@ class WorldOptions:
         self._check_inside_and_text()
 
     def _check_numbers(self) -> None:
-        if not 1 <= self.min_objects <= self.max_objects <= MAX_OBJECTS:
+        if not self.min_objects <= self.max_objects <= MAX_OBJECTS:
             raise UsageError(
-                f"1 <= min_objects <= max_objects <= {MAX_OBJECTS} is wanted; min_objects={self.min_objects}, "
+                f"min_objects <= max_objects <= {MAX_OBJECTS} is wanted; min_objects={self.min_objects}, "
                 f"max_objects={self.max_objects} came"
             )
-        for name in ("inside_probability", "text_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} must lie in [0, 1]; {getattr(self, name)} came")
 
     def _check_holdout(self) -> None:
         for pair in self.holdout:

@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from capkit.ranges import NonNegativeInt, PositiveInt, check_ranges
 from capkit.scenes import facts as fact
 from capkit.scenes.options import MAX_OBJECTS
 from capkit.scenes.world import Scene, SceneObject
 
 
+@check_ranges
 @dataclass(frozen=True)
 class Detail:
     """What a caption says. None for `num_objects` means all; `relations` counts neighbours whose relation is said.
@@ -17,12 +19,12 @@ class Detail:
     words for them: see STYLES.
     """
 
-    num_objects: int | None = None
+    num_objects: PositiveInt | None = None
     color: bool = True
     size: bool = True
     place: bool = False
     inside: bool = True
-    relations: int = 0
+    relations: NonNegativeInt = 0
     background: bool = False
     count: bool = False
     text: bool = True

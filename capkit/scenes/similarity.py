@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from capkit.errors import UsageError
+from capkit.ranges import PositiveInt, Seed, check_ranges
 from capkit.scenes.bags import look_alikes
 from capkit.scenes.language import caption
 from capkit.scenes.oracles import count_matches
@@ -50,8 +50,6 @@ def caption_pairs(
     A fifth of the pairs each, in random order. All scenes belong to `split`; the two captions are worded by different
     variants of the grammar.
     """
-    if count < 1:
-        raise UsageError(f"count must be 1 or more; got {count}")
     options = options or WorldOptions()
     for index in range(count):
         stream = Stream("caption pair", seed, split, index)
@@ -73,10 +71,11 @@ def _edited(scene: Scene, num_edits: int, stream: Stream, options: WorldOptions)
     return scene
 
 
+@check_ranges
 def pair_file(
     split: str,
-    count: int,
-    seed: int = 0,
+    count: PositiveInt,
+    seed: Seed = 0,
     options: WorldOptions | None = None,
     style: str = "human",
     cache_dir: str = "data/scenes",

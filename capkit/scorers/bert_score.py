@@ -6,7 +6,7 @@ B images, K samples per image, R references, L tokens of a caption, M of a refer
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,6 +17,7 @@ from transformers import AutoModel
 from capkit.errors import UsageError
 from capkit.models.embedding import unit
 from capkit.models.pretrained import load_pretrained
+from capkit.ranges import PositiveInt, Range, check_ranges
 from capkit.scorers.texts import flat_texts, in_places, of_distinct, references_of, says_something
 from capkit.text import load_tokenizer
 from capkit.types import CaptionBatch, Samples
@@ -25,6 +26,7 @@ FORMS = ("f1", "adequacy")
 _Tokens = tuple[Float[Tensor, "_ D"], Float[Tensor, " _"]]  # unit vectors and weights
 
 
+@check_ranges
 class BertScore:
     """F1 of greedily matched tokens, of the reference that gives most: as the package bert-score computes it.
 
@@ -45,17 +47,15 @@ class BertScore:
     def __init__(
         self,
         name: str,
-        layer: int | None = None,
-        baseline: float = 0.0,
+        layer: PositiveInt | None = None,
+        baseline: Annotated[float | int, Range(below=1)] = 0.0,
         idf: bool = False,
         form: str = "f1",
-        max_length: int = 256,
-        batch_size: int = 64,
+        max_length: PositiveInt = 256,
+        batch_size: PositiveInt = 64,
     ) -> None:
         if form not in FORMS:
             raise UsageError(f"BertScore wants form=f1 or form=adequacy; got {form!r}")
-        if baseline >= 1:
-            raise UsageError(f"BertScore wants a baseline below 1, an F1; got {baseline}")
         self.tokenizer = load_tokenizer(name)
         self.model = load_pretrained(AutoModel, name, "text encoder").eval().requires_grad_(False)
         self.layer = _keep_layers(self.model, layer)

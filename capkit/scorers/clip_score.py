@@ -9,24 +9,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.errors import UsageError
 from capkit.metrics.clip_score import clip_score, ref_clip_score
 from capkit.models.dual_encoder import TraceableEncoder
+from capkit.ranges import PositiveFloat, check_ranges
 from capkit.scorers.picture_scorer import PictureScorer
 from capkit.scorers.texts import in_places, references_of
 from capkit.types import CaptionBatch, Samples
 
 
+@check_ranges
 class ClipScore(PictureScorer):
     """w max(cos(picture, caption), 0): equation 1 of Hessel et al. (2021, arXiv 2104.08718), in 0 .. w.
 
     w = 2.5 there. PAC-S (Sarto et al. 2023, arXiv 2303.12112) is this with w = 2 and a judge with PAC's weights.
     """
 
-    def __init__(self, judge: TraceableEncoder, weight: float | int = 2.5, folder: str | None = None) -> None:
+    def __init__(self, judge: TraceableEncoder, weight: PositiveFloat = 2.5, folder: str | None = None) -> None:
         super().__init__(judge, folder)
-        if weight <= 0:
-            raise UsageError(f"weight must be positive (2.5 for CLIPScore, 2 for PAC-S); got {weight}")
         self.weight = float(weight)
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:

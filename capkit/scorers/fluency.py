@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from capkit.errors import UsageError
 from capkit.models.pretrained import load_pretrained
 from capkit.models.text_towers.tokenize import pad_rows
+from capkit.ranges import PositiveInt, check_ranges
 from capkit.scorers.texts import flat_texts, in_places, of_distinct
 from capkit.text import load_tokenizer
 from capkit.types import CaptionBatch, Samples
@@ -21,6 +22,7 @@ from capkit.types import CaptionBatch, Samples
 PER = ("token", "caption")
 
 
+@check_ranges
 class Fluency:
     """Log-probability of each caption under a causal language model of transformers, in nats.
 
@@ -32,7 +34,9 @@ class Fluency:
     find fluent whatever it writes. Texts longer than `max_length` tokens are cut.
     """
 
-    def __init__(self, name: str, per: str = "token", max_length: int = 256, batch_size: int = 32) -> None:
+    def __init__(
+        self, name: str, per: str = "token", max_length: PositiveInt = 256, batch_size: PositiveInt = 32
+    ) -> None:
         if per not in PER:
             raise UsageError(f"Fluency wants per=token or per=caption; got {per!r}")
         self.tokenizer = load_tokenizer(name)

@@ -9,12 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.errors import UsageError
+from capkit.ranges import NonNegativeInt, PositiveInt, check_ranges
 from capkit.scorers.texts import caption_words, in_places
 from capkit.types import CaptionBatch, Samples
 
 UNITS = ("word", "token")
 
 
+@check_ranges
 class Length:
     """1 from `shortest` to `longest`, falling linearly to 0 over `fall_off` words or tokens on either side.
 
@@ -24,14 +26,13 @@ class Length:
     prompt, EOS not counted; it wants samples with tokens.
     """
 
-    def __init__(self, shortest: int, longest: int, fall_off: int, units: str = "word") -> None:
+    def __init__(
+        self, shortest: NonNegativeInt, longest: NonNegativeInt, fall_off: PositiveInt, units: str = "word"
+    ) -> None:
         if units not in UNITS:
             raise UsageError(f"Length wants units=word or units=token; got {units!r}")
-        if not 0 <= shortest <= longest or fall_off < 1:
-            raise UsageError(
-                f"Length wants 0 <= shortest <= longest and a fall_off of 1 or more; got {shortest=}, {longest=}, "
-                f"{fall_off=}"
-            )
+        if shortest > longest:
+            raise UsageError(f"Length wants shortest <= longest; got {shortest=}, {longest=}")
         self.shortest, self.longest, self.fall_off, self.units = shortest, longest, fall_off, units
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:

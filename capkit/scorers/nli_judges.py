@@ -13,11 +13,13 @@ from transformers import AutoModelForSequenceClassification
 
 from capkit.errors import UsageError
 from capkit.models.pretrained import load_pretrained
+from capkit.ranges import PositiveInt, check_ranges
 from capkit.scenes.contradiction import contradicts
 from capkit.scorers.texts import of_distinct
 from capkit.text import load_tokenizer
 
 
+@check_ranges
 class NLIModel:
     """A sequence classifier of transformers that was trained for inference, by hub name or folder.
 
@@ -26,7 +28,7 @@ class NLIModel:
     part of a checkpoint. Raises UsageError where there is no model, or no label, or more than one, named contradiction.
     """
 
-    def __init__(self, name: str, max_length: int = 256, batch_size: int = 64) -> None:
+    def __init__(self, name: str, max_length: PositiveInt = 256, batch_size: PositiveInt = 64) -> None:
         self.tokenizer = load_tokenizer(name)
         self.model = load_pretrained(AutoModelForSequenceClassification, name, "inference model")
         self.model.eval().requires_grad_(False)

@@ -8,21 +8,20 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.errors import UsageError
 from capkit.metrics.diversity import repetition
+from capkit.ranges import PositiveInt, check_ranges
 from capkit.scorers.texts import caption_words, in_places
 from capkit.types import CaptionBatch, Samples
 
 
+@check_ranges
 class Repetition:
     """Minus the share of a caption's n-grams that it has said before, in -1 .. 0: the monitor's and metric's number.
 
     Of PTB words, so that punctuation repeats for nothing. A caption below `ngram` words repeats nothing and has 0.
     """
 
-    def __init__(self, ngram: int = 2) -> None:
-        if ngram < 1:
-            raise UsageError(f"Repetition wants an ngram of 1 word or more; got {ngram}")
+    def __init__(self, ngram: PositiveInt = 2) -> None:
         self.ngram = ngram
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:

@@ -5,7 +5,7 @@ B images, K samples per image.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from capkit.distributed import mean_and_std_over_ranks
 from capkit.errors import RunFailure, UsageError
+from capkit.ranges import FiniteFloat, Length, check_ranges
 from capkit.schedules import Schedule
 from capkit.types import CaptionBatch, Samples, Scorer
 
@@ -25,6 +26,7 @@ class RewardError(RuntimeError):
     """A scorer failed: the message names the reward, the image and the caption."""
 
 
+@check_ranges
 @dataclass(frozen=True)
 class Term:
     """A scorer with its weight, which may follow a schedule.
@@ -34,14 +36,14 @@ class Term:
     """
 
     scorer: Scorer
-    weight: float | int | Schedule = 1.0
+    weight: FiniteFloat | Schedule = 1.0
     normalize: str = "none"
-    clip: Sequence[float | int] | None = None
+    clip: Annotated[Sequence[FiniteFloat], Length(2)] | None = None
 
     def __post_init__(self) -> None:
         if self.normalize not in NORMALIZATIONS:
             raise UsageError(f"normalize must be none or batch; got {self.normalize!r}")
-        if self.clip is not None and not (len(self.clip) == 2 and self.clip[0] < self.clip[1]):
+        if self.clip is not None and self.clip[0] >= self.clip[1]:
             raise UsageError(f"clip wants two numbers, the lower one first, such as [-1, 1]; got {list(self.clip)}")
 
     def weight_at(self, step: int, total_steps: int) -> float | int:

@@ -18,6 +18,7 @@ from capkit.errors import UsageError
 from capkit.keyed import key_id
 from capkit.metrics.ranking import rank_counts
 from capkit.models.dual_encoder import TraceableEncoder
+from capkit.ranges import NonNegativeInt, PositiveFloat, check_ranges
 from capkit.scorers.image_pool import ImageQueue, Images, first_of_each, over_ranks
 from capkit.scorers.neighbors import read_neighbors
 from capkit.scorers.picture_scorer import PictureScorer
@@ -28,6 +29,7 @@ FORMS = ("log_softmax", "accuracy", "similarity", "two_sided")
 LARGEST_MARGIN = 16.0  # nats; the published code's
 
 
+@check_ranges
 class SelfRetrieval(PictureScorer):
     """How well each caption picks its own picture out of a pool, as one of four numbers.
 
@@ -54,17 +56,15 @@ class SelfRetrieval(PictureScorer):
         self,
         judge: TraceableEncoder,
         form: str = "log_softmax",
-        scale: float | int | None = None,
+        scale: PositiveFloat | None = None,
         neighbors_file: str | None = None,
-        num_neighbors: int = 0,
-        queue_size: int = 0,
+        num_neighbors: NonNegativeInt = 0,
+        queue_size: NonNegativeInt = 0,
         folder: str | None = None,
     ) -> None:
         super().__init__(judge, folder)
         if form not in FORMS:
             raise UsageError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
-        if num_neighbors < 0 or queue_size < 0:
-            raise UsageError(f"num_neighbors and queue_size must be 0 or more; got {num_neighbors} and {queue_size}")
         if (neighbors_file is None) != (num_neighbors == 0):
             raise UsageError(
                 "hard negatives need neighbors_file and num_neighbors of 1 or more; "
@@ -206,6 +206,4 @@ def _scale(judge: TraceableEncoder, scale: float | int | None) -> float:
         if not hasattr(judge, "logit_scale"):
             raise UsageError(f"{judge.name} has no logit scale of its own; set scale, for example scale=100")
         return float(judge.logit_scale)
-    if scale <= 0:
-        raise UsageError(f"scale must be positive; got {scale}")
     return float(scale)

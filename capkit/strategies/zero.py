@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 import torch
@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import set_checkpoint_early_stop
 
 from capkit.errors import UsageError
+from capkit.ranges import NonNegativeInt, Range, check_ranges
 from capkit.strategies import partitions
 from capkit.strategies.build_locks import clear_stale_locks
 
@@ -28,6 +29,7 @@ PRECISIONS = ("32-true", "bf16-mixed")
 BUCKET_NUMBERS = 50_000_000
 
 
+@check_ranges
 class Zero(DDPStrategy):
     """Optimizer states (stage 1), also gradients (2), also weights (3) are divided over the ranks.
 
@@ -42,9 +44,12 @@ class Zero(DDPStrategy):
     `persistence_threshold`: in stage 3, weights of at most so many numbers stay whole on every rank.
     """
 
-    def __init__(self, stage: int = 2, offload: bool = False, persistence_threshold: int = 100_000) -> None:
-        if stage not in (1, 2, 3):
-            raise UsageError(f"strategy.stage must be 1, 2 or 3; got {stage}")
+    def __init__(
+        self,
+        stage: Annotated[int, Range(1, 3)] = 2,
+        offload: bool = False,
+        persistence_threshold: NonNegativeInt = 100_000,
+    ) -> None:
         if offload and stage == 1:
             raise UsageError(
                 "strategy.offload wants strategy.stage of 2 or 3; got 1; choose trainer=deepspeed_2_offload"

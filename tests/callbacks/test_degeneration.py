@@ -183,7 +183,7 @@ def test_a_limit_that_cannot_be_read_is_refused(text):
 def test_other_wrong_arguments_are_refused():
     with pytest.raises(UsageError, match="warn, stop or restore"):
         Degeneration(LIMIT, "halt")
-    with pytest.raises(UsageError, match="1 or more"):
+    with pytest.raises(UsageError, match="num_steps: expected an integer of at least 1"):
         Degeneration(LIMIT, num_steps=0)
     with pytest.raises(UsageError, match="restore wants callback=checkpoints"):
         fit(Scripted(FINE), [Degeneration(LIMIT, "restore")], max_steps=1)

@@ -83,8 +83,8 @@ def test_a_resumed_guard_decides_as_one_that_was_not_interrupted():
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"max_in_a_row": 0}, "max_in_a_row of 1 or more"),
-        ({"spike_factor": 1.0}, "spike_factor must be above 1"),
+        ({"max_in_a_row": 0}, "max_in_a_row: expected an integer of at least 1"),
+        ({"spike_factor": 1.0}, "spike_factor: expected a finite number greater than 1 or None"),
         ({"on_spike": "halt"}, "on_spike must be warn, skip or stop"),
     ],
 )

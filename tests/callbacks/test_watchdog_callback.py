@@ -57,5 +57,5 @@ def test_the_thread_of_a_task_ends_with_it(tmp_path):
 
 
 def test_times_are_above_zero():
-    with pytest.raises(UsageError, match="rollout_s must be a time above 0 s; got -1"):
+    with pytest.raises(UsageError, match="rollout_s: expected a finite number greater than 0, got -1"):
         Watchdog(rollout_s=-1.0)

@@ -119,5 +119,5 @@ def test_it_is_a_step_and_wants_a_model(cache):
     assert isinstance(BlendCaptions(Joiner(), cache_dir=cache), Step)
     with pytest.raises(UsageError, match="text_lm="):
         BlendCaptions()
-    with pytest.raises(UsageError, match="1 or more"):
+    with pytest.raises(UsageError, match="expected an integer of at least 1"):
         BlendCaptions(Joiner(), batch_size=0, cache_dir=cache)

@@ -195,10 +195,10 @@ def test_missing_source_is_named():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be 1 or more"),
-        ({"eval_batch_size": 0}, "eval_batch_size must be 1 or more"),
-        ({"captions_per_image": 0}, "captions_per_image must be 1 or more"),
-        ({"max_length": 2}, "3 or more tokens"),
+        ({"batch_size": 0}, "batch_size: expected an integer of at least 1"),
+        ({"eval_batch_size": 0}, "eval_batch_size: expected an integer of at least 1"),
+        ({"captions_per_image": 0}, "captions_per_image: expected an integer of at least 1"),
+        ({"max_length": 2}, "max_length: expected an integer of at least 3"),
         ({"num_workers": -1}, "num_workers"),
         ({"max_skipped": 2.0}, "max_skipped"),
         ({"transform": None}, "transform .* or features=DIR"),

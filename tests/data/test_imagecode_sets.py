@@ -38,5 +38,5 @@ def test_what_is_not_there_is_told(folder):
         ImageCodeSets(str(folder), str(folder / "absent.json"))
     with pytest.raises(UsageError, match="no folder"):
         ImageCodeSets(str(folder / "absent"), str(folder / "valid_data.json"))
-    with pytest.raises(UsageError, match="set_size must be 2 or more"):
+    with pytest.raises(UsageError, match="set_size: expected an integer of at least 2"):
         ImageCodeSets(str(folder), str(folder / "valid_data.json"), set_size=1)

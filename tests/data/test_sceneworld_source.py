@@ -55,7 +55,7 @@ def test_batches_are_normalised_pictures_with_scenes(tmp_path, num_workers):
     [
         ({"split": "valid"}, "did you mean 'val'"),
         ({"style": "humans"}, "did you mean 'human'"),
-        ({"count": 0}, "count must be 1 or more"),
+        ({"count": 0}, "count: expected an integer of at least 1"),
     ],
 )
 def test_wrong_argument_fails_in_the_constructor(options, message):

@@ -143,5 +143,5 @@ def test_what_cannot_be_evaluated_is_told(tmp_path, table, listed, data_of):
         Grammar()(table([[1.0]]), data, tmp_path)
     with pytest.raises(UsageError, match="the test split has none"):
         Grammar()(Judge(bool), data_of(train=listed(STAMPS), test=listed([("a", [], {})])), tmp_path)
-    with pytest.raises(UsageError, match="num_captions must be 1 or more; got 0"):
+    with pytest.raises(UsageError, match="num_captions: expected an integer of at least 1"):
         Grammar(num_captions=0)

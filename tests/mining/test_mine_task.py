@@ -103,7 +103,7 @@ def test_an_encoder_that_changed_is_refused_in_the_same_run(photos, tmp_path, ca
 
 def test_wrong_values_are_refused(photos, tmp_path, capsys):
     for words, message in (
-        (["by=sound"], "by on the command line: image or text or combined was wanted"),
+        (["by=sound"], "by on the command line: expected image or text or combined"),
         (["num_neighbors=24"], "got 24 for 24 images"),
         (["split=dev"], "no dev source"),
     ):

@@ -238,7 +238,7 @@ def test_eval_frozen_leaves_a_trainable_module_in_training_mode():
         ({"mode": "lorra"}, "did you mean 'lora'"),
         ({"mode": "last_n"}, "n=None"),
         ({"mode": "full", "n": 2}, "last_n"),
-        ({"mode": "last_n", "n": 0}, "1 or more"),
+        ({"mode": "last_n", "n": 0}, "n: expected an integer of at least 1"),
         ({"mode": "full", "targets": ["query"]}, "mode=lora"),
         ({"mode": "lora", "rank": 0}, "rank"),
         ({"mode": "lora", "dropout": 1.0}, "dropout"),

@@ -58,5 +58,5 @@ def test_a_pair_file_is_written_once_and_read_by_the_evaluator(tmp_path):
     assert pair_file("val", 20, cache_dir=str(tmp_path)) == path
     assert (tmp_path / path.split("/")[-1]).read_text() == "kept"
     assert pair_file("val", 20, cache_dir=str(tmp_path), options=WorldOptions(max_objects=2)) != path
-    with pytest.raises(UsageError, match="count must be 1 or more"):
+    with pytest.raises(UsageError, match="count: expected an integer of at least 1"):
         pair_file("val", 0, cache_dir=str(tmp_path))

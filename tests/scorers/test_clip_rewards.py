@@ -146,7 +146,7 @@ def test_scores_say_what_they_must_be_quoted_with():
 
 def test_wrong_input_is_named():
     judge = TableJudge([[1.0, 0.0]], {"a": [1.0, 0.0]})
-    with pytest.raises(UsageError, match="weight must be positive"):
+    with pytest.raises(UsageError, match="weight: expected a finite number greater than 0"):
         ClipScore(judge, weight=0)
     with pytest.raises(UsageError, match="RefClipScore wants at least one reference"):
         score(RefClipScore(judge), [["a"]], [[]])

@@ -207,7 +207,7 @@ def test_what_is_wrong_with_neighbors_is_named(tmp_path):
         (dict(neighbors_file=good), "give both, or neither"),
         (dict(num_neighbors=1), "give both, or neither"),
         (dict(queue_size=-1), "0 or more"),
-        (dict(scale=0.0), "scale must be positive"),
+        (dict(scale=0.0), "scale: expected a finite number greater than 0"),
     ):
         with pytest.raises(UsageError, match=message):
             scorer_of("log_softmax", **arguments)

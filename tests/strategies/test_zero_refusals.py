@@ -35,7 +35,7 @@ def test_zero_tells_what_it_cannot_do():
 
 
 def test_stages_are_1_to_3():
-    with pytest.raises(UsageError, match="must be 1, 2 or 3; got 0"):
+    with pytest.raises(UsageError, match="expected an integer from 1 to 3, got 0"):
         Zero(stage=0)
 
 

@@ -16,10 +16,12 @@ from capkit.errors import UsageError
 from capkit.llm.answers import CachedModel
 from capkit.llm.chat import TextLM
 from capkit.llm.prompts import Prompt, numbered
+from capkit.ranges import PositiveInt, check_ranges
 
 BLENDCAP = "blendcap"
 
 
+@check_ranges
 class BlendCaptions:
     """Records with one caption merged from theirs; records that the model has no usable answer for are left out.
 
@@ -35,14 +37,12 @@ class BlendCaptions:
         text_lm: TextLM | None = None,
         prompt: str = "blend_v1",
         keep: bool = False,
-        max_words: int = 150,
-        batch_size: int = 32,
+        max_words: PositiveInt = 150,
+        batch_size: PositiveInt = 32,
         cache_dir: str = "data/answers",
     ) -> None:
         if text_lm is None:
             raise UsageError("blend_captions needs a language model; add text_lm=hf, text_lm=server or text_lm=scene")
-        if min(max_words, batch_size) < 1:
-            raise UsageError(f"max_words and batch_size must be 1 or more; got {max_words} and {batch_size}")
         self._prompt, self._keep, self._batch_size = Prompt(prompt, ["captions"]), keep, batch_size
         self._about = {"prompt": self._prompt.about(), "text_lm": text_lm.about(), "keep": keep, "max_words": max_words}
         self._model = CachedModel(text_lm, cache_dir, partial(json_caption, max_words=max_words))

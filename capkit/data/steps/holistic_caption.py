@@ -21,10 +21,12 @@ from capkit.errors import UsageError
 from capkit.llm.answers import CachedModel
 from capkit.llm.chat import Answer, Picture, TextLM, VisionChat
 from capkit.llm.prompts import Prompt
+from capkit.ranges import PositiveInt, check_ranges
 
 HOLISTICCAP = "holisticcap"
 
 
+@check_ranges
 class HolisticCaption:
     """Records whose BlendCap was enriched by what a model saw; those without usable answers of both are left out.
 
@@ -44,8 +46,8 @@ class HolisticCaption:
         describe_prompt: str = "describe_v1",
         merge_prompt: str = "holistic_v1",
         keep: bool = False,
-        max_words: int = 250,
-        batch_size: int = 32,
+        max_words: PositiveInt = 250,
+        batch_size: PositiveInt = 32,
         cache_dir: str = "data/answers",
     ) -> None:
         if text_lm is None or vision_chat is None:
@@ -53,8 +55,6 @@ class HolisticCaption:
                 "holistic_caption needs a language model and one that sees; add text_lm=... and vision_chat=..., each "
                 "hf, server or scene"
             )
-        if min(max_words, batch_size) < 1:
-            raise UsageError(f"max_words and batch_size must be 1 or more; got {max_words} and {batch_size}")
         self._describe, self._merge = Prompt(describe_prompt, []), Prompt(merge_prompt, ["anchor", "description"])
         self._keep, self._batch_size = keep, batch_size
         self._vision = CachedModel(vision_chat, cache_dir, partial(plain_text, max_words=max_words))

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from capkit.errors import UsageError
 from capkit.models.text_towers.bags import BagMLP
 from capkit.models.text_towers.tokenize import Subwords
+from capkit.ranges import PositiveInt, check_ranges
 
 COUNTS = ("tf", "binary")
 
 
+@check_ranges
 class BagOfWords(nn.Module):
     """Counts of a tokenizer's words through a two-layer perceptron: `counts` "tf" (how often) or "binary" (whether).
 
@@ -23,7 +25,12 @@ class BagOfWords(nn.Module):
     """
 
     def __init__(
-        self, tokenizer: Any = None, counts: str = "tf", hidden: int = 512, width: int = 512, max_length: int = 64
+        self,
+        tokenizer: Any = None,
+        counts: str = "tf",
+        hidden: PositiveInt = 512,
+        width: PositiveInt = 512,
+        max_length: PositiveInt = 64,
     ):
         super().__init__()
         if tokenizer is None:

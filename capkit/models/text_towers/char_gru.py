@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from capkit.errors import UsageError
 from capkit.models.text_towers.protocol import never_empty
 from capkit.models.text_towers.tokenize import Characters
+from capkit.ranges import PositiveInt, check_ranges
 
 
 class VectorialAttention(nn.Module):
@@ -31,6 +31,7 @@ class VectorialAttention(nn.Module):
         return (self.weights(states, mask) * states).sum(1)
 
 
+@check_ranges
 class CharGRU(nn.Module):
     """Character embedding, bidirectional GRU of `hidden` units each way, vectorial attention heads concatenated.
 
@@ -40,19 +41,14 @@ class CharGRU(nn.Module):
 
     def __init__(
         self,
-        hidden: int = 1024,
-        layers: int = 1,
-        heads: int = 1,
-        embedding: int = 20,
-        attention_hidden: int = 128,
-        max_length: int = 256,
+        hidden: PositiveInt = 1024,
+        layers: PositiveInt = 1,
+        heads: PositiveInt = 1,
+        embedding: PositiveInt = 20,
+        attention_hidden: PositiveInt = 128,
+        max_length: PositiveInt = 256,
     ):
         super().__init__()
-        if min(hidden, layers, heads, embedding, attention_hidden) < 1:
-            raise UsageError(
-                "CharGRU needs hidden, layers, heads, embedding and attention_hidden of 1 or more; got "
-                f"{hidden}, {layers}, {heads}, {embedding}, {attention_hidden}"
-            )
         self.tokenize = Characters(max_length)
         self.embed = nn.Embedding(Characters.num_ids, embedding, padding_idx=0)
         self.gru = nn.GRU(embedding, hidden, layers, batch_first=True, bidirectional=True)

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from capkit.errors import UsageError
 from capkit.models.text_towers.protocol import never_empty
 from capkit.models.text_towers.tokenize import Subwords
+from capkit.ranges import PositiveInt, check_ranges
 
 
+@check_ranges
 class ConvText(nn.Module):
     """Convolutions of each of the `windows` over word embeddings, their maximum over real positions, a perceptron.
 
@@ -25,20 +27,17 @@ class ConvText(nn.Module):
     def __init__(
         self,
         tokenizer: Any = None,
-        windows: Sequence[int] = (2, 3, 5),
-        embedding: int = 128,
-        channels: int = 256,
-        width: int = 512,
-        max_length: int = 64,
+        windows: Sequence[PositiveInt] = (2, 3, 5),
+        embedding: PositiveInt = 128,
+        channels: PositiveInt = 256,
+        width: PositiveInt = 512,
+        max_length: PositiveInt = 64,
     ):
         super().__init__()
         if tokenizer is None:
             raise UsageError("ConvText needs a tokenizer: tokenizer=word, a name, a folder or an object")
-        if not windows or min(windows) < 1 or min(embedding, channels, width) < 1:
-            raise UsageError(
-                "ConvText needs windows, embedding, channels and width of 1 or more; got "
-                f"windows={list(windows)}, {embedding=}, {channels=}, {width=}"
-            )
+        if not windows:
+            raise UsageError("ConvText: windows: expected at least one window, such as [2, 3, 5], got none")
         self.tokenize = Subwords(tokenizer, max_length)
         self.tokenizer = self.tokenize.tokenizer
         self.width = width

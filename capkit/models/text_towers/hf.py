@@ -15,11 +15,13 @@ from capkit.models.layers import after_blocks_of, blocks_of
 from capkit.models.pretrained import build_config, freeze_unread, load_pretrained
 from capkit.models.text_towers.protocol import never_empty, pool
 from capkit.models.text_towers.tokenize import Subwords
+from capkit.ranges import PositiveInt, check_ranges
 from capkit.text import load_tokenizer
 
 POOLINGS = ("eos", "cls", "mean")
 
 
+@check_ranges
 class HFTextTower(nn.Module):
     """A text model by name or folder, or from a config dict with `model_type` (clip_text_model, bert, ...).
 
@@ -39,7 +41,7 @@ class HFTextTower(nn.Module):
         name: str | None = None,
         config: Mapping[str, Any] | None = None,
         tokenizer: Any = None,
-        max_length: int | None = None,
+        max_length: PositiveInt | None = None,
         pooling: str = "eos",
         pretrained: bool = True,
     ):

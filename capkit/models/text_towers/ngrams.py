@@ -13,10 +13,12 @@ from capkit.errors import UsageError
 from capkit.keyed import key_id, uniform
 from capkit.models.text_towers.bags import BagMLP
 from capkit.models.text_towers.tokenize import HashedWords
+from capkit.ranges import AtLeastTwo, PositiveInt, check_ranges
 
 _ODD = key_id("n-gram") | 1  # multiplies, modulo 2 to the 64: order counts, and nothing is lost
 
 
+@check_ranges
 class NGrams(nn.Module):
     """Counts of hashed n-grams through a two-layer perceptron.
 
@@ -27,19 +29,16 @@ class NGrams(nn.Module):
 
     def __init__(
         self,
-        orders: Sequence[int] = (1, 2, 3),
-        skips: Sequence[int] = (),
-        buckets: int = 2**16,
-        hidden: int = 512,
-        width: int = 512,
-        max_length: int = 64,
+        orders: Sequence[PositiveInt] = (1, 2, 3),
+        skips: Sequence[PositiveInt] = (),
+        buckets: AtLeastTwo = 2**16,
+        hidden: PositiveInt = 512,
+        width: PositiveInt = 512,
+        max_length: PositiveInt = 64,
     ):
         super().__init__()
-        if not orders or min(orders) < 1 or min(skips, default=1) < 1 or buckets < 2:
-            raise UsageError(
-                "NGrams needs at least one order, orders and skips of 1 or more, and buckets of 2 or more; got "
-                f"orders={list(orders)}, skips={list(skips)}, {buckets=}"
-            )
+        if not orders:
+            raise UsageError("NGrams: orders: expected at least one order, such as [1, 2, 3], got none")
         # the places of an n-gram's words, from its first: (0, 1) a bigram, (0, 2) a skip-gram over one word
         self.patterns = [tuple(range(n)) for n in orders] + [(0, skip + 1) for skip in skips]
         if len(set(self.patterns)) < len(self.patterns):

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from capkit.checkpoint_files import load_checkpoint, verified
+from capkit.config.defaults import with_defaults
 from capkit.errors import UsageError
 from capkit.instantiate import build, nested, plain
 from capkit.models.adapters import LoRA
@@ -27,7 +28,7 @@ def checkpoint_extras(config: Any, model: Any) -> dict[str, Any]:
     as_config["model"] = getattr(model, "model_config", as_config["model"])
     as_config["seed"] = getattr(model, "model_seed", as_config["seed"])  # random weights that stay frozen come from it
     return {
-        "config": as_config,
+        "config": with_defaults(as_config),  # a later change of a default does not change this model
         "tokenizer_key": key,
         "tokenizer": None if key is None or model.tokenizer is None else tokenizer_to_json(model.tokenizer),
         "frozen_fingerprint": frozen_fingerprint(model),

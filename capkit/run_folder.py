@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from capkit.config.defaults import with_defaults
 from capkit.errors import UsageError
 
 # Keys that may change between two attempts of one run: they change no number that the run computes, or its rounding.
@@ -121,10 +122,15 @@ class RunFolder:
         self._waiting: list[str] = []  # rows that the disk did not take
 
     def open(self, config: Mapping[str, Any]) -> None:
-        """Creates the folder, or checks that it holds the same run; a refused config leaves the folder untouched."""
-        config = _plain(config)
+        """Creates the folder, or checks that it holds the same run; a refused config leaves the folder untouched.
+
+        The config is recorded with all constructor defaults. A record without them, of an earlier version, is compared
+        as if it had today's.
+        """
+        config = _plain(with_defaults(_plain(config)))
         if self.config_file.exists():
-            self._refuse_other_config(yaml.safe_load(self.config_file.read_text(encoding="utf-8")), config)
+            recorded = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+            self._refuse_other_config(with_defaults(recorded), config)
             self.attempt = 1 + max((row.get("attempt", 1) for row in self.rows()), default=0)
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ import os
 import resource
 
 import pytest
+import yaml
 
 from capkit.errors import UsageError
 from capkit.run_folder import RunFolder, default_run_dir, flatten, write_atomically
@@ -140,3 +141,23 @@ def test_a_file_that_cannot_be_replaced_stays_and_no_half_of_the_new_one_is_left
         write_atomically(tmp_path / "numbers.json", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["numbers.json"]
     assert (tmp_path / "numbers.json").read_text() == "old"
+
+
+OPTIMIZER = {"optimizer": {"_target_": "capkit.optim.AdamW", "lr": 0.1}}
+
+
+def test_the_recorded_config_holds_the_defaults_that_the_command_left_unsaid(tmp_path):
+    RunFolder(tmp_path).open(OPTIMIZER)
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["optimizer"] == {
+        "_target_": "capkit.optim.AdamW", "lr": 0.1, "weight_decay": 0.01, "betas": [0.9, 0.999], "eps": 1e-8,
+        "clip_norm": 1.0, "lr_multipliers": None,
+    }  # fmt: skip
+
+
+def test_a_record_without_defaults_is_the_same_run_and_a_changed_default_is_another(tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(OPTIMIZER))
+    RunFolder(tmp_path).open(OPTIMIZER)
+    written = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(written.replace("weight_decay: 0.01", "weight_decay: 0.05"))
+    with pytest.raises(UsageError, match=r"optimizer\.weight_decay: 0\.05 -> 0\.01"):
+        RunFolder(tmp_path).open(OPTIMIZER)

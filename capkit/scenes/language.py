@@ -205,8 +205,6 @@ def _check(style: str, variant: int, detail: Detail) -> None:
         raise UsageError(f"style must be one of {tuple(STYLES)}; {style!r} came; {did_you_mean(style, STYLES)}")
     if not 0 <= variant < NUM_VARIANTS:
         raise UsageError(f"variant must lie in 0 .. {NUM_VARIANTS - 1}; {variant} came")
-    if detail.num_objects is not None and detail.num_objects < 1:
-        raise UsageError(f"num_objects must be at least 1 or None for all; {detail.num_objects} came")
     if style in ("short", "noisy") and (detail.relations or detail.inside or detail.place):
         raise UsageError(f"style {style} has no words for relations, inside and place; use style human or dense")
     if style == "human" and (detail.relations > 1 or detail.count):

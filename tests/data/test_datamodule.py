@@ -200,7 +200,12 @@ def test_missing_source_is_named():
         ({"captions_per_image": 0}, "captions_per_image: expected an integer of at least 1"),
         ({"max_length": 2}, "max_length: expected an integer of at least 3"),
         ({"num_workers": -1}, "num_workers"),
-        ({"max_skipped": 2.0}, "max_skipped"),
+        (
+            {"max_skipped": 2.0},
+            "max_skipped: expected a finite number from 0 to 1 or an integer of at least 0, got 2.0",
+        ),
+        ({"max_skipped": -1}, "max_skipped"),
+        ({"max_skipped": float("nan")}, "max_skipped"),
         ({"transform": None}, "transform .* or features=DIR"),
         ({"features": "none"}, "no feature cache"),
     ],

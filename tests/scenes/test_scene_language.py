@@ -146,7 +146,6 @@ def test_every_word_that_the_grammar_writes_has_a_tag_of_its_own() -> None:
         ("short", 5, None, "variant"),
         ("short", 0, Detail(relations=1), "human or dense"),
         ("human", 0, Detail(relations=2), "dense"),
-        ("human", 0, Detail(num_objects=0), "at least 1"),
         ("noisy", 0, replace(STYLES["noisy"], count=True), "count"),
     ],
 )

@@ -91,7 +91,7 @@ def test_resume_on_other_data_is_refused():
 def test_batch_size_must_divide_by_the_ranks():
     with pytest.raises(UsageError, match=r"batch_size=10 .* multiple of 4; set data.batch_size=8"):
         shuffle(80, batch_size=10, world_size=4)
-    with pytest.raises(UsageError, match="multiple of 1"):
+    with pytest.raises(UsageError, match="batch_size: expected an integer of at least 1"):
         shuffle(80, batch_size=0)
 
 

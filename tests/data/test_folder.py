@@ -82,7 +82,7 @@ def test_split_column_decides_where_there_is_one(tmp_path):
         ({"captions": "none.csv"}, "no file"),
         ({"split": "dev"}, "train, val or test"),
         ({"val": 0.6, "test": 0.5}, "together below 1"),
-        ({"val": -0.1}, "together below 1"),
+        ({"val": -0.1}, "val: expected a finite number of at least 0 and less than 1"),
     ],
 )
 def test_wrong_argument_fails_in_the_constructor(tmp_path, options, message):

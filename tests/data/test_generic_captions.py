@@ -65,5 +65,5 @@ def test_another_process_writes_the_same_captions(tmp_path):
 
 @pytest.mark.parametrize("name", ["dropped", "confused", "background"])
 def test_a_share_that_cannot_be_is_refused(name, tmp_path):
-    with pytest.raises(UsageError, match=f"{name} is a probability"):
+    with pytest.raises(UsageError, match=f"{name}: expected a finite number from 0 to 1"):
         GenericCaptions(scenes(tmp_path), **{name: 1.2})

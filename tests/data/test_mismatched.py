@@ -47,7 +47,7 @@ def test_the_same_seed_exchanges_the_same_captions():
     assert captions(Mismatched(Numbers(60), 0.0)) == [str(i) for i in range(60)]
 
 
-@pytest.mark.parametrize(("share", "message"), [(1.5, "between 0 and 1"), (0.01, "two are needed")])
+@pytest.mark.parametrize(("share", "message"), [(1.5, "from 0 to 1"), (0.01, "two are needed")])
 def test_a_share_that_cannot_be_is_refused(share, message):
     with pytest.raises(UsageError, match=message):
         Mismatched(Numbers(100), share)

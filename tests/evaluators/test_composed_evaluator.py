@@ -75,5 +75,5 @@ def test_wrong_arguments_say_what_is_wanted():
         Composed(weight=0.0)
     with pytest.raises(UsageError, match="did you mean 'test'"):
         RecoloredScenes(split="tset")
-    with pytest.raises(UsageError, match="group_size 2 or more"):
+    with pytest.raises(UsageError, match="group_size: expected an integer of at least 2"):
         RecoloredScenes(group_size=1)

@@ -75,7 +75,7 @@ def test_its_share_of_wrong_colours_is_the_one_that_was_set_and_the_same_every_t
 
 
 def test_wrong_settings_and_other_data_are_told():
-    with pytest.raises(UsageError, match="share of objects"):
+    with pytest.raises(UsageError, match="wrong: expected a finite number from 0 to 1"):
         SceneVision(wrong=2.0)
     with pytest.raises(UsageError, match="metadata"):
         SceneVision().answer(["Describe."], [Picture(np.zeros((8, 8, 3), np.uint8))])

@@ -165,9 +165,9 @@ def test_it_is_a_scorer_that_says_what_it_is_quoted_with(folder):
     ("arguments", "message"),
     [
         ({"layer": 4}, "from 1 to 3"),
-        ({"layer": 0}, "from 1 to 3"),
+        ({"layer": 0}, "layer: expected an integer of at least 1"),
         ({"form": "recall"}, "form=f1"),
-        ({"baseline": 1.0}, "below 1"),
+        ({"baseline": 1.0}, "less than 1"),
     ],
 )
 def test_values_that_cannot_be_are_refused(folder, arguments, message):

@@ -206,7 +206,7 @@ def test_what_is_wrong_with_neighbors_is_named(tmp_path):
         (dict(neighbors_file=good, num_neighbors=3), "num_neighbors=3 is more than"),
         (dict(neighbors_file=good), "give both, or neither"),
         (dict(num_neighbors=1), "give both, or neither"),
-        (dict(queue_size=-1), "0 or more"),
+        (dict(queue_size=-1), "queue_size: expected an integer of at least 0"),
         (dict(scale=0.0), "scale: expected a finite number greater than 0"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -155,9 +155,9 @@ def test_text_rewards_are_scorers_that_say_what_they_are_quoted_with(scorer):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Repetition(0), "1 word or more"),
+        (lambda: Repetition(0), "ngram: expected an integer of at least 1"),
         (lambda: Length(5, 4, 1), "shortest <= longest"),
-        (lambda: Length(0, 4, 0), "fall_off of 1"),
+        (lambda: Length(0, 4, 0), "fall_off: expected an integer of at least 1"),
         (lambda: Length(0, 4, 1, units="letter"), "units=word"),
         (lambda: Facts("accuracy"), "f1, precision, recall"),
     ],

@@ -93,7 +93,7 @@ def test_convolution_equals_a_naive_loop_over_windows():
         (lambda: BagOfWords(words(), counts="tfidf"), "tf, binary"),
         (lambda: BagOfWords(words(), width=0), "width"),
         (lambda: NGrams(orders=[]), "at least one order"),
-        (lambda: NGrams(skips=[0]), "skips of 1"),
+        (lambda: NGrams(skips=[0]), "skips: expected an integer of at least 1"),
         (lambda: NGrams(orders=[1, 2, 2]), "each n-gram once"),
         (lambda: NGrams(buckets=1), "buckets"),
         (lambda: ConvText(words(), windows=[]), "windows"),

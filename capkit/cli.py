@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +18,7 @@ from capkit.config.check import compose_checked
 from capkit.config.compose import CONFIG_NAME, Composed, compose_config
 from capkit.config.help import help_page
 from capkit.config.locations import config_dir
+from capkit.config.of_run import described
 from capkit.config.quoting import quote
 from capkit.console import phase
 from capkit.errors import RunFailure, usage_error_behind
@@ -56,7 +58,15 @@ def _run(argv: list[str]) -> None:
         if command.multirun or composed.multirun:
             _run_many(command, composed)
         else:
-            run_task(composed.config)
+            _run_composed(composed)
+
+
+def _run_composed(composed: Composed) -> Any:
+    """Runs a task, after a word on what it takes from an earlier run."""
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+        for line in described(composed):
+            print(line, flush=True)
+    return run_task(composed.config)
 
 
 def run_task(config: DictConfig) -> Any:
@@ -87,9 +97,17 @@ def _with_prefix_of(admitted: str, typed: str) -> str:
     return f"++{typed.lstrip('+')}" if admitted.startswith("++") else typed.lstrip("+")
 
 
-def _run_job(config: DictConfig) -> Any:
-    """One job of a sweep. Its run folder is the one that Hydra made for it."""
+def _run_job(_: DictConfig) -> Any:
+    """One job of a sweep, composed as if it ran alone. Its run folder is the one that Hydra made for it."""
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
 
-    config.run_dir = HydraConfig.get().runtime.output_dir
-    return run_task(config)
+    job, sweep = HydraConfig.get(), GlobalHydra.instance().hydra
+    folders = [Path(source.path) for source in job.runtime.config_sources if source.provider == "command-line"]
+    GlobalHydra.instance().clear()  # composing makes its own, and the sweep goes on with this one
+    try:
+        composed = compose_config(Command(list(job.overrides.task), config_dirs=folders))
+    finally:
+        GlobalHydra.instance().hydra = sweep
+    composed.config.run_dir = job.runtime.output_dir
+    return _run_composed(composed)

@@ -53,7 +53,8 @@ def probe(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     for name in ("show", "build", "fail", "wait"):
         (folder / f"{name}.yaml").write_text(
-            f"# @package _global_\ntask: {{_target_: probe_tasks.{name}}}\npart: {{_target_: probe_tasks.Part}}\n"
+            "# @package _global_\npart: {_target_: probe_tasks.Part}\n"
+            f"task: {{_target_: probe_tasks.{name}, of_run: {{init_from: [decoding]}}}}\n"
         )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -146,10 +147,14 @@ def test_train_py_and_the_console_command_are_the_same(probe):
 
 
 def test_a_sweep_runs_each_value_in_its_own_folder(probe, tmp_path):
-    status, out, err = run("-m", *probe, "show", "seed=1,2", "part.size=4", f"run_dir={tmp_path}/a sweep (1)")
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier/config.yaml").write_text("decoding: {_target_: capkit.decoding.decoding.Decoding, seed: 9}\n")
+    words = ["part.size=4", "init_from=earlier", f"run_dir={tmp_path}/a sweep (1)"]
+    status, out, err = run("-m", *probe, "show", "seed=1,2", *words)
     assert status == 0, err
     found = [(config["seed"], config["run_dir"], config["part"]["size"]) for config in configs(out)]
     assert found == [(seed, f"{tmp_path}/a sweep (1)/{seed - 1}", 4) for seed in (1, 2)]
+    assert [config["decoding"]["seed"] for config in configs(out)] == [9, 9]  # as a single run takes it
     assert sorted(path.name for path in (tmp_path / "a sweep (1)").iterdir()) == ["0", "1", "multirun.yaml"]
 
 

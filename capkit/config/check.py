@@ -235,7 +235,10 @@ def _missing_files(config: dict[str, Any], composed: Composed) -> Iterator[str]:
         is_input = key.rsplit(".", 1)[-1] in INPUT_WORDS and isinstance(value, str) and value not in _NO_PATH
         if is_input and value not in told and not Path(value).exists() and _is_used(key, composed.task):
             told.add(value)
-            yield f"{key}={value}: no such file or folder{_nearest_file(Path(value))}"
+            whose = ""
+            if run := composed.run_of(key):
+                whose = f"; {run} names it; give {key}=PATH, or other data: data=NAME"
+            yield f"{key}={value}: no such file or folder{_nearest_file(Path(value))}{whose}"
 
 
 def _is_used(key: str, task: str) -> bool:

@@ -1,7 +1,7 @@
 """Composes one config from yaml files and overrides, and words Hydra's refusals as ours."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from capkit.config.arguments import Command
 from capkit.config.locations import config_dir, groups
+from capkit.config.of_run import take_from_run
 from capkit.config.quoting import quote
 from capkit.config.signatures import signature
 from capkit.errors import UsageError, did_you_mean
@@ -30,8 +31,14 @@ class ConfigFile:
     """A yaml file that took part: where in the config its keys land, and what it holds."""
 
     path: Path
+    group: str
     package: str
     body: dict[str, Any]
+
+    @property
+    def is_explicit(self) -> bool:
+        """Whether what it says is meant for this kind of job, and is no default of a part."""
+        return self.group in ("task", "experiment", "debug")
 
     def holds(self, key: str) -> bool:
         """Whether this file sets a dotted key."""
@@ -49,7 +56,11 @@ class ConfigFile:
 
 @dataclass
 class Composed:
-    """A config (struct, without Hydra's own node), and where it comes from. `overrides` are as Hydra wants them."""
+    """A config (struct, without Hydra's own node), and where it comes from.
+
+    `overrides` are as Hydra wants them. `of_run` names the groups that the task takes from an earlier run, by the key
+    that names the run; `taken` those that were taken, and the file they stand in.
+    """
 
     config: DictConfig
     hydra: DictConfig
@@ -57,6 +68,8 @@ class Composed:
     choices: list[str]
     folders: list[Path]
     groups: dict[str, list[str]]
+    of_run: dict[str, list[str]] = field(default_factory=dict)
+    taken: dict[str, Path] = field(default_factory=dict)
 
     @property
     def task(self) -> str:
@@ -82,17 +95,24 @@ class Composed:
             path = find_yaml(self.folders, str(entry.config_path))
             if path is not None:
                 body = read_yaml(self.folders, str(entry.config_path))
-                files.append(ConfigFile(path, entry.package or "", body))
+                files.append(ConfigFile(path, str(entry.config_path).split("/")[0], entry.package or "", body))
         return files
 
     def origin(self, key: str) -> str:
-        """Where a key was set last: on the command line, or in which file."""
+        """Where a key was set last: on the command line, in which file, or by which run."""
         for override in self.overrides:
             typed = override.partition("=")[0].lstrip("+~")
             if typed == key or (key.startswith(f"{typed}.") and typed not in self.groups):
                 return "on the command line"
         holders = [file for file in self.files if file.holds(key)]
+        if run := self.run_of(key):
+            holders = [file for file in holders if file.is_explicit]
+            return f"in {holders[-1].path if holders else run}"
         return f"in {holders[-1].path}" if holders else "on the command line"
+
+    def run_of(self, key: str) -> Path | None:
+        """The file of the earlier run that a key's part was taken from."""
+        return next((file for part, file in self.taken.items() if f"{key}.".startswith(f"{part}.")), None)
 
 
 def find_yaml(folders: list[Path], name: str) -> Path | None:
@@ -123,8 +143,10 @@ def compose_config(command: Command) -> Composed:
         hydra = config.hydra
         with open_dict(config):
             del config["hydra"]
-        composed = Composed(config, hydra, overrides, choices, folders, known)
-        composed.overrides = [str(o.input_line) if _is_choice(o, known) else _apply(o, composed) for o in parsed]
+            of_run: Any = OmegaConf.to_container(config.task.pop("of_run", OmegaConf.create()))
+        composed = Composed(config, hydra, overrides, choices, folders, known, of_run)
+        take_from_run(composed, parsed)
+        composed.overrides = [str(o.input_line) if _is_chosen(o, composed) else _apply(o, composed) for o in parsed]
         return composed
     except MissingConfigException as error:
         raise UsageError(_missing_choice(error, known, overrides, folders)) from error
@@ -171,6 +193,11 @@ def _is_choice(override: Override, known: dict[str, list[str]]) -> bool:
     """Whether an override decides which keys there are: a choice, a `_target_`, or Hydra's settings."""
     key = override.key_or_group
     return key in known or "/" in key or key.startswith("hydra.") or key.endswith("._target_")
+
+
+def _is_chosen(override: Override, composed: Composed) -> bool:
+    """Whether Hydra has applied a choice: a `_target_` within what an earlier run brought comes after it."""
+    return _is_choice(override, composed.groups) and composed.run_of(override.key_or_group) is None
 
 
 def _apply(override: Override, composed: Composed) -> str:
@@ -236,6 +263,8 @@ def unknown_key(prefix: str, word: str, valid: list[str], composed: Composed) ->
             return f"{message}; did you mean {' or '.join(repr(name) for name in elsewhere)}?"
     elif composed.origin(key) not in ("on the command line", composed.origin(f"{prefix}._target_")):
         message += f"; the kind of {prefix} is set {composed.origin(f'{prefix}._target_')}"
+    if run := composed.run_of(key):
+        message += f"; {prefix} is that of {run}, another kind is chosen by {prefix.split('.')[0]}=NAME"
     return f"{message}; {did_you_mean(word, set(valid))}"
 
 

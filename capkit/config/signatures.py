@@ -66,6 +66,18 @@ def signature(target: str) -> Signature | None:
         return None
 
 
+def defining_class(target: str) -> str | None:
+    """The dotted path under which the class behind a dotted path is defined; None where it is no class.
+
+    Raises UsageError where the name is not in capkit.
+    """
+    try:
+        module, definition, owner = _resolve(target, 0)
+    except _UnknownError:
+        return None
+    return f"{module.name}.{definition.name}" if isinstance(definition, ast.ClassDef) and owner is None else None
+
+
 def _resolve(target: str, depth: int) -> tuple[_Module, Definition, ast.ClassDef | None]:
     """The definition behind a dotted path, and the class it is a method of, if any."""
     if depth > 20:

@@ -19,7 +19,7 @@ from capkit.tasks.training import build_trainer
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
-    """The numbers of `cfg.split`. The captioner is the checkpoint's; data, decoding and metrics are this config's."""
+    """The numbers of `cfg.split`: data, decoding and metrics are this config's, which took them from the run."""
     if start_ranks(cfg):
         return RunFolder(cfg.run_dir).metrics() if cfg.run_dir else {}
     quiet_libraries()

@@ -1,0 +1,147 @@
+"""The config that an earlier run was started with: from its folder, or from a checkpoint of it, without torch."""
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from capkit.config.signatures import defining_class
+from capkit.errors import UsageError
+
+CONFIG, STATE = "config.yaml", "state.pt"
+
+# What a run's data, metrics, evaluators and decoding may name: classes that these packages define, and these functions.
+_PACKAGES = ("data", "decoding", "evaluators", "metrics", "models", "scenes")
+_FUNCTIONS = frozenset(
+    [
+        "capkit.assets.cache.path",
+        "capkit.checkpoint.load_dual_encoder",
+        "capkit.scenes.classes.color_shape_classes",
+        "capkit.scenes.similarity.pair_file",
+    ]
+)
+
+_DEEPEST = 64
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run was started with, all references resolved, and the file that says so."""
+
+    file: Path
+    body: Mapping[str, Any]
+
+
+def read_run_config(path: Path) -> RunConfig | None:
+    """The config of the run that a path names: a run folder, its `checkpoints` or one of these, wherever it lies now.
+
+    A run folder's config.yaml is asked first, a checkpoint's own copy where there is none. None where there is neither,
+    as in a folder of exported weights. Raises UsageError where the file is broken.
+    """
+    for folder in (path, *(path.absolute().parents[:2] if _is_within_run(path) else ())):
+        if (folder / CONFIG).is_file():
+            return RunConfig(folder / CONFIG, _read_yaml(folder / CONFIG))
+    state = _state_file(path)
+    return RunConfig(state, _read_state(state)) if state is not None else None
+
+
+def _is_within_run(path: Path) -> bool:
+    return "checkpoints" in (path.absolute().name, path.absolute().parent.name)
+
+
+def _read_yaml(file: Path) -> Mapping[str, Any]:
+    try:
+        body = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        told = " ".join(str(error).split())
+        raise UsageError(f"{file}: expected the config of a run, got a file that is not YAML: {told}") from error
+    if not isinstance(body, dict):
+        raise UsageError(f"{file}: expected the config of a run, got {type(body).__name__}; it may be cut off")
+    return body
+
+
+def _state_file(path: Path) -> Path | None:
+    """Of a checkpoint, or of the newest one in a folder of them."""
+    if path.is_file():
+        return path if zipfile.is_zipfile(path) else None  # an older checkpoint is one file
+    if (path / STATE).is_file():
+        return path / STATE
+    found = [p for folder in (path, path / "checkpoints") for p in folder.glob("step-*.ckpt")]
+    steps = {int(match[1]): p for p in found if (match := re.fullmatch(r"step-(\d+)\.ckpt", p.name))}
+    return _state_file(steps[max(steps)]) if steps else None
+
+
+def _read_state(file: Path) -> Mapping[str, Any]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            with archive.open(name) as stream:
+                body = _PlainData(stream).load()["capkit"]["config"]
+    except Exception as error:  # a damaged pickle raises almost anything
+        raise UsageError(
+            f"{file}: expected a checkpoint that holds its run's config, got {type(error).__name__}: {error}; "
+            "give another checkpoint of the run, or its folder"
+        ) from error
+    if not isinstance(body, dict):
+        raise UsageError(f"{file}: expected the config of a run, got {type(body).__name__}")
+    return body
+
+
+class _Opaque(dict[Any, Any]):
+    """Stands for whatever a pickle makes that is no plain data."""
+
+    def __new__(cls, *_: Any) -> "_Opaque":
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def append(self, item: Any) -> None:
+        pass
+
+
+class _PlainData(pickle.Unpickler):
+    """Reads dicts, lists, texts and numbers. Nothing that the pickle names is imported or called."""
+
+    def find_class(self, module: str, name: str) -> type[_Opaque]:
+        return _Opaque
+
+    def persistent_load(self, pid: Any) -> None:
+        return None
+
+
+def refuse_foreign_targets(node: Any, key: str, file: Path) -> None:
+    """Raises UsageError where a run's config names what is not ours: a run from elsewhere chooses no code.
+
+    Such a part of a user's own can be chosen on the command line, as it was for the run.
+    """
+    if key.count(".") > _DEEPEST:
+        raise UsageError(f"{file} is broken: {key[:60]}... goes deeper than {_DEEPEST} levels")
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if target is not None and target not in _FUNCTIONS and not _is_ours(target):
+            group = key.split(".")[0]
+            raise UsageError(
+                f"{file} names {target!r} at {key}; expected a class of capkit's {', '.join(_PACKAGES)}; it is not "
+                f"run; if it is yours, choose it here: {group}=NAME"
+            )
+        for name, value in node.items():
+            refuse_foreign_targets(value, f"{key}.{name}", file)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            refuse_foreign_targets(value, f"{key}.{index}", file)
+    elif isinstance(node, str) and ("${" in node or node == "???"):
+        raise UsageError(f"{file}: expected a value at {key}, got the reference {node!r}; a run's config has none")
+
+
+def _is_ours(target: Any) -> bool:
+    words = target.split(".") if isinstance(target, str) else []
+    return words[:1] == ["capkit"] and words[1:2] != [] and words[1] in _PACKAGES and defining_class(target) == target

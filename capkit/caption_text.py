@@ -30,8 +30,8 @@ def caption_texts(value: Any, where: str) -> list[str]:
     """The captions that one entry of a file gives: a text, {"text" or "caption" or "raw": text}, or a list of these.
 
     A text that is a printed list ("['a dog', 'one dog']", as tables carry lists) is read as the captions in it, with a
-    warning. A list of single words is refused: as captions, each word would be learned, or scored, as one. Captions of
-    one word are given as objects: [{"text": "dog"}, {"text": "puppy"}].
+    warning. The words of one caption as a list are refused: each would be learned, or scored, as a caption. Captions
+    that are of one word are given as objects: [{"text": "dog"}, {"text": "puppy"}, {"text": "pet"}].
 
     Raises UsageError for these, and for null, numbers and everything else that is no text.
     """
@@ -67,7 +67,7 @@ def _text(item: Any, where: str) -> str:
     if isinstance(item, dict):
         text = next((item[name] for name in _TEXT_MEMBERS if name in item), item)
     if not isinstance(text, str):
-        raise UsageError(f"{where}: expected a caption as text, or a list of them, got {shown(text)}")
+        raise UsageError(f"{where}: wanted a caption as text, or a list of them; got {shown(text)}")
     return text
 
 
@@ -86,11 +86,11 @@ def printed_list(text: str) -> list[str] | None:
 
 
 def are_words(texts: list[str]) -> bool:
-    """Whether the texts are the words of one caption: two or more, and none has a space.
+    """Whether the texts are words of one caption: none has a space, and there are three, or one is a single character.
 
-    Texts of scripts without spaces are words where one is a single character, such as a full stop.
+    Texts of scripts without spaces, which may be sentences, are words only in the second case.
     """
-    texts = [text.strip() for text in texts]
     if len(texts) < 2 or any(len(text.split()) != 1 for text in texts):
         return False
-    return not any(map(_UNSPACED.search, texts)) or any(len(text) == 1 for text in texts)
+    has_character = any(len(text.strip()) == 1 for text in texts)
+    return has_character or (len(texts) > 2 and not any(map(_UNSPACED.search, texts)))

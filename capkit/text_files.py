@@ -69,9 +69,7 @@ def decode(data: bytes, where: str, line: int = 1) -> str:
         is_utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
         got = "UTF-16" if is_utf16 else f"byte 0x{data[error.start]:02x}"
         line += data.count(b"\n", 0, error.start)
-        raise UsageError(
-            f"{where} line {line}: not UTF-8, got {got} (byte {error.start} of the file); save the file as UTF-8"
-        ) from error
+        raise UsageError(f"{where} line {line}: not UTF-8, got {got}; save the file as UTF-8") from error
 
 
 class NotJson(UsageError):
@@ -130,7 +128,8 @@ def read_json_or_lines(path: str | Path, what: str) -> list[Located]:
     """
     text = read_text(path, what)
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if len(lines) < 2 or not (Path(path).suffix.lower() == ".jsonl" or _is_json(lines[0][1])):
+    is_named_so = Path(path).suffix.lower() == ".jsonl"
+    if not lines or not (is_named_so or (len(lines) > 1 and _is_json(lines[0][1]))):
         return [Located(str(path), parse_json(text, str(path)))]
     return [Located(f"{path} line {number}", parse_json(line, f"{path} line {number}")) for number, line in lines]
 
@@ -177,8 +176,8 @@ def split_name(value: Any, where: str) -> str:
 
 def file_name(value: Any, where: str, what: str = "file") -> str:
     """A name that a file can have and that can be written as UTF-8: no NUL, no half of an emoji (a lone surrogate)."""
-    name = expect(value, "text", where, what).strip()
-    if not name:
+    name = expect(value, "text", where, what)
+    if not name.strip():
         raise UsageError(f"{where}: no file name; give the image's path relative to the images folder")
     if "\0" in name or has_lone_surrogate(name):
         raise UsageError(f"{where}: no file can be named {shown(name)}; give the name as the file system has it")

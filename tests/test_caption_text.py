@@ -13,6 +13,7 @@ from capkit.errors import UsageError
         ("dog", ["dog"]),
         (["dog"], ["dog"]),
         (["a dog", "dog"], ["a dog", "dog"]),
+        (["dog", "puppy"], ["dog", "puppy"]),
         ({"raw": "a dog", "tokens": ["a", "dog"]}, ["a dog"]),
         ([{"text": "dog"}, {"caption": "puppy"}], ["dog", "puppy"]),
         (["一只狗", "狗在跑"], ["一只狗", "狗在跑"]),
@@ -51,7 +52,9 @@ def test_printed_list_is_read_as_its_captions_with_a_warning():
         assert caption_texts(["['a dog', 'one dog']", "it runs"], "f") == ["a dog", "one dog", "it runs"]
 
 
-@pytest.mark.parametrize("value", [["a", "dog", "."], ["a", "dog"], ["一只", "狗", "在", "跑"]])
+@pytest.mark.parametrize(
+    "value", [["a", "dog", "."], ["a", "dog"], ["dogs", "run", "fast"], ["一只", "狗", "在", "跑"]]
+)
 def test_words_of_one_caption_are_refused(value):
     assert are_words(value)
     with pytest.raises(UsageError, match=r"f line 3: expected captions, got the words of one, .*join them with spaces"):
@@ -79,7 +82,7 @@ def test_words_in_a_printed_list_are_refused():
 def test_captions_of_another_type_are_told(value, shown):
     with pytest.raises(UsageError) as caught:
         caption_texts(value, "f entry 2")
-    assert str(caught.value) == f"f entry 2: expected a caption as text, or a list of them, got {shown}"
+    assert str(caught.value) == f"f entry 2: wanted a caption as text, or a list of them; got {shown}"
 
 
 def test_cleaning_leaves_one_line_that_tokenizers_take():

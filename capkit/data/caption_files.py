@@ -1,19 +1,20 @@
-"""Caption files of the shapes that people have: CSV and TSV, JSON (three shapes), JSONL. docs/data.md shows each."""
+"""Caption files of the shapes that people have: tables, JSON (three shapes), JSON lines. docs/data.md shows each."""
 
-import csv
-import io
-import json
-from collections.abc import Iterator
+import posixpath
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from capkit.data.manifest import Caption, Record, record_from_row
+from capkit.caption_text import caption_texts
+from capkit.data.caption_tables import CAPTION_COLUMNS, FILE_COLUMNS, caption_columns, file_column, read_table
+from capkit.data.manifest import Caption, Record, check_unique_keys, record_from_row
 from capkit.errors import UsageError
+from capkit.text_files import expect, file_name, member, read_json_or_lines, read_text, shown, split_name
 
-FILE_COLUMNS = ("file", "image", "file_name", "filename", "path")
-CAPTION_COLUMNS = ("caption", "text", "captions")
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+_TABLES = (".csv", ".tsv", ".txt", ".token")
+_JSON = (".json", ".jsonl")
 
 
 @dataclass
@@ -27,142 +28,179 @@ class CaptionRow:
 def read_captions(path: Path) -> list[CaptionRow]:
     """One row per image in the file's order; several rows of one image join their captions.
 
-    Raises UsageError with file and line for anything that is not one of the documented shapes.
+    Raises UsageError with file and line, item or entry for anything that is not one of the documented shapes.
     """
-    readers = {
-        ".csv": _read_table,
-        ".tsv": _read_table,
-        ".txt": _read_table,
-        ".json": _read_json,
-        ".jsonl": _read_jsonl,
-    }
-    if path.suffix.lower() not in readers:
-        raise UsageError(f"captions: {path.name!r} should end in {', '.join(readers)}; docs/data.md shows each shape")
-    try:
-        rows = readers[path.suffix.lower()](path, path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
+    suffix = path.suffix.lower()
+    if suffix in _TABLES:
+        joined = _Joined()
+        for row in read_table(read_text(path, "captions"), path):
+            joined.add(row.file, row.captions, row.split, row.where)
+        rows = joined.all()
+    elif suffix in _JSON:
+        rows = _read_json(path)
+    else:
+        raise UsageError(
+            f"captions: {path.name!r} should end in {', '.join([*_TABLES, *_JSON])}; docs/data.md shows each shape"
+        )
     if not rows:
         raise UsageError(f"{path}: no captions in it; docs/data.md shows the shapes that are read")
+    check_rows(rows, str(path))
+    without = [row.record.key for row in rows if row.split is None]
+    if without and len(without) < len(rows):
+        warnings.warn(
+            f"{path}: {len(without)} of {len(rows)} images have no split and are used in none, e.g. {without[0]!r}",
+            stacklevel=2,
+        )
     return rows
+
+
+def read_sidecars(folder: Path, images: Sequence[str]) -> list[CaptionRow]:
+    """Captions of text files named as the images, "a.txt" for "a.jpg", one a line; images without one are left out."""
+    rows = []
+    for image in images:
+        file = (folder / image).with_suffix(".txt")
+        if file.is_file():
+            lines = enumerate(read_text(file, "captions").split("\n"), 1)
+            texts = [caption_texts(line, f"{file} line {number}") for number, line in lines if line.strip()]
+            rows.append(CaptionRow(Record(image, image, [Caption(text) for row in texts for text in row])))
+    if not rows:
+        raise UsageError(
+            f"captions: no text file in {str(folder)!r} is named as an image, such as "
+            f"{Path(images[0]).with_suffix('.txt').as_posix() if images else 'a.txt for a.jpg'!r}"
+        )
+    return rows
+
+
+def check_rows(rows: Sequence[CaptionRow], where: str) -> None:
+    """Raises UsageError where one split holds a key, or a picture, twice. Warns of pictures that are in two splits."""
+    for split in {row.split for row in rows}:
+        check_unique_keys((row.record for row in rows if row.split == split), where)
+    seen: dict[str, list[CaptionRow]] = {}
+    in_two: list[str] = []
+    for row in rows:
+        if row.record.image is None:
+            continue
+        picture = posixpath.normpath(row.record.image)
+        for other in seen.setdefault(picture, []):
+            if other.split == row.split:
+                names = f"{other.record.key!r} and {row.record.key!r}"
+                raise UsageError(f"{where}: two records of the picture {picture!r}, {names}; give a picture one record")
+            in_two.append(f"{picture!r} ({other.split} and {row.split})")
+        seen[picture].append(row)
+    if in_two:
+        examples = ", ".join(in_two[:3]) + (" ..." if len(in_two) > 3 else "")
+        warnings.warn(
+            f"{where}: pictures in two splits, by which a model is tested on what it learned from: {len(in_two)}, "
+            f"{examples}; give a picture one split",
+            stacklevel=2,
+        )
 
 
 class _Joined:
     """Rows by image, in order of first appearance."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, CaptionRow] = {}
+        self._rows: dict[str, CaptionRow] = {}
+
+    def all(self) -> list[CaptionRow]:
+        return list(self._rows.values())
 
     def add(self, file: str, captions: list[str], split: str | None, where: str) -> None:
-        if not file:
-            raise UsageError(f"{where}: no file name; give the image's path relative to the images folder")
-        if split and split not in _SPLITS:
-            raise UsageError(f"{where}: split {split!r} is unknown; use train, val or test")
-        row = self.rows.setdefault(file, CaptionRow(Record(file, file), _SPLITS[split] if split else None))
-        if split and row.split != _SPLITS[split]:
+        row = self._rows.setdefault(file, CaptionRow(Record(file, file), split))
+        row.split = row.split or split
+        if split not in (None, row.split):
             raise UsageError(f"{where}: {file!r} is in split {split!r} and in {row.split!r}; give an image one split")
         row.record.captions += [Caption(text) for text in captions]
 
 
-def _column(names: list[str], wanted: tuple[str, ...], where: str) -> str:
-    for name in wanted:
-        if name in names:
-            return name
-    raise UsageError(f"{where}: no column named {' or '.join(wanted)}; the columns are {', '.join(names) or 'none'}")
-
-
-def _read_table(path: Path, text: str) -> list[CaptionRow]:
-    header = text.partition("\n")[0]
-    # Excel writes ";" where "," is the decimal sign.
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in header and "," not in header else ","
-    csv.field_size_limit(1 << 24)
-    table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    names = [name.strip().lower() for name in next(table, [])]
-    file_at, caption_at = (names.index(_column(names, w, f"{path} line 1")) for w in (FILE_COLUMNS, CAPTION_COLUMNS))
-    split_at = names.index("split") if "split" in names else None
-    joined = _Joined()
-    for cells in _rows(table, path):
-        where = f"{path} line {table.line_num}"
-        if not cells:
-            continue
-        if len(cells) != len(names):
-            raise UsageError(
-                f"{where}: {len(cells)} cells for {len(names)} columns; put captions with commas in quotes"
-            )
-        split = None if split_at is None else cells[split_at].strip().lower()
-        joined.add(cells[file_at].strip(), [cells[caption_at]], split, where)
-    return list(joined.rows.values())
-
-
-def _rows(table: Any, path: Path) -> Iterator[list[str]]:
-    try:
-        yield from table
-    except csv.Error as error:
-        raise UsageError(f"{path} line {table.line_num}: not CSV ({error})") from error
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{where}: not JSON ({error})") from error
-
-
-def _read_jsonl(path: Path, text: str) -> list[CaptionRow]:
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    return _from_objects([(f"{path} line {number}", _parse(line, f"{path} line {number}")) for number, line in lines])
-
-
-def _read_json(path: Path, text: str) -> list[CaptionRow]:
-    content = _parse(text, str(path))
+def _read_json(path: Path) -> list[CaptionRow]:
+    located = read_json_or_lines(path, "captions")
+    if len(located) > 1:
+        return _from_objects(located)
+    content = located[0].value
     if isinstance(content, list):
         return _from_objects([(f"{path} item {number}", row) for number, row in enumerate(content)])
-    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: wanted an object or a list, got {shown(content)}; docs/data.md shows the shapes")
+    if isinstance(content.get("annotations"), list):
         return _from_coco(content, path)
-    if isinstance(content, dict) and isinstance(content.get("images"), list):
-        raise UsageError(f"{path}: looks like a Karpathy split file; read it with data=karpathy")
-    if isinstance(content, dict):
-        joined = _Joined()
-        for file, value in content.items():
-            joined.add(file, _texts(value, f"{path}, image {file!r}"), None, f"{path}, image {file!r}")
-        return list(joined.rows.values())
-    raise UsageError(f"{path}: wanted an object or a list, got {type(content).__name__}; docs/data.md shows the shapes")
-
-
-def _texts(value: Any, where: str) -> list[str]:
-    texts = value if isinstance(value, list) else [value]
-    if not all(isinstance(text, str) for text in texts):
-        raise UsageError(f"{where}: wanted a caption or a list of captions, got {json.dumps(value)[:80]}")
-    return texts
-
-
-def _from_objects(objects: list[tuple[str, Any]]) -> list[CaptionRow]:
-    """Objects with a file and a caption each; or manifest records, which are known by their 'key'."""
+    if isinstance(content.get("images"), list):
+        raise _without_annotations(content["images"], path)
+    if "key" in content or (file_column(list(content)) is not None and caption_columns(list(content))):
+        return _from_objects(located)
     joined = _Joined()
+    for file, value in content.items():
+        where = f"{path}, image {file!r}"
+        if isinstance(value, list) and any(
+            isinstance(item, dict) and file_column(list(item)) is not None for item in value
+        ):
+            raise UsageError(f"{where}: a list of entries that name files themselves; give this list alone")
+        joined.add(file_name(file, where), caption_texts(value, where), None, where)
+    return joined.all()
+
+
+def _without_annotations(images: list[Any], path: Path) -> UsageError:
+    if images and not any(isinstance(image, dict) and "sentences" in image for image in images):
+        return UsageError(
+            f"{path}: 'images' without 'annotations': a COCO file of pictures alone; give one of captions, such as "
+            "captions_val2017.json"
+        )
+    return UsageError(f"{path}: looks like a Karpathy split file; read it with data=karpathy")
+
+
+def _from_objects(objects: Sequence[tuple[str, Any]]) -> list[CaptionRow]:
+    """Objects with a file and its captions each; or manifest records, which are known by their 'key'."""
+    joined = _Joined()
+    records: dict[str, CaptionRow] = {}
     for where, row in objects:
         if not isinstance(row, dict):
-            raise UsageError(f"{where}: wanted an object, got {json.dumps(row)[:80]}")
+            raise UsageError(f"{where}: wanted an object, got {shown(row)}")
         if "key" in row:
             record = record_from_row(row, where)
-            if record.key in joined.rows:
+            if record.key in records:
                 raise UsageError(f"{where}: two records have the key {record.key!r}; give each image its own key")
-            joined.rows[record.key] = CaptionRow(record)
+            records[record.key] = CaptionRow(record)
             continue
-        file = row[_column(list(row), FILE_COLUMNS, where)]
-        texts = _texts(row[_column(list(row), CAPTION_COLUMNS, where)], where)
-        joined.add(str(file), texts, row.get("split"), where)
-    return list(joined.rows.values())
+        names = list(row)
+        file_at, captions_at = file_column(names), caption_columns(names)
+        for wanted, found in ((FILE_COLUMNS, file_at is not None), (CAPTION_COLUMNS, captions_at)):
+            if not found:
+                raise UsageError(
+                    f"{where}: no column named {' or '.join(wanted)}; the columns are {', '.join(names) or 'none'}"
+                )
+        assert file_at is not None
+        texts = [text for place in captions_at for text in caption_texts(row[names[place]], where)]
+        split = row.get("split")
+        joined.add(
+            file_name(row[names[file_at]], where),
+            texts,
+            None if split in (None, "") else split_name(split, where),
+            where,
+        )
+    return [*records.values(), *joined.all()]
 
 
 def _from_coco(content: dict[str, Any], path: Path) -> list[CaptionRow]:
-    """COCO's captions_*.json: `images` with id and file_name, `annotations` with image_id and caption."""
-    rows: dict[Any, CaptionRow] = {}
-    try:
-        for image in content["images"]:
-            record = Record(str(image["id"]), image["file_name"], metadata={"image_id": image["id"]})
-            rows[image["id"]] = CaptionRow(record)
-        for annotation in content["annotations"]:
-            rows[annotation["image_id"]].record.captions.append(Caption(annotation["caption"]))
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"{path}: not a COCO captions file (missing or wrong: {error})") from error
+    """COCO's captions_*.json: `images` with id and file_name, `annotations` with image_id and caption.
+
+    Ids are compared as text: some programs write 17 in one list and "17" in the other.
+    """
+    rows: dict[str, CaptionRow] = {}
+    for number, image in enumerate(member(content, "images", "a list", str(path))):
+        where = f"{path} images, item {number}"
+        identity = member(expect(image, "an object", where), "id", "text or a whole number", where)
+        if str(identity) in rows:
+            raise UsageError(f"{where}: two images have the id {shown(identity)}; give each image its own id")
+        file = file_name(image.get("file_name"), where, "file_name")
+        rows[str(identity)] = CaptionRow(Record(str(identity), file, metadata={"image_id": identity}))
+    for number, annotation in enumerate(content["annotations"]):
+        where = f"{path} annotations, item {number}"
+        identity = member(expect(annotation, "an object", where), "image_id", "text or a whole number", where)
+        if str(identity) not in rows:
+            raise UsageError(f"{where}: no item of 'images' has the id {shown(identity)}; add it, or drop the caption")
+        if "caption" not in annotation:
+            raise UsageError(f"{where}: no 'caption'; give a file of captions, such as captions_val2017.json")
+        rows[str(identity)].record.captions += [
+            Caption(text) for text in caption_texts(annotation["caption"], f"{where}, image {shown(identity)}")
+        ]
     return list(rows.values())

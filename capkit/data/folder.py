@@ -1,19 +1,21 @@
 """A folder of images, alone or with one file of captions: what a user brings."""
 
+import glob
 import os
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 
-from capkit.data.caption_files import CaptionRow, read_captions
-from capkit.data.files import ImageFiles
+from capkit.data.caption_files import CaptionRow, read_captions, read_sidecars
+from capkit.data.files import SHARD, ImageFiles
 from capkit.data.images import EXTENSIONS
 from capkit.data.manifest import Record, check_unique_keys
+from capkit.data.splits import check_shares, rows_of_split
 from capkit.errors import UsageError
-from capkit.keyed import key_id, uniform
 from capkit.ranges import Range, Seed, check_ranges
 from capkit.text_files import existing_file
 
@@ -49,13 +51,36 @@ def printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def check_folder_prefix(root: Path, names: Sequence[str], where: str, num_looked_at: int = 20) -> None:
+    """Raises UsageError where the images are there under their names without, or with, a leading folder.
+
+    Files that are missing in another way are skipped when they are read, within the budget.
+    """
+    names = [name for name in names if SHARD not in name][:num_looked_at]
+    if any((root / name).is_file() for name in names):
+        return
+    for name in names:
+        parts = re.split(r"[/\\]", name)
+        rests = ["/".join(parts[start:]) for start in range(len(parts))]
+        rest = next((rest for rest in rests if (root / rest).is_file()), None)
+        if rest is not None:
+            prefix = name[: len(name) - len(rest)]
+            fix = f"drop the prefix {prefix!r} from its file names" if prefix else "write / for \\ in its file names"
+            above = f", or give images={str(root.parent)!r}" if (root.parent / name).is_file() else ""
+            raise UsageError(f"{where}: names {name!r}, and {str(root)!r} holds {rest!r}; {fix}{above}")
+        found = next((path.parent for path in sorted(root.glob(f"*/{glob.escape(name)}")) if path.is_file()), None)
+        if found is not None:
+            raise UsageError(f"{where}: names {name!r}, which lies in {str(found)!r}; give images={str(found)!r}")
+
+
 @check_ranges
 class Folder:
-    """Images below a folder. With `captions`, the images that this file (CSV, TSV, JSON, JSONL) names; without, all.
-    `images` may also be one image file.
+    """Images below a folder. With `captions`, those that this file names (tables, JSON, JSON lines), or for which this
+    folder holds a text file of captions ("a.txt" for "a.jpg"); without, all. `images` may also be one image file.
 
     `split` takes a part of them. A `split` column in the captions file decides where there is one; else `val` and
-    `test` are shares (rounded up) that are picked by a hash of (seed, file), the same on every machine.
+    `test` are shares (rounded up) that are picked by a hash of (seed, file), the same on every machine. A split that
+    the column never names is a share of train.
     """
 
     def __init__(
@@ -70,42 +95,44 @@ class Folder:
         one_image = images is not None and captions is None and Path(images).is_file()
         self._root = Path(str(images)).absolute().parent if one_image else existing_folder(images, "images").absolute()
         self._only = Path(str(images)).name if one_image else None
-        self._captions = existing_file(captions, "captions").absolute() if captions is not None else None
+        self._captions: Path | None = None
+        if captions is not None:
+            is_folder = Path(captions).is_dir()
+            self._captions = (Path(captions) if is_folder else existing_file(captions, "captions")).absolute()
         if split not in ("all", "train", "val", "test"):
             raise UsageError(f"split must be all, train, val or test; got {split!r}")
-        if val + test >= 1:
-            raise UsageError(f"val and test are shares of the images, together below 1; got {val} and {test}")
+        check_shares(val, test)
         self._split, self._val, self._test, self._seed = split, val, test, seed
         self.files = ImageFiles(self._root)
 
     @cached_property
     def _records(self) -> list[Record]:
-        rows = read_captions(self._captions) if self._captions else self._plain()
+        rows, where = self._rows(), str(self._captions or self._root)
         if self._split != "all":
-            rows = self._part(rows)
+            rows = rows_of_split(rows, self._split, self._val, self._test, self._seed, where)
         if not rows:
             raise UsageError(
                 f"no images for split={self._split} in {str(self._root)!r}; "
                 "raise the share of this split, or name its images in the captions file's split column"
             )
         records = [row.record for row in rows]
-        check_unique_keys(records, str(self._captions or self._root))
+        check_unique_keys(records, where)
         return records
 
-    def _plain(self) -> list[CaptionRow]:
+    def _rows(self) -> list[CaptionRow]:
+        if self._captions is None:
+            return [CaptionRow(Record(printable(name), name)) for name in self._names()]
+        if self._captions.is_dir():
+            return read_sidecars(self._captions, self._names())
+        rows = read_captions(self._captions)
+        check_folder_prefix(self._root, [str(row.record.image) for row in rows], str(self._captions))
+        return rows
+
+    def _names(self) -> list[str]:
         names = [self._only] if self._only else list_images(self._root)
         if not names:
             raise UsageError(f"no images in {str(self._root)!r}; wanted files that end in {', '.join(EXTENSIONS)}")
-        return [CaptionRow(Record(printable(name), name)) for name in names]
-
-    def _part(self, rows: list[CaptionRow]) -> list[CaptionRow]:
-        if any(row.split is not None for row in rows):
-            return [row for row in rows if row.split == self._split]
-        ids = np.array([key_id(self._seed, "split", row.record.key) for row in rows])
-        order = np.argsort(uniform(ids, 0), kind="stable")
-        num_test, num_val = (int(np.ceil(share * len(rows))) for share in (self._test, self._val))
-        parts = {"test": order[:num_test], "val": order[num_test:][:num_val], "train": order[num_test + num_val :]}
-        return [rows[index] for index in sorted(parts[self._split])]
+        return names
 
     def __len__(self) -> int:
         return len(self._records)

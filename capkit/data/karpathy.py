@@ -3,53 +3,60 @@
 Karpathy & Fei-Fei, "Deep Visual-Semantic Alignments for Generating Image Descriptions" (CVPR 2015).
 """
 
-import json
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
 import numpy as np
 
+from capkit.caption_text import caption_texts
+from capkit.data.caption_files import CaptionRow, check_rows
 from capkit.data.files import ImageFiles
 from capkit.data.folder import existing_folder
 from capkit.data.manifest import Caption, Record
+from capkit.data.splits import check_shares, rows_of_split
 from capkit.errors import UsageError
-from capkit.text_files import existing_file
+from capkit.ranges import Range, Seed, check_ranges
+from capkit.text_files import SPLIT_OF, existing_file, expect, file_name, member, read_json, shown
 
 
 @lru_cache(maxsize=1)
-def _read(path: Path, modified_ns: int) -> dict[str, list[Record]]:
-    """Records by the split that the file names. Kept for the next source: train, val and test share one file."""
-    try:
-        images = json.loads(path.read_text(encoding="utf-8"))["images"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: not a Karpathy split file, which is JSON with a list 'images' ({error})") from error
-    splits: dict[str, list[Record]] = {}
-    for number, image in enumerate(images):
-        try:
-            splits.setdefault(image["split"], []).append(_record(image))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"{path}: image {number} has no usable {error}") from error
-    return splits
+def _read(path: Path, modified_ns: int) -> list[CaptionRow]:
+    """Every image with the split that the file names. Kept for the next source: train, val and test share one file."""
+    content = read_json(path, "captions")
+    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
+        raise UsageError(
+            f"{path}: not a Karpathy split file, which is an object with a list 'images'; got {shown(content)}"
+        )
+    return [_row(image, f"{path} image {number}") for number, image in enumerate(content["images"])]
 
 
-def _record(image: dict[str, Any]) -> Record:
+def _row(image: Any, where: str) -> CaptionRow:
     """`filepath` is the folder of COCO's pictures (train2014, val2014); Flickr's files have none."""
-    filename, cocoid = image["filename"], image.get("cocoid")
-    return Record(
-        key=str(cocoid) if cocoid is not None else Path(filename).stem,
-        image=f"{image['filepath']}/{filename}" if image.get("filepath") else filename,
-        captions=[Caption(sentence["raw"]) for sentence in image["sentences"]],
-        metadata={"image_id": cocoid if cocoid is not None else image.get("imgid"), "filename": filename},
+    name = file_name(member(expect(image, "an object", where), "filename", "text", where), where)
+    cocoid, folder = image.get("cocoid"), image.get("filepath")
+    if cocoid is not None:
+        expect(cocoid, "text or a whole number", where, "cocoid")
+    path = f"{file_name(folder, where, 'filepath')}/{name}" if folder not in (None, "") else name
+    split = member(image, "split", "text", where).strip().lower()
+    captions = caption_texts(member(image, "sentences", "a list", where), f"{where} ({path})")
+    record = Record(
+        key=str(cocoid) if cocoid is not None else PurePosixPath(path).with_suffix("").as_posix(),
+        image=path,
+        captions=[Caption(text) for text in captions],
+        metadata={"image_id": cocoid if cocoid is not None else image.get("imgid"), "filename": name},
     )
+    return CaptionRow(record, SPLIT_OF.get(split, split))
 
 
+@check_ranges
 class Karpathy:
     """One split of a Karpathy file, with its images below `images`: in `filepath` subfolders, or all in one folder.
 
-    COCO's "restval" (30,504 pictures of the validation set that are in neither val nor test) joins train unless
-    `restval` is false.
+    A record's key is the image's `cocoid`, else its path without the ending. COCO's "restval" (30,504 pictures of the
+    validation set that are in neither val nor test) joins train unless `restval` is false. A file without images of val
+    or test has shares of train in their place, picked by a hash of (seed, key).
     """
 
     def __init__(
@@ -58,6 +65,9 @@ class Karpathy:
         captions: str | None,
         split: str,
         restval: bool = True,
+        val: Annotated[float | int, Range(0, below=1)] = 0.05,
+        test: Annotated[float | int, Range(0, below=1)] = 0.05,
+        seed: Seed = 0,
     ) -> None:
         self._root = existing_folder(images, "images").absolute()
         if captions is None:
@@ -65,21 +75,36 @@ class Karpathy:
         self._path = existing_file(captions, "captions").absolute()
         if split not in ("train", "val", "test"):
             raise UsageError(f"split must be train, val or test; got {split!r}")
-        self._splits = (split, "restval") if split == "train" and restval else (split,)
+        check_shares(val, test)
+        self._split, self._val, self._test, self._seed = split, val, test, seed
+        self._restval = restval
         self.files = ImageFiles(self._root)
 
     @cached_property
     def _records(self) -> list[Record]:
-        splits = _read(self._path, self._path.stat().st_mtime_ns)
-        records = [record for split in self._splits for record in splits.get(split, [])]
-        if not records:
-            raise UsageError(
-                f"{self._path}: no images in split {self._splits[0]!r}; it has {', '.join(splits) or 'none'}"
-            )
-        folders = {str(Path(str(record.image)).parent) for record in records}
+        rows = _read(self._path, self._path.stat().st_mtime_ns)
+        if self._restval:  # behind the pictures of train
+            rest = [CaptionRow(row.record, "train") for row in rows if row.split == "restval"]
+            rows = [row for row in rows if row.split != "restval"] + rest
+        rows = self._where_the_images_are(rows)
+        check_rows(rows, str(self._path))
+        chosen = rows_of_split(rows, self._split, self._val, self._test, self._seed, str(self._path))
+        if not chosen:
+            splits = dict.fromkeys(str(row.split) for row in rows)
+            raise UsageError(f"{self._path}: no images in split {self._split!r}; it has {', '.join(splits) or 'none'}")
+        return [row.record for row in chosen]
+
+    def _where_the_images_are(self, rows: list[CaptionRow]) -> list[CaptionRow]:
+        folders = {str(Path(str(row.record.image)).parent) for row in rows}
         if any((self._root / folder).is_dir() for folder in folders):
-            return records
-        return [replace(record, image=record.metadata["filename"]) for record in records]
+            return rows
+        flat = [CaptionRow(replace(r.record, image=r.record.metadata["filename"]), r.split) for r in rows]
+        if len({row.record.image for row in flat}) < len({row.record.image for row in rows}):
+            raise UsageError(
+                f"{self._path}: pictures of one name are in several folders ({', '.join(sorted(folders)[:3])}), and "
+                f"{str(self._root)!r} has none of these; put the pictures into them"
+            )
+        return flat
 
     def __len__(self) -> int:
         return len(self._records)

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from capkit.caption_text import caption_texts
 from capkit.data.files import ImageFiles
 from capkit.errors import UsageError, did_you_mean
 from capkit.keyed import key_id
-from capkit.text_files import existing_file
+from capkit.text_files import decode, existing_file, file_name, has_lone_surrogate, parse_json, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,45 +58,55 @@ def _wrong(where: str, problem: str) -> UsageError:
 
 def _typed(row: dict[str, Any], name: str, kinds: type | tuple[type, ...], default: Any, where: str) -> Any:
     value = row.get(name, default)
-    if value is not default and not isinstance(value, kinds):
-        raise _wrong(where, f"{name!r} has a value of the wrong type: {json.dumps(value)[:80]}")
+    if value is not default and (not isinstance(value, kinds) or isinstance(value, bool)):
+        raise _wrong(where, f"{name!r} has a value of the wrong type: {shown(value)}")
     return value
 
 
+def _captions(value: list[Any] | str, where: str) -> list[Caption]:
+    items = [value] if isinstance(value, str) else value
+    if all(isinstance(item, str) for item in items):
+        return [Caption(text) for text in caption_texts(items, where)]
+    return [_caption(item, where) for item in items]
+
+
 def _caption(value: Any, where: str) -> Caption:
-    if isinstance(value, str):
-        return Caption(value)
-    if not isinstance(value, dict) or not isinstance(value.get("text"), str) or set(value) - {*Caption.__slots__}:
-        raise _wrong(where, f"a caption is a text or {{text, source, language}}, not {json.dumps(value)[:80]}")
-    return Caption(**value)
+    fields = {"text": value} if isinstance(value, str) else value
+    if not isinstance(fields, dict) or "text" not in fields or set(fields) - {*Caption.__slots__}:
+        raise _wrong(where, f"a caption is a text or {{text, source, language}}, not {shown(value)}")
+    for name, content in fields.items():
+        if not isinstance(content, str):
+            raise _wrong(where, f"{name!r} of a caption is a text, not {shown(content)}")
+    return Caption(**fields)
 
 
 def _region(value: Any, where: str) -> Region:
     box = value.get("box") if isinstance(value, dict) else None
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(x, int | float) for x in box):
-        raise _wrong(where, f"a region is {{box: [x0, y0, x1, y1], text}}, not {json.dumps(value)[:80]}")
-    x0, y0, x1, y1 = map(float, box)
+        raise _wrong(where, f"a region is {{box: [x0, y0, x1, y1], text}}, not {shown(value)}")
+    x0, y0, x1, y1 = box
     if not (0 <= x0 <= x1 <= 1 and 0 <= y0 <= y1 <= 1):
-        raise _wrong(where, f"a box needs 0 <= x0 <= x1 <= 1 and the same for y, not {box}")
-    return Region((x0, y0, x1, y1), str(value.get("text", "")))
+        raise _wrong(where, f"a box needs 0 <= x0 <= x1 <= 1 and the same for y, not {shown(box)}")
+    return Region((float(x0), float(y0), float(x1), float(y1)), _typed(value, "text", str, "", where))
 
 
 def record_from_row(row: Any, where: str) -> Record:
     """Checks one parsed JSON object and makes a Record of it; `where` opens the error ("manifest.jsonl line 3")."""
     if not isinstance(row, dict):
-        raise _wrong(where, f"wanted one JSON object, got {type(row).__name__}")
+        raise _wrong(where, f"wanted one JSON object, got {shown(row)}")
     for name in row:
         if name not in _FIELDS:
-            raise _wrong(where, f"unknown field {name!r}; {did_you_mean(name, _FIELDS)}")
+            raise _wrong(where, f"unknown field {shown(name)}; {did_you_mean(name, _FIELDS)}")
     image = _typed(row, "image", str, None, where)
     key = _typed(row, "key", (str, int), image, where)
     if key is None:
         raise _wrong(where, "a record needs 'key' or 'image'")
-    captions = _typed(row, "captions", (list, str), [], where)
+    if has_lone_surrogate(str(key)):
+        raise _wrong(where, f"a key must be valid Unicode, not {shown(key)}")
     return Record(
         key=str(key),
-        image=image,
-        captions=[_caption(c, where) for c in ([captions] if isinstance(captions, str) else captions)],
+        image=None if image is None else file_name(image, where, "image"),
+        captions=_captions(_typed(row, "captions", (list, str), [], where), where),
         regions=[_region(r, where) for r in _typed(row, "regions", list, [], where)],
         bag=_typed(row, "bag", str, None, where),
         metadata=_typed(row, "metadata", dict, {}, where),
@@ -104,11 +115,7 @@ def record_from_row(row: Any, where: str) -> Record:
 
 def parse_line(line: bytes, path: Path, number: int) -> Record:
     where = f"{path} line {number}"
-    try:
-        row = json.loads(line)
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise _wrong(where, f"not JSON ({error})") from error
-    return record_from_row(row, where)
+    return record_from_row(parse_json(decode(line, str(path), number), where), where)
 
 
 def read_manifest(path: str | Path) -> Iterator[Record]:

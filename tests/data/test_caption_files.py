@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import pytest
 
@@ -66,7 +67,11 @@ def test_coco_annotations_are_read_with_their_image_ids(tmp_path):
         ("c.json", b'{"a.jpg": 3}', "image 'a.jpg': wanted a caption"),
         ("c.json", b'[{"caption": "x"}]', "item 0: no column named file"),
         ("c.json", b'{"images": [], "dataset": "coco"}', "data=karpathy"),
-        ("c.json", b'{"images": [], "annotations": [{"image_id": 1, "caption": "x"}]}', "not a COCO captions file"),
+        (
+            "c.json",
+            b'{"images": [], "annotations": [{"image_id": 1, "caption": "x"}]}',
+            "annotations, item 0: no item of 'images' has the id 1",
+        ),
         ("c.jsonl", b'{"file": "a", "caption": "x"}\n[]\n', "line 2: wanted an object"),
         ("c.jsonl", b'{"key": "a", "bog": "x"}\n', "line 1: unknown field 'bog'"),
         ("c.jsonl", b'{"key": "a"}\n{"key": "a"}\n', "line 2: two records have the key 'a'"),
@@ -77,3 +82,115 @@ def test_wrong_file_says_where_and_what(tmp_path, name, content, message):
     with pytest.raises(UsageError) as caught:
         read_captions(tmp_path / name)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.json", "\ufeff" + json.dumps([{"filename": "a.jpg", "caption": "a dog"}])),
+        ("c.json", '{"file": "a.jpg", "caption": "a dog"}'),
+        ("c.json", '{"file": "a.jpg", "caption": "a dog"}\n{"file": "b.jpg", "caption": "a dog"}\n'),
+        ("c.jsonl", '{"image": "a.jpg", "caption_0": "a dog"}'),
+        ("c.json", '{"a.jpg": [{"caption": "a dog"}]}'),
+        ("c.json", '{"a.jpg": {"raw": "a dog", "tokens": ["a", "dog"]}}'),
+    ],
+    ids=[
+        "byte order mark",
+        "one object",
+        "JSON lines in .json",
+        "numbered",
+        "objects of captions",
+        "Karpathy's sentences",
+    ],
+)
+def test_shapes_that_sister_readers_take_are_taken(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert texts(tmp_path / name)["a.jpg"] == ["a dog"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.jsonl", '{"file": "%s", "caption": "x", "split": "%s"}'),
+        ("c.csv", "file,caption,split\n%s,x,%s"),
+    ],
+)
+def test_splits_of_any_spelling_are_the_three(tmp_path, name, text):
+    head, _, row = text.rpartition("\n")
+    rows = [row % pair for pair in (("a", "Train"), ("b", "dev"), ("c", "TEST"))]
+    (tmp_path / name).write_text("\n".join([head, *rows]).strip())
+    assert [row.split for row in read_captions(tmp_path / name)] == ["train", "val", "test"]
+
+
+def coco(annotations, images=({"id": 1, "file_name": "a.jpg"},)) -> str:
+    return json.dumps({"images": list(images), "annotations": annotations})
+
+
+def test_coco_ids_are_compared_as_text(tmp_path):
+    (tmp_path / "c.json").write_text(coco([{"image_id": "1", "caption": "a dog"}]))
+    (row,) = read_captions(tmp_path / "c.json")
+    assert row.record.metadata == {"image_id": 1} and row.record.captions[0].text == "a dog"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("c.json", '{"a.jpg": "x", "b.jpg": "x", "a.jpg": "y"}', "c.json: the key 'a.jpg' stands twice"),
+        ("c.jsonl", '{"file": "a", "caption": "x", "caption": "y"}', "c.jsonl line 1: the key 'caption' stands twice"),
+        ("c.jsonl", '{"image": "a", "caption": ["a", "dog", "."]}', "line 1: expected captions, got the words of one"),
+        ("c.json", '{"results": [{"file": "a", "caption": "x"}]}', "image 'results': a list of entries"),
+        ("c.json", coco([{"image_id": 1, "caption": None}]), "annotations, item 0, image 1: wanted a caption as text"),
+        ("c.json", coco([{"image_id": 1, "caption": 5}]), "item 0, image 1: wanted a caption as text, or a list"),
+        ("c.json", coco([{"image_id": None, "caption": "x"}]), "item 0: expected text or a whole number as 'image_id'"),
+        ("c.json", coco([{"image_id": 1, "bbox": []}]), "annotations, item 0: no 'caption'; give a file of captions"),
+        ("c.json", coco(["x"]), "annotations, item 0: expected an object, got 'x'"),
+        ("c.json", coco([], [{"id": 1, "file_name": "a"}] * 2), "images, item 1: two images have the id 1"),
+        (
+            "c.json",
+            coco([], [{"id": True, "file_name": "a"}]),
+            "images, item 0: expected text or a whole number as 'id'",
+        ),
+        ("c.json", coco([], [{"id": 1, "file_name": 3}]), "images, item 0: expected text as 'file_name', got 3"),
+        ("c.json", coco([], 3 * [[]]), "images, item 0: expected an object, got a list []"),
+        ("c.json", '{"images": [{"id": 1, "file_name": "a"}]}', "'images' without 'annotations'"),
+        ("c.json", '{"images": 3, "annotations": []}', "expected a list as 'images', got 3"),
+        ("c.json", '{"a\\u0000.jpg": "x"}', r"no file can be named 'a\x00.jpg'"),
+        ("c.jsonl", '{"file": "a\\ud83d.jpg", "caption": "x"}', r"line 1: no file can be named 'a\ud83d.jpg'"),
+        ("c.jsonl", '{"file": 3, "caption": "x"}', "line 1: expected text as 'file', got 3"),
+        ("c.jsonl", '{"file": "a", "caption": "x", "split": 3}', "line 1: expected text as 'split', got 3"),
+        ("c.json", "[" * 100_000, "c.json: lists or objects are nested too deep"),
+        ("c.json", '{"a.jpg": 1' + "0" * 5000 + "}", "c.json: a whole number of more than 4,300 digits"),
+        (
+            "c.json",
+            '[{"file": "a", "caption": "x"}, {"file": "./a", "caption": "x"}]',
+            "two records of the picture 'a'",
+        ),
+    ],
+)
+def test_values_that_would_be_lost_or_misread_are_refused(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError) as caught:
+        read_captions(tmp_path / name)
+    assert message in str(caught.value) and str(tmp_path / name) in str(caught.value)
+
+
+def test_picture_in_two_splits_is_told(tmp_path):
+    rows = [("p00.jpg", "train"), ("./p00.jpg", "test"), ("p01.jpg", "train"), ("p02.jpg", "val")]
+    objects = [{"file": file, "caption": "a plate", "split": split} for file, split in rows]
+    (tmp_path / "c.json").write_text(json.dumps(objects))
+    with pytest.warns(UserWarning, match=r"pictures in two splits.*: 1, 'p00\.jpg' \(train and test\)"):
+        assert len(read_captions(tmp_path / "c.json")) == 4
+
+
+def test_images_without_a_split_beside_others_with_one_are_told(tmp_path):
+    (tmp_path / "c.csv").write_text("file,caption,split\na.jpg,x,train\nb.jpg,x,\n")
+    with pytest.warns(UserWarning, match=r"1 of 2 images have no split and are used in none, e\.g\. 'b\.jpg'"):
+        read_captions(tmp_path / "c.csv")
+
+
+def test_a_caption_row_without_split_joins_its_image(tmp_path):
+    (tmp_path / "c.csv").write_text("file,caption,split\na.jpg,x,\na.jpg,y,val\na.jpg,z,\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (row,) = read_captions(tmp_path / "c.csv")
+    assert row.split == "val" and len(row.record.captions) == 3

@@ -16,9 +16,11 @@ def draw(folder, *names):
 
 def test_images_of_nested_folders_come_in_natural_order(tmp_path):
     draw(tmp_path, "img10.png", "img2.PNG", "b/1.jpg", "B/03.jpeg", "a.webp", ".hidden.png", ".git/x.png")
+    draw(tmp_path, "z.jfif", "z.jp2", "z.JPE")
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "folder.png").mkdir()
-    assert list_images(tmp_path) == ["a.webp", "b/1.jpg", "B/03.jpeg", "img2.PNG", "img10.png"]
+    in_order = ["a.webp", "b/1.jpg", "B/03.jpeg", "img2.PNG", "img10.png", "z.jfif", "z.jp2", "z.JPE"]
+    assert list_images(tmp_path) == in_order
 
 
 def test_plain_folder_has_keys_and_no_captions(tmp_path):
@@ -99,3 +101,51 @@ def test_split_without_images_is_an_error(tmp_path):
     draw(tmp_path, "a.png")
     with pytest.raises(UsageError, match="no images for split=val"):
         len(Folder(str(tmp_path), split="val", val=0.0))
+
+
+def captions_file(folder, *names, split=""):
+    (folder / "c.csv").write_text(f"file,caption{split and ',split'}\n" + "".join(f"{name},a dog\n" for name in names))
+    return str(folder / "c.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("images/a.png", "names 'images/a.png', and {root} holds 'a.png'; drop the prefix 'images/'"),
+        ("/data/x/sub/b.png", "{root} holds 'sub/b.png'; drop the prefix '/data/x/'"),
+        ("sub\\\\b.png", "{root} holds 'sub/b.png'; write / for \\ in its file names"),
+        ("b.png", "names 'b.png', which lies in {sub}; give images={sub}"),
+    ],
+)
+def test_file_names_with_another_folder_are_told_with_what_to_drop(tmp_path, name, message):
+    root = tmp_path / "photos"
+    draw(root, "a.png", "sub/b.png")
+    name = name.replace("\\\\", "\\")
+    source = Folder(str(root), captions_file(tmp_path, "gone.png", name))
+    with pytest.raises(UsageError) as caught:
+        len(source)
+    assert message.format(root=repr(str(root)), sub=repr(str(root / "sub"))) in str(caught.value)
+
+
+def test_parent_is_offered_where_the_names_start_from_it(tmp_path):
+    draw(tmp_path / "images", "a.png")
+    with pytest.raises(UsageError, match=f"or give images={str(tmp_path)!r}"):
+        len(Folder(str(tmp_path / "images"), captions_file(tmp_path, "images/a.png")))
+
+
+def test_missing_files_stay_with_the_budget_where_others_are_there(tmp_path):
+    draw(tmp_path, "a.png")
+    assert len(Folder(str(tmp_path), captions_file(tmp_path, "a.png", "x/a.png", "gone.png"))) == 3
+    assert len(Folder(str(tmp_path), captions_file(tmp_path, "gone.png"))) == 1
+
+
+def test_text_files_beside_the_images_are_their_captions(tmp_path):
+    draw(tmp_path, "a.png", "sub/b.jfif", "c.png")
+    (tmp_path / "a.txt").write_text("\ufeffa dog\n\none dog\n", encoding="utf-8")
+    (tmp_path / "sub" / "b.txt").write_text("a cat", encoding="utf-8")
+    source = Folder(str(tmp_path), captions=str(tmp_path))
+    captions = {source.record(i).key: [c.text for c in source.record(i).captions] for i in range(len(source))}
+    assert captions == {"a.png": ["a dog", "one dog"], "sub/b.jfif": ["a cat"]}
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match=r"no text file in .*none' is named as an image, such as 'a\.txt'"):
+        len(Folder(str(tmp_path), captions=str(tmp_path / "none")))

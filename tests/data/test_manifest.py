@@ -60,7 +60,7 @@ def test_key_defaults_to_the_image_and_captions_may_be_texts(tmp_path):
         ('{"image": "a", "regions": [[0, 0, 1, 1]]}', "a region is"),
         ('{"image": "a", "metadata": []}', "'metadata' has a value of the wrong type"),
         ('{"key": {"a": 1}}', "'key' has a value of the wrong type"),
-        ("\x80", "not JSON"),
+        ("\x80", "not UTF-8"),
     ],
 )
 def test_wrong_line_is_named_with_file_and_number(tmp_path, line, message):

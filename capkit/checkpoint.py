@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from capkit.checkpoint_files import load_checkpoint, verified
+from capkit.checkpoint_targets import check_targets
 from capkit.config.defaults import with_defaults
-from capkit.errors import UsageError
+from capkit.errors import UsageError, usage_error_behind
 from capkit.instantiate import build, nested, plain
 from capkit.models.adapters import LoRA
 from capkit.models.pair_model import PairModel
@@ -43,33 +46,88 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     path = verified(path)
     try:
         checkpoint = load_checkpoint(path)
-    except Exception as error:
+    except Exception as error:  # torch and safetensors raise almost anything for a file of another kind
         raise UsageError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error})") from error
     if not isinstance(checkpoint, dict) or "capkit" not in checkpoint or "state_dict" not in checkpoint:
         raise UsageError(f"{path} is not a capkit checkpoint: it has no 'capkit' and 'state_dict' entries")
+    weights = checkpoint["state_dict"]
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise UsageError(f"{path} is broken: its state_dict must name tensors; give another checkpoint")
     return checkpoint
+
+
+def stored(checkpoint: Mapping[str, Any], key: str, *kinds: type) -> Any:
+    """An entry of what capkit saved beside the weights, by its dotted key, of one of these types.
+
+    Raises UsageError where it is missing or of another type.
+    """
+    value: Any = checkpoint["capkit"]
+    for name in key.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            raise _broken(f"it has no capkit.{key}")
+        value = value[name]
+    if not isinstance(value, kinds):
+        expected = " or ".join("null" if kind is NoneType else kind.__name__ for kind in kinds)
+        raise _broken(f"capkit.{key}: expected {expected}, got {type(value).__name__}")
+    return value
+
+
+def _broken(why: str) -> UsageError:
+    return UsageError(f"the checkpoint is broken: {why}; give another checkpoint of the run")
 
 
 def model_from_checkpoint(checkpoint: Mapping[str, Any]) -> nn.Module:
     """The model a checkpoint was saved from, with its weights.
 
-    Only classes of capkit are built: a checkpoint from elsewhere cannot name code to run. Raises UsageError where the
-    frozen weights, which checkpoints do not hold, differ from those it was trained with.
+    Only what capkit/checkpoint_targets.py lists is built: a checkpoint from elsewhere cannot name code to run. Raises
+    UsageError where the checkpoint names anything else or is broken, and where the frozen weights, which checkpoints do
+    not hold, differ from those it was trained with.
     """
-    extras = checkpoint["capkit"]
-    node = OmegaConf.create(extras["config"]["model"])
-    refuse_foreign_targets(plain(node))
-    torch.manual_seed(extras["config"]["seed"])
-    stored = extras["tokenizer"]
-    arguments = {} if stored is None else nested(extras["tokenizer_key"], tokenizer_from_json(stored))
-    model = build(node, **arguments)
-    if frozen_fingerprint(model) != extras["frozen_fingerprint"]:
+    seed = stored(checkpoint, "config.seed", int)
+    if not 0 <= seed < 2**63:
+        raise _broken(f"capkit.config.seed: expected a number from 0 to 2^63 - 1, got {seed}")
+    torch.manual_seed(seed)
+    tokenizer = stored_tokenizer(checkpoint)
+    arguments = {} if tokenizer is None else nested(stored(checkpoint, "tokenizer_key", str), tokenizer)
+    model = build_stored(stored(checkpoint, "config.model", dict), "model", **arguments)
+    if not isinstance(model, nn.Module):
+        raise _broken(f"capkit.config.model: expected a model, got a {type(model).__name__}")
+    if frozen_fingerprint(model) != stored(checkpoint, "frozen_fingerprint", int):
         raise UsageError(
             "the frozen (pretrained) weights are not those this checkpoint was trained with; "
             "use the same pretrained files, or train again"
         )
     load_trainable_state(model, {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items()})
     return model.eval()
+
+
+def build_stored(node: Mapping[str, Any], key: str, **arguments: Any) -> Any:
+    """The object that a node of a checkpoint's config describes, checked first; `key` is its place in the config.
+
+    Raises UsageError where it names what it may not name, or cannot be built.
+    """
+    check_targets(node, key)
+    try:
+        return build(OmegaConf.create(dict(node)), **arguments)
+    except InstantiationException as error:
+        if told := usage_error_behind(error):
+            raise told from error
+        cause = error.__cause__ or error
+        raise _broken(f"capkit.config.{key} cannot be built ({type(cause).__name__}: {cause})") from error
+
+
+def stored_tokenizer(checkpoint: Mapping[str, Any]) -> Any:
+    """A checkpoint's tokenizer; None for a model that has none of its own. Raises UsageError where it is broken."""
+    data = stored(checkpoint, "tokenizer", dict, NoneType)
+    if data is None:
+        return None
+    for name, token in stored(checkpoint, "tokenizer.special_tokens", dict).items():
+        if not str(name).endswith("_token") or not isinstance(token, str):
+            raise _broken(f"capkit.tokenizer.special_tokens: expected tokens by name, got {name}: {token!r}")
+    try:
+        return tokenizer_from_json(data)
+    except Exception as error:  # tokenizers raises bare Exceptions
+        raise _broken(f"its tokenizer cannot be read ({type(error).__name__}: {error})") from error
 
 
 def load_captioner(ckpt: str) -> tuple[Any, dict[str, Any]]:
@@ -115,8 +173,8 @@ def load_captioner_to_tune(
     if lora or freeze:
         model.tokenizer_key = None  # the checkpoint named here has it
     else:
-        config = checkpoint["capkit"]["config"]
-        model.model_config, model.model_seed = config["model"], config["seed"]
+        model.model_config = stored(checkpoint, "config.model", dict)
+        model.model_seed = stored(checkpoint, "config.seed", int)
     return model
 
 
@@ -150,23 +208,11 @@ def load_dual_encoder(
 def load_weights(module: nn.Module, checkpoint: Mapping[str, Any]) -> None:
     """`init_from`: the weights alone, neither optimizer nor step. The tokenizers must agree."""
     tokenizer: Any = module.model.tokenizer  # type: ignore[union-attr]
-    ours, theirs = None if tokenizer is None else tokenizer_to_json(tokenizer), checkpoint["capkit"]["tokenizer"]
+    theirs = stored(checkpoint, "tokenizer", dict, NoneType)
+    ours = None if tokenizer is None else tokenizer_to_json(tokenizer)
     if ours != theirs:
         raise UsageError(
             "init_from: the checkpoint was trained with another tokenizer, so its token embeddings mean other words; "
             "use the data and tokenizer it was trained with"
         )
     module.load_state_dict(checkpoint["state_dict"])
-
-
-def refuse_foreign_targets(node: Any) -> None:
-    """Raises UsageError where a checkpoint's config names a class that is not part of capkit."""
-    if isinstance(node, Mapping):
-        target = node.get("_target_", "capkit.")
-        if not str(target).startswith("capkit."):
-            raise UsageError(f"the checkpoint's config names {target}, which is not part of capkit; it is not run")
-        for value in node.values():
-            refuse_foreign_targets(value)
-    elif isinstance(node, list):
-        for value in node:
-            refuse_foreign_targets(value)

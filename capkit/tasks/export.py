@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import nn
 from transformers import PreTrainedModel
 
-from capkit.checkpoint import model_from_checkpoint, read_checkpoint
+from capkit.checkpoint import model_from_checkpoint, read_checkpoint, stored
 from capkit.checkpoint_files import save_tensors
 from capkit.errors import UsageError
 from capkit.models.adapters import adapted_part, merged, save_adapters
@@ -35,7 +35,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         raise UsageError(f"out={out} is not empty; give a new folder")
     checkpoint = read_checkpoint(Path(cfg.ckpt))
     model: Any = model_from_checkpoint(checkpoint)
-    export(model, out, checkpoint["capkit"]["config"]["model"])
+    export(model, out, stored(checkpoint, "config.model", dict))
     files = sorted(path for path in out.rglob("*") if path.is_file())
     told = [str(path) for path in files]
     if (out / ABOUT).exists():

@@ -9,10 +9,11 @@ Everything is written under a hidden temporary name and flushed to the disk befo
 leaves behind is hidden, and `clean_up` removes it. Docs: docs/checkpoints.md.
 """
 
+import contextlib
+import errno
 import json
 import os
 import re
-import shutil
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -27,8 +28,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from capkit.errors import UsageError
+from capkit.removal import holds_only, remove_own
 
-WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
+WEIGHTS, STATE, MANIFEST = FILES = "model.safetensors", "state.pt", "manifest.json"
+_SAFETENSORS_PARTIAL = ".tmp*"  # safetensors writes to such a name first
 FORMAT = 1
 HASH = "xxh3_128"  # tells damage, at memory speed; it is no protection against malice
 
@@ -97,12 +100,13 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
     """Writes the folder `path`, or replaces it. Raises CheckpointNotSavedError; then what was there before still is."""
     temporary = hidden(path, "tmp")
     try:
-        _remove(temporary)
+        _remove_remains(temporary)
         temporary.mkdir(parents=True)
         _write_files(checkpoint, temporary)
         _publish(temporary, path)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch tells a full disk as a RuntimeError
-        shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _remove_remains(temporary)
         raise CheckpointNotSavedError(f"{path} was not saved: {_reason(error)}") from error
 
 
@@ -207,8 +211,9 @@ def hidden(path: Path, kind: str) -> Path:
 def _publish(temporary: Path, path: Path) -> None:
     """Gives what is whole its name. Killed half way, `clean_up` ends it."""
     old = hidden(path, "old")
-    _remove(old)
+    _remove_remains(old)
     if path.exists():
+        _refuse_foreign(path)
         path.rename(old)
     try:
         temporary.rename(path)
@@ -217,22 +222,52 @@ def _publish(temporary: Path, path: Path) -> None:
             old.rename(path)
         raise
     flush_folder(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        _remove_remains(old)
 
 
 def discard(path: Path) -> None:
-    """Removes a checkpoint: its name is gone first, so that no half of one is ever found."""
+    """Removes a checkpoint: its name is gone first, so that no half of one is ever found.
+
+    Raises OSError, and leaves it, where it is not capkit's.
+    """
+    _refuse_foreign(path)
     gone = hidden(path, "old")
-    _remove(gone)
+    _remove_remains(gone)
     path.rename(gone)
-    _remove(gone)
+    _remove_remains(gone)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def is_own(path: Path) -> bool:
+    """Whether capkit wrote what is there, as a checkpoint, whole or damaged: the name alone does not say so.
+
+    A folder has a manifest like ours and nothing beside our three files; a file, the older form, our entry.
+    """
+    try:
+        if path.is_symlink():
+            return False
+        if path.is_file():
+            return "capkit" in torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        return holds_only(path, FILES) and {"format", "step", "files"} <= manifest.keys()
+    except Exception:  # a damaged file makes its readers raise almost anything
+        return False
+
+
+def _refuse_foreign(path: Path) -> None:
+    if not is_own(path):
+        raise OSError(errno.EEXIST, "it was not written by capkit, which leaves it alone; move it away", str(path))
+
+
+def _remove_remains(path: Path) -> None:
+    """Removes what stands under one of our hidden names: half a checkpoint, or the link to one.
+
+    Raises OSError, and leaves it, where it holds anything else.
+    """
+    if path.is_symlink() or (path.is_file() and is_own(path)):
+        path.unlink()
+    elif not remove_own(path, (*FILES, _SAFETENSORS_PARTIAL)):
+        raise OSError(errno.EEXIST, "it holds files that capkit did not write; move it away", str(path))
 
 
 def _slots(link: Path) -> list[Path]:
@@ -248,26 +283,29 @@ def free_slot(link: Path) -> Path:
 def switch(link: Path, slot: Path) -> None:
     """Makes best.ckpt name a slot, at one stroke, and removes the other. Raises OSError."""
     temporary = hidden(link, "link")
-    _remove(temporary)
+    _remove_remains(temporary)
     temporary.symlink_to(slot.name)
-    if link.is_dir() and not link.is_symlink():  # the run was copied by what follows links
+    if link.exists() and not link.is_symlink():  # of an earlier version, or the run was copied by what follows links
         discard(link)
     temporary.replace(link)
     flush_folder(link.parent)
-    if (other := free_slot(link)).exists():
+    if is_own(other := free_slot(link)):
         discard(other)
 
 
 def clean_up(folder: Path) -> None:
-    """Removes what an attempt that was killed left half done. A whole step that lacks only its name gets it."""
+    """Removes what an attempt that was killed left half done. A whole step that lacks only its name gets it.
+
+    Whatever capkit did not write stays, under whatever name.
+    """
     for kind in ("tmp", "old", "link"):
         for path in folder.glob(f".*.ckpt.{kind}"):
             final = folder / path.name[1:].removesuffix(f".{kind}")
             if step_of(final) >= 0 and not final.exists() and problem(path) is None:
                 path.rename(final)
-            else:
-                _remove(path)
-    if (slot := free_slot(folder / "best.ckpt")).exists():
+            elif path.is_symlink() or holds_only(path, (*FILES, _SAFETENSORS_PARTIAL)):
+                _remove_remains(path)
+    if is_own(slot := free_slot(folder / "best.ckpt")):
         discard(slot)
 
 
@@ -289,8 +327,8 @@ def _stats(path: Path) -> list[tuple[Path, os.stat_result]]:
 
 @lru_cache(maxsize=256)
 def _problem(path: Path, stamp: tuple[Any, ...]) -> str | None:
-    if path.is_file():  # written before checkpoints were folders: torch's zip ends with its table of contents
-        return None if zipfile.is_zipfile(path) else "it is cut off, or no checkpoint"
+    if path.is_file():
+        return _problem_of_file(path)
     if not (path / MANIFEST).exists():
         return f"it has no {MANIFEST}"
     try:
@@ -311,6 +349,25 @@ def _problem(path: Path, stamp: tuple[Any, ...]) -> str | None:
         if _hash(path / name) != hashed:
             return f"{name} is damaged: its {HASH} differs from the manifest's"
     return None if is_sealed else f"its {MANIFEST} is damaged: its own {HASH} differs"
+
+
+def _problem_of_file(path: Path) -> str | None:
+    """Of a checkpoint of one file, written before they were folders: torch's zip, with a CRC-32 of each record.
+
+    torch.load does not look at the CRCs: a flipped bit would be read as another weight.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is None:
+            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # a damaged zip or pickle makes its readers raise almost anything
+        return f"it is cut off, damaged or no checkpoint ({type(error).__name__}: {_first_line(error)})"
+    return f"it is damaged: the CRC-32 of its record {damaged} differs" if damaged else None
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

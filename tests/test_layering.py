@@ -10,7 +10,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 BOTTOM = {
     "types", "errors", "keyed", "schedules", "distributed", "scenes", "weights", "edits", "embedding_cache", "slurm",
-    "stop_signal", "halving", "text_files", "caption_text", "console", "ranges",
+    "stop_signal", "halving", "removal", "text_files", "caption_text", "console", "ranges",
 }  # fmt: skip
 
 # What each part may import of capkit, beside itself. A part that is missing here may import what TOP may.
@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "errors": set(),
     "console": set(),
     "ranges": {"errors"},
+    "removal": set(),
     "slurm": {"errors"},
     "halving": {"errors"},
     "text_files": {"errors"},
@@ -44,7 +45,7 @@ MAY_IMPORT = {
     "evaluators": BOTTOM | {"text", "metrics", "models", "data", "run_folder"},
     "strategies": BOTTOM | {"models"},
     "liveness": set(),
-    "watch": {"errors", "liveness"},
+    "watch": {"errors", "liveness", "removal"},
     "config": {"errors", "decoding", "ranges"},
     "cli": {"errors", "config", "console"},
 }

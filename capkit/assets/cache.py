@@ -45,6 +45,8 @@ def building(name: str, about: dict[str, Any]) -> Iterator[Path]:
     `about` (source, version, checksums) is written into it as about.json.
     """
     target = location(name)
+    if target.exists() and not (target / ABOUT).is_file():
+        raise UsageError(f"{target} was not made by capkit: it has no {ABOUT}; move it away, or set CAPKIT_CACHE")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
     try:

@@ -15,6 +15,7 @@ from capkit.checkpoint_files import (
     checkpoints_in,
     discard,
     free_slot,
+    is_own,
     load_state,
     problem,
     saved_step,
@@ -227,8 +228,11 @@ class Checkpoints(Callback):
             logger.log_metrics(numbers, trainer.global_step)
 
     def _retire(self, step: int) -> None:
-        """Removes checkpoints before `step`, which was just saved. Later ones are of an attempt that went further."""
-        done = [path for path in checkpoints_in(self.folder) if step_of(path) <= step]
+        """Removes checkpoints before `step`, which was just saved. Later ones are of an attempt that went further.
+
+        What capkit did not write has no part in it, whatever its name.
+        """
+        done = [path for path in checkpoints_in(self.folder) if step_of(path) <= step and is_own(path)]
         for path in done[self.keep_last :]:
             kept = self.keep_every_steps is not None and step_of(path) % self.keep_every_steps == 0
             if kept or step_of(path) == self.kept_step:

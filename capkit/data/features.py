@@ -12,6 +12,9 @@ from jaxtyping import Float
 
 from capkit.embedding_cache import check_about
 from capkit.errors import UsageError
+from capkit.removal import holds_only, remove_own
+
+FILES = ("features.npy", "keys.json")
 
 
 class FeatureStore:
@@ -75,6 +78,11 @@ class FeatureWriter:
         if len(set(keys)) != len(keys) or not keys:
             raise UsageError(f"features need at least one key and no key twice; got {len(keys)} keys")
         self.folder, self._about = Path(folder), about or {}
+        if self.folder.exists() and not holds_only(self.folder, FILES):
+            raise UsageError(
+                f"features: expected a new folder, or one of features to be made anew; {self.folder} holds other "
+                "files; give another folder"
+            )
         self._partial = self.folder.with_name(f"{self.folder.name}.partial-{os.getpid()}")
         self._partial.mkdir(parents=True)
         self._rows = {key: row for row, key in enumerate(keys)}
@@ -101,8 +109,7 @@ class FeatureWriter:
         self._features.flush()
         content = {"about": self._about, "keys": list(self._rows)}
         (self._partial / "keys.json").write_text(json.dumps(content), encoding="utf-8")
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        remove_own(self.folder, FILES)
         self._partial.rename(self.folder)
 
     def discard(self) -> None:

@@ -1,6 +1,5 @@
 """task=mine: the nearest neighbours of a split's images, by images, captions or both."""
 
-import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +23,7 @@ from capkit.mining.neighbors import VECTORS, read_about_neighbors, write_neighbo
 from capkit.mining.search import Search
 from capkit.models.cached_encoder import CachedDualEncoder
 from capkit.models.embedding import unit
+from capkit.removal import remove_own
 from capkit.run_folder import RunFolder, default_run_dir
 from capkit.tasks.quiet import quiet_libraries
 
@@ -63,7 +63,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         search = Search(vectors, cfg.num_neighbors, folder.path / "search", cfg.duplicate_threshold, cfg.backend)
         chunks = track(search, f"neighbours of {len(keys):,} images", search.num_chunks, console=Console())
         write_neighbors(out, keys, chunks, about)
-        shutil.rmtree(search.folder)
+        remove_own(search.folder, ("chunk-*.npz*", "about.json*"))
     else:
         check_about({**found, "numbers": None}, {**about, "numbers": None}, str(out), "give another run_dir")
     return _finish(folder, out)

@@ -8,16 +8,19 @@ last; beats overwrite their file in place, which a full disk allows.
 
 import contextlib
 import json
-import shutil
+import re
 import socket
 from dataclasses import asdict, dataclass
 from os import getpid
 from pathlib import Path
 from typing import Any
 
+from capkit.removal import remove_own
 from capkit.watch.processes import pid_space, start_time
 
 BEAT_BYTES = 1024
+_ATTEMPT = re.compile(r"attempt-\d{4,}")
+_FILES = ("verdicts.jsonl", "rank-*.json", ".rank-*.json", "stacks-rank-*.txt")
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Channel:
         """None where there is none, or it is being written just now."""
         try:
             return Beat(**json.loads(self._beat_file(rank).read_bytes()))
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError):
             return None
 
     def has_left(self, rank: int) -> bool:
@@ -128,17 +131,17 @@ def _bytes_of(beat: Beat) -> bytes:
 
 
 def read_verdict(path: Path) -> Verdict | None:
-    """The first whole line."""
+    """The first whole line; None where there is none, or it is none of ours."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
         return Verdict(**json.loads(lines[0])) if len(lines) > 1 else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return None
 
 
 def attempts(run_dir: Path) -> list[Path]:
     """The folders of all attempts of a run that were not swept away, oldest first."""
-    return sorted((run_dir / "watch").glob("attempt-*"))
+    return sorted(path for path in (run_dir / "watch").glob("attempt-*") if _ATTEMPT.fullmatch(path.name))
 
 
 def new_attempt(run_dir: Path) -> Path:
@@ -147,7 +150,8 @@ def new_attempt(run_dir: Path) -> Path:
     number = 1 + max((int(path.name.rpartition("-")[2]) for path in earlier), default=0)
     for path in earlier:
         if read_verdict(path / "verdicts.jsonl") is None:
-            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove_own(path, _FILES)
     folder = run_dir / "watch" / f"attempt-{number:04d}"
     folder.mkdir(parents=True)
     return folder

@@ -17,6 +17,7 @@ from capkit.curricula.shuffle import Shuffle, check_batch_size
 from capkit.curricula.steps import Steps
 from capkit.data.dataset import CaptionDataset, Encode
 from capkit.data.features import FeatureStore
+from capkit.data.fingerprint import fingerprint
 from capkit.data.images import BadImage
 from capkit.data.loader import Batches, CaptionLoader, InOrder
 from capkit.data.negatives import EditedCaptions
@@ -211,6 +212,7 @@ class CaptionDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> CaptionLoader:
         self.curriculum = self._new_curriculum()
+        _ = self.fingerprint  # of the records as they are at the start
         if self._pending is not None:
             self.curriculum.load_state_dict(self._pending)
             self._pending = None
@@ -237,11 +239,27 @@ class CaptionDataModule(pl.LightningDataModule):
         if self.curriculum is not None:
             self.curriculum.consumed(num_batches)
 
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Which records are trained on: how many, and a hash of them."""
+        return {"records": self.num_images("train"), "hash": fingerprint(self.source("train"))}
+
     def state_dict(self) -> dict[str, Any]:
-        return {"curriculum": None if self.curriculum is None else self.curriculum.state_dict()}
+        curriculum = None if self.curriculum is None else self.curriculum.state_dict()
+        return {"curriculum": curriculum, "data": self.fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Moves the curriculum to that place, or the one that `train_dataloader` will make."""
+        """Moves the curriculum to that place, or the one that `train_dataloader` will make.
+
+        Raises UsageError where the training records are not those that the place was saved with.
+        """
+        saved = state_dict.get("data")  # an earlier version saved none
+        if saved is not None and saved != self.fingerprint:
+            raise UsageError(
+                f"the training data changed since the checkpoint was saved: expected the same keys and captions, "
+                f"{saved['records']:,} records then, got others, {self.fingerprint['records']:,} now; bring the old "
+                "ones back to go on, or give another run_dir (with init_from=RUN, to begin from this run's weights)"
+            )
         if self.curriculum is None:
             self._pending = state_dict["curriculum"]
         elif state_dict["curriculum"] is not None:

@@ -1,14 +1,16 @@
 """SceneWorld as a data source: seeded pictures with exact language, generated at first use and cached."""
 
+from dataclasses import asdict
 from functools import cached_property
 from typing import Annotated
 
 import numpy as np
 
+from capkit.data.fingerprint import fingerprint_of
 from capkit.data.manifest import Caption, Record
 from capkit.errors import UsageError, did_you_mean
 from capkit.ranges import PositiveInt, Range, Seed, WorkerCount, check_ranges
-from capkit.scenes.cache import CachedSplit, build_split
+from capkit.scenes.cache import GENERATOR_VERSION, CachedSplit, build_split
 from capkit.scenes.language import STYLES, Detail
 from capkit.scenes.world import SPLITS, WorldOptions
 
@@ -59,6 +61,19 @@ class SceneWorld:
     def prepare(self) -> None:
         """Generates the split unless the cache has it."""
         len(self._cache)
+
+    def fingerprint(self) -> str:
+        """All that the records depend on; no scene is made for it."""
+        return fingerprint_of(
+            generator_version=GENERATOR_VERSION,
+            split=self._split,
+            count=self._count,
+            size=self._size,
+            seed=self._seed,
+            style=self._style,
+            detail=None if self._detail is None else asdict(self._detail),
+            options=asdict(self._options or WorldOptions()),
+        )
 
     def __len__(self) -> int:
         return self._count

@@ -21,9 +21,8 @@ from capkit.config.locations import config_dir
 from capkit.config.of_run import described
 from capkit.config.quoting import quote
 from capkit.console import phase
-from capkit.errors import RunFailure, usage_error_behind
+from capkit.errors import UsageError, exit_status, known_error
 
-USAGE_STATUS = 2
 INTERRUPTED_STATUS = 130
 
 
@@ -33,19 +32,20 @@ def main(argv: list[str] | None = None) -> int:
         _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         return INTERRUPTED_STATUS
-    except RunFailure as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return failure.status
     except Exception as error:
-        usage_error = usage_error_behind(error)
-        if usage_error is None:
+        known = known_error(error)
+        if known is None:
             raise
-        print(f"error: {usage_error}", file=sys.stderr)
-        return USAGE_STATUS
+        print(f"error: {known}", file=sys.stderr)
+        return exit_status(known)
     return 0
 
 
 def _run(argv: list[str]) -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UsageError("the working directory no longer exists; cd to one that does") from error
     command = parse(argv)
     if "--help" in command.flags:
         print(help_page(command.config_dirs))

@@ -3,8 +3,13 @@
 All exit statuses stand in docs/faults.md.
 """
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import errno
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 
 class UsageError(ValueError):
@@ -14,6 +19,7 @@ class UsageError(ValueError):
     """
 
 
+USAGE_STATUS = 2
 LOST_STATUS = 81
 MEMORY_STATUS = 82
 DIVERGED_STATUS = 83
@@ -42,6 +48,55 @@ class NothingToLearn(RunFailure):
     """Too many steps in a row whose rewards are the same for all captions of an image."""
 
     status = NOTHING_TO_LEARN_STATUS
+
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def known_error(error: BaseException) -> UsageError | RunFailure | None:
+    """What is told in one message without a traceback; None for an error that nobody foresaw.
+
+    A disk that is full, or a folder that takes no files, is known wherever it is met, in whatever is written.
+    """
+    if isinstance(error, RunFailure):
+        return error
+    return usage_error_behind(error) or _disk_error_behind(error)
+
+
+def exit_status(known: UsageError | RunFailure) -> int:
+    return known.status if isinstance(known, RunFailure) else USAGE_STATUS
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Has an OSError of the block name this file: those of writing to an open one do not say which it is."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def _disk_error_behind(error: BaseException | None) -> UsageError | RunFailure | None:
+    """The error that a disk or a folder is the cause of; libraries in Rust tell its number in their message."""
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):
+            number = int(told[1])
+        name = getattr(error, "filename", None)
+        if number in DISK_FULL:
+            where = f"{name} cannot be written" if name else "a file cannot be written"
+            return RunFailure(
+                f"{where}: {os.strerror(number)}; make room (df -h, df -i) or give a folder on another disk "
+                "(run_dir=PATH, out=PATH), then start the same command again"
+            )
+        if number in _CLOSED and name:
+            return UsageError(
+                f"{name}: {os.strerror(number)}; give permission, or another path (run_dir=PATH, out=PATH)"
+            )
+        error = error.__cause__
+    return None
 
 
 def usage_error_behind(error: BaseException | None) -> UsageError | None:

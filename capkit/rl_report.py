@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import yaml
 
 from capkit.bag_report import STYLE as BAG_STYLE
 from capkit.bag_report import BagExample, bag_section
@@ -159,7 +158,7 @@ def _others(rows: Rows) -> list[str]:
 
 
 def _config(folder: RunFolder) -> dict[str, Any]:
-    return yaml.safe_load(folder.config_file.read_text(encoding="utf-8")) if folder.config_file.exists() else {}
+    return folder.config() or {}
 
 
 def _plain(name: str) -> str:

@@ -1,5 +1,6 @@
 """The folder a run leaves behind: config, metrics, predictions, checkpoints, report. Written by rank 0."""
 
+import contextlib
 import json
 import os
 import time
@@ -11,7 +12,8 @@ from typing import Any
 import yaml
 
 from capkit.config.defaults import with_defaults
-from capkit.errors import UsageError
+from capkit.errors import DISK_FULL, UsageError, naming
+from capkit.text_files import expect, parse_json, read_json, read_text, shown
 
 # Keys that may change between two attempts of one run: they change no number that the run computes, or its rounding.
 NEUTRAL_KEYS = (
@@ -30,6 +32,9 @@ NEUTRAL_KEYS = (
     "callback.preemption",
     "callback.watchdog",
 )
+
+
+_AGAIN = "delete it and report.html beside it, and start the same command again: it evaluates anew"
 
 
 def default_run_dir(name: str) -> Path:
@@ -54,7 +59,10 @@ def default_run_dir(name: str) -> Path:
 
 
 def unwritable(folder: Path, error: OSError) -> UsageError:
-    return UsageError(f"run_dir must be a writable folder; {folder}: {error.strerror}; give another run_dir=PATH")
+    remedy = "make room" if error.errno in DISK_FULL else "give permission"
+    return UsageError(
+        f"run_dir must be a writable folder; {folder}: {error.strerror}; {remedy}, or give another run_dir=PATH"
+    )
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -62,14 +70,33 @@ def write_atomically(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with naming(path), temporary.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
+
+
+def output_file(path: str | Path, key: str = "out") -> Path:
+    """A path that a file can be written to: it is new, or a regular file, in a folder that takes files.
+
+    Raises UsageError otherwise: a device could be filled or read without end.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise UsageError(
+            f"{key}={path}: expected a new file or a regular one, got something else; give another {key}=FILE"
+        )
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if there != path and not there.is_dir():
+        raise UsageError(f"{key}={path}: {there} is no folder; give another {key}=FILE")
+    if not os.access(there, os.W_OK):
+        raise UsageError(f"{key}={path}: {there} cannot be written to; give permission, or another {key}=FILE")
+    return path
 
 
 def add_to_file(path: Path, text: str) -> None:
@@ -79,8 +106,9 @@ def add_to_file(path: Path, text: str) -> None:
         size = os.fstat(descriptor).st_size
         try:
             left = text.encode()
-            while left:
-                left = left[os.write(descriptor, left) :]
+            with naming(path):
+                while left:
+                    left = left[os.write(descriptor, left) :]
         except OSError:
             os.ftruncate(descriptor, size)
             raise
@@ -128,18 +156,18 @@ class RunFolder:
         as if it had today's.
         """
         config = _plain(with_defaults(_plain(config)))
-        if self.config_file.exists():
-            recorded = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
-            self._refuse_other_config(with_defaults(recorded), config)
-            self.attempt = 1 + max((row.get("attempt", 1) for row in self.rows()), default=0)
+        before = self.config()
+        if before is not None:
+            self._refuse_other_config(with_defaults(before), config)
+        self.attempt = 1 + max((row["attempt"] for row in self.rows()), default=0)
+        self.metrics()  # a damaged file is told now, not at the end
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.predictions.mkdir(exist_ok=True)
         except OSError as error:
             raise unwritable(self.path, error) from error
         if self.metrics_log.exists() and not self.metrics_log.read_bytes().endswith(b"\n"):
-            with self.metrics_log.open("a") as file:
-                file.write("\n")  # a kill cut the last row: the next one starts its own line
+            add_to_file(self.metrics_log, "\n")  # a kill cut the last row: the next one starts its own line
         write_atomically(self.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
     def _refuse_other_config(self, old: Any, new: Any) -> None:
@@ -156,16 +184,38 @@ class RunFolder:
                 + "\ncontinue with the old values, or start a new run with another run_dir"
             )
 
+    def config(self) -> dict[str, Any] | None:
+        """The config that the run was started with; None before. Raises UsageError where its file is damaged."""
+        if not self.config_file.exists():
+            return None
+        remedy = (
+            f"expected the config of a run; restore {self.config_file}, or delete it: the config given is then taken"
+        )
+        try:
+            config = yaml.safe_load(self.config_file.read_bytes())
+        except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
+            raise UsageError(f"{self.config_file}{_yaml_line(error)}: {_yaml_problem(error)}; {remedy}") from error
+        if not isinstance(config, dict):
+            raise UsageError(f"{self.config_file}: it holds {shown(config)}; {remedy}")
+        return config
+
     def rows(self) -> list[dict[str, Any]]:
-        """All whole rows of metrics.jsonl; a last line cut off by a kill is left out."""
+        """All whole rows of metrics.jsonl; a line cut off by a kill is left out.
+
+        Raises UsageError, with the line, where one is something else.
+        """
         if not self.metrics_log.exists():
             return []
         rows = []
-        for line in self.metrics_log.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
+        for number, line in enumerate(_content(self.metrics_log).split(b"\n"), 1):
+            row = _row(line)
+            if row is not None:
+                rows.append({"attempt": 1, **row})
+            elif not _is_cut_off(line):
+                raise UsageError(
+                    f'{self.metrics_log} line {number}: expected a row such as {{"step": 10, "train/loss": 2.5}}, '
+                    f"got {line[:60]!r}; delete the line"
+                )
         return rows
 
     def current_rows(self) -> list[dict[str, Any]]:
@@ -203,7 +253,11 @@ class RunFolder:
     def read_rows(self, name: str) -> list[dict[str, Any]]:
         """What `write_rows` wrote; nothing where it did not."""
         path = self.path / f"{name}.jsonl"
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        if not path.exists():
+            return []
+        lines = enumerate(read_text(path, "the run folder").splitlines(), 1)
+        rows = [(number, parse_json(line, f"{path} line {number}")) for number, line in lines]
+        return [expect(row, "an object", f"{path} line {number}") for number, row in rows]
 
     def write_metrics(self, values: Mapping[str, float | int]) -> None:
         """Adds final numbers to metrics.json."""
@@ -212,7 +266,57 @@ class RunFolder:
         write_atomically(self.metrics_file, json.dumps({**self.metrics(), **values}, indent=1) + "\n")
 
     def metrics(self) -> dict[str, float]:
-        return json.loads(self.metrics_file.read_text(encoding="utf-8")) if self.metrics_file.exists() else {}
+        """The final numbers so far. Raises UsageError where their file is damaged."""
+        if not self.metrics_file.exists():
+            return {}
+        numbers = read_object(self.metrics_file, _AGAIN)
+        for name, value in numbers.items():
+            if not isinstance(value, int | float):
+                raise UsageError(f"{self.metrics_file}: expected a number for {name!r}, got {shown(value)}; {_AGAIN}")
+        return numbers
+
+
+def read_object(path: Path, remedy: str) -> dict[str, Any]:
+    """The object in a JSON file that a run wrote. Raises UsageError, with what to do, where it holds anything else."""
+    try:
+        return expect(read_json(path, "the run folder"), "an object", str(path))
+    except UsageError as error:
+        raise UsageError(f"{error}; {remedy}") from error
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}; give permission, or another run_dir") from error
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A line of metrics.jsonl: a step and numbers by name; None for anything else."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(row, dict) and all(isinstance(value, int | float) for value in row.values())
+    counts = [row.get(name, 0) for name in ("attempt", "resumed_from")] + [row.get("step")] if whole else [None]
+    return row if all(isinstance(count, int) and count >= 0 for count in counts) else None
+
+
+def _is_cut_off(line: bytes) -> bool:
+    """Whether a kill can have left this of a row: nothing, its beginning, or zeros where the power failed."""
+    left = line.strip(b"\0 \r")
+    return not left or (left.startswith(b"{") and not left.endswith(b"}") and left.isascii())
+
+
+def _yaml_line(error: BaseException) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return "" if mark is None else f" line {mark.line + 1}"
+
+
+def _yaml_problem(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    return str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).splitlines()[0]
 
 
 def _plain(config: Any) -> Any:

@@ -59,16 +59,20 @@ def _take(path: Path) -> bool:
             raise
         warnings.warn(f"nothing keeps two runs from writing to {path.parent} at once: {error}", stacklevel=3)
     about = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.ctime(), **_slurm_job()}
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, json.dumps(about).encode())
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(about).encode())
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
     return True
 
 
 def _holder(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):  # it is about to write it
+        holder = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):  # it is about to write it
         return {}
+    return holder if isinstance(holder, dict) else {}
 
 
 def _slurm_job() -> dict[str, Any]:

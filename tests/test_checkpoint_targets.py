@@ -96,7 +96,7 @@ def test_a_target_that_is_not_on_the_list_is_refused_wherever_it_stands(target, 
     ("node", "told"),
     [
         (with_encoder({**MODEL["image_encoder"], "depth": 3}), r"SmallCNN takes no 'depth' \(model.image_encoder"),
-        ({**MODEL, "width": "wide"}, r"model\.width: expected int, got 'wide'"),
+        ({**MODEL, "width": "wide"}, r"model\.width: expected an integer of at least 1, got 'wide'"),
         ({**MODEL, "width": "${oc.env:HOME}"}, r"model\.width: expected a value, got the reference '\${oc.env:HOME}'"),
         ({**MODEL, "width": "???"}, "expected a value"),
         ({**MODEL, "width": torch.ones(2)}, r"model\.width: expected plain data, got a Tensor"),

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from capkit.errors import UsageError
-from capkit.run_folder import RunFolder, default_run_dir, flatten, write_atomically
+from capkit.run_folder import RunFolder, default_run_dir, flatten, output_file, write_atomically
 
 CONFIG = {"seed": 0, "data": {"batch_size": 4, "num_workers": 0}, "betas": (0.9, 0.99), "run_dir": "a"}
 
@@ -161,3 +161,90 @@ def test_a_record_without_defaults_is_the_same_run_and_a_changed_default_is_anot
     (tmp_path / "config.yaml").write_text(written.replace("weight_decay: 0.01", "weight_decay: 0.05"))
     with pytest.raises(UsageError, match=r"optimizer\.weight_decay: 0\.05 -> 0\.01"):
         RunFolder(tmp_path).open(OPTIMIZER)
+
+
+ROW = b'{"step": 1, "attempt": 1, "time": 3.5, "train/loss": 2.0}\n'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"[1, 2]", b"7", b"null", b'"text"', b"\xff\xfe{", b'{"step": 2, "x": "\xe9"}', b"garbage", b"{}", b'{"x": 1.0}',
+     b'{"step": "2"}', b'{"step": -1}', b'{"step": 2, "attempt": []}', b'{"step": 2, "resumed_from": 1.5}',
+     b'{"step": 2, "x": "high"}', b'{"step": 2 "x": 1}', b"[" * 100_000, b'{"step": ' + b"9" * 5000 + b"}"],
+    ids=lambda line: str(line[:30]),
+)  # fmt: skip
+def test_a_line_of_metrics_that_is_no_row_is_told_with_its_number_before_anything_is_changed(line, tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.open(CONFIG)
+    folder.metrics_log.write_bytes(ROW + line + b"\n" + ROW)
+    for read in (folder.rows, folder.current_rows, lambda: RunFolder(tmp_path).open(CONFIG)):
+        with pytest.raises(UsageError, match=r"metrics\.jsonl line 2: expected a row .*; delete the line"):
+            read()
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * 500, b'\0\0{"st', b'{"step": 2, "attempt": 1, "x": 1', b"{"])
+def test_what_a_kill_or_a_power_cut_leaves_of_a_row_is_passed_over(left, tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.metrics_log.write_bytes(ROW + left + b"\n" + ROW)
+    assert len(folder.rows()) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'seed: 0\ndata: {batch_size: 4\nname: "x', r"config\.yaml line 3: "),
+        (
+            b"seed: 0\nx: !!python/object/apply:os.system [false]\n",
+            r"config\.yaml line 2: could not determine a constr",
+        ),
+        (b"seed: 0\n\x80\x81", r"config\.yaml: invalid start byte"),
+        (b"\x89PNG\x00\x01", r"config\.yaml: "),
+        (b"", r"config\.yaml: it holds null"),
+        (b"- 1\n", r"config\.yaml: it holds a list"),
+        (b"see", r"config\.yaml: it holds 'see'"),
+        (b"seed: 2024-13-45\n", r"config\.yaml: month must be in 1\.\.12"),
+        (b"[" * 5000, r"config\.yaml: it is nested too deep"),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_told_with_its_line_and_how_to_go_on(content, told, tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.append(1, {"x": 1.0})
+    folder.config_file.write_bytes(content)
+    with pytest.raises(UsageError, match=told + r".*; expected the config of a run; restore .*config\.yaml, or delete"):
+        RunFolder(tmp_path).open(CONFIG)
+    folder.config_file.unlink()
+    again = RunFolder(tmp_path)
+    again.open(CONFIG)
+    assert again.attempt == 2 and again.config()["seed"] == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b'{"x": "high"}', b'{"x": 1, "x": 2}'])
+def test_final_numbers_that_cannot_be_read_are_told_at_the_start(content, tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.metrics_file.write_bytes(content)
+    with pytest.raises(UsageError, match=r"metrics\.json.*delete it and report\.html beside it"):
+        folder.open(CONFIG)
+
+
+@pytest.mark.parametrize("content", [b"[1]\n", b"\xff\n", b"{\n"])
+def test_rows_kept_for_a_later_attempt_that_cannot_be_read_are_told_with_the_line(content, tmp_path):
+    (tmp_path / "initial.jsonl").write_bytes(b"{}\n" + content)
+    with pytest.raises(UsageError, match=r"initial\.jsonl line 2"):
+        RunFolder(tmp_path).read_rows("initial")
+
+
+def test_an_output_is_a_new_file_or_a_regular_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "old.jsonl").touch()
+    assert output_file(tmp_path / "old.jsonl") and output_file(tmp_path / "new" / "x.jsonl")
+    for path in ("/dev/full", "/dev/null", tmp_path / "pipe", tmp_path):
+        with pytest.raises(UsageError, match="expected a new file or a regular one"):
+            output_file(path)
+    with pytest.raises(UsageError, match=r"old\.jsonl is no folder"):
+        output_file(tmp_path / "old.jsonl" / "x.jsonl")
+
+
+def test_an_output_on_a_disk_that_takes_nothing_is_told_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as on a read-only disk, for root too
+    with pytest.raises(UsageError, match=r"out=.* cannot be written to; give permission, or another out=FILE"):
+        output_file(tmp_path / "x.jsonl")

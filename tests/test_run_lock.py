@@ -82,3 +82,18 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="run_dir must be a writable folder"):
         hold(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"[1]", b"7", b'{"pid": '])
+def test_a_lock_file_with_anything_in_it_keeps_nobody_out(content, tmp_path):
+    (tmp_path / run_lock.NAME).write_bytes(content)
+    hold(tmp_path)
+    assert json.loads((tmp_path / run_lock.NAME).read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"[1]", b"7", b'{"pid": '])
+def test_what_a_held_lock_file_says_may_be_garbage(content, other, tmp_path, monkeypatch):
+    (tmp_path / run_lock.NAME).write_bytes(content)
+    monkeypatch.setattr(run_lock, "WAIT_S", 0.0)
+    with pytest.raises(UsageError, match=r"process \(unknown\) on \(unknown\)"):
+        hold(tmp_path)

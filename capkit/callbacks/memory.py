@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import Callback
 
 from capkit.callbacks.recorder import Recorder
 from capkit.distributed import all_reduce_max, device_for_collectives, world_size
-from capkit.errors import OutOfMemory
-from capkit.run_folder import RunFolder, write_atomically
+from capkit.errors import OutOfMemory, UsageError
+from capkit.run_folder import RunFolder, read_object, write_atomically
 from capkit.strategies.zero import Zero
 
 FILE = "memory.json"
@@ -63,7 +63,13 @@ class Memory(Callback):
 
     def _left_by_ranks(self) -> dict[str, int]:
         file = None if self.folder is None else self.folder.path / FILE
-        return json.loads(file.read_text(encoding="utf-8")) if file is not None and file.exists() else {}
+        if file is None or not file.exists():
+            return {}
+        remedy = "delete it: sizes are then found anew"
+        sizes = read_object(file, remedy)
+        if not all(isinstance(size, int) and size > 0 for size in sizes.values()):
+            raise UsageError(f"{file}: expected sizes, whole numbers of 1 or more, got {sizes}; {remedy}")
+        return sizes
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._agree(trainer, pl_module)

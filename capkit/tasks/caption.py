@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from torch import nn
 
-from capkit.checkpoint import load_captioner, refuse_foreign_targets
+from capkit.checkpoint import build_stored, load_captioner, stored
 from capkit.checkpoint_files import identity, saved_step, verified
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.folder import Folder
 from capkit.decoding.decoding import Decoding
 from capkit.embedding_cache import check_about
-from capkit.errors import UsageError
+from capkit.errors import UsageError, naming
 from capkit.halving import in_parts
 from capkit.instantiate import build
-from capkit.run_folder import flatten, write_atomically
+from capkit.run_folder import flatten, output_file, write_atomically
 from capkit.types import CaptionBatch
 
 
@@ -36,7 +36,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     decoding: Decoding = build(cfg.decoding)
     images = Folder(cfg.images)
-    out = Path(cfg.out or f"{Path(cfg.images).resolve().name}.{run_name(cfg.ckpt)}.captions.jsonl")
+    out = output_file(cfg.out or f"{Path(cfg.images).resolve().name}.{run_name(cfg.ckpt)}.captions.jsonl")
     about = what_writes(verified(Path(cfg.ckpt)), decoding, cfg.images)
     texts = captioned_before(out)
     if texts:
@@ -48,7 +48,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     start = time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(about_file(out), json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-    with out.open("a", encoding="utf-8") as file:
+    with naming(out), out.open("a", encoding="utf-8") as file:
         for keys, captions in caption_batches(model, data.predict_dataloader(), decoding, set(texts)):
             for key, caption in zip(keys, captions, strict=True):
                 file.write(json.dumps({"image": key, "caption": caption}, ensure_ascii=False) + "\n")
@@ -133,11 +133,11 @@ def captioned_before(out: Path) -> dict[str, str]:
 
 def data_for(checkpoint: dict[str, Any], images: Folder, folder: Path) -> CaptionDataModule:
     """The folder's images through the transform that the captioner was trained with."""
-    config = checkpoint["capkit"]["config"]["data"]
-    if config.get("transform") is None:
+    settings = stored(checkpoint, "config.data", dict).get("transform")
+    if settings is None:
         raise UsageError("this captioner was trained on cached features alone; its config says nothing about pixels")
-    refuse_foreign_targets(config["transform"])
-    transform = build(OmegaConf.create({**config["transform"], "augment": None}))
+    settings = {**stored(checkpoint, "config.data.transform", dict), "augment": None}
+    transform = build_stored(settings, "data.transform")
     data = CaptionDataModule(predict=images, transform=transform, max_skipped=1.0)
     data.attach(run_dir=folder)
     return data

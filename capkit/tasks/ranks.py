@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
-from capkit.errors import MEMORY_STATUS, RunFailure, UsageError, usage_error_behind
+from capkit.errors import MEMORY_STATUS, UsageError, exit_status, known_error
 from capkit.run_folder import default_run_dir, write_atomically
 from capkit.slurm import share_main_address, srun_ranks
 from capkit.stop_signal import SIGNALS, STOPPED_STATUS
@@ -174,12 +174,12 @@ def main(file: str) -> None:
     try:
         getattr(importlib.import_module(module), name)(cfg)
     except Exception as error:
-        known = error if isinstance(error, RunFailure) else usage_error_behind(error)
+        known = known_error(error)
         if known is None:
             raise
         if os.environ["RANK"] == "0":
             print(f"error: {known}", file=sys.stderr, flush=True)
-        raise SystemExit(known.status if isinstance(known, RunFailure) else 2) from None
+        raise SystemExit(exit_status(known)) from None
 
 
 def _end_with_launcher() -> None:

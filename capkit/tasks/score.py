@@ -17,7 +17,7 @@ from capkit.metrics.coco.corpus import Corpus
 from capkit.metrics.coco.meteor import meteor_of, require_meteor
 from capkit.metrics.coco.rouge import rouge_l_scores_of
 from capkit.metrics.coco.spice import require_spice, spice_scores_of
-from capkit.run_folder import write_atomically
+from capkit.run_folder import output_file, write_atomically
 from capkit.tasks.score_files import named, read_predictions, read_references
 
 # A metric's numbers over the corpus, and for each name the scores of the images.
@@ -30,6 +30,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     `cfg.out` gets the numbers as JSON, and a file beside it, `<out>.images.jsonl`, those of each image. Every image
     with references wants a prediction, unless `cfg.missing` is "ignore".
     """
+    out = None if cfg.out is None else output_file(cfg.out)
     metrics = _check_metrics(list(cfg.metrics), cfg.language)
     predictions = read_predictions(Path(cfg.predictions))
     references = read_references(Path(cfg.references))
@@ -43,8 +44,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
         numbers |= of_corpus
         per_image |= of_images
     _show(numbers, len(images))
-    if cfg.out is not None:
-        _write(Path(cfg.out), numbers, images, captions, targets, per_image)
+    if out is not None:
+        _write(out, numbers, images, captions, targets, per_image)
     return numbers
 
 

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig
 
 from capkit.errors import RunFailure, UsageError
 from capkit.logged_names import SAMPLES
-from capkit.run_folder import RunFolder, write_atomically
+from capkit.run_folder import RunFolder, read_object, write_atomically
 
 STATE = "wandb_sync.json"
 NO_NUMBERS = ("step", "attempt", "time")
@@ -38,7 +37,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
     state = _state(folder)
     if mode == "offline":
-        shutil.rmtree(folder.path / str(state.get("folder")), ignore_errors=True)
+        _remove_earlier(folder, state)
     try:
         this = wandb.init(
             id=state["id"],
@@ -48,7 +47,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
             name=folder.path.name,
             mode=mode,  # type: ignore[arg-type]
             dir=str(folder.path),
-            config=yaml.safe_load(folder.config_file.read_text(encoding="utf-8")),
+            config=folder.config(),
             settings=wandb.Settings(finish_timeout=600, finish_timeout_raises=True),
         )
         sent = _replay(this, folder)
@@ -69,7 +68,18 @@ def _state(folder: RunFolder) -> dict[str, Any]:
     file = folder.path / STATE
     if not file.exists():
         write_atomically(file, json.dumps({"id": uuid.uuid4().hex[:8]}) + "\n")
-    return json.loads(file.read_text(encoding="utf-8"))
+    state = read_object(file, "delete it: the run is then sent as a new one")
+    if not isinstance(state.get("id"), str):
+        raise UsageError(f"{file}: expected the id of a wandb run; delete it: the run is then sent as a new one")
+    return state
+
+
+def _remove_earlier(folder: RunFolder, state: dict[str, Any]) -> None:
+    """The folder that an earlier offline call left: one that wandb names, in the run folder's wandb/, and no other."""
+    name = Path(str(state.get("folder"))).name
+    earlier = folder.path / "wandb" / name
+    if name.startswith("offline-run-") and name.endswith(state["id"]) and not earlier.is_symlink():
+        shutil.rmtree(earlier, ignore_errors=True)
 
 
 def steps_of(folder: RunFolder) -> Iterator[tuple[int, dict[str, float]]]:

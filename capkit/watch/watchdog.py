@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
-from capkit.errors import LOST_STATUS, RunFailure, usage_error_behind
+from capkit.errors import LOST_STATUS, exit_status, known_error
 from capkit.liveness import NOW
 from capkit.watch import processes, stacks
 from capkit.watch.channel import Beat, Channel, Verdict, identity
@@ -224,11 +224,10 @@ def follows_from_another(error: BaseException) -> bool:
 
 
 def status_of(error: BaseException) -> int:
-    if isinstance(error, RunFailure):
-        return error.status
     if isinstance(error, KeyboardInterrupt):
         return 130
-    return 2 if usage_error_behind(error) is not None else 1
+    known = known_error(error)
+    return 1 if known is None else exit_status(known)
 
 
 def one_line(error: BaseException) -> str:
@@ -237,7 +236,7 @@ def one_line(error: BaseException) -> str:
 
 def tell(error: BaseException, rank: int, world_size: int) -> None:
     """What a user did wrong, or what a run came to, in its own words; anything else with its traceback."""
-    known = error if isinstance(error, RunFailure) else usage_error_behind(error)
+    known = known_error(error)
     who = f"rank {rank} of {world_size} failed, all ranks end"
     if known is not None:
         print(f"error{f' of rank {rank}' if rank else ''}: {known}", file=sys.stderr, flush=True)

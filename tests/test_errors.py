@@ -1,0 +1,87 @@
+"""What is told in one message: a disk that takes nothing, wherever it is met."""
+
+import errno
+import os
+import resource
+import shutil
+from pathlib import Path
+
+import pytest
+
+from capkit import cli
+from capkit.errors import RunFailure, UsageError, exit_status, known_error
+from capkit.run_folder import RunFolder, add_to_file, write_atomically
+
+
+def disk_error(number, path=None):
+    return OSError(number, os.strerror(number), path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_one_message_that_says_what_to_do(number):
+    known = known_error(disk_error(number, "runs/a/x"))
+    assert isinstance(known, RunFailure) and exit_status(known) == 1
+    assert str(known).startswith(f"runs/a/x cannot be written: {os.strerror(number)}; make room")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_folder_that_takes_no_files_is_wrong_input(number):
+    known = known_error(disk_error(number, "runs/a/x"))
+    assert isinstance(known, UsageError) and exit_status(known) == 2 and os.strerror(number) in str(known)
+
+
+def test_a_library_that_wraps_it_or_tells_it_in_words_hides_nothing():
+    try:
+        try:
+            raise disk_error(errno.ENOSPC, "x")
+        except OSError as error:
+            raise RuntimeError("writing failed") from error
+    except RuntimeError as error:
+        assert "No space left" in str(known_error(error))
+    told = known_error(RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert "No space left on device; make room" in str(told)
+
+
+@pytest.mark.parametrize(
+    "error", [disk_error(errno.ENOENT, "x"), disk_error(errno.EACCES), KeyError("x"), OSError("x")]
+)
+def test_a_defect_of_ours_stays_one(error):
+    assert known_error(error) is None
+
+
+@pytest.mark.parametrize("write", [write_atomically, add_to_file])
+def test_the_file_is_named_that_the_disk_had_no_room_for(write, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError) as error:
+            write(tmp_path / "x.json", "x" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert f"{tmp_path / 'x.json'} cannot be written: File too large" in str(known_error(error.value))
+
+
+def test_a_run_whose_disk_is_full_from_the_start_ends_with_one_message(tmp_path, monkeypatch, capsys):
+    def task(config):
+        RunFolder(tmp_path / "run").open({"seed": 0})
+
+    def no_room(descriptor):
+        raise disk_error(errno.ENOSPC)
+
+    monkeypatch.setattr(cli, "run_task", task)
+    monkeypatch.setattr(os, "fsync", no_room)
+    assert cli.main([f"run_dir={tmp_path / 'run'}"]) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and f"error: {tmp_path}/run/config.yaml cannot be written: No space" in told
+
+
+def test_a_working_directory_that_was_deleted_is_told(tmp_path, monkeypatch, capsys):
+    here, gone = Path.cwd(), tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    try:
+        shutil.rmtree(gone)
+        assert cli.main(["dry_run=true"]) == 2
+    finally:
+        os.chdir(here)
+    assert capsys.readouterr().err == "error: the working directory no longer exists; cd to one that does\n"

@@ -71,6 +71,11 @@ def word_tokenizer(captions: Iterable[str], min_count: int = 1) -> PreTrainedTok
     return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **SPECIAL_TOKENS)
 
 
+def is_word_tokenizer(tokenizer: Any) -> bool:
+    """Whether each token is a whole word, so that a word that was not in the training captions is unknown."""
+    return isinstance(tokenizer.backend_tokenizer.model, models.WordLevel)
+
+
 def complete_special_tokens(tokenizer: Any) -> Any:
     """Gives a tokenizer its missing BOS (from CLS or EOS), EOS (from SEP) and pad (from EOS), in place."""
     if tokenizer.eos_token_id is None:

@@ -10,11 +10,13 @@ from lightning.pytorch.callbacks import Callback
 
 from capkit.callbacks.checkpoints import Checkpoints
 from capkit.errors import NothingToLearn, UsageError
+from capkit.ranges import PositiveInt, check_ranges
 
 _SAME = 1e-6  # difference of two means of equal rewards, relative to their size
 _SETTLED = 0.05  # nats a token, below which the samples of an image are nearly always one caption
 
 
+@check_ranges
 class RewardSpread(Callback):
     """Counts steps in a row whose rewards teach nothing: no image of the global batch has two captions, the baseline's
     greedy one included, of different reward.
@@ -27,11 +29,11 @@ class RewardSpread(Callback):
     Numbers are those of all ranks, equal on each of them. A resumed run counts on.
     """
 
-    def __init__(self, warn_after: int = 5, stop_after: int | None = 50) -> None:
-        if warn_after < 1 or (stop_after is not None and stop_after < warn_after):
+    def __init__(self, warn_after: PositiveInt = 5, stop_after: PositiveInt | None = 50) -> None:
+        if stop_after is not None and stop_after < warn_after:
             raise UsageError(
-                "callback.reward_spread wants warn_after of 1 or more steps and stop_after of no fewer, or null; "
-                f"got {warn_after} and {stop_after}"
+                "callback.reward_spread.stop_after must be warn_after steps or more, or null; "
+                f"got {stop_after} with warn_after={warn_after}"
             )
         self.warn_after, self.stop_after = warn_after, stop_after
         self.in_a_row = 0

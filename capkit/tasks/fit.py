@@ -20,6 +20,7 @@ from capkit.tasks.dry_run import print_plan
 from capkit.tasks.generation import caption_split
 from capkit.tasks.header import print_header
 from capkit.tasks.ranks import start_ranks
+from capkit.tasks.sanity import warn_of_captions
 from capkit.tasks.training import open_run, print_numbers, tasks_on_captioner, train
 from capkit.watch.running import ends_all_ranks
 
@@ -45,6 +46,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     started_at = this.start_from(module)
     if this.is_done(started_at):
         return folder.metrics()
+    warn_of_captions(data, model)
     if this.resume is None and cfg.controls:
         evaluate_split(trainer, module, data, folder, "test", prefix="test/untrained", limit=cfg.controls)
     train(this, module, started_at)

@@ -29,6 +29,7 @@ from capkit.tasks.dry_run import print_plan
 from capkit.tasks.fit import evaluate_split
 from capkit.tasks.header import print_header
 from capkit.tasks.ranks import start_ranks
+from capkit.tasks.sanity import warn_of_captions
 from capkit.tasks.training import Run, open_run, print_numbers, tasks_on_captioner, train
 from capkit.types import CaptionBatch, Samples
 from capkit.watch.running import ends_all_ranks
@@ -60,6 +61,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     started_at = this.start.step
     if this.is_done(started_at):
         return this.folder.metrics()
+    warn_of_captions(data, model, learns_likelihood=module.likelihood is not None)
     with phase("preparing the reward"):
         reward.prepare(picture_reader(data), lambda: training_references(data), this.trainer.strategy.root_device)
     module.keep_reference()

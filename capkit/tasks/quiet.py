@@ -4,8 +4,19 @@ import logging
 import warnings
 
 
+def one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning as it is shown: without the place in the source that raised it, which is often a library's."""
+    return f"{'warning' if issubclass(category, UserWarning) else category.__name__}: {message}\n"
+
+
 def quiet_libraries() -> None:
-    """Lightning's device list, tips and "stopped" lines, and warnings that a user can do nothing about."""
+    """Lightning's device list, tips and "stopped" lines, and warnings that a user can do nothing about.
+
+    The other warnings are shown as `one_line`.
+    """
+    warnings.formatwarning = one_line
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in (

@@ -92,10 +92,11 @@ def test_steps_that_were_left_out_do_not_count():
     assert told([NONE | {"skipped": 1.0}] * 4, RewardSpread(2, 3)) == []
 
 
-@pytest.mark.parametrize(("warn_after", "stop_after"), [(0, 5), (3, 2)])
-def test_wrong_numbers_are_refused(warn_after, stop_after):
-    with pytest.raises(UsageError, match="warn_after of 1 or more"):
-        RewardSpread(warn_after, stop_after)
+def test_wrong_numbers_are_refused():
+    with pytest.raises(UsageError, match="warn_after"):
+        RewardSpread(warn_after=0)
+    with pytest.raises(UsageError, match="must be warn_after steps or more, or null; got 2 with warn_after=3"):
+        RewardSpread(3, 2)
 
 
 class Same:

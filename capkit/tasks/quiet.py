@@ -1,22 +1,37 @@
 """Keeps what libraries print about themselves off a user's screen."""
 
 import logging
+import sys
 import warnings
+from typing import TextIO
+
+_shown: set[str] = set()
 
 
-def one_line(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
-    """A warning as it is shown: without the place in the source that raised it, which is often a library's."""
-    return f"{'warning' if issubclass(category, UserWarning) else category.__name__}: {message}\n"
+def show_once(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Shows a warning as one line, without the place in the source (often a library's), and each text once.
+
+    Python itself forgets what it has shown whenever a library changes the filters.
+    """
+    text = f"{'warning' if issubclass(category, UserWarning) else category.__name__}: {message}\n"
+    if text not in _shown:
+        _shown.add(text)
+        (file or sys.stderr).write(text)
 
 
 def quiet_libraries() -> None:
     """Lightning's device list, tips and "stopped" lines, and warnings that a user can do nothing about.
 
-    The other warnings are shown as `one_line`.
+    The other warnings are shown by `show_once`.
     """
-    warnings.formatwarning = one_line
+    warnings.showwarning = show_once
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in (

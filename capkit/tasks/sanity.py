@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,8 @@ def alike(captions: Sequence[Sequence[str]]) -> str | None:
     if len(texts) < 2 or len({text.casefold() for text in texts}) > 1:
         return None
     return (
-        f"all {len(texts)} training captions looked at are {texts[0]!r}: nothing about the pictures can be learned, "
-        "and CIDEr is 0; check data.train.captions, or the column that is read"
+        f"all {len(texts)} training captions looked at are {shorten(texts[0], 60)!r}: nothing about the pictures can "
+        "be learned, and CIDEr is 0; check data.train.captions, or the column that is read"
     )
 
 
@@ -65,8 +66,8 @@ def without_spaces(captions: Sequence[Sequence[str]], tokenizer: Any) -> str | N
     if 2 * sum(map(bool, unspaced)) < len(texts) or sum(map(len, words)) <= _LONGEST_WORD * len(words):
         return None
     return (
-        f"captions without spaces, such as {texts[0]!r}: to a tokenizer of words a sentence is one word, and a new "
-        "sentence is <unk>; give a tokenizer of subwords (model.tokenizer=FOLDER or a hub name, such as "
+        f"captions without spaces, such as {texts[0][:30]!r}: to a tokenizer of words a sentence is one word, and a "
+        "new sentence is <unk>; give a tokenizer of subwords (model.tokenizer=FOLDER or a hub name, such as "
         "bert-base-multilingual-cased), or put spaces between words"
     )
 

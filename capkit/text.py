@@ -1,6 +1,7 @@
 """Tokenizers: one of words built from captions, loading and storing any fast one, captions to and from ids."""
 
 import functools
+import re
 import socket
 from collections import Counter
 from collections.abc import Iterable
@@ -133,6 +134,32 @@ def tokenizer_from_json(data: dict[str, Any]) -> PreTrainedTokenizerFast:
     )
 
 
+def tokenize_as_text(tokenizer: Any, *texts: list[str], **settings: Any) -> Any:
+    """`tokenizer(*texts, **settings)`, where special tokens that a text spells out ("<eos>", "</s>") are characters.
+
+    A user's or a model's words must not end a caption, or pad it. `texts` may be two lists of as many texts, for pairs.
+    """
+    texts = tuple([_spelled_apart(tokenizer, text) for text in group] for group in texts)
+    return tokenizer(*texts, split_special_tokens=True, **settings)
+
+
+def _spelled_apart(tokenizer: Any, text: str) -> str:
+    """A space after the first character of each special token that the tokenizer's model takes for a piece of text."""
+    pattern = _special_pieces(tokenizer)
+    return text if pattern is None else pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+@functools.lru_cache(maxsize=16)
+def _special_pieces(tokenizer: Any) -> re.Pattern[str] | None:
+    """SentencePiece's vocabularies hold "</s>" as a piece, which split_special_tokens does not reach."""
+    pieces = []
+    for token in {*tokenizer.all_special_tokens} - {tokenizer.unk_token}:
+        ids = tokenizer(token, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        if tokenizer.convert_tokens_to_ids(token) in ids:
+            pieces.append(re.escape(token))
+    return re.compile("|".join(sorted(pieces)), re.IGNORECASE) if pieces else None
+
+
 def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
     """The given tokens that every caption starts from: BOS, then the prompt's own tokens."""
     return [tokenizer.bos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
@@ -154,7 +181,7 @@ def encode_captions(
         )
     # Byte-level tokenizers give a word in mid-sentence another id than at the start: the space says which it is.
     flat = [f" {text.strip()}" if prompt else text for texts in captions for text in texts]
-    encoded = tokenizer(flat, add_special_tokens=False)["input_ids"] if flat else []
+    encoded = tokenize_as_text(tokenizer, flat, add_special_tokens=False)["input_ids"] if flat else []
     rows = [[*start, *ids, tokenizer.eos_token_id][:max_length] for ids in encoded]
     num_images, num_captions = len(captions), max(map(len, captions), default=0)
     length = max(map(len, rows), default=len(start))

@@ -3,6 +3,8 @@ import pickle
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from capkit.errors import UsageError
 from capkit.text import (
@@ -11,6 +13,7 @@ from capkit.text import (
     encode_captions,
     load_tokenizer,
     prompt_ids,
+    tokenize_as_text,
     tokenizer_from_json,
     tokenizer_to_json,
     word_tokenizer,
@@ -150,3 +153,51 @@ def test_no_captions_give_rows_without_real_tokens():
     assert tokens.shape[:2] == (2, 0)
     assert not mask.any()
     assert tokens.dtype == torch.int64
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """As GPT-2's: bytes, and <|endoftext|> as an added token."""
+    vocabulary = {character: n for n, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    backend = Tokenizer(models.BPE(vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    end = "<|endoftext|>"
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=end, eos_token=end, pad_token=end)
+
+
+def piece_tokenizer() -> PreTrainedTokenizerFast:
+    """As T5's: a model of pieces, of which "</s>" is one, and a call that adds it."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((c, -3.0) for c in "▁abcdefghijklmnopqrstuvwxyz</>")]
+    backend = Tokenizer(models.Unigram(pieces, unk_id=2))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    backend.post_processor = processors.TemplateProcessing("$A </s>", "$A </s> $B </s>", special_tokens=[("</s>", 1)])
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+
+
+SPELLED = {
+    "word": (lambda: word_tokenizer(["a plate <eos> on ground <pad>"]), "a plate <eos> on <pad> ground"),
+    "bytes": (byte_tokenizer, "a plate <|endoftext|> one red plate"),
+    "pieces": (piece_tokenizer, "a plate </s> on <pad> ground</s>"),
+}
+
+
+@pytest.mark.parametrize("kind", SPELLED)
+def test_special_tokens_that_a_caption_spells_out_are_text(kind):
+    make, text = SPELLED[kind]
+    tokenizer = complete_special_tokens(make())
+    tokens, mask, length = encode_captions(tokenizer, [[text]], "", max_length=100)
+    inner = tokens[0, 0, length:-1].tolist()
+    assert mask.all() and tokens[0, 0, -1] == tokenizer.eos_token_id
+    assert not {*inner} & {*tokenizer.all_special_ids}
+    (decoded,) = decode_captions(tokenizer, tokens, mask, length)[0]
+    assert decoded.replace(" ", "").lower() == text.replace(" ", "").lower()
+    assert tokenize_as_text(tokenizer, [decoded], add_special_tokens=False)["input_ids"] == [inner]
+    if kind == "bytes":
+        assert decoded == text
+
+
+def test_special_tokens_of_the_call_itself_stay_and_pairs_are_read():
+    tokenizer = piece_tokenizer()
+    (row,) = tokenize_as_text(tokenizer, ["a </s> b"], ["</s>"])["input_ids"]
+    assert [n for n, token in enumerate(row) if token == 1] == [row.index(1), len(row) - 1]

@@ -38,7 +38,7 @@ def rows_of_split(
         if named and count:
             warnings.warn(
                 f"{where}: no image is in split {name!r}; {count} of the {len(pool)} train images are kept for it "
-                f"(data.train.{name}={share})",
+                f"(data.train.{name}={share}; 0 keeps none)",
                 stacklevel=2,
             )
     parts["train"] = order[start:]

@@ -12,6 +12,7 @@ from capkit.models.embedding import embed_distinct, unit
 from capkit.models.encoder_about import config_digest, processor_settings, side_weights, tokenizer_digest
 from capkit.models.logit_scale import network_logit_scale
 from capkit.ranges import PositiveInt, check_ranges
+from capkit.text import tokenize_as_text
 
 
 @runtime_checkable
@@ -139,8 +140,8 @@ class HFDualEncoder:
         return embed_distinct(texts, self._encode, self.batch_size)
 
     def is_cut(self, texts: list[str]) -> list[bool]:
-        lengths = [len(ids) for ids in self.tokenizer(self._prompted(texts))["input_ids"]] if texts else []
-        return [length > self.max_length for length in lengths]
+        encoded = tokenize_as_text(self.tokenizer, self._prompted(texts))["input_ids"] if texts else []
+        return [len(ids) > self.max_length for ids in encoded]
 
     def _prompted(self, texts: list[str]) -> list[str]:
         return [f"{self.prompt.rstrip()} {text}" for text in texts] if self.prompt.strip() else list(texts)
@@ -148,9 +149,8 @@ class HFDualEncoder:
     def _encode(self, texts: list[str]) -> Tensor:
         # SigLIP was trained on texts padded to its full length, and reads the padding
         padding = "max_length" if self.model.config.model_type.startswith("siglip") else True
-        encoded = self.tokenizer(
-            self._prompted(texts), padding=padding, truncation=True, max_length=self.max_length, return_tensors="pt"
-        )
+        settings = {"padding": padding, "truncation": True, "max_length": self.max_length, "return_tensors": "pt"}
+        encoded = tokenize_as_text(self.tokenizer, self._prompted(texts), **settings)
         names = [name for name in ("input_ids", "attention_mask") if name in encoded]
         return _unit(self.model.get_text_features(**{name: encoded[name].to(self.device) for name in names}))
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from capkit.errors import UsageError
 from capkit.models.embedding import embed_distinct, unit
 from capkit.models.encoder_about import config_digest, tokenizer_digest
+from capkit.text import tokenize_as_text
 from capkit.weights import weights_fingerprint
 
 MINILM = "minilm"
@@ -66,12 +67,12 @@ class SentenceEncoder:
 
     def is_cut(self, texts: list[str]) -> list[bool]:
         """Whether each text is longer than `max_length` tokens."""
-        return [len(ids) > self.max_length for ids in self.tokenizer(texts)["input_ids"]] if texts else []
+        encoded = tokenize_as_text(self.tokenizer, texts)["input_ids"] if texts else []
+        return [len(ids) > self.max_length for ids in encoded]
 
     def _encode(self, texts: list[str]) -> Tensor:
-        batch = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
-        ).to(self.device)
+        settings = {"padding": True, "truncation": True, "max_length": self.max_length, "return_tensors": "pt"}
+        batch = tokenize_as_text(self.tokenizer, texts, **settings).to(self.device)
         states = self.model(**batch).last_hidden_state.float()  # (B L D)
         mask = batch["attention_mask"].unsqueeze(-1).float()
         return unit((states * mask).sum(1) / mask.sum(1))

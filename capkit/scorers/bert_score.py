@@ -19,7 +19,7 @@ from capkit.models.embedding import unit
 from capkit.models.pretrained import load_pretrained
 from capkit.ranges import PositiveInt, Range, check_ranges
 from capkit.scorers.texts import flat_texts, in_places, of_distinct, references_of, says_something
-from capkit.text import load_tokenizer
+from capkit.text import load_tokenizer, tokenize_as_text
 from capkit.types import CaptionBatch, Samples
 
 FORMS = ("f1", "adequacy")
@@ -109,7 +109,7 @@ class BertScore:
 
     def _encode(self, texts: list[str]) -> Any:
         # special tokens that a caption spells out are its text
-        return self.tokenizer(texts, truncation=True, max_length=self.max_length, split_special_tokens=True)
+        return tokenize_as_text(self.tokenizer, texts, truncation=True, max_length=self.max_length)
 
     @torch.no_grad()
     def _embed(self, texts: list[str]) -> list[_Tokens]:

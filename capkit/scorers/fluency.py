@@ -16,7 +16,7 @@ from capkit.models.pretrained import load_pretrained
 from capkit.models.text_towers.tokenize import pad_rows
 from capkit.ranges import PositiveInt, check_ranges
 from capkit.scorers.texts import flat_texts, in_places, of_distinct
-from capkit.text import load_tokenizer
+from capkit.text import load_tokenizer, tokenize_as_text
 from capkit.types import CaptionBatch, Samples
 
 PER = ("token", "caption")
@@ -56,7 +56,7 @@ class Fluency:
 
     @torch.no_grad()
     def _logprobs(self, texts: list[str]) -> list[float]:
-        encoded = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        encoded = tokenize_as_text(self.tokenizer, texts, add_special_tokens=False)["input_ids"]
         rows = [[self.tokenizer.bos_token_id, *ids[: self.max_length - 1]] for ids in encoded]
         tokens, mask = (tensor.to(self.model.device) for tensor in pad_rows(rows, self.tokenizer.pad_token_id))
         logits = self.model(input_ids=tokens, attention_mask=mask.long()).logits[:, :-1]

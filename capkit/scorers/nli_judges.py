@@ -16,7 +16,7 @@ from capkit.models.pretrained import load_pretrained
 from capkit.ranges import PositiveInt, check_ranges
 from capkit.scenes.contradiction import contradicts
 from capkit.scorers.texts import of_distinct
-from capkit.text import load_tokenizer
+from capkit.text import load_tokenizer, tokenize_as_text
 
 
 @check_ranges
@@ -50,8 +50,8 @@ class NLIModel:
     def _judge(self, pairs: list[tuple[str, str]]) -> list[float]:
         premises, hypotheses = (list(texts) for texts in zip(*pairs, strict=True))
         # Special tokens that a caption spells out ("</s>") are its text: BART would take them for the end.
-        settings = {"padding": True, "truncation": True, "max_length": self.max_length, "split_special_tokens": True}
-        inputs = self.tokenizer(premises, hypotheses, return_tensors="pt", **settings).to(self.model.device)
+        settings = {"padding": True, "truncation": True, "max_length": self.max_length, "return_tensors": "pt"}
+        inputs = tokenize_as_text(self.tokenizer, premises, hypotheses, **settings).to(self.model.device)
         return self.model(**inputs).logits.float().softmax(-1)[:, self.label].tolist()
 
 

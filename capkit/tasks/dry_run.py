@@ -98,7 +98,8 @@ def print_plan(module: OptimizerStep, data: CaptionDataModule, total_steps: int,
     console.print(table)
     for line in plan_lines(module, data, total_steps, precision):
         console.print(line, highlight=False)
-    batch = next(iter(data.eval_dataloader("val", limit=2 * data.world_size)))
+    split = "train" if data.sources["val"] is None else "val"
+    batch = next(iter(data.eval_dataloader(split, limit=2 * data.world_size)))
     measured = measure(lambda count: forward(module, batch[:count]), module.parameters(), "mixed" in precision)
     if measured is not None and len(batch) == 2:
         console.print(on_paper(trainable, frozen, *measured), highlight=False, soft_wrap=True)

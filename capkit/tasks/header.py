@@ -68,4 +68,5 @@ def steps(trainer: pl.Trainer, schedule: Any, data: CaptionDataModule) -> str:
     warmup = steps_of(getattr(schedule, "warmup", 0), total)
     if warmup:
         told.append(f"warm-up {warmup:,.0f}")
-    return "; ".join([*told, f"validation every {trainer.val_check_interval:,}"])
+    every = f"validation every {trainer.val_check_interval:,}" if trainer.limit_val_batches else "no validation"
+    return "; ".join([*told, every])

@@ -14,7 +14,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from omegaconf import DictConfig
 
 from capkit.callbacks.checkpoints import Checkpoints
@@ -162,6 +162,9 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
     for logger in loggers.values():
         logger.attach(folder, plain(cfg))
     extras = SaveExtras()
+    without_validation = data.sources["val"] is None
+    if without_validation:
+        refuse_what_needs_validation(callbacks)
     trainer = build(
         cfg.trainer,
         max_epochs=1,
@@ -173,12 +176,24 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        limit_val_batches=0 if without_validation else 1.0,
         use_distributed_sampler=False,
         **cluster_environment(),
     )
     use_folders(trainer)
     FitLoop.use(trainer)
     return trainer, extras
+
+
+def refuse_what_needs_validation(callbacks: dict[str, Callback]) -> None:
+    """Raises UsageError where a callback waits for numbers of validations, and data.val=null leaves them out."""
+    for name, callback in callbacks.items():
+        selects = isinstance(callback, Checkpoints) and callback.selection is not None
+        if selects or isinstance(callback, EarlyStopping):
+            fix = "set callback.checkpoints.select and .monitor to null" if selects else f"leave out callback={name}"
+            raise UsageError(
+                f"data.val=null leaves out the validations that callback={name} needs; give data.val, or {fix}"
+            )
 
 
 def train(run: Run, module: pl.LightningModule, started_at: int) -> None:

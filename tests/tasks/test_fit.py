@@ -257,3 +257,16 @@ def test_a_checkpoint_cannot_name_code_from_elsewhere(folder, tmp_path, capsys):
     torch.save(checkpoint, tmp_path / "x.ckpt")
     assert main(["caption", f"ckpt={tmp_path / 'x.ckpt'}", f"images={tmp_path}"]) == 2
     assert "names 'os.system' at model.image_encoder; expected a class of capkit.models" in capsys.readouterr().err
+
+
+def test_without_a_val_source_a_run_trains_and_tests_and_validates_never(folder, tmp_path, capsys):
+    tiny = [setting for setting in TINY if not setting.startswith("data.val")]
+    command = [*tiny, *caches(folder)[::2], "data.val=null", "max_steps=2", "controls=0", f"run_dir={tmp_path / 'run'}"]
+    assert main([*command, "dry_run=true"]) == 0
+    assert main([*command, "callback.checkpoints.select=max cider"]) == 2
+    assert "data.val=null leaves out the validations that callback=checkpoints needs" in capsys.readouterr().err
+    assert main(command) == 0
+    run = RunFolder(tmp_path / "run")
+    names = {name for row in run.rows() for name in row}
+    assert "train/loss" in names and not [name for name in names if name.startswith("val/")]
+    assert "test/cider" in run.metrics()

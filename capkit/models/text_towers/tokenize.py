@@ -12,7 +12,7 @@ from torch import Tensor
 
 from capkit.errors import UsageError
 from capkit.keyed import key_id
-from capkit.text import load_tokenizer, split_words
+from capkit.text import load_tokenizer, split_words, tokenize_as_text
 
 
 def pad_rows(
@@ -59,7 +59,7 @@ class Subwords:
     def _encode(self, texts: list[str], **settings: Any) -> list[list[int]]:
         if not texts:
             return []
-        return self.tokenizer(texts, add_special_tokens=self._adds_own, **settings)["input_ids"]
+        return tokenize_as_text(self.tokenizer, texts, add_special_tokens=self._adds_own, **settings)["input_ids"]
 
     def _rows(self, texts: list[str]) -> list[list[int]]:
         if self._adds_own:

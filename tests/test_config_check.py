@@ -3,6 +3,7 @@
 import ast
 import string
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -438,3 +439,15 @@ def test_a_rule_reads_a_default_from_the_constructor():
 def test_a_launcher_whose_plugin_is_not_installed_names_the_pip_extra():
     error = MissingConfigException("", missing_cfg_file="hydra/launcher/submitit_slurm")
     assert "pip install 'capkit[slurm]'" in _missing_choice(error, {}, ["launcher=slurm"], [])
+
+
+def test_zero_without_deepspeed_is_refused_with_the_line_that_installs_it(monkeypatch):
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    asked = next(line for line in project["dependencies"] if line.startswith("deepspeed"))
+    trainer = OmegaConf.load(root / "configs/trainer/deepspeed_2_cpu.yaml")
+    config = {"max_epochs": 1, "trainer": OmegaConf.to_container(trainer)}
+    assert told(config) == []
+    monkeypatch.setitem(sys.modules, "deepspeed", None)  # as where it is not installed
+    (message,) = told(config)
+    assert f"pip install '{asked.split(';')[0]}'" in message

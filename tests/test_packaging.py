@@ -1,6 +1,9 @@
 """The wheel works alone: built, installed into another environment, run away from the checkout."""
 
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -9,6 +12,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import capkit
 
@@ -82,18 +89,54 @@ def test_a_dry_run_of_the_installed_default_says_what_would_run(installed, tmp_p
     assert not (tmp_path / "runs").exists()
 
 
-def test_versions_for_ci_satisfy_what_the_project_asks_for():
-    from packaging.requirements import Requirement
+def constraints() -> dict[str, Version]:
+    lines = (ROOT / "requirements" / "constraints.txt").read_text().splitlines()
+    pairs = (line.split("==") for line in lines if not line.startswith("#"))
+    return {canonicalize_name(name): Version(version) for name, version in pairs}
 
-    lines = (ROOT / "requirements" / "ci.txt").read_text().splitlines()
-    locked = dict(line.lower().replace("_", "-").split("==") for line in lines if not line.startswith("#"))
+
+def asked() -> list[Requirement]:
+    """Every requirement of the project and its extras but itself."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [*project["dependencies"], *(r for extra in project["optional-dependencies"].values() for r in extra)]
-    for requirement in map(Requirement, asked):
-        if requirement.name != "capkit":
-            name = requirement.name.lower().replace("_", "-")
-            assert name in locked, f"{name} is not locked"
-            assert requirement.specifier.contains(locked[name]), f"{name} {locked[name]} does not fit {requirement}"
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    return [requirement for requirement in map(Requirement, lines) if requirement.name != "capkit"]
+
+
+def test_the_constraints_fit_what_the_project_asks_for():
+    tested = constraints()
+    for requirement in asked():
+        name = canonicalize_name(requirement.name)
+        assert name in tested, f"{name} has no tested version"
+        assert requirement.specifier.contains(tested[name]), f"{name} {tested[name]} does not fit {requirement}"
+
+
+def test_the_constraints_take_the_cpu_build_where_its_index_is_given():
+    """torch's own index names its builds by a local version, which the constraint admits and pip prefers."""
+    for name in ("torch", "torchvision"):
+        tested = constraints()[name]
+        build = Version(f"{tested}+cpu")
+        assert SpecifierSet(f"=={tested}").contains(build) and build > tested
+        assert all(one.specifier.contains(build) for one in asked() if one.name == name)
+
+
+def test_the_constraints_hold_on_every_python_that_is_supported():
+    """One version for all of them: an entry with a marker or a local version would be of one machine alone."""
+    lines = (ROOT / "requirements" / "constraints.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", line) for line in lines if not line.startswith("#"))
+
+
+def test_the_wheel_carries_the_constraints_for_the_line_that_installs_it(wheel, tmp_path):
+    """docs/install.md unpacks them out of the wheel; only its last command, pip's, is left out here."""
+    line = next(
+        line for line in (ROOT / "docs" / "install.md").read_text().splitlines() if "zipfile -e capkit-" in line
+    )
+    unpack, install = line.replace("python3", sys.executable).split(" && ")
+    shutil.copy(wheel, tmp_path)
+    subprocess.run(["bash", "-c", unpack], cwd=tmp_path, check=True)
+    words = shlex.split(install)
+    given = tmp_path / words[words.index("-c") + 1]
+    assert given.read_text() == (ROOT / "requirements" / "constraints.txt").read_text()
+    assert words[-1] == "capkit-*.whl"
 
 
 def test_the_citation_names_the_version():

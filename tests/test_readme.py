@@ -1,44 +1,79 @@
-"""The README's commands, run as written. The first run doubles as the effect test of likelihood training."""
+"""The README's blocks, run as written and in order, in a fresh copy of the tree and the environment that they make.
+
+The first run doubles as the effect test of likelihood training.
+"""
 
 import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from readme_blocks import BLOCKS, README
 
 from capkit.scenes.language import references
 from capkit.scenes.render import render
 from capkit.scenes.world import WorldOptions, make_scene
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = [block.replace("\\\n", " ").strip() for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)]
 RUN, TEST, AFTERWARDS, OWN_IMAGES, REWARDS, TWO, ENCODER = BLOCKS
-INSTALL = "python3 -m venv .venv && .venv/bin/pip install -e "
 
 
-def shell(command: str, folder: Path) -> str:
-    """Runs a block with `capkit` and `python` being this environment's; returns what it printed."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+class Reader:
+    """Somebody who types one block after the other into one shell, in a copy of the tree without its ignored files.
+
+    No `capkit`, `python` or `pytest` of this environment is on PATH: they come from what the first block makes and
+    activates. So that pip need not fetch what lies here already, it sees this environment's packages as installed; CI's
+    script follows the first two blocks without that.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._state = folder / "capkit", folder / "environment"
+        for name in self._tracked():
+            target = self.folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target)
+        here = Path(sys.executable).parent
+        self.environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("CAPKIT", "PYTHON")) and name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+        }
+        rest = [folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != here]
+        self.environment["PATH"] = os.pathsep.join([f"{sys.base_prefix}/bin", *rest])
+        self.environment["PYTHONPATH"] = str(Path(pytest.__file__).parents[1])
+        self.environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+
+    def _tracked(self) -> list[str]:
+        command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--deduplicate"]
+        listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+        return [name for name in listed if (ROOT / name).exists()]
+
+    def follow(self, block: str) -> str:
+        """Runs a block; returns what it printed. What it does to the shell's variables lasts."""
+        script = f"{block}\nenv --null > {self._state}"
+        command = ["bash", "-euo", "pipefail", "-c", script]
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+        pairs = self._state.read_text().rstrip("\0").split("\0")
+        self.environment = dict(pair.split("=", 1) for pair in pairs)
+        return done.stdout
 
 
-def test_the_setup_lines_are_what_ci_does():
-    assert RUN.startswith(f"{INSTALL}. && .venv/bin/python train.py")
-    tests = "pytest -n 2 --dist loadfile"
-    assert f"{INSTALL}'.[dev]' && .venv/bin/{tests}" == TEST
+def test_ci_follows_the_first_two_blocks():
     ci = (ROOT / ".ci" / "run").read_text()
-    assert "-e '.[dev]'" in ci and ci.rstrip().endswith(tests.replace("pytest", '"$venv/bin/pytest"'))
+    assert [line.split()[1] for line in re.findall(r"block \d.*", ci)] == ["1)", "2", "2"]
+    assert TEST.splitlines()[-1] == "python -m pytest -n 2 --dist loadfile"
+
+
+def test_every_install_line_takes_the_versions_that_were_tested():
+    lines = [line for line in "\n".join(BLOCKS).splitlines() if "pip install" in line]
+    assert len(lines) == 2 and all(line.startswith("pip install -c requirements/constraints.txt ") for line in lines)
 
 
 def test_every_file_that_the_readme_names_exists():
@@ -64,16 +99,34 @@ def test_the_python_block_gives_the_value_it_should():
 
 
 @pytest.fixture(scope="module")
-def first_run(tmp_path_factory):
-    """A folder in which the README's first run was made."""
-    folder = tmp_path_factory.mktemp("readme")
-    shell(RUN.split(" && ")[2].replace(".venv/bin/python train.py", f"python {ROOT / 'train.py'}"), folder)
-    return folder
+def reader(tmp_path_factory):
+    """One who has followed the first block."""
+    reader = Reader(tmp_path_factory.mktemp("readme"))
+    reader.follow(RUN)
+    return reader
+
+
+@pytest.fixture(scope="module")
+def first_run(reader):
+    return reader.folder
 
 
 @pytest.fixture(scope="module")
 def numbers(first_run):
     return json.loads((first_run / "runs/first/metrics.json").read_text())
+
+
+@pytest.mark.slow
+def test_the_first_block_leaves_a_shell_in_which_capkit_is_the_one_it_installed(reader):
+    assert reader.follow("command -v capkit").strip() == str(reader.folder / ".venv/bin/capkit")
+    where = reader.follow("python -c 'import capkit; print(capkit.__file__)'").strip()
+    assert where == str(reader.folder / "capkit/__init__.py")
+
+
+@pytest.mark.slow
+def test_the_tests_block_works_as_written_on_one_file(reader):
+    """The rest of what it would run runs around this test."""
+    assert " passed" in reader.follow(f"{TEST} tests/test_schedules.py")
 
 
 @pytest.mark.slow
@@ -107,8 +160,8 @@ def photos(first_run):
 
 
 @pytest.mark.slow
-def test_evaluating_captioning_and_scoring_work_as_written(first_run, numbers, photos):
-    printed = shell(AFTERWARDS, first_run)
+def test_evaluating_captioning_and_scoring_work_as_written(reader, first_run, numbers, photos):
+    printed = reader.follow(AFTERWARDS)
     evaluated = json.loads((first_run / "runs/first-evaluated/metrics.json").read_text())
     assert evaluated["test/cider"] == pytest.approx(numbers["test/cider"], abs=1e-9)
     captions = [json.loads(line) for line in (first_run / "captions.jsonl").read_text().splitlines()]
@@ -119,32 +172,32 @@ def test_evaluating_captioning_and_scoring_work_as_written(first_run, numbers, p
 
 
 @pytest.mark.slow
-def test_training_on_a_folder_of_images_works_as_written(first_run, photos):
-    shell(OWN_IMAGES, first_run)
+def test_training_on_a_folder_of_images_works_as_written(reader, first_run, photos):
+    reader.follow(OWN_IMAGES)
     assert len((first_run / "mine.jsonl").read_text().splitlines()) == 40
     assert json.loads((first_run / "runs/mine/metrics.json").read_text())["train/steps"] == 20
 
 
 @pytest.mark.slow
-def test_fine_tuning_by_rewards_starts_from_the_first_run_as_written(first_run, numbers):
-    shell(REWARDS, first_run)
+def test_fine_tuning_by_rewards_starts_from_the_first_run_as_written(reader, first_run, numbers):
+    reader.follow(REWARDS)
     rewarded = json.loads((first_run / "runs/rewarded/metrics.json").read_text())
     assert rewarded["train/steps"] == 20
     assert rewarded["test/initial/cider"] == pytest.approx(numbers["test/cider"], abs=1e-9)
 
 
 @pytest.mark.slow
-def test_two_processes_under_zero_work_as_written(first_run):
-    shell(TWO, first_run)
+def test_two_processes_under_zero_work_as_written(reader, first_run):
+    reader.follow(TWO)
     assert json.loads((first_run / "runs/two/metrics.json").read_text())["train/steps"] == 4
 
 
 @pytest.mark.slow
-def test_training_evaluating_and_exporting_a_dual_encoder_work_as_written(tmp_path):
-    shell(ENCODER, tmp_path)
+def test_training_evaluating_and_exporting_a_dual_encoder_work_as_written(reader, first_run):
+    reader.follow(ENCODER)
     ours, again = (
-        json.loads((tmp_path / f"runs/{name}/metrics.json").read_text()) for name in ("clip", "clip-evaluated")
+        json.loads((first_run / f"runs/{name}/metrics.json").read_text()) for name in ("clip", "clip-evaluated")
     )
     assert ours["test/retrieval_fold100_t2i_r1"] > 0.6
     assert again["test/zero_shot_holdout_top1"] == ours["test/zero_shot_holdout_top1"]
-    assert (tmp_path / "clip/text_tower/model.safetensors").exists()
+    assert (first_run / "clip/text_tower/model.safetensors").exists()

@@ -7,6 +7,7 @@ import ast
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from capkit.config.signatures import signature
@@ -136,6 +137,15 @@ def cached_features_are_not_augmented(settings: Settings) -> str | None:
     return "cached features cannot be augmented; give data.transform.augment=null or data.features=null"
 
 
+def deepspeed_is_installed(settings: Settings) -> str | None:
+    if settings.get("trainer.strategy._target_") != "capkit.strategies.zero.Zero" or find_spec("deepspeed"):
+        return None
+    return (
+        "ZeRO is DeepSpeed's, which is not installed here; pip install 'deepspeed>=0.19.8,<0.20' (Linux; it needs no "
+        "compiler), or choose trainer=ddp"
+    )
+
+
 RULES: tuple[Callable[[Settings], str | None], ...] = (
     length_is_given_once,
     trainer_holds_no_length,
@@ -145,6 +155,7 @@ RULES: tuple[Callable[[Settings], str | None], ...] = (
     resume_or_init,
     decoding_is_sound,
     cached_features_are_not_augmented,
+    deepspeed_is_installed,
 )
 
 # What a user must give, beside values that are missing and files that must exist.

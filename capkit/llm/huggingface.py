@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from capkit.errors import UsageError
@@ -29,10 +30,11 @@ def _from_pretrained(factory: Any, name: str, revision: str | None, **settings: 
 
 def found_revision(name: str, revision: str | None) -> str:
     """The commit of a hub model; of a folder, a hash of its files (about 1 GB/s)."""
-    config = _from_pretrained(AutoConfig, name, revision)
-    commit = getattr(config, "_commit_hash", None)
-    if commit is not None:
-        return commit
+    _from_pretrained(AutoConfig, name, revision)
+    if not Path(name).is_dir():
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)  # .../snapshots/COMMIT/config.json
+        assert isinstance(cached, str), f"{name} was loaded without passing through the hub's cache"
+        return Path(cached).parent.name
     state = hashlib.blake2b(digest_size=16)
     for path in sorted(path for path in Path(name).iterdir() if path.is_file()):
         state.update(path.name.encode())

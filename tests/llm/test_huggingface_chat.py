@@ -2,6 +2,7 @@
 
 import json
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
@@ -182,3 +183,14 @@ def test_a_model_that_is_not_there_is_told(tmp_path):
 def test_a_real_chat_model_answers():
     (answer,) = HFTextLM(str(location("smollm2-135m")), max_tokens=30).complete(["What is the capital of France?"])
     assert answer.text is not None and "Paris" in answer.text
+
+
+def test_the_revision_of_a_hub_model_is_the_commit_it_was_loaded_at(tmp_path, monkeypatch):
+    commit = "0123456789" * 4
+    snapshot = tmp_path / "models--someone--model" / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text('{"model_type": "gpt2"}')
+    (tmp_path / "models--someone--model" / "refs").mkdir()
+    (tmp_path / "models--someone--model" / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert found_revision("someone/model", None) == found_revision("someone/model", commit) == commit

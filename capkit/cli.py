@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
+        print("stopped by Ctrl-C", flush=True)
         return INTERRUPTED_STATUS
     except Exception as error:
         known = known_error(error)

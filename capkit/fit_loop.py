@@ -12,7 +12,7 @@ class FitLoop(_FitLoop):
     """A run that resumes from a checkpoint saved before the validation of its step begins with that validation.
 
     Lightning takes it for done: the run would lack its numbers, and what callbacks make of them (the best checkpoint,
-    early stopping).
+    early stopping). One whose `max_steps` grew after it was done goes on.
     """
 
     def __init__(self, trainer: pl.Trainer, min_epochs: int | None = 0, max_epochs: int | None = None) -> None:
@@ -28,6 +28,12 @@ class FitLoop(_FitLoop):
         trainer.fit_loop = loop
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         callbacks.insert(0, loop.last_validation)  # before those that save at the end of a validation
+
+    def reset(self) -> None:
+        """Of a run that was made longer since, the last batch is that no more: Lightning would take it for done."""
+        if self.trainer.global_step < self.trainer.max_steps:
+            self.epoch_loop.batch_progress.is_last_batch = False
+        super().reset()
 
     @property
     def skip(self) -> bool:

@@ -13,25 +13,12 @@ import yaml
 
 from capkit.config.defaults import with_defaults
 from capkit.errors import DISK_FULL, UsageError, naming
+from capkit.run_changes import refused_changes
 from capkit.text_files import expect, parse_json, read_json, read_text, shown
 
-# Keys that may change between two attempts of one run: they change no number that the run computes, or its rounding.
-NEUTRAL_KEYS = (
-    "run_dir",
-    "resume",
-    "dry_run",
-    "logger",
-    "torch_threads",
-    "data.num_workers",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.strategy",
-    "callback.checkpoints.keep_last",
-    "callback.checkpoints.keep_every_steps",
-    "callback.progress",
-    "callback.preemption",
-    "callback.watchdog",
-)
+# What a start that made no step may leave behind, beside metrics.
+OF_A_START = ("initial.jsonl", "judges.json", "skipped.jsonl", "curriculum.json", "memory.json")
+UNTRAINED = ("test_untrained", "test_initial")
 
 
 _AGAIN = "delete it and report.html beside it, and start the same command again: it evaluates anew"
@@ -116,20 +103,6 @@ def add_to_file(path: Path, text: str) -> None:
         os.close(descriptor)
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts and lists as one dict of dotted keys."""
-    if isinstance(config, Mapping) and config:
-        items = [(str(k), v) for k, v in config.items()]
-    elif isinstance(config, list) and config:
-        items = [(str(i), v) for i, v in enumerate(config)]
-    else:
-        return {prefix: config}
-    flat: dict[str, Any] = {}
-    for key, value in items:
-        flat.update(flatten(value, f"{prefix}.{key}" if prefix else key))
-    return flat
-
-
 class RunFolder:
     """Paths and append-only records of one run.
 
@@ -149,16 +122,27 @@ class RunFolder:
         self.attempt = 1
         self._waiting: list[str] = []  # rows that the disk did not take
 
-    def open(self, config: Mapping[str, Any]) -> None:
+    def check(self, config: Mapping[str, Any], trains: bool = False) -> None:
+        """Raises UsageError where the folder holds a run of another config (capkit/run_changes.py).
+
+        A record without constructor defaults, of an earlier version, is compared as if it had today's. A run that
+        `trains` and has made no step yet holds nothing that another config could spoil.
+        """
+        before = self.config()
+        if before is not None and not (trains and not self.has_steps()):
+            self._refuse_other_config(with_defaults(before), _plain(with_defaults(_plain(config))))
+
+    def open(self, config: Mapping[str, Any], trains: bool = False) -> None:
         """Creates the folder, or checks that it holds the same run; a refused config leaves the folder untouched.
 
-        The config is recorded with all constructor defaults. A record without them, of an earlier version, is compared
-        as if it had today's.
+        The config is recorded with all constructor defaults. What a start without a step left is removed where its
+        config was another one.
         """
+        self.check(config, trains)
         config = _plain(with_defaults(_plain(config)))
         before = self.config()
-        if before is not None:
-            self._refuse_other_config(with_defaults(before), config)
+        if before is not None and trains and not self.has_steps() and refused_changes(with_defaults(before), config):
+            self._forget_start()
         self.attempt = 1 + max((row["attempt"] for row in self.rows()), default=0)
         self.metrics()  # a damaged file is told now, not at the end
         try:
@@ -170,18 +154,24 @@ class RunFolder:
             add_to_file(self.metrics_log, "\n")  # a kill cut the last row: the next one starts its own line
         write_atomically(self.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
+    def has_steps(self) -> bool:
+        """Whether a run in this folder made an optimizer step that it left anything of."""
+        return any(self.checkpoints.glob("*.ckpt")) or any(row["step"] > 0 for row in self.rows())
+
+    def _forget_start(self) -> None:
+        """Numbers and captions of before the first step."""
+        untrained = (file for prefix in UNTRAINED for file in self.predictions.glob(f"{prefix}*") if file.is_file())
+        left = [self.path / name for name in OF_A_START]
+        for file in (self.metrics_log, self.metrics_file, *left, *untrained):
+            file.unlink(missing_ok=True)
+
     def _refuse_other_config(self, old: Any, new: Any) -> None:
-        before, after = flatten(old), flatten(new)
-        changed = [
-            f"  {key}: {before.get(key, '(absent)')!r} -> {after.get(key, '(absent)')!r}"
-            for key in sorted(before.keys() | after.keys())
-            if before.get(key) != after.get(key) and not _is_neutral(key)
-        ]
+        changed = refused_changes(old, new)
         if changed:
             raise UsageError(
                 f"the run in {self.path} was started with another config; changed keys:\n"
-                + "\n".join(changed)
-                + "\ncontinue with the old values, or start a new run with another run_dir"
+                + "".join(f"  {change}\n" for change in changed)
+                + "continue with the old values, or start a new run with another run_dir"
             )
 
     def config(self) -> dict[str, Any] | None:
@@ -322,7 +312,3 @@ def _yaml_problem(error: BaseException) -> str:
 def _plain(config: Any) -> Any:
     """Through JSON, so that tuples and lists, and numbers read back from YAML, compare equal."""
     return json.loads(json.dumps(config))
-
-
-def _is_neutral(key: str) -> bool:
-    return any(key == neutral or key.startswith(f"{neutral}.") for neutral in NEUTRAL_KEYS)

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGUSR1 and SIGUSR2 ask a run to stop: heard by one rank, known to all within a second.
+"""SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C ask a run to stop: heard by one rank, known to all within a second.
 
 A rank that waits for others does not run Python, and so no Python signal handler: a thread listens instead, and passes
 the word on through the store of the process group. What follows depends on what would be lost:
@@ -7,7 +7,8 @@ the word on through the store of the process group. What follows depends on what
   (capkit/callbacks/preemption.py);
 - before and after, nothing would be lost that is not done again: the main thread leaves where it is.
 
-SIGUSR2 is what submitit sends. Ctrl-C is no request to save: it ends a run as it ends any program.
+SIGUSR2 is what submitit sends. Ctrl-C (SIGINT) saves as the others do and ends with its own status, 130, since nobody
+is to start the run again; a second one ends the run at once.
 """
 
 import itertools
@@ -22,20 +23,28 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from capkit.console import restore_terminal
 from capkit.slurm import requeue_job
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 STOPPED_STATUS = 75  # EX_TEMPFAIL: try again later
+INTERRUPTED_STATUS = 130  # as shells have it for SIGINT
+NOTHING_BEGUN = "stopped by Ctrl-C before the run had begun; nothing was lost"
 POLL_S = 0.5
 LEAVE_S = 10.0  # for the main thread to leave by itself
 _NUMBERS = itertools.count()  # of listeners in this process: a process group may outlive a run
 
 
 class Stopped(SystemExit):
-    """The run was asked to stop, and did."""
+    """The run was asked to stop, and did; the exit status says by what."""
 
-    def __init__(self) -> None:
-        super().__init__(STOPPED_STATUS)
+    def __init__(self, status: int = STOPPED_STATUS) -> None:
+        super().__init__(status)
+
+
+def status_after(name: str) -> int:
+    """The exit status of a run that the signal of this name stopped."""
+    return INTERRUPTED_STATUS if name == signal.SIGINT.name else STOPPED_STATUS
 
 
 class StopSignal:
@@ -44,7 +53,7 @@ class StopSignal:
     def __init__(self, rank: int, store: Any = None) -> None:
         self.rank, self.store = rank, store
         self.requested = False
-        self.name = "a signal to another rank"
+        self.name = ""  # of the signal that this rank knows of
         self._key = f"capkit/stop/{next(_NUMBERS)}"
         self._may_leave = True
         self._all_know = self._told = False
@@ -74,6 +83,11 @@ class StopSignal:
         self._written.close()
 
     @property
+    def status(self) -> int:
+        """The exit status of a run that was asked to stop, the same on all ranks."""
+        return status_after(self.name)
+
+    @property
     def may_leave(self) -> bool:
         """Whether the main thread may leave anywhere, without the other ranks."""
         return self._may_leave
@@ -85,7 +99,8 @@ class StopSignal:
             self._leave()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        """In the main thread, between two instructions; a second signal changes nothing."""
+        """In the main thread, between two instructions; what a second signal does is the thread's."""
+        self.name = self.name or signal.Signals(number).name
         self.requested = True
         if self._may_leave and self._all_know:
             self._leave()
@@ -95,49 +110,69 @@ class StopSignal:
         self.tell("the same command does again what was not finished")
         if self.rank != 0:
             time.sleep(4 * POLL_S)  # launchers end all ranks as soon as one has left, and rank 0 has to tell
-        raise Stopped
+        raise Stopped(self.status)
 
     def tell(self, outcome: str) -> None:
         """Once, on rank 0: what came of it, to the screen; and to SLURM, where it runs the job."""
         if self.rank == 0 and not self._told:
-            print(f"stopped by {self.name}; {outcome}", flush=True)
-            requeue_job()
+            by = "Ctrl-C" if self.name == signal.SIGINT.name else self.name
+            print(f"stopped by {by}; {outcome}", flush=True)
+            if self.status != INTERRUPTED_STATUS:
+                requeue_job()
         self._told = True
 
     # -- the thread
 
     def _listen(self) -> None:
         while not self._closing.is_set():
-            heard = self._own_signal()
-            if heard is None and not self._others_heard():
+            heard = next(iter(self._own_signals()), None) or self._signal_of_others()
+            if heard is None:
                 continue
-            self.name = heard or self.name
+            self.name = self.name or heard
             self.requested = True
+            if self.name == signal.SIGINT.name and self.rank == 0 and not self._may_leave:
+                print("Ctrl-C: saving, then the run ends; once more ends it at once", flush=True)
             self._tell()
             self._all_know = True
             if not self._closing.is_set():
                 signal.pthread_kill(self._main, signal.SIGUSR1)  # wakes the main thread up
-            self._leave_without_main_thread()
+            self._follow()
             return
 
-    def _leave_without_main_thread(self) -> None:
-        """A main thread that waits for a rank that has left, outside Python, hears nothing. Nothing is lost by it."""
-        if self._may_leave and not self._closing.wait(LEAVE_S) and self._may_leave:
-            self.tell("the same command does again what was not finished")
-            os._exit(STOPPED_STATUS)
+    def _follow(self) -> None:
+        """Until the run has ended: a second Ctrl-C, and a main thread that hears nothing.
 
-    def _own_signal(self) -> str | None:
-        """The name of a signal that came; None after a while without one."""
+        One that waits outside Python for a rank that has left hears nothing. Nothing is lost by leaving without it.
+        """
+        may_leave_since = time.monotonic()
+        while not self._closing.is_set():
+            if signal.SIGINT.name in self._own_signals():
+                if self.rank == 0:
+                    print("ended at once by a second Ctrl-C; checkpoints saved before are whole", flush=True)
+                self._exit(INTERRUPTED_STATUS)
+            if not self._may_leave:
+                may_leave_since = time.monotonic()
+            elif time.monotonic() - may_leave_since > LEAVE_S:
+                self.tell("the same command does again what was not finished")
+                self._exit(self.status)
+
+    def _exit(self, status: int) -> None:
+        restore_terminal()
+        os._exit(status)
+
+    def _own_signals(self) -> list[str]:
+        """The names of signals that came; none after a while without one."""
         try:
             numbers = self._wakeup.recv(64)
         except OSError:
-            return None
-        return next((signal.Signals(n).name for n in numbers if n in SIGNALS), None)
+            return []
+        return [signal.Signals(number).name for number in numbers if number in SIGNALS]
 
-    def _others_heard(self) -> bool:
+    def _signal_of_others(self) -> str | None:
         with suppress(Exception):  # the store is gone where rank 0 is
-            return self.store is not None and bool(self.store.check([self._key]))
-        return False
+            if self.store is not None and self.store.check([self._key]):
+                return self.store.get(self._key).decode()
+        return None
 
     def _tell(self) -> None:
         """Before a rank leaves, the others have to know why: else they would see a rank that was lost."""
@@ -167,7 +202,7 @@ def is_stopping() -> bool:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Around a task that may `listen`. Once asked to stop, it ends with status 75, whatever breaks on the way.
+    """Around a task that may `listen`. Once asked to stop, it ends with status 75 or 130, whatever breaks on the way.
 
     The signal may have hit other processes too: a scorer's subprocess dies, ranks lose their connection.
     """
@@ -177,9 +212,10 @@ def stoppable() -> Iterator[None]:
         asked = [listener for listener in _ACTIVE if listener.requested]
         if not asked:
             raise
-        traceback.print_exception(error)
-        asked[0].tell("what is told above came after it; the same command goes on from the last checkpoint")
-        raise Stopped from None
+        if asked[0].status != INTERRUPTED_STATUS:
+            traceback.print_exception(error)
+        asked[0].tell(f"after it came {error!r}; the same command goes on from the last checkpoint")
+        raise Stopped(asked[0].status) from None
     finally:
         while _ACTIVE:
             _ACTIVE.pop().close()

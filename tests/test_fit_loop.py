@@ -103,3 +103,21 @@ def test_a_run_that_was_stopped_and_then_cut_stays_stopped(stopped, command, tmp
     assert numbers(run) == numbers(stopped)
     ours, theirs = (read_checkpoint(folder.checkpoints)["state_dict"] for folder in (run, stopped))
     assert all(torch.equal(value, ours[name]) for name, value in theirs.items())
+
+
+def test_a_run_that_is_made_longer_when_it_is_done_goes_on_by_the_schedule_of_its_new_length(
+    command, once, tmp_path, capsys
+):
+    run = RunFolder(tmp_path / "run")
+    length = [*command, "callback=[recorder,checkpoints,progress]", "scheduler=linear", "scheduler.warmup=0"]
+    assert main([*length, "max_steps=3", f"run_dir={run.path}"]) == 0
+    assert main([*length, "max_steps=6", f"run_dir={run.path}"]) == 0
+    told = capsys.readouterr().out
+    assert "max_steps: 3 -> 6: from step 3 on, learning rate and other schedules are those of the longer run" in told
+    assert f"evaluate ckpt={run.path} split=val" in told and "trained 3 steps in" in told
+    assert [row["step"] for row in run.current_rows() if "train/loss" in row] == [3, 6]
+    rates = {row["step"]: row["train/lr"] for row in run.current_rows() if "train/lr" in row}
+    assert rates[6] == pytest.approx(0.0025 * 1 / 6) and rates[3] == pytest.approx(0.0025 * 1 / 3)
+    assert run.metrics()["train/steps"] == 6
+    assert main([*length, "max_steps=6", f"run_dir={run.path}"]) == 0
+    assert "all 6 steps were done before" in capsys.readouterr().out

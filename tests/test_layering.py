@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "halving": {"errors"},
     "text_files": {"errors"},
     "caption_text": {"errors", "text_files"},
-    "stop_signal": {"slurm"},
+    "stop_signal": {"console", "slurm"},
     "keyed": {"errors"},
     "schedules": {"errors", "ranges"},
     "distributed": {"errors", "types"},
@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "evaluators": BOTTOM | {"text", "metrics", "models", "data", "run_folder"},
     "strategies": BOTTOM | {"models"},
     "liveness": set(),
-    "watch": {"errors", "liveness", "removal"},
+    "watch": {"console", "errors", "liveness", "removal"},
     "config": {"errors", "decoding", "ranges"},
     "cli": {"errors", "config", "console"},
 }

@@ -1,13 +1,15 @@
 import errno
 import json
 import os
+import re
 import resource
 
 import pytest
 import yaml
 
 from capkit.errors import UsageError
-from capkit.run_folder import RunFolder, default_run_dir, flatten, output_file, write_atomically
+from capkit.run_changes import flatten, made_longer
+from capkit.run_folder import RunFolder, default_run_dir, output_file, write_atomically
 
 CONFIG = {"seed": 0, "data": {"batch_size": 4, "num_workers": 0}, "betas": (0.9, 0.99), "run_dir": "a"}
 
@@ -29,6 +31,76 @@ def test_a_changed_config_is_refused_with_the_keys_and_leaves_the_folder_as_it_w
         RunFolder(tmp_path).open({**CONFIG, "data": {"batch_size": 8, "num_workers": 0}, "extra": 1})
     assert "extra: '(absent)' -> 1" in str(error.value) and "num_workers" not in str(error.value)
     assert (tmp_path / "config.yaml").read_text() == before
+
+
+MOVED = {
+    "trainer": {"devices": 8, "precision": "bf16-mixed"},
+    "logger": {"wandb": {"mode": "offline"}},
+    "callback": {"checkpoints": {"every_minutes": 1, "monitor": "val/cider"}, "guard": None},
+    "data": {"batch_size": 4, "num_workers": 2, "eval_batch_size": 8, "train": {"cache_dir": "/scratch"}},
+    "micro_batch_size": 2,
+    "torch_threads": 4,
+    "max_steps": 40,
+}
+
+
+def of_steps(folder, max_steps=20, **more):
+    """A run that made a step."""
+    folder.open({**CONFIG, "max_steps": max_steps, **more}, trains=True)
+    folder.append(1, {"train/loss": 2.0})
+
+
+def test_a_run_may_be_made_longer_and_moved(tmp_path):
+    of_steps(RunFolder(tmp_path))
+    RunFolder(tmp_path).open({**CONFIG, **MOVED}, trains=True)
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["max_steps"] == 40
+    assert list(made_longer({"max_steps": 1800, "max_epochs": None}, {"max_steps": 3600})) == [
+        "max_steps: 1,800 -> 3,600"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"max_steps": 10}, "max_steps: 20 -> 10 (may only grow)"),
+        ({"max_steps": None, "max_epochs": 3}, "max_steps: 20 -> None (may only grow)"),
+        ({"seed": 1}, "seed: 0 -> 1"),
+        ({"betas": [0.9, 0.98]}, "betas.1: 0.99 -> 0.98"),
+    ],
+)
+def test_a_run_that_made_a_step_keeps_what_its_numbers_depend_on(tmp_path, changes, told):
+    of_steps(RunFolder(tmp_path))
+    with pytest.raises(UsageError, match=re.escape(f"  {told}\n")):
+        RunFolder(tmp_path).check({**CONFIG, "max_steps": 20, **changes}, trains=True)
+
+
+def test_a_start_without_a_step_does_not_hold_its_run_to_its_config(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.open(CONFIG, trains=True)
+    folder.append(0, {"val/loss": 2.0})
+    folder.write_metrics({"test/untrained/cider": 0.1})
+    folder.write_rows("initial", [{"key": "a"}])
+    (folder.predictions / "test_untrained.json").write_text("[]")
+    (folder.predictions / "notes.txt").write_text("a user's own")
+    again = RunFolder(tmp_path)
+    again.open({**CONFIG, "seed": 1}, trains=True)
+    assert (again.rows(), again.metrics(), again.read_rows("initial")) == ([], {}, [])
+    assert [file.name for file in again.predictions.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("left", ["step-00000001.ckpt", "best.ckpt"])
+def test_a_checkpoint_shows_that_a_step_was_made(tmp_path, left):
+    folder = RunFolder(tmp_path)
+    folder.open(CONFIG, trains=True)
+    (folder.checkpoints / left).mkdir()
+    with pytest.raises(UsageError, match="seed: 0 -> 1"):
+        RunFolder(tmp_path).open({**CONFIG, "seed": 1}, trains=True)
+
+
+def test_an_evaluation_makes_no_steps_and_keeps_its_config(tmp_path):
+    RunFolder(tmp_path).open({"ckpt": "a"})
+    with pytest.raises(UsageError, match="ckpt: 'a' -> 'b'"):
+        RunFolder(tmp_path).open({"ckpt": "b"})
 
 
 def test_rows_beyond_a_resumed_step_are_superseded(tmp_path):

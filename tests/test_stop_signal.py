@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from capkit import stop_signal
 from capkit.data.loader import _start_worker
-from capkit.stop_signal import STOPPED_STATUS, Stopped, listen, outlive_signals_to_all, stoppable
+from capkit.stop_signal import INTERRUPTED_STATUS, STOPPED_STATUS, Stopped, listen, outlive_signals_to_all, stoppable
 
 
 def left_with(function):
@@ -82,6 +82,62 @@ def test_a_single_process_leaves_at_once():
     assert time.monotonic() - start < 5
 
 
+def interrupted(presses):
+    """Training that goes on, and the terminal that sends SIGINT."""
+    with stoppable():
+        listener = listen(0)
+        listener.may_leave = False
+        for _ in range(presses):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)
+        listener.may_leave = True
+        time.sleep(60)
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_is_followed_when_the_ranks_have_agreed_and_a_second_one_at_once(presses, tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["capkit.testing"])
+    process = context.Process(target=told_to, args=(tmp_path / "told", presses))
+    process.start()
+    process.join(50)
+    hung = process.is_alive()
+    process.kill()
+    assert not hung and process.exitcode == INTERRUPTED_STATUS == 130
+    first, last = (tmp_path / "told").read_text().splitlines()
+    assert first == "Ctrl-C: saving, then the run ends; once more ends it at once"
+    assert last.startswith("stopped by Ctrl-C;" if presses == 1 else "ended at once by a second Ctrl-C;")
+
+
+def told_to(file, presses):
+    with open(file, "w") as told:
+        os.dup2(told.fileno(), 1)
+    interrupted(presses)
+
+
+def test_the_other_ranks_hear_which_signal_it_was(tmp_path):
+    store = dist.FileStore(str(tmp_path / "store"), 2)
+    first, second = (stop_signal.StopSignal(rank, store) for rank in (0, 1))
+    first._key = second._key = "the run's"
+    first.name = "SIGINT"
+    first._tell()
+    assert second._signal_of_others() == "SIGINT"
+    second.name = "SIGINT"
+    assert (first.status, second.status) == (130, 130)
+
+
+def test_what_breaks_after_ctrl_c_is_one_line(capsys):
+    def work():
+        listener = listen(0)
+        listener.may_leave = False
+        os.kill(os.getpid(), signal.SIGINT)
+        raise RuntimeError("the scorer's Java is gone")
+
+    assert left_with(work) == INTERRUPTED_STATUS
+    output = capsys.readouterr()
+    assert "the scorer's Java is gone" in output.out and output.err == ""
+
+
 def test_what_breaks_after_the_signal_is_told_and_does_not_change_the_status(capsys):
     def work():
         listener = listen(0)
@@ -129,7 +185,7 @@ def forked(outlives):
 
 def test_a_worker_outlives_signals_to_the_whole_job_and_ends_with_its_parent():
     process = forked(outlives=True)
-    for name in ("TERM", "USR1", "USR2"):
+    for name in ("TERM", "USR1", "USR2", "INT"):
         subprocess.run(["bash", "-c", f"kill -{name} {process.pid}"], check=True)  # another sender than its parent
     process.join(0.5)
     assert process.is_alive()
@@ -143,7 +199,7 @@ def test_a_loader_whose_workers_are_signalled_goes_on():
     batches = iter(loader)
     next(batches)
     (worker,) = batches._workers
-    for name in ("TERM", "USR1"):
+    for name in ("TERM", "USR1", "INT"):
         subprocess.run(["bash", "-c", f"kill -{name} {worker.pid}"], check=True)
     assert len(list(batches)) == 7
     assert not worker.is_alive()
@@ -162,16 +218,18 @@ def test_a_forked_child_hears_for_itself_alone():
 
 
 @pytest.mark.parametrize(("status", "told"), [(0, "SLURM job 77: requeued"), (1, "was not requeued: no permission")])
-def test_where_slurm_runs_the_job_rank_0_has_it_requeued(tmp_path, monkeypatch, capsys, status, told):
+def test_where_slurm_runs_the_job_rank_0_has_it_requeued_unless_by_ctrl_c(tmp_path, monkeypatch, capsys, status, told):
     scontrol = tmp_path / "scontrol"
     scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\necho no permission >&2\nexit {status}\n')
     scontrol.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     for number in (0, 1):
-        listener = listen(number)
-        for _ in range(2):
-            listener.tell("saved")
-        listener.close()
+        for name in ("SIGTERM", "SIGINT"):
+            listener = listen(number)
+            listener.name = name
+            for _ in range(2):
+                listener.tell("saved")
+            listener.close()
     assert (tmp_path / "calls").read_text() == "requeue 77\n"
     assert told in capsys.readouterr().err

@@ -1,7 +1,9 @@
 """Checkpoints by step, and the best one: when they are saved, which are kept, and what happens where saving fails."""
 
+import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +27,35 @@ from capkit.checkpoint_files import (
 from capkit.checkpoint_io import use_folders
 from capkit.distributed import broadcast_object
 from capkit.errors import UsageError
-from capkit.ranges import PositiveInt, check_ranges
+from capkit.ranges import PositiveFloat, PositiveInt, check_ranges
 
+LOOK_S = 10.0  # between two looks at the clock
 FAILED = "checkpoint/failed"  # how often saving has failed so far, logged each time it does
+
+
+@dataclass(frozen=True)
+class Look:
+    """When the clock was last looked at: after `step` steps, at `seconds`; and the step to look again after.
+
+    Looks come about LOOK_S apart, as fast as steps have been since the last one, at most twice as many steps on.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    next_step: int = 0
+
+    def after(self, step: int, seconds: float) -> "Look":
+        """The look after `step` steps, at `seconds`."""
+        steps, took = max(1, step - self.step), max(seconds - self.seconds, 1e-9)
+        return Look(step, seconds, step + max(1, min(2 * steps, int(steps * LOOK_S / took))))
 
 
 @check_ranges
 class Checkpoints(Callback):
-    """Saves `step-00000123.ckpt` after each `every_steps` optimizer steps and after the last one.
+    """Saves `step-00000123.ckpt` after each `every_steps` optimizer steps, and after the last one.
+
+    Also after the first step that is done `every_minutes` after the last save, by rank 0's clock: what a kill costs is
+    bounded in time, however slow steps are. null: by steps alone.
 
     The `keep_last` newest stay, and those of each `keep_every_steps` steps for good. A checkpoint is a folder that is
     there whole or not at all (capkit/checkpoint_files.py). Where one cannot be saved (disk full, no permission), all
@@ -47,6 +70,7 @@ class Checkpoints(Callback):
     def __init__(
         self,
         every_steps: PositiveInt = 1000,
+        every_minutes: PositiveFloat | None = 10,
         keep_last: PositiveInt = 2,
         keep_every_steps: PositiveInt | None = None,
         monitor: str | None = None,
@@ -65,6 +89,7 @@ class Checkpoints(Callback):
                 f"{monitor=}, {mode=}; give one"
             )
         self.every_steps, self.keep_last, self.keep_every_steps = every_steps, keep_last, keep_every_steps
+        self.every_minutes = every_minutes
         self.monitor, self.select = monitor, select
         self.selection = None if monitor is None else Selection(mode, monitor)
         if select is not None:
@@ -78,6 +103,8 @@ class Checkpoints(Callback):
         self.failed_step: int | None = None
         self.saved_step: int | None = None
         self._failures = 0
+        self._tried_at = 0.0  # when a checkpoint was last saved, or tried to be; the start before that
+        self._look = Look()
         self._record: Callable[[int, dict[str, float]], None] | None = None
         self._start_is_best = False
         self._broken: list[str] = []
@@ -102,13 +129,22 @@ class Checkpoints(Callback):
         return self.folder / "best.ckpt"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "initial": self.initial}
+        return {"best": self.best, "initial": self.initial, "chosen_by": self._chosen_by}
+
+    @property
+    def _chosen_by(self) -> list[str | None]:
+        return [self.monitor, None if self.selection is None else self.selection.mode, self.select]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """A best that was chosen by another number, or another limit, is no measure for those to come."""
+        if state_dict.get("chosen_by", self._chosen_by) != self._chosen_by:
+            return
         self.best, self.initial = state_dict["best"], state_dict.get("initial", {})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.saved_step = trainer.global_step
+        self._tried_at = time.monotonic()
+        self._look = Look(trainer.global_step, self._tried_at)
         if self._start_is_best:
             self._save_best(trainer)
             self._start_is_best = False
@@ -132,17 +168,31 @@ class Checkpoints(Callback):
             self.load_state_dict(found)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        if self.is_due(trainer):
+        is_due, is_late = self.is_due(trainer), self._is_late(trainer)  # all ranks look, whether or not one saves
+        if is_due or (is_late and not self.is_closed):
             self.save(trainer)
 
+    def _is_late(self, trainer: pl.Trainer) -> bool:
+        """Whether the last save is `every_minutes` ago, the same on all ranks.
+
+        Rank 0's clock counts, and it is not asked at each step, for which all ranks would have to wait: see `Look`.
+        """
+        if self.every_minutes is None or trainer.global_step < self._look.next_step:
+            return False
+        now = time.monotonic()
+        is_late = now - self._tried_at >= 60 * self.every_minutes
+        is_late, self._look = broadcast_object((is_late, self._look.after(trainer.global_step, now)))
+        return is_late
+
     def is_due(self, trainer: pl.Trainer) -> bool:
-        """Whether the step that was done last is to be saved."""
+        """Whether the step that was done last is to be saved, by its number."""
         step = trainer.global_step
         is_last = step >= trainer.max_steps or trainer.should_stop
         return not self.is_closed and (is_last or step % self.every_steps == 0)
 
     def save(self, trainer: pl.Trainer) -> bool:
         """The checkpoint of the step that was done last; whether it could be saved. All ranks take part, and agree."""
+        self._tried_at = time.monotonic()
         self.failure = self._save(trainer, self.path(trainer.global_step))
         self.failed_step = trainer.global_step if self.failure else None
         self.saved_step = self.saved_step if self.failure else trainer.global_step

@@ -1,5 +1,6 @@
 """Preemption: a run that is asked to stop saves what it has, says that it wants to go on, and goes."""
 
+import signal
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,8 @@ from capkit.training_step import OptimizerStep
 
 class Preemption(Callback):
     """SIGTERM, SIGUSR1 or SIGUSR2 to any rank: one save that all ranks agree on, then exit status 75 on each.
+
+    Ctrl-C (SIGINT) does the same and ends with 130; a second one ends the run at once.
 
     Ranks agree between optimizer steps, in a rollout once it is sampled, and at the end of a validation. A rank that
     knows of the signal does not finish what is before the next such place: what remains of a rollout or a validation is
@@ -59,10 +62,12 @@ class Preemption(Callback):
         """A safe point of training, weights being those of the last finished step: all ranks stop here, or none."""
         if self.signal is None or trainer.state.fn != TrainerFn.FITTING:
             return
-        asked = torch.tensor([float(self.is_stopping)])
+        number = signal.Signals[self.signal.name].value if self.is_stopping else 0
+        asked = torch.tensor([float(number)])
         if self._group is not None:
             dist.all_reduce(asked, dist.ReduceOp.MAX, group=self._group)
         if asked.item():
+            self.signal.name = signal.Signals(int(asked)).name  # the same on all ranks, and with it the exit status
             self._stop(trainer)
 
     def _stop(self, trainer: pl.Trainer) -> None:
@@ -70,18 +75,19 @@ class Preemption(Callback):
         self.signal.requested = True
         step = trainer.global_step
         saved = self._save(trainer)
-        self.signal.tell(f"step {step} was the last{saved}; the same command goes on from there")
+        goes_on = f"the same command with run_dir={trainer.default_root_dir} goes on from there"
+        self.signal.tell(f"step {step:,} was the last, {saved}; {goes_on}")
         if self._group is not None:
             dist.barrier(self._group)  # launchers end all ranks as soon as one has left
-        raise Stopped
+        raise Stopped(self.signal.status)
 
     def _save(self, trainer: pl.Trainer) -> str:
         """The checkpoint of the last step, unless it is there; what there is to say about it."""
         checkpoints = self._checkpoints
         if checkpoints is None or checkpoints.is_closed or trainer.global_step == 0:
-            return ", nothing was saved"
-        was_saved = checkpoints.is_due(trainer) and checkpoints.failure is None
-        return ", saved" if was_saved or checkpoints.save(trainer) else ", but could not be saved"
+            return "nothing was saved"
+        was_saved = checkpoints.saved_step == trainer.global_step
+        return f"saved in {checkpoints.folder}" if was_saved or checkpoints.save(trainer) else "but could not be saved"
 
     # -- where ranks meet
 

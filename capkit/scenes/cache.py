@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,43 @@ class CachedSplit:
         return self.row(index)["stated_facts"]
 
 
+@dataclass(frozen=True)
+class UnbuiltSplit:
+    """The scenes of a split that is not on disk: each is made when it is asked for, and none is kept."""
+
+    seed: int
+    split: str
+    size: int
+    options: WorldOptions
+    style: str
+    detail: Detail | None
+
+    def row(self, index: int) -> dict[str, Any]:
+        """As `CachedSplit.row`."""
+        return json.loads(_line_of(self._scene(index), self.style, self.detail))
+
+    def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        return render(self._scene(index), self.size)
+
+    def _scene(self, index: int) -> Scene:
+        return make_scene(self.options, self.seed, self.split, index)
+
+
+def split_folder(
+    seed: int,
+    split: str,
+    count: int,
+    size: int = 64,
+    options: WorldOptions | None = None,
+    cache_dir: str | Path = "data/scenes",
+    style: str = "human",
+    detail: Detail | None = None,
+) -> Path:
+    """Where `build_split` puts the split of these arguments."""
+    meta = _describe(seed, split, count, size, options or WorldOptions(), style, detail)
+    return Path(cache_dir) / f"{split}-{seed}-{count}-{_key(meta)}"
+
+
 def build_split(
     seed: int,
     split: str,
@@ -91,7 +128,7 @@ def build_split(
     if count < 1 or num_workers < 0:
         raise UsageError(f"count >= 1 and num_workers >= 0 are wanted; count={count}, num_workers={num_workers} came")
     meta = _describe(seed, split, count, size, options, style, detail)
-    path = Path(cache_dir) / f"{split}-{seed}-{count}-{_key(meta)}"
+    path = split_folder(seed, split, count, size, options, cache_dir, style, detail)
     if not path.exists():
         job = (seed, split, size, options, style, detail)
         _make_one(job, 0)
@@ -124,13 +161,17 @@ def _key(meta: dict[str, Any]) -> str:
 def _make_one(job: _Job, index: int) -> tuple[np.ndarray, bytes]:
     seed, split, size, options, style, detail = job
     scene = make_scene(options, seed, split, index)
+    return render(scene, size), _line_of(scene, style, detail)
+
+
+def _line_of(scene: Scene, style: str, detail: Detail | None) -> bytes:
     captions = reference_captions(scene, style, detail)
     row = {
         "scene": scene.to_dict(),
         "references": [item.text for item in captions],
         "stated_facts": list(captions[0].facts),
     }
-    return render(scene, size), json.dumps(row, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(row, separators=(",", ":")).encode() + b"\n"
 
 
 def _make_chunk(job: _Job, path: str, start: int, end: int) -> list[bytes]:

@@ -8,8 +8,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from capkit.console import say
+from capkit.data.datamodule import CaptionDataModule
+from capkit.data.source import Preparable, clean_captions
 from capkit.instantiate import build, build_all, nested
 from capkit.text import encode_captions, word_tokenizer
+
+DRY_RUN_RECORDS = 500
 
 
 def build_model(node: DictConfig, captions: Callable[[], Iterable[str]], seed: int) -> nn.Module:
@@ -20,6 +25,18 @@ def build_model(node: DictConfig, captions: Callable[[], Iterable[str]], seed: i
             arguments = nested(key, word_tokenizer(captions()))
     torch.manual_seed(seed)
     return build(node, **arguments)
+
+
+def vocabulary_captions(data: CaptionDataModule, dry_run: bool) -> Iterable[str]:
+    """What a word tokenizer is built from: the captions of every training image.
+
+    In a dry run, of a source whose records would have to be made first, those of the first 500.
+    """
+    source = data.source("train")
+    if not (dry_run and isinstance(source, Preparable)) or len(source) <= DRY_RUN_RECORDS:
+        return data.captions("train")
+    say(f"vocabulary: of the first {DRY_RUN_RECORDS:,} training images; the run reads all, and may find more words")
+    return (text for index in range(DRY_RUN_RECORDS) for text in clean_captions(source.record(index).captions))
 
 
 def build_parts(cfg: DictConfig) -> dict[str, Any]:

@@ -21,7 +21,9 @@ from capkit.embedding_cache import check_about
 from capkit.errors import UsageError, naming
 from capkit.halving import in_parts
 from capkit.instantiate import build
-from capkit.run_folder import flatten, output_file, write_atomically
+from capkit.run_changes import flatten
+from capkit.run_folder import output_file, write_atomically
+from capkit.tasks.quiet import quiet_libraries
 from capkit.types import CaptionBatch
 
 
@@ -33,6 +35,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     another checkpoint, decoding or folder of images. Images that cannot be read are listed in skipped.jsonl beside it.
     The caption of a single image is printed.
     """
+    quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     decoding: Decoding = build(cfg.decoding)
     images = Folder(cfg.images)

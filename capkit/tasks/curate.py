@@ -21,6 +21,7 @@ from capkit.data.steps.step import Failure, Records, Step, hook
 from capkit.errors import UsageError
 from capkit.instantiate import build, build_all, plain
 from capkit.tasks.curated_folder import CuratedFolder, FailureLog, sampled
+from capkit.tasks.quiet import quiet_libraries
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
@@ -29,6 +30,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     Started again after a kill or after failures, it asks models only for what their caches lack. The process that
     finishes the last shard of a split merges them.
     """
+    quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     shard, num_shards = own_shard(cfg.shard, cfg.num_shards)
     totals: dict[str, float] = {}

@@ -23,7 +23,8 @@ from PIL import Image
 from capkit.data.manifest import Record, write_manifest
 from capkit.data.steps.step import Failure
 from capkit.errors import UsageError
-from capkit.run_folder import flatten, write_atomically
+from capkit.run_changes import flatten
+from capkit.run_folder import write_atomically
 
 NUM_SAMPLES = 5
 

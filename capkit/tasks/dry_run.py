@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from capkit.console import phase, speaks
 from capkit.data.datamodule import CaptionDataModule
-from capkit.distributed import rank
+from capkit.data.images import BadImage
+from capkit.data.source import DataSource
 from capkit.models.pair_model import PairModel
 from capkit.module import CaptionModule
 from capkit.rl_module import RLModule
@@ -82,9 +84,9 @@ def _cost(compute: Callable[[], Any], weights: set[int], mixed: bool) -> tuple[i
     return None if output is None else (counter.get_total_flops(), sum(kept.values()))
 
 
-def print_plan(module: OptimizerStep, data: CaptionDataModule, total_steps: int, precision: str) -> None:
-    """Of all ranks, on the first one's screen."""
-    if rank() != 0:
+def print_plan(module: OptimizerStep, data: CaptionDataModule, precision: str) -> None:
+    """What stands below the header: parts, batch, memory, the first picture of each split, the command for `plan`."""
+    if not speaks():
         return
     console = Console()
     table = Table("part", "trainable", "frozen", title="parameters")
@@ -96,14 +98,41 @@ def print_plan(module: OptimizerStep, data: CaptionDataModule, total_steps: int,
     for column in table.columns[1:]:
         column.justify = "right"
     console.print(table)
-    for line in plan_lines(module, data, total_steps, precision):
-        console.print(line, highlight=False)
-    split = "train" if data.sources["val"] is None else "val"
-    batch = next(iter(data.eval_dataloader(split, limit=2 * data.world_size)))
-    measured = measure(lambda count: forward(module, batch[:count]), module.parameters(), "mixed" in precision)
-    if measured is not None and len(batch) == 2:
+    for line in [*plan_lines(module, data, precision), *first_pictures(data)]:
+        console.print(line, highlight=False, soft_wrap=True)
+    with phase("measuring a step"):
+        split = "train" if data.sources["val"] is None else "val"
+        batch = next(iter(data.eval_dataloader(split, limit=data.world_size)))
+        compute = partial(_forward_copies, module, batch)
+        measured = measure(compute, module.parameters(), "mixed" in precision) if len(batch) else None
+    if measured is not None:
         console.print(on_paper(trainable, frozen, *measured), highlight=False, soft_wrap=True)
     console.print("dry run: nothing was trained or written", highlight=False)
+
+
+def _forward_copies(module: OptimizerStep, batch: CaptionBatch, count: int) -> Any:
+    """The forward pass of the batch's first image, `count` times over."""
+    return forward(module, batch.select([0] * count))
+
+
+def first_pictures(data: CaptionDataModule) -> list[str]:
+    """The first picture of each split, opened: its key and size, or why it cannot be used. None of cached features."""
+    if data.features is not None:
+        return []
+    return [
+        f"{split:<7} {_first_picture(source)}"
+        for split, source in data.sources.items()
+        if source is not None and len(source)
+    ]
+
+
+def _first_picture(source: DataSource) -> str:
+    key = source.record(0).key
+    try:
+        height, width = source.image(0).shape[:2]
+    except BadImage as error:
+        return f"the first picture, {key!r}, cannot be used: {error}"
+    return f"the first picture, {key!r}, is {width} x {height}"
 
 
 def on_paper(trainable: int, frozen: int, gflop: float, activation_mib: float) -> str:
@@ -114,16 +143,13 @@ def on_paper(trainable: int, frozen: int, gflop: float, activation_mib: float) -
     )
 
 
-def plan_lines(module: OptimizerStep, data: CaptionDataModule, total_steps: int, precision: str) -> list[str]:
+def plan_lines(module: OptimizerStep, data: CaptionDataModule, precision: str) -> list[str]:
     ranks = data.world_size
     share = data.batch_size // ranks
     micro = min(module.micro_batch_size or share, share)
     gib = memory_bytes(module.model, precision) / GIB
-    images = data.num_images("train")
     return [
         f"batch   {data.batch_size} images a step = {ranks} ranks x {-(-share // micro)} micro-batches of {micro}, "
         f"{data.captions_per_image} captions an image",
-        f"steps   {total_steps:,} = {total_steps / data.steps_per_epoch:.2f} epochs of {data.steps_per_epoch:,} "
-        f"({images:,} training images)",
         f"memory  {gib:.2f} GiB a rank for weights, gradients and Adam's moments, plus activations of one micro-batch",
     ]

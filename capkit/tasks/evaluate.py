@@ -6,18 +6,22 @@ from omegaconf import DictConfig
 from capkit.checkpoint import load_captioner
 from capkit.console import phase
 from capkit.data.datamodule import CaptionDataModule
-from capkit.distributed import rank
+from capkit.distributed import decided_by_rank_0
 from capkit.instantiate import build, plain
 from capkit.module import CaptionModule
 from capkit.run_folder import RunFolder, default_run_dir
+from capkit.stop_signal import stoppable
 from capkit.tasks.build import applicable, build_parts, encoder_of
 from capkit.tasks.fit import evaluate_split, finish
 from capkit.tasks.header import print_header
 from capkit.tasks.quiet import quiet_libraries
 from capkit.tasks.ranks import start_ranks
-from capkit.tasks.training import build_trainer
+from capkit.tasks.training import build_trainer, listen_to_signals
+from capkit.watch.running import ends_all_ranks
 
 
+@ends_all_ranks
+@stoppable()
 def run(cfg: DictConfig) -> dict[str, float]:
     """The numbers of `cfg.split`: data, decoding and metrics are this config's, which took them from the run."""
     if start_ranks(cfg):
@@ -30,12 +34,12 @@ def run(cfg: DictConfig) -> dict[str, float]:
     trainer, _ = build_trainer(cfg, folder, data)
     if trainer.world_size > 1:
         trainer.strategy.setup_environment()
+    listen_to_signals(trainer)
     with phase("loading the checkpoint"):
         model, _ = load_captioner(cfg.ckpt)
     parts["metrics"] = applicable(parts["metrics"], data.source(cfg.split).record(0).metadata)
     module = CaptionModule(model, **parts)
-    if rank() == 0:
-        folder.open(plain(cfg))
+    decided_by_rank_0(lambda: folder.open(plain(cfg)))
     data.attach(encode=encoder_of(model, data.max_length), run_dir=folder.path)
     print_header(trainer, module, data, folder.path, trains=False)
     rows = evaluate_split(

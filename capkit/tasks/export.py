@@ -18,6 +18,7 @@ from capkit.models.adapters import adapted_part, merged, save_adapters
 from capkit.models.hf_captioner import HFCaptioner
 from capkit.models.hf_two_tower import HFTwoTower
 from capkit.models.pair_model import PairModel
+from capkit.tasks.quiet import quiet_libraries
 
 ABOUT, REST, PROJECTIONS = "about.json", "rest.safetensors", "projections.safetensors"
 
@@ -30,6 +31,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     are. Adapters are merged into the weights, and also saved alone in adapters/. Raises UsageError where the folder is
     not empty.
     """
+    quiet_libraries()
     out = Path(cfg.out)
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"out={out} is not empty; give a new folder")

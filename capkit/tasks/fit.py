@@ -15,7 +15,7 @@ from capkit.module import CaptionModule, WritingModule
 from capkit.report import write_report
 from capkit.run_folder import RunFolder, write_atomically
 from capkit.stop_signal import stoppable
-from capkit.tasks.build import applicable, build_model, build_parts, encoder_of
+from capkit.tasks.build import applicable, build_model, build_parts, encoder_of, vocabulary_captions
 from capkit.tasks.dry_run import print_plan
 from capkit.tasks.generation import caption_split
 from capkit.tasks.header import print_header
@@ -34,14 +34,14 @@ def run(cfg: DictConfig) -> dict[str, float]:
     this = open_run(cfg, build_parts)
     trainer, data, folder = this.trainer, this.data, this.folder
     with phase("building the model"):
-        model = build_model(cfg.model, lambda: data.captions("train"), cfg.seed)
+        model = build_model(cfg.model, lambda: vocabulary_captions(data, cfg.dry_run), cfg.seed)
     metrics = applicable(this.parts["metrics"], data.source("test").record(0).metadata)
     module = CaptionModule(model, **{**this.parts, "metrics": metrics})
     this.extras.extras = checkpoint_extras(cfg, model)
-    data.attach(encode=encoder_of(model, data.max_length), run_dir=folder.path)
+    this.attach(encoder_of(model, data.max_length))
     print_header(trainer, module, data, folder.path)
     if cfg.dry_run:
-        print_plan(module, data, trainer.max_steps, str(trainer.precision))
+        print_plan(module, data, str(trainer.precision))
         return {}
     started_at = this.start_from(module)
     if this.is_done(started_at):

@@ -20,7 +20,7 @@ from capkit.pair_module import PairModule
 from capkit.report import write_report
 from capkit.run_folder import RunFolder
 from capkit.stop_signal import stoppable
-from capkit.tasks.build import build_model, build_optimization
+from capkit.tasks.build import build_model, build_optimization, vocabulary_captions
 from capkit.tasks.dry_run import print_plan
 from capkit.tasks.header import print_header
 from capkit.tasks.ranks import start_ranks
@@ -46,10 +46,10 @@ def run(cfg: DictConfig) -> dict[str, float]:
         model = build_dual_encoder(cfg, data)
     module = PairModule(model, **this.parts)
     this.extras.extras = checkpoint_extras(cfg, model)
-    data.attach(encode=model.encode, run_dir=folder.path)
+    this.attach(model.encode)
     print_header(trainer, module, data, folder.path)
     if cfg.dry_run:
-        print_plan(module, data, trainer.max_steps, str(trainer.precision))
+        print_plan(module, data, str(trainer.precision))
         return {}
     started_at = this.start_from(module)
     if this.is_done(started_at):
@@ -66,7 +66,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
 def build_dual_encoder(cfg: DictConfig, data: CaptionDataModule) -> PairModel:
     """Raises UsageError where the config names a captioner."""
-    model = build_model(cfg.model, lambda: data.captions("train"), cfg.seed)
+    model = build_model(cfg.model, lambda: vocabulary_captions(data, cfg.dry_run), cfg.seed)
     if not isinstance(model, PairModel):
         raise UsageError(
             f"task=fit_encoder trains dual encoders; got a {type(model).__name__}; choose e.g. model=sceneworld_clip"

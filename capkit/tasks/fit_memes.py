@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from capkit.callbacks.checkpoints import Checkpoints
 from capkit.checkpoint import checkpoint_extras, read_checkpoint
-from capkit.console import phase, say
+from capkit.console import phase
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.meme_batches import MemeDataModule
 from capkit.distributed import rank
@@ -27,7 +27,6 @@ from capkit.tasks.ranks import start_ranks
 from capkit.tasks.training import Run, open_run, print_numbers, train
 from capkit.watch.running import ends_all_ranks
 
-STOPPED = "train/stopped_early"
 NOTE = (
     "untrained: the classifier before its first step. auroc is .5 for a guess; accuracy and macro_f1 are at a "
     "probability of .5. selection_accuracy: how often the informative caption was chosen, where the data knows it."
@@ -49,20 +48,17 @@ def run(cfg: DictConfig) -> dict[str, float]:
         model = build_camu(cfg, data)
     module = MemeModule(model, **this.parts)
     this.extras.extras = checkpoint_extras(cfg, model)
-    data.attach(encode=model.encoder.encode, run_dir=folder.path)
+    this.attach(model.encoder.encode)
     print_header(trainer, module, data, folder.path)
     if cfg.dry_run:
-        print_plan(module, data, trainer.max_steps, str(trainer.precision))
+        print_plan(module, data, str(trainer.precision))
         return {}
     started_at = this.start_from(module)
-    if this.is_done(started_at) or _stopped_before(folder):
+    if this.is_done(started_at):
         return folder.metrics()
     if this.resume is None and cfg.controls:
         test(this, module, "test/untrained", cfg.controls)
     train(this, module, started_at)
-    if rank() == 0:
-        stopped = trainer.global_step < trainer.max_steps
-        folder.write_metrics({"train/steps": trainer.global_step, STOPPED: float(stopped)})
     take_best(this, module)
     rows = test(this, module, "test", cfg.eval_limit)
     if rank() == 0:
@@ -81,13 +77,6 @@ def build_camu(cfg: DictConfig, data: CaptionDataModule) -> Camu:
             "choose model=camu and data=memes or data=scene_memes"
         )
     return model
-
-
-def _stopped_before(folder: RunFolder) -> bool:
-    stopped = folder.report.exists() and folder.metrics().get(STOPPED) == 1.0
-    if stopped:
-        say(f"{folder.path}: this run stopped early before; see {folder.metrics_file}")
-    return stopped
 
 
 def take_best(run: Run, module: MemeModule) -> None:

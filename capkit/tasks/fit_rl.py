@@ -24,7 +24,7 @@ from capkit.rl_report import write_rl_report
 from capkit.run_folder import RunFolder
 from capkit.scorers.reward import Reward
 from capkit.stop_signal import stoppable
-from capkit.tasks.build import applicable, build_model, build_parts, encoder_of
+from capkit.tasks.build import applicable, build_model, build_parts, encoder_of, vocabulary_captions
 from capkit.tasks.dry_run import print_plan
 from capkit.tasks.fit import evaluate_split
 from capkit.tasks.header import print_header
@@ -46,17 +46,17 @@ def run(cfg: DictConfig) -> dict[str, float]:
     this = open_run(cfg, build_parts)
     data = this.data
     with phase("building the model and the reward"):
-        model = build_model(cfg.model, lambda: data.captions("train"), cfg.seed)
+        model = build_model(cfg.model, lambda: vocabulary_captions(data, cfg.dry_run), cfg.seed)
         reward = build_reward(cfg, model)
     metrics = applicable(this.parts["metrics"], data.source("test").record(0).metadata)
     module = RLModule(
         model, reward=reward, rollout_batch_size=cfg.rollout_batch_size, **{**this.parts, "metrics": metrics}
     )
     this.extras.extras = checkpoint_extras(cfg, model)
-    data.attach(encode=encoder_of(model, data.max_length), run_dir=this.folder.path)
+    this.attach(encoder_of(model, data.max_length))
     print_header(this.trainer, module, data, this.folder.path)
     if cfg.dry_run:
-        print_plan(module, data, this.trainer.max_steps, str(this.trainer.precision))
+        print_plan(module, data, str(this.trainer.precision))
         return {}
     started_at = this.start.step
     if this.is_done(started_at):

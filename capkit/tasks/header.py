@@ -25,19 +25,19 @@ def print_header(
     more: Mapping[str, str] | None = None,
 ) -> None:
     """Device, precision, model, sizes of the data's splits, steps and run folder, on rank 0; `more` comes last."""
-    rows = {"device": device(trainer), "model": model_size(module.model), "data": splits(data)}
+    rows = {"device": device(trainer, data.world_size), "model": model_size(module.model), "data": splits(data)}
     if trains:
         rows["steps"] = steps(trainer, module.schedule, data)
     header({**rows, "run folder": str(run_dir), **(more or {})})
 
 
-def device(trainer: pl.Trainer) -> str:
+def device(trainer: pl.Trainer, processes: int) -> str:
     """How many processes, on what, and in which precision."""
     precision = PRECISIONS.get(str(trainer.precision), str(trainer.precision))
     if trainer.strategy.root_device.type == "cuda":
         name = torch.cuda.get_device_name(trainer.strategy.root_device)
-        return f"{trainer.world_size} x {name}, {precision}"
-    processes, threads = trainer.world_size, torch.get_num_threads()
+        return f"{processes} x {name}, {precision}"
+    threads = torch.get_num_threads()
     many = "1 process" if processes == 1 else f"{processes} processes"
     return f"CPU, {many} of {threads} thread{'' if threads == 1 else 's'}, {precision}"
 

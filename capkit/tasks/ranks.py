@@ -2,12 +2,14 @@
 
 import ctypes
 import importlib
+import json
 import logging
 import os
 import signal
 import sys
 import tempfile
 import threading
+import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,11 +20,14 @@ import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
-from capkit.errors import MEMORY_STATUS, UsageError, exit_status, known_error
-from capkit.run_folder import default_run_dir, write_atomically
+from capkit.console import close_phase, command_name, open_phase, phase
+from capkit.errors import MEMORY_STATUS, UsageError, known_error
+from capkit.instantiate import plain
+from capkit.run_folder import RunFolder, default_run_dir, write_atomically
 from capkit.slurm import share_main_address, srun_ranks
-from capkit.stop_signal import SIGNALS, STOPPED_STATUS
+from capkit.stop_signal import INTERRUPTED_STATUS, NOTHING_BEGUN, SIGNALS, Stopped, status_after
 from capkit.watch.channel import attempts, read_verdict
+from capkit.watch.watchdog import follows_from_another, status_of
 
 PR_SET_PDEATHSIG = 1  # Linux: prctl(2)
 
@@ -43,12 +48,23 @@ def num_processes(trainer: DictConfig, batch_size: int) -> int:
     return next(n for n in (4, 2, 1) if n <= cores and batch_size % n == 0)
 
 
+def choose_precision(trainer: DictConfig) -> None:
+    """bf16-mixed where the trainer leaves device and precision open, and the device is a GPU that computes in bfloat16.
+
+    float32 elsewhere: on a CPU, and on GPUs that only emulate it.
+    """
+    is_open = trainer.get("accelerator", "auto") == "auto" and trainer.get("precision") is None
+    if is_open and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False):
+        OmegaConf.update(trainer, "precision", "bf16-mixed", force_add=True)
+
+
 def start_ranks(cfg: DictConfig) -> bool:
     """Runs this config in one process per device and returns True; False where this process is a rank itself.
 
     The config is decided once and handed over as a file, the run folder's name included: all ranks agree on both. Ends
     this process with a failed rank's exit status. Where torchrun or srun started the ranks, the trainer has as many.
     """
+    choose_precision(cfg.trainer)
     outside = ranks_from_outside()
     if outside is not None:
         nodes, cfg.trainer.devices = outside
@@ -61,11 +77,15 @@ def start_ranks(cfg: DictConfig) -> bool:
         return False
     processes = num_processes(cfg.trainer, cfg.data.get("batch_size", 64))
     cfg.trainer.devices = processes
+    if cfg.get("dry_run"):  # one process says what all of them would do
+        return False
     if cfg.trainer.get("num_nodes", 1) > 1:
         raise UsageError(
             "several machines are wanted; start the ranks with launch/slurm.sbatch or launch/torchrun.sh, which count "
             "them, and leave trainer.num_nodes alone"
         )
+    if cfg.run_dir is not None:
+        RunFolder(cfg.run_dir).check(plain(cfg), trains=cfg.task["_target_"].startswith("capkit.tasks.fit"))
     if processes == 1:
         return False
     _choose_strategy(cfg, processes)
@@ -73,6 +93,8 @@ def start_ranks(cfg: DictConfig) -> bool:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ["CAPKIT_COMMAND"] = command_name()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of the ranks: it tells each attempt to connect
     resolved = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(resolved, dict)
     resolved["run_dir"] = str(cfg.run_dir or default_run_dir(cfg.name))
@@ -88,20 +110,22 @@ def start_ranks(cfg: DictConfig) -> bool:
             rdzv_endpoint="localhost:0",
             max_restarts=0,
             monitor_interval=0.5,
-            signals_to_handle="SIGINT,SIGHUP,SIGQUIT",  # elastic would end the ranks: others are passed on to them
+            signals_to_handle="SIGHUP,SIGQUIT",  # elastic would end the ranks: others are passed on to them
         )
         with _passing_on_signals(Path(folder)) as passed_on:
             while True:
                 earlier = attempts(Path(resolved["run_dir"]))
-                for ended in Path(folder).glob("*.pid"):
+                for ended in [*Path(folder).glob("*.pid"), *Path(folder).glob("*.error")]:
                     ended.unlink()
                 try:
-                    elastic_launch(launch, sys.executable)("-m", "capkit.tasks.ranks", str(file))
+                    with _until_rank_0_speaks(Path(folder), processes):
+                        elastic_launch(launch, sys.executable)("-m", "capkit.tasks.ranks", str(file))
                     return True
                 except ChildFailedError as error:
                     _, failure = error.get_first_failure()
                 if -failure.exitcode in passed_on:  # it did not listen yet: nothing was lost
-                    raise SystemExit(STOPPED_STATUS)
+                    raise _stopped_before_start(passed_on[0])
+                tell_first_error(Path(folder))
                 status = _status(failure, Path(resolved["run_dir"]), earlier)
                 if status != MEMORY_STATUS:
                     raise SystemExit(status)
@@ -130,6 +154,26 @@ def _choose_strategy(cfg: DictConfig, processes: int) -> None:
 
 
 @contextmanager
+def _until_rank_0_speaks(folder: Path, processes: int) -> Iterator[None]:
+    """The phase of this process ends when rank 0 begins its own: two of them would draw over each other."""
+    starting = open_phase(f"starting {processes} processes")
+    ended = threading.Event()
+
+    def wait() -> None:
+        while not ended.wait(0.1) and not (folder / "0.pid").exists():
+            pass
+        close_phase(starting)
+
+    waiting = threading.Thread(target=wait, name="starting", daemon=True)
+    waiting.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        waiting.join()
+
+
+@contextmanager
 def _passing_on_signals(folder: Path) -> Iterator[list[int]]:
     """What asks a run to stop goes to the ranks, whose ids lie in `folder`. Gives the signals that came."""
     passed_on: list[int] = []
@@ -138,7 +182,7 @@ def _passing_on_signals(folder: Path) -> Iterator[list[int]]:
         passed_on.append(number)
         ranks = [int(file.read_text()) for file in folder.glob("*.pid")]
         if not ranks:
-            raise SystemExit(STOPPED_STATUS)
+            raise _stopped_before_start(number)
         for pid in ranks:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -150,6 +194,13 @@ def _passing_on_signals(folder: Path) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _stopped_before_start(number: int) -> Stopped:
+    status = status_after(signal.Signals(number).name)
+    if status == INTERRUPTED_STATUS:
+        print(NOTHING_BEGUN, flush=True)
+    return Stopped(status)
 
 
 def _status(failure: Any, run_dir: Path, earlier: list[Path]) -> int:
@@ -164,22 +215,39 @@ def _status(failure: Any, run_dir: Path, earlier: list[Path]) -> int:
     return failure.exitcode if failure.exitcode > 0 else 1
 
 
+def tell_first_error(folder: Path) -> None:
+    """Of the errors that ranks left in `folder`, the one that the others may follow from."""
+    left = [(json.loads(file.read_text(encoding="utf-8")), file.stat().st_mtime_ns) for file in folder.glob("*.error")]
+    if left:
+        error, _ = min(left, key=lambda pair: (pair[0]["follows"], pair[1]))
+        print(error["message"], file=sys.stderr, flush=True)
+
+
 def main(file: str) -> None:
-    """One rank: runs the task of a resolved config. Only rank 0 tells what is no crash, unless a watchdog told it."""
+    """One rank: runs the task of a resolved config. It leaves its error to its parent, which tells one of them.
+
+    What a watchdog has told already is not left.
+    """
     _end_with_launcher()
-    write_atomically(Path(file).with_name(f"{os.environ['RANK']}.pid"), str(os.getpid()))
+    rank, folder = os.environ["RANK"], Path(file).parent
+    write_atomically(folder / f"{rank}.pid", str(os.getpid()))
     cfg = OmegaConf.load(file)
     assert isinstance(cfg, DictConfig)
     module, _, name = cfg.task["_target_"].rpartition(".")
     try:
-        getattr(importlib.import_module(module), name)(cfg)
+        with phase("starting"):
+            task = getattr(importlib.import_module(module), name)
+        task(cfg)
+    except KeyboardInterrupt:  # nobody listened yet
+        if rank == "0":
+            print(NOTHING_BEGUN, flush=True)
+        raise SystemExit(INTERRUPTED_STATUS) from None
     except Exception as error:
         known = known_error(error)
-        if known is None:
-            raise
-        if os.environ["RANK"] == "0":
-            print(f"error: {known}", file=sys.stderr, flush=True)
-        raise SystemExit(exit_status(known)) from None
+        message = "".join(traceback.format_exception(error)).rstrip() if known is None else f"error: {known}"
+        left = {"message": message, "follows": follows_from_another(error)}
+        write_atomically(folder / f"{rank}.error", json.dumps(left))
+        raise SystemExit(status_of(error)) from None
 
 
 def _end_with_launcher() -> None:

@@ -27,15 +27,19 @@ from capkit.checkpoint import load_weights, read_checkpoint
 from capkit.checkpoint_io import use_folders
 from capkit.console import command_name, phase, say
 from capkit.data.datamodule import CaptionDataModule
+from capkit.data.dataset import Encode
 from capkit.distributed import decided_by_rank_0, rank
 from capkit.errors import UsageError
 from capkit.fit_loop import FitLoop
 from capkit.instantiate import build, build_all, plain
+from capkit.run_changes import made_longer
 from capkit.run_folder import RunFolder, default_run_dir
 from capkit.run_lock import hold
 from capkit.tasks.quiet import quiet_libraries
 from capkit.tasks.ranks import cluster_environment
 from capkit.tasks.resume import SKIPPED, Resume, choose_checkpoint
+
+STOPPED_EARLY = "train/stopped_early"  # 1 where training ended before the last step: early stopping, degeneration
 
 
 class SaveExtras(Callback):
@@ -65,6 +69,14 @@ class Run:
     start: Resume
     extras: SaveExtras
 
+    def attach(self, encode: Encode) -> None:
+        """Gives the data what turns captions into tokens, and where to list what it skips.
+
+        A dry run, which writes nothing, is one process that sees the data as the first of all ranks would.
+        """
+        ranks = self.cfg.trainer.devices * self.cfg.trainer.get("num_nodes", 1) if self.cfg.dry_run else None
+        self.data.attach(encode, None if self.cfg.dry_run else self.folder.path, world_size=ranks)
+
     @property
     def resume(self) -> Path | None:
         return self.start.path
@@ -92,12 +104,12 @@ class Run:
     def is_done(self, started_at: int) -> bool:
         """Whether there is nothing left to do; then says so."""
         numbers = self.folder.metrics()
-        ended_early = started_at < self.trainer.max_steps and started_at >= numbers.get(
-            "train/restored_step", numbers.get("train/steps", math.inf)
-        )
+        was_stopped = bool(numbers.get(STOPPED_EARLY, "train/restored_step" in numbers))
+        last = numbers.get("train/restored_step", numbers.get("train/steps", math.inf))
+        ended_early = was_stopped and started_at < self.trainer.max_steps and started_at >= last
         if not self.folder.report.exists() or (started_at < self.trainer.max_steps and not ended_early):
             return False
-        what = "training stopped early" if ended_early else f"all {started_at} steps were done"
+        what = "training stopped early" if ended_early else f"all {started_at:,} steps were done"
         say(f"{self.folder.path}: {what} before; see {self.folder.metrics_file}")
         return True
 
@@ -120,20 +132,36 @@ def open_run(cfg: DictConfig, build_parts: Callable[[DictConfig], dict[str, Any]
     if not cfg.dry_run:
         decided_by_rank_0(lambda: hold(folder.path))
     start = choose_checkpoint(cfg, folder)
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Preemption):
-            callback.listen(trainer)
-    if rank() == 0 and not cfg.dry_run:
-        folder.open(plain(cfg))
-        for step in start.skipped:
-            folder.append(start.step, {SKIPPED: step})
-    if watchdog is not None and not cfg.dry_run:
+    listen_to_signals(trainer)
+    if cfg.dry_run:
+        return Run(cfg, parts, folder, data, trainer, start, extras)
+    decided_by_rank_0(lambda: open_folder(cfg, folder, start))
+    if watchdog is not None:
         watchdog.watch(folder.path)
     with phase("building the data"):
         if trainer.local_rank == 0:
             data.prepare_data()
         trainer.strategy.barrier()
     return Run(cfg, parts, folder, data, trainer, start, extras)
+
+
+def listen_to_signals(trainer: pl.Trainer) -> None:
+    """From here on the run ends by Ctrl-C and by what stops jobs, as capkit/stop_signal.py says.
+
+    Without callback=preemption nothing is saved.
+    """
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    next((callback for callback in callbacks if isinstance(callback, Preemption)), Preemption()).listen(trainer)
+
+
+def open_folder(cfg: DictConfig, folder: RunFolder, start: Resume) -> None:
+    """Of rank 0. Says where the run is longer than before: what varies over a run follows its new length."""
+    before = folder.config()
+    folder.open(plain(cfg), trains=True)
+    for change in made_longer(before or {}, plain(cfg)):
+        say(f"{change}: from step {start.step:,} on, learning rate and other schedules are those of the longer run")
+    for step in start.skipped:
+        folder.append(start.step, {SKIPPED: step})
 
 
 def num_steps(cfg: DictConfig, data: CaptionDataModule) -> int:
@@ -158,13 +186,14 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
             callback.attach(folder.checkpoints, folder.append)
     # Preemption saves what the others have made of a step.
     in_order = sorted(callbacks.values(), key=lambda callback: isinstance(callback, Preemption))
-    loggers = build_all(cfg.logger)
+    loggers = {} if cfg.dry_run else build_all(cfg.logger)
     for logger in loggers.values():
         logger.attach(folder, plain(cfg))
     extras = SaveExtras()
     without_validation = data.sources["val"] is None
     if without_validation:
         refuse_what_needs_validation(callbacks)
+    alone = {"devices": 1, "num_nodes": 1, "strategy": "auto"} if cfg.dry_run else {}
     trainer = build(
         cfg.trainer,
         max_epochs=1,
@@ -179,6 +208,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
         limit_val_batches=0 if without_validation else 1.0,
         use_distributed_sampler=False,
         **cluster_environment(),
+        **alone,
     )
     use_folders(trainer)
     FitLoop.use(trainer)
@@ -210,7 +240,10 @@ def train(run: Run, module: pl.LightningModule, started_at: int) -> None:
     trainer.fit(module, datamodule=run.data, ckpt_path=resume, weights_only=True if resume else None)
     seconds = folder.metrics().get("train/seconds", 0.0) + time.monotonic() - start
     if rank() == 0:
-        folder.write_metrics({"train/seconds": round(seconds, 2), "train/steps": trainer.global_step})
+        stopped = float(trainer.global_step < trainer.max_steps)
+        folder.write_metrics(
+            {"train/seconds": round(seconds, 2), "train/steps": trainer.global_step, STOPPED_EARLY: stopped}
+        )
 
 
 def print_numbers(folder: RunFolder, next_tasks: Sequence[str] = ()) -> None:

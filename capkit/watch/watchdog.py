@@ -239,7 +239,7 @@ def tell(error: BaseException, rank: int, world_size: int) -> None:
     known = known_error(error)
     who = f"rank {rank} of {world_size} failed, all ranks end"
     if known is not None:
-        print(f"error{f' of rank {rank}' if rank else ''}: {known}", file=sys.stderr, flush=True)
+        print(f"error: {known}", file=sys.stderr, flush=True)
     elif not isinstance(error, KeyboardInterrupt):
         traceback.print_exception(error)
         print(f"error: {who}: {one_line(error)}", file=sys.stderr, flush=True)

@@ -6,8 +6,10 @@ import pytest
 from lightning.pytorch.callbacks import Callback
 from scripted import Scripted, fit, rows, train, trainer_of
 
-from capkit.callbacks.checkpoints import Checkpoints
+from capkit.callbacks import checkpoints as checkpoints_module
+from capkit.callbacks.checkpoints import Checkpoints, Look
 from capkit.checkpoint_files import load_checkpoint, problem, saved_step
+from capkit.distributed import rank
 from capkit.errors import UsageError
 from capkit.testing import run_distributed
 
@@ -46,6 +48,86 @@ def test_a_checkpoint_each_so_many_steps_and_at_the_end_of_which_the_newest_stay
     fit(Scripted(), [checkpoints_in(tmp_path, every_steps=2, keep_last=2)], max_steps=5)
     assert names(tmp_path) == ["step-00000004.ckpt", "step-00000005.ckpt"]
     assert saved(tmp_path / "step-00000004.ckpt") == 4
+
+
+class Clock:
+    """A clock that this rank's steps move: rank r's runs r + 1 times as fast."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def monotonic(self):
+        return self.seconds
+
+
+class Slow(Scripted):
+    """Each step takes `seconds` of its clock."""
+
+    def __init__(self, clock, seconds):
+        super().__init__()
+        self.clock, self.seconds = clock, seconds
+
+    def training_step(self, batch, batch_idx):
+        self.clock.seconds += self.seconds * (rank() + 1)
+        return super().training_step(batch, batch_idx)
+
+
+def saves_by_time(folder, step_s, max_steps, **arguments):
+    """The steps that this rank saved."""
+    clock, steps = Clock(), []
+    module = Slow(clock, step_s)
+    module.on_save_checkpoint = lambda checkpoint: steps.append(module.global_step)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(checkpoints_module, "time", clock)
+        fit(module, [checkpoints_in(folder, keep_last=99, **arguments)], max_steps=max_steps)
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("step_s", "arguments", "expected"),
+    [
+        (30.0, {"every_minutes": 1}, [2, 4, 6, 7]),
+        (90.0, {"every_minutes": 1}, [1, 2, 3, 4, 5, 6, 7]),  # no step is saved twice
+        (30.0, {"every_minutes": 1, "every_steps": 3}, [2, 3, 5, 6, 7]),  # each save starts the time anew
+        (30.0, {"every_minutes": None}, [7]),
+        (1.0, {}, [7]),
+    ],
+)
+def test_a_checkpoint_after_so_many_minutes_as_well(tmp_path, step_s, arguments, expected):
+    assert saves_by_time(tmp_path, step_s, 7, **arguments) == expected
+
+
+def test_ranks_save_by_the_clock_of_the_first(tmp_path):
+    assert run_distributed(saves_each_minute, 2, tmp_path) == [[2, 4, 6, 7]] * 2
+
+
+def saves_each_minute(folder):
+    return saves_by_time(folder, 30.0, 7, every_minutes=1)
+
+
+def test_the_clock_is_looked_at_about_every_ten_seconds():
+    look, steps = Look(), []
+    for step in range(1, 2001):
+        if step >= look.next_step:
+            look = look.after(step, 0.1 * step)
+            steps.append(step)
+    assert steps[:4] == [1, 3, 7, 15] and steps[-1] - steps[-2] == pytest.approx(100, abs=1)
+    assert look.after(2001, 1e6).next_step == 2002  # a slow step: at the next one again
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf")])
+def test_minutes_that_are_no_time_are_refused(minutes):
+    with pytest.raises(UsageError, match="every_minutes must be a time above 0, or null"):
+        Checkpoints(every_minutes=minutes)
+
+
+def test_a_best_that_another_number_chose_is_no_measure_for_a_run_that_goes_on(tmp_path):
+    before = Checkpoints(monitor="val/cider")
+    before.best = 100.0
+    by_loss, by_cider = Checkpoints(monitor="val/loss", mode="min"), Checkpoints(monitor="val/cider")
+    for callback in (by_loss, by_cider):
+        callback.load_state_dict(before.state_dict())
+    assert (by_loss.best, by_cider.best) == (None, 100.0)
 
 
 def test_those_of_each_so_many_steps_stay_for_good(tmp_path):

@@ -27,6 +27,8 @@ CASES = {
     "usr2": ("step", [0], SIGUSR2),
     "a_validation": ("validation", [1], SIGTERM),
     "again_while_saving": ("step", [1], SIGTERM),
+    "ctrl_c": ("step", [0, 1], signal.SIGINT),
+    "ctrl_c_to_another_rank": ("validation", [1], signal.SIGINT),
 }
 
 
@@ -96,7 +98,7 @@ def outcomes(tmp_path_factory):
 def test_a_signal_is_one_save_of_the_last_step_and_one_status_on_every_rank(outcomes, case):
     folder, ranks = outcomes
     found = [outcome[case] for outcome in ranks]
-    assert [each["status"] for each in found] == [STOPPED_STATUS] * 2 == [75, 75]
+    assert [each["status"] for each in found] == [130 if case.startswith("ctrl_c") else 75] * 2
     assert [each["step"] for each in found] == [4, 4]
     assert [each["saves"] for each in found] == [1, 1]
     (path,) = (folder / case).glob("step-*")
@@ -110,7 +112,7 @@ def test_the_save_does_not_wait_for_the_end_of_a_validation(outcomes):
     assert [outcome["all_ranks"]["validated"] for outcome in ranks] == [0, 0]
 
 
-def test_a_step_that_was_just_saved_is_not_saved_again(tmp_path):
+def test_a_step_that_was_just_saved_is_not_saved_again(tmp_path, capsys):
     module, checkpoints, preemption = Signalled("the_main_rank"), Checkpoints(every_steps=2), Preemption()
     checkpoints.attach(tmp_path)
     trainer = trainer_of([checkpoints, preemption], max_steps=10)
@@ -119,6 +121,8 @@ def test_a_step_that_was_just_saved_is_not_saved_again(tmp_path):
         trainer.fit(module, rows(10))
     assert ended.value.code == STOPPED_STATUS
     assert module.saves == 2 and (tmp_path / "step-00000004.ckpt").exists()
+    told = capsys.readouterr().out
+    assert f"stopped by SIGTERM; step 4 was the last, saved in {tmp_path}; the same command with run_dir=" in told
 
 
 def test_without_a_signal_a_run_ends_as_ever(tmp_path):

@@ -24,7 +24,16 @@ def test_records_hold_the_scene_its_references_and_stated_facts(tmp_path):
 
 def test_nothing_is_generated_before_it_is_needed(tmp_path):
     source = SceneWorld("train", 1_000_000, cache_dir=str(tmp_path / "cache"))
-    assert len(source) == 1_000_000 and not (tmp_path / "cache").exists()
+    assert len(source) == 1_000_000 and source.record(999_999).key == "train-999999"
+    assert source.image(999_999).shape == (64, 64, 3) and not (tmp_path / "cache").exists()
+
+
+def test_a_scene_is_the_same_before_its_split_is_built_and_after(tmp_path):
+    source = SceneWorld("val", 3, size=32, seed=5, style="noisy", cache_dir=str(tmp_path))
+    before = source.record(2), source.image(2)
+    source.prepare()
+    assert source.record(2) == before[0]
+    np.testing.assert_array_equal(source.image(2), before[1])
 
 
 def test_prepared_split_is_read_again_also_after_pickling(tmp_path):

@@ -40,7 +40,7 @@ def test_an_image_that_one_rank_alone_cannot_read_ends_both_with_one_message(tmp
         main(command)
     told = capfd.readouterr().err
     assert ended.value.code == 2
-    assert told.count("error of rank 1: 1 of 2 val examples cannot be used") == 1
+    assert told.count("error: 1 of 2 val examples cannot be used") == 1
     assert "Traceback" not in told and "Connection closed" not in told
     (attempt,) = attempts(run)
     verdict = read_verdict(attempt / "verdicts.jsonl")

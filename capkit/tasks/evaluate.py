@@ -39,9 +39,11 @@ def run(cfg: DictConfig) -> dict[str, float]:
         model, _ = load_captioner(cfg.ckpt)
     parts["metrics"] = applicable(parts["metrics"], data.source(cfg.split).record(0).metadata)
     module = CaptionModule(model, **parts)
+    print_header(trainer, module, data, folder.path, trains=False)
+    if cfg.dry_run:
+        return {}
     decided_by_rank_0(lambda: folder.open(plain(cfg)))
     data.attach(encode=encoder_of(model, data.max_length), run_dir=folder.path)
-    print_header(trainer, module, data, folder.path, trains=False)
     rows = evaluate_split(
         trainer, module, data, folder, cfg.split, prefix=cfg.split, limit=cfg.eval_limit, controls=True
     )

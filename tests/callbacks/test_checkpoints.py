@@ -117,7 +117,7 @@ def test_the_clock_is_looked_at_about_every_ten_seconds():
 
 @pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf")])
 def test_minutes_that_are_no_time_are_refused(minutes):
-    with pytest.raises(UsageError, match="every_minutes must be a time above 0, or null"):
+    with pytest.raises(UsageError, match="every_minutes: expected a finite number greater than 0 or None"):
         Checkpoints(every_minutes=minutes)
 
 

@@ -75,17 +75,26 @@ def shuffled_rows(rows: Sequence[Row], seed: int = 0) -> list[Row]:
 
 
 def write_predictions(folder: Path, name: str, rows: Sequence[Row]) -> Path:
-    """`<name>.json` in COCO's results format, and `<name>_references.json` as COCO annotations."""
-    results = [{"image_id": row["key"], "caption": row["caption"]} for row in rows]
+    """`<name>.json` in COCO's results format, and `<name>_references.json` as COCO annotations.
+
+    An id that was a number in the data, as COCO's are, is a number here: pycocotools compares ids by value and type.
+    """
+    results = [{"image_id": _image_id(row), "caption": row["caption"]} for row in rows]
     annotations = [
-        {"id": f"{row['key']}#{i}", "image_id": row["key"], "caption": reference}
+        {"id": f"{row['key']}#{i}", "image_id": _image_id(row), "caption": reference}
         for row in rows
         for i, reference in enumerate(row["references"])
     ]
-    references = {"images": [{"id": row["key"]} for row in rows], "annotations": annotations}
+    references = {"images": [{"id": _image_id(row)} for row in rows], "annotations": annotations}
     write_atomically(folder / f"{name}.json", json.dumps(results, ensure_ascii=False, indent=0))
     write_atomically(folder / f"{name}_references.json", json.dumps(references, ensure_ascii=False, indent=0))
     return folder / f"{name}.json"
+
+
+def _image_id(row: Row) -> str | int:
+    """The id that the key was made of (metadata "image_id"), as the data has it; the key where it is another name."""
+    image_id = row["metadata"].get("image_id")
+    return image_id if isinstance(image_id, int) and str(image_id) == row["key"] else row["key"]
 
 
 def describe(metrics: Mapping[str, Any]) -> dict[str, Any]:

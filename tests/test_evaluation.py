@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from capkit.evaluation import score_rows, shuffled_rows, write_predictions
 from capkit.testing import run_distributed
 
@@ -32,6 +34,36 @@ def test_predictions_are_coco_results_and_annotations(tmp_path):
     ]
     annotations = json.loads((tmp_path / "test_references.json").read_text())["annotations"]
     assert [a["caption"] for a in annotations if a["image_id"] == "k1"] == ["r1", "x"]
+
+
+def test_ids_of_coco_stay_numbers_that_its_tools_read(tmp_path):
+    coco = pytest.importorskip("pycocotools.coco")
+    ids = (391010, 391011)
+    rows = [{**row, "key": str(i), "metadata": {"image_id": i}} for row, i in zip(ROWS, ids, strict=False)]
+    path = write_predictions(tmp_path, "test", rows)
+    assert [row["image_id"] for row in json.loads(path.read_text())] == list(ids)
+    annotations = {
+        "images": [{"id": i, "file_name": f"{i}.jpg"} for i in ids],
+        "annotations": [{"id": i, "image_id": i, "caption": "a plate"} for i in ids],
+    }
+    (tmp_path / "captions_val.json").write_text(json.dumps(annotations))
+    for truth in ("captions_val.json", "test_references.json"):  # the official file, and the one beside the results
+        results = coco.COCO(str(tmp_path / truth)).loadRes(str(path))
+        assert [results.imgToAnns[i][0]["caption"] for i in ids] == ["c0", "c1"]
+
+
+@pytest.mark.parametrize(
+    ("key", "metadata"),
+    [
+        ("1000268201_693b08cb0e", {"image_id": 0, "filename": "1000268201_693b08cb0e.jpg"}),
+        ("7", {}),
+        ("0", {"image_id": False}),
+    ],
+    ids=["Flickr's running number", "no id", "no number"],
+)
+def test_a_key_that_is_no_number_of_the_data_is_written_as_it_is(tmp_path, key, metadata):
+    path = write_predictions(tmp_path, "test", [{**ROWS[0], "key": key, "metadata": metadata}])
+    assert json.loads(path.read_text()) == [{"image_id": key, "caption": "c0"}]
 
 
 def _gather(rank_rows):

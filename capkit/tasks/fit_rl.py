@@ -166,7 +166,7 @@ def captions_by_key(folder: RunFolder, prefix: str) -> dict[str, str]:
     path = folder.predictions / f"{prefix.replace('/', '_')}.json"
     if not path.exists():
         return {}
-    return {row["image_id"]: row["caption"] for row in json.loads(path.read_text(encoding="utf-8"))}
+    return {str(row["image_id"]): row["caption"] for row in json.loads(path.read_text(encoding="utf-8"))}
 
 
 def with_rewards(reward: Reward, rows: list[Row], before: Mapping[str, str]) -> list[Row]:

@@ -63,6 +63,7 @@ TOP_LEVEL = {
     "predictions": "str | None",
     "references": "str | None",
     "language": "str",
+    "document_frequencies": "str | None",
     "missing": "Literal['error', 'ignore']",
     "project": "str",
     "entity": "str | None",

@@ -34,13 +34,17 @@ def normalize_all(lines: Sequence[str], language: str = "en") -> list[str]:
     lower-case, accents intact, punctuation and symbols removed; see docs/ptb_tokenizer.md. Raises UsageError where
     `language` is no language code, or `lines` no list of texts.
     """
-    lines = checked_texts(lines, "lines")
-    if not isinstance(language, str) or not _CODE.fullmatch(language):
-        raise UsageError(f"language wants a code such as 'en', 'pt' or 'zh-TW'; got {language!r}; give one of these")
-    primary = re.split("[-_]", language.lower())[0]
+    lines, primary = checked_texts(lines, "lines"), primary_language(language)
     if primary == "en":
         return ptb_tokenize(lines)
     return [" ".join(_WORD.findall(_lower(unicodedata.normalize("NFC", line), primary))) for line in lines]
+
+
+def primary_language(language: object) -> str:
+    """ "en" of "en-GB". Raises UsageError for what is no language code."""
+    if not isinstance(language, str) or not _CODE.fullmatch(language):
+        raise UsageError(f"language wants a code such as 'en', 'pt' or 'zh-TW'; got {language!r}; give one of these")
+    return re.split("[-_]", language.lower())[0]
 
 
 def _lower(text: str, language: str) -> str:

@@ -1,24 +1,31 @@
 """task=score: the numbers of a file of captions against a file of references."""
 
 import json
-import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from capkit.console import phase
 from capkit.errors import UsageError, did_you_mean
 from capkit.metrics.coco.bleu import bleu_of
 from capkit.metrics.coco.cider import cider_scores_of
 from capkit.metrics.coco.corpus import Corpus
+from capkit.metrics.coco.document_frequencies import DocumentFrequencies
 from capkit.metrics.coco.meteor import meteor_of, require_meteor
 from capkit.metrics.coco.rouge import rouge_l_scores_of
 from capkit.metrics.coco.spice import require_spice, spice_scores_of
+from capkit.metrics.language import primary_language
+from capkit.metrics.texts import ScoreWarning
 from capkit.run_folder import output_file, write_atomically
-from capkit.tasks.score_files import named, read_predictions, read_references
+from capkit.tasks.score_files import CaptionFile, match, named, read_captions
+from capkit.text_files import shown
 
 # A metric's numbers over the corpus, and for each name the scores of the images.
 Scores = tuple[dict[str, float], dict[str, np.ndarray]]
@@ -28,54 +35,91 @@ def run(cfg: DictConfig) -> dict[str, float]:
     """Scores `cfg.predictions` against `cfg.references` by `cfg.metrics`; prints a table and returns the numbers.
 
     `cfg.out` gets the numbers as JSON, and a file beside it, `<out>.images.jsonl`, those of each image. Every image
-    with references wants a prediction, unless `cfg.missing` is "ignore".
+    with references wants a prediction, unless `cfg.missing` is "ignore"; where the references have splits, those of the
+    predicted images' splits. What makes a number say little (references all alike, CIDEr of one image) is told below
+    the table.
     """
-    out = None if cfg.out is None else output_file(cfg.out)
-    metrics = _check_metrics(list(cfg.metrics), cfg.language)
-    predictions = read_predictions(Path(cfg.predictions))
-    references = read_references(Path(cfg.references))
-    images = _images(predictions, references, cfg.missing)
-    captions, targets = [predictions[image] for image in images], [references[image] for image in images]
-    corpus = Corpus.from_texts(captions, targets, language=cfg.language)
-    numbers: dict[str, float] = {}
-    per_image: dict[str, np.ndarray] = {}
-    for metric in metrics:
-        of_corpus, of_images = METRICS[metric](corpus)
-        numbers |= of_corpus
-        per_image |= of_images
-    _show(numbers, len(images))
+    metrics = _check_metrics(cfg.metrics, cfg.language)
+    out = _check_out(cfg)
+    frequencies = None if cfg.document_frequencies is None else DocumentFrequencies.load(cfg.document_frequencies)
+    if cfg.missing not in ("error", "ignore"):
+        raise UsageError(f"missing wants error or ignore; got {cfg.missing!r}")
+    with _notes() as notes:
+        with phase("reading captions and references"):
+            references = read_captions(str(cfg.references), "references")
+            predicted = match(read_captions(str(cfg.predictions), "predictions"), references)
+        images = _images(predicted, references, cfg.missing)
+        captions, targets = [predicted[image] for image in images], [references.captions[image] for image in images]
+        with phase("tokenizing"):
+            corpus = Corpus.from_texts(captions, targets, language=cfg.language)
+        _warn_of_references_alike(targets)
+        numbers: dict[str, float] = {}
+        per_image: dict[str, np.ndarray] = {}
+        for metric in metrics:
+            with phase(f"scoring by {metric}"):
+                of_corpus, of_images = METRICS[metric](corpus, frequencies)
+            numbers |= of_corpus
+            per_image |= of_images
+    _show(numbers, len(images), notes)
     if out is not None:
         _write(out, numbers, images, captions, targets, per_image)
     return numbers
 
 
-def _bleu(corpus: Corpus) -> Scores:
+@contextmanager
+def _notes() -> Iterator[list[str]]:
+    """Warnings of readers and metrics as lines to print, each once, instead of Python's."""
+    notes: list[str] = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def note(message: Any, category: type[Warning], *place: Any) -> None:
+            if not issubclass(category, UserWarning):
+                show(message, category, *place)
+            elif str(message) not in notes:
+                notes.append(str(message))
+
+        warnings.showwarning = note  # type: ignore[assignment]
+        yield notes
+
+
+def _warn_of_references_alike(references: Sequence[Sequence[str]]) -> None:
+    if len(references) > 1 and len({tuple(sorted(captions)) for captions in references}) == 1:
+        warnings.warn(
+            f"all {len(references)} images have the same references ({shown(references[0][0])} ...), so that no metric "
+            "can tell the caption of one from that of another; check the references file",
+            ScoreWarning,
+            stacklevel=2,
+        )
+
+
+def _bleu(corpus: Corpus, frequencies: DocumentFrequencies | None) -> Scores:
     names = [f"bleu_{order}" for order in range(1, 5)]
     of_corpus, of_images = bleu_of(corpus)
     return dict(zip(names, of_corpus, strict=True)), dict(zip(names, of_images.T, strict=True))
 
 
-def _rouge(corpus: Corpus) -> Scores:
+def _rouge(corpus: Corpus, frequencies: DocumentFrequencies | None) -> Scores:
     scores = rouge_l_scores_of(corpus)
     return {"rouge_l": float(scores.mean())}, {"rouge_l": scores}
 
 
-def _cider(corpus: Corpus) -> Scores:
-    scores = cider_scores_of(corpus)
+def _cider(corpus: Corpus, frequencies: DocumentFrequencies | None) -> Scores:
+    scores = cider_scores_of(corpus, frequencies)
     return {"cider": float(scores.mean())}, {"cider": scores}
 
 
-def _meteor(corpus: Corpus) -> Scores:
+def _meteor(corpus: Corpus, frequencies: DocumentFrequencies | None) -> Scores:
     value, scores = meteor_of(corpus)
     return {"meteor": value}, {"meteor": scores}
 
 
-def _spice(corpus: Corpus) -> Scores:
+def _spice(corpus: Corpus, frequencies: DocumentFrequencies | None) -> Scores:
     scores = spice_scores_of(corpus)
     return {"spice": float(np.nanmean(scores))}, {"spice": scores}
 
 
-METRICS: dict[str, Callable[[Corpus], Scores]] = {
+METRICS: dict[str, Callable[[Corpus, DocumentFrequencies | None], Scores]] = {
     "bleu": _bleu,
     "rouge": _rouge,
     "cider": _cider,
@@ -84,15 +128,16 @@ METRICS: dict[str, Callable[[Corpus], Scores]] = {
 }
 
 
-def _check_metrics(metrics: list[str], language: str) -> list[str]:
+def _check_metrics(chosen: Any, language: object) -> list[str]:
     """Raises UsageError before any file is read: a name that is not known, a program that could not run."""
+    metrics = [chosen] if isinstance(chosen, str) else list(chosen or ())
     if not metrics:
         raise UsageError(f"metrics wants at least one of {', '.join(METRICS)}; got none")
     for metric in metrics:
         if metric not in METRICS:
-            raise UsageError(f"metrics has no {metric!r}; {did_you_mean(metric, METRICS)}")
+            raise UsageError(f"metrics has no {metric!r}; {did_you_mean(str(metric), METRICS)}")
     english_only = sorted({"meteor", "spice"} & set(metrics))
-    if english_only and re.split("[-_]", language.lower())[0] != "en":
+    if primary_language(language) != "en" and english_only:
         raise UsageError(f"{' and '.join(english_only)} know English only; got language={language}; leave them out")
     if "meteor" in metrics:
         require_meteor()
@@ -101,30 +146,47 @@ def _check_metrics(metrics: list[str], language: str) -> list[str]:
     return metrics
 
 
-def _images(predictions: dict[str, str], references: dict[str, list[str]], missing: str) -> list[str]:
-    """The images to score, in the order of the references. Raises UsageError where the two files do not fit."""
-    if missing not in ("error", "ignore"):
-        raise UsageError(f"missing wants error or ignore; got {missing!r}")
-    unknown = [image for image in predictions if image not in references]
-    if unknown:
-        raise UsageError(
-            f"every predicted image wants references; {len(unknown)} of {len(predictions)} have none: "
-            f"{named(unknown)}; take them out or give the references of that split"
-        )
-    without = [image for image in references if image not in predictions]
+def _check_out(cfg: DictConfig) -> Path | None:
+    """Where the numbers go. Raises UsageError where one of the two files would be the captions themselves."""
+    if cfg.out is None:
+        return None
+    out = output_file(str(cfg.out))
+    for name in ("predictions", "references"):
+        if Path(str(cfg[name])).resolve() in (out.resolve(), _of_images(out).resolve()):
+            raise UsageError(
+                f"out={out} writes {out.name} and {_of_images(out).name}, one of which is {name}={cfg[name]}; give "
+                "another out=FILE"
+            )
+    return out
+
+
+def _of_images(out: Path) -> Path:
+    return out.with_suffix(".images.jsonl")
+
+
+def _images(predicted: dict[str, str], references: CaptionFile, missing: str) -> list[str]:
+    """The images to score, in the order of the references. Raises UsageError where one has no prediction."""
+    wanted = list(references.captions)
+    if references.splits:
+        splits = {references.splits.get(image) for image in predicted}
+        wanted = [image for image in wanted if references.splits.get(image) in splits]
+    without = [image for image in wanted if image not in predicted]
     if without and missing == "error":
         raise UsageError(
-            f"every image with references wants a prediction; {len(without)} of {len(references)} have none: "
+            f"every image with references wants a prediction; {len(without)} of {len(wanted)} have none: "
             f"{named(without)}; add them, or give missing=ignore to score the predicted images alone"
         )
-    return [image for image in references if image in predictions]
+    return [image for image in wanted if image in predicted]
 
 
-def _show(numbers: dict[str, float], num_images: int) -> None:
+def _show(numbers: dict[str, float], num_images: int, notes: Sequence[str]) -> None:
     table = Table("metric", "value", title=f"{num_images} images")
     for name, value in numbers.items():
         table.add_row(name, f"{value:.6f}")
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for note in notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _write(
@@ -140,7 +202,7 @@ def _write(
         scores = {name: _plain(values[index]) for name, values in per_image.items()}
         row = {"image_id": image, "caption": captions[index], "references": references[index], **scores}
         rows.append(json.dumps(row, ensure_ascii=False) + "\n")
-    write_atomically(out.with_suffix(".images.jsonl"), "".join(rows))
+    write_atomically(_of_images(out), "".join(rows))
     plain = {name: _plain(value) for name, value in numbers.items()}
     write_atomically(out, json.dumps({**plain, "images": len(images)}, indent=2) + "\n")
 

@@ -143,6 +143,11 @@ def test_an_open_constructor_takes_any_name():
     assert compose("model._target_=dummy_parts.Open", "~model.width", "model.anything=1").model.anything == 1
 
 
+@pytest.mark.parametrize("word", ["metric=null", "metric=NULL", "experiment=null", "metric=[]", "-m metric=null,dummy"])
+def test_null_is_none_for_a_group_that_may_be_empty(word):
+    assert not compose(*word.split()).metric
+
+
 # --- what is refused
 
 
@@ -189,8 +194,41 @@ def test_an_open_constructor_takes_any_name():
         (["model.root=/no/such"], ["model.root=/no/such"]),
         (["resume=/no/such.ckpt"], ["resume=/no/such.ckpt"]),
         (["~nothing"], ["nothing"]),
+        (["model=null"], ["expected the name of one model, got null", "choose from dummy"]),
+        (["model=[]"], ["expected the name of one model, got 0 names"]),
+        (["model=[dummy,nested]"], ["got 2 names"]),
+        (["model=5"], ["there is no model '5'"]),
+        (["model=../task/dummy"], ["there is no model"]),
+        (["model={a: 1}"], ["expected a name, got a dict"]),
+        (["~model"], ["expected one model, got none"]),
+        (["metric=[1]"], ["there is no metric '1'"]),
+        (["metric=[[dummy]]"], ["there is no metric"]),
+        (["metric=[dummy]", "metric.dummy=1"], ["metric.dummy", "expected a part or null, got 1"]),
+        (["-m", "model=null,dummy"], ["expected the name of one model, got null"]),
+        (["model.rate=${model}"], ["model.rate", "Interpolation to parent node"]),
+        (["model=nested", "model.width=${model.part}"], ["expected int, got {'_target_'"]),
+        (["model.rate=${seed}${seed}"], ["expected float, got the text '00'"]),
+        (["model.width=${model.rate}", "model.rate=${model.width}"], ["Recursive interpolation"]),
+        (["model.width=${oc.env:NO_SUCH_VARIABLE}"], ["'NO_SUCH_VARIABLE' not found"]),
+        (["model.width=${"], ["close every bracket"]),
+        (["seed=nan"], ["seed", "expected a finite number", "got nan"]),
+        (["model.rate=1e999"], ["model.rate", "expected a finite number", "got inf"]),
+        (["model.sizes=[1,-inf]"], ["model.sizes.1", "got -inf"]),
+        (["seed=99999999999999999999999999"], ["seed", "got an integer beyond 64 bits"]),
+        (["seed=" + "9" * 5000], ["seed", "expected an integer of at least 0"]),
+        (["seed=" + "[" * 2000 + "]" * 2000], ["at most 32 deep"]),
+        (["seed=" + "{a: " * 200 + "1" + "}" * 200], ["at most 32 deep"]),
+        (["name=\udcff"], ["in UTF-8"]),
+        (["init_from=" + "a" * 300], ["names of at most 255 bytes"]),
+        (["model._target_=null"], ["expected the path of a class, got null"]),
+        (["model._target_=5"], ["expected the path of a class, got 5"]),
+        (["~model._target_"], ["cannot be removed"]),
+        (["~seed"], ["cannot be removed"]),
+        (["model._target_=dummy_parts.Widget", "~model.width", "model.size=1", "~model.size"], ["needs size"]),
+        (["-m", "seed=range(0,1e9)"], ["at most 1000 runs"]),
+        (["-m", "seed=glob(*)"], ["a pattern of names of a group"]),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value[0], str) and len(value) < 3 else "",
+    ids=lambda value: " ".join(value)[:60] if isinstance(value[0], str) and len(value) < 3 else "",
 )
 def test_wrong_command_lines_are_refused_with_the_fix(words, parts):
     message = refusal(*words)
@@ -378,7 +416,9 @@ def test_what_source_cannot_tell_is_not_refused():
         ("dict[str, int]", [{"a": 1}], [{"a": "b"}, [1]]),
         ("Sequence[str]", [["a"]], ["a", [1]]),
         ("nn.Module | None", [None, {"_target_": "x"}, "anything"], []),
-        ("int", [{"_target_": "capkit.schedules.Linear"}], [{"a": 1}]),
+        ("PositiveInt | Schedule", [1, {"_target_": "capkit.schedules.Linear"}], [0]),
+        ("PositiveInt | Literal[-1]", [1, -1], [0, -2]),
+        ("PositiveInt | None", [1, None], [{"_target_": "capkit.schedules.Linear"}, 0]),
     ],
 )
 def test_values_are_compared_with_annotations(annotation, good, bad):

@@ -25,9 +25,9 @@ _CONTAINERS = {"list", "Sequence", "Iterable"}
 
 def fits(annotation: ast.expr, value: Any) -> bool:
     """True where the value fits, and wherever the annotation says nothing about plain values (a class, a tensor)."""
-    if isinstance(value, dict) and "_target_" in value:
-        return True  # an object: what it is cannot be seen here
     options = _options(annotation)
+    if isinstance(value, dict) and "_target_" in value:  # an object: of which kind cannot be seen here
+        return not all(_is_number_or_none(option) for option in options)
     if is_number(value) and any(_interval(option) for option in options):
         options = [
             option for option in options if _interval(option) or _name(option) in _CHECKS
@@ -99,6 +99,11 @@ def _fits_one(annotation: ast.expr, value: Any) -> bool:
     return name not in _CHECKS or _CHECKS[name](value)
 
 
+def _is_number_or_none(annotation: ast.expr) -> bool:
+    is_none = isinstance(annotation, ast.Constant) and annotation.value is None
+    return is_none or _interval(annotation) is not None or _name(annotation) in ("int", "float", "bool")
+
+
 def _words(annotation: ast.expr) -> str:
     if isinstance(annotation, ast.Constant) and annotation.value is None:
         return "null"
@@ -110,7 +115,7 @@ def _words(annotation: ast.expr) -> str:
             return " or ".join(str(ast.literal_eval(element)) for element in elements)
         if name == "Annotated":
             lengths = [str(item) for item in _metadata(annotation) if isinstance(item, Length)]
-            return " and ".join([*lengths, _words(elements[0])])
+            return f"{' and '.join(lengths)}, {_words(elements[0]).removeprefix('a list, ')}"
         if name in _CONTAINERS and _interval(annotation.slice):
             return f"a list, each member {_words(annotation.slice)}"
     return ast.unparse(annotation)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from capkit.config.choices import null_as_none, required_groups
 from capkit.config.locations import config_dir, groups
 from capkit.config.quoting import quote_value
 from capkit.errors import UsageError, did_you_mean
@@ -16,6 +17,7 @@ FLAGS = {
     "--multirun": "run every combination of comma-separated values, one run folder each (-m)",
     "--config-dir": "a folder of your own configs, with the same groups: --config-dir DIR",
 }
+MAX_DEPTH = 32
 _SHORT = {"-h": "--help", "-m": "--multirun", "-c": "--cfg", "-cd": "--config-dir", "-V": "--version"}
 _OVERRIDE = re.compile(r"(?P<prefix>\+\+|\+|)(?P<key>[A-Za-z_]\w*([./][\w-]+)*(@[\w.:-]*)?)=(?P<value>.*)", re.DOTALL)
 _DELETION = re.compile(r"~[A-Za-z_]\w*([./][\w-]+)*(@[\w.:-]*)?(=.*)?", re.DOTALL)
@@ -37,6 +39,8 @@ class Command:
 def parse(argv: list[str]) -> Command:
     """Reads a command line. A first bare word names the task: `caption` is `task=caption`. Raises UsageError."""
     command = Command()
+    for word in argv:
+        _refuse_unreadable(word)
     typed = list(_take_flags(argv, command))
     if typed and re.fullmatch(r"[^=~+]*", typed[0]):
         if any(word.startswith("task=") for word in typed[1:]):
@@ -44,8 +48,26 @@ def parse(argv: list[str]) -> Command:
         typed[0] = f"task={_known_task(typed[0], command)}"
     if "hydra.mode=MULTIRUN" in typed:
         command.flags.add("--multirun")
-    command.overrides = [_override(word, command.multirun) for word in typed]
+    known = groups([config_dir(), *command.config_dirs])
+    command.overrides = [_override(word, command.multirun, known) for word in typed]
     return command
+
+
+def _refuse_unreadable(word: str) -> None:
+    """Raises UsageError for what neither YAML nor a parser of ours can take."""
+    try:
+        word.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"expected an argument in UTF-8, got {word[:80]!a}; rename or retype it") from error
+    depth = deepest = 0
+    for character in word:
+        depth += (character in "[{") - (character in "]}")
+        deepest = max(deepest, depth)
+    if "\0" in word or deepest > MAX_DEPTH:
+        what = "a NUL character" if "\0" in word else f"brackets {deepest} deep"
+        raise UsageError(
+            f"expected plain text, or lists and dicts at most {MAX_DEPTH} deep; got {what} in {word[:40]!r}"
+        )
 
 
 def _take_flags(argv: list[str], command: Command) -> Iterator[str]:
@@ -78,8 +100,11 @@ def _known_task(name: str, command: Command) -> str:
     return name
 
 
-def _override(word: str, multirun: bool) -> str:
+def _override(word: str, multirun: bool, known: dict[str, list[str]]) -> str:
     match = _OVERRIDE.fullmatch(word)
+    if match and (group := match["key"].partition("@")[0]) in known:
+        value = null_as_none(group, match["value"], required_groups(config_dir()), known[group], multirun)
+        return f"{match['prefix']}{match['key']}={quote_value(match['key'], value, multirun)}"
     if match:
         return f"{match['prefix']}{match['key']}={quote_value(match['key'], match['value'], multirun)}"
     if _DELETION.fullmatch(word):

@@ -7,6 +7,7 @@ keys with those that train.yaml and the task's yaml declare; paths with the disk
 import ast
 import difflib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from capkit.config.annotations import fits, wanted
 from capkit.config.arguments import Command
+from capkit.config.choices import required_groups
 from capkit.config.compose import Composed, compose_config, single_runs, unknown_key
-from capkit.config.locations import INPUT_WORDS
+from capkit.config.locations import INPUT_WORDS, PICK_ANY, config_dir, is_path_key
 from capkit.config.rules import INPUT_RULES, RULES, Settings
 from capkit.config.signatures import Argument, Signature, signature
 from capkit.errors import UsageError
@@ -84,8 +86,24 @@ TOP_LEVEL = {
     "overlap": "Probability",
     "gpus": "dict[str, dict[str, PositiveFloat]]",
 }
+_LONGEST_NAME = 255  # bytes, on the file systems in use
 _NO_PATH = frozenset({"auto", ""})
 MISSING = "???"
+# Arguments of other packages that their signature does not say enough of.
+_LIGHTNING = {
+    "lightning.pytorch.Trainer": {
+        name: Argument(ast.parse(text, mode="eval").body)
+        for name, text in {
+            "num_nodes": "PositiveInt",
+            "devices": "PositiveInt | Literal[-1, '-1', 'auto'] | str | list[NonNegativeInt]",
+            "accelerator": "Literal['auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu']",
+            "precision": (
+                "Literal['bf16-mixed', '16-mixed', '32-true', 'bf16-true', '16-true', '64-true', 'bf16', '16', '32', "
+                "'64', 16, 32, 64, 'transformer-engine', 'transformer-engine-float16'] | None"
+            ),
+        }.items()
+    }
+}
 _REFERS_TO_MISSING = object()
 
 
@@ -114,7 +132,7 @@ def problems(composed: Composed, with_inputs: bool = True) -> list[str]:
         config = _resolved(composed.config)
     except (OmegaConfBaseException, HydraException) as error:
         return [str(error).strip().split("\n    object_type")[0].replace("\n    ", "; ")]
-    found = [*_top_level(config, composed)]
+    found = [*_top_level(config, composed), *_parts(config, composed)]
     for key, value in config.items():
         found += _node(value, str(key), composed)
     found += _non_finite(config, composed)
@@ -161,6 +179,18 @@ def _top_level(config: dict[str, Any], composed: Composed) -> Iterator[str]:
     yield from _arguments(config, "", known, composed)
 
 
+def _parts(config: dict[str, Any], composed: Composed) -> Iterator[str]:
+    """A group's key that holds a number or text where its file would have put an object."""
+    for group in required_groups(config_dir()):
+        if group in config and not (isinstance(config[group], dict) and "_target_" in config[group]):
+            yield f"{group} {composed.origin(group)}: expected a part, got {_shown(config[group])}; choose {group}=NAME"
+    for group in PICK_ANY:
+        for name, part in (config.get(group) or {}).items():
+            if not isinstance(part, dict) and part is not None:
+                key = f"{group}.{name}"
+                yield f"{key} {composed.origin(key)}: expected a part or null, got {_shown(part)}; set {key}.KEY=VALUE"
+
+
 def _node(node: Any, key: str, composed: Composed) -> Iterator[str]:
     """Problems of a node and all below it."""
     if isinstance(node, list):
@@ -169,13 +199,18 @@ def _node(node: Any, key: str, composed: Composed) -> Iterator[str]:
     if not isinstance(node, dict):
         return
     if "_target_" in node:
+        if not isinstance(node["_target_"], str):
+            target = f"{key}._target_"
+            yield f"{target} {composed.origin(target)}: expected the path of a class, got {_shown(node['_target_'])}"
+            return
         try:
-            taken = signature(str(node["_target_"]))
+            taken = signature(node["_target_"])
         except UsageError as error:
             yield f"{key} {composed.origin(f'{key}._target_')}: {error}"
             return
         if taken and key != "task":
-            yield from _arguments(node, key, taken, composed)
+            known = taken.arguments | _LIGHTNING.get(str(node["_target_"]), {})
+            yield from _arguments(node, key, replace(taken, arguments=known), composed)
     for name, value in node.items():
         yield from _node(value, f"{key}.{name}", composed)
 
@@ -188,7 +223,7 @@ def _arguments(node: dict[str, Any], key: str, taken: Signature, composed: Compo
         if argument is None:
             if not taken.is_open:
                 yield unknown_key(key, name, list(taken.arguments), composed)
-        elif argument.annotation and not _accepts(argument, value, str(node.get("_target_", "capkit."))):
+        elif argument.annotation and not _accepts(argument, value, str(node.get("_target_", ""))):
             full = f"{key}.{name}" if key else name
             fix = _fix(argument.annotation, value)
             yield f"{full} {composed.origin(full)}: expected {wanted(argument.annotation)}, got {_shown(value)}{fix}"
@@ -197,7 +232,9 @@ def _arguments(node: dict[str, Any], key: str, taken: Signature, composed: Compo
 def _accepts(argument: Argument, value: Any, target: str) -> bool:
     if argument.annotation is None or value is _REFERS_TO_MISSING or value == MISSING:
         return True
-    if value is None and (not target.startswith("capkit.") or _is_none(argument.default)):
+    if isinstance(value, dict) and "_target_" in value and not target:
+        return False  # top-level keys hold plain values
+    if value is None and ((target and not target.startswith("capkit.")) or _is_none(argument.default)):
         return True  # null leaves the value to the task, or to the default
     if any(is_number(leaf) and not is_finite(leaf) for _, leaf in leaves(value)):
         return True  # reported by itself
@@ -211,6 +248,7 @@ def _is_none(default: ast.expr | None) -> bool:
 def _shown(value: Any) -> str:
     names = {str: "the text", bool: "the flag", list: "the list"}
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    text = text if len(text) <= 100 else f"{text[:97]}..."
     return f"{names[type(value)]} {text}" if type(value) in names else text
 
 
@@ -233,8 +271,14 @@ def _missing_files(config: dict[str, Any], composed: Composed) -> Iterator[str]:
     """Given paths that are not on the disk, each once: val and test often refer to train's."""
     told = set()
     for key, value in leaves(config):
-        is_input = key.rsplit(".", 1)[-1] in INPUT_WORDS and isinstance(value, str) and value not in _NO_PATH
-        if is_input and value not in told and not Path(value).exists() and _is_used(key, composed.task):
+        if not isinstance(value, str) or value in _NO_PATH or value in told or not is_path_key(key):
+            continue
+        if any(len(part.encode()) > _LONGEST_NAME for part in Path(value).parts):
+            told.add(value)
+            yield f"{key}={value[:40]}...: expected names of at most {_LONGEST_NAME} bytes, got a longer one"
+            continue
+        is_input = key.rsplit(".", 1)[-1] in INPUT_WORDS
+        if is_input and not Path(value).exists() and _is_used(key, composed.task):
             told.add(value)
             whose = ""
             if run := composed.run_of(key):

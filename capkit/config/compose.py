@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from capkit.config.arguments import Command
+from capkit.config.choices import refuse_wrong_choice, required_groups
 from capkit.config.locations import config_dir, groups
 from capkit.config.of_run import take_from_run
 from capkit.config.quoting import quote
@@ -24,6 +26,7 @@ from capkit.config.signatures import signature
 from capkit.errors import UsageError, did_you_mean
 
 CONFIG_NAME = "train"
+MAX_RUNS = 1000
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,10 @@ def compose_config(command: Command) -> Composed:
         parsed = OverridesParser.create().parse_overrides(overrides)
         for override in parsed:
             _refuse_sweep(override)
+            if override.key_or_group in known:
+                refuse_wrong_choice(override, known, required_groups(config_dir()))
+            elif override.is_delete():
+                _refuse_deletion(override.key_or_group, known)
         choices = [str(o.input_line) for o in parsed if _is_choice(o, known)]
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             config = compose(CONFIG_NAME, choices, return_hydra_config=True)
@@ -162,7 +169,8 @@ def single_runs(command: Command) -> Iterator[Command]:
         parsed = OverridesParser.create().parse_overrides(command.overrides)
     except HydraException as error:
         raise UsageError(_first_paragraph(error)) from error
-    choices = [_sweep_values(override) for override in parsed]
+    known = groups([config_dir(), *command.config_dirs])
+    choices = [_sweep_values(override, known) for override in parsed]
     first = [values[0] for values in choices]
     yield Command(first, command.flags, command.config_dirs)
     for index, values in enumerate(choices):
@@ -170,7 +178,7 @@ def single_runs(command: Command) -> Iterator[Command]:
             yield Command([*first[:index], value, *first[index + 1 :]], command.flags, command.config_dirs)
 
 
-def _sweep_values(override: Override) -> list[str]:
+def _sweep_values(override: Override, known: dict[str, list[str]]) -> list[str]:
     """The overrides that a sweep stands for; itself where it is none. Of a continuous interval, its two ends."""
     if not override.is_sweep_override():
         return [str(override.input_line)]
@@ -178,7 +186,15 @@ def _sweep_values(override: Override) -> list[str]:
     if override.is_interval_sweep():
         interval: Any = override.value()
         return [f"{key}={interval.start}", f"{key}={interval.end}"]
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    value: Any = override.value()
+    if isinstance(value, Glob):
+        if not (names := value.filter(known.get(override.key_or_group, []))):
+            raise UsageError(f"{override.input_line}: expected a pattern of names of a group, got one that fits none")
+        return [f"{key}={name}" for name in names]
+    values = list(islice(override.sweep_string_iterator(), MAX_RUNS + 1))
+    if len(values) > MAX_RUNS:
+        raise UsageError(f"{override.input_line}: expected at most {MAX_RUNS} runs, got more; sweep over fewer values")
+    return [f"{key}={value}" for value in values]
 
 
 def _refuse_sweep(override: Override) -> None:
@@ -215,11 +231,21 @@ def _apply(override: Override, composed: Composed) -> str:
     return ("++" if is_new else "") + line.lstrip("+")
 
 
+def _refuse_deletion(key: str, known: dict[str, list[str]]) -> None:
+    """Raises UsageError for a key without which nothing can be built; values can be set to null, where they may."""
+    if key.rpartition(".")[2] == "_target_" or ("." not in key and key in read_yaml([config_dir()], CONFIG_NAME)):
+        raise UsageError(f"~{key}: this key cannot be removed; give it another value: {key}=VALUE")
+
+
 def _delete(key: str, config: DictConfig) -> None:
     parent, _, word = key.rpartition(".")
     owner = OmegaConf.select(config, parent) if parent else config
     if not isinstance(owner, DictConfig) or word not in owner.keys():  # noqa: SIM118 - `in owner` denies missing values
         raise UsageError(f"~{key}: there is no such key; {did_you_mean(word, map(str, owner or ()))}")
+    taken = signature(str(owner["_target_"])) if "_target_" in owner else None
+    argument = taken.arguments.get(word) if taken else None
+    if argument is not None and argument.default is None:
+        raise UsageError(f"~{key}: {owner['_target_']} needs {word}; give it another value: {key}=VALUE")
     with open_dict(owner):
         del owner[word]
 

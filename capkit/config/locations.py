@@ -34,6 +34,14 @@ def config_dir() -> Path:
     return installed if installed.is_dir() else package.parent / "configs"
 
 
+def exists(path: str | Path) -> bool:
+    """Whether a file or folder is there; False also for a name that no file system takes."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def is_path_key(key: str) -> bool:
     """Whether an override of this key holds a path: by its last word."""
     word = key.rsplit(".", 1)[-1]

@@ -12,6 +12,7 @@ import yaml
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from capkit.config.locations import exists
 from capkit.config.run_config import RunConfig, read_run_config, refuse_foreign_targets
 from capkit.errors import UsageError
 
@@ -31,7 +32,7 @@ def take_from_run(composed: "Composed", parsed: list[Override]) -> None:
     """
     for key, groups in composed.of_run.items():
         value = _value(key, parsed, composed.config)
-        if isinstance(value, str) and Path(value).exists():
+        if isinstance(value, str) and exists(value):
             _take(composed, parsed, groups, read_run_config(Path(value)), f"{key}={value}")
             return
 

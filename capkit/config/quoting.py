@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
-from capkit.config.locations import is_path_key
+from capkit.config.locations import exists, is_path_key
 from capkit.errors import UsageError
 
 _PLAIN = re.compile(r"null|true|false|", re.IGNORECASE)
@@ -72,15 +72,12 @@ def _as_path(value: str) -> str:
 
 
 def _exists(value: str) -> bool:
-    try:
-        return bool(value) and Path(_as_path(value)).exists()
-    except (OSError, ValueError):  # a name that no file system takes
-        return False
+    return bool(value) and exists(_as_path(value))
 
 
 def _parses(value: str) -> bool:
     try:
         override = OverridesParser.create().parse_override(f"key={value}")
-    except HydraException:
+    except (HydraException, ValueError):  # the latter for integers of more digits than Python reads
         return False
     return override.key_or_group == "key"

@@ -5,6 +5,7 @@ To add one: write a function of `Settings`, and put it into RULES. It must impor
 
 import ast
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -65,6 +66,32 @@ def trainer_holds_no_length(settings: Settings) -> str | None:
         if length is not None:
             return f"trainer.{key} would be ignored, the task gives the trainer its length; write {key}={length}"
     return None
+
+
+def devices_are_counted(settings: Settings) -> str | None:
+    devices = settings.get("trainer.devices")
+    if isinstance(devices, list):
+        is_sound = bool(devices) and len(set(devices)) == len(devices)
+    else:
+        is_sound = (
+            devices is None or isinstance(devices, int) or bool(re.fullmatch(r"auto|-1|\d+(,\d+)*", str(devices)))
+        )
+    if is_sound:
+        return None
+    return (
+        f"trainer.devices={devices}: expected a number of processes (2), GPUs by number, none twice ([0, 1]), -1 for "
+        "all, or auto"
+    )
+
+
+def width_divides_over_heads(settings: Settings) -> str | None:
+    width, heads = settings.get("model.width"), settings.get("model.num_heads")
+    if not isinstance(width, int) or not isinstance(heads, int) or width % heads == 0:
+        return None
+    return (
+        f"model.width must be a multiple of model.num_heads={heads}, got {width}; "
+        f"give model.width={-(-width // heads) * heads}"
+    )
 
 
 def step_is_cut_and_clipped_by_capkit(settings: Settings) -> str | None:
@@ -149,6 +176,8 @@ def deepspeed_is_installed(settings: Settings) -> str | None:
 RULES: tuple[Callable[[Settings], str | None], ...] = (
     length_is_given_once,
     trainer_holds_no_length,
+    devices_are_counted,
+    width_divides_over_heads,
     step_is_cut_and_clipped_by_capkit,
     batch_divides_over_ranks,
     micro_batch_fits_in_batch,

@@ -1,0 +1,50 @@
+"""Choices of config groups as typed: `model=blip`, `metric=[bleu,cider]`, `callback=null` for none."""
+
+from functools import cache
+from pathlib import Path
+
+import yaml
+from hydra.core.override_parser.types import Override
+
+from capkit.config.locations import PICK_ANY
+from capkit.errors import UsageError, did_you_mean
+
+
+@cache
+def required_groups(folder: Path) -> frozenset[str]:
+    """Groups of which each config has one: those for which train.yaml in the folder chooses a file."""
+    defaults = yaml.safe_load((folder / "train.yaml").read_text(encoding="utf-8"))["defaults"]
+    chosen = {str(k): v for entry in defaults if isinstance(entry, dict) for k, v in entry.items()}
+    return frozenset(group for group, name in chosen.items() if isinstance(name, str) and " " not in group)
+
+
+def null_as_none(group: str, value: str, required: frozenset[str], names: list[str], multirun: bool) -> str:
+    """The value of a choice with `null` written as Hydra writes none, `[]`. Raises UsageError where one is needed."""
+    values = value.split(",") if multirun and value[:1] not in ("[", "{") else [value]
+    if group in required and any(item.lower() == "null" for item in values):
+        raise UsageError(f"{group}={value}: expected the name of one {group}, got null; choose from {', '.join(names)}")
+    return ",".join("[]" if item.lower() == "null" else item for item in values)
+
+
+def refuse_wrong_choice(override: Override, known: dict[str, list[str]], required: frozenset[str]) -> None:
+    """Raises UsageError unless the override of a group names files of it: one, or for some groups any number."""
+    group = override.key_or_group
+    listed = f"choose from {', '.join(known[group])}"
+    if override.is_delete():
+        if group in required:
+            raise UsageError(f"~{group}: expected one {group}, got none; {listed}")
+        return
+    value = override.value()
+    names = value if isinstance(value, list) else [value]
+    if group in required and len(names) != 1:
+        raise UsageError(f"{override.input_line}: expected the name of one {group}, got {len(names)} names; {listed}")
+    if isinstance(value, dict) and (value or group not in PICK_ANY):
+        raise UsageError(
+            f"{override.input_line}: expected a name, got a dict; {listed}; values go to {group}.KEY=VALUE"
+        )
+    for name in names:
+        folder, _, stem = f"{group}/{name}".rpartition("/")
+        if not isinstance(value, dict) and (not isinstance(name, str) or stem not in known.get(folder, ())):
+            near = did_you_mean(str(name), known[group])
+            also = f" ({group}: {', '.join(known[group])})" if near.startswith("did") else ""
+            raise UsageError(f"there is no {group} {str(name)!r}; {near}{also}")

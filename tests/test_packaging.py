@@ -1,5 +1,6 @@
 """The wheel works alone: built, installed into another environment, run away from the checkout."""
 
+import importlib.metadata
 import os
 import re
 import shlex
@@ -137,6 +138,19 @@ def test_the_wheel_carries_the_constraints_for_the_line_that_installs_it(wheel, 
     given = tmp_path / words[words.index("-c") + 1]
     assert given.read_text() == (ROOT / "requirements" / "constraints.txt").read_text()
     assert words[-1] == "capkit-*.whl"
+
+
+@pytest.mark.slow
+def test_the_canary_names_the_package_that_cannot_be_imported(tmp_path):
+    """Shown on a package that fails as one does whose own dependency has moved: a file of its name comes first."""
+    (tmp_path / "gguf.py").write_text("from numpy import that_was_moved\n")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, str(ROOT / "requirements" / "canary.py")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    version, tested = importlib.metadata.version("gguf"), constraints()["gguf"]
+    assert done.returncode == 1
+    assert error.startswith(f"error: gguf {version} ({tested} tested): import gguf ended in ImportError: ")
 
 
 def test_the_citation_names_the_version():

@@ -48,6 +48,7 @@ class Reader:
         self.environment["PATH"] = os.pathsep.join([f"{sys.base_prefix}/bin", *rest])
         self.environment["PYTHONPATH"] = str(Path(pytest.__file__).parents[1])
         self.environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+        self.environment |= {"CC": "/no/compiler", "CXX": "/no/compiler"}  # there need not be one, for ZeRO neither
 
     def _tracked(self) -> list[str]:
         command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--deduplicate"]

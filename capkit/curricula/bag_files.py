@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from capkit.errors import UsageError, did_you_mean
+from capkit.text_files import expect, member, read_json
 
 ABOUT = "bags.json"
 NEIGHBORHOODS = ("random", "easy", "medium", "hard")
@@ -71,7 +72,10 @@ class BagFolder:
         if not found:
             raise UsageError(f"no {ABOUT} in {path}; give the folder that `capkit bags` wrote")
         self.path = found[0]
-        self.about: dict[str, Any] = json.loads((self.path / ABOUT).read_text(encoding="utf-8"))
+        where = str(self.path / ABOUT)
+        self.about: dict[str, Any] = expect(read_json(self.path / ABOUT, "bags"), "an object", where)
+        for name, kind in (("split", "text"), ("keys_hash", "text"), ("lists", "an object")):
+            member(self.about, name, kind, where)
 
     def check_split(self, split: str, keys: Sequence[str]) -> None:
         """Raises UsageError where the bags are of another split, or of other images, than these."""
@@ -92,7 +96,7 @@ class BagFolder:
             raise UsageError(
                 f"{self.path} has no list {name!r}; {did_you_mean(name, there)}; make it with `capkit bags`"
             )
-        bags = json.loads((self.path / f"{name}.json").read_text(encoding="utf-8"))
+        bags = read_json(self.path / f"{name}.json", "bags")
         if hash_of_bags(bags) != self.hash(name):
             raise UsageError(f"{self.path / name}.json was changed after it was written; make the bags again")
         return bags

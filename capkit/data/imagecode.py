@@ -1,6 +1,5 @@
 """ImageCoDe's pictures: sets of ten that look alike (Krojer et al. 2022, arXiv 2203.15867)."""
 
-import json
 from pathlib import Path
 
 from jaxtyping import UInt8
@@ -11,7 +10,7 @@ from capkit.data.folder import existing_folder
 from capkit.data.manifest import Record
 from capkit.errors import UsageError
 from capkit.ranges import AtLeastTwo, check_ranges
-from capkit.text_files import existing_file
+from capkit.text_files import existing_file, file_name, parse_json, read_text, shown
 
 
 @check_ranges
@@ -37,10 +36,8 @@ class ImageCodeSets:
 
 
 def _sets(file: Path) -> list[str]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"file={str(file)!r} must be ImageCoDe's JSON {{set: {{index: text}}}}: {error}") from error
+    wanted = f"file={str(file)!r} must be ImageCoDe's JSON {{set: {{index: text}}}}"
+    content = parse_json(read_text(file, "file"), wanted)
     if not isinstance(content, dict) or not content:
-        raise UsageError(f"file={str(file)!r} must be ImageCoDe's JSON {{set: {{index: text}}}}; got something else")
-    return sorted(content)
+        raise UsageError(f"{wanted}; got {shown(content)}")
+    return sorted(file_name(name, str(file), "set") for name in content)

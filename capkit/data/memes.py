@@ -3,7 +3,6 @@
 The form of CAMU's files (arXiv 2504.17902) for Hateful Memes and MultiOFF; docs/camu.md shows one.
 """
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from capkit.caption_text import clean_text
+from capkit.caption_text import clean_text, printed_list
 from capkit.data.files import ImageFiles
 from capkit.data.folder import existing_folder
 from capkit.data.manifest import Caption, Record, check_unique_keys
 from capkit.errors import UsageError, did_you_mean
-from capkit.text_files import existing_file
+from capkit.text_files import (
+    SPLIT_OF,
+    NotJson,
+    existing_file,
+    expect,
+    file_name,
+    has_lone_surrogate,
+    read_json_or_lines,
+    shown,
+)
 
 TEXT_MODES = ("none", "caption", "candidate")
 
@@ -73,24 +81,28 @@ class Memes:
             if not any(name in row for _, row in rows):
                 keys = {key for _, row in rows for key in row}
                 raise UsageError(f"{self._path}: no meme has a caption {name!r}; {did_you_mean(name, keys)}")
-        records = [self._record(row, where) for where, row in rows if row.get("split") == self._split]
+        records = [self._record(row, where) for where, row in rows if _split(row) == self._split]
         if not records:
-            splits = sorted({str(row.get("split")) for _, row in rows})
+            splits = sorted({str(_split(row)) for _, row in rows})
             raise UsageError(f"{self._path}: no meme is in split {self._split!r}; the file has {', '.join(splits)}")
         check_unique_keys(records, str(self._path))
         return records
 
     def _record(self, row: dict[str, Any], where: str) -> Record:
         if not isinstance(row.get("img"), str):
-            raise UsageError(f"{where}: wanted 'img', the picture's path below images; got {row.get('img')!r}")
+            raise UsageError(f"{where}: wanted 'img', the picture's path below images; got {shown(row.get('img'))}")
         if row.get("label") not in (0, 1):
-            raise UsageError(f"{where}: wanted a label of 0 or 1; got {row.get('label')!r}")
+            raise UsageError(f"{where}: wanted a label of 0 or 1; got {shown(row.get('label'))}")
+        image = file_name(row["img"], where, "img")
+        key = str(expect(row.get("id", image), "text or a whole number", where, "id"))
+        if has_lone_surrogate(key):
+            raise UsageError(f"{where}: 'id' must be valid Unicode; got {shown(key)}")
         captions = {name: _text(row, name, where) for name in self._candidates}
         text = _text(row, "text", where)
         candidates = candidate_captions(captions, text, self._text)
         return Record(
-            key=str(row.get("id", row["img"])),
-            image=row["img"],
+            key=key,
+            image=image,
             captions=candidates,
             metadata={"label": int(row["label"]), "text": text, "candidates": [c.source for c in candidates]},
         )
@@ -105,25 +117,31 @@ class Memes:
         return self._files.load(self._records[index].image)
 
 
+def _split(row: dict[str, Any]) -> Any:
+    """train, val and test of any usual spelling; other splits as they are named."""
+    split = row.get("split")
+    return SPLIT_OF.get(split.strip().lower(), split) if isinstance(split, str) else split
+
+
 def _text(row: dict[str, Any], name: str, where: str) -> str:
     value = row.get(name)
     if value is not None and not isinstance(value, str):
-        raise UsageError(f"{where}: {name!r} should be a text; got {json.dumps(value)[:80]}")
+        raise UsageError(f"{where}: {name!r} should be a text; got {shown(value)}")
+    if value and printed_list(value) is not None:
+        raise UsageError(f"{where}: {name!r} should be one text; got a list printed as text, {shown(value)}")
     return value or ""
 
 
 def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """Each row with where it stands, for errors."""
     try:
-        content = path.read_text(encoding="utf-8-sig")
-        if content.lstrip().startswith("["):
-            rows = [(f"{path} item {number}", row) for number, row in enumerate(json.loads(content))]
-        else:
-            lines = enumerate(content.splitlines(), 1)
-            rows = [(f"{path} line {number}", json.loads(line)) for number, line in lines if line.strip()]
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise UsageError(f"{path}: neither a JSON list nor JSON lines ({error}); docs/camu.md shows both") from error
+        located = read_json_or_lines(path, "annotations")
+    except NotJson as error:
+        raise UsageError(f"{error}: neither a JSON list nor JSON lines; docs/camu.md shows both") from error
+    rows: list[tuple[str, Any]] = list(located)
+    if len(located) == 1 and isinstance(located[0].value, list):
+        rows = [(f"{path} item {number}", row) for number, row in enumerate(located[0].value)]
     for where, row in rows:
         if not isinstance(row, dict):
-            raise UsageError(f"{where}: wanted an object, got {json.dumps(row)[:80]}; docs/camu.md shows one")
+            raise UsageError(f"{where}: wanted an object, got {shown(row)}; docs/camu.md shows one")
     return rows

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from capkit.caption_text import clean_text
 from capkit.errors import UsageError
+from capkit.text_files import read_text
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,7 @@ def read_pairs(path: str) -> list[ScoredPair]:
     else.
     """
     file = Path(path)
-    if not file.is_file():
-        raise UsageError(f"sentence pairs: no file {path!r}; give the path of an existing file")
-    lines = [line.split("\t") for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+    lines = [line.split("\t") for line in read_text(file, "sentence pairs").split("\n") if line.strip()]
     if not lines:
         raise UsageError(f"sentence pairs: {path} is empty")
     if "relatedness_score" in lines[0]:
@@ -76,7 +75,7 @@ def _with_gold_standard(file: Path, lines: list[list[str]]) -> list[ScoredPair]:
             f"sentence pairs: {file} has two columns and no scores; put its STS.gs file beside it (STS.input.X.txt, "
             "STS.gs.X.txt), or write score, sentence, sentence"
         )
-    scores = gold.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    scores = read_text(gold, "sentence pairs").removesuffix("\n").split("\n")
     if len(scores) != len(lines):
         raise UsageError(f"sentence pairs: {file} has {len(lines)} pairs and {gold} {len(scores)} scores")
     for number, line in enumerate(lines, 1):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from capkit.data.manifest import Record
 from capkit.errors import UsageError
+from capkit.text_files import read_text
 
 
 def read_lines(value: str | Sequence[str], what: str) -> list[str]:
@@ -12,7 +13,7 @@ def read_lines(value: str | Sequence[str], what: str) -> list[str]:
     if isinstance(value, str):
         if not Path(value).is_file():
             raise UsageError(f"{what}: no file {value!r}; give a list, or a file with one a line")
-        value = Path(value).read_text(encoding="utf-8").splitlines()
+        value = read_text(value, what).split("\n")
     lines = [line.strip() for line in value if line.strip()]
     if not lines:
         raise UsageError(f"{what} is empty; give one or more")

@@ -1,9 +1,7 @@
 """R@1 inside bags of look-alike pictures (TrueMatch, Gaur et al. 2024)."""
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +12,7 @@ from capkit.errors import UsageError
 from capkit.metrics.judged_metric import JudgedMetric, Pairs
 from capkit.metrics.ranking import Ranks, pool_ranks
 from capkit.models.dual_encoder import DualEncoder
+from capkit.text_files import expect, read_json, shown
 
 
 def bag_ranks(
@@ -44,13 +43,13 @@ def read_bags(path: str) -> list[list[str]]:
 
     Raises UsageError for another format, a bag of fewer than two images, or one that holds an image twice.
     """
-    try:
-        content = json.loads(Path(path).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UsageError(f"bags={path!r} must be a JSON list of lists of image ids: {error}") from error
+    content = read_json(path, "bags")
     if not isinstance(content, list) or not all(isinstance(bag, list) for bag in content) or not content:
-        raise UsageError(f"bags={path!r} must be a JSON list of lists of image ids; got something else")
-    bags = [[str(key) for key in bag] for bag in content]
+        raise UsageError(f"bags={path!r} must be a JSON list of lists of image ids; got {shown(content)}")
+    bags = [
+        [str(expect(key, "text or a whole number", f"{path} bag {number}", "image id")) for key in bag]
+        for number, bag in enumerate(content)
+    ]
     for bag in bags:
         if len(bag) < 2 or len(set(bag)) < len(bag):
             raise UsageError(f"a bag in {path!r} must hold two or more different images; got {bag}")

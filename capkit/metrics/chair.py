@@ -1,15 +1,14 @@
 """CHAIR (Rohrbach et al. 2018): how many of the objects that captions mention are not in the picture."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from capkit.errors import UsageError
 from capkit.metrics.ptb import ptb_tokenize
 from capkit.metrics.text_metric import TextMetric
 from capkit.metrics.texts import require_words
+from capkit.text_files import expect, member, read_json, read_text, shown
 
 _ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")
 # What the authors' program reads otherwise than word by word. None: no object ("plate" is one, "home plate" is not).
@@ -50,10 +49,7 @@ class ObjectLexicon:
     """
 
     def __init__(self, file: str) -> None:
-        try:
-            lines = Path(file).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"synonyms={file!r} must be a text file, one object per line: {error}") from error
+        lines = read_text(file, "synonyms, a text file of one object per line").split("\n")
         self.object_of: dict[str, str | None] = {}
         for line in lines:
             names = [" ".join(name.lower().split()) for name in line.split(",") if name.strip()]
@@ -139,12 +135,18 @@ class Chair(TextMetric):
 
 def read_instances(file: str, lexicon: ObjectLexicon) -> dict[str, set[str]]:
     """{image_id as text: objects} of a COCO instances annotation file. Raises UsageError for another format."""
-    try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
-        names = {category["id"]: lexicon.name_of(category["name"]) for category in content["categories"]}
-        found: dict[str, set[str]] = defaultdict(set)
-        for annotation in content["annotations"]:
-            found[str(annotation["image_id"])].add(names[annotation["category_id"]])
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UsageError(f"instances={file!r} must be a COCO instances JSON file: {error!r}") from error
+    where = f"instances={file!r}"
+    content = expect(read_json(file, "instances"), "an object", where)
+    names: dict[str, str] = {}
+    for number, category in enumerate(member(content, "categories", "a list", where)):
+        at = f"{where} categories, item {number}"
+        identity = member(expect(category, "an object", at), "id", "text or a whole number", at)
+        names[str(identity)] = lexicon.name_of(member(category, "name", "text", at))
+    found: dict[str, set[str]] = defaultdict(set)
+    for number, annotation in enumerate(member(content, "annotations", "a list", where)):
+        at = f"{where} annotations, item {number}"
+        category = str(member(expect(annotation, "an object", at), "category_id", "text or a whole number", at))
+        if category not in names:
+            raise UsageError(f"{at}: no item of 'categories' has the id {shown(annotation['category_id'])}")
+        found[str(member(annotation, "image_id", "text or a whole number", at))].add(names[category])
     return dict(found)

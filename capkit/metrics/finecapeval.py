@@ -1,15 +1,16 @@
 """FineCapEval (Cho et al. 2022): how many words of fine-grained human phrases a caption recalls."""
 
 import csv
+import io
 import re
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 from capkit.errors import UsageError
 from capkit.metrics.porter import porter_stem
 from capkit.metrics.ptb import ptb_tokenize
 from capkit.metrics.text_metric import TextMetric
+from capkit.text_files import read_text
 
 ASPECTS = ("background", "object", "relation")
 _COLUMNS = ("image", "caption", *ASPECTS)
@@ -44,9 +45,8 @@ def read_finecapeval(file: str) -> dict[str, dict[str, Phrases]]:
     Raises UsageError for a file that cannot be read or lacks a column.
     """
     try:
-        with Path(file).open(newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = list(csv.DictReader(io.StringIO(read_text(file, "file must be FineCapEval's CSV"), newline="")))
+    except csv.Error as error:
         raise UsageError(f"file={file!r} must be FineCapEval's CSV: {error}") from error
     missing = [column for column in _COLUMNS if not rows or column not in rows[0]]
     if missing:

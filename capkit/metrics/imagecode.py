@@ -1,7 +1,6 @@
 """ImageCoDe (Krojer et al. 2022) with the captioner as the describer: one target among ten alike pictures."""
 
-import json
-from pathlib import Path
+import re
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from capkit.metrics.judged_metric import JudgedMetric, Pairs
 from capkit.metrics.ranking import pool_ranks
 from capkit.models.dual_encoder import DualEncoder
 from capkit.ranges import AtLeastTwo, check_ranges
+from capkit.text_files import parse_json, read_text, shown
 
 
 @check_ranges
@@ -56,11 +56,14 @@ class ImageCode(JudgedMetric):
 
 def read_targets(file: str, set_size: int) -> list[tuple[str, int]]:
     """(set, index of a target) of an ImageCoDe file. Raises UsageError for another format."""
-    try:
-        content = json.loads(Path(file).read_text())
-        targets = [(name, int(index)) for name, chosen in content.items() for index in chosen]
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise UsageError(f"file={file!r} must be ImageCoDe's JSON {{set: {{index: text}}}}: {error}") from error
+    wanted = f"file={file!r} must be ImageCoDe's JSON {{set: {{index: text}}}}"
+    content = parse_json(read_text(file, "file"), f"file={file!r}")
+    if not isinstance(content, dict) or not all(isinstance(chosen, dict) for chosen in content.values()):
+        raise UsageError(f"{wanted}; got {shown(content)}")
+    indices = [(name, index) for name, chosen in content.items() for index in chosen]
+    if wrong := [index for _, index in indices if not re.fullmatch(r"\d{1,9}", index)]:
+        raise UsageError(f"{wanted}; got the index {shown(wrong[0])}")
+    targets = [(name, int(index)) for name, index in indices]
     if not targets or not all(0 <= index < set_size for _, index in targets):
         raise UsageError(f"file={file!r} must name targets with indices 0 to {set_size - 1}; got {targets[:3]} ...")
     return targets

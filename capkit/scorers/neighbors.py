@@ -1,9 +1,7 @@
 """Mined neighbours of images, as hard negatives: the lines of neighbors.jsonl (`capkit/mining/neighbors.py`)."""
 
-import json
-from typing import Any
-
 from capkit.errors import UsageError
+from capkit.text_files import parse_json, read_text, shown
 
 
 def read_neighbors(file: str, count: int) -> dict[str, list[str]]:
@@ -11,25 +9,23 @@ def read_neighbors(file: str, count: int) -> dict[str, list[str]]:
 
     Raises UsageError for a file that cannot be read, a line of another form, and where no image has that many.
     """
-    try:
-        with open(file, encoding="utf-8") as lines:
-            rows = [_row(file, number, line, count) for number, line in enumerate(lines, 1) if line.strip()]
-    except OSError as error:
-        raise UsageError(
-            f"neighbors_file={file} cannot be read ({error.strerror}); give the neighbors.jsonl of `capkit mine`"
-        ) from error
-    longest = max((len(neighbors) for _, neighbors in rows), default=0)
+    rows: dict[str, list[str]] = {}
+    text = read_text(file, "neighbors_file, the neighbors.jsonl of `capkit mine`")
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            key, neighbors = _row(line, f"{file}, line {number}")
+            if key in rows:
+                raise UsageError(f"{file}, line {number}: two lines have the key {shown(key)}; give each image one")
+            rows[key] = neighbors[:count]
+    longest = max((len(neighbors) for neighbors in rows.values()), default=0)
     if longest < count:
         raise UsageError(f"num_neighbors={count} is more than {file} holds of any image, which is {longest}")
-    return dict(rows)
+    return rows
 
 
-def _row(file: str, number: int, line: str, count: int) -> tuple[str, list[str]]:
-    try:
-        row: Any = json.loads(line)
-        key, neighbors = row["key"], row["neighbors"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f'{file}, line {number}: wanted {{"key": KEY, "neighbors": [KEY, ...]}}; got {line.strip()[:80]!r}'
-        ) from error
-    return str(key), [str(neighbor) for neighbor in neighbors[:count]]
+def _row(line: str, where: str) -> tuple[str, list[str]]:
+    row = parse_json(line, where)
+    neighbors = row.get("neighbors") if isinstance(row, dict) else None
+    if not isinstance(neighbors, list) or "key" not in row:
+        raise UsageError(f'{where}: wanted {{"key": KEY, "neighbors": [KEY, ...]}}; got {shown(row)}')
+    return str(row["key"]), [str(neighbor) for neighbor in neighbors]

@@ -24,6 +24,7 @@ from capkit.instantiate import build
 from capkit.run_changes import flatten
 from capkit.run_folder import output_file, write_atomically
 from capkit.tasks.quiet import quiet_libraries
+from capkit.text_files import decode, parse_json
 from capkit.types import CaptionBatch
 
 
@@ -122,7 +123,7 @@ def captioned_before(out: Path) -> dict[str, str]:
     captions = {}
     for number, line in enumerate(whole.split(b"\n") if newline else [], 1):
         try:
-            row = json.loads(line)
+            row = parse_json(decode(line, str(out), number), str(out))
             captions[row["image"]] = row["caption"]
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(

@@ -29,9 +29,8 @@ def fits(annotation: ast.expr, value: Any) -> bool:
     if isinstance(value, dict) and "_target_" in value:  # an object: of which kind cannot be seen here
         return not all(_is_number_or_none(option) for option in options)
     if is_number(value) and any(_interval(option) for option in options):
-        options = [
-            option for option in options if _interval(option) or _name(option) in _CHECKS
-        ]  # no number is a class
+        # Not the classes of a union, which admit anything: a number is an instance of none.
+        options = [option for option in options if _interval(option) or _name(option) in ("", *_CHECKS)]
     return any(_fits_one(option, value) for option in options)
 
 

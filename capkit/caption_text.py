@@ -48,7 +48,7 @@ def caption_texts(value: Any, where: str) -> list[str]:
             )
             refuse_words(listed, where)
         texts += [text] if listed is None else listed
-    if all(isinstance(item, str) for item in items):
+    if len(texts) > 1 and all(isinstance(item, str) for item in items):
         refuse_words(texts, where)
     return texts
 
@@ -73,7 +73,7 @@ def _text(item: Any, where: str) -> str:
 
 def printed_list(text: str) -> list[str] | None:
     """The texts of a list that was printed as text; None where the text is something else."""
-    if not text.lstrip().startswith("[") or not _PRINTED_LIST.fullmatch(text):
+    if "[" not in text or not _PRINTED_LIST.fullmatch(text):
         return None
     try:
         return json.loads(text)

@@ -6,6 +6,7 @@ measure, values of another type. An error is a UsageError with the file and the 
 """
 
 import json
+import re
 import reprlib
 import stat
 import sys
@@ -29,6 +30,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "text or a whole number": (str, int),
     "a whole number": int,
 }
+_SURROGATE = re.compile("[\\ud800-\\udfff]")
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlist, _SHORT.maxdict = 2, 60, 3, 3
 
@@ -186,4 +188,4 @@ def file_name(value: Any, where: str, what: str = "file") -> str:
 
 def has_lone_surrogate(text: str) -> bool:
     """Whether it holds half of a character beyond U+FFFF, which JSON can carry and UTF-8 cannot."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
+    return not text.isascii() and _SURROGATE.search(text) is not None

@@ -201,6 +201,6 @@ def _from_coco(content: dict[str, Any], path: Path) -> list[CaptionRow]:
         if "caption" not in annotation:
             raise UsageError(f"{where}: no 'caption'; give a file of captions, such as captions_val2017.json")
         rows[str(identity)].record.captions += [
-            Caption(text) for text in caption_texts(annotation["caption"], f"{where}, image {shown(identity)}")
+            Caption(text) for text in caption_texts(annotation["caption"], f"{where}, image {identity!r}")
         ]
     return list(rows.values())

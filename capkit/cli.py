@@ -16,9 +16,9 @@ import capkit
 from capkit.config.arguments import Command, parse
 from capkit.config.check import compose_checked
 from capkit.config.compose import CONFIG_NAME, Composed, compose_config
+from capkit.config.described import described
 from capkit.config.help import help_page
 from capkit.config.locations import config_dir
-from capkit.config.of_run import described
 from capkit.config.quoting import quote
 from capkit.console import phase
 from capkit.errors import UsageError, exit_status, known_error
@@ -100,15 +100,10 @@ def _with_prefix_of(admitted: str, typed: str) -> str:
 
 def _run_job(_: DictConfig) -> Any:
     """One job of a sweep, composed as if it ran alone. Its run folder is the one that Hydra made for it."""
-    from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
 
-    job, sweep = HydraConfig.get(), GlobalHydra.instance().hydra
+    job = HydraConfig.get()
     folders = [Path(source.path) for source in job.runtime.config_sources if source.provider == "command-line"]
-    GlobalHydra.instance().clear()  # composing makes its own, and the sweep goes on with this one
-    try:
-        composed = compose_config(Command(list(job.overrides.task), config_dirs=folders))
-    finally:
-        GlobalHydra.instance().hydra = sweep
+    composed = compose_config(Command(list(job.overrides.task), config_dirs=folders))
     composed.config.run_dir = job.runtime.output_dir
     return _run_composed(composed)

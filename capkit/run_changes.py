@@ -14,6 +14,7 @@ FREE_KEYS = (
     "callback",
     "trainer",
     "torch_threads",
+    "recommended",
     "compile",
     "micro_batch_size",
     "rollout_batch_size",

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from capkit.config.arguments import parse
 from capkit.config.check import compose_checked
-from capkit.config.of_run import described
+from capkit.config.described import described
 from capkit.errors import UsageError
 
 OWN = ["data=folder", "data.train.images=photos", "data.train.captions=captions.json", "data.transform.size=64"]

@@ -1,6 +1,7 @@
 """Composes one config from yaml files and overrides, and words Hydra's refusals as ours."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -90,7 +91,7 @@ class Composed:
     @cached_property
     def files(self) -> list[ConfigFile]:
         """The yaml files behind this config, in the order in which they are merged."""
-        with initialize_config_dir(str(self.folders[0]), version_base="1.3"):
+        with _hydra(self.folders[0]):
             loader = GlobalHydra.instance().config_loader()
             entries = loader.compute_defaults_list(CONFIG_NAME, self.choices, RunMode.RUN).defaults
         files = []
@@ -116,6 +117,18 @@ class Composed:
     def run_of(self, key: str) -> Path | None:
         """The file of the earlier run that a key's part was taken from."""
         return next((file for part, file in self.taken.items() if f"{key}.".startswith(f"{part}.")), None)
+
+
+@contextmanager
+def _hydra(folder: Path) -> Iterator[None]:
+    """Hydra's global state, on a config folder; a sweep that this is a job of has its own again afterwards."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(folder), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def find_yaml(folders: list[Path], name: str) -> Path | None:
@@ -145,7 +158,7 @@ def compose_config(command: Command) -> Composed:
             elif override.is_delete():
                 _refuse_deletion(override.key_or_group, known)
         choices = [str(o.input_line) for o in parsed if _is_choice(o, known)]
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        with _hydra(config_dir()):
             config = compose(CONFIG_NAME, choices, return_hydra_config=True)
         hydra = config.hydra
         with open_dict(config):

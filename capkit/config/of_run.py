@@ -128,31 +128,3 @@ def _following(node: dict[str, Any], leader: dict[str, Any], key: str) -> dict[s
             follows = name not in _OWN and name in leader and value == theirs
             followed[name] = f"${{{key}.{name}}}" if follows else value
     return followed
-
-
-def described(composed: "Composed") -> Iterator[str]:
-    """One line for each part of a task on a run: what it is, and whether the run's or given here."""
-    if not composed.taken:
-        return
-    groups = next(groups for key, groups in composed.of_run.items() if OmegaConf.select(composed.config, key))
-    for group in groups:
-        keys = ("data", "data.transform") if group == "data" else (group,)
-        for key in keys:
-            node = OmegaConf.select(composed.config, key)
-            file = composed.taken.get(key, composed.taken.get(group))
-            whose = f"of {file.parent}" if file is not None else "given here"
-            label = {"metric": "metrics", "evaluator": "evaluators"}.get(key, key.rpartition(".")[2])
-            words = _words(key, OmegaConf.to_container(node, resolve=True) if node else None)
-            yield f"{label + ':':<11}{whose}: {words}"
-
-
-def _words(key: str, node: Any) -> str:
-    if not node:
-        return "none"
-    if key in ("metric", "evaluator"):
-        return ", ".join(str(name) for name, value in node.items() if value is not None)
-    if key == "data":
-        node = next((node[split] for split in ("test", "predict", "train") if node.get(split)), node)
-    kind = str(node.get("_target_", "")).rpartition(".")[2]
-    arguments = [f"{k}={v}" for k, v in node.items() if k != "_target_" and not isinstance(v, dict) and v is not None]
-    return f"{kind}({', '.join(arguments)})"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from capkit.errors import UsageError, did_you_mean
 
@@ -64,6 +65,16 @@ def signature(target: str) -> Signature | None:
         return _of_function(definition, bound=owner is not None and not _decorated(definition, "staticmethod"))
     except _UnknownError:
         return None
+
+
+def default(target: str, name: str) -> Any:
+    """The default of an argument, where it is plain data; None where it has none, or source cannot tell."""
+    taken = signature(target)
+    argument = taken.arguments.get(name) if taken else None
+    try:
+        return ast.literal_eval(argument.default) if argument and argument.default else None
+    except ValueError:
+        return None  # an expression
 
 
 def defining_class(target: str) -> str | None:

@@ -123,6 +123,8 @@ def open_run(cfg: DictConfig, build_parts: Callable[[DictConfig], dict[str, Any]
     with phase("reading the data"):
         data: CaptionDataModule = build(cfg.data)
         trainer, extras = build_trainer(cfg, folder, data)
+    if rank() == 0:
+        warn_of_long_warmup(parts["schedule"], trainer.max_steps)
     watchdog = next((callback for callback in trainer.callbacks if isinstance(callback, Watchdog)), None)  # type: ignore[attr-defined]
     if trainer.world_size > 1:
         if watchdog is not None:
@@ -162,6 +164,18 @@ def open_folder(cfg: DictConfig, folder: RunFolder, start: Resume) -> None:
         say(f"{change}: from step {start.step:,} on, learning rate and other schedules are those of the longer run")
     for step in start.skipped:
         folder.append(start.step, {SKIPPED: step})
+
+
+def warn_of_long_warmup(schedule: Any, total_steps: int) -> None:
+    """Says so where the learning rate would rise until the run ends."""
+    warmup = getattr(schedule, "warmup", 0)
+    if isinstance(warmup, int) and warmup >= total_steps:
+        print(
+            f"warning: scheduler.warmup={warmup} steps, but the run has {total_steps}: the learning rate never gets "
+            f"further than {schedule(total_steps - 1, total_steps):.2g} of optimizer.lr; give a share of the run, e.g. "
+            "scheduler.warmup=0.05, or a longer run",
+            flush=True,
+        )
 
 
 def num_steps(cfg: DictConfig, data: CaptionDataModule) -> int:

@@ -81,9 +81,8 @@ def test_data_that_is_chosen_keeps_the_transform_that_the_model_was_built_for():
     assert config["data"]["test"]["_target_"] == "capkit.data.sceneworld.SceneWorld"
     assert config["data"]["transform"]["resize"] == "pad"
     assert "method" not in config["decoding"] and list(config["metric"]) == ["facts"]
-    assert compose("evaluate", "ckpt=runs/mine", "data=sceneworld", "data.transform.size=32")["data"]["transform"] == {
-        "_target_": "capkit.data.transforms.ImageTransform", "size": 32, "resize": "pad",
-    }  # fmt: skip
+    given = compose("evaluate", "ckpt=runs/mine", "data=sceneworld", "data.transform.size=32")["data"]["transform"]
+    assert (given["size"], given["resize"]) == (32, "pad")
 
 
 def test_a_key_that_the_runs_data_lacks_names_the_run():
@@ -114,6 +113,7 @@ def test_an_experiment_on_a_run_composes_what_it_says(experiment):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     Path("without_config").mkdir()
+    Path("without_config/about.json").touch()
     alone = compose(*words, "init_from=without_config")
     on_run = compose(*words, "init_from=runs/mine")
     assert on_run["data"] == alone["data"] and on_run["metric"] == alone["metric"]
@@ -212,6 +212,7 @@ def test_a_run_from_elsewhere_chooses_no_code(key, value, told):
 
 def test_a_folder_without_a_config_asks_for_data():
     Path("exported").mkdir()
+    Path("exported/about.json").touch()
     assert "ckpt=exported does not say what data it was trained on; give it: data=NAME" in refusal(
         "evaluate", "ckpt=exported"
     )

@@ -21,6 +21,7 @@ from capkit.config.choices import required_groups
 from capkit.config.compose import Composed, compose_config, single_runs, unknown_key
 from capkit.config.locations import INPUT_WORDS, PICK_ANY, config_dir, is_path_key
 from capkit.config.rules import INPUT_RULES, RULES, Settings
+from capkit.config.run_config import problem
 from capkit.config.signatures import Argument, Signature, signature
 from capkit.errors import UsageError
 from capkit.ranges import is_finite, is_number, shown
@@ -87,6 +88,7 @@ TOP_LEVEL = {
     "gpus": "dict[str, dict[str, PositiveFloat]]",
 }
 _LONGEST_NAME = 255  # bytes, on the file systems in use
+_LOADERS = frozenset({"capkit.checkpoint.load_captioner_to_tune", "capkit.checkpoint.load_dual_encoder"})
 _NO_PATH = frozenset({"auto", ""})
 MISSING = "???"
 # Arguments of other packages that their signature does not say enough of.
@@ -140,9 +142,9 @@ def problems(composed: Composed, with_inputs: bool = True) -> list[str]:
         found += _missing_values(config, composed)
     if found or any(value in (MISSING, _REFERS_TO_MISSING) for _, value in leaves(config)):
         return found
-    settings = Settings(config, composed.task)
+    settings = Settings(config, composed.task, is_here=composed.is_here)
     return [
-        *(_missing_files(config, composed) if with_inputs else ()),
+        *((*_missing_files(config, composed), *_missing_checkpoints(config, composed)) if with_inputs else ()),
         *filter(None, (rule(settings) for rule in (*RULES, *(INPUT_RULES if with_inputs else ())))),
     ]
 
@@ -284,6 +286,28 @@ def _missing_files(config: dict[str, Any], composed: Composed) -> Iterator[str]:
             if run := composed.run_of(key):
                 whose = f"; {run} names it; give {key}=PATH, or other data: data=NAME"
             yield f"{key}={value}: no such file or folder{_nearest_file(Path(value))}{whose}"
+
+
+def _missing_checkpoints(config: dict[str, Any], composed: Composed) -> Iterator[str]:
+    """Parts that are loaded from a run that nobody named, and what was named but can be no run."""
+    for key, value in leaves(config):
+        part, _, word = key.rpartition(".")
+        if not _is_built(key, composed.task):
+            continue
+        if value is None and word == "ckpt" and OmegaConf.select(composed.config, f"{part}._target_") in _LOADERS:
+            raw = OmegaConf.to_container(OmegaConf.select(composed.config, part), resolve=False)
+            named = str(raw.get(word)) if isinstance(raw, dict) else ""
+            fix = named[2:-1] if named.startswith("${") and "." not in named else key
+            yield f"{key}: expected a run or a checkpoint, got none; give {fix}=RUN, the folder of a run"
+        is_given = word in ("ckpt", "init_from") and isinstance(value, str) and Path(value).exists()
+        if is_given and (why := problem(Path(value))):
+            yield f"{key}={value}: expected a run or a checkpoint, got {why}; give the folder of a run"
+
+
+def _is_built(key: str, task: str) -> bool:
+    """Whether a task loads the checkpoint of this key: models and rewards are of training, metrics of captioning."""
+    part = key.split(".")[0]
+    return task.startswith("fit") or part in ("ckpt", "encoder") or (task == "evaluate" and part == "metric")
 
 
 def _is_used(key: str, task: str) -> bool:

@@ -83,6 +83,12 @@ class Composed:
     def multirun(self) -> bool:
         return self.hydra.mode == RunMode.MULTIRUN
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this machine runs it; a launcher such as SLURM's gives it to others."""
+        launcher = self.hydra.launcher
+        return launcher is None or str(launcher.get("_target_")).endswith(".BasicLauncher")
+
     def declared_keys(self) -> set[str]:
         """The top-level keys of train.yaml and of the task's yaml, and the groups."""
         bodies = [read_yaml(self.folders, name) for name in (CONFIG_NAME, f"task/{self.task}")]

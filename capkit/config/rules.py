@@ -3,25 +3,34 @@
 To add one: write a function of `Settings`, and put it into RULES. It must import no torch.
 """
 
-import ast
 import os
+<<<<<<< HEAD
 import re
 from collections.abc import Callable
+=======
+from collections.abc import Callable, Iterator
+>>>>>>> 2248204 (A missing GPU, extra, run or judge is told while the config is checked)
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from capkit.config.signatures import signature
+from capkit.config.extras import needs
+from capkit.config.machine import has_no_gpu
+from capkit.config.signatures import default
 from capkit.decoding.decoding import Decoding
 from capkit.errors import UsageError
+
+# Vision models of transformers whose positions are those of one picture size.
+_ONE_SIZE = frozenset({"blip_vision_model", "clip_vision_model", "siglip_vision_model", "vit"})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A resolved config, and the name of its task."""
+    """A resolved config, the name of its task, and whether this machine runs it, rather than jobs that it starts."""
 
     config: dict[str, Any]
     task: str
+    is_here: bool = True
 
     @property
     def trains(self) -> bool:
@@ -40,12 +49,7 @@ class Settings:
 
 
 def _default(node: dict[str, Any], name: str) -> Any:
-    taken = signature(str(node["_target_"])) if "_target_" in node else None
-    argument = taken.arguments.get(name) if taken else None
-    try:
-        return ast.literal_eval(argument.default) if argument and argument.default else None
-    except ValueError:
-        return None  # an expression
+    return default(str(node["_target_"]), name) if "_target_" in node else None
 
 
 def length_is_given_once(settings: Settings) -> str | None:
@@ -147,6 +151,25 @@ def a_reward_is_given(settings: Settings) -> str | None:
     return "task=fit_rl trains by a reward; none came; give one or several, e.g. reward=[cider] (docs/rewards.md)"
 
 
+def a_gpu_is_there(settings: Settings) -> str | None:
+    accelerator = settings.get("trainer.accelerator")
+    uses_trainer = settings.trains or settings.task == "evaluate"
+    if accelerator not in ("gpu", "cuda") or not uses_trainer or not settings.is_here or not has_no_gpu():
+        return None
+    return (
+        f"trainer.accelerator={accelerator}: expected a GPU, got a machine without one (or CUDA_VISIBLE_DEVICES hides "
+        "it); give trainer=cpu, or start the command where there is a GPU"
+    )
+
+
+def extras_are_installed(settings: Settings) -> str | None:
+    told = [
+        f"{wanted_by} needs {' and '.join(need.missing())}, which is not installed; pip install '{need.install}'"
+        for wanted_by, need in needs(settings.config, settings.task)
+    ]
+    return "\n".join(told) or None
+
+
 def decoding_is_sound(settings: Settings) -> str | None:
     node = settings.get("decoding")
     if not isinstance(node, dict) or node.get("_target_") != "capkit.decoding.decoding.Decoding":
@@ -156,6 +179,30 @@ def decoding_is_sound(settings: Settings) -> str | None:
     except UsageError as error:
         return str(error)
     return None
+
+
+def pictures_have_the_models_size(settings: Settings) -> str | None:
+    size = settings.get("data.transform.size")
+    if not settings.trains or size is None or settings.get("data.features") is not None:
+        return None
+    for key, built_for in _picture_sizes(settings.config.get("model"), "model"):
+        if built_for != size:
+            return (
+                f"{key}={built_for}, but data.transform.size={size}: expected pictures of the size that the model is "
+                f"built for; leave data.transform.size out, or give {key}={size}"
+            )
+    return None
+
+
+def _picture_sizes(node: Any, key: str) -> Iterator[tuple[str, int]]:
+    """The parts of a model that take pictures of one size only: the key that says which, and the size."""
+    if not isinstance(node, dict):
+        return
+    is_fixed = node.get("_target_") == "capkit.models.image_encoders.SmallCNN" or node.get("model_type") in _ONE_SIZE
+    if is_fixed and (size := node.get("image_size", _default(node, "image_size"))) is not None:
+        yield f"{key}.image_size", size
+    for name, value in node.items():
+        yield from _picture_sizes(value, f"{key}.{name}")
 
 
 def cached_features_are_not_augmented(settings: Settings) -> str | None:
@@ -183,12 +230,17 @@ RULES: tuple[Callable[[Settings], str | None], ...] = (
     micro_batch_fits_in_batch,
     resume_or_init,
     decoding_is_sound,
+    pictures_have_the_models_size,
     cached_features_are_not_augmented,
     deepspeed_is_installed,
 )
 
 # What a user must give, beside values that are missing and files that must exist.
-INPUT_RULES: tuple[Callable[[Settings], str | None], ...] = (a_reward_is_given,)
+INPUT_RULES: tuple[Callable[[Settings], str | None], ...] = (
+    a_reward_is_given,
+    a_gpu_is_there,
+    extras_are_installed,
+)
 
 
 def num_ranks(settings: Settings) -> int | None:

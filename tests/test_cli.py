@@ -147,7 +147,7 @@ def test_train_py_and_the_console_command_are_the_same(probe):
 
 
 def test_a_sweep_runs_each_value_in_its_own_folder(probe, tmp_path):
-    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier/checkpoints/step-00000001.ckpt").mkdir(parents=True)
     (tmp_path / "earlier/config.yaml").write_text("decoding: {_target_: capkit.decoding.decoding.Decoding, seed: 9}\n")
     words = ["part.size=4", "init_from=earlier", f"run_dir={tmp_path}/a sweep (1)"]
     status, out, err = run("-m", *probe, "show", "seed=1,2", *words)

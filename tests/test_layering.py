@@ -45,13 +45,8 @@ MAY_IMPORT = {
     "evaluators": BOTTOM | {"text", "metrics", "models", "data", "run_folder"},
     "strategies": BOTTOM | {"models"},
     "liveness": set(),
-<<<<<<< HEAD
     "watch": {"console", "errors", "liveness", "removal"},
-    "config": {"errors", "decoding", "ranges"},
-=======
-    "watch": {"errors", "liveness", "removal"},
     "config": {"errors", "decoding", "ranges", "assets"},
->>>>>>> 31c9698 (A missing GPU, extra, run or judge is told while the config is checked)
     "cli": {"errors", "config", "console"},
 }
 PROTOCOLS = {"capkit.models.captioner", "capkit.models.dual_encoder"}

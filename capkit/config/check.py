@@ -19,7 +19,7 @@ from capkit.config.annotations import fits, wanted
 from capkit.config.arguments import Command
 from capkit.config.choices import required_groups
 from capkit.config.compose import Composed, compose_config, single_runs, unknown_key
-from capkit.config.locations import INPUT_WORDS, PICK_ANY, config_dir, is_path_key
+from capkit.config.locations import INPUT_WORDS, PICK_ANY, config_dir, exists, is_path_key
 from capkit.config.rules import INPUT_RULES, RULES, Settings
 from capkit.config.run_config import problem
 from capkit.config.signatures import Argument, Signature, signature
@@ -299,7 +299,7 @@ def _missing_checkpoints(config: dict[str, Any], composed: Composed) -> Iterator
             named = str(raw.get(word)) if isinstance(raw, dict) else ""
             fix = named[2:-1] if named.startswith("${") and "." not in named else key
             yield f"{key}: expected a run or a checkpoint, got none; give {fix}=RUN, the folder of a run"
-        is_given = word in ("ckpt", "init_from") and isinstance(value, str) and Path(value).exists()
+        is_given = word in ("ckpt", "init_from") and isinstance(value, str) and exists(value)
         if is_given and (why := problem(Path(value))):
             yield f"{key}={value}: expected a run or a checkpoint, got {why}; give the folder of a run"
 

@@ -27,7 +27,6 @@ OF_TARGETS = {
     "capkit.metrics.coco.meteor.Meteor": _JAVA,
     "capkit.metrics.coco.spice.Spice": _JAVA,
     "capkit.models.image_encoders.EfficientNetLite0": Need(("efficientnet_lite_pytorch",), "capkit[stamps]"),
-    "capkit.strategies.zero.Zero": Need(("deepspeed",), "deepspeed"),
 }
 # By a task's own key and its value, or an entry of it.
 OF_VALUES = {

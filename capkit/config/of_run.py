@@ -12,12 +12,8 @@ import yaml
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-<<<<<<< HEAD
 from capkit.config.locations import exists
-from capkit.config.run_config import RunConfig, read_run_config, refuse_foreign_targets
-=======
 from capkit.config.run_config import RunConfig, problem, read_run_config, refuse_foreign_targets
->>>>>>> 2248204 (A missing GPU, extra, run or judge is told while the config is checked)
 from capkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,11 +32,7 @@ def take_from_run(composed: "Composed", parsed: list[Override]) -> None:
     """
     for key, groups in composed.of_run.items():
         value = _value(key, parsed, composed.config)
-<<<<<<< HEAD
-        if isinstance(value, str) and exists(value):
-=======
-        if isinstance(value, str) and Path(value).exists() and problem(Path(value)) is None:
->>>>>>> 2248204 (A missing GPU, extra, run or judge is told while the config is checked)
+        if isinstance(value, str) and exists(value) and problem(Path(value)) is None:
             _take(composed, parsed, groups, read_run_config(Path(value)), f"{key}={value}")
             return
 

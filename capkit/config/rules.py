@@ -4,12 +4,8 @@ To add one: write a function of `Settings`, and put it into RULES. It must impor
 """
 
 import os
-<<<<<<< HEAD
 import re
-from collections.abc import Callable
-=======
 from collections.abc import Callable, Iterator
->>>>>>> 2248204 (A missing GPU, extra, run or judge is told while the config is checked)
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any

@@ -120,8 +120,8 @@ class EmbeddingStore:
         path = self.folder / "about.json"
         if path.exists():
             try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
+                found = dict(json.loads(path.read_bytes()))
+            except (ValueError, TypeError) as error:
                 raise self._refusal(f"has a damaged about.json ({error})", "delete the folder") from error
             check_about(found, self.about, f"embedding cache {self.folder}", "delete the folder, or give another one")
         elif (self.folder / "keys.bin").exists():

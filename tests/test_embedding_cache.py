@@ -114,7 +114,12 @@ def test_check_about_names_every_difference_on_both_sides():
         (lambda f: np.save(f / "rows.npy", rows_of(range(2))), r"shape \(2, 3\) and type float32 for 4 keys"),
         (lambda f: np.save(f / "rows.npy", rows_of(range(4)).astype(np.float64)), "type float64"),
         (lambda f: (f / "about.json").write_text('{"si'), "damaged about.json"),
+        (lambda f: (f / "about.json").write_bytes(b"\x80\xff garbage"), "damaged about.json"),
+        (lambda f: (f / "about.json").write_text("[1]"), "damaged about.json"),
+        (lambda f: (f / "about.json").write_text("null"), "damaged about.json"),
+        (lambda f: (f / "about.json").write_bytes(b""), "damaged about.json"),
         (lambda f: (f / "about.json").unlink(), "no about.json"),
+        (lambda f: (f / "rows.npy").write_bytes(os.urandom(400)), "damaged rows.npy"),
         (lambda f: (f / "keys.bin").write_bytes(keys_of([1])[0] * 4), "names a row twice"),
     ],
 )

@@ -17,6 +17,10 @@ from capkit.removal import holds_only, remove_own
 FILES = ("features.npy", "keys.json")
 
 
+class DamagedFeatures(UsageError):
+    """A feature folder whose files do not hold what was written."""
+
+
 class FeatureStore:
     """Reads a feature folder. `about` says how the features were made (encoder, size ...), as its writer gave it."""
 
@@ -24,14 +28,26 @@ class FeatureStore:
         self.folder = Path(folder)
         if not (self.folder / "keys.json").is_file():
             raise UsageError(f"features: no feature cache in {str(folder)!r}; make it with `capkit prepare` first")
-        content = json.loads((self.folder / "keys.json").read_text(encoding="utf-8"))
-        self.about: dict[str, Any] = content["about"]
-        self._rows: dict[str, int] = {key: row for row, key in enumerate(content["keys"])}
-        self._features = np.load(self.folder / "features.npy", mmap_mode="r")
+        try:
+            content = json.loads((self.folder / "keys.json").read_bytes())
+            self.about: dict[str, Any] = dict(content["about"])
+            self._rows: dict[str, int] = {key: row for row, key in enumerate(content["keys"])}
+        except (ValueError, TypeError, KeyError) as error:
+            raise self._damaged("keys.json", "it is no JSON of about and keys") from error
+        try:
+            self._features = np.load(self.folder / "features.npy", mmap_mode="r")
+        except (OSError, ValueError, EOFError) as error:
+            raise self._damaged("features.npy", str(error)) from error
+        if self._features.ndim != 3 or self._features.dtype not in (np.float16, np.float32):
+            shape = f"shape {self._features.shape} and type {self._features.dtype}"
+            raise self._damaged("features.npy", f"(images, N, D) of float16 or float32 is wanted; got {shape}")
         if len(self._features) != len(self._rows):
-            raise UsageError(
-                f"features: {str(folder)!r} has {len(self._features)} features for {len(self._rows)} keys; make it anew"
-            )
+            raise self._damaged("features.npy", f"it has {len(self._features)} features for {len(self._rows)} keys")
+
+    def _damaged(self, file: str, problem: str) -> DamagedFeatures:
+        return DamagedFeatures(
+            f"features: {self.folder / file} is damaged: {problem}; make the features anew with `capkit prepare`"
+        )
 
     def check(self, **wanted: Any) -> None:
         """Raises UsageError where the features were made with something else: `check(weights=...)`.

@@ -1,18 +1,23 @@
 """A split on disk: generated once, in parallel, and read back lazily.
 
 A folder holds `pixels.npy` (N H W 3, uint8), `scenes.jsonl` (scene, references and stated facts, a line each),
-`offsets.npy` (where the lines start) and `meta.json` (what it was made from). It is written under another name and
-renamed, so a folder with the final name is whole, also when two processes build the same split at once.
+`offsets.npy` (where the lines start) and `meta.json` (what it was made from, and checksums of the others). It is
+written under another name and renamed, so a folder with the final name is whole, also when two processes build the same
+split at once. One that was cut or changed later is made anew.
 """
 
+import errno
 import hashlib
 import json
 import multiprocessing
 import os
 import shutil
 import tempfile
+import warnings
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +33,8 @@ from capkit.scenes.world import Scene, WorldOptions, make_scene
 
 GENERATOR_VERSION = 1  # raise it with any change of pictures or captions: old caches are then no longer read
 _CHUNK = 100
+_FILES = ("pixels.npy", "scenes.jsonl", "offsets.npy")
+_ATTEMPTS = 3  # of several processes that replace one damaged folder, each may be in the way of another once
 
 
 class CachedSplit:
@@ -117,23 +124,37 @@ def build_split(
     style: str = "human",
     detail: Detail | None = None,
 ) -> CachedSplit:
-    """The first `count` scenes of a split with pictures and references; generated unless the cache has them.
+    """The first `count` scenes of a split with pictures and references; generated unless the cache has them whole.
 
     The result does not depend on `num_workers` (0: in this process). `style` and `detail` are those of the references.
 
     Raises:
-        UsageError: count < 1, num_workers < 0, or what `make_scene` and `caption` raise; before workers start.
+        UsageError: count < 1, num_workers < 0, or what `make_scene` and `caption` raise, before workers start; a cache
+            that cannot be written.
     """
     options = options or WorldOptions()
     if count < 1 or num_workers < 0:
         raise UsageError(f"count >= 1 and num_workers >= 0 are wanted; count={count}, num_workers={num_workers} came")
     meta = _describe(seed, split, count, size, options, style, detail)
     path = split_folder(seed, split, count, size, options, cache_dir, style, detail)
-    if not path.exists():
-        job = (seed, split, size, options, style, detail)
+    job = (seed, split, size, options, style, detail)
+    for _ in range(_ATTEMPTS):
+        if (damage := _damage(path, meta)) is None:
+            try:
+                return CachedSplit(path)
+            except FileNotFoundError:  # another process, which found it damaged, replaces it
+                continue
+        if os.path.lexists(path):
+            warnings.warn(f"{path} is damaged: {damage}; its scenes are drawn anew", stacklevel=2)
         _make_one(job, 0)
-        _build(path, meta, job, count, size, num_workers)
-    return CachedSplit(path)
+        try:
+            _build(path, meta, job, count, size, num_workers)
+        except OSError as error:
+            raise UsageError(
+                f"SceneWorld's scenes cannot be written to {path} ({error.strerror or error}); make room or give "
+                "permission, or give another folder: data.train.cache_dir=DIR, and for the other splits"
+            ) from error
+    raise UsageError(f"{path} was written and cannot be read back whole ({damage}); check the disk")
 
 
 _Job = tuple[int, str, int, WorldOptions, str, Detail | None]
@@ -156,6 +177,30 @@ def _describe(
 
 def _key(meta: dict[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(meta, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _damage(path: Path, meta: dict[str, Any]) -> str | None:
+    """What is wrong with a cache folder; None where it holds what was written, from `meta`."""
+    try:
+        found = json.loads((path / "meta.json").read_bytes())
+        checksums = found.pop("checksums")
+        if found != json.loads(json.dumps(meta)):
+            return "it was made from something else"
+        changed = [name for name in _FILES if _checksum(path / name) != checksums[name]]
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "meta.json cannot be read, or has no checksums"
+    return f"{', '.join(changed)}: not as written" if changed else None
+
+
+def _checksum(path: Path) -> str:
+    """CRC-32 and length: against accidents, four times as fast as a cryptographic hash."""
+    total = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            total = zlib.crc32(block, total)
+        return f"{total:08x}-{file.tell()}"
 
 
 def _make_one(job: _Job, index: int) -> tuple[np.ndarray, bytes]:
@@ -191,6 +236,8 @@ def _build(path: Path, meta: dict[str, Any], job: _Job, count: int, size: int, n
     try:
         pixels = folder / "pixels.npy"
         np.lib.format.open_memmap(pixels, mode="w+", dtype=np.uint8, shape=(count, size, size, 3)).flush()
+        with pixels.open("r+b") as file:  # a page of a memory map that finds no room later would kill the process
+            os.posix_fallocate(file.fileno(), 0, pixels.stat().st_size)
         lengths = []
         with open(folder / "scenes.jsonl", "wb") as file, phase(f"drawing the {job[1]} scenes", count) as drawing:
             for lines in _chunks(job, str(pixels), count, num_workers):
@@ -198,19 +245,28 @@ def _build(path: Path, meta: dict[str, Any], job: _Job, count: int, size: int, n
                 lengths += [len(line) for line in lines]
                 drawing.advance(len(lines))
         np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-        (folder / "meta.json").write_text(json.dumps(meta, indent=1, sort_keys=True))
+        checksums = {name: _checksum(folder / name) for name in _FILES}
+        (folder / "meta.json").write_text(json.dumps({**meta, "checksums": checksums}, indent=1, sort_keys=True))
         folder.chmod(0o755)
-        _publish(folder, path)
+        _publish(folder, path, meta)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _publish(folder: Path, path: Path) -> None:
-    try:
-        folder.rename(path)
-    except OSError:
-        if not (path / "meta.json").exists():  # otherwise another process was faster, with equal bytes
-            raise
+def _publish(folder: Path, path: Path, meta: dict[str, Any]) -> None:
+    """Gives a folder its name, in the place of a damaged one; a whole one, of a faster process, has equal bytes."""
+    for _ in range(_ATTEMPTS):
+        try:
+            folder.rename(path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+        if _damage(path, meta) is None:
+            return
+        away = tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent)
+        with away, suppress(FileNotFoundError):  # another process was faster here too
+            path.rename(Path(away.name, "damaged"))
 
 
 def _chunks(job: _Job, path: str, count: int, num_workers: int) -> Iterator[list[bytes]]:

@@ -12,7 +12,7 @@ from rich.progress import track
 
 from capkit.assets.cache import location
 from capkit.assets.catalogue import ASSETS, fetch, with_companions
-from capkit.data.features import FeatureStore, FeatureWriter
+from capkit.data.features import DamagedFeatures, FeatureStore, FeatureWriter
 from capkit.data.images import BadImage
 from capkit.data.source import DataSource, Preparable
 from capkit.errors import UsageError
@@ -70,7 +70,7 @@ def features_folder(node: Any) -> Path:
 def write_features(cfg: DictConfig, sources: list[DataSource], folder: Path) -> int:
     """Writes the encoder's output for every usable image; 0 where the folder has it already.
 
-    Features of another encoder, its weights or transform, or that lack an image, are made anew.
+    Features of another encoder, its weights or transform, that lack an image or are damaged, are made anew.
     """
     places = {source.record(i).key: (source, i) for source in sources for i in range(len(source))}
     looks = None if cfg.data.get("transform") is None else plain(cfg.data.transform)
@@ -93,7 +93,11 @@ def write_features(cfg: DictConfig, sources: list[DataSource], folder: Path) -> 
 def _is_complete(folder: Path, about: dict[str, Any], places: Places) -> bool:
     if not (folder / "keys.json").is_file():
         return False
-    store = FeatureStore(folder)
+    try:
+        store = FeatureStore(folder)
+    except DamagedFeatures as damage:
+        _say(str(damage).partition(";")[0])
+        return False
     return store.about == about and all(key in store for key in places)
 
 

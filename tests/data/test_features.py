@@ -67,5 +67,20 @@ def test_missing_and_damaged_caches_are_usage_errors(tmp_path):
     np.save(tmp_path / "f" / "features.npy", VALUES[:4])
     with pytest.raises(UsageError, match="4 features for 5 keys"):
         FeatureStore(tmp_path / "f")
+    np.save(tmp_path / "f" / "features.npy", VALUES[:, 0])
+    with pytest.raises(UsageError, match=r"got shape \(5, 3\)"):
+        FeatureStore(tmp_path / "f")
     with pytest.raises(UsageError, match="no key twice"):
         FeatureWriter(tmp_path / "g", ["a", "a"], (1, 1))
+
+
+@pytest.mark.parametrize("file", ["keys.json", "features.npy"])
+@pytest.mark.parametrize("content", [b"", b"garbage \xff\xfe", b"[1, 2]", "a half", "its end lost"])
+def test_a_damaged_file_is_named_with_the_command_that_makes_it_anew(tmp_path, file, content):
+    write(tmp_path / "f")
+    whole = (tmp_path / "f" / file).read_bytes()
+    (tmp_path / "f" / file).write_bytes(
+        {"a half": whole[: len(whole) // 2], "its end lost": whole[:-1]}.get(content, content)
+    )
+    with pytest.raises(UsageError, match=f"f/{file} is damaged: .*make the features anew with `capkit prepare`"):
+        FeatureStore(tmp_path / "f")

@@ -1,8 +1,13 @@
 """Splits on disk: equal however they were built, whole or absent."""
 
+import errno
 import json
 import multiprocessing
+import os
 import pickle
+import shutil
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +80,47 @@ def _build(folder: str) -> None:
     build_split(0, "val", 300, cache_dir=folder)
 
 
-def test_two_processes_may_build_the_same_split_at_once(tmp_path: Path) -> None:
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", sorted(FILES))
+@pytest.mark.parametrize("damage", [cut, flip, lambda file: file.write_bytes(b""), Path.unlink])
+def test_a_damaged_split_is_made_anew(tmp_path: Path, file: str, damage: Callable[[Path], object]) -> None:
+    whole = build_split(0, "val", 4, cache_dir=tmp_path)
+    before, row = contents(whole.path), whole.row(3)
+    damage(whole.path / file)
+    with pytest.warns(UserWarning, match=f"{whole.path} is damaged: .*its scenes are drawn anew"):
+        again = build_split(0, "val", 4, cache_dir=tmp_path)
+    assert contents(again.path) == before and again.row(3) == row
+    assert [item.name for item in tmp_path.iterdir()] == [again.path.name]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"garbage", b"[]", b"null", b"{}", b'{"checksums": {}}'])
+def test_whatever_stands_in_the_place_of_a_split_is_replaced(tmp_path: Path, content: bytes | None) -> None:
+    path = build_split(0, "val", 4, cache_dir=tmp_path).path
+    before = contents(path)
+    shutil.rmtree(path)
+    if content is None:
+        path.write_text("a file")
+    else:
+        path.mkdir()
+        (path / "meta.json").write_bytes(content)
+    with pytest.warns(UserWarning, match="is damaged"):
+        build_split(0, "val", 4, cache_dir=tmp_path)
+    assert contents(path) == before
+
+
+@pytest.mark.parametrize("start", ["empty", "damaged"])
+def test_two_processes_may_build_the_same_split_at_once(tmp_path: Path, start: str) -> None:
+    if start == "damaged":
+        cut(build_split(0, "val", 300, cache_dir=tmp_path).path / "offsets.npy")
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_build, args=(str(tmp_path),)) for _ in range(2)]
     for process in processes:
@@ -84,16 +129,34 @@ def test_two_processes_may_build_the_same_split_at_once(tmp_path: Path) -> None:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     assert len(list(tmp_path.iterdir())) == 1
-    assert len(build_split(0, "val", 300, cache_dir=tmp_path)) == 300
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(build_split(0, "val", 300, cache_dir=tmp_path)) == 300
 
 
 def test_a_loser_of_the_race_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     winner = build_split(0, "val", 4, cache_dir=tmp_path)
-    before = contents(winner.path)
-    real = Path.exists
-    monkeypatch.setattr(Path, "exists", lambda path: False if path == winner.path else real(path))
-    build_split(0, "val", 4, cache_dir=tmp_path)
+    stands, before = winner.path.stat().st_ino, contents(winner.path)
+    real, seen = cache._damage, []
+    monkeypatch.setattr(cache, "_damage", lambda *args: real(*args) if seen else seen.append(args) or "not seen yet")
+    with pytest.warns(UserWarning, match="not seen yet"):
+        build_split(0, "val", 4, cache_dir=tmp_path)
+    assert winner.path.stat().st_ino == stands
     assert contents(winner.path) == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"cannot be written to .* give another folder: data.train.cache_dir"):
+        build_split(0, "val", 4, cache_dir=tmp_path / "file")
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UsageError, match="No space left on device"):
+        build_split(0, "val", 4, cache_dir=tmp_path)
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]
 
 
 def test_an_interrupted_build_leaves_nothing_that_could_be_read(

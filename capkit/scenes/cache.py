@@ -14,7 +14,6 @@ import os
 import shutil
 import tempfile
 import warnings
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from capkit.checksums import crc32_and_size
 from capkit.console import phase
 from capkit.errors import UsageError
 from capkit.scenes.language import Detail, reference_captions
@@ -186,21 +186,12 @@ def _damage(path: Path, meta: dict[str, Any]) -> str | None:
         checksums = found.pop("checksums")
         if found != json.loads(json.dumps(meta)):
             return "it was made from something else"
-        changed = [name for name in _FILES if _checksum(path / name) != checksums[name]]
+        changed = [name for name in _FILES if crc32_and_size(path / name) != checksums[name]]
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
     except (ValueError, KeyError, TypeError, AttributeError):
         return "meta.json cannot be read, or has no checksums"
     return f"{', '.join(changed)}: not as written" if changed else None
-
-
-def _checksum(path: Path) -> str:
-    """CRC-32 and length: against accidents, four times as fast as a cryptographic hash."""
-    total = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            total = zlib.crc32(block, total)
-        return f"{total:08x}-{file.tell()}"
 
 
 def _make_one(job: _Job, index: int) -> tuple[np.ndarray, bytes]:
@@ -245,7 +236,7 @@ def _build(path: Path, meta: dict[str, Any], job: _Job, count: int, size: int, n
                 lengths += [len(line) for line in lines]
                 drawing.advance(len(lines))
         np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-        checksums = {name: _checksum(folder / name) for name in _FILES}
+        checksums = {name: crc32_and_size(folder / name) for name in _FILES}
         (folder / "meta.json").write_text(json.dumps({**meta, "checksums": checksums}, indent=1, sort_keys=True))
         folder.chmod(0o755)
         _publish(folder, path, meta)

@@ -188,9 +188,26 @@ def test_assets_that_the_data_name_come_once_with_what_goes_with_them(shelf, cac
     assert prepare.run(asset_config()) == {"fetched": 2.0, "features": 0.0}
     assert shelf == ["pictures", "part"]
     about = json.loads((cache / "pictures" / "about.json").read_text())
+    assert about.pop("checksums").keys() == {"file"}
     assert about == {"title": "the pictures", "licence": "GPL-2", "version": "1"}
     assert prepare.run(asset_config())["fetched"] == 0
     assert shelf == ["pictures", "part"]
+
+
+def test_a_damaged_asset_is_fetched_anew(shelf, cache, capsys):
+    Image.new("RGB", (2, 2)).save(cache.parent / "x.png")
+    prepare.run(asset_config())
+    (cache / "part" / "file").write_text("trap")
+    assert prepare.run(asset_config())["fetched"] == 1 and shelf == ["pictures", "part", "part"]
+    assert (cache / "part" / "file").read_text() == "part"
+    assert "part is damaged" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_damaged_features_are_made_anew(cache, images):
+    prepare.run(config(images))
+    for content in (b"", b"garbage"):
+        (cache / "cached" / "features.npy").write_bytes(content)
+        assert prepare.run(config(images))["features"] == 3
 
 
 def test_an_interrupted_fetch_goes_on_where_it_stopped(shelf, cache, monkeypatch):

@@ -19,7 +19,7 @@ EXTENSIONS = (
     *(".avif", ".heic", ".heif"),
 )
 # Decoders of pixels, nothing else: Pillow's EPS reader, for one, starts Ghostscript. HEIF is there with a plugin only.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "HEIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "HEIF")
 MAX_PIXELS = 89_478_485  # Pillow's own limit for a likely decompression bomb: 256 MiB of RGB
 MAX_BYTES = 2**30  # of a file: more than MAX_PIXELS uncompressed samples of 4 x 16 bits
 LARGE_PIXELS = 2**24  # above it an image is reduced while it is decoded

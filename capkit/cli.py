@@ -6,6 +6,7 @@ Errors of use end with status 2 and one message, before torch is imported wherev
 import importlib
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from capkit.config.described import described
 from capkit.config.help import help_page
 from capkit.config.locations import config_dir
 from capkit.config.quoting import quote
-from capkit.console import phase, say
+from capkit.console import phase, say, speaks
 from capkit.errors import UsageError, exit_status, known_error
 
 INTERRUPTED_STATUS = 130
+OTHER_RANKS_WAIT_S = 5.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,9 +39,19 @@ def main(argv: list[str] | None = None) -> int:
         known = known_error(error)
         if known is None:
             raise
-        print(f"error: {known}", file=sys.stderr)
+        _tell(f"error: {known}")
         return exit_status(known)
     return 0
+
+
+def _tell(message: str) -> None:
+    """Of ranks that torchrun or srun started, the first tells it, and the launcher ends the others while they wait.
+
+    What another rank alone has met is told by that rank.
+    """
+    if not speaks():
+        time.sleep(OTHER_RANKS_WAIT_S)
+    print(message, file=sys.stderr, flush=True)
 
 
 def _run(argv: list[str]) -> None:

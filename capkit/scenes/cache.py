@@ -12,12 +12,14 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -268,7 +270,12 @@ def _chunks(job: _Job, path: str, count: int, num_workers: int) -> Iterator[list
         return
     # not fork: the parent may hold torch's threads and locks
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_workers, len(spans)), mp_context=context) as pool:
+    # Ctrl-C at a terminal reaches them too: the parent alone ends the work.
+    ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(min(num_workers, len(spans)), mp_context=context, initializer=ignore) as pool:
         futures = [pool.submit(_make_chunk, job, path, start, end) for start, end in spans]
-        for future in futures:
-            yield future.result()
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
+from capkit.console import restore_terminal
 from capkit.errors import LOST_STATUS, exit_status, known_error
 from capkit.liveness import NOW
 from capkit.watch import processes, stacks
@@ -175,7 +176,7 @@ class Watchdog:
             self._stop.wait(FAREWELL_S if own else 2 * self._tick)
             if self._stop.is_set():
                 return
-            os._exit(verdict.status)
+            _exit(verdict.status)
         title = f"rank {self.rank} of {self.world_size}, section {NOW.section}, step {NOW.step}"
         with contextlib.suppress(OSError):
             stacks.write(self.channel.stacks(self.rank), title, self._raised)
@@ -187,7 +188,7 @@ class Watchdog:
         deadline = time.monotonic() + 2 * OTHERS_S
         while not told.exists() and time.monotonic() < deadline:
             time.sleep(self._tick / 4)
-        os._exit(verdict.status)
+        _exit(verdict.status)
 
     def _tell(self, verdict: Verdict) -> None:
         """The reason first; then the lost process is ended, and the stacks of those that run are shown."""
@@ -204,6 +205,12 @@ class Watchdog:
             if rank not in missing:
                 print(f"rank {rank}:\n{stacks.tail(self.channel.stacks(rank))}", file=sys.stderr)
         print(f"stacks of all threads: {self.channel.folder}/stacks-rank-*.txt", file=sys.stderr, flush=True)
+
+
+def _exit(status: int) -> None:
+    """Ends this process where it is."""
+    restore_terminal()
+    os._exit(status)
 
 
 def those_at_fault(beats: list[Beat]) -> list[Beat]:

@@ -235,12 +235,20 @@ def test_a_line_that_is_no_caption_is_named(captioned, tmp_path, line, capsys):
     assert "in line 2" in capsys.readouterr().err
 
 
-def test_dry_run_prints_the_plan_and_leaves_no_run_folder(folder, tmp_path, capsys):
-    assert main([*TINY, *caches(folder), f"run_dir={tmp_path / 'plan'}", "dry_run=true"]) == 0
-    printed = capsys.readouterr().out
-    assert "4 images a step = 1 ranks x 2 micro-batches of 2" in printed and "image_encoder" in printed
+def test_dry_run_says_what_the_run_would_be_builds_no_picture_and_writes_nothing(tmp_path, capsys):
+    large = ["data.train.count=30000", "data.val.count=200", "trainer.devices=2", "max_steps=null", "max_epochs=2"]
+    command = [*TINY, *large, *caches(tmp_path), f"run_dir={tmp_path / 'plan'}", "scheduler.warmup=100"]
+    assert main([*command, "dry_run=true"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "device CPU, 2 processes of 1 thread, float32 model EncoderDecoder, " in printed
+    assert "data SceneWorld: train 30,000, val 200, test 6 images" in printed
+    assert "steps 15,000 of 4 images; 2.00 epochs of 7,500; warm-up 100; validation every 2 " in printed
+    assert f"run folder {tmp_path / 'plan'} " in printed
+    assert "4 images a step = 2 ranks x 1 micro-batches of 2" in printed and "image_encoder" in printed
+    for split in ("train", "val", "test"):
+        assert f"{split} the first picture, '{split}-0', is 64 x 64" in printed
     assert "capkit plan trainable=" in printed
-    assert not (tmp_path / "plan").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])

@@ -47,6 +47,11 @@ def status_after(name: str) -> int:
     return INTERRUPTED_STATUS if name == signal.SIGINT.name else STOPPED_STATUS
 
 
+def heard_signals() -> list[signal.Signals]:
+    """SIGNALS, without those that this process was started to ignore: a shell's background jobs ignore Ctrl-C."""
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 class StopSignal:
     """Listens for this rank. `store`: where ranks hear from each other; None for a single process."""
 
@@ -67,7 +72,7 @@ class StopSignal:
         self._written.setblocking(False)
 
     def start(self) -> None:
-        self._handlers = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        self._handlers = {number: signal.signal(number, self._handle) for number in heard_signals()}
         self._old_wakeup = signal.set_wakeup_fd(self._written.fileno(), warn_on_full_buffer=False)
         self._thread.start()
 

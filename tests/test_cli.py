@@ -169,7 +169,7 @@ def test_a_run_leaves_no_files_of_hydra_behind(probe, tmp_path):
     assert [path for path in sorted(tmp_path.rglob("*.*")) if path not in before and path.suffix != ".pyc"] == []
 
 
-def test_ctrl_c_ends_quietly_with_status_130(probe):
+def test_ctrl_c_ends_with_a_word_and_status_130(probe):
     # A shell's background job ignores Ctrl-C, and so would the process: heeded again for it, wherever the tests run.
     process = start(
         "wait", *probe, env=dict(os.environ), preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -177,5 +177,15 @@ def test_ctrl_c_ends_quietly_with_status_130(probe):
     assert process.stdout is not None and process.stdout.readline() == "waiting\n"
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "stopped by Ctrl-C\n", "")
+
+
+@pytest.mark.parametrize(("rank", "waits"), [("0", []), ("1", [cli.OTHER_RANKS_WAIT_S])])
+def test_of_ranks_that_a_launcher_started_the_first_tells_what_all_have_met(rank, waits, monkeypatch, capsys):
+    slept = []
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(cli.time, "sleep", slept.append)
+    assert cli.main(["optimizer.lerning_rate=1"]) == 2
+    assert slept == waits  # the launcher ends the others within this time
+    assert "unknown key 'optimizer.lerning_rate'" in capsys.readouterr().err

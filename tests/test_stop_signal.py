@@ -15,6 +15,14 @@ from capkit.data.loader import _start_worker
 from capkit.stop_signal import INTERRUPTED_STATUS, STOPPED_STATUS, Stopped, listen, outlive_signals_to_all, stoppable
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """A shell's background job, which the tests may be, ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def left_with(function):
     """The exit status with which a function is left."""
     try:
@@ -84,6 +92,7 @@ def test_a_single_process_leaves_at_once():
 
 def interrupted(presses):
     """Training that goes on, and the terminal that sends SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with stoppable():
         listener = listen(0)
         listener.may_leave = False
@@ -124,6 +133,17 @@ def test_the_other_ranks_hear_which_signal_it_was(tmp_path):
     assert second._signal_of_others() == "SIGINT"
     second.name = "SIGINT"
     assert (first.status, second.status) == (130, 130)
+
+
+def test_a_process_that_was_started_to_ignore_ctrl_c_goes_on_ignoring_it():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    listener = listen(0)
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        assert not listener.requested and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        listener.close()
 
 
 def test_what_breaks_after_ctrl_c_is_one_line(capsys):

@@ -25,7 +25,7 @@ from capkit.errors import MEMORY_STATUS, UsageError, known_error
 from capkit.instantiate import plain
 from capkit.run_folder import RunFolder, default_run_dir, write_atomically
 from capkit.slurm import share_main_address, srun_ranks
-from capkit.stop_signal import INTERRUPTED_STATUS, NOTHING_BEGUN, SIGNALS, Stopped, status_after
+from capkit.stop_signal import INTERRUPTED_STATUS, NOTHING_BEGUN, Stopped, heard_signals, status_after
 from capkit.watch.channel import attempts, read_verdict
 from capkit.watch.watchdog import follows_from_another, status_of
 
@@ -200,7 +200,7 @@ def _passing_on_signals(folder: Path) -> Iterator[list[int]]:
                 os.kill(pid, number)
 
     is_main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS} if is_main else {}
+    before = {number: signal.signal(number, pass_on) for number in heard_signals()} if is_main else {}
     try:
         yield passed_on
     finally:

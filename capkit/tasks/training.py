@@ -261,7 +261,7 @@ def train(run: Run, module: pl.LightningModule, started_at: int) -> None:
 def print_numbers(folder: RunFolder, next_tasks: Sequence[str] = ()) -> None:
     """The final numbers, where to find what was written, and what can be done with it next."""
     numbers = folder.metrics()
-    for name in sorted(key for key in numbers if key.count("/") == 1):
+    for name in sorted(key for key in numbers if key.count("/") == 1 and key != STOPPED_EARLY):
         say(f"  {name:<24} {numbers[name]:.4f}")
     say(f"run folder: {folder.path}\nreport:     {folder.report}")
     for start, task in zip(["next:       ", *["            "] * len(next_tasks)], next_tasks, strict=False):

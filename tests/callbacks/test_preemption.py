@@ -66,6 +66,7 @@ class Signalled(Scripted):
 
 def stopped_run(folder, case):
     """What this rank did until it left, and how it left."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests are a shell's background job
     checkpoints, preemption = Checkpoints(), Preemption()
     checkpoints.attach(folder)
     module = Signalled(case)

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,7 @@ def test_signals_to_the_process_that_starts_the_ranks_reach_them_and_its_status_
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     ) as parent:
         for _ in range(1200):
             if len(list(tmp_path.glob("ready-*"))) == 2:

@@ -137,13 +137,11 @@ def test_the_other_ranks_hear_which_signal_it_was(tmp_path):
 
 def test_a_process_that_was_started_to_ignore_ctrl_c_goes_on_ignoring_it():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    listener = listen(0)
-    try:
+    with stoppable():
+        listener = listen(0)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.1)
         assert not listener.requested and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        listener.close()
 
 
 def test_what_breaks_after_ctrl_c_is_one_line(capsys):

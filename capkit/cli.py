@@ -18,7 +18,7 @@ from capkit.config.arguments import Command, parse
 from capkit.config.check import compose_checked
 from capkit.config.compose import CONFIG_NAME, Composed, compose_config
 from capkit.config.described import described
-from capkit.config.help import help_page
+from capkit.config.help import SHORT, help_page, keys_page, list_page
 from capkit.config.locations import config_dir
 from capkit.config.quoting import quote
 from capkit.console import phase, say, speaks
@@ -60,18 +60,31 @@ def _run(argv: list[str]) -> None:
     except FileNotFoundError as error:
         raise UsageError("the working directory no longer exists; cd to one that does") from error
     command = parse(argv)
-    if "--help" in command.flags:
-        print(help_page(command.config_dirs))
+    if not argv:
+        _print(SHORT)
+    elif "--help" in command.flags:
+        _print(keys_page(command) if command.overrides else help_page(command.config_dirs))
+    elif "list" in command.flags:
+        _print(list_page(command.topics, command.config_dirs))
     elif "--version" in command.flags:
-        print(f"capkit {capkit.__version__}")
+        _print(f"capkit {capkit.__version__}")
     elif "--cfg" in command.flags:
-        print(OmegaConf.to_yaml(compose_config(command).config), end="")
+        _print(OmegaConf.to_yaml(compose_config(command).config).rstrip("\n"))
     else:
         composed = compose_checked(command)
         if command.multirun or composed.multirun:
             _run_many(command, composed)
         else:
             _run_composed(composed)
+
+
+def _print(page: str) -> None:
+    """Prints a page; a reader that has seen enough (`| head`) ends it quietly."""
+    try:
+        print(page, flush=True)
+    except BrokenPipeError:
+        # Python flushes once more at its exit: to nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run_composed(composed: Composed) -> Any:

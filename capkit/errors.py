@@ -106,8 +106,8 @@ def usage_error_behind(error: BaseException | None) -> UsageError | None:
     return error
 
 
-def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """A sentence that names the nearest valid name, or lists the valid ones when none is near."""
+def did_you_mean(name: str, valid: Iterable[str], prefix: str = "") -> str:
+    """A sentence that names the nearest valid name behind `prefix`, or lists the valid ones when none is near."""
     valid = sorted(valid)
     near = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else f"valid names: {', '.join(valid) or 'none'}"
+    return f"did you mean {prefix + near[0]!r}?" if near else f"valid names: {', '.join(valid) or 'none'}"

@@ -83,6 +83,50 @@ def test_help_lists_every_task_and_group(capsys):
     assert [word for word in [*found, *found["task"]] if f"  {word} " not in page and word != "task"] == []
 
 
+def printed(capsys, *words):
+    assert cli.main(list(words)) == 0
+    return capsys.readouterr().out
+
+
+def test_the_bare_command_prints_a_short_help_and_help_the_long_one(capsys):
+    assert "capkit TASK --help" in printed(capsys)
+    assert printed(capsys, "help") == printed(capsys, "--help")
+
+
+@pytest.mark.parametrize("words", [["caption", "--help"], ["--help", "task=caption"], ["help", "caption"]])
+def test_the_help_of_a_task_lists_its_keys_with_types_values_and_meaning(capsys, words):
+    page = " ".join(printed(capsys, *words).split())
+    assert "Captions a folder of images" in page
+    assert "images str or null; must be given # a folder, or one image" in page
+    assert "seed an integer of at least 0; 0 # everything random follows from it" in page
+
+
+def test_the_help_of_a_part_lists_its_arguments_with_ranges_and_defaults(capsys):
+    page = " ".join(printed(capsys, "--help", "model=encoder_decoder", "callback=[watchdog]").split())
+    assert "A captioner of an image encoder" in page
+    assert "model.num_heads an integer of at least 1; 4" in page
+    assert "model.image_encoder.width" in page
+    assert "callback.watchdog.timeout_s a finite number greater than 0; 120.0" in page
+
+
+def test_list_says_what_there_is_to_choose_from(capsys):
+    page = printed(capsys, "list", "optimizer", "task")
+    assert "adamw  AdamW" in page and "  fit_rl " in page and "scheduler:" not in page
+    assert {f"{group}:" for group in groups([config_dir()])} <= set(printed(capsys, "list").splitlines())
+    assert cli.main(["list", "modle"]) == 2
+    assert "did you mean 'model'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list"], ["--cfg", "experiment=clip_reward_sceneworld"]])
+def test_a_reader_that_closes_early_ends_a_page_quietly(words):
+    read, write = os.pipe()
+    os.close(read)
+    program = [sys.executable, str(ROOT / "train.py"), *words]
+    process = subprocess.Popen(program, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert process.communicate(timeout=120)[1] == "" and process.returncode == 0
+
+
 def test_version_is_the_package_version(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"capkit {capkit.__version__}\n"
@@ -136,7 +180,7 @@ def test_checking_a_config_imports_no_torch():
     )
     status, out, err = run(program=(sys.executable, "-c", code))
     assert (status, out) == (0, "2 []\n"), err
-    assert "'label_smoothing'" in err
+    assert "did you mean 'objective.label_smoothing'" in err
 
 
 def test_train_py_and_the_console_command_are_the_same(probe):

@@ -11,7 +11,7 @@ from capkit.config.quoting import quote_value
 from capkit.errors import UsageError, did_you_mean
 
 FLAGS = {
-    "--help": "this page",
+    "--help": "this page; with a task or choices, their keys: capkit caption --help, capkit --help model=clip_prefix",
     "--version": "the version",
     "--cfg": "print the whole config and exit",
     "--multirun": "run every combination of comma-separated values, one run folder each (-m)",
@@ -25,11 +25,12 @@ _DELETION = re.compile(r"~[A-Za-z_]\w*([./][\w-]+)*(@[\w.:-]*)?(=.*)?", re.DOTAL
 
 @dataclass
 class Command:
-    """What a command line asks for. Override values are quoted for Hydra already."""
+    """What a command line asks for. Override values are quoted for Hydra already. `capkit list` is the flag "list"."""
 
     overrides: list[str] = field(default_factory=list)
     flags: set[str] = field(default_factory=set)
     config_dirs: list[Path] = field(default_factory=list)
+    topics: list[str] = field(default_factory=list)  # the groups that `capkit list` is asked for
 
     @property
     def multirun(self) -> bool:
@@ -42,6 +43,13 @@ def parse(argv: list[str]) -> Command:
     for word in argv:
         _refuse_unreadable(word)
     typed = list(_take_flags(argv, command))
+    if typed[:1] == ["list"]:
+        command.flags.add("list")
+        command.topics = typed[1:]
+        return command
+    if typed[:1] == ["help"]:
+        command.flags.add("--help")
+        typed = typed[1:]
     if typed and re.fullmatch(r"[^=~+]*", typed[0]):
         if any(word.startswith("task=") for word in typed[1:]):
             raise UsageError(f"one task was wanted; {typed[0]!r} and a task=... came; keep one of them")

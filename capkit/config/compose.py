@@ -260,7 +260,9 @@ def _delete(key: str, config: DictConfig) -> None:
     parent, _, word = key.rpartition(".")
     owner = OmegaConf.select(config, parent) if parent else config
     if not isinstance(owner, DictConfig) or word not in owner.keys():  # noqa: SIM118 - `in owner` denies missing values
-        raise UsageError(f"~{key}: there is no such key; {did_you_mean(word, map(str, owner or ()))}")
+        raise UsageError(
+            f"~{key}: there is no such key; {did_you_mean(word, map(str, owner or ()), parent and f'{parent}.')}"
+        )
     taken = signature(str(owner["_target_"])) if "_target_" in owner else None
     argument = taken.arguments.get(word) if taken else None
     if argument is not None and argument.default is None:
@@ -310,7 +312,7 @@ def unknown_key(prefix: str, word: str, valid: list[str], composed: Composed) ->
         message += f"; the kind of {prefix} is set {composed.origin(f'{prefix}._target_')}"
     if run := composed.run_of(key):
         message += f"; {prefix} is that of {run}, another kind is chosen by {prefix.split('.')[0]}=NAME"
-    return f"{message}; {did_you_mean(word, set(valid))}"
+    return f"{message}; {did_you_mean(word, set(valid), f'{prefix}.' if prefix else '')}"
 
 
 def _tasks_with(word: str, composed: Composed) -> list[str]:

@@ -77,6 +77,15 @@ def default(target: str, name: str) -> Any:
         return None  # an expression
 
 
+def summary(target: str) -> str:
+    """The first line of the docstring of a class or function; empty where there is none, or source cannot tell."""
+    try:
+        _, definition, _ = _resolve(target, 0)
+    except _UnknownError:
+        return ""
+    return (ast.get_docstring(definition) or "").split("\n")[0]
+
+
 def defining_class(target: str) -> str | None:
     """The dotted path under which the class behind a dotted path is defined; None where it is no class.
 

@@ -10,10 +10,11 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from capkit.checkpoint_files import load_checkpoint, verified
+from capkit.checkpoint_files import is_export, load_checkpoint, verified
 from capkit.checkpoint_targets import check_targets
 from capkit.config.defaults import with_defaults
 from capkit.errors import UsageError, usage_error_behind
+from capkit.exported import load_exported, read_export
 from capkit.instantiate import build, nested, plain
 from capkit.models.adapters import LoRA
 from capkit.models.pair_model import PairModel
@@ -41,9 +42,13 @@ def checkpoint_extras(config: Any, model: Any) -> dict[str, Any]:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's plain data and tensors, on the CPU; a run folder means its newest whole checkpoint.
 
+    A folder that `capkit export` wrote is read too: `folders` then says where the weights lie that are no tensors here.
+
     Raises UsageError for what is no checkpoint of capkit, or a broken one. Nothing in it is executed.
     """
     path = verified(path)
+    if is_export(path):
+        return read_export(path)
     try:
         checkpoint = load_checkpoint(path)
     except Exception as error:  # torch and safetensors raise almost anything for a file of another kind
@@ -92,6 +97,9 @@ def model_from_checkpoint(checkpoint: Mapping[str, Any]) -> nn.Module:
     model = build_stored(stored(checkpoint, "config.model", dict), "model", **arguments)
     if not isinstance(model, nn.Module):
         raise _broken(f"capkit.config.model: expected a model, got a {type(model).__name__}")
+    if "folders" in checkpoint:
+        load_exported(model, checkpoint)
+        return model.eval()
     if frozen_fingerprint(model) != stored(checkpoint, "frozen_fingerprint", int):
         raise UsageError(
             "the frozen (pretrained) weights are not those this checkpoint was trained with; "
@@ -215,4 +223,7 @@ def load_weights(module: nn.Module, checkpoint: Mapping[str, Any]) -> None:
             "init_from: the checkpoint was trained with another tokenizer, so its token embeddings mean other words; "
             "use the data and tokenizer it was trained with"
         )
+    if "folders" in checkpoint:
+        exported = model_from_checkpoint(checkpoint).state_dict()
+        checkpoint = {"state_dict": {f"model.{name}": value for name, value in exported.items()}}
     module.load_state_dict(checkpoint["state_dict"])

@@ -28,9 +28,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from capkit.errors import UsageError
+from capkit.file_modes import as_umask_says
 from capkit.removal import holds_only, remove_own
 
 WEIGHTS, STATE, MANIFEST = FILES = "model.safetensors", "state.pt", "manifest.json"
+ABOUT = "about.json"  # what makes a folder one of exported weights (capkit/exported.py)
 _SAFETENSORS_PARTIAL = ".tmp*"  # safetensors writes to such a name first
 FORMAT = 1
 HASH = "xxh3_128"  # tells damage, at memory speed; it is no protection against malice
@@ -79,15 +81,28 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return path
 
 
+def is_export(path: Path) -> bool:
+    """Whether a folder holds exported weights, which every `ckpt=` takes as it takes a checkpoint."""
+    return (path / ABOUT).is_file() and path.suffix != ".ckpt" and not (path / "checkpoints").is_dir()
+
+
 def saved_step(path: Path) -> int:
     """The number of steps done when it was saved."""
+    if is_export(path):
+        return int(json.loads((path / ABOUT).read_text(encoding="utf-8"))["step"])
     if path.is_dir():
         return int(json.loads((path / MANIFEST).read_text(encoding="utf-8"))["step"])
     return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
 
 
 def identity(path: Path) -> str:
-    """A hash of everything that a checkpoint holds, whatever its name: that of its manifest, or of an older file."""
+    """A hash of everything that a checkpoint holds, whatever its name: that of its manifest, or of an older file.
+
+    Of exported weights that of all files below their folder.
+    """
+    if is_export(path):
+        files = {str(file.relative_to(path)): _hash(file) for file in sorted(path.rglob("*")) if file.is_file()}
+        return _seal(files)
     if path.is_dir():
         return str(json.loads((path / MANIFEST).read_text(encoding="utf-8"))[HASH])
     return _hash(path)
@@ -129,6 +144,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """A safetensors file. Tied weights are written once: its metadata says under `aliases` which name is which."""
     stored, aliases = _without_shared(tensors)
     save_file(stored, path, {"format": "pt", "aliases": json.dumps(aliases)})
+    as_umask_says(path)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -386,12 +402,14 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def verified(path: Path) -> Path:
-    """`path`, or the newest whole checkpoint of a folder of checkpoints or of a run.
+    """`path`, or the newest whole checkpoint of a folder of checkpoints or of a run; exported weights as they are.
 
     Raises UsageError where there is none, or where the checkpoint that is named is broken.
     """
     if not path.exists():
         raise UsageError(f"a checkpoint is wanted; {path} does not exist; give ckpt=PATH or a run folder")
+    if is_export(path):
+        return path
     if path.is_dir() and path.suffix != ".ckpt" and not (path / MANIFEST).exists():
         folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
         newest = newest_checkpoint(folder)

@@ -10,7 +10,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 BOTTOM = {
     "types", "errors", "keyed", "schedules", "distributed", "scenes", "weights", "edits", "embedding_cache", "slurm",
-    "stop_signal", "halving", "removal", "text_files", "caption_text", "console", "ranges", "checksums",
+    "stop_signal", "halving", "removal", "file_modes", "text_files", "caption_text", "console", "ranges", "checksums",
 }  # fmt: skip
 
 # What each part may import of capkit, beside itself. A part that is missing here may import what TOP may.
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "checksums": set(),
     "ranges": {"errors"},
     "removal": set(),
+    "file_modes": set(),
     "slurm": {"errors"},
     "halving": {"errors"},
     "text_files": {"errors"},

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from capkit.errors import UsageError, did_you_mean
+from capkit.file_modes import as_umask_says
 from capkit.ranges import DropoutRate, PositiveFloat, PositiveInt, check_ranges
 
 _ADAPTABLE = (nn.Linear, nn.Conv2d, Conv1D)
@@ -133,6 +134,7 @@ def save_adapters(tower: nn.Module, folder: str | Path) -> None:
     tensors = {f"base_model.model.{name}": tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     Path(folder).mkdir(parents=True, exist_ok=True)
     save_file(tensors, Path(folder) / "adapter_model.safetensors", metadata={"format": "pt"})
+    as_umask_says(Path(folder) / "adapter_model.safetensors")
     model.peft_config["default"].save_pretrained(str(folder))
 
 

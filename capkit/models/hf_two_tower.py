@@ -26,9 +26,6 @@ from capkit.text import load_tokenizer
 from capkit.types import CaptionBatch
 
 MODEL_TYPES = ("clip", "siglip", "align", "chinese_clip", "altclip", "clipseg", "metaclip_2")
-# Of these, transformers takes an EOS of id 2 for a sign of old weights, and reads each text at its highest id: OpenAI's
-# weights have their EOS there.
-_LEGACY_EOS = ("clip", "clipseg")
 # Their text towers are BERT's: what is projected is the first token, not the pooler's output.
 _FIRST_TOKEN = ("align", "chinese_clip", "altclip")
 
@@ -147,16 +144,7 @@ class HFTwoTower(PairModel):
         return unit(self.text_projection(pooled))
 
     def plain_network(self) -> nn.Module:
-        """The transformers model that the towers belong to, with the learned scale: what is exported.
-
-        Raises UsageError where transformers would read texts elsewhere than at EOS.
-        """
-        has_old_eos = self.model_type in _LEGACY_EOS and self.text_tower.config.eos_token_id == 2
-        if has_old_eos and self.tokenizer.eos_token_id != len(self.tokenizer) - 1:
-            raise UsageError(
-                f"transformers' {self.model_type} with an EOS of id 2 reads a text at its highest id, which is not how "
-                "this model was trained; train it with a tokenizer whose EOS has another id to export it"
-            )
+        """The transformers model that the towers belong to, with the learned scale: what is exported."""
         network: Any = self._network
         with torch.no_grad():
             if hasattr(network, "temperature"):

@@ -110,11 +110,6 @@ def test_the_exported_network_has_the_learned_scale(model_type):
     assert float(learned) == pytest.approx(3.0, rel=1e-6)
 
 
-def test_a_network_that_transformers_would_read_elsewhere_is_not_exported():
-    with pytest.raises(UsageError, match="highest id"):
-        hf_two_tower("clip").plain_network()
-
-
 def test_a_type_that_is_no_dual_encoder_is_refused():
     with pytest.raises(UsageError, match="of one of the types"):
         HFTwoTower(config={"model_type": "bert", "text_config": {}}, tokenizer=tokenizer())

@@ -1,30 +1,44 @@
 """task=export: what transformers and peft load says what the model says. Dual encoders are in test_fit_encoder."""
 
 import json
+import os
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import (
+    AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     BlipForConditionalGeneration,
     GitForCausalLM,
     VisionEncoderDecoderModel,
+    VisionTextDualEncoderModel,
 )
 
-from capkit.checkpoint import checkpoint_extras, model_from_checkpoint, read_checkpoint
-from capkit.checkpoint_files import read_tensors, write_checkpoint
+from capkit.checkpoint import (
+    checkpoint_extras,
+    load_captioner,
+    load_dual_encoder,
+    load_weights,
+    model_from_checkpoint,
+    read_checkpoint,
+)
+from capkit.checkpoint_files import identity, read_tensors, saved_step, write_checkpoint
+from capkit.config.defaults import with_defaults
 from capkit.decoding.decoding import Decoding
 from capkit.errors import UsageError
-from capkit.instantiate import build
+from capkit.exported import export as export_model
+from capkit.exported import image_processor, plain_config
+from capkit.instantiate import build, nested
 from capkit.models.camu import Camu
 from capkit.tasks import export
 from capkit.text import encode_captions, word_tokenizer
-from capkit.tiny import two_tower
+from capkit.tiny import HF_CONFIGS, two_tower
 from capkit.types import CaptionBatch
 from capkit.weights import trainable_state
 
@@ -52,6 +66,7 @@ OWN = {
     "_target_": "capkit.models.encoder_decoder.EncoderDecoder", "width": 16, "num_layers": 1, "num_heads": 2,
     "image_encoder": {"_target_": "capkit.models.image_encoders.SmallCNN", "image_size": 32, "width": 16},
 }  # fmt: skip
+PICTURES = {"size": 32, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "resize": "squash"}
 
 
 def tokenizer():
@@ -65,7 +80,8 @@ def save(model, node, folder):
         if parameter.requires_grad:
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
     state = {f"model.{name}": value for name, value in trainable_state(model).items()}
-    extras = checkpoint_extras(OmegaConf.create({"seed": 0, "model": node}), model)
+    data = {"transform": {"_target_": "capkit.data.transforms.ImageTransform", **PICTURES, "augment": "flip"}}
+    extras = checkpoint_extras(OmegaConf.create({"seed": 0, "model": node, "data": data}), model)
     path = folder / "checkpoints" / "step-00000001.ckpt"
     write_checkpoint({"state_dict": state, "global_step": 1, "capkit": extras}, path)
     return str(folder)
@@ -139,7 +155,7 @@ def test_adapters_alone_are_loaded_by_peft_onto_the_plain_model(tmp_path):
 def test_a_captioner_of_capkits_own_is_weights_and_the_config_that_builds_it(tmp_path):
     ours, out = exported(OWN, tmp_path)
     about = json.loads((out / "about.json").read_text())
-    assert about["folders"] == {} and about["config"] == OWN
+    assert about["folders"] == {} and about["config"] == plain_config(with_defaults(OWN))
     fresh = build(OmegaConf.create(about["config"]), tokenizer=AutoTokenizer.from_pretrained(out)).eval()
     fresh.load_state_dict(read_tensors(out / about["rest"]))
     torch.testing.assert_close(output(fresh), output(ours))
@@ -164,7 +180,7 @@ def test_a_classifier_of_memes_has_its_encoder_in_a_folder_of_its_own(tmp_path):
     encoder = two_tower()
     encoder.requires_grad_(False)
     model = Camu(encoder, scorer_width=8, fusion_width=8, num_heads=2)
-    export.export(model, tmp_path, {"encoder": {"embed_dim": 12}})
+    export_model(model, tmp_path, {"encoder": {"embed_dim": 12}})
     about = json.loads((tmp_path / "about.json").read_text())
     assert about["folders"] == {"encoder": "encoder"}
     names = set(read_tensors(tmp_path / "rest.safetensors"))
@@ -178,3 +194,204 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UsageError, match="is not empty; give a new folder"):
         export.run(OmegaConf.create({"ckpt": str(tmp_path), "out": str(tmp_path)}))
+
+
+TRANSFORM = {"_target_": "capkit.data.transforms.ImageTransform", **PICTURES}
+CLIP_TEXT = {"model_type": "clip_text_model", **SIZES, "max_position_embeddings": 20}
+TEXT_TOWER = {"_target_": "capkit.models.text_towers.hf.HFTextTower", "config": CLIP_TEXT, "max_length": 16}
+CNN = OWN["image_encoder"]
+TWO = {"_target_": "capkit.models.two_tower.TwoTower", "embed_dim": 12, "image_tower": CNN, "text_tower": TEXT_TOWER}
+VISION_TEXT = {
+    **TWO,
+    "image_tower": {**VIT, "output": "pooled", "config": {"model_type": "clip_vision_model", **VISION}},
+    "tune_text": {"_target_": "capkit.models.tuning.Tuning", "mode": "lora", "rank": 2, "alpha": 4},
+}
+CAPTIONERS = {
+    **{
+        kind: {
+            "_target_": "capkit.models.hf_captioner.HFCaptioner", "config": {"model_type": kind, **sizes},
+            "max_length": 20,
+        }
+        for kind, sizes in WHOLE.items()
+    },
+    "clip_prefix": PREFIX,
+    "encoder_decoder": OWN,
+    "encoder_decoder of a ViT": {**OWN, "image_encoder": VIT},
+}  # fmt: skip
+DUAL_ENCODERS = {
+    **{
+        kind: {"_target_": "capkit.models.hf_two_tower.HFTwoTower", "config": {"model_type": kind, **HF_CONFIGS[kind]}}
+        for kind in HF_CONFIGS
+    },
+    "clip with a grammar head": {
+        "_target_": "capkit.models.hf_two_tower.HFTwoTower", "config": {"model_type": "clip", **HF_CONFIGS["clip"]},
+        "grammar_head": True, "prompt": "a photo of", "transform": TRANSFORM,
+    },
+    "two towers": TWO,
+    "two towers, SigLIP's scale": {**TWO, "logit_bias": -10.0, "transform": TRANSFORM, "image_projection": "mlp"},
+    "two towers of transformers, pooled by capkit": {**TWO, "image_tower": VIT},
+    "two towers as transformers has them": VISION_TEXT,
+    "words": {**TWO, "text_tower": {"_target_": "capkit.models.text_towers.bag_of_words.BagOfWords", "width": 12}},
+}  # fmt: skip
+
+
+def dual_encoder_output(model, texts=("a red ball", "two stars")):
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    return model.encode_image(pixels), model.encode_text(list(texts)), model.logit_scale.detach()
+
+
+@pytest.mark.parametrize("kind", CAPTIONERS)
+def test_capkit_reads_a_captioner_that_it_exported(kind, tmp_path):
+    ours, out = exported(CAPTIONERS[kind], tmp_path)
+    again, checkpoint = load_captioner(str(out))
+    torch.testing.assert_close(output(again), output(ours), rtol=1e-5, atol=1e-6)
+    assert checkpoint["capkit"]["config"]["data"]["transform"]["mean"] == PICTURES["mean"]
+    assert saved_step(out) == 1 and identity(out) != identity(tmp_path / "run" / "checkpoints" / "step-00000001.ckpt")
+
+
+@pytest.mark.parametrize("kind", DUAL_ENCODERS)
+def test_capkit_reads_a_dual_encoder_that_it_exported(kind, tmp_path):
+    node = DUAL_ENCODERS[kind]
+    torch.manual_seed(0)
+    model = build(OmegaConf.create(node), **nested(TOKENIZER_OF[node["_target_"]], tokenizer()))
+    for layer in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        layer.running_var.fill_(40.0)  # under those of an untrained one, ALIGN's random weights blow up
+    run, out = save(model, node, tmp_path / "run"), tmp_path / "out"
+    export.run(OmegaConf.create({"ckpt": run, "out": str(out)}))
+    ours, again = load_dual_encoder(run), load_dual_encoder(str(out))
+    for found, expected in zip(dual_encoder_output(again), dual_encoder_output(ours), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    picture = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
+    expected = build(OmegaConf.create(TRANSFORM))
+    torch.testing.assert_close(
+        again.preprocess([picture]), expected.normalize(expected(picture)[None]), rtol=0, atol=0.02
+    )
+    if again.grammar_head is not None:
+        assert torch.equal(again.grammar_head.state_dict()["weight"], ours.grammar_head.state_dict()["weight"])
+
+
+@pytest.mark.parametrize("kind", [*HF_CONFIGS, "two towers as transformers has them"])
+def test_plain_transformers_loads_a_dual_encoder_with_its_tokenizer_and_image_processor(kind, tmp_path):
+    node = DUAL_ENCODERS[kind]
+    torch.manual_seed(0)
+    model = build(OmegaConf.create(node), **nested(TOKENIZER_OF[node["_target_"]], tokenizer()))
+    for layer in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        layer.running_var.fill_(40.0)
+    run, out = save(model, node, tmp_path / "run"), tmp_path / "out"
+    export.run(OmegaConf.create({"ckpt": run, "out": str(out)}))
+    ours, theirs, captions = load_dual_encoder(run), AutoModel.from_pretrained(out).eval(), ["a red ball", "two stars"]
+    padding = (
+        {"padding": "max_length", "max_length": ours.tokenize.max_length} if kind == "siglip" else {"padding": True}
+    )
+    texts = AutoTokenizer.from_pretrained(out)(captions, return_tensors="pt", **padding)
+    masked = {} if kind == "siglip" else {"attention_mask": texts.attention_mask}
+    picture = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
+    pixels = AutoImageProcessor.from_pretrained(out)([picture], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        found = theirs.get_text_features(input_ids=texts.input_ids, **masked).pooler_output
+        images = theirs.get_image_features(pixel_values=pixels).pooler_output.flatten(1)
+    unit = torch.nn.functional.normalize
+    torch.testing.assert_close(unit(found, dim=-1), ours.encode_text(captions), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(unit(images, dim=-1), ours.encode_image(pixels), rtol=1e-4, atol=1e-5)
+    scale = 1 / theirs.temperature if hasattr(theirs, "temperature") else theirs.logit_scale.exp()
+    assert float(scale) == pytest.approx(float(ours.logit_scale), rel=1e-5)
+
+
+TOKENIZER_OF = {
+    "capkit.models.hf_two_tower.HFTwoTower": "tokenizer",
+    "capkit.models.two_tower.TwoTower": "text_tower.tokenizer",
+}
+
+
+def test_a_two_tower_of_transformers_parts_is_one_model_of_transformers(tmp_path, capsys):
+    torch.manual_seed(0)
+    run = save(
+        build(OmegaConf.create(VISION_TEXT), text_tower={"tokenizer": tokenizer()}), VISION_TEXT, tmp_path / "run"
+    )
+    out = tmp_path / "out"
+    export.run(OmegaConf.create({"ckpt": run, "out": str(out)}))
+    assert f"transformers: VisionTextDualEncoderModel.from_pretrained('{out}')" in capsys.readouterr().out
+    assert isinstance(AutoModel.from_pretrained(out), VisionTextDualEncoderModel)
+
+
+@pytest.mark.parametrize(("resize", "tolerance"), [("squash", 0.02), ("crop", 0.35)])
+def test_the_image_processor_reads_pictures_as_the_run_did(resize, tolerance, tmp_path):
+    pictures = {**PICTURES, "resize": resize}
+    image_processor(pictures).save_pretrained(tmp_path)
+    smooth = np.linspace(0, 255, 40 * 64 * 3).reshape(40, 64, 3).astype(np.uint8)
+    found = AutoImageProcessor.from_pretrained(tmp_path)([smooth], return_tensors="pt")["pixel_values"]
+    ours = build(OmegaConf.create({**TRANSFORM, **pictures}))
+    torch.testing.assert_close(found, ours.normalize(ours(smooth)[None]), rtol=0, atol=tolerance)
+
+
+def test_where_no_image_processor_pads_the_settings_are_written_all_the_same(tmp_path, capsys):
+    node = {**TWO, "transform": {**TRANSFORM, "resize": "pad"}}
+    run = save(build(OmegaConf.create(node), text_tower={"tokenizer": tokenizer()}), node, tmp_path / "run")
+    export.run(OmegaConf.create({"ckpt": run, "out": str(tmp_path / "out")}))
+    assert "pads with white" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "about.json").read_text())["pictures"] == {**PICTURES, "resize": "pad"}
+    assert load_dual_encoder(str(tmp_path / "out")).transform.resize == "pad"
+
+
+def test_a_classifier_of_memes_comes_back(tmp_path):
+    encoder = {**TWO, "transform": TRANSFORM}
+    torch.manual_seed(0)
+    built = build(OmegaConf.create(encoder), text_tower={"tokenizer": tokenizer()})
+    inner = save(built, encoder, tmp_path / "encoder")
+    node = {
+        "_target_": "capkit.models.camu.Camu", "scorer_width": 8, "fusion_width": 8, "num_heads": 2,
+        "encoder": {"_target_": "capkit.checkpoint.load_dual_encoder", "ckpt": inner},
+    }  # fmt: skip
+    out = tmp_path / "out"
+    run = save(build(OmegaConf.create(node)), node, tmp_path / "run")
+    export.run(OmegaConf.create({"ckpt": run, "out": str(out)}))
+    ours, again = model_from_checkpoint(read_checkpoint(tmp_path / "run")), model_from_checkpoint(read_checkpoint(out))
+    assert ours.state_dict().keys() == again.state_dict().keys()
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in ours.state_dict().items())
+
+
+def test_an_export_is_a_start_for_another_run(tmp_path):
+    ours, out = exported(OWN, tmp_path)
+    module = torch.nn.Module()
+    module.model = build(OmegaConf.create(OWN), tokenizer=ours.tokenizer)
+    load_weights(module, read_checkpoint(out))
+    torch.testing.assert_close(output(module.model.eval()), output(ours))
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
+def test_files_have_the_mode_that_the_umask_gives(mask, tmp_path):
+    before = os.umask(mask)
+    try:
+        exported(PREFIX, tmp_path)
+    finally:
+        os.umask(before)
+    modes = {path: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(modes) > 12 and set(modes.values()) == {0o666 & ~mask}, modes
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("about.json", b"{", "not JSON"),
+        ("about.json", b"[]", "expected an object"),
+        ("about.json", b'{"format": 1}', "no 'folders'"),
+        ("about.json", b'{"format": 99, "folders": {}}', "of a newer capkit"),
+        ("rest.safetensors", b"xx", "cannot be read as an export"),
+        ("rest.safetensors", None, r"is not whole: it has no rest\.safetensors"),
+        ("tokenizer.json", b"{}", "cannot be read as an export"),
+    ],
+)
+def test_an_export_that_is_damaged_is_told(name, content, told, tmp_path):
+    _, out = exported(OWN, tmp_path)
+    (out / name).unlink() if content is None else (out / name).write_bytes(content)
+    with pytest.raises(UsageError, match=told):
+        load_captioner(str(out))
+
+
+def test_an_export_cannot_name_code_from_elsewhere(tmp_path):
+    _, out = exported(OWN, tmp_path)
+    about = json.loads((out / "about.json").read_text())
+    about["config"]["image_encoder"] = {"_target_": "os.system", "command": "false"}
+    (out / "about.json").write_text(json.dumps(about))
+    with pytest.raises(UsageError, match=r"names 'os\.system' at model\.image_encoder"):
+        load_captioner(str(out))

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from capkit.errors import UsageError
+from capkit.file_modes import as_umask_says
 from capkit.metrics.coco.corpus import ImageSentences
 from capkit.metrics.coco.ngrams import VOCABULARY, NgramCounts, Sentences, starts_of_runs
 from capkit.metrics.ptb import ptb_tokenize
@@ -97,6 +98,7 @@ class DocumentFrequencies:
         }
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         save_file({"keys": self.keys, "counts": self.counts}, os.fspath(path), metadata)
+        as_umask_says(Path(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "DocumentFrequencies":

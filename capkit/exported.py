@@ -130,7 +130,8 @@ def export(
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is not None and isinstance(model, PairModel):
         for part in parts:
-            if (text := _text_model(part.network)) is not None and _reads_highest_id(text, tokenizer):
+            text = None if part.folder else _text_model(part.network)
+            if text is not None and _reads_highest_id(text, tokenizer):
                 tokenizer = _with_eos_last(tokenizer, part.network, text)
         tokenizer = _with_bos_and_eos(tokenizer)
     for part in parts:

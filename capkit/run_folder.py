@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from capkit.config.defaults import with_defaults
+from capkit.config.run_config import read_config_file
 from capkit.errors import DISK_FULL, UsageError, naming
 from capkit.run_changes import refused_changes
 from capkit.text_files import expect, parse_json, read_json, read_text, shown
@@ -178,16 +179,9 @@ class RunFolder:
         """The config that the run was started with; None before. Raises UsageError where its file is damaged."""
         if not self.config_file.exists():
             return None
-        remedy = (
-            f"expected the config of a run; restore {self.config_file}, or delete it: the config given is then taken"
+        return read_config_file(
+            self.config_file, f"restore {self.config_file}, or delete it: the config given is then taken"
         )
-        try:
-            config = yaml.safe_load(self.config_file.read_bytes())
-        except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
-            raise UsageError(f"{self.config_file}{_yaml_line(error)}: {_yaml_problem(error)}; {remedy}") from error
-        if not isinstance(config, dict):
-            raise UsageError(f"{self.config_file}: it holds {shown(config)}; {remedy}")
-        return config
 
     def rows(self) -> list[dict[str, Any]]:
         """All whole rows of metrics.jsonl; a line cut off by a kill is left out.
@@ -296,17 +290,6 @@ def _is_cut_off(line: bytes) -> bool:
     """Whether a kill can have left this of a row: nothing, its beginning, or zeros where the power failed."""
     left = line.strip(b"\0 \r")
     return not left or (left.startswith(b"{") and not left.endswith(b"}") and left.isascii())
-
-
-def _yaml_line(error: BaseException) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return "" if mark is None else f" line {mark.line + 1}"
-
-
-def _yaml_problem(error: BaseException) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deep"
-    return str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).splitlines()[0]
 
 
 def _plain(config: Any) -> Any:

@@ -180,7 +180,8 @@ def test_nothing_that_a_checkpoint_names_is_run(monkeypatch):
 @pytest.mark.parametrize("content", [b"data: {a: [", b"\xff\xfe\x00", b"5", b"a: !!python/object/apply:os.getcwd []"])
 def test_a_broken_config_of_a_run_names_the_file(content):
     Path("runs/mine/config.yaml").write_bytes(content)
-    assert "mine/config.yaml: expected the config of a run" in refusal("evaluate", "ckpt=runs/mine")
+    told = refusal("evaluate", "ckpt=runs/mine")
+    assert "mine/config.yaml" in told and ": expected the config of a run, got" in told
 
 
 def test_a_broken_checkpoint_is_told():

@@ -7,6 +7,7 @@ import resource
 import pytest
 import yaml
 
+from capkit.config.run_config import read_run_config
 from capkit.errors import UsageError
 from capkit.run_changes import flatten, made_longer
 from capkit.run_folder import RunFolder, default_run_dir, output_file, write_atomically
@@ -264,26 +265,28 @@ def test_what_a_kill_or_a_power_cut_leaves_of_a_row_is_passed_over(left, tmp_pat
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b'seed: 0\ndata: {batch_size: 4\nname: "x', r"config\.yaml line 3: "),
         (
-            b"seed: 0\nx: !!python/object/apply:os.system [false]\n",
-            r"config\.yaml line 2: could not determine a constr",
+            b'seed: 0\ndata: {batch_size: 4\nname: "x',
+            r"config\.yaml line 3: expected the config of a run, got what is no Y",
         ),
-        (b"seed: 0\n\x80\x81", r"config\.yaml: invalid start byte"),
-        (b"\x89PNG\x00\x01", r"config\.yaml: "),
-        (b"", r"config\.yaml: it holds null"),
-        (b"- 1\n", r"config\.yaml: it holds a list"),
-        (b"see", r"config\.yaml: it holds 'see'"),
-        (b"seed: 2024-13-45\n", r"config\.yaml: month must be in 1\.\.12"),
-        (b"[" * 5000, r"config\.yaml: it is nested too deep"),
+        (b"x: !!python/object/apply:os.system [false]\n", r"config\.yaml line 1: .*could not determine a constructor"),
+        (b"seed: 0\n\x80\x81", r"config\.yaml: .*invalid start byte"),
+        (b"\x89PNG\x00\x01", r"config\.yaml: .*no YAML"),
+        (b"", r"config\.yaml: .*got an empty file"),
+        (b"- 1\n", r"config\.yaml: .*got list '\[1\]'"),
+        (b"see", r"config\.yaml: .*got str 'see'"),
+        (b"seed: 2024-13-45\n", r"config\.yaml: .*month must be in 1\.\.12"),
+        (b"[" * 5000, r"config\.yaml: .*nested too deep"),
     ],
 )
 def test_a_config_that_cannot_be_read_is_told_with_its_line_and_how_to_go_on(content, told, tmp_path):
     folder = RunFolder(tmp_path)
     folder.append(1, {"x": 1.0})
     folder.config_file.write_bytes(content)
-    with pytest.raises(UsageError, match=told + r".*; expected the config of a run; restore .*config\.yaml, or delete"):
+    with pytest.raises(UsageError, match=told + r".*; restore .*config\.yaml, or delete it"):
         RunFolder(tmp_path).open(CONFIG)
+    with pytest.raises(UsageError, match=told + r".*; restore it, or give a checkpoint of the run"):
+        read_run_config(tmp_path)
     folder.config_file.unlink()
     again = RunFolder(tmp_path)
     again.open(CONFIG)

@@ -45,7 +45,7 @@ def read_run_config(path: Path) -> RunConfig | None:
     """
     for folder in (path, *(path.absolute().parents[:2] if _is_within_run(path) else ())):
         if (folder / CONFIG).is_file():
-            return RunConfig(folder / CONFIG, _read_yaml(folder / CONFIG))
+            return RunConfig(folder / CONFIG, read_config_file(folder / CONFIG))
     state = _state_file(path)
     return RunConfig(state, _read_state(state)) if state is not None else None
 
@@ -65,15 +65,32 @@ def _is_within_run(path: Path) -> bool:
     return "checkpoints" in (path.absolute().name, path.absolute().parent.name)
 
 
-def _read_yaml(file: Path) -> Mapping[str, Any]:
+def read_config_file(file: Path, remedy: str = "restore it, or give a checkpoint of the run") -> dict[str, Any]:
+    """A run's config.yaml. Raises UsageError, with the line and the remedy, where it is damaged."""
     try:
-        body = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        told = " ".join(str(error).split())
-        raise UsageError(f"{file}: expected the config of a run, got a file that is not YAML: {told}") from error
+        body = yaml.safe_load(file.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
+        raise UsageError(
+            f"{file}{_line(error)}: expected the config of a run, got {_problem(error)}; {remedy}"
+        ) from error
     if not isinstance(body, dict):
-        raise UsageError(f"{file}: expected the config of a run, got {type(body).__name__}; it may be cut off")
+        got = "an empty file" if body is None else f"{type(body).__name__} {str(body)[:40]!r}"
+        raise UsageError(f"{file}: expected the config of a run, got {got}; {remedy}")
     return body
+
+
+def _line(error: BaseException) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return "" if mark is None else f" line {mark.line + 1}"
+
+
+def _problem(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return "lists or mappings nested too deep"
+    said = (
+        getattr(error, "problem", None) or getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+    )
+    return f"what is no YAML ({str(said).splitlines()[0]})"
 
 
 def _state_file(path: Path) -> Path | None:

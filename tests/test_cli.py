@@ -186,7 +186,7 @@ def test_checking_a_config_imports_no_torch():
 def test_train_py_and_the_console_command_are_the_same(probe):
     words = ["show", *probe, "seed=3", "name=two words"]
     results = [run(*words), run(*words, program=(str(Path(sys.executable).with_name("capkit")),))]
-    assert results[0] == results[1]
+    assert results[0][:2] == results[1][:2]  # on standard error a slow start is told
     assert configs(results[0][1])[0]["name"] == "two words"
 
 
@@ -222,7 +222,8 @@ def test_ctrl_c_ends_with_a_word_and_status_130(probe):
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, "stopped by Ctrl-C\n", "")
+    assert (process.returncode, out) == (130, "stopped by Ctrl-C\n")
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(("rank", "waits"), [("0", []), ("1", [cli.OTHER_RANKS_WAIT_S])])

@@ -66,7 +66,7 @@ def steps(trainer: pl.Trainer, schedule: Any, data: CaptionDataModule) -> str:
     total, per_epoch = trainer.max_steps, data.steps_per_epoch
     told = [f"{total:,} of {data.batch_size} images", f"{total / per_epoch:.2f} epochs of {per_epoch:,}"]
     warmup = steps_of(getattr(schedule, "warmup", 0), total)
-    if warmup:
+    if warmup >= 1:
         told.append(f"warm-up {warmup:,.0f}")
     every = f"validation every {trainer.val_check_interval:,}" if trainer.limit_val_batches else "no validation"
     return "; ".join([*told, every])

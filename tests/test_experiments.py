@@ -69,7 +69,7 @@ def test_a_coco_recipe_plans_a_run_with_its_real_sizes(experiment, karpathy, tmp
     printed = capsys.readouterr().out
     # 8 training images (train and restval): one step an epoch.
     expected = {
-        "coco_clipcap": ["batch   40 images a step", "steps   10 = 10.00 epochs", "lm", "87,849,216"],
+        "coco_clipcap": ["10 of 40 images; 10.00 epochs of 1", "lm", "87,849,216"],
         "coco_transformer": ["10 images a step = 1 ranks x 1 micro-batches of 10, 5 captions an image", "23,508,032"],
     }
     for text in expected[experiment]:

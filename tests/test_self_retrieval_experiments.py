@@ -164,4 +164,4 @@ def test_a_recipe_plans_a_run_with_its_real_batch(coco, start, judge, experiment
     select = ["callback.checkpoints.select=null"] if experiment == "discritune" else []
     assert main([f"experiment={experiment}", *data, *parts, *cpu, *select, "dry_run=true"]) == 0
     printed = capsys.readouterr().out
-    assert f"batch   {batch} images a step" in printed and f"= {epochs}.00 epochs" in printed
+    assert f" of {batch} images; {epochs}.00 epochs" in printed

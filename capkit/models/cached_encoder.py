@@ -1,5 +1,6 @@
 """Encoders that embed each text and each picture once, ever: what is in the cache folder is read, the rest is added."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,28 @@ class CachedDualEncoder(CachedTextEncoder):
     def __init__(self, encoder: Any, folder: str | Path) -> None:
         super().__init__(encoder, folder)
         self._images = EmbeddingStore(folder, encoder.about("image"))
+
+    # The encoder's own. Written out: isinstance with a protocol does not see what __getattr__ serves (Python 3.12).
+    @property
+    def name(self) -> str:
+        return self.encoder.name
+
+    @property
+    def prompt(self) -> str:
+        return self.encoder.prompt
+
+    @property
+    def max_length(self) -> int:
+        return self.encoder.max_length
+
+    def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "B 3 H W"]:
+        return self.encoder.preprocess(images)
+
+    def is_cut(self, texts: list[str]) -> list[bool]:
+        return self.encoder.is_cut(texts)
+
+    def about(self, side: str) -> dict[str, Any]:
+        return self.encoder.about(side)
 
     def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         """As the encoder's, computed once for each picture; float32."""

@@ -223,7 +223,7 @@ def test_exif_orientation_is_undone(orientation):
 
 
 def test_result_can_be_written_to_and_is_8_bit_rgb():
-    for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I", "F"):
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "LAB", "I;16", "I", "F"):
         array = load_rgb(encoded(Image.new(mode, (5, 3)), "TIFF"))
         assert array.shape == (3, 5, 3) and array.dtype == np.uint8 and array.flags.writeable, mode
 

@@ -86,6 +86,7 @@ TOP_LEVEL = {
     "share": "PositiveProbability",
     "overlap": "Probability",
     "gpus": "dict[str, dict[str, PositiveFloat]]",
+    "recommended": "dict[str, Any] | None",
 }
 _LONGEST_NAME = 255  # bytes, on the file systems in use
 _LOADERS = frozenset({"capkit.checkpoint.load_captioner_to_tune", "capkit.checkpoint.load_dual_encoder"})

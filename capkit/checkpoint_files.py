@@ -257,17 +257,27 @@ def discard(path: Path) -> None:
 def is_own(path: Path) -> bool:
     """Whether capkit wrote what is there, as a checkpoint, whole or damaged: the name alone does not say so.
 
-    A folder has a manifest like ours and nothing beside our three files; a file, the older form, our entry.
+    A folder holds nothing beside our three files, with a manifest like ours, or one that is damaged beside the two
+    others; a file, the older form, our entry.
     """
     try:
         if path.is_symlink():
             return False
         if path.is_file():
             return "capkit" in torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        return holds_only(path, FILES) and {"format", "step", "files"} <= manifest.keys()
+        if not holds_only(path, FILES):
+            return False
+        return _is_manifest((path / MANIFEST).read_bytes()) or all((path / name).is_file() for name in FILES)
     except Exception:  # a damaged file makes its readers raise almost anything
         return False
+
+
+def _is_manifest(data: bytes) -> bool:
+    try:
+        manifest = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(manifest, dict) and {"format", "step", "files"} <= manifest.keys()
 
 
 def _refuse_foreign(path: Path) -> None:

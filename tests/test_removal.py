@@ -75,7 +75,7 @@ def test_a_checkpoint_with_a_users_file_in_it_stays(tmp_path):
     assert (path / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("damage", ["state.pt", "model.safetensors"])
+@pytest.mark.parametrize("damage", ["state.pt", "model.safetensors", "manifest.json"])
 def test_a_damaged_checkpoint_of_ours_is_still_ours(damage, tmp_path):
     path = save(tmp_path / "step-00000001.ckpt")
     (path / damage).write_bytes(b"")

@@ -152,6 +152,7 @@ def export(
         tokenizer_key = None
     else:
         tokenizer.save_pretrained(out)
+    _save_processor(model, out, transform)
     if run is not None:
         text = yaml.safe_dump(json.loads(json.dumps(run)), sort_keys=False, allow_unicode=True)
         write_atomically(out / "config.yaml", text)
@@ -323,6 +324,10 @@ def _save(network: Any, tokenizer: Any, model: Any, folder: Path, transform: Map
     network.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
+    _save_processor(model, folder, transform)
+
+
+def _save_processor(model: Any, folder: Path, transform: Mapping[str, Any] | None) -> None:
     processor: Any = getattr(model, "image_processor", None)
     if processor is None and transform is not None:
         processor = image_processor(transform)

@@ -246,6 +246,7 @@ def test_capkit_reads_a_captioner_that_it_exported(kind, tmp_path):
     again, checkpoint = load_captioner(str(out))
     torch.testing.assert_close(output(again), output(ours), rtol=1e-5, atol=1e-6)
     assert checkpoint["capkit"]["config"]["data"]["transform"]["mean"] == PICTURES["mean"]
+    assert list(AutoImageProcessor.from_pretrained(out).image_mean) == PICTURES["mean"]
     assert saved_step(out) == 1 and identity(out) != identity(tmp_path / "run" / "checkpoints" / "step-00000001.ckpt")
 
 

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from capkit.checkpoint_files import is_export, load_checkpoint, verified
-from capkit.checkpoint_targets import check_targets
 from capkit.config.defaults import with_defaults
+from capkit.config.targets import MODELS, check_arguments, check_targets
 from capkit.errors import UsageError, usage_error_behind
 from capkit.exported import load_exported, read_export
 from capkit.instantiate import build, nested, plain
@@ -84,7 +84,7 @@ def _broken(why: str) -> UsageError:
 def model_from_checkpoint(checkpoint: Mapping[str, Any]) -> nn.Module:
     """The model a checkpoint was saved from, with its weights.
 
-    Only what capkit/checkpoint_targets.py lists is built: a checkpoint from elsewhere cannot name code to run. Raises
+    Only what capkit/config/targets.py lists is built: a checkpoint from elsewhere cannot name code to run. Raises
     UsageError where the checkpoint names anything else or is broken, and where the frozen weights, which checkpoints do
     not hold, differ from those it was trained with.
     """
@@ -114,7 +114,9 @@ def build_stored(node: Mapping[str, Any], key: str, **arguments: Any) -> Any:
 
     Raises UsageError where it names what it may not name, or cannot be built.
     """
-    check_targets(node, key)
+    source = "the checkpoint's config"
+    check_targets(node, key, source, MODELS, "where another version of capkit wrote the file, use that version")
+    check_arguments(node, key, source)
     try:
         return build(OmegaConf.create(dict(node)), **arguments)
     except InstantiationException as error:

@@ -196,7 +196,7 @@ def test_a_broken_checkpoint_is_told():
         ("data.train._target_", "os.system", "names 'os.system' at data.train"),
         ("metric.bleu._target_", "capkit.metrics.chair.Path", "names 'capkit.metrics.chair.Path' at metric.bleu"),
         ("decoding._target_", "capkit.cli.main", "names 'capkit.cli.main' at decoding"),
-        ("data.train.images", "${oc.env:HOME}", "got the reference"),
+        ("data.train.images", "${oc.env:HOME}", "expected a value, got the reference"),
     ],
 )
 def test_a_run_from_elsewhere_chooses_no_code(key, value, told):

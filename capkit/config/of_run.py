@@ -13,7 +13,8 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from capkit.config.locations import exists
-from capkit.config.run_config import RunConfig, problem, read_run_config, refuse_foreign_targets
+from capkit.config.run_config import RunConfig, problem, read_run_config
+from capkit.config.targets import RUN_PARTS, check_targets
 from capkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,14 +66,14 @@ def _take(composed: "Composed", parsed: list[Override], groups: list[str], run: 
             if key == "data":
                 raise UsageError(f"{given} does not say what data it was trained on; give it: data=NAME (docs/data.md)")
             continue
+        own = {"curriculum"} if key == "data" else set()  # what this run decides itself
+        said = {name: value for name, value in body.items() if name not in own}
+        check_targets(said, key, str(run.file), RUN_PARTS, f"if it is yours, choose it here: {group}=NAME")
         if key == "data":
-            refuse_foreign_targets({k: v for k, v in body.items() if k != "curriculum"}, key, run.file)
             body = _linked(body, run.body)
-        else:
-            refuse_foreign_targets(body, key, run.file)
         node: Any = OmegaConf.create(body)
-        for said in _explicit(composed, key):
-            node = OmegaConf.merge(node, said)
+        for explicit in _explicit(composed, key):
+            node = OmegaConf.merge(node, explicit)
         with open_dict(composed.config):
             OmegaConf.update(composed.config, key, node, merge=False)
         composed.taken[key] = run.file

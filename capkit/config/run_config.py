@@ -10,23 +10,9 @@ from typing import Any
 
 import yaml
 
-from capkit.config.signatures import defining_class
 from capkit.errors import UsageError
 
 CONFIG, STATE = "config.yaml", "state.pt"
-
-# What a run's data, metrics, evaluators and decoding may name: classes that these packages define, and these functions.
-_PACKAGES = ("data", "decoding", "evaluators", "metrics", "models", "scenes")
-_FUNCTIONS = frozenset(
-    [
-        "capkit.assets.cache.path",
-        "capkit.checkpoint.load_dual_encoder",
-        "capkit.scenes.classes.color_shape_classes",
-        "capkit.scenes.similarity.pair_file",
-    ]
-)
-
-_DEEPEST = 64
 
 
 @dataclass(frozen=True)
@@ -144,32 +130,3 @@ class _PlainData(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> None:
         return None
-
-
-def refuse_foreign_targets(node: Any, key: str, file: Path) -> None:
-    """Raises UsageError where a run's config names what is not ours: a run from elsewhere chooses no code.
-
-    Such a part of a user's own can be chosen on the command line, as it was for the run.
-    """
-    if key.count(".") > _DEEPEST:
-        raise UsageError(f"{file} is broken: {key[:60]}... goes deeper than {_DEEPEST} levels")
-    if isinstance(node, Mapping):
-        target = node.get("_target_")
-        if target is not None and target not in _FUNCTIONS and not _is_ours(target):
-            group = key.split(".")[0]
-            raise UsageError(
-                f"{file} names {target!r} at {key}; expected a class of capkit's {', '.join(_PACKAGES)}; it is not "
-                f"run; if it is yours, choose it here: {group}=NAME"
-            )
-        for name, value in node.items():
-            refuse_foreign_targets(value, f"{key}.{name}", file)
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            refuse_foreign_targets(value, f"{key}.{index}", file)
-    elif isinstance(node, str) and ("${" in node or node == "???"):
-        raise UsageError(f"{file}: expected a value at {key}, got the reference {node!r}; a run's config has none")
-
-
-def _is_ours(target: Any) -> bool:
-    words = target.split(".") if isinstance(target, str) else []
-    return words[:1] == ["capkit"] and words[1:2] != [] and words[1] in _PACKAGES and defining_class(target) == target

@@ -11,7 +11,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from capkit.checkpoint import build_stored, checkpoint_extras, model_from_checkpoint, read_checkpoint
-from capkit.checkpoint_targets import check_targets
+from capkit.config.targets import MODELS
 from capkit.errors import UsageError
 from capkit.instantiate import build
 from capkit.text import word_tokenizer
@@ -127,7 +127,7 @@ def test_what_our_own_models_name_is_on_the_list():
     named = [node["_target_"] for path in CONFIGS.glob("*.yaml") for node in targets(yaml.safe_load(path.read_text()))]
     assert len(set(named)) > 15
     for target in named:
-        check_targets({"_target_": target}, "model")
+        assert target in MODELS
 
 
 def without(data, *keys):

@@ -51,7 +51,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         evaluate_split(trainer, module, data, folder, "test", prefix="test/untrained", limit=cfg.controls)
     train(this, module, started_at)
     rows = evaluate_split(trainer, module, data, folder, "test", prefix="test", limit=cfg.eval_limit, controls=True)
-    finish(cfg, trainer, folder, data, rows, "test", tasks_on_captioner(folder))
+    finish(cfg, trainer, folder, data, rows, "test", tasks_on_captioner(folder, data))
     this.require_saved()
     return folder.metrics()
 

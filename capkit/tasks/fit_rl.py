@@ -158,7 +158,7 @@ def finish(this: Run, module: RLModule, rows: list[Row], before: list[Row]) -> N
         logger.log_metrics(folder.metrics(), trainer.global_step)
         logger.log_samples(table, images)  # type: ignore[attr-defined]
         logger.finish()  # type: ignore[attr-defined]
-    print_numbers(folder, tasks_on_captioner(folder))
+    print_numbers(folder, tasks_on_captioner(folder, this.data))
 
 
 def captions_by_key(folder: RunFolder, prefix: str) -> dict[str, str]:

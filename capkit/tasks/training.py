@@ -268,7 +268,8 @@ def print_numbers(folder: RunFolder, next_tasks: Sequence[str] = ()) -> None:
         say(f"{start}{command_name()} {task}")
 
 
-def tasks_on_captioner(folder: RunFolder) -> list[str]:
+def tasks_on_captioner(folder: RunFolder, data: CaptionDataModule) -> list[str]:
     """What there is to do with a captioner that was trained."""
     run = shlex.quote(str(folder.path))
-    return [f"evaluate ckpt={run} split=val", f"caption ckpt={run} images=FOLDER"]
+    split = "train" if data.sources["val"] is None else "val"
+    return [f"evaluate ckpt={run} split={split}", f"caption ckpt={run} images=FOLDER"]

@@ -147,6 +147,7 @@ def test_a_wrong_key_ends_with_status_2_and_one_message_on_stderr(capsys):
 def test_paths_arrive_as_typed_in_a_shell(probe, capsys):
     odd = "my photos (1) [a]=b, 'c' $HOME"
     Path(odd).mkdir()
+    Path(odd, "about.json").touch()  # as in a folder of exported weights
     assert cli.main(["show", *probe, f"init_from={odd}", f"run_dir=runs/{odd}"]) == 0
     (config,) = configs(capsys.readouterr().out)
     assert (config["init_from"], config["run_dir"]) == (odd, f"runs/{odd}")

@@ -13,8 +13,9 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def load(name: str, **root) -> CaptionDataModule:
-    """The data config as the composed config holds it: below `data`, with the run's seed beside it."""
-    config = OmegaConf.create({"seed": 3, "data": OmegaConf.load(CONFIGS / "data" / f"{name}.yaml"), **root})
+    """The data config as the composed config holds it: below `data`, with the run's seed and what no model says."""
+    beside = {"seed": 3, "recommended": OmegaConf.load(CONFIGS / "train.yaml").recommended}
+    config = OmegaConf.create({**beside, "data": OmegaConf.load(CONFIGS / "data" / f"{name}.yaml"), **root})
     for key, value in root.pop("overrides", {}).items():
         OmegaConf.update(config, key, value)
     return instantiate(config.data, _convert_="all")

@@ -42,7 +42,9 @@ TINY = {
 
 
 def load(name):
-    return OmegaConf.load(Path("configs/model", f"{name}.yaml"))
+    """The model's node of its file, which may hold what the model recommends as well."""
+    config = OmegaConf.load(Path("configs/model", f"{name}.yaml"))
+    return config.get("model", config)
 
 
 def nodes(config):

@@ -201,7 +201,7 @@ def test_what_is_wrong_with_neighbors_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"has no row for image '2'"):
         score(scorer_of("log_softmax", neighbors_file=good, num_neighbors=1), [0, 2])
     for arguments, message in (
-        (dict(neighbors_file=str(tmp_path / "absent"), num_neighbors=1), "cannot be read"),
+        (dict(neighbors_file=str(tmp_path / "absent"), num_neighbors=1), "no file .*absent"),
         (dict(neighbors_file=str(tmp_path / "bad.jsonl"), num_neighbors=1), "line 1: wanted"),
         (dict(neighbors_file=good, num_neighbors=3), "num_neighbors=3 is more than"),
         (dict(neighbors_file=good), "give both, or neither"),

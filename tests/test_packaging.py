@@ -69,7 +69,7 @@ def test_the_console_command_runs_away_from_the_checkout(installed, tmp_path):
     assert Path(where.stdout.strip()).is_relative_to(installed), where.stderr
     assert run(installed, tmp_path, "--version").stdout == f"capkit {capkit.__version__}\n"
     refused = run(installed, tmp_path, "objective.labl_smoothing=1")
-    assert (refused.returncode, refused.stdout) == (2, "") and "'label_smoothing'" in refused.stderr
+    assert (refused.returncode, refused.stdout) == (2, "") and "'objective.label_smoothing'" in refused.stderr
 
 
 @pytest.mark.slow

@@ -147,6 +147,16 @@ def a_reward_is_given(settings: Settings) -> str | None:
     return "task=fit_rl trains by a reward; none came; give one or several, e.g. reward=[cider] (docs/rewards.md)"
 
 
+def a_reward_is_used(settings: Settings) -> str | None:
+    given = [name for name, term in settings.config.get("reward", {}).items() if term]
+    if not given or not settings.trains or settings.task == "fit_rl":
+        return None
+    return (
+        f"expected no reward for task={settings.task}, which does not train by one; got {', '.join(given)}; "
+        "write `capkit fit_rl init_from=RUN ...`, or leave the reward out"
+    )
+
+
 def a_gpu_is_there(settings: Settings) -> str | None:
     accelerator = settings.get("trainer.accelerator")
     uses_trainer = settings.trains or settings.task == "evaluate"
@@ -234,6 +244,7 @@ RULES: tuple[Callable[[Settings], str | None], ...] = (
 # What a user must give, beside values that are missing and files that must exist.
 INPUT_RULES: tuple[Callable[[Settings], str | None], ...] = (
     a_reward_is_given,
+    a_reward_is_used,
     a_gpu_is_there,
     extras_are_installed,
 )

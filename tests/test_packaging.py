@@ -59,6 +59,7 @@ def test_the_wheel_holds_every_config_and_the_licence(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {f"capkit/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
     assert shipped <= names
+    assert "capkit/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "train.py"))]
 

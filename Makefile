@@ -1,20 +1,24 @@
 # Short names for what is done often. `make` alone lists them. They use the environment in .venv.
 BIN ?= .venv/bin
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-.PHONY: help install test test-fast lint format canary wheel docker clean
+.PHONY: help install test test-ci test-nightly lint format canary wheel docker clean
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: ## make .venv and install capkit with everything needed to develop it, in the tested versions
 	python3 -m venv .venv
 	$(BIN)/pip install -c requirements/constraints.txt -e '.[dev]'
 
-test: ## every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: ## tier 0: tests of at most a few CPU seconds each, about five minutes in all
+	$(PYTEST)
 
-test-fast: ## the tests that are not marked slow or effect
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not effect'
+test-ci: ## tier 1: also whole runs, several processes, and the core effect of each method; fails above its CPU budget
+	$(PYTEST) --tier 1 --budget
+
+test-nightly: ## tier 2: also every combination, packaging, the README as written, studies over three seeds
+	$(PYTEST) --tier 2 --studies
 
 lint: ## what CI checks before the tests
 	$(BIN)/ruff check .
@@ -25,11 +29,11 @@ format: ## mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-canary: ## the newest releases that the bounds allow, in .venv-canary: what is new, what fails to import, test-fast
+canary: ## the newest releases that the bounds allow, in .venv-canary: what is new, what fails to import, tier 0
 	python3 -m venv --clear .venv-canary
 	.venv-canary/bin/pip install --quiet -e '.[dev]'
 	.venv-canary/bin/python requirements/canary.py
-	.venv-canary/bin/python -m pytest -n 2 --dist loadfile -m 'not slow and not effect'
+	$(MAKE) test BIN=.venv-canary/bin
 
 wheel: ## build the wheel into dist/
 	$(BIN)/python -m build --wheel

@@ -1,5 +1,10 @@
-"""Runs that several effect tests start from, made once for all workers of a test session."""
+"""Runs that several effect tests start from, made once for all workers of a test session.
 
+tests/tiers.py has items that start from one such run executed by one xdist worker.
+"""
+
+import functools
+import hashlib
 import os
 from collections.abc import Callable
 from functools import partial
@@ -10,18 +15,28 @@ from filelock import FileLock
 
 from capkit.cli import main
 
+ROOT = Path(__file__).parents[2]
 ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
 
 
-def made_once(factory: pytest.TempPathFactory, name: str, words: list[str], made: str = "report.html") -> Path:
+@functools.cache
+def code() -> str:
+    """A hash of every source and config file: what a run computes depends on these and on its words."""
+    files = sorted([*(ROOT / "capkit").rglob("*.py"), *(ROOT / "configs").rglob("*.yaml")])
+    return hashlib.sha256(
+        b"\0".join(str(file.relative_to(ROOT)).encode() + file.read_bytes() for file in files)
+    ).hexdigest()
+
+
+def made_once(shared: Path, name: str, words: list[str], made: str = "report.html") -> Path:
     """The run folder of a command, from the first worker that asks; the others wait for it.
 
-    `made` is the file that the command writes last. Commands run in one folder: a split of SceneWorld is drawn once.
+    It lies in `shared` under a name made of `words` and of the code. `made` is the file that the command writes last.
+    Commands run in one folder: a split of SceneWorld is drawn once.
     """
-    base = factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = shared / name
-    with FileLock(shared / f"{name}.lock"):
+    key = hashlib.sha256("\0".join([*words, code()]).encode()).hexdigest()[:12]
+    folder = shared / f"{name}-{key}"
+    with FileLock(f"{folder}.lock"):
         if not (folder / "run" / made).exists():
             folder.mkdir(exist_ok=True)
             with pytest.MonkeyPatch.context() as patch:
@@ -31,8 +46,14 @@ def made_once(factory: pytest.TempPathFactory, name: str, words: list[str], made
 
 
 @pytest.fixture(scope="session")
-def run_once(tmp_path_factory) -> Callable[..., Path]:
-    return partial(made_once, tmp_path_factory)
+def run_once(pytestconfig, tmp_path_factory) -> Callable[..., Path]:
+    if kept := pytestconfig.getoption("shared_runs"):
+        shared = Path(kept).resolve()
+        shared.mkdir(parents=True, exist_ok=True)
+    else:
+        base = tmp_path_factory.getbasetemp()
+        shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return partial(made_once, shared)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from capkit.mining.search import QUERIES, Found, Search
+from capkit.curation.mining.search import QUERIES, Found, Search
 
 WIDTH, NEIGHBORS, CLUSTERS, SPREAD = 512, 100, 1000, 0.8
 PLAIN_IMAGES = 20_000

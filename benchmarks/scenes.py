@@ -9,13 +9,13 @@ import statistics
 import time
 from collections.abc import Callable
 
-from capkit.scenes.facts import scene_facts
-from capkit.scenes.language import caption, reference_captions, references
-from capkit.scenes.options import WorldOptions
-from capkit.scenes.oracles import score_caption
-from capkit.scenes.parser import parse
-from capkit.scenes.render import render
-from capkit.scenes.world import make_scene
+from capkit.sceneworld.language.captions import caption, reference_captions, references
+from capkit.sceneworld.language.facts import scene_facts
+from capkit.sceneworld.language.oracles import score_caption
+from capkit.sceneworld.language.parser import parse
+from capkit.sceneworld.world.options import WorldOptions
+from capkit.sceneworld.world.render import render
+from capkit.sceneworld.world.scene import make_scene
 
 NUM_SCENES = 1000
 NUM_RUNS = 7

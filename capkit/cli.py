@@ -21,8 +21,8 @@ from capkit.config.described import described
 from capkit.config.help import SHORT, help_page, keys_page, list_page
 from capkit.config.locations import config_dir
 from capkit.config.quoting import quote
-from capkit.console import phase, say, speaks
 from capkit.errors import UsageError, exit_status, known_error
+from capkit.utils.console import phase, say, speaks
 
 INTERRUPTED_STATUS = 130
 OTHER_RANKS_WAIT_S = 5.0

@@ -6,11 +6,13 @@ J tokens of a negative. Of pairs that are compared with each other: N images, M 
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
+
+from capkit.utils.renamed import moved_names
 
 
 class _TensorFields:
@@ -121,7 +123,7 @@ class Samples(_TensorFields):
     `tokens` begins with the BOS or prompt that generation started from, as in `CaptionBatch`. `ended` is True where EOS
     was emitted. `logprobs` (nats, of `tokens[..., 1:]`) are those of the distribution that was sampled from,
     temperature and truncation included, and 0 at given and padded positions. `support` says, eight tokens a byte, which
-    tokens that distribution could give (capkit/decoding/support.py); None where it could give any.
+    tokens that distribution could give (capkit/decoding/truncation.py); None where it could give any.
     """
 
     texts: list[list[str]]
@@ -197,24 +199,7 @@ class ObjectiveOutput:
     logs: dict[str, Tensor] = field(default_factory=dict)
 
 
-@runtime_checkable
-class Objective(Protocol):
-    def num_targets(self, batch: CaptionBatch) -> Tensor:
-        """What `loss_sum` is divided by, known before any forward pass."""
-        ...
-
-    def __call__(self, model: Any, batch: CaptionBatch, step: int) -> ObjectiveOutput: ...
+Row = dict[str, Any]  # key, caption, references, metadata
 
 
-@runtime_checkable
-class PairObjective(Protocol):
-    """A loss of images and captions that are compared with each other, over the global batch."""
-
-    def __call__(self, pairs: PairEmbeddings, step: int) -> PairLoss: ...
-
-
-@runtime_checkable
-class Scorer(Protocol):
-    """Higher is better; NaN means that a caption could not be scored."""
-
-    def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]: ...
+__getattr__ = moved_names(__name__)  # protocols that were here

@@ -16,7 +16,7 @@ from typing import Any
 
 from capkit.config.locations import config_dir
 from capkit.errors import UsageError
-from capkit.logged_names import BAG_SIZE, POLICY, REWARD, SAMPLES, TRAIN, VALIDATION, of_term
+from capkit.run.metric_names import BAG_SIZE, POLICY, REWARD, SAMPLES, TRAIN, VALIDATION, of_term
 
 # Sampled by wandb itself, for the first eight GPUs.
 SYSTEM = (
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str]) -> int:
     spec = sections(terms)
     try:
         if unknown := unknown_names(spec, terms):
-            raise UsageError(f"panels ask for what no run logs: {', '.join(unknown)}; see capkit/logged_names.py")
+            raise UsageError(f"panels ask for what no run logs: {', '.join(unknown)}; see capkit/run/metric_names.py")
         if given.check:
             return check(spec)
         if given.entity is None:

@@ -8,23 +8,23 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from capkit.decoding.decoding import Decoding
-from capkit.distributed import rank, world_size
-from capkit.keyed import key_id
-from capkit.models.adapters import LoRA
-from capkit.models.encoder_decoder import EncoderDecoder
+from capkit.decoding.config import Decoding
+from capkit.distributed.collectives import rank, world_size
+from capkit.distributed.zero import Zero
+from capkit.models.captioners.encoder_decoder import EncoderDecoder
+from capkit.models.tuning.lora import LoRA
 from capkit.objectives.cross_entropy import CrossEntropy
-from capkit.objectives.ppo import PPO
-from capkit.objectives.self_critical import SelfCritical
-from capkit.objectives.weighted_sum import WeightedSum
-from capkit.optim import AdamW
-from capkit.rl_module import RLModule
-from capkit.schedules import Linear
+from capkit.objectives.policy.ppo import PPO
+from capkit.objectives.policy.self_critical import SelfCritical
+from capkit.objectives.policy.weighted_sum import WeightedSum
+from capkit.optim.optimizers import AdamW
+from capkit.optim.schedules import Linear
 from capkit.scorers.reward import Reward, Term
-from capkit.strategies.zero import Zero
-from capkit.testing import bare_trainer
-from capkit.text import encode_captions, word_tokenizer
+from capkit.testing.distributed import bare_trainer
+from capkit.text.tokenizers import encode_captions, word_tokenizer
+from capkit.train.rl.module import RLModule
 from capkit.types import CaptionBatch, Samples
+from capkit.utils.rng import key_id
 
 CAPTIONS = [["a"], ["a red ball"], ["one two three four five six"], ["a b"], ["c"], ["x y z"], ["u"], ["p q r s t"]]
 NUM_IMAGES = len(CAPTIONS)

@@ -10,7 +10,8 @@ import pytest
 
 from capkit import cli
 from capkit.errors import RunFailure, UsageError, exit_status, known_error
-from capkit.run_folder import RunFolder, add_to_file, write_atomically
+from capkit.run.folder import RunFolder
+from capkit.utils.files import add_to_file, write_atomically
 
 
 def disk_error(number, path=None):

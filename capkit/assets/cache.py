@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from capkit.checksums import crc32_and_size, size_of
 from capkit.errors import UsageError
+from capkit.utils.checksums import crc32_and_size, size_of
 
 ABOUT = "about.json"
 

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Callable
 from typing import Any
 
-from capkit.ranges import ALIASES, Interval, Length, Range, is_finite, is_number
+from capkit.utils.ranges import ALIASES, Interval, Length, Range, is_finite, is_number
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "int": lambda value: isinstance(value, int) and is_finite(value),
@@ -69,7 +69,7 @@ def _metadata(annotation: ast.expr) -> list[Range | Length]:
 
 
 def _interval(annotation: ast.expr) -> Interval | None:
-    """The range of numbers that an alias of `capkit.ranges`, or an `Annotated[int, Range(...)]`, stands for."""
+    """The range of numbers that an alias of `capkit.utils.ranges`, or an `Annotated[int, Range(...)]`, stands for."""
     if found := next((item for item in _metadata(annotation) if isinstance(item, Range)), None):
         assert isinstance(annotation, ast.Subscript)
         return Interval(_name(_elements(annotation.slice)[0]) == "int", found)

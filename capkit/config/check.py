@@ -24,7 +24,7 @@ from capkit.config.rules import INPUT_RULES, RULES, Settings
 from capkit.config.run_config import problem
 from capkit.config.signatures import Argument, Signature, signature
 from capkit.errors import UsageError
-from capkit.ranges import is_finite, is_number, shown
+from capkit.utils.ranges import is_finite, is_number, shown
 
 # What hydra.utils.instantiate reads itself.
 _RESERVED = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_convert_"})
@@ -89,7 +89,9 @@ TOP_LEVEL = {
     "recommended": "dict[str, Any] | None",
 }
 _LONGEST_NAME = 255  # bytes, on the file systems in use
-_LOADERS = frozenset({"capkit.checkpoint.load_captioner_to_tune", "capkit.checkpoint.load_dual_encoder"})
+_LOADERS = frozenset(
+    {"capkit.checkpoint.loading.load_captioner_to_tune", "capkit.checkpoint.loading.load_dual_encoder"}
+)
 _NO_PATH = frozenset({"auto", ""})
 MISSING = "???"
 # Arguments of other packages that their signature does not say enough of.

@@ -25,6 +25,7 @@ from capkit.config.of_run import take_from_run
 from capkit.config.quoting import quote
 from capkit.config.signatures import signature
 from capkit.errors import UsageError, did_you_mean
+from capkit.utils.renamed import renamed_targets, warn_of_old_name
 
 CONFIG_NAME = "train"
 MAX_RUNS = 1000
@@ -173,6 +174,7 @@ def compose_config(command: Command) -> Composed:
         composed = Composed(config, hydra, overrides, choices, folders, known, of_run)
         take_from_run(composed, parsed)
         composed.overrides = [str(o.input_line) if _is_chosen(o, composed) else _apply(o, composed) for o in parsed]
+        composed.config = _with_new_names(composed.config)
         return composed
     except MissingConfigException as error:
         raise UsageError(_missing_choice(error, known, overrides, folders)) from error
@@ -180,6 +182,17 @@ def compose_config(command: Command) -> Composed:
         raise UsageError(_first_paragraph(error)) from error
     except yaml.YAMLError as error:
         raise UsageError(f"a config file is not valid YAML: {error}") from error
+
+
+def _with_new_names(config: DictConfig) -> DictConfig:
+    """The config with each `_target_` under its name of today; warns of those that had an old one."""
+    plain = OmegaConf.to_container(config, resolve=False)
+    renamed = renamed_targets(plain, warn_of_old_name)
+    if renamed == plain:
+        return config
+    config = OmegaConf.create(renamed)
+    OmegaConf.set_struct(config, True)
+    return config
 
 
 def single_runs(command: Command) -> Iterator[Command]:

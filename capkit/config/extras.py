@@ -26,7 +26,7 @@ _GGUF = Need(("gguf",), "capkit[stamps]")
 OF_TARGETS = {
     "capkit.metrics.coco.meteor.Meteor": _JAVA,
     "capkit.metrics.coco.spice.Spice": _JAVA,
-    "capkit.models.image_encoders.EfficientNetLite0": Need(("efficientnet_lite_pytorch",), "capkit[stamps]"),
+    "capkit.models.encoders.image.EfficientNetLite0": Need(("efficientnet_lite_pytorch",), "capkit[stamps]"),
 }
 # By a task's own key and its value, or an entry of it.
 OF_VALUES = {

@@ -13,7 +13,7 @@ from typing import Any
 from capkit.config.extras import needs
 from capkit.config.machine import has_no_gpu
 from capkit.config.signatures import default
-from capkit.decoding.decoding import Decoding
+from capkit.decoding.config import Decoding
 from capkit.errors import UsageError
 
 # Vision models of transformers whose positions are those of one picture size.
@@ -178,7 +178,7 @@ def extras_are_installed(settings: Settings) -> str | None:
 
 def decoding_is_sound(settings: Settings) -> str | None:
     node = settings.get("decoding")
-    if not isinstance(node, dict) or node.get("_target_") != "capkit.decoding.decoding.Decoding":
+    if not isinstance(node, dict) or node.get("_target_") != "capkit.decoding.config.Decoding":
         return None
     try:
         Decoding(**{key: value for key, value in node.items() if not key.startswith("_")})
@@ -204,7 +204,7 @@ def _picture_sizes(node: Any, key: str) -> Iterator[tuple[str, int]]:
     """The parts of a model that take pictures of one size only: the key that says which, and the size."""
     if not isinstance(node, dict):
         return
-    is_fixed = node.get("_target_") == "capkit.models.image_encoders.SmallCNN" or node.get("model_type") in _ONE_SIZE
+    is_fixed = node.get("_target_") == "capkit.models.encoders.image.SmallCNN" or node.get("model_type") in _ONE_SIZE
     if is_fixed and (size := node.get("image_size", _default(node, "image_size"))) is not None:
         yield f"{key}.image_size", size
     for name, value in node.items():
@@ -218,7 +218,7 @@ def cached_features_are_not_augmented(settings: Settings) -> str | None:
 
 
 def deepspeed_is_installed(settings: Settings) -> str | None:
-    if settings.get("trainer.strategy._target_") != "capkit.strategies.zero.Zero" or find_spec("deepspeed"):
+    if settings.get("trainer.strategy._target_") != "capkit.distributed.zero.Zero" or find_spec("deepspeed"):
         return None
     return (
         "ZeRO is DeepSpeed's, which is not installed here; pip install 'deepspeed>=0.19.8,<0.20' (Linux; it needs no "

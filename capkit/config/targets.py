@@ -42,16 +42,20 @@ class Allowed:
 # A checkpoint's model and image transform.
 MODELS = Allowed(
     ("capkit.models", "capkit.data.transforms"),
-    ("capkit.assets.cache.path", "capkit.checkpoint.load_captioner_to_tune", "capkit.checkpoint.load_dual_encoder"),
+    (
+        "capkit.assets.cache.path",
+        "capkit.checkpoint.loading.load_captioner_to_tune",
+        "capkit.checkpoint.loading.load_dual_encoder",
+    ),
 )
 # What a task takes from an earlier run: its data, metrics, evaluators and decoding.
 RUN_PARTS = Allowed(
-    ("capkit.data", "capkit.decoding", "capkit.evaluators", "capkit.metrics", "capkit.models", "capkit.scenes"),
+    ("capkit.data", "capkit.decoding", "capkit.evaluators", "capkit.metrics", "capkit.models", "capkit.sceneworld"),
     (
         "capkit.assets.cache.path",
-        "capkit.checkpoint.load_dual_encoder",
-        "capkit.scenes.classes.color_shape_classes",
-        "capkit.scenes.similarity.pair_file",
+        "capkit.checkpoint.loading.load_dual_encoder",
+        "capkit.sceneworld.world.classes.color_shape_classes",
+        "capkit.sceneworld.language.similarity.pair_file",
     ),
 )
 _HYDRA = frozenset({"_args_", "_convert_", "_recursive_"})  # no config of ours has them

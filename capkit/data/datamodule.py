@@ -11,10 +11,9 @@ import lightning.pytorch as pl
 import numpy as np
 from jaxtyping import UInt8
 
-from capkit import distributed
-from capkit.curricula.curriculum import Curriculum, Grouped
-from capkit.curricula.shuffle import Shuffle, check_batch_size
-from capkit.curricula.steps import Steps
+from capkit.data.curricula.base import Curriculum, Grouped
+from capkit.data.curricula.shuffle import Shuffle, check_batch_size
+from capkit.data.curricula.single_epoch import Steps
 from capkit.data.dataset import CaptionDataset, Encode
 from capkit.data.features import FeatureStore
 from capkit.data.fingerprint import fingerprint
@@ -22,10 +21,11 @@ from capkit.data.images import BadImage
 from capkit.data.loader import Batches, CaptionLoader, InOrder
 from capkit.data.negatives import EditedCaptions
 from capkit.data.skipped import SkipLog
-from capkit.data.source import DataSource, Preparable, clean_captions
+from capkit.data.sources.base import DataSource, Preparable, clean_captions
 from capkit.data.transforms import ImageTransform
+from capkit.distributed import collectives as distributed
 from capkit.errors import UsageError
-from capkit.ranges import NonNegativeInt, PositiveInt, Probability, Range, Seed, WorkerCount, check_ranges
+from capkit.utils.ranges import NonNegativeInt, PositiveInt, Probability, Range, Seed, WorkerCount, check_ranges
 
 
 def _image_or_white(source: DataSource, index: int) -> UInt8[np.ndarray, "H W 3"]:

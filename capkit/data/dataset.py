@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from capkit.caption_text import clean_text
 from capkit.data.features import FeatureStore
 from capkit.data.images import BadImage
-from capkit.data.manifest import Record
 from capkit.data.negatives import EditedCaptions, without_unchanged
+from capkit.data.records import Record
 from capkit.data.skipped import Skipped
-from capkit.data.source import DataSource, clean_captions
+from capkit.data.sources.base import DataSource, clean_captions
 from capkit.data.transforms import ImageTransform
-from capkit.keyed import key_id, uniform
+from capkit.text.caption_text import clean_text
 from capkit.types import CaptionBatch
+from capkit.utils.rng import key_id, uniform
 
 Encode = Callable[[list[list[str]]], tuple[Tensor, Tensor, int]]
 MAX_REPLACEMENTS = 1000

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from capkit.embedding_cache import check_about
 from capkit.errors import UsageError
-from capkit.removal import holds_only, remove_own
+from capkit.utils.embedding_cache import check_about
+from capkit.utils.removal import holds_only, remove_own
 
 FILES = ("features.npy", "keys.json")
 

@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import xxhash
 
-from capkit.data.source import DataSource
+from capkit.data.sources.base import DataSource
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from capkit.data.dataset import CaptionDataset, Collated, Request
 from capkit.data.skipped import SkipLog
 from capkit.errors import UsageError
-from capkit.stop_signal import outlive_signals_to_all
+from capkit.fault_tolerance.stop_signal import outlive_signals_to_all
 from capkit.types import CaptionBatch
 
 

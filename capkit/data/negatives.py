@@ -6,13 +6,14 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from capkit.edits import Edits, vocabulary_of
+from capkit.text.corruption import Edits, vocabulary_of
 
 _NO_TOKEN = -1
 
 
 class EditedCaptions:
-    """One random edit of each training caption (`capkit/edits.py`), drawn by (seed, epoch, image, caption number).
+    """One random edit of each training caption (`capkit/text/corruption.py`), drawn by (seed, epoch, image, caption
+    number).
 
     The data module fits the vocabulary to the captions of the training split: inserted and swapped words come from it.
     """

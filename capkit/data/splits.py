@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from capkit.data.caption_files import CaptionRow
+from capkit.data.sources.caption_files import CaptionRow
 from capkit.errors import UsageError
-from capkit.keyed import key_id, uniform
+from capkit.utils.rng import key_id, uniform
 
 
 def check_shares(val: float, test: float) -> None:

@@ -11,8 +11,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from capkit.errors import UsageError
-from capkit.keyed import generator
-from capkit.ranges import FiniteFloat, Length, PositiveFloat, PositiveInt, check_ranges
+from capkit.utils.ranges import FiniteFloat, Length, PositiveFloat, PositiveInt, check_ranges
+from capkit.utils.rng import generator
 
 
 @check_ranges

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from capkit import keyed
 from capkit.decoding.cache import CACHE_NAME, as_cache
-from capkit.decoding.choose import ChooseToken, constraints, warpers
-from capkit.decoding.decoding import Decoding
+from capkit.decoding.config import Decoding
+from capkit.decoding.sampling import ChooseToken, constraints, warpers
 from capkit.errors import UsageError
-from capkit.text import decode_captions, prompt_ids
+from capkit.text.tokenizers import decode_captions, prompt_ids
 from capkit.types import Context, Samples
+from capkit.utils import rng
 
 
 @runtime_checkable
@@ -116,7 +116,7 @@ def _check(captioner: StepwiseCaptioner, decoding: Decoding, num_samples: int, p
 
 
 def _sample_ids(context: Context, decoding: Decoding, num_samples: int) -> Int[Tensor, " R"]:
-    ids = [keyed.key_id(decoding.seed, key, sample) for key in context.keys for sample in range(num_samples)]
+    ids = [rng.key_id(decoding.seed, key, sample) for key in context.keys for sample in range(num_samples)]
     return torch.tensor(ids, dtype=torch.int64, device=context.states.device)
 
 
@@ -151,8 +151,8 @@ def generate(captioner: StepwiseCaptioner, context: Context, decoding: Decoding,
 
     Runs without gradient and in eval mode. Recorded log-probs are those of the distribution sampled from (sample), and
     those of the untruncated model at temperature 1 (greedy, beam); where sampling is truncated or constrained, the
-    tokens that were left are recorded too. A caption that reaches `max_length` has no EOS.
-    Under ZeRO-3 each rank has whole weights meanwhile (capkit/strategies/zero.py), and takes as many steps as it needs.
+    tokens that were left are recorded too. A caption that reaches `max_length` has no EOS. Under ZeRO-3 each rank has
+    whole weights meanwhile (capkit/distributed/zero.py), and takes as many steps as it needs.
     """
     tokenizer, start = captioner.tokenizer, prompt_ids(captioner.tokenizer, captioner.prompt)
     _check(captioner, decoding, num_samples, len(start))

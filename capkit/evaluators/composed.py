@@ -10,15 +10,15 @@ from typing import Any
 import torch
 
 from capkit.data.datamodule import CaptionDataModule
-from capkit.data.manifest import Record
-from capkit.data.source import DataSource
+from capkit.data.records import Record
+from capkit.data.sources.base import DataSource
 from capkit.errors import UsageError
+from capkit.evaluators.base import named, quoted_with, write_results
 from capkit.evaluators.embedding import embed_images, embed_texts, resumable
-from capkit.evaluators.evaluator import named, quoted_with, write_results
 from capkit.metrics.composed import composed_query, ranks_without_own
 from capkit.metrics.ranking import Ranks
-from capkit.models.dual_encoder import DualEncoder
-from capkit.ranges import PositiveFloat, PositiveInt, check_ranges
+from capkit.models.dual_encoders.base import DualEncoder
+from capkit.utils.ranges import PositiveFloat, PositiveInt, check_ranges
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from torch import Tensor
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.features import FeatureStore
 from capkit.data.images import BadImage
-from capkit.data.manifest import Record
+from capkit.data.records import Record
 from capkit.data.skipped import SkipLog, Skipped
-from capkit.data.source import DataSource, clean_captions
+from capkit.data.sources.base import DataSource, clean_captions
 from capkit.errors import UsageError
-from capkit.halving import in_parts
-from capkit.models.cached_encoder import CachedDualEncoder, CachedTextEncoder
+from capkit.fault_tolerance.oom import in_parts
+from capkit.models.dual_encoders.cached import CachedDualEncoder, CachedTextEncoder
 
 _BATCH = 64  # images; what a kill can cost
 

@@ -11,15 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.data.datamodule import CaptionDataModule
-from capkit.edits import KINDS, Edits, split_words, vocabulary_of
 from capkit.errors import UsageError
+from capkit.evaluators.base import named, quoted_with, write_results
 from capkit.evaluators.embedding import embed_texts, resumable_texts
-from capkit.evaluators.evaluator import named, quoted_with, write_results
-from capkit.models.dual_encoder import DualEncoder
-from capkit.models.grammar_head import GrammarJudge, grammar_judge
-from capkit.ranges import PositiveInt, Seed, check_ranges
-from capkit.scenes.acceptance import is_rejected
-from capkit.weights import weights_fingerprint
+from capkit.models.dual_encoders.base import DualEncoder
+from capkit.models.dual_encoders.grammar_head import GrammarJudge, grammar_judge
+from capkit.models.weights import weights_fingerprint
+from capkit.sceneworld.language.acceptance import is_rejected
+from capkit.text.corruption import KINDS, Edits, split_words, vocabulary_of
+from capkit.utils.ranges import PositiveInt, Seed, check_ranges
 
 Numbers = dict[str, float]
 
@@ -38,11 +38,12 @@ class EditedCaption:
 class Grammar:
     """Shares of edits found, P(grammatical) < 1/2, and of captions wrongly called ungrammatical (`false_alarms`).
 
-    The first `num_captions` different captions of the split are edited once in each of the five ways (capkit/edits.py),
-    with words of the training captions; an edit is drawn by (seed, kind, caption). For each kind: the share found;
-    `<kind>_balanced`, its mean with the share of the same captions that pass; `<kind>_paired`, the share of edits that
-    get less than their own caption (equal: one half). The last two are 1/2 for whoever cannot tell, as a bag of words
-    cannot tell a shuffled caption. `shuffle_long` is of captions of `long` words and more.
+    The first `num_captions` different captions of the split are edited once in each of the five ways
+    (capkit/text/corruption.py), with words of the training captions; an edit is drawn by (seed, kind, caption). For
+    each kind: the share found; `<kind>_balanced`, its mean with the share of the same captions that pass;
+    `<kind>_paired`, the share of edits that get less than their own caption (equal: one half). The last two are 1/2 for
+    whoever cannot tell, as a bag of words cannot tell a shuffled caption. `shuffle_long` is of captions of `long` words
+    and more.
 
     Not every edit is wrong: "a large red circle" without "large" is as good a caption. On SceneWorld, edits that its
     parser rejects (`rejected`, `rejected_<kind>`) and those it accepts (`accepted`) are therefore counted apart.

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from capkit.data.manifest import Record
+from capkit.data.records import Record
 from capkit.errors import UsageError
-from capkit.text_files import read_text
+from capkit.utils.text_files import read_text
 
 
 def read_lines(value: str | Sequence[str], what: str) -> list[str]:

@@ -11,15 +11,15 @@ from jaxtyping import Int
 from torch import Tensor
 
 from capkit.data.datamodule import CaptionDataModule
-from capkit.data.source import DataSource
+from capkit.data.sources.base import DataSource
 from capkit.errors import UsageError
+from capkit.evaluators.base import named, quoted_with, write_results
 from capkit.evaluators.embedding import Images, embed_images, resumable
-from capkit.evaluators.evaluator import named, quoted_with, write_results
 from capkit.evaluators.labels import check_label_pattern, label_of
 from capkit.evaluators.logistic import Logistic, best_strength, fit_logistic
 from capkit.metrics.ranking import normalize
-from capkit.models.dual_encoder import DualEncoder
-from capkit.ranges import PositiveInt, check_ranges
+from capkit.models.dual_encoders.base import DualEncoder
+from capkit.utils.ranges import PositiveInt, check_ranges
 
 
 @check_ranges

@@ -12,14 +12,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from capkit.data.datamodule import CaptionDataModule
-from capkit.data.source import clean_captions
+from capkit.data.sources.base import clean_captions
 from capkit.errors import UsageError
+from capkit.evaluators.base import named, quoted_with, write_results
 from capkit.evaluators.embedding import embed_images, embed_texts, resumable
-from capkit.evaluators.evaluator import named, quoted_with, write_results
 from capkit.metrics.ranking import Ranks
 from capkit.metrics.retrieval import rank_numbers, retrieval_ranks
-from capkit.models.dual_encoder import DualEncoder
-from capkit.ranges import PositiveInt, check_ranges
+from capkit.models.dual_encoders.base import DualEncoder
+from capkit.utils.ranges import PositiveInt, check_ranges
 
 
 @check_ranges

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from capkit.data.datamodule import CaptionDataModule
-from capkit.data.sentence_pairs import ScoredPair, read_pairs
+from capkit.data.sources.sentence_pairs import ScoredPair, read_pairs
 from capkit.errors import UsageError
+from capkit.evaluators.base import named, quoted_with, write_results
 from capkit.evaluators.embedding import embed_texts, resumable_texts
-from capkit.evaluators.evaluator import named, quoted_with, write_results
 from capkit.metrics.correlation import pearson, spearman
 from capkit.metrics.ranking import normalize
 from capkit.metrics.text_retrieval import TextEncoder
@@ -17,9 +17,9 @@ from capkit.metrics.text_retrieval import TextEncoder
 class STS:
     """Pearson's and Spearman's correlation of cosine and score, for each file and as the mean over files.
 
-    `files` are paths by name, in any form that capkit/data/sentence_pairs.py reads (STS12 to STS16, STS-B, SICK, or
-    score, sentence, sentence). Correlations are fractions; papers print them times 100. The encoder's prompt stands
-    before every sentence. Pictures are not needed: a sentence encoder will do.
+    `files` are paths by name, in any form that capkit/data/sources/sentence_pairs.py reads (STS12 to STS16, STS-B,
+    SICK, or score, sentence, sentence). Correlations are fractions; papers print them times 100. The encoder's prompt
+    stands before every sentence. Pictures are not needed: a sentence encoder will do.
     """
 
     def __init__(self, files: Mapping[str, str], name: str = "sts") -> None:

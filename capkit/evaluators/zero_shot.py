@@ -12,15 +12,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.data.datamodule import CaptionDataModule
-from capkit.data.source import DataSource
+from capkit.data.sources.base import DataSource
 from capkit.errors import UsageError, did_you_mean
+from capkit.evaluators.base import named, quoted_with, write_results
 from capkit.evaluators.embedding import embed_images, embed_texts, resumable
-from capkit.evaluators.evaluator import named, quoted_with, write_results
 from capkit.evaluators.labels import check_label_pattern, label_of, read_lines
 from capkit.metrics.ranking import embedding_ranks, normalize
-from capkit.models.cached_encoder import CachedTextEncoder
-from capkit.models.dual_encoder import DualEncoder
-from capkit.ranges import PositiveInt, check_ranges
+from capkit.models.dual_encoders.base import DualEncoder
+from capkit.models.dual_encoders.cached import CachedTextEncoder
+from capkit.utils.ranges import PositiveInt, check_ranges
 
 TEMPLATES = (
     "a photo of {}.",

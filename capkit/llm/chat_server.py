@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from capkit.errors import UsageError
-from capkit.keyed import key_id, uniform
-from capkit.llm.chat import Answer, Picture
-from capkit.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, WorkerCount, check_ranges
+from capkit.llm.base import Answer, Picture
+from capkit.utils.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, WorkerCount, check_ranges
+from capkit.utils.rng import key_id, uniform
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _HOPELESS = {401: "the key was refused", 403: "the key may not do this", 404: "there is no such path or model"}

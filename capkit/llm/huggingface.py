@@ -11,9 +11,9 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from capkit.errors import UsageError
-from capkit.llm.chat import Answer, Picture
-from capkit.ranges import PositiveInt, check_ranges
-from capkit.text import hub_reachable
+from capkit.llm.base import Answer, Picture
+from capkit.text.tokenizers import hub_reachable
+from capkit.utils.ranges import PositiveInt, check_ranges
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

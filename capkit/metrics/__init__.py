@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from capkit.metrics.coco.bleu import bleu
     from capkit.metrics.coco.cider import cider, cider_d
     from capkit.metrics.coco.rouge import rouge_l
-    from capkit.metrics.ptb import ptb_tokenize
+    from capkit.text.ptb import ptb_tokenize
 
 __all__ = ["bleu", "cider", "cider_d", "ptb_tokenize", "rouge_l"]
 
@@ -15,7 +15,7 @@ _MODULES = {
     "bleu": "capkit.metrics.coco.bleu",
     "cider": "capkit.metrics.coco.cider",
     "cider_d": "capkit.metrics.coco.cider",
-    "ptb_tokenize": "capkit.metrics.ptb",
+    "ptb_tokenize": "capkit.text.ptb",
     "rouge_l": "capkit.metrics.coco.rouge",
 }
 

@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from capkit.errors import UsageError
-from capkit.metrics.judged_metric import JudgedMetric, Pairs
+from capkit.metrics.embedding_metric import JudgedMetric, Pairs
 from capkit.metrics.ranking import Ranks, pool_ranks
-from capkit.models.dual_encoder import DualEncoder
-from capkit.text_files import expect, read_json, shown
+from capkit.models.dual_encoders.base import DualEncoder
+from capkit.utils.text_files import expect, read_json, shown
 
 
 def bag_ranks(

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit import keyed
 from capkit.errors import UsageError
+from capkit.utils import rng
 
 
 def bootstrap_interval(
@@ -26,7 +26,7 @@ def bootstrap_interval(
         raise UsageError(f"bootstrap_interval wants one or more finite values; got {len(values)} values")
     if not 0 < confidence < 1:
         raise UsageError(f"confidence must lie between 0 and 1, such as 0.95; got {confidence}")
-    random = keyed.generator("bootstrap", seed)
+    random = rng.generator("bootstrap", seed)
     means = np.array([values[random.integers(0, len(values), len(values))].mean() for _ in range(num_resamples)])
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

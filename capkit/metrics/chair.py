@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from capkit.errors import UsageError
-from capkit.metrics.ptb import ptb_tokenize
 from capkit.metrics.text_metric import TextMetric
-from capkit.metrics.texts import require_words
-from capkit.text_files import expect, member, read_json, read_text, shown
+from capkit.text.checked import require_words
+from capkit.text.ptb import ptb_tokenize
+from capkit.utils.text_files import expect, member, read_json, read_text, shown
 
 _ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")
 # What the authors' program reads otherwise than word by word. None: no object ("plate" is one, "home plate" is not).

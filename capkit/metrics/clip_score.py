@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.metrics.judged_metric import JudgedMetric, Pairs
-from capkit.models.dual_encoder import DualEncoder
-from capkit.ranges import PositiveFloat, check_ranges
+from capkit.metrics.embedding_metric import JudgedMetric, Pairs
+from capkit.models.dual_encoders.base import DualEncoder
+from capkit.utils.ranges import PositiveFloat, check_ranges
 
 
 def clip_score(cosine: Float[Tensor, " B"], weight: float = 2.5) -> Float[Tensor, " B"]:

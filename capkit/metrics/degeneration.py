@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from capkit.errors import UsageError
 from capkit.metrics.diversity import distinct, has_bad_ending, repetition
-from capkit.metrics.ptb import ptb_words
-from capkit.metrics.texts import checked_texts
+from capkit.text.checked import checked_texts
+from capkit.text.ptb import ptb_words
 
 
 def sample_numbers(texts: Sequence[str]) -> dict[str, float]:

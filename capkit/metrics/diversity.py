@@ -9,11 +9,11 @@ from typing import Any
 
 from capkit.errors import UsageError
 from capkit.metrics.coco.document_frequencies import WORDS, DocumentFrequencies
-from capkit.metrics.ptb import ptb_tokenize
 from capkit.metrics.self_cider import self_cider
 from capkit.metrics.text_metric import TextMetric
-from capkit.metrics.texts import require_words
-from capkit.ranges import PositiveInt, check_ranges
+from capkit.text.checked import require_words
+from capkit.text.ptb import ptb_tokenize
+from capkit.utils.ranges import PositiveInt, check_ranges
 
 Words = list[str]
 

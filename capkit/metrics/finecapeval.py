@@ -7,10 +7,10 @@ from collections import defaultdict
 from typing import Any
 
 from capkit.errors import UsageError
-from capkit.metrics.porter import porter_stem
-from capkit.metrics.ptb import ptb_tokenize
 from capkit.metrics.text_metric import TextMetric
-from capkit.text_files import read_text
+from capkit.text.porter import porter_stem
+from capkit.text.ptb import ptb_tokenize
+from capkit.utils.text_files import read_text
 
 ASPECTS = ("background", "object", "relation")
 _COLUMNS = ("image", "caption", *ASPECTS)

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from capkit.errors import UsageError
-from capkit.metrics.judged_metric import JudgedMetric, Pairs
+from capkit.metrics.embedding_metric import JudgedMetric, Pairs
 from capkit.metrics.ranking import pool_ranks
-from capkit.models.dual_encoder import DualEncoder
-from capkit.ranges import AtLeastTwo, check_ranges
-from capkit.text_files import parse_json, read_text, shown
+from capkit.models.dual_encoders.base import DualEncoder
+from capkit.utils.ranges import AtLeastTwo, check_ranges
+from capkit.utils.text_files import parse_json, read_text, shown
 
 
 @check_ranges

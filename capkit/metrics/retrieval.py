@@ -11,9 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from capkit import keyed
 from capkit.errors import UsageError
-from capkit.metrics.judged_metric import JudgedMetric, Pairs
+from capkit.metrics.embedding_metric import JudgedMetric, Pairs
 from capkit.metrics.ranking import (
     Ranks,
     embedding_ranks,
@@ -22,8 +21,9 @@ from capkit.metrics.ranking import (
     require_embeddings,
     require_owner,
 )
-from capkit.models.dual_encoder import DualEncoder
-from capkit.ranges import PositiveInt, Seed, check_ranges
+from capkit.models.dual_encoders.base import DualEncoder
+from capkit.utils import rng
+from capkit.utils.ranges import PositiveInt, Seed, check_ranges
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def distractor_pools(ids: Int[Tensor, " N"], num_distractors: int, seed: int) ->
     chosen = torch.full((len(ids), num_distractors), -1, dtype=torch.int64, device=ids.device)
     for place in range(num_distractors):
         last = others - num_distractors + place
-        draw = (keyed.uniform(ids, seed * num_distractors + place) * (last + 1)).long()
+        draw = (rng.uniform(ids, seed * num_distractors + place) * (last + 1)).long()
         taken = (chosen[:, :place] == draw[:, None]).any(dim=1)
         chosen[:, place] = torch.where(taken, torch.full_like(draw, last), draw)
     return torch.cat([own[:, None], chosen + (chosen >= own[:, None]).long()], dim=1)  # skip the image itself

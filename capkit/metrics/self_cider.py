@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from capkit.metrics.coco.document_frequencies import DocumentFrequencies
 from capkit.metrics.coco.ngrams import MAX_ORDER, VOCABULARY, Sentences, count_ngrams
-from capkit.metrics.texts import checked_texts
+from capkit.text.checked import checked_texts
 
 
 def cider_kernel(captions: list[str], frequencies: DocumentFrequencies) -> Float[np.ndarray, "m m"]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from capkit.errors import UsageError
-from capkit.metrics.texts import checked_rows
+from capkit.text.checked import checked_rows
 
 
 class TextMetric(Metric, ABC):

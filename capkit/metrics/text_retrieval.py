@@ -14,14 +14,14 @@ from capkit.errors import UsageError
 from capkit.metrics.bootstrap import bootstrap_interval
 from capkit.metrics.ranking import Ranks, join_ranks, normalize, rank_counts, require_embeddings, require_owner
 from capkit.metrics.text_metric import TextMetric
-from capkit.ranges import OpenProbability, PositiveInt, Seed, check_ranges
+from capkit.utils.ranges import OpenProbability, PositiveInt, Seed, check_ranges
 
 _BLOCK_ELEMENTS = 2**23
 
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """A frozen sentence encoder, such as `capkit.models.sentence_encoder.SentenceEncoder`."""
+    """A frozen sentence encoder, such as `capkit.models.dual_encoders.sentence_encoder.SentenceEncoder`."""
 
     name: str
     max_length: int
@@ -82,7 +82,7 @@ class TextRetrieval(TextMetric):
             raise UsageError("at must list at least one rank, such as [1, 5, 10]; got none")
         super().__init__()
         if isinstance(encoder, str):
-            from capkit.models.sentence_encoder import SentenceEncoder
+            from capkit.models.dual_encoders.sentence_encoder import SentenceEncoder
 
             encoder = SentenceEncoder(encoder)
         # past nn.Module's registration: a frozen encoder must not appear in a checkpoint

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from capkit.errors import UsageError
-from capkit.text import hub_reachable
+from capkit.text.tokenizers import hub_reachable
 
 # What some models do to their logits after the head: captioners apply the head alone and would differ.
 _AFTER_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")

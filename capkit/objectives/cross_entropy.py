@@ -6,8 +6,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from capkit.errors import UsageError
-from capkit.ranges import Range, check_ranges
 from capkit.types import CaptionBatch, Context, ObjectiveOutput
+from capkit.utils.ranges import Range, check_ranges
 
 
 @runtime_checkable

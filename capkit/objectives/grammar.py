@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from capkit.distributed import all_reduce_sum
+from capkit.distributed.collectives import all_reduce_sum
 from capkit.errors import UsageError
 from capkit.types import PairEmbeddings, PairLoss
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.metrics.diversity import BAD_ENDINGS, has_bad_ending
-from capkit.scorers.texts import caption_words, in_places
+from capkit.scorers.flatten import caption_words, in_places
 from capkit.types import CaptionBatch, Samples
 
 

@@ -15,12 +15,13 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel
 
 from capkit.errors import UsageError
-from capkit.models.embedding import unit
+from capkit.models.batching import of_distinct
+from capkit.models.dual_encoders.embedding import unit
 from capkit.models.pretrained import load_pretrained
-from capkit.ranges import PositiveInt, Range, check_ranges
-from capkit.scorers.texts import flat_texts, in_places, of_distinct, references_of, says_something
-from capkit.text import load_tokenizer, tokenize_as_text
+from capkit.scorers.flatten import flat_texts, in_places, references_of, says_something
+from capkit.text.tokenizers import load_tokenizer, tokenize_as_text
 from capkit.types import CaptionBatch, Samples
+from capkit.utils.ranges import PositiveInt, Range, check_ranges
 
 FORMS = ("f1", "adequacy")
 _Tokens = tuple[Float[Tensor, "_ D"], Float[Tensor, " _"]]  # unit vectors and weights

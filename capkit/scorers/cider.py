@@ -20,8 +20,8 @@ from capkit.metrics.coco.cider_torch import IdfTable, cider_d_padded
 from capkit.metrics.coco.corpus import ImageSentences
 from capkit.metrics.coco.document_frequencies import WORDS, DocumentFrequencies
 from capkit.metrics.coco.ngrams import VOCABULARY, Sentences, hash_ids
-from capkit.metrics.ptb import ptb_tokenize
-from capkit.text import encode_captions
+from capkit.text.ptb import ptb_tokenize
+from capkit.text.tokenizers import encode_captions
 from capkit.types import CaptionBatch, Samples
 
 EOS_WORD = "<end of caption>"  # holds spaces: no word of a caption can be equal to it

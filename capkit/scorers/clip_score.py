@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.metrics.clip_score import clip_score, ref_clip_score
-from capkit.models.dual_encoder import TraceableEncoder
-from capkit.ranges import PositiveFloat, check_ranges
-from capkit.scorers.picture_scorer import PictureScorer
-from capkit.scorers.texts import in_places, references_of
+from capkit.models.dual_encoders.base import TraceableEncoder
+from capkit.scorers.flatten import in_places, references_of
+from capkit.scorers.image_text import PictureScorer
 from capkit.types import CaptionBatch, Samples
+from capkit.utils.ranges import PositiveFloat, check_ranges
 
 
 @check_ranges

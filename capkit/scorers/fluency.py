@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from capkit.errors import UsageError
+from capkit.models.batching import of_distinct
+from capkit.models.dual_encoders.text_towers.tokenize import pad_rows
 from capkit.models.pretrained import load_pretrained
-from capkit.models.text_towers.tokenize import pad_rows
-from capkit.ranges import PositiveInt, check_ranges
-from capkit.scorers.texts import flat_texts, in_places, of_distinct
-from capkit.text import load_tokenizer, tokenize_as_text
+from capkit.scorers.flatten import flat_texts, in_places
+from capkit.text.tokenizers import load_tokenizer, tokenize_as_text
 from capkit.types import CaptionBatch, Samples
+from capkit.utils.ranges import PositiveInt, check_ranges
 
 PER = ("token", "caption")
 

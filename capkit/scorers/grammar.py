@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.models.grammar_head import GrammarJudge, grammar_judge
+from capkit.models.dual_encoders.grammar_head import GrammarJudge, grammar_judge
 from capkit.types import CaptionBatch, Samples
 
 

@@ -11,9 +11,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from capkit.errors import UsageError
-from capkit.halving import in_parts
-from capkit.models.cached_encoder import CachedDualEncoder
-from capkit.models.dual_encoder import DualEncoder
+from capkit.fault_tolerance.oom import in_parts
+from capkit.models.dual_encoders.base import DualEncoder
+from capkit.models.dual_encoders.cached import CachedDualEncoder
 
 ReadImage = Callable[[str], UInt8[np.ndarray, "H W 3"] | None]
 

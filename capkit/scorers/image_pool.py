@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from capkit.distributed import RankRows, device_for_collectives
+from capkit.distributed.collectives import RankRows, device_for_collectives
 
 
 def first_of_each(ids: Int[Tensor, " N"]) -> Int[Tensor, " k"]:
@@ -30,7 +30,7 @@ def over_ranks(*columns: Tensor) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Images:
-    """Embeddings with the ids (`keyed.key_id`) of their images."""
+    """Embeddings with the ids (`rng.key_id`) of their images."""
 
     ids: Int[Tensor, " N"]
     rows: Float[Tensor, "N D"]

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.errors import UsageError
-from capkit.ranges import NonNegativeInt, PositiveInt, check_ranges
-from capkit.scorers.texts import caption_words, in_places
+from capkit.scorers.flatten import caption_words, in_places
 from capkit.types import CaptionBatch, Samples
+from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 
 UNITS = ("word", "token")
 

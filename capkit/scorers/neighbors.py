@@ -1,7 +1,7 @@
-"""Mined neighbours of images, as hard negatives: the lines of neighbors.jsonl (`capkit/mining/neighbors.py`)."""
+"""Mined neighbours of images, as hard negatives: lines of neighbors.jsonl (`capkit/curation/mining/neighbors.py`)."""
 
 from capkit.errors import UsageError
-from capkit.text_files import parse_json, read_text, shown
+from capkit.utils.text_files import parse_json, read_text, shown
 
 
 def read_neighbors(file: str, count: int) -> dict[str, list[str]]:

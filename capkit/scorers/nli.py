@@ -3,28 +3,14 @@
 B images, K samples per image, P pairs of texts.
 """
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.scorers.texts import flat_texts, in_places, references_of, says_something
+from capkit.judges.base import ContradictionJudge
+from capkit.scorers.flatten import flat_texts, in_places, references_of, says_something
 from capkit.types import CaptionBatch, Samples
-
-
-@runtime_checkable
-class ContradictionJudge(Protocol):
-    """Natural language inference, as far as the reward needs it (`capkit/scorers/nli_judges.py`)."""
-
-    def contradiction(self, premises: list[str], hypotheses: list[str]) -> Float[Tensor, " P"]:
-        """Probability that each hypothesis contradicts its premise, in 0 .. 1."""
-        ...
-
-    def to(self, device: Any) -> Any:
-        """Moves the weights, in place."""
-        ...
-
-    def describe(self) -> dict[str, Any]: ...
 
 
 class NLI:

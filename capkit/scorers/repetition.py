@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.metrics.diversity import repetition
-from capkit.ranges import PositiveInt, check_ranges
-from capkit.scorers.texts import caption_words, in_places
+from capkit.scorers.flatten import caption_words, in_places
 from capkit.types import CaptionBatch, Samples
+from capkit.utils.ranges import PositiveInt, check_ranges
 
 
 @check_ranges

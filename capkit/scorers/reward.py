@@ -12,11 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.distributed import mean_and_std_over_ranks
+from capkit.distributed.collectives import mean_and_std_over_ranks
 from capkit.errors import RunFailure, UsageError
-from capkit.ranges import FiniteFloat, Length, check_ranges
-from capkit.schedules import Schedule
-from capkit.types import CaptionBatch, Samples, Scorer
+from capkit.optim.schedules import Schedule
+from capkit.scorers.base import Scorer
+from capkit.types import CaptionBatch, Samples
+from capkit.utils.ranges import FiniteFloat, Length, check_ranges
 
 NORMALIZATIONS = ("none", "batch")
 COMBINATIONS = ("sum", "geometric_mean")

@@ -13,17 +13,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from capkit.distributed import all_reduce_sum, device_for_collectives
+from capkit.distributed.collectives import all_reduce_sum, device_for_collectives
 from capkit.errors import UsageError
-from capkit.keyed import key_id
 from capkit.metrics.ranking import rank_counts
-from capkit.models.dual_encoder import TraceableEncoder
-from capkit.ranges import NonNegativeInt, PositiveFloat, check_ranges
+from capkit.models.dual_encoders.base import TraceableEncoder
+from capkit.scorers.flatten import in_places
 from capkit.scorers.image_pool import ImageQueue, Images, first_of_each, over_ranks
+from capkit.scorers.image_text import PictureScorer
 from capkit.scorers.neighbors import read_neighbors
-from capkit.scorers.picture_scorer import PictureScorer
-from capkit.scorers.texts import in_places
 from capkit.types import CaptionBatch, Samples
+from capkit.utils.ranges import NonNegativeInt, PositiveFloat, check_ranges
+from capkit.utils.rng import key_id
 
 FORMS = ("log_softmax", "accuracy", "similarity", "two_sided")
 LARGEST_MARGIN = 16.0  # nats; the published code's

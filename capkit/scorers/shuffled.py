@@ -8,9 +8,10 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.distributed import gather_objects, rank
+from capkit.distributed.collectives import gather_objects, rank
 from capkit.errors import UsageError
-from capkit.types import CaptionBatch, Samples, Scorer
+from capkit.scorers.base import Scorer
+from capkit.types import CaptionBatch, Samples
 
 
 class Shuffled:

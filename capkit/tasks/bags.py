@@ -4,12 +4,12 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from capkit.curricula.bag_files import list_name, write_bags
+from capkit.config.instantiate import plain
+from capkit.curation.mining.grouping import group, quality
+from capkit.curation.mining.neighbors import Neighbors
+from capkit.data.curricula.bag_files import list_name, write_bags
 from capkit.errors import UsageError
-from capkit.instantiate import plain
-from capkit.mining.grouping import group, quality
-from capkit.mining.neighbors import Neighbors
-from capkit.run_folder import RunFolder, default_run_dir
+from capkit.run.folder import RunFolder, default_run_dir
 
 
 def run(cfg: DictConfig) -> dict[str, float]:

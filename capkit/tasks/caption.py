@@ -12,20 +12,20 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import nn
 
-from capkit.checkpoint import build_stored, load_captioner, stored
-from capkit.checkpoint_files import identity, saved_step, verified
+from capkit.checkpoint.files import identity, saved_step, verified
+from capkit.checkpoint.loading import build_stored, load_captioner, stored
+from capkit.config.instantiate import build
 from capkit.data.datamodule import CaptionDataModule
-from capkit.data.folder import Folder
-from capkit.decoding.decoding import Decoding
-from capkit.embedding_cache import check_about
+from capkit.data.sources.folder import Folder
+from capkit.decoding.config import Decoding
 from capkit.errors import UsageError, naming
-from capkit.halving import in_parts
-from capkit.instantiate import build
-from capkit.run_changes import flatten
-from capkit.run_folder import output_file, write_atomically
-from capkit.tasks.quiet import quiet_libraries
-from capkit.text_files import decode, parse_json
+from capkit.fault_tolerance.oom import in_parts
+from capkit.run.changes import flatten
 from capkit.types import CaptionBatch
+from capkit.utils.embedding_cache import check_about
+from capkit.utils.files import output_file, write_atomically
+from capkit.utils.quiet import quiet_libraries
+from capkit.utils.text_files import decode, parse_json
 
 
 def run(cfg: DictConfig) -> dict[str, float]:

@@ -13,15 +13,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from capkit.config.instantiate import build, build_all, plain
+from capkit.curation.base import Failure, Records, Step, hook
+from capkit.curation.folder import CuratedFolder, FailureLog, sampled
 from capkit.data.files import FileSource
 from capkit.data.images import BadImage
-from capkit.data.manifest import Record
-from capkit.data.source import DataSource, Preparable
-from capkit.data.steps.step import Failure, Records, Step, hook
+from capkit.data.records import Record
+from capkit.data.sources.base import DataSource, Preparable
 from capkit.errors import UsageError
-from capkit.instantiate import build, build_all, plain
-from capkit.tasks.curated_folder import CuratedFolder, FailureLog, sampled
-from capkit.tasks.quiet import quiet_libraries
+from capkit.utils.quiet import quiet_libraries
 
 
 def run(cfg: DictConfig) -> dict[str, float]:

@@ -3,21 +3,21 @@
 import torch
 from omegaconf import DictConfig
 
-from capkit.checkpoint import load_captioner
-from capkit.console import phase
+from capkit.checkpoint.loading import load_captioner
+from capkit.config.instantiate import build, plain
 from capkit.data.datamodule import CaptionDataModule
-from capkit.distributed import decided_by_rank_0
-from capkit.instantiate import build, plain
-from capkit.module import CaptionModule
-from capkit.run_folder import RunFolder, default_run_dir
-from capkit.stop_signal import stoppable
-from capkit.tasks.build import applicable, build_parts, encoder_of
-from capkit.tasks.fit import evaluate_split, finish
-from capkit.tasks.header import print_header
-from capkit.tasks.quiet import quiet_libraries
-from capkit.tasks.ranks import start_ranks
-from capkit.tasks.training import build_trainer, listen_to_signals
-from capkit.watch.running import ends_all_ranks
+from capkit.distributed.collectives import decided_by_rank_0
+from capkit.distributed.launcher import start_ranks
+from capkit.fault_tolerance.stop_signal import stoppable
+from capkit.fault_tolerance.watchdog import ends_all_ranks
+from capkit.run.folder import RunFolder, default_run_dir
+from capkit.train.build import applicable, build_parts, encoder_of
+from capkit.train.evaluation import evaluate_split, finish
+from capkit.train.header import print_header
+from capkit.train.mle_module import CaptionModule
+from capkit.train.session import build_trainer, listen_to_signals
+from capkit.utils.console import phase
+from capkit.utils.quiet import quiet_libraries
 
 
 @ends_all_ranks

@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from capkit.checkpoint import load_dual_encoder
+from capkit.checkpoint.loading import load_dual_encoder
+from capkit.config.instantiate import build, build_all, plain
 from capkit.data.datamodule import CaptionDataModule
-from capkit.instantiate import build, build_all, plain
-from capkit.run_folder import RunFolder, default_run_dir
+from capkit.run.folder import RunFolder, default_run_dir
 from capkit.tasks.fit_encoder import evaluate_encoder
-from capkit.tasks.quiet import quiet_libraries
+from capkit.utils.quiet import quiet_libraries
 
 
 def run(cfg: DictConfig) -> dict[str, float]:

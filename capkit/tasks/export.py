@@ -6,12 +6,12 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from capkit.checkpoint import model_from_checkpoint, read_checkpoint, stored
-from capkit.checkpoint_files import ABOUT
+from capkit.checkpoint.exported import export, image_processor, parts_of
+from capkit.checkpoint.files import ABOUT
+from capkit.checkpoint.loading import model_from_checkpoint, read_checkpoint, stored
 from capkit.errors import UsageError
-from capkit.exported import export, image_processor, parts_of
-from capkit.run_folder import read_object
-from capkit.tasks.quiet import quiet_libraries
+from capkit.run.folder import read_object
+from capkit.utils.quiet import quiet_libraries
 
 
 def run(cfg: DictConfig) -> dict[str, float]:

@@ -7,25 +7,25 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from capkit.checkpoint import checkpoint_extras
-from capkit.console import phase
+from capkit.checkpoint.loading import checkpoint_extras
+from capkit.config.instantiate import build_all
 from capkit.data.datamodule import CaptionDataModule
-from capkit.distributed import broadcast_object, rank
+from capkit.distributed.collectives import broadcast_object, rank
+from capkit.distributed.launcher import start_ranks
 from capkit.errors import UsageError
-from capkit.evaluation import Row
-from capkit.evaluators.evaluator import Evaluator
-from capkit.instantiate import build_all
-from capkit.models.pair_model import PairModel
-from capkit.pair_module import PairModule
-from capkit.report import write_report
-from capkit.run_folder import RunFolder
-from capkit.stop_signal import stoppable
-from capkit.tasks.build import build_model, build_optimization, vocabulary_captions
-from capkit.tasks.dry_run import print_plan
-from capkit.tasks.header import print_header
-from capkit.tasks.ranks import start_ranks
-from capkit.tasks.training import Run, open_run, print_numbers, train
-from capkit.watch.running import ends_all_ranks
+from capkit.evaluators.base import Evaluator
+from capkit.fault_tolerance.stop_signal import stoppable
+from capkit.fault_tolerance.watchdog import ends_all_ranks
+from capkit.models.dual_encoders.trainable import PairModel
+from capkit.reports.page import write_report
+from capkit.run.folder import RunFolder
+from capkit.train.build import build_model, build_optimization, vocabulary_captions
+from capkit.train.dry_run import print_plan
+from capkit.train.dual_encoder_module import PairModule
+from capkit.train.header import print_header
+from capkit.train.session import Run, open_run, print_numbers, train
+from capkit.types import Row
+from capkit.utils.console import phase
 
 NOTE = (
     "untrained: the encoder before its first step. Recalls are shares of 1, a median rank of 1 is best. "

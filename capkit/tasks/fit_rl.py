@@ -8,31 +8,30 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from capkit.bag_report import bag_examples
-from capkit.callbacks.checkpoints import Checkpoints
-from capkit.callbacks.degeneration import Degeneration
-from capkit.checkpoint import checkpoint_extras, read_checkpoint
-from capkit.console import phase, say
+from capkit.checkpoint.loading import checkpoint_extras, read_checkpoint
+from capkit.config.instantiate import build, nested
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.images import BadImage
-from capkit.data.source import clean_captions
-from capkit.distributed import rank
-from capkit.evaluation import Row
-from capkit.instantiate import build, nested
-from capkit.rl_module import RLModule
-from capkit.rl_report import write_rl_report
-from capkit.run_folder import RunFolder
+from capkit.data.sources.base import clean_captions
+from capkit.distributed.collectives import rank
+from capkit.distributed.launcher import start_ranks
+from capkit.fault_tolerance.stop_signal import stoppable
+from capkit.fault_tolerance.watchdog import ends_all_ranks
+from capkit.reports.bags import bag_examples
+from capkit.reports.rl import write_rl_report
+from capkit.run.folder import RunFolder
 from capkit.scorers.reward import Reward
-from capkit.stop_signal import stoppable
-from capkit.tasks.build import applicable, build_model, build_parts, encoder_of, vocabulary_captions
-from capkit.tasks.dry_run import print_plan
-from capkit.tasks.fit import evaluate_split
-from capkit.tasks.header import print_header
-from capkit.tasks.ranks import start_ranks
-from capkit.tasks.sanity import warn_of_captions
-from capkit.tasks.training import Run, open_run, print_numbers, tasks_on_captioner, train
-from capkit.types import CaptionBatch, Samples
-from capkit.watch.running import ends_all_ranks
+from capkit.train.build import applicable, build_model, build_parts, encoder_of, vocabulary_captions
+from capkit.train.callbacks.checkpoints import Checkpoints
+from capkit.train.callbacks.degeneration import Degeneration
+from capkit.train.dry_run import print_plan
+from capkit.train.evaluation import evaluate_split
+from capkit.train.header import print_header
+from capkit.train.rl.module import RLModule
+from capkit.train.sanity import warn_of_captions
+from capkit.train.session import Run, open_run, print_numbers, tasks_on_captioner, train
+from capkit.types import CaptionBatch, Row, Samples
+from capkit.utils.console import phase, say
 
 NUM_TABLE_ROWS = 24
 

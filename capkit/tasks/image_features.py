@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
-from capkit.models.dual_encoder import TraceableEncoder
-from capkit.weights import weights_fingerprint
+from capkit.models.dual_encoders.base import TraceableEncoder
+from capkit.models.weights import weights_fingerprint
 
 
 class ImageFeatures:

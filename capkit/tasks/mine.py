@@ -11,21 +11,21 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from capkit.curricula.bag_files import hash_of_keys
+from capkit.config.instantiate import build, plain
+from capkit.curation.mining.neighbors import VECTORS, read_about_neighbors, write_neighbors
+from capkit.curation.mining.search import Search
+from capkit.data.curricula.bag_files import hash_of_keys
 from capkit.data.datamodule import CaptionDataModule
-from capkit.data.source import clean_captions
-from capkit.embedding_cache import check_about, fingerprint
+from capkit.data.sources.base import clean_captions
 from capkit.errors import UsageError
+from capkit.evaluators.base import quoted_with
 from capkit.evaluators.embedding import embed_images, resumable
-from capkit.evaluators.evaluator import quoted_with
-from capkit.instantiate import build, plain
-from capkit.mining.neighbors import VECTORS, read_about_neighbors, write_neighbors
-from capkit.mining.search import Search
-from capkit.models.cached_encoder import CachedDualEncoder
-from capkit.models.embedding import unit
-from capkit.removal import remove_own
-from capkit.run_folder import RunFolder, default_run_dir
-from capkit.tasks.quiet import quiet_libraries
+from capkit.models.dual_encoders.cached import CachedDualEncoder
+from capkit.models.dual_encoders.embedding import unit
+from capkit.run.folder import RunFolder, default_run_dir
+from capkit.utils.embedding_cache import check_about, fingerprint
+from capkit.utils.quiet import quiet_libraries
+from capkit.utils.removal import remove_own
 
 By = Literal["image", "text", "combined"]
 _IMAGES = 64  # whose captions are embedded at once

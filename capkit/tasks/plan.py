@@ -4,8 +4,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from capkit.instantiate import plain
-from capkit.planning import SHARDED, STRATEGIES, Cluster, Work, gpu_of, memory, plan
+from capkit.config.instantiate import plain
+from capkit.distributed.cost_model import SHARDED, STRATEGIES, Cluster, Work, gpu_of, memory, plan
 
 
 def run(cfg: DictConfig) -> dict[str, float]:

@@ -12,11 +12,11 @@ from rich.progress import track
 
 from capkit.assets.cache import location
 from capkit.assets.catalogue import ASSETS, fetch, with_companions
+from capkit.config.instantiate import build, plain
 from capkit.data.features import DamagedFeatures, FeatureStore, FeatureWriter
 from capkit.data.images import BadImage
-from capkit.data.source import DataSource, Preparable
+from capkit.data.sources.base import DataSource, Preparable
 from capkit.errors import UsageError
-from capkit.instantiate import build, plain
 from capkit.tasks.image_features import ImageFeatures
 
 _ASSET = "capkit.assets.cache.path"

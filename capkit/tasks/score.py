@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from capkit.console import phase
+from capkit.data.prediction_files import CaptionFile, match, named, read_captions
 from capkit.errors import UsageError, did_you_mean
 from capkit.metrics.coco.bleu import bleu_of
 from capkit.metrics.coco.cider import cider_scores_of
@@ -21,11 +21,11 @@ from capkit.metrics.coco.document_frequencies import DocumentFrequencies
 from capkit.metrics.coco.meteor import meteor_of, require_meteor
 from capkit.metrics.coco.rouge import rouge_l_scores_of
 from capkit.metrics.coco.spice import require_spice, spice_scores_of
-from capkit.metrics.language import primary_language
-from capkit.metrics.texts import ScoreWarning
-from capkit.run_folder import output_file, write_atomically
-from capkit.tasks.score_files import CaptionFile, match, named, read_captions
-from capkit.text_files import shown
+from capkit.text.checked import ScoreWarning
+from capkit.text.normalize import primary_language
+from capkit.utils.console import phase
+from capkit.utils.files import output_file, write_atomically
+from capkit.utils.text_files import shown
 
 # A metric's numbers over the corpus, and for each name the scores of the images.
 Scores = tuple[dict[str, float], dict[str, np.ndarray]]

@@ -11,8 +11,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from capkit.errors import RunFailure, UsageError
-from capkit.logged_names import SAMPLES
-from capkit.run_folder import RunFolder, read_object, write_atomically
+from capkit.run.folder import RunFolder, read_object
+from capkit.run.metric_names import SAMPLES
+from capkit.utils.files import write_atomically
 
 STATE = "wandb_sync.json"
 NO_NUMBERS = ("step", "attempt", "time")

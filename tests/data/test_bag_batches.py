@@ -6,14 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from capkit.curricula.bag_files import hash_of_keys, write_bags
-from capkit.curricula.bags import Bags
+from capkit.data.curricula.bag_files import hash_of_keys, write_bags
+from capkit.data.curricula.bags import Bags
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.images import BadImage
-from capkit.data.manifest import Caption, Record
+from capkit.data.records import Caption, Record
 from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
-from capkit.testing import run_distributed
+from capkit.testing.distributed import run_distributed
 
 KEYS = [f"k{i}" for i in range(40)]
 

@@ -6,7 +6,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
-from capkit.curricula.shuffle import Shuffle
+from capkit.data.curricula.shuffle import Shuffle
 from capkit.data.datamodule import CaptionDataModule
 
 CONFIGS = Path(__file__).parents[2] / "configs"

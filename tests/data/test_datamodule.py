@@ -7,14 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from capkit.curricula.shuffle import Shuffle
+from capkit.data.curricula.shuffle import Shuffle
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.features import FeatureWriter
-from capkit.data.folder import Folder
-from capkit.data.manifest import Caption, Record
+from capkit.data.records import Caption, Record
+from capkit.data.sources.folder import Folder
 from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
-from capkit.testing import bare_trainer, run_distributed
+from capkit.testing.distributed import bare_trainer, run_distributed
 
 
 class Numbers:

@@ -8,9 +8,9 @@ from PIL import Image
 from capkit.data.dataset import CaptionDataset, Request
 from capkit.data.features import FeatureStore, FeatureWriter
 from capkit.data.images import BadImage
-from capkit.data.manifest import Caption, Record
+from capkit.data.records import Caption, Record
 from capkit.data.transforms import ImageTransform
-from capkit.keyed import key_id
+from capkit.utils.rng import key_id
 
 
 class Source:
@@ -171,7 +171,7 @@ def test_skipped_rows_are_plain_json(num_bad):
 
 
 def test_real_files_of_every_size_share_a_batch(tmp_path):
-    from capkit.data.folder import Folder
+    from capkit.data.sources.folder import Folder
 
     for number, size in enumerate([(1, 1), (50, 20), (7, 90)]):
         Image.new("RGB", size, (number, 0, 0)).save(tmp_path / f"{number}.png")

@@ -10,12 +10,12 @@ from PIL import Image
 
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.fingerprint import fingerprint
-from capkit.data.karpathy import Karpathy
-from capkit.data.manifest import Caption, Record, Region
-from capkit.data.sceneworld import SceneWorld
+from capkit.data.records import Caption, Record, Region
+from capkit.data.sources.karpathy import Karpathy
 from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
-from capkit.scenes.world import WorldOptions
+from capkit.sceneworld.sources.scenes import SceneWorld
+from capkit.sceneworld.world.scene import WorldOptions
 
 
 class Records:

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from capkit.curricula.shuffle import Shuffle
+from capkit.data.curricula.shuffle import Shuffle
 from capkit.data.dataset import CaptionDataset
 from capkit.data.images import BadImage
 from capkit.data.loader import CaptionLoader, InOrder
-from capkit.data.manifest import Caption, Record
+from capkit.data.records import Caption, Record
 from capkit.data.skipped import SkipLog
 from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError

@@ -6,10 +6,10 @@ import torch
 
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.dataset import CaptionDataset, Request
-from capkit.data.manifest import Caption, Record
 from capkit.data.negatives import EditedCaptions, without_unchanged
+from capkit.data.records import Caption, Record
 from capkit.data.transforms import ImageTransform
-from capkit.text import encode_captions, word_tokenizer
+from capkit.text.tokenizers import encode_captions, word_tokenizer
 
 CAPTIONS = [f"the {size} {color} {noun} sleeps" for size in ("big", "small") for color in ("red", "blue", "green")
             for noun in ("cat", "dog", "fox", "cow")]  # fmt: skip

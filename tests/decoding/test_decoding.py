@@ -2,7 +2,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from capkit.decoding.decoding import Decoding
+from capkit.decoding.config import Decoding
 from capkit.errors import UsageError
 
 

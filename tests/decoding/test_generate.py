@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from capkit.decoding.decoding import Decoding
+from capkit.decoding.config import Decoding
 from capkit.errors import UsageError
-from capkit.models.encoder_decoder import EncoderDecoder
-from capkit.text import word_tokenizer
+from capkit.models.captioners.encoder_decoder import EncoderDecoder
+from capkit.text.tokenizers import word_tokenizer
 from capkit.types import CaptionBatch, Context
 
 KEYS = ["a.png", "b.png", "c.png", "d.png"]

@@ -3,13 +3,13 @@
 import torch
 from torch import nn
 
-from capkit.models.tuning import Tuning
-from capkit.models.two_tower import TwoTower
+from capkit.models.dual_encoders.two_tower import TwoTower
+from capkit.models.tuning.policy import Tuning
+from capkit.objectives.contrastive.info_nce import InfoNCE
+from capkit.objectives.contrastive.pair_sum import PairSum
 from capkit.objectives.grammar import GrammarCrossEntropy
-from capkit.objectives.info_nce import InfoNCE
-from capkit.objectives.pair_sum import PairSum
-from capkit.optim import AdamW
-from capkit.schedules import Linear
+from capkit.optim.optimizers import AdamW
+from capkit.optim.schedules import Linear
 
 
 class ColorPatches(nn.Module):

@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.models.pair_model import PairModel
-from capkit.models.two_tower import TwoTower
-from capkit.scenes.options import COLORS, GRID, SHAPES, SIZES
-from capkit.scenes.world import Scene, WorldOptions, make_scene
-from capkit.schedules import Linear, Schedule
-from capkit.types import CaptionBatch, PairObjective
+from capkit.models.dual_encoders.trainable import PairModel
+from capkit.models.dual_encoders.two_tower import TwoTower
+from capkit.objectives.base import PairObjective
+from capkit.optim.schedules import Linear, Schedule
+from capkit.sceneworld.world.options import COLORS, GRID, SHAPES, SIZES
+from capkit.sceneworld.world.scene import Scene, WorldOptions, make_scene
+from capkit.types import CaptionBatch
 
 _VALUES = [*SHAPES, *COLORS, *SIZES]
 FALLING = Linear()

@@ -7,22 +7,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from capkit.data.meme_batches import MemeDataModule
-from capkit.data.scene_memes import SceneMemes
 from capkit.data.transforms import ImageTransform
-from capkit.evaluation import Row
-from capkit.meme_module import MemeModule
-from capkit.models.camu import Camu
-from capkit.models.image_encoders import SmallCNN
-from capkit.models.text_towers.hf import HFTextTower
-from capkit.models.tuning import Tuning
-from capkit.models.two_tower import TwoTower
-from capkit.objectives.camu import CamuLoss
-from capkit.objectives.info_nce import InfoNCE
-from capkit.optim import AdamW
-from capkit.schedules import Constant
-from capkit.text import word_tokenizer
-from capkit.types import CaptionBatch
+from capkit.methods.memes.datamodule import MemeDataModule
+from capkit.methods.memes.loss import CamuLoss
+from capkit.methods.memes.model import Camu
+from capkit.methods.memes.module import MemeModule
+from capkit.methods.memes.scene_source import SceneMemes
+from capkit.models.dual_encoders.text_towers.hf import HFTextTower
+from capkit.models.dual_encoders.two_tower import TwoTower
+from capkit.models.encoders.image import SmallCNN
+from capkit.models.tuning.policy import Tuning
+from capkit.objectives.contrastive.info_nce import InfoNCE
+from capkit.optim.optimizers import AdamW
+from capkit.optim.schedules import Constant
+from capkit.text.tokenizers import word_tokenizer
+from capkit.types import CaptionBatch, Row
 
 SIZE, BATCH, WIDTH, LAYERS = 32, 64, 64, 3
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from capkit.checkpoint import load_dual_encoder
-from capkit.data.mismatched import Mismatched
-from capkit.data.sceneworld import SceneWorld
-from capkit.keyed import generator
-from capkit.models.text_towers.hf import HFTextTower
-from capkit.models.two_tower import TwoTower
-from capkit.objectives.info_nce import InfoNCE
-from capkit.pair_module import retrieval_numbers
-from capkit.text import word_tokenizer
+from capkit.checkpoint.loading import load_dual_encoder
+from capkit.data.sources.mismatched import Mismatched
+from capkit.models.dual_encoders.text_towers.hf import HFTextTower
+from capkit.models.dual_encoders.two_tower import TwoTower
+from capkit.objectives.contrastive.info_nce import InfoNCE
+from capkit.sceneworld.sources.scenes import SceneWorld
+from capkit.text.tokenizers import word_tokenizer
+from capkit.train.dual_encoder_module import retrieval_numbers
 from capkit.types import CaptionBatch
+from capkit.utils.rng import generator
 
 pytestmark = pytest.mark.effect
 

@@ -1,4 +1,6 @@
-"""CAMU on memes whose label is an XOR of picture and text: `capkit/scenes/memes.py` fixes what is true of each meme."""
+"""CAMU on memes whose label is an XOR of picture and text: `capkit/sceneworld/memes.py` fixes what is true of each
+meme.
+"""
 
 import statistics
 from dataclasses import replace
@@ -7,9 +9,9 @@ import pytest
 import torch
 from meme_training import memes, new_camu, picture_alone, pretrain, rows_of, text_alone, train_camu
 
-from capkit.keyed import key_id, uniform
-from capkit.meme_module import score_memes
-from capkit.models.tuning import Tuning
+from capkit.methods.memes.module import score_memes
+from capkit.models.tuning.policy import Tuning
+from capkit.utils.rng import key_id, uniform
 
 pytestmark = pytest.mark.effect
 

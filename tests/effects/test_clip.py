@@ -6,7 +6,7 @@ control is the same encoder before its first step.
 
 import pytest
 
-from capkit.run_folder import RunFolder
+from capkit.run.folder import RunFolder
 
 pytestmark = pytest.mark.effect
 

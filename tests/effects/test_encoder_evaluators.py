@@ -6,7 +6,7 @@ first step, which must fail every threshold.
 
 import pytest
 
-from capkit.run_folder import RunFolder
+from capkit.run.folder import RunFolder
 
 pytestmark = pytest.mark.effect
 

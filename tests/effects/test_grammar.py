@@ -6,13 +6,13 @@ from grammar_training import ColorPatches, train_grammar_head
 
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.negatives import EditedCaptions
-from capkit.data.sceneworld import SceneWorld
 from capkit.data.transforms import ImageTransform
 from capkit.evaluators.grammar import Grammar
-from capkit.models.text_towers.bag_of_words import BagOfWords
-from capkit.models.text_towers.hf import HFTextTower
-from capkit.scenes.world import WorldOptions
-from capkit.text import word_tokenizer
+from capkit.models.dual_encoders.text_towers.bag_of_words import BagOfWords
+from capkit.models.dual_encoders.text_towers.hf import HFTextTower
+from capkit.sceneworld.sources.scenes import SceneWorld
+from capkit.sceneworld.world.scene import WorldOptions
+from capkit.text.tokenizers import word_tokenizer
 
 pytestmark = pytest.mark.effect
 

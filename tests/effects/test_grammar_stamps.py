@@ -11,11 +11,11 @@ from capkit.assets.cache import path
 from capkit.cli import main
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.negatives import EditedCaptions
-from capkit.data.stamps import Stamps
+from capkit.data.sources.stamps import Stamps
 from capkit.evaluators.grammar import Grammar
-from capkit.models.text_towers.bag_of_words import BagOfWords
-from capkit.models.text_towers.hf import HFTextTower
-from capkit.text import load_tokenizer
+from capkit.models.dual_encoders.text_towers.bag_of_words import BagOfWords
+from capkit.models.dual_encoders.text_towers.hf import HFTextTower
+from capkit.text.tokenizers import load_tokenizer
 
 pytestmark = pytest.mark.slow
 

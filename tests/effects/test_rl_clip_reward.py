@@ -1,6 +1,6 @@
 """CLIP-S as a reward on SceneWorld: a captioner that leaves colours out learns to name them, and pays in CIDEr.
 
-One seed of what `python -m benchmarks.rl_effects` shows over three (docs/rl_effects.md). What is named is read from the
+One seed of what `python -m benchmarks.rl.effects` shows over three (docs/rl_effects.md). What is named is read from the
 scenes; retrieval is judged by a dual encoder that the reward never saw.
 """
 

@@ -1,6 +1,6 @@
 """Self-retrieval on SceneWorld names what tells pictures apart, and look-alikes teach what random batches cannot.
 
-One seed, at small size, of what `python -m benchmarks.self_retrieval_effects` shows over three
+One seed, at small size, of what `python -m benchmarks.rl.self_retrieval_effects` shows over three
 (docs/self_retrieval_effects.md). What is named is read from the scenes.
 """
 
@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from benchmarks.rl_effects import Study
-from benchmarks.self_retrieval_effects import boosted_captioner, tuned_by_readers
+from benchmarks.rl.effects import Study
+from benchmarks.rl.self_retrieval_effects import boosted_captioner, tuned_by_readers
 
 pytestmark = pytest.mark.effect
 
@@ -72,7 +72,7 @@ def look_alikes(run_once, background_judge):
     """Bags of a split's look-alikes."""
 
     def of(split, sizes):
-        encoder = f"encoder={{_target_: capkit.checkpoint.load_dual_encoder, ckpt: {background_judge}}}"
+        encoder = f"encoder={{_target_: capkit.checkpoint.loading.load_dual_encoder, ckpt: {background_judge}}}"
         words = ["task=mine", *WORLD, f"split={split}", "by=combined", encoder, "duplicate_threshold=0.95"]
         mined = run_once(f"mine_{split}", [*words, "num_neighbors=50", "trainer=cpu"], "neighbors/neighbors.json")
         return run_once(f"bags_{split}", ["task=bags", f"neighbors={mined}", f"sizes={sizes}"], "bags/bags.json")

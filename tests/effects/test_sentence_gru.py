@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from capkit.metrics.correlation import pearson
 from capkit.metrics.retrieval import retrieval
-from capkit.models.ensemble import Ensemble
-from capkit.models.text_towers.char_gru import CharGRU
-from capkit.objectives.ranking_hinge import RankingHinge
-from capkit.scenes.bags import look_alikes
-from capkit.scenes.language import caption
-from capkit.scenes.similarity import caption_pairs, fact_similarity
-from capkit.scenes.world import WorldOptions
-from capkit.schedules import CyclicCosine
+from capkit.models.dual_encoders.ensemble import Ensemble
+from capkit.models.dual_encoders.text_towers.char_gru import CharGRU
+from capkit.objectives.contrastive.ranking_hinge import RankingHinge
+from capkit.optim.schedules import CyclicCosine
+from capkit.sceneworld.language.captions import caption
+from capkit.sceneworld.language.similarity import caption_pairs, fact_similarity
+from capkit.sceneworld.world.bags import look_alikes
+from capkit.sceneworld.world.scene import WorldOptions
 
 pytestmark = pytest.mark.effect
 

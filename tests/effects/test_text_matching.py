@@ -5,14 +5,14 @@ import torch
 from grid_pairs import Pairs, grid_features, scenes, train, two_towers
 
 from capkit.metrics.retrieval import retrieval
-from capkit.models.text_towers.bag_of_words import BagOfWords
-from capkit.models.text_towers.conv import ConvText
-from capkit.models.text_towers.ngrams import NGrams
-from capkit.objectives.ranking_hinge import RankingHinge
-from capkit.scenes.language import Detail, caption
-from capkit.scenes.plan import describe
-from capkit.scenes.world import Scene, WorldOptions
-from capkit.text import word_tokenizer
+from capkit.models.dual_encoders.text_towers.bag_of_words import BagOfWords
+from capkit.models.dual_encoders.text_towers.conv import ConvText
+from capkit.models.dual_encoders.text_towers.ngrams import NGrams
+from capkit.objectives.contrastive.ranking_hinge import RankingHinge
+from capkit.sceneworld.language.captions import Detail, caption
+from capkit.sceneworld.language.plan import describe
+from capkit.sceneworld.world.scene import Scene, WorldOptions
+from capkit.text.tokenizers import word_tokenizer
 
 pytestmark = pytest.mark.effect
 

@@ -9,7 +9,7 @@ import torch
 
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.images import BadImage
-from capkit.data.manifest import Caption, Record
+from capkit.data.records import Caption, Record
 from capkit.data.transforms import ImageTransform
 
 

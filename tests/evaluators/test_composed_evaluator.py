@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from capkit.data.recolored_scenes import RecoloredScenes
 from capkit.errors import UsageError
 from capkit.evaluators.composed import Composed
-from capkit.scenes.world import Scene, split_of
+from capkit.sceneworld.sources.recolored import RecoloredScenes
+from capkit.sceneworld.world.scene import Scene, split_of
 
 # Axes: red, blue, green, scene 1, scene 2. Three recolourings of scene 1; one picture of scene 2.
 IMAGES = [[1.0, 0, 0, 2, 0], [0, 1.0, 0, 2, 0], [0, 0, 1.0, 2, 0], [0, 1.0, 0, 0, 2]]

@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 
-from capkit.edits import KINDS
 from capkit.errors import UsageError
 from capkit.evaluators.grammar import EditedCaption, Grammar, grammar_numbers
-from capkit.keyed import key_id
-from capkit.models.grammar_head import GrammarHead
-from capkit.scenes.language import references
-from capkit.scenes.parser import parse
-from capkit.scenes.world import WorldOptions, make_scene
+from capkit.models.dual_encoders.grammar_head import GrammarHead
+from capkit.sceneworld.language.captions import references
+from capkit.sceneworld.language.parser import parse
+from capkit.sceneworld.world.scene import WorldOptions, make_scene
+from capkit.text.corruption import KINDS
+from capkit.utils.rng import key_id
 
 STAMPS = [("a", ["A hen.", "A big dog barks."], {}), ("b", ["Rope", "A hen."], {}), ("c", ["the old man sleeps"], {})]
 

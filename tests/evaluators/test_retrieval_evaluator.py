@@ -6,7 +6,7 @@ import torch
 
 from capkit.data.features import FeatureStore, FeatureWriter
 from capkit.errors import UsageError
-from capkit.evaluators.evaluator import Evaluator
+from capkit.evaluators.base import Evaluator
 from capkit.evaluators.retrieval import Retrieval
 
 # Four images along four axes. Captions lean to an axis: "b" of image 0 is nearer to image 1 than to its own.

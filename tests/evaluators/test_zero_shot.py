@@ -2,12 +2,12 @@ import math
 
 import pytest
 
-from capkit.data.manifest import Record
+from capkit.data.records import Record
 from capkit.errors import UsageError
 from capkit.evaluators.labels import label_of
 from capkit.evaluators.zero_shot import TEMPLATES, ZeroShot
-from capkit.scenes.classes import color_shape_classes
-from capkit.scenes.world import Scene, WorldOptions, make_scene
+from capkit.sceneworld.world.classes import color_shape_classes
+from capkit.sceneworld.world.scene import Scene, WorldOptions, make_scene
 
 # Two templates of each class point 0 and 90 degrees apart for "cat", so that its mean lies at 45 degrees.
 TEXTS = {

@@ -6,15 +6,15 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
-from capkit.decoding.decoding import Decoding
-from capkit.models.encoder_decoder import EncoderDecoder
-from capkit.models.image_encoders import SmallCNN
-from capkit.module import CaptionModule
+from capkit.decoding.config import Decoding
+from capkit.models.captioners.encoder_decoder import EncoderDecoder
+from capkit.models.encoders.image import SmallCNN
 from capkit.objectives.cross_entropy import CrossEntropy
-from capkit.optim import AdamW
-from capkit.schedules import Constant
-from capkit.testing import bare_trainer, run_distributed
-from capkit.text import encode_captions, word_tokenizer
+from capkit.optim.optimizers import AdamW
+from capkit.optim.schedules import Constant
+from capkit.testing.distributed import bare_trainer, run_distributed
+from capkit.text.tokenizers import encode_captions, word_tokenizer
+from capkit.train.mle_module import CaptionModule
 from capkit.types import CaptionBatch
 
 # Lengths differ, so that an average of averages would show.

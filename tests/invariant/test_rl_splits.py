@@ -6,10 +6,10 @@ import pytest
 import torch
 from rl_steps import NUM_IMAGES, OBJECTIVES, Outcome, Overlap, differences, train
 
-from capkit.schedules import Linear
+from capkit.optim.schedules import Linear
 from capkit.scorers.length import Length
 from capkit.scorers.reward import Reward, Term
-from capkit.testing import run_distributed
+from capkit.testing.distributed import run_distributed
 
 SIZES = (None, 2)
 NORMALISED = ("greedy", "normalised")

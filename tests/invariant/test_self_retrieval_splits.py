@@ -7,12 +7,12 @@ import torch
 from rl_steps import OBJECTIVES, Keep, Outcome, batches_of_all_ranks, differences, module_of, trainer_of
 from torch.utils.data import DataLoader
 
-from capkit.distributed import rank, world_size
-from capkit.keyed import generator
+from capkit.distributed.collectives import rank, world_size
 from capkit.scorers.reward import Reward, Term
 from capkit.scorers.self_retrieval import SelfRetrieval
 from capkit.scorers.shuffled import Shuffled
-from capkit.testing import run_distributed
+from capkit.testing.distributed import run_distributed
+from capkit.utils.rng import generator
 
 NUM_IMAGES, WIDTH = 5, 6
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from capkit.errors import UsageError
-from capkit.llm.chat import Picture, TextLM, VisionChat
+from capkit.llm.base import Picture, TextLM, VisionChat
 from capkit.llm.chat_server import ChatServer
 
 KEY = "sk-secret-4711"

@@ -18,9 +18,9 @@ from transformers import (
 
 from capkit.assets.cache import location
 from capkit.errors import UsageError
-from capkit.llm.chat import Picture, TextLM, VisionChat
+from capkit.llm.base import Picture, TextLM, VisionChat
 from capkit.llm.huggingface import HFTextLM, HFVisionChat, _loaded, found_revision
-from capkit.text import word_tokenizer
+from capkit.text.tokenizers import word_tokenizer
 
 TEMPLATE = (
     "{% for m in messages %}user: {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}answer:{% endif %}"

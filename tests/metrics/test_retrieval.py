@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from capkit.errors import UsageError
-from capkit.keyed import key_id
 from capkit.metrics.ranking import normalize
 from capkit.metrics.retrieval import RandomDistractors, Retrieval, distractor_pools, retrieval, retrieval_report
-from capkit.testing import run_distributed
+from capkit.testing.distributed import run_distributed
+from capkit.utils.rng import key_id
 
 
 class StoredJudge:

@@ -2,7 +2,7 @@ import pytest
 
 from capkit.errors import UsageError
 from capkit.metrics.text_metric import TextMetric
-from capkit.testing import run_distributed
+from capkit.testing.distributed import run_distributed
 
 ROWS = [
     (

@@ -6,11 +6,11 @@ import functools
 import pytest
 import torch
 
-from capkit.models.clip_prefix import ClipPrefix
-from capkit.models.encoder_decoder import EncoderDecoder
-from capkit.models.hf_captioner import HFCaptioner
-from capkit.models.image_encoders import HFImageEncoder, SmallCNN
-from capkit.text import encode_captions, word_tokenizer
+from capkit.models.captioners.clip_prefix import ClipPrefix
+from capkit.models.captioners.encoder_decoder import EncoderDecoder
+from capkit.models.captioners.hf_captioner import HFCaptioner
+from capkit.models.encoders.image import HFImageEncoder, SmallCNN
+from capkit.text.tokenizers import encode_captions, word_tokenizer
 from capkit.types import CaptionBatch
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

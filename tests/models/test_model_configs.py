@@ -8,8 +8,8 @@ import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
-from capkit.models.captioner import Captioner
-from capkit.text import word_tokenizer
+from capkit.models.captioners.base import Captioner
+from capkit.text.tokenizers import word_tokenizer
 from capkit.types import CaptionBatch
 
 TOKENIZER = word_tokenizer(["a b c d ."])

@@ -3,8 +3,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from capkit.errors import UsageError
-from capkit.models.adapters import LoRA
 from capkit.models.pretrained import build_config, split_head
+from capkit.models.tuning.lora import LoRA
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 19}
 LMS = [

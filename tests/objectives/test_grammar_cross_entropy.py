@@ -6,7 +6,7 @@ from torch import nn
 
 from capkit.errors import UsageError
 from capkit.objectives.grammar import GrammarCrossEntropy
-from capkit.testing import run_distributed
+from capkit.testing.distributed import run_distributed
 from capkit.types import PairEmbeddings
 
 LOG3 = math.log(3)

@@ -8,9 +8,10 @@ from transformers import AutoModel, BertConfig, BertModel, BertTokenizerFast
 
 from capkit.assets.cache import ABOUT, location
 from capkit.errors import UsageError
+from capkit.scorers.base import Scorer
 from capkit.scorers.bert_score import BertScore, adequacy, best_f1
 from capkit.scorers.nli import fidelity
-from capkit.types import CaptionBatch, Samples, Scorer
+from capkit.types import CaptionBatch, Samples
 
 WORDS = ["a", "the", "dog", "cat", "car", "runs", "sleeps", "on", "grass", "red", "big", "house"]
 REFERENCES = [["a dog runs", "the dog runs on grass"], ["a red car"], ["the cat sleeps", "a cat", "a big cat on a car"]]

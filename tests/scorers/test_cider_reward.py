@@ -9,7 +9,7 @@ from capkit.errors import UsageError
 from capkit.metrics import ptb_tokenize
 from capkit.metrics.coco.document_frequencies import DocumentFrequencies
 from capkit.scorers.cider import CiderD
-from capkit.text import encode_captions, word_tokenizer
+from capkit.text.tokenizers import encode_captions, word_tokenizer
 from capkit.types import CaptionBatch, Samples
 
 REFERENCES = [

@@ -7,12 +7,12 @@ import pytest
 import torch
 from table_judge import TableJudge, reader, texts_at, unit_rows
 
-from capkit import tiny
 from capkit.config.arguments import parse
 from capkit.config.compose import compose_config
 from capkit.errors import UsageError
 from capkit.metrics.clip_score import ClipScore as ClipScoreMetric
 from capkit.scorers.clip_score import ClipScore, RefClipScore
+from capkit.testing import models as tiny
 from capkit.types import CaptionBatch, Samples
 
 WORDS = ["a red circle", "one circle", "a blue square", "a blue square left of a red circle", "red", ""]

@@ -8,9 +8,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from capkit.assets.cache import ABOUT, location
 from capkit.errors import UsageError
+from capkit.scorers.base import Scorer
 from capkit.scorers.fluency import Fluency
-from capkit.text import word_tokenizer
-from capkit.types import CaptionBatch, Samples, Scorer
+from capkit.text.tokenizers import word_tokenizer
+from capkit.types import CaptionBatch, Samples
 
 TEXTS = [["a dog runs", "a red car on the big grass"], ["", "dog"], ["a", "the cat sleeps on the house"]]
 

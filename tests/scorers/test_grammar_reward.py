@@ -7,15 +7,15 @@ import torch
 
 from capkit.data.negatives import EditedCaptions
 from capkit.errors import UsageError
-from capkit.models.grammar_head import GrammarHead, grammar_probability
-from capkit.models.text_towers.hf import HFTextTower
-from capkit.models.tuning import Tuning
-from capkit.models.two_tower import TwoTower
+from capkit.models.dual_encoders.grammar_head import GrammarHead, grammar_probability
+from capkit.models.dual_encoders.text_towers.hf import HFTextTower
+from capkit.models.dual_encoders.two_tower import TwoTower
+from capkit.models.tuning.policy import Tuning
+from capkit.objectives.contrastive.info_nce import InfoNCE
+from capkit.objectives.contrastive.pair_sum import PairSum
 from capkit.objectives.grammar import GrammarCrossEntropy
-from capkit.objectives.info_nce import InfoNCE
-from capkit.objectives.pair_sum import PairSum
 from capkit.scorers.grammar import Grammar
-from capkit.text import word_tokenizer
+from capkit.text.tokenizers import word_tokenizer
 from capkit.types import CaptionBatch, Samples
 
 CAPTIONS = ["a red circle", "a blue square above a red circle", "there is a small star", "a circle"]

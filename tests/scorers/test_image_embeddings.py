@@ -5,9 +5,9 @@ import pytest
 import torch
 from table_judge import TableJudge, picture, reader, unit_rows
 
-from capkit import tiny
 from capkit.errors import UsageError
 from capkit.scorers.image_embeddings import ImageEmbeddings
+from capkit.testing import models as tiny
 
 
 class CountingReader:

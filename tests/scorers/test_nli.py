@@ -5,9 +5,12 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from capkit.errors import UsageError
-from capkit.scorers.nli import NLI, ContradictionJudge, fidelity
-from capkit.scorers.nli_judges import NLIModel, SceneRules
-from capkit.types import CaptionBatch, Samples, Scorer
+from capkit.judges.base import ContradictionJudge
+from capkit.judges.nli import NLIModel
+from capkit.sceneworld.judges import SceneRules
+from capkit.scorers.base import Scorer
+from capkit.scorers.nli import NLI, fidelity
+from capkit.types import CaptionBatch, Samples
 
 WORDS = ["a", "the", "dog", "cat", "car", "runs", "sleeps", "on", "grass", "red", "big", "house", "(", ")"]
 MNLI = {0: "contradiction", 1: "neutral", 2: "entailment"}

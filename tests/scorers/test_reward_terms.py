@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from capkit.distributed import mean_and_std_over_ranks
+from capkit.distributed.collectives import mean_and_std_over_ranks
 from capkit.errors import UsageError
-from capkit.schedules import Linear
+from capkit.optim.schedules import Linear
 from capkit.scorers.reward import Reward, RewardError, Term
-from capkit.testing import run_distributed
+from capkit.testing.distributed import run_distributed
 from capkit.types import CaptionBatch, Samples
 
 NAN = math.nan

@@ -8,15 +8,15 @@ import pytest
 import torch
 from table_judge import TableJudge, reader, texts_at, unit_rows
 
-from capkit import tiny
-from capkit.distributed import rank
+from capkit.distributed.collectives import rank
 from capkit.errors import UsageError
-from capkit.keyed import key_id
-from capkit.models.dual_encoder import HFDualEncoder
+from capkit.models.dual_encoders.hf_frozen import HFDualEncoder
 from capkit.scorers.reward import Reward, Term
 from capkit.scorers.self_retrieval import FORMS, SelfRetrieval, log_softmax_reward
-from capkit.testing import run_distributed
+from capkit.testing import models as tiny
+from capkit.testing.distributed import run_distributed
 from capkit.types import CaptionBatch, Samples
+from capkit.utils.rng import key_id
 
 COSINES = [[0.31, 0.24, 0.20], [0.22, 0.28, 0.27], [0.19, 0.26, 0.25]]
 NUM_PICTURES, NUM_SAMPLES = 9, 3

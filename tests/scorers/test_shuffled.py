@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from capkit.distributed import rank, world_size
+from capkit.distributed.collectives import rank, world_size
 from capkit.errors import UsageError
 from capkit.scorers.reward import Reward, Term
 from capkit.scorers.shuffled import Shuffled
-from capkit.testing import run_distributed
+from capkit.testing.distributed import run_distributed
 from capkit.types import CaptionBatch, Samples
 
 KEYS = ["a", "b", "c", "d", "e"]

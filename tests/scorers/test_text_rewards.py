@@ -8,16 +8,17 @@ import torch
 from capkit.errors import UsageError
 from capkit.metrics.coco.bleu import bleu_scores
 from capkit.metrics.diversity import Diversity
-from capkit.metrics.facts import fact_scores
-from capkit.scenes.language import caption, reference_captions
-from capkit.scenes.options import WorldOptions
-from capkit.scenes.world import Scene, SceneObject, make_scene
+from capkit.sceneworld.language.captions import caption, reference_captions
+from capkit.sceneworld.metrics.facts import fact_scores
+from capkit.sceneworld.scorers import Facts
+from capkit.sceneworld.world.options import WorldOptions
+from capkit.sceneworld.world.scene import Scene, SceneObject, make_scene
 from capkit.scorers.bad_endings import BadEndings
-from capkit.scorers.bleu import Bleu
-from capkit.scorers.facts import Facts
+from capkit.scorers.base import Scorer
 from capkit.scorers.length import Length
 from capkit.scorers.repetition import Repetition
-from capkit.types import CaptionBatch, Samples, Scorer
+from capkit.scorers.text_rules import Bleu
+from capkit.types import CaptionBatch, Samples
 
 TEXTS = [
     ["a man riding a", "A dog, a dog. A dog!"],

@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from capkit.checkpoint import read_checkpoint
+from capkit.checkpoint.loading import read_checkpoint
 from capkit.cli import main
-from capkit.curricula.bag_files import hash_of_keys, write_bags
-from capkit.data.sceneworld import SceneWorld
-from capkit.module import CaptionModule
-from capkit.pair_module import PairModule
-from capkit.rl_module import RLModule
-from capkit.run_folder import RunFolder
+from capkit.data.curricula.bag_files import hash_of_keys, write_bags
+from capkit.run.folder import RunFolder
+from capkit.sceneworld.sources.scenes import SceneWorld
+from capkit.train.dual_encoder_module import PairModule
+from capkit.train.mle_module import CaptionModule
+from capkit.train.rl.module import RLModule
 
 pytestmark = pytest.mark.slow
 
@@ -198,7 +198,9 @@ def test_imagecodes_pictures_are_captioned_and_judged_without_captions_of_their_
         "data.num_workers=0",
     ]
     data += [f"data.predict.file={tmp_path / 'valid_data.json'}", "data.predict.set_size=4", "split=predict"]
-    judge = "metric.imagecode.judge={_target_: capkit.checkpoint.load_dual_encoder, ckpt: %s}" % (trained / "judge")
+    judge = "metric.imagecode.judge={_target_: capkit.checkpoint.loading.load_dual_encoder, ckpt: %s}" % (
+        trained / "judge"
+    )
     words = [
         f"metric.imagecode.file={tmp_path / 'valid_data.json'}",
         "metric.imagecode.set_size=4",

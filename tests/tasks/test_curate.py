@@ -15,13 +15,14 @@ from PIL import Image
 
 from capkit.config.arguments import parse
 from capkit.config.compose import compose_config
-from capkit.data.manifest import Manifest, read_manifest
-from capkit.data.sceneworld import SceneWorld
+from capkit.data.records import read_manifest
+from capkit.data.sources.manifest import Manifest
 from capkit.errors import UsageError
-from capkit.llm.chat import Answer
-from capkit.llm.scene_models import SceneLM
-from capkit.scenes.oracles import score_caption
-from capkit.scenes.world import Scene
+from capkit.llm.base import Answer
+from capkit.sceneworld.language.oracles import score_caption
+from capkit.sceneworld.llm import SceneLM
+from capkit.sceneworld.sources.scenes import SceneWorld
+from capkit.sceneworld.world.scene import Scene
 from capkit.tasks.curate import own_shard, run
 
 BOTH = "step=[blend_captions,holistic_caption]"
@@ -208,7 +209,7 @@ def test_shards_are_ranks_where_a_launcher_started_several(work, monkeypatch):
 def test_a_step_that_needs_all_records_refuses_shards(work):
     from capkit.tasks.curate import build_steps
 
-    group = {"align": {"_target_": "capkit.data.steps.align_filter.AlignFilter"}}
+    group = {"align": {"_target_": "capkit.curation.steps.align_filter.AlignFilter"}}
     assert list(build_steps(group, 1)) == ["align"]
     with pytest.raises(UsageError, match="num_shards=1"):
         build_steps(group, 2)

@@ -20,7 +20,10 @@ from transformers import (
     VisionTextDualEncoderModel,
 )
 
-from capkit.checkpoint import (
+from capkit.checkpoint.exported import export as export_model
+from capkit.checkpoint.exported import image_processor, plain_config
+from capkit.checkpoint.files import identity, read_tensors, saved_step, write_checkpoint
+from capkit.checkpoint.loading import (
     checkpoint_extras,
     load_captioner,
     load_dual_encoder,
@@ -28,19 +31,16 @@ from capkit.checkpoint import (
     model_from_checkpoint,
     read_checkpoint,
 )
-from capkit.checkpoint_files import identity, read_tensors, saved_step, write_checkpoint
 from capkit.config.defaults import with_defaults
-from capkit.decoding.decoding import Decoding
+from capkit.config.instantiate import build, nested
+from capkit.decoding.config import Decoding
 from capkit.errors import UsageError
-from capkit.exported import export as export_model
-from capkit.exported import image_processor, plain_config
-from capkit.instantiate import build, nested
-from capkit.models.camu import Camu
+from capkit.methods.memes.model import Camu
+from capkit.models.weights import trainable_state
 from capkit.tasks import export
-from capkit.text import encode_captions, word_tokenizer
-from capkit.tiny import HF_CONFIGS, two_tower
+from capkit.testing.models import HF_CONFIGS, two_tower
+from capkit.text.tokenizers import encode_captions, word_tokenizer
 from capkit.types import CaptionBatch
-from capkit.weights import trainable_state
 
 CAPTIONS = [["a red ball"], ["two green stars and a ball"]]
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
@@ -57,14 +57,14 @@ CLASSES = {
     "blip": BlipForConditionalGeneration,
     "git": GitForCausalLM,
 }
-VIT = {"_target_": "capkit.models.image_encoders.HFImageEncoder", "config": {"model_type": "vit", **VISION}}
+VIT = {"_target_": "capkit.models.encoders.image.HFImageEncoder", "config": {"model_type": "vit", **VISION}}
 PREFIX = {
-    "_target_": "capkit.models.clip_prefix.ClipPrefix", "lm": GPT2, "image_encoder": VIT, "prefix_length": 3,
+    "_target_": "capkit.models.captioners.clip_prefix.ClipPrefix", "lm": GPT2, "image_encoder": VIT, "prefix_length": 3,
     "lora": {"rank": 2}, "max_length": 20,
 }  # fmt: skip
 OWN = {
-    "_target_": "capkit.models.encoder_decoder.EncoderDecoder", "width": 16, "num_layers": 1, "num_heads": 2,
-    "image_encoder": {"_target_": "capkit.models.image_encoders.SmallCNN", "image_size": 32, "width": 16},
+    "_target_": "capkit.models.captioners.encoder_decoder.EncoderDecoder", "width": 16, "num_layers": 1, "num_heads": 2,
+    "image_encoder": {"_target_": "capkit.models.encoders.image.SmallCNN", "image_size": 32, "width": 16},
 }  # fmt: skip
 PICTURES = {"size": 32, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "resize": "squash"}
 
@@ -110,7 +110,10 @@ def output(model):
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_a_captioner_of_transformers_is_one_folder_that_it_loads(kind, tmp_path):
-    node = {"_target_": "capkit.models.hf_captioner.HFCaptioner", "config": {"model_type": kind, **WHOLE[kind]}}
+    node = {
+        "_target_": "capkit.models.captioners.hf_captioner.HFCaptioner",
+        "config": {"model_type": kind, **WHOLE[kind]},
+    }
     ours, out = exported({**node, "max_length": 20}, tmp_path)
     theirs = CLASSES[kind].from_pretrained(out).eval()
     assert theirs.state_dict().keys() == ours.model.state_dict().keys()
@@ -165,7 +168,7 @@ def test_adapters_of_a_tuned_captioner_are_merged_and_saved_alone(tmp_path):
     torch.manual_seed(0)
     first = save(build(OmegaConf.create(OWN), tokenizer=tokenizer()), OWN, tmp_path / "first")
     node = {
-        "_target_": "capkit.checkpoint.load_captioner_to_tune", "ckpt": first,
+        "_target_": "capkit.checkpoint.loading.load_captioner_to_tune", "ckpt": first,
         "lora": {"decoder": {"rank": 2, "targets": ["query_key_value"]}},
     }  # fmt: skip
     ours, out = exported(node, tmp_path)
@@ -198,18 +201,27 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path):
 
 TRANSFORM = {"_target_": "capkit.data.transforms.ImageTransform", **PICTURES}
 CLIP_TEXT = {"model_type": "clip_text_model", **SIZES, "max_position_embeddings": 20}
-TEXT_TOWER = {"_target_": "capkit.models.text_towers.hf.HFTextTower", "config": CLIP_TEXT, "max_length": 16}
+TEXT_TOWER = {
+    "_target_": "capkit.models.dual_encoders.text_towers.hf.HFTextTower",
+    "config": CLIP_TEXT,
+    "max_length": 16,
+}
 CNN = OWN["image_encoder"]
-TWO = {"_target_": "capkit.models.two_tower.TwoTower", "embed_dim": 12, "image_tower": CNN, "text_tower": TEXT_TOWER}
+TWO = {
+    "_target_": "capkit.models.dual_encoders.two_tower.TwoTower",
+    "embed_dim": 12,
+    "image_tower": CNN,
+    "text_tower": TEXT_TOWER,
+}
 VISION_TEXT = {
     **TWO,
     "image_tower": {**VIT, "output": "pooled", "config": {"model_type": "clip_vision_model", **VISION}},
-    "tune_text": {"_target_": "capkit.models.tuning.Tuning", "mode": "lora", "rank": 2, "alpha": 4},
+    "tune_text": {"_target_": "capkit.models.tuning.policy.Tuning", "mode": "lora", "rank": 2, "alpha": 4},
 }
 CAPTIONERS = {
     **{
         kind: {
-            "_target_": "capkit.models.hf_captioner.HFCaptioner", "config": {"model_type": kind, **sizes},
+            "_target_": "capkit.models.captioners.hf_captioner.HFCaptioner", "config": {"model_type": kind, **sizes},
             "max_length": 20,
         }
         for kind, sizes in WHOLE.items()
@@ -218,20 +230,22 @@ CAPTIONERS = {
     "encoder_decoder": OWN,
     "encoder_decoder of a ViT": {**OWN, "image_encoder": VIT},
 }  # fmt: skip
+HF = "capkit.models.dual_encoders.hf_two_tower.HFTwoTower"
+TOWERS = "capkit.models.dual_encoders.text_towers"
 DUAL_ENCODERS = {
     **{
-        kind: {"_target_": "capkit.models.hf_two_tower.HFTwoTower", "config": {"model_type": kind, **HF_CONFIGS[kind]}}
+        kind: {"_target_": HF, "config": {"model_type": kind, **HF_CONFIGS[kind]}}
         for kind in HF_CONFIGS
     },
     "clip with a grammar head": {
-        "_target_": "capkit.models.hf_two_tower.HFTwoTower", "config": {"model_type": "clip", **HF_CONFIGS["clip"]},
+        "_target_": HF, "config": {"model_type": "clip", **HF_CONFIGS["clip"]},
         "grammar_head": True, "prompt": "a photo of", "transform": TRANSFORM,
     },
     "two towers": TWO,
     "two towers, SigLIP's scale": {**TWO, "logit_bias": -10.0, "transform": TRANSFORM, "image_projection": "mlp"},
     "two towers of transformers, pooled by capkit": {**TWO, "image_tower": VIT},
     "two towers as transformers has them": VISION_TEXT,
-    "words": {**TWO, "text_tower": {"_target_": "capkit.models.text_towers.bag_of_words.BagOfWords", "width": 12}},
+    "words": {**TWO, "text_tower": {"_target_": f"{TOWERS}.bag_of_words.BagOfWords", "width": 12}},
 }  # fmt: skip
 
 
@@ -300,8 +314,8 @@ def test_plain_transformers_loads_a_dual_encoder_with_its_tokenizer_and_image_pr
 
 
 TOKENIZER_OF = {
-    "capkit.models.hf_two_tower.HFTwoTower": "tokenizer",
-    "capkit.models.two_tower.TwoTower": "text_tower.tokenizer",
+    "capkit.models.dual_encoders.hf_two_tower.HFTwoTower": "tokenizer",
+    "capkit.models.dual_encoders.two_tower.TwoTower": "text_tower.tokenizer",
 }
 
 
@@ -341,8 +355,8 @@ def test_a_classifier_of_memes_comes_back(tmp_path):
     built = build(OmegaConf.create(encoder), text_tower={"tokenizer": tokenizer()})
     inner = save(built, encoder, tmp_path / "encoder")
     node = {
-        "_target_": "capkit.models.camu.Camu", "scorer_width": 8, "fusion_width": 8, "num_heads": 2,
-        "encoder": {"_target_": "capkit.checkpoint.load_dual_encoder", "ckpt": inner},
+        "_target_": "capkit.methods.memes.model.Camu", "scorer_width": 8, "fusion_width": 8, "num_heads": 2,
+        "encoder": {"_target_": "capkit.checkpoint.loading.load_dual_encoder", "ckpt": inner},
     }  # fmt: skip
     out = tmp_path / "out"
     run = save(build(OmegaConf.create(node)), node, tmp_path / "run")

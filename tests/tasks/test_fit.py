@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from capkit.checkpoint_files import load_checkpoint
+from capkit.checkpoint.files import load_checkpoint
 from capkit.cli import main
-from capkit.module import CaptionModule
-from capkit.run_folder import RunFolder
+from capkit.run.folder import RunFolder
+from capkit.train.mle_module import CaptionModule
 
 TINY = [
     "debug=tiny", "data.train.count=16", "data.val.count=6", "data.test.count=6", "max_steps=4", "val_every=2",

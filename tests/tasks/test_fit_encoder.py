@@ -12,16 +12,16 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
-from capkit.checkpoint import checkpoint_extras, load_dual_encoder, read_checkpoint
+from capkit.checkpoint.loading import checkpoint_extras, load_dual_encoder, read_checkpoint
 from capkit.cli import main
 from capkit.errors import UsageError
 from capkit.metrics.clip_score import ClipScore
-from capkit.models.encoder_decoder import EncoderDecoder
-from capkit.models.image_encoders import SmallCNN
-from capkit.models.tuning import Tuning
-from capkit.pair_module import PairModule
-from capkit.run_folder import RunFolder
-from capkit.tiny import tokenizer
+from capkit.models.captioners.encoder_decoder import EncoderDecoder
+from capkit.models.encoders.image import SmallCNN
+from capkit.models.tuning.policy import Tuning
+from capkit.run.folder import RunFolder
+from capkit.testing.models import tokenizer
+from capkit.train.dual_encoder_module import PairModule
 
 SMALL = [
     "fit_encoder", "trainer=cpu", "trainer.devices=1", "data.train.count=40", "data.val.count=8", "data.test.count=12",
@@ -35,7 +35,7 @@ HF = [
     "text_config:{hidden_size:16,intermediate_size:16,num_hidden_layers:2,num_attention_heads:2},"
     "vision_config:{hidden_size:16,intermediate_size:16,num_hidden_layers:1,num_attention_heads:2,image_size:32,"
     "patch_size:16}}",
-    "model.tune_text={_target_:capkit.models.tuning.Tuning,mode:lora,rank:2}",
+    "model.tune_text={_target_:capkit.models.tuning.policy.Tuning,mode:lora,rank:2}",
 ]  # fmt: skip
 
 
@@ -178,8 +178,13 @@ def test_exported_towers_are_plain_and_an_old_folder_is_left_alone(whole, capsys
 
 def test_a_checkpoint_of_a_captioner_is_no_judge(tmp_path):
     model = EncoderDecoder(tokenizer(), SmallCNN(image_size=32, width=16), width=16, num_layers=1, num_heads=2)
-    node = {"_target_": "capkit.models.encoder_decoder.EncoderDecoder", "width": 16, "num_layers": 1, "num_heads": 2}
-    node["image_encoder"] = {"_target_": "capkit.models.image_encoders.SmallCNN", "image_size": 32, "width": 16}
+    node = {
+        "_target_": "capkit.models.captioners.encoder_decoder.EncoderDecoder",
+        "width": 16,
+        "num_layers": 1,
+        "num_heads": 2,
+    }
+    node["image_encoder"] = {"_target_": "capkit.models.encoders.image.SmallCNN", "image_size": 32, "width": 16}
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     extras = checkpoint_extras(OmegaConf.create({"model": node, "seed": 0}), model)
     torch.save({"state_dict": state, "capkit": extras}, tmp_path / "step-00000001.ckpt")

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from capkit.checkpoint import load_dual_encoder, read_checkpoint
+from capkit.checkpoint.loading import load_dual_encoder, read_checkpoint
 from capkit.cli import main
-from capkit.run_folder import RunFolder
+from capkit.run.folder import RunFolder
 from capkit.scorers.grammar import Grammar
 from capkit.types import CaptionBatch, Samples
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from benchmarks.faults import Campaign, Life, lives, table
-from benchmarks.faults_kinds import KINDS
-from benchmarks.faults_runs import METHODS, differences
-from capkit.run_folder import RunFolder
+from benchmarks.faults.__main__ import Campaign, Life, lives, table
+from benchmarks.faults.kinds import KINDS
+from benchmarks.faults.runs import METHODS, differences
+from capkit.run.folder import RunFolder
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from capkit.cli import main
-from capkit.tasks.dry_run import measure
+from capkit.train.dry_run import measure
 
 PLAN = ["plan", "trainable=239e6", "gflop_per_image=49.7", "activation_mib_per_image=125"]
 

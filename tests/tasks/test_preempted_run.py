@@ -6,12 +6,12 @@ import signal
 import pytest
 import torch
 
-from capkit.checkpoint_files import load_checkpoint
+from capkit.checkpoint.files import load_checkpoint
 from capkit.cli import main
-from capkit.module import WritingModule
-from capkit.rl_module import RLModule
-from capkit.run_folder import RunFolder
-from capkit.stop_signal import STOPPED_STATUS
+from capkit.fault_tolerance.stop_signal import STOPPED_STATUS
+from capkit.run.folder import RunFolder
+from capkit.train.captioner_module import WritingModule
+from capkit.train.rl.module import RLModule
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ from PIL import Image
 from capkit.assets import catalogue
 from capkit.data.features import FeatureStore
 from capkit.errors import UsageError
+from capkit.models.weights import weights_fingerprint
 from capkit.tasks import prepare
-from capkit.weights import weights_fingerprint
 
 FOLDER = {"_target_": "capkit.assets.cache.path", "name": "cached"}
 
@@ -67,7 +67,7 @@ class MeanColour(torch.nn.Module):
 
 def config(images, features=FOLDER, scale=1.0, transform=True):
     size = {"_target_": "capkit.data.transforms.ImageTransform", "size": 8, "mean": [0.0] * 3, "std": [1.0] * 3}
-    folder = {"_target_": "capkit.data.folder.Folder", "images": str(images)}
+    folder = {"_target_": "capkit.data.sources.folder.Folder", "images": str(images)}
     return OmegaConf.create(
         {
             "torch_threads": 1,
@@ -179,7 +179,7 @@ def shelf(cache, monkeypatch):
 
 
 def asset_config():
-    source = {"_target_": "capkit.data.folder.Folder", "images": {**FOLDER, "name": "pictures"}}
+    source = {"_target_": "capkit.data.sources.folder.Folder", "images": {**FOLDER, "name": "pictures"}}
     return OmegaConf.create({"data": {"train": source, "val": source}})
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from capkit.checkpoint_files import load_checkpoint
+from capkit.checkpoint.files import load_checkpoint
 from capkit.cli import main
-from capkit.rl_module import RLModule
-from capkit.run_folder import RunFolder
+from capkit.run.folder import RunFolder
+from capkit.train.rl.module import RLModule
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ from omegaconf import OmegaConf
 from capkit.errors import UsageError
 from capkit.metrics import bleu, cider, rouge_l
 from capkit.metrics.coco.document_frequencies import DocumentFrequencies
-from capkit.metrics.ptb import foreign
 from capkit.tasks.score import run
+from capkit.text.ptb import foreign
 
 CAPTIONS = {"1": "A cat sits on a mat.", "2": "Two dogs.", "3": ""}
 REFERENCES = {"1": ["a cat on the mat", "The cat sits."], "2": ["two dogs run", "dogs"], "3": ["a red bus"]}

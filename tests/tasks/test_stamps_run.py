@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from capkit.checkpoint_files import load_checkpoint
+from capkit.checkpoint.files import load_checkpoint
 from capkit.cli import main
-from capkit.models.sentence_encoder import SentenceEncoder
-from capkit.run_folder import RunFolder
+from capkit.models.dual_encoders.sentence_encoder import SentenceEncoder
+from capkit.run.folder import RunFolder
 
 pytestmark = [
     pytest.mark.slow,

@@ -6,8 +6,8 @@ import pytest
 import wandb
 
 from capkit.cli import main
-from capkit.logged_names import SAMPLES
-from capkit.run_folder import RunFolder
+from capkit.run.folder import RunFolder
+from capkit.run.metric_names import SAMPLES
 from capkit.tasks.wandb_sync import STATE, steps_of
 
 

@@ -17,7 +17,7 @@ from capkit.metrics.coco.corpus import Corpus, ImageSentences
 from capkit.metrics.coco.document_frequencies import WORDS, DocumentFrequencies, images_with_gram
 from capkit.metrics.coco.ngrams import MAX_ORDER, VOCABULARY, NgramCounts, starts_of_runs
 from capkit.metrics.text_metric import TextMetric
-from capkit.metrics.texts import ScoreWarning
+from capkit.text.checked import ScoreWarning
 
 SIGMA = 6.0
 

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Int
 
 from capkit.errors import UsageError
 from capkit.metrics.coco.ngrams import NgramCounts, Sentences, count_ngrams
-from capkit.metrics.language import normalize_all
-from capkit.metrics.texts import checked_references, checked_texts
+from capkit.text.checked import checked_references, checked_texts
+from capkit.text.normalize import normalize_all
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from capkit.errors import UsageError
-from capkit.file_modes import as_umask_says
 from capkit.metrics.coco.corpus import ImageSentences
 from capkit.metrics.coco.ngrams import VOCABULARY, NgramCounts, Sentences, starts_of_runs
-from capkit.metrics.ptb import ptb_tokenize
-from capkit.metrics.texts import checked_references
+from capkit.text.checked import checked_references
+from capkit.text.ptb import ptb_tokenize
+from capkit.utils.file_modes import as_umask_says
 
 WORDS = "word"  # units of PTB words without EOS: what pycocoevalcap counts
 _FORMAT = "capkit document frequencies 1"

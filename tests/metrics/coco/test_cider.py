@@ -7,7 +7,7 @@ import pytest
 from capkit.errors import UsageError
 from capkit.metrics.coco.cider import Cider, cider, cider_scores
 from capkit.metrics.coco.document_frequencies import DocumentFrequencies
-from capkit.metrics.texts import ScoreWarning
+from capkit.text.checked import ScoreWarning
 
 REFERENCES = [["a cat on a mat", "a cat sits"], ["a dog runs", "the dog runs on grass"], ["a red bus"]]
 PREDICTIONS = ["a cat on the mat", "a dog", "a cat"]

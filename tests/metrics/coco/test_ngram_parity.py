@@ -14,7 +14,7 @@ from capkit.metrics import bleu, cider, cider_d, rouge_l
 from capkit.metrics.coco.bleu import Bleu, bleu_scores
 from capkit.metrics.coco.cider import Cider, cider_scores
 from capkit.metrics.coco.rouge import RougeL, rouge_l_scores
-from capkit.testing import run_distributed
+from capkit.testing.distributed import run_distributed
 
 EXAMPLE = Path(__file__).parents[2] / "data" / "nlg_eval"
 TOLERANCE = {"rtol": 0, "atol": 1e-9}

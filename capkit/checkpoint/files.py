@@ -1,0 +1,435 @@
+"""A checkpoint on disk: a folder that has its name only when it is whole, with a manifest to tell whether it still is.
+
+    step-00000123.ckpt/
+      model.safetensors   the trained weights; a tensor of several names is written once, see `aliases` in its metadata
+      state.pt            all the rest (optimizer, step, callbacks, config), read with weights_only=True
+      manifest.json       step, size and hash of both files, and its own hash; written last
+
+Everything is written under a hidden temporary name and flushed to the disk before the folder is renamed. What a kill
+leaves behind is hidden, and `clean_up` removes it. Docs: docs/checkpoints.md.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import torch
+import xxhash
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from capkit.errors import UsageError
+from capkit.utils.file_modes import as_umask_says
+from capkit.utils.removal import holds_only, remove_own
+from capkit.utils.renamed import renamed_state
+
+WEIGHTS, STATE, MANIFEST = FILES = "model.safetensors", "state.pt", "manifest.json"
+ABOUT = "about.json"  # what makes a folder one of exported weights (capkit/checkpoint/exported.py)
+_SAFETENSORS_PARTIAL = ".tmp*"  # safetensors writes to such a name first
+FORMAT = 1
+HASH = "xxh3_128"  # tells damage, at memory speed; it is no protection against malice
+
+_CHUNK_BYTES = 2**24
+
+
+class CheckpointNotSavedError(Exception):
+    """A checkpoint could not be written: disk full, no permission. What was there before is whole."""
+
+
+class Skipped(NamedTuple):
+    """A checkpoint that is not whole."""
+
+    path: Path
+    why: str
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name; -1 where it is none."""
+    match = re.fullmatch(r"step-(\d+)\.ckpt", path.name)
+    return int(match[1]) if match else -1
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """All step-*.ckpt of a folder, whole or not, the newest first."""
+    return sorted((path for path in folder.glob("step-*.ckpt") if step_of(path) >= 0), key=step_of, reverse=True)
+
+
+def find_newest(folder: Path) -> tuple[Path | None, list[Skipped]]:
+    """The checkpoint of the highest step that is whole, and what was passed over for it."""
+    skipped: list[Skipped] = []
+    for path in checkpoints_in(folder):
+        why = problem(path)
+        if why is None:
+            return path, skipped
+        skipped.append(Skipped(path, why))
+    return None, skipped
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint, or None. Warns of those that are not whole."""
+    path, skipped = find_newest(folder)
+    for broken in skipped:
+        warnings.warn(f"skipped {broken.path}, which is not whole: {broken.why}", stacklevel=2)
+    return path
+
+
+def is_export(path: Path) -> bool:
+    """Whether a folder holds exported weights, which every `ckpt=` takes as it takes a checkpoint."""
+    return (path / ABOUT).is_file() and path.suffix != ".ckpt" and not (path / "checkpoints").is_dir()
+
+
+def saved_step(path: Path) -> int:
+    """The number of steps done when it was saved."""
+    if is_export(path):
+        return int(json.loads((path / ABOUT).read_text(encoding="utf-8"))["step"])
+    if path.is_dir():
+        return int(json.loads((path / MANIFEST).read_text(encoding="utf-8"))["step"])
+    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+
+
+def identity(path: Path) -> str:
+    """A hash of everything that a checkpoint holds, whatever its name: that of its manifest, or of an older file.
+
+    Of exported weights that of all files below their folder.
+    """
+    if is_export(path):
+        files = {str(file.relative_to(path)): _hash(file) for file in sorted(path.rglob("*")) if file.is_file()}
+        return _seal(files)
+    if path.is_dir():
+        return str(json.loads((path / MANIFEST).read_text(encoding="utf-8"))[HASH])
+    return _hash(path)
+
+
+# -- writing
+
+
+def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Writes the folder `path`, or replaces it. Raises CheckpointNotSavedError; then what was there before still is."""
+    temporary = hidden(path, "tmp")
+    try:
+        _remove_remains(temporary)
+        temporary.mkdir(parents=True)
+        _write_files(checkpoint, temporary)
+        _publish(temporary, path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch tells a full disk as a RuntimeError
+        with contextlib.suppress(OSError):
+            _remove_remains(temporary)
+        raise CheckpointNotSavedError(f"{path} was not saved: {_reason(error)}") from error
+
+
+def _write_files(checkpoint: Mapping[str, Any], folder: Path) -> None:
+    state = dict(checkpoint["state_dict"])
+    tensors = {name: state.pop(name).detach() for name in list(state) if isinstance(state[name], Tensor)}
+    save_tensors(tensors, folder / WEIGHTS)
+    _write(folder / STATE, lambda file: torch.save({**checkpoint, "state_dict": state}, file))
+    manifest = {
+        "format": FORMAT,
+        "step": int(checkpoint.get("global_step", 0)),
+        "files": {name: _flush_and_describe(folder / name) for name in (WEIGHTS, STATE)},
+    }
+    text = json.dumps({**manifest, HASH: _seal(manifest)}, indent=1) + "\n"
+    _write(folder / MANIFEST, lambda file: file.write(text.encode()))
+    flush_folder(folder)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """A safetensors file. Tied weights are written once: its metadata says under `aliases` which name is which."""
+    stored, aliases = _without_shared(tensors)
+    save_file(stored, path, {"format": "pt", "aliases": json.dumps(aliases)})
+    as_umask_says(path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """What `save_tensors` wrote, tied weights under all of their names."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
+    return {**tensors, **{name: tensors[kept] for name, kept in aliases.items()}}
+
+
+def _without_shared(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors that share no memory, as safetensors wants them, and which name is another one's tensor."""
+    stored: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    names: dict[Any, str] = {}
+    storages: set[int] = set()
+    for name, value in tensors.items():
+        same = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.device)
+        if value.numel() and same in names:
+            aliases[name] = names[same]
+            continue
+        names[same] = name
+        storage = value.untyped_storage().data_ptr()
+        stored[name] = value.clone(memory_format=torch.contiguous_format) if storage in storages else value.contiguous()
+        storages.add(storage)
+    return stored, aliases
+
+
+def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    with path.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_and_describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return {"bytes": path.stat().st_size, HASH: _hash(path)}
+
+
+def _hash(path: Path) -> str:
+    state = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            state.update(chunk)
+    return state.hexdigest()
+
+
+def flush_folder(folder: Path) -> None:
+    """Makes renames in a folder outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """The hash of what a manifest says, itself left out."""
+    said = {name: value for name, value in manifest.items() if name != HASH}
+    return xxhash.xxh3_128(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, also where a library wraps it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return f"{type(error).__name__}: {error}" if cause is None else str(cause)
+
+
+# -- replacing and removing
+
+
+def hidden(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{kind}")
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Gives what is whole its name. Killed half way, `clean_up` ends it."""
+    old = hidden(path, "old")
+    _remove_remains(old)
+    if path.exists():
+        _refuse_foreign(path)
+        path.rename(old)
+    try:
+        temporary.rename(path)
+    except OSError:
+        if old.exists():
+            old.rename(path)
+        raise
+    flush_folder(path.parent)
+    with contextlib.suppress(OSError):
+        _remove_remains(old)
+
+
+def discard(path: Path) -> None:
+    """Removes a checkpoint: its name is gone first, so that no half of one is ever found.
+
+    Raises OSError, and leaves it, where it is not capkit's.
+    """
+    _refuse_foreign(path)
+    gone = hidden(path, "old")
+    _remove_remains(gone)
+    path.rename(gone)
+    _remove_remains(gone)
+
+
+def is_own(path: Path) -> bool:
+    """Whether capkit wrote what is there, as a checkpoint, whole or damaged: the name alone does not say so.
+
+    A folder holds nothing beside our three files, with a manifest like ours, or one that is damaged beside the two
+    others; a file, the older form, our entry.
+    """
+    try:
+        if path.is_symlink():
+            return False
+        if path.is_file():
+            return "capkit" in torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if not holds_only(path, FILES):
+            return False
+        return _is_manifest((path / MANIFEST).read_bytes()) or all((path / name).is_file() for name in FILES)
+    except Exception:  # a damaged file makes its readers raise almost anything
+        return False
+
+
+def _is_manifest(data: bytes) -> bool:
+    try:
+        manifest = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(manifest, dict) and {"format", "step", "files"} <= manifest.keys()
+
+
+def _refuse_foreign(path: Path) -> None:
+    if not is_own(path):
+        raise OSError(errno.EEXIST, "it was not written by capkit, which leaves it alone; move it away", str(path))
+
+
+def _remove_remains(path: Path) -> None:
+    """Removes what stands under one of our hidden names: half a checkpoint, or the link to one.
+
+    Raises OSError, and leaves it, where it holds anything else.
+    """
+    if path.is_symlink() or (path.is_file() and is_own(path)):
+        path.unlink()
+    elif not remove_own(path, (*FILES, _SAFETENSORS_PARTIAL)):
+        raise OSError(errno.EEXIST, "it holds files that capkit did not write; move it away", str(path))
+
+
+def _slots(link: Path) -> list[Path]:
+    return [link.with_name(f"{link.stem}-{letter}.ckpt") for letter in "ab"]
+
+
+def free_slot(link: Path) -> Path:
+    """Of best-a.ckpt and best-b.ckpt the one that best.ckpt, a symbolic link, does not name: to write the next into."""
+    first, second = _slots(link)
+    return second if link.resolve() == first.resolve() else first
+
+
+def switch(link: Path, slot: Path) -> None:
+    """Makes best.ckpt name a slot, at one stroke, and removes the other. Raises OSError."""
+    temporary = hidden(link, "link")
+    _remove_remains(temporary)
+    temporary.symlink_to(slot.name)
+    if link.exists() and not link.is_symlink():  # of an earlier version, or the run was copied by what follows links
+        discard(link)
+    temporary.replace(link)
+    flush_folder(link.parent)
+    if is_own(other := free_slot(link)):
+        discard(other)
+
+
+def clean_up(folder: Path) -> None:
+    """Removes what an attempt that was killed left half done. A whole step that lacks only its name gets it.
+
+    Whatever capkit did not write stays, under whatever name.
+    """
+    for kind in ("tmp", "old", "link"):
+        for path in folder.glob(f".*.ckpt.{kind}"):
+            final = folder / path.name[1:].removesuffix(f".{kind}")
+            if step_of(final) >= 0 and not final.exists() and problem(path) is None:
+                path.rename(final)
+            elif path.is_symlink() or holds_only(path, (*FILES, _SAFETENSORS_PARTIAL)):
+                _remove_remains(path)
+    if is_own(slot := free_slot(folder / "best.ckpt")):
+        discard(slot)
+
+
+# -- verifying and reading
+
+
+def problem(path: Path) -> str | None:
+    """Why a checkpoint is not whole, None where it is. Reads all of it; again in this process only once it changed."""
+    try:
+        stamp = tuple(sorted((file.name, s.st_size, s.st_mtime_ns, s.st_ino) for file, s in _stats(path)))
+        return _problem(path.resolve(), stamp)
+    except OSError as error:
+        return f"{error.strerror or error}"
+
+
+def _stats(path: Path) -> list[tuple[Path, os.stat_result]]:
+    return [(file, file.stat()) for file in (path.iterdir() if path.is_dir() else [path])]
+
+
+@lru_cache(maxsize=256)
+def _problem(path: Path, stamp: tuple[Any, ...]) -> str | None:
+    if path.is_file():
+        return _problem_of_file(path)
+    if not (path / MANIFEST).exists():
+        return f"it has no {MANIFEST}"
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        version, files = manifest["format"], manifest["files"]
+        if version > FORMAT:
+            return f"it has format {version}, of a newer capkit; this one reads {FORMAT}"
+        described = {name: (int(about["bytes"]), str(about[HASH])) for name, about in files.items()}
+        is_sealed = manifest[HASH] == _seal(manifest)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"its {MANIFEST} cannot be read"
+    if lacking := [name for name in (WEIGHTS, STATE) if name not in described or not (path / name).exists()]:
+        return f"it has no {lacking[0]}"
+    for name, (size, hashed) in described.items():
+        found = (path / name).stat().st_size
+        if found != size:
+            return f"{name} has {found} bytes, its manifest says {size}"
+        if _hash(path / name) != hashed:
+            return f"{name} is damaged: its {HASH} differs from the manifest's"
+    return None if is_sealed else f"its {MANIFEST} is damaged: its own {HASH} differs"
+
+
+def _problem_of_file(path: Path) -> str | None:
+    """Of a checkpoint of one file, written before they were folders: torch's zip, with a CRC-32 of each record.
+
+    torch.load does not look at the CRCs: a flipped bit would be read as another weight.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is None:
+            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # a damaged zip or pickle makes its readers raise almost anything
+        return f"it is cut off, damaged or no checkpoint ({type(error).__name__}: {_first_line(error)})"
+    return f"it is damaged: the CRC-32 of its record {damaged} differs" if damaged else None
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Everything that was saved, on the CPU. Whether it is whole is `problem`'s to say. Nothing in it is executed."""
+    loaded = load_state(path)
+    if path.is_dir():
+        loaded["state_dict"] = {**read_tensors(path / WEIGHTS), **loaded["state_dict"]}
+    return loaded
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """What `load_checkpoint` gives, without the weights of a folder."""
+    file = path / STATE if path.is_dir() else path
+    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    return renamed_state(state)
+
+
+def verified(path: Path) -> Path:
+    """`path`, or the newest whole checkpoint of a folder of checkpoints or of a run; exported weights as they are.
+
+    Raises UsageError where there is none, or where the checkpoint that is named is broken.
+    """
+    if not path.exists():
+        raise UsageError(f"a checkpoint is wanted; {path} does not exist; give ckpt=PATH or a run folder")
+    if is_export(path):
+        return path
+    if path.is_dir() and path.suffix != ".ckpt" and not (path / MANIFEST).exists():
+        folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+        newest = newest_checkpoint(folder)
+        if newest is None:
+            found = "only broken ones" if checkpoints_in(folder) else "no step-*.ckpt"
+            raise UsageError(f"a checkpoint is wanted; {path} holds {found}; give ckpt=PATH or a run folder")
+        return newest
+    if why := problem(path):
+        raise UsageError(
+            f"{path} is not whole: {why}; give another checkpoint, or a run folder for its newest whole one"
+        )
+    return path

@@ -1,0 +1,148 @@
+"""Records: an image, its captions and what else is known of it; and the JSON lines that hold them."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from capkit.errors import UsageError, did_you_mean
+from capkit.text.caption_text import caption_texts
+from capkit.utils.rng import key_id
+from capkit.utils.text_files import decode, existing_file, file_name, has_lone_surrogate, parse_json, shown
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A caption, who wrote it ("human", "alt_text", a model's name) and its language as a BCP 47 tag."""
+
+    text: str
+    source: str = "human"
+    language: str = "en"
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A box (x0, y0, x1, y1) in shares of width and height, with what is in it."""
+
+    box: tuple[float, float, float, float]
+    text: str = ""
+
+
+@dataclass(slots=True)
+class Record:
+    """One image with its captions.
+
+    `key` names it in predictions, and its randomness. `image` is a path (absolute, or relative to the source's root), a
+    shard member ("shard.tar::member"), or None where pixels come from elsewhere. `bag` names the group of look-alikes
+    that the image belongs to.
+    """
+
+    key: str
+    image: str | None = None
+    captions: list[Caption] = field(default_factory=list)
+    regions: list[Region] = field(default_factory=list)
+    bag: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+_FIELDS = ("key", "image", "captions", "regions", "bag", "metadata")
+
+
+def _wrong(where: str, problem: str) -> UsageError:
+    return UsageError(f"{where}: {problem}; docs/data.md shows a record")
+
+
+def _typed(row: dict[str, Any], name: str, kinds: type | tuple[type, ...], default: Any, where: str) -> Any:
+    value = row.get(name, default)
+    if value is not default and (not isinstance(value, kinds) or isinstance(value, bool)):
+        raise _wrong(where, f"{name!r} has a value of the wrong type: {shown(value)}")
+    return value
+
+
+def _captions(value: list[Any] | str, where: str) -> list[Caption]:
+    items = [value] if isinstance(value, str) else value
+    if all(isinstance(item, str) for item in items):
+        return [Caption(text) for text in caption_texts(items, where)]
+    return [_caption(item, where) for item in items]
+
+
+def _caption(value: Any, where: str) -> Caption:
+    fields = {"text": value} if isinstance(value, str) else value
+    if not isinstance(fields, dict) or "text" not in fields or set(fields) - {*Caption.__slots__}:
+        raise _wrong(where, f"a caption is a text or {{text, source, language}}, not {shown(value)}")
+    for name, content in fields.items():
+        if not isinstance(content, str):
+            raise _wrong(where, f"{name!r} of a caption is a text, not {shown(content)}")
+    return Caption(**fields)
+
+
+def _region(value: Any, where: str) -> Region:
+    box = value.get("box") if isinstance(value, dict) else None
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(x, int | float) for x in box):
+        raise _wrong(where, f"a region is {{box: [x0, y0, x1, y1], text}}, not {shown(value)}")
+    x0, y0, x1, y1 = box
+    if not (0 <= x0 <= x1 <= 1 and 0 <= y0 <= y1 <= 1):
+        raise _wrong(where, f"a box needs 0 <= x0 <= x1 <= 1 and the same for y, not {shown(box)}")
+    return Region((float(x0), float(y0), float(x1), float(y1)), _typed(value, "text", str, "", where))
+
+
+def record_from_row(row: Any, where: str) -> Record:
+    """Checks one parsed JSON object and makes a Record of it; `where` opens the error ("manifest.jsonl line 3")."""
+    if not isinstance(row, dict):
+        raise _wrong(where, f"wanted one JSON object, got {shown(row)}")
+    for name in row:
+        if name not in _FIELDS:
+            raise _wrong(where, f"unknown field {shown(name)}; {did_you_mean(name, _FIELDS)}")
+    image = _typed(row, "image", str, None, where)
+    key = _typed(row, "key", (str, int), image, where)
+    if key is None:
+        raise _wrong(where, "a record needs 'key' or 'image'")
+    if has_lone_surrogate(str(key)):
+        raise _wrong(where, f"a key must be valid Unicode, not {shown(key)}")
+    return Record(
+        key=str(key),
+        image=None if image is None else file_name(image, where, "image"),
+        captions=_captions(_typed(row, "captions", (list, str), [], where), where),
+        regions=[_region(r, where) for r in _typed(row, "regions", list, [], where)],
+        bag=_typed(row, "bag", str, None, where),
+        metadata=_typed(row, "metadata", dict, {}, where),
+    )
+
+
+def parse_line(line: bytes, path: Path, number: int) -> Record:
+    where = f"{path} line {number}"
+    return record_from_row(parse_json(decode(line, str(path), number), where), where)
+
+
+def read_manifest(path: str | Path) -> Iterator[Record]:
+    """The records of a JSONL file, in order; blank lines are passed over. Raises UsageError with file and line."""
+    with existing_file(path, "manifest").open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield parse_line(line, Path(path), number)
+
+
+def write_manifest(path: str | Path, records: Iterable[Record]) -> int:
+    """Writes records as JSONL, replacing the file only when all are written; returns how many."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    count = 0
+    with partial.open("w", encoding="utf-8") as lines:
+        for record in records:
+            row = {name: value for name, value in asdict(record).items() if value or name == "key"}
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    partial.replace(path)
+    return count
+
+
+def check_unique_keys(records: Iterable[Record], where: str) -> None:
+    """Raises UsageError where two records share a key: predictions and skipped.jsonl name images by key."""
+    seen: set[int] = set()
+    for record in records:
+        digest = key_id(record.key)
+        if digest in seen:
+            raise UsageError(f"{where}: two records have the key {record.key!r}; give each image its own key")
+        seen.add(digest)

@@ -1,0 +1,35 @@
+"""The protocol of a data source, and what every source does to captions."""
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from capkit.data.records import Caption, Record
+from capkit.text.caption_text import clean_text
+
+
+@runtime_checkable
+class DataSource(Protocol):
+    """Captioned images by position. Constructors check paths; files are parsed at first use.
+
+    `image` raises BadImage where an image cannot be used. Records keep one order in every process.
+    """
+
+    def __len__(self) -> int: ...
+
+    def record(self, index: int) -> Record: ...
+
+    def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]: ...
+
+
+@runtime_checkable
+class Preparable(Protocol):
+    """A source with something to build once (a cache) before other processes read it."""
+
+    def prepare(self) -> None: ...
+
+
+def clean_captions(captions: list[Caption]) -> list[str]:
+    """The cleaned texts that are not empty, in order."""
+    return [text for caption in captions if (text := clean_text(caption.text))]

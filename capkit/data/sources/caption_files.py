@@ -1,0 +1,206 @@
+"""Caption files of the shapes that people have: tables, JSON (three shapes), JSON lines. docs/data.md shows each."""
+
+import posixpath
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capkit.data.records import Caption, Record, check_unique_keys, record_from_row
+from capkit.data.sources.caption_tables import CAPTION_COLUMNS, FILE_COLUMNS, caption_columns, file_column, read_table
+from capkit.errors import UsageError
+from capkit.text.caption_text import caption_texts
+from capkit.utils.text_files import expect, file_name, member, read_json_or_lines, read_text, shown, split_name
+
+_TABLES = (".csv", ".tsv", ".txt", ".token")
+_JSON = (".json", ".jsonl")
+
+
+@dataclass
+class CaptionRow:
+    """A record, and the split that the file puts it in, if it says."""
+
+    record: Record
+    split: str | None = None
+
+
+def read_captions(path: Path) -> list[CaptionRow]:
+    """One row per image in the file's order; several rows of one image join their captions.
+
+    Raises UsageError with file and line, item or entry for anything that is not one of the documented shapes.
+    """
+    suffix = path.suffix.lower()
+    if suffix in _TABLES:
+        joined = _Joined()
+        for row in read_table(read_text(path, "captions"), path):
+            joined.add(row.file, row.captions, row.split, row.where)
+        rows = joined.all()
+    elif suffix in _JSON:
+        rows = _read_json(path)
+    else:
+        raise UsageError(
+            f"captions: {path.name!r} should end in {', '.join([*_TABLES, *_JSON])}; docs/data.md shows each shape"
+        )
+    if not rows:
+        raise UsageError(f"{path}: no captions in it; docs/data.md shows the shapes that are read")
+    check_rows(rows, str(path))
+    without = [row.record.key for row in rows if row.split is None]
+    if without and len(without) < len(rows):
+        warnings.warn(
+            f"{path}: {len(without)} of {len(rows)} images have no split and are used in none, e.g. {without[0]!r}",
+            stacklevel=2,
+        )
+    return rows
+
+
+def read_sidecars(folder: Path, images: Sequence[str]) -> list[CaptionRow]:
+    """Captions of text files named as the images, "a.txt" for "a.jpg", one a line; images without one are left out."""
+    rows = []
+    for image in images:
+        file = (folder / image).with_suffix(".txt")
+        if file.is_file():
+            lines = enumerate(read_text(file, "captions").split("\n"), 1)
+            texts = [caption_texts(line, f"{file} line {number}") for number, line in lines if line.strip()]
+            rows.append(CaptionRow(Record(image, image, [Caption(text) for row in texts for text in row])))
+    if not rows:
+        raise UsageError(
+            f"captions: no text file in {str(folder)!r} is named as an image, such as "
+            f"{Path(images[0]).with_suffix('.txt').as_posix() if images else 'a.txt for a.jpg'!r}"
+        )
+    return rows
+
+
+def check_rows(rows: Sequence[CaptionRow], where: str) -> None:
+    """Raises UsageError where one split holds a key, or a picture, twice. Warns of pictures that are in two splits."""
+    for split in {row.split for row in rows}:
+        check_unique_keys((row.record for row in rows if row.split == split), where)
+    seen: dict[str, list[CaptionRow]] = {}
+    in_two: list[str] = []
+    for row in rows:
+        if row.record.image is None:
+            continue
+        picture = posixpath.normpath(row.record.image)
+        for other in seen.setdefault(picture, []):
+            if other.split == row.split:
+                names = f"{other.record.key!r} and {row.record.key!r}"
+                raise UsageError(f"{where}: two records of the picture {picture!r}, {names}; give a picture one record")
+            in_two.append(f"{picture!r} ({other.split} and {row.split})")
+        seen[picture].append(row)
+    if in_two:
+        examples = ", ".join(in_two[:3]) + (" ..." if len(in_two) > 3 else "")
+        warnings.warn(
+            f"{where}: pictures in two splits, by which a model is tested on what it learned from: {len(in_two)}, "
+            f"{examples}; give a picture one split",
+            stacklevel=2,
+        )
+
+
+class _Joined:
+    """Rows by image, in order of first appearance."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, CaptionRow] = {}
+
+    def all(self) -> list[CaptionRow]:
+        return list(self._rows.values())
+
+    def add(self, file: str, captions: list[str], split: str | None, where: str) -> None:
+        row = self._rows.setdefault(file, CaptionRow(Record(file, file), split))
+        row.split = row.split or split
+        if split not in (None, row.split):
+            raise UsageError(f"{where}: {file!r} is in split {split!r} and in {row.split!r}; give an image one split")
+        row.record.captions += [Caption(text) for text in captions]
+
+
+def _read_json(path: Path) -> list[CaptionRow]:
+    located = read_json_or_lines(path, "captions")
+    if len(located) > 1:
+        return _from_objects(located)
+    content = located[0].value
+    if isinstance(content, list):
+        return _from_objects([(f"{path} item {number}", row) for number, row in enumerate(content)])
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: wanted an object or a list, got {shown(content)}; docs/data.md shows the shapes")
+    if isinstance(content.get("annotations"), list):
+        return _from_coco(content, path)
+    if isinstance(content.get("images"), list):
+        raise _without_annotations(content["images"], path)
+    if "key" in content or (file_column(list(content)) is not None and caption_columns(list(content))):
+        return _from_objects(located)
+    joined = _Joined()
+    for file, value in content.items():
+        where = f"{path}, image {file!r}"
+        if isinstance(value, list) and any(
+            isinstance(item, dict) and file_column(list(item)) is not None for item in value
+        ):
+            raise UsageError(f"{where}: a list of entries that name files themselves; give this list alone")
+        joined.add(file_name(file, where), caption_texts(value, where), None, where)
+    return joined.all()
+
+
+def _without_annotations(images: list[Any], path: Path) -> UsageError:
+    if images and not any(isinstance(image, dict) and "sentences" in image for image in images):
+        return UsageError(
+            f"{path}: 'images' without 'annotations': a COCO file of pictures alone; give one of captions, such as "
+            "captions_val2017.json"
+        )
+    return UsageError(f"{path}: looks like a Karpathy split file; read it with data=karpathy")
+
+
+def _from_objects(objects: Sequence[tuple[str, Any]]) -> list[CaptionRow]:
+    """Objects with a file and its captions each; or manifest records, which are known by their 'key'."""
+    joined = _Joined()
+    records: dict[str, CaptionRow] = {}
+    for where, row in objects:
+        if not isinstance(row, dict):
+            raise UsageError(f"{where}: wanted an object, got {shown(row)}")
+        if "key" in row:
+            record = record_from_row(row, where)
+            if record.key in records:
+                raise UsageError(f"{where}: two records have the key {record.key!r}; give each image its own key")
+            records[record.key] = CaptionRow(record)
+            continue
+        names = list(row)
+        file_at, captions_at = file_column(names), caption_columns(names)
+        for wanted, found in ((FILE_COLUMNS, file_at is not None), (CAPTION_COLUMNS, captions_at)):
+            if not found:
+                raise UsageError(
+                    f"{where}: no column named {' or '.join(wanted)}; the columns are {', '.join(names) or 'none'}"
+                )
+        assert file_at is not None
+        texts = [text for place in captions_at for text in caption_texts(row[names[place]], where)]
+        split = row.get("split")
+        joined.add(
+            file_name(row[names[file_at]], where),
+            texts,
+            None if split in (None, "") else split_name(split, where),
+            where,
+        )
+    return [*records.values(), *joined.all()]
+
+
+def _from_coco(content: dict[str, Any], path: Path) -> list[CaptionRow]:
+    """COCO's captions_*.json: `images` with id and file_name, `annotations` with image_id and caption.
+
+    Ids are compared as text: some programs write 17 in one list and "17" in the other.
+    """
+    rows: dict[str, CaptionRow] = {}
+    for number, image in enumerate(member(content, "images", "a list", str(path))):
+        where = f"{path} images, item {number}"
+        identity = member(expect(image, "an object", where), "id", "text or a whole number", where)
+        if str(identity) in rows:
+            raise UsageError(f"{where}: two images have the id {shown(identity)}; give each image its own id")
+        file = file_name(image.get("file_name"), where, "file_name")
+        rows[str(identity)] = CaptionRow(Record(str(identity), file, metadata={"image_id": identity}))
+    for number, annotation in enumerate(content["annotations"]):
+        where = f"{path} annotations, item {number}"
+        identity = member(expect(annotation, "an object", where), "image_id", "text or a whole number", where)
+        if str(identity) not in rows:
+            raise UsageError(f"{where}: no item of 'images' has the id {shown(identity)}; add it, or drop the caption")
+        if "caption" not in annotation:
+            raise UsageError(f"{where}: no 'caption'; give a file of captions, such as captions_val2017.json")
+        rows[str(identity)].record.captions += [
+            Caption(text) for text in caption_texts(annotation["caption"], f"{where}, image {identity!r}")
+        ]
+    return list(rows.values())

@@ -1,0 +1,89 @@
+"""The choice of the next token as a logits processor, so that transformers' greedy loop samples and records.
+
+R rows (images x samples), V vocabulary, T tokens so far.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    MinNewTokensLengthLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from capkit.decoding.config import Decoding
+from capkit.decoding.truncation import pack
+from capkit.utils import rng
+
+
+def constraints(decoding: Decoding, prompt_length: int, eos_token_id: int, device: torch.device) -> LogitsProcessorList:
+    """What may not be written, whatever the method: EOS before `min_length`, and repeated n-grams."""
+    processors = LogitsProcessorList()
+    if decoding.min_length:
+        processors.append(
+            MinNewTokensLengthLogitsProcessor(prompt_length, decoding.min_length, eos_token_id, device=str(device))
+        )
+    if decoding.no_repeat_ngram_size:
+        processors.append(NoRepeatNGramLogitsProcessor(decoding.no_repeat_ngram_size))
+    return processors
+
+
+def warpers(decoding: Decoding) -> LogitsProcessorList:
+    """Temperature, then top-k, then top-p; those that are off are left out."""
+    processors = LogitsProcessorList()
+    if decoding.temperature != 1.0:
+        processors.append(TemperatureLogitsWarper(float(decoding.temperature)))
+    if decoding.top_k:
+        processors.append(TopKLogitsWarper(decoding.top_k))
+    if decoding.top_p < 1.0:
+        processors.append(TopPLogitsWarper(float(decoding.top_p)))
+    return processors
+
+
+def inverse_cdf(logprobs: Float[Tensor, "R V"], uniforms: Float[Tensor, " R"]) -> Int[Tensor, " R"]:
+    """The token in whose stretch of the cumulated probabilities each uniform number falls, in vocabulary order."""
+    cumulated = logprobs.double().exp().cumsum(-1)
+    total = cumulated[:, -1:]
+    # Strictly below the total, so that rounding never passes the last token that has any probability.
+    threshold = torch.minimum(uniforms.double()[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulated, threshold, right=True).squeeze(-1)
+
+
+class ChooseToken(LogitsProcessor):
+    """Picks each row's next token, leaves only it possible, and records its log-probability.
+
+    With `ids`, the token is drawn by one keyed uniform per (id, position), and the recorded log-probability (nats,
+    float32) is that of the distribution drawn from, after constraints, temperature and truncation; where these can take
+    tokens away, `supports` records which were left. Without, the token is the most probable one that the constraints
+    allow, and the log-probability is that of the untouched model.
+    """
+
+    def __init__(self, allowed: LogitsProcessorList, warp: LogitsProcessorList, ids: Int[Tensor, " R"] | None):
+        # As callables of any tensors: transformers' own signature wants narrower tensor types.
+        self.allowed: Callable[[Any, Any], Any] = allowed
+        self.warp: Callable[[Any, Any], Any] = warp
+        self.ids = ids
+        self.logprobs: list[Tensor] = []
+        self.supports: list[Tensor] = []
+        self._truncates = any(not isinstance(p, TemperatureLogitsWarper) for p in (*allowed, *warp))
+
+    def __call__(self, input_ids: Int[Tensor, "R T"], scores: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+        raw = scores.float()
+        scores = self.allowed(input_ids, raw)
+        if self.ids is None:
+            chosen, logprobs = scores.argmax(-1), raw.log_softmax(-1)
+        else:
+            logprobs = self.warp(input_ids, scores).log_softmax(-1)
+            chosen = inverse_cdf(logprobs, rng.uniform(self.ids, len(self.logprobs)))
+            if self._truncates:
+                self.supports.append(pack(logprobs > -torch.inf))
+        self.logprobs.append(logprobs.gather(-1, chosen[:, None]).squeeze(-1))
+        return torch.full_like(scores, -torch.inf).scatter_(-1, chosen[:, None], 0.0)

@@ -1,0 +1,194 @@
+"""How much memory a GPU needs and how long a step takes, on paper: the formulas of docs/plan.md.
+
+Numbers are counted as they are, bytes as bytes, seconds as seconds; nothing here was measured. T trainable numbers, F
+frozen ones, R ranks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+
+from capkit.errors import UsageError
+
+SHARDED = ("ddp", "zero1", "zero2", "zero3")  # the processor's part of offload has no step time here
+STRATEGIES = (*SHARDED, "zero2_offload", "zero3_offload")
+FLOAT = 4  # bytes of a weight, a gradient, a moment: capkit trains float32 weights, mixed precision computes in 16 bits
+BUCKET_NUMBERS = 50_000_000  # as in capkit/distributed/zero.py
+LIVE_NUMBERS = 1_000_000_000  # gathered weights that DeepSpeed keeps under stage 3, stage3_max_live_parameters
+REUSE_NUMBERS = 1_000_000_000  # and keeps what is wanted again within so many, stage3_max_reuse_distance
+
+
+@dataclass(frozen=True)
+class Work:
+    """A model and one rank's share of a step.
+
+    `gflop`: of one image's forward pass with its captions. `activation_mib`: what one image keeps for the backward
+    pass. `passes`: of the forward pass that a step takes: 3 with the backward pass, 4 where a dual encoder computes its
+    micro-batches again.
+    """
+
+    trainable: int
+    frozen: int
+    images: int
+    micro_batches: int
+    gflop: float
+    activation_mib: float
+    mixed: bool
+    passes: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.trainable < 1 or self.frozen < 0:
+            raise UsageError(f"trainable must be 1 or more, frozen 0 or more; got {self.trainable} and {self.frozen}")
+        if not 1 <= self.micro_batches <= self.images:
+            raise UsageError(
+                f"a rank's images must be 1 or more, and micro_batches 1 to as many; got {self.images} images and "
+                f"{self.micro_batches} micro-batches"
+            )
+
+    @property
+    def micro_batch(self) -> int:
+        """Images of the largest."""
+        return -(-self.images // self.micro_batches)
+
+    @property
+    def backward_passes(self) -> int:
+        """That exchange gradients: one a micro-batch, but those of a dual encoder meet in one loss."""
+        return 1 if self.passes >= 4 else self.micro_batches
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """GPUs of one kind. `tflops`: dense 16-bit matrix products; `share`: of it that the model reaches.
+
+    `link_gb`: GB/s that one GPU sends to others of its node. `network_gb`: that a node sends to others, all its ports
+    together, which rings over all GPUs share.
+    """
+
+    memory_gib: float
+    tflops: float
+    link_gb: float
+    network_gb: float
+    gpus_per_node: int
+    share: float
+    overlap: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1 or not 0 <= self.overlap <= 1:
+            raise UsageError(
+                f"share lies above 0 and up to 1, overlap from 0 to 1; got {self.share} and {self.overlap}"
+            )
+
+    def gb_per_second(self, ranks: int) -> float:
+        """The slowest link of a ring over all ranks."""
+        return self.link_gb if ranks <= self.gpus_per_node else min(self.link_gb, self.network_gb)
+
+
+def states(work: Work, strategy: str, ranks: int) -> dict[str, float]:
+    """Bytes of one rank between steps, by what they are; under offload `moments` and `master` lie off the GPU.
+
+    weights: those the model computes with. master: the float32 copy that ZeRO updates. moments: Adam's two. gradients:
+    those kept until the update (stages 1 and 2 free them in it). DeepSpeed pads each parameter or group to divide over
+    ranks: a few numbers more.
+    """
+    _check(strategy)
+    trainable, everything = float(FLOAT * work.trainable), float(FLOAT * (work.trainable + work.frozen))
+    if strategy == "ddp":
+        return {"weights": everything, "master": 0.0, "moments": 2 * trainable, "gradients": trainable}
+    whole_gradients = strategy == "zero1"
+    return {
+        "weights": everything / ranks if _stage(strategy) == 3 else everything,
+        "master": trainable / ranks,
+        "moments": 2 * trainable / ranks,
+        "gradients": trainable if whole_gradients else trainable / ranks,
+    }
+
+
+def memory(work: Work, strategy: str, ranks: int) -> dict[str, float]:
+    """Bytes of a GPU in a step by what they are, `rollout` (a whole copy gathered under stage 3), and `total`.
+
+    An estimate, and an upper one: the parts are added up, though not all of them are there at once.
+    """
+    parts = states(work, strategy, ranks)
+    if strategy.endswith("offload"):
+        parts |= {"master": 0.0, "moments": 0.0, "gradients": 0.0}
+        if _stage(strategy) == 3:
+            parts["weights"] = 0.0
+    everything = work.trainable + work.frozen
+    gathers = _stage(strategy) == 3
+    parts["gathered"] = float(FLOAT * min(everything, LIVE_NUMBERS)) if gathers else 0.0
+    parts["bucket"] = _bucket(work, strategy, ranks)
+    parts["16-bit copies"] = 2.0 * everything if work.mixed else 0.0
+    parts["activations"] = work.micro_batch * work.activation_mib * 2**20
+    return {**parts, "total": sum(parts.values()), "rollout": float(FLOAT * everything) if gathers else 0.0}
+
+
+def _bucket(work: Work, strategy: str, ranks: int) -> float:
+    """Where gradients are gathered before they are exchanged: DDP's hold all, one GPU has none."""
+    if strategy == "ddp":
+        return float(FLOAT * work.trainable) if ranks > 1 else 0.0
+    return float(FLOAT * min(work.trainable, BUCKET_NUMBERS))
+
+
+def traffic(work: Work, strategy: str, ranks: int) -> float:
+    """Bytes that a rank sends in a step, by rings: (R - 1) / R of what is reduced or gathered, twice where all get it.
+
+    What DeepSpeed 0.19 does as capkit sets it, counted in two processes. Stages 1 and 2 all-reduce gradients and keep
+    their part, where the paper reduces to the part alone.
+    """
+    _check(strategy)
+    trainable = FLOAT * work.trainable
+    around = (ranks - 1) / ranks
+    stage = _stage(strategy)
+    if stage == 0:
+        return around * 2 * trainable
+    if stage <= 2:  # stage 1 once a step; then updated weights are gathered
+        return around * trainable * (2 * (1 if stage == 1 else work.backward_passes) + 1)
+    return around * work.backward_passes * (FLOAT * _gathered_numbers(work) + trainable)
+
+
+def _gathered_numbers(work: Work) -> int:
+    """Weights that stage 3 gathers for a forward pass, and again for the backward pass unless they are kept.
+
+    Kept is what the backward pass wants before `REUSE_NUMBERS` others were used: the model's last half so many.
+    """
+    everything = work.trainable + work.frozen
+    return everything + max(0, everything - REUSE_NUMBERS // 2)
+
+
+def seconds(work: Work, cluster: Cluster, strategy: str, ranks: int) -> tuple[float, float]:
+    """Of a step's arithmetic, and of the whole step: arithmetic and what of the traffic it does not hide."""
+    arithmetic = work.images * work.gflop * 1e9 * work.passes / (cluster.tflops * 1e12 * cluster.share)
+    sending = traffic(work, strategy, ranks) / (cluster.gb_per_second(ranks) * 1e9)
+    return arithmetic, arithmetic + (1 - cluster.overlap) * sending
+
+
+def plan(work: Work, cluster: Cluster, num_gpus: list[int]) -> dict[str, float]:
+    """`STRATEGY/NUM/gib`, and without offload `seconds`, `images_per_second` and `efficiency`, arithmetic's share."""
+    numbers: dict[str, float] = {}
+    for strategy, ranks in product(STRATEGIES, num_gpus):
+        key = f"{strategy}/{ranks}"
+        numbers[f"{key}/gib"] = memory(work, strategy, ranks)["total"] / 2**30
+        if strategy in SHARDED:
+            arithmetic, step = seconds(work, cluster, strategy, ranks)
+            numbers[f"{key}/seconds"] = step
+            numbers[f"{key}/images_per_second"] = ranks * work.images / step
+            numbers[f"{key}/efficiency"] = arithmetic / step
+    return numbers
+
+
+def gpu_of(kinds: Mapping[str, Mapping[str, float | int]], name: str) -> dict[str, float]:
+    """Raises UsageError for a kind that is not listed."""
+    if name not in kinds:
+        raise UsageError(
+            f"gpu={name} is not one of {', '.join(kinds)}; change the numbers of one: gpus.h100.memory_gib=94"
+        )
+    return {key: float(value) for key, value in kinds[name].items()}
+
+
+def _stage(strategy: str) -> int:
+    return 0 if strategy == "ddp" else int(strategy[4])
+
+
+def _check(strategy: str) -> None:
+    if strategy not in STRATEGIES:
+        raise UsageError(f"strategy must be one of {', '.join(STRATEGIES)}; got {strategy!r}")

@@ -1,0 +1,131 @@
+"""Whole tensors out of what ZeRO has divided over ranks, and back: weights, optimizer state, bounds.
+
+Everything that depends on how DeepSpeed lays out its partitions is in this file. Each function is called by all ranks.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from capkit.models.dual_encoders.logit_scale import LogitScale
+
+MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's state of a parameter, beside its step number
+
+
+def gather_weights(engine: Any) -> None:
+    """Stage 3: every parameter whole on every rank, and a model that runs without DeepSpeed's hooks."""
+    offload = engine.optimizer.parameter_offload
+    offload.partition_all_parameters()
+    for hook in [*offload.forward_hooks, *offload.backward_hooks, offload.fwd_pre_hook]:
+        hook.remove()
+    offload.forward_hooks, offload.backward_hooks = [], []
+    parameters = list(engine.module.parameters())
+    parameters[0].all_gather(param_list=parameters)
+
+
+def partition_weights(engine: Any) -> None:
+    """The reverse of `gather_weights`; changes made to whole weights are dropped."""
+    parameters = list(engine.module.parameters())
+    parameters[0].partition(param_list=parameters, has_been_updated=False)
+    engine.optimizer.parameter_offload.setup_zero_stage3_hooks()
+
+
+def allocate_moments(engine: Any) -> None:
+    """What AdamW does in its first step, at once: DeepSpeed's map of it would miss every parameter group but one."""
+    optimizer = engine.optimizer
+    stage_3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
+    for flat in optimizer.fp32_partitioned_groups_flat if stage_3 else optimizer.single_partition_of_fp32_groups:
+        step = torch.zeros((), device=flat.device if flat.is_cuda else "cpu")  # where the (fused) AdamW wants it
+        optimizer.optimizer.state[flat] = {"step": step, **{name: torch.zeros_like(flat) for name in MOMENTS}}
+    if not stage_3:
+        optimizer._lazy_init_hp_params_optimizer_state()
+
+
+def clear_gradients(engine: Any) -> None:
+    """What a step leaves in DeepSpeed's buffers, set to zero: it would be the next gradient of unused parameters."""
+    optimizer = engine.optimizer
+    stage_3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
+    buffers = [optimizer.grad_partitions_flat_buffer] if stage_3 else []
+    flats = optimizer.fp32_partitioned_groups_flat if stage_3 else optimizer.single_partition_of_fp32_groups
+    buffers += [flat.grad for flat in flats if flat.grad is not None]
+    buffers += getattr(optimizer, "accumulated_grads_in_cpu", {}).values()
+    for buffer in buffers:
+        buffer.zero_()
+
+
+def optimizer_state(engine: Any, groups: list[list[nn.Parameter]]) -> dict[str, Any]:
+    """AdamW's state dict as one process without ZeRO would have it, on the CPU; `groups` as the optimizer had them."""
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    step = next(iter(engine.optimizer.optimizer.state.values()))["step"]
+    state: dict[int, dict[str, Tensor]] = {}
+    numbers: list[list[int]] = []
+    for group in groups:
+        numbers.append(list(range(len(state), len(state) + len(group))))
+        for parameter in group:
+            moments = {name: safe_get_full_optimizer_state(parameter, name).cpu() for name in MOMENTS}
+            state[len(state)] = {"step": step.cpu().clone(), **moments}
+    options = [{k: v for k, v in group.items() if k != "params"} for group in engine.optimizer.param_groups]
+    return {
+        "state": state,
+        "param_groups": [{**o, "params": params} for o, params in zip(options, numbers, strict=True)],
+    }
+
+
+def load_optimizer_state(engine: Any, groups: list[list[nn.Parameter]], saved: dict[str, Any]) -> None:
+    """The reverse of `optimizer_state`, on any number of ranks."""
+    for group, options in zip(engine.optimizer.param_groups, saved["param_groups"], strict=True):
+        group.update({k: v for k, v in options.items() if k != "params"})
+    for state in engine.optimizer.optimizer.state.values():
+        state["step"].copy_(saved["state"][0]["step"])
+    for number, parameter in enumerate(parameter for group in groups for parameter in group):
+        for name in MOMENTS:
+            _set_full(parameter, saved["state"][number][name], name)
+
+
+@contextmanager
+def discarding(engine: Any) -> Iterator[None]:
+    """A step within it drops the gradient as DeepSpeed does with one that is not finite: nothing else changes."""
+    optimizer: Any = engine.optimizer
+    stage_3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
+    infinite = torch.tensor(math.inf)
+    name, norm = ("_get_norm_groups", [infinite]) if stage_3 else ("scaled_global_norm", infinite)
+    setattr(optimizer, name, lambda *args, **kwargs: norm)
+    try:
+        yield
+    finally:
+        delattr(optimizer, name)
+
+
+def clamp_log_scales(engine: Any) -> None:
+    """The bound of `LogitScale` on the float32 copies that ZeRO updates: its own clamp is in the model's copy alone."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    for module in engine.module.modules():
+        if isinstance(module, LogitScale) and module.log_scale.requires_grad:
+            value = safe_get_full_fp32_param(module.log_scale)
+            _set_full(module.log_scale, value.clamp(max=math.log(module.maximum)))
+
+
+def _set_full(parameter: Any, value: Tensor, moment: str | None = None) -> None:
+    """This rank's part of the float32 copy of a parameter, or of one of its moments, from the whole tensor."""
+    from deepspeed import comm
+    from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
+
+    arguments = () if moment is None else (moment,)
+    if not hasattr(parameter, "ds_id"):
+        parameter.set_full_hp_param(value.to(parameter.device), *arguments)
+        return
+    # DeepSpeed's own function for whole values fails where ranks do not divide the parameter.
+    size = parameter.ds_tensor.numel()
+    padded = torch.zeros(size * comm.get_world_size(), dtype=value.dtype, device=parameter.device)
+    padded[: value.numel()] = value.flatten()
+    part = padded.narrow(0, size * comm.get_rank(), size)
+    if moment is None:
+        safe_set_local_fp32_param(parameter, part)
+    else:
+        safe_set_local_optimizer_state(parameter, part, moment)

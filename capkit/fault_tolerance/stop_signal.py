@@ -1,0 +1,273 @@
+"""SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C ask a run to stop: heard by one rank, known to all within a second.
+
+A rank that waits for others does not run Python, and so no Python signal handler: a thread listens instead, and passes
+the word on through the store of the process group. What follows depends on what would be lost:
+
+- while optimizer steps are made, ranks must agree where to save: `requested` is looked at there
+  (capkit/train/callbacks/preemption.py);
+- before and after, nothing would be lost that is not done again: the main thread leaves where it is.
+
+SIGUSR2 is what submitit sends. Ctrl-C (SIGINT) saves as the others do and ends with its own status, 130, since nobody
+is to start the run again; a second one ends the run at once.
+"""
+
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+from capkit.utils.console import restore_terminal
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+STOPPED_STATUS = 75  # EX_TEMPFAIL: try again later
+INTERRUPTED_STATUS = 130  # as shells have it for SIGINT
+NOTHING_BEGUN = "stopped by Ctrl-C before the run had begun; nothing was lost"
+POLL_S = 0.5
+LEAVE_S = 10.0  # for the main thread to leave by itself
+_NUMBERS = itertools.count()  # of listeners in this process: a process group may outlive a run
+
+
+class Stopped(SystemExit):
+    """The run was asked to stop, and did; the exit status says by what."""
+
+    def __init__(self, status: int = STOPPED_STATUS) -> None:
+        super().__init__(status)
+
+
+def status_after(name: str) -> int:
+    """The exit status of a run that the signal of this name stopped."""
+    return INTERRUPTED_STATUS if name == signal.SIGINT.name else STOPPED_STATUS
+
+
+def heard_signals() -> list[signal.Signals]:
+    """SIGNALS, without those that this process was started to ignore: a shell's background jobs ignore Ctrl-C."""
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+class StopSignal:
+    """Listens for this rank. `store`: where ranks hear from each other; None for a single process."""
+
+    def __init__(self, rank: int, store: Any = None) -> None:
+        self.rank, self.store = rank, store
+        self.requested = False
+        self.name = ""  # of the signal that this rank knows of
+        self._key = f"capkit/stop/{next(_NUMBERS)}"
+        self._may_leave = True
+        self._all_know = self._told = False
+        self._handlers: dict[int, Any] = {}
+        self._old_wakeup = -1
+        self._main = threading.main_thread().ident or 0
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="stop-signal", daemon=True)
+        self._wakeup, self._written = socket.socketpair()
+        self._wakeup.settimeout(POLL_S)
+        self._written.setblocking(False)
+
+    def start(self) -> None:
+        self._handlers = {number: signal.signal(number, self._handle) for number in heard_signals()}
+        self._old_wakeup = signal.set_wakeup_fd(self._written.fileno(), warn_on_full_buffer=False)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Signals do again what they did before."""
+        self._closing.set()
+        self._written.send(b"\0")
+        self._thread.join(4 * POLL_S)  # it may signal this process, for which the handlers have to be there
+        signal.set_wakeup_fd(self._old_wakeup)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._wakeup.close()
+        self._written.close()
+
+    @property
+    def status(self) -> int:
+        """The exit status of a run that was asked to stop, the same on all ranks."""
+        return status_after(self.name)
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether the main thread may leave anywhere, without the other ranks."""
+        return self._may_leave
+
+    @may_leave.setter
+    def may_leave(self, value: bool) -> None:
+        self._may_leave = value
+        if value and self._all_know:
+            self._leave()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """In the main thread, between two instructions; what a second signal does is the thread's."""
+        self.name = self.name or signal.Signals(number).name
+        self.requested = True
+        if self._may_leave and self._all_know:
+            self._leave()
+
+    def _leave(self) -> None:
+        self._may_leave = False
+        self.tell("the same command does again what was not finished")
+        if self.rank != 0:
+            time.sleep(4 * POLL_S)  # launchers end all ranks as soon as one has left, and rank 0 has to tell
+        raise Stopped(self.status)
+
+    def tell(self, outcome: str) -> None:
+        """Once, on rank 0: what came of it, to the screen; and to SLURM, where it runs the job."""
+        if self.rank == 0 and not self._told:
+            by = "Ctrl-C" if self.name == signal.SIGINT.name else self.name
+            print(f"stopped by {by}; {outcome}", flush=True)
+            if self.status != INTERRUPTED_STATUS:
+                requeue_job()
+        self._told = True
+
+    # -- the thread
+
+    def _listen(self) -> None:
+        while not self._closing.is_set():
+            heard = next(iter(self._own_signals()), None) or self._signal_of_others()
+            if heard is None:
+                continue
+            self.name = self.name or heard
+            self.requested = True
+            if self.name == signal.SIGINT.name and self.rank == 0 and not self._may_leave:
+                print("Ctrl-C: saving, then the run ends; once more ends it at once", flush=True)
+            self._tell()
+            self._all_know = True
+            if not self._closing.is_set():
+                signal.pthread_kill(self._main, signal.SIGUSR1)  # wakes the main thread up
+            self._follow()
+            return
+
+    def _follow(self) -> None:
+        """Until the run has ended: a second Ctrl-C, and a main thread that hears nothing.
+
+        One that waits outside Python for a rank that has left hears nothing. Nothing is lost by leaving without it.
+        """
+        may_leave_since = time.monotonic()
+        while not self._closing.is_set():
+            if signal.SIGINT.name in self._own_signals():
+                if self.rank == 0:
+                    print("ended at once by a second Ctrl-C; checkpoints saved before are whole", flush=True)
+                self._exit(INTERRUPTED_STATUS)
+            if not self._may_leave:
+                may_leave_since = time.monotonic()
+            elif time.monotonic() - may_leave_since > LEAVE_S:
+                self.tell("the same command does again what was not finished")
+                self._exit(self.status)
+
+    def _exit(self, status: int) -> None:
+        restore_terminal()
+        os._exit(status)
+
+    def _own_signals(self) -> list[str]:
+        """The names of signals that came; none after a while without one."""
+        try:
+            numbers = self._wakeup.recv(64)
+        except OSError:
+            return []
+        return [signal.Signals(number).name for number in numbers if number in SIGNALS]
+
+    def _signal_of_others(self) -> str | None:
+        with suppress(Exception):  # the store is gone where rank 0 is
+            if self.store is not None and self.store.check([self._key]):
+                return self.store.get(self._key).decode()
+        return None
+
+    def _tell(self) -> None:
+        """Before a rank leaves, the others have to know why: else they would see a rank that was lost."""
+        if self.store is not None:
+            with suppress(Exception):
+                self.store.set(self._key, self.name)
+            self._closing.wait(2 * POLL_S)
+
+
+_ACTIVE: list[StopSignal] = []
+
+
+def listen(rank: int, store: Any = None) -> StopSignal | None:
+    """Until the task ends. None outside a process's main thread, where Python lets nobody handle signals."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    listener = StopSignal(rank, store)
+    listener.start()
+    _ACTIVE.append(listener)
+    return listener
+
+
+def is_stopping() -> bool:
+    """Whether this process knows that its run was asked to stop."""
+    return any(listener.requested for listener in _ACTIVE)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Around a task that may `listen`. Once asked to stop, it ends with status 75 or 130, whatever breaks on the way.
+
+    The signal may have hit other processes too: a scorer's subprocess dies, ranks lose their connection.
+    """
+    try:
+        yield
+    except Exception as error:
+        asked = [listener for listener in _ACTIVE if listener.requested]
+        if not asked:
+            raise
+        if asked[0].status != INTERRUPTED_STATUS:
+            traceback.print_exception(error)
+        asked[0].tell(f"after it came {error!r}; the same command goes on from the last checkpoint")
+        raise Stopped(asked[0].status) from None
+    finally:
+        while _ACTIVE:
+            _ACTIVE.pop().close()
+
+
+def _forget() -> None:
+    """A forked child is no rank: its signals do what they do by default, and do not wake its parent's thread."""
+    if _ACTIVE:
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        _ACTIVE.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def outlive_signals_to_all() -> None:
+    """For a helper process: SLURM signals all processes of a job, and a rank without its helpers could not save.
+
+    SIGTERM of its own parent ends it, as ever.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    threading.Thread(target=_wait_for_parent, name="stop-signal", daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    while True:
+        info = signal.sigwaitinfo(SIGNALS)
+        if info.si_signo == signal.SIGTERM and info.si_pid == os.getppid():
+            os._exit(0)
+
+
+def requeue_job() -> None:
+    """Where SLURM runs this process: puts the job back into the queue.
+
+    A job that ends by itself counts as finished, also after SLURM asked it to. Failing is told: launch/slurm.sbatch
+    then tries again, outside a container.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return
+    if shutil.which("scontrol") is None:
+        print(f"SLURM job {job}: there is no scontrol here to requeue it with", file=sys.stderr, flush=True)
+        return
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    outcome = "requeued" if done.returncode == 0 else f"was not requeued: {done.stderr.strip()}"
+    print(f"SLURM job {job}: {outcome}", file=sys.stderr, flush=True)

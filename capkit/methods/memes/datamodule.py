@@ -1,0 +1,47 @@
+"""Memes to batches: all candidate captions of each, at their places, and the label."""
+
+import dataclasses
+
+import torch
+
+from capkit.data.datamodule import CaptionDataModule
+from capkit.data.dataset import CaptionDataset, _Example
+from capkit.data.loader import Batches, CaptionLoader
+from capkit.data.records import Record
+from capkit.text.caption_text import clean_text
+from capkit.types import CaptionBatch
+
+
+class MemeDataset(CaptionDataset):
+    """One split of memes as batches.
+
+    `references` and `tokens` hold every candidate at its place: candidate k of a meme is row k of its tokens. Where a
+    caption is empty, or a meme has fewer than others, the row's mask is all False. `conditions["label"]` is 1.0 for a
+    hateful meme.
+    """
+
+    def _example(self, epoch: int, index: int, record: Record) -> _Example:
+        candidates = [clean_text(caption.text) for caption in record.captions]
+        pixels = self._pixels(index, record, (self._seed, epoch, index))
+        return _Example(record, candidates, candidates, [], pixels)
+
+    def _collate(self, examples: list[_Example]) -> CaptionBatch:
+        num_candidates = max(len(example.chosen) for example in examples)
+        padded = [example.chosen + [""] * (num_candidates - len(example.chosen)) for example in examples]
+        batch = super()._collate(
+            [dataclasses.replace(example, chosen=texts) for example, texts in zip(examples, padded, strict=True)]
+        )
+        if batch.mask is not None:
+            batch.mask = batch.mask & torch.tensor([[bool(text) for text in texts] for texts in padded]).unsqueeze(-1)
+        batch.conditions["label"] = torch.tensor([float(example.record.metadata["label"]) for example in examples])
+        return batch
+
+
+class MemeDataModule(CaptionDataModule):
+    """As CaptionDataModule, with every candidate caption of a meme in place of `captions_per_image` drawn ones."""
+
+    def _loader(self, split: str, batches: Batches, is_training: bool = False) -> CaptionLoader:
+        dataset = MemeDataset(
+            self.source(split), split, self.transform, self.features, self._encode, 1, self.seed, is_training
+        )
+        return CaptionLoader(dataset, batches, self._log, self.max_skipped, self.num_workers)

@@ -1,0 +1,133 @@
+"""task=fit_memes: trains CAMU on memes with candidate captions, tests it and writes the run folder."""
+
+import json
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from capkit.checkpoint.loading import checkpoint_extras, read_checkpoint
+from capkit.config.instantiate import build
+from capkit.data.datamodule import CaptionDataModule
+from capkit.distributed.collectives import rank
+from capkit.distributed.launcher import start_ranks
+from capkit.errors import UsageError
+from capkit.fault_tolerance.stop_signal import stoppable
+from capkit.fault_tolerance.watchdog import ends_all_ranks
+from capkit.methods.memes.datamodule import MemeDataModule
+from capkit.methods.memes.model import Camu
+from capkit.methods.memes.module import MemeModule, score_memes
+from capkit.metrics.scoring import gather_rows
+from capkit.reports.page import write_report
+from capkit.run.folder import RunFolder
+from capkit.train.build import build_optimization
+from capkit.train.callbacks.checkpoints import Checkpoints
+from capkit.train.dry_run import print_plan
+from capkit.train.header import print_header
+from capkit.train.session import Run, open_run, print_numbers, train
+from capkit.types import Row
+from capkit.utils.console import phase
+from capkit.utils.files import write_atomically
+
+NOTE = (
+    "untrained: the classifier before its first step. auroc is .5 for a guess; accuracy and macro_f1 are at a "
+    "probability of .5. selection_accuracy: how often the informative caption was chosen, where the data knows it."
+)
+
+
+@ends_all_ranks
+@stoppable()
+def run(cfg: DictConfig) -> dict[str, float]:
+    """Trains, tests and returns the final numbers, as in metrics.json.
+
+    Where a checkpoint of the best validation was kept (callback.checkpoints.monitor), that one is tested.
+    """
+    if start_ranks(cfg):
+        return RunFolder(cfg.run_dir).metrics() if cfg.run_dir else {}
+    this = open_run(cfg, build_optimization)
+    trainer, data, folder = this.trainer, this.data, this.folder
+    with phase("building the model"):
+        model = build_camu(cfg, data)
+    module = MemeModule(model, **this.parts)
+    this.extras.extras = checkpoint_extras(cfg, model)
+    this.attach(model.encoder.encode)
+    print_header(trainer, module, data, folder.path)
+    if cfg.dry_run:
+        print_plan(module, data, str(trainer.precision))
+        return {}
+    started_at = this.start_from(module)
+    if this.is_done(started_at):
+        return folder.metrics()
+    if this.resume is None and cfg.controls:
+        test(this, module, "test/untrained", cfg.controls)
+    train(this, module, started_at)
+    take_best(this, module)
+    rows = test(this, module, "test", cfg.eval_limit)
+    if rank() == 0:
+        finish(this, rows)
+    this.require_saved()
+    return folder.metrics()
+
+
+def build_camu(cfg: DictConfig, data: CaptionDataModule) -> Camu:
+    """Raises UsageError where model or data are of another kind."""
+    torch.manual_seed(cfg.seed)
+    model = build(cfg.model)
+    if not isinstance(model, Camu) or not isinstance(data, MemeDataModule):
+        raise UsageError(
+            f"task=fit_memes trains CAMU on memes; got a {type(model).__name__} and a {type(data).__name__}; "
+            "choose model=camu and data=memes or data=scene_memes"
+        )
+    return model
+
+
+def take_best(run: Run, module: MemeModule) -> None:
+    """The weights of the best validation, where a checkpoint of it was kept."""
+    kept = [c.folder / "best.ckpt" for c in run.trainer.callbacks if isinstance(c, Checkpoints) and c.monitor]  # type: ignore[attr-defined]
+    for path in kept:
+        if path.exists():
+            module.load_state_dict(read_checkpoint(path)["state_dict"])
+
+
+def test(run: Run, module: MemeModule, prefix: str, limit: int | None) -> list[Row]:
+    """Classifies test memes; writes one JSON line for each, then the numbers."""
+    loader = run.data.eval_dataloader("test", limit)
+    num_memes = run.data.num_images("test")
+    with phase("testing", num_memes if limit is None else min(limit, num_memes), "memes"):
+        batches: Any = run.trainer.predict(module, dataloaders=loader)
+    rows = gather_rows([row for batch in batches or [] for row in batch])
+    if rank() == 0:
+        lines = [json.dumps({**row, "probability": probability(row)}, ensure_ascii=False) + "\n" for row in rows]
+        write_atomically(run.folder.predictions / f"{prefix.replace('/', '_')}.jsonl", "".join(lines))
+        run.folder.write_metrics({f"{prefix}/{name}": value for name, value in score_memes(rows).items()})
+    return rows
+
+
+def probability(row: Row) -> float:
+    return float(torch.tensor(row["logit"], dtype=torch.float64).sigmoid())
+
+
+def finish(run: Run, rows: list[Row], num_samples: int = 24) -> None:
+    """The report, the loggers' last numbers, and where to find what was written."""
+    image = run.data.image_reader("test")
+    samples = [as_sample(row) for row in rows[:num_samples]]
+    images = [image(row["key"]) for row in samples]
+    note = "Bold: probability of being hateful, true label, and the caption that was read"
+    write_report(run.folder, run.cfg.name, list(zip(samples, images, strict=True)), NOTE, note)
+    for logger in run.trainer.loggers:
+        logger.log_metrics(run.folder.metrics(), run.trainer.global_step)
+        logger.log_samples(samples, images)  # type: ignore[attr-defined]
+        logger.finish()  # type: ignore[attr-defined]
+    print_numbers(run.folder)
+
+
+def as_sample(row: Row) -> Row:
+    """A meme as the report shows captions: the verdict in bold, all candidates with their scores below."""
+    read = row["candidates"][row["selected"]] if row["selected"] >= 0 else "(no caption)"
+    listed = [
+        f"{name}: {caption} ({score:.2f})"
+        for name, caption, score in zip(row["metadata"]["candidates"], row["candidates"], row["scores"], strict=False)
+        if score is not None
+    ]
+    caption = f"{probability(row):.2f} (label {row['label']}): {read}"
+    return {"key": row["key"], "caption": caption, "references": [f"text: {row['metadata']['text']}", *listed]}

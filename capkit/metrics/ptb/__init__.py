@@ -1,5 +1,0 @@
-"""The COCO tools' English tokenizer, in Python: see `tokenizer`."""
-
-from capkit.metrics.ptb.tokenizer import ptb_tokenize, ptb_words
-
-__all__ = ["ptb_tokenize", "ptb_words"]

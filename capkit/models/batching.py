@@ -1,0 +1,35 @@
+"""Work on distinct items of a batch alone, and its results for all."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from capkit.fault_tolerance.oom import in_parts
+
+Item = TypeVar("Item", str, tuple[str, str])
+
+
+Result = TypeVar("Result")
+
+
+def of_distinct(items: Sequence[Item], run: Callable[[list[Item]], Sequence[Result]], batch_size: int) -> list[Result]:
+    """What `run` gives for each item: each distinct one once, in batches, short ones with short ones."""
+    distinct = sorted(dict.fromkeys(items), key=lambda item: len("".join(item)))
+    parts = in_parts(distinct, run, batch_size)
+    results = dict(zip(distinct, (result for part in parts for result in part), strict=True))
+    return [results[item] for item in items]
+
+
+def embed_distinct(
+    texts: list[str], embed: Callable[[list[str]], Float[Tensor, "n D"]], batch_size: int
+) -> Float[Tensor, "B D"]:
+    """Each distinct text goes through `embed` once, short ones with short ones: equal texts get equal embeddings."""
+    distinct = sorted(set(texts), key=lambda text: (len(text), text))
+    if not distinct:
+        return embed([""])[:0]
+    parts = torch.cat(in_parts(distinct, embed, batch_size))
+    row = {text: i for i, text in enumerate(distinct)}
+    return parts[torch.tensor([row[text] for text in texts], device=parts.device)]

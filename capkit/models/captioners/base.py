@@ -1,0 +1,83 @@
+"""The Captioner protocol, and what every captioner computes from its decoder's hidden states.
+
+B images, K captions per image, L tokens, N context tokens, D width, V vocabulary, R = B x K rows.
+"""
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from capkit.decoding.config import Decoding
+from capkit.errors import UsageError
+from capkit.text.tokenizers import load_tokenizer
+from capkit.types import CaptionBatch, Context, Samples
+
+
+@runtime_checkable
+class Captioner(Protocol):
+    """A network that writes text about an image. It owns its tokenizer.
+
+    Tokens are BOS, the prompt's tokens, w1 .. wn, EOS. Images are encoded once; K captions share the encoding. `start`
+    and `step` are what generation uses (see `capkit.decoding.generate`); `max_length` bounds prompt and caption.
+    """
+
+    tokenizer: Any
+    prompt: str
+    max_length: int
+
+    def encode(self, batch: CaptionBatch) -> Context: ...
+
+    def null_context(self, num_images: int, device: torch.device | str) -> Context:
+        """The missing image: what guidance and contrastive rating condition on instead of a picture."""
+        ...
+
+    def __call__(
+        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"]
+    ) -> Float[Tensor, "B K L V"]:
+        """Logits; those at position t predict `tokens[:, :, t + 1]`."""
+        ...
+
+    def logprobs(
+        self,
+        context: Context,
+        tokens: Int[Tensor, "B K L"],
+        mask: Bool[Tensor, "B K L"],
+        temperature: float = 1.0,
+        support: UInt8[Tensor, "B K M W"] | None = None,
+    ) -> Float[Tensor, "B K L-1"]:
+        """Log-probabilities of `tokens[..., 1:]` in nats, 0 at padding; never holds the whole (B K L V).
+
+        With `support` (of M = L - 1 tokens, see `Samples`) they are those of the distribution restricted to it.
+        """
+        ...
+
+    def token_losses(
+        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], label_smoothing: float
+    ) -> Float[Tensor, "B K L-1"]:
+        """Cross-entropy of `tokens[..., 1:]` in nats, 0 at padding; never holds the whole (B K L V)."""
+        ...
+
+    def generate(self, context: Context, decoding: Decoding, num_samples: int = 1) -> Samples: ...
+    def start(self, context: Context) -> Any: ...
+    def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: Any) -> Float[Tensor, "R V"]: ...
+
+
+def null_context(num_images: int, num_tokens: int, width: int, like: Tensor) -> Context:
+    """Zeros in place of an image's states. Each model's own biases turn them into something learned."""
+    states = like.new_zeros((num_images, num_tokens, width))
+    mask = torch.ones((num_images, num_tokens), dtype=torch.bool, device=like.device)
+    return Context(states=states, mask=mask, keys=[f"null-{i}" for i in range(num_images)])
+
+
+def resolve_tokenizer(tokenizer: Any, default_name: str | None = None) -> Any:
+    """The tokenizer object for a config's value: an object, a name or folder, or None for the model's own."""
+    if tokenizer is None:
+        tokenizer = default_name
+    if tokenizer is None or tokenizer == "word":
+        raise UsageError(
+            f"a captioner needs a tokenizer object or the name of one; got {tokenizer!r}; "
+            "build one with capkit.text.tokenizers.word_tokenizer(captions), which the tasks do for tokenizer=word"
+        )
+    return load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer

@@ -1,0 +1,190 @@
+"""ClipCap: an image's features become a prefix of a causal language model's input embeddings.
+
+Mokady et al. 2021, arXiv 2111.09734. B images, K captions per image, R = B x K rows, L tokens (T new ones), N image
+tokens, P prefix tokens, D image width, W width of the language model, V vocabulary.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache
+
+from capkit.decoding.cache import as_cache
+from capkit.errors import UsageError
+from capkit.models.captioners.base import null_context, resolve_tokenizer
+from capkit.models.captioners.headed import HeadedCaptioner
+from capkit.models.encoders.image import encoder_width, image_features
+from capkit.models.pretrained import language_model, split_head
+from capkit.models.tuning.lora import LoRA
+from capkit.types import CaptionBatch, Context
+from capkit.utils.ranges import PositiveInt, check_ranges
+
+
+class MLPMapper(nn.Module):
+    """The mean of the image tokens through one tanh layer of half the output's size."""
+
+    def __init__(self, feature_width: int, prefix_length: int, width: int):
+        super().__init__()
+        self.prefix_length = prefix_length
+        size = prefix_length * width
+        self.layers = nn.Sequential(nn.Linear(feature_width, size // 2), nn.Tanh(), nn.Linear(size // 2, size))
+
+    def forward(self, features: Float[Tensor, "B N D"]) -> Float[Tensor, "B P W"]:
+        return self.layers(features.mean(1)).unflatten(-1, (self.prefix_length, -1))
+
+
+class TransformerMapper(nn.Module):
+    """A transformer over the projected image tokens followed by learned queries; the queries' outputs are the prefix.
+
+    Each image token is projected to `num_tokens` ones (the paper: one pooled feature to 10).
+    """
+
+    def __init__(
+        self, feature_width: int, prefix_length: int, width: int, num_layers: int, num_heads: int, num_tokens: int
+    ):
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.project = nn.Linear(feature_width, num_tokens * width)
+        self.queries = nn.Parameter(torch.randn(prefix_length, width))
+        layer = nn.TransformerEncoderLayer(width, num_heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+
+    def forward(self, features: Float[Tensor, "B N D"]) -> Float[Tensor, "B P W"]:
+        tokens = self.project(features).unflatten(-1, (self.num_tokens, -1)).flatten(1, 2)
+        queries = self.queries.expand(len(features), -1, -1)
+        return self.layers(torch.cat([tokens, queries], dim=1))[:, -self.queries.shape[0] :]
+
+
+@check_ranges
+class ClipPrefix(HeadedCaptioner):
+    """A captioner of image features, a mapper and any causal language model of transformers.
+
+    `lm` is a hub name, a folder, or a config dict with `model_type` (random weights); with pretrained=False a name
+    gives the architecture only. `tokenizer` None is the language model's own. `mapper` is "mlp" or "transformer";
+    `normalize` is what is done to the features before it: "none", "l2" (unit length, ClipCap's normalize_prefix) or
+    "layer" (zero mean and unit variance). `freeze_lm` trains the mapper alone and keeps the language model in eval
+    mode; `lora` (rank, alpha, dropout, targets) freezes it and trains adapters. A batch's cached features replace its
+    pixels.
+
+    Deliberate differences from the released ClipCap: (1) a BOS token stands between prefix and caption; (2) EOS is
+    learned, also where it is the padding token; (3) token 0 is learned like any other.
+    """
+
+    def __init__(
+        self,
+        lm: str | Mapping[str, Any],
+        tokenizer: Any = None,
+        image_encoder: nn.Module | None = None,
+        feature_width: PositiveInt | None = None,
+        prefix_length: PositiveInt = 10,
+        mapper: str = "mlp",
+        mapper_layers: PositiveInt = 8,
+        mapper_heads: PositiveInt = 8,
+        mapper_tokens: PositiveInt = 1,
+        normalize: str = "none",
+        pretrained: bool = True,
+        freeze_lm: bool = False,
+        lora: Mapping[str, Any] | None = None,
+        prompt: str = "",
+        max_length: PositiveInt = 64,
+    ):
+        super().__init__()
+        _check_choices(mapper, normalize, freeze_lm, lora)
+        self.tokenizer = resolve_tokenizer(tokenizer, lm if isinstance(lm, str) else None)
+        self.prompt, self.prefix_length, self.normalize, self.freeze_lm = prompt, prefix_length, normalize, freeze_lm
+        self.image_encoder = image_encoder
+        self.feature_width = encoder_width(image_encoder, feature_width)
+        self.lm = language_model(lm, pretrained, self.tokenizer)
+        self.max_length = _checked_length(max_length, prefix_length, self.lm.config)
+        embeddings = self.lm.get_input_embeddings()
+        self.vocab_size, width = embeddings.num_embeddings, embeddings.embedding_dim
+        if mapper == "mlp":
+            self.mapper: nn.Module = MLPMapper(self.feature_width, prefix_length, width)
+        else:
+            self.mapper = TransformerMapper(
+                self.feature_width, prefix_length, width, mapper_layers, mapper_heads, mapper_tokens
+            )
+        split_head(self.lm)  # an unfit language model is an error now
+        if lora is not None:
+            LoRA.from_mapping(lora).add_to(self.lm)
+        if freeze_lm:
+            self.lm.requires_grad_(False)
+            self.lm.eval()
+
+    def train(self, mode: bool = True) -> "ClipPrefix":
+        super().train(mode)
+        if self.freeze_lm:
+            self.lm.eval()
+        return self
+
+    def _prefix(self, features: Float[Tensor, "B N D"]) -> Context:
+        if self.normalize == "l2":
+            features = nn.functional.normalize(features, dim=-1)
+        elif self.normalize == "layer":
+            features = nn.functional.layer_norm(features, features.shape[-1:])
+        prefix = self.mapper(features)
+        return Context(prefix, torch.ones(prefix.shape[:2], dtype=torch.bool, device=prefix.device), [])
+
+    def encode(self, batch: CaptionBatch) -> Context:
+        context = self._prefix(image_features(batch, self.image_encoder))
+        context.keys = list(batch.keys)
+        return context
+
+    def null_context(self, num_images: int, device: torch.device | str) -> Context:
+        like = next(self.mapper.parameters()).to(device)
+        zeros = null_context(num_images, 1, self.feature_width, like=like)
+        context = self._prefix(zeros.states)
+        context.keys = zeros.keys
+        return context
+
+    def _run(
+        self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache | None, past: int
+    ) -> Float[Tensor, "R T W"]:
+        """Hidden states at the tokens; the prefix goes in front of them while the cache is empty."""
+        repeats = len(tokens) // len(context.states)
+        embeds = self.lm.get_input_embeddings()(tokens)
+        if past == 0:
+            prefix = context.states.repeat_interleave(repeats, 0).to(embeds.dtype)
+            embeds = torch.cat([prefix, embeds], dim=1)
+        written = max(past - self.prefix_length, 0) + tokens.shape[1]
+        seen = context.mask.repeat_interleave(repeats, 0)
+        seen = torch.cat([seen, seen.new_ones((len(tokens), written))], dim=1)
+        out = self.lm.base_model(
+            inputs_embeds=embeds, attention_mask=seen.long(), use_cache=cache is not None, **as_cache(cache)
+        )
+        return out.last_hidden_state[:, -tokens.shape[1] :]
+
+    def _hidden(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L W"]:
+        return self._run(context, tokens.flatten(0, 1), None, 0).unflatten(0, tokens.shape[:2])
+
+    @property
+    def _head(self) -> nn.Module:
+        return split_head(self.lm)[1]
+
+    def start(self, context: Context) -> Cache:
+        return DynamicCache(config=self.lm.config)
+
+    def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache) -> Float[Tensor, "R V"]:
+        return self._head(self._run(context, tokens, cache, cache.get_seq_length())[:, -1])
+
+
+def _check_choices(mapper: str, normalize: str, freeze_lm: bool, lora: Mapping[str, Any] | None) -> None:
+    if mapper not in ("mlp", "transformer"):
+        raise UsageError(f"model.mapper must be mlp or transformer; got {mapper!r}")
+    if normalize not in ("none", "l2", "layer"):
+        raise UsageError(f"model.normalize must be none, l2 or layer; got {normalize!r}")
+    if freeze_lm and lora is not None:
+        raise UsageError("model.freeze_lm=true trains nothing in the language model, model.lora its adapters: give one")
+
+
+def _checked_length(max_length: int, prefix_length: int, config: Any) -> int:
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and prefix_length + max_length > positions:
+        raise UsageError(
+            f"prefix and caption must fit the language model's {positions} positions; got "
+            f"prefix_length={prefix_length} + max_length={max_length}; lower model.max_length"
+        )
+    return max_length

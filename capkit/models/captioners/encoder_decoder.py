@@ -1,0 +1,244 @@
+"""Any image encoder with a compact pre-norm transformer decoder that cross-attends to the image.
+
+B images, K captions per image, R = B x K rows, L tokens (T new ones), N context tokens, D width, H heads, V vocabulary.
+"""
+
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import DynamicCache
+
+from capkit.errors import UsageError
+from capkit.models.captioners.base import null_context, resolve_tokenizer
+from capkit.models.captioners.headed import HeadedCaptioner
+from capkit.models.encoders.image import encoder_width, image_features
+from capkit.types import CaptionBatch, Context
+from capkit.utils.ranges import DropoutRate, NonNegativeInt, PositiveInt, check_ranges
+
+KeyValue = tuple[Tensor, Tensor]
+
+
+def _split_heads(x: Float[Tensor, "X L D"], num_heads: int) -> Float[Tensor, "X H L E"]:
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def _join_heads(x: Float[Tensor, "X H L E"]) -> Float[Tensor, "X L D"]:
+    return x.transpose(1, 2).flatten(2)
+
+
+class _DecoderCache(DynamicCache):
+    """Keys and values of the written tokens per row, and those of the image per image."""
+
+    def __init__(self, cross: list[KeyValue]):
+        super().__init__()
+        self.cross = cross
+
+
+class SelfAttention(nn.Module):
+    """Causal multi-head attention over the caption. Padding stands at the end, so causality alone keeps it unseen."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float, layer: int):
+        super().__init__()
+        self.num_heads, self.dropout, self.layer = num_heads, dropout, layer
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "R T D"], cache: DynamicCache | None) -> Float[Tensor, "R T D"]:
+        query, key, value = (_split_heads(part, self.num_heads) for part in self.query_key_value(x).chunk(3, dim=-1))
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer)
+        # Several new tokens come only at the start of a cache, where the triangle is square.
+        attended = scaled_dot_product_attention(
+            query, key, value, is_causal=x.shape[1] > 1, dropout_p=self.dropout if self.training else 0.0
+        )
+        return self.output(_join_heads(attended))
+
+
+class CrossAttention(nn.Module):
+    """Attention to the image. Its keys and values are made once per image; all captions' queries share them."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float):
+        super().__init__()
+        self.num_heads, self.dropout = num_heads, dropout
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, width)
+
+    def keys_and_values(self, states: Float[Tensor, "B N D"]) -> KeyValue:
+        key, value = self.key_value(states).chunk(2, dim=-1)
+        return _split_heads(key, self.num_heads), _split_heads(value, self.num_heads)
+
+    def forward(
+        self, x: Float[Tensor, "R T D"], key_value: KeyValue, mask: Bool[Tensor, "B N"]
+    ) -> Float[Tensor, "R T D"]:
+        per_image = self.query(x).reshape(mask.shape[0], -1, x.shape[-1])  # (B, K T, D)
+        attended = scaled_dot_product_attention(
+            _split_heads(per_image, self.num_heads),
+            *key_value,
+            attn_mask=mask[:, None, None, :],
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return self.output(_join_heads(attended).reshape(x.shape))
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, cross-attention and feed-forward, each x + dropout(f(norm(x)))."""
+
+    def __init__(self, width: int, num_heads: int, feedforward: int, dropout: float, layer: int):
+        super().__init__()
+        self.self_attention = SelfAttention(width, num_heads, dropout, layer)
+        self.cross_attention = CrossAttention(width, num_heads, dropout)
+        self.expand, self.contract = nn.Linear(width, feedforward), nn.Linear(feedforward, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "R T D"],
+        key_value: KeyValue,
+        context_mask: Bool[Tensor, "B N"],
+        cache: DynamicCache | None,
+    ) -> Float[Tensor, "R T D"]:
+        x = x + self.dropout(self.self_attention(self.norms[0](x), cache))
+        x = x + self.dropout(self.cross_attention(self.norms[1](x), key_value, context_mask))
+        return x + self.dropout(self.contract(nn.functional.gelu(self.expand(self.norms[2](x)))))
+
+
+class TransformerDecoder(nn.Module):
+    """Token and learned position embeddings, the layers, and a last norm."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        feedforward: int,
+        max_length: int,
+        dropout: float,
+    ):
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, width)
+        self.positions = nn.Parameter(torch.empty(max_length, width))
+        self.layers = nn.ModuleList(DecoderLayer(width, num_heads, feedforward, dropout, i) for i in range(num_layers))
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Weights by fan-in and fan-out (Glorot & Bengio 2010): narrow decoders then learn as fast as wide ones.
+
+        GPT-2's Normal(0, 0.02) is made for width 768. At width 96 it reached a fact F1 of .46 where this reached .55
+        (SceneWorld, 2,100 steps, one run each).
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.embedding.weight, std=0.5 * self.embedding.embedding_dim**-0.5)
+        nn.init.normal_(self.positions, std=0.02)
+
+    def _layers(self) -> list[DecoderLayer]:
+        return cast(list[DecoderLayer], list(self.layers))
+
+    def cross(self, states: Float[Tensor, "B N D"]) -> list[KeyValue]:
+        return [layer.cross_attention.keys_and_values(states) for layer in self._layers()]
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "R T"],
+        cross: list[KeyValue],
+        context_mask: Bool[Tensor, "B N"],
+        cache: DynamicCache | None = None,
+    ) -> Float[Tensor, "R T D"]:
+        start = cache.get_seq_length() if cache is not None else 0
+        x = self.dropout(self.embedding(tokens) + self.positions[start : start + tokens.shape[1]])
+        for layer, key_value in zip(self.layers, cross, strict=True):
+            x = layer(x, key_value, context_mask, cache)
+        return self.norm(x)
+
+
+def _context_network(
+    input_width: int, width: int, num_layers: int, num_heads: int, feedforward: int, dropout: float
+) -> nn.Module:
+    if input_width == width and not num_layers:
+        return nn.Identity()
+    layers = [
+        nn.TransformerEncoderLayer(width, num_heads, feedforward, dropout, batch_first=True, norm_first=True)
+        for _ in range(num_layers)
+    ]
+    return nn.Sequential(nn.Linear(input_width, width), *layers, nn.LayerNorm(width))
+
+
+@check_ranges
+class EncoderDecoder(HeadedCaptioner):
+    """A captioner of an image encoder ((B 3 H W) to (B N E), attribute `width` = E) and a transformer decoder.
+
+    The encoder's tokens are projected to the decoder's width, pass `context_layers` transformer layers and are
+    normalised; they are the context. Tokens that have the decoder's width already are the context as they are.
+    `feedforward` is the hidden width of the feed-forward parts (0: four times `width`). `max_length` counts all tokens,
+    prompt included. Cached features of the encoder's width replace the pixels where a batch has them; without an
+    encoder, features are the only input and `feature_width` says how wide they are.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        image_encoder: nn.Module | None = None,
+        feature_width: PositiveInt | None = None,
+        width: PositiveInt = 256,
+        num_layers: PositiveInt = 2,
+        num_heads: PositiveInt = 4,
+        feedforward: NonNegativeInt = 0,
+        max_length: PositiveInt = 64,
+        dropout: DropoutRate = 0.1,
+        prompt: str = "",
+        tie_embeddings: bool = True,
+        context_layers: NonNegativeInt = 0,
+    ):
+        super().__init__()
+        if width % num_heads:
+            raise UsageError(f"model.width must be a multiple of num_heads={num_heads}; got {width}")
+        self.tokenizer = resolve_tokenizer(tokenizer)
+        self.prompt, self.max_length, self.width = prompt, max_length, width
+        self.vocab_size = len(self.tokenizer)
+        self.image_encoder = image_encoder
+        input_width = encoder_width(image_encoder, feature_width)
+        feedforward = feedforward or 4 * width
+        self.project = _context_network(input_width, width, context_layers, num_heads, feedforward, dropout)
+        self.decoder = TransformerDecoder(
+            self.vocab_size, width, num_layers, num_heads, feedforward, max_length, dropout
+        )
+        self.head = nn.Linear(width, self.vocab_size, bias=False)
+        nn.init.normal_(self.head.weight, std=0.5 * width**-0.5)
+        if tie_embeddings:
+            self.head.weight = self.decoder.embedding.weight
+
+    def encode(self, batch: CaptionBatch) -> Context:
+        states = self.project(image_features(batch, self.image_encoder))
+        return Context(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device), list(batch.keys))
+
+    def null_context(self, num_images: int, device: torch.device | str) -> Context:
+        return null_context(num_images, 1, self.width, like=self.decoder.positions.to(device))
+
+    @property
+    def _head(self) -> nn.Module:
+        return self.head
+
+    def _hidden(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L D"]:
+        if tokens.shape[-1] > self.max_length:
+            raise UsageError(
+                f"captions must fit the model's {self.max_length} positions; got {tokens.shape[-1]} tokens; "
+                "raise model.max_length or lower the data's max_length"
+            )
+        hidden = self.decoder(tokens.flatten(0, 1), self.decoder.cross(context.states), context.mask)
+        return hidden.unflatten(0, tokens.shape[:2])
+
+    def start(self, context: Context) -> _DecoderCache:
+        return _DecoderCache(self.decoder.cross(context.states))
+
+    def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: _DecoderCache) -> Float[Tensor, "R V"]:
+        return self.head(self.decoder(tokens, cache.cross, context.mask, cache)[:, -1])

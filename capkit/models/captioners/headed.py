@@ -1,0 +1,65 @@
+"""What captioners have in common whose logits are a head over hidden states."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+
+from capkit.decoding.config import Decoding
+from capkit.decoding.generate import generate
+from capkit.models.captioners.logprobs import chunked_logprobs, chunked_token_losses
+from capkit.types import Context, Samples
+
+
+class HeadedCaptioner(nn.Module, ABC):
+    """The part of the `Captioner` protocol that follows from hidden states and a head: logits, losses, sampling."""
+
+    tokenizer: Any
+    prompt: str
+    max_length: int
+    vocab_size: int
+
+    @property
+    @abstractmethod
+    def _head(self) -> nn.Module:
+        """Hidden states to logits."""
+
+    @abstractmethod
+    def _hidden(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L D"]:
+        """What the head tells the token after each position from."""
+
+    @abstractmethod
+    def start(self, context: Context) -> Any: ...
+
+    @abstractmethod
+    def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: Any) -> Float[Tensor, "R V"]: ...
+
+    def forward(
+        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"]
+    ) -> Float[Tensor, "B K L V"]:
+        return self._head(self._hidden(context, tokens))
+
+    def logprobs(
+        self,
+        context: Context,
+        tokens: Int[Tensor, "B K L"],
+        mask: Bool[Tensor, "B K L"],
+        temperature: float = 1.0,
+        support: UInt8[Tensor, "B K M W"] | None = None,
+    ) -> Float[Tensor, "B K L-1"]:
+        hidden = self._hidden(context, tokens[..., :-1])
+        return chunked_logprobs(
+            hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, temperature, support=support
+        )
+
+    def token_losses(
+        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], label_smoothing: float
+    ) -> Float[Tensor, "B K L-1"]:
+        hidden = self._hidden(context, tokens[..., :-1])
+        return chunked_token_losses(
+            hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, label_smoothing
+        )
+
+    def generate(self, context: Context, decoding: Decoding, num_samples: int = 1) -> Samples:
+        return generate(self, context, decoding, num_samples)

@@ -1,0 +1,130 @@
+"""Captioners that transformers ships whole: VisionEncoderDecoder, BLIP and GIT, behind the Captioner protocol.
+
+B images, K captions per image, R = B x K rows, L tokens (T new ones), N image tokens, D their width, W width of the
+text decoder, V vocabulary.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import AutoConfig, Cache
+
+from capkit.errors import UsageError
+from capkit.models.captioners.base import null_context, resolve_tokenizer
+from capkit.models.captioners.headed import HeadedCaptioner
+from capkit.models.captioners.hf_families import FAMILIES, Family, align_special_tokens, heed_image_mask, sized_config
+from capkit.models.encoders.image import image_features, trains
+from capkit.models.pretrained import freeze_unused, load_pretrained, split_head
+from capkit.models.tuning.policy import eval_frozen
+from capkit.types import CaptionBatch, Context
+from capkit.utils.ranges import PositiveInt, check_ranges
+
+
+@check_ranges
+class HFCaptioner(HeadedCaptioner):
+    """A VisionEncoderDecoder, BLIP or GIT model by hub name or folder, or from a config dict (random weights).
+
+    `config` has `model_type` (vision-encoder-decoder, blip, git) and that type's nested settings; the vocabulary size
+    comes from the tokenizer. With a name, pretrained=False takes the architecture only. `tokenizer` None is the name's
+    own. `freeze_image_encoder` keeps the image part fixed and in eval mode. A batch's cached features, as the image
+    part gives them, replace its pixels.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        pretrained: bool = True,
+        tokenizer: Any = None,
+        prompt: str = "",
+        max_length: PositiveInt = 64,
+        freeze_image_encoder: bool = False,
+    ):
+        super().__init__()
+        if (name is None) == (config is None):
+            raise UsageError(f"HFCaptioner needs a name or a config, and not both; got {name=}, {config=}")
+        self.tokenizer = resolve_tokenizer(tokenizer, name)
+        self.prompt, self.max_length = prompt, max_length
+        full = load_pretrained(AutoConfig, name, "captioner") if name else sized_config(config or {}, self.tokenizer)
+        if full.model_type not in FAMILIES:
+            raise UsageError(f"HFCaptioner knows the model types {', '.join(FAMILIES)}; got {full.model_type}")
+        self.model_type = full.model_type
+        if name is not None and pretrained:
+            bos, eos = self._family.special_ids(full)
+            align_special_tokens(self.tokenizer, {"bos": bos, "eos": eos})
+            self.model = load_pretrained(self._family.model_class, name, "captioner")
+        else:
+            self.model = self._family.model_class(full)
+        if full.model_type == "blip":
+            heed_image_mask(self.model)
+        self._check_sizes(self._family.text_config(self.model.config))
+        self.freeze_image_encoder = freeze_image_encoder
+        if freeze_image_encoder:
+            self._image_part.requires_grad_(False)
+            self._image_part.eval()
+        else:
+            freeze_unused(self._image_part, self._image_part.config, lambda out: out.last_hidden_state)
+
+    def _check_sizes(self, config: Any) -> None:
+        self.vocab_size = config.vocab_size
+        if len(self.tokenizer) > self.vocab_size:
+            raise UsageError(
+                f"the tokenizer has {len(self.tokenizer)} tokens and the model embeds {self.vocab_size}; "
+                "use the model's own tokenizer (tokenizer=null)"
+            )
+        positions = getattr(config, "max_position_embeddings", self.max_length)
+        if self.max_length > positions:
+            raise UsageError(
+                f"model.max_length must be at most the text decoder's {positions} positions; got {self.max_length}"
+            )
+
+    @property
+    def _family(self) -> Family:
+        return FAMILIES[self.model_type]
+
+    @property
+    def _image_part(self) -> nn.Module:
+        return self._family.image_part(self.model)
+
+    @property
+    def _language_model(self) -> Any:
+        return self._family.language_model(self.model)
+
+    @property
+    def _head(self) -> nn.Module:
+        return split_head(self._language_model)[1]
+
+    def train(self, mode: bool = True) -> "HFCaptioner":
+        super().train(mode)
+        if self.freeze_image_encoder:
+            eval_frozen(self._image_part)
+        return self
+
+    def _image_tokens(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains(self._image_part)):
+            return self._image_part(pixel_values=pixels).last_hidden_state
+
+    def encode(self, batch: CaptionBatch) -> Context:
+        states = self._family.project(self.model, image_features(batch, self._image_tokens))
+        return Context(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device), list(batch.keys))
+
+    def null_context(self, num_images: int, device: torch.device | str) -> Context:
+        like = self._language_model.get_input_embeddings().weight.to(device)
+        return null_context(num_images, 1, self._family.states_width(self.model), like=like)
+
+    def _run(self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache | None) -> Float[Tensor, "R T W"]:
+        repeats = len(tokens) // len(context.states)
+        states, mask = (x.repeat_interleave(repeats, 0) for x in (context.states, context.mask))
+        return self._family.hidden(self._language_model, states, mask, tokens, cache)
+
+    def _hidden(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L W"]:
+        return self._run(context, tokens.flatten(0, 1), None).unflatten(0, tokens.shape[:2])
+
+    def start(self, context: Context) -> Cache:
+        return self._family.new_cache()
+
+    def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache) -> Float[Tensor, "R V"]:
+        return self._head(self._run(context, tokens, cache)[:, -1])

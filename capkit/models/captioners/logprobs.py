@@ -1,0 +1,77 @@
+"""Log-probabilities and losses of given tokens, a few positions at a time: the whole (B K L V) is never held."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from capkit.decoding.truncation import restrict
+
+CHUNK_ELEMENTS = 2**26  # logits held at once: 256 MiB in float32
+
+
+def _over_positions(
+    inputs: Sequence[Tensor],
+    mask: Bool[Tensor, "*batch L"],
+    values: Callable[..., Tensor],
+    vocab_size: int,
+    chunk_elements: int,
+) -> Float[Tensor, "*batch L"]:
+    """`values(*inputs)` at the masked positions, in chunks whose logits are made again for the gradient."""
+    rows = [tensor[mask] for tensor in inputs]
+    size = max(1, chunk_elements // vocab_size)
+    if len(rows[0]) <= size:  # also when there is no position at all: the head must stay in the graph for DDP
+        flat = values(*rows)
+    else:
+        chunks = zip(*(tensor.split(size) for tensor in rows), strict=True)
+        flat = torch.cat([checkpoint(values, *chunk, use_reentrant=False) for chunk in chunks])
+    return torch.zeros(mask.shape, dtype=flat.dtype, device=flat.device).masked_scatter(mask, flat)
+
+
+def chunked_logprobs(
+    hidden: Float[Tensor, "*batch L D"],
+    head: nn.Module,
+    targets: Int[Tensor, "*batch L"],
+    mask: Bool[Tensor, "*batch L"],
+    vocab_size: int,
+    temperature: float = 1.0,
+    chunk_elements: int = CHUNK_ELEMENTS,
+    support: UInt8[Tensor, "*batch L W"] | None = None,
+) -> Float[Tensor, "*batch L"]:
+    """Log-probability of each target in nats (float32), 0 where the mask is False.
+
+    Equals `log_softmax(head(hidden) / temperature).gather(targets)`, forward and gradient, with the head run on real
+    positions only and at most about `chunk_elements` logits held at once. `support` restricts the softmax to the
+    tokens that it holds.
+    """
+
+    def values(h: Tensor, t: Tensor, *allowed: Tensor) -> Tensor:
+        logits = head(h).float() / temperature
+        for packed in allowed:
+            logits = restrict(logits, packed)
+        return -nn.functional.cross_entropy(logits, t, reduction="none")
+
+    inputs = (hidden, targets) if support is None else (hidden, targets, support)
+    return _over_positions(inputs, mask, values, vocab_size, chunk_elements)
+
+
+def chunked_token_losses(
+    hidden: Float[Tensor, "*batch L D"],
+    head: nn.Module,
+    targets: Int[Tensor, "*batch L"],
+    mask: Bool[Tensor, "*batch L"],
+    vocab_size: int,
+    label_smoothing: float = 0.0,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> Float[Tensor, "*batch L"]:
+    """Cross-entropy of each target in nats (float32), 0 where the mask is False; as `chunked_logprobs` otherwise.
+
+    With smoothing e the target distribution is (1 - e) on the target plus e / V on every token (Szegedy et al. 2016).
+    """
+
+    def values(h: Tensor, t: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(head(h).float(), t, reduction="none", label_smoothing=label_smoothing)
+
+    return _over_positions((hidden, targets), mask, values, vocab_size, chunk_elements)

@@ -1,0 +1,128 @@
+"""Encoders that embed each text and each picture once, ever: what is in the cache folder is read, the rest is added."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from capkit.errors import UsageError
+from capkit.utils.embedding_cache import EmbeddingStore, digest
+
+_COMMIT_ROWS = 256  # a kill loses no more texts than these
+
+
+class CachedTextEncoder:
+    """A frozen text encoder (`encode_text`, `about("text")`) with its embeddings kept in `folder`.
+
+    Texts are known by their characters, so prompt, tokenizer and truncation are part of the store's fingerprint. All
+    that is not named here is the encoder's own. The weights move to a device when something is left to encode.
+
+    An encoder that trains further needs a new wrapper: its fingerprint is taken once.
+    """
+
+    def __init__(self, encoder: Any, folder: str | Path) -> None:
+        if not hasattr(encoder, "about"):
+            raise UsageError(
+                f"cached embeddings need an encoder that says what they depend on; {type(encoder).__name__} has no "
+                "about(side); use HFDualEncoder, SentenceEncoder or a dual encoder of capkit"
+            )
+        if isinstance(encoder, CachedTextEncoder):
+            raise UsageError("the encoder is cached already; give the encoder itself, or leave the second cache out")
+        self.encoder, self.folder = encoder, folder
+        self._device = torch.device(getattr(encoder, "device", "cpu"))
+        self._texts = EmbeddingStore(folder, encoder.about("text"))
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "encoder" or name.startswith("__"):  # not there yet while a copy is made
+            raise AttributeError(name)
+        return getattr(self.encoder, name)
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    def to(self, device: torch.device | str) -> "CachedTextEncoder":
+        self._device = torch.device(device)
+        return self
+
+    def encode_text(self, texts: list[str]) -> Float[Tensor, "B D"]:
+        """As the encoder's, computed once for each text; float32."""
+        if not texts:
+            return self.encoder.encode_text(texts).to(self._device)
+        keys = [digest(text.encode("utf-8", "surrogatepass")) for text in texts]
+        text_of = dict(zip(keys, texts, strict=True))
+        unknown = sorted(self._texts.missing(keys), key=lambda key: (len(text_of[key]), text_of[key]))
+        for start in range(0, len(unknown), _COMMIT_ROWS):
+            part = unknown[start : start + _COMMIT_ROWS]
+            self.encoder.to(self._device)
+            self._texts.add(part, _rows(self.encoder.encode_text([text_of[key] for key in part])))
+        return torch.from_numpy(self._texts[keys]).to(self._device)
+
+
+class CachedDualEncoder(CachedTextEncoder):
+    """A frozen dual encoder with its text and image embeddings kept in `folder`; meets DualEncoder as well.
+
+    Pictures are known by the pixels that `encode_image` gets, and features by their numbers: a picture that changes
+    under its name is another picture, and one that occurs twice is encoded once. So a picture is still read and
+    preprocessed; to leave that out as well, keep the embeddings by key (capkit/data/features.py).
+    """
+
+    def __init__(self, encoder: Any, folder: str | Path) -> None:
+        super().__init__(encoder, folder)
+        self._images = EmbeddingStore(folder, encoder.about("image"))
+
+    # The encoder's own. Written out: isinstance with a protocol does not see what __getattr__ serves (Python 3.12).
+    @property
+    def name(self) -> str:
+        return self.encoder.name
+
+    @property
+    def prompt(self) -> str:
+        return self.encoder.prompt
+
+    @property
+    def max_length(self) -> int:
+        return self.encoder.max_length
+
+    def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "B 3 H W"]:
+        return self.encoder.preprocess(images)
+
+    def is_cut(self, texts: list[str]) -> list[bool]:
+        return self.encoder.is_cut(texts)
+
+    def about(self, side: str) -> dict[str, Any]:
+        return self.encoder.about(side)
+
+    def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        """As the encoder's, computed once for each picture; float32."""
+        return self._image_rows("pixels", pixels, self.encoder.encode_image)
+
+    def encode_features(self, features: Float[Tensor, "B N W"]) -> Float[Tensor, "B D"]:
+        """The encoder's embeddings of a frozen tower's cached features, where it has them."""
+        return self._image_rows("features", features, self.encoder.encode_features)
+
+    def _image_rows(self, kind: str, inputs: Tensor, encode: Any) -> Float[Tensor, "B D"]:
+        if not len(inputs):
+            return encode(inputs).to(self._device)
+        keys = [_content(kind, row) for row in inputs]
+        unknown = self._images.missing(keys)
+        if unknown:
+            self.encoder.to(self._device)
+            place = {key: i for i, key in enumerate(keys)}
+            self._images.add(unknown, _rows(encode(inputs[[place[key] for key in unknown]])))
+        return torch.from_numpy(self._images[keys]).to(self._device)
+
+
+def _rows(embeddings: Float[Tensor, "n D"]) -> Float[np.ndarray, "n D"]:
+    return embeddings.detach().float().cpu().numpy()
+
+
+def _content(kind: str, values: Tensor) -> bytes:
+    """The hash of one row's numbers, their type and their shape."""
+    stored = values.detach().cpu().contiguous()
+    values_as_bytes = stored.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return digest(f"{kind} {stored.dtype} {tuple(stored.shape)}".encode(), values_as_bytes)

@@ -1,0 +1,65 @@
+"""Several dual encoders as one: the snapshots of a training run."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from capkit.errors import UsageError
+from capkit.models.dual_encoders.embedding import unit
+
+
+class Ensemble:
+    """The mean of its members' unit-norm embeddings, brought to unit norm again; meets TraceableEncoder.
+
+    Members are snapshots of one run, as at the ends of its learning-rate cycles (Merkx & Frank 2019): encoders that
+    read pictures and texts alike, and whose spaces are turned towards each other. Of runs from different
+    seeds the mean means nothing.
+
+    Raises UsageError for fewer than two members, or members that differ in prompt, length or how they read pictures.
+    """
+
+    def __init__(self, encoders: Sequence[Any], name: str = "ensemble") -> None:
+        if len(encoders) < 2:
+            raise UsageError(f"an ensemble needs two encoders or more; got {len(encoders)}")
+        self.encoders, self.name = list(encoders), name
+        first = self.encoders[0]
+        self.prompt, self.max_length = first.prompt, first.max_length
+        for number, encoder in enumerate(self.encoders):
+            if _reads(encoder) != _reads(first):
+                raise UsageError(
+                    f"members of an ensemble read pictures and texts alike; number {number} differs from the first in "
+                    "preprocessing, prompt or max_length; use snapshots of one run"
+                )
+
+    def to(self, device: torch.device | str) -> "Ensemble":
+        for encoder in self.encoders:
+            encoder.to(device)
+        return self
+
+    def about(self, side: str) -> dict[str, Any]:
+        return {"side": side, "members": [encoder.about(side) for encoder in self.encoders]}
+
+    def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "B 3 H W"]:
+        return self.encoders[0].preprocess(images)
+
+    def is_cut(self, texts: list[str]) -> list[bool]:
+        return self.encoders[0].is_cut(texts)
+
+    def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        return self._mean(lambda encoder: encoder.encode_image(pixels))
+
+    def encode_features(self, features: Float[Tensor, "B N W"]) -> Float[Tensor, "B D"]:
+        return self._mean(lambda encoder: encoder.encode_features(features))
+
+    def encode_text(self, texts: list[str]) -> Float[Tensor, "B D"]:
+        return self._mean(lambda encoder: encoder.encode_text(texts))
+
+    def _mean(self, embed: Callable[[Any], Tensor]) -> Float[Tensor, "B D"]:
+        return unit(torch.stack([embed(encoder) for encoder in self.encoders]).mean(0))
+
+
+def _reads(encoder: Any) -> tuple[Any, ...]:
+    return encoder.prompt, encoder.max_length, encoder.about("image").get("preprocessing")

@@ -1,0 +1,132 @@
+"""The DualEncoder protocol, and transformers' CLIP, SigLIP and their like behind it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from capkit.errors import UsageError
+from capkit.models.batching import embed_distinct
+from capkit.models.dual_encoders.embedding import unit
+from capkit.models.dual_encoders.fingerprint import config_digest, processor_settings, side_weights, tokenizer_digest
+from capkit.models.dual_encoders.logit_scale import network_logit_scale
+from capkit.text.tokenizers import tokenize_as_text
+from capkit.utils.ranges import PositiveInt, check_ranges
+
+
+@check_ranges
+class HFDualEncoder:
+    """A frozen dual encoder of transformers (CLIP, SigLIP, ALIGN, Chinese-CLIP ...).
+
+    `model` is a hub name or a folder, or a built model, which then needs `tokenizer` and `image_processor`. It is a
+    plain object and not an nn.Module: it must never reach a state dict, an optimizer or a distributed wrapper.
+    `prompt` is put before every text with one space between. Texts go through in batches of `batch_size`, each
+    distinct text once, so that equal texts get equal embeddings.
+
+    Raises UsageError for a model without image and text features, or a built one without its tokenizer.
+    """
+
+    def __init__(
+        self,
+        model: str | nn.Module = "openai/clip-vit-base-patch32",
+        tokenizer: Any = None,
+        image_processor: Any = None,
+        prompt: str = "",
+        max_length: PositiveInt | None = None,
+        batch_size: PositiveInt = 256,
+        name: str | None = None,
+    ) -> None:
+        if isinstance(model, str):
+            network, tokenizer, image_processor = _load(model, tokenizer, image_processor)
+        elif tokenizer is None or image_processor is None:
+            raise UsageError(
+                "HFDualEncoder wants tokenizer and image_processor beside a built model; got None; pass both, or a name"
+            )
+        else:
+            network = model
+        if not (hasattr(network, "get_image_features") and hasattr(network, "get_text_features")):
+            raise UsageError(
+                f"HFDualEncoder wants a model with get_image_features and get_text_features, such as CLIP or SigLIP; "
+                f"got {type(network).__name__}"
+            )
+        self.model: Any = network.eval().requires_grad_(False)
+        self.tokenizer, self.image_processor = tokenizer, image_processor
+        limit = int(network.config.get_text_config().max_position_embeddings)
+        self.max_length = limit if max_length is None else max_length
+        if not 2 < self.max_length <= limit:
+            raise UsageError(f"max_length must lie between 3 and the model's {limit} positions; got {max_length}")
+        self.prompt, self.batch_size = prompt, batch_size
+        self.name = name or (model if isinstance(model, str) else type(network).__name__)
+
+    def about(self, side: str) -> dict[str, Any]:
+        model = {
+            "side": side,
+            "encoder": type(self.model).__name__,
+            "weights": side_weights(self.model, side),
+            "config": config_digest(self.model.config),
+        }
+        if side == "image":
+            return {**model, "preprocessing": processor_settings(self.image_processor)}
+        tokenizer = tokenizer_digest(self.tokenizer)
+        return {**model, "tokenizer": tokenizer, "prompt": self.prompt.rstrip(), "max_length": self.max_length}
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def logit_scale(self) -> float:
+        """What the model multiplies cosines by: 100 in OpenAI's CLIP."""
+        return network_logit_scale(self.model)
+
+    def to(self, device: torch.device | str) -> "HFDualEncoder":
+        self.model.to(device)
+        return self
+
+    def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "B 3 H W"]:
+        return self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        dtype = next(self.model.parameters()).dtype
+        return _unit(self.model.get_image_features(pixel_values=pixels.to(self.device, dtype)))
+
+    @torch.no_grad()
+    def encode_text(self, texts: list[str]) -> Float[Tensor, "B D"]:
+        return embed_distinct(texts, self._encode, self.batch_size)
+
+    def is_cut(self, texts: list[str]) -> list[bool]:
+        encoded = tokenize_as_text(self.tokenizer, self._prompted(texts))["input_ids"] if texts else []
+        return [len(ids) > self.max_length for ids in encoded]
+
+    def _prompted(self, texts: list[str]) -> list[str]:
+        return [f"{self.prompt.rstrip()} {text}" for text in texts] if self.prompt.strip() else list(texts)
+
+    def _encode(self, texts: list[str]) -> Tensor:
+        # SigLIP was trained on texts padded to its full length, and reads the padding
+        padding = "max_length" if self.model.config.model_type.startswith("siglip") else True
+        settings = {"padding": padding, "truncation": True, "max_length": self.max_length, "return_tensors": "pt"}
+        encoded = tokenize_as_text(self.tokenizer, self._prompted(texts), **settings)
+        names = [name for name in ("input_ids", "attention_mask") if name in encoded]
+        return _unit(self.model.get_text_features(**{name: encoded[name].to(self.device) for name in names}))
+
+
+def _load(name: str, tokenizer: Any, image_processor: Any) -> tuple[Any, Any, Any]:
+    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+    try:
+        network = AutoModel.from_pretrained(name)
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(name)
+        image_processor = image_processor or AutoImageProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"no dual encoder at {name!r}; give a folder or a hub name that can be reached: {error}"
+        ) from error
+    return network, tokenizer, image_processor
+
+
+def _unit(output: Any) -> Tensor:
+    features = output if isinstance(output, Tensor) else output.pooler_output
+    return unit(features)

@@ -1,0 +1,212 @@
+"""transformers' whole dual encoders (CLIP, SigLIP, ALIGN, Chinese-CLIP, AltCLIP, ...), for training.
+
+B images, M captions, P patches, L text tokens, W width of a tower, D of the joint space.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoImageProcessor, AutoModel
+
+from capkit.errors import UsageError
+from capkit.models.dual_encoders.embedding import unit
+from capkit.models.dual_encoders.fingerprint import processor_settings
+from capkit.models.dual_encoders.logit_scale import LogitScale, network_logit_scale
+from capkit.models.dual_encoders.text_towers.base import pool
+from capkit.models.dual_encoders.text_towers.tokenize import Subwords
+from capkit.models.dual_encoders.trainable import PairModel
+from capkit.models.encoders.compile import use_patch_projections
+from capkit.models.pretrained import build_config, load_pretrained
+from capkit.models.tuning.policy import Tuning
+from capkit.text.tokenizers import load_tokenizer
+from capkit.types import CaptionBatch
+from capkit.utils.ranges import PositiveFloat, PositiveInt, check_ranges
+
+MODEL_TYPES = ("clip", "siglip", "align", "chinese_clip", "altclip", "clipseg", "metaclip_2")
+# Their text towers are BERT's: what is projected is the first token, not the pooler's output.
+_FIRST_TOKEN = ("align", "chinese_clip", "altclip")
+
+
+@check_ranges
+class HFTwoTower(PairModel):
+    """A dual encoder of transformers by hub name or folder, or from a config dict with `model_type` (random weights).
+
+    `tokenizer` is a hub name or folder, "word" (built from the training captions), or null for the model's own.
+    `cached_images=True` takes `batch.features` (B 1 D) for the finished image embeddings of the frozen image tower.
+    `tune_image` and `tune_text` say what of each tower trains (null: everything). The learned scale starts from the
+    model's own. Pictures are read by the model's own image processor where it is loaded by name, else by `transform`.
+
+    Raises UsageError for a model that is not one of MODEL_TYPES, or whose towers end in different widths.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        tokenizer: Any = None,
+        pretrained: bool = True,
+        max_length: PositiveInt | None = None,
+        max_logit_scale: PositiveFloat = 100.0,
+        tune_image: Tuning | None = None,
+        tune_text: Tuning | None = None,
+        cached_images: bool = False,
+        grammar_head: bool = False,
+        transform: Any = None,
+        prompt: str = "",
+        batch_size: PositiveInt = 256,
+    ) -> None:
+        if (name is None) == (config is None):
+            raise UsageError(f"HFTwoTower needs a name or a config, and not both; got {name=}, {config=}")
+        tokenizer = _tokenizer(name, tokenizer)
+        network = _network(name, config, pretrained, tokenizer)
+        text_config = network.config.get_text_config()
+        limit = int(text_config.max_position_embeddings)
+        tokenize = Subwords(
+            tokenizer, min(max_length or limit, limit), pad_to_max=network.config.model_type == "siglip"
+        )
+        start = network_logit_scale(network)
+        bias = float(network.logit_bias.detach()) if hasattr(network, "logit_bias") else None
+        text_projection = getattr(network, "text_projection", None) or nn.Identity()
+        embed_dim = getattr(text_projection, "out_features", text_config.hidden_size)
+        scale = LogitScale(start, max(max_logit_scale, start), bias=bias)
+        super().__init__(tokenize, embed_dim, scale, prompt, name or network.config.model_type, batch_size)
+        self.image_tower, self.text_tower = network.vision_model, network.text_model
+        self.image_projection = getattr(network, "visual_projection", None) or nn.Identity()
+        self.text_projection = text_projection
+        object.__setattr__(self, "_network", network)  # no child: its parts are children already
+        self.model_type, self.tokenizer, self.cached_images = network.config.model_type, tokenizer, cached_images
+        self.transform = transform
+        _check_widths(network, embed_dim)
+        self.image_processor = (
+            AutoImageProcessor.from_pretrained(name) if name is not None and transform is None else None
+        )
+        self._freeze_unused_poolers()
+        use_patch_projections(self.image_tower)
+        if grammar_head:
+            self.add_grammar_head()
+        self.tune(tune_image, tune_text)
+        if cached_images and any(p.requires_grad for p in self.image_tower.parameters()):
+            raise UsageError("cached_images wants a frozen image tower; set model.tune_image.mode=frozen")
+
+    @property
+    def text_width(self) -> int:
+        return int(self.text_tower.config.hidden_size)
+
+    def side(self, side: str) -> list[nn.Module]:
+        if side == "text":
+            return [self.text_tower, self.text_projection]
+        return [self.image_tower, self.image_projection]
+
+    def about_features(self) -> dict[str, Any]:
+        if not self.cached_images:
+            raise UsageError(
+                "data.features holds finished image embeddings; set model.cached_images=true and "
+                "model.tune_image.mode=frozen, or data.features=null"
+            )
+        return self.about("image")
+
+    def about_preprocessing(self) -> Any:
+        if self.image_processor is not None:
+            return processor_settings(self.image_processor)
+        return None if self.transform is None else self.transform.about()
+
+    def embed_images(self, batch: CaptionBatch) -> Float[Tensor, "B D"]:
+        if self.cached_images and batch.features is not None:
+            return unit(batch.features[:, 0])
+        with torch.set_grad_enabled(torch.is_grad_enabled() and _learns(self.image_tower)):
+            pooled = self.image_tower(pixel_values=_pixels(batch)).pooler_output
+        return unit(self.image_projection(pooled.flatten(1)))
+
+    def embed_patches(self, batch: CaptionBatch) -> Float[Tensor, "B P D"]:
+        states = self.image_tower(pixel_values=_pixels(batch)).last_hidden_state
+        if states.ndim == 4:  # EfficientNet's grid
+            return unit(self.image_projection(states.flatten(2).transpose(1, 2)))
+        if self.model_type == "siglip":  # no class token; its pooling head comes after the norm
+            return unit(self.image_projection(states))
+        return unit(self.image_projection(self.image_tower.post_layernorm(states[:, 1:])))
+
+    def pool_texts(self, tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Float[Tensor, "M W"]:
+        # The others are causal and read at EOS, so that padding behind it changes nothing, or were trained on padding
+        # (SigLIP): without a mask, attention is faster.
+        attention = mask.long() if self.model_type in _FIRST_TOKEN else None
+        output = self.text_tower(input_ids=tokens, attention_mask=attention)
+        if self.model_type in _FIRST_TOKEN:
+            return output.last_hidden_state[:, 0]
+        if self.model_type == "siglip":
+            return output.pooler_output
+        # At EOS by its place: transformers looks for its id, and takes an EOS of id 2 for a sign of old weights.
+        return pool(output.last_hidden_state, mask, "eos")
+
+    def project_texts(self, pooled: Float[Tensor, "M W"]) -> Float[Tensor, "M D"]:
+        return unit(self.text_projection(pooled))
+
+    def plain_network(self) -> nn.Module:
+        """The transformers model that the towers belong to, with the learned scale: what is exported."""
+        network: Any = self._network
+        with torch.no_grad():
+            if hasattr(network, "temperature"):
+                network.temperature.fill_(1 / self.logit_scale)
+            else:
+                network.logit_scale.fill_(self.logit_scale.log())
+            if self.scale.bias is not None:
+                network.logit_bias.copy_(self.scale.bias)
+        return network
+
+    def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "B 3 H W"]:
+        if self.image_processor is not None:
+            return self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+        if self.transform is None:
+            raise UsageError(f"{self.name} was built from a config and cannot read pictures; set model.transform")
+        return self.transform.normalize(torch.stack([self.transform(image) for image in images]))
+
+    def _freeze_unused_poolers(self) -> None:
+        """Poolers whose output nothing reads: DDP would wait for their gradients."""
+        if self.model_type in _FIRST_TOKEN and getattr(self.text_tower, "pooler", None) is not None:
+            self.text_tower.pooler.requires_grad_(False)
+
+
+def _tokenizer(name: str | None, tokenizer: Any) -> Any:
+    if tokenizer is None and name is None:
+        raise UsageError("HFTwoTower from a config needs a tokenizer: a folder, a hub name, or tokenizer=word")
+    return load_tokenizer(tokenizer or str(name)) if tokenizer is None or isinstance(tokenizer, str) else tokenizer
+
+
+def _network(name: str | None, config: Mapping[str, Any] | None, pretrained: bool, tokenizer: Any) -> Any:
+    if config is not None:
+        special = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
+        text = {"vocab_size": len(tokenizer), **special, **config.get("text_config", {})}
+        network = AutoModel.from_config(build_config({**config, "text_config": text}, "dual encoder"))
+    elif pretrained:
+        network = load_pretrained(AutoModel, str(name), "dual encoder")
+    else:
+        network = AutoModel.from_config(load_pretrained(AutoConfig, str(name), "dual encoder"))
+    if network.config.model_type not in MODEL_TYPES:
+        raise UsageError(
+            f"HFTwoTower wants a dual encoder of one of the types {', '.join(MODEL_TYPES)}; "
+            f"got {network.config.model_type} ({type(network).__name__})"
+        )
+    return network
+
+
+def _check_widths(network: Any, embed_dim: int) -> None:
+    """ALIGN projects texts alone: its images must come out as wide."""
+    if network.config.model_type != "align":
+        return
+    width = [m.num_features for m in network.vision_model.modules() if isinstance(m, nn.BatchNorm2d)][-1]
+    if width != embed_dim:
+        raise UsageError(
+            f"ALIGN's image tower ends in width {width}, its texts in {embed_dim}; set projection_dim={width}"
+        )
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(p.requires_grad for p in module.parameters())
+
+
+def _pixels(batch: CaptionBatch) -> Tensor:
+    if batch.pixels is None:
+        raise UsageError("a dual encoder needs pixels, or cached_images=true and cached embeddings; got neither")
+    return batch.pixels

@@ -1,0 +1,269 @@
+"""The base of dual encoders that can be trained: batches to pairs, and the frozen judge's protocol on the same weights.
+
+B images, K captions an image; N images and M captions of a batch; L tokens, P patches; W width of a tower, D of the
+space.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from capkit.errors import UsageError
+from capkit.models.batching import embed_distinct
+from capkit.models.dual_encoders.embedding import unit
+from capkit.models.dual_encoders.fingerprint import config_digest, digest_of, tokenizer_digest
+from capkit.models.dual_encoders.grammar_head import GrammarHead, grammar_probability
+from capkit.models.dual_encoders.logit_scale import LogitScale
+from capkit.models.dual_encoders.text_towers.base import Tokenize
+from capkit.models.tuning.policy import Tuning, eval_frozen
+from capkit.models.weights import weights_fingerprint
+from capkit.types import CaptionBatch, PairEmbeddings
+from capkit.utils.rng import key_id
+
+TokenizeImages = Callable[[list[list[str]]], tuple[Tensor, Tensor, int]]
+
+
+class EncodeTexts:
+    """Captions of B images, K each, as (tokens (B K L), mask (B K L), 0): picklable, for the data workers.
+
+    The prompt is put before every text with one space between, here and nowhere else.
+    """
+
+    def __init__(self, tokenize: Tokenize, prompt: str) -> None:
+        self.tokenize, self.prompt = tokenize, prompt.strip()
+
+    def prompted(self, texts: Sequence[str]) -> list[str]:
+        return [f"{self.prompt} {text}" for text in texts] if self.prompt else list(texts)
+
+    def __call__(self, captions: list[list[str]]) -> tuple[Int[Tensor, "B K L"], Bool[Tensor, "B K L"], int]:
+        flat = [text for texts in captions for text in texts]
+        num_captions = max(map(len, captions), default=0)
+        if not flat:
+            empty = torch.zeros(len(captions), num_captions, 1, dtype=torch.int64)
+            return empty, empty.bool(), 0
+        ids, real = self.tokenize(self.prompted(flat))
+        rows = torch.tensor([[i < len(texts) for i in range(num_captions)] for texts in captions])
+        tokens = ids.new_zeros(*rows.shape, ids.shape[1])
+        mask = torch.zeros_like(tokens, dtype=torch.bool)
+        tokens[rows], mask[rows] = ids, real
+        return tokens, mask, 0
+
+
+class PairRows(NamedTuple):
+    """A batch's captions in one list, and the ids of images and captions."""
+
+    tokens: Int[Tensor, "M L"]
+    mask: Bool[Tensor, "M L"]
+    image_ids: Int[Tensor, " N"]
+    owners: Int[Tensor, " M"]
+    text_ids: Int[Tensor, " M"]
+
+    @classmethod
+    def of(cls, batch: CaptionBatch) -> "PairRows":
+        """Waits for the GPU. Raises UsageError for a batch without captions."""
+        tokens, mask, image_of = caption_rows(batch)
+        image_ids = torch.tensor([key_id(key) for key in batch.keys], device=tokens.device)
+        return cls(tokens, mask, image_ids, image_ids[image_of], text_ids(tokens, mask))
+
+
+class PairModel(nn.Module, ABC):
+    """A dual encoder: `forward` embeds a training batch, `encode_image` and `encode_text` serve as a frozen judge.
+
+    A tower's own classes say how pixels and tokens become features; scale, prompt, grammar head and ids are the same
+    for all. `batch_size` is that of `encode_text`.
+    """
+
+    tokenizer_key: str | None = "tokenizer"  # where the config names the tokenizer that checkpoints store
+
+    def __init__(
+        self,
+        tokenize: Tokenize,
+        embed_dim: int,
+        scale: LogitScale,
+        prompt: str = "",
+        name: str | None = None,
+        batch_size: int = 256,
+    ) -> None:
+        super().__init__()
+        self.tokenize, self.embed_dim, self.scale = tokenize, embed_dim, scale
+        self.prompt, self.name, self.batch_size = prompt, name or type(self).__name__, batch_size
+        self.encode = EncodeTexts(tokenize, prompt)
+        self.grammar_head: GrammarHead | None = None
+
+    @property
+    @abstractmethod
+    def text_width(self) -> int:
+        """W of `pool_texts`."""
+
+    @abstractmethod
+    def side(self, side: str) -> list[nn.Module]:
+        """The modules of a side, "image" or "text": its tower first, then what comes after it."""
+
+    @abstractmethod
+    def about_features(self) -> dict[str, Any]:
+        """What features that the data has cached must have been made from (`FeatureStore.check`).
+
+        Raises UsageError where this model cannot be trained on cached features.
+        """
+
+    @abstractmethod
+    def about_preprocessing(self) -> Any:
+        """How pictures are read, as plain data."""
+
+    @abstractmethod
+    def embed_images(self, batch: CaptionBatch) -> Float[Tensor, "B D"]:
+        """Unit norm, with gradient."""
+
+    @abstractmethod
+    def embed_patches(self, batch: CaptionBatch) -> Float[Tensor, "B P D"]:
+        """Unit-norm patch embeddings in the joint space."""
+
+    @abstractmethod
+    def pool_texts(self, tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Float[Tensor, "M W"]:
+        """The text tower's pooled features, before the projection."""
+
+    @abstractmethod
+    def project_texts(self, pooled: Float[Tensor, "M W"]) -> Float[Tensor, "M D"]:
+        """Unit-norm text embeddings from pooled features."""
+
+    @abstractmethod
+    def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "B 3 H W"]:
+        """Pictures (uint8 H W 3 arrays or PIL) resized and normalised for `encode_image`."""
+
+    def tune(self, image: Tuning | None = None, text: Tuning | None = None) -> None:
+        """Freezes what does not train, and adds adapters; None leaves a side as it is."""
+        for tuning, (tower, *after) in ((image, self.side("image")), (text, self.side("text"))):
+            if tuning is not None:
+                tuning.apply(tower, after)
+
+    def add_grammar_head(self) -> None:
+        """A new head on the text tower's pooled features, where there is none yet."""
+        self.grammar_head = self.grammar_head or GrammarHead(self.text_width)
+
+    def train(self, mode: bool = True) -> "PairModel":
+        super().train(mode)
+        for part in self.children():
+            eval_frozen(part)
+        return self
+
+    def embed_texts(self, tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Float[Tensor, "M D"]:
+        return self.project_texts(self.pool_texts(tokens, mask))
+
+    def forward(self, batch: CaptionBatch, rows: PairRows | None = None) -> PairEmbeddings:
+        """The batch's images and all their captions, embedded. Raises UsageError for a batch without captions.
+
+        With the batch's `rows` found before, the GPU never waits for the CPU here.
+        """
+        rows = rows or PairRows.of(batch)
+        images = self.embed_images(batch)  # first: the longer work on a GPU, behind which the other's start is hidden
+        pooled = self.pool_texts(rows.tokens, rows.mask)
+        scale, bias = self.scale()
+        return PairEmbeddings(
+            images=images,
+            texts=self.project_texts(pooled),
+            logit_scale=scale,
+            image_ids=rows.image_ids,
+            owners=rows.owners,
+            text_ids=rows.text_ids,
+            logit_bias=bias,
+            extras=self.extras(batch, pooled),
+        )
+
+    def extras(self, batch: CaptionBatch, pooled: Float[Tensor, "M W"]) -> dict[str, Tensor]:
+        """Further outputs that objectives read: the grammar head's logits of captions and of their edits."""
+        if self.grammar_head is None:
+            return {}
+        logits = {"grammar_logits": self.grammar_head(pooled)}
+        if batch.negative_tokens is not None and batch.negative_mask is not None:
+            real = batch.negative_mask.flatten(0, 1).any(-1)
+            negatives = batch.negative_tokens.flatten(0, 1)[real], batch.negative_mask.flatten(0, 1)[real]
+            logits["grammar_negative_logits"] = self.grammar_head(self.pool_texts(*negatives))
+        return logits
+
+    @property
+    def max_length(self) -> int:
+        return self.tokenize.max_length
+
+    @property
+    def device(self) -> torch.device:
+        return self.scale.log_scale.device
+
+    @property
+    def logit_scale(self) -> Float[Tensor, ""]:
+        return self.scale()[0].detach()
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        return self.embed_images(_pictures(pixels.to(self.device)))
+
+    @torch.no_grad()
+    def encode_features(self, features: Float[Tensor, "B P F"]) -> Float[Tensor, "B D"]:
+        """`encode_image` from what the data has cached of each image in place of pixels."""
+        return self.embed_images(CaptionBatch(keys=[""] * len(features), features=features.to(self.device)))
+
+    @torch.no_grad()
+    def encode_patches(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P D"]:
+        return self.embed_patches(_pictures(pixels.to(self.device)))
+
+    @torch.no_grad()
+    def encode_text(self, texts: list[str]) -> Float[Tensor, "B D"]:
+        return embed_distinct(texts, self._encode, self.batch_size)
+
+    @torch.no_grad()
+    def grammatical(self, texts: list[str]) -> Float[Tensor, " B"]:
+        """Probability that each text is grammatical. Raises UsageError for a model without a grammar head."""
+        if self.grammar_head is None:
+            raise UsageError(f"{self.name} has no grammar head; train one with experiment=grammar_clip")
+        head = self.grammar_head
+        logits = embed_distinct(texts, lambda part: head(self._pooled(part)), self.batch_size)
+        return grammar_probability(logits)
+
+    def about(self, side: str) -> dict[str, Any]:
+        """What a side's embeddings depend on (`capkit.models.dual_encoders.base.TraceableEncoder`)."""
+        modules = self.side(side)
+        configs = [config_digest(m.config) for m in modules[0].modules() if hasattr(m, "config")]
+        facts: dict[str, Any] = {
+            "side": side,
+            "weights": weights_fingerprint(nn.ModuleList(modules)),
+            "architecture": digest_of([str(nn.ModuleList(modules)), configs]),
+        }
+        if side == "image":
+            return {**facts, "preprocessing": self.about_preprocessing()}
+        tokenizer: Any = self.tokenizer
+        vocabulary = None if tokenizer is None else tokenizer_digest(tokenizer)
+        reads = {"tokenizer": [type(self.tokenize).__name__, vocabulary], "max_length": self.max_length}
+        return {**facts, **reads, "prompt": self.encode.prompt}
+
+    def is_cut(self, texts: list[str]) -> list[bool]:
+        return self.tokenize.is_cut(self.encode.prompted(texts))
+
+    def _pooled(self, texts: list[str]) -> Float[Tensor, "n W"]:
+        tokens, mask = self.tokenize(self.encode.prompted(texts))
+        return self.pool_texts(tokens.to(self.device), mask.to(self.device))
+
+    def _encode(self, texts: list[str]) -> Float[Tensor, "n D"]:
+        return unit(self.project_texts(self._pooled(texts)))
+
+
+def caption_rows(batch: CaptionBatch) -> tuple[Int[Tensor, "M L"], Bool[Tensor, "M L"], Int[Tensor, " M"]]:
+    """Tokens and mask of the batch's captions, and the image each belongs to; places without a caption are left out."""
+    if batch.tokens is None or batch.mask is None:
+        raise UsageError("a dual encoder needs captions in every batch; this data has images alone")
+    real = batch.mask.any(-1)  # (B K)
+    return batch.tokens[real], batch.mask[real], real.nonzero()[:, 0]
+
+
+def text_ids(tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Int[Tensor, " M"]:
+    """Equal for equal captions, on every rank and however they are padded: a sum of tokens times odd 64-bit weights."""
+    weights = np.array([key_id("token position", i) * 2 + 1 for i in range(tokens.shape[1])], dtype=np.uint64)
+    factors = torch.from_numpy(weights.view(np.int64)).to(tokens.device)
+    return ((tokens + 1) * mask * factors).sum(-1)  # integers wrap around
+
+
+def _pictures(pixels: Float[Tensor, "B 3 H W"]) -> CaptionBatch:
+    return CaptionBatch(keys=[""] * len(pixels), pixels=pixels)

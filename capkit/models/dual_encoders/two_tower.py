@@ -1,0 +1,164 @@
+"""A dual encoder put together from an image tower and any text tower.
+
+B images, M captions, N image tokens, L text tokens, W width of a tower, D of the joint space.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from capkit.errors import UsageError
+from capkit.models.dual_encoders.embedding import unit
+from capkit.models.dual_encoders.logit_scale import LogitScale
+from capkit.models.dual_encoders.text_towers.base import TextTower
+from capkit.models.dual_encoders.text_towers.char_gru import CharGRU
+from capkit.models.dual_encoders.trainable import PairModel
+from capkit.models.encoders.image import encoder_width, image_features
+from capkit.models.tuning.policy import Tuning
+from capkit.models.weights import weights_fingerprint
+from capkit.types import CaptionBatch
+from capkit.utils.ranges import FiniteFloat, PositiveFloat, PositiveInt, check_ranges
+
+PROJECTIONS = ("linear", "mlp", "none")
+POOLINGS = ("mean", "first", "attention")
+
+
+class AttentionPool(nn.Module):
+    """One learned query attends to all tokens; each head picks what it needs of them."""
+
+    def __init__(self, width: int, num_heads: int = 4) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(1, 1, width) / width**0.5)
+        self.attention = nn.MultiheadAttention(width, num_heads, batch_first=True)
+
+    def forward(self, states: Float[Tensor, "B N W"]) -> Float[Tensor, "B W"]:
+        query = self.query.expand(len(states), -1, -1)
+        return self.attention(query, states, states, need_weights=False)[0][:, 0]
+
+
+def projection(kind: str, width: int, embed_dim: int, name: str) -> nn.Module:
+    """From a tower's width to the joint space: CLIP's linear map without bias, two layers, or nothing."""
+    if kind not in PROJECTIONS:
+        raise UsageError(f"{name} must be one of {', '.join(PROJECTIONS)}; got {kind!r}")
+    if kind == "linear":
+        return nn.Linear(width, embed_dim, bias=False)
+    if kind == "mlp":
+        return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, embed_dim))
+    if width != embed_dim:
+        raise UsageError(f"{name}=none wants embed_dim equal to the tower's width {width}; got embed_dim={embed_dim}")
+    return nn.Identity()
+
+
+@check_ranges
+class TwoTower(PairModel):
+    """An image tower, a text tower, a projection of each, and a learned scale.
+
+    `image_tower` turns pixels into tokens (`capkit.models.encoders.image`), or is null where batches bring the features
+    of width `feature_width` that a frozen one gave. `pooling` of its tokens: "mean", "first" or "attention" (a learned
+    query). Projections are "linear", "mlp" or "none". `tune_image` and `tune_text` say what of each tower trains
+    (null: everything). `transform` is the data's ImageTransform: needed to judge pictures, not to train. `prompt` is
+    put before every caption, in training too. With `logit_bias` the model is SigLIP's.
+    """
+
+    tokenizer_key = "text_tower.tokenizer"
+
+    def __init__(
+        self,
+        text_tower: Any,
+        image_tower: Any = None,
+        feature_width: PositiveInt | None = None,
+        embed_dim: PositiveInt = 128,
+        pooling: str = "mean",
+        image_projection: str = "linear",
+        text_projection: str = "linear",
+        logit_scale: PositiveFloat = 1 / 0.07,
+        max_logit_scale: PositiveFloat = 100.0,
+        learn_scale: bool = True,
+        logit_bias: FiniteFloat | None = None,
+        tune_image: Tuning | None = None,
+        tune_text: Tuning | None = None,
+        grammar_head: bool = False,
+        transform: Any = None,
+        prompt: str = "",
+        name: str | None = None,
+        batch_size: PositiveInt = 256,
+    ) -> None:
+        tower: TextTower = text_tower
+        scale = LogitScale(logit_scale, max_logit_scale, learn_scale, logit_bias)
+        super().__init__(tower.tokenize, embed_dim, scale, prompt, name, batch_size)
+        if pooling not in POOLINGS:
+            raise UsageError(f"pooling must be one of {', '.join(POOLINGS)}; got {pooling!r}")
+        width = encoder_width(image_tower, feature_width)
+        self.image_tower, self.text_tower, self.transform = image_tower, text_tower, transform
+        self.pooling = pooling
+        self.pool = AttentionPool(width) if pooling == "attention" else None
+        self.image_projection = projection(image_projection, width, embed_dim, "image_projection")
+        self.text_projection = projection(text_projection, tower.width, embed_dim, "text_projection")
+        if grammar_head:
+            self.add_grammar_head()
+        self.tune(tune_image, tune_text)
+
+    @property
+    def text_width(self) -> int:
+        return self.text_tower.width
+
+    def side(self, side: str) -> list[nn.Module]:
+        if side == "text":
+            return [self.text_tower, self.text_projection]
+        tower = nn.Identity() if self.image_tower is None else self.image_tower
+        return [tower, self.image_projection, *([] if self.pool is None else [self.pool])]
+
+    def about_features(self) -> dict[str, Any]:
+        if self.image_tower is None:
+            return {}
+        if any(p.requires_grad for p in self.image_tower.parameters()):
+            raise UsageError(
+                "data.features holds the output of a frozen image tower, and this one trains; "
+                "set model.tune_image.mode=projection, or data.features=null"
+            )
+        return {"weights": weights_fingerprint(self.image_tower)}
+
+    def about_preprocessing(self) -> Any:
+        return [self.pooling, None if self.transform is None else self.transform.about()]
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer that a checkpoint must carry, or None for towers that need no vocabulary."""
+        return getattr(self.text_tower, "tokenizer", None)
+
+    def image_states(self, batch: CaptionBatch) -> Float[Tensor, "B N W"]:
+        return image_features(batch, self.image_tower)
+
+    def embed_images(self, batch: CaptionBatch) -> Float[Tensor, "B D"]:
+        states = self.image_states(batch)
+        if self.pool is not None:
+            pooled = self.pool(states)
+        else:
+            pooled = states.mean(1) if self.pooling == "mean" else states[:, 0]
+        return unit(self.image_projection(pooled))
+
+    def embed_patches(self, batch: CaptionBatch) -> Float[Tensor, "B N D"]:
+        return unit(self.image_projection(self.image_states(batch)))
+
+    def pool_texts(self, tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Float[Tensor, "M W"]:
+        return self.text_tower(tokens, mask)
+
+    def project_texts(self, pooled: Float[Tensor, "M W"]) -> Float[Tensor, "M D"]:
+        return unit(self.text_projection(pooled))
+
+    def extras(self, batch: CaptionBatch, pooled: Float[Tensor, "M W"]) -> dict[str, Tensor]:
+        """Also how much alike the heads of a character GRU are (`capkit.objectives.contrastive.diverse_heads`)."""
+        found = super().extras(batch, pooled)
+        if isinstance(self.text_tower, CharGRU) and len(self.text_tower.heads) > 1:
+            found["head_similarity"] = self.text_tower.diversity_penalty(pooled)
+        return found
+
+    def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "B 3 H W"]:
+        if self.transform is None:
+            raise UsageError(f"{self.name} was built without a transform and cannot read pictures; set model.transform")
+        pictures = [np.ascontiguousarray(np.asarray(image)) for image in images]
+        return self.transform.normalize(torch.stack([self.transform(picture) for picture in pictures]))

@@ -1,0 +1,5 @@
+"""What of a pretrained model trains: layers, adapters."""
+
+from capkit.utils.renamed import moved_names
+
+__getattr__ = moved_names(__name__)  # a module had this name

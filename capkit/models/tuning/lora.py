@@ -1,0 +1,151 @@
+"""Low-rank adapters (Hu et al. 2022) through peft: added in place, saved alone, merged into plain weights."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import save_file
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from capkit.errors import UsageError, did_you_mean
+from capkit.utils.file_modes import as_umask_says
+from capkit.utils.ranges import DropoutRate, PositiveFloat, PositiveInt, check_ranges
+
+_ADAPTABLE = (nn.Linear, nn.Conv2d, Conv1D)
+# Attention's query and value, as the paper adapts them, by the names that transformers' models give them.
+_QUERY_AND_VALUE = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"), ("c_attn",), ("query_key_value",))
+
+
+@check_ranges
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters: `targets` are names of linear layers (None: query and value of attention).
+
+    An adapted weight is W + alpha / rank * B A. B starts at zero, so the model's output is unchanged at first. A starts
+    as peft has it (uniform, Kaiming's bound, about .02 for width 768), or normal with standard deviation `init_std`.
+    The size of A is a learning rate of B's: 1 in the code of No Detail Left Behind (arXiv 2409.03025), which trains at
+    9e-8.
+    """
+
+    rank: PositiveInt = 8
+    alpha: PositiveInt = 16
+    dropout: DropoutRate = 0.0
+    targets: list[str] | None = None
+    init_std: PositiveFloat | None = None
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any]) -> "LoRA":
+        names = [spec.name for spec in fields(cls)]
+        for name in settings:
+            if name not in names:
+                raise UsageError(f"lora takes {', '.join(names)}; got {name!r}; {did_you_mean(name, names)}")
+        return cls(**settings)
+
+    def add_to(self, model: Any) -> None:
+        """Freezes the model and adds trainable adapters; `adapters_off` switches them off.
+
+        Layers that are frozen while others are not, such as a pooler that nothing reads, get no adapter: it would wait
+        for a gradient that never comes. Raises UsageError for a target that is the end of no layer's name.
+        """
+        layers = {name: m for name, m in model.named_modules() if isinstance(m, _ADAPTABLE)}
+        trainable = [name for name, layer in layers.items() if layer.weight.requires_grad]
+        usable = trainable or list(layers)
+        targets = self._checked_targets(type(model).__name__, usable)
+        named = [name for name, _ in model.named_modules() if any(_matches(target, [name]) for target in targets)]
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=targets,
+            exclude_modules=sorted(set(named) - set(usable)) or None,
+        )
+        model.requires_grad_(False)
+        # Not by its own `add_adapter`: transformers 5.24 refuses there every peft that is out (it wants 0.22).
+        config.base_model_name_or_path = getattr(model, "name_or_path", None)
+        inject_adapter_in_model(config, model)
+        if self.init_std is not None:
+            for name, parameter in model.named_parameters():
+                if ".lora_A." in name:
+                    nn.init.normal_(parameter, std=self.init_std)
+
+    def _checked_targets(self, model_name: str, layers: list[str]) -> list[str]:
+        there_are = f"{model_name}'s layers are {', '.join(sorted({name.rpartition('.')[2] for name in layers}))}"
+        if not self.targets:
+            for names in _QUERY_AND_VALUE:
+                if all(_matches(name, layers) for name in names):
+                    return list(names)
+            raise UsageError(f"lora has no default targets for this model; set lora's targets; {there_are}")
+        unmatched = [target for target in self.targets if not _matches(target, layers)]
+        if unmatched:
+            raise UsageError(f"lora.targets={list(self.targets)}: {unmatched} match nothing; {there_are}")
+        return list(self.targets)
+
+
+def _matches(target: str, layers: list[str]) -> bool:
+    """As peft matches a list of targets: the whole of a name, or its end after a dot."""
+    return any(name == target or name.endswith(f".{target}") for name in layers)
+
+
+def only_adapters_train(model: nn.Module) -> bool:
+    """Whether switching the adapters off gives back the model that training began with."""
+    of_adapters = {id(p) for m in model.modules() if isinstance(m, BaseTunerLayer) for p in m.parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return bool(trained) and all(id(p) in of_adapters for p in trained)
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """The model as it is without its adapters, and afterwards with them again."""
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def adapted_part(tower: nn.Module) -> nn.Module:
+    """What adapters are added to: the transformers model in a tower, so that they fit the plain model, or the tower."""
+    for module in tower.modules():  # the outermost comes first
+        if isinstance(module, PreTrainedModel) or "peft_config" in module.__dict__:
+            return module
+    return tower
+
+
+def save_adapters(tower: nn.Module, folder: str | Path) -> None:
+    """Saves the tower's adapters alone, in peft's format: adapter_config.json and adapter_model.safetensors.
+
+    `PeftModel.from_pretrained(plain, folder)` and transformers' `plain.load_adapter(folder)` read them. Raises
+    UsageError for a tower without adapters.
+    """
+    model: Any = adapted_part(tower)
+    if not any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        raise UsageError(f"{type(model).__name__} has no adapters to save; they come from tuning with mode=lora")
+    state = get_peft_model_state_dict(model)
+    tensors = {f"base_model.model.{name}": tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    save_file(tensors, Path(folder) / "adapter_model.safetensors", metadata={"format": "pt"})
+    as_umask_says(Path(folder) / "adapter_model.safetensors")
+    model.peft_config["default"].save_pretrained(str(folder))
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """A copy of the model with its adapters added into the plain weights, and no trace of peft. No adapters: a copy."""
+    plain = copy.deepcopy(model)
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            plain.set_submodule(name, module.get_base_layer())
+    for module in plain.modules():
+        if "peft_config" in module.__dict__:
+            del module.__dict__["peft_config"]
+    return plain

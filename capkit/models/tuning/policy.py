@@ -1,0 +1,126 @@
+"""What of a tower trains: one policy for text and image towers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from torch import nn
+
+from capkit.errors import UsageError, did_you_mean
+from capkit.models.tuning.layers import after_blocks_of, blocks_of
+from capkit.models.tuning.lora import LoRA, adapted_part
+from capkit.utils.ranges import DropoutRate, PositiveInt, check_ranges
+
+MODES = ("frozen", "head", "projection", "last_n", "lora", "full")
+
+
+@check_ranges
+@dataclass(frozen=True)
+class Tuning:
+    """Which weights of a tower, and of the projections that follow it, train.
+
+    | mode | tower | projections |
+    | --- | --- | --- |
+    | frozen, head | nothing | no |
+    | projection | nothing | yes |
+    | last_n | the last `n` layers and what comes after them | yes |
+    | lora | adapters of `rank`, `alpha` and `dropout` in the `targets` (None: attention's query and value) | yes |
+    | full | everything | yes |
+
+    frozen and head do the same to the tower; head says that a head outside it is what trains. Weights that were frozen
+    before, such as poolers that nothing reads, stay frozen in every mode. Learning rates of parts are the optimizer's:
+    optimizer.lr_multipliers.
+
+    Raises UsageError for an unknown mode or a setting that belongs to another mode.
+    """
+
+    mode: str = "full"
+    n: PositiveInt | None = None
+    rank: PositiveInt = 8
+    alpha: PositiveInt = 16
+    dropout: DropoutRate = 0.0
+    targets: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UsageError(
+                f"tuning mode must be one of {', '.join(MODES)}; got {self.mode!r}; {did_you_mean(self.mode, MODES)}"
+            )
+        if (self.n is not None) != (self.mode == "last_n"):
+            raise UsageError(f"n is the number of layers that mode=last_n tunes; got mode={self.mode} and n={self.n}")
+        if self.targets is not None and self.mode != "lora":
+            raise UsageError(f"targets are the layers that mode=lora adapts; got mode={self.mode}")
+        self._lora()
+
+    def apply(
+        self,
+        tower: nn.Module,
+        projections: Sequence[nn.Module] = (),
+        blocks: Sequence[nn.Module] | None = None,
+        after_blocks: Sequence[nn.Module] | None = None,
+    ) -> None:
+        """Freezes what does not train, and adds adapters in mode lora. It never unfreezes.
+
+        `blocks` and `after_blocks` are the tower's layers and what follows them; found by structure if None.
+        Raises UsageError for a tower or projections that have nothing this mode could train, and for too large an n.
+        """
+        self._check_trainable(tower, projections)
+        if self.mode == "full":
+            return
+        if self.mode == "last_n":
+            layers = blocks_of(tower) if blocks is None else list(blocks)
+            after = after_blocks_of(tower) if after_blocks is None else list(after_blocks)
+            _freeze_all_but(tower, [*self._last(layers, tower), *after])
+        elif self.mode == "lora":
+            part = adapted_part(tower)
+            _freeze_all_but(tower, [part])
+            self._lora().add_to(part)
+        else:
+            tower.requires_grad_(False)
+        if self.mode in ("frozen", "head"):
+            for projection in projections:
+                projection.requires_grad_(False)
+
+    def _lora(self) -> LoRA:
+        return LoRA(self.rank, self.alpha, self.dropout, self.targets)
+
+    def _check_trainable(self, tower: nn.Module, projections: Sequence[nn.Module]) -> None:
+        if self.mode == "projection" and not any(p.requires_grad for m in projections for p in m.parameters()):
+            raise UsageError(
+                "mode=projection needs a trainable projection; this tower has none; use head or another mode"
+            )
+        if self.mode in ("last_n", "lora", "full") and not any(p.requires_grad for p in tower.parameters()):
+            raise UsageError(
+                f"mode={self.mode} needs a tower with trainable weights; {type(tower).__name__} has none: build it "
+                "with frozen=false, or use mode=projection"
+            )
+
+    def _last(self, layers: list[nn.Module], tower: nn.Module) -> list[nn.Module]:
+        assert self.n is not None
+        if not layers:
+            raise UsageError(
+                f"mode=last_n needs a tower of layers; {type(tower).__name__} has none; use projection, lora or full"
+            )
+        if self.n > len(layers):
+            raise UsageError(f"mode=last_n with n={self.n}: {type(tower).__name__} has {len(layers)} layers")
+        return layers[-self.n :]
+
+
+def _freeze_all_but(tower: nn.Module, kept: Sequence[nn.Module]) -> None:
+    keep = {id(parameter) for parameter in chain.from_iterable(module.parameters() for module in kept)}
+    for parameter in tower.parameters():
+        if id(parameter) not in keep:
+            parameter.requires_grad_(False)
+
+
+def eval_frozen(module: nn.Module) -> None:
+    """Puts every part whose weights are all frozen into eval mode: no dropout, and BatchNorm keeps its statistics.
+
+    To be called by the owner of towers at the end of its `train`.
+    """
+    parameters = list(module.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        module.eval()
+        return
+    for child in module.children():
+        eval_frozen(child)

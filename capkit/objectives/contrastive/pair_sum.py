@@ -1,0 +1,61 @@
+"""Weighted sum of several objectives over the same pairs."""
+
+from collections.abc import Mapping
+
+import torch
+
+from capkit.distributed.collectives import all_reduce_sum
+from capkit.errors import UsageError, did_you_mean
+from capkit.objectives.base import PairObjective
+from capkit.optim.schedules import Schedule
+from capkit.types import PairEmbeddings, PairLoss
+from capkit.utils.ranges import FiniteFloat, PositiveInt, check_ranges
+
+
+@check_ranges
+class PairSum:
+    """sum_n weights[n] * terms[n]; a weight that is not given is 1.
+
+    A weight may be a Schedule; `total_steps`, which its shares refer to, must then be given (in a config:
+    `total_steps: ${max_steps}`). A term whose weight is 0 is computed and logged all the same.
+
+    Logs, by the name of each term: `NAME/loss` (raw, of all ranks), `NAME/weight` where it is scheduled, and the term's
+    own numbers as `NAME/...`.
+    """
+
+    def __init__(
+        self,
+        terms: Mapping[str, PairObjective],
+        weights: Mapping[str, FiniteFloat | Schedule] | None = None,
+        total_steps: PositiveInt | None = None,
+    ) -> None:
+        self.terms, self.weights, self.total_steps = dict(terms), dict(weights or {}), total_steps
+        if not self.terms:
+            raise UsageError("objective.terms needs at least one named objective; got none")
+        for name, weight in self.weights.items():
+            if name not in self.terms:
+                raise UsageError(f"objective.weights names no term {name!r}; {did_you_mean(name, self.terms)}")
+            if isinstance(weight, Schedule) and total_steps is None:
+                raise UsageError(
+                    f"objective.weights.{name} changes over training, so objective.total_steps must be given; "
+                    "e.g. total_steps=${max_steps}"
+                )
+
+    def weight(self, name: str, step: int) -> float | int:
+        weight = self.weights.get(name, 1.0)
+        if not isinstance(weight, Schedule):
+            return weight
+        assert self.total_steps is not None
+        return weight(step, self.total_steps)
+
+    def __call__(self, pairs: PairEmbeddings, step: int) -> PairLoss:
+        outputs = {name: term(pairs, step) for name, term in self.terms.items()}
+        raw = all_reduce_sum(torch.stack([output.loss.detach() for output in outputs.values()]))
+        loss, logs = torch.zeros((), device=raw.device), {}
+        for (name, output), raw_loss in zip(outputs.items(), raw, strict=True):
+            loss = loss + self.weight(name, step) * output.loss
+            logs[f"{name}/loss"] = raw_loss
+            if isinstance(self.weights.get(name), Schedule):
+                logs[f"{name}/weight"] = raw.new_tensor(self.weight(name, step))
+            logs |= {f"{name}/{key}": value for key, value in output.logs.items()}
+        return PairLoss(loss, logs)

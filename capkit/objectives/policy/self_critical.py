@@ -1,0 +1,96 @@
+"""REINFORCE on sampled captions: self-critical sequence training, NSC (leave-one-out), running baselines.
+
+B images, K samples per image, L tokens, M = L - 1 predicted tokens.
+"""
+
+from typing import Any
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from capkit.decoding.config import Decoding
+from capkit.errors import UsageError
+from capkit.objectives.policy.advantages import Advantages
+from capkit.objectives.policy.base import check_reduction, check_sampling, count_targets, learned_tokens, reduce_losses
+from capkit.objectives.policy.kl import check_kl
+from capkit.optim.schedules import Schedule
+from capkit.types import Samples
+from capkit.utils.ranges import DecayRate, NonNegativeFloat, PositiveFloat, PositiveInt, check_ranges
+
+
+def _check(valid: bool, message: str) -> None:
+    if not valid:
+        raise UsageError(message)
+
+
+@check_ranges
+class SelfCritical:
+    """L = -(1 / Z) sum_kt m_kt log pi(w_kt) A_k (Rennie et al. 2017, arXiv 1612.00563, equation 7).
+
+    `reduction`: Z counts tokens of the global batch (token, as Cho et al. and Luo), captions after a mean over each
+    caption's tokens (seq_mean, DiscriTune), or captions (seq_sum). `baseline` and `whiten`: see
+    `capkit.objectives.policy.advantages`. `learn_eos`: the end is a choice that is learned too. A sample without a
+    reward is left out.
+
+    `rollout` says how captions are sampled; log-probabilities are taken under the same temperature and truncation.
+    Dropout is off there and, unless `dropout`, in the pass with gradient as well. `kl` adds a distance to the policy
+    that the run started from (`capkit.objectives.policy.kl`), times `kl_weight`; with a weight of 0 it is logged only.
+    """
+
+    inner_updates = 1
+
+    def __init__(
+        self,
+        rollout: Decoding | None = None,
+        num_samples: PositiveInt = 5,
+        baseline: str = "greedy",
+        whiten: bool = False,
+        reduction: str = "token",
+        learn_eos: bool = True,
+        dropout: bool = False,
+        kl: str = "none",
+        kl_weight: NonNegativeFloat | Schedule = 0.0,
+        divide_by_std: bool = True,
+        decay: DecayRate = 0.9,
+        max_logprob_gap: PositiveFloat = 0.05,
+    ) -> None:
+        self.rollout = rollout or Decoding(method="sample")
+        check_sampling("self_critical", self.rollout, num_samples, baseline, _check)
+        check_reduction(reduction)
+        check_kl(kl)
+        self.num_samples, self.reduction, self.learn_eos, self.dropout = num_samples, reduction, learn_eos, dropout
+        self.kl, self.kl_weight, self.max_logprob_gap = kl, kl_weight, max_logprob_gap
+        self.needs_greedy = baseline == "greedy"
+        self._advantages = Advantages(baseline, whiten, divide_by_std, decay)
+
+    def learned(self, samples: Samples, prompt_length: int) -> Bool[Tensor, "B K M"]:
+        return learned_tokens(samples, prompt_length, self.learn_eos)
+
+    def advantages(
+        self, rewards: Float[Tensor, "B K"], greedy_rewards: Float[Tensor, " B"] | None
+    ) -> Float[Tensor, "B K"]:
+        return self._advantages(rewards, greedy_rewards)
+
+    def num_targets(self, learned: Bool[Tensor, "B K M"]) -> Tensor:
+        return count_targets(learned, self.reduction)
+
+    def reduce(self, losses: Float[Tensor, "B K M"], learned: Bool[Tensor, "B K M"]) -> Float[Tensor, ""]:
+        return reduce_losses(losses, learned, self.reduction)
+
+    def loss(
+        self,
+        logprobs: Float[Tensor, "B K M"],
+        old: Float[Tensor, "B K M"],
+        advantages: Float[Tensor, "B K"],
+        learned: Bool[Tensor, "B K M"],
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        return self.reduce(-logprobs * advantages[..., None], learned), {}
+
+    def logs(self) -> dict[str, float]:
+        return self._advantages.logs()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._advantages.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._advantages.load_state_dict(state)

@@ -1,0 +1,114 @@
+"""Values that change over training: a Schedule stands wherever a number that varies by step would.
+
+Durations are given as a share of all steps (0 to 1, a float) or in steps (an int of 1 or more).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from capkit.errors import UsageError
+from capkit.utils.ranges import FiniteFloat, NonNegativeInt, PositiveInt, PositiveProbability, Probability, check_ranges
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    def __call__(self, step: int, total_steps: int) -> float | int: ...
+
+
+def steps_of(duration: float | int, total_steps: int) -> float | int:
+    """A duration in steps: a float up to 1 is a share of `total_steps`, an int is steps already."""
+    return duration if isinstance(duration, int) else duration * total_steps
+
+
+def _rise_and_progress(step: int, total_steps: int, warmup: float | int) -> tuple[float | int, float | int]:
+    """How far the warm-up has come (0 to 1), and how far the steps after it (0 to 1)."""
+    warmup_steps = steps_of(warmup, total_steps)
+    rise = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+    return rise, min(1.0, max(0.0, step - warmup_steps) / max(1.0, total_steps - warmup_steps))
+
+
+@check_ranges
+@dataclass(frozen=True)
+class Constant:
+    """`value`, after a linear warm-up from 0."""
+
+    value: FiniteFloat = 1.0
+    warmup: Probability | NonNegativeInt = 0.0
+
+    def __call__(self, step: int, total_steps: int) -> float | int:
+        return self.value * _rise_and_progress(step, total_steps, self.warmup)[0]
+
+
+@check_ranges
+@dataclass(frozen=True)
+class Linear:
+    """A straight line from `start` to `end`, after a linear warm-up from 0 to `start`."""
+
+    start: FiniteFloat = 1.0
+    end: FiniteFloat = 0.0
+    warmup: Probability | NonNegativeInt = 0.0
+
+    def __call__(self, step: int, total_steps: int) -> float | int:
+        rise, progress = _rise_and_progress(step, total_steps, self.warmup)
+        return rise * (self.start + (self.end - self.start) * progress)
+
+
+@check_ranges
+@dataclass(frozen=True)
+class Cosine(Linear):
+    """Half a cosine from `start` to `end`, after a linear warm-up from 0 to `start`."""
+
+    def __call__(self, step: int, total_steps: int) -> float | int:
+        rise, progress = _rise_and_progress(step, total_steps, self.warmup)
+        return rise * (self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+@check_ranges
+@dataclass(frozen=True)
+class CyclicCosine:
+    """Half a cosine from 1 to `end` in each of `cycles` equal cycles (Huang et al. 2017, snapshot ensembles).
+
+    At the end of a cycle the weights have settled: a snapshot of them is a model of its own.
+    """
+
+    cycles: PositiveInt
+    end: Probability = 0.0
+
+    def __call__(self, step: int, total_steps: int) -> float | int:
+        progress = step * self.cycles / max(1, total_steps) % 1.0
+        return self.end + (1 - self.end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@check_ranges
+@dataclass(frozen=True)
+class Noam:
+    """Linear warm-up to 1, then decay with the inverse square root of the step (Vaswani et al. 2017, section 5.3).
+
+    Deliberate difference: (1) scaled so that its peak is 1; the learning rate is the optimizer's.
+    """
+
+    warmup: PositiveProbability | PositiveInt = 0.1
+
+    def __call__(self, step: int, total_steps: int) -> float | int:
+        warmup = max(1.0, steps_of(self.warmup, total_steps))
+        return min((step + 1) / warmup, math.sqrt(warmup / (step + 1)))
+
+
+@check_ranges
+@dataclass(frozen=True)
+class Steps:
+    """`values[i]` from `boundaries[i - 1]` on (a share of all steps, or steps); `values` has one entry more."""
+
+    boundaries: tuple[Probability | NonNegativeInt, ...]
+    values: tuple[FiniteFloat, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.values) != len(self.boundaries) + 1:
+            raise UsageError(
+                f"Steps needs one value more than boundaries; got {len(self.values)} values and "
+                f"{len(self.boundaries)} boundaries"
+            )
+
+    def __call__(self, step: int, total_steps: int) -> float | int:
+        return self.values[sum(step >= steps_of(boundary, total_steps) for boundary in self.boundaries)]

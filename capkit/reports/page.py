@@ -1,0 +1,129 @@
+"""report.html of a run: loss curves, the table of numbers, and held-out images with their captions. Opens offline."""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from capkit.reports.charts import Point, line_chart
+from capkit.run.folder import RunFolder
+from capkit.types import Row
+from capkit.utils.files import write_atomically
+
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #111827 }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem } .note { color: #6b7280 }
+table { border-collapse: collapse }
+th, td { padding: .25rem .8rem; border-bottom: 1px solid #e5e7eb; text-align: right }
+th:first-child, td:first-child { text-align: left } .charts { display: flex; flex-wrap: wrap; gap: 1rem }
+.samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem }
+.sample { display: flex; gap: .8rem; border: 1px solid #e5e7eb; border-radius: .5rem; padding: .7rem }
+.sample img { width: 128px; height: 128px; object-fit: contain; image-rendering: auto; background: #f3f4f6 }
+.caption { font-weight: 600 } .sample ul { margin: .3rem 0 0; padding-left: 1.1rem; color: #4b5563; font-size: 13px }
+"""
+THUMBNAIL = 128
+HEADLINES = ("fact_f1", "cider", "text_r1", "t2i_r1", "auroc")  # the first that a run has stands beside the loss
+
+
+def thumbnail(image: np.ndarray) -> str:
+    """A picture (H W 3, uint8) as a data URL of at most 128 pixels a side."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def metric_table(numbers: Mapping[str, float]) -> str:
+    """Rows are metrics, columns the captioners they were measured on: `test/cider`, `test/shuffled/cider` ..."""
+    columns: dict[str, dict[str, float]] = {}
+    for key, value in numbers.items():
+        split, *middle, name = key.split("/")
+        if split != "train":
+            columns.setdefault("/".join([split, *middle]), {})[name] = value
+    names = list(dict.fromkeys(name for values in columns.values() for name in values))
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    body = "".join(
+        f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{_number(c.get(name))}</td>" for c in columns.values())
+        for name in names
+    )
+    return f"<table><tr><th>metric</th>{head}</tr>{body}</table>"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.4f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def charts(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    """One chart for each name: its training and validation values by step."""
+    drawn = [line_chart(name, {split: curve(rows, f"{split}/{name}") for split in ("train", "val")}) for name in names]
+    return chart_row(drawn)
+
+
+def chart_row(drawn: Sequence[str]) -> str:
+    return f"<div class='charts'>{''.join(drawn)}</div>"
+
+
+def curve(rows: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
+    """(step, value) of each row that has this number."""
+    return [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
+
+
+def validated(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What validation logged beside the loss."""
+    names = {key.removeprefix("val/") for row in rows for key in row if key.startswith("val/")}
+    return sorted(names - {"loss"})
+
+
+def sample(row: Row, image: np.ndarray) -> str:
+    references = "".join(f"<li>{html.escape(reference)}</li>" for reference in row["references"])
+    caption = html.escape(row["caption"]) or "<i>(empty)</i>"
+    return (
+        f"<div class='sample'><img src='{thumbnail(image)}' alt='{html.escape(row['key'])}'>"
+        f"<div><div class='caption'>{caption}</div><ul>{references}</ul></div></div>"
+    )
+
+
+CAPTIONER_NOTE = (
+    "untrained: the captioner before its first step. shuffled: each image with the caption written for another one. "
+    "BLEU and ROUGE-L are shares of 1, CIDEr is in its own unit (10 at most); the loss is in nats per token."
+)
+
+
+def write_report(
+    folder: RunFolder,
+    title: str,
+    samples: Sequence[tuple[Row, np.ndarray]],
+    note: str = CAPTIONER_NOTE,
+    samples_note: str = "Bold: generated",
+) -> None:
+    """`note` says how to read the numbers, `samples_note` what the bold text below a picture is."""
+    rows = folder.current_rows()
+    names = validated(rows)
+    headline = [name for name in HEADLINES if name in names][:1]
+    body = f"<h2>Curves</h2>{charts(rows, ['loss', *headline])}" if rows else ""
+    body += numbers_section(folder, note)
+    body += f"<h2>Held-out images</h2><p class='note'>{html.escape(samples_note)}. Listed: references.</p>"
+    body += f"<div class='samples'>{''.join(sample(row, image) for row, image in samples)}</div>"
+    others = [name for name in names if name not in headline]
+    body += f"<details><summary>More curves</summary>{charts(rows, others)}</details>" if others else ""
+    write_page(folder, title, body)
+
+
+def numbers_section(folder: RunFolder, note: str) -> str:
+    """The final numbers as a table, and how to read them."""
+    return f"<h2>Numbers</h2>{metric_table(folder.metrics())}<p class='note'>{html.escape(note)}</p>"
+
+
+def write_page(folder: RunFolder, title: str, body: str, style: str = "") -> None:
+    """report.html: a heading that says how long the run took and where its numbers are, then `body`."""
+    seconds = folder.metrics().get("train/seconds")
+    trained = f"Trained for {seconds:,.0f} s. " if seconds is not None else ""
+    head = f"<h1>{html.escape(title)}</h1>"
+    head += f"<p class='note'>{trained}All numbers: metrics.json; curves: metrics.jsonl.</p>"
+    page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>"
+    write_atomically(folder.report, f"{page}<style>{STYLE}{style}</style><body>{head}{body}</body></html>")

@@ -1,0 +1,323 @@
+"""Reads a caption back to facts: all that the grammar writes, and what can be made of anything else.
+
+A scanner goes through the words once, from left to right. At each place it tries the longest known phrase, then a noun
+phrase; a word that fits neither is counted as unparsed. Rules, in the order in which readers ask for them:
+
+1. "a circle" is a new mention; "the circle" means the first earlier mention with that shape and no other attribute, and
+   is new only if there is none. "two circles" are two mentions.
+2. "X left of Y" relates the last mention to the next one. After "," or "and" the clause's subject is meant instead of
+   the last mention: "X with Z inside, left of Y" says left(X, Y).
+3. "X with Y inside", "X with Y to its right": the host is the mention before "with". "it" is the host, or where the
+   sentence has none the subject of the sentence before.
+4. A number with "shapes" counts all shapes; a number with a bare plural ("two circles") counts that shape.
+5. Adjectives, articles and relations that find no noun, and words outside the vocabulary, are unparsed.
+"""
+
+from dataclasses import dataclass, field
+
+from capkit.sceneworld.language import facts as fact
+from capkit.sceneworld.language.lexicon import (
+    ARTICLES,
+    COLOR_WORDS,
+    GENERIC_WORDS,
+    NUMBER_WORDS,
+    PHRASES,
+    SHAPE_WORDS,
+    SINGULAR_WORDS,
+    SIZE_WORDS,
+    Phrase,
+    words_of,
+)
+
+_MAX_COUNT = 10
+_COPULAS = {("is",), ("are",)}
+
+
+@dataclass
+class Mention:
+    """One object that the caption speaks of; `shape` is None for "a red thing". Contradictions are all kept."""
+
+    shape: str | None
+    attributes: set[tuple[str, str]] = field(default_factory=set)  # (color | size | place, value)
+
+    def facts(self, index: int) -> list[str]:
+        shape = [] if self.shape is None else [fact.shape_fact(index, self.shape)]
+        return shape + [fact.attribute_fact(kind, index, value) for kind, value in sorted(self.attributes)]
+
+
+@dataclass
+class ParsedCaption:
+    """What a caption states. Facts number the mentions, in order of appearance."""
+
+    mentions: list[Mention] = field(default_factory=list)
+    relations: set[tuple[str, int, int]] = field(default_factory=set)
+    globals: set[str] = field(default_factory=set)  # facts that name no object: counts, background, text
+    unparsed: list[str] = field(default_factory=list)
+
+    @property
+    def num_unparsed(self) -> int:
+        return len(self.unparsed)
+
+    @property
+    def facts(self) -> list[str]:
+        """Each fact once, however often it was said."""
+        found = [text for i, mention in enumerate(self.mentions) for text in mention.facts(i)]
+        return found + [fact.relation_fact(*item) for item in sorted(self.relations)] + sorted(self.globals)
+
+
+def parse(text: str) -> ParsedCaption:
+    """All facts a caption states, and the words that state nothing known; never fails."""
+    words = [word for word in words_of(text) if word[0].isalnum() or word in ".,;" or word[0] == "_"]
+    return _Scanner(words).run()
+
+
+_Group = tuple[int, ...]  # the mentions one noun phrase means
+
+
+class _Scanner:
+    def __init__(self, words: list[str]) -> None:
+        self.words = words
+        self.at = 0
+        self.result = ParsedCaption()
+        self.last: _Group = ()  # latest mention of this sentence
+        self.subject: _Group = ()  # what this sentence is about
+        self.host: _Group = ()  # X in "X with ..."
+        self.previous_subject: _Group = ()
+        self.place: Phrase | None = None  # said before its noun: "in the center is a circle"
+        self.after_break = False  # the word before was "," or "and"
+        self.about_background = False  # "the background is ..."
+
+    def run(self) -> ParsedCaption:
+        while self.at < len(self.words):
+            broke = self.after_break
+            self.after_break = False
+            if self._punctuation() or self._phrase(broke) or self._background() or self._noun_phrase_alone():
+                continue
+            self._reject(1)
+        self._drop_place()
+        return self.result
+
+    def _drop_place(self) -> None:
+        """A place that found no noun is unparsed."""
+        if self.place is not None:
+            self.result.unparsed += self.place.words
+            self.place = None
+
+    def _reject(self, count: int) -> None:
+        self.result.unparsed += self.words[self.at : self.at + count]
+        self.at += count
+
+    def _punctuation(self) -> bool:
+        word = self.words[self.at]
+        if word in (",", ";"):
+            self.after_break, self.host = True, ()
+        elif word == ".":
+            self.previous_subject = self.subject or self.previous_subject
+            self.last = self.subject = self.host = ()
+            self.about_background = False
+            self._drop_place()
+        else:
+            return False
+        self.at += 1
+        return True
+
+    def _match(self, at: int) -> Phrase | None:
+        if at >= len(self.words):
+            return None
+        for phrase in PHRASES.get(self.words[at], ()):
+            if tuple(self.words[at : at + len(phrase.words)]) == phrase.words:
+                return phrase
+        return None
+
+    def _phrase(self, broke: bool) -> bool:
+        phrase = self._match(self.at)
+        if phrase is None:
+            return self._pronoun()
+        words, kind = phrase.words, phrase.kind
+        if kind == "relation":
+            self._relation(self.subject if broke and self.subject else self.last)
+            return True
+        start, self.at = self.at, self.at + len(words)
+        if kind == "filler":
+            self.after_break = words == ("and",)
+            if words in _COPULAS:
+                self._predicate()
+        elif kind == "with":
+            self.host = self.last
+        elif kind == "place":
+            self._say_place(phrase)
+        elif not (self._say_text() if kind == "text" else self._say_host(phrase)):
+            self.at = start
+            self._reject(len(words))
+        return True
+
+    def _pronoun(self) -> bool:
+        if self.words[self.at] != "it" or not self._referent():
+            return False
+        self.last = self.subject = self._referent()
+        self.at += 1
+        return True
+
+    def _referent(self) -> _Group:
+        return self.host or self.previous_subject
+
+    # attributes ---------------------------------------------------------------------------------------------------
+
+    def _adjective(self, at: int) -> tuple[str, str] | None:
+        word = self.words[at] if at < len(self.words) else ""
+        if word in SIZE_WORDS:
+            return ("size", SIZE_WORDS[word])
+        return ("color", COLOR_WORDS[word]) if word in COLOR_WORDS else None
+
+    def _say_place(self, said: Phrase) -> None:
+        if not self.last:
+            self._drop_place()
+            self.place = said
+        for index in self.last:
+            self.result.mentions[index].attributes.add(("place", said.value))
+
+    def _say_text(self) -> bool:
+        if self.at >= len(self.words) or not self.words[self.at][0].isalnum():
+            return False
+        self.result.globals.add(fact.text_fact(self.words[self.at]))
+        self.at += 1
+        return True
+
+    def _predicate(self) -> None:
+        """Adjectives after "is" that no noun follows: "the circle is large and red"."""
+        end, found = self.at, []
+        while (adjective := self._adjective(end)) is not None:
+            found.append(adjective)
+            end += 1
+            if self.words[end : end + 1] in (["and"], [","]) and self._adjective(end + 1) is not None:
+                end += 1
+        noun = self.words[end] if end < len(self.words) else ""
+        if not found or noun in SHAPE_WORDS or noun in GENERIC_WORDS or noun == "background":
+            return
+        if self.about_background:
+            self.result.globals |= {fact.background_fact(value) for _, value in found}
+        elif self.last:
+            for index in self.last:
+                self.result.mentions[index].attributes.update(found)
+        else:
+            return
+        self.at = end
+
+    def _background(self) -> bool:
+        """ "on a white background", "a white background", "the background"."""
+        at = self.at + (self.words[self.at] in ("on", "against"))
+        at += at < len(self.words) and self.words[at] in ARTICLES
+        at += at < len(self.words) and self.words[at] == "plain"
+        adjective = self._adjective(at)
+        at += adjective is not None
+        if self.words[at : at + 1] != ["background"]:
+            return False
+        if adjective is None:
+            self.about_background = True
+        else:
+            self.result.globals.add(fact.background_fact(adjective[1]))
+        self.at = at + 1
+        return True
+
+    # noun phrases -------------------------------------------------------------------------------------------------
+
+    def _noun_phrase_alone(self) -> bool:
+        group = self._noun_phrase()
+        if group is None:
+            return False
+        self.about_background = False
+        if group:
+            if not self.host:
+                self.subject = group
+            self.last = group
+        return True
+
+    def _noun_phrase(self) -> _Group | None:
+        """The mentions meant, () for a mere count ("three shapes"), None if there is no noun phrase here."""
+        at = self.at
+        article = self.words[at] if at < len(self.words) and self.words[at] in ARTICLES else None
+        at += article is not None
+        number = NUMBER_WORDS.get(self.words[at]) if at < len(self.words) else None
+        at += number is not None
+        attributes = set()
+        while (adjective := self._adjective(at)) is not None:
+            attributes.add(adjective)
+            at += 1
+        noun = self.words[at] if at < len(self.words) else ""
+        if noun not in SHAPE_WORDS and noun not in GENERIC_WORDS:
+            return None
+        self.at = at + 1
+        return self._refer(noun, number, attributes, article == "the")
+
+    def _refer(self, noun: str, number: int | None, attributes: set[tuple[str, str]], definite: bool) -> _Group:
+        shape = SHAPE_WORDS.get(noun)
+        many = number or (1 if noun in SINGULAR_WORDS else 2)
+        if number is not None and not attributes and (shape is None or number > 1):
+            self.result.globals.add(fact.count_fact(shape or "object", number))
+        if shape is None and not attributes:
+            return ()
+        if self.place is not None:
+            attributes, self.place = attributes | {("place", self.place.value)}, None
+        group = self._earlier(shape, attributes, many) if definite else ()
+        if not group:
+            start = len(self.result.mentions)
+            group = tuple(range(start, start + min(many, _MAX_COUNT)))
+            self.result.mentions += [Mention(shape) for _ in group]
+        for index in group:
+            self.result.mentions[index].attributes |= attributes
+        return group
+
+    def _earlier(self, shape: str | None, attributes: set[tuple[str, str]], many: int) -> _Group:
+        found = []
+        for i, mention in enumerate(self.result.mentions):
+            known = {kind for kind, _ in mention.attributes}
+            agrees = all(item in mention.attributes or item[0] not in known for item in attributes)
+            if agrees and (shape is None or mention.shape == shape):
+                found.append(i)
+        return tuple(found[:many]) if len(found) >= many else ()
+
+    # relations ----------------------------------------------------------------------------------------------------
+
+    def _relation(self, subject: _Group) -> None:
+        """ "left of Y", "above and to the left of Y", "inside it", "inside" after "X with Y"."""
+        start, said = self.at, []
+        phrase = self._match(self.at)
+        while phrase is not None and phrase.kind == "relation":
+            said.append(phrase)
+            self.at += len(phrase.words)
+            after_and = self._match(self.at + 1) if self.words[self.at : self.at + 1] == ["and"] else None
+            joined = after_and is not None and after_and.kind == "relation"
+            self.at += joined
+            phrase = after_and if joined else None
+        end = self.at
+        target = self._target(may_omit=[(p.value, p.swapped) for p in said] == [("inside", False)]) if subject else ()
+        if not target:
+            self.at = start
+            self._reject(end - start)
+            return
+        for relation in said:
+            self._relate(relation, subject, target)
+
+    def _target(self, may_omit: bool) -> _Group:
+        if self.words[self.at : self.at + 1] == ["it"] and self._referent():
+            self.at += 1
+            return self._referent()
+        before = self.at
+        target = self._noun_phrase()
+        if target:
+            self.last = target
+            return target
+        self.at = before  # "left of three shapes" relates to nothing; the count is read again
+        return self.host if may_omit else ()
+
+    def _relate(self, said: Phrase, subject: _Group, target: _Group) -> None:
+        for a in subject:
+            for b in target:
+                self.result.relations.add((said.value, b, a) if said.swapped else (said.value, a, b))
+
+    def _say_host(self, said: Phrase) -> bool:
+        """ "to its right": the last mention, seen from the host."""
+        if not self.host or not self.last or self.host == self.last:
+            return False
+        self._relate(said, self.last, self.host)
+        return True

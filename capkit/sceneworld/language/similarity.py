@@ -1,0 +1,94 @@
+"""How alike two captions are, without a human: the facts that both state, over the facts that either states.
+
+Pairs of captions with that number are a sentence similarity data set (STS): score, sentence, sentence.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from capkit.sceneworld.language.captions import caption
+from capkit.sceneworld.language.oracles import count_matches
+from capkit.sceneworld.language.parser import parse
+from capkit.sceneworld.world.bags import look_alikes
+from capkit.sceneworld.world.scene import Scene, WorldOptions, draw_scene
+from capkit.sceneworld.world.stream import Stream
+from capkit.utils.ranges import PositiveInt, Seed, check_ranges
+
+_NUM_VARIANTS = 5
+_MAX_EDITS = 3
+
+
+@dataclass(frozen=True)
+class CaptionPair:
+    """Two captions and their `fact_similarity`."""
+
+    first: str
+    second: str
+    similarity: float
+
+
+def fact_similarity(first: str, second: str) -> float:
+    """Jaccard similarity of the facts of two captions, in [0, 1]; 1 where neither states any.
+
+    Objects of the one are matched with objects of the other one-to-one so that most facts agree: the colour of a circle
+    agrees with the colour of a circle, not with that of a square.
+    """
+    one, other = parse(first), parse(second)
+    facts = frozenset(other.facts)
+    shared, _ = count_matches(one, facts, frozenset(), len(other.mentions))
+    either = len(one.facts) + len(facts) - shared
+    return shared / either if either else 1.0
+
+
+def caption_pairs(
+    split: str, count: int, seed: int = 0, options: WorldOptions | None = None, style: str = "human"
+) -> Iterator[CaptionPair]:
+    """Pairs from paraphrases of one scene, over scenes that differ in 1 to 3 attributes, to unrelated scenes.
+
+    A fifth of the pairs each, in random order. All scenes belong to `split`; the two captions are worded by different
+    variants of the grammar.
+    """
+    options = options or WorldOptions()
+    for index in range(count):
+        stream = Stream("caption pair", seed, split, index)
+        first = draw_scene(options, stream, split)
+        num_edits = stream.below(_MAX_EDITS + 2)
+        if num_edits > _MAX_EDITS:
+            second = draw_scene(options, stream, split)
+        else:
+            second = _edited(first, num_edits, stream, options)
+        variant = stream.below(_NUM_VARIANTS)
+        other = (variant + 1 + stream.below(_NUM_VARIANTS - 1)) % _NUM_VARIANTS
+        texts = caption(first, style, variant).text, caption(second, style, other).text
+        yield CaptionPair(*texts, fact_similarity(*texts))
+
+
+def _edited(scene: Scene, num_edits: int, stream: Stream, options: WorldOptions) -> Scene:
+    for _ in range(num_edits):
+        scene = look_alikes(scene, 2, seed=stream.below(2**32), options=options)[1]
+    return scene
+
+
+@check_ranges
+def pair_file(
+    split: str,
+    count: PositiveInt,
+    seed: Seed = 0,
+    options: WorldOptions | None = None,
+    style: str = "human",
+    cache_dir: str = "data/scenes",
+) -> str:
+    """The path of a file with `caption_pairs`, written at first use: score, tab, sentence, tab, sentence."""
+    folder = Path(cache_dir)
+    name = Stream("pair file", split, count, seed, options or WorldOptions(), style).below(2**32)
+    path = folder / f"sts-{split}-{seed}-{count}-{name:08x}.tsv"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}-{os.getpid()}")
+        pairs = caption_pairs(split, count, seed, options, style)
+        lines = [f"{pair.similarity:.6f}\t{pair.first}\t{pair.second}\n" for pair in pairs]
+        partial.write_text("".join(lines), encoding="utf-8")
+        partial.replace(path)
+    return str(path)

@@ -1,0 +1,143 @@
+"""Writes any facts that the parser can read, so that it reads exactly these again.
+
+`language.py` writes scenes; this writes what is left when captions were parsed and merged, where each object may have
+other attributes said of it. A sentence introduces each object; what stands to it follows with "it".
+"""
+
+from capkit.sceneworld.language.lexicon import NUMBERS, PLURALS
+from capkit.sceneworld.language.parser import Mention, ParsedCaption, parse
+
+_RELATIONS = {
+    "left": ("to the left of", "to the right of"),
+    "above": ("above", "below"),
+    "inside": ("inside", "around"),
+}
+
+
+class UnsayableError(Exception):
+    """There are no words for these facts: look-alikes that no description tells apart stand in relation to others."""
+
+
+def signature(facts: ParsedCaption) -> tuple[object, ...]:
+    """Equal for captions that state the same facts, in whatever order they name the objects.
+
+    Objects are told apart by their attributes and those of what they are related to, over two steps.
+    """
+    names: list[tuple[object, ...]] = [(m.shape or "", tuple(sorted(m.attributes))) for m in facts.mentions]
+    for _ in range(2):
+        ties: list[list[tuple[object, ...]]] = [[] for _ in names]
+        for relation, subject, target in facts.relations:
+            ties[subject].append((relation, "of", names[target]))
+            ties[target].append((relation, "to", names[subject]))
+        names = [(name, tuple(sorted(tie, key=repr))) for name, tie in zip(names, ties, strict=True)]
+    return tuple(sorted(names, key=repr)), tuple(sorted(facts.globals))
+
+
+def write_facts(facts: ParsedCaption) -> str:
+    """Sentences that state these facts and no others. Raises UnsayableError where the words cannot carry them."""
+    text = _Writer(facts).run()
+    if signature(parse(text)) != signature(facts):
+        raise UnsayableError(f"no words tell these objects apart: {', '.join(facts.facts)}")
+    return text
+
+
+class _Writer:
+    def __init__(self, facts: ParsedCaption) -> None:
+        self.facts = facts
+        self.order: list[int] = []  # mentions in the order of their introduction
+        self.sentences: list[str] = []
+        self.unsaid = set(facts.relations)
+
+    def run(self) -> str:
+        self.sentences += self._counts_of_objects()
+        for index in self._reading_order():
+            if index not in self.order:
+                self._introduce(index)
+        self.sentences += self._other_globals()
+        return " ".join(f"{sentence}." for sentence in self.sentences)
+
+    def _reading_order(self) -> list[int]:
+        """As mentioned, but what lies inside another right after it."""
+        hosts = {subject: target for name, subject, target in self.facts.relations if name == "inside"}
+        order = [i for i in range(len(self.facts.mentions)) if i not in hosts]
+        for inner, host in hosts.items():
+            order.insert(order.index(host) + 1 if host in order else len(order), inner)
+        return order
+
+    def _introduce(self, index: int) -> None:
+        place = self._place(index)
+        described = _with_article(_description(self.facts.mentions[index]))
+        self.sentences.append(f"{described} is {place}" if place else f"there is {described}")
+        self.order.append(index)
+        for other in range(len(self.facts.mentions)):
+            self._relate(index, other)
+
+    def _relate(self, index: int, other: int) -> None:
+        """Says how `index`, which "it" means now, stands to another; later, where that is yet to come and has a name.
+
+        Of two that are introduced, the later one says the relation.
+        """
+        said = sorted(relation for relation in self.unsaid if {index, other} == set(relation[1:]))
+        if not said:
+            return
+        if other in self.order:
+            name = self._name(other)
+        elif self._name(index) is None:
+            name = _with_article(_description(self.facts.mentions[other]))
+            place = self._place(other)
+            name += f" {place}" if place else ""
+            self.order.append(other)
+        else:
+            return
+        if name is not None:
+            words = [_RELATIONS[relation][subject != index] for relation, subject, _ in said]
+            self.sentences.append(f"it is {' and '.join(words)} {name}")
+            self.unsaid -= set(said)
+
+    def _name(self, index: int) -> str | None:
+        """ "the red circle", if the parser takes that for this mention: the first that fits is meant."""
+        wanted = self.facts.mentions[index]
+        attributes = {item for item in wanted.attributes if item[0] != "place"}
+        for i in self.order:
+            mention = self.facts.mentions[i]
+            known = {kind for kind, _ in mention.attributes}
+            agrees = all(item in mention.attributes or item[0] not in known for item in attributes)
+            if agrees and (wanted.shape is None or mention.shape == wanted.shape):
+                return f"the {_description(wanted)}" if i == index else None
+        return None
+
+    def _place(self, index: int) -> str:
+        places = sorted(value for kind, value in self.facts.mentions[index].attributes if kind == "place")
+        return " ".join(f"in the {place}" for place in places)
+
+    def _counts_of_objects(self) -> list[str]:
+        numbers = [_count_of(text)[1] for text in sorted(self.facts.globals) if text.startswith("count:object=")]
+        return [f"there {'is' if n == 1 else 'are'} {NUMBERS[n]} {'shape' if n == 1 else 'shapes'}" for n in numbers]
+
+    def _other_globals(self) -> list[str]:
+        sentences = []
+        for text in sorted(self.facts.globals):
+            if text.startswith("background="):
+                sentences.append(f"the background is {text.removeprefix('background=')}")
+            elif text.startswith("text="):
+                sentences.append(f"the word {text.removeprefix('text=')} is written")
+            elif not text.startswith("count:object="):
+                shape, number = _count_of(text)
+                sentences.append(f"the {NUMBERS[number]} {PLURALS[shape]} are shown")
+        return sentences
+
+
+def _count_of(text: str) -> tuple[str, int]:
+    """The noun and the number of a count fact."""
+    noun, _, number = text.removeprefix("count:").partition("=")
+    return noun, int(number)
+
+
+def _description(mention: Mention) -> str:
+    """Adjectives and noun: size, colour, shape."""
+    words = [value for kind in ("size", "color") for k, value in sorted(mention.attributes) if k == kind]
+    return " ".join([*words, mention.shape or "thing"])
+
+
+def _with_article(description: str) -> str:
+    return f"an {description}" if description[0] in "aeiou" else f"a {description}"

@@ -1,0 +1,99 @@
+"""Exact models for SceneWorld: they follow the shipped prompts by rule, as a language model that never errs would.
+
+They read and answer the very text that any model gets, so a run with them exercises all but a model's own words.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from capkit.errors import UsageError
+from capkit.llm.base import Answer, Picture
+from capkit.sceneworld.language.captions import caption
+from capkit.sceneworld.language.merging import AmbiguousError, enriched, union
+from capkit.sceneworld.language.parser import ParsedCaption, parse
+from capkit.sceneworld.language.writing import UnsayableError, write_facts
+from capkit.sceneworld.world.options import COLORS
+from capkit.sceneworld.world.scene import Scene, scene_hash
+from capkit.utils.ranges import Probability, Seed, check_ranges
+from capkit.utils.rng import key_id, uniform
+
+_SECTION = re.compile(r"^\[(\w+)\]\n", re.MULTILINE)
+_NUMBER = re.compile(r"^\d+\. ", re.MULTILINE)
+
+
+def sections(prompt: str) -> dict[str, str]:
+    """The texts under "[name]" lines of a prompt."""
+    _, *parts = _SECTION.split(prompt)
+    return {name: text.strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+class SceneLM:
+    """A TextLM for the prompts blend and holistic: SceneWorld captions in, one caption as JSON out.
+
+    Of [captions] it states the union of their facts; of an [anchor] and a [description] the anchor's facts and those of
+    the description that contradict none of them (`capkit.sceneworld.language.merging`). Words that state no fact are
+    lost. It fails where the texts do not say which object is which, and on any other prompt.
+    """
+
+    def about(self) -> dict[str, Any]:
+        return {"model": "scene_lm", "revision": "1", "decoding": "exact"}
+
+    def complete(self, prompts: Sequence[str]) -> list[Answer]:
+        return [self._answer(sections(prompt)) for prompt in prompts]
+
+    def _answer(self, given: dict[str, str]) -> Answer:
+        try:
+            if "captions" in given:
+                facts = union([parse(_NUMBER.sub("", line)) for line in given["captions"].splitlines()])
+            elif "anchor" in given and "description" in given:
+                facts = enriched(parse(given["anchor"]), parse(given["description"]))
+            else:
+                return Answer(None, "scene_lm follows prompts with [captions], or [anchor] and [description]")
+            return _as_json(facts)
+        except (AmbiguousError, UnsayableError) as problem:
+            return Answer(None, str(problem))
+
+
+def _as_json(facts: ParsedCaption) -> Answer:
+    if not facts.facts:
+        return Answer(None, "the captions state no fact of SceneWorld")
+    return Answer(json.dumps({"caption": write_facts(facts)}))
+
+
+@check_ranges
+class SceneVision:
+    """A VisionChat that describes SceneWorld pictures in the dense style, from the scene in the picture's metadata.
+
+    `wrong` is the share of objects, drawn by (seed, scene, object), whose colour it gets wrong: what an anchor is for.
+    """
+
+    def __init__(self, wrong: Probability = 0.0, seed: Seed = 0) -> None:
+        self.wrong, self.seed = wrong, seed
+
+    def about(self) -> dict[str, Any]:
+        return {"model": "scene_vision", "revision": "1", "decoding": "exact", "wrong": self.wrong, "seed": self.seed}
+
+    def answer(self, prompts: Sequence[str], pictures: Sequence[Picture]) -> list[Answer]:
+        return [Answer(caption(self._seen(picture), "dense").text) for picture in pictures]
+
+    def _seen(self, picture: Picture) -> Scene:
+        if "scene" not in picture.metadata:
+            raise UsageError("vision_chat=scene reads SceneWorld's metadata, which this data has not; choose another")
+        scene = Scene.from_dict(picture.metadata["scene"])
+        draw = key_id(self.seed, "seen", scene_hash(scene)) + np.arange(len(scene.objects))
+        is_wrong, choice = uniform(draw, 0) < self.wrong, uniform(draw, 1)
+        objects = [
+            replace(item, color=_other_color(item.color, choice[i])) if is_wrong[i] else item
+            for i, item in enumerate(scene.objects)
+        ]
+        return replace(scene, objects=tuple(objects))
+
+
+def _other_color(color: str, share: float) -> str:
+    others = [name for name in COLORS if name != color]
+    return others[int(share * len(others))]

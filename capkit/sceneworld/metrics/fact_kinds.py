@@ -1,0 +1,60 @@
+"""Which kinds of facts captions of SceneWorld state, and how often rightly: shapes, colours, sizes, backgrounds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from capkit.errors import UsageError, did_you_mean
+from capkit.metrics.text_metric import TextMetric
+from capkit.sceneworld.language.facts import scene_facts
+from capkit.sceneworld.language.oracles import count_matches
+from capkit.sceneworld.language.parser import parse
+from capkit.sceneworld.world.scene import Scene
+
+KINDS = ("shape", "color", "size", "place", "background")
+
+
+class FactKinds(TextMetric):
+    """For each kind of fact, shares in [0, 1] over all captions together:
+
+    - `<kind>_said`: captions that state at least one fact of the kind, true or not;
+    - `<kind>_recall`: objects of which it is stated rightly (pictures, for the background);
+    - `<kind>_precision`: stated facts of the kind that are right; NaN where there is none.
+
+    Mentions are matched to objects as for fact precision (docs/sceneworld.md): the adjective of a wrong noun is wrong.
+    Metadata "scene" is the scene (`Scene.to_dict()`). References are not read.
+    """
+
+    needs = ("scene",)
+
+    def __init__(self, kinds: Sequence[str] = ("shape", "color")) -> None:
+        for kind in kinds:
+            if kind not in KINDS:
+                raise UsageError(f"kinds has no {kind!r}; {did_you_mean(kind, KINDS)}")
+        if not kinds:
+            raise UsageError(f"kinds wants at least one of {KINDS}; got none")
+        super().__init__()
+        self.kinds = tuple(kinds)
+
+    def score(
+        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
+    ) -> dict[str, float]:
+        if not all("scene" in row for row in metadata):
+            raise UsageError("FactKinds wants metadata 'scene' for each picture; got none; use it on SceneWorld data")
+        scenes = [Scene.from_dict(row["scene"]) for row in metadata]
+        numbers = {}
+        for kind in self.kinds:
+            counts = [_count(kind, scene, text) for scene, text in zip(scenes, predictions, strict=True)]
+            said, right, true = (sum(column) for column in zip(*counts, strict=True))
+            numbers[f"{kind}_said"] = sum(row[0] > 0 for row in counts) / len(counts)
+            numbers[f"{kind}_recall"] = right / true
+            numbers[f"{kind}_precision"] = right / said if said else float("nan")
+        return numbers
+
+
+def _count(kind: str, scene: Scene, text: str) -> tuple[int, int, int]:
+    """How many facts of the kind the caption states, how many of them hold, and how many there are."""
+    parsed, facts = parse(text), scene_facts(scene)
+    of_kind = (f"{kind}:", f"{kind}=")
+    true = frozenset(fact for fact in facts if fact.startswith(of_kind))
+    _, right = count_matches(parsed, frozenset(facts), true, len(scene.objects))
+    return sum(fact.startswith(of_kind) for fact in parsed.facts), right, len(true)

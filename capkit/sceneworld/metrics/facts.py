@@ -1,0 +1,62 @@
+"""Fact precision, recall and F1 of captions of SceneWorld, exact by its parser and scene graph."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from capkit.errors import UsageError
+from capkit.metrics.text_metric import TextMetric
+from capkit.sceneworld.language.oracles import FactScore, score_caption
+from capkit.sceneworld.world.scene import Scene
+from capkit.text.checked import checked_texts
+
+
+def score_rows(predictions: list[str], metadata: list[dict[str, Any]]) -> list[FactScore]:
+    """The score of each prediction against `metadata["scene"]` and `metadata["stated_facts"]`.
+
+    Raises:
+        UsageError: lists of unequal length, or metadata that is not SceneWorld's.
+    """
+    predictions = checked_texts(predictions, "predictions")
+    if len(predictions) != len(metadata):
+        raise UsageError(f"one metadata dict a prediction is wanted; {len(predictions)} and {len(metadata)} came")
+    scores = []
+    for text, row in zip(predictions, metadata, strict=True):
+        missing = [key for key in ("scene", "stated_facts") if key not in row]
+        if missing:
+            raise UsageError(
+                f"fact scores need metadata 'scene' and 'stated_facts', {missing} is missing: they exist on SceneWorld "
+                "only; leave fact metrics and rewards out for other data"
+            )
+        scores.append(score_caption(Scene.from_dict(row["scene"]), text, row["stated_facts"]))
+    return scores
+
+
+def fact_scores(predictions: list[str], metadata: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over captions: fact_precision, fact_recall, fact_f1 in [0, 1], and unparsed_words (words per caption).
+
+    Precision is against all facts of the scene, recall against the facts that the reference's level of detail states.
+    fact_f1 is the mean of the captions' own F1, not the F1 of the two means. NaN where there are no captions.
+    """
+    scores = score_rows(predictions, metadata)
+    return {
+        "fact_precision": _mean(score.precision for score in scores),
+        "fact_recall": _mean(score.recall for score in scores),
+        "fact_f1": _mean(score.f1 for score in scores),
+        "unparsed_words": _mean(score.num_unparsed for score in scores),
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found) if found else float("nan")
+
+
+class Facts(TextMetric):
+    """`fact_scores` as a torchmetrics metric: update(predictions, references, metadata); references are not read."""
+
+    needs = ("scene", "stated_facts")
+
+    def score(
+        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
+    ) -> dict[str, float]:
+        return fact_scores(predictions, metadata)

@@ -1,0 +1,207 @@
+"""Scenes of SceneWorld: which objects there are, where they stand, and which split a scene belongs to.
+
+The picture is a grid of 3 x 3 cells. Every object stands near the centre of a cell of its own, save one that may lie
+inside another object. Coordinates are fractions of the picture's side, y pointing down.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from capkit.errors import UsageError, did_you_mean
+from capkit.sceneworld.world.options import BACKGROUNDS, COLORS, CONTAINERS, GRID, SHAPES, SIZES, SPLITS
+from capkit.sceneworld.world.options import WorldOptions as WorldOptions
+from capkit.sceneworld.world.stream import MASK_64, Stream, mix, name_id
+
+_UNIT = 1 / 64  # positions are whole multiples of this away from the cell's centre
+_MAX_OFFSET = 4  # in units: columns stay 13.3 units apart or more, and one column is 8 wide or less
+_GAP = 0.66  # in units: kept free on each side of a cell
+_MAX_ATTEMPTS = 5_000
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One object. `x`, `y` are its centre; `inside` is the index of the object that it lies in."""
+
+    shape: str
+    color: str
+    size: str
+    x: float
+    y: float
+    inside: int | None = None
+
+    @property
+    def extent(self) -> float:
+        """Width and height as a fraction of the picture's side."""
+        return SIZES[self.size]
+
+    @property
+    def cell(self) -> int:
+        """The grid cell: 3 * column + row."""
+        return GRID * int(self.x * GRID) + int(self.y * GRID)
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """xyxy in [0, 1]."""
+        half = self.extent / 2
+        return (self.x - half, self.y - half, self.x + half, self.y + half)
+
+
+@dataclass(frozen=True)
+class SceneText:
+    """Drawn letters or digits, centred at `x`, `y`."""
+
+    word: str
+    x: float
+    y: float
+
+    @property
+    def cell(self) -> int:
+        return GRID * int(self.x * GRID) + int(self.y * GRID)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Objects column by column from left to right, each column from top to bottom; one inside another follows it."""
+
+    objects: tuple[SceneObject, ...]
+    background: str
+    text: SceneText | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "objects": [asdict(item) for item in self.objects],
+            "background": self.background,
+            "text": None if self.text is None else asdict(self.text),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Scene":
+        text = data.get("text")
+        return cls(
+            objects=tuple(SceneObject(**item) for item in data["objects"]),
+            background=data["background"],
+            text=None if text is None else SceneText(**text),
+        )
+
+    def boxes(self) -> list[tuple[float, float, float, float]]:
+        """One xyxy box in [0, 1] for each object."""
+        return [item.box for item in self.objects]
+
+
+_Pairs = tuple[tuple[str, str], ...]  # (shape, colour)
+_Row = tuple[str, str, str, int, int | None]  # shape, colour, size, cell, inside
+_Draft = tuple[list[_Row], str, tuple[str, int] | None]  # objects, background, (word, cell)
+_IDS = {name: name_id("sceneworld", name) for name in (*SHAPES, *COLORS, *SIZES, *BACKGROUNDS)}
+_PLACE_IDS = [mix(place + 1) for place in range(2 * GRID * GRID)]  # cells, then cells of objects inside another
+
+
+def _fingerprint(draft: _Draft) -> int:
+    rows, background, text = draft
+    value = _IDS[background]
+    for shape, color, size, cell, inside in rows:
+        place = _PLACE_IDS[cell if inside is None else cell + GRID * GRID]
+        value = mix(value ^ ((_IDS[shape] + 3 * _IDS[color] + 5 * _IDS[size] + place) & MASK_64))
+    return mix(value ^ name_id(*text)) if text else mix(value)
+
+
+def _draft_of(scene: Scene) -> _Draft:
+    rows: list[_Row] = [(o.shape, o.color, o.size, o.cell, o.inside) for o in scene.objects]
+    return rows, scene.background, (scene.text.word, scene.text.cell) if scene.text else None
+
+
+def scene_hash(scene: Scene) -> int:
+    """64 bits of everything a caption can name: attributes, cells, background, text; not of offsets inside a cell."""
+    return _fingerprint(_draft_of(scene))
+
+
+def split_of(scene: Scene, holdout: frozenset[tuple[str, str]] | None = None) -> str:
+    """The one split a scene belongs to: half of all scenes are train, a quarter each val and test.
+
+    Two scenes that differ only in offsets inside their cells have the same hash, hence the same split. `holdout` are
+    the (shape, colour) pairs that send a scene to "holdout"; the defaults of `WorldOptions` if None.
+    """
+    pairs = WorldOptions().holdout_pairs if holdout is None else holdout
+    return _split_of_draft(_draft_of(scene), pairs)
+
+
+def _split_of_draft(draft: _Draft, pairs: frozenset[tuple[str, str]]) -> str:
+    if pairs and any((row[0], row[1]) in pairs for row in draft[0]):
+        return "holdout"
+    return ("train", "train", "val", "test")[_fingerprint(draft) >> 62]
+
+
+def _draw(options: WorldOptions, stream: Stream, pairs: _Pairs) -> _Draft:
+    count = options.min_objects + stream.below(options.max_objects - options.min_objects + 1)
+    nested = count >= 2 and stream.chance(options.inside_probability)
+    word = stream.choice(options.words) if stream.chance(options.text_probability) else None
+    cells = stream.sample(range(GRID * GRID), count - nested + (word is not None))
+    text = None if word is None else (word, cells.pop())
+    host = stream.below(len(cells)) if nested else -1
+    rows: list[_Row] = []
+    for i, cell in enumerate(sorted(cells)):
+        if i == host:
+            rows += _draw_nested(stream, pairs, cell, len(rows))
+        else:
+            rows.append((*stream.choice(pairs), stream.choice(options.sizes), cell, None))
+    return rows, stream.choice(options.backgrounds), text
+
+
+def _draw_nested(stream: Stream, pairs: _Pairs, cell: int, index: int) -> list[_Row]:
+    outer = stream.choice([pair for pair in pairs if pair[0] in CONTAINERS])
+    inner = stream.choice([pair for pair in pairs if pair[1] != outer[1]])
+    return [(*outer, "large", cell, None), (*inner, "small", cell, index)]
+
+
+def cell_center(cell: int) -> tuple[float, float]:
+    """Centre of a grid cell, (x, y)."""
+    column, row = divmod(cell, GRID)
+    return (2 * column + 1) / (2 * GRID), (2 * row + 1) / (2 * GRID)
+
+
+def max_offset(size: str) -> int:
+    """How many 64ths of the side an object of this size may stand off its cell's centre."""
+    return min(_MAX_OFFSET, int((1 / GRID - SIZES[size]) / 2 / _UNIT - _GAP))
+
+
+def _place(draft: _Draft, stream: Stream) -> Scene:
+    rows, background, text = draft
+    objects: list[SceneObject] = []
+    for shape, color, size, cell, inside in rows:
+        if inside is None:
+            (x, y), reach = cell_center(cell), max_offset(size)
+        else:
+            x, y, reach = objects[inside].x, objects[inside].y, 1
+        offset = stream.below((2 * reach + 1) ** 2)
+        dx, dy = offset % (2 * reach + 1) - reach, offset // (2 * reach + 1) - reach
+        objects.append(SceneObject(shape, color, size, x + dx * _UNIT, y + dy * _UNIT, inside))
+    drawn = None if text is None else SceneText(text[0], *cell_center(text[1]))
+    return Scene(tuple(objects), background, drawn)
+
+
+def make_scene(options: WorldOptions, seed: int, split: str, index: int) -> Scene:
+    """The scene at (seed, split, index): the first of a keyed sequence of random scenes that belongs to the split.
+
+    Splits share no scene, whatever their seeds and options: the scene's own hash decides where it belongs.
+
+    Raises:
+        UsageError: an unknown split, or a world too small to have a scene in this split.
+    """
+    return draw_scene(options, Stream("scene", seed, split, index), split)
+
+
+def draw_scene(options: WorldOptions, stream: Stream, split: str) -> Scene:
+    """The next scene of the stream that belongs to the split; see `make_scene`."""
+    if split not in SPLITS:
+        raise UsageError(f"split must be one of {SPLITS}; {split!r} came; {did_you_mean(split, SPLITS)}")
+    if split == "holdout" and not options.holdout:
+        raise UsageError("split 'holdout' needs (shape, colour) pairs in options.holdout; none came")
+    pairs = options.all_pairs if split == "holdout" else options.kept_pairs
+    for _ in range(_MAX_ATTEMPTS):
+        draft = _draw(options, stream, pairs)
+        if _split_of_draft(draft, options.holdout_pairs) == split:
+            return _place(draft, stream)
+    raise UsageError(
+        f"no scene of split {split!r} came in {_MAX_ATTEMPTS} draws: the world is too small for it; add shapes, "
+        "colors, sizes or objects, or change holdout"
+    )

@@ -1,0 +1,5 @@
+"""Help for tests of your own."""
+
+from capkit.utils.renamed import moved_names
+
+__getattr__ = moved_names(__name__)  # a module had this name

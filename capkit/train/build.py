@@ -1,0 +1,76 @@
+"""Builds the objects of a run from its config. Only tasks read the config; everything else gets objects."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from capkit.config.instantiate import build, build_all, nested
+from capkit.data.datamodule import CaptionDataModule
+from capkit.data.sources.base import Preparable, clean_captions
+from capkit.text.tokenizers import encode_captions, word_tokenizer
+from capkit.utils.console import say
+
+DRY_RUN_RECORDS = 500
+
+
+def build_model(node: DictConfig, captions: Callable[[], Iterable[str]], seed: int) -> nn.Module:
+    """The model, its new weights drawn from `seed`; `tokenizer: word` is built from the training captions."""
+    arguments: dict[str, Any] = {}
+    for key in ("tokenizer", "text_tower.tokenizer"):
+        if OmegaConf.select(node, key) == "word":
+            arguments = nested(key, word_tokenizer(captions()))
+    torch.manual_seed(seed)
+    return build(node, **arguments)
+
+
+def vocabulary_captions(data: CaptionDataModule, dry_run: bool) -> Iterable[str]:
+    """What a word tokenizer is built from: the captions of every training image.
+
+    In a dry run, of a source whose records would have to be made first, those of the first 500.
+    """
+    source = data.source("train")
+    if not (dry_run and isinstance(source, Preparable)) or len(source) <= DRY_RUN_RECORDS:
+        return data.captions("train")
+    say(f"vocabulary: of the first {DRY_RUN_RECORDS:,} training images; the run reads all, and may find more words")
+    return (text for index in range(DRY_RUN_RECORDS) for text in clean_captions(source.record(index).captions))
+
+
+def build_parts(cfg: DictConfig) -> dict[str, Any]:
+    """All of a CaptionModule but its model: built first, so that a wrong value is told before data is touched."""
+    return {
+        **build_optimization(cfg),
+        "decoding": build(cfg.decoding),
+        "metrics": build_all(cfg.metric),
+    }
+
+
+def build_optimization(cfg: DictConfig) -> dict[str, Any]:
+    """What every module that trains by an objective takes beside its model."""
+    return {
+        "objective": build(cfg.objective),
+        "optimizer": build(cfg.optimizer),
+        "schedule": build(cfg.scheduler),
+        "micro_batch_size": cfg.micro_batch_size,
+        "seed": cfg.seed,
+    }
+
+
+def applicable(metrics: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics that this data can be scored by; the others are named on the screen."""
+    kept = {}
+    for name, metric in metrics.items():
+        missing = [key for key in getattr(metric, "needs", ()) if key not in metadata]
+        if missing:
+            print(f"metric {name} is left out: this data has no {' and '.join(missing)} in its metadata")
+        else:
+            kept[name] = metric
+    return kept
+
+
+def encoder_of(model: Any, max_length: int) -> Callable[[list[list[str]]], Any]:
+    """What turns captions into a captioner's tokens; picklable, for the data workers."""
+    return partial(encode_captions, model.tokenizer, prompt=model.prompt, max_length=max_length)

@@ -1,0 +1,293 @@
+"""Checkpoints by step, and the best one: when they are saved, which are kept, and what happens where saving fails."""
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
+
+from capkit.checkpoint.files import (
+    CheckpointNotSavedError,
+    checkpoints_in,
+    discard,
+    free_slot,
+    is_own,
+    load_state,
+    problem,
+    saved_step,
+    step_of,
+    switch,
+)
+from capkit.checkpoint.lightning_io import use_folders
+from capkit.distributed.collectives import broadcast_object
+from capkit.errors import UsageError
+from capkit.run.selection import Selection
+from capkit.utils.ranges import PositiveFloat, PositiveInt, check_ranges
+
+LOOK_S = 10.0  # between two looks at the clock
+FAILED = "checkpoint/failed"  # how often saving has failed so far, logged each time it does
+
+
+@dataclass(frozen=True)
+class Look:
+    """When the clock was last looked at: after `step` steps, at `seconds`; and the step to look again after.
+
+    Looks come about LOOK_S apart, as fast as steps have been since the last one, at most twice as many steps on.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    next_step: int = 0
+
+    def after(self, step: int, seconds: float) -> "Look":
+        """The look after `step` steps, at `seconds`."""
+        steps, took = max(1, step - self.step), max(seconds - self.seconds, 1e-9)
+        return Look(step, seconds, step + max(1, min(2 * steps, int(steps * LOOK_S / took))))
+
+
+@check_ranges
+class Checkpoints(Callback):
+    """Saves `step-00000123.ckpt` after each `every_steps` optimizer steps, and after the last one.
+
+    Also after the first step that is done `every_minutes` after the last save, by rank 0's clock: what a kill costs is
+    bounded in time, however slow steps are. null: by steps alone.
+
+    The `keep_last` newest stay, and those of each `keep_every_steps` steps for good. A checkpoint is a folder that is
+    there whole or not at all (capkit/checkpoint/files.py). Where one cannot be saved (disk full, no permission), all
+    ranks warn and go on: older ones stay as they are, and the next due step tries again.
+
+    The best checkpoint seen at a validation is also kept, as `best.ckpt`, by one of two: `monitor`, a number that is
+    logged ("val/cider") and its `mode`, max or min; or `select`, an expression that may set limits to other metrics, as
+    in "max clip_score s.t. cider >= 0.9 * initial" (capkit/run/selection.py; names without "val/"). Where a task
+    validates before it trains, the start is a candidate too. Names hold no "=", so that they can be typed as overrides.
+    """
+
+    def __init__(
+        self,
+        every_steps: PositiveInt = 1000,
+        every_minutes: PositiveFloat | None = 10,
+        keep_last: PositiveInt = 2,
+        keep_every_steps: PositiveInt | None = None,
+        monitor: str | None = None,
+        mode: str = "max",
+        select: str | None = None,
+    ) -> None:
+        if keep_every_steps is not None and keep_every_steps % every_steps:
+            raise UsageError(
+                f"keep_every_steps must be a multiple of every_steps, {every_steps}, or null; got {keep_every_steps}"
+            )
+        if mode not in ("max", "min"):
+            raise UsageError(f"mode must be max or min; got {mode!r}")
+        if select is not None and (monitor is not None or mode != "max"):
+            raise UsageError(
+                f"the best checkpoint is chosen by callback.checkpoints.select, or by monitor and mode; got {select=}, "
+                f"{monitor=}, {mode=}; give one"
+            )
+        self.every_steps, self.keep_last, self.keep_every_steps = every_steps, keep_last, keep_every_steps
+        self.every_minutes = every_minutes
+        self.monitor, self.select = monitor, select
+        self.selection = None if monitor is None else Selection(mode, monitor)
+        if select is not None:
+            self.selection = Selection.parse(select)
+        self.folder = Path("checkpoints")
+        self.best: float | None = None
+        self.initial: dict[str, float] = {}
+        self.kept_step: int | None = None  # the checkpoint of this step outlives `keep_last`
+        self.is_closed = False  # what is trained now is not to be saved
+        self.failure: str | None = None  # why the newest step could not be saved; None where it was
+        self.failed_step: int | None = None
+        self.saved_step: int | None = None
+        self._failures = 0
+        self._tried_at = 0.0  # when a checkpoint was last saved, or tried to be; the start before that
+        self._look = Look()
+        self._record: Callable[[int, dict[str, float]], None] | None = None
+        self._start_is_best = False
+        self._broken: list[str] = []
+
+    def attach(self, folder: Path, record: Callable[[int, dict[str, float]], None] | None = None) -> None:
+        """The folder to save to, and what writes down numbers of a step."""
+        self.folder, self._record = folder, record
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        use_folders(trainer)
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.ckpt"
+
+    @property
+    def best_path(self) -> Path | None:
+        """The checkpoint that `select` chose; None where there is no `select`, or no validation kept to its limits."""
+        return None if self.select is None or self.best is None else self._best
+
+    @property
+    def _best(self) -> Path:
+        return self.folder / "best.ckpt"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "initial": self.initial, "chosen_by": self._chosen_by}
+
+    @property
+    def _chosen_by(self) -> list[str | None]:
+        return [self.monitor, None if self.selection is None else self.selection.mode, self.select]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """A best that was chosen by another number, or another limit, is no measure for those to come."""
+        if state_dict.get("chosen_by", self._chosen_by) != self._chosen_by:
+            return
+        self.best, self.initial = state_dict["best"], state_dict.get("initial", {})
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.saved_step = trainer.global_step
+        self._tried_at = time.monotonic()
+        self._look = Look(trainer.global_step, self._tried_at)
+        if self._start_is_best:
+            self._save_best(trainer)
+            self._start_is_best = False
+        elif trainer.global_step > 0 and self.selection is not None:
+            self._recall_best(trainer)
+
+    def _recall_best(self, trainer: pl.Trainer) -> None:
+        """A run that died after its validation, before the next checkpoint: best.ckpt knows what the newest does not.
+
+        A best.ckpt of a later step than this one was chosen among validations that are still to come again.
+        """
+        found: dict[str, Any] | None = None
+        if trainer.is_global_zero and self._best.exists():
+            if why := problem(self._best):
+                warnings.warn(f"{self._best} is not whole, and the next validation replaces it: {why}", stacklevel=2)
+                found = {"best": None, "initial": self.initial}
+            elif saved_step(self._best) <= trainer.global_step:
+                found = load_state(self._best)["callbacks"][self.state_key]
+        found = broadcast_object(found)
+        if found is not None:
+            self.load_state_dict(found)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        is_due, is_late = self.is_due(trainer), self._is_late(trainer)  # all ranks look, whether or not one saves
+        if is_due or (is_late and not self.is_closed):
+            self.save(trainer)
+
+    def _is_late(self, trainer: pl.Trainer) -> bool:
+        """Whether the last save is `every_minutes` ago, the same on all ranks.
+
+        Rank 0's clock counts, and it is not asked at each step, for which all ranks would have to wait: see `Look`.
+        """
+        if self.every_minutes is None or trainer.global_step < self._look.next_step:
+            return False
+        now = time.monotonic()
+        is_late = now - self._tried_at >= 60 * self.every_minutes
+        is_late, self._look = broadcast_object((is_late, self._look.after(trainer.global_step, now)))
+        return is_late
+
+    def is_due(self, trainer: pl.Trainer) -> bool:
+        """Whether the step that was done last is to be saved, by its number."""
+        step = trainer.global_step
+        is_last = step >= trainer.max_steps or trainer.should_stop
+        return not self.is_closed and (is_last or step % self.every_steps == 0)
+
+    def save(self, trainer: pl.Trainer) -> bool:
+        """The checkpoint of the step that was done last; whether it could be saved. All ranks take part, and agree."""
+        self._tried_at = time.monotonic()
+        self.failure = self._save(trainer, self.path(trainer.global_step))
+        self.failed_step = trainer.global_step if self.failure else None
+        self.saved_step = self.saved_step if self.failure else trainer.global_step
+        if self.failure is None and trainer.is_global_zero:
+            self._retire(trainer.global_step)
+        return self.failure is None
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.selection is None or self.is_closed or trainer.sanity_checking:
+            return
+        values = self._values(trainer, self.selection.names)
+        self.initial = self.initial or values
+        self._broken = self.selection.broken(values, self.initial)
+        value = values[self.selection.name]
+        if self._broken or not self.selection.improves(value, self.best):
+            return
+        before, self.best = self.best, value
+        if trainer.state.fn == TrainerFn.FITTING:
+            if not self._save_best(trainer):
+                self.best = before
+        else:
+            self._start_is_best = True  # there is no optimizer to save yet
+
+    def _values(self, trainer: pl.Trainer, names: list[str]) -> dict[str, float]:
+        """Numbers of a validation. Raises UsageError where one is not logged."""
+        prefix = "val/" if self.monitor is None else ""
+        logged = {
+            name.removeprefix(prefix): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(prefix)
+        }
+        # A judge's metric logs a mean beside its other numbers: clip_score names clip_score_mean.
+        by_name = {name.removesuffix("_mean"): value for name, value in logged.items()} | logged
+        for name in names:
+            if name not in by_name:
+                key = f"select={self.select!r}: {name}" if self.monitor is None else f"monitor={name}"
+                raise UsageError(f"callback.checkpoints.{key} is not logged; logged: {', '.join(sorted(logged))}")
+        return {name: by_name[name] for name in names}
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Saves the step at which a validation stopped the run. Says so when no validation kept to the limits."""
+        if self.is_due(trainer) and trainer.global_step not in (self.saved_step, self.failed_step):
+            self.save(trainer)
+        if self.select is not None and self.best is None and trainer.is_global_zero:
+            warnings.warn(
+                f"no best.ckpt: no validation kept to the limits of callback.checkpoints.select; at the last one "
+                f"these were broken: {', '.join(self._broken) or 'none, but the value was NaN'}",
+                stacklevel=2,
+            )
+
+    def _save_best(self, trainer: pl.Trainer) -> bool:
+        """Beside the best until now, which is removed once best.ckpt names the new one."""
+        slot = free_slot(self._best)
+        return self._save(trainer, slot, lambda: switch(self._best, slot)) is None
+
+    def _save(self, trainer: pl.Trainer, path: Path, after: Callable[[], None] | None = None) -> str | None:
+        """All ranks take part. Why it failed, on every rank; None where it did not."""
+        failure = None
+        try:
+            trainer.save_checkpoint(path)
+        except CheckpointNotSavedError as error:
+            failure = str(error)
+            trainer.strategy.barrier()  # the other ranks wait in the trainer's own, which this one did not come to
+        if failure is None and after is not None and trainer.is_global_zero:
+            try:
+                after()
+            except OSError as error:
+                failure = f"{path} was saved, but not made the best: {error}"
+        failure = broadcast_object(failure)
+        if failure is not None:
+            self._report(trainer, failure)
+        return failure
+
+    def _report(self, trainer: pl.Trainer, failure: str) -> None:
+        self._failures += 1
+        if not trainer.is_global_zero:
+            return
+        warnings.warn(f"step {trainer.global_step}: {failure}. Training goes on; those before are whole", stacklevel=2)
+        numbers = {FAILED: float(self._failures)}
+        if self._record is not None:
+            self._record(trainer.global_step, numbers)
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, trainer.global_step)
+
+    def _retire(self, step: int) -> None:
+        """Removes checkpoints before `step`, which was just saved. Later ones are of an attempt that went further.
+
+        What capkit did not write has no part in it, whatever its name.
+        """
+        done = [path for path in checkpoints_in(self.folder) if step_of(path) <= step and is_own(path)]
+        for path in done[self.keep_last :]:
+            kept = self.keep_every_steps is not None and step_of(path) % self.keep_every_steps == 0
+            if kept or step_of(path) == self.kept_step:
+                continue
+            try:
+                discard(path)
+            except OSError as error:
+                warnings.warn(f"{path} could not be removed: {error}", stacklevel=2)

@@ -1,0 +1,163 @@
+"""Watches what a captioner under training writes, and warns, stops or goes back when it degenerates."""
+
+import math
+import warnings
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from capkit.checkpoint.loading import read_checkpoint
+from capkit.errors import UsageError
+from capkit.run.selection import Bound
+from capkit.train.callbacks.checkpoints import Checkpoints
+from capkit.utils.ranges import PositiveInt, check_ranges
+
+ACTIONS = ("warn", "stop", "restore")
+
+
+@check_ranges
+class Degeneration(Callback):
+    """Holds the means of logged numbers over the last `num_steps` optimizer steps against `limits`.
+
+    A limit is `<= NUMBER` or `>= NUMBER`, by the name under which a number is logged: {rl/repetition: "<= 0.3"}; null
+    takes one away. Nothing happens before there are `num_steps` steps, so that one odd batch does not fire. NaN
+    is left out of a mean; where there is nothing else, the mean is outside its limit. What the monitors mean:
+    docs/monitors.md.
+
+    When a mean leaves its limit, by `on_degeneration`:
+
+    - warn: a warning; the next one after the mean has been inside again.
+    - stop: also, this step is the last: it is saved and validated, and the task evaluates and reports.
+    - restore: also, this step is the last: it is validated, and then the weights come back of the newest checkpoint
+      that was saved while all means, and that step's own numbers, were inside. The start counts as one.
+
+    Restore wants callback=checkpoints. Numbers are those of all ranks, equal on each of them, so that all ranks decide
+    alike. A resumed run decides as an uninterrupted one.
+    """
+
+    def __init__(
+        self, limits: Mapping[str, str | None], on_degeneration: str = "warn", num_steps: PositiveInt = 10
+    ) -> None:
+        if on_degeneration not in ACTIONS:
+            raise UsageError(f"on_degeneration must be warn, stop or restore; got {on_degeneration!r}")
+        self.on_degeneration, self.num_steps = on_degeneration, num_steps
+        self.limits = {name: _bound(name, text) for name, text in limits.items() if text is not None}
+        self.recent = {name: deque[float](maxlen=num_steps) for name in self.limits}
+        self.outside: list[str] = []
+        self.healthy_step = self._healthy_before = 0
+        self._checkpoints: Checkpoints | None = None
+        self._restores = False
+
+    @property
+    def restored_step(self) -> int | None:
+        """The step whose weights came back; None where none did."""
+        return self.healthy_step if self._restores else None
+
+    def state_dict(self) -> dict[str, Any]:
+        recent = {name: list(values) for name, values in self.recent.items()}
+        return {"recent": recent, "outside": self.outside, "healthy_step": self.healthy_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.outside, self.healthy_step = list(state_dict["outside"]), state_dict["healthy_step"]
+        for name, values in self.recent.items():
+            values.extend(state_dict["recent"].get(name, []))
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Takes its place before the checkpoints, which hold what was seen of their step."""
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        self._checkpoints = next((callback for callback in callbacks if isinstance(callback, Checkpoints)), None)
+        if self._checkpoints is not None and callbacks.index(self._checkpoints) < callbacks.index(self):
+            callbacks.remove(self)
+            callbacks.insert(callbacks.index(self._checkpoints), self)
+        if self._checkpoints is None and self.on_degeneration == "restore":
+            raise UsageError("callback.degeneration.on_degeneration=restore wants callback=checkpoints; add it")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """For restore, saves the start, to have something to go back to. A run that was stopped stays stopped."""
+        trainer.should_stop = trainer.should_stop or (self.on_degeneration == "stop" and bool(self.outside))
+        if self._checkpoints is not None and self.on_degeneration == "restore":
+            self._keep_healthy(self._checkpoints)
+            if trainer.global_step == 0 and not self._checkpoints.save(trainer):
+                raise UsageError(f"on_degeneration=restore wants the start saved, but {self._checkpoints.failure}")
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """A step that could not be saved is none to go back to."""
+        if self._checkpoints is not None and self._checkpoints.failed_step == self.healthy_step > 0:
+            self.healthy_step = self._healthy_before
+            self._keep_healthy(self._checkpoints)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        values = self._values(outputs)
+        for name, value in values.items():
+            self.recent[name].append(value)
+        before, self.outside = self.outside, [name for name in self.limits if not self._mean_is_inside(name)]
+        left = [name for name in self.outside if name not in before]
+        if left:
+            self._act(trainer, left)
+        elif not self.outside and all(self.limits[name].holds(value) for name, value in values.items()):
+            self._note_health(trainer)
+
+    def _values(self, outputs: Mapping[str, Any]) -> dict[str, float]:
+        """The watched numbers of a step. Those without a section are logged in the section train."""
+        for name in self.limits:
+            if name.removeprefix("train/") not in outputs:
+                logged = sorted(known if "/" in known else f"train/{known}" for known in outputs)
+                raise UsageError(
+                    f"callback.degeneration.limits: {name} is not logged; logged: {', '.join(logged)}; a limit is "
+                    f"taken away by callback.degeneration.limits={{{name}: null}}"
+                )
+        return {name: float(outputs[name.removeprefix("train/")]) for name in self.limits}
+
+    def _mean(self, name: str) -> float:
+        numbers = [value for value in self.recent[name] if not math.isnan(value)]
+        return sum(numbers) / len(numbers) if numbers else math.nan
+
+    def _mean_is_inside(self, name: str) -> bool:
+        return len(self.recent[name]) < self.num_steps or self.limits[name].holds(self._mean(name))
+
+    def _note_health(self, trainer: pl.Trainer) -> None:
+        """A checkpoint saved at this step is the one to go back to, and outlives others."""
+        if self._checkpoints is not None and self._checkpoints.is_due(trainer):
+            self._healthy_before, self.healthy_step = self.healthy_step, trainer.global_step
+            self._keep_healthy(self._checkpoints)
+
+    def _keep_healthy(self, checkpoints: Checkpoints) -> None:
+        if self.on_degeneration == "restore":
+            checkpoints.kept_step = self.healthy_step
+
+    def _act(self, trainer: pl.Trainer, left: list[str]) -> None:
+        consequence = {
+            "warn": "",
+            "stop": "; training ends",
+            "restore": f"; training ends, and the weights of step {self.healthy_step} come back",
+        }[self.on_degeneration]
+        if trainer.is_global_zero:
+            found = ", ".join(f"{name} is {self._mean(name):.4g}, its limit {self.limits[name]}" for name in left)
+            warnings.warn(
+                f"step {trainer.global_step}: the captioner degenerates: {found} (means of {self.num_steps} steps)"
+                f"{consequence}; see docs/monitors.md",
+                stacklevel=2,
+            )
+        trainer.should_stop = trainer.should_stop or self.on_degeneration != "warn"
+        if self.on_degeneration == "restore":
+            assert self._checkpoints is not None
+            self._checkpoints.is_closed = self._restores = True
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """By now a strategy that divides weights over ranks has put them together again."""
+        if self._restores:
+            assert self._checkpoints is not None
+            checkpoint = read_checkpoint(self._checkpoints.path(self.healthy_step))
+            pl_module.load_state_dict(checkpoint["state_dict"])
+
+
+def _bound(name: str, text: str) -> Bound:
+    bound = Bound.parse(str(text))  # a config may hold a bare number
+    if bound is None or bound.of_initial:
+        raise UsageError(f'callback.degeneration.limits wants "<= NUMBER" or ">= NUMBER"; got {text!r} for {name}')
+    return bound

@@ -1,0 +1,124 @@
+"""Leaves out optimizer steps whose loss or gradient cannot be used, and ends a run that gives nothing else."""
+
+import math
+import statistics
+import warnings
+from collections import deque
+from typing import Annotated, Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from capkit.errors import Diverged, UsageError
+from capkit.train.callbacks.recorder import Recorder
+from capkit.utils.ranges import AtLeastTwo, PositiveInt, Range, check_ranges
+
+ACTIONS = ("warn", "skip", "stop")
+TO_SIGMA = 1.4826  # the median absolute deviation of a normal distribution, in standard deviations
+
+
+@check_ranges
+class Guard(Callback):
+    """A step with a NaN or infinite loss or gradient is left out on all ranks; after `max_in_a_row`, the run ends.
+
+    A step that is left out changes no weight and no state of the optimizer. It counts as a step of the run, so that
+    data moves on, and not for the learning rate: its schedule stands still. `train/skipped_steps` counts them.
+
+    `spike_factor` also watches for spikes (null: no): a loss that lies above the median of the last `num_steps` by more
+    than (spike_factor - 1) times that median's size; by more than as many deviations where these are larger than the
+    median, as of losses about 0. For losses above 0 this is loss > spike_factor x median. Before there are `num_steps`
+    losses nothing is a spike. `on_spike`: warn, skip (as above, and counted in a row with the others) or stop.
+
+    Losses are those of all ranks. A resumed run decides as an uninterrupted one.
+    """
+
+    def __init__(
+        self,
+        max_in_a_row: PositiveInt = 10,
+        spike_factor: Annotated[float | int, Range(above=1)] | None = None,
+        on_spike: str = "skip",
+        num_steps: AtLeastTwo = 100,
+    ) -> None:
+        if on_spike not in ACTIONS:
+            raise UsageError(f"callback.guard.on_spike must be warn, skip or stop; got {on_spike!r}")
+        self.max_in_a_row, self.spike_factor, self.on_spike = max_in_a_row, spike_factor, on_spike
+        self.skipped_steps = 0
+        self.in_a_row = 0
+        self.recent = deque[float](maxlen=num_steps)
+        self.reason = ""
+        self._recorder: Recorder | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"skipped_steps": self.skipped_steps, "in_a_row": self.in_a_row, "recent": list(self.recent)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.skipped_steps, self.in_a_row = state_dict["skipped_steps"], state_dict["in_a_row"]
+        self.recent.extend(state_dict["recent"])
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        self._recorder = next((callback for callback in callbacks if isinstance(callback, Recorder)), None)
+        pl_module.guard = self  # type: ignore[assignment]
+
+    # -- asked by OptimizerStep
+
+    def refuses(self, step: int, loss: float, norm: float | None) -> bool:
+        """Whether the update of this loss, and of this norm of the gradient where it is known, is to be left out.
+
+        Raises Diverged at a spike, where that is to end the run.
+        """
+        self.reason = ""
+        if not math.isfinite(loss):
+            self.reason = f"the loss is {loss}"
+        elif norm is not None and not math.isfinite(norm):
+            self.reason = f"the gradient's norm is {norm}"
+        elif self._is_spike(loss):
+            self.reason = f"the loss is {loss:.4g}, the median of {len(self.recent)} steps {self._median():.4g}"
+            if self.on_spike == "stop":
+                raise Diverged(f"step {step}: {self.reason}; callback.guard.on_spike=stop ends the run; {NEXT}")
+            if self.on_spike == "warn":
+                warnings.warn(f"step {step}: {self.reason}", stacklevel=2)
+                return False
+        return bool(self.reason)
+
+    def count(self, step: int, loss: float, skipped: bool, ends_step: bool) -> None:
+        """After an update that was made or left out. Raises Diverged after too many of the latter in a row."""
+        if not skipped:
+            self.in_a_row = 0
+            self.recent.append(loss)
+            return
+        self.reason = self.reason or "the gradient is not finite"
+        self.in_a_row += 1
+        self.skipped_steps += ends_step
+        if self.in_a_row >= self.max_in_a_row:
+            raise Diverged(
+                f"step {step}: {self.in_a_row} updates in a row cannot be used, the last because {self.reason}; {NEXT}"
+            )
+
+    def _median(self) -> float:
+        return statistics.median(self.recent)
+
+    def _is_spike(self, loss: float) -> bool:
+        if self.spike_factor is None or len(self.recent) < (self.recent.maxlen or 0):
+            return False
+        median = self._median()
+        deviation = TO_SIGMA * statistics.median(abs(value - median) for value in self.recent)
+        return loss - median > (self.spike_factor - 1) * max(abs(median), deviation)
+
+    # -- what is written
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if "skipped" not in outputs:
+            return
+        if trainer.is_global_zero:
+            warnings.warn(f"step {trainer.global_step}: left out, {self.reason}", stacklevel=2)
+        if self._recorder is not None:
+            self._recorder.record(trainer, trainer.global_step, {"train/skipped_steps": float(self.skipped_steps)})
+
+
+NEXT = (
+    "look at metrics.jsonl before this step; a lower optimizer.lr, a longer warm-up or trainer.precision=32-true may "
+    "help; weights of the last checkpoint are whole"
+)

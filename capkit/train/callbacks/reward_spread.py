@@ -1,0 +1,101 @@
+"""Tells when rewards do not tell captions apart, and ends a run that can learn nothing from them."""
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from capkit.errors import NothingToLearn, UsageError
+from capkit.train.callbacks.checkpoints import Checkpoints
+from capkit.utils.ranges import PositiveInt, check_ranges
+
+_SAME = 1e-6  # difference of two means of equal rewards, relative to their size
+_SETTLED = 0.05  # nats a token, below which the samples of an image are nearly always one caption
+
+
+@check_ranges
+class RewardSpread(Callback):
+    """Counts steps in a row whose rewards teach nothing: no image of the global batch has two captions, the baseline's
+    greedy one included, of different reward.
+
+    After `warn_after` such steps there is a warning with the likely cause, once until a step has spread again; after
+    `stop_after` (null: never) the step is saved and the run ends with NothingToLearn, status 84. Where likelihood is
+    learned beside the rewards the run goes on. With one sample an image and no greedy caption, rewards are compared
+    over the batch and with the last step's.
+
+    Numbers are those of all ranks, equal on each of them. A resumed run counts on.
+    """
+
+    def __init__(self, warn_after: PositiveInt = 5, stop_after: PositiveInt | None = 50) -> None:
+        if stop_after is not None and stop_after < warn_after:
+            raise UsageError(
+                "callback.reward_spread.stop_after must be warn_after steps or more, or null; "
+                f"got {stop_after} with warn_after={warn_after}"
+            )
+        self.warn_after, self.stop_after = warn_after, stop_after
+        self.in_a_row = 0
+        self._last_total = math.nan
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"in_a_row": self.in_a_row, "last_total": self._last_total}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.in_a_row, self._last_total = state_dict["in_a_row"], state_dict["last_total"]
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if "skipped" in outputs:
+            return
+        self.in_a_row = 0 if self._teaches(outputs) else self.in_a_row + 1
+        self._last_total = float(outputs["reward/total"])
+        stops = self.stop_after is not None and getattr(pl_module, "likelihood", None) is None
+        if stops and self.in_a_row >= (self.stop_after or 0):
+            raise NothingToLearn(f"step {trainer.global_step}: {self._told(outputs)}; {self._save(trainer)}")
+        if self.in_a_row == self.warn_after and trainer.is_global_zero:
+            limit = f"the run ends after callback.reward_spread.stop_after={self.stop_after} such steps"
+            warnings.warn(
+                f"step {trainer.global_step}: {self._told(outputs)}{'; ' + limit if stops else ''}; "
+                "see docs/monitors.md",
+                stacklevel=2,
+            )
+
+    def _teaches(self, outputs: Mapping[str, Any]) -> bool:
+        total = float(outputs["reward/total"])
+        greedy = float(outputs.get("reward/greedy", total))
+        if abs(greedy - total) > _SAME * max(1.0, abs(total)):
+            return True
+        if "reward/zero_spread" in outputs:
+            return float(outputs["reward/zero_spread"]) < 1
+        return "reward/greedy" not in outputs and (
+            float(outputs["reward/std"]) > 0 or (total != self._last_total and not math.isnan(total))
+        )
+
+    def _told(self, outputs: Mapping[str, Any]) -> str:
+        total, entropy = float(outputs["reward/total"]), float(outputs["rl/entropy"])
+        if math.isnan(total):
+            cause = "no caption can be scored (reward/failed); look at the reward's terms and at what is written"
+        elif entropy < _SETTLED:
+            cause = (
+                f"the samples of an image are all one caption (rl/entropy is {entropy:.3f} nats a token); raise "
+                "objective.rollout.temperature, or start from another checkpoint (init_from)"
+            )
+        else:
+            cause = (
+                f"the reward is {total:.4g} whatever is written; choose one that tells these captions apart "
+                "(reward=[...]), or more samples (objective.num_samples). CIDEr is 0 where all references are alike, "
+                "or where no word of them is written"
+            )
+        return f"for {self.in_a_row} steps no image had captions of different reward: nothing is learned; {cause}"
+
+    def _save(self, trainer: pl.Trainer) -> str:
+        """Saves this step; what to say of it. All ranks take part."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Checkpoints) and (
+                callback.saved_step == trainer.global_step or callback.save(trainer)
+            ):
+                return f"its weights are in {callback.path(trainer.global_step)}"
+        return "its weights are not saved"

@@ -1,0 +1,91 @@
+"""Ends all ranks of a run, with a reason, when one of them is lost, stuck or failed."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from capkit.distributed.collectives import broadcast_object, rank, world_size
+from capkit.fault_tolerance.heartbeats import Channel, new_attempt
+from capkit.fault_tolerance.liveness import advance
+from capkit.fault_tolerance.stop_signal import is_stopping
+from capkit.fault_tolerance.watchdog import Watchdog as Thread
+from capkit.fault_tolerance.watchdog import start_watchdog, tell_failure
+from capkit.utils.ranges import PositiveFloat, check_ranges
+
+
+@check_ranges
+class Watchdog(Callback):
+    """Starts the watchdog thread of this rank, and tells it that the run gets on.
+
+    `timeout_s`: a rank that gives no sign of life for so long is lost (stopped, its machine gone). The others bound the
+    time between two signs of progress, by the section that a rank is in; a first step belongs to `setup_s`, and what
+    follows training (captions of the test split, metrics, the report) to `evaluation_s`. All in seconds. What happens
+    then, and the exit statuses: docs/faults.md.
+    """
+
+    def __init__(
+        self,
+        timeout_s: PositiveFloat = 120.0,
+        setup_s: PositiveFloat = 3600.0,
+        step_s: PositiveFloat = 900.0,
+        rollout_s: PositiveFloat = 900.0,
+        checkpoint_s: PositiveFloat = 1800.0,
+        evaluation_s: PositiveFloat = 7200.0,
+    ) -> None:
+        self.timeout_s = float(timeout_s)
+        self.allowed_s = {
+            "setup": float(setup_s),
+            "step": float(step_s),
+            "rollout": float(rollout_s),
+            "checkpoint": float(checkpoint_s),
+            "evaluation": float(evaluation_s),
+        }
+        self._training = "setup"
+
+    def watch(self, run_dir: Path) -> None:
+        """From here on this rank is watched. All ranks call it, after they know each other."""
+        folder = broadcast_object(new_attempt(run_dir) if rank() == 0 else None)
+        thread = Thread(Channel(folder, rank(), world_size()), self.timeout_s, self.allowed_s, is_stopping)
+        advance("setup", step=0)
+        start_watchdog(thread)
+
+    # -- the run gets on
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._training = "setup"  # until a step is done: kernels are compiled, workers start
+        advance(self._training, trainer.global_step)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        advance(self._training, trainer.global_step)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        self._training = "step"
+        advance(self._training, trainer.global_step)
+
+    def on_save_checkpoint(self, *args: Any) -> None:
+        """Until training or validation goes on."""
+        advance("checkpoint")
+
+    def on_validation_start(self, *args: Any) -> None:
+        advance("evaluation")
+
+    def on_validation_batch_end(self, *args: Any) -> None:
+        advance()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        advance(self._training if trainer.training else None)
+
+    def on_predict_start(self, *args: Any) -> None:
+        advance("evaluation")
+
+    def on_predict_batch_end(self, *args: Any) -> None:
+        advance()
+
+    def on_train_end(self, *args: Any) -> None:
+        advance("evaluation")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """At once, before anything is taken down: the other ranks wait for this one."""
+        tell_failure(exception)

@@ -1,0 +1,97 @@
+"""Lightning modules that write captions."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from capkit.decoding.config import Decoding
+from capkit.distributed.collectives import means_over_ranks
+from capkit.metrics.base import TextScore
+from capkit.metrics.scoring import gather_rows, score_rows
+from capkit.optim.optimizers import OptimizerFactory
+from capkit.optim.schedules import Schedule
+from capkit.train.train_module import OptimizerStep
+from capkit.types import CaptionBatch, Samples
+
+
+class WritingModule(OptimizerStep):
+    """What every module of a captioner shares: captions of held-out images, and their metrics at a validation.
+
+    `image_reader` gives the picture of a validation image by its key, for metrics that look at it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+        decoding: Decoding,
+        metrics: Mapping[str, TextScore] | None,
+        micro_batch_size: int | None,
+        seed: int,
+    ) -> None:
+        super().__init__(model, optimizer, schedule, micro_batch_size, seed)
+        self.decoding = decoding
+        self.metrics = dict(metrics or {})
+        self.image_reader: Callable[[str], np.ndarray] | None = None
+        self._validation: list[dict[str, Any]] = []
+
+    @abstractmethod
+    def validation_sums(self, batch: CaptionBatch, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:
+        """Numbers of a validation batch and its greedy captions, each as a sum and what it is divided by."""
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation = []
+
+    def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
+        self._validation += self.in_parts(batch, self._validate)
+
+    def _validate(self, batch: CaptionBatch) -> dict[str, Any]:
+        samples = self.write(batch)
+        sums = self.validation_sums(batch, samples)
+        return {"sums": sums, "rows": rows_of(batch, samples)}
+
+    def on_validation_epoch_end(self) -> None:
+        """`val/NAME`: sums over all batches and ranks, and each metric over all captions: the same on every rank."""
+        sums: dict[str, tuple[Tensor, Tensor]] = {}
+        for part in self._validation:
+            for name, (total, count) in part["sums"].items():
+                before = sums.get(name, (torch.zeros_like(total), torch.zeros_like(count)))
+                sums[name] = (before[0] + total.detach(), before[1] + count)
+        numbers = means_over_ranks(sums)
+        rows = gather_rows([row for part in self._validation for row in part["rows"]])
+        numbers |= score_rows(rows, self.metrics, self.image_reader, self.is_stopping)
+        was_cut = self.is_stopping()
+        self.safe_point()
+        if was_cut:  # before training, where ranks leave without meeting: half of the numbers would be a row
+            return
+        self.log_dict(
+            {f"val/{name}": value for name, value in numbers.items()},
+            batch_size=max(1, len(rows)),
+            sync_dist=False,
+            logger=False,
+        )
+        self._validation = []
+
+    def predict_step(self, batch: CaptionBatch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
+        parts = self.in_parts(batch, lambda part: rows_of(part, self.write(part)))
+        return [row for rows in parts for row in rows]
+
+    def write(self, batch: CaptionBatch) -> Samples:
+        """One caption of each image, as `decoding` says."""
+        context = self.model.encode(batch)  # type: ignore[operator]
+        return self.model.generate(context, self.decoding, num_samples=1)  # type: ignore[operator]
+
+
+def rows_of(batch: CaptionBatch, samples: Samples) -> list[dict[str, Any]]:
+    """One row per image: key, caption, references and the record's metadata."""
+    metadata = batch.metadata or [{} for _ in batch.keys]
+    references = batch.references or [[] for _ in batch.keys]
+    return [
+        {"key": key, "caption": caption[0], "references": refs, "metadata": data}
+        for key, caption, refs, data in zip(batch.keys, samples.texts, references, metadata, strict=True)
+    ]

@@ -1,0 +1,127 @@
+"""PairModule: trains a dual encoder by an objective over the images and captions of the whole global batch."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from capkit.distributed.collectives import RankRows, all_reduce_sum, device_for_collectives
+from capkit.metrics.retrieval import retrieval
+from capkit.models.dual_encoders.trainable import PairModel, PairRows
+from capkit.models.encoders.compile import compile_blocks, restore_blocks
+from capkit.objectives.base import PairObjective
+from capkit.optim.optimizers import OptimizerFactory
+from capkit.optim.schedules import Schedule
+from capkit.train.train_module import OptimizerStep
+from capkit.types import CaptionBatch, PairEmbeddings, PairLoss
+
+
+def join(parts: Sequence[PairEmbeddings]) -> PairEmbeddings:
+    """The pairs of several micro-batches as one. Scale and bias are one parameter each: the first part's stand."""
+    rows = {name: torch.cat([getattr(part, name) for part in parts]) for name in ROWS}
+    extras = {name: torch.cat([part.extras[name] for part in parts]) for name in parts[0].extras}
+    return PairEmbeddings(**rows, logit_scale=parts[0].logit_scale, logit_bias=parts[0].logit_bias, extras=extras)
+
+
+ROWS = ("images", "texts", "image_ids", "owners", "text_ids")
+
+
+class PairModule(OptimizerStep):
+    """Trains a dual encoder. Every image is compared with the captions of all micro-batches and ranks.
+
+    With `micro_batch_size` the batch may be larger than memory: each micro-batch is embedded and its activations are
+    dropped, the loss is computed once from all embeddings, and the backward pass goes through the micro-batches once
+    more, with the random numbers of the first time. This is gradient caching (Gao et al. 2021, arXiv 2101.06983) by
+    PyTorch's activation checkpointing: one backward pass, so that DDP and DeepSpeed exchange gradients once.
+
+    Towers with BatchNorm see their micro-batch's statistics: cutting a batch then changes the loss.
+    """
+
+    def __init__(
+        self,
+        model: PairModel,
+        objective: PairObjective,
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+        micro_batch_size: int | None = None,
+        seed: int = 0,
+        compile: bool = False,
+    ) -> None:
+        super().__init__(model, optimizer, schedule, micro_batch_size, seed)
+        self.objective = objective
+        self.compiled = compile
+        self._validation: list[PairEmbeddings] = []
+
+    def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, Tensor]:
+        def share() -> tuple[Tensor, PairLoss]:
+            output = self.objective(self.embed(batch), step)
+            return output.loss, output
+
+        output = self.add_gradient(share)
+        loss = all_reduce_sum(output.loss.to(device_for_collectives())).to(self.device)
+        return {**output.logs, "loss": loss}
+
+    def embed(self, batch: CaptionBatch) -> PairEmbeddings:
+        """The rank's pairs, with gradient; of several micro-batches no activations are kept but the embeddings."""
+        parts = list(self._micro_batches(batch))
+        if len(parts) == 1:
+            return self.model(parts[0])
+        rows = [PairRows.of(part) for part in parts]  # once, and before the GPU has work to finish
+        return join([checkpoint(self.model, *both, use_reentrant=False) for both in zip(parts, rows, strict=True)])
+
+    def _micro_batches(self, batch: CaptionBatch) -> Iterator[CaptionBatch]:
+        size = self.micro_batch_size or len(batch)
+        for start in range(0, len(batch), size):
+            # compiled layers are compiled again for each length of captions
+            yield batch[start : start + size].trim(multiple=16 if self.compiled else 1)
+
+    def on_train_start(self) -> None:
+        if self.compiled:
+            compile_blocks(self._towers())
+
+    def on_train_end(self) -> None:
+        if self.compiled:
+            restore_blocks(self._towers())
+
+    def _towers(self) -> list[nn.Module]:
+        model: Any = self.model
+        return [model.side(side)[0] for side in ("image", "text")]
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation = []
+
+    def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
+        with torch.compiler.set_stance("force_eager"):  # many lengths of captions, each once
+            self._validation += self.in_parts(batch, self.model)
+
+    def on_validation_epoch_end(self) -> None:
+        """The loss with the whole split as one batch, and retrieval within it: equal on every rank."""
+        pairs = join(self._validation) if self._validation else self._no_pairs()
+        self._validation = []
+        output = self.objective(pairs, self.global_step)
+        numbers = {"loss": float(all_reduce_sum(output.loss.to(device_for_collectives())))}
+        numbers |= retrieval_numbers(pairs)
+        self.log_dict(
+            {f"val/{name}": value for name, value in numbers.items()}, batch_size=1, sync_dist=False, logger=False
+        )
+
+    def _no_pairs(self) -> PairEmbeddings:
+        """A rank that validates nothing takes part in what ranks exchange."""
+        model: Any = self.model
+        scale, bias = model.scale()
+        vectors = torch.empty(0, model.embed_dim, device=self.device)
+        ids = torch.empty(0, dtype=torch.int64, device=self.device)
+        return PairEmbeddings(vectors, vectors, scale, ids, ids, ids, bias)
+
+    def predict_step(self, batch: CaptionBatch, batch_idx: int, dataloader_idx: int = 0) -> PairEmbeddings:
+        return join(self.in_parts(batch, self.model))
+
+
+def retrieval_numbers(pairs: PairEmbeddings) -> dict[str, float]:
+    """R@1/5/10 and median rank both ways within the pairs of all ranks."""
+    image_rows, text_rows = RankRows(len(pairs.images)), RankRows(len(pairs.texts))
+    image_ids, order = image_rows.gather(pairs.image_ids).sort()
+    images, texts = image_rows.gather(pairs.images)[order], text_rows.gather(pairs.texts)
+    return retrieval(images, texts, torch.searchsorted(image_ids, text_rows.gather(pairs.owners)))

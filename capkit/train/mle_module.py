@@ -1,0 +1,73 @@
+"""CaptionModule: trains a captioner by an objective. Methods differ by their objective."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from capkit.decoding.config import Decoding
+from capkit.distributed.collectives import all_reduce_sum, device_for_collectives
+from capkit.metrics.base import TextScore
+from capkit.objectives.base import Objective
+from capkit.optim.optimizers import OptimizerFactory
+from capkit.optim.schedules import Schedule
+from capkit.train.captioner_module import WritingModule
+from capkit.types import CaptionBatch, ObjectiveOutput, Samples
+
+
+def micro_batches(batch: CaptionBatch, size: int | None) -> Iterator[CaptionBatch]:
+    """Captions of like length together, each part cut to its longest: no time goes into padding."""
+    size = size or len(batch)
+    order = list(range(len(batch)))
+    if size < len(batch) and batch.mask is not None:
+        order = batch.mask.sum(-1).amax(-1).argsort(stable=True).tolist()
+    for start in range(0, len(batch), size):
+        yield batch.select(order[start : start + size]).trim()
+
+
+class CaptionModule(WritingModule):
+    """Trains a captioner by an objective.
+
+    The rank's share of a step is cut into micro-batches here. What the loss is divided by (tokens, pairs, samples) is
+    summed over micro-batches and ranks before the first backward pass, so that batch 8, 2 x 4 micro-batches and
+    2 processes x 4 give the same gradient. Lightning's own accumulation averages averages.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+        decoding: Decoding,
+        metrics: Mapping[str, TextScore] | None = None,
+        micro_batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(model, optimizer, schedule, decoding, metrics, micro_batch_size, seed)
+        self.objective = objective
+
+    def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, Tensor]:
+        """The loss of all ranks and the objective's numbers, detached."""
+        device = device_for_collectives()
+        num_targets = all_reduce_sum(self.objective.num_targets(batch).to(device)).to(self.device)
+        parts = list(micro_batches(batch, self.micro_batch_size))
+        loss_sum = torch.zeros((), device=self.device)
+        logs: dict[str, Tensor] = {}
+
+        def share(part: CaptionBatch) -> tuple[Tensor, ObjectiveOutput]:
+            output = self.objective(self.model, part, step)
+            return output.loss_sum / num_targets.clamp(min=1), output
+
+        for number, part in enumerate(parts):
+            output = self.add_gradient(partial(share, part), last=number == len(parts) - 1)
+            loss_sum += output.loss_sum.detach()
+            for name, value in output.logs.items():
+                logs[name] = logs.get(name, torch.zeros_like(value)) + value / len(parts)
+        logs["loss"] = all_reduce_sum(loss_sum.to(device)).to(self.device) / num_targets.clamp(min=1)
+        return logs
+
+    def validation_sums(self, batch: CaptionBatch, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:
+        output = self.objective(self.model, batch, self.global_step)
+        return {"loss": (output.loss_sum, output.num_targets)}

@@ -1,0 +1,338 @@
+"""RLModule: fine-tunes a captioner by the rewards of captions that it samples.
+
+B images, K samples per image, L tokens, M = L - 1 predicted tokens.
+"""
+
+import warnings
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from capkit.decoding.config import Decoding
+from capkit.decoding.generate import evaluating
+from capkit.distributed.collectives import (
+    all_reduce_sum,
+    device_for_collectives,
+    gather_objects,
+    mean_and_std_over_ranks,
+    means_over_ranks,
+)
+from capkit.errors import UsageError
+from capkit.fault_tolerance.liveness import doing
+from capkit.metrics.base import TextScore
+from capkit.metrics.degeneration import sample_numbers
+from capkit.objectives.base import Objective
+from capkit.objectives.policy.base import PolicyObjective
+from capkit.objectives.policy.kl import kl_loss
+from capkit.objectives.policy.weighted_sum import WeightedSum
+from capkit.optim.optimizers import OptimizerFactory
+from capkit.optim.schedules import Schedule
+from capkit.scorers.reward import Reward
+from capkit.train.captioner_module import WritingModule
+from capkit.train.rl.reference_policy import ReferencePolicy
+from capkit.train.rl.rollout import Rollout, beside, join_images
+from capkit.train.rl.rollout_stats import Sums, policy_sums, reward_sums, sum_of
+from capkit.types import CaptionBatch, Samples
+from capkit.utils.rng import key_id
+
+# The rest is logged as the first update finds it: before it the policy is the one that sampled.
+OF_LAST_UPDATE = ("loss", "grad_norm", "rl/clip_fraction", "skipped")
+
+
+class RLModule(WritingModule):
+    """One training step: the policy writes K captions of each image of the global batch, the reward scores them, and
+    `objective.inner_updates` updates follow.
+
+    Samples are drawn by (seed, step, image key, sample), so they are the same on any number of ranks, in any
+    micro-batches and after a resume. The ids that were sampled are the ids that are learned. `rollout_batch_size`:
+    images of one process that are sampled at once (None: its whole share). The rest of a step is cut by
+    `micro_batch_size`; what losses are divided by, and advantages, are those of the global batch.
+
+    Logged beside loss and gradient norm: the reward's terms (section reward) and what the policy does (section rl); see
+    docs/rl.md.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: PolicyObjective | WeightedSum,
+        reward: Reward,
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+        decoding: Decoding,
+        metrics: Mapping[str, TextScore] | None = None,
+        micro_batch_size: int | None = None,
+        rollout_batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(model, optimizer, schedule, decoding, metrics, micro_batch_size, seed)
+        if not isinstance(objective, PolicyObjective | WeightedSum):
+            raise UsageError(
+                f"reinforcement learning wants objective=self_critical, ppo, grpo or weighted_sum; got "
+                f"{type(objective).__name__}; for likelihood training use task=fit"
+            )
+        if rollout_batch_size is not None and rollout_batch_size < 1:
+            raise UsageError(f"rollout_batch_size must be 1 or more images, or null; got {rollout_batch_size}")
+        mixed = objective if isinstance(objective, WeightedSum) else None
+        self.policy: PolicyObjective = mixed.policy if mixed is not None else objective  # type: ignore[assignment]
+        self.likelihood: Objective | None = None if mixed is None else mixed.likelihood
+        self._weights = (1.0, 0.0) if mixed is None else (mixed.policy_weight, mixed.likelihood_weight)
+        self.reward, self.rollout_batch_size = reward, rollout_batch_size
+        self.gap_was_told = False
+        self.reference = ReferencePolicy(model)
+
+    def keep_reference(self) -> None:
+        """Remembers the policy as it is now, where KL is measured."""
+        if self.policy.kl != "none":
+            self.reference.keep()
+
+    def on_fit_start(self) -> None:
+        self.reference.to(self.device)
+
+    # -- one training step
+
+    def training_step(self, batch: CaptionBatch, batch_idx: int) -> dict[str, Tensor]:
+        optimizer = self.begin_step()
+        step = self.global_step
+        with nullcontext() if self.policy.dropout else evaluating(self.model):
+            rollout, logs = self.roll_out(batch, step)
+            parts = list(rollout.parts(self.micro_batch_size))
+            for number in range(self.policy.inner_updates):
+                parts, updated = self._backward_in_memory(parts, step, is_first=number == 0)
+                self.update(optimizer, updated, counts=number == self.policy.inner_updates - 1)
+                logs |= updated if number == 0 else {name: updated[name] for name in OF_LAST_UPDATE if name in updated}
+        return logs
+
+    def _backward_in_memory(
+        self, parts: list[Rollout], step: int, is_first: bool
+    ) -> tuple[list[Rollout], dict[str, Tensor]]:
+        """`backward_parts`, and the parts that fitted."""
+
+        def work() -> tuple[list[Rollout], dict[str, Tensor]]:
+            size = self.micro_batch_size
+            fitting = [piece for part in parts for piece in (part.parts(size) if _exceeds(part, size) else [part])]
+            return fitting, self.backward_parts(fitting, step, is_first)
+
+        return self.in_memory(work, "micro_batch_size", max(len(part.batch) for part in parts))
+
+    def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, Tensor]:
+        """A rollout and the gradient of its first update."""
+        rollout, logs = self.roll_out(batch, step)
+        return logs | self.backward_parts(list(rollout.parts(self.micro_batch_size)), step, is_first=True)
+
+    def roll_out(self, batch: CaptionBatch, step: int) -> tuple[Rollout, dict[str, Tensor]]:
+        """Samples with their advantages over the global batch, and what to log about them."""
+        with doing("rollout"):
+            return self._roll_out(batch, step)
+
+    def _roll_out(self, batch: CaptionBatch, step: int) -> tuple[Rollout, dict[str, Tensor]]:
+        with self.whole_weights():
+            samples = self.sample(batch, replace(self.policy.rollout, seed=self._rollout_seed(step)))
+            greedy = self.sample(batch, self._greedy_decoding()) if self.policy.needs_greedy else None
+            distance = None
+            if self.policy.kl == "k1_reward":
+                distance = self.in_memory(lambda: self._distance(batch, samples), "micro_batch_size", len(batch))
+        return self.appraise(batch, samples, greedy, distance, step)
+
+    def appraise(
+        self,
+        batch: CaptionBatch,
+        samples: Samples,
+        greedy: Samples | None,
+        distance: Float[Tensor, "B K"] | None,
+        step: int,
+    ) -> tuple[Rollout, dict[str, Tensor]]:
+        """Rewards and advantages of given samples: `roll_out` after sampling.
+
+        `distance`: nats of each caption between the policy and its reference, which k1_reward subtracts.
+        """
+        scored = samples if greedy is None else beside(samples, greedy, self._pad_token_id)
+        with torch.no_grad():
+            scores = self.reward(batch, scored, step, self.trainer.max_steps)
+        num_samples = len(samples.texts[0])
+        rewards = scores.total[:, :num_samples].to(self.device)
+        greedy_rewards = None if greedy is None else scores.total[:, num_samples].to(self.device)
+        charged = rewards if distance is None else rewards - self._kl_weight(step) * distance
+        advantages = self.policy.advantages(charged, greedy_rewards)
+        learned = self.policy.learned(samples, batch.prompt_length) & ~advantages.isnan()[..., None]
+        sums = reward_sums(scores, num_samples) | policy_sums(samples, learned)
+        if greedy_rewards is not None:
+            sums["reward/greedy"] = sum_of(greedy_rewards)
+        numbers = means_over_ranks(sums) | self._global_numbers(rewards, samples)
+        rollout = Rollout(batch, samples, learned, advantages.nan_to_num(0.0))
+        return rollout, {name: torch.tensor(value, device=self.device) for name, value in numbers.items()}
+
+    @torch.no_grad()
+    def sample(self, batch: CaptionBatch, decoding: Decoding) -> Samples:
+        """Captions of each image, dropout off. The run may end here: then nothing was sampled that counts."""
+        return self.in_memory(lambda: self._sample(batch, decoding), "rollout_batch_size", len(batch))
+
+    def _sample(self, batch: CaptionBatch, decoding: Decoding) -> Samples:
+        num_samples = self.policy.num_samples if decoding.method == "sample" else 1
+        size = self.rollout_batch_size or len(batch)
+        parts = []
+        with evaluating(self.model):
+            for start in range(0, len(batch), size):
+                if self.is_stopping():
+                    break
+                context = self.model.encode(batch[start : start + size])  # type: ignore[operator]
+                parts.append(self.model.generate(context, decoding, num_samples))  # type: ignore[operator]
+        self.safe_point()
+        return join_images(parts, self._pad_token_id)
+
+    def backward_parts(self, parts: list[Rollout], step: int, is_first: bool) -> dict[str, Tensor]:
+        """The gradient of one update, and its numbers over all ranks."""
+        counts = [sum(self.policy.num_targets(part.learned) for part in parts)]
+        if self.likelihood is not None:
+            counts.append(sum(self.likelihood.num_targets(part.batch) for part in parts))
+        counted = torch.stack([torch.as_tensor(count, dtype=torch.double) for count in counts])
+        totals = all_reduce_sum(counted.to(device_for_collectives()))
+        targets = totals.clamp(min=1).to(self.device).float()
+        sums: Sums = {}
+        for number, part in enumerate(parts):
+            if part.reference is None and self.policy.kl != "none":
+                part.reference = self._reference_logprobs(part)
+            found = self.add_gradient(partial(self._share, part, targets, step), last=number == len(parts) - 1)
+            for name, (total, count) in found.items():
+                before = sums.get(name, (0.0, 0.0))
+                sums[name] = (before[0] + total, before[1] + count)
+        numbers = means_over_ranks(sums)
+        if is_first:
+            self._tell_gap(numbers["rl/logprob_gap"])
+        losses = [numbers[name] for name in ("policy_loss", "likelihood_loss") if name in numbers]
+        weights = [self._at(weight, step) for weight in self._weights]
+        # Without a target, as where no caption has a reward, there is no mean loss, and nothing to add.
+        terms = zip(weights, losses, totals.tolist(), strict=False)
+        loss = float(sum(weight * loss for weight, loss, total in terms if total))
+        if self.likelihood is None:
+            del numbers["policy_loss"]
+        return {name: torch.tensor(value, device=self.device) for name, value in {**numbers, "loss": loss}.items()}
+
+    def _share(self, part: Rollout, targets: Float[Tensor, " T"], step: int) -> tuple[Tensor, Sums]:
+        """This part's share of the global loss with gradient, and sums to log."""
+        policy, samples, learned = self.policy, part.samples, part.learned
+        assert samples.logprobs is not None
+        context = self.model.encode(part.batch)  # type: ignore[operator]
+        logprobs = self._logprobs(self.model, context, samples, samples.support)
+        if part.old is None:
+            part.old = logprobs.detach()
+        loss, extra = policy.loss(logprobs, part.old, part.advantages, learned)
+        num_tokens = learned.sum()
+        sums: Sums = {f"rl/{name}": (value, num_tokens) for name, value in extra.items()}
+        gap = (part.old - samples.logprobs).abs().masked_fill(~learned, 0.0)
+        sums["rl/logprob_gap"] = (gap.sum(), num_tokens)
+        if part.reference is not None:
+            free = logprobs if samples.support is None else self._logprobs(self.model, context, samples, None)
+            difference = free - part.reference
+            per_caption = difference.detach().masked_fill(~learned, 0.0).sum()
+            sums["rl/kl"] = (per_caption, learned.any(-1).sum())
+            if policy.kl in ("k2", "k3"):
+                loss = loss + self._kl_weight(step) * policy.reduce(kl_loss(policy.kl, difference), learned)
+        sums["policy_loss"] = (loss.detach(), policy.num_targets(learned))
+        policy_weight, likelihood_weight = (self._at(weight, step) for weight in self._weights)
+        loss = policy_weight * loss / targets[0]
+        if self.likelihood is not None:
+            output = self.likelihood(self.model, part.batch, step)
+            loss = loss + likelihood_weight * output.loss_sum / targets[1]
+            sums["likelihood_loss"] = (output.loss_sum.detach(), output.num_targets)
+        return loss, sums
+
+    def _logprobs(self, model: Any, context: Any, samples: Samples, support: Tensor | None) -> Tensor:
+        return model.logprobs(context, samples.tokens, samples.mask, self._temperature, support)
+
+    @torch.no_grad()
+    def _reference_logprobs(self, part: Rollout) -> Float[Tensor, "B K M"]:
+        """Of the first policy, untruncated, at the rollout's temperature."""
+        with self.reference.model() as model:
+            return self._logprobs(model, model.encode(part.batch), part.samples, None)
+
+    @torch.no_grad()
+    def _distance(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
+        """log policy - log reference of each caption in nats (k1), both untruncated at the rollout's temperature."""
+        learned = self.policy.learned(samples, batch.prompt_length)
+        distances = torch.empty(learned.shape[:2], device=self.device)
+        size = self.micro_batch_size or len(batch)
+        for start in range(0, len(batch), size):
+            rows = list(range(start, min(start + size, len(batch))))
+            part = Rollout(batch.select(rows), samples.images(rows), learned[rows], distances[rows])
+            with evaluating(self.model):
+                now = self._logprobs(self.model, self.model.encode(part.batch), part.samples, None)  # type: ignore[operator]
+            difference = now - self._reference_logprobs(part)
+            distances[rows] = difference.masked_fill(~part.learned, 0.0).sum(-1)
+        return distances
+
+    # -- numbers
+
+    def _global_numbers(self, rewards: Tensor, samples: Samples) -> dict[str, float]:
+        """Numbers that are no means of ranks' means."""
+        texts = [text for part in gather_objects(samples.texts) for image in part for text in image]
+        failed = all_reduce_sum(rewards.isnan().sum().to(device_for_collectives()))
+        return {
+            "reward/std": mean_and_std_over_ranks(rewards)[1],
+            "reward/failed": float(failed),
+            **{f"reward/{name}": value for name, value in self.reward.logs().items()},
+            **{f"rl/{name}": value for name, value in (sample_numbers(texts) | self.policy.logs()).items()},
+        }
+
+    def _tell_gap(self, gap: float) -> None:
+        if gap > self.policy.max_logprob_gap and not self.gap_was_told:
+            self.gap_was_told = True
+            warnings.warn(
+                f"sampled and teacher-forced log-probabilities differ by {gap:.3f} nats a token on average, more than "
+                f"objective.max_logprob_gap={self.policy.max_logprob_gap}: gradients are those of another policy than "
+                "the one that wrote the captions; look at precision, dropout and decoding",
+                stacklevel=2,
+            )
+
+    # -- small things
+
+    def _at(self, weight: float | int | Schedule, step: int) -> float | int:
+        return weight(step, self.trainer.max_steps) if isinstance(weight, Schedule) else weight
+
+    def _kl_weight(self, step: int) -> float | int:
+        return self._at(self.policy.kl_weight, step)
+
+    def _rollout_seed(self, step: int) -> int:
+        return key_id(self.policy.rollout.seed, self.seed, "rollout", step)
+
+    def _greedy_decoding(self) -> Decoding:
+        rollout = self.policy.rollout
+        return Decoding(
+            max_length=rollout.max_length,
+            min_length=rollout.min_length,
+            no_repeat_ngram_size=rollout.no_repeat_ngram_size,
+        )
+
+    @property
+    def _temperature(self) -> float:
+        return float(self.policy.rollout.temperature)
+
+    @property
+    def _pad_token_id(self) -> int:
+        tokenizer: Any = self.model.tokenizer
+        return int(tokenizer.pad_token_id)
+
+    # -- validation and checkpoints
+
+    def validation_sums(self, batch: CaptionBatch, samples: Samples) -> Sums:
+        """Mean raw score of each term on greedy captions. Terms that compare ranks' batches are left out: here they
+        have different numbers of batches."""
+        scores = self.reward.score_alone(batch, samples)
+        return {f"reward/{name}": sum_of(values) for name, values in scores.items()}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["rl"] = {"objective": self.policy.state_dict(), "reward": self.reward.state_dict()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.policy.load_state_dict(checkpoint["rl"]["objective"])
+        self.reward.load_state_dict(checkpoint["rl"]["reward"])
+
+
+def _exceeds(part: Rollout, size: int | None) -> bool:
+    return size is not None and len(part.batch) > size

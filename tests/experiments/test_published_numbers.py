@@ -1,0 +1,369 @@
+"""Every number that an experiment takes from a paper or its released code, with where it was read.
+
+Numbers are compared with the composed config, constructor defaults filled in. A number that differs on purpose stands
+here beside ours, and among the deviations that the experiment's yaml lists.
+"""
+
+import copy
+import functools
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from capkit.config.arguments import parse
+from capkit.config.compose import compose_config
+from capkit.config.defaults import with_defaults
+from capkit.config.locations import config_dir
+
+
+@dataclass(frozen=True)
+class Number:
+    """A dotted key of the config, the published value and its source. `ours` where it differs on purpose, as the yaml's
+    deviation of that number says."""
+
+    key: str
+    published: Any
+    source: str
+    ours: Any = None
+    deviation: int | None = None
+
+    @property
+    def wanted(self) -> Any:
+        return self.published if self.deviation is None else self.ours
+
+
+CHO = "Cho et al. 2022, released configs of phase 2"
+CHO_TEXT = "Cho et al. 2022, released retrieval/configs (clip_negative_text)"
+LUO = "ImageCaptioning.pytorch, MODEL_ZOO and transformer configs"
+CLIPCAP = "Mokady et al. 2021, section 4; released train.py"
+DISCRITUNE = "Dessi et al. 2023, section 3; command in EGG issue 258"
+YEMOKOO = "yemokoo/DiscriTune-reproduce, training script"
+NDLB = "manugaurdl/no-detail-left-behind, finetuning configs"
+MOCHA = "assafbk/mocha_code, training script"
+CLIP = "Radford et al. 2021, tables 18 and 19"
+ALIGN = "Jia et al. 2021, section 5"
+MERKX = "Merkx & Frank 2019, section 3; released code"
+CAMU = "CAMU (arXiv 2504.17902), implementation details"
+
+SAMPLED = [
+    Number("objective.num_samples", 5, CHO),
+    Number("objective.rollout.method", "sample", CHO),
+    Number("objective.rollout.temperature", 1.0, CHO),
+    Number("objective.rollout.top_k", 0, CHO),
+    Number("objective.rollout.top_p", 1.0, CHO),
+    Number("objective.baseline", "greedy", CHO),
+    Number("objective.reduction", "token", CHO),
+    Number("objective.learn_eos", True, CHO),
+    Number("max_epochs", 25, CHO),
+    Number("optimizer.weight_decay", 0.0, CHO),
+    Number("optimizer.clip_norm", "each number to 0.1", CHO, 1.0, 1),
+    Number("trainer.precision", "32-true", CHO),
+]
+BY_CLIP_SCORE = [
+    *SAMPLED,
+    Number("data.batch_size", 160, CHO),
+    Number("optimizer.lr", 5e-6, CHO),
+    Number("reward.clip_score.weight", 2.0, CHO),
+    Number("reward.clip_score.scorer.weight", 2.5, "Hessel et al. 2021, equation 1"),
+    Number("reward.clip_score.scorer.judge.model", "openai/clip-vit-base-patch32", CHO),
+    Number("reward.clip_score.scorer.judge.prompt", "A photo depicts", CHO),
+    Number("callback.checkpoints.select", "CIDEr", CHO, None, 3),
+]
+GREEDY_LISTENER = [
+    Number("reward.self_retrieval.scorer.judge.model", "openai/clip-vit-base-patch32", DISCRITUNE),
+    Number("reward.self_retrieval.scorer.form", "log_softmax", DISCRITUNE),
+    Number("objective.rollout.method", "greedy", DISCRITUNE),
+    Number("objective.num_samples", 1, DISCRITUNE),
+    Number("data.batch_size", 100, DISCRITUNE),
+    Number("optimizer.lr", 1e-7, DISCRITUNE),
+    Number("max_epochs", 20, DISCRITUNE),
+    Number("decoding.num_beams", 5, DISCRITUNE),
+    Number("objective.kl", "none", DISCRITUNE),
+    Number("trainer.precision", "32-true", DISCRITUNE),
+]
+SELF_RETRIEVAL = [
+    Number("reward.self_retrieval.scorer.judge.model", "openai/clip-vit-base-patch32", NDLB),
+    Number("reward.self_retrieval.scorer.scale", None, f"{NDLB}: CLIP's own logit scale"),
+    Number("objective.rollout.method", "sample", NDLB),
+    Number("objective.rollout.temperature", 0.3, NDLB),
+    Number("objective.rollout.max_length", 50, NDLB),
+    Number("objective.num_samples", 1, NDLB),
+    Number("objective.reduction", "seq_mean", NDLB),
+    Number("objective.learn_eos", False, NDLB),
+    Number("data.batch_size", 100, NDLB),
+    Number("max_epochs", 20, NDLB),
+    Number("decoding.num_beams", 5, NDLB),
+    Number("trainer.precision", "32-true", NDLB),
+    *(
+        Number(f"model.lora.{part}.{key}", value, NDLB)
+        for part in ("lm", "image_encoder")
+        for key, value in (("rank", 32), ("alpha", 16), ("init_std", 1.0))
+    ),
+]
+CLIPCAP_MODEL = [
+    Number("model.lm", "gpt2", CLIPCAP),
+    Number("model.mapper", "mlp", CLIPCAP),
+    Number("model.prefix_length", 10, CLIPCAP),
+    Number("model.image_encoder.name", "openai/clip-vit-base-patch32", CLIPCAP),
+    Number("max_epochs", 10, CLIPCAP),
+    Number("optimizer.lr", 2e-5, CLIPCAP),
+    Number("data.batch_size", 40, CLIPCAP),
+]
+BAGS = {3: "hard-2", 8: "hard-3", 10: "hard-5", 12: "hard-7", 14: "hard-10", 17: "hard-15", 20: "hard-20"}
+
+PUBLISHED = {
+    "coco_transformer": [
+        Number("model.width", 512, LUO),
+        Number("model.num_layers", 6, LUO),
+        Number("model.context_layers", 6, LUO),
+        Number("model.num_heads", 8, LUO),
+        Number("model.feedforward", 2048, LUO),
+        Number("model.dropout", 0.1, LUO),
+        Number("data.batch_size", 10, LUO),
+        Number("data.captions_per_image", 5, LUO),
+        Number("optimizer.lr", 5e-4, LUO),
+        Number("scheduler.warmup", 20000, LUO),
+        Number("max_epochs", 15, LUO),
+        Number("decoding.num_beams", 5, LUO),
+    ],
+    "cider_scst": [
+        *SAMPLED,
+        Number("data.batch_size", 200, CHO),
+        Number("optimizer.lr", 5e-6, CHO),
+        Number("reward.cider.scorer.append_eos", True, LUO),
+        Number("decoding.num_beams", 5, LUO),
+    ],
+    "cider_nsc": [
+        *(number for number in SAMPLED if number.key != "objective.baseline"),
+        Number("objective.baseline", "leave_one_out", "Luo 2020, equation 4"),
+        Number("optimizer.lr", 1e-5, LUO),
+        Number("data.batch_size", 200, CHO),
+    ],
+    "clip_reward": BY_CLIP_SCORE,
+    "clip_reward_grammar": [*BY_CLIP_SCORE, Number("reward.grammar.weight", 1.0, f"{CHO}; issue 11 of its repository")],
+    "clip_cider": [*BY_CLIP_SCORE, Number("reward.cider.weight", 1.0, CHO)],
+    "grammar_clip": [
+        Number("model.name", "openai/clip-vit-base-patch32", CHO_TEXT),
+        Number("model.tune_image.mode", "frozen", CHO_TEXT),
+        Number("model.grammar_head", True, CHO_TEXT),
+        Number("objective.weights", None, f"{CHO_TEXT}: 1 and 1"),
+        Number("data.batch_size", 1600, CHO_TEXT),
+        Number("optimizer.lr", 1e-4, CHO_TEXT),
+        Number("optimizer.weight_decay", 0.01, CHO_TEXT),
+        Number("optimizer.eps", 1e-6, CHO_TEXT),
+        Number("max_epochs", 30, CHO_TEXT),
+        Number("trainer.precision", "32-true", CHO_TEXT),
+    ],
+    "coco_clipcap": [
+        *CLIPCAP_MODEL,
+        Number("scheduler.warmup", 5000, CLIPCAP),
+        Number("decoding.num_beams", 5, CLIPCAP),
+    ],
+    "discritune": [
+        *GREEDY_LISTENER,
+        Number("reward.self_retrieval.scorer.scale", None, f"{DISCRITUNE}: CLIP's own logit scale"),
+        Number("objective.baseline", "running_mean", DISCRITUNE),
+        Number("objective.reduction", "seq_mean", DISCRITUNE),
+        Number("objective.rollout.max_length", 20, DISCRITUNE),
+    ],
+    "discritune_whitened": [
+        *GREEDY_LISTENER,
+        Number("reward.self_retrieval.scorer.scale", 1.0, YEMOKOO),
+        Number("objective.baseline", "ema", YEMOKOO),
+        Number("objective.decay", 0.9, YEMOKOO),
+        Number("objective.whiten", True, YEMOKOO),
+        Number("objective.reduction", "seq_sum", YEMOKOO),
+        Number("objective.rollout.max_length", 40, YEMOKOO),
+        Number("optimizer.clip_norm", 1.0, YEMOKOO),
+    ],
+    "ndlb_mle": [
+        *CLIPCAP_MODEL,
+        Number("scheduler.warmup", 0.034, NDLB),
+        Number("decoding.max_length", 50, NDLB),
+    ],
+    "ndlb_sr": [
+        *SELF_RETRIEVAL,
+        Number("objective.baseline", "running_mean", NDLB),
+        Number("optimizer.lr", 9e-8, NDLB),
+    ],
+    "ndlb_sr_cider": [
+        *SELF_RETRIEVAL,
+        Number("objective.baseline", "greedy", NDLB),
+        Number("optimizer.lr", 1e-7, NDLB),
+        Number("reward.self_retrieval.weight", 1.0, NDLB),
+        Number("reward.cider.weight", 1.0, NDLB),
+    ],
+    "ndlb_bagcurri": [
+        *SELF_RETRIEVAL,
+        Number("objective.baseline", "running_mean", NDLB),
+        Number("optimizer.lr", 9e-8, NDLB),
+        Number("curriculum.stages", BAGS, f"{NDLB}, run both_final"),
+    ],
+    "mocha": [
+        Number("model.name", "Salesforce/blip-image-captioning-large", MOCHA),
+        Number("model.prompt", "a photography of", MOCHA),
+        Number("model.freeze_image_encoder", True, MOCHA),
+        Number("data.batch_size", 10, MOCHA),
+        Number("objective.num_samples", 10, MOCHA),
+        Number("objective.inner_updates", 4, MOCHA),
+        Number("objective.clip_low", 0.2, MOCHA),
+        Number("objective.kl_weight", 0.06, MOCHA),
+        Number("objective.baseline", "group", MOCHA),
+        Number("objective.divide_by_std", False, MOCHA),
+        Number("objective.rollout.temperature", 1.2, MOCHA),
+        Number("objective.rollout.top_p", 0.9, MOCHA),
+        Number("objective.rollout.max_length", 40, MOCHA),
+        Number("reward.nli.weight", 0.5, "Ben-Kish et al. 2024, equation 4 with alpha = .5"),
+        Number("reward.bert_score.weight", 0.5, "Ben-Kish et al. 2024, equation 4 with alpha = .5"),
+        Number("reward.nli.scorer.judge.name", "facebook/bart-large-mnli", MOCHA),
+        Number("reward.bert_score.scorer.form", "adequacy", MOCHA),
+        Number("optimizer.lr", 1e-6, MOCHA),
+        Number("optimizer.clip_norm", 5.0, MOCHA),
+        Number("max_steps", 3000, MOCHA),
+        Number("val_every", 10, MOCHA, 100, 5),
+        Number("trainer.precision", "32-true", MOCHA),
+    ],
+    "clip_pretrain": [
+        Number("data.batch_size", 32768, CLIP),
+        Number("max_epochs", 32, CLIP),
+        Number("optimizer.lr", 5e-4, CLIP),
+        Number("optimizer.weight_decay", 0.2, CLIP),
+        Number("optimizer.betas", [0.9, 0.98], CLIP),
+        Number("optimizer.eps", 1e-6, CLIP),
+        Number("optimizer.clip_norm", None, CLIP),
+        Number("scheduler.warmup", 2000, CLIP),
+        Number("model.config.projection_dim", 512, CLIP),
+        Number("model.max_logit_scale", 100.0, CLIP),
+        Number("objective.duplicates", "negative", "Radford et al. 2021, figure 3"),
+    ],
+    "align_pretrain": [
+        Number("data.batch_size", 16384, ALIGN),
+        Number("max_steps", 1_200_000, ALIGN),
+        Number("optimizer._target_", "capkit.optim.optimizers.LAMB", ALIGN),
+        Number("optimizer.lr", 1e-3, ALIGN),
+        Number("optimizer.weight_decay", 1e-5, ALIGN),
+        Number("scheduler.warmup", 10000, ALIGN),
+        Number("objective.label_smoothing", 0.1, ALIGN),
+        Number("data.transform.size", 289, ALIGN),
+        Number("model.max_length", 64, ALIGN),
+        Number("model.config.projection_dim", 2560, ALIGN, 640, 2),
+    ],
+    "sentence_gru": [
+        Number("model.image_tower.name", "resnet152", MERKX),
+        Number("model.image_tower.frozen", True, MERKX),
+        Number("model.embed_dim", 4096, f"{MERKX}: 2 directions x 1,024 x 2 heads"),
+        Number("model.text_tower.embedding", 20, MERKX),
+        Number("model.text_tower.hidden", 1024, MERKX),
+        Number("model.text_tower.layers", 1, MERKX),
+        Number("model.text_tower.attention_hidden", 128, MERKX),
+        Number("model.text_tower.heads", 2, MERKX),
+        Number("objective.terms.ranking_hinge.margin", 0.2, MERKX),
+        Number("objective.terms.ranking_hinge.negatives", "both", MERKX),
+        Number("data.batch_size", 32, MERKX),
+        Number("optimizer.lr", 1e-3, MERKX),
+        Number("scheduler.cycles", 8, MERKX),
+        Number("scheduler.end", 1e-3, f"{MERKX}: from 1e-3 down to 1e-6"),
+    ],
+    "camu": [
+        Number("model.encoder.name", "openai/clip-vit-large-patch14", CAMU),
+        Number("model.encoder.tune_text.mode", "last_n", CAMU),
+        Number("model.encoder.tune_text.n", 4, CAMU),
+        Number("data.batch_size", 512, CAMU),
+        Number("micro_batch_size", 64, CAMU),
+        Number("optimizer.lr", 1e-4, CAMU),
+        Number("max_epochs", 30, CAMU),
+        Number("objective.contrastive", 0.0, f"{CAMU}: the best row has no contrastive term"),
+    ],
+}
+
+# Experiments at paper size that take no number from a publication, and why.
+NOTHING_PUBLISHED = {
+    "text_matching": "the paper's text was not at hand, only its abstract, which has no setting",
+    "lora_text_encoder": "LoRA's paper tunes language models: the setting is ours",
+}
+
+
+@functools.cache
+def composed(experiment: str) -> dict[str, Any]:
+    config = compose_config(parse([f"experiment={experiment}"])).config
+    return with_defaults(OmegaConf.to_container(config, throw_on_missing=False))
+
+
+def at(config: dict[str, Any], key: str) -> Any:
+    """The value of a dotted key; a KeyError where the config and the constructors have none."""
+    node: Any = config
+    for word in key.split("."):
+        if not isinstance(node, dict) or word not in node:
+            raise KeyError(key)
+        node = node[word]
+    return node
+
+
+def is_same(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, float) and isinstance(found, int | float):
+        return math.isclose(found, wanted, rel_tol=1e-9)
+    return found == wanted and isinstance(found, bool) == isinstance(wanted, bool)
+
+
+def differences(config: dict[str, Any], numbers: list[Number]) -> list[str]:
+    """A line for each number that the config does not have as wanted."""
+    found = {number.key: at(config, number.key) for number in numbers}
+    return [
+        f"{number.key} is {found[number.key]!r}, wanted {number.wanted!r} ({number.source})"
+        for number in numbers
+        if not is_same(found[number.key], number.wanted)
+    ]
+
+
+def header(experiment: str) -> str:
+    """The comments that open an experiment's yaml, and of those whose deviations it shares."""
+    text = (config_dir() / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    comments = "\n".join(line for line in lines if line.startswith("#"))
+    bases = re.findall(r"those of experiment=(\w+)", comments)
+    return "\n".join([comments, *map(header, bases)])
+
+
+@pytest.mark.parametrize("experiment", PUBLISHED)
+def test_an_experiment_has_the_published_numbers(experiment):
+    assert differences(composed(experiment), PUBLISHED[experiment]) == []
+
+
+@pytest.mark.parametrize("experiment", PUBLISHED)
+def test_a_number_that_differs_is_a_deviation_that_the_experiment_lists(experiment):
+    deviations = header(experiment).partition("Deviations")[2]
+    for number in PUBLISHED[experiment]:
+        assert number.source
+        if number.deviation is not None:
+            assert f"({number.deviation})" in deviations, number
+            assert number.ours != number.published
+
+
+def test_no_experiment_at_paper_size_is_left_out():
+    shipped = {path.stem for path in (config_dir() / "experiment").glob("*.yaml")}
+    ours = {name for name in shipped if name.endswith("_sceneworld") or "stamps" in name}
+    assert shipped - ours == {*PUBLISHED, *NOTHING_PUBLISHED}
+
+
+BREAKS = {
+    "mocha": ("objective.kl_weight", 0.6),
+    "ndlb_bagcurri": ("curriculum.stages", {20: "hard-2", **{k: v for k, v in BAGS.items() if k != 20}}),
+    "clip_reward": ("reward.clip_score.weight", 0.02),
+    "camu": ("optimizer.lr", 1e-2),
+    "discritune": ("optimizer.lr", 1e-4),
+    "sentence_gru": ("objective.terms.ranking_hinge.margin", 2.0),
+}
+
+
+@pytest.mark.parametrize("experiment", BREAKS)
+def test_a_wrong_number_is_seen(experiment):
+    key, value = BREAKS[experiment]
+    broken = copy.deepcopy(composed(experiment))
+    parent, _, word = key.rpartition(".")
+    at(broken, parent)[word] = value
+    (line,) = differences(broken, PUBLISHED[experiment])
+    assert line.startswith(f"{key} is ")

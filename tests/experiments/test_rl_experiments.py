@@ -1,0 +1,114 @@
+"""Every experiment of reinforcement learning that needs no hub trains two steps, from a captioner trained two steps."""
+
+from pathlib import Path
+
+import pytest
+from test_experiments import SMALL, karpathy, words
+
+from capkit.checkpoint.loading import read_checkpoint
+from capkit.cli import main
+from capkit.run.folder import RunFolder
+
+pytestmark = pytest.mark.slow
+
+ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
+COUNTS = [f"data.{split}.source.count={count}" for split, count in (("train", 16), ("val", 24), ("test", 24))]
+TINY = ["debug=tiny", "eval_limit=24", *COUNTS, *ONE_CORE]
+SCENEWORLD = {
+    "cider_scst_sceneworld": "generic_mle_sceneworld",
+    "cider_nsc_sceneworld": "generic_mle_sceneworld",
+    "clip_reward_sceneworld": "generic_mle_sceneworld",
+    "clip_reward_grammar_sceneworld": "generic_mle_sceneworld",
+    "clip_reward_shuffled_sceneworld": "generic_mle_sceneworld",
+    "discritune_sceneworld": "generic_mle_sceneworld",
+    "discritune_shuffled_sceneworld": "generic_mle_sceneworld",
+    "discritune_whitened_sceneworld": "generic_mle_sceneworld",
+    "mocha_sceneworld": "confused_mle_sceneworld",
+}
+COCO = ("cider_scst", "cider_nsc")
+coco = pytest.fixture(scope="module")(karpathy.__wrapped__)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folders of what the experiments start from and are judged by."""
+    folder = tmp_path_factory.mktemp("starts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in (
+            "generic_mle_sceneworld",
+            "confused_mle_sceneworld",
+            "judge_sceneworld",
+            "judge_grammar_sceneworld",
+        ):
+            pool = ["evaluator.retrieval.fold_size=null"] if name == "judge_sceneworld" else []
+            assert main([f"experiment={name}", *TINY, *pool, f"run_dir={folder / name}"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("experiment", SCENEWORLD)
+def test_an_experiment_on_sceneworld_trains_two_steps(experiment, runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(runs)
+    judges = [f"judge={runs / 'judge_sceneworld'}", f"judge2={runs / 'judge_sceneworld'}"]
+    if "grammar" in experiment:
+        judges.append(f"reward.grammar.scorer.encoder.ckpt={runs / 'judge_grammar_sceneworld'}")
+    start = f"init_from={runs / SCENEWORLD[experiment]}"
+    assert main([f"experiment={experiment}", *TINY, start, *judges, f"run_dir={tmp_path / 'run'}"]) == 0
+    run = RunFolder(tmp_path / "run")
+    numbers = run.metrics()
+    assert numbers["train/steps"] == 2
+    assert {"test/cider", "test/initial/cider", "test/rd20_r1", "test/clip_score_mean"} <= numbers.keys()
+    page = run.report.read_text()
+    assert all(row["caption"] in page for row in run.read_rows("initial"))
+
+
+def test_self_retrieval_on_growing_bags_trains_from_mined_neighbours(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(runs)
+    judge = runs / "judge_sceneworld"
+    encoder = f"encoder={{_target_: capkit.checkpoint.loading.load_dual_encoder, ckpt: {judge}}}"
+    mine = ["num_neighbors=10", "duplicate_threshold=1", f"run_dir={tmp_path / 'mine'}"]
+    assert main(["mine", "data=sceneworld_generic", *COUNTS, encoder, *mine]) == 0
+    bags = ["sizes=[2,4,8]", f"run_dir={tmp_path / 'bags'}"]
+    assert main(["bags", f"neighbors={tmp_path / 'mine'}", *bags]) == 0
+    start = [f"init_from={runs / 'generic_mle_sceneworld'}", f"judge={judge}", f"judge2={judge}"]
+    folder = [f"curriculum.folder={tmp_path / 'bags'}", "data.batch_size=8"]
+    run = RunFolder(tmp_path / "run")
+    assert main(["experiment=ndlb_bagcurri_sceneworld", *TINY, *start, *folder, f"run_dir={run.path}"]) == 0
+    (row,) = [row for row in run.rows() if "reward/self_retrieval_pool" in row]
+    assert run.metrics()["train/steps"] == 2 and row["reward/self_retrieval_pool"] == 8
+
+
+def test_self_retrieval_after_boosted_captions_trains_adapters(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    curate = ["curate", "data=sceneworld_generic", *COUNTS, "out=data/blended_scenes"]
+    assert main([*curate, "step=[blend_captions]"]) == 0
+    assert main([*curate, "step=[]", "splits=[val,test]"]) == 0
+    tiny = ["debug=tiny", "eval_limit=24", *ONE_CORE]
+    assert main(["experiment=ndlb_mle_sceneworld", *tiny, "run_dir=blended"]) == 0
+    judges = [f"{name}={runs / 'judge_sceneworld'}" for name in ("judge", "judge2")]
+    for experiment in ("ndlb_sr_sceneworld", "ndlb_sr_cider_sceneworld"):
+        assert main([f"experiment={experiment}", *tiny, "init_from=blended", *judges, f"run_dir={experiment}"]) == 0
+        numbers = RunFolder(experiment).metrics()
+        assert numbers["train/steps"] == 2 and {"test/rd20_r1", "test/color_recall"} <= numbers.keys()
+        trained = read_checkpoint(Path(experiment))["state_dict"]
+        assert all(".lora_" in name for name in trained)
+        assert {name.split(".")[1] for name in trained} == {"decoder", "image_encoder"}
+
+
+@pytest.mark.parametrize("experiment", COCO)
+def test_a_coco_recipe_trains_two_steps_from_its_likelihood_stage(experiment, coco, tmp_path):
+    tiny = ["debug=tiny", "decoding.max_length=5", "decoding.num_beams=2"]
+    start = words("coco_transformer", coco, tmp_path)[:-1]
+    assert main([*start, *tiny, *SMALL["coco_transformer"], f"run_dir={tmp_path / 'mle'}"]) == 0
+    inputs = words(experiment, coco, tmp_path)
+    assert main([*inputs, *tiny, "objective.rollout.max_length=5", f"init_from={tmp_path / 'mle'}"]) == 0
+    numbers = RunFolder(tmp_path / "run").metrics()
+    assert numbers["train/steps"] == 2 and {"test/cider", "test/initial/cider"} <= numbers.keys()
+
+
+def test_a_run_by_rewards_says_what_it_lacks(tmp_path, capsys):
+    run = f"run_dir={tmp_path / 'run'}"
+    assert main(["task=fit_rl", "reward=[length]", *ONE_CORE, run]) != 0
+    assert "init_from" in capsys.readouterr().err
+    assert main(["task=fit_rl", f"init_from={tmp_path}", *ONE_CORE, run]) != 0
+    assert "trains by a reward" in capsys.readouterr().err

@@ -1,0 +1,135 @@
+"""HFCaptioner against transformers' own forward passes and generation of the same models."""
+
+import pickle
+
+import pytest
+import torch
+
+from capkit.decoding.config import Decoding
+from capkit.errors import UsageError
+from capkit.models.captioners.hf_captioner import HFCaptioner
+from capkit.models.captioners.hf_families import align_special_tokens
+from capkit.text.tokenizers import encode_captions, word_tokenizer
+from capkit.types import CaptionBatch
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+VISION = SIZES | {"num_hidden_layers": 1, "image_size": 32, "patch_size": 16}
+TEXT = SIZES | {"max_position_embeddings": 48}
+GPT2 = {"model_type": "gpt2", "n_embd": 20, "n_layer": 2, "n_head": 2, "n_positions": 48}
+VIT_GPT2 = {"model_type": "vision-encoder-decoder", "encoder": {"model_type": "vit", **VISION}, "decoder": GPT2}
+VIT_BERT = VIT_GPT2 | {"decoder": {"model_type": "bert", **TEXT}}
+BLIP = {"model_type": "blip", "vision_config": VISION, "text_config": TEXT | {"encoder_hidden_size": 16}}
+GIT = {"model_type": "git", "vision_config": VISION, **TEXT}
+CONFIGS = {"vit_gpt2": VIT_GPT2, "vit_bert": VIT_BERT, "blip": BLIP, "git": GIT}
+
+
+def build(config, **settings):
+    torch.manual_seed(0)
+    tokenizer = word_tokenizer(["a photo of b c d e f ."])
+    captioner = HFCaptioner(config=config, tokenizer=tokenizer, max_length=20, **settings)
+    for parameter in captioner.parameters():
+        if parameter.ndim > 1:
+            parameter.data.normal_(std=0.25)
+    return captioner.eval()
+
+
+def own_logits(captioner, pixels, tokens):
+    """transformers' forward of the whole model on images and one caption each."""
+    model = captioner.model
+    if captioner.model_type == "vision-encoder-decoder":
+        return model(pixel_values=pixels, decoder_input_ids=tokens).logits
+    if captioner.model_type == "blip":
+        return model(pixel_values=pixels, input_ids=tokens).logits
+    return model(pixel_values=pixels, input_ids=tokens).logits[:, -tokens.shape[1] :]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_equal_transformers_own_forward(name):
+    captioner = build(CONFIGS[name])
+    pixels, tokens = torch.randn(3, 3, 32, 32), torch.randint(4, len(captioner.tokenizer), (3, 1, 7))
+    context = captioner.encode(CaptionBatch(["x", "y", "z"], pixels))
+    logits = captioner(context, tokens, torch.ones_like(tokens, dtype=torch.bool))
+    torch.testing.assert_close(logits[:, 0], own_logits(captioner, pixels, tokens[:, 0]), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_greedy_captions_equal_transformers_own_generation(name):
+    captioner = build(CONFIGS[name], prompt="a photo of")
+    pixels = torch.randn(3, 3, 32, 32)
+    samples = captioner.generate(captioner.encode(CaptionBatch(["x", "y", "z"], pixels)), Decoding(max_length=6))
+    start = samples.tokens[:, 0, :4]
+    settings = {"max_new_tokens": 6, "do_sample": False, "num_beams": 1, "use_cache": False}
+    settings |= {"eos_token_id": captioner.tokenizer.eos_token_id, "pad_token_id": captioner.tokenizer.pad_token_id}
+    if captioner.model_type == "vision-encoder-decoder":
+        own = captioner.model.generate(pixels, decoder_input_ids=start, **settings)
+    elif captioner.model_type == "blip":
+        states = captioner.model.vision_model(pixels).last_hidden_state
+        own = captioner.model.text_decoder.generate(start, encoder_hidden_states=states, **settings)
+    else:
+        own = captioner.model.generate(pixel_values=pixels, input_ids=start, **settings)
+    assert own.tolist() == samples.tokens[:, 0, : own.shape[1]].tolist()
+
+
+@pytest.mark.parametrize("name", ["vit_gpt2", "blip", "git"])
+def test_saved_model_loads_by_name_with_its_tokenizer(tmp_path, name):
+    captioner = build(CONFIGS[name])
+    captioner.model.save_pretrained(tmp_path)
+    captioner.tokenizer.save_pretrained(tmp_path)
+    loaded = HFCaptioner(name=str(tmp_path), max_length=20).eval()
+    tokens, mask, _ = encode_captions(captioner.tokenizer, [["a b c."], ["d"]], "", 12)
+    batch = CaptionBatch(["x", "y"], torch.randn(2, 3, 32, 32), None, tokens, mask)
+    expected = captioner.logprobs(captioner.encode(batch), tokens, mask)
+    torch.testing.assert_close(loaded.logprobs(loaded.encode(batch), tokens, mask), expected, atol=1e-5, rtol=1e-5)
+    fresh = HFCaptioner(name=str(tmp_path), max_length=20, pretrained=False)
+    assert not torch.allclose(fresh.logprobs(fresh.encode(batch), tokens, mask), expected)
+
+
+def test_start_token_one_past_the_tokenizer_is_added_as_in_blip():
+    tokenizer = word_tokenizer(["a b"])
+    size = len(tokenizer)
+    align_special_tokens(tokenizer, {"bos": size, "eos": tokenizer.eos_token_id})
+    assert tokenizer.bos_token_id == size
+    assert len(tokenizer) == size + 1
+    tokens, _, _ = encode_captions(tokenizer, [["a b"]], "", 8)
+    assert tokens[0, 0].tolist() == [size, 4, 5, 2]
+
+
+def test_special_tokens_of_the_weights_win_over_those_of_the_tokenizer():
+    tokenizer = word_tokenizer(["a b"])
+    align_special_tokens(tokenizer, {"bos": 3, "eos": None})
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (3, 2)
+    with pytest.raises(UsageError, match="id 99"):
+        align_special_tokens(tokenizer, {"bos": 99, "eos": None})
+
+
+def test_frozen_image_part_stays_in_eval_mode_and_gets_no_gradient():
+    config = VIT_GPT2 | {"encoder": {"model_type": "vit", "hidden_dropout_prob": 0.5, **VISION}}
+    captioner = build(config, freeze_image_encoder=True).train()
+    tokens, mask, _ = encode_captions(captioner.tokenizer, [["a b c."]], "", 12)
+    batch = CaptionBatch(["x"], torch.randn(1, 3, 32, 32), None, tokens, mask)
+    assert torch.equal(captioner.encode(batch).states, captioner.encode(batch).states)
+    captioner.token_losses(captioner.encode(batch), tokens, mask, 0.0).sum().backward()
+    assert all(p.grad is None for p in captioner.model.encoder.parameters())
+    assert all(p.grad is not None for p in captioner.model.decoder.parameters())
+
+
+def test_whole_captioner_can_be_pickled():
+    captioner = build(BLIP)
+    copy = pickle.loads(pickle.dumps(captioner))
+    batch = CaptionBatch(["x"], torch.randn(1, 3, 32, 32))
+    assert torch.equal(copy.encode(batch).states, captioner.encode(batch).states)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({}, "name or a config"),
+        ({"config": {"model_type": "vit"}}, "vision-encoder-decoder, blip, git"),
+        ({"config": {}}, "model_type"),
+        ({"name": "/nowhere/at/all"}, "/nowhere/at/all"),
+        ({"config": GIT, "max_length": 60}, "48 positions"),
+    ],
+)
+def test_wrong_arguments_are_usage_errors(wrong, words):
+    with pytest.raises(UsageError, match=words):
+        HFCaptioner(tokenizer=word_tokenizer(["a b"]), **wrong)

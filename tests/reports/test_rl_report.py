@@ -1,0 +1,146 @@
+import math
+import re
+import xml.dom.minidom
+
+import numpy as np
+import pytest
+
+from capkit.reports.charts import line_chart, path_chart
+from capkit.reports.rl import frontier, limits_of, monitor_charts, reward_charts, sample_table, write_rl_report
+from capkit.run.folder import RunFolder
+
+VALIDATIONS = [
+    {"step": 0, "val/cider": 1.2, "val/retrieval_t2i_r1": 0.2, "val/reward/clip_score": 0.6},
+    {"step": 50, "val/cider": 1.0, "val/retrieval_t2i_r1": 0.4, "val/reward/clip_score": 0.7},
+    {"step": 100, "val/cider": 0.2, "val/retrieval_t2i_r1": 0.5, "val/reward/clip_score": 0.9},
+]
+STEPS = [
+    {
+        "step": step, "reward/clip_score": 0.6 + step / 1000, "reward/clip_score_weighted": 1.2 + step / 500,
+        "reward/total": 1.2 + step / 500, "reward/std": 0.1, "reward/greedy": 0.6, "rl/repetition": step / 200,
+        "rl/entropy": 2.0, "train/loss": 0.5,
+    }
+    for step in (10, 60, 100)
+]  # fmt: skip
+PICTURE = np.zeros((8, 8, 3), np.uint8)
+ROW = {
+    "key": "k<1>", "caption": "a cat & a <hat>", "before": "a cat", "references": ["one cat", "a <cat>"],
+    "rewards": {"clip_score": 0.8125, "grammar": math.nan},
+}  # fmt: skip
+
+
+def points(svg):
+    return [tuple(map(float, point.split(","))) for point in re.search(r"points='([^']+)'", svg)[1].split()]
+
+
+def circles(svg, radius):
+    found = re.findall(rf"<circle cx='([\d.]+)' cy='([\d.]+)' r='{radius}'", svg)
+    return [(float(x), float(y)) for x, y in found]
+
+
+def titles(svgs):
+    return re.findall(r"font-weight='600' font-size='13'>([^<]*)<", svgs)
+
+
+def test_the_frontier_joins_validations_in_order_of_steps_and_marks_the_start():
+    chart = frontier(VALIDATIONS + STEPS, selected_step=50)
+    (x0, y0), (x50, y50), (x100, y100) = points(chart)
+    assert x0 > x50 > x100 and y0 > y50 > y100  # CIDEr falls to the left; R@1 rises, which in SVG is a smaller y
+    assert circles(chart, "7") == [(x0, y0), (x50, y50)]
+    assert "start (MLE)" in chart and "selected" in chart and "retrieval_t2i_r1" in titles(chart)[0]
+
+
+def test_without_retrieval_the_frontier_shows_clip_score():
+    rows = [{k: v for k, v in row.items() if "t2i" not in k} for row in VALIDATIONS]
+    assert titles(frontier(rows))[0].startswith("reward/clip_score (up)")
+
+
+def test_a_frontier_that_cannot_be_drawn_says_what_it_wants():
+    assert "cider and one of retrieval_t2i_r1 or rd100_r1 or rd20_r1 or text_r1" in frontier(STEPS)
+    assert "<svg" not in frontier([{"step": 1, "val/cider": 1.0}])
+
+
+def test_a_run_that_starts_later_marks_no_start():
+    assert "MLE" not in frontier(VALIDATIONS[1:])
+
+
+def test_each_reward_term_has_a_chart_of_raw_scores_beside_its_greedy_ones():
+    drawn = reward_charts(VALIDATIONS + STEPS)
+    assert titles(drawn) == ["reward/clip_score", "reward/total"]
+    assert drawn.count("<polyline") == 3 and "validation (greedy)" in drawn
+
+
+def test_monitors_show_their_limits():
+    drawn = monitor_charts(STEPS, {"rl/repetition": "<= 0.3"})
+    assert titles(drawn) == ["reward/std", "rl/entropy", "rl/repetition"]
+    assert drawn.count("stroke-dasharray") == 1 and "&lt;= 0.3" in drawn
+
+
+def test_a_level_lies_where_a_value_of_its_size_lies():
+    svg = line_chart("t", {"x": [(0, 0.0), (1, 0.3), (2, 1.0)]}, levels={"limit": 0.3})
+    (level,) = re.findall(r"M56 ([\d.]+)H\d+' stroke='#dc2626'", svg)
+    assert float(level) == points(svg)[1][1]
+
+
+def test_a_level_outside_the_values_is_still_in_the_picture():
+    svg = line_chart("t", {"x": [(0, 0.0), (1, 0.1)]}, levels={"limit": 5.0})
+    (level,) = re.findall(r"M56 ([\d.]+)H\d+' stroke='#dc2626'", svg)
+    assert 30 <= float(level) <= 226
+
+
+def test_a_path_leaves_out_what_is_not_finite_and_keeps_its_labels_straight():
+    svg = path_chart("t", [(0, 0), (1, math.nan), (2, 1)], ["first", "second", "third"], "x", {"b": 1, "c": 2})
+    xml.dom.minidom.parseString(svg)
+    assert len(points(svg)) == 2 and "second" not in svg and "third" in svg
+    assert circles(svg, "7") == [points(svg)[1]] and "◯ b" not in svg
+    assert path_chart("t", [(0, math.inf)], ["a"], "x") == ""
+
+
+def test_samples_stand_side_by_side_with_each_reward():
+    table = sample_table([({**ROW, "before_rewards": {"clip_score": 0.5}}, PICTURE)])
+    assert "<th>clip_score</th><th>grammar</th>" in table
+    assert "<td>before</td><td>a cat</td><td class='scores'>0.500</td><td class='scores'></td>" in table
+    assert "<td>now</td><td>a cat &amp; a &lt;hat&gt;</td><td class='scores'>0.812</td>" in table
+    assert "could not score" in table and "<li>a &lt;cat&gt;</li>" in table
+
+
+def test_the_page_holds_every_section_and_nothing_from_outside(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.open({"callback": {"degeneration": {"limits": {"rl/repetition": "<= 0.3", "rl/length": None}}}})
+    for row in VALIDATIONS + STEPS:
+        folder.append(row["step"], {name: value for name, value in row.items() if name != "step"})
+    folder.write_metrics(
+        {"test/cider": 1.0, "test/initial/cider": 1.2, "train/selected_step": 50, "train/seconds": 2.0}
+    )
+    assert limits_of(folder) == {"rl/repetition": "<= 0.3"}
+    write_rl_report(folder, "a run", [(ROW, PICTURE)])
+    page = folder.report.read_text()
+    assert re.findall(r"<h2>([^<]+)</h2>", page) == ["Frontier", "Rewards", "Monitors", "Numbers", "Held-out images"]
+    assert "checkpoint, of step 50" in page and "test/initial" in page
+    assert page.count("data:image/png;base64,") == 1 and not re.search(r"(src|href)=['\"](?!data:)", page)
+    assert "<hat>" not in page
+
+
+def test_a_run_that_ended_early_says_so_and_whose_weights_it_shows(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.open({"max_steps": 200})
+    folder.append(70, {"train/loss": 1.0})
+    folder.write_metrics({"test/cider": 1.0, "train/restored_step": 50})
+    write_rl_report(folder, "a run", [(ROW, PICTURE)])
+    page = folder.report.read_text()
+    assert "ended at step 70 of 200" in page and "the weights of step 50 came back" in page
+    folder.append(200, {"train/loss": 1.0})
+    write_rl_report(folder, "a run", [(ROW, PICTURE)])
+    assert "ended at step" not in folder.report.read_text()
+
+
+def test_a_run_without_any_validation_or_limit_still_has_a_page(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_metrics({"test/cider": 1.0})
+    write_rl_report(folder, "a run", [(ROW, PICTURE)])
+    assert "Drawn where validations log cider" in folder.report.read_text()
+
+
+@pytest.mark.parametrize("limit", ["<= 0.3", "<=0.3", ">= 3e-1"])
+def test_a_limit_is_read_as_the_callback_reads_it(limit):
+    assert "stroke-dasharray" in monitor_charts(STEPS, {"rl/repetition": limit})

@@ -1,0 +1,110 @@
+import io
+import os
+import re
+import time
+
+import pytest
+
+from capkit.utils import console
+from capkit.utils.console import close_phase, header, innermost, open_phase, phase, say
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    for name in ("RANK", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def eventually(condition):
+    end = time.monotonic() + 60
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_rows_of_a_header_are_aligned(capsys):
+    header({"device": "CPU", "run folder": "runs/a"})
+    assert capsys.readouterr().out == "device      CPU\nrun folder  runs/a\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "speaks"),
+    [
+        ({}, True),
+        ({"RANK": "0"}, True),
+        ({"RANK": "3"}, False),
+        ({"SLURM_PROCID": "1"}, True),  # a batch script, or a step of one task
+        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, False),
+    ],
+)
+def test_of_several_ranks_the_first_speaks(environment, speaks, monkeypatch, capsys):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    say("a line")
+    with phase("work"):
+        assert (innermost() is not None) == speaks
+    assert capsys.readouterr().out == ("a line\n" if speaks else "")
+
+
+def test_in_a_log_file_a_phase_that_lasts_is_a_plain_line_and_another_when_it_ends(monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr("sys.stderr", log)
+    monkeypatch.setattr(console, "FIRST_LINE_S", 0.0)
+    with phase("drawing", 30_000) as drawing:
+        drawing.advance(12_000)
+        assert eventually(log.getvalue)
+    first, last = log.getvalue().splitlines()
+    assert re.fullmatch(r"drawing: 12,000/30,000 images, 0:\d\d, 0:\d\d left", first)
+    assert re.fullmatch(r"drawing: 12,000/30,000 images, 0:\d\d, 0:\d\d left, done", last)
+    assert "\x1b" not in log.getvalue()
+
+
+def test_in_a_log_file_a_phase_that_is_soon_over_says_nothing(monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr("sys.stderr", log)
+    with phase("drawing", 3), phase("one"):
+        pass
+    assert log.getvalue() == ""
+
+
+def test_on_a_terminal_bars_are_drawn_and_taken_away_again(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    with phase("training", 20, "steps", start=5) as training, phase("validating"):
+        training.update(10, "loss 2.5")
+        assert eventually(lambda: "10/20 steps" in screen.getvalue() and "loss 2.5" in screen.getvalue())
+    assert "validating" in screen.getvalue()
+    assert screen.getvalue().rindex("\x1b[?25h") > screen.getvalue().rindex("\x1b[?25l")  # the cursor is back
+    assert innermost() is None
+
+
+def test_an_error_within_phases_that_were_left_open_ends_them():
+    outer = open_phase("training")
+    open_phase("validating")
+    close_phase(outer)
+    close_phase(outer)
+    assert innermost() is None
+
+
+def test_a_forked_child_draws_nothing_and_prints_where_its_parent_did(monkeypatch):
+    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    with phase("training"):
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if innermost() is None and not console._display.is_live else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_the_time_left_follows_from_the_speed_since_the_start():
+    training = console.Phase("training", 100, "steps", 30.0, start=40)
+    assert training.left() == ""
+    training.since -= 20.0
+    training.update(60)
+    assert training.left() == "0:40 left"

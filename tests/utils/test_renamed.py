@@ -1,0 +1,104 @@
+"""Old names: importable with a warning, mended in configs and in files that are rewritten."""
+
+import importlib
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from capkit.config.arguments import Command
+from capkit.config.compose import compose_config
+from capkit.utils.renamed import CALLBACKS, MODULES, NAMES, main, new_name, renamed_state, rewritten
+
+
+def test_every_name_of_today_exists():
+    for module in set(MODULES.values()):
+        importlib.import_module(module)
+    for name in NAMES.values():
+        module, _, leaf = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), leaf), name
+
+
+OLD_IMPORTS = """
+from capkit.keyed import key_id
+import capkit.scenes.world
+from capkit.text import word_tokenizer
+from capkit.distributed import zero_partitions
+from capkit.types import Scorer
+from capkit.objectives.policy import PolicyObjective
+"""
+
+
+def test_old_names_are_imported_with_a_warning_at_the_line_that_says_them(tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text(OLD_IMPORTS)
+    done = subprocess.run([sys.executable, "-W", "always", script], capture_output=True, text=True, check=True)
+    told = [line for line in done.stderr.splitlines() if "FutureWarning" in line]
+    for line, old in ((2, "keyed"), (3, "scenes.world"), (4, "text.word_tokenizer"), (6, "types.Scorer")):
+        assert any(f"mine.py:{line}" in said and f"capkit.{old} is now capkit." in said for said in told), (old, told)
+    assert not any("mine.py:5" in said for said in told), "a module of today that lies in a folder with an old name"
+
+
+def test_names_that_never_were_are_not_found():
+    with pytest.raises(ImportError), warnings.catch_warnings(action="ignore"):
+        importlib.import_module("capkit.scenes.no_such")
+    with pytest.raises(ImportError), warnings.catch_warnings(action="ignore"):
+        exec("from capkit.optim import no_such")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("capkit.keyed", "capkit.utils.rng"),
+        ("capkit.optim.AdamW", "capkit.optim.optimizers.AdamW"),
+        ("capkit.optim.lamb.LAMB", "capkit.optim.lamb.LAMB"),
+        ("capkit.text.ptb.tokenizer", "capkit.text.ptb.tokenizer"),
+        ("capkit.data.manifest.Record", "capkit.data.records.Record"),
+        ("capkit.data.manifest.Manifest", "capkit.data.sources.manifest.Manifest"),
+        ("torch.optim.AdamW", "torch.optim.AdamW"),
+    ],
+)
+def test_the_name_of_today(old, new):
+    assert new_name(old) == new and new_name(new) == new
+
+
+def test_a_config_of_the_users_with_an_old_target_is_run_with_a_warning(tmp_path):
+    (tmp_path / "optimizer").mkdir()
+    (tmp_path / "optimizer/mine.yaml").write_text("_target_: capkit.optim.AdamW\nlr: 1.0e-3\n")
+    with pytest.warns(FutureWarning, match=r"capkit\.optim\.AdamW is now capkit\.optim\.optimizers\.AdamW"):
+        composed = compose_config(Command(["optimizer=mine"], config_dirs=[tmp_path]))
+    assert composed.config.optimizer._target_ == "capkit.optim.optimizers.AdamW"
+
+
+def test_what_a_checkpoint_says_of_classes_and_callbacks_is_mended():
+    old = next(iter(CALLBACKS), "Recorder")
+    node = {"model": {"_target_": "capkit.models.two_tower.TwoTower", "image_tower": [{"_target_": "capkit.x.Y"}]}}
+    state = renamed_state({"callbacks": {old: {"a": 1}}, "capkit": {"config": node}, "global_step": 3})
+    assert state["callbacks"] == {CALLBACKS.get(old, old): {"a": 1}} and state["global_step"] == 3
+    assert state["capkit"]["config"]["model"] == {
+        "_target_": "capkit.models.dual_encoders.two_tower.TwoTower",
+        "image_tower": [{"_target_": "capkit.x.Y"}],
+    }
+
+
+def test_a_users_files_are_rewritten(tmp_path):
+    old = (
+        "import capkit.keyed\n"
+        "from capkit.data.manifest import Manifest, Record as R\n"
+        "from capkit.optim.lamb import LAMB\n"
+        "x = capkit.keyed.key_id(1)  # not_capkit.keyed\n"
+    )
+    new = (
+        "import capkit.utils.rng\n"
+        "from capkit.data.sources.manifest import Manifest\n"
+        "from capkit.data.records import Record as R\n"
+        "from capkit.optim.lamb import LAMB\n"
+        "x = capkit.utils.rng.key_id(1)  # not_capkit.keyed\n"
+    )
+    assert rewritten(old) == new and rewritten(new) == new
+    file = tmp_path / "a/mine.yaml"
+    file.parent.mkdir()
+    file.write_text("_target_: capkit.optim.AdamW\n")
+    main([str(tmp_path)])
+    assert file.read_text() == "_target_: capkit.optim.optimizers.AdamW\n"

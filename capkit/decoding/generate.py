@@ -26,8 +26,9 @@ from capkit.utils import rng
 class StepwiseCaptioner(Protocol):
     """What generation needs of a captioner.
 
-    `start` gives an empty cache: an object with transformers' `get_seq_length` and `reorder_cache`. `step` takes each
-    row's new tokens (the prompt at first, then one token), returns the logits that follow them and extends the cache.
+    `start` gives an empty cache: a `transformers.DynamicCache`, or a subclass with its own `get_seq_length` and
+    `reorder_cache`. `step` takes each row's new tokens (the prompt at first, then one token), returns the logits that
+    follow them and extends the cache.
     Rows b K .. b K + K - 1 belong to image b of the context.
     """
 

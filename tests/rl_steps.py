@@ -19,12 +19,12 @@ from capkit.objectives.policy.self_critical import SelfCritical
 from capkit.objectives.policy.weighted_sum import WeightedSum
 from capkit.optim.optimizers import AdamW
 from capkit.optim.schedules import Linear
-from capkit.scorers.reward import Reward, Term
+from capkit.scorers.reward import Reward, RewardTerm
 from capkit.testing.distributed import bare_trainer
 from capkit.text.tokenizers import encode_captions, word_tokenizer
 from capkit.train.rl.module import RLModule
 from capkit.types import CaptionBatch, Samples
-from capkit.utils.rng import key_id
+from capkit.utils.rng import stable_hash
 
 CAPTIONS = [["a"], ["a red ball"], ["one two three four five six"], ["a b"], ["c"], ["x y z"], ["u"], ["p q r s t"]]
 NUM_IMAGES = len(CAPTIONS)
@@ -61,15 +61,15 @@ class Overlap:
         if words[:1] == ["y"]:
             return float("nan")
         shared = sum(word in references[0].split() for word in words)
-        return shared / (len(words) + 1) + key_id(key, text) % 1000 / 2000
+        return shared / (len(words) + 1) + stable_hash(key, text) % 1000 / 2000
 
 
 class Recording(RLModule):
     """Keeps what each step sampled and what it was worth, by image."""
 
-    def appraise(self, batch: CaptionBatch, samples: Samples, *rest: Any) -> Any:
-        rollout, logs = super().appraise(batch, samples, *rest)
-        worth = (rollout.advantages * rollout.learned.any(-1)).tolist()
+    def score_rollout(self, batch: CaptionBatch, samples: Samples, *rest: Any) -> Any:
+        rollout, logs = super().score_rollout(batch, samples, *rest)
+        worth = (rollout.advantages * rollout.loss_mask.any(-1)).tolist()
         written = [
             [caption[real].tolist() for caption, real in zip(*image, strict=True)]
             for image in zip(samples.tokens, samples.mask, strict=True)
@@ -132,7 +132,7 @@ def module_of(
     objective: Any, reward: Any = None, dropout: float = 0.0, lora: bool = False, lr: float = 0.01, **settings: Any
 ) -> Recording:
     """With the policy that it starts from remembered."""
-    reward = reward or Reward({"overlap": Term(Overlap(), weight=2.0)})
+    reward = reward or Reward({"overlap": RewardTerm(Overlap(), weight=2.0)})
     # A larger eps keeps rounding small where a gradient is zero but for it, such as of the biases of attention's keys.
     optimizer = AdamW(lr=lr, clip_norm=0.5, eps=1e-4)
     module = Recording(captioner(dropout, lora), objective, reward, optimizer, Linear(), Decoding(), **settings)

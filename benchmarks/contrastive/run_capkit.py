@@ -1,4 +1,6 @@
-"""capkit's side of `benchmarks.contrastive`: HFTwoTower and PairModule, driven by Lightning's Trainer as in a run."""
+"""capkit's side of `benchmarks.contrastive`: HFTwoTower and DualEncoderModule, driven by Lightning's Trainer as in a
+run.
+"""
 
 import logging
 import warnings
@@ -17,7 +19,7 @@ from capkit.optim.optimizers import AdamW
 from capkit.optim.schedules import Constant
 from capkit.testing.distributed import bare_trainer
 from capkit.text.tokenizers import word_tokenizer
-from capkit.train.dual_encoder_module import PairModule
+from capkit.train.dual_encoder_module import DualEncoderModule
 from capkit.types import CaptionBatch, PairEmbeddings
 
 
@@ -58,9 +60,9 @@ def locked_image(size: Size) -> HFTwoTower:
     return build(size, tune_image=Tuning("frozen"))
 
 
-def module_of(model: HFTwoTower, compiled: bool, micro_batch: int | None = None) -> PairModule:
+def module_of(model: HFTwoTower, compiled: bool, micro_batch: int | None = None) -> DualEncoderModule:
     optimizer = AdamW(lr=1e-5, weight_decay=0.2, betas=(0.9, 0.98), eps=1e-6, clip_norm=None)
-    return PairModule(model, InfoNCE(), optimizer, Constant(), micro_batch_size=micro_batch, compile=compiled)
+    return DualEncoderModule(model, InfoNCE(), optimizer, Constant(), micro_batch_size=micro_batch, compile=compiled)
 
 
 def batch_of(pairs: Pairs, features: Tensor | None = None) -> CaptionBatch:
@@ -86,7 +88,7 @@ class _Timed(pl.Callback):
         self.clock.stop(outputs["loss"])
 
 
-def run_steps(clock: Clock, module: PairModule, batch: CaptionBatch, steps: int, device: str) -> None:
+def run_steps(clock: Clock, module: DualEncoderModule, batch: CaptionBatch, steps: int, device: str) -> None:
     """Steps of a training run over the same batch, which lies on the device already."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -110,7 +112,7 @@ def loss_of(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
     return InfoNCE()(PairEmbeddings(images, texts, scale, ids, ids, ids), 0).loss
 
 
-def gradient(module: PairModule, batch: CaptionBatch) -> Tensor:
+def gradient(module: DualEncoderModule, batch: CaptionBatch) -> Tensor:
     """Of the batch's loss, all trained weights as one vector."""
     module.zero_grad()
     module.objective(module.embed(batch), 0).loss.backward()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.faults.ranks import Ranks
 from benchmarks.faults.runs import STEPS
-from capkit.checkpoint.files import checkpoints_in, find_newest, problem, step_of
+from capkit.checkpoint.files import check_integrity, checkpoints_in, find_newest, step_of
 from capkit.fault_tolerance.stop_signal import STOPPED_STATUS
 
 END_S = 60.0  # in which a run that lost a rank, or was asked to stop, ends by itself
@@ -146,7 +146,7 @@ def flip_newest(target: Target) -> Outcome:
 def damaged(target: Target, damage: Callable[[Path], None]) -> Outcome:
     """Where there are two whole checkpoints or more: with broken ones alone, a run refuses to start."""
     kill_all(target)
-    whole = [path for path in checkpoints_in(target.checkpoints) if problem(path) is None]
+    whole = [path for path in checkpoints_in(target.checkpoints) if check_integrity(path) is None]
     if len(whole) < 2:
         return Outcome()
     damage(target.rng.choice([path for path in sorted(whole[0].rglob("*")) if path.is_file()]))

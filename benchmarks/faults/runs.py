@@ -83,7 +83,7 @@ class Starts:
         if method == "contrastive":
             return [*SMALL, *ENCODER, *self._caches()]
         judges = [
-            f"reward.{name}.scorer.judge.ckpt={self.folder / 'judge'}" for name in ("clip_score", "self_retrieval")
+            f"reward.{name}.scorer.encoder.ckpt={self.folder / 'judge'}" for name in ("clip_score", "self_retrieval")
         ]
         bags = [f"curriculum.folder={self.folder / 'bags'}", "curriculum.stages={7: hard-2, 15: hard-4}"]
         return [*SMALL, *WHOLE_CARD, *judges, *bags, f"init_from={self.folder / 'captioner'}", *self._caches()]

@@ -90,7 +90,7 @@ class Study:
         arm = ARMS[name]
         start = self.base(arm.start, seed % 3)
         given = [f"experiment={arm.experiment}", f"init_from={start}", f"seed={seed}"]
-        given += [f"judge={self.judge(0)}", f"judge2={self.judge(1)}", *arm.words, *words]
+        given += [f"reward_encoder={self.judge(0)}", f"eval_encoder={self.judge(1)}", *arm.words, *words]
         if name == "clip_grammar":
             grammar = self.run("judge_grammar-0", ["experiment=judge_grammar_sceneworld"])
             given.append(f"reward.grammar.scorer.encoder.ckpt={grammar}")

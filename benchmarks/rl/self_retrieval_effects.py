@@ -92,7 +92,12 @@ def look_alikes(study: Study, split: str) -> Path:
 def tuned(study: Study, arm: str, seed: int) -> Path:
     """A run of one of ARMS."""
     judge = background_judge(study, 0)
-    words = [f"init_from={background_captioner(study, seed)}", f"judge={judge}", f"judge2={judge}", f"seed={seed}"]
+    words = [
+        f"init_from={background_captioner(study, seed)}",
+        f"reward_encoder={judge}",
+        f"eval_encoder={judge}",
+        f"seed={seed}",
+    ]
     words.append(f"data.batch_size={ARMS[arm]}")
     experiment = "discritune_sceneworld"
     if arm == "bags":
@@ -106,7 +111,7 @@ def judged(study: Study, run: Path) -> dict[str, float]:
     judge = background_judge(study, 1)
     words = ["task=evaluate", f"ckpt={run}", BACKGROUNDS, f"data.test.source.count={NUM_TEST}", "data.batch_size=100"]
     words += ["metric=[truematch_trained,rd20_trained,facts,fact_kinds,diversity]", "decoding.max_length=16"]
-    words += [f"metric.truematch.judge.ckpt={judge}", f"metric.rd20.judge.ckpt={judge}"]
+    words += [f"metric.truematch.encoder.ckpt={judge}", f"metric.rd20.encoder.ckpt={judge}"]
     words += [f"metric.truematch.files=[{look_alikes(study, 'test') / 'hard-5.json'}]"]
     return metrics(study.run(f"{run.name}-judged", [*words, "metric.fact_kinds.kinds=[background]"]))
 
@@ -151,7 +156,7 @@ def boosted_captioner(study: Study, seed: int) -> Path:
 
 
 def tuned_by_readers(study: Study, start: Path, rate: str, seed: int) -> Path:
-    judges = [f"judge={reading_judge(study, 0)}", f"judge2={reading_judge(study, 1)}"]
+    judges = [f"reward_encoder={reading_judge(study, 0)}", f"eval_encoder={reading_judge(study, 1)}"]
     words = ["experiment=discritune_sceneworld", f"init_from={start}", f"seed={seed}", *LONG, *judges, *RATES[rate]]
     return study.run(f"{start.name}-{rate.replace(' ', '_')}", words)
 

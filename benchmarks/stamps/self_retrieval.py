@@ -28,7 +28,7 @@ from capkit.data.features import FeatureStore
 from capkit.metrics.ranking import pool_ranks
 from capkit.metrics.retrieval import distractor_pools
 from capkit.metrics.text_retrieval import TextRetrieval
-from capkit.utils.rng import key_id
+from capkit.utils.rng import stable_hash
 
 BASE = ["data.train.val=0.4"]  # captions that captioner and listener learn from
 OTHER = ["data.train.split=val", "data.train.test=0.3", "data.train.val=0.3"]  # those of the pictures that are rewarded
@@ -53,7 +53,7 @@ def train_seed(runs: Path, seed: int, overrides: list[str]) -> dict[str, Path]:
     mle = train(runs / f"mle-{seed}", "experiment=stamps_mle", *BASE, *shared)
     listener = train(runs / f"listener-{seed}", "experiment=stamps_lora_text", *BASE, *shared)
     second = train(runs / f"second-{seed}", "experiment=stamps_lora_text", *OTHER, f"seed={10 + seed}", *overrides)
-    inputs = [f"init_from={mle}", f"judge={listener}", f"judge2={second}", *shared]
+    inputs = [f"init_from={mle}", f"reward_encoder={listener}", f"eval_encoder={second}", *shared]
     after = train(runs / f"after-{seed}", "experiment=stamps_sr", *inputs)
     control = train(runs / f"control-{seed}", "experiment=stamps_sr_shuffled", *inputs)
     return {"before": mle, "after": after, "control": control}
@@ -61,9 +61,9 @@ def train_seed(runs: Path, seed: int, overrides: list[str]) -> dict[str, Path]:
 
 def hits(folder: Path, judges: dict[str, Any], text: TextRetrieval, features: FeatureStore) -> Hits:
     """Of the test captions that a run wrote."""
-    rows = sorted(read_rows(folder, "test"), key=lambda row: key_id(row["key"]))
+    rows = sorted(read_rows(folder, "test"), key=lambda row: stable_hash(row["key"]))
     keys, captions, references = ([row[name] for row in rows] for name in ("key", "caption", "references"))
-    ids, own = torch.tensor([key_id(key) for key in keys]), torch.arange(len(keys))
+    ids, own = torch.tensor([stable_hash(key) for key in keys]), torch.arange(len(keys))
     pools = [distractor_pools(ids, NUM_DISTRACTORS, draw)[own] for draw in range(NUM_DRAWS)]
     found: Hits = {}
     for name, judge in judges.items():

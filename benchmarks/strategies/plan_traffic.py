@@ -29,7 +29,7 @@ import torch.distributed as dist
 
 from benchmarks.faults.ranks import Ranks
 from capkit.distributed.collectives import rank, world_size
-from capkit.distributed.cost_model import FLOAT, SHARDED, Cluster, Work, seconds, traffic
+from capkit.distributed.cost_model import FLOAT, SHARDED, ClusterSpec, StepWorkload, seconds, traffic
 from capkit.testing.distributed import run_distributed
 
 TRAINERS = {"one": "cpu", "ddp": "ddp_cpu", **{f"zero{stage}": f"deepspeed_{stage}_cpu" for stage in (1, 2, 3)}}
@@ -105,12 +105,14 @@ class Cell:
     def planned(self, alone_s: float, gb: float) -> tuple[float, float, float]:
         """Bytes by rings, bytes by gloo, seconds of a step: on a processor that takes `alone_s` for the arithmetic."""
         gflop = 1e3 * alone_s / (3 * IMAGES)  # at one TFLOP/s
-        work = Work(self.trainable, self.frozen, IMAGES, self.micro_batches, gflop, activation_mib=0.0, mixed=False)
+        work = StepWorkload(
+            self.trainable, self.frozen, IMAGES, self.micro_batches, gflop, activation_mib=0.0, mixed=False
+        )
         rings = gloo = traffic(work, self.strategy, self.ranks)
         if self.strategy == "zero3":  # gloo reduces to parts by an all-reduce, which sends as much again
             gloo += (self.ranks - 1) / self.ranks * self.micro_batches * FLOAT * self.trainable
         link = gb * rings / gloo  # the detour as a slower link
-        cluster = Cluster(1.0, tflops=1.0, link_gb=link, network_gb=link, gpus_per_node=self.ranks, share=1.0)
+        cluster = ClusterSpec(1.0, tflops=1.0, link_gb=link, network_gb=link, gpus_per_node=self.ranks, utilization=1.0)
         return rings, gloo, seconds(work, cluster, self.strategy, self.ranks)[1]
 
 

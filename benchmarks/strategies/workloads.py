@@ -34,14 +34,14 @@ from capkit.optim.optimizers import AdamW
 from capkit.optim.schedules import Linear
 from capkit.sceneworld.sources.scenes import SceneWorld
 from capkit.scorers.cider import CiderD
-from capkit.scorers.reward import Reward, Term
+from capkit.scorers.reward import Reward, RewardTerm
 from capkit.scorers.self_retrieval import SelfRetrieval
 from capkit.testing.distributed import bare_trainer
 from capkit.text.tokenizers import encode_captions, word_tokenizer
-from capkit.train.dual_encoder_module import PairModule
-from capkit.train.mle_module import CaptionModule
+from capkit.train.dual_encoder_module import DualEncoderModule
+from capkit.train.mle_module import MLEModule
 from capkit.train.rl.module import RLModule
-from capkit.train.train_module import OptimizerStep
+from capkit.train.train_module import TrainModule
 from capkit.types import CaptionBatch, Samples
 
 OBJECTIVES = ("mle", "info_nce", "self_critical", "self_retrieval")
@@ -129,19 +129,19 @@ class Scenes:
         whole = CaptionBatch(keys, pixels, None, tokens, mask, prompt_length, references=self.captions)
         return whole.select(list(range(rank(), len(keys), world_size())))
 
-    def module(self, cell: Cell, size: Size, tape: dict[tuple[int, str], Samples]) -> OptimizerStep:
+    def module(self, cell: Cell, size: Size, tape: dict[tuple[int, str], Samples]) -> TrainModule:
         torch.manual_seed(0)
         per_rank = size.batch // world_size()
         micro = None if cell.micro == 1 else max(1, per_rank // cell.micro)
         optimization = (AdamW(lr=1e-3, clip_norm=0.5), Linear())
         if cell.objective == "info_nce":
-            return PairModule(self.dual_encoder(size), InfoNCE(), *optimization, micro_batch_size=micro)
+            return DualEncoderModule(self.dual_encoder(size), InfoNCE(), *optimization, micro_batch_size=micro)
         model = self.captioner(size)
         if cell.objective == "mle":
-            return CaptionModule(model, CrossEntropy(), *optimization, Decoding(), micro_batch_size=micro)
+            return MLEModule(model, CrossEntropy(), *optimization, Decoding(), micro_batch_size=micro)
         objective = SelfCritical(Decoding("sample", max_length=20), num_samples=3)
         scorer: Any = CiderD() if cell.objective == "self_critical" else SelfRetrieval(self.judge())
-        reward = Reward({"reward": Term(scorer)})
+        reward = Reward({"reward": RewardTerm(scorer)})
         device = "cuda" if torch.cuda.is_available() else "cpu"
         reward.prepare(lambda key: self.pictures[int(key)], lambda: self.captions, device)
         module = Replaying(model, objective, reward, *optimization, Decoding(), micro_batch_size=micro)

@@ -33,7 +33,7 @@ from capkit.errors import UsageError
 from capkit.models.captioners.hf_captioner import HFCaptioner
 from capkit.models.dual_encoders.hf_two_tower import HFTwoTower
 from capkit.models.dual_encoders.text_towers.hf import HFTextTower
-from capkit.models.dual_encoders.trainable import PairModel
+from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.models.dual_encoders.two_tower import TwoTower
 from capkit.models.encoders.image import HFImageEncoder
 from capkit.models.tuning.lora import adapted_part, merged, save_adapters
@@ -69,7 +69,7 @@ def parts_of(model: Any) -> list[Part]:
         return [Part("", network, ("image_tower.model", "text_tower.model", "image_projection", "text_projection"))]
     parts: list[Part] = []
     for name, child in model.named_children():
-        found = None if isinstance(child, PairModel) else adapted_part(child)
+        found = None if isinstance(child, TrainableDualEncoder) else adapted_part(child)
         if isinstance(found, PreTrainedModel):
             inner = next(inside for inside, module in child.named_modules() if module is found)
             parts.append(Part(name, found, (f"{name}.{inner}".rstrip("."),)))
@@ -130,7 +130,7 @@ def export(
     out.mkdir(parents=True, exist_ok=True)
     parts = parts_of(plain)
     tokenizer = getattr(model, "tokenizer", None)
-    if tokenizer is not None and isinstance(model, PairModel):
+    if tokenizer is not None and isinstance(model, TrainableDualEncoder):
         for part in parts:
             text = None if part.folder else _text_model(part.network)
             if text is not None and _reads_highest_id(text, tokenizer):
@@ -138,7 +138,7 @@ def export(
         tokenizer = _with_bos_and_eos(tokenizer)
     for part in parts:
         _save(part.network, tokenizer, model, out / part.folder, transform)
-    inner = {name: child for name, child in model.named_children() if isinstance(child, PairModel)}
+    inner = {name: child for name, child in model.named_children() if isinstance(child, TrainableDualEncoder)}
     for name, encoder in inner.items():
         export(encoder, out / name, config.get(name) or {}, run, step)
     names = [name for part in parts for name in part.names] + list(inner)
@@ -147,7 +147,7 @@ def export(
         for name, value in plain.state_dict().items()
         if not name.startswith(tuple(f"{prefix}." for prefix in names))
     }
-    file = PROJECTIONS if isinstance(model, PairModel) else REST
+    file = PROJECTIONS if isinstance(model, TrainableDualEncoder) else REST
     save_tensors(rest, out / file)
     tokenizer_key = getattr(type(model), "tokenizer_key", "tokenizer")
     if tokenizer is None:
@@ -164,7 +164,7 @@ def export(
         node[name] = {"_target_": "capkit.checkpoint.loading.load_dual_encoder", "ckpt": None}
         sources[f"{name}.ckpt"] = name
     reads_pictures = getattr(model, "transform", None) or getattr(model, "image_processor", None)
-    if isinstance(model, PairModel) and transform is not None and reads_pictures is None:
+    if isinstance(model, TrainableDualEncoder) and transform is not None and reads_pictures is None:
         node["transform"] = {"_target_": "capkit.data.transforms.ImageTransform", **transform}
     about = {
         "format": FORMAT,
@@ -178,7 +178,7 @@ def export(
         "pictures": transform,
         "prompt": getattr(model, "prompt", ""),
     }
-    if isinstance(model, PairModel):
+    if isinstance(model, TrainableDualEncoder):
         about |= {"embed_dim": model.embed_dim, "logit_scale": float(model.logit_scale)}
     as_umask_says(out)
     write_atomically(out / ABOUT, json.dumps(about, indent=1) + "\n")
@@ -250,10 +250,10 @@ def image_processor(transform: Mapping[str, Any]) -> Any:
 
 def _adapted(model: nn.Module) -> dict[str, nn.Module]:
     """The parts that have adapters, by the name of their folder: of dual encoders the sides."""
-    if isinstance(model, PairModel):
+    if isinstance(model, TrainableDualEncoder):
         named = {side: model.side(side)[0] for side in ("image", "text")}
         return {name: part for name, part in named.items() if _has_adapters(part)}
-    inner = {name: part for name, part in model.named_children() if not isinstance(part, PairModel)}
+    inner = {name: part for name, part in model.named_children() if not isinstance(part, TrainableDualEncoder)}
     return {name: part for name, part in inner.items() if _has_adapters(part)}
 
 

@@ -67,7 +67,7 @@ def find_newest(folder: Path) -> tuple[Path | None, list[Skipped]]:
     """The checkpoint of the highest step that is whole, and what was passed over for it."""
     skipped: list[Skipped] = []
     for path in checkpoints_in(folder):
-        why = problem(path)
+        why = check_integrity(path)
         if why is None:
             return path, skipped
         skipped.append(Skipped(path, why))
@@ -243,7 +243,7 @@ def _publish(temporary: Path, path: Path) -> None:
         _remove_remains(old)
 
 
-def discard(path: Path) -> None:
+def remove_checkpoint(path: Path) -> None:
     """Removes a checkpoint: its name is gone first, so that no half of one is ever found.
 
     Raises OSError, and leaves it, where it is not capkit's.
@@ -307,17 +307,17 @@ def free_slot(link: Path) -> Path:
     return second if link.resolve() == first.resolve() else first
 
 
-def switch(link: Path, slot: Path) -> None:
+def point_best_to(link: Path, slot: Path) -> None:
     """Makes best.ckpt name a slot, at one stroke, and removes the other. Raises OSError."""
     temporary = hidden(link, "link")
     _remove_remains(temporary)
     temporary.symlink_to(slot.name)
     if link.exists() and not link.is_symlink():  # of an earlier version, or the run was copied by what follows links
-        discard(link)
+        remove_checkpoint(link)
     temporary.replace(link)
     flush_folder(link.parent)
     if is_own(other := free_slot(link)):
-        discard(other)
+        remove_checkpoint(other)
 
 
 def clean_up(folder: Path) -> None:
@@ -328,18 +328,18 @@ def clean_up(folder: Path) -> None:
     for kind in ("tmp", "old", "link"):
         for path in folder.glob(f".*.ckpt.{kind}"):
             final = folder / path.name[1:].removesuffix(f".{kind}")
-            if step_of(final) >= 0 and not final.exists() and problem(path) is None:
+            if step_of(final) >= 0 and not final.exists() and check_integrity(path) is None:
                 path.rename(final)
             elif path.is_symlink() or holds_only(path, (*FILES, _SAFETENSORS_PARTIAL)):
                 _remove_remains(path)
     if is_own(slot := free_slot(folder / "best.ckpt")):
-        discard(slot)
+        remove_checkpoint(slot)
 
 
 # -- verifying and reading
 
 
-def problem(path: Path) -> str | None:
+def check_integrity(path: Path) -> str | None:
     """Why a checkpoint is not whole, None where it is. Reads all of it; again in this process only once it changed."""
     try:
         stamp = tuple(sorted((file.name, s.st_size, s.st_mtime_ns, s.st_ino) for file, s in _stats(path)))
@@ -398,7 +398,9 @@ def _first_line(error: BaseException) -> str:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Everything that was saved, on the CPU. Whether it is whole is `problem`'s to say. Nothing in it is executed."""
+    """Everything that was saved, on the CPU. Whether it is whole is for `check_integrity` to say. Nothing in it is
+    executed.
+    """
     loaded = load_state(path)
     if path.is_dir():
         loaded["state_dict"] = {**read_tensors(path / WEIGHTS), **loaded["state_dict"]}
@@ -412,7 +414,7 @@ def load_state(path: Path) -> dict[str, Any]:
     return renamed_state(state)
 
 
-def verified(path: Path) -> Path:
+def resolve_checkpoint(path: Path) -> Path:
     """`path`, or the newest whole checkpoint of a folder of checkpoints or of a run; exported weights as they are.
 
     Raises UsageError where there is none, or where the checkpoint that is named is broken.
@@ -428,7 +430,7 @@ def verified(path: Path) -> Path:
             found = "only broken ones" if checkpoints_in(folder) else "no step-*.ckpt"
             raise UsageError(f"a checkpoint is wanted; {path} holds {found}; give ckpt=PATH or a run folder")
         return newest
-    if why := problem(path):
+    if why := check_integrity(path):
         raise UsageError(
             f"{path} is not whole: {why}; give another checkpoint, or a run folder for its newest whole one"
         )

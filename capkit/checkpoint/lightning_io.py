@@ -6,7 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
-from capkit.checkpoint.files import discard, load_checkpoint, write_checkpoint
+from capkit.checkpoint.files import load_checkpoint, remove_checkpoint, write_checkpoint
 
 
 class CheckpointFolders(CheckpointIO):
@@ -21,7 +21,7 @@ class CheckpointFolders(CheckpointIO):
         return load_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
-        discard(Path(path))
+        remove_checkpoint(Path(path))
 
 
 def use_folders(trainer: pl.Trainer) -> None:

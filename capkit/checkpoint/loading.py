@@ -11,12 +11,12 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from capkit.checkpoint.exported import load_exported, read_export
-from capkit.checkpoint.files import is_export, load_checkpoint, verified
+from capkit.checkpoint.files import is_export, load_checkpoint, resolve_checkpoint
 from capkit.config.defaults import with_defaults
 from capkit.config.instantiate import build, nested, plain
 from capkit.config.targets import MODELS, check_arguments, check_targets
 from capkit.errors import UsageError, usage_error_behind
-from capkit.models.dual_encoders.trainable import PairModel
+from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.models.tuning.lora import LoRA
 from capkit.models.tuning.policy import Tuning
 from capkit.models.weights import frozen_fingerprint, load_trainable_state
@@ -46,7 +46,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises UsageError for what is no checkpoint of capkit, or a broken one. Nothing in it is executed.
     """
-    path = verified(path)
+    path = resolve_checkpoint(path)
     if is_export(path):
         return read_export(path)
     try:
@@ -144,7 +144,7 @@ def load_captioner(ckpt: str) -> tuple[Any, dict[str, Any]]:
     """A captioner and the checkpoint it comes from. Raises UsageError where the checkpoint holds a dual encoder."""
     checkpoint = read_checkpoint(Path(ckpt))
     model = model_from_checkpoint(checkpoint)
-    if isinstance(model, PairModel):
+    if isinstance(model, TrainableDualEncoder):
         raise UsageError(
             f"ckpt={ckpt} holds a dual encoder, which writes no captions; use task=evaluate_encoder for it"
         )
@@ -190,7 +190,7 @@ def load_captioner_to_tune(
 
 def load_dual_encoder(
     ckpt: str | None, tune_image: Tuning | None = None, tune_text: Tuning | None = None, grammar_head: bool = False
-) -> PairModel:
+) -> TrainableDualEncoder:
     """A dual encoder trained by capkit, from its run folder or checkpoint: to judge, or to be tuned further.
 
     A tuning says what trains of its side; a side without one is frozen. `grammar_head` adds a new head
@@ -198,10 +198,11 @@ def load_dual_encoder(
     """
     if ckpt is None:
         raise UsageError(
-            "a trained dual encoder is wanted; give its run or checkpoint (ckpt=RUN, or judge=RUN judge2=RUN)"
+            "expected a trained dual encoder, got null; give its run or checkpoint: ckpt=RUN, or "
+            "reward_encoder=RUN eval_encoder=RUN"
         )
     model = model_from_checkpoint(read_checkpoint(Path(ckpt)))
-    if not isinstance(model, PairModel):
+    if not isinstance(model, TrainableDualEncoder):
         raise UsageError(f"ckpt={ckpt} holds a {type(model).__name__}; a dual encoder is wanted (task=fit_encoder)")
     model.tokenizer_key = None  # the checkpoint named here has it
     for side, tuning in (("image", tune_image), ("text", tune_text)):

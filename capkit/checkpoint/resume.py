@@ -5,9 +5,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from capkit.checkpoint.files import checkpoints_in, clean_up, find_newest, saved_step, step_of, verified
+from capkit.checkpoint.files import checkpoints_in, clean_up, find_newest, resolve_checkpoint, saved_step, step_of
 from capkit.checkpoint.loading import read_checkpoint
-from capkit.distributed.collectives import decided_by_rank_0
+from capkit.distributed.collectives import on_rank_zero
 from capkit.errors import UsageError
 from capkit.run.folder import RunFolder
 from capkit.utils.files import unwritable
@@ -30,7 +30,7 @@ def choose_checkpoint(cfg: DictConfig, folder: RunFolder) -> Resume:
     Says what it skips. Raises UsageError on every rank where a path is broken, or all of the folder's checkpoints are:
     to start such a run from nothing is a person's choice.
     """
-    return decided_by_rank_0(lambda: _choose(cfg, folder))
+    return on_rank_zero(lambda: _choose(cfg, folder))
 
 
 def _choose(cfg: DictConfig, folder: RunFolder) -> Resume:
@@ -39,7 +39,7 @@ def _choose(cfg: DictConfig, folder: RunFolder) -> Resume:
             raise UsageError(f"resume=false starts anew, but {folder.path} holds a run; give another run_dir")
         return Resume()
     if cfg.resume not in ("auto", True):
-        path = verified(Path(cfg.resume))
+        path = resolve_checkpoint(Path(cfg.resume))
         if path.is_file():
             read_checkpoint(path)
         return Resume(path, saved_step(path))

@@ -9,6 +9,7 @@ from capkit.config.choices import null_as_none, required_groups
 from capkit.config.locations import config_dir, groups
 from capkit.config.quoting import quote_value
 from capkit.errors import UsageError, did_you_mean
+from capkit.utils.renamed import new_key, warn_of_old_name
 
 FLAGS = {
     "--help": "this page; with a task or choices, their keys: capkit caption --help, capkit --help model=clip_prefix",
@@ -110,6 +111,9 @@ def _known_task(name: str, command: Command) -> str:
 
 def _override(word: str, multirun: bool, known: dict[str, list[str]]) -> str:
     match = _OVERRIDE.fullmatch(word)
+    if match and (key := new_key(match["key"])) != match["key"]:
+        warn_of_old_name(match["key"], key)
+        return _override(f"{match['prefix']}{key}={match['value']}", multirun, known)
     if match and (group := match["key"].partition("@")[0]) in known:
         value = null_as_none(group, match["value"], required_groups(config_dir()), known[group], multirun)
         return f"{match['prefix']}{match['key']}={quote_value(match['key'], value, multirun)}"

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from capkit.errors import UsageError
-from capkit.utils.renamed import renamed_targets
+from capkit.utils.renamed import renamed_config
 
 CONFIG, STATE = "config.yaml", "state.pt"
 
@@ -63,7 +63,7 @@ def read_config_file(file: Path, remedy: str = "restore it, or give a checkpoint
     if not isinstance(body, dict):
         got = "an empty file" if body is None else f"{type(body).__name__} {str(body)[:40]!r}"
         raise UsageError(f"{file}: expected the config of a run, got {got}; {remedy}")
-    renamed: dict[str, Any] = renamed_targets(body)
+    renamed: dict[str, Any] = renamed_config(body)
     return renamed
 
 
@@ -105,7 +105,7 @@ def _read_state(file: Path) -> Mapping[str, Any]:
         ) from error
     if not isinstance(body, dict):
         raise UsageError(f"{file}: expected the config of a run, got {type(body).__name__}")
-    renamed: dict[str, Any] = renamed_targets(body)
+    renamed: dict[str, Any] = renamed_config(body)
     return renamed
 
 

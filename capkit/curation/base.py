@@ -26,8 +26,8 @@ class Step(Protocol):
 
     Hooks that a step may have; task=curate calls each that exists: `attach_images(read)` with a function from a
     record's key to its picture (it raises BadImage), `attach_failures(report)` with one that takes each Failure,
-    `about()` for what the result depends on, as plain data, and `counts` for numbers in the report. A step whose
-    `by_record` is True treats each record by itself, so that shards of the records can be treated apart.
+    `fingerprint_fields()` for what the result depends on, as plain data, and `counts` for numbers in the report. A step
+    whose `by_record` is True treats each record by itself, so that shards of the records can be treated apart.
     """
 
     def __call__(self, records: Records) -> Iterator[Record]: ...

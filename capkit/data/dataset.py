@@ -21,7 +21,7 @@ from capkit.data.sources.base import DataSource, clean_captions
 from capkit.data.transforms import ImageTransform
 from capkit.text.caption_text import clean_text
 from capkit.types import CaptionBatch
-from capkit.utils.rng import key_id, uniform
+from capkit.utils.rng import stable_hash, uniform
 
 Encode = Callable[[list[list[str]]], tuple[Tensor, Tensor, int]]
 MAX_REPLACEMENTS = 1000
@@ -100,7 +100,7 @@ class CaptionDataset(Dataset[Collated]):
     def _replaced(self, epoch: int, index: int, skipped: list[Skipped]) -> _Example | None:
         """The example, or the first usable one of a keyed sequence; None after MAX_REPLACEMENTS."""
         example = self._load(epoch, index, skipped)
-        draw = np.array([key_id(self._seed, "replacement", epoch, index)])
+        draw = np.array([stable_hash(self._seed, "replacement", epoch, index)])
         for attempt in range(MAX_REPLACEMENTS):
             if example is not None:
                 break
@@ -144,7 +144,7 @@ class CaptionDataset(Dataset[Collated]):
         order: Sequence[int] = range(len(captions))
         if self.is_training and len(captions) > 1:
             # Sorting keyed draws takes a quarter of the time of seeding a generator for each image.
-            order = uniform(key_id(*key, "captions") + np.arange(len(captions)), 0).argsort().tolist()
+            order = uniform(stable_hash(*key, "captions") + np.arange(len(captions)), 0).argsort().tolist()
         return [captions[order[k % len(captions)]] for k in range(self._captions_per_image)]
 
     def _pixels(self, index: int, record: Record, key: tuple[int, int, int]) -> Tensor | None:
@@ -167,7 +167,7 @@ class CaptionDataset(Dataset[Collated]):
         elif self._transform is not None:
             batch.pixels = self._transform.normalize(torch.stack([e.pixels for e in examples if e.pixels is not None]))
         if any(record.bag is not None for record in records):
-            batch.bag = torch.tensor([-1 if record.bag is None else key_id(record.bag) for record in records])
+            batch.bag = torch.tensor([-1 if record.bag is None else stable_hash(record.bag) for record in records])
         if self._encode is not None and self.split != "predict":
             self._add_tokens(batch, examples)
         return batch

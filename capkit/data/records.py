@@ -8,7 +8,7 @@ from typing import Any
 
 from capkit.errors import UsageError, did_you_mean
 from capkit.text.caption_text import caption_texts
-from capkit.utils.rng import key_id
+from capkit.utils.rng import stable_hash
 from capkit.utils.text_files import decode, existing_file, file_name, has_lone_surrogate, parse_json, shown
 
 
@@ -142,7 +142,7 @@ def check_unique_keys(records: Iterable[Record], where: str) -> None:
     """Raises UsageError where two records share a key: predictions and skipped.jsonl name images by key."""
     seen: set[int] = set()
     for record in records:
-        digest = key_id(record.key)
+        digest = stable_hash(record.key)
         if digest in seen:
             raise UsageError(f"{where}: two records have the key {record.key!r}; give each image its own key")
         seen.add(digest)

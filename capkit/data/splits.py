@@ -8,7 +8,7 @@ import numpy as np
 
 from capkit.data.sources.caption_files import CaptionRow
 from capkit.errors import UsageError
-from capkit.utils.rng import key_id, uniform
+from capkit.utils.rng import stable_hash, uniform
 
 
 def check_shares(val: float, test: float) -> None:
@@ -30,7 +30,9 @@ def rows_of_split(
     kept = {name: share for name, share in (("test", test), ("val", val)) if name not in named and share > 0}
     if split in named and not (split == "train" and kept):
         return [row for row in rows if row.split == split]
-    order = np.argsort(uniform(np.array([key_id(seed, "split", row.record.key) for row in pool]), 0), kind="stable")
+    order = np.argsort(
+        uniform(np.array([stable_hash(seed, "split", row.record.key) for row in pool]), 0), kind="stable"
+    )
     parts, start = {"test": order[:0], "val": order[:0]}, 0
     for name, share in kept.items():
         count = math.ceil(share * len(pool))

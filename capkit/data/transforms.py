@@ -42,7 +42,7 @@ class ImageTransform:
         self._scale = 1 / (255 * torch.tensor(std, dtype=torch.float32).view(3, 1, 1))
         self._shift = -(torch.tensor(mean, dtype=torch.float32) / torch.tensor(std)).view(3, 1, 1)
 
-    def about(self) -> dict[str, object]:
+    def fingerprint_fields(self) -> dict[str, object]:
         """What unaugmented pixels depend on, as plain data."""
         return {"size": self.size, "resize": self.resize, "mean": list(self.mean), "std": list(self.std)}
 

@@ -74,7 +74,7 @@ def all_reduce_logsumexp(value: Tensor) -> Tensor:
     return highest + all_reduce_sum_with_grad((value - highest).exp()).log()
 
 
-class _ReachingAll(torch.autograd.Function):
+class _TouchAll(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loss: Tensor, *parameters: Tensor) -> Tensor:
         ctx.num_parameters = len(parameters)
@@ -85,17 +85,17 @@ class _ReachingAll(torch.autograd.Function):
         return gradient, *[None] * ctx.num_parameters
 
 
-def reaching_all(loss: Tensor, parameters: Iterable[Tensor]) -> Tensor:
+def touch_all_parameters(loss: Tensor, parameters: Iterable[Tensor]) -> Tensor:
     """The loss as it is; its backward pass comes by every parameter, and brings nothing to those that it does not use.
 
     DDP exchanges a bucket of gradients when the backward pass has come by all of the bucket's parameters. With one that
     a loss does not use it would exchange no gradient from there on: ranks would part in that step, without a word.
     DDP's own `find_unused_parameters` looks for such parameters in the whole graph, at each step.
     """
-    return _ReachingAll.apply(loss, *(parameter for parameter in parameters if parameter.requires_grad))
+    return _TouchAll.apply(loss, *(parameter for parameter in parameters if parameter.requires_grad))
 
 
-class RankRows:
+class UnevenGather:
     """Gathers tensors of which each rank holds some rows: any number, also none, and not the same on every rank.
 
     Made once for all tensors with these rows, since the numbers of rows are exchanged here. Gathered rows stand in rank
@@ -147,7 +147,7 @@ class RankRows:
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, layout: RankRows) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, layout: UnevenGather) -> Tensor:
         ctx.layout = layout
         return layout.gather(rows)
 
@@ -158,7 +158,7 @@ class _GatherRows(torch.autograd.Function):
 
 def gather_rows(rows: Tensor) -> Tensor:
     """The rows of all ranks in rank order, detached; ranks may hold different numbers of rows."""
-    return RankRows(len(rows)).gather(rows)
+    return UnevenGather(len(rows)).gather(rows)
 
 
 def means_over_ranks(sums: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
@@ -205,7 +205,7 @@ def broadcast_object(value: Any, source: int = 0) -> Any:
     return box[0]
 
 
-def decided_by_rank_0(decide: Callable[[], T]) -> T:
+def on_rank_zero(decide: Callable[[], T]) -> T:
     """What rank 0 finds, on every rank, as a picklable value; where it raises a UsageError, all ranks do."""
     outcome: tuple[Any, str | None] = (None, None)
     if rank() == 0:

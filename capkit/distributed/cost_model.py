@@ -19,7 +19,7 @@ REUSE_NUMBERS = 1_000_000_000  # and keeps what is wanted again within so many, 
 
 
 @dataclass(frozen=True)
-class Work:
+class StepWorkload:
     """A model and one rank's share of a step.
 
     `gflop`: of one image's forward pass with its captions. `activation_mib`: what one image keeps for the backward
@@ -57,7 +57,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Cluster:
+class ClusterSpec:
     """GPUs of one kind. `tflops`: dense 16-bit matrix products; `share`: of it that the model reaches.
 
     `link_gb`: GB/s that one GPU sends to others of its node. `network_gb`: that a node sends to others, all its ports
@@ -69,13 +69,13 @@ class Cluster:
     link_gb: float
     network_gb: float
     gpus_per_node: int
-    share: float
+    utilization: float
     overlap: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1 or not 0 <= self.overlap <= 1:
+        if not 0 < self.utilization <= 1 or not 0 <= self.overlap <= 1:
             raise UsageError(
-                f"share lies above 0 and up to 1, overlap from 0 to 1; got {self.share} and {self.overlap}"
+                f"share lies above 0 and up to 1, overlap from 0 to 1; got {self.utilization} and {self.overlap}"
             )
 
     def gb_per_second(self, ranks: int) -> float:
@@ -83,7 +83,7 @@ class Cluster:
         return self.link_gb if ranks <= self.gpus_per_node else min(self.link_gb, self.network_gb)
 
 
-def states(work: Work, strategy: str, ranks: int) -> dict[str, float]:
+def model_state_bytes(work: StepWorkload, strategy: str, ranks: int) -> dict[str, float]:
     """Bytes of one rank between steps, by what they are; under offload `moments` and `master` lie off the GPU.
 
     weights: those the model computes with. master: the float32 copy that ZeRO updates. moments: Adam's two. gradients:
@@ -103,12 +103,12 @@ def states(work: Work, strategy: str, ranks: int) -> dict[str, float]:
     }
 
 
-def memory(work: Work, strategy: str, ranks: int) -> dict[str, float]:
+def memory(work: StepWorkload, strategy: str, ranks: int) -> dict[str, float]:
     """Bytes of a GPU in a step by what they are, `rollout` (a whole copy gathered under stage 3), and `total`.
 
     An estimate, and an upper one: the parts are added up, though not all of them are there at once.
     """
-    parts = states(work, strategy, ranks)
+    parts = model_state_bytes(work, strategy, ranks)
     if strategy.endswith("offload"):
         parts |= {"master": 0.0, "moments": 0.0, "gradients": 0.0}
         if _stage(strategy) == 3:
@@ -122,14 +122,14 @@ def memory(work: Work, strategy: str, ranks: int) -> dict[str, float]:
     return {**parts, "total": sum(parts.values()), "rollout": float(FLOAT * everything) if gathers else 0.0}
 
 
-def _bucket(work: Work, strategy: str, ranks: int) -> float:
+def _bucket(work: StepWorkload, strategy: str, ranks: int) -> float:
     """Where gradients are gathered before they are exchanged: DDP's hold all, one GPU has none."""
     if strategy == "ddp":
         return float(FLOAT * work.trainable) if ranks > 1 else 0.0
     return float(FLOAT * min(work.trainable, BUCKET_NUMBERS))
 
 
-def traffic(work: Work, strategy: str, ranks: int) -> float:
+def traffic(work: StepWorkload, strategy: str, ranks: int) -> float:
     """Bytes that a rank sends in a step, by rings: (R - 1) / R of what is reduced or gathered, twice where all get it.
 
     What DeepSpeed 0.19 does as capkit sets it, counted in two processes. Stages 1 and 2 all-reduce gradients and keep
@@ -146,7 +146,7 @@ def traffic(work: Work, strategy: str, ranks: int) -> float:
     return around * work.backward_passes * (FLOAT * _gathered_numbers(work) + trainable)
 
 
-def _gathered_numbers(work: Work) -> int:
+def _gathered_numbers(work: StepWorkload) -> int:
     """Weights that stage 3 gathers for a forward pass, and again for the backward pass unless they are kept.
 
     Kept is what the backward pass wants before `REUSE_NUMBERS` others were used: the model's last half so many.
@@ -155,14 +155,14 @@ def _gathered_numbers(work: Work) -> int:
     return everything + max(0, everything - REUSE_NUMBERS // 2)
 
 
-def seconds(work: Work, cluster: Cluster, strategy: str, ranks: int) -> tuple[float, float]:
+def seconds(work: StepWorkload, cluster: ClusterSpec, strategy: str, ranks: int) -> tuple[float, float]:
     """Of a step's arithmetic, and of the whole step: arithmetic and what of the traffic it does not hide."""
-    arithmetic = work.images * work.gflop * 1e9 * work.passes / (cluster.tflops * 1e12 * cluster.share)
+    arithmetic = work.images * work.gflop * 1e9 * work.passes / (cluster.tflops * 1e12 * cluster.utilization)
     sending = traffic(work, strategy, ranks) / (cluster.gb_per_second(ranks) * 1e9)
     return arithmetic, arithmetic + (1 - cluster.overlap) * sending
 
 
-def plan(work: Work, cluster: Cluster, num_gpus: list[int]) -> dict[str, float]:
+def plan(work: StepWorkload, cluster: ClusterSpec, num_gpus: list[int]) -> dict[str, float]:
     """`STRATEGY/NUM/gib`, and without offload `seconds`, `images_per_second` and `efficiency`, arithmetic's share."""
     numbers: dict[str, float] = {}
     for strategy, ranks in product(STRATEGIES, num_gpus):

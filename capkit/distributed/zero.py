@@ -155,7 +155,7 @@ class Zero(DDPStrategy):
         return rest
 
     def backward(self, *args: Any, **kwargs: Any) -> Any:
-        raise RuntimeError("under ZeRO a backward pass outside `OptimizerStep.add_gradient` would be lost")
+        raise RuntimeError("under ZeRO a backward pass outside `TrainModule.add_gradient` would be lost")
 
     def optimizer_step(self, optimizer: Any, closure: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
         """Clips by the optimizer's `clip_norm` and updates."""

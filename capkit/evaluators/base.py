@@ -21,7 +21,7 @@ class Evaluator(Protocol):
     def __call__(self, encoder: DualEncoder, data: CaptionDataModule, folder: Path) -> dict[str, float]: ...
 
 
-def quoted_with(encoder: Any) -> dict[str, Any]:
+def provenance(encoder: Any) -> dict[str, Any]:
     """What every number of this encoder must be quoted with. A sentence encoder has no prompt."""
     return {"scorer": encoder.name, "prompt": getattr(encoder, "prompt", ""), "max_length": encoder.max_length}
 
@@ -32,7 +32,7 @@ def write_results(
     """Both files, each written under another name first."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomically(folder / f"{name}.jsonl", lines)
-    text = json.dumps({"numbers": dict(numbers), "quoted_with": dict(quoted)}, ensure_ascii=False, indent=1)
+    text = json.dumps({"numbers": dict(numbers), "provenance": dict(quoted)}, ensure_ascii=False, indent=1)
     write_atomically(folder / f"{name}.json", text + "\n")
 
 

@@ -13,7 +13,7 @@ from capkit.data.datamodule import CaptionDataModule
 from capkit.data.records import Record
 from capkit.data.sources.base import DataSource
 from capkit.errors import UsageError
-from capkit.evaluators.base import named, quoted_with, write_results
+from capkit.evaluators.base import named, provenance, write_results
 from capkit.evaluators.embedding import embed_images, embed_texts, resumable
 from capkit.metrics.composed import composed_query, ranks_without_own
 from capkit.metrics.ranking import Ranks
@@ -70,7 +70,7 @@ class Composed:
         numbers |= {"queries": float(len(queries)), "images": float(len(images.records))}
         numbers = named(self.name, numbers)
         rows = _rows(images.records, queries, ranks)
-        write_results(folder, self.name, rows, numbers, quoted_with(cached) | {"weight": self.weight})
+        write_results(folder, self.name, rows, numbers, provenance(cached) | {"weight": self.weight})
         return numbers
 
 

@@ -19,7 +19,7 @@ from capkit.data.records import Record
 from capkit.data.skipped import SkipLog, Skipped
 from capkit.data.sources.base import DataSource, clean_captions
 from capkit.errors import UsageError
-from capkit.fault_tolerance.oom import in_parts
+from capkit.fault_tolerance.oom import map_in_chunks
 from capkit.models.dual_encoders.cached import CachedDualEncoder, CachedTextEncoder
 
 _BATCH = 64  # images; what a kill can cost
@@ -81,7 +81,7 @@ def embed_images(
                 skipped.append(Skipped(split, record.key, record.image, str(problem)))
         if found:
             records += [record for record, _ in found]
-            parts += in_parts([item for _, item in found], lambda items: _encode(encoder, items, features).cpu())
+            parts += map_in_chunks([item for _, item in found], lambda items: _encode(encoder, items, features).cpu())
     log = SkipLog(folder / "skipped.jsonl")
     log.add(skipped)
     log.check_budget(split, data.max_skipped, total)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from capkit.data.datamodule import CaptionDataModule
 from capkit.errors import UsageError
-from capkit.evaluators.base import named, quoted_with, write_results
+from capkit.evaluators.base import named, provenance, write_results
 from capkit.evaluators.embedding import embed_texts, resumable_texts
 from capkit.models.dual_encoders.base import DualEncoder
 from capkit.models.dual_encoders.grammar_head import GrammarJudge, grammar_judge
@@ -75,7 +75,7 @@ class Grammar:
         ]
         rows += [{**vars(item), "probability": probability[item.text]} for item in edited]
         quoted = {"split": self.split, "num_captions": len(captions), "seed": self.seed}
-        write_results(folder, self.name, rows, numbers, quoted_with(encoder) | quoted)
+        write_results(folder, self.name, rows, numbers, provenance(encoder) | quoted)
         return numbers
 
     def edit(self, captions: Sequence[str], edits: Edits, is_sceneworld: bool) -> list[EditedCaption]:
@@ -132,8 +132,8 @@ class _AsTextEncoder:
     def __init__(self, judge: GrammarJudge) -> None:
         self._judge: Any = judge
 
-    def about(self, side: str) -> dict[str, Any]:
-        return {**self._judge.about(side), "grammar_head": weights_fingerprint(self._judge.grammar_head)}
+    def fingerprint_fields(self, side: str) -> dict[str, Any]:
+        return {**self._judge.fingerprint_fields(side), "grammar_head": weights_fingerprint(self._judge.grammar_head)}
 
     @property
     def device(self) -> torch.device:

@@ -13,7 +13,7 @@ from torch import Tensor
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.sources.base import DataSource
 from capkit.errors import UsageError
-from capkit.evaluators.base import named, quoted_with, write_results
+from capkit.evaluators.base import named, provenance, write_results
 from capkit.evaluators.embedding import Images, embed_images, resumable
 from capkit.evaluators.labels import check_label_pattern, label_of
 from capkit.evaluators.logistic import Logistic, best_strength, fit_logistic
@@ -73,7 +73,7 @@ class LinearProbe:
             {"key": record.key, "label": label, "prediction": prediction}
             for record, label, prediction in zip(splits["test"].records, labels["test"], predictions, strict=True)
         ]
-        write_results(folder, self.name, rows, numbers, quoted_with(cached) | {"label": self.label})
+        write_results(folder, self.name, rows, numbers, provenance(cached) | {"label": self.label})
         return numbers
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.sources.base import clean_captions
 from capkit.errors import UsageError
-from capkit.evaluators.base import named, quoted_with, write_results
+from capkit.evaluators.base import named, provenance, write_results
 from capkit.evaluators.embedding import embed_images, embed_texts, resumable
 from capkit.metrics.ranking import Ranks
 from capkit.metrics.retrieval import rank_numbers, retrieval_ranks
@@ -61,7 +61,7 @@ class Retrieval:
             "cut": float(sum(cached.is_cut(captions))),
             "skipped": float(images.num_skipped),
         }
-        quoted = quoted_with(cached) | {
+        quoted = provenance(cached) | {
             "split": self.split,
             "captions_per_image": self.captions_per_image,
             "fold_size": self.fold_size,

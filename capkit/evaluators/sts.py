@@ -7,7 +7,7 @@ from typing import Any
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.sources.sentence_pairs import ScoredPair, read_pairs
 from capkit.errors import UsageError
-from capkit.evaluators.base import named, quoted_with, write_results
+from capkit.evaluators.base import named, provenance, write_results
 from capkit.evaluators.embedding import embed_texts, resumable_texts
 from capkit.metrics.correlation import pearson, spearman
 from capkit.metrics.ranking import normalize
@@ -43,7 +43,7 @@ class STS:
             numbers[kind] = sum(numbers[f"{file}_{kind}"] for file in self.pairs) / len(self.pairs)
         numbers["cut"] = float(sum(cached.is_cut(sorted({row[side] for row in rows for side in ("first", "second")}))))
         numbers = named(self.name, numbers)
-        write_results(folder, self.name, rows, numbers, quoted_with(cached) | {"files": list(self.pairs)})
+        write_results(folder, self.name, rows, numbers, provenance(cached) | {"files": list(self.pairs)})
         return numbers
 
 

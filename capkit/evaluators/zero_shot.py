@@ -14,7 +14,7 @@ from torch import Tensor
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.sources.base import DataSource
 from capkit.errors import UsageError, did_you_mean
-from capkit.evaluators.base import named, quoted_with, write_results
+from capkit.evaluators.base import named, provenance, write_results
 from capkit.evaluators.embedding import embed_images, embed_texts, resumable
 from capkit.evaluators.labels import check_label_pattern, label_of, read_lines
 from capkit.metrics.ranking import embedding_ranks, normalize
@@ -95,7 +95,7 @@ class ZeroShot:
                 images.records, labels, predictions, ranks.expected().tolist(), strict=True
             )
         ]
-        write_results(folder, self.name, rows, numbers, quoted_with(cached) | {"templates": self.templates})
+        write_results(folder, self.name, rows, numbers, provenance(cached) | {"templates": self.templates})
         return numbers
 
     def _known_label(self, label: str) -> str:

@@ -24,7 +24,7 @@ _FILES = ("verdicts.jsonl", "rank-*.json", ".rank-*.json", "stacks-rank-*.txt")
 
 
 @dataclass(frozen=True)
-class Beat:
+class Heartbeat:
     """A rank's sign of life. `seconds`: since it got on. `waits`: in a call that waits for other ranks."""
 
     rank: int
@@ -66,14 +66,14 @@ class Verdict:
     message: str
 
 
-class Channel:
+class HeartbeatFiles:
     """The files of one attempt of a run. The first verdict stands; writing one fails quietly on a full disk."""
 
     def __init__(self, folder: Path, rank: int, world_size: int) -> None:
         self.folder, self.rank, self.world_size = folder, rank, world_size
         self.verdicts = folder / "verdicts.jsonl"
 
-    def open(self, first: Beat) -> None:
+    def open(self, first: Heartbeat) -> None:
         """From its first moment on, the file of beats has one: a rank that is stopped right then is missed."""
         self.folder.mkdir(parents=True, exist_ok=True)  # a run folder of its own: then nobody watches this rank
         self.verdicts.touch()
@@ -99,21 +99,21 @@ class Channel:
     def stacks(self, rank: int) -> Path:
         return self.folder / f"stacks-rank-{rank}.txt"
 
-    def beat(self, beat: Beat) -> None:
+    def beat(self, beat: Heartbeat) -> None:
         with self._beat_file(self.rank).open("r+b") as file:
             file.write(_bytes_of(beat))
 
-    def read(self, rank: int) -> Beat | None:
+    def read(self, rank: int) -> Heartbeat | None:
         """None where there is none, or it is being written just now."""
         try:
-            return Beat(**json.loads(self._beat_file(rank).read_bytes()))
+            return Heartbeat(**json.loads(self._beat_file(rank).read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
     def has_left(self, rank: int) -> bool:
         return not self._beat_file(rank).exists()
 
-    def accuse(self, verdict: Verdict) -> Verdict:
+    def report(self, verdict: Verdict) -> Verdict:
         """The verdict that stands: this one, unless another rank was first."""
         try:
             with self.verdicts.open("a", encoding="utf-8") as file:
@@ -126,7 +126,7 @@ class Channel:
         return read_verdict(self.verdicts)
 
 
-def _bytes_of(beat: Beat) -> bytes:
+def _bytes_of(beat: Heartbeat) -> bytes:
     return json.dumps(asdict(beat)).encode()[:BEAT_BYTES].ljust(BEAT_BYTES)
 
 

@@ -1,7 +1,7 @@
-"""What this process is doing, for those who watch it: the section of the run it is in, and a count that grows.
+"""What this process is doing, for the watchdogs: the section of the run that it is in, and a count that grows.
 
-A thread that lives proves little: it goes on while the main thread waits for ever. The count grows only where the main
-thread gets on: after a step, a validation batch, a section.
+That a process is alive proves little: its threads run on while the main thread waits for ever. The count grows only
+where the main thread makes progress: after a step, a validation batch, a section.
 """
 
 import time
@@ -13,7 +13,7 @@ SECTIONS = ("setup", "step", "rollout", "checkpoint", "evaluation")
 
 
 @dataclass
-class Doing:
+class Liveness:
     """`since`: the monotonic time at which `count` last grew."""
 
     section: str = "setup"
@@ -22,11 +22,11 @@ class Doing:
     since: float = field(default_factory=time.monotonic)
 
 
-NOW = Doing()
+NOW = Liveness()
 
 
-def advance(section: str | None = None, step: int | None = None) -> None:
-    """The main thread got on; from here on it is in `section`, at optimizer step `step`."""
+def mark_progress(section: str | None = None, step: int | None = None) -> None:
+    """Count one more sign of life of the main thread, which is in `section` from here on, at optimizer step `step`."""
     assert section is None or section in SECTIONS, section
     NOW.section = section or NOW.section
     NOW.step = NOW.step if step is None else step
@@ -35,11 +35,11 @@ def advance(section: str | None = None, step: int | None = None) -> None:
 
 
 @contextmanager
-def doing(section: str) -> Iterator[None]:
-    """A section inside another one."""
+def section(name: str) -> Iterator[None]:
+    """A section inside another one, which continues after it."""
     outer = NOW.section
-    advance(section)
+    mark_progress(name)
     try:
         yield
     finally:
-        advance(outer)
+        mark_progress(outer)

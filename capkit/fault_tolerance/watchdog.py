@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from capkit.errors import LOST_STATUS, exit_status, known_error
 from capkit.fault_tolerance import processes
 from capkit.fault_tolerance import stack_traces as stacks
-from capkit.fault_tolerance.heartbeats import Beat, Channel, Verdict, identity
+from capkit.fault_tolerance.heartbeats import Heartbeat, HeartbeatFiles, Verdict, identity
 from capkit.fault_tolerance.liveness import NOW
 from capkit.utils.console import restore_terminal
 
@@ -36,7 +36,7 @@ class Watchdog:
 
     def __init__(
         self,
-        channel: Channel,
+        channel: HeartbeatFiles,
         timeout_s: float,
         allowed_s: Mapping[str, float],
         is_stopping: Callable[[], bool] = lambda: False,
@@ -49,7 +49,7 @@ class Watchdog:
         self._number = 0
         self._raised: BaseException | None = None
         self._beat_at = self._looked_at = -1e9
-        self._neighbour: Beat | None = None
+        self._neighbour: Heartbeat | None = None
         self._heard_at = 0.0
         self._faults: TextIO | None = None
         self._stop = threading.Event()
@@ -90,7 +90,7 @@ class Watchdog:
         if self.is_stopping() and self.channel.verdict() is None:
             return
         status = status_of(error)
-        stands = self.channel.accuse(Verdict("error", self.rank, [self.rank], status, one_line(error)))
+        stands = self.channel.report(Verdict("error", self.rank, [self.rank], status, one_line(error)))
         if stands.by == self.rank and stands.kind == "error":
             self._error_told.set()
             tell(error, self.rank, self.world_size)
@@ -124,13 +124,15 @@ class Watchdog:
             self._beat_at = now
             self._send()
         verdict = self._judge_neighbour(now) or self._judge_itself(now)
-        return None if verdict is None else self.channel.accuse(verdict)
+        return None if verdict is None else self.channel.report(verdict)
 
-    def _beat(self) -> Beat:
+    def _beat(self) -> Heartbeat:
         self._number += 1
         place, waits = stacks.main_thread()
         seconds = round(time.monotonic() - NOW.since, 1)
-        return Beat(self.rank, self._number, NOW.section, NOW.count, NOW.step, seconds, place, waits, **self._identity)
+        return Heartbeat(
+            self.rank, self._number, NOW.section, NOW.count, NOW.step, seconds, place, waits, **self._identity
+        )
 
     def _send(self) -> None:
         # A folder that cannot be written for a while is borne; for longer than `timeout_s`, the others miss this rank.
@@ -164,7 +166,7 @@ class Watchdog:
         self._send()
         self._stop.wait(2 * self._tick)  # the others notice at about this time too: their places are fresh
         beats = [beat for beat in map(self.channel.read, range(self.world_size)) if beat is not None]
-        guilty = those_at_fault(beats)
+        guilty = stalled_ranks(beats)
         found = "; ".join(map(str, guilty))
         seconds = max((beat.seconds for beat in guilty), default=allowed)
         message = f"{found}: no progress for {seconds:.0f} s, where {allowed:.0f} s are allowed in its section"
@@ -215,7 +217,7 @@ def _exit(status: int) -> None:
     os._exit(status)
 
 
-def those_at_fault(beats: list[Beat]) -> list[Beat]:
+def stalled_ranks(beats: list[Heartbeat]) -> list[Heartbeat]:
     """Of ranks that do not get on, those that do not wait for another one; of these, those that are furthest behind.
 
     Where all wait, the furthest behind: ranks that disagree about what comes next, or a broken network.

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from capkit.errors import UsageError
-from capkit.models.batching import of_distinct
+from capkit.models.batching import map_unique
 from capkit.models.pretrained import load_pretrained
 from capkit.text.tokenizers import load_tokenizer, tokenize_as_text
 from capkit.utils.ranges import PositiveInt, check_ranges
@@ -40,9 +40,9 @@ class NLIModel:
 
     def contradiction(self, premises: list[str], hypotheses: list[str]) -> Float[Tensor, " P"]:
         pairs = list(zip(premises, hypotheses, strict=True))
-        return torch.tensor(of_distinct(pairs, self._judge, self.batch_size), dtype=torch.float32)
+        return torch.tensor(map_unique(pairs, self._judge, self.batch_size), dtype=torch.float32)
 
-    def describe(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         return {"judge": self.name, "label": self.model.config.id2label[self.label], "max_length": self.max_length}
 
     @torch.no_grad()

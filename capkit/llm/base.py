@@ -33,7 +33,7 @@ class TextLM(Protocol):
     such model, no server) raises UsageError.
     """
 
-    def about(self) -> dict[str, Any]:
+    def fingerprint_fields(self) -> dict[str, Any]:
         """All that its answers depend on beside the prompt, as plain data: model, revision, settings of decoding."""
         ...
 
@@ -44,6 +44,6 @@ class TextLM(Protocol):
 class VisionChat(Protocol):
     """As TextLM, with one picture to each prompt."""
 
-    def about(self) -> dict[str, Any]: ...
+    def fingerprint_fields(self) -> dict[str, Any]: ...
 
     def answer(self, prompts: Sequence[str], pictures: Sequence[Picture]) -> list[Answer]: ...

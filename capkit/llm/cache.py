@@ -111,7 +111,7 @@ class CachedModel:
 
     def __init__(self, model: TextLM | VisionChat, cache_dir: str | Path, parse: Parse) -> None:
         self._model, self._parse = model, parse
-        self._store = AnswerStore(cache_dir, model.about())
+        self._store = AnswerStore(cache_dir, model.fingerprint_fields())
         self.counts = Counter(cached=0, asked=0, failed=0)
 
     def ask(self, prompts: Sequence[str], pictures: Sequence[Picture] | None = None) -> list[Answer]:

@@ -18,7 +18,7 @@ from PIL import Image
 from capkit.errors import UsageError
 from capkit.llm.base import Answer, Picture
 from capkit.utils.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, WorkerCount, check_ranges
-from capkit.utils.rng import key_id, uniform
+from capkit.utils.rng import stable_hash, uniform
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _HOPELESS = {401: "the key was refused", 403: "the key may not do this", 404: "there is no such path or model"}
@@ -71,7 +71,7 @@ class ChatServer:
         self._timeout_s, self._num_attempts, self._first_wait_s = timeout_s, num_attempts, first_wait_s
         self._num_connections = num_connections
 
-    def about(self) -> dict[str, Any]:
+    def fingerprint_fields(self) -> dict[str, Any]:
         return {"backend": "chat_server", "model": self._model, "revision": self._revision, **self._settings}
 
     def complete(self, prompts: Sequence[str]) -> list[Answer]:
@@ -94,7 +94,7 @@ class ChatServer:
         """The model's words, or why there are none after all attempts."""
         body = {"model": self._model, "messages": [{"role": "user", "content": content}], **self._settings}
         data = json.dumps(body).encode()
-        draw = np.array([key_id(data)])
+        draw = np.array([stable_hash(data)])
         attempt = 0
         while True:
             try:

@@ -71,7 +71,7 @@ class _LocalModel:
         self.max_tokens, self.batch_size, self.dtype = max_tokens, batch_size, dtype
         self._load = functools.partial(_loaded, kind, name, revision, dtype)
 
-    def about(self) -> dict[str, Any]:
+    def fingerprint_fields(self) -> dict[str, Any]:
         """A folder's name is no part of it: its revision says which weights it holds."""
         settings = {"decoding": "greedy", "max_tokens": self.max_tokens, "dtype": self.dtype}
         return {"backend": "transformers", "model": Path(self.name).name, "revision": self.revision, **settings}
@@ -125,8 +125,8 @@ class HFTextLM:
     ) -> None:
         self._model = _LocalModel("text", name, revision, dtype, max_tokens, batch_size)
 
-    def about(self) -> dict[str, Any]:
-        return self._model.about()
+    def fingerprint_fields(self) -> dict[str, Any]:
+        return self._model.fingerprint_fields()
 
     def complete(self, prompts: Sequence[str]) -> list[Answer]:
         def inputs_of(tokenizer: Any, rows: slice) -> Any:
@@ -152,8 +152,8 @@ class HFVisionChat:
     ) -> None:
         self._model = _LocalModel("vision", name, revision, dtype, max_tokens, batch_size)
 
-    def about(self) -> dict[str, Any]:
-        return self._model.about()
+    def fingerprint_fields(self) -> dict[str, Any]:
+        return self._model.fingerprint_fields()
 
     def answer(self, prompts: Sequence[str], pictures: Sequence[Picture]) -> list[Answer]:
         def inputs_of(processor: Any, rows: slice) -> Any:

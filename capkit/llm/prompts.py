@@ -30,7 +30,7 @@ class Prompt:
                 f"more, and $$ for a dollar sign; it has {', '.join(f'${name}' for name in found) or 'none'}"
             )
 
-    def about(self) -> dict[str, str]:
+    def fingerprint_fields(self) -> dict[str, str]:
         digest = hashlib.sha256(self._template.template.encode()).hexdigest()[:16]
         return {"name": self.name, "sha256": digest}
 

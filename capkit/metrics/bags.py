@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from capkit.errors import UsageError
-from capkit.metrics.embedding_metric import JudgedMetric, Pairs
+from capkit.metrics.embedding_metric import EmbeddingMetric, Pairs
 from capkit.metrics.ranking import Ranks, pool_ranks
 from capkit.models.dual_encoders.base import DualEncoder
 from capkit.utils.text_files import expect, read_json, shown
@@ -56,7 +56,7 @@ def read_bags(path: str) -> list[list[str]]:
     return bags
 
 
-class Bags(JudgedMetric):
+class Bags(EmbeddingMetric):
     """R@1 by bag size, each image captioned alone: `<name>_3_r1`, `<name>_5_r1`, `<name>_7_r1`.
 
     `files` are TrueMatch's `3.json`, `5.json`, `7.json`, or lists that `capkit bags` wrote. They may be of several
@@ -68,9 +68,9 @@ class Bags(JudgedMetric):
     bag at all.
     """
 
-    def __init__(self, judge: DualEncoder, files: list[str] | None = None, name: str = "truematch") -> None:
+    def __init__(self, encoder: DualEncoder, files: list[str] | None = None, name: str = "truematch") -> None:
         bags = [read_bags(path) for path in files or []]
-        super().__init__(judge, name)
+        super().__init__(encoder, name)
         self.files = bags
 
     def score_pairs(self, pairs: Pairs) -> dict[str, float]:
@@ -84,8 +84,8 @@ class Bags(JudgedMetric):
             numbers[f"{size}_bags"] = float(len(by_size[size]))
         return numbers
 
-    def describe(self) -> dict[str, Any]:
-        return super().describe() | {"candidates": "the images of the bag"}
+    def provenance(self) -> dict[str, Any]:
+        return super().provenance() | {"candidates": "the images of the bag"}
 
     def bags_among(self, metadata: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         """The bags all of whose images have their metadata here, by keys."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.metrics.embedding_metric import JudgedMetric, Pairs
+from capkit.metrics.embedding_metric import EmbeddingMetric, Pairs
 from capkit.models.dual_encoders.base import DualEncoder
 from capkit.utils.ranges import PositiveFloat, check_ranges
 
@@ -31,15 +31,15 @@ def ref_clip_score(
 
 
 @check_ranges
-class ClipScore(JudgedMetric):
+class ClipScore(EmbeddingMetric):
     """Mean CLIPScore, and mean RefCLIPScore where every prediction has references.
 
     The papers prompt with "A photo depicts" on captions and references alike: set it on the judge. PAC-S is this with
     weight=2 and a judge with PAC's weights.
     """
 
-    def __init__(self, judge: DualEncoder, weight: PositiveFloat = 2.5, name: str = "clip_score") -> None:
-        super().__init__(judge, name)
+    def __init__(self, encoder: DualEncoder, weight: PositiveFloat = 2.5, name: str = "clip_score") -> None:
+        super().__init__(encoder, name)
         self.weight = weight
 
     def _reference_similarity(self, texts: Tensor, references: list[list[str]]) -> Tensor:
@@ -48,7 +48,7 @@ class ClipScore(JudgedMetric):
         best = torch.full((len(references),), -torch.inf, device=texts.device)
         if owner:
             rows = torch.tensor(owner, device=texts.device)
-            encoded = self.judge.encode_text([text for group in references for text in group])
+            encoded = self.encoder.encode_text([text for group in references for text in group])
             best = best.scatter_reduce(0, rows, (texts[rows].float() * encoded.float()).sum(-1), reduce="amax")
         return best.masked_fill(best.isinf(), torch.nan)
 

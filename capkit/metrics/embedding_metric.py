@@ -16,11 +16,11 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from capkit.errors import UsageError
-from capkit.fault_tolerance.oom import in_parts
+from capkit.fault_tolerance.oom import map_in_chunks
 from capkit.metrics.ranking import normalize
 from capkit.models.dual_encoders.base import DualEncoder
 from capkit.text.checked import checked_rows
-from capkit.utils.rng import key_id
+from capkit.utils.rng import stable_hash
 
 _IMAGE_BATCH = 64
 
@@ -29,9 +29,9 @@ _IMAGE_BATCH = 64
 class Pairs:
     """Distinct images and captions of all ranks, in an order that depends on keys and texts alone.
 
-    `owner` is the row in `images` of each caption's own picture; `image_ids` are the images' ids (`rng.key_id(key)`,
-    ascending); `bags` the id of each image's bag, -1 where it has none; `num_cut` counts captions that the judge did
-    not read to their end.
+    `owner` is the row in `images` of each caption's own picture; `image_ids` are the images' ids
+    (`rng.stable_hash(key)`, ascending); `bags` the id of each image's bag, -1 where it has none; `num_cut` counts
+    captions that the judge did not read to their end.
     """
 
     images: Float[Tensor, "N D"]
@@ -59,10 +59,10 @@ class Pairs:
         return rows
 
     def _ids(self, keys: list[str]) -> Int[Tensor, " k"]:
-        return torch.tensor([key_id(key) for key in keys], device=self.image_ids.device, dtype=torch.int64)
+        return torch.tensor([stable_hash(key) for key in keys], device=self.image_ids.device, dtype=torch.int64)
 
 
-class JudgedMetric(Metric, ABC):
+class EmbeddingMetric(Metric, ABC):
     """Embeds captions and pictures with a frozen `judge` and keeps the embeddings of each (key, caption) once.
 
     `update` and `score` take what every caption metric takes; `metadata[i]` holds "key" and either "image" (a path, a
@@ -70,21 +70,21 @@ class JudgedMetric(Metric, ABC):
     before), and "bag" where there is one. Rows that share key and caption count once: a sampler that repeats examples
     to fill the last batch changes nothing.
 
-    Numbers are named `<name>_...`, so that several judges fit in one run. `describe()` returns what a number must be
+    Numbers are named `<name>_...`, so that several judges fit in one run. `provenance()` returns what a number must be
     quoted with: judge, prompt, truncation; `<name>_pool` and `<name>_cut` count images and captions cut short.
     """
 
     full_state_update = False
     higher_is_better: bool | None = True
     needs_references = False
-    judge: DualEncoder
+    encoder: DualEncoder
     vectors: list[Tensor] | Tensor
     ids: list[Tensor] | Tensor
 
-    def __init__(self, judge: DualEncoder, name: str) -> None:
+    def __init__(self, encoder: DualEncoder, name: str) -> None:
         super().__init__()
         # past nn.Module's registration: a frozen judge must not appear in the checkpoint of whoever owns the metric
-        object.__setattr__(self, "judge", judge)
+        object.__setattr__(self, "encoder", encoder)
         self.name = name
         # flat vectors, since a rank without rows does not know the width
         self.add_state("vectors", default=[], dist_reduce_fx="cat")  # float32: image D, caption D, reference similarity
@@ -132,9 +132,9 @@ class JudgedMetric(Metric, ABC):
             raise UsageError(f"{type(self).__name__} wants at least one prediction; got none; call update() first")
         return self._numbers(_flat(self.vectors).view(len(ids), -1), ids)
 
-    def describe(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What each number of this metric has to be quoted with."""
-        return {"scorer": self.judge.name, "prompt": self.judge.prompt, "max_length": self.judge.max_length}
+        return {"scorer": self.encoder.name, "prompt": self.encoder.prompt, "max_length": self.encoder.max_length}
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """As torchmetrics does it; a rank without rows sends empty ids of the right type (torchmetrics: floats)."""
@@ -147,8 +147,8 @@ class JudgedMetric(Metric, ABC):
     ) -> tuple[Tensor, Tensor]:
         predictions, references, rows = _checked(type(self).__name__, predictions, references, metadata)
         keys = [str(row["key"]) for row in rows]
-        self.judge.to(self.device)
-        texts = self.judge.encode_text(predictions).to(self.device)
+        self.encoder.to(self.device)
+        texts = self.encoder.encode_text(predictions).to(self.device)
         similarity = self._reference_similarity(texts, references)
         vectors = self._vectors(self._image_embeddings(keys, rows), texts, similarity)
         return vectors, self._ids(keys, predictions, [row.get("bag") for row in rows])
@@ -168,9 +168,9 @@ class JudgedMetric(Metric, ABC):
         fresh = [key for key in rows if key not in vectors]
 
         def embed(keys: list[str]) -> Tensor:
-            return self.judge.encode_image(self.judge.preprocess([_picture(rows[key]["image"]) for key in keys]))
+            return self.encoder.encode_image(self.encoder.preprocess([_picture(rows[key]["image"]) for key in keys]))
 
-        parts = in_parts(fresh, embed, _IMAGE_BATCH)
+        parts = map_in_chunks(fresh, embed, _IMAGE_BATCH)
         vectors |= dict(zip(fresh, (vector for part in parts for vector in part), strict=True))
         return torch.stack([vectors[key].to(self.device, torch.float32) for key in keys])
 
@@ -182,8 +182,8 @@ class JudgedMetric(Metric, ABC):
 
     def _ids(self, keys: list[str], captions: list[str], bags: list[str | None]) -> Tensor:
         ids = [
-            (key_id(key), key_id(key, caption), int(cut), -1 if bag is None else key_id(bag))
-            for key, caption, cut, bag in zip(keys, captions, self.judge.is_cut(captions), bags, strict=True)
+            (stable_hash(key), stable_hash(key, caption), int(cut), -1 if bag is None else stable_hash(bag))
+            for key, caption, cut, bag in zip(keys, captions, self.encoder.is_cut(captions), bags, strict=True)
         ]
         return torch.tensor(ids, device=self.device, dtype=torch.int64)
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from capkit.errors import UsageError
-from capkit.metrics.embedding_metric import JudgedMetric, Pairs
+from capkit.metrics.embedding_metric import EmbeddingMetric, Pairs
 from capkit.metrics.ranking import pool_ranks
 from capkit.models.dual_encoders.base import DualEncoder
 from capkit.utils.ranges import AtLeastTwo, check_ranges
@@ -14,7 +14,7 @@ from capkit.utils.text_files import parse_json, read_text, shown
 
 
 @check_ranges
-class ImageCode(JudgedMetric):
+class ImageCode(EmbeddingMetric):
     """R@1 of the target's caption within its set, over all sets, and apart over static pictures and video frames.
 
     `file` is the data set's `<split>_data.json`: {set: {target index: human description}}; the descriptions are not
@@ -22,9 +22,9 @@ class ImageCode(JudgedMetric):
     names its files, without their ending. Sets named `open-images...` are static pictures, the others video frames.
     """
 
-    def __init__(self, judge: DualEncoder, file: str, set_size: AtLeastTwo = 10, name: str = "imagecode") -> None:
+    def __init__(self, encoder: DualEncoder, file: str, set_size: AtLeastTwo = 10, name: str = "imagecode") -> None:
         targets = read_targets(file, set_size)
-        super().__init__(judge, name)
+        super().__init__(encoder, name)
         self.targets, self.set_size = targets, set_size
 
     def score_pairs(self, pairs: Pairs) -> dict[str, float]:
@@ -50,8 +50,8 @@ class ImageCode(JudgedMetric):
                 numbers[f"{label}_r1"] = float(hits[chosen].mean())
         return numbers
 
-    def describe(self) -> dict[str, Any]:
-        return super().describe() | {"candidates": self.set_size}
+    def provenance(self) -> dict[str, Any]:
+        return super().provenance() | {"candidates": self.set_size}
 
 
 def read_targets(file: str, set_size: int) -> list[tuple[str, int]]:

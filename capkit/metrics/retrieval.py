@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from capkit.errors import UsageError
-from capkit.metrics.embedding_metric import JudgedMetric, Pairs
+from capkit.metrics.embedding_metric import EmbeddingMetric, Pairs
 from capkit.metrics.ranking import (
     Ranks,
     embedding_ranks,
@@ -79,7 +79,7 @@ def retrieval_report(
     images: Float[Tensor, "N D"],
     texts: Float[Tensor, "M D"],
     owner: Int[Tensor, " M"],
-    judge: DualEncoder,
+    encoder: DualEncoder,
     at: Sequence[int] = (1, 5, 10),
 ) -> RetrievalReport:
     """`retrieval` of embeddings that `judge` computed, with pool sizes, scorer, prompt and truncation."""
@@ -88,7 +88,7 @@ def retrieval_report(
         {name.removeprefix(way): value for name, value in numbers.items() if name.startswith(way)}
         for way in ("t2i_", "i2t_")
     )
-    return RetrievalReport(t2i, i2t, len(images), len(texts), judge.name, judge.prompt, judge.max_length)
+    return RetrievalReport(t2i, i2t, len(images), len(texts), encoder.name, encoder.prompt, encoder.max_length)
 
 
 def distractor_pools(ids: Int[Tensor, " N"], num_distractors: int, seed: int) -> Int[Tensor, "N P"]:
@@ -114,13 +114,13 @@ def distractor_pools(ids: Int[Tensor, " N"], num_distractors: int, seed: int) ->
 
 
 @check_ranges
-class Retrieval(JudgedMetric):
+class Retrieval(EmbeddingMetric):
     """R@k and median rank in both directions within the evaluated images."""
 
-    def __init__(self, judge: DualEncoder, at: Sequence[PositiveInt] = (1, 5, 10), name: str = "retrieval") -> None:
+    def __init__(self, encoder: DualEncoder, at: Sequence[PositiveInt] = (1, 5, 10), name: str = "retrieval") -> None:
         if not at:
             raise UsageError("at must list at least one rank, such as [1, 5, 10]; got none")
-        super().__init__(judge, name)
+        super().__init__(encoder, name)
         self.at = tuple(at)
 
     def score_pairs(self, pairs: Pairs) -> dict[str, float]:
@@ -128,18 +128,18 @@ class Retrieval(JudgedMetric):
 
 
 @check_ranges
-class RandomDistractors(JudgedMetric):
+class RandomDistractors(EmbeddingMetric):
     """RD100 (Dessi et al. 2023): R@1 of a caption's picture among 99 random others, averaged over `num_seeds` draws."""
 
     def __init__(
         self,
-        judge: DualEncoder,
+        encoder: DualEncoder,
         num_distractors: PositiveInt = 99,
         num_seeds: PositiveInt = 5,
         seed: Seed = 0,
         name: str = "rd100",
     ) -> None:
-        super().__init__(judge, name)
+        super().__init__(encoder, name)
         self.num_distractors, self.num_seeds, self.seed = num_distractors, num_seeds, seed
 
     def score_pairs(self, pairs: Pairs) -> dict[str, float]:
@@ -150,5 +150,9 @@ class RandomDistractors(JudgedMetric):
         spread = torch.tensor(recalls, dtype=torch.float64)
         return {"r1": float(spread.mean()), "r1_std": float(spread.std(correction=0))}
 
-    def describe(self) -> dict[str, Any]:
-        return super().describe() | {"candidates": self.num_distractors + 1, "seeds": self.num_seeds, "seed": self.seed}
+    def provenance(self) -> dict[str, Any]:
+        return super().provenance() | {
+            "candidates": self.num_distractors + 1,
+            "seeds": self.num_seeds,
+            "seed": self.seed,
+        }

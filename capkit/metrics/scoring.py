@@ -88,6 +88,6 @@ def _image_id(row: Row) -> str | int:
     return image_id if isinstance(image_id, int) and str(image_id) == row["key"] else row["key"]
 
 
-def describe(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def provenance(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What numbers have to be quoted with: the judge, its prompt and its truncation, for each metric that has one."""
-    return {name: metric.describe() for name, metric in metrics.items() if hasattr(metric, "describe")}
+    return {name: metric.provenance() for name, metric in metrics.items() if hasattr(metric, "provenance")}

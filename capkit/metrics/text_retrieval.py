@@ -122,7 +122,7 @@ class TextRetrieval(TextMetric):
         owners = (torch.tensor(rows, device=encoded.device) for rows in (owner, reference_owner))
         return text_retrieval_ranks(encoded[: len(predictions)], encoded[len(predictions) :], *owners)
 
-    def describe(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What each number of this metric has to be quoted with; the pool's size is among the numbers."""
         encoder: Any = self.encoder
         return {"scorer": encoder.name, "prompt": "", "max_length": encoder.max_length}

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.fault_tolerance.oom import in_parts
+from capkit.fault_tolerance.oom import map_in_chunks
 
 Item = TypeVar("Item", str, tuple[str, str])
 
@@ -15,10 +15,10 @@ Item = TypeVar("Item", str, tuple[str, str])
 Result = TypeVar("Result")
 
 
-def of_distinct(items: Sequence[Item], run: Callable[[list[Item]], Sequence[Result]], batch_size: int) -> list[Result]:
+def map_unique(items: Sequence[Item], run: Callable[[list[Item]], Sequence[Result]], batch_size: int) -> list[Result]:
     """What `run` gives for each item: each distinct one once, in batches, short ones with short ones."""
     distinct = sorted(dict.fromkeys(items), key=lambda item: len("".join(item)))
-    parts = in_parts(distinct, run, batch_size)
+    parts = map_in_chunks(distinct, run, batch_size)
     results = dict(zip(distinct, (result for part in parts for result in part), strict=True))
     return [results[item] for item in items]
 
@@ -30,6 +30,6 @@ def embed_distinct(
     distinct = sorted(set(texts), key=lambda text: (len(text), text))
     if not distinct:
         return embed([""])[:0]
-    parts = torch.cat(in_parts(distinct, embed, batch_size))
+    parts = torch.cat(map_in_chunks(distinct, embed, batch_size))
     row = {text: i for i, text in enumerate(distinct)}
     return parts[torch.tensor([row[text] for text in texts], device=parts.device)]

@@ -88,7 +88,7 @@ def freeze_unused(model: nn.Module, config: Any, output: Callable[[Any], Tensor]
         parameter.requires_grad_(id(parameters[name]) in read)
 
 
-def freeze_unread(model: nn.Module, output: Tensor) -> None:
+def freeze_without_gradient(model: nn.Module, output: Tensor) -> None:
     """Freezes the model's weights that `output`, computed by it with gradient, does not depend on."""
     read = _read_by(output)
     for parameter in model.parameters():

@@ -19,7 +19,7 @@ TAKEN = (errno.EACCES, errno.EAGAIN)
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
-def hold(folder: Path) -> None:
+def acquire_run_lock(folder: Path) -> None:
     """Makes this process the only one whose run writes to `folder`, until it ends, in whatever way it does.
 
     The kernel keeps the lock (fcntl(2), advisory record locks): a kill leaves none behind, and processes forked from

@@ -23,5 +23,5 @@ class SceneRules:
         pairs = zip(hypotheses, premises, strict=True)
         return torch.tensor([float(contradicts(*pair)) for pair in pairs], dtype=torch.float32)
 
-    def describe(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         return {"judge": "capkit.sceneworld.language.contradiction"}

@@ -20,7 +20,7 @@ from capkit.sceneworld.language.writing import UnsayableError, write_facts
 from capkit.sceneworld.world.options import COLORS
 from capkit.sceneworld.world.scene import Scene, scene_hash
 from capkit.utils.ranges import Probability, Seed, check_ranges
-from capkit.utils.rng import key_id, uniform
+from capkit.utils.rng import stable_hash, uniform
 
 _SECTION = re.compile(r"^\[(\w+)\]\n", re.MULTILINE)
 _NUMBER = re.compile(r"^\d+\. ", re.MULTILINE)
@@ -40,7 +40,7 @@ class SceneLM:
     lost. It fails where the texts do not say which object is which, and on any other prompt.
     """
 
-    def about(self) -> dict[str, Any]:
+    def fingerprint_fields(self) -> dict[str, Any]:
         return {"model": "scene_lm", "revision": "1", "decoding": "exact"}
 
     def complete(self, prompts: Sequence[str]) -> list[Answer]:
@@ -75,7 +75,7 @@ class SceneVision:
     def __init__(self, wrong: Probability = 0.0, seed: Seed = 0) -> None:
         self.wrong, self.seed = wrong, seed
 
-    def about(self) -> dict[str, Any]:
+    def fingerprint_fields(self) -> dict[str, Any]:
         return {"model": "scene_vision", "revision": "1", "decoding": "exact", "wrong": self.wrong, "seed": self.seed}
 
     def answer(self, prompts: Sequence[str], pictures: Sequence[Picture]) -> list[Answer]:
@@ -85,7 +85,7 @@ class SceneVision:
         if "scene" not in picture.metadata:
             raise UsageError("vision_chat=scene reads SceneWorld's metadata, which this data has not; choose another")
         scene = Scene.from_dict(picture.metadata["scene"])
-        draw = key_id(self.seed, "seen", scene_hash(scene)) + np.arange(len(scene.objects))
+        draw = stable_hash(self.seed, "seen", scene_hash(scene)) + np.arange(len(scene.objects))
         is_wrong, choice = uniform(draw, 0) < self.wrong, uniform(draw, 1)
         objects = [
             replace(item, color=_other_color(item.color, choice[i])) if is_wrong[i] else item

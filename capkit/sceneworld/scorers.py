@@ -10,7 +10,7 @@ from torch import Tensor
 
 from capkit.errors import UsageError
 from capkit.sceneworld.metrics.facts import score_rows
-from capkit.scorers.flatten import flat_texts, in_places
+from capkit.scorers.flatten import flat_texts, unflatten_scores
 from capkit.types import CaptionBatch, Samples
 
 MEASURES = ("f1", "precision", "recall")
@@ -32,7 +32,9 @@ class Facts:
         """Raises UsageError where the batch's metadata is not SceneWorld's."""
         metadata = batch.metadata or [{} for _ in batch.keys]
         rows = [row for row, texts in zip(metadata, samples.texts, strict=True) for _ in texts]
-        return in_places([getattr(score, self.measure) for score in score_rows(flat_texts(samples), rows)], samples)
+        return unflatten_scores(
+            [getattr(score, self.measure) for score in score_rows(flat_texts(samples), rows)], samples
+        )
 
-    def describe(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         return {"measure": self.measure, "scorer": "SceneWorld's parser and scene graph"}

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.metrics.diversity import BAD_ENDINGS, has_bad_ending
-from capkit.scorers.flatten import caption_words, in_places
+from capkit.scorers.flatten import caption_words, unflatten_scores
 from capkit.types import CaptionBatch, Samples
 
 
@@ -20,7 +20,7 @@ class BadEndings:
     """
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
-        return in_places([-1.0 if has_bad_ending(words) else 0.0 for words in caption_words(samples)], samples)
+        return unflatten_scores([-1.0 if has_bad_ending(words) else 0.0 for words in caption_words(samples)], samples)
 
-    def describe(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         return {"words": sorted(BAD_ENDINGS)}

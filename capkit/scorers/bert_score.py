@@ -15,10 +15,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel
 
 from capkit.errors import UsageError
-from capkit.models.batching import of_distinct
+from capkit.models.batching import map_unique
 from capkit.models.dual_encoders.embedding import unit
 from capkit.models.pretrained import load_pretrained
-from capkit.scorers.flatten import flat_texts, in_places, references_of, says_something
+from capkit.scorers.flatten import flat_texts, references_of, says_something, unflatten_scores
 from capkit.text.tokenizers import load_tokenizer, tokenize_as_text
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.ranges import PositiveInt, Range, check_ranges
@@ -86,15 +86,15 @@ class BertScore:
         captions = flat_texts(samples)
         spoken = [text for text in captions if says_something(text)]
         texts = list(dict.fromkeys([*spoken, *(text for image in references for text in image)]))
-        tokens = dict(zip(texts, of_distinct(texts, self._embed, self.batch_size), strict=True))
+        tokens = dict(zip(texts, map_unique(texts, self._embed, self.batch_size), strict=True))
         scores = []
         for own, others in zip(samples.texts, references, strict=True):
             heard = [text for text in own if says_something(text)]
             found = iter(best_f1([tokens[text] for text in heard], [tokens[text] for text in others]) if heard else [])
             scores += [self._scaled(next(found)) if says_something(text) else math.nan for text in own]
-        return in_places(scores, samples)
+        return unflatten_scores(scores, samples)
 
-    def describe(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         return {
             "judge": self.name,
             "layer": self.layer,

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.metrics.clip_score import clip_score, ref_clip_score
-from capkit.models.dual_encoders.base import TraceableEncoder
-from capkit.scorers.flatten import in_places, references_of
+from capkit.models.dual_encoders.base import CacheableEncoder
+from capkit.scorers.flatten import references_of, unflatten_scores
 from capkit.scorers.image_text import PictureScorer
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.ranges import PositiveFloat, check_ranges
@@ -24,16 +24,16 @@ class ClipScore(PictureScorer):
     w = 2.5 there. PAC-S (Sarto et al. 2023, arXiv 2303.12112) is this with w = 2 and a judge with PAC's weights.
     """
 
-    def __init__(self, judge: TraceableEncoder, weight: PositiveFloat = 2.5, folder: str | None = None) -> None:
-        super().__init__(judge, folder)
+    def __init__(self, encoder: CacheableEncoder, weight: PositiveFloat = 2.5, folder: str | None = None) -> None:
+        super().__init__(encoder, folder)
         self.weight = float(weight)
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
         pictures, owners, texts = self.embed(batch, samples)
-        return in_places(clip_score((pictures[owners] * texts).sum(-1), self.weight), samples)
+        return unflatten_scores(clip_score((pictures[owners] * texts).sum(-1), self.weight), samples)
 
-    def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "weight": self.weight}
+    def provenance(self) -> dict[str, Any]:
+        return {**super().provenance(), "weight": self.weight}
 
 
 class RefClipScore(ClipScore):
@@ -49,13 +49,13 @@ class RefClipScore(ClipScore):
         pictures, owners, texts = self.embed(batch, samples)
         cosines = (pictures[owners] * texts).sum(-1)
         scores = ref_clip_score(cosines, self._best_reference(samples, references, texts), self.weight)
-        return in_places(scores.masked_fill(cosines.isnan(), torch.nan), samples)
+        return unflatten_scores(scores.masked_fill(cosines.isnan(), torch.nan), samples)
 
     def _best_reference(
         self, samples: Samples, references: list[list[str]], texts: Float[Tensor, "M D"]
     ) -> Float[Tensor, " M"]:
         """Largest cosine of each caption with its image's references."""
-        encoded = self.judge.encode_text([text for image in references for text in image]).to(texts.device)
+        encoded = self.encoder.encode_text([text for image in references for text in image]).to(texts.device)
         own_references = encoded.split([len(image) for image in references])
         own_captions = texts.split([len(image) for image in samples.texts])
         return torch.cat([(own @ r.T).amax(1) for own, r in zip(own_captions, own_references, strict=True)])

@@ -29,7 +29,7 @@ def says_something(text: str) -> bool:
     return any(letter.isalnum() for letter in text)
 
 
-def in_places(values: Sequence[float] | Float[Tensor, " T"], samples: Samples) -> Float[Tensor, "B K"]:
+def unflatten_scores(values: Sequence[float] | Float[Tensor, " T"], samples: Samples) -> Float[Tensor, "B K"]:
     """Numbers of `flat_texts` as float32, where the samples lie."""
     device = samples.tokens.device if samples.tokens is not None else torch.device("cpu")
     return torch.as_tensor(values, dtype=torch.float32, device=device).view(len(samples.texts), -1)

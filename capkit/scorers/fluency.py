@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from capkit.errors import UsageError
-from capkit.models.batching import of_distinct
+from capkit.models.batching import map_unique
 from capkit.models.dual_encoders.text_towers.tokenize import pad_rows
 from capkit.models.pretrained import load_pretrained
-from capkit.scorers.flatten import flat_texts, in_places
+from capkit.scorers.flatten import flat_texts, unflatten_scores
 from capkit.text.tokenizers import load_tokenizer, tokenize_as_text
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.ranges import PositiveInt, check_ranges
@@ -49,9 +49,9 @@ class Fluency:
         return self
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
-        return in_places(of_distinct(flat_texts(samples), self._logprobs, self.batch_size), samples)
+        return unflatten_scores(map_unique(flat_texts(samples), self._logprobs, self.batch_size), samples)
 
-    def describe(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         start = self.tokenizer.convert_ids_to_tokens(self.tokenizer.bos_token_id)
         return {"judge": self.name, "per": self.per, "start": start, "max_length": self.max_length}
 

@@ -36,6 +36,6 @@ class Grammar:
         device = samples.tokens.device if samples.tokens is not None else torch.device("cpu")
         return scores.view(len(samples.texts), -1).to(device)
 
-    def describe(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What each number of this scorer has to be quoted with."""
         return {"scorer": self.encoder.name, "prompt": self.encoder.prompt, "max_length": self.encoder.max_length}

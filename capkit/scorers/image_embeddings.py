@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from capkit.errors import UsageError
-from capkit.fault_tolerance.oom import in_parts
+from capkit.fault_tolerance.oom import map_in_chunks
 from capkit.models.dual_encoders.base import DualEncoder
 from capkit.models.dual_encoders.cached import CachedDualEncoder
 
@@ -61,7 +61,7 @@ class ImageEmbeddings:
         # Which pictures are still missing differs in a resumed run. What is encoded together rounds otherwise: on the
         # CPU, where runs are resumed to the last bit, nothing is.
         size = 1 if self._device.type == "cpu" else _BATCH
-        in_parts(missing, self._encode, size)
+        map_in_chunks(missing, self._encode, size)
         rows = [self._rows[key] for key in keys]
         return (torch.stack(rows) if rows else torch.empty(0, self.width)).to(self._device)
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from capkit.distributed.collectives import RankRows, device_for_collectives
+from capkit.distributed.collectives import UnevenGather, device_for_collectives
 
 
 def first_of_each(ids: Int[Tensor, " N"]) -> Int[Tensor, " k"]:
@@ -24,13 +24,13 @@ def first_of_each(ids: Int[Tensor, " N"]) -> Int[Tensor, " k"]:
 
 def over_ranks(*columns: Tensor) -> list[Tensor]:
     """Tensors that share their rows, each with the rows of all ranks, on the device it was on. Communicates."""
-    layout = RankRows(len(columns[0]))
+    layout = UnevenGather(len(columns[0]))
     return [layout.gather(column.to(device_for_collectives())).to(column.device) for column in columns]
 
 
 @dataclass(frozen=True)
 class Images:
-    """Embeddings with the ids (`rng.key_id`) of their images."""
+    """Embeddings with the ids (`rng.stable_hash`) of their images."""
 
     ids: Int[Tensor, " N"]
     rows: Float[Tensor, "N D"]
@@ -45,7 +45,7 @@ class Images:
         """Each image once, in ascending order of the ids: the same for every split over ranks."""
         return self.select(first_of_each(self.ids))
 
-    def beside(self, other: "Images") -> "Images":
+    def concat(self, other: "Images") -> "Images":
         return Images(torch.cat([self.ids, other.ids]), torch.cat([self.rows, other.rows]))
 
     def to(self, device: torch.device | str) -> "Images":
@@ -67,7 +67,7 @@ class ImageQueue:
         """An image that is in the queue already becomes its newest. Of one push, ids ascend."""
         images = images.distinct()
         older = self.images.to(images.rows.device)
-        self._keep(older.select(~torch.isin(older.ids, images.ids)).beside(images))
+        self._keep(older.select(~torch.isin(older.ids, images.ids)).concat(images))
 
     def state_dict(self) -> dict[str, Any]:
         images = self.images.to("cpu")

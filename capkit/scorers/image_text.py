@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from capkit.models.dual_encoders.base import TraceableEncoder
+from capkit.models.dual_encoders.base import CacheableEncoder
 from capkit.scorers.flatten import flat_texts
 from capkit.scorers.image_embeddings import ImageEmbeddings, ReadImage
 from capkit.types import CaptionBatch, Samples
@@ -24,15 +24,15 @@ class PictureScorer:
     that a policy should learn from, and not NaN. A caption whose picture cannot be read gets NaN.
     """
 
-    def __init__(self, judge: TraceableEncoder, folder: str | None = None) -> None:
-        self.judge = judge
-        self.images = ImageEmbeddings(judge, folder)
+    def __init__(self, encoder: CacheableEncoder, folder: str | None = None) -> None:
+        self.encoder = encoder
+        self.images = ImageEmbeddings(encoder, folder)
 
     def attach_images(self, read: ReadImage) -> None:
         self.images.attach_images(read)
 
     def to(self, device: torch.device | str) -> "PictureScorer":
-        self.judge.to(device)
+        self.encoder.to(device)
         self.images.to(device)
         return self
 
@@ -42,14 +42,14 @@ class PictureScorer:
         """The pictures, the row of each caption's own picture, and the captions in the order of `flat_texts`."""
         pictures = self.images(batch.keys)
         owners = [image for image, texts in enumerate(samples.texts) for _ in texts]
-        texts = self.judge.encode_text(flat_texts(samples)).to(pictures.device)
+        texts = self.encoder.encode_text(flat_texts(samples)).to(pictures.device)
         return pictures, torch.tensor(owners, device=pictures.device), texts
 
-    def describe(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What each number of this scorer has to be quoted with; the hash is of what embeddings depend on."""
         return {
-            "scorer": self.judge.name,
-            "scorer_hash": fingerprint({side: self.judge.about(side) for side in ("image", "text")}),
-            "prompt": self.judge.prompt,
-            "max_length": self.judge.max_length,
+            "scorer": self.encoder.name,
+            "scorer_hash": fingerprint({side: self.encoder.fingerprint_fields(side) for side in ("image", "text")}),
+            "prompt": self.encoder.prompt,
+            "max_length": self.encoder.max_length,
         }

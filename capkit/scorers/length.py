@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.errors import UsageError
-from capkit.scorers.flatten import caption_words, in_places
+from capkit.scorers.flatten import caption_words, unflatten_scores
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 
@@ -41,11 +41,11 @@ class Length:
         outside = (self.shortest - lengths).clamp(min=0) + (lengths - self.longest).clamp(min=0)
         return (1 - outside / self.fall_off).clamp(min=0)
 
-    def describe(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         return {"shortest": self.shortest, "longest": self.longest, "fall_off": self.fall_off, "units": self.units}
 
     def _words(self, samples: Samples) -> Float[Tensor, "B K"]:
-        return in_places([float(len(words)) for words in caption_words(samples)], samples)
+        return unflatten_scores([float(len(words)) for words in caption_words(samples)], samples)
 
     def _tokens(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
         if samples.mask is None or samples.ended is None:

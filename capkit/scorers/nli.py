@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.judges.base import ContradictionJudge
-from capkit.scorers.flatten import flat_texts, in_places, references_of, says_something
+from capkit.scorers.flatten import flat_texts, references_of, says_something, unflatten_scores
 from capkit.types import CaptionBatch, Samples
 
 
@@ -41,10 +41,10 @@ class NLI:
         for i in spoken:
             start, end = end, end + len(premises[i])
             scores[i] = fidelity(probabilities[start:end])
-        return in_places(scores, samples)
+        return unflatten_scores(scores, samples)
 
-    def describe(self) -> dict[str, Any]:
-        return {"premise": "reference", "hypothesis": "caption", **self.judge.describe()}
+    def provenance(self) -> dict[str, Any]:
+        return {"premise": "reference", "hypothesis": "caption", **self.judge.provenance()}
 
 
 def fidelity(probabilities: list[float]) -> float:

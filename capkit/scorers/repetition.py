@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.metrics.diversity import repetition
-from capkit.scorers.flatten import caption_words, in_places
+from capkit.scorers.flatten import caption_words, unflatten_scores
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.ranges import PositiveInt, check_ranges
 
@@ -25,7 +25,7 @@ class Repetition:
         self.ngram = ngram
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
-        return in_places([-repetition(words, self.ngram) for words in caption_words(samples)], samples)
+        return unflatten_scores([-repetition(words, self.ngram) for words in caption_words(samples)], samples)
 
-    def describe(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         return {"ngram": self.ngram, "words": "PTB"}

@@ -29,7 +29,7 @@ class RewardError(RuntimeError):
 
 @check_ranges
 @dataclass(frozen=True)
-class Term:
+class RewardTerm:
     """A scorer with its weight, which may follow a schedule.
 
     `normalize="batch"`: minus the mean, over the standard deviation of the global batch's scores (population form; a
@@ -74,13 +74,14 @@ class Reward:
     0 is scored and logged all the same.
     """
 
-    def __init__(self, terms: Mapping[str, Term], combine: str = "sum") -> None:
+    def __init__(self, terms: Mapping[str, RewardTerm], combine: str = "sum") -> None:
         if not terms:
             raise UsageError("reinforcement learning needs a reward; got none; give for example reward=[cider]")
         for name, term in terms.items():
-            if not isinstance(term, Term):
+            if not isinstance(term, RewardTerm):
                 raise UsageError(
-                    f"reward.{name} must be a capkit.scorers.reward.Term around a scorer; got {type(term).__name__}"
+                    f"reward.{name}: expected a capkit.scorers.reward.RewardTerm around a scorer, got "
+                    f"{type(term).__name__}"
                 )
         if combine not in COMBINATIONS:
             raise UsageError(f"combine must be sum or geometric_mean; got {combine!r}")
@@ -134,12 +135,12 @@ class Reward:
             for key, value in getattr(term.scorer, "logs", dict)().items()
         }
 
-    def describe(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What each number has to be quoted with."""
         return {
-            name: term.scorer.describe()  # type: ignore[attr-defined]
+            name: term.scorer.provenance()  # type: ignore[attr-defined]
             for name, term in self.terms.items()
-            if hasattr(term.scorer, "describe")
+            if hasattr(term.scorer, "provenance")
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -16,14 +16,14 @@ from torch import Tensor
 from capkit.distributed.collectives import all_reduce_sum, device_for_collectives
 from capkit.errors import UsageError
 from capkit.metrics.ranking import rank_counts
-from capkit.models.dual_encoders.base import TraceableEncoder
-from capkit.scorers.flatten import in_places
+from capkit.models.dual_encoders.base import CacheableEncoder
+from capkit.scorers.flatten import unflatten_scores
 from capkit.scorers.image_pool import ImageQueue, Images, first_of_each, over_ranks
 from capkit.scorers.image_text import PictureScorer
 from capkit.scorers.neighbors import read_neighbors
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.ranges import NonNegativeInt, PositiveFloat, check_ranges
-from capkit.utils.rng import key_id
+from capkit.utils.rng import stable_hash
 
 FORMS = ("log_softmax", "accuracy", "similarity", "two_sided")
 LARGEST_MARGIN = 16.0  # nats; the published code's
@@ -54,7 +54,7 @@ class SelfRetrieval(PictureScorer):
 
     def __init__(
         self,
-        judge: TraceableEncoder,
+        encoder: CacheableEncoder,
         form: str = "log_softmax",
         scale: PositiveFloat | None = None,
         neighbors_file: str | None = None,
@@ -62,7 +62,7 @@ class SelfRetrieval(PictureScorer):
         queue_size: NonNegativeInt = 0,
         folder: str | None = None,
     ) -> None:
-        super().__init__(judge, folder)
+        super().__init__(encoder, folder)
         if form not in FORMS:
             raise UsageError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
         if (neighbors_file is None) != (num_neighbors == 0):
@@ -70,7 +70,7 @@ class SelfRetrieval(PictureScorer):
                 "hard negatives need neighbors_file and num_neighbors of 1 or more; "
                 f"got {neighbors_file} and {num_neighbors}; give both, or neither"
             )
-        self.form, self.scale = form, _scale(judge, scale)
+        self.form, self.scale = form, _scale(encoder, scale)
         self.num_neighbors = num_neighbors
         self._neighbors = {} if neighbors_file is None else read_neighbors(neighbors_file, num_neighbors)
         self._queue = ImageQueue(queue_size, self.images.width)
@@ -79,7 +79,7 @@ class SelfRetrieval(PictureScorer):
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
         """Raises UsageError where an image has no row in the neighbours' file."""
         pictures, owners, texts = self.embed(batch, samples)
-        ids = torch.tensor([key_id(key) for key in batch.keys], device=pictures.device)
+        ids = torch.tensor([stable_hash(key) for key in batch.keys], device=pictures.device)
         readable = ~pictures.isnan().any(1)
         seen = Images(ids, pictures).select(readable).over_ranks()
         pool = self._pool(seen, [key for key, found in zip(batch.keys, readable.tolist(), strict=True) if found])
@@ -98,15 +98,15 @@ class SelfRetrieval(PictureScorer):
             scores[scored] = hits if self.form == "accuracy" else _of_own(cosines, own)
         self._logs = {"pool": float(len(pool)), "r1": _mean_over_ranks(hits)}
         self._queue.push(seen)
-        return in_places(scores, samples)
+        return unflatten_scores(scores, samples)
 
     def logs(self) -> dict[str, float]:
         """Of the last batch, over all ranks: images in the pool, and R@1 in it of all captions that were scored."""
         return self._logs
 
-    def describe(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         return {
-            **super().describe(),
+            **super().provenance(),
             "form": self.form,
             "scale": self.scale,
             "num_neighbors": self.num_neighbors,
@@ -121,9 +121,9 @@ class SelfRetrieval(PictureScorer):
 
     def _pool(self, seen: Images, keys: list[str]) -> Images:
         """The batch's images of all ranks with this rank's images' neighbours, the other ranks', and the queue."""
-        pool = seen.beside(self._queue.images.to(seen.rows.device))
+        pool = seen.concat(self._queue.images.to(seen.rows.device))
         if self._neighbors:
-            pool = pool.beside(self._neighbors_of(keys).over_ranks())
+            pool = pool.concat(self._neighbors_of(keys).over_ranks())
         return pool.distinct()
 
     def _neighbors_of(self, keys: list[str]) -> Images:
@@ -132,7 +132,7 @@ class SelfRetrieval(PictureScorer):
             raise UsageError(f"neighbors_file has no row for image {unknown[0]!r}; mine the data that is trained on")
         names = list(dict.fromkeys(name for key in keys for name in self._neighbors[key]))
         rows = self.images(names)
-        ids = torch.tensor([key_id(name) for name in names], dtype=torch.int64, device=rows.device)
+        ids = torch.tensor([stable_hash(name) for name in names], dtype=torch.int64, device=rows.device)
         return Images(ids, rows).select(~rows.isnan().any(1))
 
     def _rivals(
@@ -192,7 +192,7 @@ def _hits(cosines: Float[Tensor, "M N"], own: Int[Tensor, " M"]) -> Float[Tensor
 def _pair_ids(batch: CaptionBatch, samples: Samples) -> Int[Tensor, " M"]:
     """Equal for equal texts of one image, on all ranks."""
     rows = zip(batch.keys, samples.texts, strict=True)
-    return torch.tensor([key_id(key, text) for key, texts in rows for text in texts], dtype=torch.int64)
+    return torch.tensor([stable_hash(key, text) for key, texts in rows for text in texts], dtype=torch.int64)
 
 
 def _mean_over_ranks(values: Float[Tensor, " M"]) -> float:
@@ -201,9 +201,9 @@ def _mean_over_ranks(values: Float[Tensor, " M"]) -> float:
     return total / count if count else math.nan
 
 
-def _scale(judge: TraceableEncoder, scale: float | int | None) -> float:
+def _scale(encoder: CacheableEncoder, scale: float | int | None) -> float:
     if scale is None:
-        if not hasattr(judge, "logit_scale"):
-            raise UsageError(f"{judge.name} has no logit scale of its own; set scale, for example scale=100")
-        return float(judge.logit_scale)
+        if not hasattr(encoder, "logit_scale"):
+            raise UsageError(f"{encoder.name} has no logit scale of its own; set scale, for example scale=100")
+        return float(encoder.logit_scale)
     return float(scale)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.metrics.coco.bleu import bleu_scores
-from capkit.scorers.flatten import caption_words, in_places, references_of
+from capkit.scorers.flatten import caption_words, references_of, unflatten_scores
 from capkit.text.ptb import ptb_words
 from capkit.types import CaptionBatch, Samples
 
@@ -27,7 +27,7 @@ class Bleu:
         references = [[" ".join(ptb_words(text)) for text in image] for image in references_of(batch, "Bleu")]
         own = [image for image, texts in zip(references, samples.texts, strict=True) for _ in texts]
         scores = bleu_scores([" ".join(words) for words in caption_words(samples)], own, tokenized=True)
-        return in_places(scores[:, -1].tolist(), samples)
+        return unflatten_scores(scores[:, -1].tolist(), samples)
 
-    def describe(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         return {"order": 4, "words": "PTB", "smoothing": "COCO: (matches + 1e-15) / (n-grams + 1e-9)"}

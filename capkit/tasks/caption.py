@@ -12,14 +12,14 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import nn
 
-from capkit.checkpoint.files import identity, saved_step, verified
+from capkit.checkpoint.files import identity, resolve_checkpoint, saved_step
 from capkit.checkpoint.loading import build_stored, load_captioner, stored
 from capkit.config.instantiate import build
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.sources.folder import Folder
 from capkit.decoding.config import Decoding
 from capkit.errors import UsageError, naming
-from capkit.fault_tolerance.oom import in_parts
+from capkit.fault_tolerance.oom import map_in_chunks
 from capkit.run.changes import flatten
 from capkit.types import CaptionBatch
 from capkit.utils.embedding_cache import check_about
@@ -41,7 +41,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     decoding: Decoding = build(cfg.decoding)
     images = Folder(cfg.images)
     out = output_file(cfg.out or f"{Path(cfg.images).resolve().name}.{run_name(cfg.ckpt)}.captions.jsonl")
-    about = what_writes(verified(Path(cfg.ckpt)), decoding, cfg.images)
+    about = what_writes(resolve_checkpoint(Path(cfg.ckpt)), decoding, cfg.images)
     texts = captioned_before(out)
     if texts:
         check_written_by(about, out)
@@ -166,4 +166,4 @@ def caption_batches(
 
     for whole in batches:
         wanted = [row for row, key in enumerate(whole.keys) if key not in done]
-        yield from in_parts(whole.select(wanted), write, at_once, keep)
+        yield from map_in_chunks(whole.select(wanted), write, at_once, keep)

@@ -76,7 +76,10 @@ def build_steps(group: Mapping[str, Any] | None, num_shards: int) -> dict[str, S
 
 def abouts(steps: Mapping[str, Any], config: Any) -> dict[str, Any]:
     """What each step's results depend on: as it says itself, or its config."""
-    return {name: step.about() if hasattr(step, "about") else plain(config[name]) for name, step in steps.items()}
+    return {
+        name: step.fingerprint_fields() if hasattr(step, "fingerprint_fields") else plain(config[name])
+        for name, step in steps.items()
+    }
 
 
 def curate(source: DataSource, steps: Mapping[str, Step], folder: CuratedFolder) -> dict[str, float]:

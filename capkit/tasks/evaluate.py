@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 from capkit.checkpoint.loading import load_captioner
 from capkit.config.instantiate import build, plain
 from capkit.data.datamodule import CaptionDataModule
-from capkit.distributed.collectives import decided_by_rank_0
+from capkit.distributed.collectives import on_rank_zero
 from capkit.distributed.launcher import start_ranks
 from capkit.fault_tolerance.stop_signal import stoppable
 from capkit.fault_tolerance.watchdog import ends_all_ranks
@@ -14,7 +14,7 @@ from capkit.run.folder import RunFolder, default_run_dir
 from capkit.train.build import applicable, build_parts, encoder_of
 from capkit.train.evaluation import evaluate_split, finish
 from capkit.train.header import print_header
-from capkit.train.mle_module import CaptionModule
+from capkit.train.mle_module import MLEModule
 from capkit.train.session import build_trainer, listen_to_signals
 from capkit.utils.console import phase
 from capkit.utils.quiet import quiet_libraries
@@ -38,11 +38,11 @@ def run(cfg: DictConfig) -> dict[str, float]:
     with phase("loading the checkpoint"):
         model, _ = load_captioner(cfg.ckpt)
     parts["metrics"] = applicable(parts["metrics"], data.source(cfg.split).record(0).metadata)
-    module = CaptionModule(model, **parts)
+    module = MLEModule(model, **parts)
     print_header(trainer, module, data, folder.path, trains=False)
     if cfg.dry_run:
         return {}
-    decided_by_rank_0(lambda: folder.open(plain(cfg)))
+    on_rank_zero(lambda: folder.open(plain(cfg)))
     data.attach(encode=encoder_of(model, data.max_length), run_dir=folder.path)
     rows = evaluate_split(
         trainer, module, data, folder, cfg.split, prefix=cfg.split, limit=cfg.eval_limit, controls=True

@@ -11,7 +11,7 @@ from capkit.train.build import applicable, build_model, build_parts, encoder_of,
 from capkit.train.dry_run import print_plan
 from capkit.train.evaluation import evaluate_split, finish
 from capkit.train.header import print_header
-from capkit.train.mle_module import CaptionModule
+from capkit.train.mle_module import MLEModule
 from capkit.train.sanity import warn_of_captions
 from capkit.train.session import open_run, tasks_on_captioner, train
 from capkit.utils.console import phase
@@ -28,7 +28,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     with phase("building the model"):
         model = build_model(cfg.model, lambda: vocabulary_captions(data, cfg.dry_run), cfg.seed)
     metrics = applicable(this.parts["metrics"], data.source("test").record(0).metadata)
-    module = CaptionModule(model, **{**this.parts, "metrics": metrics})
+    module = MLEModule(model, **{**this.parts, "metrics": metrics})
     this.extras.extras = checkpoint_extras(cfg, model)
     this.attach(encoder_of(model, data.max_length))
     print_header(trainer, module, data, folder.path)

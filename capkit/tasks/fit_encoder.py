@@ -16,12 +16,12 @@ from capkit.errors import UsageError
 from capkit.evaluators.base import Evaluator
 from capkit.fault_tolerance.stop_signal import stoppable
 from capkit.fault_tolerance.watchdog import ends_all_ranks
-from capkit.models.dual_encoders.trainable import PairModel
+from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.reports.page import write_report
 from capkit.run.folder import RunFolder
 from capkit.train.build import build_model, build_optimization, vocabulary_captions
 from capkit.train.dry_run import print_plan
-from capkit.train.dual_encoder_module import PairModule
+from capkit.train.dual_encoder_module import DualEncoderModule
 from capkit.train.header import print_header
 from capkit.train.session import Run, open_run, print_numbers, train
 from capkit.types import Row
@@ -44,7 +44,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     evaluators = this.parts.pop("evaluators")
     with phase("building the model"):
         model = build_dual_encoder(cfg, data)
-    module = PairModule(model, **this.parts)
+    module = DualEncoderModule(model, **this.parts)
     this.extras.extras = checkpoint_extras(cfg, model)
     this.attach(model.encode)
     print_header(trainer, module, data, folder.path)
@@ -64,10 +64,10 @@ def run(cfg: DictConfig) -> dict[str, float]:
     return folder.metrics()
 
 
-def build_dual_encoder(cfg: DictConfig, data: CaptionDataModule) -> PairModel:
+def build_dual_encoder(cfg: DictConfig, data: CaptionDataModule) -> TrainableDualEncoder:
     """Raises UsageError where the config names a captioner."""
     model = build_model(cfg.model, lambda: vocabulary_captions(data, cfg.dry_run), cfg.seed)
-    if not isinstance(model, PairModel):
+    if not isinstance(model, TrainableDualEncoder):
         raise UsageError(
             f"task=fit_encoder trains dual encoders; got a {type(model).__name__}; choose e.g. model=sceneworld_clip"
         )
@@ -95,7 +95,7 @@ def evaluate_encoder(
     return broadcast_object(numbers)
 
 
-def finish(run: Run, model: PairModel, num_samples: int = 24) -> None:
+def finish(run: Run, model: TrainableDualEncoder, num_samples: int = 24) -> None:
     """The report, the loggers' last numbers, and where to find what was written."""
     image = run.data.image_reader("test")
     rows = nearest_captions(model, run.data, num_samples)
@@ -109,7 +109,9 @@ def finish(run: Run, model: PairModel, num_samples: int = 24) -> None:
     print_numbers(run.folder, [f"evaluate_encoder {ckpt}", f"export {ckpt} out=FOLDER"])
 
 
-def nearest_captions(model: PairModel, data: CaptionDataModule, num_images: int, pool: int = 500) -> list[Row]:
+def nearest_captions(
+    model: TrainableDualEncoder, data: CaptionDataModule, num_images: int, pool: int = 500
+) -> list[Row]:
     """For the first test images: which caption of the first `pool` images is nearest."""
     loader = data.eval_dataloader("test", limit=pool)
     batches = list(loader)

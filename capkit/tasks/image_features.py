@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
-from capkit.models.dual_encoders.base import TraceableEncoder
+from capkit.models.dual_encoders.base import CacheableEncoder
 from capkit.models.weights import weights_fingerprint
 
 
@@ -26,7 +26,7 @@ class ImageFeatures:
 
     def __init__(self, encoder: Any, config: dict[str, Any], transform: ImageTransform | None, looks: Any) -> None:
         """`config` is the encoder's, `looks` the transform's: what their constructors were given."""
-        self._is_dual = isinstance(encoder, TraceableEncoder)
+        self._is_dual = isinstance(encoder, CacheableEncoder)
         if not self._is_dual and transform is None:
             raise UsageError(
                 "data.features are made from pixels: add data.transform (size, mean and std of the encoder)"
@@ -38,7 +38,7 @@ class ImageFeatures:
         self._encoder, self._transform = encoder, transform
         self.dtype = "float32" if self._is_dual else "float16"  # one row an image: precision costs little
         if self._is_dual:
-            self.about = encoder.about("image")
+            self.about = encoder.fingerprint_fields("image")
         else:
             self.about = {"encoder": config, "transform": looks, "weights": weights_fingerprint(encoder)}
 

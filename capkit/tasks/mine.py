@@ -18,7 +18,7 @@ from capkit.data.curricula.bag_files import hash_of_keys
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.sources.base import clean_captions
 from capkit.errors import UsageError
-from capkit.evaluators.base import quoted_with
+from capkit.evaluators.base import provenance
 from capkit.evaluators.embedding import embed_images, resumable
 from capkit.models.dual_encoders.cached import CachedDualEncoder
 from capkit.models.dual_encoders.embedding import unit
@@ -50,8 +50,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
         "num_keys": data.num_images(cfg.split),
         "keys_hash": hash_of_keys(data.keys(cfg.split)),
         "by": cfg.by,
-        "encoder": quoted_with(encoder),
-        "fingerprints": {side: fingerprint(encoder.about(side)) for side in _sides(cfg.by)},
+        "encoder": provenance(encoder),
+        "fingerprints": {side: fingerprint(encoder.fingerprint_fields(side)) for side in _sides(cfg.by)},
         "num_neighbors": cfg.num_neighbors,
         "duplicate_threshold": float(cfg.duplicate_threshold),
         "backend": cfg.backend,

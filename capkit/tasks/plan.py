@@ -5,12 +5,12 @@ from rich.console import Console
 from rich.table import Table
 
 from capkit.config.instantiate import plain
-from capkit.distributed.cost_model import SHARDED, STRATEGIES, Cluster, Work, gpu_of, memory, plan
+from capkit.distributed.cost_model import SHARDED, STRATEGIES, ClusterSpec, StepWorkload, gpu_of, memory, plan
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
     """Prints the tables and returns their numbers."""
-    work = Work(
+    work = StepWorkload(
         trainable=int(cfg.trainable),
         frozen=int(cfg.frozen),
         images=cfg.batch_per_gpu,
@@ -21,11 +21,11 @@ def run(cfg: DictConfig) -> dict[str, float]:
         passes=float(cfg.passes),
     )
     kind = gpu_of(plain(cfg.gpus), cfg.gpu)
-    cluster = Cluster(
+    cluster = ClusterSpec(
         **kind,
         network_gb=float(cfg.network_gb),
         gpus_per_node=cfg.gpus_per_node,
-        share=float(cfg.share),
+        utilization=float(cfg.utilization),
         overlap=float(cfg.overlap),
     )
     num_gpus = [int(count) for count in cfg.num_gpus]
@@ -37,7 +37,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     return numbers
 
 
-def memory_table(work: Work, cluster: Cluster, ranks: int) -> Table:
+def memory_table(work: StepWorkload, cluster: ClusterSpec, ranks: int) -> Table:
     """GiB of each part under each strategy."""
     columns = [memory(work, strategy, ranks) for strategy in STRATEGIES]
     title = f"GiB of a GPU: {ranks} GPUs, {work.images} images a GPU in micro-batches of {work.micro_batch}"

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from capkit.data.transforms import ImageTransform
 from capkit.models.dual_encoders.hf_two_tower import HFTwoTower
 from capkit.models.dual_encoders.text_towers.hf import HFTextTower
-from capkit.models.dual_encoders.trainable import PairModel
+from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.models.dual_encoders.two_tower import TwoTower
 from capkit.models.encoders.image import SmallCNN
 from capkit.text.tokenizers import word_tokenizer
@@ -64,7 +64,7 @@ def two_tower(dropout: float = 0.0, **arguments: Any) -> TwoTower:
     return TwoTower(text, image, embed_dim=12, transform=ImageTransform(32), **arguments)
 
 
-def batch_for(model: PairModel, captions: list[list[str]] = CAPTIONS, seed: int = 1) -> CaptionBatch:
+def batch_for(model: TrainableDualEncoder, captions: list[list[str]] = CAPTIONS, seed: int = 1) -> CaptionBatch:
     """Random pixels with these captions."""
     tokens, mask, _ = model.encode(captions)
     pixels = torch.randn(len(captions), 3, 32, 32, generator=torch.Generator().manual_seed(seed))

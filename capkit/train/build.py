@@ -40,7 +40,7 @@ def vocabulary_captions(data: CaptionDataModule, dry_run: bool) -> Iterable[str]
 
 
 def build_parts(cfg: DictConfig) -> dict[str, Any]:
-    """All of a CaptionModule but its model: built first, so that a wrong value is told before data is touched."""
+    """All of a MLEModule but its model: built first, so that a wrong value is told before data is touched."""
     return {
         **build_optimization(cfg),
         "decoding": build(cfg.decoding),

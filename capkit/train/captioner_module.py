@@ -14,11 +14,11 @@ from capkit.metrics.base import TextScore
 from capkit.metrics.scoring import gather_rows, score_rows
 from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
-from capkit.train.train_module import OptimizerStep
+from capkit.train.train_module import TrainModule
 from capkit.types import CaptionBatch, Samples
 
 
-class WritingModule(OptimizerStep):
+class CaptionerModule(TrainModule):
     """What every module of a captioner shares: captions of held-out images, and their metrics at a validation.
 
     `image_reader` gives the picture of a validation image by its key, for metrics that look at it.
@@ -48,10 +48,10 @@ class WritingModule(OptimizerStep):
         self._validation = []
 
     def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
-        self._validation += self.in_parts(batch, self._validate)
+        self._validation += self.map_in_chunks(batch, self._validate)
 
     def _validate(self, batch: CaptionBatch) -> dict[str, Any]:
-        samples = self.write(batch)
+        samples = self.generate_captions(batch)
         sums = self.validation_sums(batch, samples)
         return {"sums": sums, "rows": rows_of(batch, samples)}
 
@@ -78,10 +78,10 @@ class WritingModule(OptimizerStep):
         self._validation = []
 
     def predict_step(self, batch: CaptionBatch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
-        parts = self.in_parts(batch, lambda part: rows_of(part, self.write(part)))
+        parts = self.map_in_chunks(batch, lambda part: rows_of(part, self.generate_captions(part)))
         return [row for rows in parts for row in rows]
 
-    def write(self, batch: CaptionBatch) -> Samples:
+    def generate_captions(self, batch: CaptionBatch) -> Samples:
         """One caption of each image, as `decoding` says."""
         context = self.model.encode(batch)  # type: ignore[operator]
         return self.model.generate(context, self.decoding, num_samples=1)  # type: ignore[operator]

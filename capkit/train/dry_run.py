@@ -14,11 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.images import BadImage
 from capkit.data.sources.base import DataSource
-from capkit.models.dual_encoders.trainable import PairModel
+from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.train.header import num_parameters
-from capkit.train.mle_module import CaptionModule
+from capkit.train.mle_module import MLEModule
 from capkit.train.rl.module import RLModule
-from capkit.train.train_module import OptimizerStep
+from capkit.train.train_module import TrainModule
 from capkit.types import CaptionBatch
 from capkit.utils.console import phase, speaks
 
@@ -35,15 +35,15 @@ def memory_bytes(model: nn.Module, precision: str) -> int:
     return 4 * (trainable + frozen) + 4 * trainable * 3 + copies
 
 
-def forward(module: OptimizerStep, batch: CaptionBatch) -> Any:
+def forward(module: TrainModule, batch: CaptionBatch) -> Any:
     """The forward pass of a step, without what sampling and rewards take; None where it is not known."""
     model: Any = module.model
-    if isinstance(model, PairModel):
+    if isinstance(model, TrainableDualEncoder):
         return model(batch)
-    if isinstance(module, CaptionModule):
+    if isinstance(module, MLEModule):
         return module.objective(model, batch, 0)
     if isinstance(module, RLModule) and batch.tokens is not None and batch.mask is not None:
-        tokens, mask = (x[:, :1].repeat(1, module.policy.num_samples, 1) for x in (batch.tokens, batch.mask))
+        tokens, mask = (x[:, :1].repeat(1, module.objective.num_samples, 1) for x in (batch.tokens, batch.mask))
         return model.token_losses(model.encode(batch), tokens, mask, 0.0)
     return None
 
@@ -84,7 +84,7 @@ def _cost(compute: Callable[[], Any], weights: set[int], mixed: bool) -> tuple[i
     return None if output is None else (counter.get_total_flops(), sum(kept.values()))
 
 
-def print_plan(module: OptimizerStep, data: CaptionDataModule, precision: str) -> None:
+def print_plan(module: TrainModule, data: CaptionDataModule, precision: str) -> None:
     """What stands below the header: parts, batch, memory, the first picture of each split, the command for `plan`."""
     if not speaks():
         return
@@ -110,7 +110,7 @@ def print_plan(module: OptimizerStep, data: CaptionDataModule, precision: str) -
     console.print("dry run: nothing was trained or written", highlight=False)
 
 
-def _forward_copies(module: OptimizerStep, batch: CaptionBatch, count: int) -> Any:
+def _forward_copies(module: TrainModule, batch: CaptionBatch, count: int) -> Any:
     """The forward pass of the batch's first image, `count` times over."""
     return forward(module, batch.select([0] * count))
 
@@ -143,7 +143,7 @@ def on_paper(trainable: int, frozen: int, gflop: float, activation_mib: float) -
     )
 
 
-def plan_lines(module: OptimizerStep, data: CaptionDataModule, precision: str) -> list[str]:
+def plan_lines(module: TrainModule, data: CaptionDataModule, precision: str) -> list[str]:
     ranks = data.world_size
     share = data.batch_size // ranks
     micro = min(module.micro_batch_size or share, share)

@@ -1,4 +1,4 @@
-"""PairModule: trains a dual encoder by an objective over the images and captions of the whole global batch."""
+"""DualEncoderModule: trains a dual encoder by an objective over the images and captions of the whole global batch."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from capkit.distributed.collectives import RankRows, all_reduce_sum, device_for_collectives
+from capkit.distributed.collectives import UnevenGather, all_reduce_sum, device_for_collectives
 from capkit.metrics.retrieval import retrieval
-from capkit.models.dual_encoders.trainable import PairModel, PairRows
+from capkit.models.dual_encoders.trainable import PairRows, TrainableDualEncoder
 from capkit.models.encoders.compile import compile_blocks, restore_blocks
 from capkit.objectives.base import PairObjective
 from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
-from capkit.train.train_module import OptimizerStep
+from capkit.train.train_module import TrainModule
 from capkit.types import CaptionBatch, PairEmbeddings, PairLoss
 
 
@@ -28,7 +28,7 @@ def join(parts: Sequence[PairEmbeddings]) -> PairEmbeddings:
 ROWS = ("images", "texts", "image_ids", "owners", "text_ids")
 
 
-class PairModule(OptimizerStep):
+class DualEncoderModule(TrainModule):
     """Trains a dual encoder. Every image is compared with the captions of all micro-batches and ranks.
 
     With `micro_batch_size` the batch may be larger than memory: each micro-batch is embedded and its activations are
@@ -41,7 +41,7 @@ class PairModule(OptimizerStep):
 
     def __init__(
         self,
-        model: PairModel,
+        model: TrainableDualEncoder,
         objective: PairObjective,
         optimizer: OptimizerFactory,
         schedule: Schedule,
@@ -94,7 +94,7 @@ class PairModule(OptimizerStep):
 
     def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
         with torch.compiler.set_stance("force_eager"):  # many lengths of captions, each once
-            self._validation += self.in_parts(batch, self.model)
+            self._validation += self.map_in_chunks(batch, self.model)
 
     def on_validation_epoch_end(self) -> None:
         """The loss with the whole split as one batch, and retrieval within it: equal on every rank."""
@@ -116,12 +116,12 @@ class PairModule(OptimizerStep):
         return PairEmbeddings(vectors, vectors, scale, ids, ids, ids, bias)
 
     def predict_step(self, batch: CaptionBatch, batch_idx: int, dataloader_idx: int = 0) -> PairEmbeddings:
-        return join(self.in_parts(batch, self.model))
+        return join(self.map_in_chunks(batch, self.model))
 
 
 def retrieval_numbers(pairs: PairEmbeddings) -> dict[str, float]:
     """R@1/5/10 and median rank both ways within the pairs of all ranks."""
-    image_rows, text_rows = RankRows(len(pairs.images)), RankRows(len(pairs.texts))
+    image_rows, text_rows = UnevenGather(len(pairs.images)), UnevenGather(len(pairs.texts))
     image_ids, order = image_rows.gather(pairs.image_ids).sort()
     images, texts = image_rows.gather(pairs.images)[order], text_rows.gather(pairs.texts)
     return retrieval(images, texts, torch.searchsorted(image_ids, text_rows.gather(pairs.owners)))

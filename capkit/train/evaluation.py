@@ -9,24 +9,24 @@ from omegaconf import DictConfig
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.loader import CaptionLoader
 from capkit.distributed.collectives import rank
-from capkit.metrics.scoring import describe, gather_rows, score_rows, shuffled_rows, write_predictions
+from capkit.metrics.scoring import gather_rows, provenance, score_rows, shuffled_rows, write_predictions
 from capkit.reports.page import write_report
 from capkit.run.folder import RunFolder
-from capkit.train.captioner_module import WritingModule
+from capkit.train.captioner_module import CaptionerModule
 from capkit.train.session import print_numbers
 from capkit.types import Row
 from capkit.utils.console import phase
 from capkit.utils.files import write_atomically
 
 
-def caption_loader(trainer: pl.Trainer, module: WritingModule, loader: CaptionLoader) -> list[Row]:
+def caption_loader(trainer: pl.Trainer, module: CaptionerModule, loader: CaptionLoader) -> list[Row]:
     """One row per image of the loader (key, caption, references, metadata), from all ranks, ordered by key."""
     batches = trainer.predict(module, dataloaders=loader)
     return gather_rows([row for batch in batches or [] for row in batch])
 
 
 def caption_split(
-    trainer: pl.Trainer, module: WritingModule, data: CaptionDataModule, split: str, limit: int | None = None
+    trainer: pl.Trainer, module: CaptionerModule, data: CaptionDataModule, split: str, limit: int | None = None
 ) -> list[Row]:
     """The first `limit` images of a split, or all of them."""
     data.prepare_data()
@@ -39,7 +39,7 @@ def caption_split(
 
 def evaluate_split(
     trainer: pl.Trainer,
-    module: WritingModule,
+    module: CaptionerModule,
     data: CaptionDataModule,
     folder: RunFolder,
     split: str,
@@ -58,7 +58,7 @@ def evaluate_split(
         numbers |= {f"{prefix}/shuffled/{name}": value for name, value in shuffled.items()}
     if rank() == 0:
         folder.write_metrics(numbers)
-        if judges := describe(module.metrics):
+        if judges := provenance(module.metrics):
             write_atomically(folder.path / "judges.json", json.dumps(judges, indent=1) + "\n")
     return rows
 

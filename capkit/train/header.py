@@ -10,7 +10,7 @@ from torch import nn
 
 from capkit.data.datamodule import CaptionDataModule
 from capkit.optim.schedules import steps_of
-from capkit.train.train_module import OptimizerStep
+from capkit.train.train_module import TrainModule
 from capkit.utils.console import header
 
 PRECISIONS = {"32-true": "float32", "64-true": "float64", "bf16-mixed": "bf16 mixed", "16-mixed": "fp16 mixed"}
@@ -18,7 +18,7 @@ PRECISIONS = {"32-true": "float32", "64-true": "float64", "bf16-mixed": "bf16 mi
 
 def print_header(
     trainer: pl.Trainer,
-    module: OptimizerStep,
+    module: TrainModule,
     data: CaptionDataModule,
     run_dir: Path,
     trains: bool = True,

@@ -1,4 +1,4 @@
-"""CaptionModule: trains a captioner by an objective. Methods differ by their objective."""
+"""MLEModule: trains a captioner by an objective. Methods differ by their objective."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -12,7 +12,7 @@ from capkit.metrics.base import TextScore
 from capkit.objectives.base import Objective
 from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
-from capkit.train.captioner_module import WritingModule
+from capkit.train.captioner_module import CaptionerModule
 from capkit.types import CaptionBatch, ObjectiveOutput, Samples
 
 
@@ -26,7 +26,7 @@ def micro_batches(batch: CaptionBatch, size: int | None) -> Iterator[CaptionBatc
         yield batch.select(order[start : start + size]).trim()
 
 
-class CaptionModule(WritingModule):
+class MLEModule(CaptionerModule):
     """Trains a captioner by an objective.
 
     The rank's share of a step is cut into micro-batches here. What the loss is divided by (tokens, pairs, samples) is

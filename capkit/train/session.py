@@ -23,15 +23,15 @@ from capkit.checkpoint.resume import SKIPPED, Resume, choose_checkpoint
 from capkit.config.instantiate import build, build_all, plain
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.dataset import Encode
-from capkit.distributed.collectives import decided_by_rank_0, rank
+from capkit.distributed.collectives import on_rank_zero, rank
 from capkit.distributed.launcher import cluster_environment
 from capkit.errors import UsageError
 from capkit.run.changes import made_longer
 from capkit.run.folder import RunFolder, default_run_dir
-from capkit.run.lock import hold
+from capkit.run.lock import acquire_run_lock
 from capkit.train.callbacks.checkpoints import Checkpoints
-from capkit.train.callbacks.curriculum import Guide
-from capkit.train.callbacks.oom import Memory
+from capkit.train.callbacks.curriculum import CurriculumFeedback
+from capkit.train.callbacks.oom import OOMBackoff
 from capkit.train.callbacks.preemption import Preemption
 from capkit.train.callbacks.recorder import Recorder
 from capkit.train.callbacks.watchdog import Watchdog
@@ -131,12 +131,12 @@ def open_run(cfg: DictConfig, build_parts: Callable[[DictConfig], dict[str, Any]
         trainer.strategy.setup_environment()  # ranks know each other from here on
         faulthandler.cancel_dump_traceback_later()
     if not cfg.dry_run:
-        decided_by_rank_0(lambda: hold(folder.path))
+        on_rank_zero(lambda: acquire_run_lock(folder.path))
     start = choose_checkpoint(cfg, folder)
     listen_to_signals(trainer)
     if cfg.dry_run:
         return Run(cfg, parts, folder, data, trainer, start, extras)
-    decided_by_rank_0(lambda: open_folder(cfg, folder, start))
+    on_rank_zero(lambda: open_folder(cfg, folder, start))
     if watchdog is not None:
         watchdog.watch(folder.path)
     with phase("building the data"):
@@ -192,7 +192,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
     total_steps = num_steps(cfg, data)
     callbacks = build_all(cfg.callback)
     for callback in callbacks.values():
-        if isinstance(callback, Recorder | Memory):
+        if isinstance(callback, Recorder | OOMBackoff):
             callback.attach(folder)
         if isinstance(callback, Checkpoints):
             callback.attach(folder.checkpoints, folder.append)
@@ -211,7 +211,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
         max_epochs=1,
         max_steps=total_steps,
         val_check_interval=min(cfg.val_every or data.steps_per_epoch, total_steps),
-        callbacks=[Guide(), *in_order, extras],
+        callbacks=[CurriculumFeedback(), *in_order, extras],
         logger=list(loggers.values()),
         default_root_dir=str(folder.path),
         enable_checkpointing=False,

@@ -11,14 +11,20 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 
-from capkit.distributed.collectives import all_reduce_max, device_for_collectives, rank, reaching_all, world_size
+from capkit.distributed.collectives import (
+    all_reduce_max,
+    device_for_collectives,
+    rank,
+    touch_all_parameters,
+    world_size,
+)
 from capkit.distributed.zero import Zero
 from capkit.errors import UsageError
-from capkit.fault_tolerance.oom import half, in_parts, until_it_fits
+from capkit.fault_tolerance.oom import halve, map_in_chunks, retry_on_oom
 from capkit.models.weights import load_trainable_state, trainable_state
 from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
-from capkit.utils.rng import key_id
+from capkit.utils.rng import stable_hash
 
 Rest = TypeVar("Rest")
 
@@ -47,7 +53,7 @@ def running_statistics(model: nn.Module) -> list[Tensor]:
     return [buffer for layer in layers if layer.training for buffer in layer.buffers()]
 
 
-class OptimizerStep(pl.LightningModule):
+class TrainModule(pl.LightningModule):
     """The mechanics of an optimizer step: seed, learning rate, gradients, clipping, update, and what is saved.
 
     The rank's whole share of the step comes in as one batch. `backward_batch`, which a method brings, cuts it into
@@ -108,7 +114,7 @@ class OptimizerStep(pl.LightningModule):
     def begin_step(self) -> Any:
         """Random numbers and learning rate as they belong to this step; the optimizer."""
         step = self.global_step
-        torch.manual_seed(key_id(self.seed, "step", step, rank()))
+        torch.manual_seed(stable_hash(self.seed, "step", step, rank()))
         optimizer: Any = self.optimizers()
         self._set_learning_rate(optimizer, step - (0 if self.guard is None else self.guard.skipped_steps))
         self._statistics = [(buffer, buffer.clone()) for buffer in running_statistics(self.model)]
@@ -129,23 +135,23 @@ class OptimizerStep(pl.LightningModule):
             if random[1] is not None:
                 torch.cuda.set_rng_state(random[1])
 
-        return until_it_fits(work, shrink)
+        return retry_on_oom(work, shrink)
 
     def _shrink(self, name: str, num_images: int, why: str) -> None:
         assert self.on_shrink is not None
         advice = "choose a smaller model, a smaller data.max_length, or trainer=deepspeed_2 or deepspeed_3"
-        size = half(min(getattr(self, name) or num_images, num_images), why, f"{name} is 1 already; {advice}")
+        size = halve(min(getattr(self, name) or num_images, num_images), why, f"{name} is 1 already; {advice}")
         self.on_shrink(name, size, why)
         setattr(self, name, size)
         self.model.zero_grad(set_to_none=True)
         self._restore_statistics()
 
-    def in_parts(self, batch: Any, work: Callable[[Any], Rest]) -> list[Rest]:
+    def map_in_chunks(self, batch: Any, work: Callable[[Any], Rest]) -> list[Rest]:
         """`work` of a batch of an evaluation, in parts since one did not fit into memory; not of a step.
 
         Each rank cuts its own batches: `work` waits for no other rank, and gives each image what it would alone.
         """
-        return in_parts(batch, work, self.eval_batch_size, partial(setattr, self, "eval_batch_size"))
+        return map_in_chunks(batch, work, self.eval_batch_size, partial(setattr, self, "eval_batch_size"))
 
     def add_gradient(self, share: Callable[[], tuple[Tensor, Rest]], last: bool = True) -> Rest:
         """A forward and a backward pass, the same under every strategy.
@@ -162,7 +168,7 @@ class OptimizerStep(pl.LightningModule):
         with nullcontext() if last else block():
             loss, rest = share()
             if last and isinstance(strategy, DDPStrategy):
-                loss = reaching_all(loss, self.parameters())
+                loss = touch_all_parameters(loss, self.parameters())
             self.manual_backward(loss * scale)
         if last:
             for parameter in self.model.parameters():

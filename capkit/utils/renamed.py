@@ -240,6 +240,13 @@ MODULES = {f"capkit.{old}": f"capkit.{new}" for old, new in (line.split() for li
 
 # Classes and functions that have left their module, or changed their own name.
 _NAMES = """
+callbacks.guard.Guard train.callbacks.guard.SkipBadSteps
+callbacks.guide.Guide train.callbacks.curriculum.CurriculumFeedback
+callbacks.memory.Memory train.callbacks.oom.OOMBackoff
+checkpoint_files.discard checkpoint.files.remove_checkpoint
+checkpoint_files.problem checkpoint.files.check_integrity
+checkpoint_files.switch checkpoint.files.point_best_to
+checkpoint_files.verified checkpoint.files.resolve_checkpoint
 data.manifest.Caption data.records.Caption
 data.manifest.Record data.records.Record
 data.manifest.Region data.records.Region
@@ -248,35 +255,81 @@ data.manifest.parse_line data.records.parse_line
 data.manifest.read_manifest data.records.read_manifest
 data.manifest.record_from_row data.records.record_from_row
 data.manifest.write_manifest data.records.write_manifest
+distributed.RankRows distributed.collectives.UnevenGather
+distributed.decided_by_rank_0 distributed.collectives.on_rank_zero
+distributed.reaching_all distributed.collectives.touch_all_parameters
 evaluation.Row types.Row
 evaluation.TextScore metrics.base.TextScore
+evaluation.describe metrics.scoring.provenance
+evaluators.evaluator.quoted_with evaluators.base.provenance
+halving.half fault_tolerance.oom.halve
+halving.in_parts fault_tolerance.oom.map_in_chunks
+halving.until_it_fits fault_tolerance.oom.retry_on_oom
+keyed.key_id utils.rng.stable_hash
+liveness.Doing fault_tolerance.liveness.Liveness
+liveness.advance fault_tolerance.liveness.mark_progress
+liveness.doing fault_tolerance.liveness.section
+metrics.judged_metric.JudgedMetric metrics.embedding_metric.EmbeddingMetric
 models.captioner.CHUNK_ELEMENTS models.captioners.logprobs.CHUNK_ELEMENTS
 models.captioner.chunked_logprobs models.captioners.logprobs.chunked_logprobs
 models.captioner.chunked_token_losses models.captioners.logprobs.chunked_token_losses
 models.dual_encoder.DualEncoder models.dual_encoders.base.DualEncoder
-models.dual_encoder.TraceableEncoder models.dual_encoders.base.TraceableEncoder
+models.dual_encoder.TraceableEncoder models.dual_encoders.base.CacheableEncoder
 models.embedding.embed_distinct models.batching.embed_distinct
-module.WritingModule train.captioner_module.WritingModule
+models.hf_families.heed_image_mask models.captioners.hf_families.apply_image_mask
+models.pair_model.PairModel models.dual_encoders.trainable.TrainableDualEncoder
+models.pretrained.freeze_unread models.pretrained.freeze_without_gradient
+module.CaptionModule train.mle_module.MLEModule
+module.WritingModule train.captioner_module.CaptionerModule
 module.rows_of train.captioner_module.rows_of
+pair_module.PairModule train.dual_encoder_module.DualEncoderModule
+planning.Cluster distributed.cost_model.ClusterSpec
+planning.Work distributed.cost_model.StepWorkload
+planning.states distributed.cost_model.model_state_bytes
+rollout.beside train.rl.rollout.concat_samples
+rollout.join_images train.rl.rollout.concat_images
 run_folder.add_to_file utils.files.add_to_file
 run_folder.output_file utils.files.output_file
 run_folder.unwritable utils.files.unwritable
 run_folder.write_atomically utils.files.write_atomically
+run_lock.hold run.lock.acquire_run_lock
 scorers.nli.ContradictionJudge judges.base.ContradictionJudge
 scorers.nli_judges.SceneRules sceneworld.judges.SceneRules
+scorers.reward.Term scorers.reward.RewardTerm
 scorers.texts.Item models.batching.Item
 scorers.texts.Result models.batching.Result
-scorers.texts.of_distinct models.batching.of_distinct
+scorers.texts.in_places scorers.flatten.unflatten_scores
+scorers.texts.of_distinct models.batching.map_unique
 slurm.requeue_job fault_tolerance.stop_signal.requeue_job
 tasks.fit.evaluate_split train.evaluation.evaluate_split
 tasks.fit.finish train.evaluation.finish
+training_step.OptimizerStep train.train_module.TrainModule
 types.Objective objectives.base.Objective
 types.PairObjective objectives.base.PairObjective
 types.Scorer scorers.base.Scorer
+watch.channel.Beat fault_tolerance.heartbeats.Heartbeat
+watch.channel.Channel fault_tolerance.heartbeats.HeartbeatFiles
+watch.watchdog.those_at_fault fault_tolerance.watchdog.stalled_ranks
 """
 NAMES = {f"capkit.{old}": f"capkit.{new}" for old, new in (line.split() for line in _NAMES.split("\n") if line)}
 # Callbacks as checkpoints name them: by their class alone.
-CALLBACKS: dict[str, str] = {}
+CALLBACKS = {"Guide": "CurriculumFeedback", "Guard": "SkipBadSteps", "Memory": "OOMBackoff"}
+# Keys at the top of a config.
+KEYS = {"judge": "reward_encoder", "judge2": "eval_encoder", "share": "utilization"}
+# Arguments of constructors, by the name of today of their class.
+ARGUMENTS = {
+    f"capkit.{name}": {"judge": "encoder"}
+    for name in (
+        "metrics.bags.Bags",
+        "metrics.clip_score.ClipScore",
+        "metrics.imagecode.ImageCode",
+        "metrics.retrieval.RandomDistractors",
+        "metrics.retrieval.Retrieval",
+        "scorers.clip_score.ClipScore",
+        "scorers.clip_score.RefClipScore",
+        "scorers.self_retrieval.SelfRetrieval",
+    )
+}
 
 
 def new_name(dotted: str) -> str:
@@ -298,8 +351,26 @@ def _is_module(dotted: str, length: int) -> bool:
     return bool(words) and ((folder / f"{words[0]}.py").exists() or (folder / words[0]).is_dir())
 
 
+def new_key(key: str) -> str:
+    """The name of today of a config's key, as it is typed: `metric.clip_score.judge.ckpt`."""
+    head, *rest = key.split(".")
+    if head in ("metric", "reward") and rest and not rest[0].startswith("nli"):
+        rest = ["encoder" if word == "judge" else word for word in rest]
+    return ".".join([KEYS.get(head, head), *rest])
+
+
+def renamed_config(config: Any) -> Any:
+    """The config of an earlier run, as plain data, with keys, classes and arguments under their names of today."""
+    if not isinstance(config, dict):
+        return config
+    return {KEYS.get(key, key): renamed_targets(value) for key, value in config.items()}
+
+
 def renamed_targets(node: Any, tell: Callable[[str, str], None] | None = None) -> Any:
-    """A config as plain data with each `_target_` under its name of today; `tell` hears of old and new names."""
+    """A config as plain data with classes and their arguments under their names of today.
+
+    `tell` receives each old name of a class and its new one.
+    """
     if isinstance(node, list):
         return [renamed_targets(value, tell) for value in node]
     if not isinstance(node, dict):
@@ -310,7 +381,8 @@ def renamed_targets(node: Any, tell: Callable[[str, str], None] | None = None) -
         renamed["_target_"] = new
         if tell is not None:
             tell(target, new)
-    return renamed
+    arguments = ARGUMENTS.get(renamed["_target_"], {}) if isinstance(target, str) else {}
+    return {arguments.get(key, key): value for key, value in renamed.items()}
 
 
 def renamed_state(checkpoint: Any) -> Any:
@@ -321,7 +393,7 @@ def renamed_state(checkpoint: Any) -> Any:
     if isinstance(callbacks := checkpoint.get("callbacks"), dict):
         renamed["callbacks"] = {CALLBACKS.get(name, name): state for name, state in callbacks.items()}
     if isinstance(own := checkpoint.get("capkit"), dict):
-        renamed["capkit"] = renamed_targets(own)
+        renamed["capkit"] = {**own, "config": renamed_config(own.get("config"))}
     return renamed
 
 

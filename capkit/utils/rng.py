@@ -16,7 +16,7 @@ _MIX_2 = 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
 
 
-def key_id(*parts: object) -> int:
+def stable_hash(*parts: object) -> int:
     """A 63-bit id of any values (text, ints), the same in every process and Python version."""
     # file names may hold bytes that are not UTF-8, as lone surrogates
     text = "\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")
@@ -62,4 +62,4 @@ def uniform(ids: Tensor | np.ndarray, position: int) -> Tensor | np.ndarray:
 
 def generator(*parts: object) -> np.random.Generator:
     """A numpy generator (Philox) seeded by any values: for augmentation and shuffling of one example or epoch."""
-    return np.random.Generator(np.random.Philox(key_id(*parts)))
+    return np.random.Generator(np.random.Philox(stable_hash(*parts)))

@@ -16,16 +16,16 @@ from capkit.checkpoint.files import (
     STATE,
     WEIGHTS,
     CheckpointNotSavedError,
+    check_integrity,
     clean_up,
-    discard,
     find_newest,
     free_slot,
     load_checkpoint,
     newest_checkpoint,
-    problem,
+    point_best_to,
+    remove_checkpoint,
+    resolve_checkpoint,
     saved_step,
-    switch,
-    verified,
     write_checkpoint,
 )
 from capkit.errors import UsageError
@@ -90,7 +90,7 @@ def test_killed_at_any_moment_of_saving_a_step_there_is_a_newest_whole_one(tmp_p
 
     def work(folder):
         write_checkpoint(checkpoint(2), path_of(folder, 2))
-        discard(path_of(folder, 1))
+        remove_checkpoint(path_of(folder, 1))
 
     def check(folder):
         newest, skipped = find_newest(folder)
@@ -112,7 +112,7 @@ def test_killed_at_any_moment_of_saving_a_step_there_is_a_newest_whole_one(tmp_p
 def test_killed_at_any_moment_of_replacing_a_step_it_is_whole_at_the_next_start(tmp_path):
     def check(folder):
         clean_up(folder)
-        assert names(folder) == ["step-00000001.ckpt"] and problem(path_of(folder, 1)) is None
+        assert names(folder) == ["step-00000001.ckpt"] and check_integrity(path_of(folder, 1)) is None
 
     def write(folder):
         write_checkpoint(checkpoint(1), path_of(folder, 1))
@@ -126,14 +126,14 @@ def test_killed_at_any_moment_of_replacing_the_best_there_is_always_a_whole_best
     def save_best(folder, step):
         slot = free_slot(folder / "best.ckpt")
         write_checkpoint(checkpoint(step), slot)
-        switch(folder / "best.ckpt", slot)
+        point_best_to(folder / "best.ckpt", slot)
 
     def check(folder):
         best = folder / "best.ckpt"
-        assert problem(best) is None  # also before anything is cleaned up
+        assert check_integrity(best) is None  # also before anything is cleaned up
         seen.add(saved_step(best))
         clean_up(folder)
-        assert problem(best) is None and len(names(folder)) == 2
+        assert check_integrity(best) is None and len(names(folder)) == 2
 
     moments = each_moment(lambda folder: save_best(folder, 2), check, tmp_path, lambda folder: save_best(folder, 1))
     assert moments > 10 and seen == {1, 2}
@@ -142,7 +142,7 @@ def test_killed_at_any_moment_of_replacing_the_best_there_is_always_a_whole_best
 def test_a_best_that_a_copy_made_a_folder_of_is_replaced_too(tmp_path):
     for step, name in ((1, "best.ckpt"), (2, "best-a.ckpt")):
         write_checkpoint(checkpoint(step), tmp_path / name)
-    switch(tmp_path / "best.ckpt", tmp_path / "best-a.ckpt")
+    point_best_to(tmp_path / "best.ckpt", tmp_path / "best-a.ckpt")
     assert saved_step(tmp_path / "best.ckpt") == 2 and names(tmp_path) == ["best-a.ckpt", "best.ckpt"]
 
 
@@ -179,23 +179,23 @@ def edit_manifest(path, **values):
     ],
 )
 def test_damage_is_found_said_and_passed_over(whole, name, damage, why):
-    assert problem(path_of(whole, 2)) is None
+    assert check_integrity(path_of(whole, 2)) is None
     damage(path_of(whole, 2) / name)
     with pytest.warns(UserWarning, match=f"skipped .*step-00000002.ckpt.* {why}"):
         assert newest_checkpoint(whole) == path_of(whole, 1)
     with pytest.raises(UsageError, match=why):
-        verified(path_of(whole, 2))
+        resolve_checkpoint(path_of(whole, 2))
 
 
 def test_where_all_are_damaged_or_there_is_none_none_is_taken(whole, tmp_path_factory):
     for step in (1, 2):
         flip_a_bit(path_of(whole, step) / STATE)
     with pytest.warns(UserWarning, match="skipped"), pytest.raises(UsageError, match="only broken ones"):
-        verified(whole)
+        resolve_checkpoint(whole)
     with pytest.raises(UsageError, match=r"no step-\*\.ckpt"):
-        verified(tmp_path_factory.mktemp("empty"))
+        resolve_checkpoint(tmp_path_factory.mktemp("empty"))
     with pytest.raises(UsageError, match="does not exist"):
-        verified(whole / "step-00000003.ckpt")
+        resolve_checkpoint(whole / "step-00000003.ckpt")
 
 
 def test_a_checkpoint_is_read_for_verification_once(whole, monkeypatch):
@@ -203,10 +203,10 @@ def test_a_checkpoint_is_read_for_verification_once(whole, monkeypatch):
     hashed = checkpoint_files._hash
     monkeypatch.setattr(checkpoint_files, "_hash", lambda path: read.append(path.name) or hashed(path))
     for _ in range(3):
-        assert problem(path_of(whole, 2)) is None
+        assert check_integrity(path_of(whole, 2)) is None
     assert read == [WEIGHTS, STATE]
     flip_a_bit(path_of(whole, 2) / STATE)
-    assert "damaged" in problem(path_of(whole, 2))
+    assert "damaged" in check_integrity(path_of(whole, 2))
 
 
 def test_everything_comes_back_and_tied_weights_are_written_once(tmp_path):
@@ -260,7 +260,7 @@ def test_where_the_disk_takes_no_more_the_old_ones_stay_and_nothing_is_left_behi
         with files_of_at_most(size), pytest.raises(CheckpointNotSavedError, match="File too large"):
             write_checkpoint(big, path)
     assert names(whole) == ["step-00000001.ckpt", "step-00000002.ckpt"]
-    assert problem(path_of(whole, 2)) is None and saved_step(path_of(whole, 2)) == 2
+    assert check_integrity(path_of(whole, 2)) is None and saved_step(path_of(whole, 2)) == 2
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_as_the_system_says_it(tmp_path):
@@ -276,4 +276,4 @@ def test_a_checkpoint_from_before_they_were_folders_is_read(tmp_path):
     assert torch.equal(load_checkpoint(path)["state_dict"]["model.weight"], checkpoint(4)["state_dict"]["model.weight"])
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(UsageError, match="cut off"):
-        verified(path)
+        resolve_checkpoint(path)

@@ -51,7 +51,7 @@ HOSTILE = [
     "capkit.cli.main",
     "capkit.testing.distributed.run_distributed",
     "capkit.tasks.fit.run",
-    "capkit.checkpoint.files.discard",
+    "capkit.checkpoint.files.remove_checkpoint",
     "capkit.checkpoint.loading.read_checkpoint",
     "capkit.models.encoders.image.torch.hub.load",  # through what a module of ours imports
     "capkit.models.captioners.hf_captioner.AutoConfig.from_pretrained",

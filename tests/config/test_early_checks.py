@@ -138,10 +138,10 @@ def test_every_extra_that_the_code_asks_for_is_in_the_table():
     [
         (["fit_rl", "reward=[cider]"], ["model.ckpt: expected a run", "give init_from=RUN"]),
         (["model=tuned_captioner"], ["give init_from=RUN"]),
-        (["experiment=clip_reward_sceneworld", "init_from=run"], ["give judge=RUN", "give judge2=RUN"]),
+        (["experiment=clip_reward_sceneworld", "init_from=run"], ["give reward_encoder=RUN", "give eval_encoder=RUN"]),
         (
             ["fit_rl", "init_from=run", "data=sceneworld", "reward=[clip_score_trained]"],
-            ["needs reward.clip_score.scorer.judge.ckpt"],
+            ["needs reward.clip_score.scorer.encoder.ckpt"],
         ),
         (["fit_rl", "init_from=nowhere", "reward=[cider]"], ["init_from=nowhere: no such file or folder"]),
         (["evaluate", "ckpt=nowhere"], ["ckpt=nowhere: no such file or folder"]),

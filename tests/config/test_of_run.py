@@ -107,7 +107,7 @@ EXPERIMENTS = [
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_on_a_run_composes_what_it_says(experiment):
-    words = [f"experiment={experiment}", "judge=runs/mine", "judge2=runs/mine"]
+    words = [f"experiment={experiment}", "reward_encoder=runs/mine", "eval_encoder=runs/mine"]
     for split in ("train", "val", "test"):
         path = Path(f"data/blended_scenes/{split}.jsonl")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,8 +15,8 @@ def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
 
 
 class Weigh(pl.Callback):
-    """Bytes by kind, as `capkit.distributed.cost_model.states` names them, and of the bucket of gradients that stage 3
-    keeps.
+    """Bytes by kind, as `capkit.distributed.cost_model.model_state_bytes` names them, and of the bucket of gradients
+    that stage 3 keeps.
     """
 
     def __init__(self) -> None:

@@ -11,11 +11,11 @@ import torch
 
 from capkit.decoding.config import Decoding
 from capkit.objectives.policy.self_critical import SelfCritical
-from capkit.scorers.reward import Reward, Term
+from capkit.scorers.reward import Reward, RewardTerm
 from capkit.scorers.self_retrieval import SelfRetrieval
 from capkit.train.rl.module import RLModule
 from capkit.types import CaptionBatch, Samples
-from capkit.utils.rng import key_id
+from capkit.utils.rng import stable_hash
 
 TAPE: dict[tuple[str, int, str], Samples] = {}
 
@@ -44,7 +44,7 @@ class Overlap:
     def score(self, key: str, references: list[str], text: str) -> float:
         words = text.split()
         shared = sum(word in references[0].split() for word in words)
-        return shared / (len(words) + 1) + key_id(key, text) % 1000 / 2000
+        return shared / (len(words) + 1) + stable_hash(key, text) % 1000 / 2000
 
 
 class Listener:
@@ -67,19 +67,19 @@ class Listener:
     def to(self, device: Any) -> "Listener":
         return self
 
-    def about(self, side: str) -> dict[str, Any]:
+    def fingerprint_fields(self, side: str) -> dict[str, Any]:
         return {"side": side}
 
 
 def _unit(*name: Any) -> torch.Tensor:
-    row = torch.randn(6, generator=torch.Generator().manual_seed(key_id(*name)))
+    row = torch.randn(6, generator=torch.Generator().manual_seed(stable_hash(*name)))
     return torch.nn.functional.normalize(row, dim=0)
 
 
 def self_critical(model: Any, *optimization: Any, micro_batch_size: int | None) -> Replaying:
     """A greedy baseline, and a reward of each caption by itself."""
     objective = SelfCritical(Decoding("sample", max_length=6), num_samples=3)
-    reward = Reward({"overlap": Term(Overlap())})
+    reward = Reward({"overlap": RewardTerm(Overlap())})
     return Replaying(
         "self_critical", model, objective, reward, *optimization, Decoding(), micro_batch_size=micro_batch_size
     )
@@ -90,7 +90,7 @@ def self_retrieval(model: Any, *optimization: Any, micro_batch_size: int | None)
     objective = SelfCritical(Decoding("sample", max_length=6), num_samples=2, baseline="none", whiten=True)
     scorer = SelfRetrieval(Listener())
     scorer.attach_images(lambda key: np.full((1, 1, 3), int(key), np.uint8))
-    reward = Reward({"self_retrieval": Term(scorer), "overlap": Term(Overlap(), weight=0.5)})
+    reward = Reward({"self_retrieval": RewardTerm(scorer), "overlap": RewardTerm(Overlap(), weight=0.5)})
     return Replaying(
         "self_retrieval", model, objective, reward, *optimization, Decoding(), micro_batch_size=micro_batch_size
     )

@@ -22,9 +22,9 @@ from capkit.optim.optimizers import AdamW
 from capkit.optim.schedules import Linear
 from capkit.testing.distributed import bare_trainer
 from capkit.text.tokenizers import encode_captions, word_tokenizer
-from capkit.train.dual_encoder_module import PairModule
-from capkit.train.mle_module import CaptionModule
-from capkit.train.train_module import OptimizerStep
+from capkit.train.dual_encoder_module import DualEncoderModule
+from capkit.train.mle_module import MLEModule
+from capkit.train.train_module import TrainModule
 from capkit.types import CaptionBatch
 
 # Lengths differ, so that an average of averages would show.
@@ -82,9 +82,9 @@ def encoder_decoder(dropout: float) -> EncoderDecoder:
     return EncoderDecoder(tokenizer(), encoder, width=32, num_layers=1, num_heads=2, dropout=dropout)
 
 
-def captioner(micro_batch_size: int | None, dropout: float = 0.0) -> CaptionModule:
+def captioner(micro_batch_size: int | None, dropout: float = 0.0) -> MLEModule:
     model = encoder_decoder(dropout)
-    return CaptionModule(model, CrossEntropy(0.1), optimizer(), Linear(), Decoding(), micro_batch_size=micro_batch_size)
+    return MLEModule(model, CrossEntropy(0.1), optimizer(), Linear(), Decoding(), micro_batch_size=micro_batch_size)
 
 
 def self_critical(micro_batch_size: int | None, dropout: float = 0.0) -> replay.Replaying:
@@ -97,7 +97,7 @@ def self_retrieval(micro_batch_size: int | None, dropout: float = 0.0) -> replay
     return replay.self_retrieval(model, optimizer(), Linear(), micro_batch_size=micro_batch_size)
 
 
-def dual_encoder(micro_batch_size: int | None, dropout: float = 0.0) -> PairModule:
+def dual_encoder(micro_batch_size: int | None, dropout: float = 0.0) -> DualEncoderModule:
     torch.manual_seed(0)
     config = {
         "model_type": "clip_text_model",
@@ -115,19 +115,19 @@ def dual_encoder(micro_batch_size: int | None, dropout: float = 0.0) -> PairModu
     model = TwoTower(
         text_tower, image_tower, embed_dim=15, pooling="attention", logit_scale=99.0, max_logit_scale=100.0
     )
-    return PairModule(model, InfoNCE(), optimizer(), Linear(), micro_batch_size=micro_batch_size)
+    return DualEncoderModule(model, InfoNCE(), optimizer(), Linear(), micro_batch_size=micro_batch_size)
 
 
-def adapters(micro_batch_size: int | None, dropout: float = 0.0) -> CaptionModule:
+def adapters(micro_batch_size: int | None, dropout: float = 0.0) -> MLEModule:
     """LoRA on a frozen captioner: nothing else trains."""
     model = encoder_decoder(dropout)
     model.requires_grad_(False)
     LoRA(rank=2, targets=["query_key_value", "key_value"]).add_to(model.decoder)
     factory = AdamW(lr=0.01, betas=(BETA, 0.99), clip_norm=CLIP_NORM)
-    return CaptionModule(model, CrossEntropy(0.1), factory, Linear(), Decoding(), micro_batch_size=micro_batch_size)
+    return MLEModule(model, CrossEntropy(0.1), factory, Linear(), Decoding(), micro_batch_size=micro_batch_size)
 
 
-class Sometimes(CaptionModule):
+class Sometimes(MLEModule):
     """A parameter that even steps use, and they in one micro-batch."""
 
     def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, torch.Tensor]:
@@ -192,7 +192,7 @@ def train(
     kind: str, strategy: str, micro_batch_size: int | None, dropout: float = 0.0, precision: str = "32-true"
 ) -> Outcome:
     keep = Keep()
-    module: OptimizerStep = MODULES[kind](micro_batch_size, dropout)
+    module: TrainModule = MODULES[kind](micro_batch_size, dropout)
     trainer = trainer_of(strategy, [keep], precision)
     trainer.fit(module, loader(batches()), loader(val_batches()))
     return keep.outcome

@@ -3,7 +3,7 @@ import torch
 import torch.distributed as dist
 
 from capkit.distributed.collectives import (
-    RankRows,
+    UnevenGather,
     all_reduce_logsumexp,
     all_reduce_max,
     all_reduce_sum,
@@ -23,7 +23,7 @@ def rows_of(rank: int, counts: list[int]) -> torch.Tensor:
 def gathering(counts):
     rank = dist.get_rank()
     rows = rows_of(rank, counts).requires_grad_()
-    layout = RankRows(len(rows))
+    layout = UnevenGather(len(rows))
     gathered = layout.gather_with_grad(rows)
     # Rank r's loss weighs global row j by (r + 1) * (j + 1).
     weights = (rank + 1) * torch.arange(1.0, layout.total + 1)
@@ -48,7 +48,7 @@ def test_uneven_rows_are_gathered_in_rank_order_and_get_the_summed_gradient_of_a
 
 def nothing_to_gather():
     rows = torch.zeros(0, 2, requires_grad=True)
-    gathered = RankRows(0).gather_with_grad(rows)
+    gathered = UnevenGather(0).gather_with_grad(rows)
     gathered.sum().backward()
     return gathered.shape, rows.grad.shape
 
@@ -80,7 +80,7 @@ def test_a_log_sum_exp_over_ranks_has_the_values_and_gradients_of_one_over_rows(
 
 def test_without_a_process_group_everything_is_the_identity():
     rows = torch.randn(3, 2, requires_grad=True)
-    layout = RankRows(3)
+    layout = UnevenGather(3)
     assert layout.total == 3 and layout.own == slice(0, 3)
     assert layout.gather_with_grad(rows) is rows and layout.reduce_scatter(rows) is rows
     assert torch.equal(layout.gather(rows), rows) and not layout.gather(rows).requires_grad

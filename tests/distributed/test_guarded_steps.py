@@ -10,7 +10,7 @@ from steps import STEPS, batches, captioner, loader, trainer_of
 
 from capkit.distributed.collectives import rank, world_size
 from capkit.testing.distributed import run_distributed
-from capkit.train.callbacks.guard import Guard
+from capkit.train.callbacks.guard import SkipBadSteps
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,7 @@ def train(strategy: str, run: str) -> Seen:
     faults, settings = RUNS[run]
     module, watch = captioner(2), Watch()
     module.objective = Poisoned(module.objective, faults)
-    trainer_of(strategy, [Guard(**settings), watch]).fit(module, loader(batches()))
+    trainer_of(strategy, [SkipBadSteps(**settings), watch]).fit(module, loader(batches()))
     return watch.seen
 
 

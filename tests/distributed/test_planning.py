@@ -6,25 +6,25 @@ from capkit.distributed.cost_model import (
     LIVE_NUMBERS,
     REUSE_NUMBERS,
     SHARDED,
-    Cluster,
-    Work,
+    ClusterSpec,
+    StepWorkload,
     memory,
+    model_state_bytes,
     plan,
     seconds,
-    states,
     traffic,
 )
 from capkit.errors import UsageError
 
 
-def work(**changes) -> Work:
+def work(**changes) -> StepWorkload:
     settings = {"trainable": 600, "frozen": 400, "images": 8, "micro_batches": 2, "gflop": 50.0, "activation_mib": 3.0}
-    return Work(**{**settings, "mixed": True, **changes})
+    return StepWorkload(**{**settings, "mixed": True, **changes})
 
 
-def cluster(**changes) -> Cluster:
+def cluster(**changes) -> ClusterSpec:
     settings = {"memory_gib": 79.0, "tflops": 1000.0, "link_gb": 400.0, "network_gb": 50.0, "gpus_per_node": 8}
-    return Cluster(**{**settings, "share": 0.5, **changes})
+    return ClusterSpec(**{**settings, "share": 0.5, **changes})
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def cluster(**changes) -> Cluster:
 )
 def test_states_on_four_ranks_by_hand(strategy, weights, master, moments, gradients):
     wanted = {"weights": weights, "master": master, "moments": moments, "gradients": gradients}
-    assert states(work(), strategy, 4) == wanted
+    assert model_state_bytes(work(), strategy, 4) == wanted
 
 
 def test_memory_is_the_sum_of_its_parts_and_a_rollout_under_stage_3_gathers_every_weight():
@@ -106,8 +106,8 @@ def test_efficiency_falls_with_the_number_of_gpus_and_is_one_on_one():
     [
         (lambda: work(trainable=0), "trainable must be 1 or more"),
         (lambda: work(micro_batches=9), "8 images and 9 micro-batches"),
-        (lambda: cluster(share=1.5), "share lies above 0"),
-        (lambda: states(work(), "zero4", 2), "strategy must be one of"),
+        (lambda: cluster(utilization=1.5), "share lies above 0"),
+        (lambda: model_state_bytes(work(), "zero4", 2), "strategy must be one of"),
     ],
 )
 def test_numbers_that_make_no_sense_are_told(make, told):

@@ -16,7 +16,7 @@ from steps import CLIP_NORM, MODULES, Outcome, batches, batches_of_all_ranks, du
 
 import capkit.train.dual_encoder_module
 from capkit.distributed import zero
-from capkit.distributed.cost_model import FLOAT, Work, states, traffic
+from capkit.distributed.cost_model import FLOAT, StepWorkload, model_state_bytes, traffic
 from capkit.testing.distributed import run_distributed
 
 pytestmark = pytest.mark.slow
@@ -186,13 +186,13 @@ def test_mixed_precision_trains_float32_weights_to_about_the_same_loss(alone, tw
     assert outcome.rows != alone[case[0]].rows
 
 
-def work_of(kind: str) -> tuple[Work, int]:
+def work_of(kind: str) -> tuple[StepWorkload, int]:
     """Of a rank in two micro-batches, and bytes that padding may take."""
     parameters = list(MODULES[kind](2).model.parameters())
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
     frozen = sum(p.numel() for p in parameters) - trainable
     passes = 4.0 if kind == "dual_encoder" else 3.0
-    work = Work(trainable, frozen, 4, 2, gflop=0.0, activation_mib=0.0, mixed=False, passes=passes)
+    work = StepWorkload(trainable, frozen, 4, 2, gflop=0.0, activation_mib=0.0, mixed=False, passes=passes)
     return work, 4 * (len(parameters) + 16)
 
 
@@ -210,7 +210,7 @@ def test_a_rank_sends_what_the_plan_says(ranks, case):
 @pytest.mark.parametrize("strategy", [*STAGES, "zero3_offload"])
 def test_a_rank_holds_what_the_plan_says(ranks, strategy):
     work, padding = work_of("dual_encoder")
-    wanted = states(work, strategy, 2)
+    wanted = model_state_bytes(work, strategy, 2)
     for _, held, _ in ranks:
         found, bucket = held[strategy]
         for name in ("weights", "master", "moments"):

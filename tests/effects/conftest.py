@@ -76,4 +76,4 @@ def judges(run_once) -> list[str]:
     """The words that name two judges of full captions: one to reward, another to evaluate."""
     words = ["experiment=judge_sceneworld", "val_every=600", *ONE_CORE]
     runs = [run_once(f"judge_{seed}", [*words, f"seed={seed}"]) for seed in (0, 1)]
-    return [f"judge={runs[0]}", f"judge2={runs[1]}"]
+    return [f"reward_encoder={runs[0]}", f"eval_encoder={runs[1]}"]

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.models.dual_encoders.trainable import PairModel
+from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.models.dual_encoders.two_tower import TwoTower
 from capkit.objectives.base import PairObjective
 from capkit.optim.schedules import Linear, Schedule
@@ -40,7 +40,7 @@ def grid_features(scenes: Sequence[Scene]) -> Float[Tensor, "B 1 D"]:
 class Pairs:
     """Images and their captions, tokenised once; batches of random images with all or some of their captions."""
 
-    def __init__(self, model: PairModel, scenes: Sequence[Scene], captions: list[list[str]]):
+    def __init__(self, model: TrainableDualEncoder, scenes: Sequence[Scene], captions: list[list[str]]):
         self.features = grid_features(scenes)
         self.tokens, self.mask, _ = model.encode(captions)
 
@@ -58,7 +58,7 @@ def two_towers(text_tower: torch.nn.Module, image_projection: str = "mlp", embed
 
 
 def train(
-    model: PairModel,
+    model: TrainableDualEncoder,
     objective: PairObjective,
     pairs: Pairs,
     steps: int,

@@ -11,7 +11,7 @@ from meme_training import memes, new_camu, picture_alone, pretrain, rows_of, tex
 
 from capkit.methods.memes.module import score_memes
 from capkit.models.tuning.policy import Tuning
-from capkit.utils.rng import key_id, uniform
+from capkit.utils.rng import stable_hash, uniform
 
 pytestmark = pytest.mark.effect
 
@@ -50,7 +50,7 @@ def test_the_caption_that_names_colour_and_text_is_chosen(trained):
 
 
 def test_random_selection_fails_the_same_threshold(data):
-    ids = torch.tensor([key_id("random selection", key) for key in data.test.keys])
+    ids = torch.tensor([stable_hash("random selection", key) for key in data.test.keys])
     scores = torch.stack([uniform(ids, place) for place in range(2)], -1)
     rows = [
         {"logit": 0.0, "label": 0, "selected": int(place), "metadata": metadata}

@@ -87,7 +87,7 @@ def judged(run_once, background_judge, look_alikes):
     def of(name, folder):
         words = ["task=evaluate", f"ckpt={folder}", *WORLD, *ONE_CORE, "data.batch_size=100", "decoding.max_length=16"]
         words += ["metric=[truematch_trained,rd20_trained,fact_kinds]", "metric.fact_kinds.kinds=[background]"]
-        words += [f"metric.truematch.judge.ckpt={background_judge}", f"metric.rd20.judge.ckpt={background_judge}"]
+        words += [f"metric.truematch.encoder.ckpt={background_judge}", f"metric.rd20.encoder.ckpt={background_judge}"]
         words.append(f"metric.truematch.files=[{look_alikes('test', '[5]') / 'bags' / 'hard-5.json'}]")
         return numbers(run_once(f"judged_{name}", words))
 
@@ -97,7 +97,7 @@ def judged(run_once, background_judge, look_alikes):
 @pytest.fixture
 def tuned(run_once, background_judge, background_captioner):
     def of(name, words):
-        judges = [f"judge={background_judge}", f"judge2={background_judge}"]
+        judges = [f"reward_encoder={background_judge}", f"eval_encoder={background_judge}"]
         words = [*words, *WORLD, *TUNING, *ONE_CORE, f"init_from={background_captioner}", *judges]
         return run_once(name, words)
 

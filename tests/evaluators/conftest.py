@@ -44,7 +44,7 @@ class TableEncoder:
     def to(self, device):
         return self
 
-    def about(self, side):
+    def fingerprint_fields(self, side):
         table = json.dumps([self.images.tolist(), self.texts])
         return {"side": side, "weights": hashlib.sha256(table.encode()).hexdigest()}
 

@@ -12,7 +12,7 @@ from capkit.sceneworld.language.captions import references
 from capkit.sceneworld.language.parser import parse
 from capkit.sceneworld.world.scene import WorldOptions, make_scene
 from capkit.text.corruption import KINDS
-from capkit.utils.rng import key_id
+from capkit.utils.rng import stable_hash
 
 STAMPS = [("a", ["A hen.", "A big dog barks."], {}), ("b", ["Rope", "A hen."], {}), ("c", ["the old man sleeps"], {})]
 
@@ -45,7 +45,7 @@ class Judge:
     def to(self, device):
         return self
 
-    def about(self, side):
+    def fingerprint_fields(self, side):
         return {"side": side, "weights": "rule"}
 
 
@@ -87,14 +87,14 @@ def test_a_judge_that_knows_the_captions_gets_everything_right(tmp_path, listed,
         *("Rope", STAMPS[2][1][0]),
     ]
     assert all(row["text"] != row["caption"] for row in rows if row["kind"] != "caption")
-    assert json.loads((tmp_path / "grammar.json").read_text())["quoted_with"]["split"] == "test"
+    assert json.loads((tmp_path / "grammar.json").read_text())["provenance"]["split"] == "test"
 
 
 def test_whoever_counts_words_cannot_tell_a_shuffled_caption(tmp_path, listed, data_of):
     scenes = [make_scene(WorldOptions(), 0, "test", index) for index in range(30)]
     rows = [(f"{i}", references(scene), {"scene": scene.to_dict()}) for i, scene in enumerate(scenes)]
     data = data_of(train=listed(rows), test=listed(rows))
-    numbers = Grammar()(Judge(lambda text: key_id(*sorted(text.split())) % 3 > 0), data, tmp_path)
+    numbers = Grammar()(Judge(lambda text: stable_hash(*sorted(text.split())) % 3 > 0), data, tmp_path)
     # The comma moves with its word, the words are the same.
     assert numbers["grammar_shuffle_balanced"] == numbers["grammar_shuffle_paired"] == 0.5
     assert 0.2 < numbers["grammar_false_alarms"] < 0.5

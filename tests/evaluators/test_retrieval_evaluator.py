@@ -52,7 +52,7 @@ def test_rows_say_where_each_query_found_its_own_and_numbers_what_to_quote(table
     assert [row["rank"] for row in rows if row["way"] == "i2t"] == [1, 1, 1, 1]
     written = json.loads((tmp_path / "retrieval.json").read_text())
     assert written["numbers"] == numbers
-    assert written["quoted_with"] | {"split": 0} == {
+    assert written["provenance"] | {"split": 0} == {
         "scorer": "table",
         "prompt": "see",
         "max_length": 9,

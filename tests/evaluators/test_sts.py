@@ -50,7 +50,7 @@ def test_an_encoder_without_pictures_will_do(table, tmp_path):
         def to(self, device):
             return self
 
-        def about(self, side):
+        def fingerprint_fields(self, side):
             return {"side": side}
 
     files = {"a": written(tmp_path, "a.tsv", "3\t0\t0", "2\t0\t60")}

@@ -69,12 +69,12 @@ BY_CLIP_SCORE = [
     Number("optimizer.lr", 5e-6, CHO),
     Number("reward.clip_score.weight", 2.0, CHO),
     Number("reward.clip_score.scorer.weight", 2.5, "Hessel et al. 2021, equation 1"),
-    Number("reward.clip_score.scorer.judge.model", "openai/clip-vit-base-patch32", CHO),
-    Number("reward.clip_score.scorer.judge.prompt", "A photo depicts", CHO),
+    Number("reward.clip_score.scorer.encoder.model", "openai/clip-vit-base-patch32", CHO),
+    Number("reward.clip_score.scorer.encoder.prompt", "A photo depicts", CHO),
     Number("callback.checkpoints.select", "CIDEr", CHO, None, 3),
 ]
 GREEDY_LISTENER = [
-    Number("reward.self_retrieval.scorer.judge.model", "openai/clip-vit-base-patch32", DISCRITUNE),
+    Number("reward.self_retrieval.scorer.encoder.model", "openai/clip-vit-base-patch32", DISCRITUNE),
     Number("reward.self_retrieval.scorer.form", "log_softmax", DISCRITUNE),
     Number("objective.rollout.method", "greedy", DISCRITUNE),
     Number("objective.num_samples", 1, DISCRITUNE),
@@ -86,7 +86,7 @@ GREEDY_LISTENER = [
     Number("trainer.precision", "32-true", DISCRITUNE),
 ]
 SELF_RETRIEVAL = [
-    Number("reward.self_retrieval.scorer.judge.model", "openai/clip-vit-base-patch32", NDLB),
+    Number("reward.self_retrieval.scorer.encoder.model", "openai/clip-vit-base-patch32", NDLB),
     Number("reward.self_retrieval.scorer.scale", None, f"{NDLB}: CLIP's own logit scale"),
     Number("objective.rollout.method", "sample", NDLB),
     Number("objective.rollout.temperature", 0.3, NDLB),

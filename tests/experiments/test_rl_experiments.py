@@ -49,7 +49,7 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize("experiment", SCENEWORLD)
 def test_an_experiment_on_sceneworld_trains_two_steps(experiment, runs, tmp_path, monkeypatch):
     monkeypatch.chdir(runs)
-    judges = [f"judge={runs / 'judge_sceneworld'}", f"judge2={runs / 'judge_sceneworld'}"]
+    judges = [f"reward_encoder={runs / 'judge_sceneworld'}", f"eval_encoder={runs / 'judge_sceneworld'}"]
     if "grammar" in experiment:
         judges.append(f"reward.grammar.scorer.encoder.ckpt={runs / 'judge_grammar_sceneworld'}")
     start = f"init_from={runs / SCENEWORLD[experiment]}"
@@ -70,7 +70,7 @@ def test_self_retrieval_on_growing_bags_trains_from_mined_neighbours(runs, tmp_p
     assert main(["mine", "data=sceneworld_generic", *COUNTS, encoder, *mine]) == 0
     bags = ["sizes=[2,4,8]", f"run_dir={tmp_path / 'bags'}"]
     assert main(["bags", f"neighbors={tmp_path / 'mine'}", *bags]) == 0
-    start = [f"init_from={runs / 'generic_mle_sceneworld'}", f"judge={judge}", f"judge2={judge}"]
+    start = [f"init_from={runs / 'generic_mle_sceneworld'}", f"reward_encoder={judge}", f"eval_encoder={judge}"]
     folder = [f"curriculum.folder={tmp_path / 'bags'}", "data.batch_size=8"]
     run = RunFolder(tmp_path / "run")
     assert main(["experiment=ndlb_bagcurri_sceneworld", *TINY, *start, *folder, f"run_dir={run.path}"]) == 0

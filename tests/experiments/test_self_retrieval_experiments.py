@@ -66,7 +66,7 @@ def boosted(coco):
 
 
 def by_rewards(experiment, start, judge, run, *more):
-    rewarded = [f"init_from={start}", f"reward.self_retrieval.scorer.judge.model={judge}", "metric=[cider]"]
+    rewarded = [f"init_from={start}", f"reward.self_retrieval.scorer.encoder.model={judge}", "metric=[cider]"]
     lengths = ["objective.rollout.max_length=5", "callback.checkpoints.select=null"]
     return [f"experiment={experiment}", *TINY, *rewarded, *lengths, "optimizer.lr=0.01", *more, f"run_dir={run}"]
 
@@ -113,7 +113,7 @@ def test_the_pool_is_the_global_batch_and_rollouts_are_those_of_the_paper(tuned)
     run, module = tuned
     (row,) = [row for row in run.rows() if "reward/self_retrieval_pool" in row]
     assert row["reward/self_retrieval_pool"] == 4 and row["rl/baseline"] < 0
-    policy = module.policy
+    policy = module.objective
     assert (policy.rollout.method, policy.rollout.temperature, policy.num_samples) == ("sample", 0.3, 1)
     assert (policy.reduction, policy.learn_eos) == ("seq_mean", False)
 
@@ -159,7 +159,7 @@ def test_a_recipe_plans_a_run_with_its_real_batch(coco, start, judge, experiment
     data = boosted(coco) if experiment == "ndlb_mle" else words(experiment, coco, tmp_path)[1:3]
     parts = SMALL["coco_clipcap"]
     if experiment == "discritune":
-        parts = [f"init_from={start}", f"reward.self_retrieval.scorer.judge.model={judge}"]
+        parts = [f"init_from={start}", f"reward.self_retrieval.scorer.encoder.model={judge}"]
     cpu = ["trainer=cpu", "trainer.devices=1", "data.num_workers=0", "metric=[cider]", f"run_dir={tmp_path / 'run'}"]
     select = ["callback.checkpoints.select=null"] if experiment == "discritune" else []
     assert main([f"experiment={experiment}", *data, *parts, *cpu, *select, "dry_run=true"]) == 0

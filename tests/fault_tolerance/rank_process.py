@@ -4,8 +4,8 @@ import sys
 import time
 from pathlib import Path
 
-from capkit.fault_tolerance.heartbeats import Channel
-from capkit.fault_tolerance.liveness import NOW, advance
+from capkit.fault_tolerance.heartbeats import HeartbeatFiles
+from capkit.fault_tolerance.liveness import NOW, mark_progress
 from capkit.fault_tolerance.watchdog import Watchdog, ends_all_ranks
 
 
@@ -19,8 +19,8 @@ def wait_in(folder: str) -> None:
 def run(arguments: list[str]) -> None:
     folder, rank, world_size, what = Path(arguments[0]), int(arguments[1]), int(arguments[2]), arguments[3]
     allowed = dict.fromkeys(("setup", "step"), 2.0 if what.startswith("stuck") else 60.0)
-    start_watchdog(Watchdog(Channel(folder, rank, world_size), 3.0, allowed))
-    advance("step", step=7)
+    start_watchdog(Watchdog(HeartbeatFiles(folder, rank, world_size), 3.0, allowed))
+    mark_progress("step", step=7)
     (folder / f"ready-{rank}").touch()
     while len(list(folder.glob("ready-*"))) < world_size:
         time.sleep(0.02)

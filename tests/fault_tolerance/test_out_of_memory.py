@@ -13,22 +13,22 @@ from rl_steps import OBJECTIVES, Keep, Recording, differences, loader, trainer_o
 from capkit.decoding.config import Decoding
 from capkit.distributed.collectives import rank
 from capkit.errors import MEMORY_STATUS, OutOfMemory, RunFailure
-from capkit.fault_tolerance.oom import in_parts
+from capkit.fault_tolerance.oom import map_in_chunks
 from capkit.models.batching import embed_distinct
 from capkit.objectives.contrastive.info_nce import InfoNCE
 from capkit.objectives.cross_entropy import CrossEntropy
 from capkit.optim.optimizers import AdamW
 from capkit.optim.schedules import Linear
 from capkit.run.folder import RunFolder
-from capkit.scorers.reward import Reward, Term
+from capkit.scorers.reward import Reward, RewardTerm
 from capkit.tasks.caption import caption_batches
 from capkit.testing.distributed import run_distributed
 from capkit.testing.models import batch_for, two_tower
 from capkit.train.callbacks import oom as memory_module
-from capkit.train.callbacks.oom import FILE, Memory
+from capkit.train.callbacks.oom import FILE, OOMBackoff
 from capkit.train.callbacks.recorder import Recorder
-from capkit.train.dual_encoder_module import PairModule
-from capkit.train.mle_module import CaptionModule
+from capkit.train.dual_encoder_module import DualEncoderModule
+from capkit.train.mle_module import MLEModule
 
 STEPS = 3
 
@@ -52,7 +52,7 @@ class Roomy(CrossEntropy):
 def fit(folder, room, sizes=(None,) * STEPS, dropout=0.0):
     """`sizes`: micro_batch_size as each step is to find it, None: as it is."""
 
-    class Module(CaptionModule):
+    class Module(MLEModule):
         def backward_batch(self, batch, step):
             self.micro_batch_size = sizes[step] or self.micro_batch_size
             return super().backward_batch(batch, step)
@@ -61,7 +61,7 @@ def fit(folder, room, sizes=(None,) * STEPS, dropout=0.0):
     objective.room = room
     model = rl_steps.captioner(dropout)
     module = Module(model, objective, AdamW(lr=0.01), Linear(), Decoding())
-    memory, recorder = Memory(), Recorder(every_steps=1)
+    memory, recorder = OOMBackoff(), Recorder(every_steps=1)
     for callback in (memory, recorder):
         callback.attach(folder)
     trainer = trainer_of("auto", STEPS, [memory, recorder])
@@ -92,8 +92,8 @@ def test_a_step_that_does_not_fit_is_done_again_in_halves_and_gives_what_they_gi
     assert found == [(1, 4), (1, 2)]
 
     trainer.save_checkpoint(tmp_path / "saved.ckpt")
-    state = torch.load(tmp_path / "saved.ckpt", weights_only=True)["callbacks"]["Memory"]
-    resumed, again = Memory(), CaptionModule(module.model, Roomy(), AdamW(lr=0.01), Linear(), Decoding())
+    state = torch.load(tmp_path / "saved.ckpt", weights_only=True)["callbacks"]["OOMBackoff"]
+    resumed, again = OOMBackoff(), MLEModule(module.model, Roomy(), AdamW(lr=0.01), Linear(), Decoding())
     resumed.load_state_dict(state)
     resumed.on_train_start(trainer, again)
     assert again.micro_batch_size == 2
@@ -107,7 +107,7 @@ def test_the_random_numbers_of_a_step_that_is_done_again_are_those_of_its_start(
         full(3 - len(draws), 1)
         return "done"
 
-    module = CaptionModule(rl_steps.captioner(), Roomy(), AdamW(lr=0.01), Linear(), Decoding())
+    module = MLEModule(rl_steps.captioner(), Roomy(), AdamW(lr=0.01), Linear(), Decoding())
     module.on_shrink = lambda name, size, why: None
     module._statistics = []
     assert module.in_memory(work, "micro_batch_size", 8) == "done"
@@ -127,14 +127,14 @@ class Small(Recording):
         return super()._sample(batch, decoding)
 
     def _share(self, part, targets, step):
-        full(len(part.batch) if part.old is not None else 0, 2)
+        full(len(part.batch) if part.old_logprobs is not None else 0, 2)
         return super()._share(part, targets, step)
 
 
 def test_a_rollout_and_an_update_within_a_step_that_do_not_fit_leave_rewards_and_updates_as_they_are(folder):
     outcomes = []
     for kind in (Recording, Small):
-        keep, memory = Keep(), Memory()
+        keep, memory = Keep(), OOMBackoff()
         module = rl_steps.module_of(OBJECTIVES["ppo_k2"]())
         module.__class__ = kind
         trainer_of("auto", 2, [memory, keep]).fit(module, loader(2))
@@ -164,7 +164,7 @@ def evaluated(path, rooms):
     folder, room = RunFolder(path), rooms[rank()]
     if rank() == 0:
         folder.open({})
-    model, memory, recorder, encoded = rl_steps.captioner(), Memory(), Recorder(every_steps=9), []
+    model, memory, recorder, encoded = rl_steps.captioner(), OOMBackoff(), Recorder(every_steps=9), []
     encode = model.encode
 
     def encode_what_fits(batch):
@@ -173,7 +173,7 @@ def evaluated(path, rooms):
         return encode(batch)
 
     model.encode = encode_what_fits
-    module = CaptionModule(model, CrossEntropy(), AdamW(lr=0.01), Linear(), Decoding(max_length=6))
+    module = MLEModule(model, CrossEntropy(), AdamW(lr=0.01), Linear(), Decoding(max_length=6))
     for callback in (memory, recorder):
         callback.attach(folder)
     trainer = trainer_of("ddp" if len(rooms) > 1 else "auto", 1, [memory, recorder])
@@ -215,11 +215,11 @@ def test_only_the_part_that_did_not_fit_is_done_again():
         return sum(rows)
 
     with pytest.warns(UserWarning, match=r"4 at once do not fit into memory \(CUDA out of memory.*now 2 at a time"):
-        assert in_parts([1, 2, 3, 4, 5], work, 4, kept.append) == [3, 7, 5]
+        assert map_in_chunks([1, 2, 3, 4, 5], work, 4, kept.append) == [3, 7, 5]
     assert done == [[1, 2], [3, 4], [5]]
     assert kept == [2]
     with pytest.raises(RunFailure, match=r"a single image does not fit .*decoding\.max_length"):
-        in_parts([1], lambda rows: full(1, 0))
+        map_in_chunks([1], lambda rows: full(1, 0))
 
 
 @pytest.mark.filterwarnings("ignore:.*at once do not fit")
@@ -240,7 +240,7 @@ def test_captions_of_a_folder_and_embeddings_of_texts_are_written_in_parts_as_we
 
 @pytest.mark.filterwarnings("ignore:.*at once do not fit")
 def test_the_validation_of_a_dual_encoder_and_of_a_reward_are_done_in_parts(folder):
-    pairs = PairModule(two_tower(0.0).eval(), InfoNCE(), AdamW(lr=1e-3), Linear())
+    pairs = DualEncoderModule(two_tower(0.0).eval(), InfoNCE(), AdamW(lr=1e-3), Linear())
     batch = batch_for(pairs.model, [["a"], ["a b", "c"], ["d"], ["e"]])
     whole = pairs.predict_step(batch, 0)
     pairs.eval_batch_size = 3
@@ -252,7 +252,7 @@ def test_the_validation_of_a_dual_encoder_and_of_a_reward_are_done_in_parts(fold
             full(len(batch), 2)
             return super().__call__(batch, samples)
 
-    module = rl_steps.module_of(OBJECTIVES["greedy"](), Reward({"narrow": Term(Narrow())}))
+    module = rl_steps.module_of(OBJECTIVES["greedy"](), Reward({"narrow": RewardTerm(Narrow())}))
     module.decoding = Decoding(max_length=6)
     module.validation_step(rl_steps.batches_of_all_ranks(1)[0], 0)
     assert [len(part["rows"]) for part in module._validation] == [2, 2, 2, 2]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from capkit.errors import LOST_STATUS
-from capkit.fault_tolerance.heartbeats import Beat, Channel, Verdict, attempts, new_attempt, read_verdict
-from capkit.fault_tolerance.watchdog import those_at_fault
+from capkit.fault_tolerance.heartbeats import Heartbeat, HeartbeatFiles, Verdict, attempts, new_attempt, read_verdict
+from capkit.fault_tolerance.watchdog import stalled_ranks
 
 RANK = Path(__file__).with_name("rank_process.py")
 REPOSITORY = Path(__file__).parents[2]
@@ -90,26 +90,26 @@ def test_ranks_that_end_well_leave_nothing_behind(tmp_path):
 
 
 def beat(rank, count, waits):
-    return Beat(rank, 1, "step", count, 0, 1.0, "x.py:1 in f", waits, "host", 1, None, None)
+    return Heartbeat(rank, 1, "step", count, 0, 1.0, "x.py:1 in f", waits, "host", 1, None, None)
 
 
 def test_fault_lies_with_the_rank_furthest_behind_of_those_that_do_not_wait():
-    assert those_at_fault([beat(0, 3, True), beat(1, 5, False), beat(2, 4, False)]) == [beat(2, 4, False)]
-    assert those_at_fault([beat(0, 4, True), beat(1, 3, True)]) == [beat(1, 3, True)]
+    assert stalled_ranks([beat(0, 3, True), beat(1, 5, False), beat(2, 4, False)]) == [beat(2, 4, False)]
+    assert stalled_ranks([beat(0, 4, True), beat(1, 3, True)]) == [beat(1, 3, True)]
 
 
 def test_the_first_verdict_stands_and_a_cut_off_one_is_none(tmp_path):
-    first, second = Channel(new_attempt(tmp_path), 0, 2), Channel(attempts(tmp_path)[0], 1, 2)
+    first, second = HeartbeatFiles(new_attempt(tmp_path), 0, 2), HeartbeatFiles(attempts(tmp_path)[0], 1, 2)
     mine, theirs = (Verdict("error", rank, [rank], 1, "why") for rank in (0, 1))
-    assert first.accuse(mine) == mine
-    assert second.accuse(theirs) == mine == second.verdict()
+    assert first.report(mine) == mine
+    assert second.report(theirs) == mine == second.verdict()
     cut = tmp_path / "cut.jsonl"
     cut.write_text('{"kind": "lost", "by"')
     assert read_verdict(cut) is None
 
 
 def test_a_beat_is_written_over_the_last_in_place_so_that_a_full_disk_allows_it(tmp_path):
-    channel = Channel(new_attempt(tmp_path), 0, 2)
+    channel = HeartbeatFiles(new_attempt(tmp_path), 0, 2)
     channel.open(beat(0, 7, False))
     assert channel.read(0) == beat(0, 7, False)
     file = channel.folder / "rank-00000.json"
@@ -122,7 +122,7 @@ def test_a_beat_is_written_over_the_last_in_place_so_that_a_full_disk_allows_it(
 
 def test_attempts_without_a_verdict_are_swept_away_by_the_next(tmp_path):
     with_verdict = new_attempt(tmp_path)
-    Channel(with_verdict, 0, 1).accuse(Verdict("lost", 0, [1], 81, "gone"))
+    HeartbeatFiles(with_verdict, 0, 1).report(Verdict("lost", 0, [1], 81, "gone"))
     killed = new_attempt(tmp_path)
     (killed / "rank-00000.json").touch()
     third = new_attempt(tmp_path)

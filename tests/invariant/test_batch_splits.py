@@ -14,7 +14,7 @@ from capkit.optim.optimizers import AdamW
 from capkit.optim.schedules import Constant
 from capkit.testing.distributed import bare_trainer, run_distributed
 from capkit.text.tokenizers import encode_captions, word_tokenizer
-from capkit.train.mle_module import CaptionModule
+from capkit.train.mle_module import MLEModule
 from capkit.types import CaptionBatch
 
 # Lengths differ, so that an average of averages would show.
@@ -23,12 +23,12 @@ STEPS = 3
 SIZES = (None, 2)  # micro-batches of two processes
 
 
-def module_of(micro_batch_size: int | None, dropout: float = 0.0) -> CaptionModule:
+def module_of(micro_batch_size: int | None, dropout: float = 0.0) -> MLEModule:
     torch.manual_seed(0)
     tokenizer = word_tokenizer([caption for captions in CAPTIONS for caption in captions])
     model = EncoderDecoder(tokenizer, SmallCNN(image_size=32), width=32, num_layers=1, num_heads=2, dropout=dropout)
     optimizer = AdamW(lr=0.01, clip_norm=0.5)
-    return CaptionModule(model, CrossEntropy(0.1), optimizer, Constant(), Decoding(), micro_batch_size=micro_batch_size)
+    return MLEModule(model, CrossEntropy(0.1), optimizer, Constant(), Decoding(), micro_batch_size=micro_batch_size)
 
 
 def batches(rank: int, world_size: int) -> list[CaptionBatch]:

@@ -8,7 +8,7 @@ from rl_steps import NUM_IMAGES, OBJECTIVES, Outcome, Overlap, differences, trai
 
 from capkit.optim.schedules import Linear
 from capkit.scorers.length import Length
-from capkit.scorers.reward import Reward, Term
+from capkit.scorers.reward import Reward, RewardTerm
 from capkit.testing.distributed import run_distributed
 
 SIZES = (None, 2)
@@ -28,8 +28,10 @@ def several(cases: list[tuple]) -> list[Outcome]:
 
 def normalised_terms() -> Reward:
     """Terms that depend on the global batch, with weights that move."""
-    length = Term(Length(shortest=1, longest=2, fall_off=4), weight=Linear(1.0, 0.0), normalize="batch", clip=(-1, 1))
-    return Reward({"overlap": Term(Overlap(), normalize="batch"), "length": length})
+    length = RewardTerm(
+        Length(shortest=1, longest=2, fall_off=4), weight=Linear(1.0, 0.0), normalize="batch", clip=(-1, 1)
+    )
+    return Reward({"overlap": RewardTerm(Overlap(), normalize="batch"), "length": length})
 
 
 def with_normalised_terms(strategy: str) -> Outcome:

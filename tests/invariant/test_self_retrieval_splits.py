@@ -8,7 +8,7 @@ from rl_steps import OBJECTIVES, Keep, Outcome, batches_of_all_ranks, difference
 from torch.utils.data import DataLoader
 
 from capkit.distributed.collectives import rank, world_size
-from capkit.scorers.reward import Reward, Term
+from capkit.scorers.reward import Reward, RewardTerm
 from capkit.scorers.self_retrieval import SelfRetrieval
 from capkit.scorers.shuffled import Shuffled
 from capkit.testing.distributed import run_distributed
@@ -38,7 +38,7 @@ class WordJudge:
     def to(self, device):
         return self
 
-    def about(self, side):
+    def fingerprint_fields(self, side):
         return {"side": side}
 
     @staticmethod
@@ -69,7 +69,7 @@ CASES = {
 def train(case: str, strategy: str = "auto") -> Outcome:
     objective, scorer = CASES[case]
     keep = Keep()
-    module = module_of(OBJECTIVES[objective](), reward=Reward({"self_retrieval": Term(scorer())}))
+    module = module_of(OBJECTIVES[objective](), reward=Reward({"self_retrieval": RewardTerm(scorer())}))
     rows = list(range(rank(), NUM_IMAGES, world_size()))
     batches = [batch.select(rows) for batch in batches_of_all_ranks(2)]
     trainer_of(strategy, 2, [keep]).fit(module, DataLoader(batches, batch_size=None))

@@ -15,7 +15,7 @@ class Upper:
     def __init__(self, model="upper", bad=(), odd=()):
         self.model, self.bad, self.odd, self.asked = model, set(bad), set(odd), []
 
-    def about(self):
+    def fingerprint_fields(self):
         return {"model": self.model}
 
     def complete(self, prompts):

@@ -187,7 +187,7 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere_else(server, monkey
     assert server.requests[0]["key"] == f"Bearer {KEY}"
     with pytest.raises(UsageError) as refused:
         model.complete(["b"])
-    for text in (answer.failure, str(refused.value), repr(vars(model)), json.dumps(model.about())):
+    for text in (answer.failure, str(refused.value), repr(vars(model)), json.dumps(model.fingerprint_fields())):
         assert "(key)" in text or "key " not in text
         assert KEY not in text
 
@@ -237,5 +237,9 @@ def test_an_address_that_is_none_is_refused():
 
 def test_the_cache_knows_the_model_and_the_settings_and_not_the_address(server):
     here, moved = client(server), ChatServer("http://elsewhere/v1", "tiny")
-    assert here.about() == moved.about()
-    assert client(server, temperature=1.0).about() != here.about() != client(server, revision="2").about()
+    assert here.fingerprint_fields() == moved.fingerprint_fields()
+    assert (
+        client(server, temperature=1.0).fingerprint_fields()
+        != here.fingerprint_fields()
+        != client(server, revision="2").fingerprint_fields()
+    )

@@ -131,7 +131,7 @@ def test_prompts_of_other_lengths_in_one_batch_change_no_answer(text_folder):
 def test_they_are_models_and_load_when_they_are_asked(text_folder, vision_folder):
     lm, vision = HFTextLM(str(text_folder)), HFVisionChat(str(vision_folder))
     assert isinstance(lm, TextLM) and isinstance(vision, VisionChat)
-    lm.about(), vision.about()
+    lm.fingerprint_fields(), vision.fingerprint_fields()
     assert _loaded.cache_info().currsize == 0
 
 
@@ -153,7 +153,7 @@ def test_the_vision_model_reads_its_picture(vision_folder):
 
 def test_the_revision_of_a_folder_changes_with_its_weights(text_folder):
     before = found_revision(str(text_folder), None)
-    assert HFTextLM(str(text_folder)).about()["revision"] == before
+    assert HFTextLM(str(text_folder)).fingerprint_fields()["revision"] == before
     model = LlamaForCausalLM.from_pretrained(text_folder)
     with torch.no_grad():
         model.lm_head.weight[0, 0] += 1

@@ -25,9 +25,9 @@ def test_a_prompt_of_ones_own_is_a_file_and_its_name_the_version(tmp_path):
     file.write_text("Merge: $captions for $$0\n")
     prompt = Prompt(str(file), ["captions"])
     assert (prompt.name, prompt.fill(captions="x")) == ("mine_v3", "Merge: x for $0")
-    before = prompt.about()
+    before = prompt.fingerprint_fields()
     file.write_text("Merge them: $captions\n")
-    assert Prompt(str(file), ["captions"]).about() != before
+    assert Prompt(str(file), ["captions"]).fingerprint_fields() != before
 
 
 @pytest.mark.parametrize("text", ["no place", "$captions and $more", "$captions for $5"])

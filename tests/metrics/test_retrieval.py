@@ -6,7 +6,7 @@ from capkit.errors import UsageError
 from capkit.metrics.ranking import normalize
 from capkit.metrics.retrieval import RandomDistractors, Retrieval, distractor_pools, retrieval, retrieval_report
 from capkit.testing.distributed import run_distributed
-from capkit.utils.rng import key_id
+from capkit.utils.rng import stable_hash
 
 
 class StoredJudge:
@@ -117,7 +117,7 @@ def test_report_carries_pool_scorer_prompt_and_truncation():
 
 
 def test_distractors_are_distinct_others_and_belong_to_the_image():
-    ids = torch.tensor([key_id(i) for i in range(40)])
+    ids = torch.tensor([stable_hash(i) for i in range(40)])
     pools = distractor_pools(ids, 12, seed=3)
     assert pools.shape == (40, 13)
     assert pools[:, 0].tolist() == list(range(40))
@@ -127,7 +127,7 @@ def test_distractors_are_distinct_others_and_belong_to_the_image():
 
 
 def test_all_others_are_drawn_evenly():
-    ids = torch.tensor([key_id("even", i) for i in range(3000)])
+    ids = torch.tensor([stable_hash("even", i) for i in range(3000)])
     drawn = distractor_pools(ids, 5, seed=0)[:, 1:]
     thirds = torch.histc(drawn.double(), bins=3, min=0, max=3000)
     assert (thirds / thirds.sum() - 1 / 3).abs().max() < 0.02  # 15,000 draws: standard deviation .004
@@ -163,14 +163,14 @@ def test_metric_equals_the_function_whatever_the_batches():
     for name, value in retrieval(images, texts, owner).items():
         assert whole.compute()[f"retrieval_{name}"] == pytest.approx(value)
     assert whole.compute()["retrieval_pool"] == 11
-    assert whole.describe() == {"scorer": "stored", "prompt": "a photo of", "max_length": 77}
+    assert whole.provenance() == {"scorer": "stored", "prompt": "a photo of", "max_length": 77}
 
 
 def test_random_distractors_equal_the_naive_pools():
     images, texts, owner = _random(30, 60)
     metric = RandomDistractors(StoredJudge(), num_distractors=9, num_seeds=2)
     _add(metric, images, texts, owner)
-    ids = torch.tensor([key_id(f"image {i}") for i in range(30)])
+    ids = torch.tensor([stable_hash(f"image {i}") for i in range(30)])
     order = ids.argsort()
     recalls = []
     for seed in range(2):
@@ -182,7 +182,7 @@ def test_random_distractors_equal_the_naive_pools():
         ]
         recalls.append(sum(float(row[0] >= row.max()) for row in cosines) / 60)
     assert metric.compute()["rd100_r1"] == pytest.approx(sum(recalls) / 2)
-    assert metric.describe()["candidates"] == 10
+    assert metric.provenance()["candidates"] == 10
 
 
 def test_a_larger_pool_is_harder():

@@ -96,7 +96,7 @@ def test_the_state_gives_the_same_numbers_as_score():
     metric.update(["a", "b"], [["a"], ["c"]], [{"key": "1"}, {"key": "2"}])
     metric.update(["c"], [["c", "d"]], [{"key": "3"}])
     assert metric.compute() == pytest.approx(_score(["a", "b", "c"], [["a"], ["c"], ["c", "d"]]))
-    assert metric.describe()["scorer"] == "letters"
+    assert metric.provenance()["scorer"] == "letters"
 
 
 def test_an_image_without_references_is_an_error():

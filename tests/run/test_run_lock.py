@@ -11,7 +11,7 @@ import pytest
 
 from capkit.errors import UsageError
 from capkit.run import lock as run_lock
-from capkit.run.lock import hold
+from capkit.run.lock import acquire_run_lock
 
 HOLDER = """
 import sys, time
@@ -40,17 +40,17 @@ def other(tmp_path):
 def test_a_second_process_is_told_who_holds_the_folder_until_it_is_killed(other, tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, "WAIT_S", 0.2)
     with pytest.raises(UsageError, match=rf"one run at a time can write to .*; process {other.pid} on .* since "):
-        hold(tmp_path)
+        acquire_run_lock(tmp_path)
     other.kill()
     other.wait()
-    hold(tmp_path)
+    acquire_run_lock(tmp_path)
     assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
 
 
 def test_a_run_that_is_ending_is_waited_for(other, tmp_path):
     subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -9 {other.pid}"])
     started = time.monotonic()
-    hold(tmp_path)
+    acquire_run_lock(tmp_path)
     assert time.monotonic() - started > 0.2
 
 
@@ -59,14 +59,14 @@ def test_a_requeued_job_does_not_wait_for_its_earlier_life(other, tmp_path, monk
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     with pytest.raises(UsageError, match="one run at a time"):
-        hold(tmp_path)
+        acquire_run_lock(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    hold(tmp_path)
+    acquire_run_lock(tmp_path)
 
 
 def test_a_process_does_not_stand_in_its_own_way(tmp_path):
-    hold(tmp_path)
-    hold(tmp_path)
+    acquire_run_lock(tmp_path)
+    acquire_run_lock(tmp_path)
 
 
 def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
@@ -75,19 +75,19 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
 
     monkeypatch.setattr(run_lock.fcntl, "lockf", lockf)
     with pytest.warns(UserWarning, match="nothing keeps two runs from writing"):
-        hold(tmp_path)
+        acquire_run_lock(tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="run_dir must be a writable folder"):
-        hold(tmp_path / "file" / "run")
+        acquire_run_lock(tmp_path / "file" / "run")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\x00", b"[1]", b"7", b'{"pid": '])
 def test_a_lock_file_with_anything_in_it_keeps_nobody_out(content, tmp_path):
     (tmp_path / run_lock.NAME).write_bytes(content)
-    hold(tmp_path)
+    acquire_run_lock(tmp_path)
     assert json.loads((tmp_path / run_lock.NAME).read_text())["pid"] == os.getpid()
 
 
@@ -96,4 +96,4 @@ def test_what_a_held_lock_file_says_may_be_garbage(content, other, tmp_path, mon
     (tmp_path / run_lock.NAME).write_bytes(content)
     monkeypatch.setattr(run_lock, "WAIT_S", 0.0)
     with pytest.raises(UsageError, match=r"process \(unknown\) on \(unknown\)"):
-        hold(tmp_path)
+        acquire_run_lock(tmp_path)

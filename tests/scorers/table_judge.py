@@ -31,7 +31,7 @@ class TableJudge:
     def to(self, device):
         return self
 
-    def about(self, side):
+    def fingerprint_fields(self, side):
         rows = self.images_table if side == "image" else self.texts_table.values()
         return {"side": side, "table": [row.tolist() for row in rows]}
 

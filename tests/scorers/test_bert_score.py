@@ -111,7 +111,7 @@ def test_scores_equal_loops_over_single_texts_at_every_layer(folder, layer):
 
 def test_the_last_layer_is_the_default(folder):
     whole = BertScore(folder)
-    assert whole.describe()["layer"] == 3
+    assert whole.provenance()["layer"] == 3
     torch.testing.assert_close(score(whole), score(BertScore(folder, layer=3)), equal_nan=True)
 
 
@@ -159,7 +159,7 @@ def test_it_is_a_scorer_that_says_what_it_is_quoted_with(folder):
     scorer = BertScore(folder, layer=2, baseline=0.5)
     assert isinstance(scorer, Scorer) and scorer.to("cpu") is scorer
     about = {"judge": folder, "layer": 2, "idf": False, "baseline": 0.5, "form": "f1", "max_length": 256}
-    assert scorer.describe() == about
+    assert scorer.provenance() == about
 
 
 @pytest.mark.parametrize(

@@ -112,8 +112,8 @@ def test_captions_of_an_unreadable_picture_are_nan_and_no_others():
 def test_each_distinct_text_is_embedded_once():
     scorer = tiny_scorer(RefClipScore, count=2)
     embedded = []
-    encode = scorer.judge._encode
-    scorer.judge._encode = lambda texts: embedded.extend(texts) or encode(texts)
+    encode = scorer.encoder._encode
+    scorer.encoder._encode = lambda texts: embedded.extend(texts) or encode(texts)
     batch = CaptionBatch(["0", "1"], references=[["red", "red"], ["red", "a circle"]])
     scorer(batch, Samples.from_texts([["one", "a blue circle"], ["one", "one"]]))
     assert sorted(embedded) == ["a blue circle", "a circle", "one", "red"]
@@ -130,7 +130,7 @@ def test_the_prompt_is_the_judges():
 
 
 def test_scores_say_what_they_must_be_quoted_with():
-    about = tiny_scorer(ClipScore, weight=2.0).describe()
+    about = tiny_scorer(ClipScore, weight=2.0).provenance()
     assert {name: about[name] for name in ("scorer", "prompt", "max_length", "weight")} == {
         "scorer": "TwoTower",
         "prompt": "a red",
@@ -140,8 +140,8 @@ def test_scores_say_what_they_must_be_quoted_with():
     same, other = tiny.two_tower(prompt="a red").eval(), tiny.two_tower(prompt="a red").eval()
     with torch.no_grad():
         other.text_projection.weight[0, 0] += 1
-    assert ClipScore(same).describe()["scorer_hash"] == about["scorer_hash"]
-    assert ClipScore(other).describe()["scorer_hash"] != about["scorer_hash"]
+    assert ClipScore(same).provenance()["scorer_hash"] == about["scorer_hash"]
+    assert ClipScore(other).provenance()["scorer_hash"] != about["scorer_hash"]
 
 
 def test_wrong_input_is_named():

@@ -99,7 +99,7 @@ def test_it_is_a_frozen_scorer_that_says_what_it_is_quoted_with(folder):
     scorer = Fluency(folder)
     assert isinstance(scorer, Scorer) and scorer.to("cpu") is scorer
     assert not any(parameter.requires_grad for parameter in scorer.model.parameters())
-    assert scorer.describe() == {"judge": folder, "per": "token", "start": "<bos>", "max_length": 256}
+    assert scorer.provenance() == {"judge": folder, "per": "token", "start": "<bos>", "max_length": 256}
 
 
 def test_values_that_cannot_be_are_refused(folder, tmp_path):

@@ -118,4 +118,4 @@ def test_an_encoder_without_a_head_is_refused():
 
 
 def test_scores_say_what_they_must_be_quoted_with():
-    assert Grammar(encoder()).describe() == {"scorer": "TwoTower", "prompt": "a photo depicts", "max_length": 16}
+    assert Grammar(encoder()).provenance() == {"scorer": "TwoTower", "prompt": "a photo depicts", "max_length": 16}

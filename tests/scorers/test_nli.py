@@ -51,7 +51,7 @@ class Table:
     def to(self, device):
         return self
 
-    def describe(self):
+    def provenance(self):
         return {"judge": "table"}
 
 
@@ -143,5 +143,5 @@ def test_judges_and_scorer_are_what_they_say(folder):
     assert all(isinstance(judge, ContradictionJudge) for judge in judges)
     scorer = NLI(judges[0])
     assert isinstance(scorer, Scorer) and scorer.to("cpu") is scorer
-    assert scorer.describe()["judge"] == folder and scorer.describe()["label"] == "contradiction"
+    assert scorer.provenance()["judge"] == folder and scorer.provenance()["label"] == "contradiction"
     assert not any(parameter.requires_grad for parameter in judges[0].model.parameters())

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from capkit.distributed.collectives import mean_and_std_over_ranks
 from capkit.errors import UsageError
 from capkit.optim.schedules import Linear
-from capkit.scorers.reward import Reward, RewardError, Term
+from capkit.scorers.reward import Reward, RewardError, RewardTerm
 from capkit.testing.distributed import run_distributed
 from capkit.types import CaptionBatch, Samples
 
@@ -46,7 +46,10 @@ def close(actual, expected):
 
 def test_weighted_sum_by_hand_with_its_parts():
     # 2.0 * .31 + 1.0 * .9 = 1.52 and so on.
-    terms = {"clip": Term(given(0.31, 0.2, 0.1, 0.0), weight=2.0), "grammar": Term(given(0.9, 1.0, 0.5, 0.0))}
+    terms = {
+        "clip": RewardTerm(given(0.31, 0.2, 0.1, 0.0), weight=2.0),
+        "grammar": RewardTerm(given(0.9, 1.0, 0.5, 0.0)),
+    }
     scores = Reward(terms)(BATCH, SAMPLES, 0, 1)
     close(scores.total, [[1.52, 1.4], [0.7, 0.0]])
     close(scores.raw["clip"], [[0.31, 0.2], [0.1, 0.0]])
@@ -55,14 +58,14 @@ def test_weighted_sum_by_hand_with_its_parts():
 
 def test_geometric_mean_by_hand():
     # (.25^1 * 1^3)^(1/4) = .707107; (.5 * .5^3)^(1/4) = .5; (1 * .008)^(1/4) = .299070 with .2^3; 0 wherever one is 0.
-    terms = {"a": Term(given(0.25, 0.5, 1.0, 0.0)), "b": Term(given(1.0, 0.5, 0.2, 0.9), weight=3)}
+    terms = {"a": RewardTerm(given(0.25, 0.5, 1.0, 0.0)), "b": RewardTerm(given(1.0, 0.5, 0.2, 0.9), weight=3)}
     close(total(terms, "geometric_mean"), [[0.707107, 0.5], [0.299070, 0.0]])
 
 
 @pytest.mark.parametrize("combine", ["sum", "geometric_mean"])
 def test_a_caption_that_one_term_cannot_score_has_no_reward_and_the_others_keep_theirs(combine):
-    terms = {"a": Term(given(0.1, NAN, 0.3, 0.4)), "b": Term(given(0.5, 0.5, 0.5, 0.5))}
-    whole = {"a": Term(given(0.1, 0.2, 0.3, 0.4)), "b": terms["b"]}
+    terms = {"a": RewardTerm(given(0.1, NAN, 0.3, 0.4)), "b": RewardTerm(given(0.5, 0.5, 0.5, 0.5))}
+    whole = {"a": RewardTerm(given(0.1, 0.2, 0.3, 0.4)), "b": terms["b"]}
     found, without = total(terms, combine), total(whole, combine)
     assert found.isnan().tolist() == [[False, True], [False, False]]
     assert torch.equal(found[~found.isnan()], without[~found.isnan()])
@@ -70,20 +73,20 @@ def test_a_caption_that_one_term_cannot_score_has_no_reward_and_the_others_keep_
 
 @pytest.mark.parametrize("combine", ["sum", "geometric_mean"])
 def test_a_term_of_weight_zero_is_scored_and_takes_no_part_even_where_it_cannot_score(combine):
-    watched = Term(given(NAN, -2.0, 7.0, 1.0), weight=0.0)
-    used = Term(given(0.1, 0.2, 0.3, 0.4))
+    watched = RewardTerm(given(NAN, -2.0, 7.0, 1.0), weight=0.0)
+    used = RewardTerm(given(0.1, 0.2, 0.3, 0.4))
     scores = Reward({"a": used, "watched": watched}, combine)(BATCH, SAMPLES, 0, 1)
     close(scores.total, [[0.1, 0.2], [0.3, 0.4]])
     close(scores.raw["watched"], [[NAN, -2.0], [7.0, 1.0]])
 
 
 def test_all_weights_zero_give_a_reward_of_zero():
-    close(total({"a": Term(given(1.0, 2.0, 3.0, 4.0), weight=0)}), [[0.0, 0.0], [0.0, 0.0]])
+    close(total({"a": RewardTerm(given(1.0, 2.0, 3.0, 4.0), weight=0)}), [[0.0, 0.0], [0.0, 0.0]])
 
 
 def test_weights_follow_their_schedule():
     # From 1 to 0 over 10 steps: at step 4 it is .6.
-    terms = {"a": Term(given(1.0, 2.0, 3.0, 4.0), weight=Linear(1.0, 0.0))}
+    terms = {"a": RewardTerm(given(1.0, 2.0, 3.0, 4.0), weight=Linear(1.0, 0.0))}
     close(total(terms, step=0), [[1.0, 2.0], [3.0, 4.0]])
     close(total(terms, step=4), [[0.6, 1.2], [1.8, 2.4]])
 
@@ -92,29 +95,32 @@ def test_weights_follow_their_schedule():
 
 
 def test_clipping_by_hand_keeps_missing_scores_missing():
-    term = Term(given(-3.0, 0.5, NAN, 9.0), clip=(0, 2))
+    term = RewardTerm(given(-3.0, 0.5, NAN, 9.0), clip=(0, 2))
     close(total({"a": term}), [[0.0, 0.5], [NAN, 2.0]])
 
 
 def test_normalisation_by_hand_comes_before_clipping():
     # 1 2 3 6: mean 3, deviation 3.5^.5 = 1.870829.
-    close(total({"a": Term(given(1.0, 2.0, 3.0, 6.0), normalize="batch")}), [[-1.069045, -0.534522], [0.0, 1.603567]])
-    clipped = Term(given(1.0, 2.0, 3.0, 6.0), normalize="batch", clip=[-1, 1])
+    close(
+        total({"a": RewardTerm(given(1.0, 2.0, 3.0, 6.0), normalize="batch")}),
+        [[-1.069045, -0.534522], [0.0, 1.603567]],
+    )
+    clipped = RewardTerm(given(1.0, 2.0, 3.0, 6.0), normalize="batch", clip=[-1, 1])
     close(total({"a": clipped}), [[-1.0, -0.534522], [0.0, 1.0]])
 
 
 def test_normalisation_leaves_missing_scores_out():
     # 1 and 3: mean 2, deviation 1.
-    close(total({"a": Term(given(1.0, NAN, 3.0, NAN), normalize="batch")}), [[-1.0, NAN], [1.0, NAN]])
+    close(total({"a": RewardTerm(given(1.0, NAN, 3.0, NAN), normalize="batch")}), [[-1.0, NAN], [1.0, NAN]])
 
 
 def test_a_batch_without_spread_is_normalised_to_zero_and_one_without_scores_stays_missing():
-    close(total({"a": Term(given(0.1, 0.1, NAN, 0.1), normalize="batch")}), [[0.0, 0.0], [NAN, 0.0]])
-    close(total({"a": Term(given(NAN, NAN, NAN, NAN), normalize="batch")}), [[NAN, NAN], [NAN, NAN]])
+    close(total({"a": RewardTerm(given(0.1, 0.1, NAN, 0.1), normalize="batch")}), [[0.0, 0.0], [NAN, 0.0]])
+    close(total({"a": RewardTerm(given(NAN, NAN, NAN, NAN), normalize="batch")}), [[NAN, NAN], [NAN, NAN]])
 
 
 def test_raw_scores_are_those_before_shaping():
-    scores = Reward({"a": Term(given(-3.0, 0.5, 1.0, 9.0), weight=2.0, clip=(0, 1))})(BATCH, SAMPLES, 0, 1)
+    scores = Reward({"a": RewardTerm(given(-3.0, 0.5, 1.0, 9.0), weight=2.0, clip=(0, 1))})(BATCH, SAMPLES, 0, 1)
     close(scores.raw["a"], [[-3.0, 0.5], [1.0, 9.0]])
     close(scores.weighted["a"], [[0.0, 1.0], [2.0, 2.0]])
 
@@ -132,7 +138,7 @@ def normalised_by_rank():
     rows = [[0, 1], [2]][dist.get_rank()] if dist.is_initialized() else [0, 1, 2]
     batch = CaptionBatch(keys=[str(row) for row in rows])
     samples = Samples.from_texts([["x", "y"]] * len(rows))
-    scores = Reward({"a": Term(ByKey(), normalize="batch")})(batch, samples, 0, 1)
+    scores = Reward({"a": RewardTerm(ByKey(), normalize="batch")})(batch, samples, 0, 1)
     return scores.total, mean_and_std_over_ranks(scores.raw["a"])
 
 
@@ -162,7 +168,7 @@ def test_a_scorer_that_raises_names_reward_image_and_caption():
     with pytest.raises(
         RewardError, match=r"reward odd failed on image 'b.png', caption 'one dog': ValueError: too odd"
     ):
-        total({"fine": Term(Breaks("never")), "odd": Term(Breaks("one dog"))})
+        total({"fine": RewardTerm(Breaks("never")), "odd": RewardTerm(Breaks("one dog"))})
 
 
 class BreaksTogether:
@@ -174,7 +180,7 @@ class BreaksTogether:
 
 def test_a_scorer_that_raises_on_the_batch_alone_says_so():
     with pytest.raises(RewardError, match=r"on the batch of 2 images as a whole \(first: 'a.png'\): ValueError"):
-        total({"crowd": Term(BreaksTogether())})
+        total({"crowd": RewardTerm(BreaksTogether())})
 
 
 class BreaksInCompany(Breaks):
@@ -191,12 +197,12 @@ class BreaksInCompany(Breaks):
 def test_a_scorer_that_communicates_is_not_called_again_after_it_failed():
     scorer = BreaksInCompany("one dog")
     with pytest.raises(RewardError, match="reward pool failed: ValueError: too odd"):
-        total({"pool": Term(scorer)})
+        total({"pool": RewardTerm(scorer)})
     assert scorer.calls == 1
 
 
 def test_terms_that_communicate_are_left_out_of_scores_alone():
-    reward = Reward({"own": Term(given(1.0, 2.0, 3.0, 4.0)), "pool": Term(BreaksInCompany("one dog"))})
+    reward = Reward({"own": RewardTerm(given(1.0, 2.0, 3.0, 4.0)), "pool": RewardTerm(BreaksInCompany("one dog"))})
     scores = reward.score_alone(BATCH, SAMPLES)
     assert list(scores) == ["own"]
     close(scores["own"], [[1.0, 2.0], [3.0, 4.0]])
@@ -221,7 +227,7 @@ class Judge(Breaks):
     def to(self, device):
         self.told["device"] = device
 
-    def describe(self):
+    def provenance(self):
         return {"judge": "tiny"}
 
     def state_dict(self):
@@ -236,10 +242,10 @@ class Judge(Breaks):
 
 def test_scorers_are_given_what_they_ask_for_and_others_are_left_alone():
     judge = Judge()
-    reward = Reward({"judge": Term(judge), "plain": Term(Breaks("never"))})
+    reward = Reward({"judge": RewardTerm(judge), "plain": RewardTerm(Breaks("never"))})
     reward.prepare(lambda key: f"picture of {key}", lambda: [["a cat"]], "cpu")
     assert judge.told == {"image": "picture of a.png", "references": [["a cat"]], "device": "cpu"}
-    assert reward.describe() == {"judge": {"judge": "tiny"}}
+    assert reward.provenance() == {"judge": {"judge": "tiny"}}
     assert reward.logs() == {"judge_pool_size": 8.0}
 
 
@@ -247,15 +253,15 @@ def test_references_are_not_read_where_no_scorer_counts_them():
     def references():
         raise AssertionError("read")
 
-    Reward({"plain": Term(Breaks("never"))}).prepare(lambda key: None, references, "cpu")
+    Reward({"plain": RewardTerm(Breaks("never"))}).prepare(lambda key: None, references, "cpu")
 
 
 def test_state_of_scorers_that_have_one_goes_through_the_rewards_state():
     first, second = Judge(), Judge()
     first.seen = 7
-    state = Reward({"judge": Term(first), "plain": Term(Breaks("x"))}).state_dict()
+    state = Reward({"judge": RewardTerm(first), "plain": RewardTerm(Breaks("x"))}).state_dict()
     assert state == {"judge": {"seen": 7}}
-    Reward({"judge": Term(second), "plain": Term(Breaks("x"))}).load_state_dict(state)
+    Reward({"judge": RewardTerm(second), "plain": RewardTerm(Breaks("x"))}).load_state_dict(state)
     assert second.seen == 7
 
 
@@ -264,11 +270,13 @@ def test_state_of_scorers_that_have_one_goes_through_the_rewards_state():
 
 def test_negative_scores_are_refused_by_the_geometric_mean_and_the_term_named():
     with pytest.raises(UsageError, match=r"reward b gave -0\.5.*reward\.b\.clip"):
-        total({"a": Term(given(1.0, 1.0, 1.0, 1.0)), "b": Term(given(1.0, NAN, -0.5, 1.0))}, "geometric_mean")
+        total(
+            {"a": RewardTerm(given(1.0, 1.0, 1.0, 1.0)), "b": RewardTerm(given(1.0, NAN, -0.5, 1.0))}, "geometric_mean"
+        )
 
 
 def test_a_negative_exponent_is_refused_by_the_geometric_mean_and_allowed_in_a_sum():
-    terms = {"a": Term(given(1.0, 0.5, 0.0, 1.0)), "b": Term(given(0.5, 0.5, 0.5, 0.5), weight=-1)}
+    terms = {"a": RewardTerm(given(1.0, 0.5, 0.0, 1.0)), "b": RewardTerm(given(0.5, 0.5, 0.5, 0.5), weight=-1)}
     with pytest.raises(UsageError, match=r"reward\.b\.weight=-1; use combine=sum"):
         total(terms, "geometric_mean")
     close(total(terms), [[0.5, 0.0], [-0.5, 0.5]])
@@ -281,7 +289,7 @@ def test_a_reward_without_terms_is_refused():
 
 def test_an_unknown_combination_is_refused():
     with pytest.raises(UsageError, match="geometric_mean"):
-        Reward({"a": Term(Breaks("x"))}, "product")
+        Reward({"a": RewardTerm(Breaks("x"))}, "product")
 
 
 @pytest.mark.parametrize(
@@ -295,4 +303,4 @@ def test_an_unknown_combination_is_refused():
 )
 def test_a_term_that_makes_no_sense_is_refused(settings, message):
     with pytest.raises(UsageError, match=message):
-        Term(Breaks("x"), **settings)
+        RewardTerm(Breaks("x"), **settings)

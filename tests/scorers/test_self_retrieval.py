@@ -11,12 +11,12 @@ from table_judge import TableJudge, reader, texts_at, unit_rows
 from capkit.distributed.collectives import rank
 from capkit.errors import UsageError
 from capkit.models.dual_encoders.hf_frozen import HFDualEncoder
-from capkit.scorers.reward import Reward, Term
+from capkit.scorers.reward import Reward, RewardTerm
 from capkit.scorers.self_retrieval import FORMS, SelfRetrieval, log_softmax_reward
 from capkit.testing import models as tiny
 from capkit.testing.distributed import run_distributed
 from capkit.types import CaptionBatch, Samples
-from capkit.utils.rng import key_id
+from capkit.utils.rng import stable_hash
 
 COSINES = [[0.31, 0.24, 0.20], [0.22, 0.28, 0.27], [0.19, 0.26, 0.25]]
 NUM_PICTURES, NUM_SAMPLES = 9, 3
@@ -229,7 +229,7 @@ def test_the_queue_holds_the_last_images_each_once():
 
 def test_a_queue_that_is_smaller_than_a_batch_holds_the_same_images_in_every_order():
     judge = random_judge()
-    kept = max(range(4), key=lambda b: key_id(str(b)))
+    kept = max(range(4), key=lambda b: stable_hash(str(b)))
     for order in ([0, 1, 2, 3], [3, 0, 2, 1]):
         scorer = scorer_of("log_softmax", judge, queue_size=1)
         score(scorer, order)
@@ -272,12 +272,12 @@ def test_a_batch_without_a_readable_picture_has_no_reward(form):
 
 
 def test_tables_of_single_captions_leave_it_out():
-    reward = Reward({"self_retrieval": Term(scorer_of("log_softmax"))})
+    reward = Reward({"self_retrieval": RewardTerm(scorer_of("log_softmax"))})
     assert reward.score_alone(CaptionBatch(["0"]), Samples.from_texts([[text(0, 0)]])) == {}
 
 
 def test_scores_say_what_they_must_be_quoted_with():
-    about = scorer_of("log_softmax", queue_size=2).describe()
+    about = scorer_of("log_softmax", queue_size=2).provenance()
     assert len(about.pop("scorer_hash")) == 32
     assert about == {
         "scorer": "table",

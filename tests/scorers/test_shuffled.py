@@ -5,7 +5,7 @@ import torch
 
 from capkit.distributed.collectives import rank, world_size
 from capkit.errors import UsageError
-from capkit.scorers.reward import Reward, Term
+from capkit.scorers.reward import Reward, RewardTerm
 from capkit.scorers.shuffled import Shuffled
 from capkit.testing.distributed import run_distributed
 from capkit.types import CaptionBatch, Samples
@@ -57,5 +57,5 @@ def test_one_image_cannot_be_shuffled():
 
 
 def test_it_is_left_out_where_ranks_score_different_numbers_of_batches():
-    reward = Reward({"plain": Term(OwnKey()), "control": Term(Shuffled(OwnKey()))})
+    reward = Reward({"plain": RewardTerm(OwnKey()), "control": RewardTerm(Shuffled(OwnKey()))})
     assert list(reward.score_alone(batch_of("ab"), Samples.from_texts([["a"], ["b"]]))) == ["plain"]

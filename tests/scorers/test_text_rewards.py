@@ -150,7 +150,7 @@ def test_a_score_does_not_depend_on_what_stands_next_to_it(scorer):
 
 @pytest.mark.parametrize("scorer", SCORERS, ids=lambda scorer: type(scorer).__name__)
 def test_text_rewards_are_scorers_that_say_what_they_are_quoted_with(scorer):
-    assert isinstance(scorer, Scorer) and scorer.describe()
+    assert isinstance(scorer, Scorer) and scorer.provenance()
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from capkit.cli import main
 from capkit.data.curricula.bag_files import hash_of_keys, write_bags
 from capkit.run.folder import RunFolder
 from capkit.sceneworld.sources.scenes import SceneWorld
-from capkit.train.dual_encoder_module import PairModule
-from capkit.train.mle_module import CaptionModule
+from capkit.train.dual_encoder_module import DualEncoderModule
+from capkit.train.mle_module import MLEModule
 from capkit.train.rl.module import RLModule
 
 pytestmark = pytest.mark.slow
@@ -49,8 +49,8 @@ BY_LEVEL = [
     "curriculum.level_of=reward/length",
 ]  # fmt: skip
 TASKS = {
-    "fit": ([*MODEL, *BY_STEP], CaptionModule),
-    "fit_encoder": (["task=fit_encoder", *ENCODER, *BY_STEP], PairModule),
+    "fit": ([*MODEL, *BY_STEP], MLEModule),
+    "fit_encoder": (["task=fit_encoder", *ENCODER, *BY_STEP], DualEncoderModule),
     "fit_rl": (["task=fit_rl", *REWARDED, *BY_LEVEL], RLModule),
 }
 
@@ -99,7 +99,7 @@ def start(request, files):
     if request.node.callspec.params["task"] != "fit_rl":
         return []
     path = request.getfixturevalue("trained")
-    judged = [f"metric.truematch.judge.ckpt={path / 'judge'}", "metric=[diversity,truematch_trained]"]
+    judged = [f"metric.truematch.encoder.ckpt={path / 'judge'}", "metric=[diversity,truematch_trained]"]
     return [f"init_from={path / 'mle'}", *judged, f"metric.truematch.files={files}"]
 
 
@@ -170,8 +170,8 @@ def test_a_level_of_a_number_that_is_not_logged_is_refused(command, tmp_path, ca
 def test_one_evaluation_has_retrieval_by_two_judges_beside_faithfulness(trained, command, files, tmp_path):
     caches = [word for word in command if "cache_dir" in word]
     metrics = "metric=[facts,cider,clip_score_trained,rd20_trained,truematch_trained,truematch_second_trained]"
-    judges = [f"metric.{name}.judge.ckpt={trained / 'judge'}" for name in ("truematch", "clip_score")]
-    judges += [f"metric.{name}.judge.ckpt={trained / 'judge2'}" for name in ("truematch_second", "rd20")]
+    judges = [f"metric.{name}.encoder.ckpt={trained / 'judge'}" for name in ("truematch", "clip_score")]
+    judges += [f"metric.{name}.encoder.ckpt={trained / 'judge2'}" for name in ("truematch_second", "rd20")]
     words = [f"metric.{name}.files={files}" for name in ("truematch", "truematch_second")]
     words += ["metric.rd20.num_distractors=3", *SMALL, *ONE_PROCESS, *caches]
     assert main(["evaluate", f"ckpt={trained / 'mle'}", metrics, *judges, *words, f"run_dir={tmp_path / 'run'}"]) == 0
@@ -198,7 +198,7 @@ def test_imagecodes_pictures_are_captioned_and_judged_without_captions_of_their_
         "data.num_workers=0",
     ]
     data += [f"data.predict.file={tmp_path / 'valid_data.json'}", "data.predict.set_size=4", "split=predict"]
-    judge = "metric.imagecode.judge={_target_: capkit.checkpoint.loading.load_dual_encoder, ckpt: %s}" % (
+    judge = "metric.imagecode.encoder={_target_: capkit.checkpoint.loading.load_dual_encoder, ckpt: %s}" % (
         trained / "judge"
     )
     words = [

@@ -13,7 +13,7 @@ from PIL import Image
 from capkit.checkpoint.files import load_checkpoint
 from capkit.cli import main
 from capkit.run.folder import RunFolder
-from capkit.train.mle_module import CaptionModule
+from capkit.train.mle_module import MLEModule
 
 TINY = [
     "debug=tiny", "data.train.count=16", "data.val.count=6", "data.test.count=6", "max_steps=4", "val_every=2",
@@ -84,7 +84,7 @@ def test_the_same_command_again_trains_no_further(folder, capsys):
 
 
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(folder, tmp_path, monkeypatch):
-    step = CaptionModule.training_step
+    step = MLEModule.training_step
 
     def die_at_step_2(self, batch, batch_idx):
         if self.global_step == 2:
@@ -93,7 +93,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(folder, tmp_path, monk
 
     command = [*TINY, *caches(folder), f"run_dir={tmp_path / 'run'}"]
     with monkeypatch.context() as patched:
-        patched.setattr(CaptionModule, "training_step", die_at_step_2)
+        patched.setattr(MLEModule, "training_step", die_at_step_2)
         with pytest.raises(RuntimeError, match="pulled the plug"):
             main(command)
     assert main(command) == 0
@@ -122,7 +122,7 @@ def test_a_run_that_was_done_and_lost_its_last_checkpoint_is_not_done_while_it_g
         raise RuntimeError("pulled the plug")
 
     with monkeypatch.context() as patched:
-        patched.setattr(CaptionModule, "on_validation_epoch_start", die)
+        patched.setattr(MLEModule, "on_validation_epoch_start", die)
         with pytest.raises(RuntimeError, match="pulled the plug"):
             main(command)
     assert (again.checkpoints / "step-00000004.ckpt").exists() and not again.report.exists()

@@ -21,7 +21,7 @@ from capkit.models.encoders.image import SmallCNN
 from capkit.models.tuning.policy import Tuning
 from capkit.run.folder import RunFolder
 from capkit.testing.models import tokenizer
-from capkit.train.dual_encoder_module import PairModule
+from capkit.train.dual_encoder_module import DualEncoderModule
 
 SMALL = [
     "fit_encoder", "trainer=cpu", "trainer.devices=1", "data.train.count=40", "data.val.count=8", "data.test.count=12",
@@ -79,14 +79,14 @@ def test_micro_batches_give_the_same_losses(whole):
 
 
 def test_a_stopped_run_continues_to_the_same_weights(whole, monkeypatch):
-    step = PairModule.backward_batch
+    step = DualEncoderModule.backward_batch
 
     def until_step_3(self, batch, number):
         if number == 3:
             raise KeyboardInterrupt
         return step(self, batch, number)
 
-    monkeypatch.setattr(PairModule, "backward_batch", until_step_3)
+    monkeypatch.setattr(DualEncoderModule, "backward_batch", until_step_3)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         raise SystemExit(main([*SMALL, "run_dir=runs/stopped", "max_steps=6", "micro_batch_size=3"]))
     monkeypatch.undo()

@@ -10,7 +10,7 @@ from capkit.checkpoint.files import load_checkpoint
 from capkit.cli import main
 from capkit.fault_tolerance.stop_signal import STOPPED_STATUS
 from capkit.run.folder import RunFolder
-from capkit.train.captioner_module import WritingModule
+from capkit.train.captioner_module import CaptionerModule
 from capkit.train.rl.module import RLModule
 
 pytestmark = pytest.mark.slow
@@ -70,7 +70,7 @@ def stop_in_rollout(command, monkeypatch, step):
 def stop_in_validation(command, monkeypatch, step):
     """The signal comes with the first of two batches; gives how many were done."""
     done = []
-    validate = WritingModule.validation_step
+    validate = CaptionerModule.validation_step
 
     def signalled(self, batch, batch_idx):
         if self.global_step == step:
@@ -79,7 +79,7 @@ def stop_in_validation(command, monkeypatch, step):
         return validate(self, batch, batch_idx)
 
     with monkeypatch.context() as patched:
-        patched.setattr(WritingModule, "validation_step", signalled)
+        patched.setattr(CaptionerModule, "validation_step", signalled)
         stop(command)
     return len(done)
 

@@ -50,7 +50,7 @@ class MeanColourPair:
     def to(self, device):
         return self
 
-    def about(self, side):
+    def fingerprint_fields(self, side):
         return {"side": side, "weights": "none"}
 
 

@@ -49,7 +49,7 @@ def test_real_photos_are_fine_tuned_by_the_reward_of_a_pretrained_pair(cache, tm
         assert main([f"experiment={experiment}", "debug=tiny", "controls=0", f"run_dir={tmp_path / name}"]) == 0
     short = ["decoding.max_length=5", "metric.rd20.num_distractors=3", "val_every=2"]
     words = ["experiment=stamps_clip_reward", "debug=tiny", *short, f"init_from={tmp_path / 'mle'}"]
-    judges = [f"judge={tmp_path / 'judge'}", f"judge2={tmp_path / 'judge'}"]
+    judges = [f"reward_encoder={tmp_path / 'judge'}", f"eval_encoder={tmp_path / 'judge'}"]
     run = RunFolder(tmp_path / "run")
     assert main([*words, *judges, f"run_dir={run.path}"]) == 0
     numbers = run.metrics()

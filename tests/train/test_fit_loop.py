@@ -6,7 +6,7 @@ import torch
 from capkit.checkpoint.loading import read_checkpoint
 from capkit.cli import main
 from capkit.run.folder import RunFolder
-from capkit.train.mle_module import CaptionModule
+from capkit.train.mle_module import MLEModule
 
 TINY = [
     "debug=tiny", "trainer=cpu", "data.train.count=8", "data.val.count=4", "data.test.count=4", "controls=0",
@@ -36,7 +36,7 @@ def once(command, tmp_path_factory):
 
 def killed(command, run, monkeypatch, place, step):
     """The run as a kill at that place leaves it."""
-    method = getattr(CaptionModule, place)
+    method = getattr(MLEModule, place)
 
     def die(self, *arguments):
         if self.trainer.state.fn == "fit" and self.global_step == step:
@@ -44,7 +44,7 @@ def killed(command, run, monkeypatch, place, step):
         return method(self, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(CaptionModule, place, die)
+        patched.setattr(MLEModule, place, die)
         with pytest.raises(RuntimeError, match="pulled the plug"):
             main([*command, f"run_dir={run.path}"])
 

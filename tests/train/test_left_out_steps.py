@@ -14,9 +14,9 @@ from capkit.objectives.cross_entropy import CrossEntropy
 from capkit.optim.optimizers import AdamW
 from capkit.optim.schedules import Linear
 from capkit.run.folder import RunFolder
-from capkit.train.callbacks.guard import Guard
+from capkit.train.callbacks.guard import SkipBadSteps
 from capkit.train.callbacks.recorder import Recorder
-from capkit.train.mle_module import CaptionModule
+from capkit.train.mle_module import MLEModule
 
 STEPS = 5
 BAD = (1, 2)
@@ -41,10 +41,10 @@ def batches(bad):
 def fit(folder, bad, first=0, ckpt=None, callbacks=(), **settings):
     model = rl_steps.captioner()
     model.project = nn.Sequential(model.project, nn.BatchNorm1d(5))
-    module = CaptionModule(model, CrossEntropy(0.1), AdamW(lr=0.01), Linear(), Decoding())
+    module = MLEModule(model, CrossEntropy(0.1), AdamW(lr=0.01), Linear(), Decoding())
     recorder = Recorder(every_steps=2)
     recorder.attach(folder)
-    trainer = trainer_of("auto", STEPS, [Guard(**settings), recorder, *callbacks])
+    trainer = trainer_of("auto", STEPS, [SkipBadSteps(**settings), recorder, *callbacks])
     trainer.fit(module, DataLoader(batches(bad)[first:], batch_size=None), ckpt_path=ckpt, weights_only=True)
     return module
 

@@ -12,7 +12,7 @@ from capkit.objectives.cross_entropy import CrossEntropy
 from capkit.optim.optimizers import AdamW
 from capkit.optim.schedules import Linear
 from capkit.testing.distributed import run_distributed
-from capkit.train.mle_module import CaptionModule
+from capkit.train.mle_module import MLEModule
 
 STEPS = 3
 
@@ -27,7 +27,7 @@ class OfOneImage(CrossEntropy):
         return output
 
 
-class Likelihood(CaptionModule):
+class Likelihood(MLEModule):
     rollouts = ()
 
 

@@ -30,7 +30,7 @@ from capkit.utils.ranges import (
 # Numbers of which a negative one means something.
 MAY_BE_NEGATIVE = {
     "Bags.levels", "BertScore.baseline", "Constant.value", "Cosine.end", "Cosine.start", "Decoding.length_penalty",
-    "ImageTransform.mean", "Linear.end", "Linear.start", "PairSum.weights", "Term.clip", "Term.weight",
+    "ImageTransform.mean", "Linear.end", "Linear.start", "PairSum.weights", "RewardTerm.clip", "RewardTerm.weight",
     "TwoTower.logit_bias",
 }  # fmt: skip
 

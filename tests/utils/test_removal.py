@@ -8,10 +8,10 @@ import torch
 from capkit.checkpoint.files import (
     CheckpointNotSavedError,
     clean_up,
-    discard,
     free_slot,
     is_own,
-    switch,
+    point_best_to,
+    remove_checkpoint,
     write_checkpoint,
 )
 from capkit.data.features import FeatureWriter
@@ -71,7 +71,7 @@ def test_a_checkpoint_with_a_users_file_in_it_stays(tmp_path):
     put(path, "notes.txt")
     assert not is_own(path)
     with pytest.raises(OSError, match="was not written by capkit"):
-        discard(path)
+        remove_checkpoint(path)
     assert (path / "notes.txt").read_text() == "mine"
 
 
@@ -79,13 +79,13 @@ def test_a_checkpoint_with_a_users_file_in_it_stays(tmp_path):
 def test_a_damaged_checkpoint_of_ours_is_still_ours(damage, tmp_path):
     path = save(tmp_path / "step-00000001.ckpt")
     (path / damage).write_bytes(b"")
-    discard(path)
+    remove_checkpoint(path)
     assert not list(tmp_path.iterdir())
 
 
 def test_one_of_the_older_form_is_ours_by_its_entry(tmp_path):
     torch.save({"capkit": {}, "state_dict": {}}, tmp_path / "step-00000001.ckpt")
-    discard(tmp_path / "step-00000001.ckpt")
+    remove_checkpoint(tmp_path / "step-00000001.ckpt")
     assert not list(tmp_path.iterdir())
 
 
@@ -106,7 +106,7 @@ def test_what_stands_in_the_bests_place_is_not_replaced(name, tmp_path):
         with pytest.raises((OSError, CheckpointNotSavedError), match="was not written by capkit"):
             slot = free_slot(tmp_path / "best.ckpt")
             save(slot)
-            switch(tmp_path / "best.ckpt", slot)
+            point_best_to(tmp_path / "best.ckpt", slot)
             slot = free_slot(tmp_path / "best.ckpt")
             save(slot)
     clean_up(tmp_path)

@@ -7,9 +7,19 @@ import warnings
 
 import pytest
 
-from capkit.config.arguments import Command
+from capkit.config.arguments import Command, parse
 from capkit.config.compose import compose_config
-from capkit.utils.renamed import CALLBACKS, MODULES, NAMES, main, new_name, renamed_state, rewritten
+from capkit.utils.renamed import (
+    CALLBACKS,
+    MODULES,
+    NAMES,
+    main,
+    new_key,
+    new_name,
+    renamed_config,
+    renamed_state,
+    rewritten,
+)
 
 
 def test_every_name_of_today_exists():
@@ -21,7 +31,7 @@ def test_every_name_of_today_exists():
 
 
 OLD_IMPORTS = """
-from capkit.keyed import key_id
+from capkit.keyed import stable_hash
 import capkit.scenes.world
 from capkit.text import word_tokenizer
 from capkit.distributed import zero_partitions
@@ -87,14 +97,14 @@ def test_a_users_files_are_rewritten(tmp_path):
         "import capkit.keyed\n"
         "from capkit.data.manifest import Manifest, Record as R\n"
         "from capkit.optim.lamb import LAMB\n"
-        "x = capkit.keyed.key_id(1)  # not_capkit.keyed\n"
+        "x = capkit.keyed.stable_hash(1)  # not_capkit.keyed\n"
     )
     new = (
         "import capkit.utils.rng\n"
         "from capkit.data.sources.manifest import Manifest\n"
         "from capkit.data.records import Record as R\n"
         "from capkit.optim.lamb import LAMB\n"
-        "x = capkit.utils.rng.key_id(1)  # not_capkit.keyed\n"
+        "x = capkit.utils.rng.stable_hash(1)  # not_capkit.keyed\n"
     )
     assert rewritten(old) == new and rewritten(new) == new
     file = tmp_path / "a/mine.yaml"
@@ -102,3 +112,41 @@ def test_a_users_files_are_rewritten(tmp_path):
     file.write_text("_target_: capkit.optim.AdamW\n")
     main([str(tmp_path)])
     assert file.read_text() == "_target_: capkit.optim.optimizers.AdamW\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("judge", "reward_encoder"),
+        ("judge2", "eval_encoder"),
+        ("share", "utilization"),
+        ("metric.rd20.judge.ckpt", "metric.rd20.encoder.ckpt"),
+        ("reward.clip_score.scorer.judge.ckpt", "reward.clip_score.scorer.encoder.ckpt"),
+        ("reward.nli.scorer.judge.name", "reward.nli.scorer.judge.name"),
+        ("optimizer.lr", "optimizer.lr"),
+    ],
+)
+def test_keys_as_they_were_typed(old, new):
+    assert new_key(old) == new and new_key(new) == new
+    if old != new:
+        with pytest.warns(FutureWarning, match=f"{old} is now {new}"):
+            assert parse([f"{old}=0.5"]).overrides == [f"{new}=0.5"]
+
+
+def test_the_config_of_an_earlier_run_has_todays_keys_and_arguments():
+    scorer = {"_target_": "capkit.scorers.clip_score.ClipScore", "judge": {"ckpt": "runs/a"}}
+    term = {"_target_": "capkit.scorers.reward.Term", "scorer": scorer}
+    contradiction = {
+        "_target_": "capkit.scorers.nli.NLI",
+        "judge": {"_target_": "capkit.scorers.nli_judges.SceneRules"},
+    }
+    assert renamed_config({"judge": "runs/a", "reward": {"a": term, "b": contradiction}}) == {
+        "reward_encoder": "runs/a",
+        "reward": {
+            "a": {
+                "_target_": "capkit.scorers.reward.RewardTerm",
+                "scorer": {"_target_": "capkit.scorers.clip_score.ClipScore", "encoder": {"ckpt": "runs/a"}},
+            },
+            "b": {"_target_": "capkit.scorers.nli.NLI", "judge": {"_target_": "capkit.sceneworld.judges.SceneRules"}},
+        },
+    }

@@ -13,7 +13,7 @@ from itertools import pairwise
 from capkit.data.records import Record
 from capkit.errors import UsageError
 from capkit.text.caption_text import clean_text
-from capkit.utils.rng import key_id
+from capkit.utils.rng import stable_hash
 
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
@@ -124,7 +124,7 @@ class AlignFilter:
                 counts.texts_of_image[name] += 1
                 ngrams.update(ngrams_of(caption.text))
                 text = _text_key(caption.text)
-                if (pair := key_id(name, text)) not in seen:
+                if (pair := stable_hash(name, text)) not in seen:
                     seen.add(pair)
                     counts.images_of_text[text] += 1
         counts.common = set(_most_frequent(ngrams, self.num_common))

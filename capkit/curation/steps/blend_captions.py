@@ -44,15 +44,20 @@ class BlendCaptions:
         if text_lm is None:
             raise UsageError("blend_captions needs a language model; add text_lm=hf, text_lm=server or text_lm=scene")
         self._prompt, self._keep, self._batch_size = Prompt(prompt, ["captions"]), keep, batch_size
-        self._about = {"prompt": self._prompt.about(), "text_lm": text_lm.about(), "keep": keep, "max_words": max_words}
+        self._about = {
+            "prompt": self._prompt.fingerprint_fields(),
+            "text_lm": text_lm.fingerprint_fields(),
+            "keep": keep,
+            "max_words": max_words,
+        }
         self._model = CachedModel(text_lm, cache_dir, partial(json_caption, max_words=max_words))
-        self._source = f"{BLENDCAP}/{self._prompt.name}/{text_lm.about()['model']}"
+        self._source = f"{BLENDCAP}/{self._prompt.name}/{text_lm.fingerprint_fields()['model']}"
         self._report: Callable[[Failure], None] = ignore_failure
 
     def attach_failures(self, report: Callable[[Failure], None]) -> None:
         self._report = report
 
-    def about(self) -> dict[str, Any]:
+    def fingerprint_fields(self) -> dict[str, Any]:
         return self._about
 
     @property

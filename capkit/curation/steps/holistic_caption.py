@@ -60,13 +60,13 @@ class HolisticCaption:
         self._vision = CachedModel(vision_chat, cache_dir, partial(plain_text, max_words=max_words))
         self._text = CachedModel(text_lm, cache_dir, partial(json_caption, max_words=max_words))
         self._about = {
-            "prompts": [self._describe.about(), self._merge.about()],
-            "text_lm": text_lm.about(),
-            "vision_chat": vision_chat.about(),
+            "prompts": [self._describe.fingerprint_fields(), self._merge.fingerprint_fields()],
+            "text_lm": text_lm.fingerprint_fields(),
+            "vision_chat": vision_chat.fingerprint_fields(),
             "keep": keep,
             "max_words": max_words,
         }
-        models = f"{text_lm.about()['model']}/{vision_chat.about()['model']}"
+        models = f"{text_lm.fingerprint_fields()['model']}/{vision_chat.fingerprint_fields()['model']}"
         self._source = f"{HOLISTICCAP}/{self._merge.name}/{models}"
         self._report: Callable[[Failure], None] = ignore_failure
         self._read: Callable[[str], UInt8[np.ndarray, "H W 3"]] | None = None
@@ -78,7 +78,7 @@ class HolisticCaption:
         """`read` gives the picture of a record's key, or raises BadImage."""
         self._read = read
 
-    def about(self) -> dict[str, Any]:
+    def fingerprint_fields(self) -> dict[str, Any]:
         return self._about
 
     @property

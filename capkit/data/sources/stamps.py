@@ -16,7 +16,7 @@ from capkit.data.files import ImageFiles
 from capkit.data.records import Caption, Record
 from capkit.errors import UsageError
 from capkit.utils.ranges import Range, Seed, check_ranges
-from capkit.utils.rng import key_id, uniform
+from capkit.utils.rng import stable_hash, uniform
 
 SPLITS = ("all", "train", "val", "test")
 _LANGUAGE = re.compile(r"([a-z]{2,3}(?:_[A-Z]{2})?(?:@[a-z]+)?)\.utf8=(.*)")
@@ -31,7 +31,7 @@ def normalized_caption(text: str) -> str:
 
 def split_of(caption: str, val: float, test: float, seed: int) -> str:
     """ "train", "val" or "test", by a hash of (seed, normalised caption): equal captions share a split, everywhere."""
-    place = float(uniform(np.array([key_id(seed, "split", normalized_caption(caption))]), 0)[0])
+    place = float(uniform(np.array([stable_hash(seed, "split", normalized_caption(caption))]), 0)[0])
     return "test" if place < test else "val" if place < test + val else "train"
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from capkit.errors import UsageError
-from capkit.utils.rng import key_id, uniform
+from capkit.utils.rng import stable_hash, uniform
 
 NUM_HIDDEN = 3
 
@@ -51,7 +51,7 @@ class CosineScorer(nn.Module):
 
 def gumbel_noise(seed: int, step: int, keys: list[str], num_candidates: int) -> Float[Tensor, "B K"]:
     """Standard Gumbel noise that belongs to (seed, step, example, candidate), whichever batch or rank it falls into."""
-    ids = torch.tensor([key_id(seed, "gumbel", step, key) for key in keys], dtype=torch.int64)
+    ids = torch.tensor([stable_hash(seed, "gumbel", step, key) for key in keys], dtype=torch.int64)
     uniforms = torch.stack([uniform(ids, k) for k in range(num_candidates)], -1).clamp(min=2.0**-54)
     return -(-uniforms.log()).log().float()
 

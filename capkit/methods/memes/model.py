@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from capkit.errors import UsageError
 from capkit.methods.memes.caption_choice import CaptionScorer, CosineScorer, select
-from capkit.models.dual_encoders.trainable import PairModel
+from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.models.tuning.policy import eval_frozen
 from capkit.types import CaptionBatch
 from capkit.utils.ranges import DropoutRate, PositiveFloat, PositiveInt, check_ranges
@@ -94,7 +94,7 @@ class Camu(nn.Module):
 
     def __init__(
         self,
-        encoder: PairModel,
+        encoder: TrainableDualEncoder,
         selection: str = "scorer",
         image_tokens: str = "patches",
         scorer_width: PositiveInt = 512,

@@ -16,12 +16,12 @@ from capkit.metrics.scoring import gather_rows
 from capkit.models.dual_encoders.trainable import text_ids
 from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
-from capkit.train.train_module import OptimizerStep
+from capkit.train.train_module import TrainModule
 from capkit.types import CaptionBatch, PairEmbeddings, PairLoss, Row
-from capkit.utils.rng import key_id
+from capkit.utils.rng import stable_hash
 
 
-class MemeModule(OptimizerStep):
+class MemeModule(TrainModule):
     """Trains CAMU. Terms of the loss are means over the memes of all micro-batches and ranks.
 
     With `micro_batch_size` each micro-batch is scored, its activations are dropped, and the one backward pass goes
@@ -78,7 +78,7 @@ class MemeModule(OptimizerStep):
         has = scores.has_caption
         rows = torch.arange(len(batch), device=has.device)[has]
         chosen = scores.selected[has]
-        image_ids = torch.tensor([key_id(key) for key in batch.keys], device=has.device)
+        image_ids = torch.tensor([stable_hash(key) for key in batch.keys], device=has.device)
         return PairEmbeddings(
             images=scores.images,
             texts=scores.texts[has],
@@ -114,7 +114,7 @@ class MemeModule(OptimizerStep):
 
     def meme_rows(self, batch: CaptionBatch) -> list[Row]:
         """One row per meme: what was decided, and which candidate was read (`selected`: its place, -1 for none)."""
-        return [row for rows in self.in_parts(batch, self._rows_of_part) for row in rows]
+        return [row for rows in self.map_in_chunks(batch, self._rows_of_part) for row in rows]
 
     def _rows_of_part(self, batch: CaptionBatch) -> list[Row]:
         scores = self.model(batch)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from capkit.utils.rng import key_id
+from capkit.utils.rng import stable_hash
 
 MAX_ORDER = 4
 MULTIPLIER = 0x5851F42D4C957F2D  # odd, from Knuth's MMIX generator; fits in a signed 64-bit integer
@@ -37,7 +37,7 @@ class _Vocabulary(dict[str, int]):
             words = list(islice(self.items(), self._num_hashed, None))
             hashes = np.zeros(max(id_ for _, id_ in words) + 1, np.int64)
             hashes[: len(self._hashes)] = self._hashes
-            hashes[[id_ for _, id_ in words]] = [key_id(word) for word, _ in words]
+            hashes[[id_ for _, id_ in words]] = [stable_hash(word) for word, _ in words]
             self._hashes, self._num_hashed = hashes, self._num_hashed + len(words)
         return self._hashes
 

@@ -15,7 +15,7 @@ from transformers import AutoConfig, Cache
 from capkit.errors import UsageError
 from capkit.models.captioners.base import null_context, resolve_tokenizer
 from capkit.models.captioners.headed import HeadedCaptioner
-from capkit.models.captioners.hf_families import FAMILIES, Family, align_special_tokens, heed_image_mask, sized_config
+from capkit.models.captioners.hf_families import FAMILIES, Family, align_special_tokens, apply_image_mask, sized_config
 from capkit.models.encoders.image import image_features, trains
 from capkit.models.pretrained import freeze_unused, load_pretrained, split_head
 from capkit.models.tuning.policy import eval_frozen
@@ -59,7 +59,7 @@ class HFCaptioner(HeadedCaptioner):
         else:
             self.model = self._family.model_class(full)
         if full.model_type == "blip":
-            heed_image_mask(self.model)
+            apply_image_mask(self.model)
         self._check_sizes(self._family.text_config(self.model.config))
         self.freeze_image_encoder = freeze_image_encoder
         if freeze_image_encoder:

@@ -63,7 +63,7 @@ def _pass_image_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tu
     return args, kwargs | {"encoder_attention_mask": kwargs.get("attention_mask")}
 
 
-def heed_image_mask(model: Any) -> None:
+def apply_image_mask(model: Any) -> None:
     """BLIP's cross-attention is given the image's mask under a name that it ignores (transformers 5.23)."""
     for module_name, module in model.named_modules():
         if module_name.endswith("crossattention.self"):

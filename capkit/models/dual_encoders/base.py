@@ -38,10 +38,10 @@ class DualEncoder(Protocol):
 
 
 @runtime_checkable
-class TraceableEncoder(DualEncoder, Protocol):
+class CacheableEncoder(DualEncoder, Protocol):
     """A dual encoder whose embeddings may be kept on disk and used again."""
 
-    def about(self, side: str) -> dict[str, Any]:
+    def fingerprint_fields(self, side: str) -> dict[str, Any]:
         """What embeddings of a side ("image" or "text") depend on, as plain data that JSON can hold.
 
         Weights as a fingerprint (capkit/models/weights.py); for images the preprocessing; for texts tokenizer, prompt

@@ -25,7 +25,7 @@ class CachedTextEncoder:
     """
 
     def __init__(self, encoder: Any, folder: str | Path) -> None:
-        if not hasattr(encoder, "about"):
+        if not hasattr(encoder, "fingerprint_fields"):
             raise UsageError(
                 f"cached embeddings need an encoder that says what they depend on; {type(encoder).__name__} has no "
                 "about(side); use HFDualEncoder, SentenceEncoder or a dual encoder of capkit"
@@ -34,7 +34,7 @@ class CachedTextEncoder:
             raise UsageError("the encoder is cached already; give the encoder itself, or leave the second cache out")
         self.encoder, self.folder = encoder, folder
         self._device = torch.device(getattr(encoder, "device", "cpu"))
-        self._texts = EmbeddingStore(folder, encoder.about("text"))
+        self._texts = EmbeddingStore(folder, encoder.fingerprint_fields("text"))
 
     def __getattr__(self, name: str) -> Any:
         if name == "encoder" or name.startswith("__"):  # not there yet while a copy is made
@@ -73,7 +73,7 @@ class CachedDualEncoder(CachedTextEncoder):
 
     def __init__(self, encoder: Any, folder: str | Path) -> None:
         super().__init__(encoder, folder)
-        self._images = EmbeddingStore(folder, encoder.about("image"))
+        self._images = EmbeddingStore(folder, encoder.fingerprint_fields("image"))
 
     # The encoder's own. Written out: isinstance with a protocol does not see what __getattr__ serves (Python 3.12).
     @property
@@ -94,8 +94,8 @@ class CachedDualEncoder(CachedTextEncoder):
     def is_cut(self, texts: list[str]) -> list[bool]:
         return self.encoder.is_cut(texts)
 
-    def about(self, side: str) -> dict[str, Any]:
-        return self.encoder.about(side)
+    def fingerprint_fields(self, side: str) -> dict[str, Any]:
+        return self.encoder.fingerprint_fields(side)
 
     def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         """As the encoder's, computed once for each picture; float32."""

@@ -12,7 +12,7 @@ from capkit.models.dual_encoders.embedding import unit
 
 
 class Ensemble:
-    """The mean of its members' unit-norm embeddings, brought to unit norm again; meets TraceableEncoder.
+    """The mean of its members' unit-norm embeddings, brought to unit norm again; meets CacheableEncoder.
 
     Members are snapshots of one run, as at the ends of its learning-rate cycles (Merkx & Frank 2019): encoders that
     read pictures and texts alike, and whose spaces are turned towards each other. Of runs from different
@@ -39,8 +39,8 @@ class Ensemble:
             encoder.to(device)
         return self
 
-    def about(self, side: str) -> dict[str, Any]:
-        return {"side": side, "members": [encoder.about(side) for encoder in self.encoders]}
+    def fingerprint_fields(self, side: str) -> dict[str, Any]:
+        return {"side": side, "members": [encoder.fingerprint_fields(side) for encoder in self.encoders]}
 
     def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "B 3 H W"]:
         return self.encoders[0].preprocess(images)
@@ -62,4 +62,4 @@ class Ensemble:
 
 
 def _reads(encoder: Any) -> tuple[Any, ...]:
-    return encoder.prompt, encoder.max_length, encoder.about("image").get("preprocessing")
+    return encoder.prompt, encoder.max_length, encoder.fingerprint_fields("image").get("preprocessing")

@@ -60,7 +60,7 @@ class HFDualEncoder:
         self.prompt, self.batch_size = prompt, batch_size
         self.name = name or (model if isinstance(model, str) else type(network).__name__)
 
-    def about(self, side: str) -> dict[str, Any]:
+    def fingerprint_fields(self, side: str) -> dict[str, Any]:
         model = {
             "side": side,
             "encoder": type(self.model).__name__,

@@ -17,7 +17,7 @@ from capkit.models.dual_encoders.fingerprint import processor_settings
 from capkit.models.dual_encoders.logit_scale import LogitScale, network_logit_scale
 from capkit.models.dual_encoders.text_towers.base import pool
 from capkit.models.dual_encoders.text_towers.tokenize import Subwords
-from capkit.models.dual_encoders.trainable import PairModel
+from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.models.encoders.compile import use_patch_projections
 from capkit.models.pretrained import build_config, load_pretrained
 from capkit.models.tuning.policy import Tuning
@@ -31,7 +31,7 @@ _FIRST_TOKEN = ("align", "chinese_clip", "altclip")
 
 
 @check_ranges
-class HFTwoTower(PairModel):
+class HFTwoTower(TrainableDualEncoder):
     """A dual encoder of transformers by hub name or folder, or from a config dict with `model_type` (random weights).
 
     `tokenizer` is a hub name or folder, "word" (built from the training captions), or null for the model's own.
@@ -106,12 +106,12 @@ class HFTwoTower(PairModel):
                 "data.features holds finished image embeddings; set model.cached_images=true and "
                 "model.tune_image.mode=frozen, or data.features=null"
             )
-        return self.about("image")
+        return self.fingerprint_fields("image")
 
     def about_preprocessing(self) -> Any:
         if self.image_processor is not None:
             return processor_settings(self.image_processor)
-        return None if self.transform is None else self.transform.about()
+        return None if self.transform is None else self.transform.fingerprint_fields()
 
     def embed_images(self, batch: CaptionBatch) -> Float[Tensor, "B D"]:
         if self.cached_images and batch.features is not None:

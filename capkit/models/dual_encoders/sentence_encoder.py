@@ -43,8 +43,8 @@ class SentenceEncoder:
         self.name = "all-MiniLM-L6-v2" if path == MINILM else path
         self.max_length, self.batch_size = max_length, batch_size
 
-    def about(self, side: str) -> dict[str, Any]:
-        """What the embeddings depend on, as `TraceableEncoder` says it; there are none but those of texts."""
+    def fingerprint_fields(self, side: str) -> dict[str, Any]:
+        """What the embeddings depend on, as `CacheableEncoder` says it; there are none but those of texts."""
         return {
             "side": side,
             "encoder": f"mean of {type(self.model).__name__}",

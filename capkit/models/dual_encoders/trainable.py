@@ -23,7 +23,7 @@ from capkit.models.dual_encoders.text_towers.base import Tokenize
 from capkit.models.tuning.policy import Tuning, eval_frozen
 from capkit.models.weights import weights_fingerprint
 from capkit.types import CaptionBatch, PairEmbeddings
-from capkit.utils.rng import key_id
+from capkit.utils.rng import stable_hash
 
 TokenizeImages = Callable[[list[list[str]]], tuple[Tensor, Tensor, int]]
 
@@ -67,11 +67,11 @@ class PairRows(NamedTuple):
     def of(cls, batch: CaptionBatch) -> "PairRows":
         """Waits for the GPU. Raises UsageError for a batch without captions."""
         tokens, mask, image_of = caption_rows(batch)
-        image_ids = torch.tensor([key_id(key) for key in batch.keys], device=tokens.device)
+        image_ids = torch.tensor([stable_hash(key) for key in batch.keys], device=tokens.device)
         return cls(tokens, mask, image_ids, image_ids[image_of], text_ids(tokens, mask))
 
 
-class PairModel(nn.Module, ABC):
+class TrainableDualEncoder(nn.Module, ABC):
     """A dual encoder: `forward` embeds a training batch, `encode_image` and `encode_text` serve as a frozen judge.
 
     A tower's own classes say how pixels and tokens become features; scale, prompt, grammar head and ids are the same
@@ -145,7 +145,7 @@ class PairModel(nn.Module, ABC):
         """A new head on the text tower's pooled features, where there is none yet."""
         self.grammar_head = self.grammar_head or GrammarHead(self.text_width)
 
-    def train(self, mode: bool = True) -> "PairModel":
+    def train(self, mode: bool = True) -> "TrainableDualEncoder":
         super().train(mode)
         for part in self.children():
             eval_frozen(part)
@@ -223,8 +223,8 @@ class PairModel(nn.Module, ABC):
         logits = embed_distinct(texts, lambda part: head(self._pooled(part)), self.batch_size)
         return grammar_probability(logits)
 
-    def about(self, side: str) -> dict[str, Any]:
-        """What a side's embeddings depend on (`capkit.models.dual_encoders.base.TraceableEncoder`)."""
+    def fingerprint_fields(self, side: str) -> dict[str, Any]:
+        """What a side's embeddings depend on (`capkit.models.dual_encoders.base.CacheableEncoder`)."""
         modules = self.side(side)
         configs = [config_digest(m.config) for m in modules[0].modules() if hasattr(m, "config")]
         facts: dict[str, Any] = {
@@ -260,7 +260,7 @@ def caption_rows(batch: CaptionBatch) -> tuple[Int[Tensor, "M L"], Bool[Tensor, 
 
 def text_ids(tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Int[Tensor, " M"]:
     """Equal for equal captions, on every rank and however they are padded: a sum of tokens times odd 64-bit weights."""
-    weights = np.array([key_id("token position", i) * 2 + 1 for i in range(tokens.shape[1])], dtype=np.uint64)
+    weights = np.array([stable_hash("token position", i) * 2 + 1 for i in range(tokens.shape[1])], dtype=np.uint64)
     factors = torch.from_numpy(weights.view(np.int64)).to(tokens.device)
     return ((tokens + 1) * mask * factors).sum(-1)  # integers wrap around
 

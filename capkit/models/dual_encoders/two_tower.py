@@ -16,7 +16,7 @@ from capkit.models.dual_encoders.embedding import unit
 from capkit.models.dual_encoders.logit_scale import LogitScale
 from capkit.models.dual_encoders.text_towers.base import TextTower
 from capkit.models.dual_encoders.text_towers.char_gru import CharGRU
-from capkit.models.dual_encoders.trainable import PairModel
+from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.models.encoders.image import encoder_width, image_features
 from capkit.models.tuning.policy import Tuning
 from capkit.models.weights import weights_fingerprint
@@ -54,7 +54,7 @@ def projection(kind: str, width: int, embed_dim: int, name: str) -> nn.Module:
 
 
 @check_ranges
-class TwoTower(PairModel):
+class TwoTower(TrainableDualEncoder):
     """An image tower, a text tower, a projection of each, and a learned scale.
 
     `image_tower` turns pixels into tokens (`capkit.models.encoders.image`), or is null where batches bring the features
@@ -123,7 +123,7 @@ class TwoTower(PairModel):
         return {"weights": weights_fingerprint(self.image_tower)}
 
     def about_preprocessing(self) -> Any:
-        return [self.pooling, None if self.transform is None else self.transform.about()]
+        return [self.pooling, None if self.transform is None else self.transform.fingerprint_fields()]
 
     @property
     def tokenizer(self) -> Any:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from capkit.distributed.collectives import RankRows, all_reduce_sum
+from capkit.distributed.collectives import UnevenGather, all_reduce_sum
 from capkit.objectives.contrastive.pairs import Captions, highest, in_blocks, linked, similarities
 from capkit.types import PairEmbeddings
 
@@ -49,7 +49,7 @@ class Comparisons:
 
     @classmethod
     def gather(cls, pairs: PairEmbeddings, chunk_rows: int) -> "Comparisons":
-        captions, rows = Captions.gather(pairs), RankRows(len(pairs.images))
+        captions, rows = Captions.gather(pairs), UnevenGather(len(pairs.images))
         image_ids = rows.gather(pairs.image_ids)
         # Of no captions, split makes one empty part.
         found = [(owners[:, None] == image_ids[None]).nonzero() for owners in pairs.owners.split(chunk_rows)]

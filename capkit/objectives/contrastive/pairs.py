@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from capkit.distributed.collectives import RankRows
+from capkit.distributed.collectives import UnevenGather
 from capkit.errors import UsageError
 from capkit.types import PairEmbeddings
 
@@ -79,13 +79,13 @@ class Captions:
     texts: Float[Tensor, "M D"]
     owners: Int[Tensor, " M"]
     text_ids: Int[Tensor, " M"]
-    rows: RankRows
+    rows: UnevenGather
     repeated_owners: Int[Tensor, " L"]  # of captions whose text occurs more than once:
     repeated_text_ids: Int[Tensor, " L"]  # only through these can images share a text
 
     @classmethod
     def gather(cls, pairs: PairEmbeddings) -> "Captions":
-        rows = RankRows(len(pairs.texts))
+        rows = UnevenGather(len(pairs.texts))
         owners, text_ids = rows.gather(torch.stack([pairs.owners, pairs.text_ids], 1)).unbind(1)
         _, codes, counts = text_ids.unique(return_inverse=True, return_counts=True)
         often = counts[codes] > 1

@@ -31,7 +31,7 @@ class PolicyObjective(Protocol):
     kl_weight: float | int | Schedule
     max_logprob_gap: float  # a mean difference of sampled and teacher-forced log-probabilities above it is told
 
-    def learned(self, samples: Samples, prompt_length: int) -> Bool[Tensor, "B K M"]:
+    def loss_mask(self, samples: Samples, prompt_length: int) -> Bool[Tensor, "B K M"]:
         """Which of `tokens[..., 1:]` are learned."""
         ...
 
@@ -41,24 +41,25 @@ class PolicyObjective(Protocol):
         """NaN: the sample is left out. Communicates."""
         ...
 
-    def num_targets(self, learned: Bool[Tensor, "B K M"]) -> Tensor:
+    def num_targets(self, loss_mask: Bool[Tensor, "B K M"]) -> Tensor:
         """What the sum of losses is divided by: the learned tokens, or the captions that have any."""
         ...
 
     def loss(
         self,
         logprobs: Float[Tensor, "B K M"],
-        old: Float[Tensor, "B K M"],
+        old_logprobs: Float[Tensor, "B K M"],
         advantages: Float[Tensor, "B K"],
-        learned: Bool[Tensor, "B K M"],
+        loss_mask: Bool[Tensor, "B K M"],
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The summed loss with gradient, and sums over tokens to log.
 
-        `old` are the log-probabilities at sampling. Advantages of captions that are left out may be any finite number.
+        `old_logprobs` are the log-probabilities at sampling. Advantages of captions that are left out may be any finite
+        number.
         """
         ...
 
-    def reduce(self, losses: Float[Tensor, "B K M"], learned: Bool[Tensor, "B K M"]) -> Float[Tensor, ""]: ...
+    def reduce(self, losses: Float[Tensor, "B K M"], loss_mask: Bool[Tensor, "B K M"]) -> Float[Tensor, ""]: ...
 
     def logs(self) -> dict[str, float]:
         """Numbers it knows of its own state, equal on all ranks."""
@@ -89,16 +90,18 @@ def check_reduction(reduction: str) -> None:
         )
 
 
-def count_targets(learned: Bool[Tensor, "B K M"], reduction: str) -> Tensor:
+def count_targets(loss_mask: Bool[Tensor, "B K M"], reduction: str) -> Tensor:
     """Learned tokens (token), or captions with a learned token (seq_mean, seq_sum)."""
-    return learned.sum() if reduction == "token" else learned.any(-1).sum()
+    return loss_mask.sum() if reduction == "token" else loss_mask.any(-1).sum()
 
 
-def reduce_losses(losses: Float[Tensor, "B K M"], learned: Bool[Tensor, "B K M"], reduction: str) -> Float[Tensor, ""]:
+def reduce_losses(
+    losses: Float[Tensor, "B K M"], loss_mask: Bool[Tensor, "B K M"], reduction: str
+) -> Float[Tensor, ""]:
     """The sum that `count_targets` divides: of tokens' losses, or of each caption's mean."""
-    per_caption = losses.masked_fill(~learned, 0.0).sum(-1)
+    per_caption = losses.masked_fill(~loss_mask, 0.0).sum(-1)
     if reduction == "seq_mean":
-        per_caption = per_caption / learned.sum(-1).clamp(min=1)
+        per_caption = per_caption / loss_mask.sum(-1).clamp(min=1)
     return per_caption.sum()
 
 

@@ -62,13 +62,13 @@ class PPO(SelfCritical):
     def loss(
         self,
         logprobs: Float[Tensor, "B K M"],
-        old: Float[Tensor, "B K M"],
+        old_logprobs: Float[Tensor, "B K M"],
         advantages: Float[Tensor, "B K"],
-        learned: Bool[Tensor, "B K M"],
+        loss_mask: Bool[Tensor, "B K M"],
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        ratio = (logprobs - old).masked_fill(~learned, 0.0).exp()
+        ratio = (logprobs - old_logprobs).masked_fill(~loss_mask, 0.0).exp()
         gain = advantages[..., None]
         clipped = ratio.clamp(1 - self.clip_low, 1 + self.clip_high)
         losses = -torch.minimum(ratio * gain, clipped * gain)
-        outside = (clipped * gain < ratio * gain) & learned
-        return self.reduce(losses, learned), {"clip_fraction": outside.sum().detach()}
+        outside = (clipped * gain < ratio * gain) & loss_mask
+        return self.reduce(losses, loss_mask), {"clip_fraction": outside.sum().detach()}

@@ -63,7 +63,7 @@ class SelfCritical:
         self.needs_greedy = baseline == "greedy"
         self._advantages = Advantages(baseline, whiten, divide_by_std, decay)
 
-    def learned(self, samples: Samples, prompt_length: int) -> Bool[Tensor, "B K M"]:
+    def loss_mask(self, samples: Samples, prompt_length: int) -> Bool[Tensor, "B K M"]:
         return learned_tokens(samples, prompt_length, self.learn_eos)
 
     def advantages(
@@ -71,20 +71,20 @@ class SelfCritical:
     ) -> Float[Tensor, "B K"]:
         return self._advantages(rewards, greedy_rewards)
 
-    def num_targets(self, learned: Bool[Tensor, "B K M"]) -> Tensor:
-        return count_targets(learned, self.reduction)
+    def num_targets(self, loss_mask: Bool[Tensor, "B K M"]) -> Tensor:
+        return count_targets(loss_mask, self.reduction)
 
-    def reduce(self, losses: Float[Tensor, "B K M"], learned: Bool[Tensor, "B K M"]) -> Float[Tensor, ""]:
-        return reduce_losses(losses, learned, self.reduction)
+    def reduce(self, losses: Float[Tensor, "B K M"], loss_mask: Bool[Tensor, "B K M"]) -> Float[Tensor, ""]:
+        return reduce_losses(losses, loss_mask, self.reduction)
 
     def loss(
         self,
         logprobs: Float[Tensor, "B K M"],
-        old: Float[Tensor, "B K M"],
+        old_logprobs: Float[Tensor, "B K M"],
         advantages: Float[Tensor, "B K"],
-        learned: Bool[Tensor, "B K M"],
+        loss_mask: Bool[Tensor, "B K M"],
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        return self.reduce(-logprobs * advantages[..., None], learned), {}
+        return self.reduce(-logprobs * advantages[..., None], loss_mask), {}
 
     def logs(self) -> dict[str, float]:
         return self._advantages.logs()

@@ -13,15 +13,15 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from capkit.checkpoint.files import (
     CheckpointNotSavedError,
+    check_integrity,
     checkpoints_in,
-    discard,
     free_slot,
     is_own,
     load_state,
-    problem,
+    point_best_to,
+    remove_checkpoint,
     saved_step,
     step_of,
-    switch,
 )
 from capkit.checkpoint.lightning_io import use_folders
 from capkit.distributed.collectives import broadcast_object
@@ -158,7 +158,7 @@ class Checkpoints(Callback):
         """
         found: dict[str, Any] | None = None
         if trainer.is_global_zero and self._best.exists():
-            if why := problem(self._best):
+            if why := check_integrity(self._best):
                 warnings.warn(f"{self._best} is not whole, and the next validation replaces it: {why}", stacklevel=2)
                 found = {"best": None, "initial": self.initial}
             elif saved_step(self._best) <= trainer.global_step:
@@ -246,7 +246,7 @@ class Checkpoints(Callback):
     def _save_best(self, trainer: pl.Trainer) -> bool:
         """Beside the best until now, which is removed once best.ckpt names the new one."""
         slot = free_slot(self._best)
-        return self._save(trainer, slot, lambda: switch(self._best, slot)) is None
+        return self._save(trainer, slot, lambda: point_best_to(self._best, slot)) is None
 
     def _save(self, trainer: pl.Trainer, path: Path, after: Callable[[], None] | None = None) -> str | None:
         """All ranks take part. Why it failed, on every rank; None where it did not."""
@@ -288,6 +288,6 @@ class Checkpoints(Callback):
             if kept or step_of(path) == self.kept_step:
                 continue
             try:
-                discard(path)
+                remove_checkpoint(path)
             except OSError as error:
                 warnings.warn(f"{path} could not be removed: {error}", stacklevel=2)

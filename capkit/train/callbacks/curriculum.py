@@ -11,7 +11,7 @@ from capkit.data.datamodule import CaptionDataModule
 from capkit.errors import UsageError
 
 
-class Guide(Callback):
+class CurriculumFeedback(Callback):
     """After each step: a guided curriculum gets the number that it watches, and `bag_size` joins what is logged.
 
     It comes before all callbacks that log or save: a checkpoint holds what the curriculum saw of its step.

@@ -18,7 +18,7 @@ TO_SIGMA = 1.4826  # the median absolute deviation of a normal distribution, in 
 
 
 @check_ranges
-class Guard(Callback):
+class SkipBadSteps(Callback):
     """A step with a NaN or infinite loss or gradient is left out on all ranks; after `max_in_a_row`, the run ends.
 
     A step that is left out changes no weight and no state of the optimizer. It counts as a step of the run, so that
@@ -60,7 +60,7 @@ class Guard(Callback):
         self._recorder = next((callback for callback in callbacks if isinstance(callback, Recorder)), None)
         pl_module.guard = self  # type: ignore[assignment]
 
-    # -- asked by OptimizerStep
+    # -- asked by TrainModule
 
     def refuses(self, step: int, loss: float, norm: float | None) -> bool:
         """Whether the update of this loss, and of this norm of the gradient where it is known, is to be left out.

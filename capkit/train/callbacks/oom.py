@@ -20,14 +20,14 @@ FILE = "memory.json"
 EVALUATION = "eval_batch_size"
 
 
-class Memory(Callback):
+class OOMBackoff(Callback):
     """When a GPU's memory ends within a step, `micro_batch_size` (of a rollout `rollout_batch_size`) is halved.
 
     A single process does the step again from its start, and goes on with the smaller size. One rank of several cannot:
     the others wait for it within the exchange of gradients. All end with status 82, and the next attempt of the run
     takes the smaller size from the run folder; ranks that capkit started are started again at once.
 
-    A batch of an evaluation is cut by each rank alone (`OptimizerStep.in_parts`). At the end of the evaluation all
+    A batch of an evaluation is cut by each rank alone (`TrainModule.map_in_chunks`). At the end of the evaluation all
     ranks take over the smallest `eval_batch_size` of any.
 
     Checkpoints hold the sizes, and rows of metrics.jsonl tell them when they change: `train/micro_batch_size`. Losses

@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from capkit.distributed.collectives import is_distributed
 from capkit.fault_tolerance.stop_signal import Stopped, StopSignal, listen
 from capkit.train.callbacks.checkpoints import Checkpoints
-from capkit.train.train_module import OptimizerStep
+from capkit.train.train_module import TrainModule
 
 
 class Preemption(Callback):
@@ -49,7 +49,7 @@ class Preemption(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         self._checkpoints = next((callback for callback in callbacks if isinstance(callback, Checkpoints)), None)
-        if isinstance(pl_module, OptimizerStep):
+        if isinstance(pl_module, TrainModule):
             pl_module.safe_point = partial(self.meet, trainer)
             pl_module.is_stopping = lambda: self.is_stopping
 

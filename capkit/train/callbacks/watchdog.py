@@ -7,8 +7,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from capkit.distributed.collectives import broadcast_object, rank, world_size
-from capkit.fault_tolerance.heartbeats import Channel, new_attempt
-from capkit.fault_tolerance.liveness import advance
+from capkit.fault_tolerance.heartbeats import HeartbeatFiles, new_attempt
+from capkit.fault_tolerance.liveness import mark_progress
 from capkit.fault_tolerance.stop_signal import is_stopping
 from capkit.fault_tolerance.watchdog import Watchdog as Thread
 from capkit.fault_tolerance.watchdog import start_watchdog, tell_failure
@@ -47,44 +47,44 @@ class Watchdog(Callback):
     def watch(self, run_dir: Path) -> None:
         """From here on this rank is watched. All ranks call it, after they know each other."""
         folder = broadcast_object(new_attempt(run_dir) if rank() == 0 else None)
-        thread = Thread(Channel(folder, rank(), world_size()), self.timeout_s, self.allowed_s, is_stopping)
-        advance("setup", step=0)
+        thread = Thread(HeartbeatFiles(folder, rank(), world_size()), self.timeout_s, self.allowed_s, is_stopping)
+        mark_progress("setup", step=0)
         start_watchdog(thread)
 
     # -- the run gets on
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._training = "setup"  # until a step is done: kernels are compiled, workers start
-        advance(self._training, trainer.global_step)
+        mark_progress(self._training, trainer.global_step)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        advance(self._training, trainer.global_step)
+        mark_progress(self._training, trainer.global_step)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         self._training = "step"
-        advance(self._training, trainer.global_step)
+        mark_progress(self._training, trainer.global_step)
 
     def on_save_checkpoint(self, *args: Any) -> None:
         """Until training or validation goes on."""
-        advance("checkpoint")
+        mark_progress("checkpoint")
 
     def on_validation_start(self, *args: Any) -> None:
-        advance("evaluation")
+        mark_progress("evaluation")
 
     def on_validation_batch_end(self, *args: Any) -> None:
-        advance()
+        mark_progress()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        advance(self._training if trainer.training else None)
+        mark_progress(self._training if trainer.training else None)
 
     def on_predict_start(self, *args: Any) -> None:
-        advance("evaluation")
+        mark_progress("evaluation")
 
     def on_predict_batch_end(self, *args: Any) -> None:
-        advance()
+        mark_progress()
 
     def on_train_end(self, *args: Any) -> None:
-        advance("evaluation")
+        mark_progress("evaluation")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """At once, before anything is taken down: the other ranks wait for this one."""

@@ -24,7 +24,7 @@ from capkit.distributed.collectives import (
     means_over_ranks,
 )
 from capkit.errors import UsageError
-from capkit.fault_tolerance.liveness import doing
+from capkit.fault_tolerance.liveness import section
 from capkit.metrics.base import TextScore
 from capkit.metrics.degeneration import sample_numbers
 from capkit.objectives.base import Objective
@@ -34,18 +34,18 @@ from capkit.objectives.policy.weighted_sum import WeightedSum
 from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
 from capkit.scorers.reward import Reward
-from capkit.train.captioner_module import WritingModule
+from capkit.train.captioner_module import CaptionerModule
 from capkit.train.rl.reference_policy import ReferencePolicy
-from capkit.train.rl.rollout import Rollout, beside, join_images
+from capkit.train.rl.rollout import Rollout, concat_images, concat_samples
 from capkit.train.rl.rollout_stats import Sums, policy_sums, reward_sums, sum_of
 from capkit.types import CaptionBatch, Samples
-from capkit.utils.rng import key_id
+from capkit.utils.rng import stable_hash
 
 # The rest is logged as the first update finds it: before it the policy is the one that sampled.
 OF_LAST_UPDATE = ("loss", "grad_norm", "rl/clip_fraction", "skipped")
 
 
-class RLModule(WritingModule):
+class RLModule(CaptionerModule):
     """One training step: the policy writes K captions of each image of the global batch, the reward scores them, and
     `objective.inner_updates` updates follow.
 
@@ -80,7 +80,7 @@ class RLModule(WritingModule):
         if rollout_batch_size is not None and rollout_batch_size < 1:
             raise UsageError(f"rollout_batch_size must be 1 or more images, or null; got {rollout_batch_size}")
         mixed = objective if isinstance(objective, WeightedSum) else None
-        self.policy: PolicyObjective = mixed.policy if mixed is not None else objective  # type: ignore[assignment]
+        self.objective: PolicyObjective = mixed.policy if mixed is not None else objective  # type: ignore[assignment]
         self.likelihood: Objective | None = None if mixed is None else mixed.likelihood
         self._weights = (1.0, 0.0) if mixed is None else (mixed.policy_weight, mixed.likelihood_weight)
         self.reward, self.rollout_batch_size = reward, rollout_batch_size
@@ -89,7 +89,7 @@ class RLModule(WritingModule):
 
     def keep_reference(self) -> None:
         """Remembers the policy as it is now, where KL is measured."""
-        if self.policy.kl != "none":
+        if self.objective.kl != "none":
             self.reference.keep()
 
     def on_fit_start(self) -> None:
@@ -100,12 +100,12 @@ class RLModule(WritingModule):
     def training_step(self, batch: CaptionBatch, batch_idx: int) -> dict[str, Tensor]:
         optimizer = self.begin_step()
         step = self.global_step
-        with nullcontext() if self.policy.dropout else evaluating(self.model):
-            rollout, logs = self.roll_out(batch, step)
+        with nullcontext() if self.objective.dropout else evaluating(self.model):
+            rollout, logs = self.rollout(batch, step)
             parts = list(rollout.parts(self.micro_batch_size))
-            for number in range(self.policy.inner_updates):
+            for number in range(self.objective.inner_updates):
                 parts, updated = self._backward_in_memory(parts, step, is_first=number == 0)
-                self.update(optimizer, updated, counts=number == self.policy.inner_updates - 1)
+                self.update(optimizer, updated, counts=number == self.objective.inner_updates - 1)
                 logs |= updated if number == 0 else {name: updated[name] for name in OF_LAST_UPDATE if name in updated}
         return logs
 
@@ -123,49 +123,49 @@ class RLModule(WritingModule):
 
     def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, Tensor]:
         """A rollout and the gradient of its first update."""
-        rollout, logs = self.roll_out(batch, step)
+        rollout, logs = self.rollout(batch, step)
         return logs | self.backward_parts(list(rollout.parts(self.micro_batch_size)), step, is_first=True)
 
-    def roll_out(self, batch: CaptionBatch, step: int) -> tuple[Rollout, dict[str, Tensor]]:
+    def rollout(self, batch: CaptionBatch, step: int) -> tuple[Rollout, dict[str, Tensor]]:
         """Samples with their advantages over the global batch, and what to log about them."""
-        with doing("rollout"):
-            return self._roll_out(batch, step)
+        with section("rollout"):
+            return self._rollout(batch, step)
 
-    def _roll_out(self, batch: CaptionBatch, step: int) -> tuple[Rollout, dict[str, Tensor]]:
+    def _rollout(self, batch: CaptionBatch, step: int) -> tuple[Rollout, dict[str, Tensor]]:
         with self.whole_weights():
-            samples = self.sample(batch, replace(self.policy.rollout, seed=self._rollout_seed(step)))
-            greedy = self.sample(batch, self._greedy_decoding()) if self.policy.needs_greedy else None
-            distance = None
-            if self.policy.kl == "k1_reward":
-                distance = self.in_memory(lambda: self._distance(batch, samples), "micro_batch_size", len(batch))
-        return self.appraise(batch, samples, greedy, distance, step)
+            samples = self.sample(batch, replace(self.objective.rollout, seed=self._rollout_seed(step)))
+            greedy = self.sample(batch, self._greedy_decoding()) if self.objective.needs_greedy else None
+            kl = None
+            if self.objective.kl == "k1_reward":
+                kl = self.in_memory(lambda: self._kl_to_reference(batch, samples), "micro_batch_size", len(batch))
+        return self.score_rollout(batch, samples, greedy, kl, step)
 
-    def appraise(
+    def score_rollout(
         self,
         batch: CaptionBatch,
         samples: Samples,
         greedy: Samples | None,
-        distance: Float[Tensor, "B K"] | None,
+        kl: Float[Tensor, "B K"] | None,
         step: int,
     ) -> tuple[Rollout, dict[str, Tensor]]:
-        """Rewards and advantages of given samples: `roll_out` after sampling.
+        """Rewards and advantages of given samples: `rollout` after sampling.
 
-        `distance`: nats of each caption between the policy and its reference, which k1_reward subtracts.
+        `kl`: nats of each caption between the policy and its reference, which k1_reward subtracts.
         """
-        scored = samples if greedy is None else beside(samples, greedy, self._pad_token_id)
+        scored = samples if greedy is None else concat_samples(samples, greedy, self._pad_token_id)
         with torch.no_grad():
             scores = self.reward(batch, scored, step, self.trainer.max_steps)
         num_samples = len(samples.texts[0])
         rewards = scores.total[:, :num_samples].to(self.device)
         greedy_rewards = None if greedy is None else scores.total[:, num_samples].to(self.device)
-        charged = rewards if distance is None else rewards - self._kl_weight(step) * distance
-        advantages = self.policy.advantages(charged, greedy_rewards)
-        learned = self.policy.learned(samples, batch.prompt_length) & ~advantages.isnan()[..., None]
-        sums = reward_sums(scores, num_samples) | policy_sums(samples, learned)
+        charged = rewards if kl is None else rewards - self._kl_weight(step) * kl
+        advantages = self.objective.advantages(charged, greedy_rewards)
+        loss_mask = self.objective.loss_mask(samples, batch.prompt_length) & ~advantages.isnan()[..., None]
+        sums = reward_sums(scores, num_samples) | policy_sums(samples, loss_mask)
         if greedy_rewards is not None:
             sums["reward/greedy"] = sum_of(greedy_rewards)
         numbers = means_over_ranks(sums) | self._global_numbers(rewards, samples)
-        rollout = Rollout(batch, samples, learned, advantages.nan_to_num(0.0))
+        rollout = Rollout(batch, samples, loss_mask, advantages.nan_to_num(0.0))
         return rollout, {name: torch.tensor(value, device=self.device) for name, value in numbers.items()}
 
     @torch.no_grad()
@@ -174,7 +174,7 @@ class RLModule(WritingModule):
         return self.in_memory(lambda: self._sample(batch, decoding), "rollout_batch_size", len(batch))
 
     def _sample(self, batch: CaptionBatch, decoding: Decoding) -> Samples:
-        num_samples = self.policy.num_samples if decoding.method == "sample" else 1
+        num_samples = self.objective.num_samples if decoding.method == "sample" else 1
         size = self.rollout_batch_size or len(batch)
         parts = []
         with evaluating(self.model):
@@ -184,11 +184,11 @@ class RLModule(WritingModule):
                 context = self.model.encode(batch[start : start + size])  # type: ignore[operator]
                 parts.append(self.model.generate(context, decoding, num_samples))  # type: ignore[operator]
         self.safe_point()
-        return join_images(parts, self._pad_token_id)
+        return concat_images(parts, self._pad_token_id)
 
     def backward_parts(self, parts: list[Rollout], step: int, is_first: bool) -> dict[str, Tensor]:
         """The gradient of one update, and its numbers over all ranks."""
-        counts = [sum(self.policy.num_targets(part.learned) for part in parts)]
+        counts = [sum(self.objective.num_targets(part.loss_mask) for part in parts)]
         if self.likelihood is not None:
             counts.append(sum(self.likelihood.num_targets(part.batch) for part in parts))
         counted = torch.stack([torch.as_tensor(count, dtype=torch.double) for count in counts])
@@ -196,7 +196,7 @@ class RLModule(WritingModule):
         targets = totals.clamp(min=1).to(self.device).float()
         sums: Sums = {}
         for number, part in enumerate(parts):
-            if part.reference is None and self.policy.kl != "none":
+            if part.reference is None and self.objective.kl != "none":
                 part.reference = self._reference_logprobs(part)
             found = self.add_gradient(partial(self._share, part, targets, step), last=number == len(parts) - 1)
             for name, (total, count) in found.items():
@@ -216,25 +216,25 @@ class RLModule(WritingModule):
 
     def _share(self, part: Rollout, targets: Float[Tensor, " T"], step: int) -> tuple[Tensor, Sums]:
         """This part's share of the global loss with gradient, and sums to log."""
-        policy, samples, learned = self.policy, part.samples, part.learned
+        objective, samples, loss_mask = self.objective, part.samples, part.loss_mask
         assert samples.logprobs is not None
         context = self.model.encode(part.batch)  # type: ignore[operator]
         logprobs = self._logprobs(self.model, context, samples, samples.support)
-        if part.old is None:
-            part.old = logprobs.detach()
-        loss, extra = policy.loss(logprobs, part.old, part.advantages, learned)
-        num_tokens = learned.sum()
+        if part.old_logprobs is None:
+            part.old_logprobs = logprobs.detach()
+        loss, extra = objective.loss(logprobs, part.old_logprobs, part.advantages, loss_mask)
+        num_tokens = loss_mask.sum()
         sums: Sums = {f"rl/{name}": (value, num_tokens) for name, value in extra.items()}
-        gap = (part.old - samples.logprobs).abs().masked_fill(~learned, 0.0)
+        gap = (part.old_logprobs - samples.logprobs).abs().masked_fill(~loss_mask, 0.0)
         sums["rl/logprob_gap"] = (gap.sum(), num_tokens)
         if part.reference is not None:
             free = logprobs if samples.support is None else self._logprobs(self.model, context, samples, None)
             difference = free - part.reference
-            per_caption = difference.detach().masked_fill(~learned, 0.0).sum()
-            sums["rl/kl"] = (per_caption, learned.any(-1).sum())
-            if policy.kl in ("k2", "k3"):
-                loss = loss + self._kl_weight(step) * policy.reduce(kl_loss(policy.kl, difference), learned)
-        sums["policy_loss"] = (loss.detach(), policy.num_targets(learned))
+            per_caption = difference.detach().masked_fill(~loss_mask, 0.0).sum()
+            sums["rl/kl"] = (per_caption, loss_mask.any(-1).sum())
+            if objective.kl in ("k2", "k3"):
+                loss = loss + self._kl_weight(step) * objective.reduce(kl_loss(objective.kl, difference), loss_mask)
+        sums["policy_loss"] = (loss.detach(), objective.num_targets(loss_mask))
         policy_weight, likelihood_weight = (self._at(weight, step) for weight in self._weights)
         loss = policy_weight * loss / targets[0]
         if self.likelihood is not None:
@@ -253,18 +253,18 @@ class RLModule(WritingModule):
             return self._logprobs(model, model.encode(part.batch), part.samples, None)
 
     @torch.no_grad()
-    def _distance(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
+    def _kl_to_reference(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
         """log policy - log reference of each caption in nats (k1), both untruncated at the rollout's temperature."""
-        learned = self.policy.learned(samples, batch.prompt_length)
-        distances = torch.empty(learned.shape[:2], device=self.device)
+        loss_mask = self.objective.loss_mask(samples, batch.prompt_length)
+        distances = torch.empty(loss_mask.shape[:2], device=self.device)
         size = self.micro_batch_size or len(batch)
         for start in range(0, len(batch), size):
             rows = list(range(start, min(start + size, len(batch))))
-            part = Rollout(batch.select(rows), samples.images(rows), learned[rows], distances[rows])
+            part = Rollout(batch.select(rows), samples.images(rows), loss_mask[rows], distances[rows])
             with evaluating(self.model):
                 now = self._logprobs(self.model, self.model.encode(part.batch), part.samples, None)  # type: ignore[operator]
             difference = now - self._reference_logprobs(part)
-            distances[rows] = difference.masked_fill(~part.learned, 0.0).sum(-1)
+            distances[rows] = difference.masked_fill(~part.loss_mask, 0.0).sum(-1)
         return distances
 
     # -- numbers
@@ -277,16 +277,16 @@ class RLModule(WritingModule):
             "reward/std": mean_and_std_over_ranks(rewards)[1],
             "reward/failed": float(failed),
             **{f"reward/{name}": value for name, value in self.reward.logs().items()},
-            **{f"rl/{name}": value for name, value in (sample_numbers(texts) | self.policy.logs()).items()},
+            **{f"rl/{name}": value for name, value in (sample_numbers(texts) | self.objective.logs()).items()},
         }
 
     def _tell_gap(self, gap: float) -> None:
-        if gap > self.policy.max_logprob_gap and not self.gap_was_told:
+        if gap > self.objective.max_logprob_gap and not self.gap_was_told:
             self.gap_was_told = True
             warnings.warn(
                 f"sampled and teacher-forced log-probabilities differ by {gap:.3f} nats a token on average, more than "
-                f"objective.max_logprob_gap={self.policy.max_logprob_gap}: gradients are those of another policy than "
-                "the one that wrote the captions; look at precision, dropout and decoding",
+                f"objective.max_logprob_gap={self.objective.max_logprob_gap}: gradients are those of another policy "
+                "than the one that wrote the captions; look at precision, dropout and decoding",
                 stacklevel=2,
             )
 
@@ -296,13 +296,13 @@ class RLModule(WritingModule):
         return weight(step, self.trainer.max_steps) if isinstance(weight, Schedule) else weight
 
     def _kl_weight(self, step: int) -> float | int:
-        return self._at(self.policy.kl_weight, step)
+        return self._at(self.objective.kl_weight, step)
 
     def _rollout_seed(self, step: int) -> int:
-        return key_id(self.policy.rollout.seed, self.seed, "rollout", step)
+        return stable_hash(self.objective.rollout.seed, self.seed, "rollout", step)
 
     def _greedy_decoding(self) -> Decoding:
-        rollout = self.policy.rollout
+        rollout = self.objective.rollout
         return Decoding(
             max_length=rollout.max_length,
             min_length=rollout.min_length,
@@ -311,7 +311,7 @@ class RLModule(WritingModule):
 
     @property
     def _temperature(self) -> float:
-        return float(self.policy.rollout.temperature)
+        return float(self.objective.rollout.temperature)
 
     @property
     def _pad_token_id(self) -> int:
@@ -327,10 +327,10 @@ class RLModule(WritingModule):
         return {f"reward/{name}": sum_of(values) for name, values in scores.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["rl"] = {"objective": self.policy.state_dict(), "reward": self.reward.state_dict()}
+        checkpoint["rl"] = {"objective": self.objective.state_dict(), "reward": self.reward.state_dict()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.policy.load_state_dict(checkpoint["rl"]["objective"])
+        self.objective.load_state_dict(checkpoint["rl"]["objective"])
         self.reward.load_state_dict(checkpoint["rl"]["reward"])
 
 

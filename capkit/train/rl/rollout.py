@@ -18,15 +18,15 @@ from capkit.types import CaptionBatch, Samples
 class Rollout:
     """What updates on a batch of samples need. `advantages` hold no NaN: captions that are left out learn no token.
 
-    `old` are the log-probabilities of the policy that sampled, `reference` those of the first policy: under the
-    rollout's temperature, the first on its support, the second untruncated.
+    `old_logprobs` are the log-probabilities of the policy that sampled, `reference` those of the first policy: under
+    the rollout's temperature, the first on its support, the second untruncated.
     """
 
     batch: CaptionBatch
     samples: Samples
-    learned: Bool[Tensor, "B K M"]
+    loss_mask: Bool[Tensor, "B K M"]
     advantages: Float[Tensor, "B K"]
-    old: Float[Tensor, "B K M"] | None = None
+    old_logprobs: Float[Tensor, "B K M"] | None = None
     reference: Float[Tensor, "B K M"] | None = None
 
     def parts(self, size: int | None) -> Iterator["Rollout"]:
@@ -42,8 +42,12 @@ class Rollout:
             assert samples.tokens is not None
             length = samples.tokens.shape[-1] - 1
             batch = self.batch.select(rows).trim()
-            old, reference = (None if x is None else x[rows][..., :length] for x in (self.old, self.reference))
-            yield Rollout(batch, samples, self.learned[rows][..., :length], self.advantages[rows], old, reference)
+            old_logprobs, reference = (
+                None if x is None else x[rows][..., :length] for x in (self.old_logprobs, self.reference)
+            )
+            yield Rollout(
+                batch, samples, self.loss_mask[rows][..., :length], self.advantages[rows], old_logprobs, reference
+            )
 
 
 def trim(samples: Samples) -> Samples:
@@ -72,12 +76,12 @@ def resize(samples: Samples, length: int, pad_token_id: int) -> Samples:
     )
 
 
-def join_images(parts: Sequence[Samples], pad_token_id: int) -> Samples:
+def concat_images(parts: Sequence[Samples], pad_token_id: int) -> Samples:
     """Samples of several batches as those of one."""
     return _join(parts, pad_token_id, dim=0, texts=[text for part in parts for text in part.texts])
 
 
-def beside(samples: Samples, others: Samples, pad_token_id: int) -> Samples:
+def concat_samples(samples: Samples, others: Samples, pad_token_id: int) -> Samples:
     """Two sets of samples of the same images as one: K + J samples each. Log-probabilities are left out."""
     bare = [replace(part, logprobs=None, support=None) for part in (samples, others)]
     texts = [[*a, *b] for a, b in zip(samples.texts, others.texts, strict=True)]

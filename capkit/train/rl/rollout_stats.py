@@ -28,13 +28,13 @@ def reward_sums(scores: Scores, num_samples: int) -> Sums:
     return sums
 
 
-def policy_sums(samples: Samples, learned: Bool[Tensor, "B K M"]) -> Sums:
+def policy_sums(samples: Samples, loss_mask: Bool[Tensor, "B K M"]) -> Sums:
     """Nats of surprise a learned token, learned tokens a caption, and captions that did not end."""
     assert samples.logprobs is not None and samples.ended is not None
-    surprise = -samples.logprobs.masked_fill(~learned, 0.0).sum()
+    surprise = -samples.logprobs.masked_fill(~loss_mask, 0.0).sum()
     return {
-        "rl/entropy": (surprise, learned.sum()),
-        "rl/tokens": (learned.sum(), learned.any(-1).sum()),
+        "rl/entropy": (surprise, loss_mask.sum()),
+        "rl/tokens": (loss_mask.sum(), loss_mask.any(-1).sum()),
         "rl/hit_max_length": ((~samples.ended).sum(), samples.ended.numel()),
     }
 

@@ -28,5 +28,5 @@ class PixelJudge:
     def to(self, device):
         return self
 
-    def about(self, side):
+    def fingerprint_fields(self, side):
         return {"side": side, "version": self.version}

@@ -17,7 +17,7 @@ from capkit.data.curricula.bag_files import BagFolder
 from capkit.metrics.bags import Bags
 from capkit.metrics.scoring import score_rows
 from capkit.run.folder import RunFolder
-from capkit.train.mle_module import CaptionModule
+from capkit.train.mle_module import MLEModule
 
 NAMES = ("red", "green", "blue")
 
@@ -156,7 +156,7 @@ def test_training_that_was_interrupted_within_an_epoch_of_bags_ends_the_same_to_
     photos, runs, tmp_path, monkeypatch
 ):
     assert main(fit(photos, runs, tmp_path / "once")) == 0
-    step = CaptionModule.training_step
+    step = MLEModule.training_step
 
     def die_at_step_4(self, batch, batch_idx):  # the second batch of the second epoch
         if self.global_step == 4:
@@ -164,7 +164,7 @@ def test_training_that_was_interrupted_within_an_epoch_of_bags_ends_the_same_to_
         return step(self, batch, batch_idx)
 
     with monkeypatch.context() as patched:
-        patched.setattr(CaptionModule, "training_step", die_at_step_4)
+        patched.setattr(MLEModule, "training_step", die_at_step_4)
         with pytest.raises(RuntimeError, match="pulled the plug"):
             main(fit(photos, runs, tmp_path / "again"))
     assert main(fit(photos, runs, tmp_path / "again")) == 0

@@ -20,7 +20,7 @@ class Joiner:
     def __init__(self):
         self.prompts = []
 
-    def about(self):
+    def fingerprint_fields(self):
         return {"model": "joiner"}
 
     def complete(self, prompts):
@@ -99,7 +99,7 @@ def test_its_version_is_that_of_the_prompt_file(tmp_path, cache):
     step = BlendCaptions(Joiner(), prompt=str(file), cache_dir=cache)
     (first, _), _ = blended(step)
     assert first.captions[0].source == "blendcap/mine_v2/joiner"
-    assert step.about()["prompt"]["name"] == "mine_v2"
+    assert step.fingerprint_fields()["prompt"]["name"] == "mine_v2"
 
 
 def test_blendcap_of_references_states_the_union_of_their_facts_and_nothing_new(cache):

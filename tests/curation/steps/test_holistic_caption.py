@@ -107,7 +107,7 @@ class Silent:
     def __init__(self):
         self.asked = 0
 
-    def about(self):
+    def fingerprint_fields(self):
         return {"model": "silent"}
 
     def answer(self, prompts, pictures):

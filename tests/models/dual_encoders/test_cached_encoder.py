@@ -17,7 +17,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTo
 
 from capkit.errors import UsageError
 from capkit.metrics.clip_score import ClipScore
-from capkit.models.dual_encoders.base import DualEncoder, TraceableEncoder
+from capkit.models.dual_encoders.base import CacheableEncoder, DualEncoder
 from capkit.models.dual_encoders.cached import CachedDualEncoder, CachedTextEncoder
 from capkit.models.dual_encoders.hf_frozen import HFDualEncoder
 
@@ -130,33 +130,33 @@ def test_encoders_share_embeddings_exactly_where_these_are_equal(tmp_path, other
 
 def test_using_the_tokenizer_does_not_change_what_is_said_of_it():
     encoder = _encoder(max_length=6)
-    before = encoder.about("text")
+    before = encoder.fingerprint_fields("text")
     encoder.encode_text(TEXTS)
     encoder.is_cut(TEXTS)
-    assert encoder.about("text") == before
+    assert encoder.fingerprint_fields("text") == before
 
 
 def test_tuning_the_text_side_leaves_embeddings_of_images_valid():
     tuned = _encoder()
     tuned.model.text_model.embeddings.token_embedding.weight += 1
-    assert tuned.about("image") == _encoder().about("image")
-    assert tuned.about("text") != _encoder().about("text")
+    assert tuned.fingerprint_fields("image") == _encoder().fingerprint_fields("image")
+    assert tuned.fingerprint_fields("text") != _encoder().fingerprint_fields("text")
     tuned.model.visual_projection.weight += 1
-    assert tuned.about("image") != _encoder().about("image")
+    assert tuned.fingerprint_fields("image") != _encoder().fingerprint_fields("image")
 
 
 def test_another_precision_is_another_encoder():
     half = _encoder()
     half.model.bfloat16()
-    assert half.about("image") != _encoder().about("image")
+    assert half.fingerprint_fields("image") != _encoder().fingerprint_fields("image")
 
 
 def test_it_meets_the_protocols_and_passes_everything_else_on(tmp_path):
     cached = CachedDualEncoder(_encoder(prompt="a photo of", max_length=6), tmp_path)
-    assert isinstance(cached, DualEncoder) and isinstance(cached, TraceableEncoder)
+    assert isinstance(cached, DualEncoder) and isinstance(cached, CacheableEncoder)
     assert (cached.name, cached.prompt, cached.max_length) == ("CLIPModel", "a photo of", 6)
     assert cached.is_cut(["a", "a red circle"]) == [False, True]
-    assert cached.about("text") == _encoder(prompt="a photo of", max_length=6).about("text")
+    assert cached.fingerprint_fields("text") == _encoder(prompt="a photo of", max_length=6).fingerprint_fields("text")
     with pytest.raises(AttributeError):
         _ = cached.nonsense
 

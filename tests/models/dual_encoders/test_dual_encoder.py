@@ -107,7 +107,7 @@ def test_it_judges_captions_in_a_metric():
     cosine = (encoder.encode_image(encoder.preprocess(pictures)) * encoder.encode_text(captions)).sum(1)
     metric = ClipScore(encoder)
     assert metric.score(*rows)["clip_score_mean"] == pytest.approx(float(2.5 * cosine.clamp(min=0).mean()), rel=1e-5)
-    assert metric.describe() == {"scorer": "CLIPModel", "prompt": "a photo depicts", "max_length": 12}
+    assert metric.provenance() == {"scorer": "CLIPModel", "prompt": "a photo depicts", "max_length": 12}
 
 
 def test_a_picture_may_be_given_by_its_path(tmp_path):

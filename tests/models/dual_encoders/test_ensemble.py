@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from capkit.errors import UsageError
-from capkit.models.dual_encoders.base import TraceableEncoder
+from capkit.models.dual_encoders.base import CacheableEncoder
 from capkit.models.dual_encoders.ensemble import Ensemble
 
 
@@ -26,7 +26,7 @@ class Fixed:
     def is_cut(self, texts):
         return [len(text) > 5 for text in texts]
 
-    def about(self, side):
+    def fingerprint_fields(self, side):
         return {"side": side, "vector": self.vector.tolist(), "preprocessing": "none"}
 
     def to(self, device):
@@ -39,13 +39,13 @@ def test_the_ensemble_is_the_mean_brought_to_unit_norm():
     expected = torch.tensor([[1.0, 2.0, 0.0]]) / math.sqrt(5)
     torch.testing.assert_close(ensemble.encode_image(torch.zeros(2, 3, 2, 2)), expected.expand(2, -1))
     torch.testing.assert_close(ensemble.encode_text(["a"]), -expected)
-    assert isinstance(ensemble, TraceableEncoder)
+    assert isinstance(ensemble, CacheableEncoder)
     assert ensemble.is_cut(["abc", "abcdef"]) == [False, True]
 
 
 def test_another_member_or_order_is_another_ensemble_to_a_cache():
     one, two = Fixed(1.0, 0.0), Fixed(0.0, 1.0)
-    assert Ensemble([one, two]).about("text") != Ensemble([one, one]).about("text")
+    assert Ensemble([one, two]).fingerprint_fields("text") != Ensemble([one, one]).fingerprint_fields("text")
 
 
 def test_members_that_read_texts_differently_are_refused():

@@ -11,7 +11,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
 from capkit.errors import UsageError
-from capkit.models.dual_encoders.base import DualEncoder, TraceableEncoder
+from capkit.models.dual_encoders.base import CacheableEncoder, DualEncoder
 from capkit.models.dual_encoders.hf_two_tower import HFTwoTower
 from capkit.models.dual_encoders.logit_scale import LogitScale
 from capkit.models.dual_encoders.text_towers.char_gru import CharGRU
@@ -69,7 +69,7 @@ def test_judging_and_training_see_the_same_text(model):
 
 
 def test_it_is_a_judge_and_its_embeddings_can_be_kept(model):
-    assert isinstance(model, DualEncoder) and isinstance(model, TraceableEncoder)
+    assert isinstance(model, DualEncoder) and isinstance(model, CacheableEncoder)
     assert not model.encode_text(["red"]).requires_grad
     assert model.encode_text([]).shape == (0, model.embed_dim)
 
@@ -153,12 +153,12 @@ def test_text_ids_do_not_depend_on_padding_and_tell_orders_apart():
 
 def test_what_embeddings_depend_on_changes_with_weights_and_prompt_of_that_side_alone():
     model = two_tower()
-    image, text = model.about("image"), model.about("text")
-    assert two_tower(prompt="a photo of").about("image") == image
-    assert two_tower(prompt="a photo of").about("text") != text
+    image, text = model.fingerprint_fields("image"), model.fingerprint_fields("text")
+    assert two_tower(prompt="a photo of").fingerprint_fields("image") == image
+    assert two_tower(prompt="a photo of").fingerprint_fields("text") != text
     with torch.no_grad():
         next(model.text_tower.parameters()).add_(1e-3)
-    assert model.about("image") == image and model.about("text") != text
+    assert model.fingerprint_fields("image") == image and model.fingerprint_fields("text") != text
 
 
 @pytest.mark.parametrize(("heads", "expected"), [(1, set()), (2, {"head_similarity"})])
@@ -174,9 +174,9 @@ def test_a_character_gru_says_how_much_alike_its_heads_are(heads, expected):
 def test_frozen_towers_stay_in_eval_mode_while_the_rest_trains():
     model = hf_two_tower("align", tune_image=Tuning("frozen")).train()
     assert not model.image_tower.training and model.text_tower.training
-    before = model.about("image")
+    before = model.fingerprint_fields("image")
     model(batch_for(model))
-    assert model.about("image") == before, "BatchNorm keeps its statistics"
+    assert model.fingerprint_fields("image") == before, "BatchNorm keeps its statistics"
 
 
 def test_pictures_of_any_size_are_read_by_the_data_transform():

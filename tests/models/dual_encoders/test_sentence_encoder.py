@@ -71,7 +71,9 @@ def test_its_embeddings_are_kept_on_disk_by_weights_and_truncation(folder, tmp_p
     texts = ["a dog", "the big red car"]
     cached = CachedTextEncoder(SentenceEncoder(folder), tmp_path)
     assert torch.allclose(cached.encode_text(texts), SentenceEncoder(folder).encode_text(texts), atol=1e-6)
-    assert SentenceEncoder(folder, max_length=4).about("text") != SentenceEncoder(folder).about("text")
+    assert SentenceEncoder(folder, max_length=4).fingerprint_fields("text") != SentenceEncoder(
+        folder
+    ).fingerprint_fields("text")
     again = SentenceEncoder(folder)
     again.encode_text = None  # every text is known: nothing is encoded
     assert torch.equal(CachedTextEncoder(again, tmp_path).encode_text(texts), cached.encode_text(texts))

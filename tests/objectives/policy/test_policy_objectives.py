@@ -32,9 +32,11 @@ LOGPROBS = torch.tensor([[[-1.0, -2.0, -0.5, -9.0], [-0.3, -0.2, -9.0, -9.0]]])
 ADVANTAGES = torch.tensor([[0.5, -0.25]])
 
 
-def mean_loss(objective, logprobs, advantages, learned, old=None):
-    loss, _ = objective.loss(logprobs, logprobs.detach() if old is None else old, advantages, learned)
-    return loss / objective.num_targets(learned)
+def mean_loss(objective, logprobs, advantages, loss_mask, old_logprobs=None):
+    loss, _ = objective.loss(
+        logprobs, logprobs.detach() if old_logprobs is None else old_logprobs, advantages, loss_mask
+    )
+    return loss / objective.num_targets(loss_mask)
 
 
 # -- which tokens are learned
@@ -58,7 +60,7 @@ def test_given_tokens_are_not_learned():
 
 def test_the_samples_mask_stays_as_it_was():
     before = GOLDEN.mask.clone()
-    SelfCritical(learn_eos=False).learned(GOLDEN, 2)
+    SelfCritical(learn_eos=False).loss_mask(GOLDEN, 2)
     assert torch.equal(GOLDEN.mask, before)
 
 
@@ -80,25 +82,25 @@ def test_the_samples_mask_stays_as_it_was():
 )
 def test_reinforce_by_hand(reduction, learn_eos, expected):
     objective = SelfCritical(num_samples=2, reduction=reduction, learn_eos=learn_eos)
-    learned = objective.learned(GOLDEN, 1)
-    assert mean_loss(objective, LOGPROBS, ADVANTAGES, learned).item() == pytest.approx(expected, abs=1e-6)
+    loss_mask = objective.loss_mask(GOLDEN, 1)
+    assert mean_loss(objective, LOGPROBS, ADVANTAGES, loss_mask).item() == pytest.approx(expected, abs=1e-6)
 
 
 def ragged(num_images=3, num_samples=4, length=7):
     """Random lengths, one caption without a learned token, random log-probabilities and advantages."""
     generator = torch.Generator().manual_seed(num_images)
     lengths = torch.randint(1, length, (num_images, num_samples, 1), generator=generator)
-    learned = torch.arange(length) < lengths
-    learned[-1, 0] = False
+    loss_mask = torch.arange(length) < lengths
+    loss_mask[-1, 0] = False
     logprobs = -torch.rand(num_images, num_samples, length, generator=generator, dtype=torch.float64) * 3
     advantages = torch.randn(num_images, num_samples, generator=generator, dtype=torch.float64)
-    return logprobs.requires_grad_(), advantages, learned
+    return logprobs.requires_grad_(), advantages, loss_mask
 
 
-def naive(losses, learned, reduction):
+def naive(losses, loss_mask, reduction):
     """Loops over captions and tokens."""
     captions = []
-    for image, image_learned in zip(losses, learned, strict=True):
+    for image, image_learned in zip(losses, loss_mask, strict=True):
         for caption, caption_learned in zip(image, image_learned, strict=True):
             values = [value for value, is_learned in zip(caption, caption_learned, strict=True) if is_learned]
             if values:
@@ -113,29 +115,29 @@ def naive(losses, learned, reduction):
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("num_images", [1, 3])
 def test_reductions_equal_loops_forward_and_gradient(reduction, num_images):
-    logprobs, advantages, learned = ragged(num_images)
-    ours = mean_loss(SelfCritical(reduction=reduction), logprobs, advantages, learned)
-    theirs = naive(-logprobs * advantages[..., None], learned, reduction)
+    logprobs, advantages, loss_mask = ragged(num_images)
+    ours = mean_loss(SelfCritical(reduction=reduction), logprobs, advantages, loss_mask)
+    theirs = naive(-logprobs * advantages[..., None], loss_mask, reduction)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(torch.autograd.grad(ours, logprobs), torch.autograd.grad(theirs, logprobs))
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_sums_of_parts_over_counts_of_parts_are_the_whole(reduction):
-    logprobs, advantages, learned = ragged()
+    logprobs, advantages, loss_mask = ragged()
     objective = SelfCritical(reduction=reduction)
-    parts = [objective.loss(logprobs[i : i + 1], logprobs[i : i + 1], advantages[i : i + 1], learned[i : i + 1])[0]
+    parts = [objective.loss(logprobs[i : i + 1], logprobs[i : i + 1], advantages[i : i + 1], loss_mask[i : i + 1])[0]
              for i in range(3)]  # fmt: skip
-    counts = [objective.num_targets(learned[i : i + 1]) for i in range(3)]
-    torch.testing.assert_close(sum(parts) / sum(counts), mean_loss(objective, logprobs, advantages, learned))
+    counts = [objective.num_targets(loss_mask[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(sum(parts) / sum(counts), mean_loss(objective, logprobs, advantages, loss_mask))
 
 
 def gradient_of_rewards(objective, rewards, greedy_rewards=None):
     """Of log-probabilities under an objective, given what the captions earned."""
-    logprobs, _, learned = ragged()
+    logprobs, _, loss_mask = ragged()
     advantages = objective.advantages(rewards, greedy_rewards)
-    learned = learned & ~advantages.isnan()[..., None]
-    loss = mean_loss(objective, logprobs.float(), advantages.nan_to_num(0.0), learned)
+    loss_mask = loss_mask & ~advantages.isnan()[..., None]
+    loss = mean_loss(objective, logprobs.float(), advantages.nan_to_num(0.0), loss_mask)
     return torch.autograd.grad(loss, logprobs)[0]
 
 
@@ -175,10 +177,10 @@ def test_a_missing_reward_leaves_its_caption_out_and_makes_no_nan(make, whiten):
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_ppos_first_update_has_the_gradient_of_reinforce(reduction):
-    logprobs, advantages, learned = ragged()
+    logprobs, advantages, loss_mask = ragged()
     settings = {"baseline": "none", "reduction": reduction}
     gradients = [
-        torch.autograd.grad(mean_loss(objective, logprobs, advantages, learned), logprobs)[0]
+        torch.autograd.grad(mean_loss(objective, logprobs, advantages, loss_mask), logprobs)[0]
         for objective in (SelfCritical(**settings), PPO(**settings))
     ]
     torch.testing.assert_close(*gradients)
@@ -186,12 +188,12 @@ def test_ppos_first_update_has_the_gradient_of_reinforce(reduction):
 
 def ppo_case(ratios, advantages, **settings):
     """One token a caption with these ratios of new to old: (loss, its gradient by log pi, how many were cut)."""
-    old = torch.full((1, len(ratios), 1), -1.0, dtype=torch.float64)
-    logprobs = (old + torch.tensor(ratios, dtype=torch.float64).log()[None, :, None]).requires_grad_()
-    learned = torch.ones_like(old, dtype=torch.bool)
+    old_logprobs = torch.full((1, len(ratios), 1), -1.0, dtype=torch.float64)
+    logprobs = (old_logprobs + torch.tensor(ratios, dtype=torch.float64).log()[None, :, None]).requires_grad_()
+    loss_mask = torch.ones_like(old_logprobs, dtype=torch.bool)
     gains = torch.tensor([advantages], dtype=torch.float64)
     objective = PPO(num_samples=len(ratios), **settings)
-    loss, extra = objective.loss(logprobs, old, gains, learned)
+    loss, extra = objective.loss(logprobs, old_logprobs, gains, loss_mask)
     (gradient,) = torch.autograd.grad(loss, logprobs)
     return loss.item(), gradient[0, :, 0].tolist(), int(extra["clip_fraction"])
 
@@ -214,26 +216,28 @@ def test_an_asymmetric_clip_lets_probabilities_rise_further_than_they_fall():
 
 
 def test_ppo_equals_the_naive_loop():
-    logprobs, advantages, learned = ragged()
-    old = logprobs.detach() + torch.randn(logprobs.shape, generator=torch.Generator().manual_seed(1)).double() * 0.3
-    ours = mean_loss(PPO(), logprobs, advantages, learned, old)
-    losses = torch.zeros_like(old)
-    for place in learned.nonzero().tolist():
+    logprobs, advantages, loss_mask = ragged()
+    old_logprobs = (
+        logprobs.detach() + torch.randn(logprobs.shape, generator=torch.Generator().manual_seed(1)).double() * 0.3
+    )
+    ours = mean_loss(PPO(), logprobs, advantages, loss_mask, old_logprobs)
+    losses = torch.zeros_like(old_logprobs)
+    for place in loss_mask.nonzero().tolist():
         b, k, t = place
-        ratio = math.exp(float(logprobs[b, k, t].detach() - old[b, k, t]))
+        ratio = math.exp(float(logprobs[b, k, t].detach() - old_logprobs[b, k, t]))
         gain = advantages[b, k].item()
         losses[b, k, t] = -min(ratio * gain, max(0.8, min(1.2, ratio)) * gain)
-    torch.testing.assert_close(ours, naive(losses, learned, "token"))
+    torch.testing.assert_close(ours, naive(losses, loss_mask, "token"))
 
 
 def test_what_stands_at_unlearned_places_reaches_neither_loss_nor_gradient():
-    logprobs, advantages, learned = ragged()
-    old = logprobs.detach().masked_fill(~learned, -2000.0)
+    logprobs, advantages, loss_mask = ragged()
+    old_logprobs = logprobs.detach().masked_fill(~loss_mask, -2000.0)
     for objective in (SelfCritical(), PPO()):
-        loss = mean_loss(objective, logprobs, advantages, learned, old)
+        loss = mean_loss(objective, logprobs, advantages, loss_mask, old_logprobs)
         (gradient,) = torch.autograd.grad(loss, logprobs)
         assert loss.isfinite()
-        assert (gradient[~learned] == 0).all()
+        assert (gradient[~loss_mask] == 0).all()
 
 
 # -- protocol and wrong input

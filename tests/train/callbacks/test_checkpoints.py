@@ -6,7 +6,7 @@ import pytest
 from lightning.pytorch.callbacks import Callback
 from scripted import Scripted, fit, rows, train, trainer_of
 
-from capkit.checkpoint.files import load_checkpoint, problem, saved_step
+from capkit.checkpoint.files import check_integrity, load_checkpoint, saved_step
 from capkit.distributed.collectives import rank
 from capkit.errors import UsageError
 from capkit.testing.distributed import run_distributed
@@ -296,11 +296,15 @@ def test_a_full_disk_is_loud_and_all_ranks_go_on_and_try_again(tmp_path):
     assert len(told) == 2 and told[0].startswith("step 2: ") and "File too large" in told[0]
     assert other_rows == other_told == []  # told once, by rank 0
     assert (
-        names(tmp_path / "middle") == ["step-00000004.ckpt"] and problem(tmp_path / "middle/step-00000004.ckpt") is None
+        names(tmp_path / "middle") == ["step-00000004.ckpt"]
+        and check_integrity(tmp_path / "middle/step-00000004.ckpt") is None
     )
     # Where it is the last step that fails, both ranks know, and what was saved before is whole.
     assert failures == other_failures and failures[0] is None and "step-00000004.ckpt was not saved" in failures[1]
-    assert names(tmp_path / "last") == ["step-00000003.ckpt"] and problem(tmp_path / "last/step-00000003.ckpt") is None
+    assert (
+        names(tmp_path / "last") == ["step-00000003.ckpt"]
+        and check_integrity(tmp_path / "last/step-00000003.ckpt") is None
+    )
 
 
 def test_where_the_best_cannot_be_saved_the_one_before_stays_the_best(tmp_path):
@@ -308,7 +312,7 @@ def test_where_the_best_cannot_be_saved_the_one_before_stays_the_best(tmp_path):
     fit_on_a_disk_that_is_full_at_steps({4}, callback, max_steps=6)
     # Step 2 has 0.6, step 4 has 0.7 and is not saved.
     assert callback.best == pytest.approx(0.6) and saved(callback.best_path) == 2
-    assert problem(callback.best_path) is None and saved_step(callback.best_path) == 2
+    assert check_integrity(callback.best_path) is None and saved_step(callback.best_path) == 2
 
 
 def test_a_best_that_was_damaged_is_said_and_replaced(tmp_path):

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from capkit.errors import DIVERGED_STATUS, Diverged, UsageError
-from capkit.train.callbacks.guard import Guard
+from capkit.train.callbacks.guard import SkipBadSteps
 
 
 def feed(guard, losses):
@@ -18,14 +18,14 @@ def feed(guard, losses):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_loss_or_gradient_that_is_not_finite_is_refused_and_counted(bad):
-    guard = Guard()
+    guard = SkipBadSteps()
     assert feed(guard, [1.0, bad, 1.0]) == [False, True, False]
     assert guard.refuses(4, 1.0, abs(bad)) and "gradient" in guard.reason
     assert guard.skipped_steps == 1 and list(guard.recent) == [1.0, 1.0]
 
 
 def test_the_run_ends_after_so_many_in_a_row_and_one_good_step_starts_the_count_again():
-    guard = Guard(max_in_a_row=3)
+    guard = SkipBadSteps(max_in_a_row=3)
     feed(guard, [1.0, math.nan, math.nan, 1.0, math.nan, math.nan])
     with pytest.raises(Diverged, match="step 7: 3 updates in a row cannot be used, the last because the loss is nan"):
         guard.count(7, math.nan, guard.refuses(7, math.nan, None), True)
@@ -33,33 +33,33 @@ def test_the_run_ends_after_so_many_in_a_row_and_one_good_step_starts_the_count_
 
 
 def test_updates_within_a_step_count_in_a_row_but_are_no_steps():
-    guard = Guard()
+    guard = SkipBadSteps()
     guard.count(1, math.nan, True, False)
     guard.count(1, math.nan, True, True)
     assert (guard.in_a_row, guard.skipped_steps) == (2, 1)
 
 
 def test_spikes_are_watched_for_only_where_a_factor_is_given():
-    assert feed(Guard(num_steps=2), [1.0, 1.0, 1e9]) == [False, False, False]
+    assert feed(SkipBadSteps(num_steps=2), [1.0, 1.0, 1e9]) == [False, False, False]
 
 
 def test_a_spike_is_a_loss_above_factor_times_the_median_once_there_are_enough_losses():
-    guard = Guard(spike_factor=3, num_steps=3)
+    guard = SkipBadSteps(spike_factor=3, num_steps=3)
     assert feed(guard, [9.0, 1.0, 2.0, 6.01, 5.99, 1.5]) == [False, False, False, True, False, False]
     assert list(guard.recent) == [2.0, 5.99, 1.5]  # a spike that was left out is no part of the median
 
 
 def test_losses_about_zero_are_held_against_their_deviation():
-    guard = Guard(spike_factor=5, num_steps=5)
+    guard = SkipBadSteps(spike_factor=5, num_steps=5)
     quiet = [0.1, -0.1, 0.0, 0.2, -0.2]  # median 0, median deviation 0.1: the limit is 4 x 1.4826 x 0.1 = 0.593
     assert feed(guard, [*quiet, 0.6]) == [False] * 5 + [True]
-    other = Guard(spike_factor=5, num_steps=5)
+    other = SkipBadSteps(spike_factor=5, num_steps=5)
     assert feed(other, [*quiet, 0.58]) == [False] * 6
 
 
 @pytest.mark.parametrize("action", ["warn", "stop"])
 def test_a_spike_may_warn_or_end_the_run_instead(action):
-    guard = Guard(spike_factor=3, on_spike=action, num_steps=2)
+    guard = SkipBadSteps(spike_factor=3, on_spike=action, num_steps=2)
     feed(guard, [1.0, 1.0])
     if action == "warn":
         with pytest.warns(UserWarning, match=r"step 3: the loss is 10, the median of 2 steps 1"):
@@ -71,9 +71,9 @@ def test_a_spike_may_warn_or_end_the_run_instead(action):
 
 def test_a_resumed_guard_decides_as_one_that_was_not_interrupted():
     losses = [1.0, 2.0, math.nan, 1.5, 7.0, math.nan, 2.0, 30.0]
-    once = Guard(spike_factor=3, num_steps=3)
+    once = SkipBadSteps(spike_factor=3, num_steps=3)
     expected = feed(once, losses)
-    first, second = Guard(spike_factor=3, num_steps=3), Guard(spike_factor=3, num_steps=3)
+    first, second = SkipBadSteps(spike_factor=3, num_steps=3), SkipBadSteps(spike_factor=3, num_steps=3)
     found = feed(first, losses[:6])
     second.load_state_dict(first.state_dict())
     assert found + feed(second, losses[6:]) == expected
@@ -90,4 +90,4 @@ def test_a_resumed_guard_decides_as_one_that_was_not_interrupted():
 )
 def test_impossible_settings_are_refused(settings, told):
     with pytest.raises(UsageError, match=told):
-        Guard(**settings)
+        SkipBadSteps(**settings)

@@ -5,9 +5,9 @@ import pytest
 from rl_steps import OBJECTIVES, loader, module_of, trainer_of
 from scripted import Killed, Scripted, fit
 
-from capkit.checkpoint.files import problem
+from capkit.checkpoint.files import check_integrity
 from capkit.errors import NOTHING_TO_LEARN_STATUS, NothingToLearn, UsageError
-from capkit.scorers.reward import Reward, Term
+from capkit.scorers.reward import Reward, RewardTerm
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.callbacks.reward_spread import RewardSpread
 
@@ -66,7 +66,7 @@ def test_the_run_ends_after_so_many_steps_and_its_last_step_is_saved(tmp_path):
     checkpoints.attach(tmp_path)
     with pytest.warns(UserWarning), pytest.raises(NothingToLearn, match="step 6: for 4 steps") as caught:
         fit(Scripted([SOME, SOME, *[NONE] * 8]), [RewardSpread(2, 4), checkpoints], max_steps=10)
-    assert str(checkpoints.path(6)) in str(caught.value) and problem(checkpoints.path(6)) is None
+    assert str(checkpoints.path(6)) in str(caught.value) and check_integrity(checkpoints.path(6)) is None
     assert caught.value.status == NOTHING_TO_LEARN_STATUS == 84
     with pytest.warns(UserWarning), pytest.raises(NothingToLearn, match="its weights are not saved"):
         fit(Scripted([NONE] * 4), [RewardSpread(2, 4)], max_steps=4)
@@ -107,6 +107,6 @@ class Same:
 @pytest.mark.parametrize("objective", ["greedy", "leave_one_out", "running_mean"])
 def test_a_reward_that_is_one_for_all_is_seen_in_a_real_step(objective):
     module = module_of(OBJECTIVES[objective]())
-    module.reward = Reward({"same": Term(Same())})
+    module.reward = Reward({"same": RewardTerm(Same())})
     with pytest.warns(UserWarning, match="the reward is 1 whatever is written"):
         trainer_of("auto", 2, [RewardSpread(2, None)], "32-true").fit(module, loader(2))

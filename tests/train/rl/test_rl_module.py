@@ -32,7 +32,7 @@ from capkit.objectives.policy.weighted_sum import WeightedSum
 from capkit.optim.optimizers import AdamW
 from capkit.optim.schedules import Linear
 from capkit.scorers.length import Length
-from capkit.scorers.reward import Reward, RewardError, Term
+from capkit.scorers.reward import Reward, RewardError, RewardTerm
 from capkit.train.rl.module import RLModule
 
 ALWAYS = {
@@ -63,7 +63,7 @@ def attached(module):
 def rolled_out(objective, **settings):
     """A module, its rollout of the first batch, and what it logged."""
     module = attached(module_of(objective, **settings))
-    rollout, logs = module.roll_out(batches_of_all_ranks(1)[0], step=0)
+    rollout, logs = module.rollout(batches_of_all_ranks(1)[0], step=0)
     return module, rollout, {name: float(value) for name, value in logs.items()}
 
 
@@ -132,7 +132,7 @@ def test_likelihood_beside_the_policy_has_the_loss_of_the_references():
 
 
 def test_a_policy_learns_what_it_is_paid_for():
-    reward = Reward({"short": Term(Length(shortest=0, longest=1, fall_off=5))})
+    reward = Reward({"short": RewardTerm(Length(shortest=0, longest=1, fall_off=5))})
     objective = SelfCritical(SAMPLED, num_samples=5, baseline="leave_one_out")
     rows = run(module_of(objective, reward, lr=0.02), num_steps=25).rows
     assert rows[0]["rl/length"] > 4
@@ -157,7 +157,7 @@ def test_the_greedy_caption_keeps_the_rules_of_length_and_repetition_that_sample
             scored.append(samples)
             return super().__call__(batch, samples)
 
-    rolled_out(SelfCritical(rollout, num_samples=2), reward=Reward({"overlap": Term(Spy())}))
+    rolled_out(SelfCritical(rollout, num_samples=2), reward=Reward({"overlap": RewardTerm(Spy())}))
     lengths = scored[0].mask.sum(-1) - 1 - scored[0].ended.long()
     assert lengths.shape == (8, 3)
     assert (lengths >= 6).all()
@@ -178,7 +178,7 @@ def test_dropout_is_off_unless_asked_for():
 
 def test_each_step_draws_other_captions_of_the_same_images_and_the_same_step_the_same():
     module, found, _ = rolled_out(SelfCritical(SAMPLED, num_samples=3))
-    texts = [module.roll_out(found.batch, step)[0].samples.texts for step in (0, 1)]
+    texts = [module.rollout(found.batch, step)[0].samples.texts for step in (0, 1)]
     assert texts[0] == found.samples.texts
     assert sum(one != other for one, other in zip(*texts, strict=True)) > 6
 
@@ -203,7 +203,7 @@ def test_a_step_leaves_train_and_eval_modes_as_they_were():
 def test_entropy_is_the_mean_surprise_of_learned_tokens():
     _, found, logs = rolled_out(SelfCritical(TRUNCATED, num_samples=3, baseline="leave_one_out"))
     values = [-lp for lp, is_learned in zip(found.samples.logprobs.flatten().tolist(),
-              found.learned.flatten().tolist(), strict=True) if is_learned]  # fmt: skip
+              found.loss_mask.flatten().tolist(), strict=True) if is_learned]  # fmt: skip
     assert logs["rl/entropy"] == pytest.approx(sum(values) / len(values), rel=1e-5)
 
 
@@ -212,7 +212,7 @@ def test_captions_that_hit_the_cap_and_groups_without_spread_are_counted():
         def score(self, key, references, text):
             return 0.1 * int(key) if int(key) < 6 else super().score(key, references, text)
 
-    reward = Reward({"overlap": Term(ByImage())})
+    reward = Reward({"overlap": RewardTerm(ByImage())})
     _, found, logs = rolled_out(SelfCritical(SAMPLED, num_samples=3, baseline="group"), reward=reward)
     assert logs["rl/hit_max_length"] == pytest.approx((~found.samples.ended).float().mean().item())
     assert logs["reward/zero_spread"] == 6 / 8
@@ -229,15 +229,15 @@ class Unscored:
 
 @pytest.mark.parametrize("objective", sorted(set(OBJECTIVES) - {"weighted_sum"}))
 def test_a_batch_without_any_reward_teaches_nothing_and_breaks_nothing(objective):
-    module = module_of(OBJECTIVES[objective](), Reward({"overlap": Term(Unscored())}))
+    module = module_of(OBJECTIVES[objective](), Reward({"overlap": RewardTerm(Unscored())}))
     outcome = run(module)
-    assert outcome.rows[0]["reward/failed"] == 8 * module.policy.num_samples
+    assert outcome.rows[0]["reward/failed"] == 8 * module.objective.num_samples
     assert outcome.rows[0]["grad_norm"] == 0
     assert all(weight.isfinite().all() for weight in outcome.weights.values())
 
 
 def test_the_likelihood_goes_on_where_no_caption_has_a_reward():
-    outcome = run(module_of(OBJECTIVES["weighted_sum"](), Reward({"overlap": Term(Unscored())})))
+    outcome = run(module_of(OBJECTIVES["weighted_sum"](), Reward({"overlap": RewardTerm(Unscored())})))
     assert outcome.rows[0]["grad_norm"] > 0
     assert math.isfinite(outcome.rows[0]["loss"])
 
@@ -253,7 +253,7 @@ def test_captions_that_could_not_be_scored_are_counted_and_in_no_mean():
     assert logs["reward/overlap_weighted"] == logs["reward/total"] == pytest.approx(2 * scores.nanmean().item())
     kept = 2 * scores[~scores.isnan()]
     assert logs["reward/std"] == pytest.approx(kept.std(correction=0).item(), rel=1e-5)
-    assert not found.learned[scores.isnan()].any()
+    assert not found.loss_mask[scores.isnan()].any()
 
 
 class Fragile:
@@ -264,7 +264,7 @@ class Fragile:
 
 
 def test_a_reward_that_raises_stops_the_run_with_the_caption_that_broke_it():
-    module = module_of(SelfCritical(SAMPLED, num_samples=3), Reward({"fragile": Term(Fragile())}))
+    module = module_of(SelfCritical(SAMPLED, num_samples=3), Reward({"fragile": RewardTerm(Fragile())}))
     with pytest.raises(RewardError, match=r"reward fragile failed on image '\d', caption '[^']*one[^']*': ValueError"):
         run(module)
 
@@ -343,12 +343,12 @@ def moved(module):
 
 def distances(module, found):
     """log policy - log reference of each learned token, both untruncated at the rollout's temperature."""
-    samples, temperature = found.samples, float(module.policy.rollout.temperature)
+    samples, temperature = found.samples, float(module.objective.rollout.temperature)
     values = [
         model.logprobs(model.encode(found.batch), samples.tokens, samples.mask, temperature)
         for model in (module.model, module.reference.frozen)
     ]
-    return (values[0] - values[1]).masked_fill(~found.learned, 0.0)
+    return (values[0] - values[1]).masked_fill(~found.loss_mask, 0.0)
 
 
 def test_k1_in_the_reward_charges_each_caption_its_own_distance():
@@ -359,7 +359,7 @@ def test_k1_in_the_reward_charges_each_caption_its_own_distance():
     found = {}
     for objective in (plain, charged):
         module = attached(moved(module_of(objective, micro_batch_size=3)))
-        found[objective.kl] = module, module.roll_out(batches_of_all_ranks(1)[0], step=5)[0]
+        found[objective.kl] = module, module.rollout(batches_of_all_ranks(1)[0], step=5)[0]
     module, rollout = found["k1_reward"]
     assert torch.equal(rollout.samples.tokens, found["k2"][1].samples.tokens)
     assert rollout.samples.ended.any()  # the end, which is not learned here, is not charged either
@@ -377,12 +377,12 @@ def test_kl_as_a_loss_adds_its_mean_over_learned_tokens(kl):
 
     without, added = first_row(0.0), first_row(0.5)
     module = attached(moved(module_of(SelfCritical(TRUNCATED, num_samples=3, baseline="none", kl=kl))))
-    rollout, _ = module.roll_out(batches_of_all_ranks(1)[0], step=0)
+    rollout, _ = module.rollout(batches_of_all_ranks(1)[0], step=0)
     difference = distances(module, rollout)
-    mean = kl_loss(kl, difference)[rollout.learned].mean().item()
+    mean = kl_loss(kl, difference)[rollout.loss_mask].mean().item()
     assert mean > 1e-3
     assert added["loss"] - without["loss"] == pytest.approx(0.5 * mean, rel=1e-3)
-    per_caption = difference.sum().item() / int(rollout.learned.any(-1).sum())
+    per_caption = difference.sum().item() / int(rollout.loss_mask.any(-1).sum())
     assert added["rl/kl"] == without["rl/kl"] == pytest.approx(per_caption, rel=1e-3)
 
 
@@ -489,7 +489,7 @@ def test_validation_logs_each_term_on_greedy_captions():
     trainer.limit_val_batches = 1.0
     trainer.validate(module, DataLoader([batch[:3], batch[3:]], batch_size=None), verbose=False)
     found = trainer.callback_metrics
-    scores = Overlap()(batch, module.write(batch))
+    scores = Overlap()(batch, module.generate_captions(batch))
     assert found["val/reward/overlap"] == pytest.approx(scores.nanmean().item(), rel=1e-5)
 
 
@@ -497,7 +497,7 @@ def test_validation_logs_each_term_on_greedy_captions():
 
 
 def build(**settings):
-    arguments = {"objective": SelfCritical(), "reward": Reward({"overlap": Term(Overlap())}), **settings}
+    arguments = {"objective": SelfCritical(), "reward": Reward({"overlap": RewardTerm(Overlap())}), **settings}
     return RLModule(captioner(), optimizer=AdamW(lr=0.01), schedule=Linear(), decoding=Decoding(), **arguments)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from capkit.decoding.truncation import pack
-from capkit.train.rl.rollout import Rollout, beside, join_images, resize, trim
+from capkit.train.rl.rollout import Rollout, concat_images, concat_samples, resize, trim
 from capkit.types import CaptionBatch, Samples
 
 VOCAB, PAD = 11, 0
@@ -66,7 +66,7 @@ def test_captions_of_nothing_but_bos_keep_one_token_to_predict():
 def test_batches_of_unlike_width_are_joined_image_after_image(truncated):
     first = samples(truncated=truncated)
     second = samples(torch.tensor([[2, 9], [4, 4]]), columns=10, seed=1, truncated=truncated)
-    joined = join_images([first, second], PAD)
+    joined = concat_images([first, second], PAD)
     assert joined.texts == first.texts + second.texts
     assert joined.tokens.shape == (6, 2, 10)
     assert (joined.support is None) is not truncated
@@ -74,12 +74,12 @@ def test_batches_of_unlike_width_are_joined_image_after_image(truncated):
 
 
 def test_one_batch_joined_is_itself():
-    assert captions(join_images([samples()], PAD)) == captions(samples())
+    assert captions(concat_images([samples()], PAD)) == captions(samples())
 
 
 def test_samples_beside_others_stand_in_their_images_rows():
     greedy = samples(torch.tensor([[4], [9], [2], [3]]), columns=9, seed=1, truncated=False)
-    both = beside(samples(), greedy, PAD)
+    both = concat_samples(samples(), greedy, PAD)
     assert both.texts == [[f"0-{b}-0", f"0-{b}-1", f"1-{b}-0"] for b in range(4)]
     assert both.tokens.shape == (4, 3, 9)
     assert both.logprobs is both.support is None
@@ -109,9 +109,9 @@ def test_parts_hold_every_caption_once_with_what_belongs_to_it(size):
             assert part.samples.texts[row] == whole.samples.texts[image]
             assert part.batch.features[row, 0, 0] == image
             assert torch.equal(part.advantages[row], whole.advantages[image])
-            width = part.learned.shape[-1]
-            assert torch.equal(part.learned[row], whole.learned[image, :, :width])
-            assert not whole.learned[image, :, width:].any()
+            width = part.loss_mask.shape[-1]
+            assert torch.equal(part.loss_mask[row], whole.loss_mask[image, :, :width])
+            assert not whole.loss_mask[image, :, width:].any()
     assert seen == expected
 
 

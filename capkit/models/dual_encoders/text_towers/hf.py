@@ -13,7 +13,7 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, SiglipTextModel
 from capkit.errors import UsageError
 from capkit.models.dual_encoders.text_towers.base import never_empty, pool
 from capkit.models.dual_encoders.text_towers.tokenize import Subwords
-from capkit.models.pretrained import build_config, freeze_unread, load_pretrained
+from capkit.models.pretrained import build_config, freeze_without_gradient, load_pretrained
 from capkit.models.tuning.layers import after_blocks_of, blocks_of
 from capkit.text.tokenizers import load_tokenizer
 from capkit.utils.ranges import PositiveInt, check_ranges
@@ -79,7 +79,7 @@ class HFTextTower(nn.Module):
     def _freeze_unread(self) -> None:
         training = self.training
         self.eval()  # draws no random numbers
-        freeze_unread(self.model, self(*self.tokenize(["a"])))
+        freeze_without_gradient(self.model, self(*self.tokenize(["a"])))
         self.train(training)
 
 

@@ -13,9 +13,9 @@ from capkit.errors import UsageError
 from capkit.models.dual_encoders.text_towers.bags import BagMLP
 from capkit.models.dual_encoders.text_towers.tokenize import HashedWords
 from capkit.utils.ranges import AtLeastTwo, PositiveInt, check_ranges
-from capkit.utils.rng import key_id, uniform
+from capkit.utils.rng import stable_hash, uniform
 
-_ODD = key_id("n-gram") | 1  # multiplies, modulo 2 to the 64: order counts, and nothing is lost
+_ODD = stable_hash("n-gram") | 1  # multiplies, modulo 2 to the 64: order counts, and nothing is lost
 
 
 @check_ranges

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from capkit.errors import UsageError
 from capkit.text.tokenizers import load_tokenizer, split_words, tokenize_as_text
-from capkit.utils.rng import key_id
+from capkit.utils.rng import stable_hash
 
 
 def pad_rows(
@@ -106,5 +106,5 @@ class HashedWords:
 
     def _id(self, word: str) -> int:
         if word not in self._known:
-            self._known[word] = key_id("word", word)
+            self._known[word] = stable_hash("word", word)
         return self._known[word]

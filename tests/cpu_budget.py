@@ -1,7 +1,7 @@
 """Measures the CPU seconds of every test item, and holds items and tiers to a budget.
 
-CPU seconds, of this process and of the child processes that ended meanwhile, mean the same on an idle and on a busy
-machine; wall time does not. Neither the first import of a module nor a session fixture is charged to the item that
+CPU seconds, of this process and its descendants, mean the same on an idle and on a busy machine; wall time does not.
+Neither the first import of a module nor a session fixture is charged to the item that
 happens to come first.
 
 An unmarked item (tier 0, see tiers.py) that takes more than `item_cpu_seconds` fails. Every session prints what each
@@ -13,12 +13,14 @@ import builtins
 import functools
 import importlib
 import json
+import os
 import resource
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,9 +44,31 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def cpu_seconds() -> float:
-    """CPU seconds of this process and of its children that have ended."""
+    """CPU seconds of this process, of its children that have ended, and on Linux of its living descendants.
+
+    Processes of `run_distributed` are children of multiprocessing's fork server, which outlives an item.
+    """
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    living = sum(_ticks(child) for child in _children(os.getpid())) / os.sysconf("SC_CLK_TCK")
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages) + living
+
+
+def _children(process: int) -> list[int]:
+    found = [int(child) for file in Path(f"/proc/{process}/task").glob("*/children") for child in _read(file).split()]
+    return [*found, *(below for child in found for below in _children(child))]
+
+
+def _ticks(process: int) -> int:
+    """utime, stime, cutime and cstime of proc_pid_stat(5)."""
+    return sum(int(word) for word in _read(Path(f"/proc/{process}/stat")).rpartition(")")[2].split()[11:15])
+
+
+def _read(path: Path) -> str:
+    """Nothing if the process has ended."""
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 class ItemSeconds:
@@ -171,7 +195,7 @@ class TierSeconds:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        self._total = cpu_seconds() + self._workers
+        self._total = self._workers + time.process_time() if self._workers else cpu_seconds()
         self._tiers = self._seconds_by_tier()
         path = self._config.rootpath / self._config.getoption("cpu_file")
         if self._items:

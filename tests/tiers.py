@@ -7,7 +7,7 @@ with the `study` mark run with `--studies` only.
 
 import pytest
 
-TIERS = {"slow": 1, "integration": 1, "effect": 1, "java": 1, "nightly": 2, "study": 2}
+TIERS = {"integration": 1, "effect": 1, "java": 1, "nightly": 2, "study": 2}
 HIGHEST = max(TIERS.values())
 
 

@@ -9,8 +9,6 @@ import torch
 from benchmarks.contrastive import __main__ as contrastive
 from benchmarks.contrastive.workloads import SIZES, TINY, random_pairs
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
@@ -19,6 +17,7 @@ def result(tmp_path_factory):
     return json.loads(path.read_text())
 
 
+@pytest.mark.nightly
 def test_every_work_has_a_row_of_capkit_with_its_speed(result):
     rows = {row["work"]: row for row in result["rows"] if row["side"] == contrastive.CAPKIT}
     works = [contrastive.PLAIN, contrastive.LOCKED, contrastive.LORA, "batch 16", "batch 24"]
@@ -29,6 +28,7 @@ def test_every_work_has_a_row_of_capkit_with_its_speed(result):
         assert math.isfinite(row["loss"])
 
 
+@pytest.mark.nightly
 def test_open_clip_has_a_row_beside_each_of_the_same_work_where_it_is_installed(result, capsys):
     works = {row["work"] for row in result["rows"] if row["side"] == contrastive.EAGER}
     expected = {contrastive.PLAIN, contrastive.LOCKED, "batch 16", "batch 24"} if contrastive.HAS_OPEN_CLIP else set()
@@ -36,11 +36,13 @@ def test_open_clip_has_a_row_beside_each_of_the_same_work_where_it_is_installed(
     assert ("loss_open_clip" in result["checks"]) == contrastive.HAS_OPEN_CLIP
 
 
+@pytest.mark.nightly
 def test_a_batch_in_micro_batches_has_the_gradient_of_the_whole(result):
     assert result["checks"]["gradient_cosine"] > 0.9999
     assert result["checks"]["gradient_norm_ratio"] == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not contrastive.HAS_OPEN_CLIP, reason="compares with open_clip, which is not installed")
 def test_both_sides_have_the_same_loss_and_as_many_weights(result):
     assert result["checks"]["loss_capkit"] == pytest.approx(result["checks"]["loss_open_clip"], rel=1e-6)

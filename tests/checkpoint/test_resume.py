@@ -107,6 +107,7 @@ def choose_where_ranks_see_different_folders(folders, empty):
         return choose(mine), str(error)
 
 
+@pytest.mark.integration
 def test_all_ranks_follow_the_first_and_fail_with_it(folder, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()

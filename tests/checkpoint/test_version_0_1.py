@@ -51,7 +51,7 @@ def steps(folder: Path) -> dict[int, dict[str, float]]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_run_of_version_0_1_goes_on_as_it_would_have_then(name, runs, capsys):
     expected = steps(RUNS / name)
@@ -63,7 +63,7 @@ def test_a_run_of_version_0_1_goes_on_as_it_would_have_then(name, runs, capsys):
         assert found[step] == pytest.approx(expected[step], rel=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_captioner_of_version_0_1_captions(runs):
     assert main(["evaluate", "ckpt=runs/fit", "run_dir=runs/evaluated", "eval_limit=2"]) == 0
     assert RunFolder(runs / "evaluated").metrics()

@@ -119,6 +119,7 @@ def batches_of_rank(folder, batch_size):
     return batches_of(data(folder, batch_size=batch_size))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("batch_size", [10, 6])  # 6: one bag of 4, and of 2 three
 def test_two_processes_share_the_batches_of_one(folder, batch_size):
     shares = run_distributed(batches_of_rank, 2, folder, batch_size)

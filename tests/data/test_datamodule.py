@@ -157,7 +157,7 @@ def _keys_of_rank(rank=None, world_size=None):
     return train, [key for batch in module.val_dataloader() for key in batch.keys]
 
 
-@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.integration)])
 def test_two_ranks_share_the_batches_of_one(processes):
     shares = run_distributed(_keys_of_rank, 2) if processes else [_keys_of_rank(0, 2), _keys_of_rank(1, 2)]
     (train_0, val_0), (train_1, val_1) = shares

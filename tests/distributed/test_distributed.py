@@ -32,6 +32,7 @@ def gathering(counts):
     return gathered.detach(), rows.grad, ids, (layout.own.start, layout.own.stop), gather_rows(rows)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_uneven_rows_are_gathered_in_rank_order_and_get_the_summed_gradient_of_all_ranks(world_size):
     counts = COUNTS[world_size]
@@ -53,6 +54,7 @@ def nothing_to_gather():
     return gathered.shape, rows.grad.shape
 
 
+@pytest.mark.integration
 def test_no_rank_needs_to_hold_a_row():
     assert run_distributed(nothing_to_gather, 2) == [((0, 2), (0, 2))] * 2
 
@@ -67,6 +69,7 @@ def reductions():
     return total.detach(), value.grad, through_sum.grad, all_reduce_max(value), all_reduce_sum(value)
 
 
+@pytest.mark.integration
 def test_a_log_sum_exp_over_ranks_has_the_values_and_gradients_of_one_over_rows():
     values = torch.tensor([[1.0, 0.0, 0.5], [2.0, -2.0, -1e30]], requires_grad=True)
     expected = values.logsumexp(0)

@@ -12,7 +12,7 @@ from capkit.distributed.collectives import rank, world_size
 from capkit.testing.distributed import run_distributed
 from capkit.train.callbacks.guard import SkipBadSteps
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3")
 RUNS = {

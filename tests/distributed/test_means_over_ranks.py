@@ -21,6 +21,7 @@ def test_one_process_divides_and_sorts_by_name():
     assert list(found.items()) == [("a", 2.0), ("b", 1.0)]
 
 
+@pytest.mark.integration
 def test_sums_and_counts_of_all_ranks_are_added_before_they_are_divided():
     # a: (6 + 2) / (3 + 1) = 2; b is known to one rank, none has a count of 0, and the third rank knows no name.
     for found in run_distributed(means_of_this_rank, 3):

@@ -170,7 +170,7 @@ start_ranks(OmegaConf.load("config.yaml"))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_signals_to_the_process_that_starts_the_ranks_reach_them_and_its_status_is_theirs(tmp_path, number, status):
     (tmp_path / "waiting.py").write_text(WAITING)

@@ -40,7 +40,7 @@ def outcome(strategy, folder):
     return trainer.global_step, all(torch.equal(after[name].cpu(), start[name]) for name in start), moved
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("strategy", ["ddp", "zero3"])
 def test_the_weights_of_the_start_come_back_on_every_rank(strategy, tmp_path):
     ranks = run_distributed(outcome, 2, strategy, str(tmp_path))

@@ -7,7 +7,7 @@ from rl_steps import Outcome, differences, train
 
 from capkit.testing.distributed import run_distributed
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 
 STAGES = ("zero1", "zero2", "zero3")
 CASES: dict[str, dict[str, Any]] = {

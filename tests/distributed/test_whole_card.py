@@ -17,7 +17,7 @@ from capkit.checkpoint.loading import read_checkpoint
 from capkit.cli import main
 from capkit.run.folder import RunFolder
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 SHORT = [

@@ -16,7 +16,7 @@ from capkit.testing.distributed import run_distributed
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.types import CaptionBatch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 
 HALF = STEPS // 2
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3")

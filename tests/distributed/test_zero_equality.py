@@ -19,7 +19,7 @@ from capkit.distributed import zero
 from capkit.distributed.cost_model import FLOAT, StepWorkload, model_state_bytes, traffic
 from capkit.testing.distributed import run_distributed
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 
 KINDS = ("captioner", "dual_encoder", "self_critical", "self_retrieval")
 STAGES = ("zero1", "zero2", "zero3")

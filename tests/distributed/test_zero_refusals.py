@@ -26,6 +26,7 @@ def all_told() -> list[str]:
     return [told_by("zero2", "bf16-true"), told_by("zero2", lamb=True), told_by("zero2", by_hand=True)]
 
 
+@pytest.mark.integration
 def test_zero_tells_what_it_cannot_do():
     (messages,) = run_distributed(all_told, 1)
     precision, optimizer, by_hand = messages

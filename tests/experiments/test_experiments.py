@@ -127,7 +127,7 @@ PLANS = {
 
 
 @pytest.mark.parametrize("experiment", PLANS)
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_dual_encoder_plans_a_run_with_its_real_sizes(experiment, karpathy, tmp_path, capsys):
     changes, texts = PLANS[experiment]
     inputs = words(experiment, karpathy, tmp_path)

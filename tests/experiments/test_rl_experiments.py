@@ -9,7 +9,7 @@ from capkit.checkpoint.loading import read_checkpoint
 from capkit.cli import main
 from capkit.run.folder import RunFolder
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 
 ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
 COUNTS = [f"data.{split}.source.count={count}" for split, count in (("train", 16), ("val", 24), ("test", 24))]

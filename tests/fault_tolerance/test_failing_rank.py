@@ -9,7 +9,7 @@ from PIL import Image
 from capkit.cli import main
 from capkit.fault_tolerance.heartbeats import attempts, read_verdict
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 
 MODEL = [
     "model.width=32", "model.num_layers=1", "model.image_encoder.image_size=32", "model.image_encoder.channels=[8,8]",

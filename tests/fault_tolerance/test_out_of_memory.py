@@ -198,6 +198,7 @@ def test_an_evaluation_that_does_not_fit_goes_on_in_halves_and_writes_what_it_wo
         assert (encoded, told, sizes) == ([size] * (8 // size), [size], {"eval_batch_size": size})
 
 
+@pytest.mark.integration
 def test_ranks_cut_their_own_batches_and_agree_on_the_smallest_afterwards(tmp_path):
     (_, alone, *_) = evaluated(tmp_path / "alone", [8])
     ranks = run_distributed(evaluated, 2, tmp_path / "ranks", [8, 1])

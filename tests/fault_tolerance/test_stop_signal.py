@@ -53,6 +53,7 @@ def evaluate_on_rank_0(rank, file):
         dist.barrier()
 
 
+@pytest.mark.integration
 def test_outside_of_training_all_ranks_leave_also_one_that_waits_for_another(tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["capkit.testing.distributed"])
@@ -74,6 +75,7 @@ def wait_for_ever():
         store.get("never")
 
 
+@pytest.mark.integration
 def test_a_rank_that_waits_outside_of_python_leaves_too():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["capkit.testing.distributed"])
@@ -110,6 +112,7 @@ def interrupted(presses):
         time.sleep(60)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_is_followed_when_the_ranks_have_agreed_and_a_second_one_at_once(presses, tmp_path):
     context = multiprocessing.get_context("forkserver")
@@ -208,6 +211,7 @@ def forked(outlives):
     return process
 
 
+@pytest.mark.integration
 def test_a_worker_outlives_signals_to_the_whole_job_and_ends_with_its_parent():
     process = forked(outlives=True)
     for name in ("TERM", "USR1", "USR2", "INT"):

@@ -69,7 +69,7 @@ def test_the_rank_that_raises_tells_its_error_and_those_that_lost_their_connecti
     assert time.monotonic() - started < 15
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_broken_connection_that_nobody_explains_is_told_itself(tmp_path):
     (first, error), (second, silence) = Ranks(tmp_path, ["lose_connection", "live"]).ended()
     assert (first, second) == (1, 1) and silence == ""

@@ -84,6 +84,7 @@ def two_ranks() -> list[list[list[tuple[float, float]]]]:
     return run_distributed(both_sizes, 2)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("number", range(len(SIZES)), ids=str)
 def test_two_processes_equal_one(whole, two_ranks, number):
     first, second = (rank[number] for rank in two_ranks)

@@ -66,6 +66,7 @@ def test_micro_batches_and_partial_rollouts_equal_the_whole_batch(objective, mic
     assert same_rollouts(whole(objective).rollouts, cut.rollouts)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("micro_batch_size", SIZES)
 def test_two_processes_equal_one_token_for_token(two_ranks, objective, micro_batch_size):
@@ -77,6 +78,7 @@ def test_two_processes_equal_one_token_for_token(two_ranks, objective, micro_bat
     assert differences(whole(objective), first) == []
 
 
+@pytest.mark.integration
 def test_rewards_normalised_over_the_batch_are_those_of_one_process(two_ranks):
     alone = with_normalised_terms("auto")
     first, second = two_ranks[NORMALISED]

@@ -89,6 +89,7 @@ def two_ranks() -> dict[str, list[Outcome]]:
 whole = functools.cache(train)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_with_three_and_two_images_equal_one_with_five(two_ranks, case):
     """Captions, advantages, what is logged (rewards, pool, gradient norm) and the weights after two steps."""

@@ -116,6 +116,7 @@ def write_many(folder):
     return len(store)
 
 
+@pytest.mark.integration
 def test_two_processes_write_at_once_and_nothing_is_lost(tmp_path):
     run_distributed(write_many, 2, str(tmp_path))
     found = AnswerStore(tmp_path, {"model": "m"}).read([f"{rank}-{i}" for rank in range(2) for i in range(200)])

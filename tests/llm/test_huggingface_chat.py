@@ -178,7 +178,7 @@ def test_a_model_that_is_not_there_is_told(tmp_path):
         HFTextLM(str(tmp_path / "none"))
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.skipif(not location("smollm2-135m").exists(), reason="wants the assets of data=stamps")
 def test_a_real_chat_model_answers():
     (answer,) = HFTextLM(str(location("smollm2-135m")), max_tokens=30).complete(["What is the capital of France?"])

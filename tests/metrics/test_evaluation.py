@@ -75,6 +75,7 @@ def _gather(rank_rows):
     return [row["key"] for row in rows], score_rows(rows, {"m": ShareWithOwnReference()})
 
 
+@pytest.mark.integration
 def test_two_ranks_with_a_ragged_share_give_the_rows_and_numbers_of_one():
     (keys, numbers), second = run_distributed(_gather, 2, [ROWS[::2], ROWS[1::2]])
     assert keys == [row["key"] for row in ROWS]

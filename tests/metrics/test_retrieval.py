@@ -223,6 +223,7 @@ def _on_rank():
     return results
 
 
+@pytest.mark.integration
 def test_two_processes_equal_one_with_ragged_empty_and_repeated_shares():
     images, texts, owner = _random(11, 33)
     alone = [Retrieval(StoredJudge()), RandomDistractors(StoredJudge(), num_distractors=4)]

@@ -52,6 +52,7 @@ def test_the_order_of_batches_does_not_matter():
     assert digest(ROWS) == digest(ROWS[::-1], batch_size=2)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("cut", [4, 0], ids=["ragged", "one rank without rows"])
 def test_two_processes_equal_one(cut):
     assert run_distributed(digest_of_rank, 2, cut) == [digest(ROWS)] * 2

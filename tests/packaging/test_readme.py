@@ -119,27 +119,27 @@ def numbers(first_run):
     return json.loads((first_run / "runs/first/metrics.json").read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_first_block_leaves_a_shell_in_which_capkit_is_the_one_it_installed(reader):
     assert reader.follow("command -v capkit").strip() == str(reader.folder / ".venv/bin/capkit")
     where = reader.follow("python -c 'import capkit; print(capkit.__file__)'").strip()
     assert where == str(reader.folder / "capkit/__init__.py")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_tests_block_works_as_written_on_one_file(reader):
     """The rest of what it would run runs around this test."""
     assert " passed" in reader.follow(f"{TEST} tests/optim/test_schedules.py")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.effect
 def test_the_first_run_writes_captions_whose_facts_hold(numbers):
     assert numbers["test/fact_f1"] >= 0.90
     assert numbers["test/shuffled/fact_f1"] < 0.90 and numbers["test/untrained/fact_f1"] < 0.90
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.effect
 def test_its_cider_is_far_above_both_controls(numbers):
     threshold = 2.0  # seen: 5.6 trained, 0.4 shuffled, 0.003 untrained
@@ -162,7 +162,7 @@ def photos(first_run):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_evaluating_captioning_and_scoring_work_as_written(reader, first_run, numbers, photos):
     printed = reader.follow(AFTERWARDS)
     evaluated = json.loads((first_run / "runs/first-evaluated/metrics.json").read_text())
@@ -174,14 +174,14 @@ def test_evaluating_captioning_and_scoring_work_as_written(reader, first_run, nu
     assert "dry run: nothing was trained" in printed
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_training_on_a_folder_of_images_works_as_written(reader, first_run, photos):
     reader.follow(OWN_IMAGES)
     assert len((first_run / "mine.jsonl").read_text().splitlines()) == 40
     assert json.loads((first_run / "runs/mine/metrics.json").read_text())["train/steps"] == 20
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_fine_tuning_by_rewards_starts_from_the_first_run_as_written(reader, first_run, numbers):
     reader.follow(REWARDS)
     rewarded = json.loads((first_run / "runs/rewarded/metrics.json").read_text())
@@ -189,13 +189,13 @@ def test_fine_tuning_by_rewards_starts_from_the_first_run_as_written(reader, fir
     assert rewarded["test/initial/cider"] == pytest.approx(numbers["test/cider"], abs=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_under_zero_work_as_written(reader, first_run):
     reader.follow(TWO)
     assert json.loads((first_run / "runs/two/metrics.json").read_text())["train/steps"] == 4
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_training_evaluating_and_exporting_a_dual_encoder_work_as_written(reader, first_run):
     reader.follow(ENCODER)
     ours, again = (

@@ -117,6 +117,7 @@ def test_whatever_stands_in_the_place_of_a_split_is_replaced(tmp_path: Path, con
     assert contents(path) == before
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("start", ["empty", "damaged"])
 def test_two_processes_may_build_the_same_split_at_once(tmp_path: Path, start: str) -> None:
     if start == "damaged":

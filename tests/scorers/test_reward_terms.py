@@ -142,6 +142,7 @@ def normalised_by_rank():
     return scores.total, mean_and_std_over_ranks(scores.raw["a"])
 
 
+@pytest.mark.integration
 def test_two_processes_normalise_as_one():
     alone, numbers = normalised_by_rank()
     (first, numbers_0), (second, numbers_1) = run_distributed(normalised_by_rank, 2)

@@ -309,6 +309,7 @@ def steps_of_rank(shares, folder, unreadable):
     return results
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_the_reward_is_the_same_for_uneven_shares_on_two_and_four_ranks(world_size, tmp_path):
     mined(tmp_path / "neighbors.jsonl", {str(b): [str((b + 1) % 9), str((b + 4) % 9)] for b in range(NUM_PICTURES)})
@@ -325,6 +326,7 @@ def test_the_reward_is_the_same_for_uneven_shares_on_two_and_four_ranks(world_si
             assert torch.equal(rank_queue["ids"], queue["ids"]) and torch.equal(rank_queue["rows"], queue["rows"])
 
 
+@pytest.mark.integration
 def test_a_rank_that_can_read_no_picture_goes_along(tmp_path):
     mined(tmp_path / "neighbors.jsonl", {str(b): [str((b + 1) % 9), "8"] for b in range(NUM_PICTURES)})
     first, second = run_distributed(steps_of_rank, 2, SHARES[2], str(tmp_path), ["4", "5"])

@@ -45,6 +45,7 @@ def test_each_caption_meets_the_next_image_and_the_last_one_the_first():
     assert score(KEYS) == ["b", "c", "d", "e", "a"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("world_size", [2, 4])  # 3 + 2 images; 2 + 1 + 1 + 1
 def test_on_any_number_of_ranks_the_next_image_is_that_of_the_global_batch(world_size):
     whole = score(KEYS)

@@ -18,7 +18,7 @@ from capkit.train.dual_encoder_module import DualEncoderModule
 from capkit.train.mle_module import MLEModule
 from capkit.train.rl.module import RLModule
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 
 STEPS, STOPPED_AT = 8, 5
 COUNTS = {"train": 16, "val": 4, "test": 4}

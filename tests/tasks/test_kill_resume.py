@@ -9,7 +9,7 @@ from benchmarks.faults.kinds import KINDS
 from benchmarks.faults.runs import METHODS, differences
 from capkit.run.folder import RunFolder
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 LIVES = [
     Life(0, "mle", "ddp", ["kill_all", "kill_in_save", "term_one", "flip_newest"], seed=1),

@@ -13,7 +13,7 @@ from capkit.run.folder import RunFolder
 from capkit.train.captioner_module import CaptionerModule
 from capkit.train.rl.module import RLModule
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 
 DATA = [
     "debug=tiny", "data.train.count=16", "data.val.count=4", "data.test.count=4", "val_every=2", "controls=0",

@@ -15,7 +15,7 @@ from capkit.models.dual_encoders.sentence_encoder import SentenceEncoder
 from capkit.run.folder import RunFolder
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.integration,
     pytest.mark.skipif(shutil.which("apt-get") is None, reason="the stamps come in a Debian package, by apt-get"),
 ]
 

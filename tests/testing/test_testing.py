@@ -16,10 +16,12 @@ def _fail_on_rank_1() -> None:
         raise ValueError("broken on purpose")
 
 
+@pytest.mark.integration
 def test_each_rank_returns_its_result_and_collectives_work():
     assert run_distributed(_sum_of_ranks, 2, 10) == [(0, 2, 21.0, [0, 1]), (1, 2, 21.0, [0, 1])]
 
 
+@pytest.mark.integration
 def test_a_failing_rank_raises_with_its_own_traceback():
     with pytest.raises(RuntimeError, match=r"rank 1 of 2 failed(.|\n)*broken on purpose"):
         run_distributed(_fail_on_rank_1, 2)

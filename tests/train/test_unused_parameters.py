@@ -66,6 +66,7 @@ def two():
     return [outcomes for _, outcomes in run_distributed(train, 2, "ddp", 1)]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("number", [0, 1], ids=["likelihood", "ppo"])
 def test_ranks_under_ddp_train_what_one_process_does_where_a_loss_does_not_use_all_parameters(one, two, number):
     for outcomes in two:

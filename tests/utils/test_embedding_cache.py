@@ -203,6 +203,7 @@ def write_numbers(root, numbers):
         made.add(keys_of(part), rows_of(part))
 
 
+@pytest.mark.integration
 def test_processes_that_write_the_same_and_other_rows_at_once_do_no_harm(tmp_path):
     numbers = [list(range(0, 300)), list(range(150, 450)), list(range(449, 99, -1))]
     context = multiprocessing.get_context("spawn")

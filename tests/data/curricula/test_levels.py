@@ -167,6 +167,7 @@ def of_rank(folder, state):
     return train(bags(folder, rank(), 2), rewards=rewards), train(resumed, 6, rewards=rewards)
 
 
+@pytest.mark.integration
 def test_two_processes_share_the_batches_of_one_and_go_on_from_its_checkpoint(folder):
     whole, first = train(bags(folder)), bags(folder)
     train(first, 0, 6)

@@ -57,6 +57,7 @@ def of_rank(weights):
     return share(rows, weights)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 0.0), (0.5, 2.0)])
 def test_shares_of_two_uneven_ranks_add_up_to_the_whole(weights):
     loss, logits, scores, logs = share(list(range(8)), weights)

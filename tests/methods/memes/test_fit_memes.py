@@ -104,7 +104,7 @@ def test_the_classifier_is_built_again_from_its_checkpoint(folder):
     assert not [name for name in encoder if "image" in name or "layers.0." in name], "frozen"
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_two_ranks_end_where_one_does(encoder, folder, tmp_path):
     assert main([*command(encoder, tmp_path / "run"), "trainer.devices=2", "micro_batch_size=2"]) == 0
     one, two = RunFolder(folder).metrics(), RunFolder(tmp_path / "run").metrics()

@@ -55,6 +55,7 @@ def test_micro_batches_equal_the_whole_batch(whole, micro_batch_size):
     assert same(expected, trajectory(micro_batch_size, contrastive))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("micro_batch_size", [None, 2])
 def test_two_processes_equal_one(whole, micro_batch_size):
     contrastive, expected = whole

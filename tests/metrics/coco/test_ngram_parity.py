@@ -118,6 +118,7 @@ def scores_of_rank(predictions, references, num_ranks):
     return numbers
 
 
+@pytest.mark.integration
 def test_metrics_of_two_processes_equal_those_of_one():
     rng = np.random.default_rng(2)
     predictions, references = zipf_captions(rng, 7), [zipf_captions(rng, 2) for _ in range(7)]

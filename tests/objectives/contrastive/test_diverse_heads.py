@@ -43,6 +43,7 @@ def _share():
     return float(output.loss), penalties.grad.tolist(), float(output.logs["head_similarity"])
 
 
+@pytest.mark.integration
 def test_two_uneven_ranks_share_the_mean_over_all_captions():
     (first, first_gradient, logged), (second, second_gradient, also_logged) = run_distributed(_share, 2)
     assert first + second == pytest.approx(0.8 / 4) and logged == also_logged == pytest.approx(0.2)

@@ -34,6 +34,7 @@ SPLITS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("world_size", SPLITS)
 def test_shares_and_gradients_of_uneven_ranks_are_those_of_one_process(world_size):
     case, (images, texts) = CASES["uneven with duplicates"], SPLITS[world_size]

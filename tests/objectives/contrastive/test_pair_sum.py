@@ -46,6 +46,7 @@ def test_hand_worked_weights_over_training():
     }  # fmt: skip
 
 
+@pytest.mark.integration
 def test_two_processes_add_up_to_one():
     objective = PairSum({"nce": InfoNCE(chunk_rows=2), "siglip": SigLIP(chunk_rows=3)}, {"nce": 0.5})
     images, texts = [[0, 2, 4, 6, 1], [3, 5]], [[10, 0, 2, 5], [1, 3, 4, 6, 7, 8, 9]]

@@ -200,6 +200,7 @@ def advantages_of_all_kinds(counts: list[int]):
     return {(kind, w): advantages_of_this_rank(counts, kind, w) for kind in kinds for w in (False, True)}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("counts", [[4, 4], [7, 1], [8, 0]])
 def test_two_processes_have_the_advantages_and_the_baseline_of_one(counts):
     ranks = run_distributed(advantages_of_all_kinds, 2, counts)

@@ -97,6 +97,7 @@ def test_a_checkpoint_after_so_many_minutes_as_well(tmp_path, step_s, arguments,
     assert saves_by_time(tmp_path, step_s, 7, **arguments) == expected
 
 
+@pytest.mark.integration
 def test_ranks_save_by_the_clock_of_the_first(tmp_path):
     assert run_distributed(saves_each_minute, 2, tmp_path) == [[2, 4, 6, 7]] * 2
 
@@ -287,6 +288,7 @@ def on_two_ranks(folder):
     return *outcome, middle.failure, last.failure
 
 
+@pytest.mark.integration
 def test_a_full_disk_is_loud_and_all_ranks_go_on_and_try_again(tmp_path):
     (steps, rows, told, *failures), (other_steps, other_rows, other_told, *other_failures) = run_distributed(
         on_two_ranks, 2, str(tmp_path)

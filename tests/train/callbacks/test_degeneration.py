@@ -197,6 +197,7 @@ def _restored_on_this_rank(folder):
     return trainer.global_step, int(module.weight), degeneration.state_dict()
 
 
+@pytest.mark.integration
 def test_two_ranks_decide_alike_on_what_they_see_together(tmp_path):
     first, second = run_distributed(_restored_on_this_rank, 2, str(tmp_path))
     assert first == second and first[:2] == (7, 4)

@@ -95,6 +95,7 @@ def outcomes(tmp_path_factory):
     return folder, run_distributed(all_cases, 2, folder)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("case", CASES)
 def test_a_signal_is_one_save_of_the_last_step_and_one_status_on_every_rank(outcomes, case):
     folder, ranks = outcomes
@@ -107,6 +108,7 @@ def test_a_signal_is_one_save_of_the_last_step_and_one_status_on_every_rank(outc
     assert saved["global_step"] == 4 and saved["state_dict"]["weight"].item() == 4
 
 
+@pytest.mark.integration
 def test_the_save_does_not_wait_for_the_end_of_a_validation(outcomes):
     _, ranks = outcomes
     assert [outcome["a_validation"]["validated"] for outcome in ranks] == [2, 2]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from rl_steps import Outcome, differences, train
+from tiers import chosen_tier
 
 from capkit.testing.distributed import run_distributed
 
@@ -22,18 +23,25 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def train_all(strategies: tuple[str, ...]) -> dict[tuple[str, str], Outcome]:
+# Each case under one stage, each stage with several cases; the rest is nightly.
+EACH_ONCE = [(case, STAGES[number % len(STAGES)]) for number, case in enumerate(CASES)]
+REST = [(case, stage) for case in CASES for stage in STAGES if (case, stage) not in EACH_ONCE]
+
+
+def train_all(pairs: list[tuple[str, str]]) -> dict[tuple[str, str], Outcome]:
     """All runs in one process: starting Python and DeepSpeed takes longer than a run."""
-    return {(case, strategy): train(strategy=strategy, **CASES[case]) for case in CASES for strategy in strategies}
+    return {(case, strategy): train(strategy=strategy, **CASES[case]) for case, strategy in pairs}
 
 
 @pytest.fixture(scope="module")
-def runs() -> list[dict[tuple[str, str], Outcome]]:
-    return run_distributed(train_all, 2, ("ddp", *STAGES), timeout_s=500)
+def runs(pytestconfig) -> list[dict[tuple[str, str], Outcome]]:
+    rest = REST if chosen_tier(pytestconfig) > 1 else []
+    return run_distributed(train_all, 2, [*((case, "ddp") for case in CASES), *EACH_ONCE, *rest], timeout_s=500)
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("case", "stage"), [*EACH_ONCE, *(pytest.param(*pair, marks=pytest.mark.nightly) for pair in REST)]
+)
 def test_a_zero_stage_does_what_ddp_does(runs, case, stage):
     for rank in (0, 1):
         ours, theirs = runs[rank][case, stage], runs[rank][case, "ddp"]

@@ -17,7 +17,7 @@ from capkit.config.instantiate import build
 from capkit.decoding.config import Decoding
 from capkit.models.captioners.base import Captioner
 from capkit.models.captioners.headed import HeadedCaptioner
-from capkit.scorers.reward import Term
+from capkit.scorers.reward import RewardTerm
 from capkit.text.tokenizers import encode_captions, word_tokenizer
 from capkit.types import CaptionBatch
 
@@ -71,6 +71,15 @@ def test_the_reward_takes_twenty_lines_of_code():
     assert len([line for line in lines if line.strip()]) <= 20
 
 
+def test_the_examples_pass_lint(tree):
+    shutil.copy(ROOT / "pyproject.toml", tree)
+    files = [name for name in FILES if name.endswith(".py")]
+    for words in (["check"], ["format", "--check"]):
+        command = [sys.executable, "-m", "ruff", *words, "--no-cache", *files]
+        done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
 def test_the_check_of_configs_accepts_the_examples(tree):
     """In a process of its own: arguments are read from the source of the package that is imported."""
     script = (
@@ -98,7 +107,7 @@ def test_the_tests_of_the_reward_pass(tree, modules):
     for test in tests:
         test()
     term = build(config(tree, "configs/reward/reference_words.yaml"))
-    assert isinstance(term, Term) and term.scorer.ignore == {"a", "an", "the"}
+    assert isinstance(term, RewardTerm) and term.scorer.ignore == {"a", "an", "the"}
 
 
 def test_the_model_keeps_the_protocol_and_writes_what_teacher_forcing_says(tree, modules):

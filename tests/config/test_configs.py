@@ -46,16 +46,18 @@ def test_every_choice_composes_and_is_sound(group, name):
     assert problems(composed(typed(group, name)), with_inputs=False) == []
 
 
-@pytest.mark.parametrize("experiment", GROUPS.get("experiment", []))
-@pytest.mark.parametrize("task", ["evaluate", "caption"])
-def test_every_experiment_is_sound_under_tasks_that_use_a_trained_captioner(experiment, task):
-    assert problems(composed(f"task={task}", f"experiment={experiment}"), with_inputs=False) == []
+# Tasks that use a trained captioner, and debug presets. Each experiment with one of them in CI, with all at night.
+CHANGES = ["task=evaluate", "task=caption", *(f"debug={name}" for name in GROUPS.get("debug", []))]
+CHANGED = [
+    pytest.param(experiment, change, marks=pytest.mark.nightly if (i + j) % len(CHANGES) else pytest.mark.integration)
+    for i, experiment in enumerate(GROUPS.get("experiment", []))
+    for j, change in enumerate(CHANGES)
+]
 
 
-@pytest.mark.parametrize("debug", GROUPS.get("debug", []))
-@pytest.mark.parametrize("experiment", GROUPS.get("experiment", []))
-def test_every_debug_preset_fits_every_experiment(debug, experiment):
-    assert problems(composed(f"experiment={experiment}", f"debug={debug}"), with_inputs=False) == []
+@pytest.mark.parametrize(("experiment", "change"), CHANGED)
+def test_every_experiment_is_sound_under_tasks_that_use_a_trained_captioner_and_debug_presets(experiment, change):
+    assert problems(composed(f"experiment={experiment}", change), with_inputs=False) == []
 
 
 def brings_others(group, name):

@@ -12,9 +12,11 @@ tier took and its longest items, and writes all items to `--cpu-file`. With `--b
 import builtins
 import functools
 import importlib
+import importlib.util
 import json
 import os
 import resource
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -148,13 +150,14 @@ def import_timer(add: Callable[[float], None]) -> Iterator[None]:
 
     def timed(load: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(load)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
+        def wrapper(name: str, *args: Any, **kwargs: Any) -> Any:
             nonlocal inside
-            if inside or threading.current_thread() is not thread:
-                return load(*args, **kwargs)
+            # Libraries import within functions that they call thousands of times: those of loaded modules cost nothing.
+            if inside or _full_name(name, *args) in sys.modules or threading.current_thread() is not thread:
+                return load(name, *args, **kwargs)
             inside, started = True, time.thread_time()
             try:
-                return load(*args, **kwargs)
+                return load(name, *args, **kwargs)
             finally:
                 inside = False
                 add(time.thread_time() - started)
@@ -165,6 +168,11 @@ def import_timer(add: Callable[[float], None]) -> Iterator[None]:
         patch.setattr(builtins, "__import__", timed(builtins.__import__))
         patch.setattr(importlib, "import_module", timed(importlib.import_module))
         yield
+
+
+def _full_name(name: str, module: Any = None, scope: Any = None, fromlist: Any = (), level: int = 0) -> str:
+    """The module that `__import__` with these arguments loads."""
+    return importlib.util.resolve_name("." * level + name, module["__package__"]) if level else name
 
 
 class TierSeconds:

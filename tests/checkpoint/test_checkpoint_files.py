@@ -85,6 +85,7 @@ def each_moment(work, check, folder, prepare):
     raise AssertionError("the work never ended")
 
 
+@pytest.mark.integration
 def test_killed_at_any_moment_of_saving_a_step_there_is_a_newest_whole_one(tmp_path):
     seen = set()
 
@@ -109,6 +110,7 @@ def test_killed_at_any_moment_of_saving_a_step_there_is_a_newest_whole_one(tmp_p
     assert moments > 10 and seen == {1, 2}
 
 
+@pytest.mark.integration
 def test_killed_at_any_moment_of_replacing_a_step_it_is_whole_at_the_next_start(tmp_path):
     def check(folder):
         clean_up(folder)
@@ -120,6 +122,7 @@ def test_killed_at_any_moment_of_replacing_a_step_it_is_whole_at_the_next_start(
     assert each_moment(write, check, tmp_path, write) > 10
 
 
+@pytest.mark.integration
 def test_killed_at_any_moment_of_replacing_the_best_there_is_always_a_whole_best(tmp_path):
     seen = set()
 

@@ -191,6 +191,7 @@ def test_train_py_and_the_console_command_are_the_same(probe):
     assert configs(results[0][1])[0]["name"] == "two words"
 
 
+@pytest.mark.integration
 def test_a_sweep_runs_each_value_in_its_own_folder(probe, tmp_path):
     (tmp_path / "earlier/checkpoints/step-00000001.ckpt").mkdir(parents=True)
     (tmp_path / "earlier/config.yaml").write_text("decoding: {_target_: capkit.decoding.config.Decoding, seed: 9}\n")

@@ -105,6 +105,7 @@ EXPERIMENTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_on_a_run_composes_what_it_says(experiment):
     words = [f"experiment={experiment}", "reward_encoder=runs/mine", "eval_encoder=runs/mine"]
@@ -129,6 +130,7 @@ def test_an_experiment_that_chooses_its_decoding_keeps_it(tmp_path):
     assert config["decoding"] == {"_target_": "capkit.decoding.config.Decoding", "max_length": 9}
 
 
+@pytest.mark.integration
 def test_captioning_mining_and_encoders_take_their_parts():
     assert compose("caption", "ckpt=runs/mine", "images=photos")["decoding"]["num_beams"] == 5
     encoder = "encoder={_target_: capkit.checkpoint.loading.load_dual_encoder, ckpt: runs/mine}"

@@ -10,6 +10,8 @@ from capkit.cli import main
 from capkit.config.locations import config_dir
 from capkit.run.folder import RunFolder
 
+pytestmark = pytest.mark.integration
+
 SENTENCES = ["a dog on a beach", "two people ride horses", "a plate of food", "a red bus", "a cat asleep on a chair"]
 GPT2 = "model.lm={model_type:gpt2,n_embd:32,n_layer:2,n_head:2}"
 CLIP = (
@@ -127,7 +129,6 @@ PLANS = {
 
 
 @pytest.mark.parametrize("experiment", PLANS)
-@pytest.mark.integration
 def test_a_dual_encoder_plans_a_run_with_its_real_sizes(experiment, karpathy, tmp_path, capsys):
     changes, texts = PLANS[experiment]
     inputs = words(experiment, karpathy, tmp_path)

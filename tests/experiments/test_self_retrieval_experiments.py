@@ -17,6 +17,8 @@ from capkit.run.folder import RunFolder
 from capkit.tasks import fit_rl
 from capkit.text.tokenizers import word_tokenizer
 
+pytestmark = pytest.mark.integration
+
 SHORT = ["decoding.max_length=5", "decoding.num_beams=2"]
 TINY = ["debug=tiny", "trainer=cpu", "trainer.devices=1", "data.num_workers=0", *SHORT]
 EVERY_STEP = "callback.checkpoints.every_steps=1"

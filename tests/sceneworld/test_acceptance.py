@@ -5,6 +5,7 @@ from capkit.sceneworld.language.captions import references
 from capkit.sceneworld.world.scene import WorldOptions, make_scene
 
 
+@pytest.mark.unchecked
 def test_what_the_grammar_writes_is_never_rejected():
     options = WorldOptions(text_probability=0.3)
     for style in ("human", "dense", "short"):

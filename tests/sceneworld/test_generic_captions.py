@@ -50,6 +50,7 @@ def test_where_backgrounds_are_ever_said_they_are_among_the_facts_that_count(tmp
     assert facts[1] - facts[0] == {f"background={stated[0]['scene']['background']}"} and facts[0] < facts[1]
 
 
+@pytest.mark.integration
 def test_another_process_writes_the_same_captions(tmp_path):
     source = GenericCaptions(scenes(tmp_path), dropped=0.5, confused=0.5)
     source.prepare()

@@ -9,6 +9,8 @@ from capkit.sceneworld.language.oracles import score_caption
 from capkit.sceneworld.language.parser import parse
 from capkit.sceneworld.world.scene import Scene, SceneObject, WorldOptions, make_scene
 
+pytestmark = pytest.mark.unchecked
+
 SCENES = [make_scene(WorldOptions(), 0, "train", index) for index in range(300)]
 
 

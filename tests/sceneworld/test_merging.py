@@ -69,6 +69,7 @@ def test_places_settle_it_where_a_relation_is_known():
     assert merged == meaning("a circle in the top left. a circle is in the top right. it is right of the circle.")
 
 
+@pytest.mark.unchecked
 def test_the_union_of_references_is_what_each_of_them_says():
     for index in range(100):
         scene = make_scene(OPTIONS, 0, "train", index)
@@ -79,6 +80,7 @@ def test_the_union_of_references_is_what_each_of_them_says():
         assert score.num_facts == len(references[0].facts) and score.num_unparsed == 0
 
 
+@pytest.mark.unchecked
 def test_the_union_of_captions_that_say_different_things_has_all_their_facts_and_no_new_one():
     """Facts are those that the captions' own plans state, by object; the merged text is judged by the oracle."""
     open_scenes = 0
@@ -140,6 +142,7 @@ def test_what_holds_under_one_reading_only_is_left_out():
     assert kept == facts_of(anchor + " the background is gray.")
 
 
+@pytest.mark.unchecked
 def test_a_true_description_adds_only_true_facts_and_keeps_all_of_the_anchor():
     complete = 0
     for index in range(100):

@@ -40,6 +40,7 @@ def test_rows_are_the_scenes_of_the_split(tmp_path: Path) -> None:
         data.row(20)
 
 
+@pytest.mark.integration
 def test_serial_and_parallel_builds_are_byte_identical(tmp_path: Path) -> None:
     serial = build_split(0, "train", 520, cache_dir=tmp_path / "a", num_workers=0)
     parallel = build_split(0, "train", 520, cache_dir=tmp_path / "b", num_workers=2)

@@ -38,6 +38,7 @@ def test_paraphrases_of_a_scene_say_the_same():
         assert [fact_similarity(texts[0], text) for text in texts] == [1] * 5
 
 
+@pytest.mark.unchecked
 def test_pairs_reach_from_unrelated_to_equal_and_belong_to_their_index():
     pairs = list(caption_pairs("test", 200))
     similarities = [pair.similarity for pair in pairs]

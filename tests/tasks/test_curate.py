@@ -129,6 +129,7 @@ curated("out=vcb", "step.blend_captions.batch_size=2", lm={"log_file": "asked.tx
 """
 
 
+@pytest.mark.integration
 def test_a_killed_run_goes_on_and_loses_only_the_answers_in_flight(work):
     """Killed (SIGKILL) in the middle of six batches of two; the questions of one batch at most are asked twice."""
     (work / "tests_curate_helper.py").write_text(Path(__file__).read_text())

@@ -83,6 +83,7 @@ def test_the_same_command_again_trains_no_further(folder, capsys):
     assert (folder / "run" / "metrics.json").read_text() == before
 
 
+@pytest.mark.integration
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(folder, tmp_path, monkeypatch):
     step = MLEModule.training_step
 
@@ -109,6 +110,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(folder, tmp_path, monk
     assert (again.predictions / "test.json").read_text() == (once.predictions / "test.json").read_text()
 
 
+@pytest.mark.integration
 def test_a_run_that_was_done_and_lost_its_last_checkpoint_is_not_done_while_it_goes_over_it(
     folder, tmp_path, monkeypatch
 ):
@@ -146,6 +148,7 @@ def test_evaluate_gives_the_numbers_of_the_run_that_trained(folder, tmp_path):
     assert names and all(evaluated[name] == trained[name] for name in names)
 
 
+@pytest.mark.integration
 def test_init_from_takes_the_weights_and_starts_at_step_0(folder, tmp_path):
     init = f"init_from={folder / 'run/checkpoints/step-00000004.ckpt'}"
     assert main([*TINY, *caches(folder), init, f"run_dir={tmp_path / 'run'}", "optimizer.lr=1e-9"]) == 0
@@ -157,6 +160,7 @@ def test_init_from_takes_the_weights_and_starts_at_step_0(folder, tmp_path):
     assert min(row["step"] for row in RunFolder(tmp_path / "run").rows()) == 1
 
 
+@pytest.mark.integration
 def test_caption_writes_one_line_an_image_skips_the_unreadable_and_goes_on_where_it_stopped(folder, tmp_path, capsys):
     images = tmp_path / "my photos (1) = new"
     images.mkdir()
@@ -188,6 +192,7 @@ def captioned(folder, tmp_path, monkeypatch, capsys):
     return command
 
 
+@pytest.mark.integration
 def test_the_caption_of_one_picture_is_printed_and_the_file_is_named_by_images_and_run(captioned, tmp_path, capsys):
     out = tmp_path / "photos.run.captions.jsonl"
     caption = json.loads(out.read_text())["caption"]
@@ -196,6 +201,7 @@ def test_the_caption_of_one_picture_is_printed_and_the_file_is_named_by_images_a
     assert printed == caption and told.endswith(f" s (1 were there before): {out.name}")
 
 
+@pytest.mark.integration
 def test_captions_of_another_checkpoint_decoding_or_folder_are_not_passed_off_as_these(
     captioned, folder, tmp_path, capsys
 ):
@@ -218,6 +224,7 @@ def test_captions_of_another_checkpoint_decoding_or_folder_are_not_passed_off_as
     assert "does not say which checkpoint and decoding wrote them" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_a_run_that_was_moved_still_writes_the_captions_it_began(captioned, folder, tmp_path, capsys):
     task, _, *others = captioned
     shutil.copytree(folder / "run", "moved")
@@ -225,6 +232,7 @@ def test_a_run_that_was_moved_still_writes_the_captions_it_began(captioned, fold
     assert "1 were there before" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "line", [b"", b'"a"', b"\xff", b'{"image": "a"}'], ids=["empty", "no object", "not UTF-8", "no caption"]
 )
@@ -235,6 +243,7 @@ def test_a_line_that_is_no_caption_is_named(captioned, tmp_path, line, capsys):
     assert "in line 2" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_dry_run_says_what_the_run_would_be_builds_no_picture_and_writes_nothing(tmp_path, capsys):
     large = ["data.train.count=30000", "data.val.count=200", "trainer.devices=2", "max_steps=null", "max_epochs=2"]
     command = [*TINY, *large, *caches(tmp_path), f"run_dir={tmp_path / 'plan'}", "scheduler.warmup=100"]
@@ -267,6 +276,7 @@ def test_a_checkpoint_cannot_name_code_from_elsewhere(folder, tmp_path, capsys):
     assert "names 'os.system' at model.image_encoder; expected a class of capkit.models" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_without_a_val_source_a_run_trains_and_tests_and_validates_never(folder, tmp_path, capsys):
     tiny = [setting for setting in TINY if not setting.startswith("data.val")]
     command = [*tiny, *caches(folder)[::2], "data.val=null", "max_steps=2", "controls=0", f"run_dir={tmp_path / 'run'}"]

@@ -23,6 +23,8 @@ from capkit.run.folder import RunFolder
 from capkit.testing.models import tokenizer
 from capkit.train.dual_encoder_module import DualEncoderModule
 
+pytestmark = pytest.mark.integration
+
 SMALL = [
     "fit_encoder", "trainer=cpu", "trainer.devices=1", "data.train.count=40", "data.val.count=8", "data.test.count=12",
     "data.batch_size=8", "data.train.size=32", "model.image_tower.image_size=32", "model.image_tower.width=16",

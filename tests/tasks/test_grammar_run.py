@@ -11,6 +11,8 @@ from capkit.run.folder import RunFolder
 from capkit.scorers.grammar import Grammar
 from capkit.types import CaptionBatch, Samples
 
+pytestmark = pytest.mark.integration
+
 SMALL = [
     "debug=tiny",
     "trainer=cpu",

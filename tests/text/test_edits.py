@@ -109,6 +109,7 @@ def test_a_negative_is_never_empty_and_never_equals_its_source(caption, vocabula
     assert edit.text.strip() and words(edit.text) != words(source)
 
 
+@pytest.mark.unchecked
 def test_all_kinds_are_equally_likely():
     counts = Counter(EDITS.draw(CAPTION, i).kind for i in range(5000))
     # 1,000 each, standard deviation 28: five of them

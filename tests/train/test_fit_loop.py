@@ -8,6 +8,8 @@ from capkit.cli import main
 from capkit.run.folder import RunFolder
 from capkit.train.mle_module import MLEModule
 
+pytestmark = pytest.mark.integration
+
 TINY = [
     "debug=tiny", "trainer=cpu", "data.train.count=8", "data.val.count=4", "data.test.count=4", "controls=0",
     "model.width=32", "model.num_layers=1", "model.image_encoder.channels=[8,8]", "model.image_encoder.blocks=[0,0]",

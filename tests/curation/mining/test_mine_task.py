@@ -19,6 +19,8 @@ from capkit.metrics.scoring import score_rows
 from capkit.run.folder import RunFolder
 from capkit.train.mle_module import MLEModule
 
+pytestmark = pytest.mark.integration
+
 NAMES = ("red", "green", "blue")
 
 

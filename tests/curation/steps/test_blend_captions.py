@@ -102,6 +102,7 @@ def test_its_version_is_that_of_the_prompt_file(tmp_path, cache):
     assert step.fingerprint_fields()["prompt"]["name"] == "mine_v2"
 
 
+@pytest.mark.unchecked
 def test_blendcap_of_references_states_the_union_of_their_facts_and_nothing_new(cache):
     """Facts by the plan that the references were written from; the caption is judged by the oracle."""
     scenes = [make_scene(WorldOptions(), 0, "train", index) for index in range(100)]

@@ -46,6 +46,7 @@ def scores(records, style):
     return found
 
 
+@pytest.mark.unchecked
 def test_what_was_seen_is_added_and_everything_that_was_said_is_kept(tmp_path):
     records, failures = boosted(tmp_path, SceneVision())
     assert len(records) == len(SCENES) and not failures
@@ -55,6 +56,7 @@ def test_what_was_seen_is_added_and_everything_that_was_said_is_kept(tmp_path):
     assert np.mean([score.recall for score in scores(blended, "dense")]) < 0.75
 
 
+@pytest.mark.unchecked
 def test_what_contradicts_the_anchor_is_dropped(tmp_path):
     """The references name every object's colour, so each wrong colour that is seen contradicts them.
 
@@ -81,6 +83,7 @@ def _picture(index):
     return Picture(read(str(index)), RECORDS[index].metadata)
 
 
+@pytest.mark.unchecked
 def test_an_error_that_nothing_contradicts_stays(tmp_path):
     """The limit of the method: references that name no colour cannot correct one."""
     from capkit.sceneworld.language.captions import Detail

@@ -13,6 +13,8 @@ from capkit.methods.memes.model import Camu
 from capkit.run.folder import RunFolder
 from capkit.text.tokenizers import word_tokenizer
 
+pytestmark = pytest.mark.integration
+
 SMALL = ["trainer=cpu", "trainer.devices=1", "data.train.count=16", "data.val.count=8", "data.test.count=8"]
 
 
@@ -104,7 +106,6 @@ def test_the_classifier_is_built_again_from_its_checkpoint(folder):
     assert not [name for name in encoder if "image" in name or "layers.0." in name], "frozen"
 
 
-@pytest.mark.integration
 def test_two_ranks_end_where_one_does(encoder, folder, tmp_path):
     assert main([*command(encoder, tmp_path / "run"), "trainer.devices=2", "micro_batch_size=2"]) == 0
     one, two = RunFolder(folder).metrics(), RunFolder(tmp_path / "run").metrics()

@@ -36,6 +36,7 @@ def test_a_saved_corpus_comes_back(tmp_path):
     assert (loaded.num_images, loaded.units) == (2, "word")
 
 
+@pytest.mark.integration
 def test_another_process_builds_the_same_corpus():
     code = (
         "from capkit.metrics.coco.document_frequencies import DocumentFrequencies as D;"

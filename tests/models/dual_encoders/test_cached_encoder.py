@@ -193,6 +193,7 @@ ENDLESS = """
 """
 
 
+@pytest.mark.integration
 def test_an_encoder_killed_in_the_middle_goes_on_where_it_was(tmp_path):
     code = textwrap.dedent(ENDLESS)
     arguments = [sys.executable, "-c", code, tmp_path, Path(__file__).parent]

@@ -55,6 +55,7 @@ class Layers(nn.Module):
         return x
 
 
+@pytest.mark.nightly
 def test_compiled_layers_compute_the_same_keep_their_names_and_can_be_undone():
     torch.manual_seed(0)
     tower, x = Layers(), torch.randn(3, 4)

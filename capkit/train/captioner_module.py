@@ -1,4 +1,4 @@
-"""Lightning modules that write captions."""
+"""CaptionerModule: base class of LightningModules that generate captions."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -19,9 +19,9 @@ from capkit.types import CaptionBatch, Samples
 
 
 class CaptionerModule(TrainModule):
-    """What every module of a captioner shares: captions of held-out images, and their metrics at a validation.
+    """Base class of modules that train a captioner: generates captions of the validation split and computes metrics.
 
-    `image_reader` gives the picture of a validation image by its key, for metrics that look at it.
+    `image_reader` maps an image's key to its pixels, for metrics that look at the image.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class CaptionerModule(TrainModule):
 
     @abstractmethod
     def validation_sums(self, batch: CaptionBatch, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:
-        """Numbers of a validation batch and its greedy captions, each as a sum and what it is divided by."""
+        """Numbers of a validation batch and its greedy captions, each as (sum, count)."""
 
     def on_validation_epoch_start(self) -> None:
         self._validation = []
@@ -56,7 +56,7 @@ class CaptionerModule(TrainModule):
         return {"sums": sums, "rows": rows_of(batch, samples)}
 
     def on_validation_epoch_end(self) -> None:
-        """`val/NAME`: sums over all batches and ranks, and each metric over all captions: the same on every rank."""
+        """Log `val/NAME`: sums over all batches and ranks, and metrics over all captions; the same on every rank."""
         sums: dict[str, tuple[Tensor, Tensor]] = {}
         for part in self._validation:
             for name, (total, count) in part["sums"].items():
@@ -67,7 +67,7 @@ class CaptionerModule(TrainModule):
         numbers |= score_rows(rows, self.metrics, self.image_reader, self.is_stopping)
         was_cut = self.is_stopping()
         self.safe_point()
-        if was_cut:  # before training, where ranks leave without meeting: half of the numbers would be a row
+        if was_cut:  # asked to stop, and not at a safe point (validation before training): the numbers are partial
             return
         self.log_dict(
             {f"val/{name}": value for name, value in numbers.items()},
@@ -82,7 +82,7 @@ class CaptionerModule(TrainModule):
         return [row for rows in parts for row in rows]
 
     def generate_captions(self, batch: CaptionBatch) -> Samples:
-        """One caption of each image, as `decoding` says."""
+        """Generate one caption per image with `self.decoding`."""
         context = self.model.encode(batch)  # type: ignore[operator]
         return self.model.generate(context, self.decoding, num_samples=1)  # type: ignore[operator]
 

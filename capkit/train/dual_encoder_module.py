@@ -1,4 +1,4 @@
-"""DualEncoderModule: trains a dual encoder by an objective over the images and captions of the whole global batch."""
+"""DualEncoderModule: trains a dual encoder with an objective over all images and captions of the global batch."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from capkit.types import CaptionBatch, PairEmbeddings, PairLoss
 
 
 def join(parts: Sequence[PairEmbeddings]) -> PairEmbeddings:
-    """The pairs of several micro-batches as one. Scale and bias are one parameter each: the first part's stand."""
+    """Concatenate the pairs of several micro-batches. Logit scale and bias are shared: the first part's are taken."""
     rows = {name: torch.cat([getattr(part, name) for part in parts]) for name in ROWS}
     extras = {name: torch.cat([part.extras[name] for part in parts]) for name in parts[0].extras}
     return PairEmbeddings(**rows, logit_scale=parts[0].logit_scale, logit_bias=parts[0].logit_bias, extras=extras)
@@ -29,14 +29,14 @@ ROWS = ("images", "texts", "image_ids", "owners", "text_ids")
 
 
 class DualEncoderModule(TrainModule):
-    """Trains a dual encoder. Every image is compared with the captions of all micro-batches and ranks.
+    """Trains a dual encoder. Each image is compared with the captions of all micro-batches and ranks.
 
-    With `micro_batch_size` the batch may be larger than memory: each micro-batch is embedded and its activations are
-    dropped, the loss is computed once from all embeddings, and the backward pass goes through the micro-batches once
-    more, with the random numbers of the first time. This is gradient caching (Gao et al. 2021, arXiv 2101.06983) by
-    PyTorch's activation checkpointing: one backward pass, so that DDP and DeepSpeed exchange gradients once.
+    With `micro_batch_size` the batch may exceed memory: each micro-batch is embedded and its activations are dropped;
+    the loss is computed once, from all embeddings; the backward pass then recomputes each micro-batch with the same
+    random numbers. This is gradient caching (Gao et al. 2021, arXiv 2101.06983), implemented by PyTorch's activation
+    checkpointing in a single backward pass, so that DDP and DeepSpeed reduce gradients once.
 
-    Towers with BatchNorm see their micro-batch's statistics: cutting a batch then changes the loss.
+    BatchNorm layers see the statistics of a micro-batch: with them, `micro_batch_size` changes the loss.
     """
 
     def __init__(
@@ -64,17 +64,17 @@ class DualEncoderModule(TrainModule):
         return {**output.logs, "loss": loss}
 
     def embed(self, batch: CaptionBatch) -> PairEmbeddings:
-        """The rank's pairs, with gradient; of several micro-batches no activations are kept but the embeddings."""
+        """Embed the rank's pairs, with gradient. With several micro-batches, only the embeddings are kept in memory."""
         parts = list(self._micro_batches(batch))
         if len(parts) == 1:
             return self.model(parts[0])
-        rows = [PairRows.of(part) for part in parts]  # once, and before the GPU has work to finish
+        rows = [PairRows.of(part) for part in parts]  # not within checkpoint: once, and before kernels are queued
         return join([checkpoint(self.model, *both, use_reentrant=False) for both in zip(parts, rows, strict=True)])
 
     def _micro_batches(self, batch: CaptionBatch) -> Iterator[CaptionBatch]:
         size = self.micro_batch_size or len(batch)
         for start in range(0, len(batch), size):
-            # compiled layers are compiled again for each length of captions
+            # compiled layers are recompiled for each new caption length; multiples of 16 keep these few
             yield batch[start : start + size].trim(multiple=16 if self.compiled else 1)
 
     def on_train_start(self) -> None:
@@ -93,11 +93,11 @@ class DualEncoderModule(TrainModule):
         self._validation = []
 
     def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
-        with torch.compiler.set_stance("force_eager"):  # many lengths of captions, each once
+        with torch.compiler.set_stance("force_eager"):  # compiling for each caption length would not pay off
             self._validation += self.map_in_chunks(batch, self.model)
 
     def on_validation_epoch_end(self) -> None:
-        """The loss with the whole split as one batch, and retrieval within it: equal on every rank."""
+        """Log the loss with the whole split as one batch, and retrieval within it; the same on every rank."""
         pairs = join(self._validation) if self._validation else self._no_pairs()
         self._validation = []
         output = self.objective(pairs, self.global_step)
@@ -108,7 +108,7 @@ class DualEncoderModule(TrainModule):
         )
 
     def _no_pairs(self) -> PairEmbeddings:
-        """A rank that validates nothing takes part in what ranks exchange."""
+        """Zero pairs, with which a rank that has no validation batch takes part in the collectives."""
         model: Any = self.model
         scale, bias = model.scale()
         vectors = torch.empty(0, model.embed_dim, device=self.device)
@@ -120,7 +120,7 @@ class DualEncoderModule(TrainModule):
 
 
 def retrieval_numbers(pairs: PairEmbeddings) -> dict[str, float]:
-    """R@1/5/10 and median rank both ways within the pairs of all ranks."""
+    """R@1/5/10 and median rank in both directions, within the pairs of all ranks."""
     image_rows, text_rows = UnevenGather(len(pairs.images)), UnevenGather(len(pairs.texts))
     image_ids, order = image_rows.gather(pairs.image_ids).sort()
     images, texts = image_rows.gather(pairs.images)[order], text_rows.gather(pairs.texts)

@@ -1,4 +1,4 @@
-"""Lightning's fit loop, made to go on from a checkpoint as if nothing had happened."""
+"""Lightning's fit loop, extended so that a resumed run continues like an uninterrupted one."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 
 class FitLoop(_FitLoop):
-    """A run that resumes from a checkpoint saved before the validation of its step begins with that validation.
+    """Fit loop that begins a resumed run with the validation that its checkpoint's step still lacks.
 
-    Lightning takes it for done: the run would lack its numbers, and what callbacks make of them (the best checkpoint,
-    early stopping). One whose `max_steps` grew after it was done goes on.
+    Lightning treats that validation as done: its numbers would be missing, and so would what callbacks derive from
+    them (best checkpoint, early stopping). A finished run whose `max_steps` was raised continues training.
     """
 
     def __init__(self, trainer: pl.Trainer, min_epochs: int | None = 0, max_epochs: int | None = None) -> None:
@@ -21,7 +21,7 @@ class FitLoop(_FitLoop):
 
     @classmethod
     def use(cls, trainer: pl.Trainer) -> None:
-        """From here on this trainer's loop is such a one."""
+        """Replace the trainer's fit loop with this one."""
         own = trainer.fit_loop
         loop = cls(trainer, own.min_epochs, own.max_epochs)
         loop.epoch_loop = own.epoch_loop
@@ -30,14 +30,14 @@ class FitLoop(_FitLoop):
         callbacks.insert(0, loop.last_validation)  # before those that save at the end of a validation
 
     def reset(self) -> None:
-        """Of a run that was made longer since, the last batch is that no more: Lightning would take it for done."""
+        """After `max_steps` was raised, clear the saved `is_last_batch`: Lightning would take the run for finished."""
         if self.trainer.global_step < self.trainer.max_steps:
             self.epoch_loop.batch_progress.is_last_batch = False
         super().reset()
 
     @property
     def skip(self) -> bool:
-        """Also a run whose steps are all done may owe its last validation."""
+        """False while a validation is due, even if all steps are done."""
         return super().skip and not self._owes_validation
 
     def on_run_start(self) -> None:
@@ -56,14 +56,14 @@ class FitLoop(_FitLoop):
     def _validate(self) -> None:
         self.trainer.validating = True
         loop = self.epoch_loop.val_loop
-        loop.restarting = False  # a validation that was cut begins anew
+        loop.restarting = False  # an interrupted validation starts over
         loop.reset_restart_stage()
         loop.run()
         self.trainer.training = True
 
 
 class LastValidation(Callback):
-    """The step of the last validation within training that ended; None before the first."""
+    """Remembers the step of the last completed validation during fit; None before the first."""
 
     def __init__(self) -> None:
         self.step: int | None = None

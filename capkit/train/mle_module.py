@@ -1,4 +1,4 @@
-"""MLEModule: trains a captioner by an objective. Methods differ by their objective."""
+"""MLEModule: trains a captioner with a likelihood objective. Methods differ in their objective."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -17,7 +17,7 @@ from capkit.types import CaptionBatch, ObjectiveOutput, Samples
 
 
 def micro_batches(batch: CaptionBatch, size: int | None) -> Iterator[CaptionBatch]:
-    """Captions of like length together, each part cut to its longest: no time goes into padding."""
+    """Split a batch into micro-batches of captions of similar length, each trimmed to its longest to save padding."""
     size = size or len(batch)
     order = list(range(len(batch)))
     if size < len(batch) and batch.mask is not None:
@@ -27,11 +27,11 @@ def micro_batches(batch: CaptionBatch, size: int | None) -> Iterator[CaptionBatc
 
 
 class MLEModule(CaptionerModule):
-    """Trains a captioner by an objective.
+    """Trains a captioner with a likelihood objective.
 
-    The rank's share of a step is cut into micro-batches here. What the loss is divided by (tokens, pairs, samples) is
-    summed over micro-batches and ranks before the first backward pass, so that batch 8, 2 x 4 micro-batches and
-    2 processes x 4 give the same gradient. Lightning's own accumulation averages averages.
+    The loss is divided by the number of targets (tokens, pairs or samples) of the global batch, summed over all
+    micro-batches and ranks before the first backward pass. A batch of 8, 2 micro-batches of 4, and 2 processes with 4
+    each therefore give the same gradient; Lightning's own accumulation averages the means of micro-batches instead.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class MLEModule(CaptionerModule):
         self.objective = objective
 
     def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, Tensor]:
-        """The loss of all ranks and the objective's numbers, detached."""
+        """Returns the loss of the global batch and the objective's numbers, detached."""
         device = device_for_collectives()
         num_targets = all_reduce_sum(self.objective.num_targets(batch).to(device)).to(self.device)
         parts = list(micro_batches(batch, self.micro_batch_size))

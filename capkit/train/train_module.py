@@ -1,4 +1,4 @@
-"""What every LightningModule of capkit shares: one optimizer step is one `training_step`."""
+"""Base class of capkit's LightningModules: each `training_step` makes exactly one optimizer step."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ Rest = TypeVar("Rest")
 
 
 def _nothing() -> None:
-    """The closure of an optimizer step whose gradient is there already; a safe point where nobody waits for one."""
+    """No-op: the closure of an optimizer step whose gradient exists already, and the default `safe_point`."""
 
 
 def _never() -> bool:
@@ -38,7 +38,7 @@ def _never() -> bool:
 
 
 class StepGuard(Protocol):
-    """Decides which updates are left out: capkit/train/callbacks/guard.py says what its methods do."""
+    """Decides which updates to skip; see SkipBadSteps in capkit/train/callbacks/guard.py."""
 
     skipped_steps: int
 
@@ -48,23 +48,23 @@ class StepGuard(Protocol):
 
 
 def running_statistics(model: nn.Module) -> list[Tensor]:
-    """What a forward pass changes: the statistics of BatchNorm layers in training."""
+    """Buffers that a forward pass changes: the running statistics of BatchNorm layers in training mode."""
     layers = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     return [buffer for layer in layers if layer.training for buffer in layer.buffers()]
 
 
 class TrainModule(pl.LightningModule):
-    """The mechanics of an optimizer step: seed, learning rate, gradients, clipping, update, and what is saved.
+    """One optimizer step: seeding, learning rate, gradients, clipping, update; and what a checkpoint holds.
 
-    The rank's whole share of the step comes in as one batch. `backward_batch`, which a method brings, cuts it into
-    micro-batches as its loss allows and leaves in each parameter the gradient of the global batch's loss.
+    `training_step` receives the rank's whole share of the global batch. A subclass implements `backward_batch`, which
+    cuts it into micro-batches as its loss allows and accumulates the gradient of the global batch's loss.
 
-    Dropout and every other global random number of a step are seeded by (seed, step, rank): a resumed run draws what
-    the uninterrupted one would have drawn.
+    Dropout and all other global random numbers are seeded by (seed, step, rank), so that a resumed run draws the same
+    numbers as an uninterrupted one.
 
-    A step or a validation that takes long comes by `safe_point`, all ranks together and with the weights of the last
-    finished step: there a run may be ended (capkit/train/callbacks/preemption.py sets both). Once `is_stopping` it will
-    be, and what this rank would do before may be left out.
+    Long steps and validations call `safe_point` on all ranks at the same place, with the weights of the last finished
+    step; the run may be stopped there. Once `is_stopping()` is true it will be, and work before the next safe point may
+    be skipped. capkit/train/callbacks/preemption.py sets both.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class TrainModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         if micro_batch_size is not None and micro_batch_size < 1:
-            raise UsageError(f"micro_batch_size must be 1 or more images, or null; got {micro_batch_size}")
+            raise UsageError(f"expected micro_batch_size to be 1 or more images, or null; got {micro_batch_size}")
         self.automatic_optimization = False
         self.model = model
         self.optimizer_factory = optimizer
         self.schedule = schedule
         self.micro_batch_size = micro_batch_size
-        self.eval_batch_size: int | None = None  # images at once in an evaluation, since a batch of it did not fit
+        self.eval_batch_size: int | None = None  # images per chunk in evaluation, set after one ran out of memory
         self.seed = seed
         self.guard: StepGuard | None = None  # capkit/train/callbacks/guard.py
         self.on_shrink: Callable[[str, int, str], None] | None = None  # capkit/train/callbacks/oom.py
@@ -87,13 +87,13 @@ class TrainModule(pl.LightningModule):
 
     @abstractmethod
     def backward_batch(self, batch: Any, step: int) -> dict[str, Tensor]:
-        """Forward and backward of the rank's share, by `add_gradient`.
+        """Run forward and backward passes over the rank's share, each through `add_gradient`.
 
-        Returns detached numbers to log, "loss" (of all ranks) among them.
+        Returns detached numbers to log; among them "loss", the loss of the global batch.
         """
 
     def setup(self, stage: str) -> None:
-        """Raises UsageError under a strategy whose accumulation of gradients is not known here."""
+        """Raises UsageError for a strategy under which gradient accumulation has not been verified."""
         strategy = self.trainer.strategy
         if isinstance(strategy, DeepSpeedStrategy) or not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
             raise UsageError(
@@ -112,7 +112,7 @@ class TrainModule(pl.LightningModule):
         return logs
 
     def begin_step(self) -> Any:
-        """Random numbers and learning rate as they belong to this step; the optimizer."""
+        """Seed the random number generators, set this step's learning rate, and return the optimizer."""
         step = self.global_step
         torch.manual_seed(stable_hash(self.seed, "step", step, rank()))
         optimizer: Any = self.optimizers()
@@ -121,9 +121,10 @@ class TrainModule(pl.LightningModule):
         return optimizer
 
     def in_memory(self, work: Callable[[], Rest], name: str, num_images: int) -> Rest:
-        """Part of a step, done again from its start with half of the size `name` as often as memory ends in it.
+        """Return `work()`, a part of a step. If it runs out of memory, halve the size named `name` and start it again.
 
-        The size is in images; None stands for `num_images`. Raises RunFailure when a single image does not fit.
+        The size is in images; None stands for `num_images`. Random numbers, gradients and running statistics are
+        restored before each retry. Raises RunFailure if a single image does not fit.
         """
         if self.on_shrink is None:
             return work()
@@ -147,20 +148,21 @@ class TrainModule(pl.LightningModule):
         self._restore_statistics()
 
     def map_in_chunks(self, batch: Any, work: Callable[[Any], Rest]) -> list[Rest]:
-        """`work` of a batch of an evaluation, in parts since one did not fit into memory; not of a step.
+        """Apply `work` to an evaluation batch, in chunks once a whole batch has run out of memory. Not for training.
 
-        Each rank cuts its own batches: `work` waits for no other rank, and gives each image what it would alone.
+        Ranks chunk independently: `work` must not communicate, and must treat images independently of each other.
         """
         return map_in_chunks(batch, work, self.eval_batch_size, partial(setattr, self, "eval_batch_size"))
 
     def add_gradient(self, share: Callable[[], tuple[Tensor, Rest]], last: bool = True) -> Rest:
-        """A forward and a backward pass, the same under every strategy.
+        """Run one forward and one backward pass, under any strategy.
 
-        `share` gives this rank's share of the global batch's loss, and anything else, which is returned. The gradient
-        of the sum of all ranks' shares is added to what the parameters have. `last`: no more follows in this step, so
-        that DDP exchanges gradients once. Then each trainable parameter has a gradient: zero where no share uses it.
+        `share()` returns (this rank's share of the global batch's loss, anything else); the second value is returned.
+        The gradient of the sum of all ranks' shares is added to the parameters' gradients. Pass `last=True` in the last
+        call of a step only: DDP reduces gradients then. Afterwards every trainable parameter has a gradient, zero if no
+        share used it.
         """
-        # Ranks' gradients are averaged by DDP and by ZeRO; the sum is wanted.
+        # DDP and ZeRO average gradients over ranks. Multiplying by the world size turns the mean into the sum.
         strategy, scale = self.trainer.strategy, world_size()
         if isinstance(strategy, Zero):
             return strategy.add_gradient(share, scale)
@@ -177,10 +179,10 @@ class TrainModule(pl.LightningModule):
         return rest
 
     def update(self, optimizer: Any, logs: dict[str, Tensor], counts: bool = True) -> None:
-        """Clips by `optimizer.clip_norm` and steps. `logs` has the loss, and gets the gradient's norm before clipping.
+        """Clip the gradient to `optimizer.clip_norm` and step. Adds "grad_norm", the norm before clipping, to `logs`.
 
-        An update that the guard refuses is left out: weights, running statistics and the optimizer's state stay as they
-        are, and `logs` gets "skipped". With `counts=False` it is an update within a step: `global_step` stays.
+        If the guard refuses the update, weights, running statistics and optimizer state stay unchanged, and `logs` gets
+        "skipped". `counts=False` marks an update within a step, which does not advance `global_step`.
         """
         strategy = self.trainer.strategy
         norm = None if isinstance(strategy, Zero) else self._clip()
@@ -188,7 +190,7 @@ class TrainModule(pl.LightningModule):
         if skipped and isinstance(strategy, Zero):
             strategy.discard_gradient = True
         elif skipped:
-            optimizer.zero_grad()  # without a gradient the optimizer leaves everything as it is
+            optimizer.zero_grad()  # sets gradients to None, and the optimizer ignores parameters without a gradient
         if counts:
             optimizer.step()
         else:
@@ -206,7 +208,7 @@ class TrainModule(pl.LightningModule):
             self.guard.count(self.global_step, float(logs["loss"]), skipped, counts)
 
     def _refuses(self, loss: Tensor, norm: Tensor | None) -> bool:
-        """What the guard says on any rank."""
+        """Whether the guard of any rank refuses the update; the same answer on every rank."""
         if self.guard is None:
             return False
         refused = self.guard.refuses(self.global_step + 1, float(loss), None if norm is None else float(norm))
@@ -217,7 +219,7 @@ class TrainModule(pl.LightningModule):
             buffer.copy_(value)
 
     def whole_weights(self) -> AbstractContextManager[None]:
-        """Every rank holds all weights for this time: it may run the model as often as it likes, without the others."""
+        """Context in which every rank holds all weights, and may run the model independently of the other ranks."""
         strategy = self.trainer.strategy
         return strategy.whole_weights() if isinstance(strategy, Zero) else nullcontext()
 
@@ -228,15 +230,15 @@ class TrainModule(pl.LightningModule):
             group["lr"] = group["initial_lr"] * factor
 
     def _clip(self) -> Tensor:
-        """The gradient's norm before clipping."""
+        """Clip the gradient and return its norm before clipping."""
         limit = self.optimizer_factory.clip_norm
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         return nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit).detach()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Without frozen parameters: they are rebuilt from the config, and their fingerprint is verified."""
+        """Trainable weights only. Frozen ones are rebuilt from the config, and verified by their fingerprint."""
         return {f"model.{name}": value for name, value in trainable_state(self.model).items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Raises UsageError when the weights are not those of this model: names or shapes differ."""
+        """Raises UsageError if the names or shapes of the weights do not match this model."""
         load_trainable_state(self.model, {name.removeprefix("model."): value for name, value in state_dict.items()})

@@ -1,4 +1,4 @@
-"""RLModule: fine-tunes a captioner by the rewards of captions that it samples.
+"""RLModule: fine-tunes a captioner with rewards for captions that it samples.
 
 B images, K samples per image, L tokens, M = L - 1 predicted tokens.
 """
@@ -41,21 +41,21 @@ from capkit.train.rl.rollout_stats import Sums, policy_sums, reward_sums, sum_of
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.rng import stable_hash
 
-# The rest is logged as the first update finds it: before it the policy is the one that sampled.
+# All other numbers are logged from the first update, at which the policy is still the one that sampled.
 OF_LAST_UPDATE = ("loss", "grad_norm", "rl/clip_fraction", "skipped")
 
 
 class RLModule(CaptionerModule):
-    """One training step: the policy writes K captions of each image of the global batch, the reward scores them, and
-    `objective.inner_updates` updates follow.
+    """One training step: sample K captions per image of the global batch, score them with the reward, and make
+    `objective.inner_updates` updates.
 
-    Samples are drawn by (seed, step, image key, sample), so they are the same on any number of ranks, in any
-    micro-batches and after a resume. The ids that were sampled are the ids that are learned. `rollout_batch_size`:
-    images of one process that are sampled at once (None: its whole share). The rest of a step is cut by
-    `micro_batch_size`; what losses are divided by, and advantages, are those of the global batch.
+    Samples are seeded by (seed, step, image key, sample): they do not depend on the number of ranks, on micro-batches
+    or on resuming. The loss is computed on the sampled token ids; captions are never tokenized again.
+    `rollout_batch_size` is the number of images per process to sample at once (None: its whole share);
+    `micro_batch_size` cuts the rest of the step. Loss denominators and advantages are those of the global batch.
 
-    Logged beside loss and gradient norm: the reward's terms (section reward) and what the policy does (section rl); see
-    docs/rl.md.
+    Logs the reward's terms (section reward) and statistics of the policy (section rl) along with loss and gradient
+    norm; see docs/rl.md.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class RLModule(CaptionerModule):
         super().__init__(model, optimizer, schedule, decoding, metrics, micro_batch_size, seed)
         if not isinstance(objective, PolicyObjective | WeightedSum):
             raise UsageError(
-                f"reinforcement learning wants objective=self_critical, ppo, grpo or weighted_sum; got "
+                f"expected objective=self_critical, ppo, grpo or weighted_sum for reinforcement learning, got "
                 f"{type(objective).__name__}; for likelihood training use task=fit"
             )
         if rollout_batch_size is not None and rollout_batch_size < 1:
-            raise UsageError(f"rollout_batch_size must be 1 or more images, or null; got {rollout_batch_size}")
+            raise UsageError(f"expected rollout_batch_size to be 1 or more images, or null; got {rollout_batch_size}")
         mixed = objective if isinstance(objective, WeightedSum) else None
         self.objective: PolicyObjective = mixed.policy if mixed is not None else objective  # type: ignore[assignment]
         self.likelihood: Objective | None = None if mixed is None else mixed.likelihood
@@ -88,7 +88,7 @@ class RLModule(CaptionerModule):
         self.reference = ReferencePolicy(model)
 
     def keep_reference(self) -> None:
-        """Remembers the policy as it is now, where KL is measured."""
+        """Store the current policy as the reference, if the objective uses a KL term."""
         if self.objective.kl != "none":
             self.reference.keep()
 
@@ -112,7 +112,7 @@ class RLModule(CaptionerModule):
     def _backward_in_memory(
         self, parts: list[Rollout], step: int, is_first: bool
     ) -> tuple[list[Rollout], dict[str, Tensor]]:
-        """`backward_parts`, and the parts that fitted."""
+        """Run `backward_parts`; returns also the parts, split further if they did not fit into memory."""
 
         def work() -> tuple[list[Rollout], dict[str, Tensor]]:
             size = self.micro_batch_size
@@ -122,12 +122,12 @@ class RLModule(CaptionerModule):
         return self.in_memory(work, "micro_batch_size", max(len(part.batch) for part in parts))
 
     def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, Tensor]:
-        """A rollout and the gradient of its first update."""
+        """Roll out the batch and compute the gradient of its first update."""
         rollout, logs = self.rollout(batch, step)
         return logs | self.backward_parts(list(rollout.parts(self.micro_batch_size)), step, is_first=True)
 
     def rollout(self, batch: CaptionBatch, step: int) -> tuple[Rollout, dict[str, Tensor]]:
-        """Samples with their advantages over the global batch, and what to log about them."""
+        """Sample captions, and compute their advantages over the global batch. Returns also numbers to log."""
         with section("rollout"):
             return self._rollout(batch, step)
 
@@ -148,9 +148,9 @@ class RLModule(CaptionerModule):
         kl: Float[Tensor, "B K"] | None,
         step: int,
     ) -> tuple[Rollout, dict[str, Tensor]]:
-        """Rewards and advantages of given samples: `rollout` after sampling.
+        """Rewards and advantages of given samples: `rollout` without the sampling.
 
-        `kl`: nats of each caption between the policy and its reference, which k1_reward subtracts.
+        `kl`: KL divergence of each caption from the reference policy in nats, which k1_reward subtracts.
         """
         scored = samples if greedy is None else concat_samples(samples, greedy, self._pad_token_id)
         with torch.no_grad():
@@ -170,7 +170,7 @@ class RLModule(CaptionerModule):
 
     @torch.no_grad()
     def sample(self, batch: CaptionBatch, decoding: Decoding) -> Samples:
-        """Captions of each image, dropout off. The run may end here: then nothing was sampled that counts."""
+        """Sample captions with dropout off. Ends with a safe point, where a stopping run discards a partial rollout."""
         return self.in_memory(lambda: self._sample(batch, decoding), "rollout_batch_size", len(batch))
 
     def _sample(self, batch: CaptionBatch, decoding: Decoding) -> Samples:
@@ -187,7 +187,7 @@ class RLModule(CaptionerModule):
         return concat_images(parts, self._pad_token_id)
 
     def backward_parts(self, parts: list[Rollout], step: int, is_first: bool) -> dict[str, Tensor]:
-        """The gradient of one update, and its numbers over all ranks."""
+        """Compute the gradient of one update, and its numbers over all ranks."""
         counts = [sum(self.objective.num_targets(part.loss_mask) for part in parts)]
         if self.likelihood is not None:
             counts.append(sum(self.likelihood.num_targets(part.batch) for part in parts))
@@ -207,7 +207,7 @@ class RLModule(CaptionerModule):
             self._tell_gap(numbers["rl/logprob_gap"])
         losses = [numbers[name] for name in ("policy_loss", "likelihood_loss") if name in numbers]
         weights = [self._at(weight, step) for weight in self._weights]
-        # Without a target, as where no caption has a reward, there is no mean loss, and nothing to add.
+        # A loss without targets (no caption has a reward) has no mean, and adds nothing.
         terms = zip(weights, losses, totals.tolist(), strict=False)
         loss = float(sum(weight * loss for weight, loss, total in terms if total))
         if self.likelihood is None:
@@ -215,10 +215,11 @@ class RLModule(CaptionerModule):
         return {name: torch.tensor(value, device=self.device) for name, value in {**numbers, "loss": loss}.items()}
 
     def _share(self, part: Rollout, targets: Float[Tensor, " T"], step: int) -> tuple[Tensor, Sums]:
-        """This part's share of the global loss with gradient, and sums to log."""
+        """This part's share of the global loss, with gradient, and sums to log."""
         objective, samples, loss_mask = self.objective, part.samples, part.loss_mask
         assert samples.logprobs is not None
         context = self.model.encode(part.batch)  # type: ignore[operator]
+        # Over the support that sampling left (top-k, top-p): the distribution that the samples were drawn from.
         logprobs = self._logprobs(self.model, context, samples, samples.support)
         if part.old_logprobs is None:
             part.old_logprobs = logprobs.detach()
@@ -248,13 +249,13 @@ class RLModule(CaptionerModule):
 
     @torch.no_grad()
     def _reference_logprobs(self, part: Rollout) -> Float[Tensor, "B K M"]:
-        """Of the first policy, untruncated, at the rollout's temperature."""
+        """Log-probabilities under the reference policy, untruncated, at the rollout's temperature."""
         with self.reference.model() as model:
             return self._logprobs(model, model.encode(part.batch), part.samples, None)
 
     @torch.no_grad()
     def _kl_to_reference(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
-        """log policy - log reference of each caption in nats (k1), both untruncated at the rollout's temperature."""
+        """log policy - log reference of each caption in nats (k1), both untruncated, at the rollout's temperature."""
         loss_mask = self.objective.loss_mask(samples, batch.prompt_length)
         distances = torch.empty(loss_mask.shape[:2], device=self.device)
         size = self.micro_batch_size or len(batch)
@@ -270,7 +271,7 @@ class RLModule(CaptionerModule):
     # -- numbers
 
     def _global_numbers(self, rewards: Tensor, samples: Samples) -> dict[str, float]:
-        """Numbers that are no means of ranks' means."""
+        """Numbers that cannot be computed as means of ranks' means."""
         texts = [text for part in gather_objects(samples.texts) for image in part for text in image]
         failed = all_reduce_sum(rewards.isnan().sum().to(device_for_collectives()))
         return {
@@ -284,13 +285,13 @@ class RLModule(CaptionerModule):
         if gap > self.objective.max_logprob_gap and not self.gap_was_told:
             self.gap_was_told = True
             warnings.warn(
-                f"sampled and teacher-forced log-probabilities differ by {gap:.3f} nats a token on average, more than "
-                f"objective.max_logprob_gap={self.objective.max_logprob_gap}: gradients are those of another policy "
-                "than the one that wrote the captions; look at precision, dropout and decoding",
+                f"sampled and teacher-forced log-probabilities differ by {gap:.3f} nats per token on average, above "
+                f"objective.max_logprob_gap={self.objective.max_logprob_gap}: the gradient is not that of the policy "
+                "that wrote the captions; check precision, dropout and decoding",
                 stacklevel=2,
             )
 
-    # -- small things
+    # -- helpers
 
     def _at(self, weight: float | int | Schedule, step: int) -> float | int:
         return weight(step, self.trainer.max_steps) if isinstance(weight, Schedule) else weight
@@ -321,8 +322,8 @@ class RLModule(CaptionerModule):
     # -- validation and checkpoints
 
     def validation_sums(self, batch: CaptionBatch, samples: Samples) -> Sums:
-        """Mean raw score of each term on greedy captions. Terms that compare ranks' batches are left out: here they
-        have different numbers of batches."""
+        """Mean raw score of each term on greedy captions. Terms that compare captions across ranks are left out,
+        since ranks have different numbers of validation batches."""
         scores = self.reward.score_alone(batch, samples)
         return {f"reward/{name}": sum_of(values) for name, values in scores.items()}
 

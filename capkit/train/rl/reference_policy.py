@@ -1,4 +1,4 @@
-"""The policy that a run by rewards started from: what KL is measured against."""
+"""The reference policy of RL: the policy before fine-tuning, from which KL is measured."""
 
 import copy
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ from capkit.models.tuning.lora import adapters_off, only_adapters_train
 
 
 class ReferencePolicy:
-    """A frozen copy of the policy or, where adapters alone train, the policy with its adapters off.
+    """A frozen copy of the policy or, if only adapters are trained, the policy with its adapters switched off.
 
-    It is no nn.Module: the copy must reach no state dict, optimizer or wrapper.
+    Deliberately not an nn.Module: the copy must not appear in a state dict, an optimizer or a DDP wrapper.
     """
 
     def __init__(self, policy: nn.Module) -> None:
@@ -23,7 +23,7 @@ class ReferencePolicy:
         self.frozen: nn.Module | None = None
 
     def keep(self) -> None:
-        """Remembers the policy as it is now."""
+        """Store the current policy. Nothing is copied if only adapters are trained."""
         if not only_adapters_train(self._policy):
             self.frozen = copy.deepcopy(self._policy).eval().requires_grad_(False)
 
@@ -33,7 +33,7 @@ class ReferencePolicy:
 
     @contextmanager
     def model(self) -> Iterator[Any]:
-        """The policy as it was, in eval mode."""
+        """The stored policy, in eval mode."""
         if self.frozen is not None:
             yield self.frozen
             return

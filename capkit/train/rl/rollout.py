@@ -1,4 +1,4 @@
-"""Rollouts: the captions that a policy wrote about a batch, cut and joined without touching a token.
+"""Rollouts: sampled captions of a batch, split and concatenated without changing a token.
 
 B images, K samples per image, L tokens, M = L - 1 predicted tokens.
 """
@@ -16,10 +16,11 @@ from capkit.types import CaptionBatch, Samples
 
 @dataclass
 class Rollout:
-    """What updates on a batch of samples need. `advantages` hold no NaN: captions that are left out learn no token.
+    """Everything that updates on a batch of samples need.
 
-    `old_logprobs` are the log-probabilities of the policy that sampled, `reference` those of the first policy: under
-    the rollout's temperature, the first on its support, the second untruncated.
+    `advantages` hold no NaN: `loss_mask` is False throughout captions that are left out. `old_logprobs` come from the
+    policy that sampled, on the support it sampled from; `reference` from the reference policy, untruncated. Both are at
+    the rollout's temperature.
     """
 
     batch: CaptionBatch
@@ -30,7 +31,7 @@ class Rollout:
     reference: Float[Tensor, "B K M"] | None = None
 
     def parts(self, size: int | None) -> Iterator["Rollout"]:
-        """Images with captions of like length together, each part cut to its longest."""
+        """Split into parts of `size` images with captions of similar length, each trimmed to its longest caption."""
         size = size or len(self.batch)
         order = list(range(len(self.batch)))
         if size < len(order):
@@ -51,13 +52,13 @@ class Rollout:
 
 
 def trim(samples: Samples) -> Samples:
-    """The same samples without the columns that are padding in each."""
+    """Drop the columns that are padding in every sample."""
     assert samples.mask is not None
     return resize(samples, max(2, int(samples.mask.flatten(0, 1).any(0).sum())), pad_token_id=0)
 
 
 def resize(samples: Samples, length: int, pad_token_id: int) -> Samples:
-    """The same samples in `length` columns: padding is added at the end, or columns are cut from it."""
+    """Pad samples at the end, or cut them, to `length` columns."""
 
     def fit(value: Tensor | None, dim: int, wanted: int, fill: Any) -> Tensor | None:
         if value is None:
@@ -77,12 +78,12 @@ def resize(samples: Samples, length: int, pad_token_id: int) -> Samples:
 
 
 def concat_images(parts: Sequence[Samples], pad_token_id: int) -> Samples:
-    """Samples of several batches as those of one."""
+    """Concatenate the samples of several batches."""
     return _join(parts, pad_token_id, dim=0, texts=[text for part in parts for text in part.texts])
 
 
 def concat_samples(samples: Samples, others: Samples, pad_token_id: int) -> Samples:
-    """Two sets of samples of the same images as one: K + J samples each. Log-probabilities are left out."""
+    """Concatenate two sets of samples of the same images: K + J per image. Log-probabilities are dropped."""
     bare = [replace(part, logprobs=None, support=None) for part in (samples, others)]
     texts = [[*a, *b] for a, b in zip(samples.texts, others.texts, strict=True)]
     return _join(bare, pad_token_id, dim=1, texts=texts)

@@ -1,4 +1,4 @@
-"""Sums over the captions of a rollout, to log: each a total and what it is divided by, on this rank."""
+"""Statistics of a rollout to log, each as (sum, count) on this rank."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ Sums = dict[str, tuple[Any, Any]]
 
 
 def reward_sums(scores: Scores, num_samples: int) -> Sums:
-    """Of the first `num_samples` captions of each image: terms and total. One that could not be scored is left out.
+    """Reward terms and total over the first `num_samples` captions of each image; unscored captions are left out.
 
-    `reward/zero_spread`: images whose captions all have one total, from which nothing is learned.
+    `reward/zero_spread`: fraction of images whose captions all have the same total, which gives no learning signal.
     """
     total = scores.total[:, :num_samples]
     sums: Sums = {"reward/total": sum_of(total)}
@@ -29,7 +29,7 @@ def reward_sums(scores: Scores, num_samples: int) -> Sums:
 
 
 def policy_sums(samples: Samples, loss_mask: Bool[Tensor, "B K M"]) -> Sums:
-    """Nats of surprise a learned token, learned tokens a caption, and captions that did not end."""
+    """Surprise in nats per learned token, learned tokens per caption, and fraction of captions that did not end."""
     assert samples.logprobs is not None and samples.ended is not None
     surprise = -samples.logprobs.masked_fill(~loss_mask, 0.0).sum()
     return {
@@ -40,5 +40,5 @@ def policy_sums(samples: Samples, loss_mask: Bool[Tensor, "B K M"]) -> Sums:
 
 
 def sum_of(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum and number of the values that are not NaN."""
+    """Sum and count of the values that are not NaN."""
     return values.nansum().double(), (~values.isnan()).sum()

@@ -70,7 +70,7 @@ def test_ci_follows_the_first_two_blocks():
     ci = (ROOT / ".ci" / "run").read_text()
     assert re.findall(r"block (\d)", ci) == ["1", "2"]
     assert [len(block.splitlines()) for block in (RUN, TEST)] == [1, 1]  # one command line each
-    assert TEST.split(" && ")[-1] == "python -m pytest -n 2 --dist loadfile"
+    assert TEST.split(" && ")[-1] == "python -m pytest -n 2 --dist loadgroup"
 
 
 def test_every_install_line_takes_the_versions_that_were_tested():
@@ -87,10 +87,6 @@ def test_every_file_that_the_readme_names_exists():
 def test_every_script_that_the_readme_starts_exists():
     started = re.findall(r"(?:launch|docker)/[\w.]+", README)
     assert len(started) >= 3 and all((ROOT / name).exists() for name in started)
-
-
-def test_the_table_has_a_row_for_each_of_the_41_systems():
-    assert [int(n) for n in re.findall(r"^\| (\d+) \|", README, flags=re.MULTILINE)] == list(range(1, 42))
 
 
 def test_the_python_block_gives_the_value_it_should():

@@ -11,6 +11,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from capkit.errors import UsageError
 from capkit.text.tokenizers import hub_reachable
+from capkit.utils.renamed import moved_names
+
+__getattr__ = moved_names(__name__)  # freeze_without_gradient was freeze_unread
 
 # What some models do to their logits after the head: captioners apply the head alone and would differ.
 _AFTER_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")

@@ -18,6 +18,9 @@ from capkit.optim.schedules import Schedule
 from capkit.scorers.base import Scorer
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.ranges import FiniteFloat, Length, check_ranges
+from capkit.utils.renamed import moved_names
+
+__getattr__ = moved_names(__name__)  # RewardTerm was Term
 
 NORMALIZATIONS = ("none", "batch")
 COMBINATIONS = ("sum", "geometric_mean")

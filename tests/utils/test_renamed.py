@@ -30,6 +30,13 @@ def test_every_name_of_today_exists():
         assert hasattr(importlib.import_module(module), leaf), name
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_every_old_name_is_importable():
+    for name in NAMES:
+        module, _, leaf = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), leaf), name
+
+
 OLD_IMPORTS = """
 from capkit.keyed import stable_hash
 import capkit.scenes.world

@@ -185,7 +185,7 @@ def _top_level(config: dict[str, Any], composed: Composed) -> Iterator[str]:
 
 
 def _parts(config: dict[str, Any], composed: Composed) -> Iterator[str]:
-    """A group's key that holds a number or text where its file would have put an object."""
+    """A group's key that holds something else than the object that its file would have put there."""
     for group in required_groups(config_dir()):
         if group in config and not (isinstance(config[group], dict) and "_target_" in config[group]):
             yield f"{group} {composed.origin(group)}: expected a part, got {_shown(config[group])}; choose {group}=NAME"
@@ -194,6 +194,22 @@ def _parts(config: dict[str, Any], composed: Composed) -> Iterator[str]:
             if not isinstance(part, dict) and part is not None:
                 key = f"{group}.{name}"
                 yield f"{key} {composed.origin(key)}: expected a part or null, got {_shown(part)}; set {key}.KEY=VALUE"
+            elif part is not None and "_target_" not in part:
+                yield _not_chosen(group, name, part, config[group], composed)
+
+
+def _not_chosen(group: str, name: str, part: dict[str, Any], chosen: dict[str, Any], composed: Composed) -> str:
+    """The message for settings of a part whose own file was not chosen: there is nothing that they could configure."""
+    key = f"{group}.{name}"
+    origins: dict[str, list[str]] = {}
+    for setting, _ in leaves(part, key):
+        origins.setdefault(composed.origin(setting), []).append(setting)
+    listed = ", ".join(f"{', '.join(settings)} {origin}" for origin, settings in origins.items())
+    names = [*(other for other, node in chosen.items() if other != name and node and "_target_" in node), name]
+    fix = f"add {group}=[{','.join(names)}]"
+    if name not in composed.groups[group]:
+        fix = f"choose the {group} that it is meant for ({', '.join(composed.groups[group])})"
+    return f"{key} has settings but is not chosen: {listed}; {fix}, or drop the settings: ~{key}"
 
 
 def _node(node: Any, key: str, composed: Composed) -> Iterator[str]:

@@ -78,6 +78,26 @@ def test_entries_of_pick_any_groups_keep_their_names(group, name):
     assert brought(group, name) in OmegaConf.to_container(composed(typed(group, name)).config)[group]
 
 
+@pytest.mark.parametrize("group", PICK_ANY)
+def test_settings_of_a_part_that_is_not_chosen_are_refused(group, tmp_path):
+    name = next(name for name in GROUPS[group] if not brings_others(group, name) and brought(group, name) == name)
+    (tmp_path / "experiment").mkdir()
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.write_text(f"# @package _global_\n{group}: {{{name}: {{size: 8}}}}\n")
+    command = ["--config-dir", str(tmp_path), "experiment=mine"]
+    assert problems(composed(*command, f"{group}=[]"), with_inputs=False) == [
+        f"{group}.{name} has settings but is not chosen: {group}.{name}.size in {file}; add {group}=[{name}], "
+        f"or drop the settings: ~{group}.{name}"
+    ]
+    assert problems(composed(*command, f"{group}=[]", f"~{group}.{name}"), with_inputs=False) == []
+
+
+def test_the_fix_for_settings_of_a_part_that_is_not_chosen_keeps_those_that_are():
+    words = ("experiment=clip_pretrain_sceneworld", "evaluator=[sts_scenes]", "evaluator.retrieval.fold_size=8")
+    (problem,) = problems(composed(*words), with_inputs=False)
+    assert "evaluator.retrieval.fold_size on the command line; add evaluator=[sts_scenes,retrieval]" in problem
+
+
 @pytest.mark.parametrize("task", GROUPS["task"])
 def test_every_task_names_a_function_of_one_config_and_says_what_it_does(task):
     target = OmegaConf.to_container(composed(f"task={task}").config)["task"]["_target_"]

@@ -1,4 +1,4 @@
-"""What transformers calls a decoder's cache of keys and values: `past_key_values`, and from 5.24 on `cache`."""
+"""Argument name of the KV cache in the installed transformers: `past_key_values`, renamed to `cache` in 5.24."""
 
 import dataclasses
 from typing import Any
@@ -10,5 +10,5 @@ _NAMES = {"cache", "past_key_values"}
 
 
 def as_cache(cache: Any) -> dict[str, Any]:
-    """The cache as keyword argument of the installed transformers' models, their outputs and generation."""
+    """Keyword arguments that pass the KV cache to the installed transformers' models, outputs and `generate`."""
     return {CACHE_NAME: cache}

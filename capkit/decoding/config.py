@@ -1,4 +1,4 @@
-"""How captions are written: one frozen, checked description that every captioner understands."""
+"""Decoding settings: one frozen, validated object that every captioner understands."""
 
 from dataclasses import dataclass
 
@@ -23,14 +23,21 @@ _ONLY_FOR = {
 @check_ranges
 @dataclass(frozen=True)
 class Decoding:
-    """Greedy search, beam search or sampling.
+    """Settings of greedy search, beam search or sampling.
 
-    `max_length` and `min_length` count new tokens, EOS included in the first and not in the second. `length_penalty` is
-    the exponent of the length that a beam's log-probability is divided by. Sampling applies temperature, then top-k
-    (0: off), then top-p (1: off). `no_repeat_ngram_size` bans an n-gram of tokens from occurring twice (0: off).
-    `seed` changes which samples are drawn; each draw depends on (seed, image key, sample, position) and nothing else.
+    Args:
+        method: "greedy", "beam" or "sample".
+        max_length: Most new tokens, EOS included.
+        min_length: Fewest new tokens, EOS excluded.
+        num_beams: Beams per image.
+        length_penalty: A beam's score is its log-probability divided by its length to this power.
+        temperature: Divides the logits before top-k and top-p.
+        top_k: Sample from the k most probable tokens; 0 disables it.
+        top_p: Then sample from the smallest set of tokens with at least this probability mass; 1 disables it.
+        no_repeat_ngram_size: No n-gram of tokens of this size occurs twice; 0 disables it.
+        seed: Each draw depends on (seed, image key, sample, position) and nothing else.
 
-    Raises UsageError for values out of range, and for an option that the chosen method would ignore.
+    Raises UsageError for a value out of range and for an option that the chosen method would ignore.
     """
 
     method: str = "greedy"
@@ -58,7 +65,7 @@ class Decoding:
             unused = [name for name, default in defaults.items() if getattr(self, name) != default]
             if unused and method != self.method:
                 raise UsageError(
-                    f"decoding.{unused[0]} has a meaning for method={method} only; "
+                    f"decoding.{unused[0]} applies to method={method} only; "
                     f"got method={self.method}; set decoding.method={method} or leave {unused[0]} out"
                 )
         if self.method == "beam" and self.num_beams < 2:

@@ -1,4 +1,4 @@
-"""Writing captions with any captioner through transformers' generation: greedy, beam search, keyed sampling.
+"""Generate captions with any captioner through transformers' `generate`: greedy, beam search, reproducible sampling.
 
 B images, K captions per image, R = B x K rows (beams included), P prompt tokens, T tokens so far, L tokens in all.
 """
@@ -24,18 +24,18 @@ from capkit.utils import rng
 
 @runtime_checkable
 class StepwiseCaptioner(Protocol):
-    """What generation needs of a captioner.
+    """The part of a captioner that generation uses.
 
-    `start` gives an empty cache: a `transformers.DynamicCache`, or a subclass with its own `get_seq_length` and
-    `reorder_cache`. `step` takes each row's new tokens (the prompt at first, then one token), returns the logits that
-    follow them and extends the cache.
+    `start` returns an empty KV cache: a `transformers.DynamicCache`, or a subclass with its own `get_seq_length` and
+    `reorder_cache`. `step` takes each row's new tokens (first the whole prompt, then one token at a time), appends them
+    to the cache and returns the logits of the next token.
     Rows b K .. b K + K - 1 belong to image b of the context.
     """
 
     tokenizer: Any
     prompt: str
     max_length: int
-    vocab_size: int  # how many logits there are: at least the tokenizer's size
+    vocab_size: int  # number of logits: at least the tokenizer's size
 
     def start(self, context: Context) -> Any: ...
     def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: Any) -> Float[Tensor, "R V"]: ...
@@ -50,9 +50,10 @@ class StepwiseCaptioner(Protocol):
 
 
 class _GenerationAdapter(PreTrainedModel, GenerationMixin):
-    """A captioner and its context as the causal language model that transformers' generation expects.
+    """Wraps a captioner and its context as the causal language model that transformers' `generate` expects.
 
-    The context is an attribute and no generation argument: it stays one row per image, however many are written.
+    The context is an attribute rather than a model argument: `generate` would repeat an argument's rows for each
+    caption, while the context keeps one row per image.
     """
 
     config_class = PretrainedConfig
@@ -62,7 +63,7 @@ class _GenerationAdapter(PreTrainedModel, GenerationMixin):
         config = PretrainedConfig()
         config.vocab_size = captioner.vocab_size  # beam search of transformers 5.17 divides by it
         super().__init__(config)
-        # Past nn.Module's registration: the adapter borrows the captioner and owns no parameter.
+        # Bypasses nn.Module's registration: the adapter borrows the captioner and owns no parameter.
         self.__dict__["captioner"] = captioner
         self.context = context
 
@@ -79,7 +80,7 @@ class _GenerationAdapter(PreTrainedModel, GenerationMixin):
     def forward(
         self, input_ids: Tensor, cache: Any = None, past_key_values: Any = None, return_dict: bool = True
     ) -> Any:
-        """Takes the cache under both of its names: `generate` refuses arguments that this signature lacks."""
+        """Accepts the cache under both of its names, since `generate` rejects arguments missing from this signature."""
         cache = past_key_values if cache is None else cache
         logits = self.__dict__["captioner"].step(self.context, input_ids, cache)
         return CausalLMOutputWithPast(logits=logits[:, None], **as_cache(cache))
@@ -87,7 +88,7 @@ class _GenerationAdapter(PreTrainedModel, GenerationMixin):
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Every module in eval mode, and afterwards as it was: no dropout while captions are written."""
+    """Put every module in eval mode (no dropout), and restore each module's own mode on exit."""
     training = [module for module in model.modules() if module.training] if isinstance(model, nn.Module) else []
     for module in training:
         module.training = False
@@ -139,21 +140,22 @@ def _config(captioner: StepwiseCaptioner, decoding: Decoding, num_samples: int) 
 def _written(
     tokens: Int[Tensor, "B K L"], prompt_length: int, eos_token_id: int
 ) -> tuple[Bool[Tensor, "B K L"], Bool[Tensor, "B K"]]:
-    """Which tokens are real (up to the first EOS after the prompt, included), and whether there is such an EOS."""
+    """Masks of the real tokens (up to and including the first EOS after the prompt) and of the captions with EOS."""
     is_eos = tokens == eos_token_id
-    is_eos[..., :prompt_length] = False
-    eos_before = is_eos.long().cumsum(-1) - is_eos.long()
+    is_eos[..., :prompt_length] = False  # BOS may be the same token as EOS (GPT-2)
+    eos_before = is_eos.long().cumsum(-1) - is_eos.long()  # EOS tokens strictly before each position
     return eos_before == 0, is_eos.any(-1)
 
 
 @torch.no_grad()
 def generate(captioner: StepwiseCaptioner, context: Context, decoding: Decoding, num_samples: int = 1) -> Samples:
-    """`num_samples` captions of each image: drawn (sample), the best of the beams (beam), or the one greedy caption.
+    """Generate `num_samples` captions per image: samples, the best beams, or the single greedy caption.
 
-    Runs without gradient and in eval mode. Recorded log-probs are those of the distribution sampled from (sample), and
-    those of the untruncated model at temperature 1 (greedy, beam); where sampling is truncated or constrained, the
-    tokens that were left are recorded too. A caption that reaches `max_length` has no EOS. Under ZeRO-3 each rank has
-    whole weights meanwhile (capkit/distributed/zero.py), and takes as many steps as it needs.
+    Runs in eval mode and without gradient. Recorded log-probabilities are those of the distribution sampled from
+    (sample), or of the untruncated model at temperature 1 (greedy, beam). Where sampling is truncated or constrained,
+    the tokens that it could choose from are recorded too. A caption that reaches `max_length` has no EOS. Under ZeRO-3
+    the weights are gathered for the duration (capkit/distributed/zero.py), so ranks may take different numbers of
+    steps.
     """
     tokenizer, start = captioner.tokenizer, prompt_ids(captioner.tokenizer, captioner.prompt)
     _check(captioner, decoding, num_samples, len(start))
@@ -180,13 +182,14 @@ def generate(captioner: StepwiseCaptioner, context: Context, decoding: Decoding,
         if chooser is None:
             logprobs = captioner.logprobs(context, tokens, mask)
         else:
-            # On some devices transformers runs a step past the end and cuts it from the sequences.
+            # On some devices transformers runs one step past the end, which it cuts from the sequences.
             num_steps = tokens.shape[-1] - len(start)
             steps = torch.stack(chooser.logprobs, -1)[:, :num_steps]
+            # `logprobs` belong to tokens[..., 1:]: in front of the steps, one column for each given token after BOS.
             logprobs = nn.functional.pad(steps, (len(start) - 1, 0)).unflatten(0, (num_images, num_samples))
             if chooser.supports:
                 packed = torch.stack(chooser.supports, 1)[:, :num_steps]
-                support = nn.functional.pad(packed, (0, 0, len(start) - 1, 0), value=255)  # of given tokens: all
+                support = nn.functional.pad(packed, (0, 0, len(start) - 1, 0), value=255)  # given: no restriction
                 support = support.unflatten(0, (num_images, num_samples))
     given = torch.arange(1, tokens.shape[-1], device=device) < len(start)
     logprobs = logprobs.masked_fill(given | ~mask[..., 1:], 0.0)

@@ -1,4 +1,4 @@
-"""The choice of the next token as a logits processor, so that transformers' greedy loop samples and records.
+"""Sampling as a logits processor, so that transformers' greedy loop draws tokens and records their probabilities.
 
 R rows (images x samples), V vocabulary, T tokens so far.
 """
@@ -25,7 +25,7 @@ from capkit.utils import rng
 
 
 def constraints(decoding: Decoding, prompt_length: int, eos_token_id: int, device: torch.device) -> LogitsProcessorList:
-    """What may not be written, whatever the method: EOS before `min_length`, and repeated n-grams."""
+    """Constraints of every method: no EOS before `min_length`, no repeated n-grams."""
     processors = LogitsProcessorList()
     if decoding.min_length:
         processors.append(
@@ -37,7 +37,7 @@ def constraints(decoding: Decoding, prompt_length: int, eos_token_id: int, devic
 
 
 def warpers(decoding: Decoding) -> LogitsProcessorList:
-    """Temperature, then top-k, then top-p; those that are off are left out."""
+    """Temperature, then top-k, then top-p, each only if enabled."""
     processors = LogitsProcessorList()
     if decoding.temperature != 1.0:
         processors.append(TemperatureLogitsWarper(float(decoding.temperature)))
@@ -49,25 +49,27 @@ def warpers(decoding: Decoding) -> LogitsProcessorList:
 
 
 def inverse_cdf(logprobs: Float[Tensor, "R V"], uniforms: Float[Tensor, " R"]) -> Int[Tensor, " R"]:
-    """The token in whose stretch of the cumulated probabilities each uniform number falls, in vocabulary order."""
+    """Draw a token per row by inverting its cumulative distribution over the vocabulary, in token order."""
     cumulated = logprobs.double().exp().cumsum(-1)
     total = cumulated[:, -1:]
-    # Strictly below the total, so that rounding never passes the last token that has any probability.
+    # The probabilities sum to 1 only up to rounding, so the uniform is scaled by their sum. It must stay strictly below
+    # it: an index past the last token of positive probability would be returned otherwise.
     threshold = torch.minimum(uniforms.double()[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    # The first token with a cumulated probability above the threshold: tokens of probability 0 are never hit.
     return torch.searchsorted(cumulated, threshold, right=True).squeeze(-1)
 
 
 class ChooseToken(LogitsProcessor):
-    """Picks each row's next token, leaves only it possible, and records its log-probability.
+    """Choose each row's next token, mask all others, and record the token's log-probability (nats, float32).
 
-    With `ids`, the token is drawn by one keyed uniform per (id, position), and the recorded log-probability (nats,
-    float32) is that of the distribution drawn from, after constraints, temperature and truncation; where these can take
-    tokens away, `supports` records which were left. Without, the token is the most probable one that the constraints
-    allow, and the log-probability is that of the untouched model.
+    With `ids`, the token is sampled by one uniform number per (id, position). The recorded log-probability is that of
+    the distribution sampled from, after constraints, temperature and truncation; if these can exclude tokens,
+    `supports` records the tokens that remain. Without `ids`, the token is the most probable one that the constraints
+    allow, and the log-probability is that of the unmodified model.
     """
 
     def __init__(self, allowed: LogitsProcessorList, warp: LogitsProcessorList, ids: Int[Tensor, " R"] | None):
-        # As callables of any tensors: transformers' own signature wants narrower tensor types.
+        # Typed as plain callables: transformers' own signature asks for narrower tensor types.
         self.allowed: Callable[[Any, Any], Any] = allowed
         self.warp: Callable[[Any, Any], Any] = warp
         self.ids = ids
@@ -86,4 +88,5 @@ class ChooseToken(LogitsProcessor):
             if self._truncates:
                 self.supports.append(pack(logprobs > -torch.inf))
         self.logprobs.append(logprobs.gather(-1, chosen[:, None]).squeeze(-1))
+        # Log-probability 0 at the chosen token: transformers' argmax can pick nothing else.
         return torch.full_like(scores, -torch.inf).scatter_(-1, chosen[:, None], 0.0)

@@ -1,7 +1,7 @@
-"""The tokens that a truncated distribution could give, kept as bits: what top-k, top-p and constraints left.
+"""Bit masks of the support of a truncated distribution: the tokens that top-k, top-p and constraints left.
 
-A policy that moved after sampling must be renormalised on the same tokens. Truncated anew it could give a sampled token
-no probability at all, and the ratio of the two policies would be infinite.
+A policy updated after sampling must be renormalised over the same tokens. If it were truncated anew, a sampled token
+could lose all probability, and its log-ratio to the sampling policy would be minus infinity.
 
 V vocabulary, W = ceil(V / 8) bytes.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def pack(allowed: Bool[Tensor, "*rows V"]) -> UInt8[Tensor, "*rows W"]:
-    """Eight tokens a byte, the first in the lowest bit; the last byte is filled up with 0."""
+    """Pack eight tokens into a byte, the first in the lowest bit; the last byte is padded with 0."""
     short = -allowed.shape[-1] % 8
     bits = torch.nn.functional.pad(allowed, (0, short)).unflatten(-1, (-1, 8))
     places = torch.arange(8, device=allowed.device)
@@ -20,11 +20,11 @@ def pack(allowed: Bool[Tensor, "*rows V"]) -> UInt8[Tensor, "*rows W"]:
 
 
 def unpack(packed: UInt8[Tensor, "*rows W"], vocab_size: int) -> Bool[Tensor, "*rows V"]:
-    """The inverse of `pack`."""
+    """Invert `pack`."""
     places = torch.arange(8, device=packed.device, dtype=torch.uint8)
     return ((packed[..., None] >> places) & 1).bool().flatten(-2)[..., :vocab_size]
 
 
 def restrict(logits: Float[Tensor, "*rows V"], packed: UInt8[Tensor, "*rows W"]) -> Float[Tensor, "*rows V"]:
-    """Logits of all tokens outside the support at minus infinity: softmax then renormalises on it."""
+    """Set logits outside the support to minus infinity, so that softmax renormalises over the support."""
     return logits.masked_fill(~unpack(packed, logits.shape[-1]), -torch.inf)

@@ -1,4 +1,4 @@
-"""What an objective must offer."""
+"""The protocols of objectives: losses of captions given images, and losses of image-text pairs."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,8 +9,10 @@ from capkit.types import CaptionBatch, ObjectiveOutput, PairEmbeddings, PairLoss
 
 @runtime_checkable
 class Objective(Protocol):
+    """A loss of a batch's captions, as a sum over targets that is divided by their global number."""
+
     def num_targets(self, batch: CaptionBatch) -> Tensor:
-        """What `loss_sum` is divided by, known before any forward pass."""
+        """The divisor of `loss_sum`; known before the forward pass, so that it can be summed over ranks."""
         ...
 
     def __call__(self, model: Any, batch: CaptionBatch, step: int) -> ObjectiveOutput: ...
@@ -18,6 +20,6 @@ class Objective(Protocol):
 
 @runtime_checkable
 class PairObjective(Protocol):
-    """A loss of images and captions that are compared with each other, over the global batch."""
+    """A loss that compares images and captions with each other over the global batch."""
 
     def __call__(self, pairs: PairEmbeddings, step: int) -> PairLoss: ...

@@ -1,4 +1,4 @@
-"""Likelihood training: cross-entropy of the reference captions."""
+"""Maximum likelihood with teacher forcing: cross-entropy of the reference captions."""
 
 from typing import Annotated, Protocol, runtime_checkable
 
@@ -23,9 +23,12 @@ class LikelihoodModel(Protocol):
 class CrossEntropy:
     """Negative log-likelihood of each reference token given the image and the tokens before it, in nats.
 
-    Targets are all tokens after the prompt, EOS included even where the tokenizer pads with EOS: which positions count
-    is read from `batch.mask`, never from token ids. With `label_smoothing` e the target distribution keeps 1 - e and
-    spreads e evenly over the vocabulary (Szegedy et al. 2016, section 7).
+    Targets are all tokens after the prompt, EOS included. They are read from `batch.mask`, never from token ids, so
+    that EOS counts even if the tokenizer also pads with it.
+
+    Args:
+        label_smoothing: e in [0, 1): the target distribution puts 1 - e on the reference token and spreads e evenly
+            over the vocabulary (Szegedy et al. 2016, section 7).
     """
 
     def __init__(self, label_smoothing: Annotated[float | int, Range(0, below=1)] = 0.0) -> None:
@@ -33,11 +36,13 @@ class CrossEntropy:
 
     @staticmethod
     def target_mask(batch: CaptionBatch) -> Bool[Tensor, "B K M"]:
-        """True where a token is learned: `tokens[..., 1:]`, real, and after the prompt."""
+        """True at the learned tokens among `tokens[..., 1:]`: real ones after the prompt."""
         if batch.mask is None:
-            raise UsageError("objective=cross_entropy needs captions in every batch; this data has images alone")
+            raise UsageError(
+                "objective=cross_entropy expected captions in every batch, got images only; use data with captions"
+            )
         mask = batch.mask[..., 1:].clone()
-        mask[..., : batch.prompt_length - 1] = False
+        mask[..., : batch.prompt_length - 1] = False  # prompt_length counts BOS, which is no target
         return mask
 
     def num_targets(self, batch: CaptionBatch) -> Int[Tensor, ""]:

@@ -1,4 +1,4 @@
-"""Cross-entropy of a grammar head on captions and their edits (Cho et al. 2022, arXiv 2205.13115).
+"""Cross-entropy of a grammar head on captions and their edited versions (Cho et al. 2022, arXiv 2205.13115).
 
 M captions, E edited captions of this rank.
 """
@@ -15,11 +15,11 @@ LOGITS, NEGATIVE_LOGITS = "grammar_logits", "grammar_negative_logits"
 
 
 class GrammarCrossEntropy:
-    """Captions are class 1, edited ones class 0; the mean over both and over all ranks, in nats.
+    """Cross-entropy of captions (class 1) against edited captions (class 0), in nats.
 
-    It reads `grammar_logits` (M 2) and `grammar_negative_logits` (E 2) from the pairs' extras: a dual encoder with
-    `grammar_head` gives the first, a batch with negatives the second. Each row counts the same, also where E < M.
-    Logged: the shares of captions and of edits, over all ranks, that the head gets right.
+    The mean runs over the rows of all ranks; each row has the same weight, also if E < M. The logits are read from the
+    pairs' extras: `grammar_logits` (M 2) need a dual encoder with `grammar_head`, `grammar_negative_logits` (E 2) a
+    batch with negatives. Logs the head's accuracy on captions and on edits over all ranks.
     """
 
     def __call__(self, pairs: PairEmbeddings, step: int) -> PairLoss:
@@ -41,7 +41,7 @@ class GrammarCrossEntropy:
 def _rows(pairs: PairEmbeddings, name: str) -> Float[Tensor, "_ 2"]:
     if name not in pairs.extras:
         raise UsageError(
-            f"objective grammar wants {name} of the dual encoder; got {sorted(pairs.extras) or 'no extras'}; set "
+            f"objective=grammar expected {name} from the dual encoder, got {sorted(pairs.extras) or 'no extras'}; set "
             "model.grammar_head=true and data.negatives._target_=capkit.data.negatives.EditedCaptions"
         )
     return pairs.extras[name]

@@ -1,4 +1,4 @@
-"""Pairs of images with their captions, compared with all wrong captions or all wrong images of the global batch.
+"""Image-caption pairs compared with all wrong captions or all wrong images of the global batch.
 
 N images, M captions of all ranks; P pairs of this rank. In a block: n pairs, each with C candidates.
 """
@@ -15,30 +15,30 @@ from capkit.distributed.collectives import UnevenGather, all_reduce_sum
 from capkit.objectives.contrastive.pairs import Captions, highest, in_blocks, linked, similarities
 from capkit.types import PairEmbeddings
 
-# What a pair is compared with, by the setting `negatives`; and the direction of search that this serves.
+# For each value of `negatives`, the kinds of candidates; and for each kind, the retrieval direction that it trains.
 NEGATIVES = {"sentences": ("sentences",), "images": ("images",), "both": ("sentences", "images")}
 SEARCH = {"sentences": "i2t", "images": "t2i"}
 
 
 class Comparison(NamedTuple):
-    """Cosines of each pair, and of one of its halves with every candidate for the other half."""
+    """Cosine of each pair, and cosines of its anchor (image or caption) with every candidate for the other side."""
 
     pair: Float[Tensor, " n"]
     candidates: Float[Tensor, "n C"]
-    negative: Bool[Tensor, "n C"]  # False at the true half, and at all that is as good as it
+    negative: Bool[Tensor, "n C"]  # False at the positive and at its equivalents
 
     def tally(self, terms: Float[Tensor, "..."]) -> Float[Tensor, " 3"]:
-        """How many pairs there are, how many more similar than each of their negatives, and how many terms above 0."""
+        """Number of pairs, of pairs more similar than all of their negatives, and of loss terms above 0."""
         hits = self.pair > highest(self.candidates, self.negative)
         return torch.stack([hits.new_tensor(len(hits), dtype=torch.long), hits.sum(), (terms > 0).sum()]).float()
 
 
 @dataclass(frozen=True)
 class Comparisons:
-    """The pairs of this rank's captions with their images, on whatever rank these are.
+    """The pairs of this rank's captions with their images, which may be on any rank.
 
-    No negative of a pair is a caption of the same image or one with the same text, nor an image that has a caption with
-    the pair's text. Gradients of images and captions return to the rank that embedded them.
+    Captions of the pair's image, captions with the same text as one of these, and images that have a caption with the
+    pair's text are not negatives. Gradients of images and captions flow back to the rank that embedded them.
     """
 
     captions: Captions
@@ -51,7 +51,7 @@ class Comparisons:
     def gather(cls, pairs: PairEmbeddings, chunk_rows: int) -> "Comparisons":
         captions, rows = Captions.gather(pairs), UnevenGather(len(pairs.images))
         image_ids = rows.gather(pairs.image_ids)
-        # Of no captions, split makes one empty part.
+        # Chunked, so that the (captions, images) comparison stays small; an empty tensor splits into one empty chunk.
         found = [(owners[:, None] == image_ids[None]).nonzero() for owners in pairs.owners.split(chunk_rows)]
         starts = [captions.rows.own.start + place * chunk_rows for place in range(len(found))]
         caption_rows = torch.cat([part[:, 0] + start for part, start in zip(found, starts, strict=True)])
@@ -61,7 +61,7 @@ class Comparisons:
     def total(
         self, negatives: str, block: Callable[[Comparison], tuple[Tensor, Tensor]], chunk_rows: int
     ) -> tuple[Float[Tensor, ""], Tensor]:
-        """Sums of what `block` makes of all pairs: a loss of this rank's with gradient, and a tally over all ranks."""
+        """Sum `block`'s loss over this rank's pairs, with gradient, and its tally over the pairs of all ranks."""
         blocks = in_blocks(lambda rows: block(self.against(negatives, rows)), len(self.caption_rows), chunk_rows)
         losses, tallies = zip(*blocks, strict=True)
         return torch.stack(losses).sum(), all_reduce_sum(torch.stack(tallies).sum(0))
@@ -70,7 +70,7 @@ class Comparisons:
         return len(self.captions.texts if negatives == "sentences" else self.images)
 
     def against(self, negatives: str, rows: slice) -> Comparison:
-        """A block of the pairs against all captions ("sentences") or all images ("images")."""
+        """Compare a block of pairs with all captions ("sentences") or all images ("images")."""
         caption_rows, image_rows = self.caption_rows[rows], self.image_rows[rows]
         texts, images = self.captions.texts[caption_rows], self.images[image_rows]
         pair = (texts * images).sum(1)
@@ -78,6 +78,7 @@ class Comparisons:
             image_ids = self.image_ids[image_rows]
             related = self.captions.own(image_ids) | self.captions.equal(image_ids)
             return Comparison(pair, similarities(images, self.captions.texts), ~related)
+        # Related: the caption's own image, and images that own a caption with the same text.
         text_ids, owners = self.captions.text_ids[caption_rows], self.captions.owners[caption_rows]
         repeated = self.captions.repeated_text_ids, self.captions.repeated_owners
         related = (owners[:, None] == self.image_ids[None]) | linked(text_ids, *repeated, self.image_ids)

@@ -1,4 +1,4 @@
-"""The penalty on attention heads that are alike (Merkx & Frank 2019), averaged over the captions of all ranks."""
+"""Penalty on similar attention heads (Merkx & Frank 2019), averaged over the captions of all ranks."""
 
 from capkit.distributed.collectives import all_reduce_sum
 from capkit.errors import UsageError
@@ -8,15 +8,15 @@ PENALTY = "head_similarity"
 
 
 class DiverseHeads:
-    """Mean of `CharGRU.diversity_penalty` over captions, which the pairs' extras bring as `head_similarity`.
+    """Mean over captions of `CharGRU.diversity_penalty`, read from the pairs' extras as `head_similarity`.
 
-    Raises UsageError for a dual encoder whose text tower has no heads to compare.
+    Raises UsageError if the dual encoder's text tower has no heads to compare.
     """
 
     def __call__(self, pairs: PairEmbeddings, step: int) -> PairLoss:
         if PENALTY not in pairs.extras:
             raise UsageError(
-                f"DiverseHeads wants {PENALTY} of the dual encoder; got {sorted(pairs.extras) or 'no extras'}; "
+                f"DiverseHeads expected {PENALTY} from the dual encoder, got {sorted(pairs.extras) or 'no extras'}; "
                 "use a CharGRU with two heads or more"
             )
         penalties = pairs.extras[PENALTY].float()

@@ -1,7 +1,7 @@
-"""Symmetric contrastive loss (InfoNCE) of images and captions over the global batch, as CLIP and ALIGN train with.
+"""Symmetric contrastive loss (InfoNCE) of images and captions over the global batch, as in CLIP and ALIGN.
 
-N images, M captions of all ranks; n images of a block. A query is an image that is compared with all captions, or a
-caption that is compared with all images; what it is compared with are its candidates.
+N images, M captions of all ranks; n images of a block; Q queries. A query is an image compared with all captions, or a
+caption compared with all images; the items that it is compared with are its candidates.
 """
 
 from typing import Annotated, NamedTuple
@@ -28,12 +28,12 @@ from capkit.objectives.contrastive.pairs import (
 from capkit.types import PairEmbeddings, PairLoss
 from capkit.utils.ranges import PositiveInt, Range, check_ranges
 
-# Of a block of logits (images, captions): the dimension over which a query's candidates lie.
+# The dimension of the logits (images, captions) along which a query's candidates lie.
 CANDIDATES = {"image_to_text": 1, "text_to_image": 0}
 
 
 class Queries(NamedTuple):
-    """What the loss needs to know of each query's logits, instead of the logits; one entry per query."""
+    """Sufficient statistics of each query's logits, one entry per query: the loss needs these and not the logits."""
 
     logsumexp: Float[Tensor, " Q"]  # over the candidates
     positive_sum: Float[Tensor, " Q"]  # of the positives' logits
@@ -45,12 +45,15 @@ class Queries(NamedTuple):
 
     @classmethod
     def concatenate(cls, parts: "list[Queries]") -> "Queries":
-        """Of queries that follow one another: complete rows."""
+        """Join different queries: image rows, each of which has seen all captions."""
         return cls(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
     @classmethod
     def merge(cls, parts: "list[Queries]") -> "Queries":
-        """Of the same queries with other candidates in each part, and on each rank: columns cut into blocks of rows."""
+        """Combine the same queries over different candidates: caption columns, split by images into blocks and ranks.
+
+        Sums add up, maxima take the maximum, and the log-sum-exp of a union is the log-sum-exp of its parts'.
+        """
         stacked = cls(*(torch.stack(field) for field in zip(*parts, strict=True)))
         sums = all_reduce_sum_with_grad(torch.stack([stacked.positive_sum.sum(0), stacked.candidate_sum.sum(0)]))
         counts = all_reduce_sum(torch.stack([stacked.num_positives.sum(0), stacked.num_candidates.sum(0)]))
@@ -61,14 +64,17 @@ class Queries(NamedTuple):
         return Queries(*(field[rows] for field in self))
 
     def cross_entropy(self, label_smoothing: float) -> Float[Tensor, " Q"]:
-        """-sum_j q_j log p_j of each query in nats; its q is described at `InfoNCE`. 0 where there is no positive."""
+        """-sum_j q_j log p_j of each query in nats, with q as in `InfoNCE`; 0 for a query without a positive.
+
+        As log p_j = s_j - logsumexp(s) and sum_j q_j = 1, this is logsumexp(s) - sum_j q_j s_j.
+        """
         on_positives = self.positive_sum / self.num_positives.clamp(min=1)
         on_candidates = self.candidate_sum / self.num_candidates.clamp(min=1)
         expected = (1 - label_smoothing) * on_positives + label_smoothing * on_candidates
         return torch.where(self.num_positives > 0, self.logsumexp - expected, 0.0)
 
     def tally(self) -> Float[Tensor, " 2"]:
-        """How many queries have a positive, and for how many of these the most similar candidate is one."""
+        """Number of queries with a positive, and of those among them whose most similar candidate is a positive."""
         counted = self.num_positives > 0
         return torch.stack([counted.sum(), (counted & (self.best_positive > self.best_negative)).sum()]).float()
 
@@ -76,7 +82,7 @@ class Queries(NamedTuple):
 def queries_of(
     logits: Float[Tensor, "n M"], positive: Bool[Tensor, "n M"], candidate: Bool[Tensor, "n M"], directions: list[str]
 ) -> dict[str, Queries]:
-    """The rows, the columns or both of a block as queries: matrices that both need are made once."""
+    """Reduce a block of logits to queries along its rows, its columns or both; shared matrices are computed once."""
     kept = logits.masked_fill(~candidate, LOWEST)
     on_positives, on_candidates = logits * positive, logits * candidate
     positives = logits.detach().masked_fill(~positive, LOWEST)
@@ -98,7 +104,7 @@ def queries_of(
 
 @check_ranges
 class InfoNCE:
-    """Cross-entropy of finding an image's captions among all captions, and a caption's image among all images.
+    """Cross-entropy of retrieving an image's captions among all captions and a caption's image among all images.
 
     With s_ij = logit_scale * cosine(image i, caption j), p_ij = exp(s_ij) / sum_k exp(s_ik), positives P_i and
     candidates C_i of image i, label smoothing e:
@@ -106,24 +112,27 @@ class InfoNCE:
         l_i = - sum_j q_ij log p_ij      q_ij = (1 - e) [j in P_i] / |P_i| + e [j in C_i] / |C_i|
         loss = (mean_i l_i + mean_j l'_j) / 2       l'_j: the same with images and captions exchanged
 
-    P_i are all captions whose owner is image i, so that several captions of an image share the mass evenly; C_i are all
-    captions of the global batch. `direction` keeps one of the two means, whole. With one caption an image and e = 0
-    this is CLIP's loss (Radford et al. 2021, figure 3). Images without a caption and captions without an image
-    are candidates, and no queries.
+    P_i are all captions owned by image i, so several captions of an image share the mass evenly; C_i are all captions
+    of the global batch. With one caption per image and e = 0 this is CLIP's loss (Radford et al. 2021, figure 3).
+    Images without a caption and captions without an image are candidates but not queries.
 
-    `duplicates` says what captions are to image i that have the same text as one of its own, but another owner (in both
-    directions alike): "positive": positives, with an equal share of the mass (soft targets); "mask": no candidates;
-    "negative": negatives, as in CLIP.
-
-    The softmax is over the images and captions of all ranks, in float32. Logits are computed in blocks of `chunk_rows`
-    of this rank's images with all captions, and again in the backward pass: the N x M logits are never held whole where
-    a rank has more images than that. The captions' log-sum-exp is combined over blocks and ranks.
+    The softmax runs over the images and captions of all ranks, in float32. Logits are computed for blocks of
+    `chunk_rows` images of this rank against all captions, and recomputed in the backward pass, so that the full matrix
+    is never in memory if a rank has more images than that. The captions' log-sum-exp is combined over blocks and ranks.
 
     Logs, equal on all ranks: `accuracy_i2t` and `accuracy_t2i` (share of queries whose most similar candidate is a
-    positive, a tie with a negative being a miss), `logit_scale`.
+    positive; a tie with a negative is a miss), `logit_scale`.
 
-    Deliberate differences: (1) ALIGN (Jia et al. 2021, equations 1 and 2; e = 0.1) adds the two directions; that is
-    twice this loss. (2) e is spread over all candidates, positives included, as torch's cross-entropy does.
+    Deliberate differences: (1) ALIGN (Jia et al. 2021, equations 1 and 2; e = 0.1) adds the two directions, which gives
+    twice this loss. (2) e is spread over all candidates, positives included, as in torch's cross-entropy.
+
+    Args:
+        label_smoothing: e above, in [0, 1).
+        duplicates: How to treat captions whose text equals one of image i's captions but whose owner is another image,
+            in both directions. "positive": as positives, with an equal share of the mass (soft targets); "mask":
+            excluded from the candidates; "negative": as negatives, as in CLIP.
+        direction: "both", or "image_to_text" or "text_to_image" for one of the two means, not halved.
+        chunk_rows: Images per block.
     """
 
     def __init__(
@@ -148,6 +157,8 @@ class InfoNCE:
 
         blocks = in_blocks(block, len(pairs.images), self.chunk_rows)
         queries = {}
+        # A block's rows are complete: an image meets all captions. Its columns are not: a caption meets the images of
+        # one block of one rank, so its statistics are merged, and each rank then keeps those of its own captions.
         for name in self.directions:
             parts = [part[name] for part in blocks]
             whole = Queries.concatenate(parts) if name == "image_to_text" else Queries.merge(parts)
@@ -155,7 +166,7 @@ class InfoNCE:
         return self._mean(queries, pairs)
 
     def _mean(self, queries: dict[str, Queries], pairs: PairEmbeddings) -> PairLoss:
-        """This rank's share: its own queries, divided by those of all ranks."""
+        """This rank's share of the loss: the sum over its own queries, divided by the queries of all ranks."""
         tallies = all_reduce_sum(torch.stack([side.tally() for side in queries.values()]))
         loss = torch.zeros((), device=pairs.images.device)
         logs = {"logit_scale": pairs.logit_scale.detach().float()}

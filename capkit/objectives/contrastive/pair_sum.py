@@ -1,4 +1,4 @@
-"""Weighted sum of several objectives over the same pairs."""
+"""Weighted sum of several contrastive objectives over the same pairs."""
 
 from collections.abc import Mapping
 
@@ -14,13 +14,16 @@ from capkit.utils.ranges import FiniteFloat, PositiveInt, check_ranges
 
 @check_ranges
 class PairSum:
-    """sum_n weights[n] * terms[n]; a weight that is not given is 1.
+    """Weighted sum of objectives: sum_n weights[n] * terms[n].
 
-    A weight may be a Schedule; `total_steps`, which its shares refer to, must then be given (in a config:
-    `total_steps: ${max_steps}`). A term whose weight is 0 is computed and logged all the same.
+    Logs `NAME/loss` of each term (unweighted, over all ranks), `NAME/weight` if it is a Schedule, and the term's own
+    numbers as `NAME/...`. A term of weight 0 is still computed and logged.
 
-    Logs, by the name of each term: `NAME/loss` (raw, of all ranks), `NAME/weight` where it is scheduled, and the term's
-    own numbers as `NAME/...`.
+    Args:
+        terms: Objectives by name.
+        weights: Weights by name; 1 if absent. A weight may be a Schedule.
+        total_steps: Length of training that scheduled weights refer to; required with a Schedule (in a config:
+            `total_steps: ${max_steps}`).
     """
 
     def __init__(
@@ -31,14 +34,16 @@ class PairSum:
     ) -> None:
         self.terms, self.weights, self.total_steps = dict(terms), dict(weights or {}), total_steps
         if not self.terms:
-            raise UsageError("objective.terms needs at least one named objective; got none")
+            raise UsageError(
+                "objective.terms expected at least one named objective, got none; give e.g. terms={info_nce: ...}"
+            )
         for name, weight in self.weights.items():
             if name not in self.terms:
                 raise UsageError(f"objective.weights names no term {name!r}; {did_you_mean(name, self.terms)}")
             if isinstance(weight, Schedule) and total_steps is None:
                 raise UsageError(
-                    f"objective.weights.{name} changes over training, so objective.total_steps must be given; "
-                    "e.g. total_steps=${max_steps}"
+                    f"objective.weights.{name} is a schedule, which needs objective.total_steps, got none; "
+                    "set e.g. total_steps=${max_steps}"
                 )
 
     def weight(self, name: str, step: int) -> float | int:

@@ -1,6 +1,6 @@
-"""Which captions belong to which images over all ranks, and similarities of all against all in blocks of rows.
+"""Which captions belong to which images across ranks, and blockwise similarities of all against all.
 
-N images, M captions; P pairs of an image with a caption of its own. In a block: n rows, compared with all C candidates.
+N images, M captions, P pairs of an image and one of its captions; L links. In a block: n rows against all C candidates.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from capkit.distributed.collectives import UnevenGather
 from capkit.errors import UsageError
 from capkit.types import PairEmbeddings
 
-# Stands where a candidate does not count: finite, so that a log-sum-exp over none has no NaN in its gradient.
+# Score of a masked candidate. Finite: with -inf, a log-sum-exp over no candidate would have NaN in its gradient.
 LOWEST = -1e30
 
-# What captions are to an image that have the same text as one of its own, but another owner: positives too, left out,
-# or negatives.
+# How to treat captions whose text equals one of the image's captions but whose owner is another image: as positives,
+# masked out, or as negatives.
 DUPLICATES = ("positive", "mask", "negative")
 
 T = TypeVar("T")
@@ -32,10 +32,10 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 def in_blocks(function: Callable[[slice], T], num_rows: int, chunk_rows: int) -> list[T]:
-    """`function` of consecutive slices of at most `chunk_rows` rows: one slice where there are no rows.
+    """Apply `function` to consecutive slices of at most `chunk_rows` rows; without rows, to one empty slice.
 
-    Where there are several, each is computed once more in the backward pass, so that what is held at any time are the
-    matrices of one block. Random numbers are not replayed: `function` draws none.
+    Several slices are recomputed in the backward pass (activation checkpointing), so that only one block's matrices are
+    in memory at a time. The RNG state is not replayed: `function` must not draw random numbers.
     """
     blocks = [slice(start, min(start + chunk_rows, num_rows)) for start in range(0, max(num_rows, 1), chunk_rows)]
     if len(blocks) == 1:
@@ -44,25 +44,28 @@ def in_blocks(function: Callable[[slice], T], num_rows: int, chunk_rows: int) ->
 
 
 def similarities(rows: Float[Tensor, "n D"], candidates: Float[Tensor, "C D"]) -> Float[Tensor, "n C"]:
-    """Dot products in float32, also under autocast."""
+    """Dot products in float32, even under autocast."""
     with torch.autocast(rows.device.type, enabled=False):
         return rows.float() @ candidates.float().T
 
 
 def largest(scores: Float[Tensor, "n C"], dim: int) -> Float[Tensor, " _"]:
-    """Maximum along a dimension; LOWEST where that is empty."""
+    """Maximum along a dimension; LOWEST if the dimension is empty."""
     return scores.amax(dim) if scores.shape[dim] else scores.new_full((scores.shape[1 - dim],), LOWEST)
 
 
 def highest(scores: Float[Tensor, "n C"], counts: Bool[Tensor, "n C"]) -> Float[Tensor, " n"]:
-    """Highest score of each row among those that count; LOWEST where none does."""
+    """Maximum of each row over the candidates that count; LOWEST if none does."""
     return largest(scores.masked_fill(~counts, LOWEST), 1)
 
 
 def linked(
     left: Int[Tensor, " n"], link_left: Int[Tensor, " L"], link_right: Int[Tensor, " L"], right: Int[Tensor, " C"]
 ) -> Bool[Tensor, "n C"]:
-    """True where some link joins the two: its left end equals `left[i]` and its right end equals `right[j]`."""
+    """True at (i, j) if some link joins the two: its left end equals `left[i]`, its right end `right[j]`.
+
+    Goes through the distinct right ends: (n L) and (n values) matrices instead of the (n L C) comparison.
+    """
     if not len(link_left):
         return torch.zeros(len(left), len(right), dtype=torch.bool, device=left.device)
     values, codes = torch.cat([link_right, right]).unique(return_inverse=True)
@@ -74,14 +77,14 @@ def linked(
 
 @dataclass(frozen=True)
 class Captions:
-    """The captions of all ranks in rank order. Gradients of `texts` return to the rank that embedded them."""
+    """The captions of all ranks in rank order. Gradients of `texts` flow back to the rank that embedded them."""
 
     texts: Float[Tensor, "M D"]
     owners: Int[Tensor, " M"]
     text_ids: Int[Tensor, " M"]
     rows: UnevenGather
-    repeated_owners: Int[Tensor, " L"]  # of captions whose text occurs more than once:
-    repeated_text_ids: Int[Tensor, " L"]  # only through these can images share a text
+    repeated_owners: Int[Tensor, " L"]  # owners and texts of captions whose text occurs more than once:
+    repeated_text_ids: Int[Tensor, " L"]  # images share a text only through these
 
     @classmethod
     def gather(cls, pairs: PairEmbeddings) -> "Captions":
@@ -93,17 +96,17 @@ class Captions:
         return cls(rows.gather_with_grad(pairs.texts.float()), owners, text_ids, rows, owners[often], text_ids[often])
 
     def own(self, image_ids: Int[Tensor, " n"]) -> Bool[Tensor, "n M"]:
-        """True where the caption's owner is the image."""
+        """True if the image owns the caption."""
         return image_ids[:, None] == self.owners[None]
 
     def equal(self, image_ids: Int[Tensor, " n"]) -> Bool[Tensor, "n M"]:
-        """True where the caption's text occurs more than once, and once at least as a caption of the image."""
+        """True if the caption's text occurs more than once, at least once among the image's own captions."""
         return linked(image_ids, self.repeated_owners, self.repeated_text_ids, self.text_ids)
 
     def positives(
         self, image_ids: Int[Tensor, " n"], duplicates: str
     ) -> tuple[Bool[Tensor, "n M"], Bool[Tensor, "n M"]]:
-        """Which captions are positives of each image, and which are candidates at all: see DUPLICATES."""
+        """Masks of each image's positives and of its candidates, as `duplicates` says (see DUPLICATES)."""
         own = self.own(image_ids)
         if duplicates == "negative":
             return own, torch.ones_like(own)

@@ -1,4 +1,4 @@
-"""Ranking hinge: a pair must be more similar, by a margin, than its wrong captions and its wrong images."""
+"""Ranking hinge loss: a pair must be more similar than its wrong captions and images by a margin."""
 
 import torch
 from jaxtyping import Float
@@ -14,21 +14,24 @@ from capkit.utils.ranges import PositiveFloat, PositiveInt, check_ranges
 class RankingHinge:
     """Sum or mean of max(0, margin - s(i, t) + s(i, t')) and max(0, margin - s(i, t) + s(i', t)), s being cosines.
 
-    (i, t) are all P pairs of an image and a caption of its own, t' its wrong captions and i' its wrong images among the
-    N images and M captions of all ranks. A caption of the same image, or with the same text as one of these, is never
+    (i, t) are all P pairs of an image and one of its captions; t' and i' are the wrong captions and images among the M
+    captions and N images of all ranks. A caption of the same image, or with the same text as one of these, is never
     wrong; nor is an image that has a caption with the text of t.
 
-    `negatives`: "sentences" takes the first term, which serves finding captions (annotation); "images" the second,
-    which serves finding images (search); "both" their sum. `top_n` keeps the n largest terms of a pair and kind alone:
-    1 is the hardest negative (VSE++, Faghri et al. 2018); null keeps all.
-
-    `reduction`: "mean" divides the first term by P x M, the second by P x N, the cells of right captions and images
-    counting as zeros; with one caption an image that is Merkx & Frank's mean over B x B (2019; margin 0.2, both), whose
-    size depends on that of the batch. With `top_n` it divides by P x n. "sum" adds all terms, as in Baqapuri (2015).
-
-    Similarities are float32 and computed in blocks of `chunk_rows` pairs with all candidates, and again in the backward
-    pass. Logs, equal on all ranks: `accuracy_i2t` and `accuracy_t2i` (share of pairs that are more similar than each of
+    Similarities are float32, computed for blocks of `chunk_rows` pairs against all candidates and recomputed in the
+    backward pass. Logs, equal on all ranks: `accuracy_i2t` and `accuracy_t2i` (share of pairs more similar than all of
     their wrong captions, or wrong images), `violations` (share of terms above zero).
+
+    Args:
+        margin: Least difference of cosines between a pair and its negatives.
+        negatives: "sentences" uses the first term, which trains caption retrieval (annotation); "images" the second,
+            which trains image retrieval (search); "both" their sum.
+        top_n: Keep only the n largest terms of each pair and kind: 1 is the hardest negative (VSE++, Faghri et al.
+            2018); null keeps all.
+        reduction: "mean" divides the first term by P x M and the second by P x N, counting masked cells as zeros, or
+            both by P x n with `top_n`. With one caption per image that is Merkx & Frank's mean over B x B (2019; margin
+            0.2, both), so the loss depends on the batch size. "sum" adds all terms, as in Baqapuri (2015).
+        chunk_rows: Pairs per block.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class RankingHinge:
         return min(self.top_n or num_candidates, num_candidates)
 
     def _terms(self, comparison: Comparison) -> tuple[Float[Tensor, ""], Float[Tensor, " 3"]]:
+        # Masked by a product: cells that are no negatives remain as zeros, which the mean counts and top-n ranks last.
         terms = (self.margin - comparison.pair[:, None] + comparison.candidates).relu() * comparison.negative
         if self.top_n is not None:
             terms = terms.topk(self._terms_of_a_pair(terms.shape[1]), dim=1).values

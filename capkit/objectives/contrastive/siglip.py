@@ -1,4 +1,4 @@
-"""Sigmoid loss of every image with every caption of the global batch (SigLIP)."""
+"""Sigmoid loss over all image-caption combinations of the global batch (SigLIP)."""
 
 import torch
 from jaxtyping import Float
@@ -20,19 +20,21 @@ from capkit.utils.ranges import PositiveInt, check_ranges
 
 @check_ranges
 class SigLIP:
-    """Each image and caption judged on its own: does the caption belong to the image? (Zhai et al. 2023, equation 1)
+    """Binary classification of every image-caption combination as matching or not (Zhai et al. 2023, equation 1).
 
         loss = - 1/N sum_i sum_j log sigmoid(z_ij (logit_scale * cosine(image i, caption j) + logit_bias))
 
-    over the N images and all captions of all ranks, in nats; z_ij is 1 where caption j is one of image i's own, and -1
-    elsewhere. It is divided by the number of images, not of pairs, as published.
+    over the N images and all captions of all ranks, in nats; z_ij is 1 if image i owns caption j, else -1. The sum is
+    divided by the number of images, not of pairs, as published.
 
-    `duplicates` says what captions are to image i that have the same text as one of its own, but another owner:
-    "positive": z_ij = 1; "mask": left out of the sum; "negative": z_ij = -1, as published.
+    Logits are float32, computed for blocks of `chunk_rows` images of this rank against all captions and recomputed in
+    the backward pass. Logs, equal on all ranks: `accuracy_i2t` (among images with a caption, the share whose most
+    similar caption is a positive; a tie is a miss), `logit_scale`, `logit_bias`.
 
-    Logits are float32 and computed in blocks of `chunk_rows` of this rank's images with all captions, and again in the
-    backward pass. Logs, equal on all ranks: `accuracy_i2t` (share of the images with a caption whose most similar
-    caption is a positive; a tie is a miss), `logit_scale`, `logit_bias`.
+    Args:
+        duplicates: How to treat captions whose text equals one of image i's captions but whose owner is another image.
+            "positive": z_ij = 1; "mask": left out of the sum; "negative": z_ij = -1, as published.
+        chunk_rows: Images per block.
     """
 
     def __init__(self, duplicates: str = "positive", chunk_rows: PositiveInt = 1024) -> None:
@@ -40,16 +42,18 @@ class SigLIP:
         self.duplicates, self.chunk_rows = duplicates, chunk_rows
 
     def __call__(self, pairs: PairEmbeddings, step: int) -> PairLoss:
-        """Raises UsageError where the pairs have no `logit_bias`."""
+        """Raises UsageError if the pairs have no `logit_bias`."""
         if pairs.logit_bias is None:
-            raise UsageError("objective=siglip needs a dual encoder with a learned logit_bias; this one has none")
+            raise UsageError(
+                "objective=siglip expected a dual encoder with logit_bias, got none; set e.g. model.logit_bias=-10"
+            )
         scale, bias = pairs.logit_scale.float(), pairs.logit_bias.float()
         captions = Captions.gather(pairs)
 
         def block(rows: slice) -> tuple[Float[Tensor, ""], Float[Tensor, " 2"]]:
             logits = scale * similarities(pairs.images[rows], captions.texts) + bias
             positive, candidate = captions.positives(pairs.image_ids[rows], self.duplicates)
-            loss = torch.nn.functional.softplus(torch.where(positive, -logits, logits))
+            loss = torch.nn.functional.softplus(torch.where(positive, -logits, logits))  # -log sigmoid(z x)
             counted = positive.any(1)
             fixed = logits.detach()
             hits = counted & (highest(fixed, positive) > highest(fixed, candidate & ~positive))

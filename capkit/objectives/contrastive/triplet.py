@@ -1,4 +1,4 @@
-"""Triplet loss: anchor, positive, and one mined negative of the global batch."""
+"""Triplet loss: an anchor, its positive, and one negative mined from the global batch."""
 
 import torch
 from jaxtyping import Float
@@ -14,21 +14,24 @@ from capkit.utils.ranges import PositiveFloat, PositiveInt, check_ranges
 class Triplet:
     """Mean of max(0, margin + d(anchor, positive) - d(anchor, negative)), with d = 1 - cosine.
 
-    From FaceNet (Schroff et al. 2015, sections 3.1 and 3.2), with images and captions in place of faces.
-    Each pair of an image and a caption of its own is anchor and positive. `negatives`: "sentences" has the image for
-    anchor and a wrong caption for negative, "images" the caption and a wrong image, "both" takes the mean of the two
-    means. Captions of the same image, and those with the same text as one of these, are never wrong.
+    From FaceNet (Schroff et al. 2015, sections 3.1 and 3.2), with images and captions in place of faces. Anchor and
+    positive are an image and one of its captions. Captions of the same image, and captions with the same text as one of
+    these, are never negatives. A pair without any negative is left out of the mean.
 
-    `mining` chooses the one negative among those of all ranks: "hardest" the nearest to the anchor; "semi_hard" the
-    nearest of those that are farther than the positive, and where none is, the farthest of all. A pair without any
-    negative is left out of the mean.
-
-    Similarities are float32 and computed in blocks of `chunk_rows` pairs with all candidates, and again in the backward
-    pass. Logs, equal on all ranks: `accuracy_i2t` and `accuracy_t2i` (share of pairs that are nearer than each of their
+    Similarities are float32, computed for blocks of `chunk_rows` pairs against all candidates and recomputed in the
+    backward pass. Logs, equal on all ranks: `accuracy_i2t` and `accuracy_t2i` (share of pairs closer than all of their
     negatives), `violations` (share of triplets with a loss above zero).
 
-    Deliberate difference: (1) the published distance is squared Euclidean, on unit vectors twice the cosine distance:
-    its margin of 0.2 is 0.1 here, and its loss is twice this one.
+    Deliberate difference: (1) the published distance is squared Euclidean, which on unit vectors is twice the cosine
+    distance: its margin of 0.2 is 0.1 here, and its loss is twice this one.
+
+    Args:
+        margin: How much closer the positive must be, in cosine distance.
+        negatives: "sentences": the anchor is the image, the negative a wrong caption; "images": the anchor is the
+            caption, the negative a wrong image; "both": the mean of the two means.
+        mining: How the negative is chosen among those of all ranks. "hardest": the closest to the anchor; "semi_hard":
+            the closest of those farther than the positive or, if there is none, the farthest of all.
+        chunk_rows: Pairs per block.
     """
 
     def __init__(
@@ -55,13 +58,14 @@ class Triplet:
 
     def _triplets(self, comparison: Comparison) -> tuple[Float[Tensor, ""], Float[Tensor, " 4"]]:
         mined = comparison.negative.any(1)
+        # margin + d(a, p) - d(a, n) = margin - cos(a, p) + cos(a, n), since d = 1 - cos
         terms = (self.margin - comparison.pair + self._mine(comparison)).relu() * mined
         return terms.sum(), torch.cat([comparison.tally(terms), mined.sum()[None].float()])
 
     def _mine(self, comparison: Comparison) -> Float[Tensor, " n"]:
-        """Cosine of each anchor with its negative. Among negatives at equal distance the gradient is shared evenly."""
+        """Cosine of each anchor with its negative; negatives at equal distance share the gradient evenly (amax)."""
         pair, candidates, negative = comparison
         if self.mining == "hardest":
             return highest(candidates, negative)
-        farther = negative & (candidates < pair[:, None])
+        farther = negative & (candidates < pair[:, None])  # farther: a lower cosine, so the farthest is the minimum
         return torch.where(farther.any(1), highest(candidates, farther), -highest(-candidates, negative))

@@ -1,7 +1,8 @@
-"""From rewards to advantages: what a sample's reward is compared with.
+"""Advantages: each sample's reward minus a baseline.
 
-B images, K samples per image. A reward of NaN could not be scored: it enters no baseline and gets no advantage (NaN).
-Arithmetic is in float64, where the mean of equal float32 rewards is exact: a group without spread gets exactly 0.
+B images, K samples per image. A reward of NaN means that the sample could not be scored: it enters no baseline, and its
+advantage is NaN. Arithmetic is in float64, where the mean of equal float32 rewards is exact: if all samples of a group
+have the same reward, their advantages are exactly 0.
 """
 
 import math
@@ -24,7 +25,7 @@ def greedy(rewards: Float[Tensor, "B K"], greedy_rewards: Float[Tensor, " B"]) -
 
 
 def leave_one_out(rewards: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """r_k minus the mean of the image's other rewards (Luo 2020, arXiv 2003.09971; RLOO); NaN where there is none."""
+    """r_k minus the mean of the image's other rewards (Luo 2020, arXiv 2003.09971; RLOO); NaN if there are none."""
     values = rewards.double()
     scored = ~values.isnan()
     others = scored.sum(-1, keepdim=True) - 1
@@ -35,8 +36,8 @@ def leave_one_out(rewards: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
 def group(rewards: Float[Tensor, "B K"], divide_by_std: bool = True) -> Float[Tensor, "B K"]:
     """(r_k - mean) / (std + 1e-8) within the image's samples (GRPO: Shao et al. 2024, arXiv 2402.03300, section 4.1.2).
 
-    Deliberate choice: (1) the standard deviation is the population's; the paper does not say which. Without the
-    division it is the mean-of-samples baseline of MOCHa, and "Dr. GRPO".
+    Deliberate choice: (1) std is the population standard deviation; the paper does not say which. Without the division
+    this is the mean-of-samples baseline of MOCHa and of "Dr. GRPO".
     """
     values = rewards.double()
     centred = values - values.nanmean(-1, keepdim=True)
@@ -46,17 +47,18 @@ def group(rewards: Float[Tensor, "B K"], divide_by_std: bool = True) -> Float[Te
 
 
 def whiten(advantages: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """(A - mean) / (std + 1e-8) over the samples of all ranks (population form). Communicates."""
+    """(A - mean) / (std + 1e-8) over the samples of all ranks, with the population std. Communicates."""
     mean, deviation = mean_and_std_over_ranks(advantages)
     return (advantages.double() - mean) / (deviation + EPSILON)
 
 
 class RunningBaseline:
-    """A baseline remembered over batches: the mean of all batches' mean rewards, or their moving average.
+    """A baseline kept across batches: the mean of all batches' mean rewards, or their moving average.
 
-    running_mean: b <- b + (x - b) / (n + 1), before the first batch 0. ema: b <- decay b + (1 - decay) x, before the
-    first batch that batch's mean. x is the mean reward over all ranks, so b is the same on every rank; it belongs into
-    the checkpoint (`state_dict`).
+    x is the mean reward over all ranks, so b is the same on every rank. It is part of the checkpoint (`state_dict`).
+
+        running_mean: b <- b + (x - b) / (n + 1), starting from 0
+        ema:          b <- decay b + (1 - decay) x, starting from the first batch's x
     """
 
     def __init__(self, kind: str, decay: float = 0.9) -> None:
@@ -64,7 +66,7 @@ class RunningBaseline:
         self.value, self.count = 0.0, 0
 
     def __call__(self, rewards: Float[Tensor, "B K"]) -> float:
-        """The baseline for this batch, from the batches before it; then this batch is taken in. Communicates."""
+        """Return the baseline from the batches before this one, then update it with this one. Communicates."""
         mean, _ = mean_and_std_over_ranks(rewards)
         if math.isnan(mean):
             return self.value
@@ -86,17 +88,19 @@ class RunningBaseline:
 
 
 class Advantages:
-    """A baseline by name, and whitening over the global batch.
+    """Advantages against a baseline chosen by name, optionally whitened over the global batch.
 
-    `divide_by_std` is read by baseline=group alone, `decay` by baseline=ema. Raises UsageError for a baseline that does
-    not exist.
+    `divide_by_std` applies to baseline=group only, `decay` to baseline=ema only. Raises UsageError for an unknown
+    baseline.
     """
 
     def __init__(
         self, baseline: str = "greedy", whiten: bool = False, divide_by_std: bool = True, decay: float = 0.9
     ) -> None:
         if baseline not in BASELINES:
-            raise UsageError(f"baseline must be one of {', '.join(BASELINES)}; {did_you_mean(baseline, BASELINES)}")
+            raise UsageError(
+                f"baseline must be one of {', '.join(BASELINES)}; got {baseline!r}; {did_you_mean(baseline, BASELINES)}"
+            )
         if not 0 <= decay < 1:
             raise UsageError(f"decay of the moving average must lie in [0, 1); got {decay}")
         self.baseline, self.whiten, self.divide_by_std = baseline, whiten, divide_by_std
@@ -105,7 +109,7 @@ class Advantages:
     def __call__(
         self, rewards: Float[Tensor, "B K"], greedy_rewards: Float[Tensor, " B"] | None
     ) -> Float[Tensor, "B K"]:
-        """Advantages (float32), NaN where a sample has none. Communicates where the baseline or whitening is global."""
+        """Advantages (float32); NaN for a sample without one. Communicates if the baseline or whitening is global."""
         advantages = self._against_baseline(rewards, greedy_rewards)
         return (whiten(advantages) if self.whiten else advantages).float()
 
@@ -120,7 +124,7 @@ class Advantages:
         return rewards.double() - (self.running(rewards) if self.baseline in ("running_mean", "ema") else 0.0)
 
     def logs(self) -> dict[str, float]:
-        """The baseline that the next batch will meet, where it is remembered over batches."""
+        """The baseline of the next batch, if it is kept across batches."""
         return {"baseline": self.running.value} if self.baseline in ("running_mean", "ema") else {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What every policy objective shares: which sampled tokens are learned, and how their losses are added up.
+"""The protocol of policy objectives, the mask of learned tokens, and the reductions of their losses.
 
 B images, K samples per image, L tokens, M = L - 1 predicted tokens.
 """
@@ -20,29 +20,29 @@ REDUCTIONS = ("token", "seq_mean", "seq_sum")
 
 @runtime_checkable
 class PolicyObjective(Protocol):
-    """A loss of sampled captions. `RLModule` samples, scores and updates as these attributes say."""
+    """A loss of sampled captions. Its attributes tell `RLModule` how to sample, score and update."""
 
     rollout: Decoding  # how captions are sampled; log-probabilities are those of this distribution
-    num_samples: int  # of each image
-    needs_greedy: bool  # whether the baseline scores a greedy caption of each image
+    num_samples: int  # per image
+    needs_greedy: bool  # whether the baseline is the reward of a greedy caption of each image
     inner_updates: int  # optimizer updates on one batch of samples
-    dropout: bool  # whether dropout is on where log-probabilities are computed with gradient
+    dropout: bool  # whether dropout is active in the forward pass with gradient
     kl: str  # none, k1_reward, k2 or k3
     kl_weight: float | int | Schedule
-    max_logprob_gap: float  # a mean difference of sampled and teacher-forced log-probabilities above it is told
+    max_logprob_gap: float  # warn if sampled and teacher-forced log-probabilities differ more on average
 
     def loss_mask(self, samples: Samples, prompt_length: int) -> Bool[Tensor, "B K M"]:
-        """Which of `tokens[..., 1:]` are learned."""
+        """True at the learned tokens among `tokens[..., 1:]`."""
         ...
 
     def advantages(
         self, rewards: Float[Tensor, "B K"], greedy_rewards: Float[Tensor, " B"] | None
     ) -> Float[Tensor, "B K"]:
-        """NaN: the sample is left out. Communicates."""
+        """Advantage of each sample; NaN leaves the sample out of the loss. Communicates."""
         ...
 
     def num_targets(self, loss_mask: Bool[Tensor, "B K M"]) -> Tensor:
-        """What the sum of losses is divided by: the learned tokens, or the captions that have any."""
+        """The divisor of the summed losses: the number of learned tokens, or of captions that have any."""
         ...
 
     def loss(
@@ -54,15 +54,15 @@ class PolicyObjective(Protocol):
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The summed loss with gradient, and sums over tokens to log.
 
-        `old_logprobs` are the log-probabilities at sampling. Advantages of captions that are left out may be any finite
-        number.
+        `old_logprobs` are the log-probabilities at sampling. `loss_mask` masks captions that are left out; their
+        advantages may be any finite number.
         """
         ...
 
     def reduce(self, losses: Float[Tensor, "B K M"], loss_mask: Bool[Tensor, "B K M"]) -> Float[Tensor, ""]: ...
 
     def logs(self) -> dict[str, float]:
-        """Numbers it knows of its own state, equal on all ranks."""
+        """Numbers to log about the objective's own state, equal on all ranks."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -71,13 +71,13 @@ class PolicyObjective(Protocol):
 
 
 def learned_tokens(samples: Samples, prompt_length: int, learn_eos: bool) -> Bool[Tensor, "B K M"]:
-    """True at the tokens that the policy chose: after the prompt, up to EOS, which counts with `learn_eos`."""
+    """True at the tokens that the policy chose: after the prompt and up to EOS, which is included if `learn_eos`."""
     assert samples.mask is not None and samples.ended is not None
     mask = samples.mask[..., 1:].clone()
     mask[..., : prompt_length - 1] = False
     if not learn_eos:
         places = torch.arange(mask.shape[-1], device=mask.device)
-        last = samples.mask.sum(-1, keepdim=True) - 2
+        last = samples.mask.sum(-1, keepdim=True) - 2  # of n real tokens, the last has index n - 2 in tokens[1:]
         mask &= ~(samples.ended[..., None] & (places == last))
     return mask
 
@@ -85,20 +85,21 @@ def learned_tokens(samples: Samples, prompt_length: int, learn_eos: bool) -> Boo
 def check_reduction(reduction: str) -> None:
     if reduction not in REDUCTIONS:
         raise UsageError(
-            f"reduction must be token (mean over all tokens), seq_mean (mean of captions' means) or seq_sum (mean of "
-            f"captions' sums); got {reduction!r}"
+            f"reduction must be token (mean over all tokens), seq_mean (mean over captions of their token means) or "
+            f"seq_sum (mean over captions of their token sums); got {reduction!r}"
         )
 
 
 def count_targets(loss_mask: Bool[Tensor, "B K M"], reduction: str) -> Tensor:
-    """Learned tokens (token), or captions with a learned token (seq_mean, seq_sum)."""
+    """Number of learned tokens (token), or of captions with a learned token (seq_mean, seq_sum)."""
     return loss_mask.sum() if reduction == "token" else loss_mask.any(-1).sum()
 
 
 def reduce_losses(
     losses: Float[Tensor, "B K M"], loss_mask: Bool[Tensor, "B K M"], reduction: str
 ) -> Float[Tensor, ""]:
-    """The sum that `count_targets` divides: of tokens' losses, or of each caption's mean."""
+    """Sum of the tokens' losses, or of the captions' means (seq_mean), to be divided by the global `count_targets`."""
+    # masked_fill, not a product with the mask: NaN or infinity at a masked position must not survive
     per_caption = losses.masked_fill(~loss_mask, 0.0).sum(-1)
     if reduction == "seq_mean":
         per_caption = per_caption / loss_mask.sum(-1).clamp(min=1)
@@ -108,17 +109,20 @@ def reduce_losses(
 def check_sampling(
     objective: str, rollout: Decoding, num_samples: int, baseline: str, check: Callable[[bool, str], None]
 ) -> None:
-    """Combinations of rollout and baseline that cannot work, told by `check(valid, message)`."""
-    check(rollout.method != "beam", f"{objective} learns from samples or greedy captions; got rollout.method=beam")
+    """Report combinations of rollout and baseline that cannot work through `check(valid, message)`."""
+    check(
+        rollout.method != "beam",
+        f"{objective} learns from sampled or greedy captions; got rollout.method=beam; set sample or greedy",
+    )
     check(
         rollout.method == "sample" or num_samples == 1,
-        f"a greedy rollout gives one caption an image; got num_samples={num_samples}; set num_samples=1",
+        f"a greedy rollout gives one caption per image; got num_samples={num_samples}; set num_samples=1",
     )
     check(
         baseline not in ("leave_one_out", "group") or num_samples > 1,
-        f"baseline={baseline} compares samples of one image; got num_samples={num_samples}; set it to 2 or more",
+        f"baseline={baseline} compares the samples of an image; got num_samples={num_samples}; set it to 2 or more",
     )
     check(
         not (baseline == "greedy" and rollout.method == "greedy"),
-        "a greedy rollout compared with itself has no advantage; use baseline=running_mean, ema or none",
+        "with baseline=greedy all advantages of a greedy rollout are 0; use baseline=running_mean, ema or none",
     )

@@ -1,4 +1,4 @@
-"""PPO and GRPO on captions: several updates on one batch of samples, the policy's ratio clipped.
+"""PPO and GRPO on captions: several updates per batch of samples, with a clipped policy ratio.
 
 B images, K samples per image, L tokens, M = L - 1 predicted tokens.
 """
@@ -17,13 +17,18 @@ from capkit.utils.ranges import DecayRate, NonNegativeFloat, OpenProbability, Po
 class PPO(SelfCritical):
     """L = -(1 / Z) sum_kt m_kt min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A), rho = pi / pi_old of each token.
 
-    Schulman et al. 2017 (arXiv 1707.06347), equation 7; clip_high above clip_low is DAPO's "clip-higher" (arXiv
-    2503.14476). With baseline=group it is GRPO (arXiv 2402.03300). pi_old is the policy that sampled, computed teacher
-    forced before the first update, under the rollout's temperature and on its support: in the first of `inner_updates`
-    rho is 1 and the gradient is that of `SelfCritical`.
+    Schulman et al. 2017 (arXiv 1707.06347), equation 7. With baseline=group this is GRPO (arXiv 2402.03300). pi_old is
+    the sampling policy, evaluated by teacher forcing before the first update, with the rollout's temperature and
+    support: in the first of `inner_updates` rho is 1 and the gradient equals that of `SelfCritical`.
 
     Deliberate difference: (1) no learned value function; the baseline is one of `capkit.objectives.policy.advantages`,
     as in MOCHa and GRPO.
+
+    Args (the others as in `SelfCritical`):
+        inner_updates: Optimizer updates per batch of samples.
+        clip_low: rho is clipped at 1 - clip_low from below.
+        clip_high: rho is clipped at 1 + clip_high from above; null: clip_low. Larger than clip_low it is DAPO's
+            "clip-higher" (arXiv 2503.14476).
     """
 
     def __init__(
@@ -66,9 +71,11 @@ class PPO(SelfCritical):
         advantages: Float[Tensor, "B K"],
         loss_mask: Bool[Tensor, "B K M"],
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        # Masked before exp: a position that is not learned gets ratio 1, never an overflow with a NaN gradient.
         ratio = (logprobs - old_logprobs).masked_fill(~loss_mask, 0.0).exp()
         gain = advantages[..., None]
         clipped = ratio.clamp(1 - self.clip_low, 1 + self.clip_high)
+        # The minimum is the pessimistic bound: clipping removes the incentive to move further, never that to move back.
         losses = -torch.minimum(ratio * gain, clipped * gain)
         outside = (clipped * gain < ratio * gain) & loss_mask
         return self.reduce(losses, loss_mask), {"clip_fraction": outside.sum().detach()}

@@ -27,14 +27,23 @@ def _check(valid: bool, message: str) -> None:
 class SelfCritical:
     """L = -(1 / Z) sum_kt m_kt log pi(w_kt) A_k (Rennie et al. 2017, arXiv 1612.00563, equation 7).
 
-    `reduction`: Z counts tokens of the global batch (token, as Cho et al. and Luo), captions after a mean over each
-    caption's tokens (seq_mean, DiscriTune), or captions (seq_sum). `baseline` and `whiten`: see
-    `capkit.objectives.policy.advantages`. `learn_eos`: the end is a choice that is learned too. A sample without a
-    reward is left out.
+    A sample without a reward (NaN) is left out.
 
-    `rollout` says how captions are sampled; log-probabilities are taken under the same temperature and truncation.
-    Dropout is off there and, unless `dropout`, in the pass with gradient as well. `kl` adds a distance to the policy
-    that the run started from (`capkit.objectives.policy.kl`), times `kl_weight`; with a weight of 0 it is logged only.
+    Args:
+        rollout: How captions are sampled, always without dropout. Log-probabilities are computed under the same
+            temperature and truncation.
+        num_samples: Captions per image.
+        baseline: greedy, leave_one_out, group, running_mean, ema or none (`capkit.objectives.policy.advantages`).
+        whiten: Standardise advantages over the global batch.
+        reduction: Z counts the learned tokens of the global batch (token, as Cho et al. and Luo), captions after a mean
+            over each caption's tokens (seq_mean, as DiscriTune), or captions (seq_sum).
+        learn_eos: Whether EOS is a learned token.
+        dropout: Whether dropout is active in the forward pass with gradient.
+        kl: Divergence from the policy that the run started from (`capkit.objectives.policy.kl`).
+        kl_weight: Its weight; with 0 it is only logged.
+        divide_by_std: Divide by the group's standard deviation (baseline=group only).
+        decay: Of the moving average (baseline=ema only).
+        max_logprob_gap: Warn if sampled and teacher-forced log-probabilities differ by more nats per token on average.
     """
 
     inner_updates = 1
@@ -84,6 +93,7 @@ class SelfCritical:
         advantages: Float[Tensor, "B K"],
         loss_mask: Bool[Tensor, "B K M"],
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        # The score function estimator: minus sign, since the optimizer minimises; advantages carry no gradient.
         return self.reduce(-logprobs * advantages[..., None], loss_mask), {}
 
     def logs(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""`CaptionDataModule`: data sources to loaders. Its constructor is the schema of configs/data/*.yaml."""
+"""`CaptionDataModule` builds loaders from data sources. Its constructor is the schema of configs/data/*.yaml."""
 
 import inspect
 import json
@@ -39,18 +39,24 @@ def _image_or_white(source: DataSource, index: int) -> UInt8[np.ndarray, "H W 3"
 class CaptionDataModule(pl.LightningDataModule):
     """Loaders of train, val, test and predict batches.
 
-    `batch_size` counts the images of one optimizer step over all processes; `eval_batch_size` those of one process.
-    An epoch is every training image once (as the curriculum has it), with `captions_per_image` of its captions sharing
-    one encoding of it.
-    `max_length` is the most tokens of a caption, prompt and EOS included; the task builds `encode` with it.
-    `max_skipped` is the budget of examples that cannot be used, per split: a share (float) or a count (int).
-    `features` is the folder of a FeatureStore that takes the place of pixels. `curriculum` makes the batches of
-    training: Shuffle unless given. With `negatives`, captions of train and val come with a wrong one beside each.
+    A task calls `attach` before the loaders are built. A loop that runs one long epoch calls `set_steps` with its
+    position. With Lightning's own epochs, the loop calls `consumed` after each batch, and checkpoints store the
+    curriculum's state. A curriculum of bags writes `curriculum.json` to the run folder: the hash of its bags, and what
+    it leaves out.
 
-    A curriculum of bags leaves `curriculum.json` in the run folder: the hash of its bags, and what it leaves out.
-
-    A task calls `attach` before the loaders are made. A loop that sees one long epoch calls `set_steps` with its place;
-    with Lightning's own epochs the loop calls `consumed` after each batch, and checkpoints keep the curriculum's state.
+    Args:
+        train: Source of training examples; likewise `val`, `test` and `predict`.
+        transform: Turns images into pixels; may be null with `features`.
+        batch_size: Images per optimizer step over all processes.
+        eval_batch_size: Images per evaluation batch of one process.
+        captions_per_image: Captions of an image in a batch, which share its encoding.
+        max_length: Maximum number of tokens of a caption, prompt and EOS included.
+        num_workers: Worker processes per loader; 0 loads in the main process.
+        max_skipped: Budget of unusable examples per split: a share (float) or a count (int).
+        features: Folder of cached features that replace pixels.
+        seed: Of curriculum, augmentation and choice of captions.
+        curriculum: Forms the training batches; null: Shuffle.
+        negatives: Adds a wrong caption for each caption of train and val.
     """
 
     def __init__(
@@ -73,7 +79,9 @@ class CaptionDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         if transform is None and features is None:
-            raise UsageError("data needs transform (pixels) or features=DIR (cached features); neither is given")
+            raise UsageError(
+                "data expected transform (pixels) or features=DIR (cached features), got neither; set one of them"
+            )
         if features is not None and transform is not None and transform.augment is not None:
             raise UsageError(
                 "cached features cannot be augmented; set data.transform.augment=null or data.features=null"
@@ -96,10 +104,10 @@ class CaptionDataModule(pl.LightningDataModule):
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        """What the task knows and the config does not.
+        """Set what the task knows and the config does not.
 
-        `encode` turns the captions of B images, K each, into (tokens (B K L), mask (B K L), prompt_length);
-        skipped.jsonl is written to `run_dir`. Rank and world size are those of the process group unless given.
+        `encode` tokenizes captions of B images, K each, to (tokens (B K L), mask (B K L), prompt_length). `run_dir` is
+        where skipped.jsonl is written. Rank and world size default to those of the process group.
         """
         self._encode, self._rank, self._world_size = encode, rank, world_size
         self._run_dir = None if run_dir is None else Path(run_dir)
@@ -124,28 +132,28 @@ class CaptionDataModule(pl.LightningDataModule):
         return len(self.source(split))
 
     def captions(self, split: str) -> Iterator[str]:
-        """Every caption of a split, cleaned, without reading an image: for vocabularies and document frequencies."""
+        """Iterate over all cleaned captions of a split without reading images, e.g. to build a vocabulary."""
         source = self.source(split)
         for index in range(len(source)):
             yield from clean_captions(source.record(index).captions)
 
     def image_reader(self, split: str) -> Callable[[str], UInt8[np.ndarray, "H W 3"]]:
-        """A function from a record's key to its picture as it is in the source, for reports and judges.
+        """Return a function from a record's key to its untransformed picture, for reports and metrics.
 
-        A white pixel stands for a picture that cannot be read: cached features may outlive it.
+        It returns one white pixel for a picture that cannot be read, since cached features may outlive the file.
         """
         source = self.source(split)
         place = {source.record(i).key: i for i in range(len(source))}
         return lambda key: _image_or_white(source, place[key])
 
     def keys(self, split: str) -> list[str]:
-        """The keys of all images of a split, in its order."""
+        """The keys of all images of a split, in order."""
         source = self.source(split)
         return [source.record(index).key for index in range(len(source))]
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of the first epoch; a curriculum may have others later."""
+        """Optimizer steps of the first epoch; with some curricula later epochs differ."""
         return self.num_steps(1)
 
     def num_steps(self, epochs: float | int) -> int:
@@ -154,7 +162,7 @@ class CaptionDataModule(pl.LightningDataModule):
 
     @cached_property
     def _plan(self) -> Curriculum:
-        """A curriculum to ask for the lengths of epochs, which do not depend on ranks."""
+        """A curriculum used only to query the lengths of epochs, which do not depend on ranks."""
         return self._new_curriculum()
 
     @cached_property
@@ -162,13 +170,13 @@ class CaptionDataModule(pl.LightningDataModule):
         return self.keys("train")
 
     def set_steps(self, start: int, total: int) -> None:
-        """The next `train_dataloader` gives the batches of steps `start` to `total`, epoch after epoch."""
+        """Make the next `train_dataloader` yield the batches of steps `start` to `total`, across epochs."""
         if not 0 <= start <= total:
             raise UsageError(f"steps must satisfy 0 <= start <= total; got start={start}, total={total}")
         self._steps = (start, total)
 
     def prepare_data(self) -> None:
-        """Builds what sources cache; Lightning calls it on one process of a node before the others go on."""
+        """Build the caches of sources. Lightning calls this on one process per node while the others wait."""
         for source in self.sources.values():
             if isinstance(source, Preparable):
                 source.prepare()
@@ -212,7 +220,7 @@ class CaptionDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> CaptionLoader:
         self.curriculum = self._new_curriculum()
-        _ = self.fingerprint  # of the records as they are at the start
+        _ = self.fingerprint  # computed now, while the records are as training starts with them
         if self._pending is not None:
             self.curriculum.load_state_dict(self._pending)
             self._pending = None
@@ -221,7 +229,7 @@ class CaptionDataModule(pl.LightningDataModule):
         return self._loader("train", batches, is_training=True)
 
     def eval_dataloader(self, split: str, limit: int | None = None) -> CaptionLoader:
-        """The first `limit` images of any split, or all: in order, nothing augmented, none twice over the ranks."""
+        """The first `limit` images of a split, or all: in order, without augmentation, each on exactly one rank."""
         num_images = self.num_images(split) if limit is None else min(limit, self.num_images(split))
         return self._loader(split, InOrder(num_images, self.eval_batch_size, self.rank, self.world_size))
 
@@ -235,13 +243,13 @@ class CaptionDataModule(pl.LightningDataModule):
         return self.eval_dataloader("predict")
 
     def consumed(self, num_batches: int = 1) -> None:
-        """The training loop calls this after each batch: a checkpoint then knows the exact place in the data."""
+        """Advance the position in the data that checkpoints store; called by the training loop after each batch."""
         if self.curriculum is not None:
             self.curriculum.consumed(num_batches)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """Which records are trained on: how many, and a hash of them."""
+        """Number and hash of the training records."""
         return {"records": self.num_images("train"), "hash": fingerprint(self.source("train"))}
 
     def state_dict(self) -> dict[str, Any]:
@@ -249,16 +257,16 @@ class CaptionDataModule(pl.LightningDataModule):
         return {"curriculum": curriculum, "data": self.fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Moves the curriculum to that place, or the one that `train_dataloader` will make.
+        """Move the curriculum to the saved position, once `train_dataloader` has built it.
 
-        Raises UsageError where the training records are not those that the place was saved with.
+        Raises UsageError if the training records changed since the position was saved.
         """
-        saved = state_dict.get("data")  # an earlier version saved none
+        saved = state_dict.get("data")  # absent in checkpoints of earlier versions
         if saved is not None and saved != self.fingerprint:
             raise UsageError(
                 f"the training data changed since the checkpoint was saved: expected the same keys and captions, "
-                f"{saved['records']:,} records then, got others, {self.fingerprint['records']:,} now; bring the old "
-                "ones back to go on, or give another run_dir (with init_from=RUN, to begin from this run's weights)"
+                f"{saved['records']:,} records, got others, {self.fingerprint['records']:,} records; restore the "
+                "old data to resume, or set another run_dir (with init_from=RUN to start from this run's weights)"
             )
         if self.curriculum is None:
             self._pending = state_dict["curriculum"]

@@ -1,6 +1,6 @@
-"""Requests for a batch (epoch, indices) to a `CaptionBatch`, in the worker that makes it.
+"""Turn a request for a batch (epoch, indices) into a `CaptionBatch`, in a data worker.
 
-A whole batch is made in one call: SceneWorld's small pictures are stacked and normalised at once.
+A batch is built in one call, so that its images are stacked and normalised together.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,9 +28,9 @@ MAX_REPLACEMENTS = 1000
 
 
 class Request(NamedTuple):
-    """What a loader asks a worker for. The epoch travels with it: persistent workers see no later change.
+    """A loader's request to a worker. Carries the epoch, since persistent workers do not see attributes change.
 
-    `bags` are the examples' bags where the curriculum makes batches of bags; they count before those of records.
+    `bags` are the examples' bags if the curriculum forms batches of bags; they override the records' bags.
     """
 
     epoch: int
@@ -39,7 +39,7 @@ class Request(NamedTuple):
 
 
 class Collated(NamedTuple):
-    """A batch, or None where no example could be used, and what was skipped on the way."""
+    """A batch, or None if no example was usable, and the examples skipped while building it."""
 
     batch: CaptionBatch | None
     skipped: list[Skipped]
@@ -55,13 +55,13 @@ class _Example:
 
 
 class CaptionDataset(Dataset[Collated]):
-    """One split of a data source as batches.
+    """Batches of one split of a data source.
 
-    In training an example that cannot be used is replaced by another, drawn by (seed, epoch, index), so that batches
-    keep their size on all ranks; elsewhere it is left out. Training takes `captions_per_image` captions of an image at
-    random, by (seed, epoch, index), without repeats as far as there are enough; elsewhere the first ones are taken.
-    With `features`, cached features take the place of pixels. Without `encode` a batch has no tokens. With `negatives`
-    each chosen caption has a wrong one beside it, another in each epoch.
+    In training, an unusable example is replaced by another, drawn by (seed, epoch, index), so that batches keep their
+    size on all ranks; in evaluation it is left out. Training draws `captions_per_image` captions of an image by (seed,
+    epoch, index), without repetition if there are enough; evaluation takes the first ones. With `features`, cached
+    features replace pixels. Without `encode`, a batch has no tokens. With `negatives`, each chosen caption comes with a
+    wrong one, another in each epoch.
     """
 
     def __init__(
@@ -93,12 +93,12 @@ class CaptionDataset(Dataset[Collated]):
         batch = self._collate(examples) if complete else None
         if batch is not None and request.bags is not None:
             pairs = zip(request.indices, request.bags, strict=True)
-            # what came in place of an example that cannot be used is no mate of the others
+            # A replacement of an unusable example does not belong to the bag.
             batch.bag = torch.tensor([-1 if index in self._skipped else bag for index, bag in pairs])
         return Collated(batch, skipped)
 
     def _replaced(self, epoch: int, index: int, skipped: list[Skipped]) -> _Example | None:
-        """The example, or the first usable one of a keyed sequence; None after MAX_REPLACEMENTS."""
+        """The example, or the first usable replacement drawn by (seed, epoch, index); None after MAX_REPLACEMENTS."""
         example = self._load(epoch, index, skipped)
         draw = np.array([stable_hash(self._seed, "replacement", epoch, index)])
         for attempt in range(MAX_REPLACEMENTS):
@@ -143,7 +143,7 @@ class CaptionDataset(Dataset[Collated]):
             return []
         order: Sequence[int] = range(len(captions))
         if self.is_training and len(captions) > 1:
-            # Sorting keyed draws takes a quarter of the time of seeding a generator for each image.
+            # Sorting hashed draws takes a quarter of the time of seeding a generator per image.
             order = uniform(stable_hash(*key, "captions") + np.arange(len(captions)), 0).argsort().tolist()
         return [captions[order[k % len(captions)]] for k in range(self._captions_per_image)]
 
@@ -181,5 +181,5 @@ class CaptionDataset(Dataset[Collated]):
 
 
 def _metadata(record: Record) -> dict[str, Any]:
-    """The record's, and its bag's name where it has one: metrics ask for it there."""
+    """The record's metadata plus the name of its bag, if any, which metrics read there."""
     return record.metadata if record.bag is None else {**record.metadata, "bag": record.bag}

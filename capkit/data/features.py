@@ -18,11 +18,11 @@ FILES = ("features.npy", "keys.json")
 
 
 class DamagedFeatures(UsageError):
-    """A feature folder whose files do not hold what was written."""
+    """A feature folder whose files are damaged."""
 
 
 class FeatureStore:
-    """Reads a feature folder. `about` says how the features were made (encoder, size ...), as its writer gave it."""
+    """Read a feature folder. `about` is the provenance (encoder, size ...) that its writer stored."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -50,9 +50,9 @@ class FeatureStore:
         )
 
     def check(self, **wanted: Any) -> None:
-        """Raises UsageError where the features were made with something else: `check(weights=...)`.
+        """Raise UsageError if the features were made with other settings, e.g. `check(weights=...)`.
 
-        Features are found by the image's key: make them anew when a picture changes under its name.
+        Features are stored by image key: recompute them if a picture's content changes.
         """
         found = {name: self.about[name] for name in wanted if name in self.about}
         remedy = "use the encoder they were made with, or make them anew with `capkit prepare`"
@@ -70,15 +70,15 @@ class FeatureStore:
         return key in self._rows
 
     def __getitem__(self, keys: Sequence[str]) -> Float[np.ndarray, "B N D"]:
-        """The features of these images as float32."""
+        """The features of these images in float32."""
         return self._features[[self._rows[key] for key in keys]].astype(np.float32)
 
 
 class FeatureWriter:
-    """Writes a feature folder; it appears under its name only when `close` has everything, never half-written.
+    """Write a feature folder atomically: `close` moves it into place once all keys are written.
 
-    `with FeatureWriter(folder, keys, shape=(N, D)) as writer: writer.write(keys_of_batch, features)`. An exception, or
-    a key that was never written, leaves the old folder as it was.
+    `with FeatureWriter(folder, keys, shape=(N, D)) as writer: writer.write(keys_of_batch, features)`. After an
+    exception, or if a key was not written, an existing folder stays unchanged.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class FeatureWriter:
         self._missing.difference_update(keys)
 
     def close(self) -> None:
-        """Puts the folder in its place. Raises UsageError when features of some keys were not written."""
+        """Move the folder into place. Raises UsageError if features of some keys were not written."""
         if self._missing:
             self.discard()
             raise UsageError(f"features of {len(self._missing)} images are missing, e.g. {min(self._missing)!r}")

@@ -1,4 +1,4 @@
-"""Where image bytes come from: plain files under a root, and members of tar shards ("shard.tar::member")."""
+"""Load images from plain files under a root and from members of tar shards ("shard.tar::member")."""
 
 import tarfile
 from pathlib import Path
@@ -13,9 +13,9 @@ SHARD = ".tar::"
 
 
 class ImageFiles:
-    """Loads images by reference: a path, absolute or relative to `root`, or a member of an uncompressed tar.
+    """Load images by reference: a path, absolute or relative to `root`, or a member of an uncompressed tar.
 
-    A shard is indexed at its first use in a process, by its headers; then each member is one read.
+    Each process indexes a shard's headers at first use; then loading a member takes one read.
     """
 
     def __init__(self, root: Path) -> None:
@@ -23,7 +23,7 @@ class ImageFiles:
         self._members: dict[str, dict[str, tuple[int, int]]] = {}
 
     def load(self, reference: str | None) -> UInt8[np.ndarray, "H W 3"]:
-        """Raises BadImage where there is no such file or member, or it is not a usable image."""
+        """Load an image. Raises BadImage if there is no such file or member, or it is not a usable image."""
         if reference is None:
             raise BadImage("the record names no image")
         shard, separator, member = reference.partition(SHARD)
@@ -32,7 +32,7 @@ class ImageFiles:
         return load_rgb(self._member(self.root / f"{shard}.tar", member))
 
     def absolute(self, reference: str) -> str:
-        """The same reference for readers with another root."""
+        """The same reference as an absolute path, for readers with another root."""
         return str(self.root.absolute() / reference)
 
     def _member(self, shard: Path, member: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Which records a run trains on: a hash that a checkpoint keeps beside its place in them."""
+"""Hash of the training records, stored in checkpoints together with the position in the data."""
 
 import json
 from typing import Protocol, runtime_checkable
@@ -10,16 +10,16 @@ from capkit.data.sources.base import DataSource
 
 @runtime_checkable
 class Fingerprinted(Protocol):
-    """A source that knows itself what its records depend on, and need not read them for it."""
+    """A source that can fingerprint its records without reading them."""
 
     def fingerprint(self) -> str: ...
 
 
 def fingerprint(source: DataSource) -> str:
-    """Differs where a record was added, removed, moved or changed: its key, captions, regions, bag or metadata.
+    """Hash the records: sensitive to order, keys, captions, regions, bags and metadata.
 
-    Where pictures lie is left out, so that a folder may be moved; so are their pixels. 600,000 captions of 120,000
-    records take 1.2 s on one core.
+    Image paths are excluded, so that a folder may be moved, and so are pixels. 600,000 captions of 120,000 records take
+    1.2 s on one core.
     """
     if isinstance(source, Fingerprinted):
         return source.fingerprint()
@@ -34,5 +34,5 @@ def fingerprint(source: DataSource) -> str:
 
 
 def fingerprint_of(**parameters: object) -> str:
-    """Of records that depend on these parameters alone, plain data."""
+    """Fingerprint of records that depend only on these parameters (plain data)."""
     return xxhash.xxh3_128(json.dumps(parameters, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Any image file to one uint8 RGB array. What happens to each odd kind of image is a table in docs/data.md."""
+"""Decode any image file to a uint8 RGB array. A table in docs/data.md lists the handling of unusual images."""
 
 import io
 import math
@@ -18,12 +18,12 @@ EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".avif", ".heic", ".heif"),
 )
-# Decoders of pixels, nothing else: Pillow's EPS reader, for one, starts Ghostscript. HEIF is there with a plugin only.
+# Pure pixel decoders only: Pillow's EPS reader, for instance, starts Ghostscript. HEIF needs a plugin.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "HEIF")
 MAX_PIXELS = 89_478_485  # Pillow's own limit for a likely decompression bomb: 256 MiB of RGB
-MAX_BYTES = 2**30  # of a file: more than MAX_PIXELS uncompressed samples of 4 x 16 bits
-LARGE_PIXELS = 2**24  # above it an image is reduced while it is decoded
-_STRIP_PIXELS = 2**22  # of a large image, converted at once
+MAX_BYTES = 2**30  # file size limit: more than MAX_PIXELS uncompressed samples of 4 x 16 bits
+LARGE_PIXELS = 2**24  # larger images are downscaled while decoding
+_STRIP_PIXELS = 2**22  # a large image is converted in strips of this size
 
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,23 +34,23 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_GDAL_NODATA = 42113  # the TIFF tag that names the value of samples without data
-_DEPTHS = (8, 10, 12, 14, 16)  # bits of a sensor's samples
+_GDAL_NODATA = 42113  # TIFF tag with the value that marks samples without data
+_DEPTHS = (8, 10, 12, 14, 16)  # bit depths of sensors
 
 ToRGB = Callable[[Image.Image], Image.Image]
 
 
 class BadImage(Exception):
-    """An image that cannot be used; the message is the reason that skipped.jsonl gives."""
+    """An unusable image; the message is the reason listed in skipped.jsonl."""
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """Opens a regular file. Raises BadImage for all else: a named pipe would be waited for, a device may never end."""
+    """Open a regular file. Raises BadImage for anything else: a pipe could block, a device never end."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
         raise BadImage(error.strerror or type(error).__name__) from error
-    except ValueError as error:  # NUL, or half of a surrogate pair
+    except ValueError as error:  # NUL or a lone surrogate in the name
         raise BadImage(f"no file has such a name ({error})") from error
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
@@ -60,7 +60,7 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def read_part(file: BinaryIO, offset: int, size: int) -> bytes:
-    """Raises BadImage where the part is longer than MAX_BYTES or cannot be read."""
+    """Read a part of a file. Raises BadImage if it is longer than MAX_BYTES or cannot be read."""
     if size > MAX_BYTES:
         raise BadImage(f"{size:,} bytes: more than {MAX_BYTES:,}")
     try:
@@ -71,11 +71,11 @@ def read_part(file: BinaryIO, offset: int, size: int) -> bytes:
 
 
 def load_rgb(source: str | Path | bytes) -> UInt8[np.ndarray, "H W 3"]:
-    """Reads an image file (or its bytes) as 8-bit RGB, upright by its EXIF tag, transparency laid on white.
+    """Decode an image file (or its bytes) to 8-bit RGB, rotated by its EXIF tag, with transparency on white.
 
-    Of an animation the first frame is taken. Grey samples of more than 8 bits are scaled as `_grey_scale` says; of
-    16-bit colour the high byte is taken. An image of more than LARGE_PIXELS comes at half its width and height, of more
-    than four times as many at a quarter. Raises BadImage with the reason.
+    Takes the first frame of an animation. Grey samples of more than 8 bits are scaled by `_grey_scale`; 16-bit colour
+    keeps its high byte. An image of more than LARGE_PIXELS is reduced to half its width and height, one of more than
+    four times as many to a quarter. Raises BadImage with the reason.
     """
     if not isinstance(source, bytes):
         with open_regular(source) as file:
@@ -125,7 +125,7 @@ def _reduction(width: int, height: int) -> int:
 
 
 def _reduced(image: Image.Image, to_rgb: ToRGB, factor: int) -> Image.Image:
-    """The RGB image, each pixel the mean of factor x factor. It is converted strip by strip, to be held only once."""
+    """Convert to RGB and average blocks of factor x factor pixels, in strips to limit memory."""
     if factor == 1:
         return to_rgb(image)
     rgb = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
@@ -137,7 +137,7 @@ def _reduced(image: Image.Image, to_rgb: ToRGB, factor: int) -> Image.Image:
 
 
 def _converter(image: Image.Image) -> ToRGB:
-    """What brings this image, or a strip of it, to RGB."""
+    """The function that converts this image, or a strip of it, to RGB."""
     if image.mode.startswith("I") or image.mode == "F":
         return _grey_converter(image)
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
@@ -184,15 +184,15 @@ def _has_data(samples: np.ndarray, no_data: float | None) -> Bool[np.ndarray, ".
 
 
 def _grey_scale(samples: np.ndarray) -> tuple[float, float, np.ufunc]:
-    """(black, gain, rounding) of grey samples that Pillow itself would clip at 255: level = rounding((x - black) gain).
+    """(black, gain, rounding) of grey samples that Pillow would clip at 255: level = rounding((x - black) gain).
 
-    `high` and `low` are the 99.9 % and 0.1 % quantiles, so that single hot or dead pixels decide nothing.
+    `high` and `low` are the 99.9 % and 0.1 % quantiles, so that single hot or dead pixels have no influence.
 
-    - Integers: the high byte of the fewest of 8, 10, 12, 14 or 16 bits that hold `high`: a sensor's samples are often
-      fewer bits than their file's.
-    - Floats: [0, 1] or [0, 255], where `high` lies between a 16th and 5/4 of the upper end and `low` is not below 0 by
-      more than a quarter of `high`.
-    - Whatever else, as elevations or negative numbers: `low` becomes 0, `high` 255.
+    - Integers: the high byte of the smallest depth of 8, 10, 12, 14 or 16 bits that holds `high`, since sensors often
+      use fewer bits than the file.
+    - Floats: the range [0, 1] or [0, 255], if `high` is between 1/16 and 5/4 of its upper end and `low` is not below
+      -`high` / 4.
+    - Anything else, such as elevations or negative numbers: `low` maps to 0, `high` to 255.
     """
     low, high = (float(x) for x in np.quantile(samples, (0.001, 0.999), method="nearest"))
     if np.issubdtype(samples.dtype, np.integer):
@@ -207,7 +207,7 @@ def _grey_scale(samples: np.ndarray) -> tuple[float, float, np.ufunc]:
 
 
 def _check_depth(image: Image.Image) -> None:
-    """Raises BadImage for dark colour of 16 bits a sample: Pillow reads its high byte alone."""
+    """Raise BadImage for dark colour of 16 bits per sample, of which Pillow reads only the high byte."""
     counts = np.array(image.histogram()).reshape(-1, 256)[: len(image.getbands()) - image.has_transparency_data]
     if counts[:, 16:].sum() < 0.001 * counts.sum():
         raise BadImage("colour of 16 bits a sample that uses 12 or fewer; save it with 8 bits a sample")

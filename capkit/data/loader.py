@@ -1,4 +1,4 @@
-"""The loader that training and evaluation iterate: a torch DataLoader inside, and skipped examples accounted for."""
+"""The loader of training and evaluation: wraps a torch DataLoader and accounts for skipped examples."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from capkit.types import CaptionBatch
 
 @runtime_checkable
 class Batches(Protocol):
-    """Indices of batches: a Curriculum in training, `InOrder` elsewhere."""
+    """An iterable of batches of indices: a Curriculum in training, `InOrder` in evaluation."""
 
     @property
     def epoch(self) -> int: ...
@@ -28,7 +28,7 @@ class Batches(Protocol):
 
 
 class InOrder:
-    """Rank r's examples r, r + world_size, ... in order: none twice, none added, the last batch as it comes."""
+    """Rank r's examples r, r + world_size, ... in order, none repeated or added; the last batch may be smaller."""
 
     def __init__(self, num_examples: int, batch_size: int, rank: int, world_size: int) -> None:
         self.epoch = 0
@@ -45,20 +45,20 @@ class InOrder:
 
 @runtime_checkable
 class InParts(Protocol):
-    """Batches of which those after a part are known only when the steps of the part are done."""
+    """Batches in parts: the next part is known only after the training steps of the part before it."""
 
     def parts(self) -> Iterator[Iterator[list[int]]]: ...
 
 
 class _Requests:
-    """What workers are asked for: the batches of one part."""
+    """The sampler of the DataLoader: requests for the batches of the current part."""
 
     def __init__(self, batches: Batches, bag_ids: Callable[[list[int]], list[int]] | None) -> None:
         self._batches, self._bag_ids = batches, bag_ids
         self._part: Iterator[list[int]] = iter(())
 
     def parts(self) -> Iterator[None]:
-        """Goes from part to part: `iter` gives the requests of the one it is at."""
+        """Advance through the parts; `iter(self)` then yields the requests of the current one."""
         for part in self._batches.parts() if isinstance(self._batches, InParts) else [iter(self._batches)]:
             self._part = part
             yield
@@ -77,21 +77,20 @@ def _unchanged(collated: Collated) -> Collated:
 
 
 def _start_worker(worker: int) -> None:
-    # Tokenizers that were used before the fork would print a warning in every worker.
+    # Tokenizers used before the fork would print a warning in every worker.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     outlive_signals_to_all()
 
 
 class CaptionLoader:
-    """Yields `CaptionBatch`es. Not a DataLoader itself, so that Lightning leaves its sampler alone.
+    """Yields `CaptionBatch`es. Not a DataLoader subclass, so that Lightning does not replace its sampler.
 
-    The process that iterates lists what workers skipped and checks the budget: a worker never raises for bad input,
-    and the UsageError comes without a worker's traceback. `len` is an upper bound outside training: a batch whose
-    examples were all skipped does not come. `bag_ids` says which bag each example of a batch is in, where the
-    curriculum makes batches of bags.
+    Workers report skipped examples instead of raising; the main process logs them and checks the budget, so that its
+    UsageError carries no worker traceback. In evaluation `len` is an upper bound, since a batch whose examples were all
+    skipped is omitted. `bag_ids` maps the examples of a batch to their bags, if the curriculum forms batches of bags.
 
-    Workers fetch ahead within a part of the batches (`InParts`) and no further: they wait where the next batch depends
-    on the step that is being done.
+    Workers prefetch within a part of the batches (`InParts`) but not across parts, because the next part depends on
+    steps that are not done yet.
     """
 
     def __init__(
@@ -116,11 +115,11 @@ class CaptionLoader:
             worker_init_fn=_start_worker,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # else each epoch draws from the global one
+            generator=torch.Generator(),  # otherwise each epoch would draw from the global one
         )
 
     def __len__(self) -> int:
-        # A rank without examples still takes part in what ranks exchange: of 0 batches Lightning would skip the loop.
+        # A rank without examples must still take part in collectives; with 0 batches Lightning would skip its loop.
         return max(1, len(self.batch_sampler))
 
     def __iter__(self) -> Iterator[CaptionBatch]:
@@ -140,19 +139,19 @@ class CaptionLoader:
             self._log.check_budget(self.dataset.split, self._max_skipped, len(self.dataset))
         if collated.batch is None and self.dataset.is_training:
             raise UsageError(
-                f"hardly any train example can be used, first: {collated.skipped[0].reason}; "
+                f"hardly any train example is usable, first reason: {collated.skipped[0].reason}; "
                 "see skipped.jsonl in the run's folder"
             )
 
     def close(self) -> None:
-        """Ends the workers now. Left to the garbage collector, torch waits 5 s for each of them."""
+        """Shut the workers down now. On garbage collection, torch would wait 5 s for each of them."""
         if isinstance(self._iterator, _MultiProcessingDataLoaderIter):
             self._iterator._shutdown_workers()
         self._iterator = None
 
     @property
     def _iterator(self) -> Any:
-        """Under the name where Lightning looks for workers to end after a run."""
+        """The DataLoader's iterator, under the name by which Lightning shuts down workers after a run."""
         return self._loader._iterator
 
     @_iterator.setter

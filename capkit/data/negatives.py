@@ -1,4 +1,4 @@
-"""Wrong captions beside the true ones: what a grammar head learns from (Cho et al. 2022, arXiv 2205.13115)."""
+"""Edited captions as negative examples for a grammar head (Cho et al. 2022, arXiv 2205.13115)."""
 
 from collections.abc import Iterable
 
@@ -12,22 +12,22 @@ _NO_TOKEN = -1
 
 
 class EditedCaptions:
-    """One random edit of each training caption (`capkit/text/corruption.py`), drawn by (seed, epoch, image, caption
-    number).
+    """One random edit of each training caption (`capkit/text/corruption.py`).
 
-    The data module fits the vocabulary to the captions of the training split: inserted and swapped words come from it.
+    Drawn by (seed, epoch, image, caption number). Inserted and swapped words come from the vocabulary of the training
+    captions, to which the data module fits it.
     """
 
     def __init__(self) -> None:
         self._edits: Edits | None = None
 
     def fit(self, captions: Iterable[str]) -> None:
-        """Takes the words of these captions as the vocabulary, unless there is one."""
+        """Build the vocabulary from these captions, unless there is one."""
         if self._edits is None:
             self._edits = Edits(vocabulary_of(captions))
 
     def __call__(self, captions: list[str], key: tuple[int, int, int]) -> list[str]:
-        """The negative of each caption of one image; `key` is (seed, epoch, index)."""
+        """Edit each caption of one image; `key` is (seed, epoch, index)."""
         assert self._edits is not None, "fit comes first"
         return [self._edits.draw(caption, *key, k).text for k, caption in enumerate(captions)]
 
@@ -38,10 +38,10 @@ def without_unchanged(
     tokens: Int[Tensor, "B K L"],
     mask: Bool[Tensor, "B K L"],
 ) -> Bool[Tensor, "B K J"]:
-    """The negatives' mask, all False where a negative has the very tokens of its caption.
+    """Clear the mask of negatives whose tokens equal those of their caption.
 
-    The texts differ always, the tokens may not: an edit can lie behind `max_length`, and two unknown words are one
-    token. Such a row would be a true caption that is called wrong.
+    Their texts always differ, but tokens may not: the edit can be beyond `max_length`, and unknown words share one
+    token. Such a row would label a true caption as wrong.
     """
     length = max(tokens.shape[-1], negative_tokens.shape[-1])
     rows = [

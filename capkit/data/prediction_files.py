@@ -1,5 +1,4 @@
-"""Predictions and references from files: COCO's formats, Karpathy's, JSON by image id, and JSON lines; and which image
-of the one file is which of the other."""
+"""Read predictions and references (COCO, Karpathy, JSON by image id, JSON lines), and match the images of two files."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from capkit.errors import UsageError
 from capkit.text.caption_text import caption_texts, clean_text
 from capkit.utils.text_files import Located, expect, has_lone_surrogate, member, read_json_or_lines, shown, split_name
 
-_ANNOTATION_ID = "id"  # of a COCO annotation; an image's only where nothing else names the image
+_ANNOTATION_ID = "id"  # of a COCO annotation; taken as an image's only if nothing else names the image
 _IDS = ("image_id", "key", "image", "file_name", "filename", "file", "path", _ANNOTATION_ID)
 _CAPTIONS = ("caption", "captions", "references", "text")
 _COCO = {"info", "licenses", "type", "images", "annotations"}
@@ -26,8 +25,8 @@ _SHAPES = (
 class CaptionFile:
     """The captions of each image of a file, by the image's id as text, in the file's order.
 
-    `names` are what else the file calls an image: its file, or its number in another count. `splits` is the split of
-    each image where the file has splits.
+    `names` are other names of an image in the file: its file name, or another number. `splits` is the split of each
+    image, if the file has splits.
     """
 
     path: Path
@@ -44,7 +43,7 @@ class CaptionFile:
 
 
 def read_captions(path: str | Path, what: str) -> CaptionFile:
-    """All captions of each image, cleaned as in training. Raises UsageError, with file and entry, for other shapes."""
+    """Read all captions of each image, cleaned as in training. Raises UsageError for other formats."""
     values = read_json_or_lines(path, what)
     file = CaptionFile(Path(path))
     if len(values) == 1:
@@ -128,7 +127,7 @@ def _add_by_id(content: dict[str, Any], file: CaptionFile) -> None:
 
 
 def _add_coco(content: dict[str, Any], file: CaptionFile) -> None:
-    """Images without annotations are left out. What `images` does not list is no image of the file."""
+    """COCO annotations. Images without any are left out; annotations of unlisted images are errors."""
     where = str(file.path)
     rows = list(_entries(member(content, "annotations", "a list", where), where, "annotation"))
     listed = content.get("images") is not None
@@ -152,7 +151,7 @@ def _add_coco(content: dict[str, Any], file: CaptionFile) -> None:
 
 
 def _add_karpathy(images: list[Any], file: CaptionFile) -> None:
-    """Known by their number in COCO, or, as in data=karpathy, by the file's name without its ending."""
+    """Karpathy's images, identified by COCO id or else, as in data=karpathy, by file name without extension."""
     for where, image in _entries(images, str(file.path), "image"):
         filename = member(expect(image, "an object", where), "filename", "text", where)
         coco = image.get("cocoid")
@@ -164,7 +163,7 @@ def _add_karpathy(images: list[Any], file: CaptionFile) -> None:
         texts = caption_texts(member(image, "sentences", "a list", where), where)
         file.add(known, texts, [filename, *in_folder, *numbers])
         if "split" in image:
-            # COCO's restval are images of training
+            # COCO's restval images belong to train.
             file.splits[known] = "train" if image["split"] == "restval" else split_name(image["split"], where)
 
 
@@ -174,11 +173,10 @@ def named(images: list[str], most: int = 5) -> str:
 
 
 def match(predictions: CaptionFile, references: CaptionFile) -> dict[str, str]:
-    """The one predicted caption of each predicted image, by the image's id among the references.
+    """Map the id of each predicted image in the references to its predicted caption.
 
-    An image is found by its id, by the file that either side names (in full, or behind other folders), or by its number
-    without leading zeros. Raises UsageError where a predicted image has no references, could be several, or has
-    several captions.
+    Images are matched by id, by file name (complete, or below different folders), or by number without leading zeros.
+    Raises UsageError if a predicted image has no references, matches several images, or has several captions.
     """
     index = _Index(references)
     found: dict[str, list[str]] = {}
@@ -210,7 +208,7 @@ def match(predictions: CaptionFile, references: CaptionFile) -> dict[str, str]:
 
 
 class _Index:
-    """The images of a file by all that they can be called."""
+    """The images of a file by all of their names."""
 
     def __init__(self, file: CaptionFile) -> None:
         self._ids = file.captions
@@ -227,11 +225,11 @@ class _Index:
                 self._numbers.setdefault(_number(image), set()).add(image)
 
     def find(self, names: list[str]) -> set[str]:
-        """The images that the first of these names means that means any; more than one where it is ambiguous."""
+        """The images matched by the first of these names that matches any; several if it is ambiguous."""
         return next((found for name in names if (found := self._called(name))), set())
 
     def _called(self, name: str) -> set[str]:
-        """By the surest rule that finds any."""
+        """Apply the matching rules from strict to loose, and return the first match."""
         if name in self._ids:
             return {name}
         spellings = _spellings(name)
@@ -242,7 +240,7 @@ class _Index:
 
 
 def _spellings(name: str) -> list[str]:
-    """A file's name with and without its ending. A number is left with it: 11.jpg need not be the image 11."""
+    """A file name with and without extension; a number keeps it, since 11.jpg need not be image 11."""
     path = PurePosixPath(name)
     known = path.suffix.lower() in EXTENSIONS and not path.stem.isdecimal()
     return [name, str(path.with_suffix(""))] if known else [name]

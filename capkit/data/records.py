@@ -1,4 +1,4 @@
-"""Records: an image, its captions and what else is known of it; and the JSON lines that hold them."""
+"""Records (an image with its captions and metadata) and their JSONL format."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from capkit.utils.text_files import decode, existing_file, file_name, has_lone_s
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A caption, who wrote it ("human", "alt_text", a model's name) and its language as a BCP 47 tag."""
+    """A caption with its source ("human", "alt_text", a model's name) and its language as a BCP 47 tag."""
 
     text: str
     source: str = "human"
@@ -23,7 +23,7 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A box (x0, y0, x1, y1) in shares of width and height, with what is in it."""
+    """A box (x0, y0, x1, y1) relative to width and height, with a description of its content."""
 
     box: tuple[float, float, float, float]
     text: str = ""
@@ -33,9 +33,9 @@ class Region:
 class Record:
     """One image with its captions.
 
-    `key` names it in predictions, and its randomness. `image` is a path (absolute, or relative to the source's root), a
-    shard member ("shard.tar::member"), or None where pixels come from elsewhere. `bag` names the group of look-alikes
-    that the image belongs to.
+    `key` identifies it in predictions and seeds its randomness. `image` is a path (absolute, or relative to the
+    source's root), a shard member ("shard.tar::member"), or None if pixels come from elsewhere. `bag` names the group
+    of similar images that it belongs to.
     """
 
     key: str
@@ -88,9 +88,9 @@ def _region(value: Any, where: str) -> Region:
 
 
 def record_from_row(row: Any, where: str) -> Record:
-    """Checks one parsed JSON object and makes a Record of it; `where` opens the error ("manifest.jsonl line 3")."""
+    """Validate a parsed JSON object and build a Record; `where` starts error messages ("manifest.jsonl line 3")."""
     if not isinstance(row, dict):
-        raise _wrong(where, f"wanted one JSON object, got {shown(row)}")
+        raise _wrong(where, f"expected one JSON object, got {shown(row)}")
     for name in row:
         if name not in _FIELDS:
             raise _wrong(where, f"unknown field {shown(name)}; {did_you_mean(name, _FIELDS)}")
@@ -116,7 +116,7 @@ def parse_line(line: bytes, path: Path, number: int) -> Record:
 
 
 def read_manifest(path: str | Path) -> Iterator[Record]:
-    """The records of a JSONL file, in order; blank lines are passed over. Raises UsageError with file and line."""
+    """Read the records of a JSONL file in order, skipping blank lines. Raises UsageError with file and line."""
     with existing_file(path, "manifest").open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
@@ -139,7 +139,7 @@ def write_manifest(path: str | Path, records: Iterable[Record]) -> int:
 
 
 def check_unique_keys(records: Iterable[Record], where: str) -> None:
-    """Raises UsageError where two records share a key: predictions and skipped.jsonl name images by key."""
+    """Raise UsageError if two records share a key, since predictions and skipped.jsonl identify images by key."""
     seen: set[int] = set()
     for record in records:
         digest = stable_hash(record.key)

@@ -1,4 +1,4 @@
-"""`skipped.jsonl`: what a run left out and why, and the budget after which it stops."""
+"""`skipped.jsonl`: the examples a run skipped and why, and the budget above which it stops."""
 
 import fcntl
 import json
@@ -14,7 +14,7 @@ from capkit.errors import UsageError
 
 @dataclass(frozen=True)
 class Skipped:
-    """One thing left out: an example (`what="example"`, counts against the budget) or one caption of it."""
+    """A skipped example (`what="example"`, counted against the budget) or a skipped caption."""
 
     split: str
     key: str
@@ -24,20 +24,20 @@ class Skipped:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """An example is listed once whatever the reason, a caption once by its place, which the reason names."""
+        """Deduplication key: an example is listed once for any reason, a caption once per position (in the reason)."""
         return (self.split, self.key) if self.what == "example" else (self.split, self.key, self.reason)
 
 
 def allowed_skips(max_skipped: float | int, num_examples: int) -> int:
-    """An int is a count; a float is a share of the split's examples, rounded up."""
+    """Number of examples that may be skipped: an int is a count, a float a share of the split, rounded up."""
     return max_skipped if isinstance(max_skipped, int) else math.ceil(max_skipped * num_examples)
 
 
 class SkipLog:
-    """Lists each skipped thing once per run. Ranks share the file: rows are written under a lock on it.
+    """List each skipped item once per run. Ranks share the file and write rows under a file lock.
 
-    The budget counts what this attempt of the run skipped: rows that an earlier attempt wrote are not written again,
-    but count only when they are met again (the images may have been repaired). Without a path, nothing is written.
+    The budget counts what this attempt of the run skipped. Rows of an earlier attempt are not written again, and count
+    only if they are skipped again, since the images may have been repaired. Without a path, nothing is written.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -77,7 +77,7 @@ class SkipLog:
             self._listed.update(row.identity for row in rows)
 
     def check_budget(self, split: str, max_skipped: float | int, num_examples: int) -> None:
-        """Raises UsageError when more examples of the split were skipped than max_skipped allows."""
+        """Raise UsageError if more examples of the split were skipped than `max_skipped` allows."""
         skipped = [row for row in self._counted.values() if row.split == split and row.what == "example"]
         allowed = allowed_skips(max_skipped, num_examples)
         if len(skipped) > allowed:
@@ -90,12 +90,12 @@ class SkipLog:
 
 
 def _is_whole(line: bytes) -> bool:
-    """Whether a kill, or a full disk, did not cut it."""
+    """False if a killed process or a full disk truncated the line."""
     return line.endswith(b"}\n")
 
 
 def _end_of_cut_line(file: BinaryIO) -> bytes:
-    """What a row written next has to begin with, so that it stands in a line of its own."""
+    """The newline that ends a truncated last line, so that the next row starts on its own line."""
     if not file.seek(0, os.SEEK_END):
         return b""
     file.seek(-1, os.SEEK_END)

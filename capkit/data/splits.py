@@ -1,4 +1,4 @@
-"""Which images are of train, val and test: as the captions file says, else shares by a hash of each key."""
+"""Assign images to train, val and test: by the captions file, or else by a hash of each key."""
 
 import math
 import warnings
@@ -21,9 +21,9 @@ def rows_of_split(
 ) -> list[CaptionRow]:
     """The rows of train, val or test, in order.
 
-    A split that rows name is these rows. val and test, where no row names them, are shares of train's rows (of all
-    where no row names any split), rounded up and picked by a hash of (seed, key), the same on every machine. A share
-    that is kept from a train split is told in a warning.
+    If rows name the split, these rows. If no row names val or test, it is a share of train's rows (of all rows if none
+    names any split), rounded up and chosen by a hash of (seed, key), the same on every machine. Taking a share from a
+    named train split is reported by a warning.
     """
     named = {row.split for row in rows if row.split is not None}
     pool = [row for row in rows if row.split == "train"] if named else list(rows)

@@ -1,4 +1,4 @@
-"""Images to model input: a square of one size, augmented by the example's own randomness, then normalised in batch."""
+"""Transform images to model input: resize to a square, augment by a per-example seed, normalise in batches."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -17,12 +17,17 @@ from capkit.utils.rng import generator
 
 @check_ranges
 class ImageTransform:
-    """Brings an image to `size` x `size` pixels, and a batch of them to (pixel / 255 - mean) / std.
+    """Resize images to `size` x `size` pixels, and normalise batches to (pixel / 255 - mean) / std.
 
-    `resize`: "squash" changes the aspect, "crop" keeps the middle square, "pad" keeps everything on white.
-    `augment` (training only): None; "flip" mirrors half of the images, which makes captions that say left or right
-    wrong; "crop" takes a random crop of 50 to 100 % of the area, aspect 3:4 to 4:3, in place of `resize`.
     Resizing is bicubic with antialiasing.
+
+    Args:
+        size: Width and height in pixels.
+        mean: Per channel, of pixels in [0, 1].
+        std: Per channel, of pixels in [0, 1].
+        resize: "squash" changes the aspect ratio, "crop" takes the central square, "pad" adds white borders.
+        augment: In training only. null: none; "flip" mirrors half of the images, which makes captions with "left" or
+            "right" wrong; "crop" replaces `resize` by a random crop of 50 to 100 % of the area, aspect 3:4 to 4:3.
     """
 
     def __init__(
@@ -43,13 +48,13 @@ class ImageTransform:
         self._shift = -(torch.tensor(mean, dtype=torch.float32) / torch.tensor(std)).view(3, 1, 1)
 
     def fingerprint_fields(self) -> dict[str, object]:
-        """What unaugmented pixels depend on, as plain data."""
+        """Everything that unaugmented pixels depend on, as plain data."""
         return {"size": self.size, "resize": self.resize, "mean": list(self.mean), "std": list(self.std)}
 
     def __call__(
         self, image: UInt8[np.ndarray, "H W 3"], random_key: tuple[object, ...] | None = None
     ) -> UInt8[Tensor, "3 S S"]:
-        """The square image. `random_key`, e.g. (seed, epoch, index), seeds the augmentation; None leaves it out."""
+        """The square image. `random_key`, e.g. (seed, epoch, index), seeds the augmentation; None disables it."""
         pixels = torch.from_numpy(image).permute(2, 0, 1)
         if random_key is None or self.augment is None:
             return self._square(pixels)
@@ -62,7 +67,7 @@ class ImageTransform:
     def _square(self, pixels: Tensor) -> Tensor:
         height, width = pixels.shape[1:]
         if self.resize == "crop":
-            # Cropping first: resizing a 1 x 10,000 strip to the height first would need gigabytes.
+            # Crop first: resizing a 1 x 10,000 strip to the target height first would need gigabytes.
             side = min(height, width)
             top, left = (height - side) // 2, (width - side) // 2
             pixels = pixels[:, top : top + side, left : left + side]
@@ -80,7 +85,7 @@ class ImageTransform:
         return F.resize(pixels, [height, width], InterpolationMode.BICUBIC, antialias=True)
 
     def normalize(self, images: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:
-        """(pixel / 255 - mean) / std for a whole batch."""
+        """Normalise a batch to (pixel / 255 - mean) / std."""
         return images.to(torch.float32, memory_format=torch.contiguous_format).mul_(self._scale).add_(self._shift)
 
 

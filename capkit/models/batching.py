@@ -1,4 +1,4 @@
-"""Work on distinct items of a batch alone, and its results for all."""
+"""Process each distinct item of a batch once."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 def map_unique(items: Sequence[Item], run: Callable[[list[Item]], Sequence[Result]], batch_size: int) -> list[Result]:
-    """What `run` gives for each item: each distinct one once, in batches, short ones with short ones."""
+    """Apply `run` to each distinct item once, in batches sorted by length, and return a result per item."""
     distinct = sorted(dict.fromkeys(items), key=lambda item: len("".join(item)))
     parts = map_in_chunks(distinct, run, batch_size)
     results = dict(zip(distinct, (result for part in parts for result in part), strict=True))
@@ -26,7 +26,7 @@ def map_unique(items: Sequence[Item], run: Callable[[list[Item]], Sequence[Resul
 def embed_distinct(
     texts: list[str], embed: Callable[[list[str]], Float[Tensor, "n D"]], batch_size: int
 ) -> Float[Tensor, "B D"]:
-    """Each distinct text goes through `embed` once, short ones with short ones: equal texts get equal embeddings."""
+    """Embed each distinct text once, in batches sorted by length, so that equal texts get equal embeddings."""
     distinct = sorted(set(texts), key=lambda text: (len(text), text))
     if not distinct:
         return embed([""])[:0]

@@ -1,4 +1,4 @@
-"""Parts from transformers: configs, pretrained weights, language models and their heads."""
+"""Load configs, pretrained weights and language models from transformers, and split off their heads."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -15,12 +15,12 @@ from capkit.utils.renamed import moved_names
 
 __getattr__ = moved_names(__name__)  # freeze_without_gradient was freeze_unread
 
-# What some models do to their logits after the head: captioners apply the head alone and would differ.
+# Config fields of models that transform their logits after the head. Captioners apply only the head and would differ.
 _AFTER_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
 def load_pretrained(factory: Any, name: str, role: str, config: Any = None) -> Any:
-    """`factory.from_pretrained(name)` in float32 (precision is the trainer's), errors in the user's words."""
+    """`factory.from_pretrained(name)` in float32 (the trainer sets the precision); failures become UsageError."""
     settings: dict[str, Any] = {"local_files_only": not hub_reachable()}
     if factory is not AutoConfig:
         settings["dtype"] = torch.float32
@@ -28,7 +28,7 @@ def load_pretrained(factory: Any, name: str, role: str, config: Any = None) -> A
         settings["config"] = config
     try:
         return factory.from_pretrained(name, **settings)
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other sizes
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other shapes
         raise UsageError(
             f"the {role} {name!r} could not be loaded: {str(error).splitlines()[0]}; "
             "give a folder, a hub name (with network), or a config for random weights"
@@ -36,8 +36,8 @@ def load_pretrained(factory: Any, name: str, role: str, config: Any = None) -> A
 
 
 def build_config(config: Mapping[str, Any], role: str) -> Any:
-    """A transformers config from plain data with its `model_type`."""
-    settings = copy.deepcopy(dict(config))  # transformers 5.17 takes nested dicts apart
+    """Build a transformers config from plain data with a `model_type`."""
+    settings = copy.deepcopy(dict(config))  # transformers 5.17 modifies nested dicts
     model_type = settings.pop("model_type", None)
     if model_type is None:
         raise UsageError(f"the {role}'s config needs a model_type, such as vit or gpt2; got keys {sorted(settings)}")
@@ -60,27 +60,27 @@ def language_model(lm: str | Mapping[str, Any], pretrained: bool, tokenizer: Any
     embeddings = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > embeddings:
         raise UsageError(
-            f"the tokenizer has {len(tokenizer)} tokens and the language model embeds {embeddings}; "
+            f"the tokenizer has {len(tokenizer)} tokens but the language model embeds only {embeddings}; "
             "use the language model's own tokenizer (tokenizer=null)"
         )
     return model
 
 
 def split_head(model: Any) -> tuple[nn.Module, nn.Module]:
-    """A language model's body, which gives hidden states, and its head, which turns them into logits."""
+    """Split a language model into its body (to hidden states) and its head (to logits)."""
     heads = [child for child in model.children() if child is not model.base_model]
     changed = [name for name in _AFTER_HEAD if getattr(model.config, name, None) not in (None, 1.0)]
     if model.base_model is model or len(heads) != 1 or changed:
         reason = f"its config sets {changed[0]}" if changed else "it is not a body with one head"
         raise UsageError(
-            f"{type(model).__name__} cannot write captions here: {reason}; use a plain causal language model such as "
-            "GPT-2, Llama, OPT, BERT or RoBERTa"
+            f"{type(model).__name__} cannot be used as a captioner: {reason}; use a plain causal language "
+            "model such as GPT-2, Llama, OPT, BERT or RoBERTa"
         )
     return model.base_model, heads[0]
 
 
 def freeze_unused(model: nn.Module, config: Any, output: Callable[[Any], Tensor]) -> None:
-    """Freezes what `output` of a vision model does not depend on (poolers, last norms), found without computing."""
+    """Freeze a vision model's weights that `output` does not depend on (poolers); found on the meta device."""
     size = getattr(config, "image_size", None) or 224
     height, width = (size, size) if isinstance(size, int) else tuple(size)
     parameters = {name: p.detach().to("meta").requires_grad_() for name, p in model.named_parameters()}
@@ -92,21 +92,21 @@ def freeze_unused(model: nn.Module, config: Any, output: Callable[[Any], Tensor]
 
 
 def freeze_without_gradient(model: nn.Module, output: Tensor) -> None:
-    """Freezes the model's weights that `output`, computed by it with gradient, does not depend on."""
+    """Freeze the model's weights that `output`, computed by it with gradient, does not depend on."""
     read = _read_by(output)
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in read)
 
 
 def _read_by(output: Tensor) -> set[int]:
-    """Ids of the parameters in the output's graph: the others would cost gradients and moments, and decay."""
+    """Ids of the parameters in the output's autograd graph; others would waste optimizer state and only decay."""
     nodes, seen, found = [output.grad_fn], set(), set()
     while nodes:
         node: Any = nodes.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "variable"):  # where gradients are accumulated: a leaf
+        if hasattr(node, "variable"):  # AccumulateGrad: a leaf
             found.add(id(node.variable))
         nodes += [following for following, _ in node.next_functions]
     return found

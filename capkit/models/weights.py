@@ -1,4 +1,4 @@
-"""What of a model is saved: what was trained. Frozen weights come from their source again, and are verified."""
+"""Checkpoints hold trained weights only. Frozen weights are loaded from their source again and verified."""
 
 import hashlib
 import zlib
@@ -13,13 +13,13 @@ _CHUNK_BYTES = 2**26
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict without frozen parameters, under any of their names (buffers stay)."""
+    """The state dict without frozen parameters under any of their names; buffers are kept."""
     frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
     return {name: value for name, value in model.state_dict().items() if name not in frozen}
 
 
 def load_trainable_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """The reverse of `trainable_state`. Raises UsageError with the names that are missing, unknown or misshapen."""
+    """Load a `trainable_state`. Raises UsageError naming weights that are missing, unknown or of another shape."""
     wanted = trainable_state(model)
     reshaped = [
         f"{name} {tuple(state[name].shape)} for {tuple(wanted[name].shape)}"
@@ -43,7 +43,7 @@ def load_trainable_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def frozen_fingerprint(model: nn.Module) -> int:
-    """A checksum of the frozen parameters, which checkpoints do not hold; 0 when nothing is frozen."""
+    """Checksum of the frozen parameters, which checkpoints do not hold; 0 if nothing is frozen."""
     checksum = 0
     for _, parameter in sorted(model.named_parameters()):
         if not parameter.requires_grad:
@@ -53,11 +53,11 @@ def frozen_fingerprint(model: nn.Module) -> int:
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """A hash of all parameters and buffers that the state dict holds: names, types, shapes and values.
+    """Hash of the state dict: names, dtypes, shapes and values of parameters and buffers.
 
-    The same on every device; another precision is another fingerprint, since it gives other outputs. Weights pass in
-    pieces of 64 MiB, about 1.4 GB/s on one core. What is not a weight (heads, activation, an adapter switched off) is
-    not seen: put the config beside it.
+    Equal on every device; another precision gives another fingerprint, since it gives other outputs. Hashes chunks of
+    64 MiB at about 1.4 GB/s on one core. Does not cover what is not a weight (number of heads, activation, a disabled
+    adapter): combine it with the config.
     """
     state = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):

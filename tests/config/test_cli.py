@@ -103,7 +103,7 @@ def test_the_help_of_a_task_lists_its_keys_with_types_values_and_meaning(capsys,
 
 def test_the_help_of_a_part_lists_its_arguments_with_ranges_and_defaults(capsys):
     page = " ".join(printed(capsys, "--help", "model=encoder_decoder", "callback=[watchdog]").split())
-    assert "A captioner of an image encoder" in page
+    assert "An image encoder and a transformer decoder" in page
     assert "model.num_heads an integer of at least 1; 4" in page
     assert "model.image_encoder.width" in page
     assert "callback.watchdog.timeout_s a finite number greater than 0; 120.0" in page

@@ -66,7 +66,7 @@ def test_more_padding_changes_neither_loss_nor_count():
 
 
 def test_images_without_captions_and_a_wrong_smoothing_are_refused():
-    with pytest.raises(UsageError, match="needs captions"):
+    with pytest.raises(UsageError, match="expected captions"):
         CrossEntropy().num_targets(CaptionBatch(["a"]))
     with pytest.raises(UsageError, match="label_smoothing"):
         CrossEntropy(label_smoothing=1.0)

@@ -1,4 +1,4 @@
-"""The Captioner protocol, and what every captioner computes from its decoder's hidden states.
+"""The Captioner protocol, and helpers that its implementations share.
 
 B images, K captions per image, L tokens, N context tokens, D width, V vocabulary, R = B x K rows.
 """
@@ -17,10 +17,10 @@ from capkit.types import CaptionBatch, Context, Samples
 
 @runtime_checkable
 class Captioner(Protocol):
-    """A network that writes text about an image. It owns its tokenizer.
+    """A network that generates text about an image, with its tokenizer.
 
-    Tokens are BOS, the prompt's tokens, w1 .. wn, EOS. Images are encoded once; K captions share the encoding. `start`
-    and `step` are what generation uses (see `capkit.decoding.generate`); `max_length` bounds prompt and caption.
+    Tokens are BOS, the prompt's tokens, w1 .. wn, EOS. Each image is encoded once; its K captions share the encoding.
+    Generation uses `start` and `step` (see `capkit.decoding.generate`). `max_length` bounds prompt plus caption.
     """
 
     tokenizer: Any
@@ -30,13 +30,13 @@ class Captioner(Protocol):
     def encode(self, batch: CaptionBatch) -> Context: ...
 
     def null_context(self, num_images: int, device: torch.device | str) -> Context:
-        """The missing image: what guidance and contrastive rating condition on instead of a picture."""
+        """The context of a missing image, for classifier-free guidance and contrastive scoring."""
         ...
 
     def __call__(
         self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"]
     ) -> Float[Tensor, "B K L V"]:
-        """Logits; those at position t predict `tokens[:, :, t + 1]`."""
+        """Logits with teacher forcing; those at position t predict `tokens[:, :, t + 1]`."""
         ...
 
     def logprobs(
@@ -47,16 +47,16 @@ class Captioner(Protocol):
         temperature: float = 1.0,
         support: UInt8[Tensor, "B K M W"] | None = None,
     ) -> Float[Tensor, "B K L-1"]:
-        """Log-probabilities of `tokens[..., 1:]` in nats, 0 at padding; never holds the whole (B K L V).
+        """Log-probabilities of `tokens[..., 1:]` in nats, 0 at padding; never materialises all (B K L V) logits.
 
-        With `support` (of M = L - 1 tokens, see `Samples`) they are those of the distribution restricted to it.
+        With `support` (of M = L - 1 tokens, see `Samples`), of the distribution restricted to it.
         """
         ...
 
     def token_losses(
         self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], label_smoothing: float
     ) -> Float[Tensor, "B K L-1"]:
-        """Cross-entropy of `tokens[..., 1:]` in nats, 0 at padding; never holds the whole (B K L V)."""
+        """Cross-entropy of `tokens[..., 1:]` in nats, 0 at padding; never materialises all (B K L V) logits."""
         ...
 
     def generate(self, context: Context, decoding: Decoding, num_samples: int = 1) -> Samples: ...
@@ -65,19 +65,19 @@ class Captioner(Protocol):
 
 
 def null_context(num_images: int, num_tokens: int, width: int, like: Tensor) -> Context:
-    """Zeros in place of an image's states. Each model's own biases turn them into something learned."""
+    """Zeros in place of an image's states; the model's biases turn them into a learned representation."""
     states = like.new_zeros((num_images, num_tokens, width))
     mask = torch.ones((num_images, num_tokens), dtype=torch.bool, device=like.device)
     return Context(states=states, mask=mask, keys=[f"null-{i}" for i in range(num_images)])
 
 
 def resolve_tokenizer(tokenizer: Any, default_name: str | None = None) -> Any:
-    """The tokenizer object for a config's value: an object, a name or folder, or None for the model's own."""
+    """Resolve a config's tokenizer: an object, a hub name, a folder, or None for the model's own."""
     if tokenizer is None:
         tokenizer = default_name
     if tokenizer is None or tokenizer == "word":
         raise UsageError(
-            f"a captioner needs a tokenizer object or the name of one; got {tokenizer!r}; "
+            f"expected a tokenizer object or the name of one, got {tokenizer!r}; "
             "build one with capkit.text.tokenizers.word_tokenizer(captions), which the tasks do for tokenizer=word"
         )
     return load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer

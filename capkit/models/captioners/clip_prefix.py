@@ -24,7 +24,7 @@ from capkit.utils.ranges import PositiveInt, check_ranges
 
 
 class MLPMapper(nn.Module):
-    """The mean of the image tokens through one tanh layer of half the output's size."""
+    """Map the mean of the image tokens through a tanh layer of half the output's size."""
 
     def __init__(self, feature_width: int, prefix_length: int, width: int):
         super().__init__()
@@ -37,9 +37,9 @@ class MLPMapper(nn.Module):
 
 
 class TransformerMapper(nn.Module):
-    """A transformer over the projected image tokens followed by learned queries; the queries' outputs are the prefix.
+    """A transformer over projected image tokens and learned queries, whose outputs at the queries are the prefix.
 
-    Each image token is projected to `num_tokens` ones (the paper: one pooled feature to 10).
+    Each image token is projected to `num_tokens` tokens (in the paper, one pooled feature to 10).
     """
 
     def __init__(
@@ -60,17 +60,27 @@ class TransformerMapper(nn.Module):
 
 @check_ranges
 class ClipPrefix(HeadedCaptioner):
-    """A captioner of image features, a mapper and any causal language model of transformers.
+    """Image features, mapped to a prefix of any causal language model of transformers (ClipCap).
 
-    `lm` is a hub name, a folder, or a config dict with `model_type` (random weights); with pretrained=False a name
-    gives the architecture only. `tokenizer` None is the language model's own. `mapper` is "mlp" or "transformer";
-    `normalize` is what is done to the features before it: "none", "l2" (unit length, ClipCap's normalize_prefix) or
-    "layer" (zero mean and unit variance). `freeze_lm` trains the mapper alone and keeps the language model in eval
-    mode; `lora` (rank, alpha, dropout, targets) freezes it and trains adapters. A batch's cached features replace its
-    pixels.
+    Cached features in a batch replace its pixels.
 
     Deliberate differences from the released ClipCap: (1) a BOS token stands between prefix and caption; (2) EOS is
-    learned, also where it is the padding token; (3) token 0 is learned like any other.
+    learned, even if it is also the padding token; (3) token 0 is learned like any other.
+
+    Args:
+        lm: Hub name, folder, or config dict with `model_type` (random weights).
+        tokenizer: Object, hub name or folder; null: the language model's own.
+        image_encoder: Pixels to tokens (`capkit.models.encoders.image`); null if batches carry cached features.
+        feature_width: Width of cached features, needed without `image_encoder`.
+        prefix_length: Embeddings per image in front of the caption.
+        mapper: "mlp" or "transformer"; `mapper_layers`, `mapper_heads` and `mapper_tokens` belong to the latter.
+        normalize: Of the features before the mapper: "none", "l2" (unit norm, ClipCap's normalize_prefix) or "layer"
+            (zero mean and unit variance).
+        pretrained: If false, a name gives the architecture only.
+        freeze_lm: Train the mapper only, and keep the language model in eval mode.
+        lora: Rank, alpha, dropout and targets of adapters on the otherwise frozen language model.
+        prompt: Text that every caption starts with; it is not learned.
+        max_length: Maximum number of tokens, prompt included.
     """
 
     def __init__(
@@ -107,7 +117,7 @@ class ClipPrefix(HeadedCaptioner):
             self.mapper = TransformerMapper(
                 self.feature_width, prefix_length, width, mapper_layers, mapper_heads, mapper_tokens
             )
-        split_head(self.lm)  # an unfit language model is an error now
+        split_head(self.lm)  # fail now if the language model is unsuitable
         if lora is not None:
             LoRA.from_mapping(lora).add_to(self.lm)
         if freeze_lm:
@@ -143,7 +153,7 @@ class ClipPrefix(HeadedCaptioner):
     def _run(
         self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache | None, past: int
     ) -> Float[Tensor, "R T W"]:
-        """Hidden states at the tokens; the prefix goes in front of them while the cache is empty."""
+        """Hidden states at the tokens. While the cache is empty, the prefix is fed in front of them."""
         repeats = len(tokens) // len(context.states)
         embeds = self.lm.get_input_embeddings()(tokens)
         if past == 0:
@@ -177,14 +187,16 @@ def _check_choices(mapper: str, normalize: str, freeze_lm: bool, lora: Mapping[s
     if normalize not in ("none", "l2", "layer"):
         raise UsageError(f"model.normalize must be none, l2 or layer; got {normalize!r}")
     if freeze_lm and lora is not None:
-        raise UsageError("model.freeze_lm=true trains nothing in the language model, model.lora its adapters: give one")
+        raise UsageError(
+            "model.freeze_lm=true freezes the language model, model.lora trains adapters in it; set one of them"
+        )
 
 
 def _checked_length(max_length: int, prefix_length: int, config: Any) -> int:
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and prefix_length + max_length > positions:
         raise UsageError(
-            f"prefix and caption must fit the language model's {positions} positions; got "
+            f"prefix and caption must fit into the language model's {positions} positions; got "
             f"prefix_length={prefix_length} + max_length={max_length}; lower model.max_length"
         )
     return max_length

@@ -30,7 +30,7 @@ def _join_heads(x: Float[Tensor, "X H L E"]) -> Float[Tensor, "X L D"]:
 
 
 class _DecoderCache(DynamicCache):
-    """Keys and values of the written tokens per row, and those of the image per image."""
+    """KV cache: self-attention keys and values per row, cross-attention ones per image."""
 
     def __init__(self, cross: list[KeyValue]):
         super().__init__()
@@ -38,7 +38,7 @@ class _DecoderCache(DynamicCache):
 
 
 class SelfAttention(nn.Module):
-    """Causal multi-head attention over the caption. Padding stands at the end, so causality alone keeps it unseen."""
+    """Causal multi-head attention over the caption. Padding is at the end, so the causal mask already hides it."""
 
     def __init__(self, width: int, num_heads: int, dropout: float, layer: int):
         super().__init__()
@@ -50,7 +50,7 @@ class SelfAttention(nn.Module):
         query, key, value = (_split_heads(part, self.num_heads) for part in self.query_key_value(x).chunk(3, dim=-1))
         if cache is not None:
             key, value = cache.update(key, value, self.layer)
-        # Several new tokens come only at the start of a cache, where the triangle is square.
+        # Several new tokens are fed only into an empty cache, where the causal mask is square.
         attended = scaled_dot_product_attention(
             query, key, value, is_causal=x.shape[1] > 1, dropout_p=self.dropout if self.training else 0.0
         )
@@ -58,7 +58,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention to the image. Its keys and values are made once per image; all captions' queries share them."""
+    """Attention to the image. Keys and values are computed once per image and shared by all of its captions."""
 
     def __init__(self, width: int, num_heads: int, dropout: float):
         super().__init__()
@@ -108,7 +108,7 @@ class DecoderLayer(nn.Module):
 
 
 class TransformerDecoder(nn.Module):
-    """Token and learned position embeddings, the layers, and a last norm."""
+    """Token and learned position embeddings, decoder layers, and a final norm."""
 
     def __init__(
         self,
@@ -129,9 +129,9 @@ class TransformerDecoder(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Weights by fan-in and fan-out (Glorot & Bengio 2010): narrow decoders then learn as fast as wide ones.
+        """Glorot & Bengio (2010) initialisation, which adapts to the width: narrow decoders learn as fast as wide ones.
 
-        GPT-2's Normal(0, 0.02) is made for width 768. At width 96 it reached a fact F1 of .46 where this reached .55
+        GPT-2's Normal(0, 0.02) is tuned for width 768. At width 96 it reached a fact F1 of .46 where this reached .55
         (SceneWorld, 2,100 steps, one run each).
         """
         for module in self.modules():
@@ -175,13 +175,22 @@ def _context_network(
 
 @check_ranges
 class EncoderDecoder(HeadedCaptioner):
-    """A captioner of an image encoder ((B 3 H W) to (B N E), attribute `width` = E) and a transformer decoder.
+    """An image encoder and a transformer decoder that cross-attends to its tokens.
 
-    The encoder's tokens are projected to the decoder's width, pass `context_layers` transformer layers and are
-    normalised; they are the context. Tokens that have the decoder's width already are the context as they are.
-    `feedforward` is the hidden width of the feed-forward parts (0: four times `width`). `max_length` counts all tokens,
-    prompt included. Cached features of the encoder's width replace the pixels where a batch has them; without an
-    encoder, features are the only input and `feature_width` says how wide they are.
+    The encoder's tokens are projected to the decoder's width, passed through `context_layers` transformer layers and
+    normalised. Without `context_layers`, tokens that already have the decoder's width are used unchanged. Cached
+    features in a batch replace its pixels.
+
+    Args:
+        tokenizer: Object, hub name or folder.
+        image_encoder: (B 3 H W) to (B N E), with attribute `width` = E; null if batches carry cached features.
+        feature_width: Width of cached features, needed without `image_encoder`.
+        width: Of the decoder.
+        feedforward: Hidden width of the feed-forward layers; 0: four times `width`.
+        max_length: Maximum number of tokens, prompt included.
+        prompt: Text that every caption starts with; it is not learned.
+        tie_embeddings: Share the weights of token embedding and head.
+        context_layers: Transformer layers over the image tokens.
     """
 
     def __init__(
@@ -231,7 +240,7 @@ class EncoderDecoder(HeadedCaptioner):
     def _hidden(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L D"]:
         if tokens.shape[-1] > self.max_length:
             raise UsageError(
-                f"captions must fit the model's {self.max_length} positions; got {tokens.shape[-1]} tokens; "
+                f"captions must fit into the model's {self.max_length} positions; got {tokens.shape[-1]} tokens; "
                 "raise model.max_length or lower the data's max_length"
             )
         hidden = self.decoder(tokens.flatten(0, 1), self.decoder.cross(context.states), context.mask)

@@ -1,4 +1,4 @@
-"""What captioners have in common whose logits are a head over hidden states."""
+"""Base class of captioners whose logits are `head(hidden_states)`."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -13,7 +13,7 @@ from capkit.types import Context, Samples
 
 
 class HeadedCaptioner(nn.Module, ABC):
-    """The part of the `Captioner` protocol that follows from hidden states and a head: logits, losses, sampling."""
+    """Implements logits, losses and generation of the `Captioner` protocol, given hidden states and a head."""
 
     tokenizer: Any
     prompt: str
@@ -23,11 +23,11 @@ class HeadedCaptioner(nn.Module, ABC):
     @property
     @abstractmethod
     def _head(self) -> nn.Module:
-        """Hidden states to logits."""
+        """The module that maps hidden states to logits."""
 
     @abstractmethod
     def _hidden(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L D"]:
-        """What the head tells the token after each position from."""
+        """Hidden states, from which the head predicts the token after each position."""
 
     @abstractmethod
     def start(self, context: Context) -> Any: ...

@@ -1,4 +1,4 @@
-"""Captioners that transformers ships whole: VisionEncoderDecoder, BLIP and GIT, behind the Captioner protocol.
+"""Complete captioners of transformers (VisionEncoderDecoder, BLIP, GIT) behind the Captioner protocol.
 
 B images, K captions per image, R = B x K rows, L tokens (T new ones), N image tokens, D their width, W width of the
 text decoder, V vocabulary.
@@ -27,10 +27,17 @@ from capkit.utils.ranges import PositiveInt, check_ranges
 class HFCaptioner(HeadedCaptioner):
     """A VisionEncoderDecoder, BLIP or GIT model by hub name or folder, or from a config dict (random weights).
 
-    `config` has `model_type` (vision-encoder-decoder, blip, git) and that type's nested settings; the vocabulary size
-    comes from the tokenizer. With a name, pretrained=False takes the architecture only. `tokenizer` None is the name's
-    own. `freeze_image_encoder` keeps the image part fixed and in eval mode. A batch's cached features, as the image
-    part gives them, replace its pixels.
+    Cached features in a batch, as the image part outputs them, replace its pixels.
+
+    Args:
+        name: Hub name or folder; or give `config`.
+        config: `model_type` (vision-encoder-decoder, blip, git) and that type's nested settings. The vocabulary size
+            comes from the tokenizer.
+        pretrained: If false, `name` gives the architecture only.
+        tokenizer: Object, hub name or folder; null: the one of `name`.
+        prompt: Text that every caption starts with; it is not learned.
+        max_length: Maximum number of tokens, prompt included.
+        freeze_image_encoder: Freeze the image part and keep it in eval mode.
     """
 
     def __init__(
@@ -45,12 +52,12 @@ class HFCaptioner(HeadedCaptioner):
     ):
         super().__init__()
         if (name is None) == (config is None):
-            raise UsageError(f"HFCaptioner needs a name or a config, and not both; got {name=}, {config=}")
+            raise UsageError(f"HFCaptioner expected a name or a config, got {name=}, {config=}; set one of them")
         self.tokenizer = resolve_tokenizer(tokenizer, name)
         self.prompt, self.max_length = prompt, max_length
         full = load_pretrained(AutoConfig, name, "captioner") if name else sized_config(config or {}, self.tokenizer)
         if full.model_type not in FAMILIES:
-            raise UsageError(f"HFCaptioner knows the model types {', '.join(FAMILIES)}; got {full.model_type}")
+            raise UsageError(f"HFCaptioner expected a model_type of {', '.join(FAMILIES)}; got {full.model_type}")
         self.model_type = full.model_type
         if name is not None and pretrained:
             bos, eos = self._family.special_ids(full)

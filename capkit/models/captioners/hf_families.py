@@ -1,4 +1,4 @@
-"""How transformers' VisionEncoderDecoder, BLIP and GIT are built and taken apart.
+"""How to build transformers' VisionEncoderDecoder, BLIP and GIT, and how to access their parts.
 
 R rows, T new tokens, N image tokens, Q queries, S keys, W width of the text decoder.
 """
@@ -26,11 +26,11 @@ from capkit.models.pretrained import build_config
 
 @dataclass(frozen=True)
 class Family:
-    """How one kind of model is taken apart. `hidden` gives (R T W) from states and mask of R rows, tokens and cache."""
+    """Accessors of one model family's parts. `hidden` maps image states, their mask, tokens and KV cache to (R T W)."""
 
     model_class: Any
     text_config: Callable[[Any], Any]
-    special_ids: Callable[[Any], tuple[int | None, int | None]]  # BOS and EOS that pretrained weights know
+    special_ids: Callable[[Any], tuple[int | None, int | None]]  # BOS and EOS that the weights were trained with
     image_part: Callable[[Any], nn.Module]
     language_model: Callable[[Any], Any]
     project: Callable[[Any, Tensor], Tensor]
@@ -40,13 +40,13 @@ class Family:
 
 
 def _cross_attending(**settings: Any) -> Callable[[Any, Tensor, Tensor, Tensor, Cache | None], Tensor]:
-    """Text decoders that attend to the image in every layer."""
+    """`hidden` of text decoders that cross-attend to the image in every layer."""
 
     def hidden(lm: Any, states: Tensor, mask: Tensor, tokens: Tensor, cache: Cache | None) -> Tensor:
         past = cache.get_seq_length() if cache is not None else 0
         out = lm.base_model(
             input_ids=tokens,
-            # All ones: padding stands at the end, where causality keeps it unseen by real tokens.
+            # All ones: padding is at the end, where the causal mask hides it from real tokens.
             attention_mask=tokens.new_ones((len(tokens), past + tokens.shape[1])),
             encoder_hidden_states=states,
             encoder_attention_mask=mask.long(),
@@ -64,14 +64,14 @@ def _pass_image_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tu
 
 
 def apply_image_mask(model: Any) -> None:
-    """BLIP's cross-attention is given the image's mask under a name that it ignores (transformers 5.23)."""
+    """Pass the image's mask to BLIP's cross-attention under the name that it reads (wrong in transformers 5.23)."""
     for module_name, module in model.named_modules():
         if module_name.endswith("crossattention.self"):
             module.register_forward_pre_hook(_pass_image_mask, with_kwargs=True)
 
 
 def _git_mask(mask: Bool[Tensor, "R N"], num_new: int, past: int, dtype: torch.dtype) -> Float[Tensor, "R 1 Q S"]:
-    """GIT's attention as an additive mask: images see images, text sees the image and the text before it."""
+    """GIT's additive attention mask: image tokens attend to image tokens, text to the image and to earlier text."""
     num_image = mask.shape[1]
     total = num_image + (num_new if past == 0 else past - num_image + num_new)
     column = torch.arange(total, device=mask.device)
@@ -85,7 +85,7 @@ def _git_mask(mask: Bool[Tensor, "R N"], num_new: int, past: int, dtype: torch.d
 
 
 def _git_hidden(lm: Any, states: Tensor, mask: Tensor, tokens: Tensor, cache: Cache | None) -> Tensor:
-    """GIT's text positions; its own forward cannot start from image states, so its parts are called one by one."""
+    """GIT's hidden states at the text tokens. Calls its parts, since its forward cannot start from image states."""
     git, past = lm.git, cache.get_seq_length() if cache is not None else 0
     written = max(past - states.shape[1], 0)
     positions = torch.arange(written, written + tokens.shape[1], device=tokens.device)
@@ -145,9 +145,9 @@ FAMILIES = {
 
 
 def align_special_tokens(tokenizer: Any, wanted: dict[str, int | None]) -> None:
-    """Makes the tokenizer's BOS and EOS those that the pretrained weights know.
+    """Set the tokenizer's BOS and EOS to those that the pretrained weights were trained with.
 
-    BLIP's checkpoints start captions from an id one past their tokenizer's last: it is added.
+    BLIP's checkpoints start captions with an id one past their tokenizer's last, so that token is added.
     """
     for kind, token_id in wanted.items():
         if token_id is None or getattr(tokenizer, f"{kind}_token_id") == token_id:
@@ -158,13 +158,13 @@ def align_special_tokens(tokenizer: Any, wanted: dict[str, int | None]) -> None:
             setattr(tokenizer, f"{kind}_token", tokenizer.convert_ids_to_tokens(token_id))
         else:
             raise UsageError(
-                f"the pretrained model's {kind.upper()} has id {token_id}, the tokenizer {len(tokenizer)} tokens; "
+                f"expected a tokenizer with the model's {kind.upper()} id {token_id}, got {len(tokenizer)} tokens; "
                 "use the model's own tokenizer (tokenizer=null)"
             )
 
 
 def sized_config(config: Mapping[str, Any], tokenizer: Any) -> Any:
-    """The nested config, its text part with the tokenizer's vocabulary size and special ids."""
+    """Build the nested config, its text part with the tokenizer's vocabulary size and special ids."""
     text = {"vocab_size": len(tokenizer)}
     text |= {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
     settings = dict(config)
@@ -173,7 +173,7 @@ def sized_config(config: Mapping[str, Any], tokenizer: Any) -> Any:
         return build_config(settings | text, "captioner")
     settings[part] = {**settings.get(part, {}), **text}
     if part == "text_config":
-        settings[part]["sep_token_id"] = tokenizer.eos_token_id  # what BLIP ends with
+        settings[part]["sep_token_id"] = tokenizer.eos_token_id  # BLIP ends captions with SEP
     if part == "decoder":
         settings[part] |= {"is_decoder": True, "add_cross_attention": True}
     return build_config(settings, "captioner")

@@ -1,4 +1,4 @@
-"""Log-probabilities and losses of given tokens, a few positions at a time: the whole (B K L V) is never held."""
+"""Log-probabilities and losses of given tokens, in chunks, so that all (B K L V) logits are never in memory."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from capkit.decoding.truncation import restrict
 
-CHUNK_ELEMENTS = 2**26  # logits held at once: 256 MiB in float32
+CHUNK_ELEMENTS = 2**26  # logits in memory at a time: 256 MiB in float32
 
 
 def _over_positions(
@@ -19,10 +19,10 @@ def _over_positions(
     vocab_size: int,
     chunk_elements: int,
 ) -> Float[Tensor, "*batch L"]:
-    """`values(*inputs)` at the masked positions, in chunks whose logits are made again for the gradient."""
+    """Apply `values` at the positions where `mask` is True, in chunks that are recomputed in the backward pass."""
     rows = [tensor[mask] for tensor in inputs]
     size = max(1, chunk_elements // vocab_size)
-    if len(rows[0]) <= size:  # also when there is no position at all: the head must stay in the graph for DDP
+    if len(rows[0]) <= size:  # also without any position: the head must stay in the graph for DDP
         flat = values(*rows)
     else:
         chunks = zip(*(tensor.split(size) for tensor in rows), strict=True)
@@ -42,9 +42,9 @@ def chunked_logprobs(
 ) -> Float[Tensor, "*batch L"]:
     """Log-probability of each target in nats (float32), 0 where the mask is False.
 
-    Equals `log_softmax(head(hidden) / temperature).gather(targets)`, forward and gradient, with the head run on real
-    positions only and at most about `chunk_elements` logits held at once. `support` restricts the softmax to the
-    tokens that it holds.
+    Equals `log_softmax(head(hidden) / temperature).gather(targets)`, forward and gradient, but runs the head on real
+    positions only and keeps at most about `chunk_elements` logits in memory. `support` restricts the softmax to its
+    tokens.
     """
 
     def values(h: Tensor, t: Tensor, *allowed: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def chunked_token_losses(
     label_smoothing: float = 0.0,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> Float[Tensor, "*batch L"]:
-    """Cross-entropy of each target in nats (float32), 0 where the mask is False; as `chunked_logprobs` otherwise.
+    """Cross-entropy of each target in nats (float32), 0 where the mask is False; otherwise like `chunked_logprobs`.
 
     With smoothing e the target distribution is (1 - e) on the target plus e / V on every token (Szegedy et al. 2016).
     """

@@ -1,4 +1,4 @@
-"""What a dual encoder must offer."""
+"""The protocols of dual encoders."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -10,14 +10,14 @@ from torch import Tensor
 
 @runtime_checkable
 class DualEncoder(Protocol):
-    """Embeds images and texts in one space. Prompt and truncation belong to it: a number is quoted with all three."""
+    """Embeds images and texts in one space. Scores are reported with its name, prompt and truncation."""
 
     name: str
     prompt: str
     max_length: int
 
     def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "B 3 H W"]:
-        """Pictures (uint8 H W 3 arrays or PIL) resized, cropped and normalised for `encode_image`."""
+        """Resize, crop and normalise pictures (uint8 H W 3 arrays or PIL) for `encode_image`."""
         ...
 
     def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
@@ -25,27 +25,27 @@ class DualEncoder(Protocol):
         ...
 
     def encode_text(self, texts: list[str]) -> Float[Tensor, "B D"]:
-        """Unit-norm embeddings of prompt + text, cut to `max_length` tokens."""
+        """Unit-norm embeddings of prompt + text, truncated to `max_length` tokens."""
         ...
 
     def is_cut(self, texts: list[str]) -> list[bool]:
-        """Whether `encode_text` sees less than the whole of each text."""
+        """Whether `encode_text` truncates each text."""
         ...
 
     def to(self, device: torch.device | str) -> Any:
-        """Moves the weights, in place."""
+        """Move the weights in place."""
         ...
 
 
 @runtime_checkable
 class CacheableEncoder(DualEncoder, Protocol):
-    """A dual encoder whose embeddings may be kept on disk and used again."""
+    """A dual encoder whose embeddings can be cached on disk."""
 
     def fingerprint_fields(self, side: str) -> dict[str, Any]:
-        """What embeddings of a side ("image" or "text") depend on, as plain data that JSON can hold.
+        """Everything that embeddings of a side ("image" or "text") depend on, as JSON-serialisable data.
 
-        Weights as a fingerprint (capkit/models/weights.py); for images the preprocessing; for texts tokenizer, prompt
-        and truncation. It has an entry "side". Two encoders that differ here must not share embeddings, and an encoder
-        that is trained further says something else.
+        Contains "side", a fingerprint of the weights (capkit/models/weights.py), and the preprocessing (images) or
+        tokenizer, prompt and truncation (texts). Encoders whose fields differ must not share embeddings; training an
+        encoder further changes its fields.
         """
         ...

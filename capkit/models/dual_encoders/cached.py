@@ -1,4 +1,4 @@
-"""Encoders that embed each text and each picture once, ever: what is in the cache folder is read, the rest is added."""
+"""Encoders with a cache on disk: stored embeddings are read, missing ones are computed and added."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,32 +12,32 @@ from torch import Tensor
 from capkit.errors import UsageError
 from capkit.utils.embedding_cache import EmbeddingStore, digest
 
-_COMMIT_ROWS = 256  # a kill loses no more texts than these
+_COMMIT_ROWS = 256  # a killed process loses at most this many texts
 
 
 class CachedTextEncoder:
-    """A frozen text encoder (`encode_text`, `about("text")`) with its embeddings kept in `folder`.
+    """A frozen text encoder (`encode_text`, `fingerprint_fields("text")`) with its embeddings cached in `folder`.
 
-    Texts are known by their characters, so prompt, tokenizer and truncation are part of the store's fingerprint. All
-    that is not named here is the encoder's own. The weights move to a device when something is left to encode.
+    Texts are identified by their characters, so prompt, tokenizer and truncation are part of the store's fingerprint.
+    Other attributes are delegated to the encoder. The weights move to the device only if something is to be encoded.
 
-    An encoder that trains further needs a new wrapper: its fingerprint is taken once.
+    An encoder that is trained further needs a new wrapper: its fingerprint is taken once.
     """
 
     def __init__(self, encoder: Any, folder: str | Path) -> None:
         if not hasattr(encoder, "fingerprint_fields"):
             raise UsageError(
-                f"cached embeddings need an encoder that says what they depend on; {type(encoder).__name__} has no "
-                "about(side); use HFDualEncoder, SentenceEncoder or a dual encoder of capkit"
+                f"a cache of embeddings needs an encoder with fingerprint_fields(side), got {type(encoder).__name__}; "
+                "use HFDualEncoder, SentenceEncoder or a dual encoder of capkit"
             )
         if isinstance(encoder, CachedTextEncoder):
-            raise UsageError("the encoder is cached already; give the encoder itself, or leave the second cache out")
+            raise UsageError("the encoder is cached already; pass the encoder itself, or remove the second cache")
         self.encoder, self.folder = encoder, folder
         self._device = torch.device(getattr(encoder, "device", "cpu"))
         self._texts = EmbeddingStore(folder, encoder.fingerprint_fields("text"))
 
     def __getattr__(self, name: str) -> Any:
-        if name == "encoder" or name.startswith("__"):  # not there yet while a copy is made
+        if name == "encoder" or name.startswith("__"):  # not set yet while copying or unpickling
             raise AttributeError(name)
         return getattr(self.encoder, name)
 
@@ -50,7 +50,7 @@ class CachedTextEncoder:
         return self
 
     def encode_text(self, texts: list[str]) -> Float[Tensor, "B D"]:
-        """As the encoder's, computed once for each text; float32."""
+        """The encoder's text embeddings in float32, each distinct text computed once."""
         if not texts:
             return self.encoder.encode_text(texts).to(self._device)
         keys = [digest(text.encode("utf-8", "surrogatepass")) for text in texts]
@@ -64,18 +64,18 @@ class CachedTextEncoder:
 
 
 class CachedDualEncoder(CachedTextEncoder):
-    """A frozen dual encoder with its text and image embeddings kept in `folder`; meets DualEncoder as well.
+    """A frozen dual encoder with its text and image embeddings cached in `folder`; implements DualEncoder.
 
-    Pictures are known by the pixels that `encode_image` gets, and features by their numbers: a picture that changes
-    under its name is another picture, and one that occurs twice is encoded once. So a picture is still read and
-    preprocessed; to leave that out as well, keep the embeddings by key (capkit/data/features.py).
+    Images are identified by the content of their pixels or features: a file that changes is a new image, and equal
+    images are encoded once. Pictures must therefore still be read and preprocessed; to avoid that too, store features
+    by key (capkit/data/features.py).
     """
 
     def __init__(self, encoder: Any, folder: str | Path) -> None:
         super().__init__(encoder, folder)
         self._images = EmbeddingStore(folder, encoder.fingerprint_fields("image"))
 
-    # The encoder's own. Written out: isinstance with a protocol does not see what __getattr__ serves (Python 3.12).
+    # Delegated explicitly: since Python 3.12, isinstance with a protocol does not call __getattr__.
     @property
     def name(self) -> str:
         return self.encoder.name
@@ -98,11 +98,11 @@ class CachedDualEncoder(CachedTextEncoder):
         return self.encoder.fingerprint_fields(side)
 
     def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """As the encoder's, computed once for each picture; float32."""
+        """The encoder's image embeddings in float32, each distinct image computed once."""
         return self._image_rows("pixels", pixels, self.encoder.encode_image)
 
     def encode_features(self, features: Float[Tensor, "B N W"]) -> Float[Tensor, "B D"]:
-        """The encoder's embeddings of a frozen tower's cached features, where it has them."""
+        """The encoder's embeddings of cached features, if it supports them."""
         return self._image_rows("features", features, self.encoder.encode_features)
 
     def _image_rows(self, kind: str, inputs: Tensor, encode: Any) -> Float[Tensor, "B D"]:
@@ -122,7 +122,7 @@ def _rows(embeddings: Float[Tensor, "n D"]) -> Float[np.ndarray, "n D"]:
 
 
 def _content(kind: str, values: Tensor) -> bytes:
-    """The hash of one row's numbers, their type and their shape."""
+    """Hash of a row's values, dtype and shape."""
     stored = values.detach().cpu().contiguous()
     values_as_bytes = stored.reshape(-1).view(torch.uint8).numpy().tobytes()
     return digest(f"{kind} {stored.dtype} {tuple(stored.shape)}".encode(), values_as_bytes)

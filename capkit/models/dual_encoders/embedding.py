@@ -1,9 +1,9 @@
-"""What dual encoders and sentence encoders share: texts in batches, each distinct one once."""
+"""Normalisation of embeddings."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
 def unit(vectors: Float[Tensor, "*n D"]) -> Float[Tensor, "*n D"]:
-    """Unit norm in float32, whatever the precision of the network."""
+    """Normalise to unit length in float32, whatever the network's precision."""
     return nn.functional.normalize(vectors.float(), dim=-1)

@@ -1,4 +1,4 @@
-"""The DualEncoder protocol, and transformers' CLIP, SigLIP and their like behind it."""
+"""CLIP, SigLIP and other dual encoders of transformers behind the DualEncoder protocol."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,12 +20,17 @@ from capkit.utils.ranges import PositiveInt, check_ranges
 class HFDualEncoder:
     """A frozen dual encoder of transformers (CLIP, SigLIP, ALIGN, Chinese-CLIP ...).
 
-    `model` is a hub name or a folder, or a built model, which then needs `tokenizer` and `image_processor`. It is a
-    plain object and not an nn.Module: it must never reach a state dict, an optimizer or a distributed wrapper.
-    `prompt` is put before every text with one space between. Texts go through in batches of `batch_size`, each
-    distinct text once, so that equal texts get equal embeddings.
+    A plain object and not an nn.Module: its weights must never reach a state dict, an optimizer or a distributed
+    wrapper. Each distinct text is encoded once, so equal texts get equal embeddings.
 
-    Raises UsageError for a model without image and text features, or a built one without its tokenizer.
+    Raises UsageError for a model without image and text features, or a model object without its tokenizer.
+
+    Args:
+        model: Hub name or folder; or a model object, together with `tokenizer` and `image_processor`.
+        prompt: Put before every text, separated by one space.
+        max_length: Longest text in tokens; null: the model's limit.
+        batch_size: Texts per forward pass.
+        name: Under which scores are reported; null: the model's.
     """
 
     def __init__(
@@ -42,13 +47,13 @@ class HFDualEncoder:
             network, tokenizer, image_processor = _load(model, tokenizer, image_processor)
         elif tokenizer is None or image_processor is None:
             raise UsageError(
-                "HFDualEncoder wants tokenizer and image_processor beside a built model; got None; pass both, or a name"
+                "HFDualEncoder needs tokenizer and image_processor with a model object, got None; pass both, or a name"
             )
         else:
             network = model
         if not (hasattr(network, "get_image_features") and hasattr(network, "get_text_features")):
             raise UsageError(
-                f"HFDualEncoder wants a model with get_image_features and get_text_features, such as CLIP or SigLIP; "
+                f"HFDualEncoder needs a model with get_image_features and get_text_features, such as CLIP or SigLIP; "
                 f"got {type(network).__name__}"
             )
         self.model: Any = network.eval().requires_grad_(False)
@@ -78,7 +83,7 @@ class HFDualEncoder:
 
     @property
     def logit_scale(self) -> float:
-        """What the model multiplies cosines by: 100 in OpenAI's CLIP."""
+        """The factor that the model multiplies cosines by: 100 in OpenAI's CLIP."""
         return network_logit_scale(self.model)
 
     def to(self, device: torch.device | str) -> "HFDualEncoder":
@@ -105,7 +110,7 @@ class HFDualEncoder:
         return [f"{self.prompt.rstrip()} {text}" for text in texts] if self.prompt.strip() else list(texts)
 
     def _encode(self, texts: list[str]) -> Tensor:
-        # SigLIP was trained on texts padded to its full length, and reads the padding
+        # SigLIP was trained on texts padded to its full length, and attends to the padding.
         padding = "max_length" if self.model.config.model_type.startswith("siglip") else True
         settings = {"padding": padding, "truncation": True, "max_length": self.max_length, "return_tensors": "pt"}
         encoded = tokenize_as_text(self.tokenizer, self._prompted(texts), **settings)
@@ -121,9 +126,7 @@ def _load(name: str, tokenizer: Any, image_processor: Any) -> tuple[Any, Any, An
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(name)
         image_processor = image_processor or AutoImageProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise UsageError(
-            f"no dual encoder at {name!r}; give a folder or a hub name that can be reached: {error}"
-        ) from error
+        raise UsageError(f"no dual encoder at {name!r}; give a folder or a reachable hub name: {error}") from error
     return network, tokenizer, image_processor
 
 

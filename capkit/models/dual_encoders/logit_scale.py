@@ -11,11 +11,11 @@ from capkit.errors import UsageError
 
 
 class LogitScale(nn.Module):
-    """What cosines are multiplied by, learned as its logarithm (Radford et al. 2021), and SigLIP's learned bias.
+    """Learned multiplier of cosines, stored as its logarithm (Radford et al. 2021), and SigLIP's learned bias.
 
     `start` is 1 / temperature: 1 / 0.07 in CLIP, 1 in ALIGN, 10 with a bias of -10 in SigLIP. The logarithm is clamped
-    in place before each use, so that the multiplier never passes `maximum` (100 in CLIP) and leaves it again at once
-    when the gradient turns; without the clamp it grows until the loss is NaN.
+    in place before each use: the multiplier never exceeds `maximum` (100 in CLIP), and shrinks again as soon as the
+    gradient changes sign. Without the clamp it grows until the loss is NaN.
     """
 
     def __init__(
@@ -23,7 +23,7 @@ class LogitScale(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 < start <= maximum:
-            raise UsageError(f"logit_scale must lie above 0 and not above its maximum; got {start} and {maximum}")
+            raise UsageError(f"logit_scale must be above 0 and at most its maximum; got {start} and {maximum}")
         self.maximum = maximum
         self.log_scale = nn.Parameter(torch.tensor(math.log(start)), requires_grad=learned)
         self.bias = None if bias is None else nn.Parameter(torch.tensor(bias), requires_grad=learned)
@@ -36,7 +36,7 @@ class LogitScale(nn.Module):
 
 
 def network_logit_scale(network: Any) -> float:
-    """What a dual encoder of transformers multiplies cosines by."""
+    """The factor that a dual encoder of transformers multiplies cosines by."""
     if hasattr(network, "temperature"):  # ALIGN
         return 1 / float(network.temperature.detach())
     return float(network.logit_scale.detach().exp())

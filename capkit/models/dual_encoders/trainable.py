@@ -1,4 +1,4 @@
-"""The base of dual encoders that can be trained: batches to pairs, and the frozen judge's protocol on the same weights.
+"""Base class of trainable dual encoders: embeddings of training batches, and the DualEncoder protocol.
 
 B images, K captions an image; N images and M captions of a batch; L tokens, P patches; W width of a tower, D of the
 space.
@@ -29,9 +29,9 @@ TokenizeImages = Callable[[list[list[str]]], tuple[Tensor, Tensor, int]]
 
 
 class EncodeTexts:
-    """Captions of B images, K each, as (tokens (B K L), mask (B K L), 0): picklable, for the data workers.
+    """Tokenize captions of B images, K each, to (tokens (B K L), mask (B K L), 0). Picklable, for data workers.
 
-    The prompt is put before every text with one space between, here and nowhere else.
+    This is the only place that prepends the prompt, separated by one space.
     """
 
     def __init__(self, tokenize: Tokenize, prompt: str) -> None:
@@ -55,7 +55,7 @@ class EncodeTexts:
 
 
 class PairRows(NamedTuple):
-    """A batch's captions in one list, and the ids of images and captions."""
+    """A batch's captions as rows, with the ids of images, owners and texts."""
 
     tokens: Int[Tensor, "M L"]
     mask: Bool[Tensor, "M L"]
@@ -65,17 +65,17 @@ class PairRows(NamedTuple):
 
     @classmethod
     def of(cls, batch: CaptionBatch) -> "PairRows":
-        """Waits for the GPU. Raises UsageError for a batch without captions."""
+        """Build the rows; synchronises with the GPU. Raises UsageError for a batch without captions."""
         tokens, mask, image_of = caption_rows(batch)
         image_ids = torch.tensor([stable_hash(key) for key in batch.keys], device=tokens.device)
         return cls(tokens, mask, image_ids, image_ids[image_of], text_ids(tokens, mask))
 
 
 class TrainableDualEncoder(nn.Module, ABC):
-    """A dual encoder: `forward` embeds a training batch, `encode_image` and `encode_text` serve as a frozen judge.
+    """A dual encoder: `forward` embeds a training batch; `encode_image` and `encode_text` serve evaluation.
 
-    A tower's own classes say how pixels and tokens become features; scale, prompt, grammar head and ids are the same
-    for all. `batch_size` is that of `encode_text`.
+    Subclasses define how pixels and tokens become features; scale, prompt, grammar head and ids are common to all.
+    `batch_size` is the number of texts per forward pass of `encode_text`.
     """
 
     tokenizer_key: str | None = "tokenizer"  # where the config names the tokenizer that checkpoints store
@@ -98,26 +98,26 @@ class TrainableDualEncoder(nn.Module, ABC):
     @property
     @abstractmethod
     def text_width(self) -> int:
-        """W of `pool_texts`."""
+        """Width W of the features that `pool_texts` returns."""
 
     @abstractmethod
     def side(self, side: str) -> list[nn.Module]:
-        """The modules of a side, "image" or "text": its tower first, then what comes after it."""
+        """The modules of a side, "image" or "text": its tower first, then its projection and pooling."""
 
     @abstractmethod
     def about_features(self) -> dict[str, Any]:
-        """What features that the data has cached must have been made from (`FeatureStore.check`).
+        """The provenance that cached features must have for this model (`FeatureStore.check`).
 
-        Raises UsageError where this model cannot be trained on cached features.
+        Raises UsageError if this model cannot be trained on cached features.
         """
 
     @abstractmethod
     def about_preprocessing(self) -> Any:
-        """How pictures are read, as plain data."""
+        """Settings of the image preprocessing, as plain data."""
 
     @abstractmethod
     def embed_images(self, batch: CaptionBatch) -> Float[Tensor, "B D"]:
-        """Unit norm, with gradient."""
+        """Unit-norm image embeddings, with gradient."""
 
     @abstractmethod
     def embed_patches(self, batch: CaptionBatch) -> Float[Tensor, "B P D"]:
@@ -133,16 +133,16 @@ class TrainableDualEncoder(nn.Module, ABC):
 
     @abstractmethod
     def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "B 3 H W"]:
-        """Pictures (uint8 H W 3 arrays or PIL) resized and normalised for `encode_image`."""
+        """Resize and normalise pictures (uint8 H W 3 arrays or PIL) for `encode_image`."""
 
     def tune(self, image: Tuning | None = None, text: Tuning | None = None) -> None:
-        """Freezes what does not train, and adds adapters; None leaves a side as it is."""
+        """Freeze weights and add adapters as configured; None leaves a side unchanged."""
         for tuning, (tower, *after) in ((image, self.side("image")), (text, self.side("text"))):
             if tuning is not None:
                 tuning.apply(tower, after)
 
     def add_grammar_head(self) -> None:
-        """A new head on the text tower's pooled features, where there is none yet."""
+        """Add a head on the text tower's pooled features, unless there is one."""
         self.grammar_head = self.grammar_head or GrammarHead(self.text_width)
 
     def train(self, mode: bool = True) -> "TrainableDualEncoder":
@@ -155,12 +155,12 @@ class TrainableDualEncoder(nn.Module, ABC):
         return self.project_texts(self.pool_texts(tokens, mask))
 
     def forward(self, batch: CaptionBatch, rows: PairRows | None = None) -> PairEmbeddings:
-        """The batch's images and all their captions, embedded. Raises UsageError for a batch without captions.
+        """Embed the batch's images and all of their captions. Raises UsageError for a batch without captions.
 
-        With the batch's `rows` found before, the GPU never waits for the CPU here.
+        If `rows` is computed beforehand, this call does not synchronise with the GPU.
         """
         rows = rows or PairRows.of(batch)
-        images = self.embed_images(batch)  # first: the longer work on a GPU, behind which the other's start is hidden
+        images = self.embed_images(batch)  # first: its longer GPU work hides the launch of the text tower's kernels
         pooled = self.pool_texts(rows.tokens, rows.mask)
         scale, bias = self.scale()
         return PairEmbeddings(
@@ -175,7 +175,7 @@ class TrainableDualEncoder(nn.Module, ABC):
         )
 
     def extras(self, batch: CaptionBatch, pooled: Float[Tensor, "M W"]) -> dict[str, Tensor]:
-        """Further outputs that objectives read: the grammar head's logits of captions and of their edits."""
+        """Additional outputs for objectives: the grammar head's logits of captions and of edited captions."""
         if self.grammar_head is None:
             return {}
         logits = {"grammar_logits": self.grammar_head(pooled)}
@@ -203,7 +203,7 @@ class TrainableDualEncoder(nn.Module, ABC):
 
     @torch.no_grad()
     def encode_features(self, features: Float[Tensor, "B P F"]) -> Float[Tensor, "B D"]:
-        """`encode_image` from what the data has cached of each image in place of pixels."""
+        """Like `encode_image`, from cached features instead of pixels."""
         return self.embed_images(CaptionBatch(keys=[""] * len(features), features=features.to(self.device)))
 
     @torch.no_grad()
@@ -224,7 +224,7 @@ class TrainableDualEncoder(nn.Module, ABC):
         return grammar_probability(logits)
 
     def fingerprint_fields(self, side: str) -> dict[str, Any]:
-        """What a side's embeddings depend on (`capkit.models.dual_encoders.base.CacheableEncoder`)."""
+        """Everything that a side's embeddings depend on (see `capkit.models.dual_encoders.base.CacheableEncoder`)."""
         modules = self.side(side)
         configs = [config_digest(m.config) for m in modules[0].modules() if hasattr(m, "config")]
         facts: dict[str, Any] = {
@@ -251,18 +251,18 @@ class TrainableDualEncoder(nn.Module, ABC):
 
 
 def caption_rows(batch: CaptionBatch) -> tuple[Int[Tensor, "M L"], Bool[Tensor, "M L"], Int[Tensor, " M"]]:
-    """Tokens and mask of the batch's captions, and the image each belongs to; places without a caption are left out."""
+    """Tokens and mask of the batch's captions and the image of each; slots without a caption are dropped."""
     if batch.tokens is None or batch.mask is None:
-        raise UsageError("a dual encoder needs captions in every batch; this data has images alone")
+        raise UsageError("a dual encoder expected captions in every batch, got images only; use data with captions")
     real = batch.mask.any(-1)  # (B K)
     return batch.tokens[real], batch.mask[real], real.nonzero()[:, 0]
 
 
 def text_ids(tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Int[Tensor, " M"]:
-    """Equal for equal captions, on every rank and however they are padded: a sum of tokens times odd 64-bit weights."""
+    """Hash captions to ids that agree across ranks and paddings: a sum of tokens times odd 64-bit weights."""
     weights = np.array([stable_hash("token position", i) * 2 + 1 for i in range(tokens.shape[1])], dtype=np.uint64)
     factors = torch.from_numpy(weights.view(np.int64)).to(tokens.device)
-    return ((tokens + 1) * mask * factors).sum(-1)  # integers wrap around
+    return ((tokens + 1) * mask * factors).sum(-1)  # wraps around in int64, as intended
 
 
 def _pictures(pixels: Float[Tensor, "B 3 H W"]) -> CaptionBatch:

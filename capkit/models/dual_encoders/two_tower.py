@@ -1,4 +1,4 @@
-"""A dual encoder put together from an image tower and any text tower.
+"""A dual encoder composed of an image tower and any text tower.
 
 B images, M captions, N image tokens, L text tokens, W width of a tower, D of the joint space.
 """
@@ -28,7 +28,7 @@ POOLINGS = ("mean", "first", "attention")
 
 
 class AttentionPool(nn.Module):
-    """One learned query attends to all tokens; each head picks what it needs of them."""
+    """Pool tokens by multi-head attention with one learned query."""
 
     def __init__(self, width: int, num_heads: int = 4) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class AttentionPool(nn.Module):
 
 
 def projection(kind: str, width: int, embed_dim: int, name: str) -> nn.Module:
-    """From a tower's width to the joint space: CLIP's linear map without bias, two layers, or nothing."""
+    """A projection from a tower's width to the joint space: linear without bias (CLIP), two layers, or identity."""
     if kind not in PROJECTIONS:
         raise UsageError(f"{name} must be one of {', '.join(PROJECTIONS)}; got {kind!r}")
     if kind == "linear":
@@ -49,19 +49,31 @@ def projection(kind: str, width: int, embed_dim: int, name: str) -> nn.Module:
     if kind == "mlp":
         return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, embed_dim))
     if width != embed_dim:
-        raise UsageError(f"{name}=none wants embed_dim equal to the tower's width {width}; got embed_dim={embed_dim}")
+        raise UsageError(f"{name}=none needs embed_dim equal to the tower's width {width}; got embed_dim={embed_dim}")
     return nn.Identity()
 
 
 @check_ranges
 class TwoTower(TrainableDualEncoder):
-    """An image tower, a text tower, a projection of each, and a learned scale.
+    """An image tower and a text tower, each with a projection, and a learned logit scale.
 
-    `image_tower` turns pixels into tokens (`capkit.models.encoders.image`), or is null where batches bring the features
-    of width `feature_width` that a frozen one gave. `pooling` of its tokens: "mean", "first" or "attention" (a learned
-    query). Projections are "linear", "mlp" or "none". `tune_image` and `tune_text` say what of each tower trains
-    (null: everything). `transform` is the data's ImageTransform: needed to judge pictures, not to train. `prompt` is
-    put before every caption, in training too. With `logit_bias` the model is SigLIP's.
+    Args:
+        text_tower: A `TextTower` (`capkit.models.dual_encoders.text_towers`).
+        image_tower: Pixels to tokens (`capkit.models.encoders.image`); null if batches carry cached features.
+        feature_width: Width of cached features, needed without `image_tower`.
+        embed_dim: Dimension of the joint space.
+        pooling: Of the image tokens: "mean", "first" or "attention" (a learned query).
+        image_projection: "linear", "mlp" or "none".
+        text_projection: "linear", "mlp" or "none".
+        logit_scale: Initial multiplier of cosines, at most `max_logit_scale`; fixed unless `learn_scale`.
+        logit_bias: Initial bias of SigLIP's logits; null: none.
+        tune_image: Which weights of the image tower train; null: all.
+        tune_text: Which weights of the text tower train; null: all.
+        grammar_head: Add a classifier of grammatical captions (`capkit.objectives.grammar`).
+        transform: The data's ImageTransform; needed to read pictures as an evaluator, not to train.
+        prompt: Put before every caption, in training too.
+        name: Under which scores are reported.
+        batch_size: Texts per forward pass of `encode_text`.
     """
 
     tokenizer_key = "text_tower.tokenizer"
@@ -117,7 +129,7 @@ class TwoTower(TrainableDualEncoder):
             return {}
         if any(p.requires_grad for p in self.image_tower.parameters()):
             raise UsageError(
-                "data.features holds the output of a frozen image tower, and this one trains; "
+                "data.features holds the output of a frozen image tower, but this one is trained; "
                 "set model.tune_image.mode=projection, or data.features=null"
             )
         return {"weights": weights_fingerprint(self.image_tower)}
@@ -127,7 +139,7 @@ class TwoTower(TrainableDualEncoder):
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer that a checkpoint must carry, or None for towers that need no vocabulary."""
+        """The tokenizer to store in checkpoints, or None for towers without a vocabulary."""
         return getattr(self.text_tower, "tokenizer", None)
 
     def image_states(self, batch: CaptionBatch) -> Float[Tensor, "B N W"]:
@@ -151,7 +163,7 @@ class TwoTower(TrainableDualEncoder):
         return unit(self.text_projection(pooled))
 
     def extras(self, batch: CaptionBatch, pooled: Float[Tensor, "M W"]) -> dict[str, Tensor]:
-        """Also how much alike the heads of a character GRU are (`capkit.objectives.contrastive.diverse_heads`)."""
+        """Add the similarity of a character GRU's heads (`capkit.objectives.contrastive.diverse_heads`)."""
         found = super().extras(batch, pooled)
         if isinstance(self.text_tower, CharGRU) and len(self.text_tower.heads) > 1:
             found["head_similarity"] = self.text_tower.diversity_penalty(pooled)

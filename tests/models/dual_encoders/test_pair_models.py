@@ -81,7 +81,7 @@ def test_patches_have_unit_norm_and_the_width_of_the_space(model):
 
 
 def test_a_batch_without_captions_is_refused(model):
-    with pytest.raises(UsageError, match="needs captions"):
+    with pytest.raises(UsageError, match="expected captions"):
         model(CaptionBatch(["a"], torch.zeros(1, 3, 32, 32)))
 
 

@@ -268,7 +268,7 @@ def test_a_running_baseline_is_part_of_the_objectives_state():
     [
         ({"rollout": Decoding("beam", num_beams=2)}, "method=beam"),
         ({"rollout": Decoding(), "baseline": "none"}, "num_samples=1"),
-        ({"rollout": Decoding(), "num_samples": 1, "baseline": "greedy"}, "no advantage"),
+        ({"rollout": Decoding(), "num_samples": 1, "baseline": "greedy"}, "all advantages"),
         ({"num_samples": 0, "baseline": "none"}, "num_samples: expected"),
         ({"num_samples": 1, "baseline": "leave_one_out"}, "2 or more"),
         ({"num_samples": 1, "baseline": "group"}, "2 or more"),

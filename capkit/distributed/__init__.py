@@ -1,4 +1,4 @@
-"""How a model is spread over ranks, beyond what Lightning brings: ZeRO by DeepSpeed."""
+"""Launching ranks, collectives between them, and ZeRO by DeepSpeed as a Lightning strategy."""
 
 from capkit.utils.renamed import moved_names
 

@@ -1,28 +1,28 @@
-"""Locks that a killed compiler left behind: older PyTorch waits on them for ever, without a word.
+"""Stale locks of killed C++ extension builds, on which older PyTorch versions wait forever without a message.
 
-PyTorch compiles C++ operators of DeepSpeed and others at their first use, each in a folder of its own below
-TORCH_EXTENSIONS_DIR. Up to 2.13 the mere existence of the folder's file `lock` says that somebody is at it. Nothing of
-capkit compiles such operators, but what a user adds may.
+PyTorch compiles C++ operators, such as DeepSpeed's, at first use, each in its own folder below TORCH_EXTENSIONS_DIR. Up
+to 2.13, the mere existence of a file `lock` in that folder means that a build is running. capkit itself compiles no
+operator, but a user's extension may.
 """
 
 import os
 import time
 from pathlib import Path
 
-OLD_S = 600.0  # no operator takes as long
+OLD_S = 600.0  # longer than any build takes
 SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "fuse", "9p", "cifs", "smb", "afs")
 
 
 def clear_stale_locks(folder: Path | None = None) -> list[Path]:
-    """Removes and returns the locks of builds that nobody is at; says so.
+    """Remove the locks of builds that no longer run, print a line for each, and return them.
 
-    The owner of a lock holds it open: one that no process of this machine does is stale. Where the folder is shared
-    between machines, it also has to be 10 minutes old.
+    A running build holds its lock file open, so a lock that no process of this machine holds open is stale. On a file
+    system shared between machines, the lock must also be at least 10 minutes old.
     """
     from torch.utils import cpp_extension  # not at the top: its import warns where CUDA's compiler but no GPU is found
 
     if not hasattr(cpp_extension, "FileBaton"):
-        return []  # newer PyTorch's locks end with their owner
+        return []  # newer PyTorch uses locks that the kernel releases when their owner dies
     folder = folder or Path(cpp_extension._get_build_directory("x", verbose=False)).parent
     locks = [*folder.glob("lock"), *folder.glob("*/lock")]
     if not locks:
@@ -40,7 +40,7 @@ def clear_stale_locks(folder: Path | None = None) -> list[Path]:
 
 
 def _open_files() -> set[str]:
-    """Paths that processes of this machine hold open, as far as this user may see."""
+    """Paths held open by processes of this machine, as far as this user may see them."""
     found = set()
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
@@ -51,7 +51,7 @@ def _open_files() -> set[str]:
 
 
 def is_shared(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
-    """Whether the folder is on a file system that other machines may write to; True where nobody can tell."""
+    """Whether other machines may write to the folder's file system; True if that cannot be determined."""
     try:
         lines = [line.split() for line in mounts.read_text().splitlines()]
     except OSError:

@@ -1,4 +1,4 @@
-"""Rank utilities that also work in a single process without a process group."""
+"""Collectives and rank queries that also work in a single process without a process group."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -26,25 +26,26 @@ def world_size() -> int:
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
-    """Sum over ranks, detached; the input is left as it is."""
+    """Sum over ranks, detached; the input is not changed."""
     return _all_reduce(value, dist.ReduceOp.SUM)
 
 
 def all_reduce_max(value: Tensor) -> Tensor:
-    """Largest over ranks, element by element, detached; the input is left as it is."""
+    """Element-wise maximum over ranks, detached; the input is not changed."""
     return _all_reduce(value, dist.ReduceOp.MAX)
 
 
 def _all_reduce(value: Tensor, operation: Any) -> Tensor:
     if not is_distributed():
         return value.detach()
+    # A contiguous copy: all_reduce works in place and requires dense memory.
     reduced = value.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(reduced, operation)
     return reduced
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """Each rank's loss may depend on the sum, so the gradient of a summand is the sum of the ranks' gradients."""
+    """Every rank's loss may depend on the sum, so a summand's gradient is the sum of all ranks' gradients."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -56,21 +57,21 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 def all_reduce_sum_with_grad(value: Tensor) -> Tensor:
-    """Sum over ranks; the gradient is that of the ranks' losses added up.
+    """Sum over ranks, with gradient: that of the sum of all ranks' losses.
 
-    Backward communicates: each rank's loss must depend on the result, or no rank's.
+    The backward pass communicates: either every rank's loss must depend on the result, or none.
     """
     return _SumOverRanks.apply(value) if is_distributed() else value
 
 
 def all_reduce_logsumexp(value: Tensor) -> Tensor:
-    """log(sum over ranks of exp(value)), element by element, with gradient like `all_reduce_sum_with_grad`.
+    """Element-wise log(sum over ranks of exp(value)), with gradient like `all_reduce_sum_with_grad`.
 
-    Of each element at least one rank's value must be finite.
+    Each element must be finite on at least one rank.
     """
     if not is_distributed():
         return value
-    highest = all_reduce_max(value)
+    highest = all_reduce_max(value)  # subtracted before exp, against overflow
     return highest + all_reduce_sum_with_grad((value - highest).exp()).log()
 
 
@@ -86,20 +87,23 @@ class _TouchAll(torch.autograd.Function):
 
 
 def touch_all_parameters(loss: Tensor, parameters: Iterable[Tensor]) -> Tensor:
-    """The loss as it is; its backward pass comes by every parameter, and brings nothing to those that it does not use.
+    """Identity. Makes every trainable parameter part of the graph, so that DDP reduces each bucket even if the loss
+    does not use some parameters.
 
-    DDP exchanges a bucket of gradients when the backward pass has come by all of the bucket's parameters. With one that
-    a loss does not use it would exchange no gradient from there on: ranks would part in that step, without a word.
-    DDP's own `find_unused_parameters` looks for such parameters in the whole graph, at each step.
+    DDP reduces a bucket of gradients once the backward pass has reached all of the bucket's parameters. A single unused
+    parameter would leave its bucket and all later ones unreduced, and ranks' weights would silently diverge. DDP's own
+    `find_unused_parameters` searches the whole graph for such parameters in each step. Gradients of unused parameters
+    stay None.
     """
     return _TouchAll.apply(loss, *(parameter for parameter in parameters if parameter.requires_grad))
 
 
 class UnevenGather:
-    """Gathers tensors of which each rank holds some rows: any number, also none, and not the same on every rank.
+    """Gathers tensors whose rows are spread unevenly over ranks; a rank may hold no rows.
 
-    Made once for all tensors with these rows, since the numbers of rows are exchanged here. Gathered rows stand in rank
-    order; `own` is where this rank's lie among them. Every rank makes the same calls in the same order.
+    The constructor exchanges the numbers of rows, so make one for all tensors that share these rows. Gathered rows are
+    in rank order; `own` is the slice that holds this rank's rows. Every rank must make the same calls in the same
+    order.
     """
 
     def __init__(self, num_rows: int) -> None:
@@ -117,7 +121,7 @@ class UnevenGather:
         """The rows of all ranks, detached."""
         if not is_distributed():
             return rows.detach()
-        # Collectives want equal shapes: padded to the longest, and cut again.
+        # Collectives require equal shapes: pad to the longest, gather, cut.
         longest = max(self.counts)
         padded = rows.new_zeros(longest, *rows.shape[1:])
         padded[: len(rows)] = rows.detach()
@@ -126,14 +130,14 @@ class UnevenGather:
         return torch.cat([part[:count] for part, count in zip(gathered, self.counts, strict=True)])
 
     def gather_with_grad(self, rows: Tensor) -> Tensor:
-        """The rows of all ranks. The gradient of this rank's rows is the sum of what all ranks' losses give them.
+        """The rows of all ranks, with gradient: a row's gradient is summed over all ranks' losses.
 
-        Backward communicates: each rank's loss must depend on the result, or no rank's.
+        The backward pass communicates: either every rank's loss must depend on the result, or none.
         """
         return _GatherRows.apply(rows, self) if is_distributed() else rows
 
     def reduce_scatter(self, rows: Tensor) -> Tensor:
-        """The inverse of gathering: rows of all ranks, summed over ranks, of which this rank gets its own."""
+        """Sum rows over ranks and return this rank's slice: the transpose of `gather`. `rows` holds all ranks' rows."""
         if not is_distributed():
             return rows
         longest = max(self.counts)
@@ -157,14 +161,14 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows of all ranks in rank order, detached; ranks may hold different numbers of rows."""
+    """The rows of all ranks in rank order, detached. Ranks may hold different numbers of rows."""
     return UnevenGather(len(rows)).gather(rows)
 
 
 def means_over_ranks(sums: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
-    """Each named number's sum over its count, both added up over all ranks; NaN where the counts are 0.
+    """Global means from each rank's (sum, count); NaN where the global count is 0.
 
-    A rank may lack a name: the names of all ranks come back on every rank, in alphabetical order.
+    Names may differ between ranks: every rank returns the union, in alphabetical order.
     """
     names = sorted({name for part in gather_objects(list(sums)) for name in part})
     values = torch.tensor([[float(x) for x in sums.get(name, (0.0, 0.0))] for name in names], dtype=torch.float64)
@@ -173,7 +177,7 @@ def means_over_ranks(sums: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
 
 
 def mean_and_std_over_ranks(values: Tensor) -> tuple[float, float]:
-    """Of all ranks' numbers that are not NaN, in float64, the deviation in population form; NaN where there is none."""
+    """Mean and population standard deviation of all ranks' values, in float64. NaN values are left out."""
     kept = values[~values.isnan()].double()
 
     def added(*numbers: Tensor) -> list[float]:
@@ -197,7 +201,7 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def broadcast_object(value: Any, source: int = 0) -> Any:
-    """The source rank's picklable value, on every rank."""
+    """The picklable value of rank `source`, on every rank."""
     if not is_distributed():
         return value
     box = [value]
@@ -206,7 +210,7 @@ def broadcast_object(value: Any, source: int = 0) -> Any:
 
 
 def on_rank_zero(decide: Callable[[], T]) -> T:
-    """What rank 0 finds, on every rank, as a picklable value; where it raises a UsageError, all ranks do."""
+    """Run `decide` on rank 0 and return its picklable result on every rank. A UsageError is raised on all ranks."""
     outcome: tuple[Any, str | None] = (None, None)
     if rank() == 0:
         try:
@@ -220,7 +224,7 @@ def on_rank_zero(decide: Callable[[], T]) -> T:
 
 
 def device_for_collectives() -> torch.device:
-    """Where tensors must lie to be communicated: the GPU under NCCL, else the CPU."""
+    """Device that tensors must be on for a collective: the GPU under NCCL, else the CPU."""
     if is_distributed() and dist.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

@@ -1,7 +1,7 @@
-"""How much memory a GPU needs and how long a step takes, on paper: the formulas of docs/plan.md.
+"""Estimates of GPU memory and step time: the formulas of docs/plan.md.
 
-Numbers are counted as they are, bytes as bytes, seconds as seconds; nothing here was measured. T trainable numbers, F
-frozen ones, R ranks.
+Sizes are in bytes, times in seconds, counts are not scaled; nothing here is measured. T trainable parameters, F frozen
+parameters, R ranks.
 """
 
 from collections.abc import Mapping
@@ -10,21 +10,21 @@ from itertools import product
 
 from capkit.errors import UsageError
 
-SHARDED = ("ddp", "zero1", "zero2", "zero3")  # the processor's part of offload has no step time here
+SHARDED = ("ddp", "zero1", "zero2", "zero3")  # strategies with a step time; that of offload depends on the CPU
 STRATEGIES = (*SHARDED, "zero2_offload", "zero3_offload")
-FLOAT = 4  # bytes of a weight, a gradient, a moment: capkit trains float32 weights, mixed precision computes in 16 bits
+FLOAT = 4  # bytes per weight, gradient or moment: capkit trains float32 weights, mixed precision computes in 16 bits
 BUCKET_NUMBERS = 50_000_000  # as in capkit/distributed/zero.py
-LIVE_NUMBERS = 1_000_000_000  # gathered weights that DeepSpeed keeps under stage 3, stage3_max_live_parameters
-REUSE_NUMBERS = 1_000_000_000  # and keeps what is wanted again within so many, stage3_max_reuse_distance
+LIVE_NUMBERS = 1_000_000_000  # gathered weights that DeepSpeed keeps in stage 3: stage3_max_live_parameters
+REUSE_NUMBERS = 1_000_000_000  # it also keeps weights used again within this many: stage3_max_reuse_distance
 
 
 @dataclass(frozen=True)
 class StepWorkload:
     """A model and one rank's share of a step.
 
-    `gflop`: of one image's forward pass with its captions. `activation_mib`: what one image keeps for the backward
-    pass. `passes`: of the forward pass that a step takes: 3 with the backward pass, 4 where a dual encoder computes its
-    micro-batches again.
+    `gflop`: forward pass of one image with its captions. `activation_mib`: activations that one image keeps for the
+    backward pass. `passes`: cost of a step in forward passes: 3 with the backward pass, 4 if a dual encoder recomputes
+    its micro-batches.
     """
 
     trainable: int
@@ -47,21 +47,21 @@ class StepWorkload:
 
     @property
     def micro_batch(self) -> int:
-        """Images of the largest."""
+        """Images in the largest micro-batch."""
         return -(-self.images // self.micro_batches)
 
     @property
     def backward_passes(self) -> int:
-        """That exchange gradients: one a micro-batch, but those of a dual encoder meet in one loss."""
+        """Backward passes that reduce gradients: one per micro-batch; one in all for a dual encoder."""
         return 1 if self.passes >= 4 else self.micro_batches
 
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """GPUs of one kind. `tflops`: dense 16-bit matrix products; `share`: of it that the model reaches.
+    """GPUs of one kind. `tflops`: peak of dense 16-bit matrix products; `utilization`: the fraction a model reaches.
 
-    `link_gb`: GB/s that one GPU sends to others of its node. `network_gb`: that a node sends to others, all its ports
-    together, which rings over all GPUs share.
+    `link_gb`: GB/s from one GPU to others of its node. `network_gb`: GB/s from one node to others over all its ports,
+    shared by the rings over all GPUs. `overlap`: fraction of communication hidden behind computation.
     """
 
     memory_gib: float
@@ -75,20 +75,21 @@ class ClusterSpec:
     def __post_init__(self) -> None:
         if not 0 < self.utilization <= 1 or not 0 <= self.overlap <= 1:
             raise UsageError(
-                f"share lies above 0 and up to 1, overlap from 0 to 1; got {self.utilization} and {self.overlap}"
+                f"expected utilization above 0 and at most 1, overlap from 0 to 1; got {self.utilization} and "
+                f"{self.overlap}"
             )
 
     def gb_per_second(self, ranks: int) -> float:
-        """The slowest link of a ring over all ranks."""
+        """Bandwidth of the slowest link in a ring over all ranks."""
         return self.link_gb if ranks <= self.gpus_per_node else min(self.link_gb, self.network_gb)
 
 
 def model_state_bytes(work: StepWorkload, strategy: str, ranks: int) -> dict[str, float]:
-    """Bytes of one rank between steps, by what they are; under offload `moments` and `master` lie off the GPU.
+    """Bytes that one rank holds between steps, by kind. Under offload `moments` and `master` are in host memory.
 
-    weights: those the model computes with. master: the float32 copy that ZeRO updates. moments: Adam's two. gradients:
-    those kept until the update (stages 1 and 2 free them in it). DeepSpeed pads each parameter or group to divide over
-    ranks: a few numbers more.
+    weights: the weights the model computes with. master: the float32 copy that ZeRO updates. moments: Adam's two.
+    gradients: those kept until the update (stages 1 and 2 free them during it). DeepSpeed pads each parameter or group
+    to a multiple of the ranks, which adds a few numbers.
     """
     _check(strategy)
     trainable, everything = float(FLOAT * work.trainable), float(FLOAT * (work.trainable + work.frozen))
@@ -104,9 +105,9 @@ def model_state_bytes(work: StepWorkload, strategy: str, ranks: int) -> dict[str
 
 
 def memory(work: StepWorkload, strategy: str, ranks: int) -> dict[str, float]:
-    """Bytes of a GPU in a step by what they are, `rollout` (a whole copy gathered under stage 3), and `total`.
+    """Bytes of GPU memory during a step, by kind; `rollout` (a whole gathered copy under stage 3); and `total`.
 
-    An estimate, and an upper one: the parts are added up, though not all of them are there at once.
+    An upper estimate: the parts are added up, though not all of them exist at the same time.
     """
     parts = model_state_bytes(work, strategy, ranks)
     if strategy.endswith("offload"):
@@ -123,17 +124,17 @@ def memory(work: StepWorkload, strategy: str, ranks: int) -> dict[str, float]:
 
 
 def _bucket(work: StepWorkload, strategy: str, ranks: int) -> float:
-    """Where gradients are gathered before they are exchanged: DDP's hold all, one GPU has none."""
+    """Buffer in which gradients are reduced. DDP's buckets hold all gradients; a single GPU has none."""
     if strategy == "ddp":
         return float(FLOAT * work.trainable) if ranks > 1 else 0.0
     return float(FLOAT * min(work.trainable, BUCKET_NUMBERS))
 
 
 def traffic(work: StepWorkload, strategy: str, ranks: int) -> float:
-    """Bytes that a rank sends in a step, by rings: (R - 1) / R of what is reduced or gathered, twice where all get it.
+    """Bytes that a rank sends in a step over rings: (R - 1) / R of what is reduced or gathered, twice for all-reduce.
 
-    What DeepSpeed 0.19 does as capkit sets it, counted in two processes. Stages 1 and 2 all-reduce gradients and keep
-    their part, where the paper reduces to the part alone.
+    Models DeepSpeed 0.19 as capkit configures it; verified by counting in two processes. Stages 1 and 2 all-reduce
+    gradients and keep their partition, where the paper uses a reduce-scatter.
     """
     _check(strategy)
     trainable = FLOAT * work.trainable
@@ -141,29 +142,30 @@ def traffic(work: StepWorkload, strategy: str, ranks: int) -> float:
     stage = _stage(strategy)
     if stage == 0:
         return around * 2 * trainable
-    if stage <= 2:  # stage 1 once a step; then updated weights are gathered
+    if stage <= 2:  # stage 1 reduces once a step, stage 2 in each backward pass; both then gather updated weights
         return around * trainable * (2 * (1 if stage == 1 else work.backward_passes) + 1)
     return around * work.backward_passes * (FLOAT * _gathered_numbers(work) + trainable)
 
 
 def _gathered_numbers(work: StepWorkload) -> int:
-    """Weights that stage 3 gathers for a forward pass, and again for the backward pass unless they are kept.
+    """Weights that stage 3 gathers for a forward pass, and again for the backward pass unless they were kept.
 
-    Kept is what the backward pass wants before `REUSE_NUMBERS` others were used: the model's last half so many.
+    A weight is kept if fewer than `REUSE_NUMBERS` others are used before the backward pass needs it: the last
+    `REUSE_NUMBERS / 2` of the model.
     """
     everything = work.trainable + work.frozen
     return everything + max(0, everything - REUSE_NUMBERS // 2)
 
 
 def seconds(work: StepWorkload, cluster: ClusterSpec, strategy: str, ranks: int) -> tuple[float, float]:
-    """Of a step's arithmetic, and of the whole step: arithmetic and what of the traffic it does not hide."""
+    """Seconds of a step's computation, and of the whole step: computation plus communication that is not hidden."""
     arithmetic = work.images * work.gflop * 1e9 * work.passes / (cluster.tflops * 1e12 * cluster.utilization)
     sending = traffic(work, strategy, ranks) / (cluster.gb_per_second(ranks) * 1e9)
     return arithmetic, arithmetic + (1 - cluster.overlap) * sending
 
 
 def plan(work: StepWorkload, cluster: ClusterSpec, num_gpus: list[int]) -> dict[str, float]:
-    """`STRATEGY/NUM/gib`, and without offload `seconds`, `images_per_second` and `efficiency`, arithmetic's share."""
+    """`STRATEGY/NUM/gib`; without offload also `seconds`, `images_per_second`, `efficiency` (computation's part)."""
     numbers: dict[str, float] = {}
     for strategy, ranks in product(STRATEGIES, num_gpus):
         key = f"{strategy}/{ranks}"
@@ -177,7 +179,7 @@ def plan(work: StepWorkload, cluster: ClusterSpec, num_gpus: list[int]) -> dict[
 
 
 def gpu_of(kinds: Mapping[str, Mapping[str, float | int]], name: str) -> dict[str, float]:
-    """Raises UsageError for a kind that is not listed."""
+    """The numbers of one kind of GPU. Raises UsageError if it is not listed."""
     if name not in kinds:
         raise UsageError(
             f"gpu={name} is not one of {', '.join(kinds)}; change the numbers of one: gpus.h100.memory_gib=94"

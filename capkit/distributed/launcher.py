@@ -1,4 +1,4 @@
-"""One process per device: started here when a run wants several, unless torchrun or srun started them already."""
+"""Starts one process per device, unless torchrun or srun already did."""
 
 import ctypes
 import importlib
@@ -34,10 +34,10 @@ PR_SET_PDEATHSIG = 1  # Linux: prctl(2)
 
 
 def num_processes(trainer: DictConfig, batch_size: int) -> int:
-    """The devices of this machine that the trainer's config asks for.
+    """Number of processes that the trainer's config asks for on this machine.
 
-    `devices: auto` is one GPU; without a GPU it is 4, 2 or 1 processes on the CPU, as many as there are cores and as
-    divide the batch. Two processes of one thread are faster than one of two threads on small models.
+    `devices: auto` means one GPU. Without a GPU it means 4, 2 or 1 CPU processes: the most that the cores allow and
+    that divide the batch, since for small models two processes of one thread are faster than one of two threads.
     """
     devices, accelerator = trainer.get("devices", 1), trainer.get("accelerator", "auto")
     if devices not in (-1, "-1", "auto"):
@@ -50,9 +50,9 @@ def num_processes(trainer: DictConfig, batch_size: int) -> int:
 
 
 def choose_precision(trainer: DictConfig) -> None:
-    """bf16-mixed where the trainer leaves device and precision open, and the device is a GPU that computes in bfloat16.
+    """Set bf16-mixed if the config leaves accelerator and precision open and the GPU supports bfloat16 natively.
 
-    float32 elsewhere: on a CPU, and on GPUs that only emulate it.
+    Otherwise float32 stays: on CPUs, and on GPUs that only emulate bfloat16.
     """
     is_open = trainer.get("accelerator", "auto") == "auto" and trainer.get("precision") is None
     if is_open and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False):
@@ -60,21 +60,22 @@ def choose_precision(trainer: DictConfig) -> None:
 
 
 def require_gpu(trainer: DictConfig) -> None:
-    """Raises UsageError where the trainer wants a GPU and torch sees none: what only torch can tell."""
+    """Raises UsageError if the trainer needs a GPU and torch sees none."""
     accelerator = trainer.get("accelerator", "auto")
     is_there = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
     if accelerator in ("gpu", "cuda") and not is_there:
         raise UsageError(
             f"trainer.accelerator={accelerator}: expected a GPU, got none that torch {torch.__version__} sees (built "
-            f"for CUDA {torch.version.cuda}); see what nvidia-smi says, install a torch for it, or give trainer=cpu"
+            f"for CUDA {torch.version.cuda}); check nvidia-smi, install a matching torch, or use trainer=cpu"
         )
 
 
 def start_ranks(cfg: DictConfig) -> bool:
-    """Runs this config in one process per device and returns True; False where this process is a rank itself.
+    """Run this config in one process per device and return True; return False if this process is itself a rank.
 
-    The config is decided once and handed over as a file, the run folder's name included: all ranks agree on both. Ends
-    this process with a failed rank's exit status. Where torchrun or srun started the ranks, the trainer has as many.
+    The config, with its choices and the run folder's name resolved, reaches all ranks as one file, so that they agree.
+    If a rank fails, this process exits with its status. Under torchrun or srun, `trainer.devices` and `num_nodes` are
+    set to what was started.
     """
     require_gpu(cfg.trainer)
     choose_precision(cfg.trainer)
@@ -90,12 +91,12 @@ def start_ranks(cfg: DictConfig) -> bool:
         return False
     processes = num_processes(cfg.trainer, cfg.data.get("batch_size", 64))
     cfg.trainer.devices = processes
-    if cfg.get("dry_run"):  # one process says what all of them would do
+    if cfg.get("dry_run"):  # a dry run needs one process only
         return False
     if cfg.trainer.get("num_nodes", 1) > 1:
         raise UsageError(
-            "several machines are wanted; start the ranks with launch/slurm.sbatch or launch/torchrun.sh, which count "
-            "them, and leave trainer.num_nodes alone"
+            "trainer.num_nodes above 1: expected ranks started on each machine, got a single process; start them with "
+            "launch/slurm.sbatch or launch/torchrun.sh, which set the number of machines, and omit trainer.num_nodes"
         )
     if cfg.run_dir is not None:
         RunFolder(cfg.run_dir).check(plain(cfg), trains=cfg.task["_target_"].startswith("capkit.tasks.fit"))
@@ -107,7 +108,7 @@ def start_ranks(cfg: DictConfig) -> bool:
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ["CAPKIT_COMMAND"] = command_name()
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of the ranks: it tells each attempt to connect
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # ranks would log each attempt to connect
     resolved = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(resolved, dict)
     resolved["run_dir"] = str(cfg.run_dir or default_run_dir(cfg.name))
@@ -123,7 +124,7 @@ def start_ranks(cfg: DictConfig) -> bool:
             rdzv_endpoint="localhost:0",
             max_restarts=0,
             monitor_interval=0.5,
-            signals_to_handle="SIGHUP,SIGQUIT",  # elastic would end the ranks: others are passed on to them
+            signals_to_handle="SIGHUP,SIGQUIT",  # on others, elastic would kill the ranks; here they are forwarded
         )
         with _passing_on_signals(Path(folder)) as passed_on:
             while True:
@@ -136,19 +137,19 @@ def start_ranks(cfg: DictConfig) -> bool:
                     return True
                 except ChildFailedError as error:
                     _, failure = error.get_first_failure()
-                if -failure.exitcode in passed_on:  # it did not listen yet: nothing was lost
+                if -failure.exitcode in passed_on:  # died from the signal before it handled it: no work was lost
                     raise _stopped_before_start(passed_on[0])
                 tell_first_error(Path(folder))
                 status = _status(failure, Path(resolved["run_dir"]), earlier)
                 if status != MEMORY_STATUS:
                     raise SystemExit(status)
-                # Ranks that go on take smaller micro-batches: capkit/train/callbacks/oom.py.
+                # Resumed ranks use smaller micro-batches: capkit/train/callbacks/oom.py.
                 resolved["resume"] = resolved["resume"] or "auto"
                 OmegaConf.save(OmegaConf.create(resolved), file)
 
 
 def ranks_from_outside() -> tuple[int, int] | None:
-    """(machines, processes on each) where torchrun or srun started this process; None where they did not."""
+    """(machines, processes per machine) if torchrun or srun started this process, else None."""
     if "LOCAL_WORLD_SIZE" in os.environ:
         per_node = int(os.environ["LOCAL_WORLD_SIZE"])
         return int(os.environ["WORLD_SIZE"]) // per_node, per_node
@@ -156,7 +157,7 @@ def ranks_from_outside() -> tuple[int, int] | None:
 
 
 def cluster_environment() -> dict[str, Any]:
-    """What Lightning's Trainer is to be told: in a SLURM job it waits for tasks, also where srun started none."""
+    """Trainer arguments that keep Lightning from waiting for SLURM tasks in a job whose ranks srun did not start."""
     alone = "SLURM_NTASKS" in os.environ and "RANK" not in os.environ and ranks_from_outside() is None
     return {"plugins": [LightningEnvironment()]} if alone else {}
 
@@ -168,7 +169,7 @@ def _choose_strategy(cfg: DictConfig, processes: int) -> None:
 
 @contextmanager
 def _until_rank_0_speaks(folder: Path, processes: int) -> Iterator[None]:
-    """The phase of this process ends when rank 0 begins its own: two of them would draw over each other."""
+    """Close this process's progress phase when rank 0 opens its own, so that only one of them draws."""
     starting = open_phase(f"starting {processes} processes")
     ended = threading.Event()
 
@@ -188,7 +189,7 @@ def _until_rank_0_speaks(folder: Path, processes: int) -> Iterator[None]:
 
 @contextmanager
 def _passing_on_signals(folder: Path) -> Iterator[list[int]]:
-    """What asks a run to stop goes to the ranks, whose ids lie in `folder`. Gives the signals that came."""
+    """Forward stop signals to the ranks, whose process ids are in `folder`. Yields the list of signals received."""
     passed_on: list[int] = []
 
     def pass_on(number: int, frame: Any) -> None:
@@ -217,19 +218,19 @@ def _stopped_before_start(number: int) -> Stopped:
 
 
 def _status(failure: Any, run_dir: Path, earlier: list[Path]) -> int:
-    """That of the ranks' verdict, where they came to one; else that of the rank that ended first."""
+    """Exit status of the ranks' verdict if they reached one, else of the rank that failed first."""
     for folder in attempts(run_dir):
         verdict = read_verdict(folder / "verdicts.jsonl") if folder not in earlier else None
         if verdict is not None:
             return verdict.status
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
-        print(f"error: rank {failure.local_rank} was ended by {name}, and with it all ranks", file=sys.stderr)
+        print(f"error: rank {failure.local_rank} was killed by {name}; all ranks end", file=sys.stderr)
     return failure.exitcode if failure.exitcode > 0 else 1
 
 
 def tell_first_error(folder: Path) -> None:
-    """Of the errors that ranks left in `folder`, the one that the others may follow from."""
+    """Print the earliest error file in `folder`, preferring errors that are not consequences of another rank's."""
     left = [(json.loads(file.read_text(encoding="utf-8")), file.stat().st_mtime_ns) for file in folder.glob("*.error")]
     if left:
         error, _ = min(left, key=lambda pair: (pair[0]["follows"], pair[1]))
@@ -237,9 +238,10 @@ def tell_first_error(folder: Path) -> None:
 
 
 def main(file: str) -> None:
-    """One rank: runs the task of a resolved config. It leaves its error to its parent, which tells one of them.
+    """Entry point of a rank: run the task of a resolved config.
 
-    What a watchdog has told already is not left.
+    An error is written to a file, and the parent prints one rank's error. Errors that a watchdog printed are not
+    written.
     """
     _end_with_launcher()
     rank, folder = os.environ["RANK"], Path(file).parent
@@ -251,7 +253,7 @@ def main(file: str) -> None:
         with phase("starting"):
             task = getattr(importlib.import_module(module), name)
         task(cfg)
-    except KeyboardInterrupt:  # nobody listened yet
+    except KeyboardInterrupt:  # before the signal handlers were installed
         if rank == "0":
             print(NOTHING_BEGUN, flush=True)
         raise SystemExit(INTERRUPTED_STATUS) from None
@@ -264,7 +266,7 @@ def main(file: str) -> None:
 
 
 def _end_with_launcher() -> None:
-    """A launcher that is killed cannot end its ranks: they would go on in a folder that the next attempt writes to."""
+    """Have the kernel kill this rank if its launcher dies: it would keep writing to the next attempt's run folder."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -1,9 +1,9 @@
 """ZeRO stages 1, 2 and 3 (Rajbhandari et al. 2020, arXiv 1910.02054) by DeepSpeed, as a Lightning strategy.
 
-Why not Lightning's own DeepSpeedStrategy: it refuses a CPU, so that nothing could be tested; it runs a whole training
-step in one forward pass of the engine, and then several backward passes overwrite each other's gradients without a
-word; its bf16-mixed trains in bfloat16 weights, where DDP's means autocast; and its checkpoints are folders that only
-the same number of ranks can read. Here a run differs from DDP in memory alone.
+Why not Lightning's DeepSpeedStrategy: it refuses a CPU, so that nothing could be tested; it wraps a whole training step
+in one forward pass of the engine, in which several backward passes silently overwrite each other's gradients; its
+bf16-mixed trains bfloat16 weights, where DDP's means autocast; and its checkpoints are folders that only the same
+number of ranks can read. Here, a run differs from DDP in memory only.
 """
 
 import os
@@ -25,23 +25,24 @@ from capkit.errors import UsageError
 from capkit.utils.ranges import NonNegativeInt, Range, check_ranges
 
 PRECISIONS = ("32-true", "bf16-mixed")
-# Gradients that are exchanged at once. DeepSpeed's own 500 million take 2 GB on every rank, for a small model too.
+# Gradients reduced at once. DeepSpeed's default of 500 million takes 2 GB on every rank, even for a small model.
 BUCKET_NUMBERS = 50_000_000
 
 
 @check_ranges
 class Zero(DDPStrategy):
-    """Optimizer states (stage 1), also gradients (2), also weights (3) are divided over the ranks.
+    """Shards optimizer states (stage 1), also gradients (2), also weights (3) over the ranks.
 
-    Each rank keeps float32 weights (stage 3: its part of them), and bf16-mixed computes under autocast. Validation,
-    prediction and checkpoints see whole weights on every rank, in stage 3 gathered for the time it takes: a rank may
-    then have more batches or longer captions than another. Checkpoints hold whole tensors: any strategy and any
-    number of ranks can resume them. A parameter that a step does not use has a gradient of zero in it, as under DDP.
+    Weights are float32 (stage 3: each rank's shard of them), and bf16-mixed computes under autocast. Validation,
+    prediction and checkpoints see whole weights on every rank, gathered temporarily in stage 3, so that ranks may have
+    different numbers of batches and caption lengths. Checkpoints hold whole tensors: a run can resume under any
+    strategy and number of ranks. As under DDP, a parameter that a step does not use has a gradient of zero.
 
-    `offload`: this rank's part of the optimizer states, the float32 weights and gradients that AdamW updates, and in
-    stage 3 of the weights too, lie in the machine's memory, and the processor does the update. Stages 2 and 3.
-
-    `persistence_threshold`: in stage 3, weights of at most so many numbers stay whole on every rank.
+    Args:
+        stage: ZeRO stage, 1 to 3.
+        offload: keep this rank's optimizer states, float32 weights and gradients for AdamW, and in stage 3 its weight
+            shard, in host memory, and update on the CPU. Stages 2 and 3 only.
+        persistence_threshold: stage 3 keeps weights with at most this many elements whole on every rank.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Zero(DDPStrategy):
     ) -> None:
         if offload and stage == 1:
             raise UsageError(
-                "strategy.offload wants strategy.stage of 2 or 3; got 1; choose trainer=deepspeed_2_offload"
+                "strategy.offload: expected strategy.stage 2 or 3, got 1; choose trainer=deepspeed_2_offload"
             )
         super().__init__()
         self.stage, self.offload, self.persistence_threshold = stage, offload, persistence_threshold
@@ -65,23 +66,25 @@ class Zero(DDPStrategy):
     # -- starting the engine
 
     def setup(self, trainer: pl.Trainer) -> None:
-        """Moments come last: Lightning moves all that an optimizer has to the GPU, also what offload keeps off it."""
+        """Allocate moments last: Lightning moves all optimizer state to the GPU, even what offload keeps off it."""
         super().setup(trainer)
         if self.engine is not None:
             partitions.allocate_moments(self.engine)
 
     def configure_ddp(self) -> None:
-        """DeepSpeed exchanges gradients, not DDP."""
+        """No DDP wrapper: DeepSpeed reduces gradients."""
 
     def setup_optimizers(self, trainer: pl.Trainer) -> None:
         super().setup_optimizers(trainer)
         if str(trainer.precision) not in PRECISIONS:
-            raise UsageError(f"under ZeRO trainer.precision is {' or '.join(PRECISIONS)}; got {trainer.precision}")
+            raise UsageError(
+                f"expected trainer.precision to be {' or '.join(PRECISIONS)} under ZeRO; got {trainer.precision}"
+            )
         (optimizer,) = self.optimizers
         if type(optimizer) is not torch.optim.AdamW:
             raise UsageError(
-                f"under ZeRO optimizer=adamw is wanted; got {type(optimizer).__name__}: each rank updates slices of "
-                "weights laid end to end, where only rules that treat every number alone stay what they are"
+                f"expected optimizer=adamw under ZeRO, got {type(optimizer).__name__}: each rank updates slices of "
+                "flattened weights, which is correct only for optimizers that treat elements independently"
             )
         module: Any = self.lightning_module
         self._groups = [list(group["params"]) for group in optimizer.param_groups]
@@ -91,7 +94,7 @@ class Zero(DDPStrategy):
     def _start_engine(self, model: nn.Module, optimizer: Any, clip_norm: float | None) -> Any:
         on_cpu = self.root_device.type == "cpu"
         if on_cpu:
-            os.environ["DS_ACCELERATOR"] = "cpu"  # read when deepspeed is first imported
+            os.environ["DS_ACCELERATOR"] = "cpu"  # read at the first import of deepspeed
         os.environ.setdefault("LOCAL_RANK", str(self.local_rank))
         clear_stale_locks()
         import deepspeed
@@ -99,15 +102,15 @@ class Zero(DDPStrategy):
         chosen = deepspeed.get_accelerator().device_name()
         if chosen.split(":")[0] != self.root_device.type:
             raise UsageError(
-                f"deepspeed was imported for {chosen} before the trainer chose {self.root_device.type}; "
-                f"start with DS_ACCELERATOR={self.root_device.type} in the environment"
+                f"expected deepspeed to be imported for {self.root_device.type}, got {chosen}: it was imported before "
+                f"the trainer chose its device; set DS_ACCELERATOR={self.root_device.type} in the environment"
             )
         warnings.filterwarnings("ignore", "`torch.distributed.* is deprecated", FutureWarning)  # DeepSpeed's own calls
-        # An op for inference that would be compiled at the first start on a CPU; a compiler killed half way leaves a
-        # lock on which every later start hangs. Nothing here calls it.
+        # An inference op that DeepSpeed would compile at the first start on a CPU, and capkit never calls. If that
+        # compiler is killed, it leaves a lock on which every later start hangs.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         for parameter in model.parameters():
-            parameter.data = parameter.data.contiguous()  # DeepSpeed flattens them
+            parameter.data = parameter.data.contiguous()  # DeepSpeed flattens parameters
         with _ScalarsAsBytes():
             engine, *_ = deepspeed.initialize(
                 model=_Call(model),
@@ -123,8 +126,8 @@ class Zero(DDPStrategy):
         if self.offload and self.stage == 3:
             offload["offload_param"] = in_memory
         return {
-            "train_micro_batch_size_per_gpu": 1,  # only its throughput log reads it
-            "managed_gradient_accumulation": False,  # every backward adds; `step` is the boundary
+            "train_micro_batch_size_per_gpu": 1,  # required; only the throughput log uses it
+            "managed_gradient_accumulation": False,  # every backward pass accumulates; `engine.step` ends the step
             "gradient_clipping": clip_norm or 0.0,
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
@@ -139,12 +142,12 @@ class Zero(DDPStrategy):
     # -- one optimizer step
 
     def add_gradient(self, share: Callable[[], tuple[Tensor, Any]], scale: float) -> Any:
-        """One forward and one backward pass of the engine through the loss that `share` gives; its second value."""
+        """Run one forward and one backward pass of the engine on the loss `share()[0]`; return `share()[1]`."""
         rest: Any = None
 
         def forward() -> Tensor:
-            # DeepSpeed switches an autocast around it off. Stage 3 counts on every module's forward to return, which
-            # the early stop of activation checkpointing cuts short.
+            # Autocast is entered here, since the engine's forward disables any autocast around it. Stage 3 relies on
+            # every module's forward to return, which the early stop of activation checkpointing would prevent.
             nonlocal rest
             with self.precision_plugin.forward_context(), set_checkpoint_early_stop(self.stage < 3):
                 loss, rest = share()
@@ -155,10 +158,10 @@ class Zero(DDPStrategy):
         return rest
 
     def backward(self, *args: Any, **kwargs: Any) -> Any:
-        raise RuntimeError("under ZeRO a backward pass outside `TrainModule.add_gradient` would be lost")
+        raise RuntimeError("under ZeRO, backward passes must go through `TrainModule.add_gradient`")
 
     def optimizer_step(self, optimizer: Any, closure: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
-        """Clips by the optimizer's `clip_norm` and updates."""
+        """Clip to the optimizer factory's `clip_norm` and update."""
         closure()
         with partitions.discarding(self.engine) if self.discard_gradient else nullcontext():
             self.engine.step()
@@ -168,19 +171,19 @@ class Zero(DDPStrategy):
 
     @property
     def skipped(self) -> bool:
-        """Whether the last update was left out: its gradient was not finite, or was to be discarded."""
+        """Whether the last update was skipped: its gradient was not finite, or was to be discarded."""
         return bool(self.engine.optimizer.overflow)
 
     @property
     def grad_norm(self) -> Tensor:
-        """Of the whole gradient of the last step, before clipping."""
+        """Norm of the last step's whole gradient before clipping."""
         return torch.as_tensor(self.engine.get_global_grad_norm(), device=self.root_device).detach()
 
     # -- whole weights
 
     @contextmanager
     def whole_weights(self) -> Iterator[None]:
-        """Gathered once for all that runs inside, such as the steps of a generation. All ranks enter and leave."""
+        """Gather weights once for everything that runs inside, such as generation. All ranks enter and leave."""
         gathered = self._gather()
         try:
             yield
@@ -195,7 +198,7 @@ class Zero(DDPStrategy):
         self._partition()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Whole weights, on rank 0 alone, where they are written."""
+        """Whole weights on rank 0, which writes checkpoints; empty on other ranks."""
         gathered = self._gather()
         state = super().lightning_module_state_dict()
         state = {name: value.cpu().clone() for name, value in state.items()} if self.is_global_zero else {}
@@ -211,10 +214,10 @@ class Zero(DDPStrategy):
         partitions.load_optimizer_state(self.engine, self._groups, saved)
 
     def on_exception(self, exception: BaseException) -> None:
-        self._failed = True  # other ranks may not come to a meeting any more
+        self._failed = True  # no more collectives: other ranks may not take part
 
     def teardown(self) -> None:
-        """Leaves a plain model with whole weights."""
+        """Leave a plain model with whole weights."""
         if self.engine is not None and not self._failed:
             self._gather()
             self.engine.destroy()
@@ -222,7 +225,7 @@ class Zero(DDPStrategy):
         super().teardown()
 
     def _gather(self) -> bool:
-        """Whether there was something to do."""
+        """Gather whole weights; returns whether they were sharded before."""
         if self.engine is None or self.stage < 3 or self._whole:
             return False
         with torch.inference_mode(False):
@@ -238,7 +241,7 @@ class Zero(DDPStrategy):
 
 
 class _Call(nn.Module):
-    """What the engine wraps: DeepSpeed starts from a module's forward, a training step from a function."""
+    """The module that the engine wraps: its forward calls a function, since a training step is one."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -249,7 +252,7 @@ class _Call(nn.Module):
 
 
 class _ScalarsAsBytes(TorchFunctionMode):
-    """DeepSpeed 0.19 broadcasts weights viewed as bytes, which a tensor without a dimension refuses."""
+    """Workaround: DeepSpeed 0.19 broadcasts weights viewed as bytes, which 0-dimensional tensors do not allow."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.view and args[1:] == (torch.uint8,) and args[0].ndim == 0:

@@ -1,6 +1,6 @@
-"""Whole tensors out of what ZeRO has divided over ranks, and back: weights, optimizer state, bounds.
+"""Conversion between ZeRO's sharded state and whole tensors: weights, optimizer state, bounds.
 
-Everything that depends on how DeepSpeed lays out its partitions is in this file. Each function is called by all ranks.
+Everything that depends on DeepSpeed's partition layout is in this file. All ranks must call each function.
 """
 
 import math
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from capkit.models.dual_encoders.logit_scale import LogitScale
 
-MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's state of a parameter, beside its step number
+MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's state of a parameter, besides its step
 
 
 def gather_weights(engine: Any) -> None:
-    """Stage 3: every parameter whole on every rank, and a model that runs without DeepSpeed's hooks."""
+    """Stage 3: gather every parameter on every rank, and remove DeepSpeed's hooks from the model."""
     offload = engine.optimizer.parameter_offload
     offload.partition_all_parameters()
     for hook in [*offload.forward_hooks, *offload.backward_hooks, offload.fwd_pre_hook]:
@@ -28,25 +28,25 @@ def gather_weights(engine: Any) -> None:
 
 
 def partition_weights(engine: Any) -> None:
-    """The reverse of `gather_weights`; changes made to whole weights are dropped."""
+    """The inverse of `gather_weights`. Changes made to the whole weights are dropped."""
     parameters = list(engine.module.parameters())
     parameters[0].partition(param_list=parameters, has_been_updated=False)
     engine.optimizer.parameter_offload.setup_zero_stage3_hooks()
 
 
 def allocate_moments(engine: Any) -> None:
-    """What AdamW does in its first step, at once: DeepSpeed's map of it would miss every parameter group but one."""
+    """Allocate AdamW's state before its first step: DeepSpeed's map of it would cover only one parameter group."""
     optimizer = engine.optimizer
     stage_3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
     for flat in optimizer.fp32_partitioned_groups_flat if stage_3 else optimizer.single_partition_of_fp32_groups:
-        step = torch.zeros((), device=flat.device if flat.is_cuda else "cpu")  # where the (fused) AdamW wants it
+        step = torch.zeros((), device=flat.device if flat.is_cuda else "cpu")  # where (fused) AdamW expects it
         optimizer.optimizer.state[flat] = {"step": step, **{name: torch.zeros_like(flat) for name in MOMENTS}}
     if not stage_3:
         optimizer._lazy_init_hp_params_optimizer_state()
 
 
 def clear_gradients(engine: Any) -> None:
-    """What a step leaves in DeepSpeed's buffers, set to zero: it would be the next gradient of unused parameters."""
+    """Zero DeepSpeed's gradient buffers after a step: old values would become the gradient of unused parameters."""
     optimizer = engine.optimizer
     stage_3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
     buffers = [optimizer.grad_partitions_flat_buffer] if stage_3 else []
@@ -58,7 +58,7 @@ def clear_gradients(engine: Any) -> None:
 
 
 def optimizer_state(engine: Any, groups: list[list[nn.Parameter]]) -> dict[str, Any]:
-    """AdamW's state dict as one process without ZeRO would have it, on the CPU; `groups` as the optimizer had them."""
+    """AdamW's state dict on the CPU, as in one process without ZeRO. `groups`: the optimizer's parameter groups."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
     step = next(iter(engine.optimizer.optimizer.state.values()))["step"]
@@ -77,7 +77,7 @@ def optimizer_state(engine: Any, groups: list[list[nn.Parameter]]) -> dict[str, 
 
 
 def load_optimizer_state(engine: Any, groups: list[list[nn.Parameter]], saved: dict[str, Any]) -> None:
-    """The reverse of `optimizer_state`, on any number of ranks."""
+    """The inverse of `optimizer_state`, for any number of ranks."""
     for group, options in zip(engine.optimizer.param_groups, saved["param_groups"], strict=True):
         group.update({k: v for k, v in options.items() if k != "params"})
     for state in engine.optimizer.optimizer.state.values():
@@ -89,7 +89,7 @@ def load_optimizer_state(engine: Any, groups: list[list[nn.Parameter]], saved: d
 
 @contextmanager
 def discarding(engine: Any) -> Iterator[None]:
-    """A step within it drops the gradient as DeepSpeed does with one that is not finite: nothing else changes."""
+    """Context in which a step drops the gradient, as DeepSpeed drops one that is not finite; nothing else changes."""
     optimizer: Any = engine.optimizer
     stage_3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
     infinite = torch.tensor(math.inf)
@@ -102,7 +102,7 @@ def discarding(engine: Any) -> Iterator[None]:
 
 
 def clamp_log_scales(engine: Any) -> None:
-    """The bound of `LogitScale` on the float32 copies that ZeRO updates: its own clamp is in the model's copy alone."""
+    """Apply `LogitScale`'s bound to the float32 copies that ZeRO updates; its own clamp sees only the model's copy."""
     from deepspeed.utils import safe_get_full_fp32_param
 
     for module in engine.module.modules():
@@ -112,7 +112,7 @@ def clamp_log_scales(engine: Any) -> None:
 
 
 def _set_full(parameter: Any, value: Tensor, moment: str | None = None) -> None:
-    """This rank's part of the float32 copy of a parameter, or of one of its moments, from the whole tensor."""
+    """Set this rank's shard of a parameter's float32 copy, or of one of its moments, from the whole tensor."""
     from deepspeed import comm
     from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
 
@@ -120,7 +120,7 @@ def _set_full(parameter: Any, value: Tensor, moment: str | None = None) -> None:
     if not hasattr(parameter, "ds_id"):
         parameter.set_full_hp_param(value.to(parameter.device), *arguments)
         return
-    # DeepSpeed's own function for whole values fails where ranks do not divide the parameter.
+        # DeepSpeed's safe_set_full_* fail if the parameter does not divide evenly over ranks.
     size = parameter.ds_tensor.numel()
     padded = torch.zeros(size * comm.get_world_size(), dtype=value.dtype, device=parameter.device)
     padded[: value.numel()] = value.flatten()

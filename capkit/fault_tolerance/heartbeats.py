@@ -1,9 +1,9 @@
-"""What ranks tell each other beside the process group: small files in the run folder.
+"""Messages between ranks outside the process group: small files in the run folder.
 
-Files, and not the store of the process group, because that store lives in one process: under srun in rank 0, so that
-nobody could be told when rank 0 is the one that is stopped. A run folder that all ranks see is there anyway, for
-checkpoints. Files exist before they matter and are opened anew for each read, which NFS answers with what was written
-last; beats overwrite their file in place, which a full disk allows.
+Why files and not the process group's store: the store lives in one process, under srun in rank 0, so that nobody could
+report a stopped rank 0. A run folder that all ranks see is needed for checkpoints anyway. Files are created early, and
+opened anew for each read, for which NFS returns the latest write. Heartbeats overwrite their file in place, which works
+on a full disk.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _FILES = ("verdicts.jsonl", "rank-*.json", ".rank-*.json", "stacks-rank-*.txt")
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """A rank's sign of life. `seconds`: since it got on. `waits`: in a call that waits for other ranks."""
+    """A rank's sign of life. `seconds`: since its last progress. `waits`: whether it waits for other ranks."""
 
     rank: int
     number: int
@@ -42,7 +42,7 @@ class Heartbeat:
 
     @property
     def is_here(self) -> bool:
-        """Whether its process can be looked at from this one."""
+        """Whether this process can inspect the rank's process."""
         return self.pid_space is not None and self.pid_space == pid_space()
 
     def __str__(self) -> str:
@@ -57,7 +57,7 @@ def identity() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why all ranks end: `kind` is lost, stuck or error. `by` is the rank that says so, `status` the exit status."""
+    """Why all ranks end. `kind` is lost, stuck or error; `by` is the reporting rank; `status` the exit status."""
 
     kind: str
     by: int
@@ -67,28 +67,28 @@ class Verdict:
 
 
 class HeartbeatFiles:
-    """The files of one attempt of a run. The first verdict stands; writing one fails quietly on a full disk."""
+    """The files of one attempt of a run. The first verdict counts. On a full disk, writing one fails silently."""
 
     def __init__(self, folder: Path, rank: int, world_size: int) -> None:
         self.folder, self.rank, self.world_size = folder, rank, world_size
         self.verdicts = folder / "verdicts.jsonl"
 
     def open(self, first: Heartbeat) -> None:
-        """From its first moment on, the file of beats has one: a rank that is stopped right then is missed."""
-        self.folder.mkdir(parents=True, exist_ok=True)  # a run folder of its own: then nobody watches this rank
+        """Create the heartbeat file with its first content, so that a rank stopped right now is already noticed."""
+        # Not shared with the other ranks if their run folder is elsewhere; then nobody watches this rank.
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.verdicts.touch()
         new = self.folder / f".{self._beat_file(self.rank).name}"
         new.write_bytes(_bytes_of(first))
         new.replace(self._beat_file(self.rank))
 
     def leave(self) -> None:
-        """This rank ended well: its beat is no longer missed. The last one takes the folder along."""
+        """Remove this rank's files after it ended well. The last rank also removes the folder."""
         self._beat_file(self.rank).unlink(missing_ok=True)
         self.stacks(self.rank).unlink(missing_ok=True)
         if not list(self.folder.glob("rank-*")) and self.verdict() is None:
-            with contextlib.suppress(
-                OSError
-            ):  # ranks that leave at the same moment, and folders with something in them
+            # Another rank may leave at the same moment, and a folder may hold other files.
+            with contextlib.suppress(OSError):
                 self.verdicts.unlink(missing_ok=True)
                 self.folder.rmdir()
                 self.folder.parent.rmdir()
@@ -104,7 +104,7 @@ class HeartbeatFiles:
             file.write(_bytes_of(beat))
 
     def read(self, rank: int) -> Heartbeat | None:
-        """None where there is none, or it is being written just now."""
+        """None if there is no heartbeat, or it is being written."""
         try:
             return Heartbeat(**json.loads(self._beat_file(rank).read_bytes()))
         except (OSError, ValueError, TypeError):
@@ -114,7 +114,7 @@ class HeartbeatFiles:
         return not self._beat_file(rank).exists()
 
     def report(self, verdict: Verdict) -> Verdict:
-        """The verdict that stands: this one, unless another rank was first."""
+        """Append a verdict and return the one that counts: this one, unless another rank was first."""
         try:
             with self.verdicts.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(verdict)) + "\n")
@@ -131,7 +131,7 @@ def _bytes_of(beat: Heartbeat) -> bytes:
 
 
 def read_verdict(path: Path) -> Verdict | None:
-    """The first whole line; None where there is none, or it is none of ours."""
+    """The first complete line; None if there is none or it is not a verdict."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
         return Verdict(**json.loads(lines[0])) if len(lines) > 1 else None
@@ -140,12 +140,12 @@ def read_verdict(path: Path) -> Verdict | None:
 
 
 def attempts(run_dir: Path) -> list[Path]:
-    """The folders of all attempts of a run that were not swept away, oldest first."""
+    """Folders of a run's attempts that still exist, oldest first."""
     return sorted(path for path in (run_dir / "watch").glob("attempt-*") if _ATTEMPT.fullmatch(path.name))
 
 
 def new_attempt(run_dir: Path) -> Path:
-    """A folder for the channel of one more attempt. Those of attempts that left no verdict are swept away."""
+    """Create the folder of the next attempt. Folders of earlier attempts without a verdict are removed."""
     earlier = attempts(run_dir)
     number = 1 + max((int(path.name.rpartition("-")[2]) for path in earlier), default=0)
     for path in earlier:

@@ -1,7 +1,7 @@
-"""What this process is doing, for the watchdogs: the section of the run that it is in, and a count that grows.
+"""What this process is doing, for the watchdogs: the current section of the run, and a progress counter.
 
-That a process is alive proves little: its threads run on while the main thread waits for ever. The count grows only
-where the main thread makes progress: after a step, a validation batch, a section.
+A live process proves little: other threads run while the main thread hangs. The counter grows only when the main thread
+makes progress: after a step, a validation batch, a section.
 """
 
 import time
@@ -14,7 +14,7 @@ SECTIONS = ("setup", "step", "rollout", "checkpoint", "evaluation")
 
 @dataclass
 class Liveness:
-    """`since`: the monotonic time at which `count` last grew."""
+    """Current section and progress of the main thread. `since`: monotonic time of the last increment of `count`."""
 
     section: str = "setup"
     count: int = 0
@@ -26,7 +26,7 @@ NOW = Liveness()
 
 
 def mark_progress(section: str | None = None, step: int | None = None) -> None:
-    """Count one more sign of life of the main thread, which is in `section` from here on, at optimizer step `step`."""
+    """Count one more sign of progress of the main thread, now in `section` and at optimizer step `step`."""
     assert section is None or section in SECTIONS, section
     NOW.section = section or NOW.section
     NOW.step = NOW.step if step is None else step
@@ -36,7 +36,7 @@ def mark_progress(section: str | None = None, step: int | None = None) -> None:
 
 @contextmanager
 def section(name: str) -> Iterator[None]:
-    """A section inside another one, which continues after it."""
+    """Context of a nested section; the outer one continues afterwards."""
     outer = NOW.section
     mark_progress(name)
     try:

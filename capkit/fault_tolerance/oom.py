@@ -18,7 +18,7 @@ def retry_on_oom(work: Callable[[], Result], shrink: Callable[[str], None]) -> R
             return work()
         except torch.OutOfMemoryError as error:
             why = str(error).splitlines()[0]
-        # Out of the except block, which keeps the failed pass in memory.
+        # Outside the except block, which would keep the failed pass's tensors alive.
         shrink(why)
         torch.cuda.empty_cache()
 

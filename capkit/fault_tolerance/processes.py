@@ -1,4 +1,4 @@
-"""Whether another process of this machine lives, runs or is stopped, from /proc; and how to end it."""
+"""State of another process on this machine (running, stopped or gone), from /proc; and how to kill it."""
 
 import os
 import signal
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def pid_space() -> str | None:
-    """Where a process id means the same process: one boot of one machine, one namespace. None where there is no /proc.
+    """Identifies the machine's boot and PID namespace, within which a process id is unique. None without /proc.
 
-    A host's name would not do: containers may share it and number their processes each for itself.
+    A host name would not do: containers may share it and still number their own processes.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -19,13 +19,13 @@ def pid_space() -> str | None:
 
 
 def start_time(pid: int) -> int | None:
-    """Clock ticks from boot to the start of a process: with it a process id that was given again is told apart."""
+    """Clock ticks from boot to the start of a process; distinguishes processes that got the same id."""
     fields = _fields(pid)
     return None if fields is None else int(fields[19])
 
 
 def state(pid: int, started: int | None) -> str:
-    """running, stopped or gone."""
+    """One of running, stopped, gone."""
     fields = _fields(pid)
     if fields is None or int(fields[19]) != started or fields[0] in "ZX":
         return "gone"
@@ -33,7 +33,7 @@ def state(pid: int, started: int | None) -> str:
 
 
 def _fields(pid: int) -> list[str] | None:
-    """From the third column of /proc/PID/stat on; the second, the name, may hold anything."""
+    """Fields of /proc/PID/stat from the third on; the second, the name, may contain spaces and parentheses."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -41,9 +41,9 @@ def _fields(pid: int) -> list[str] | None:
 
 
 def end(pid: int, started: int | None, seconds: float = 1.0) -> None:
-    """Ends a process that does not answer. faulthandler, where it is enabled, first writes the stacks of its threads.
+    """Kill a process that does not answer. If it enabled faulthandler, it first writes its threads' stacks on SIGABRT.
 
-    That works without the interpreter's lock, and not in a stopped process, which SIGKILL ends all the same.
+    faulthandler works even if the GIL is held. A stopped process does not react to SIGABRT; SIGKILL ends it anyway.
     """
     deadline = time.monotonic() + seconds
     for number in (signal.SIGABRT, signal.SIGKILL):

@@ -1,4 +1,4 @@
-"""Where the threads of this process are: to a file in full, and in one line."""
+"""Stacks of this process's threads: all of them to a file, or the main thread's in one line."""
 
 import faulthandler
 import sys
@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from types import FrameType
 
-# Innermost calls in which a rank waits for the others: collectives, and a backward pass in which DDP exchanges.
+# A rank waits for others if one of its innermost calls is a collective, or a backward pass in which DDP reduces.
 WAITING = ("/torch/distributed/", "/deepspeed/comm/", "/torch/autograd/graph.py")
 INNERMOST = 4
 TAIL_LINES = 12
@@ -19,7 +19,7 @@ def _main_frame() -> FrameType | None:
 
 
 def main_thread() -> tuple[str, bool]:
-    """(the innermost place in capkit's code, or else the innermost at all; whether it waits for other ranks)."""
+    """(innermost place in capkit's code, or else of all code; whether the main thread waits for other ranks)."""
     frames = traceback.extract_stack(_main_frame())[::-1]
     waits = any(part in frame.filename.replace("\\", "/") for frame in frames[:INNERMOST] for part in WAITING)
     own = [
@@ -30,9 +30,9 @@ def main_thread() -> tuple[str, bool]:
 
 
 def write(path: Path, title: str, error: BaseException | None = None) -> None:
-    """The stacks of all threads; the main thread's comes first, as Python tells it.
+    """Append the stacks of all threads, the main thread's first, formatted as by Python.
 
-    `error`: what the main thread raised and is about to end for; then it was where this came from.
+    `error`: the exception that ends the main thread; its traceback replaces the main thread's current stack.
     """
     with path.open("a", encoding="utf-8") as file:
         file.write(f"{title}\nmain thread, the innermost call last:\n")
@@ -47,6 +47,6 @@ def is_written(path: Path) -> bool:
 
 
 def tail(path: Path) -> str:
-    """The end of the main thread's stack, as `write` wrote it."""
+    """The end of the main thread's stack in a file written by `write`."""
     lines = path.read_text(encoding="utf-8").partition(END_OF_MAIN)[0].splitlines()
     return "\n".join(lines[-TAIL_LINES:])

@@ -1,14 +1,14 @@
-"""SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C ask a run to stop: heard by one rank, known to all within a second.
+"""SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C ask a run to stop. One rank hears the signal; all know within a second.
 
-A rank that waits for others does not run Python, and so no Python signal handler: a thread listens instead, and passes
-the word on through the store of the process group. What follows depends on what would be lost:
+A rank that waits in a collective runs no Python code, hence no Python signal handler. A thread listens instead, and
+passes the signal on through the process group's store. What happens next depends on what would be lost:
 
-- while optimizer steps are made, ranks must agree where to save: `requested` is looked at there
+- during training, ranks must agree on the step at which to save: they check `requested` there
   (capkit/train/callbacks/preemption.py);
-- before and after, nothing would be lost that is not done again: the main thread leaves where it is.
+- before and after it, only work is lost that the same command repeats: the main thread exits wherever it is.
 
-SIGUSR2 is what submitit sends. Ctrl-C (SIGINT) saves as the others do and ends with its own status, 130, since nobody
-is to start the run again; a second one ends the run at once.
+SIGUSR2 is sent by submitit. Ctrl-C (SIGINT) also saves, but exits with its own status, 130, since nothing should
+restart the run. A second Ctrl-C ends the run at once.
 """
 
 import itertools
@@ -30,37 +30,37 @@ from capkit.utils.console import restore_terminal
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 STOPPED_STATUS = 75  # EX_TEMPFAIL: try again later
-INTERRUPTED_STATUS = 130  # as shells have it for SIGINT
+INTERRUPTED_STATUS = 130  # the shells' status for SIGINT
 NOTHING_BEGUN = "stopped by Ctrl-C before the run had begun; nothing was lost"
 POLL_S = 0.5
-LEAVE_S = 10.0  # for the main thread to leave by itself
-_NUMBERS = itertools.count()  # of listeners in this process: a process group may outlive a run
+LEAVE_S = 10.0  # time for the main thread to exit on its own
+_NUMBERS = itertools.count()  # of listeners in this process, for unique keys: a process group may outlive a run
 
 
 class Stopped(SystemExit):
-    """The run was asked to stop, and did; the exit status says by what."""
+    """The run stopped as asked; the exit status depends on the signal."""
 
     def __init__(self, status: int = STOPPED_STATUS) -> None:
         super().__init__(status)
 
 
 def status_after(name: str) -> int:
-    """The exit status of a run that the signal of this name stopped."""
+    """Exit status of a run that was stopped by the signal of this name."""
     return INTERRUPTED_STATUS if name == signal.SIGINT.name else STOPPED_STATUS
 
 
 def heard_signals() -> list[signal.Signals]:
-    """SIGNALS, without those that this process was started to ignore: a shell's background jobs ignore Ctrl-C."""
+    """SIGNALS without those that this process was started to ignore, such as Ctrl-C in a shell's background job."""
     return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 class StopSignal:
-    """Listens for this rank. `store`: where ranks hear from each other; None for a single process."""
+    """Listens for stop signals of this rank. `store`: key-value store shared by all ranks; None in a single process."""
 
     def __init__(self, rank: int, store: Any = None) -> None:
         self.rank, self.store = rank, store
         self.requested = False
-        self.name = ""  # of the signal that this rank knows of
+        self.name = ""  # of the first signal, received here or by another rank
         self._key = f"capkit/stop/{next(_NUMBERS)}"
         self._may_leave = True
         self._all_know = self._told = False
@@ -79,10 +79,10 @@ class StopSignal:
         self._thread.start()
 
     def close(self) -> None:
-        """Signals do again what they did before."""
+        """Stop listening and restore the previous signal handlers."""
         self._closing.set()
         self._written.send(b"\0")
-        self._thread.join(4 * POLL_S)  # it may signal this process, for which the handlers have to be there
+        self._thread.join(4 * POLL_S)  # first: it may signal this process, which needs the handlers below
         signal.set_wakeup_fd(self._old_wakeup)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
@@ -96,7 +96,7 @@ class StopSignal:
 
     @property
     def may_leave(self) -> bool:
-        """Whether the main thread may leave anywhere, without the other ranks."""
+        """Whether the main thread may exit anywhere, without the other ranks."""
         return self._may_leave
 
     @may_leave.setter
@@ -106,7 +106,7 @@ class StopSignal:
             self._leave()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        """In the main thread, between two instructions; what a second signal does is the thread's."""
+        """Signal handler, in the main thread. A second signal is handled by the listening thread."""
         self.name = self.name or signal.Signals(number).name
         self.requested = True
         if self._may_leave and self._all_know:
@@ -116,11 +116,11 @@ class StopSignal:
         self._may_leave = False
         self.tell("the same command does again what was not finished")
         if self.rank != 0:
-            time.sleep(4 * POLL_S)  # launchers end all ranks as soon as one has left, and rank 0 has to tell
+            time.sleep(4 * POLL_S)  # launchers kill all ranks once one exits, and rank 0 has yet to print
         raise Stopped(self.status)
 
     def tell(self, outcome: str) -> None:
-        """Once, on rank 0: what came of it, to the screen; and to SLURM, where it runs the job."""
+        """Report the outcome once, on rank 0: print it, and requeue the job under SLURM unless it was Ctrl-C."""
         if self.rank == 0 and not self._told:
             by = "Ctrl-C" if self.name == signal.SIGINT.name else self.name
             print(f"stopped by {by}; {outcome}", flush=True)
@@ -142,14 +142,14 @@ class StopSignal:
             self._tell()
             self._all_know = True
             if not self._closing.is_set():
-                signal.pthread_kill(self._main, signal.SIGUSR1)  # wakes the main thread up
+                signal.pthread_kill(self._main, signal.SIGUSR1)  # interrupts a blocking call of the main thread
             self._follow()
             return
 
     def _follow(self) -> None:
-        """Until the run has ended: a second Ctrl-C, and a main thread that hears nothing.
+        """Until the run ends, handle a second Ctrl-C, and end the process if the main thread cannot.
 
-        One that waits outside Python for a rank that has left hears nothing. Nothing is lost by leaving without it.
+        The main thread gets no signal while it waits in native code for a rank that has left. Ending it loses nothing.
         """
         may_leave_since = time.monotonic()
         while not self._closing.is_set():
@@ -168,7 +168,7 @@ class StopSignal:
         os._exit(status)
 
     def _own_signals(self) -> list[str]:
-        """The names of signals that came; none after a while without one."""
+        """Names of signals received; empty after POLL_S without one."""
         try:
             numbers = self._wakeup.recv(64)
         except OSError:
@@ -176,13 +176,13 @@ class StopSignal:
         return [signal.Signals(number).name for number in numbers if number in SIGNALS]
 
     def _signal_of_others(self) -> str | None:
-        with suppress(Exception):  # the store is gone where rank 0 is
+        with suppress(Exception):  # the store is gone once its process, rank 0, is
             if self.store is not None and self.store.check([self._key]):
                 return self.store.get(self._key).decode()
         return None
 
     def _tell(self) -> None:
-        """Before a rank leaves, the others have to know why: else they would see a rank that was lost."""
+        """Publish the signal before this rank exits; otherwise the others would report it as lost."""
         if self.store is not None:
             with suppress(Exception):
                 self.store.set(self._key, self.name)
@@ -193,7 +193,7 @@ _ACTIVE: list[StopSignal] = []
 
 
 def listen(rank: int, store: Any = None) -> StopSignal | None:
-    """Until the task ends. None outside a process's main thread, where Python lets nobody handle signals."""
+    """Listen until the task ends. None outside the main thread, where Python allows no signal handlers."""
     if threading.current_thread() is not threading.main_thread():
         return None
     listener = StopSignal(rank, store)
@@ -209,9 +209,9 @@ def is_stopping() -> bool:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Around a task that may `listen`. Once asked to stop, it ends with status 75 or 130, whatever breaks on the way.
+    """Context around a task that may `listen`. Once asked to stop, it exits with status 75 or 130, whatever fails.
 
-    The signal may have hit other processes too: a scorer's subprocess dies, ranks lose their connection.
+    The signal may have hit other processes too: a scorer's subprocess dies, or ranks lose their connection.
     """
     try:
         yield
@@ -221,7 +221,7 @@ def stoppable() -> Iterator[None]:
             raise
         if asked[0].status != INTERRUPTED_STATUS:
             traceback.print_exception(error)
-        asked[0].tell(f"after it came {error!r}; the same command goes on from the last checkpoint")
+        asked[0].tell(f"{error!r} followed; the same command resumes from the last checkpoint")
         raise Stopped(asked[0].status) from None
     finally:
         while _ACTIVE:
@@ -229,7 +229,7 @@ def stoppable() -> Iterator[None]:
 
 
 def _forget() -> None:
-    """A forked child is no rank: its signals do what they do by default, and do not wake its parent's thread."""
+    """Reset a forked child, which is not a rank: default signal handlers, and no wakeup of its parent's thread."""
     if _ACTIVE:
         signal.set_wakeup_fd(-1)
         for number in SIGNALS:
@@ -241,9 +241,9 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def outlive_signals_to_all() -> None:
-    """For a helper process: SLURM signals all processes of a job, and a rank without its helpers could not save.
+    """Make a helper process ignore stop signals: SLURM sends them to all processes, and ranks need helpers to save.
 
-    SIGTERM of its own parent ends it, as ever.
+    SIGTERM from its own parent still ends it.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     threading.Thread(target=_wait_for_parent, name="stop-signal", daemon=True).start()
@@ -257,10 +257,10 @@ def _wait_for_parent() -> None:
 
 
 def requeue_job() -> None:
-    """Where SLURM runs this process: puts the job back into the queue.
+    """Put this process's SLURM job back into the queue, if there is one.
 
-    A job that ends by itself counts as finished, also after SLURM asked it to. Failing is told: launch/slurm.sbatch
-    then tries again, outside a container.
+    A job that exits by itself counts as finished, even after SLURM asked it to stop. Failures are printed;
+    launch/slurm.sbatch then tries again, outside the container.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:

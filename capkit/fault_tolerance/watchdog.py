@@ -1,4 +1,4 @@
-"""A thread in every rank that ends all of them, with a reason, when one is lost, stuck or failed."""
+"""A thread in every rank that ends all ranks, and says why, when one of them is lost, stuck or failed."""
 
 import contextlib
 import faulthandler
@@ -19,19 +19,20 @@ from capkit.fault_tolerance.liveness import NOW
 from capkit.utils.console import restore_terminal
 
 TICK_S = 1.0
-FAREWELL_S = 15.0  # for the rank whose error is told to close what it has open
-OTHERS_S = 5.0  # for ranks to write their stacks, and for the telling one to tell
+FAREWELL_S = 15.0  # for the rank whose error was printed to close files and loggers
+OTHERS_S = 5.0  # for ranks to write their stacks, and for the reporting rank to print
 LOST_CONNECTION = ("connection closed by peer", "connection reset", "broken pipe", "timed out", "timeout", "socket")
 
 
 class Watchdog:
-    """Rank r watches rank r + 1, so that of any ranks that are lost at least one has a watcher that runs.
+    """Ends all ranks when one of them cannot continue. Rank r watches rank r + 1, in a ring, so that of any set of lost
+    ranks at least one is watched by a live rank.
 
-    - lost: its process is gone, or has given no sign of life for `timeout_s` (stopped, machine gone). On the same
-      machine a process that is gone is noticed within seconds.
-    - stuck: its main thread has not got on for as long as `allowed_s` gives the section it is in. Each rank sees this
-      of itself; ranks that wait for another one are told from it by where they are.
-    - error: it raised. It tells its own error, and the other ranks end without a word.
+    - lost: its process is gone, or gave no sign of life for `timeout_s` (stopped, machine gone). On the same machine, a
+      process that is gone is noticed within seconds.
+    - stuck: its main thread made no progress for longer than `allowed_s` of its section. Each rank detects this for
+      itself; the place in the code tells a rank that hangs from ranks that wait for it.
+    - error: it raised. Only this rank prints its error; the others exit without printing.
     """
 
     def __init__(
@@ -62,11 +63,11 @@ class Watchdog:
         self.channel.open(self._beat())
         if self.world_size > 1:
             self._faults = self.channel.stacks(self.rank).open("w")
-            faulthandler.enable(self._faults)  # its watcher may ask a rank that hangs for its stacks
+            faulthandler.enable(self._faults)  # on SIGABRT from its watcher, a hanging rank writes its stacks
         self._thread.start()
 
     def stop(self) -> None:
-        """The rank ended well, or all of them in agreement."""
+        """Stop watching: this rank ended well, or all ranks agreed to end."""
         if self._stop.is_set():
             return
         self._stop.set()
@@ -77,10 +78,10 @@ class Watchdog:
         self.channel.leave()
 
     def failed(self, error: BaseException) -> None:
-        """Makes this error known to all ranks and tells it, unless another rank's stands: then this process ends.
+        """Report `error` to all ranks and print it; if another rank reported first, exit without printing.
 
-        What a broken connection raises follows from something else: that is waited for. What breaks in a run that was
-        asked to stop is no failure.
+        A broken connection is usually the consequence of another rank's failure, so this first waits for that rank's
+        verdict. Errors in a run that was asked to stop are not failures.
         """
         if self._error_told.is_set() or self._stop.is_set():
             return
@@ -99,7 +100,7 @@ class Watchdog:
 
     @property
     def has_told(self) -> bool:
-        """Whether the error of this rank is the one that was told."""
+        """Whether this rank's error is the one that was printed."""
         return self._error_told.is_set()
 
     def _wait_for_verdict(self, seconds: float, until_end: bool = False) -> None:
@@ -118,7 +119,7 @@ class Watchdog:
     def _judge(self) -> Verdict | None:
         now = time.monotonic()
         if now - self._looked_at > self._tick + self.timeout_s / 4:
-            self._heard_at = now  # this process itself did not run for a while: what it missed proves nothing
+            self._heard_at = now  # this process was itself suspended: a heartbeat missed meanwhile proves nothing
         self._looked_at = now
         if now - self._beat_at >= self.timeout_s / 8:
             self._beat_at = now
@@ -135,7 +136,7 @@ class Watchdog:
         )
 
     def _send(self) -> None:
-        # A folder that cannot be written for a while is borne; for longer than `timeout_s`, the others miss this rank.
+        # A short write failure of the run folder is harmless. After `timeout_s`, this rank's watcher reports it lost.
         with contextlib.suppress(OSError):
             self.channel.beat(self._beat())
 
@@ -154,7 +155,7 @@ class Watchdog:
         if state != "gone" and silent < self.timeout_s:
             return None
         how = {
-            "gone": "its process is gone: killed, perhaps for want of host memory",
+            "gone": "its process is gone: killed, perhaps because host memory ran out",
             "stopped": f"its process was stopped, and is silent for {silent:.0f} s",
         }.get(state, f"no sign of life for {silent:.0f} s")
         return Verdict("lost", self.rank, [other], LOST_STATUS, f"{known}: {how}")
@@ -164,12 +165,12 @@ class Watchdog:
         if now - NOW.since < allowed:
             return None
         self._send()
-        self._stop.wait(2 * self._tick)  # the others notice at about this time too: their places are fresh
+        self._stop.wait(2 * self._tick)  # others notice at about the same time, and refresh their heartbeats too
         beats = [beat for beat in map(self.channel.read, range(self.world_size)) if beat is not None]
         guilty = stalled_ranks(beats)
         found = "; ".join(map(str, guilty))
         seconds = max((beat.seconds for beat in guilty), default=allowed)
-        message = f"{found}: no progress for {seconds:.0f} s, where {allowed:.0f} s are allowed in its section"
+        message = f"{found}: no progress for {seconds:.0f} s; its section allows {allowed:.0f} s"
         return Verdict("stuck", self.rank, [beat.rank for beat in guilty], LOST_STATUS, message)
 
     # -- the end
@@ -195,7 +196,7 @@ class Watchdog:
         _exit(verdict.status)
 
     def _tell(self, verdict: Verdict) -> None:
-        """The reason first; then the lost process is ended, and the stacks of those that run are shown."""
+        """Print the reason, kill a lost process of this machine, then print the stacks of the remaining ranks."""
         print(f"error: {verdict.kind} rank, all ranks end: {verdict.message}", file=sys.stderr, flush=True)
         if verdict.kind == "lost" and self._neighbour is not None and self._neighbour.is_here:
             processes.end(self._neighbour.pid, self._neighbour.started)
@@ -212,15 +213,15 @@ class Watchdog:
 
 
 def _exit(status: int) -> None:
-    """Ends this process where it is."""
+    """Exit this process immediately, without cleanup."""
     restore_terminal()
     os._exit(status)
 
 
 def stalled_ranks(beats: list[Heartbeat]) -> list[Heartbeat]:
-    """Of ranks that do not get on, those that do not wait for another one; of these, those that are furthest behind.
+    """The ranks that hold up the others: of those not waiting for another rank, the ones with the least progress.
 
-    Where all wait, the furthest behind: ranks that disagree about what comes next, or a broken network.
+    If all wait, those with the least progress: ranks disagree about the next collective, or the network is broken.
     """
     candidates = [beat for beat in beats if not beat.waits] or beats
     behind = min((beat.count for beat in candidates), default=0)
@@ -228,8 +229,8 @@ def stalled_ranks(beats: list[Heartbeat]) -> list[Heartbeat]:
 
 
 def follows_from_another(error: BaseException) -> bool:
-    """Whether an exception is what a rank sees of another rank's end: a broken connection, or waiting in vain."""
-    if any(kind.__name__ == "DistError" for kind in type(error).__mro__):  # of torch, which is not imported for it
+    """Whether an error is likely the consequence of another rank's end: a broken connection, or a timeout."""
+    if any(kind.__name__ == "DistError" for kind in type(error).__mro__):  # by name: does not import torch
         return True
     return isinstance(error, RuntimeError | OSError) and any(part in str(error).lower() for part in LOST_CONNECTION)
 
@@ -246,7 +247,7 @@ def one_line(error: BaseException) -> str:
 
 
 def tell(error: BaseException, rank: int, world_size: int) -> None:
-    """What a user did wrong, or what a run came to, in its own words; anything else with its traceback."""
+    """Print an error: known errors by their message, others with their traceback."""
     known = known_error(error)
     who = f"rank {rank} of {world_size} failed, all ranks end"
     if known is not None:
@@ -256,7 +257,7 @@ def tell(error: BaseException, rank: int, world_size: int) -> None:
         print(f"error: {who}: {one_line(error)}", file=sys.stderr, flush=True)
 
 
-# The watchdog of this process, from its start to the end of the task.
+# The watchdog of this process, until the task ends.
 _RUNNING: list[Watchdog] = []
 
 
@@ -266,16 +267,16 @@ def start_watchdog(watchdog: Watchdog) -> None:
 
 
 def tell_failure(error: BaseException) -> None:
-    """Before this rank goes down: all ranks learn of it. An exit that all ranks agreed on is no failure."""
+    """Report an error to all ranks before this one goes down. An exit that all ranks agreed on is not an error."""
     for watchdog in _RUNNING:
         if watchdog.world_size > 1 and isinstance(error, Exception | KeyboardInterrupt):
             watchdog.failed(error)
 
 
 def ends_all_ranks(task: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A task that trains on several ranks: when one of them raises, all end, and its error alone is told.
+    """Decorate a task that trains on several ranks: when one rank raises, all end, and only its error is printed.
 
-    Errors from before the ranks know each other are left to the caller.
+    Errors from before the process group exists are left to the caller.
     """
 
     @functools.wraps(task)

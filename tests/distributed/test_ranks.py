@@ -142,7 +142,7 @@ def test_ranks_are_counted_as_srun_or_torchrun_started_them(monkeypatch, environ
 def test_uneven_tasks_are_refused(monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "3")
     monkeypatch.setenv("SLURM_STEP_NUM_NODES", "2")
-    with pytest.raises(UsageError, match="as many tasks as the others; got 3 tasks on 2 nodes"):
+    with pytest.raises(UsageError, match="the same number of tasks on each node; got 3 tasks on 2 nodes"):
         ranks.ranks_from_outside()
 
 

@@ -30,8 +30,10 @@ def all_told() -> list[str]:
 def test_zero_tells_what_it_cannot_do():
     (messages,) = run_distributed(all_told, 1)
     precision, optimizer, by_hand = messages
-    assert precision.startswith("UsageError: under ZeRO trainer.precision is 32-true or bf16-mixed; got bf16-true")
-    assert optimizer.startswith("UsageError: under ZeRO optimizer=adamw is wanted; got Lamb")
+    assert precision.startswith(
+        "UsageError: expected trainer.precision to be 32-true or bf16-mixed under ZeRO; got bf16-true"
+    )
+    assert optimizer.startswith("UsageError: expected optimizer=adamw under ZeRO, got Lamb")
     assert by_hand.startswith("RuntimeError") and "add_gradient" in by_hand
 
 

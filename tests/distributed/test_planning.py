@@ -24,7 +24,7 @@ def work(**changes) -> StepWorkload:
 
 def cluster(**changes) -> ClusterSpec:
     settings = {"memory_gib": 79.0, "tflops": 1000.0, "link_gb": 400.0, "network_gb": 50.0, "gpus_per_node": 8}
-    return ClusterSpec(**{**settings, "share": 0.5, **changes})
+    return ClusterSpec(**{**settings, "utilization": 0.5, **changes})
 
 
 @pytest.mark.parametrize(

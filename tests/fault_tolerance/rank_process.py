@@ -6,7 +6,7 @@ from pathlib import Path
 
 from capkit.fault_tolerance.heartbeats import HeartbeatFiles
 from capkit.fault_tolerance.liveness import NOW, mark_progress
-from capkit.fault_tolerance.watchdog import Watchdog, ends_all_ranks
+from capkit.fault_tolerance.watchdog import Watchdog, ends_all_ranks, start_watchdog
 
 
 def wait_in(folder: str) -> None:

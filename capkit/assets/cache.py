@@ -2,15 +2,14 @@
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from capkit.errors import UsageError
-from capkit.utils.checksums import crc32_and_size, size_of
+from capkit.utils.checksums import changed_files, checksums_of, size_of
+from capkit.utils.files import atomic_folder
 
 ABOUT = "about.json"
 
@@ -50,7 +49,7 @@ def damage(name: str) -> str | None:
     """
     try:
         checksums = _checksums(name)
-        changed = [item for item, found in checksums.items() if crc32_and_size(location(name) / item) != found]
+        changed = changed_files(location(name), checksums)
     except UsageError as error:
         return str(error)
     except OSError as error:
@@ -85,19 +84,11 @@ def building(name: str, about: dict[str, Any]) -> Iterator[Path]:
     target = location(name)
     if target.exists() and not (target / ABOUT).is_file():
         raise UsageError(f"{target} was not made by capkit: it has no {ABOUT}; move it away, or set CAPKIT_CACHE")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
-    try:
-        yield partial
-        files = sorted(item for item in partial.rglob("*") if item.is_file())
-        checksums = {item.relative_to(partial).as_posix(): crc32_and_size(item) for item in files}
-        (partial / ABOUT).write_text(json.dumps({**about, "checksums": checksums}, indent=1), encoding="utf-8")
-        _open_to_all(partial)
-        if target.exists():
-            shutil.rmtree(target)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with atomic_folder(target, is_stale=lambda: True) as folder:
+        yield folder
+        text = json.dumps({**about, "checksums": checksums_of(folder)}, indent=1)
+        (folder / ABOUT).write_text(text, encoding="utf-8")
+        _open_to_all(folder)
 
 
 def _open_to_all(folder: Path) -> None:

@@ -28,7 +28,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from capkit.checkpoint.files import ABOUT, flush_folder, read_tensors, save_tensors
+from capkit.checkpoint.files import ABOUT, read_tensors, save_tensors
 from capkit.errors import UsageError
 from capkit.models.captioners.hf_captioner import HFCaptioner
 from capkit.models.dual_encoders.hf_two_tower import HFTwoTower
@@ -39,8 +39,7 @@ from capkit.models.encoders.image import HFImageEncoder
 from capkit.models.tuning.lora import adapted_part, merged, save_adapters
 from capkit.run.folder import RunFolder, read_object
 from capkit.text.tokenizers import tokenizer_from_json, tokenizer_to_json
-from capkit.utils.file_modes import as_umask_says
-from capkit.utils.files import write_atomically
+from capkit.utils.files import apply_umask, write_atomically
 from capkit.utils.renamed import renamed_targets
 from capkit.utils.text_files import expect, member
 
@@ -180,9 +179,8 @@ def export(
     }
     if isinstance(model, TrainableDualEncoder):
         about |= {"embed_dim": model.embed_dim, "logit_scale": float(model.logit_scale)}
-    as_umask_says(out)
+    apply_umask(out)
     write_atomically(out / ABOUT, json.dumps(about, indent=1) + "\n")
-    flush_folder(out)
 
 
 def plain_config(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,14 +12,13 @@ leaves behind is hidden, and `clean_up` removes it. Docs: docs/checkpoints.md.
 import contextlib
 import errno
 import json
-import os
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import xxhash
@@ -28,13 +27,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from capkit.errors import UsageError
-from capkit.utils.file_modes import as_umask_says
+from capkit.utils.files import TEMPORARY, atomic_path, flush_to_disk, write_atomically
 from capkit.utils.removal import holds_only, remove_own
 from capkit.utils.renamed import renamed_state
 
 WEIGHTS, STATE, MANIFEST = FILES = "model.safetensors", "state.pt", "manifest.json"
 ABOUT = "about.json"  # what makes a folder one of exported weights (capkit/checkpoint/exported.py)
-_SAFETENSORS_PARTIAL = ".tmp*"  # safetensors writes to such a name first
+_REMAINS = (*FILES, TEMPORARY, ".tmp*")  # the last is what safetensors writes to first
 FORMAT = 1
 HASH = "xxh3_128"  # tells damage, at memory speed; it is no protection against malice
 
@@ -130,22 +129,22 @@ def _write_files(checkpoint: Mapping[str, Any], folder: Path) -> None:
     state = dict(checkpoint["state_dict"])
     tensors = {name: state.pop(name).detach() for name in list(state) if isinstance(state[name], Tensor)}
     save_tensors(tensors, folder / WEIGHTS)
-    _write(folder / STATE, lambda file: torch.save({**checkpoint, "state_dict": state}, file))
+    with (folder / STATE).open("wb") as file:
+        torch.save({**checkpoint, "state_dict": state}, file)
+    flush_to_disk(folder / STATE)
     manifest = {
         "format": FORMAT,
         "step": int(checkpoint.get("global_step", 0)),
-        "files": {name: _flush_and_describe(folder / name) for name in (WEIGHTS, STATE)},
+        "files": {name: _size_and_hash(folder / name) for name in (WEIGHTS, STATE)},
     }
-    text = json.dumps({**manifest, HASH: _seal(manifest)}, indent=1) + "\n"
-    _write(folder / MANIFEST, lambda file: file.write(text.encode()))
-    flush_folder(folder)
+    write_atomically(folder / MANIFEST, json.dumps({**manifest, HASH: _seal(manifest)}, indent=1) + "\n")
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """A safetensors file. Tied weights are written once: its metadata says under `aliases` which name is which."""
     stored, aliases = _without_shared(tensors)
-    save_file(stored, path, {"format": "pt", "aliases": json.dumps(aliases)})
-    as_umask_says(path)
+    with atomic_path(path) as temporary:
+        save_file(stored, temporary, {"format": "pt", "aliases": json.dumps(aliases)})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -174,16 +173,7 @@ def _without_shared(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], d
     return stored, aliases
 
 
-def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    with path.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_and_describe(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def _size_and_hash(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, HASH: _hash(path)}
 
 
@@ -193,15 +183,6 @@ def _hash(path: Path) -> str:
         while chunk := file.read(_CHUNK_BYTES):
             state.update(chunk)
     return state.hexdigest()
-
-
-def flush_folder(folder: Path) -> None:
-    """Makes renames in a folder outlast a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _seal(manifest: Mapping[str, Any]) -> str:
@@ -238,7 +219,7 @@ def _publish(temporary: Path, path: Path) -> None:
         if old.exists():
             old.rename(path)
         raise
-    flush_folder(path.parent)
+    flush_to_disk(path.parent)
     with contextlib.suppress(OSError):
         _remove_remains(old)
 
@@ -293,7 +274,7 @@ def _remove_remains(path: Path) -> None:
     """
     if path.is_symlink() or (path.is_file() and is_own(path)):
         path.unlink()
-    elif not remove_own(path, (*FILES, _SAFETENSORS_PARTIAL)):
+    elif not remove_own(path, _REMAINS):
         raise OSError(errno.EEXIST, "it holds files that capkit did not write; move it away", str(path))
 
 
@@ -315,7 +296,7 @@ def point_best_to(link: Path, slot: Path) -> None:
     if link.exists() and not link.is_symlink():  # of an earlier version, or the run was copied by what follows links
         remove_checkpoint(link)
     temporary.replace(link)
-    flush_folder(link.parent)
+    flush_to_disk(link.parent)
     if is_own(other := free_slot(link)):
         remove_checkpoint(other)
 
@@ -330,7 +311,7 @@ def clean_up(folder: Path) -> None:
             final = folder / path.name[1:].removesuffix(f".{kind}")
             if step_of(final) >= 0 and not final.exists() and check_integrity(path) is None:
                 path.rename(final)
-            elif path.is_symlink() or holds_only(path, (*FILES, _SAFETENSORS_PARTIAL)):
+            elif path.is_symlink() or holds_only(path, _REMAINS):
                 _remove_remains(path)
     if is_own(slot := free_slot(folder / "best.ckpt")):
         remove_checkpoint(slot)
@@ -342,14 +323,11 @@ def clean_up(folder: Path) -> None:
 def check_integrity(path: Path) -> str | None:
     """Why a checkpoint is not whole, None where it is. Reads all of it; again in this process only once it changed."""
     try:
-        stamp = tuple(sorted((file.name, s.st_size, s.st_mtime_ns, s.st_ino) for file, s in _stats(path)))
+        files = [(file.name, file.stat()) for file in (path.iterdir() if path.is_dir() else [path])]
+        stamp = tuple(sorted((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in files))
         return _problem(path.resolve(), stamp)
     except OSError as error:
         return f"{error.strerror or error}"
-
-
-def _stats(path: Path) -> list[tuple[Path, os.stat_result]]:
-    return [(file, file.stat()) for file in (path.iterdir() if path.is_dir() else [path])]
 
 
 @lru_cache(maxsize=256)

@@ -9,7 +9,6 @@ images/train/00000012.png           pictures of sources that have no image files
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -24,7 +23,7 @@ from capkit.curation.base import Failure
 from capkit.data.records import Record, write_manifest
 from capkit.errors import UsageError
 from capkit.run.changes import flatten
-from capkit.utils.files import write_atomically
+from capkit.utils.files import atomic_path, write_atomically
 
 NUM_SAMPLES = 5
 
@@ -77,10 +76,8 @@ class CuratedFolder:
         name = f"images/{self.split}/{index:08d}.png"
         path = self.out / name
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.{os.getpid()}")
-            Image.fromarray(pixels).save(partial, "PNG")
-            partial.replace(path)
+            with atomic_path(path, flush=False) as temporary:  # one of many
+                Image.fromarray(pixels).save(temporary, "PNG")
         return name
 
     def missing_shards(self) -> list[int]:

@@ -25,6 +25,7 @@ from capkit.data.sources.base import DataSource, Preparable, clean_captions
 from capkit.data.transforms import ImageTransform
 from capkit.distributed import collectives as distributed
 from capkit.errors import UsageError
+from capkit.utils.files import write_atomically
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, Probability, Range, Seed, WorkerCount, check_ranges
 
 
@@ -214,9 +215,8 @@ class CaptionDataModule(pl.LightningDataModule):
 
     def _describe_curriculum(self) -> None:
         if self.rank == 0 and self._run_dir is not None and isinstance(self.curriculum, Grouped):
-            self._run_dir.mkdir(parents=True, exist_ok=True)
             text = json.dumps(self.curriculum.describe(), indent=1) + "\n"
-            (self._run_dir / "curriculum.json").write_text(text, encoding="utf-8")
+            write_atomically(self._run_dir / "curriculum.json", text)
 
     def train_dataloader(self) -> CaptionLoader:
         self.curriculum = self._new_curriculum()

@@ -1,9 +1,8 @@
 """Cached outputs of a frozen image encoder: `features.npy` (images, N, D), memory-mapped, and `keys.json`."""
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from capkit.errors import UsageError
-from capkit.utils.embedding_cache import check_about
-from capkit.utils.removal import holds_only, remove_own
+from capkit.utils.files import atomic_folder
+from capkit.utils.removal import holds_only
+from capkit.utils.store import check_about
 
 FILES = ("features.npy", "keys.json")
 
@@ -75,7 +75,7 @@ class FeatureStore:
 
 
 class FeatureWriter:
-    """Write a feature folder atomically: `close` moves it into place once all keys are written.
+    """Write a feature folder atomically: the end of the block moves it into place once all keys are written.
 
     `with FeatureWriter(folder, keys, shape=(N, D)) as writer: writer.write(keys_of_batch, features)`. After an
     exception, or if a key was not written, an existing folder stays unchanged.
@@ -94,18 +94,25 @@ class FeatureWriter:
         if len(set(keys)) != len(keys) or not keys:
             raise UsageError(f"features need at least one key and no key twice; got {len(keys)} keys")
         self.folder, self._about = Path(folder), about or {}
-        if self.folder.exists() and not holds_only(self.folder, FILES):
-            raise UsageError(
-                f"features: expected a new folder, or one of features to be made anew; {self.folder} holds other "
-                "files; give another folder"
-            )
-        self._partial = self.folder.with_name(f"{self.folder.name}.partial-{os.getpid()}")
-        self._partial.mkdir(parents=True)
+        self._refuse_foreign()
+        self._building = ExitStack()
+        self._dtype, self._shape = dtype, (len(keys), *shape)
         self._rows = {key: row for row, key in enumerate(keys)}
         self._missing = set(keys)
+
+    def __enter__(self) -> "FeatureWriter":
+        self._partial = self._building.enter_context(atomic_folder(self.folder, is_stale=lambda: True))
         self._features = np.lib.format.open_memmap(
-            self._partial / "features.npy", mode="w+", dtype=dtype, shape=(len(keys), *shape)
+            self._partial / "features.npy", mode="w+", dtype=self._dtype, shape=self._shape
         )
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        """Move the folder into place. Raises UsageError if features of some keys were not written."""
+        with self._building:
+            if raised[1] is not None:
+                raise raised[1]
+            self._complete()
 
     def write(self, keys: Sequence[str], features: Float[np.ndarray, "B N D"]) -> None:
         with np.errstate(over="ignore"):
@@ -117,22 +124,17 @@ class FeatureWriter:
         self._features[[self._rows[key] for key in keys]] = stored
         self._missing.difference_update(keys)
 
-    def close(self) -> None:
-        """Move the folder into place. Raises UsageError if features of some keys were not written."""
+    def _complete(self) -> None:
         if self._missing:
-            self.discard()
             raise UsageError(f"features of {len(self._missing)} images are missing, e.g. {min(self._missing)!r}")
         self._features.flush()
         content = {"about": self._about, "keys": list(self._rows)}
         (self._partial / "keys.json").write_text(json.dumps(content), encoding="utf-8")
-        remove_own(self.folder, FILES)
-        self._partial.rename(self.folder)
+        self._refuse_foreign()
 
-    def discard(self) -> None:
-        shutil.rmtree(self._partial, ignore_errors=True)
-
-    def __enter__(self) -> "FeatureWriter":
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self.discard() if kind else self.close()
+    def _refuse_foreign(self) -> None:
+        if self.folder.exists() and not holds_only(self.folder, FILES):
+            raise UsageError(
+                f"features: expected a new folder, or one of features to be made anew; {self.folder} holds other "
+                "files; give another folder"
+            )

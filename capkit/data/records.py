@@ -8,6 +8,7 @@ from typing import Any
 
 from capkit.errors import UsageError, did_you_mean
 from capkit.text.caption_text import caption_texts
+from capkit.utils.files import atomic_path
 from capkit.utils.rng import stable_hash
 from capkit.utils.text_files import decode, existing_file, file_name, has_lone_surrogate, parse_json, shown
 
@@ -125,16 +126,12 @@ def read_manifest(path: str | Path) -> Iterator[Record]:
 
 def write_manifest(path: str | Path, records: Iterable[Record]) -> int:
     """Writes records as JSONL, replacing the file only when all are written; returns how many."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     count = 0
-    with partial.open("w", encoding="utf-8") as lines:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as lines:
         for record in records:
             row = {name: value for name, value in asdict(record).items() if value or name == "key"}
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
             count += 1
-    partial.replace(path)
     return count
 
 

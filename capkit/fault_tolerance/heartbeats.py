@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from capkit.fault_tolerance.processes import pid_space, start_time
+from capkit.utils.files import TEMPORARY, atomic_path
 from capkit.utils.removal import remove_own
 
 BEAT_BYTES = 1024
 _ATTEMPT = re.compile(r"attempt-\d{4,}")
-_FILES = ("verdicts.jsonl", "rank-*.json", ".rank-*.json", "stacks-rank-*.txt")
+_FILES = ("verdicts.jsonl", "rank-*.json", TEMPORARY, ".rank-*.json", "stacks-rank-*.txt")
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,8 @@ class HeartbeatFiles:
         # Not shared with the other ranks if their run folder is elsewhere; then nobody watches this rank.
         self.folder.mkdir(parents=True, exist_ok=True)
         self.verdicts.touch()
-        new = self.folder / f".{self._beat_file(self.rank).name}"
-        new.write_bytes(_bytes_of(first))
-        new.replace(self._beat_file(self.rank))
+        with atomic_path(self._beat_file(self.rank), flush=False) as temporary:
+            temporary.write_bytes(_bytes_of(first))
 
     def leave(self) -> None:
         """Remove this rank's files after it ended well. The last rank also removes the folder."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from capkit.errors import UsageError
 from capkit.llm.base import Answer, Picture, TextLM, VisionChat
-from capkit.utils.embedding_cache import digest, fingerprint
+from capkit.utils.store import digest, fingerprint, write_about
 
 
 class Unparsable(Exception):
@@ -53,8 +53,9 @@ class AnswerStore:
         self._places: dict[str, tuple[int, int]] = {}
         self._read_to = 0
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "about.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", "utf-8")
+            write_about(
+                self.folder, about
+            )  # anew: it is the fingerprint's, and answers cost too much to give up for it
         except OSError as error:
             raise UsageError(
                 f"cache_dir must be a folder that can be written; {cache_dir}: {error.strerror}; give another cache_dir"

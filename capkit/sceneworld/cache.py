@@ -6,18 +6,14 @@ written under another name and renamed, so a folder with the final name is whole
 split at once. One that was cut or changed later is made anew.
 """
 
-import errno
 import hashlib
 import json
 import multiprocessing
 import os
-import shutil
 import signal
-import tempfile
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -30,8 +26,9 @@ from capkit.errors import UsageError
 from capkit.sceneworld.language.captions import Detail, reference_captions
 from capkit.sceneworld.world.render import render
 from capkit.sceneworld.world.scene import Scene, WorldOptions, make_scene
-from capkit.utils.checksums import crc32_and_size
+from capkit.utils.checksums import changed_files, checksums_of
 from capkit.utils.console import phase
+from capkit.utils.files import atomic_folder
 
 GENERATOR_VERSION = 1  # raise it with any change of pictures or captions: old caches are then no longer read
 _CHUNK = 100
@@ -188,7 +185,7 @@ def _damage(path: Path, meta: dict[str, Any]) -> str | None:
         checksums = found.pop("checksums")
         if found != json.loads(json.dumps(meta)):
             return "it was made from something else"
-        changed = [name for name in _FILES if crc32_and_size(path / name) != checksums[name]]
+        changed = changed_files(path, {name: checksums[name] for name in _FILES})
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -224,9 +221,7 @@ def _make_chunk(job: _Job, path: str, start: int, end: int) -> list[bytes]:
 
 
 def _build(path: Path, meta: dict[str, Any], job: _Job, count: int, size: int, num_workers: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
+    with atomic_folder(path, is_stale=lambda: _damage(path, meta) is not None) as folder:
         pixels = folder / "pixels.npy"
         np.lib.format.open_memmap(pixels, mode="w+", dtype=np.uint8, shape=(count, size, size, 3)).flush()
         with pixels.open("r+b") as file:  # a page of a memory map that finds no room later would kill the process
@@ -238,28 +233,8 @@ def _build(path: Path, meta: dict[str, Any], job: _Job, count: int, size: int, n
                 lengths += [len(line) for line in lines]
                 drawing.advance(len(lines))
         np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-        checksums = {name: crc32_and_size(folder / name) for name in _FILES}
-        (folder / "meta.json").write_text(json.dumps({**meta, "checksums": checksums}, indent=1, sort_keys=True))
-        folder.chmod(0o755)
-        _publish(folder, path, meta)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _publish(folder: Path, path: Path, meta: dict[str, Any]) -> None:
-    """Gives a folder its name, in the place of a damaged one; a whole one, of a faster process, has equal bytes."""
-    for _ in range(_ATTEMPTS):
-        try:
-            folder.rename(path)
-            return
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                raise
-        if _damage(path, meta) is None:
-            return
-        away = tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent)
-        with away, suppress(FileNotFoundError):  # another process was faster here too
-            path.rename(Path(away.name, "damaged"))
+        text = json.dumps({**meta, "checksums": checksums_of(folder)}, indent=1, sort_keys=True)
+        (folder / "meta.json").write_text(text)
 
 
 def _chunks(job: _Job, path: str, count: int, num_workers: int) -> Iterator[list[bytes]]:

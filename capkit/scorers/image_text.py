@@ -13,7 +13,7 @@ from capkit.models.dual_encoders.base import CacheableEncoder
 from capkit.scorers.flatten import flat_texts
 from capkit.scorers.image_embeddings import ImageEmbeddings, ReadImage
 from capkit.types import CaptionBatch, Samples
-from capkit.utils.embedding_cache import fingerprint
+from capkit.utils.store import fingerprint
 
 
 class PictureScorer:

@@ -22,9 +22,9 @@ from capkit.errors import UsageError, naming
 from capkit.fault_tolerance.oom import map_in_chunks
 from capkit.run.changes import flatten
 from capkit.types import CaptionBatch
-from capkit.utils.embedding_cache import check_about
 from capkit.utils.files import output_file, write_atomically
 from capkit.utils.quiet import quiet_libraries
+from capkit.utils.store import check_about
 from capkit.utils.text_files import decode, parse_json
 
 

@@ -23,9 +23,10 @@ from capkit.evaluators.embedding import embed_images, resumable
 from capkit.models.dual_encoders.cached import CachedDualEncoder
 from capkit.models.dual_encoders.embedding import unit
 from capkit.run.folder import RunFolder, default_run_dir
-from capkit.utils.embedding_cache import check_about, fingerprint
+from capkit.utils.files import TEMPORARY
 from capkit.utils.quiet import quiet_libraries
 from capkit.utils.removal import remove_own
+from capkit.utils.store import check_about, fingerprint
 
 By = Literal["image", "text", "combined"]
 _IMAGES = 64  # whose captions are embedded at once
@@ -63,7 +64,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         search = Search(vectors, cfg.num_neighbors, folder.path / "search", cfg.duplicate_threshold, cfg.backend)
         chunks = track(search, f"neighbours of {len(keys):,} images", search.num_chunks, console=Console())
         write_neighbors(out, keys, chunks, about)
-        remove_own(search.folder, ("chunk-*.npz*", "about.json*"))
+        remove_own(search.folder, ("chunk-*.npz*", "about.json*", TEMPORARY))
     else:
         check_about({**found, "numbers": None}, {**about, "numbers": None}, str(out), "give another run_dir")
     return _finish(folder, out)

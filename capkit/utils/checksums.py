@@ -1,6 +1,7 @@
-"""Whether a cached file is what was written: against accidents, not against an attacker."""
+"""Whether cached files are what was written: against accidents, not against an attacker."""
 
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -11,6 +12,17 @@ def crc32_and_size(path: Path) -> str:
         while block := file.read(1 << 20):
             crc = zlib.crc32(block, crc)
         return f"{crc:08x}-{file.tell()}"
+
+
+def checksums_of(folder: Path) -> dict[str, str]:
+    """Of each file in a folder, at any depth, by its path in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): crc32_and_size(path) for path in files}
+
+
+def changed_files(folder: Path, checksums: Mapping[str, str]) -> list[str]:
+    """Those that are not as `checksums_of` found them. Raises OSError where one is gone."""
+    return [name for name, checksum in checksums.items() if crc32_and_size(folder / name) != checksum]
 
 
 def size_of(checksum: str) -> int:

@@ -11,7 +11,6 @@ there, so a process that is killed at any point loses only what it had not commi
 """
 
 import fcntl
-import hashlib
 import io
 import json
 import os
@@ -24,33 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from capkit.errors import UsageError
-
-_KEY_BYTES = 16
-
-
-def digest(*parts: bytes) -> bytes:
-    """16 bytes that stand for byte strings, each told apart from its neighbours."""
-    state = hashlib.blake2b(digest_size=_KEY_BYTES)
-    for part in parts:
-        state.update(len(part).to_bytes(8, "little"))
-        state.update(part)
-    return state.digest()
-
-
-def fingerprint(about: Mapping[str, Any]) -> str:
-    """A hash of plain data, whatever the order of its keys."""
-    return digest(json.dumps(about, sort_keys=True, ensure_ascii=True).encode()).hex()
-
-
-def check_about(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str, remedy: str) -> None:
-    """Raises UsageError that names each entry in which the two differ."""
-    differing = [
-        f"{name} is {found.get(name, '(absent)')!r}, wanted {wanted.get(name, '(absent)')!r}"
-        for name in {**wanted, **found}
-        if found.get(name) != wanted.get(name)
-    ]
-    if differing:
-        raise UsageError(f"{where} was made with something else: {'; '.join(differing)}; {remedy}")
+from capkit.utils.store import KEY_BYTES, claim_folder, fingerprint
 
 
 class EmbeddingStore:
@@ -66,8 +39,8 @@ class EmbeddingStore:
         self._row_of: dict[bytes, int] = {}
         self._rows: np.ndarray | None = None
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._check_or_write_about()
+            where = f"embedding cache {self.folder}"
+            claim_folder(self.folder, self.about, "keys.bin", where, "delete the folder, or give another one")
         except OSError as error:
             raise self._refusal(f"cannot be used ({error.strerror})", "give a folder that can be written") from error
         self.refresh()
@@ -109,27 +82,12 @@ class EmbeddingStore:
                 fresh = [key for key in dict.fromkeys(keys) if key not in self._row_of]
                 if fresh:
                     self._write_rows(np.asarray(rows[[place[key] for key in fresh]], dtype="<f4"))
-                    _write_all(file, b"".join(fresh), len(self) * _KEY_BYTES)
+                    _write_all(file, b"".join(fresh), len(self) * KEY_BYTES)
                     os.fsync(file)
                     self._read_new(file)
         except OSError as error:
             remedy = "give a folder that can be written and has room"
             raise self._refusal(f"cannot take new rows ({error.strerror})", remedy) from error
-
-    def _check_or_write_about(self) -> None:
-        path = self.folder / "about.json"
-        if path.exists():
-            try:
-                found = dict(json.loads(path.read_bytes()))
-            except (ValueError, TypeError) as error:
-                raise self._refusal(f"has a damaged about.json ({error})", "delete the folder") from error
-            check_about(found, self.about, f"embedding cache {self.folder}", "delete the folder, or give another one")
-        elif (self.folder / "keys.bin").exists():
-            raise self._refusal("has rows and no about.json that says of what", "delete the folder")
-        else:
-            partial = path.with_name(f"about.json.partial-{os.getpid()}")
-            partial.write_text(json.dumps(self.about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-            partial.replace(path)
 
     @contextmanager
     def _locked(self, flags: int, lock: int) -> Iterator[int]:
@@ -142,14 +100,14 @@ class EmbeddingStore:
 
     def _read_new(self, file: int) -> None:
         """Reads the keys after those known, and maps their rows; part of a key was not committed."""
-        known, total = len(self), os.fstat(file).st_size // _KEY_BYTES
+        known, total = len(self), os.fstat(file).st_size // KEY_BYTES
         if total < known:
             raise self._refusal(f"shrank from {known} rows to {total} while in use", "delete the folder")
         if total > known:
-            keys = os.pread(file, (total - known) * _KEY_BYTES, known * _KEY_BYTES)
+            keys = os.pread(file, (total - known) * KEY_BYTES, known * KEY_BYTES)
             self._rows = self._mapped(total)
-            for start in range(0, len(keys), _KEY_BYTES):
-                self._row_of[keys[start : start + _KEY_BYTES]] = len(self._row_of)
+            for start in range(0, len(keys), KEY_BYTES):
+                self._row_of[keys[start : start + KEY_BYTES]] = len(self._row_of)
             if len(self) != total:
                 raise self._refusal("names a row twice", "delete the folder")
 

@@ -78,7 +78,7 @@ embedding_cache utils.embedding_cache
 evaluation metrics.scoring
 evaluators.evaluator evaluators.base
 exported checkpoint.exported
-file_modes utils.file_modes
+file_modes utils.files
 fit_loop train.fit_loop
 halving fault_tolerance.oom
 instantiate config.instantiate
@@ -258,6 +258,9 @@ data.manifest.write_manifest data.records.write_manifest
 distributed.RankRows distributed.collectives.UnevenGather
 distributed.decided_by_rank_0 distributed.collectives.on_rank_zero
 distributed.reaching_all distributed.collectives.touch_all_parameters
+embedding_cache.check_about utils.store.check_about
+embedding_cache.digest utils.store.digest
+embedding_cache.fingerprint utils.store.fingerprint
 evaluation.Row types.Row
 evaluation.TextScore metrics.base.TextScore
 evaluation.describe metrics.scoring.provenance

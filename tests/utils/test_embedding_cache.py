@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from capkit.errors import UsageError
-from capkit.utils.embedding_cache import EmbeddingStore, check_about, digest, fingerprint
+from capkit.utils.embedding_cache import EmbeddingStore
+from capkit.utils.store import check_about, digest, fingerprint
 
 ABOUT = {"side": "text", "weights": "abc", "prompt": "a photo of"}
 
@@ -168,7 +169,8 @@ def test_an_addition_that_was_cut_off_is_as_if_it_had_not_begun(tmp_path, lost):
 WRITER = """
     import sys
     import numpy as np
-    from capkit.utils.embedding_cache import EmbeddingStore, digest
+    from capkit.utils.embedding_cache import EmbeddingStore
+    from capkit.utils.store import digest
     store = EmbeddingStore(sys.argv[1], {"side": "text", "weights": "abc", "prompt": "a photo of"})
     number = 0
     while True:

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 
 from capkit.curation.mining.search import Found
 from capkit.errors import UsageError
+from capkit.utils.files import atomic_path, write_atomically
 
 ROWS, ABOUT, VECTORS = "neighbors.jsonl", "neighbors.json", "vectors.npy"
 
@@ -30,11 +31,10 @@ def write_neighbors(folder: Path, keys: Sequence[str], chunks: Iterable[Found], 
     neighbors.json gets "numbers" beside what `about` says: mean similarities of the nearest and the last neighbour, of
     the images that have one. Raises UsageError where no image has any, since all are near-duplicates.
     """
-    partial = folder / f"{ROWS}.partial"
     quoted = [json.dumps(key, ensure_ascii=False) for key in keys]
     start, with_duplicates = 0, 0
     sums, counts = np.zeros(2), np.zeros(2)  # of the nearest and of the last
-    with partial.open("w", encoding="utf-8") as lines:
+    with atomic_path(folder / ROWS) as temporary, temporary.open("w", encoding="utf-8") as lines:
         for found in chunks:
             lines.writelines(_lines(quoted, start, found))
             start += len(found.neighbors)
@@ -42,12 +42,11 @@ def write_neighbors(folder: Path, keys: Sequence[str], chunks: Iterable[Found], 
             sums += np.nansum(ends, 0)
             counts += (~np.isnan(ends)).sum(0)
             with_duplicates += int((found.num_duplicates > 0).sum())
-    if not counts[0]:
-        raise UsageError(
-            f"no image has a neighbour: all are more alike than duplicate_threshold={about['duplicate_threshold']}; "
-            "raise it (1 keeps all), or use an encoder that tells these images apart"
-        )
-    partial.replace(folder / ROWS)
+        if not counts[0]:
+            raise UsageError(
+                f"no image has a neighbour: all are more alike than duplicate_threshold={about['duplicate_threshold']};"
+                " raise it (1 keeps all), or use an encoder that tells these images apart"
+            )
     nearest, last = sums / np.maximum(counts, 1)
     numbers = {
         "images": float(start),
@@ -56,9 +55,7 @@ def write_neighbors(folder: Path, keys: Sequence[str], chunks: Iterable[Found], 
         "last_similarity": last,
         "share_with_duplicates": with_duplicates / start,
     }
-    about_partial = folder / f"{ABOUT}.partial"
-    about_partial.write_text(json.dumps({**about, "numbers": numbers}, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    about_partial.replace(folder / ABOUT)
+    write_atomically(folder / ABOUT, json.dumps({**about, "numbers": numbers}, indent=1, ensure_ascii=False) + "\n")
 
 
 def _lines(quoted: Sequence[str], start: int, found: Found) -> Iterator[str]:

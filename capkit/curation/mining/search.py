@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from capkit.curation.mining.chunk_files import read_about, read_arrays, write_about, write_arrays
+from capkit.curation.mining.chunk_files import read_arrays, write_arrays
 from capkit.curation.mining.running_top import RunningTop
 from capkit.errors import UsageError
-from capkit.utils.embedding_cache import check_about
+from capkit.utils.store import claim_folder
 
 QUERIES = 2048  # what a kill can cost
 _DATABASE = {"cpu": 8192, "cuda": 65_536}  # 64 MB of similarities at a time, or 512 MB
@@ -106,12 +106,8 @@ class Search:
         return self._with_faiss(rows) if self._index is not None else self._exact(rows)
 
     def _open_folder(self) -> None:
-        found = read_about(self.folder)
-        if found is None:
-            write_about(self.folder, self._about)
-        else:
-            remedy = "give another run_dir, or delete the folder"
-            check_about(found, self._about, f"the unfinished search in {self.folder}", remedy)
+        where, remedy = f"the unfinished search in {self.folder}", "give another run_dir, or delete the folder"
+        claim_folder(self.folder, self._about, "chunk-*", where, remedy)
 
     def _exact(self, rows: range) -> Found:
         queries = self._block(rows.start, rows.stop)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from capkit.errors import UsageError, did_you_mean
+from capkit.utils.files import write_atomically
 from capkit.utils.text_files import expect, member, read_json
 
 ABOUT = "bags.json"
@@ -47,17 +48,10 @@ def size_of(name: str) -> int:
 
 def write_bags(folder: Path, lists: Mapping[str, Bags], about: Mapping[str, Any]) -> None:
     """Writes the lists, then bags.json with their hashes: where it is, they are complete."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, bags in lists.items():
-        _write(folder / f"{name}.json", json.dumps(bags, ensure_ascii=False))
+        write_atomically(folder / f"{name}.json", json.dumps(bags, ensure_ascii=False))
     entries = {name: {"hash": hash_of_bags(bags), **about["lists"][name]} for name, bags in lists.items()}
-    _write(folder / ABOUT, json.dumps({**about, "lists": entries}, indent=1, ensure_ascii=False) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_atomically(folder / ABOUT, json.dumps({**about, "lists": entries}, indent=1, ensure_ascii=False) + "\n")
 
 
 class BagFolder:

@@ -17,7 +17,7 @@ from capkit.metrics.coco.corpus import ImageSentences
 from capkit.metrics.coco.ngrams import VOCABULARY, NgramCounts, Sentences, starts_of_runs
 from capkit.text.checked import checked_references
 from capkit.text.ptb import ptb_tokenize
-from capkit.utils.file_modes import as_umask_says
+from capkit.utils.files import atomic_path
 
 WORDS = "word"  # units of PTB words without EOS: what pycocoevalcap counts
 _FORMAT = "capkit document frequencies 1"
@@ -96,9 +96,8 @@ class DocumentFrequencies:
             "num_images": str(self.num_images),
             "content_hash": self.content_hash(),
         }
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        save_file({"keys": self.keys, "counts": self.counts}, os.fspath(path), metadata)
-        as_umask_says(Path(path))
+        with atomic_path(path) as temporary:
+            save_file({"keys": self.keys, "counts": self.counts}, temporary, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "DocumentFrequencies":

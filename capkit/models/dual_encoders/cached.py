@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.errors import UsageError
-from capkit.utils.embedding_cache import EmbeddingStore, digest
+from capkit.utils.embedding_cache import EmbeddingStore
+from capkit.utils.store import digest
 
 _COMMIT_ROWS = 256  # a killed process loses at most this many texts
 

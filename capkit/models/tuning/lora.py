@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from capkit.errors import UsageError, did_you_mean
-from capkit.utils.file_modes import as_umask_says
+from capkit.utils.files import atomic_path
 from capkit.utils.ranges import DropoutRate, PositiveFloat, PositiveInt, check_ranges
 
 _ADAPTABLE = (nn.Linear, nn.Conv2d, Conv1D)
@@ -132,9 +132,8 @@ def save_adapters(tower: nn.Module, folder: str | Path) -> None:
         raise UsageError(f"{type(model).__name__} has no adapters to save; they come from tuning with mode=lora")
     state = get_peft_model_state_dict(model)
     tensors = {f"base_model.model.{name}": tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    save_file(tensors, Path(folder) / "adapter_model.safetensors", metadata={"format": "pt"})
-    as_umask_says(Path(folder) / "adapter_model.safetensors")
+    with atomic_path(Path(folder) / "adapter_model.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
     model.peft_config["default"].save_pretrained(str(folder))
 
 

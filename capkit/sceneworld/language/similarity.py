@@ -3,7 +3,6 @@
 Pairs of captions with that number are a sentence similarity data set (STS): score, sentence, sentence.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from capkit.sceneworld.language.parser import parse
 from capkit.sceneworld.world.bags import look_alikes
 from capkit.sceneworld.world.scene import Scene, WorldOptions, draw_scene
 from capkit.sceneworld.world.stream import Stream
+from capkit.utils.files import write_atomically
 from capkit.utils.ranges import PositiveInt, Seed, check_ranges
 
 _NUM_VARIANTS = 5
@@ -85,10 +85,7 @@ def pair_file(
     name = Stream("pair file", split, count, seed, options or WorldOptions(), style).below(2**32)
     path = folder / f"sts-{split}-{seed}-{count}-{name:08x}.tsv"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}-{os.getpid()}")
         pairs = caption_pairs(split, count, seed, options, style)
         lines = [f"{pair.similarity:.6f}\t{pair.first}\t{pair.second}\n" for pair in pairs]
-        partial.write_text("".join(lines), encoding="utf-8")
-        partial.replace(path)
+        write_atomically(path, "".join(lines))
     return str(path)

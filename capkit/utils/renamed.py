@@ -395,8 +395,8 @@ def renamed_state(checkpoint: Any) -> Any:
     renamed = dict(checkpoint)
     if isinstance(callbacks := checkpoint.get("callbacks"), dict):
         renamed["callbacks"] = {CALLBACKS.get(name, name): state for name, state in callbacks.items()}
-    if isinstance(own := checkpoint.get("capkit"), dict):
-        renamed["capkit"] = {**own, "config": renamed_config(own.get("config"))}
+    if isinstance(own := checkpoint.get("capkit"), dict) and "config" in own:
+        renamed["capkit"] = {**own, "config": renamed_config(own["config"])}
     return renamed
 
 

@@ -14,7 +14,7 @@ import signal
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,14 +77,27 @@ class CachedSplit:
 
 @dataclass(frozen=True)
 class UnbuiltSplit:
-    """The scenes of a split that is not on disk: each is made when it is asked for, and none is kept."""
+    """The first `count` scenes of a split, not on disk: each is made when it is asked for, and none is kept.
+
+    `style` and `detail` are those of the references.
+    """
 
     seed: int
     split: str
-    size: int
-    options: WorldOptions
-    style: str
-    detail: Detail | None
+    count: int
+    size: int = 64
+    options: WorldOptions = field(default_factory=WorldOptions)
+    style: str = "human"
+    detail: Detail | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """All that the scenes depend on, as plain data."""
+        return {"generator_version": GENERATOR_VERSION, **asdict(self)}
+
+    def folder(self, cache_dir: str | Path) -> Path:
+        """Where `build_split` puts it."""
+        key = hashlib.blake2b(json.dumps(self.describe(), sort_keys=True).encode(), digest_size=8).hexdigest()
+        return Path(cache_dir) / f"{self.split}-{self.seed}-{self.count}-{key}"
 
     def row(self, index: int) -> dict[str, Any]:
         """As `CachedSplit.row`."""
@@ -93,50 +106,29 @@ class UnbuiltSplit:
     def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         return render(self._scene(index), self.size)
 
+    def image_and_line(self, index: int) -> tuple[UInt8[np.ndarray, "H W 3"], bytes]:
+        """Of one scene, with the row as its line of scenes.jsonl."""
+        scene = self._scene(index)
+        return render(scene, self.size), _line_of(scene, self.style, self.detail)
+
     def _scene(self, index: int) -> Scene:
         return make_scene(self.options, self.seed, self.split, index)
 
 
-def split_folder(
-    seed: int,
-    split: str,
-    count: int,
-    size: int = 64,
-    options: WorldOptions | None = None,
-    cache_dir: str | Path = "data/scenes",
-    style: str = "human",
-    detail: Detail | None = None,
-) -> Path:
-    """Where `build_split` puts the split of these arguments."""
-    meta = _describe(seed, split, count, size, options or WorldOptions(), style, detail)
-    return Path(cache_dir) / f"{split}-{seed}-{count}-{_key(meta)}"
+def build_split(unbuilt: UnbuiltSplit, cache_dir: str | Path, num_workers: int = 0) -> CachedSplit:
+    """The split with pictures and references on disk; generated unless the cache has it whole.
 
-
-def build_split(
-    seed: int,
-    split: str,
-    count: int,
-    size: int = 64,
-    options: WorldOptions | None = None,
-    cache_dir: str | Path = "data/scenes",
-    num_workers: int = 0,
-    style: str = "human",
-    detail: Detail | None = None,
-) -> CachedSplit:
-    """The first `count` scenes of a split with pictures and references; generated unless the cache has them whole.
-
-    The result does not depend on `num_workers` (0: in this process). `style` and `detail` are those of the references.
+    The result does not depend on `num_workers` (0: in this process).
 
     Raises:
         UsageError: count < 1, num_workers < 0, or what `make_scene` and `caption` raise, before workers start; a cache
             that cannot be written.
     """
-    options = options or WorldOptions()
-    if count < 1 or num_workers < 0:
-        raise UsageError(f"count >= 1 and num_workers >= 0 are wanted; count={count}, num_workers={num_workers} came")
-    meta = _describe(seed, split, count, size, options, style, detail)
-    path = split_folder(seed, split, count, size, options, cache_dir, style, detail)
-    job = (seed, split, size, options, style, detail)
+    if unbuilt.count < 1 or num_workers < 0:
+        raise UsageError(
+            f"count >= 1 and num_workers >= 0 are wanted; count={unbuilt.count}, num_workers={num_workers} came"
+        )
+    path, meta = unbuilt.folder(cache_dir), unbuilt.describe()
     for _ in range(_ATTEMPTS):
         if (damage := _damage(path, meta)) is None:
             try:
@@ -145,37 +137,15 @@ def build_split(
                 continue
         if os.path.lexists(path):
             warnings.warn(f"{path} is damaged: {damage}; its scenes are drawn anew", stacklevel=2)
-        _make_one(job, 0)
+        unbuilt.image_and_line(0)
         try:
-            _build(path, meta, job, count, size, num_workers)
+            _build(path, unbuilt, num_workers)
         except OSError as error:
             raise UsageError(
                 f"SceneWorld's scenes cannot be written to {path} ({error.strerror or error}); make room or give "
                 "permission, or give another folder: data.train.cache_dir=DIR, and for the other splits"
             ) from error
     raise UsageError(f"{path} was written and cannot be read back whole ({damage}); check the disk")
-
-
-_Job = tuple[int, str, int, WorldOptions, str, Detail | None]
-
-
-def _describe(
-    seed: int, split: str, count: int, size: int, options: WorldOptions, style: str, detail: Detail | None
-) -> dict[str, Any]:
-    return {
-        "generator_version": GENERATOR_VERSION,
-        "seed": seed,
-        "split": split,
-        "count": count,
-        "size": size,
-        "options": asdict(options),
-        "style": style,
-        "detail": None if detail is None else asdict(detail),
-    }
-
-
-def _key(meta: dict[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(meta, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _damage(path: Path, meta: dict[str, Any]) -> str | None:
@@ -193,12 +163,6 @@ def _damage(path: Path, meta: dict[str, Any]) -> str | None:
     return f"{', '.join(changed)}: not as written" if changed else None
 
 
-def _make_one(job: _Job, index: int) -> tuple[np.ndarray, bytes]:
-    seed, split, size, options, style, detail = job
-    scene = make_scene(options, seed, split, index)
-    return render(scene, size), _line_of(scene, style, detail)
-
-
 def _line_of(scene: Scene, style: str, detail: Detail | None) -> bytes:
     captions = reference_captions(scene, style, detail)
     row = {
@@ -209,26 +173,30 @@ def _line_of(scene: Scene, style: str, detail: Detail | None) -> bytes:
     return json.dumps(row, separators=(",", ":")).encode() + b"\n"
 
 
-def _make_chunk(job: _Job, path: str, start: int, end: int) -> list[bytes]:
+def _make_chunk(unbuilt: UnbuiltSplit, path: str, start: int, end: int) -> list[bytes]:
     """Writes its rows of the pixel file, returns its lines."""
     pixels = np.load(path, mmap_mode="r+")
     lines = []
     for index in range(start, end):
-        pixels[index], line = _make_one(job, index)
+        pixels[index], line = unbuilt.image_and_line(index)
         lines.append(line)
     pixels.flush()
     return lines
 
 
-def _build(path: Path, meta: dict[str, Any], job: _Job, count: int, size: int, num_workers: int) -> None:
+def _build(path: Path, unbuilt: UnbuiltSplit, num_workers: int) -> None:
+    meta, count, size = unbuilt.describe(), unbuilt.count, unbuilt.size
     with atomic_folder(path, is_stale=lambda: _damage(path, meta) is not None) as folder:
         pixels = folder / "pixels.npy"
         np.lib.format.open_memmap(pixels, mode="w+", dtype=np.uint8, shape=(count, size, size, 3)).flush()
         with pixels.open("r+b") as file:  # a page of a memory map that finds no room later would kill the process
             os.posix_fallocate(file.fileno(), 0, pixels.stat().st_size)
         lengths = []
-        with open(folder / "scenes.jsonl", "wb") as file, phase(f"drawing the {job[1]} scenes", count) as drawing:
-            for lines in _chunks(job, str(pixels), count, num_workers):
+        with (
+            open(folder / "scenes.jsonl", "wb") as file,
+            phase(f"drawing the {unbuilt.split} scenes", count) as drawing,
+        ):
+            for lines in _chunks(unbuilt, str(pixels), num_workers):
                 file.writelines(lines)
                 lengths += [len(line) for line in lines]
                 drawing.advance(len(lines))
@@ -237,18 +205,18 @@ def _build(path: Path, meta: dict[str, Any], job: _Job, count: int, size: int, n
         (folder / "meta.json").write_text(text)
 
 
-def _chunks(job: _Job, path: str, count: int, num_workers: int) -> Iterator[list[bytes]]:
-    spans = [(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
+def _chunks(unbuilt: UnbuiltSplit, path: str, num_workers: int) -> Iterator[list[bytes]]:
+    spans = [(start, min(start + _CHUNK, unbuilt.count)) for start in range(0, unbuilt.count, _CHUNK)]
     if num_workers == 0 or len(spans) == 1:
         for start, end in spans:
-            yield _make_chunk(job, path, start, end)
+            yield _make_chunk(unbuilt, path, start, end)
         return
     # not fork: the parent may hold torch's threads and locks
     context = multiprocessing.get_context("spawn")
     # Ctrl-C at a terminal reaches them too: the parent alone ends the work.
     ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
     with ProcessPoolExecutor(min(num_workers, len(spans)), mp_context=context, initializer=ignore) as pool:
-        futures = [pool.submit(_make_chunk, job, path, start, end) for start, end in spans]
+        futures = [pool.submit(_make_chunk, unbuilt, path, start, end) for start, end in spans]
         try:
             for future in futures:
                 yield future.result()

@@ -9,19 +9,24 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from capkit.errors import UsageError
 from capkit.sceneworld import cache
-from capkit.sceneworld.cache import build_split
+from capkit.sceneworld.cache import CachedSplit, UnbuiltSplit
 from capkit.sceneworld.language.captions import caption, references
 from capkit.sceneworld.world.options import WorldOptions
 from capkit.sceneworld.world.render import render
 from capkit.sceneworld.world.scene import make_scene
 
 FILES = {"pixels.npy", "scenes.jsonl", "offsets.npy", "meta.json"}
+
+
+def build_split(*scenes: Any, cache_dir: Path, num_workers: int = 0, **more: Any) -> CachedSplit:
+    return cache.build_split(UnbuiltSplit(*scenes, **more), cache_dir, num_workers)
 
 
 def contents(path: Path) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, read without running anything in them."""
+"""Checkpoints: a folder gets its name only when complete; loading one never executes anything in it."""
 
 from capkit.utils.renamed import moved_names
 

@@ -1,11 +1,11 @@
-"""Models as plain folders: what is transformers' own as transformers saves it, all other weights beside it, and back.
+"""Exported models: plain folders that transformers reads where it knows the architecture, and capkit reads always.
 
-    about.json            the class, the config that builds it, what lies where, how pictures are read; written last
+    about.json            class, the config that builds it, where each part is, how images are read; written last
     config.yaml           the config of the run: data, transform, metrics, decoding
-    rest.safetensors      the weights that are in no folder (of a dual encoder: projections.safetensors)
+    rest.safetensors      weights that are in no part's folder (projections.safetensors in a dual encoder)
     PART/ or the folder   config.json, model.safetensors, tokenizer and preprocessor_config.json, for from_pretrained
 
-`export` writes one, `read_export` gives what a checkpoint gives, so that `ckpt=` takes such a folder everywhere.
+`export` writes such a folder; `read_export` reads it like a checkpoint, so that every `ckpt=` accepts it.
 """
 
 import json
@@ -51,7 +51,7 @@ _HIGHEST_ID_AT_EOS_2 = ("clip_text_model", "clipseg_text_model")
 
 @dataclass(frozen=True)
 class Part:
-    """A network of transformers in a model: its folder ("" is the export itself), and the names its weights have."""
+    """A transformers network within a model: its folder ("" is the export itself) and the prefixes of its weights."""
 
     folder: str
     network: Any
@@ -59,7 +59,7 @@ class Part:
 
 
 def parts_of(model: Any) -> list[Part]:
-    """The networks of transformers that a model is made of: itself as a whole where it can be."""
+    """The transformers networks that a model consists of; the model as a whole if transformers has its architecture."""
     if isinstance(model, HFTwoTower):
         return [Part("", model.plain_network(), ("image_tower", "text_tower", "image_projection", "text_projection"))]
     if isinstance(model, HFCaptioner):
@@ -76,10 +76,10 @@ def parts_of(model: Any) -> list[Part]:
 
 
 def as_vision_text_model(model: Any) -> VisionTextDualEncoderModel | None:
-    """A two-tower as transformers' VisionTextDualEncoderModel, on the same weights; None where it embeds otherwise.
+    """A two-tower as transformers' VisionTextDualEncoderModel sharing its weights; None if it embeds differently.
 
-    That one reads both networks at their poolers, and projects linearly without a bias: so does a TwoTower of an
-    HFImageEncoder with output=pooled and CLIP's text model read at EOS.
+    That class takes both networks' pooled outputs and projects them linearly without bias: so does a TwoTower of an
+    HFImageEncoder with output=pooled and CLIP's text model pooled at EOS.
     """
     fits = (
         isinstance(model, TwoTower)
@@ -112,11 +112,14 @@ def as_vision_text_model(model: Any) -> VisionTextDualEncoderModel | None:
 def export(
     model: Any, out: Path, config: Mapping[str, Any], run: Mapping[str, Any] | None = None, step: int = 0
 ) -> None:
-    """Writes a model into a new folder.
+    """Write a model into a new folder.
 
-    `config` is what the model was built from, `run` the config of its run, where it is known; `step` is the
-    checkpoint's. Adapters are merged into the weights, and also saved alone in adapters/. Each file has the mode that
-    the user's umask gives.
+    Args:
+        config: the config that the model was built from.
+        run: the config of its run, if known.
+        step: the checkpoint's step.
+
+    Adapters are merged into the weights, and also saved separately in adapters/. Files get the mode of the umask.
     """
     for name, adapted in _adapted(model).items():
         save_adapters(adapted, out / "adapters" / name)
@@ -184,10 +187,10 @@ def export(
 
 
 def plain_config(node: Mapping[str, Any]) -> dict[str, Any]:
-    """The config that builds the model without adapters and without what its weights came from before."""
+    """The config that builds the model without adapters and without the sources of its original weights."""
     target = str(node.get("_target_", ""))
     if target.startswith("capkit.checkpoint.loading.load_"):
-        from capkit.checkpoint.loading import read_checkpoint, stored  # which reads exports by this module
+        from capkit.checkpoint.loading import read_checkpoint, stored  # not at the top: it imports this module
 
         inner = plain_config(stored(read_checkpoint(Path(node["ckpt"])), "config.model", dict))
         return {**inner, "grammar_head": True} if node.get("grammar_head") else inner
@@ -202,10 +205,10 @@ def plain_config(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_folder(node: dict[str, Any], part: Part) -> list[str]:
-    """The keys of a config that named where a network's weights came from: they come from its folder now.
+    """Set the weight sources in a model's config to this part's folder; returns their keys.
 
-    A network that was built from a config is built from it again. In a VisionTextDualEncoderModel no folder is a
-    tower's own: its towers are built from their configs.
+    A network that was built from a config is built from it again. The towers of a VisionTextDualEncoderModel have no
+    folder of their own: they are built from their configs.
     """
     if isinstance(part.network, VisionTextDualEncoderModel):
         for tower, network in (("image_tower", part.network.vision_model), ("text_tower", part.network.text_model)):
@@ -225,7 +228,7 @@ def _from_folder(node: dict[str, Any], part: Part) -> list[str]:
 
 
 def _transform_of(config: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How pictures are read, as plain data: the model's own transform, else the one of the run's data."""
+    """How images are read, as plain data: by the model's own transform, else by that of the run's data."""
     data = run.get("data")
     node = config.get("transform") or (data.get("transform") if isinstance(data, Mapping) else None)
     if not isinstance(node, Mapping) or "size" not in node:
@@ -235,7 +238,7 @@ def _transform_of(config: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str
 
 
 def image_processor(transform: Mapping[str, Any]) -> Any:
-    """The image processor of transformers that reads pictures as the transform does; none pads with white."""
+    """The transformers image processor equivalent to a transform; None if none is (padding with white)."""
     size, stated = transform["size"], {"image_mean": transform["mean"], "image_std": transform["std"]}
     stated |= {"resample": BICUBIC, "do_rescale": True, "do_normalize": True}
     square = {"height": size, "width": size}
@@ -247,7 +250,7 @@ def image_processor(transform: Mapping[str, Any]) -> Any:
 
 
 def _adapted(model: nn.Module) -> dict[str, nn.Module]:
-    """The parts that have adapters, by the name of their folder: of dual encoders the sides."""
+    """The parts that have adapters, by folder name; the sides of a dual encoder."""
     if isinstance(model, TrainableDualEncoder):
         named = {side: model.side(side)[0] for side in ("image", "text")}
         return {name: part for name, part in named.items() if _has_adapters(part)}
@@ -260,7 +263,7 @@ def _has_adapters(part: nn.Module) -> bool:
 
 
 def _start_as_trained(network: Any, tokenizer: Any) -> None:
-    """What `network.generate` begins and ends with, where its config does not say."""
+    """Set the special tokens of `network.generate` that its config leaves open."""
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     ids |= {"pad_token_id": tokenizer.pad_token_id, "decoder_start_token_id": tokenizer.bos_token_id}
     for name, value in ids.items():
@@ -270,23 +273,23 @@ def _start_as_trained(network: Any, tokenizer: Any) -> None:
 
 
 def _text_model(network: Any) -> Any:
-    """The text half of a dual encoder of transformers, or a text model itself; None for other networks."""
+    """The text model of a transformers dual encoder, or `network` if it is one; None for other networks."""
     found = getattr(network, "text_model", network)
     return found if found.config.model_type in _HIGHEST_ID_AT_EOS_2 else None
 
 
 def _reads_highest_id(text: Any, tokenizer: Any) -> bool:
-    """Whether transformers would read a text elsewhere than at EOS, where this model was trained to be read.
+    """Whether transformers would pool a text elsewhere than at EOS, where this model was trained to pool.
 
-    It takes an EOS of id 2 for a sign of OpenAI's first files, and reads at the highest id: there EOS has it.
+    It takes an EOS id of 2 for a sign of OpenAI's original files, in which EOS has the highest id, and pools there.
     """
     return text.config.eos_token_id == 2 == tokenizer.eos_token_id != len(tokenizer) - 1
 
 
 def _with_eos_last(tokenizer: Any, network: Any, text: Any) -> Any:
-    """A tokenizer whose EOS has changed its id with the last token; so have their embeddings, in place.
+    """Swap the ids of EOS and the last token, in the tokenizer and (in place) in the embeddings.
 
-    Raises UsageError for a tokenizer whose ids are not written out.
+    Raises UsageError for a tokenizer without an explicit vocabulary.
     """
     old, last = tokenizer.eos_token_id, len(tokenizer) - 1
     data = tokenizer_to_json(tokenizer)
@@ -294,8 +297,8 @@ def _with_eos_last(tokenizer: Any, network: Any, text: Any) -> Any:
     vocabulary = backend["model"].get("vocab")
     if not isinstance(vocabulary, dict) or (backend["post_processor"] or {}).get("special_tokens"):
         raise UsageError(
-            f"transformers' {text.config.model_type} with an EOS of id 2 reads a text at its highest id, which is not "
-            "how this model was trained; train it with a tokenizer whose EOS has another id to export it"
+            f"expected an EOS id other than 2 to export {text.config.model_type}, got 2: transformers would pool texts "
+            "at their highest id, not at EOS as in training; train with a tokenizer whose EOS has another id"
         )
     moved = {old: last, last: old}
     backend["model"]["vocab"] = {token: moved.get(number, number) for token, number in vocabulary.items()}
@@ -304,13 +307,13 @@ def _with_eos_last(tokenizer: Any, network: Any, text: Any) -> Any:
     backend["added_tokens"].sort(key=lambda token: token["id"])
     embeddings = text.get_input_embeddings().weight.data
     embeddings[[old, last]] = embeddings[[last, old]]
-    for config in (text.config, network.config.get_text_config()):  # transformers may have copied one
+    for config in (text.config, network.config.get_text_config()):  # the second may be a copy
         config.eos_token_id = last
     return tokenizer_from_json({**data, "backend": json.dumps(backend)})
 
 
 def _with_bos_and_eos(tokenizer: Any) -> Any:
-    """A tokenizer that puts BOS and EOS around a text by itself, as dual encoders read texts (`Subwords`)."""
+    """A tokenizer that adds BOS and EOS itself, since dual encoders were trained on such texts (`Subwords`)."""
     if tokenizer.num_special_tokens_to_add() > 0:
         return tokenizer
     plain = tokenizer_from_json(tokenizer_to_json(tokenizer))
@@ -339,21 +342,21 @@ def _save_processor(model: Any, folder: Path, transform: Mapping[str, Any] | Non
 
 
 def read_export(path: Path) -> dict[str, Any]:
-    """What a checkpoint gives (capkit/checkpoint/loading.py), of an exported folder; `folders` says that its weights
-    lie there.
+    """Read an exported folder like a checkpoint (capkit/checkpoint/loading.py); its entry `folders` names the folders
+    that hold weights.
 
-    Raises UsageError where the folder is not whole.
+    Raises UsageError if the folder is incomplete.
     """
     where = str(path / ABOUT)
     about = read_object(path / ABOUT, "export the checkpoint again")
     if member(about, "format", "a whole number", where) > FORMAT:
-        raise UsageError(f"{where}: format {about['format']} is of a newer capkit; this one reads {FORMAT}")
+        raise UsageError(f"{where}: format {about['format']} is of a newer capkit; this one reads {FORMAT}; update it")
     folders = member(about, "folders", "an object", where)
     node = renamed_targets(member(about, "config", "an object", where))
     for key, folder in member(about, "sources", "an object", where).items():
         _set(node, key, str(path / expect(folder, "text", where, key)))
     if (rest := path / member(about, "rest", "text", where)).parent != path or not rest.is_file():
-        raise UsageError(f"{path} is not whole: it has no {rest.name}; export the checkpoint again")
+        raise UsageError(f"{path} is incomplete: it has no {rest.name}; export the checkpoint again")
     try:
         state = {f"model.{name}": value for name, value in read_tensors(rest).items()}
         tokenizer = None if about["tokenizer_key"] is None else tokenizer_to_json(AutoTokenizer.from_pretrained(path))
@@ -373,7 +376,7 @@ def read_export(path: Path) -> dict[str, Any]:
 
 
 def _set(node: dict[str, Any], key: str, value: str) -> None:
-    """Sets a value by its dotted key. Raises UsageError where the config has no such place."""
+    """Set a value by its dotted key. Raises UsageError if the config has no such place."""
     *before, last = key.split(".")
     for name in before:
         node = member(node, name, "an object", f"{ABOUT}'s config")
@@ -381,7 +384,7 @@ def _set(node: dict[str, Any], key: str, value: str) -> None:
 
 
 def load_exported(model: Any, checkpoint: Mapping[str, Any]) -> None:
-    """The weights of an exported folder. Raises UsageError where they do not fit the model."""
+    """Load the weights of an exported folder. Raises UsageError if they do not fit the model."""
     folders = checkpoint["folders"]
     for part in parts_of(model):
         folder = folders.get(part.names[0])

@@ -1,12 +1,12 @@
-"""A checkpoint on disk: a folder that has its name only when it is whole, with a manifest to tell whether it still is.
+"""Checkpoints on disk: a folder that gets its name only when complete, with a manifest to verify it later.
 
     step-00000123.ckpt/
-      model.safetensors   the trained weights; a tensor of several names is written once, see `aliases` in its metadata
-      state.pt            all the rest (optimizer, step, callbacks, config), read with weights_only=True
+      model.safetensors   trained weights; tied tensors are written once, see `aliases` in its metadata
+      state.pt            everything else (optimizer, step, callbacks, config), read with weights_only=True
       manifest.json       step, size and hash of both files, and its own hash; written last
 
-Everything is written under a hidden temporary name and flushed to the disk before the folder is renamed. What a kill
-leaves behind is hidden, and `clean_up` removes it. Docs: docs/checkpoints.md.
+All files are written under a hidden temporary name and fsynced before the folder is renamed. Remains of a killed
+process are hidden, and `clean_up` removes them. Docs: docs/checkpoints.md.
 """
 
 import contextlib
@@ -32,38 +32,38 @@ from capkit.utils.removal import holds_only, remove_own
 from capkit.utils.renamed import renamed_state
 
 WEIGHTS, STATE, MANIFEST = FILES = "model.safetensors", "state.pt", "manifest.json"
-ABOUT = "about.json"  # what makes a folder one of exported weights (capkit/checkpoint/exported.py)
-_REMAINS = (*FILES, TEMPORARY, ".tmp*")  # the last is what safetensors writes to first
+ABOUT = "about.json"  # marks a folder of exported weights (capkit/checkpoint/exported.py)
+_REMAINS = (*FILES, TEMPORARY, ".tmp*")  # the last: names under which safetensors writes before it renames
 FORMAT = 1
-HASH = "xxh3_128"  # tells damage, at memory speed; it is no protection against malice
+HASH = "xxh3_128"  # detects damage at memory speed; does not protect against tampering
 
 _CHUNK_BYTES = 2**24
 
 
 class CheckpointNotSavedError(Exception):
-    """A checkpoint could not be written: disk full, no permission. What was there before is whole."""
+    """A checkpoint could not be written (disk full, no permission). Earlier checkpoints are intact."""
 
 
 class Skipped(NamedTuple):
-    """A checkpoint that is not whole."""
+    """A checkpoint that failed its integrity check."""
 
     path: Path
     why: str
 
 
 def step_of(path: Path) -> int:
-    """The step in a checkpoint's name; -1 where it is none."""
+    """The step in a checkpoint's name; -1 for any other name."""
     match = re.fullmatch(r"step-(\d+)\.ckpt", path.name)
     return int(match[1]) if match else -1
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """All step-*.ckpt of a folder, whole or not, the newest first."""
+    """All step-*.ckpt in a folder, intact or not, newest first."""
     return sorted((path for path in folder.glob("step-*.ckpt") if step_of(path) >= 0), key=step_of, reverse=True)
 
 
 def find_newest(folder: Path) -> tuple[Path | None, list[Skipped]]:
-    """The checkpoint of the highest step that is whole, and what was passed over for it."""
+    """The intact checkpoint with the highest step, and newer ones that failed the integrity check."""
     skipped: list[Skipped] = []
     for path in checkpoints_in(folder):
         why = check_integrity(path)
@@ -74,7 +74,7 @@ def find_newest(folder: Path) -> tuple[Path | None, list[Skipped]]:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint, or None. Warns of those that are not whole."""
+    """The newest intact checkpoint, or None. Warns about damaged ones that are skipped."""
     path, skipped = find_newest(folder)
     for broken in skipped:
         warnings.warn(f"skipped {broken.path}, which is not whole: {broken.why}", stacklevel=2)
@@ -82,12 +82,12 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def is_export(path: Path) -> bool:
-    """Whether a folder holds exported weights, which every `ckpt=` takes as it takes a checkpoint."""
+    """Whether a folder holds exported weights, which every `ckpt=` accepts like a checkpoint."""
     return (path / ABOUT).is_file() and path.suffix != ".ckpt" and not (path / "checkpoints").is_dir()
 
 
 def saved_step(path: Path) -> int:
-    """The number of steps done when it was saved."""
+    """Number of optimizer steps done when the checkpoint was saved."""
     if is_export(path):
         return int(json.loads((path / ABOUT).read_text(encoding="utf-8"))["step"])
     if path.is_dir():
@@ -96,9 +96,9 @@ def saved_step(path: Path) -> int:
 
 
 def identity(path: Path) -> str:
-    """A hash of everything that a checkpoint holds, whatever its name: that of its manifest, or of an older file.
+    """Hash of a checkpoint's content, independent of its name: the manifest's hash, or that of an older single file.
 
-    Of exported weights that of all files below their folder.
+    For exported weights, the hash over all files in the folder.
     """
     if is_export(path):
         files = {str(file.relative_to(path)): _hash(file) for file in sorted(path.rglob("*")) if file.is_file()}
@@ -112,14 +112,14 @@ def identity(path: Path) -> str:
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Writes the folder `path`, or replaces it. Raises CheckpointNotSavedError; then what was there before still is."""
+    """Write the folder `path` or replace it. Raises CheckpointNotSavedError, and then leaves the old one intact."""
     temporary = hidden(path, "tmp")
     try:
         _remove_remains(temporary)
         temporary.mkdir(parents=True)
         _write_files(checkpoint, temporary)
         _publish(temporary, path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch tells a full disk as a RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
         with contextlib.suppress(OSError):
             _remove_remains(temporary)
         raise CheckpointNotSavedError(f"{path} was not saved: {_reason(error)}") from error
@@ -141,14 +141,14 @@ def _write_files(checkpoint: Mapping[str, Any], folder: Path) -> None:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """A safetensors file. Tied weights are written once: its metadata says under `aliases` which name is which."""
+    """Write a safetensors file. Tied weights are written once; `aliases` in its metadata maps their other names."""
     stored, aliases = _without_shared(tensors)
     with atomic_path(path) as temporary:
         save_file(stored, temporary, {"format": "pt", "aliases": json.dumps(aliases)})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """What `save_tensors` wrote, tied weights under all of their names."""
+    """Read a file of `save_tensors`; tied weights appear under all their names."""
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
@@ -156,7 +156,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _without_shared(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors that share no memory, as safetensors wants them, and which name is another one's tensor."""
+    """Tensors that share no memory, as safetensors requires; and aliases, from a tied tensor's name to the one kept."""
     stored: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     names: dict[Any, str] = {}
@@ -186,13 +186,13 @@ def _hash(path: Path) -> str:
 
 
 def _seal(manifest: Mapping[str, Any]) -> str:
-    """The hash of what a manifest says, itself left out."""
+    """Hash of a manifest without its own hash entry."""
     said = {name: value for name, value in manifest.items() if name != HASH}
     return xxhash.xxh3_128(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _reason(error: BaseException) -> str:
-    """What the system said, also where a library wraps it."""
+    """The operating system's message, even if a library wrapped it."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
@@ -207,8 +207,9 @@ def hidden(path: Path, kind: str) -> Path:
 
 
 def _publish(temporary: Path, path: Path) -> None:
-    """Gives what is whole its name. Killed half way, `clean_up` ends it."""
+    """Rename a complete folder to its final name. `clean_up` finishes what a kill interrupts."""
     old = hidden(path, "old")
+    # Two renames, since a folder that is not empty cannot be replaced in one: old aside, new in place.
     _remove_remains(old)
     if path.exists():
         _refuse_foreign(path)
@@ -225,9 +226,9 @@ def _publish(temporary: Path, path: Path) -> None:
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Removes a checkpoint: its name is gone first, so that no half of one is ever found.
+    """Remove a checkpoint. It is renamed first, so that a partly deleted one is never found under its name.
 
-    Raises OSError, and leaves it, where it is not capkit's.
+    Raises OSError, and removes nothing, if capkit did not write it.
     """
     _refuse_foreign(path)
     gone = hidden(path, "old")
@@ -237,10 +238,10 @@ def remove_checkpoint(path: Path) -> None:
 
 
 def is_own(path: Path) -> bool:
-    """Whether capkit wrote what is there, as a checkpoint, whole or damaged: the name alone does not say so.
+    """Whether capkit wrote this checkpoint, intact or damaged; a name alone does not prove it.
 
-    A folder holds nothing beside our three files, with a manifest like ours, or one that is damaged beside the two
-    others; a file, the older form, our entry.
+    A folder must hold only our three files: with a manifest of our format, or with a damaged one and both others. A
+    file, the older format, must have our entry.
     """
     try:
         if path.is_symlink():
@@ -264,13 +265,13 @@ def _is_manifest(data: bytes) -> bool:
 
 def _refuse_foreign(path: Path) -> None:
     if not is_own(path):
-        raise OSError(errno.EEXIST, "it was not written by capkit, which leaves it alone; move it away", str(path))
+        raise OSError(errno.EEXIST, "capkit did not write it and leaves it alone; move it away", str(path))
 
 
 def _remove_remains(path: Path) -> None:
-    """Removes what stands under one of our hidden names: half a checkpoint, or the link to one.
+    """Remove a partial checkpoint, or a link to one, under one of our hidden names.
 
-    Raises OSError, and leaves it, where it holds anything else.
+    Raises OSError, and removes nothing, if it holds anything else.
     """
     if path.is_symlink() or (path.is_file() and is_own(path)):
         path.unlink()
@@ -283,17 +284,17 @@ def _slots(link: Path) -> list[Path]:
 
 
 def free_slot(link: Path) -> Path:
-    """Of best-a.ckpt and best-b.ckpt the one that best.ckpt, a symbolic link, does not name: to write the next into."""
+    """best-a.ckpt or best-b.ckpt, whichever the symbolic link best.ckpt does not point to; the next best goes there."""
     first, second = _slots(link)
     return second if link.resolve() == first.resolve() else first
 
 
 def point_best_to(link: Path, slot: Path) -> None:
-    """Makes best.ckpt name a slot, at one stroke, and removes the other. Raises OSError."""
+    """Atomically point best.ckpt to a slot, and remove the other slot. Raises OSError."""
     temporary = hidden(link, "link")
     _remove_remains(temporary)
     temporary.symlink_to(slot.name)
-    if link.exists() and not link.is_symlink():  # of an earlier version, or the run was copied by what follows links
+    if link.exists() and not link.is_symlink():  # of an earlier version, or copied by a tool that follows links
         remove_checkpoint(link)
     temporary.replace(link)
     flush_to_disk(link.parent)
@@ -302,9 +303,9 @@ def point_best_to(link: Path, slot: Path) -> None:
 
 
 def clean_up(folder: Path) -> None:
-    """Removes what an attempt that was killed left half done. A whole step that lacks only its name gets it.
+    """Remove remains of a killed attempt. A complete checkpoint that only lacks its final name gets it.
 
-    Whatever capkit did not write stays, under whatever name.
+    Files that capkit did not write stay, under whatever name.
     """
     for kind in ("tmp", "old", "link"):
         for path in folder.glob(f".*.ckpt.{kind}"):
@@ -321,7 +322,7 @@ def clean_up(folder: Path) -> None:
 
 
 def check_integrity(path: Path) -> str | None:
-    """Why a checkpoint is not whole, None where it is. Reads all of it; again in this process only once it changed."""
+    """Why a checkpoint is damaged or incomplete; None if it is intact. Reads all of it, but only once per change."""
     try:
         files = [(file.name, file.stat()) for file in (path.iterdir() if path.is_dir() else [path])]
         stamp = tuple(sorted((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in files))
@@ -357,16 +358,16 @@ def _problem(path: Path, stamp: tuple[Any, ...]) -> str | None:
 
 
 def _problem_of_file(path: Path) -> str | None:
-    """Of a checkpoint of one file, written before they were folders: torch's zip, with a CRC-32 of each record.
+    """Check a single-file checkpoint, the format before folders: a zip written by torch, with a CRC-32 per record.
 
-    torch.load does not look at the CRCs: a flipped bit would be read as another weight.
+    torch.load does not verify the CRCs: a flipped bit would silently change a weight.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged is None:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # a damaged zip or pickle makes its readers raise almost anything
+    except Exception as error:  # readers raise almost anything for a damaged zip or pickle
         return f"it is cut off, damaged or no checkpoint ({type(error).__name__}: {_first_line(error)})"
     return f"it is damaged: the CRC-32 of its record {damaged} differs" if damaged else None
 
@@ -376,9 +377,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Everything that was saved, on the CPU. Whether it is whole is for `check_integrity` to say. Nothing in it is
-    executed.
-    """
+    """Load everything that was saved, on the CPU, executing nothing in it; `check_integrity` verifies it."""
     loaded = load_state(path)
     if path.is_dir():
         loaded["state_dict"] = {**read_tensors(path / WEIGHTS), **loaded["state_dict"]}
@@ -386,19 +385,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """What `load_checkpoint` gives, without the weights of a folder."""
+    """Load what `load_checkpoint` does, without the weights if the checkpoint is a folder."""
     file = path / STATE if path.is_dir() else path
     state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     return renamed_state(state)
 
 
 def resolve_checkpoint(path: Path) -> Path:
-    """`path`, or the newest whole checkpoint of a folder of checkpoints or of a run; exported weights as they are.
+    """`path` itself, or the newest intact checkpoint if it is a run or a folder of checkpoints.
 
-    Raises UsageError where there is none, or where the checkpoint that is named is broken.
+    Raises UsageError if there is none, or if the checkpoint named is damaged.
     """
     if not path.exists():
-        raise UsageError(f"a checkpoint is wanted; {path} does not exist; give ckpt=PATH or a run folder")
+        raise UsageError(f"expected a checkpoint, got {path}, which does not exist; give ckpt=PATH or a run folder")
     if is_export(path):
         return path
     if path.is_dir() and path.suffix != ".ckpt" and not (path / MANIFEST).exists():
@@ -406,7 +405,7 @@ def resolve_checkpoint(path: Path) -> Path:
         newest = newest_checkpoint(folder)
         if newest is None:
             found = "only broken ones" if checkpoints_in(folder) else "no step-*.ckpt"
-            raise UsageError(f"a checkpoint is wanted; {path} holds {found}; give ckpt=PATH or a run folder")
+            raise UsageError(f"expected a checkpoint; {path} holds {found}; give ckpt=PATH or a run folder")
         return newest
     if why := check_integrity(path):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Checkpoint folders as Lightning's trainer writes and reads them."""
+"""Lightning CheckpointIO plugin that writes and reads capkit's checkpoint folders."""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ from capkit.checkpoint.files import load_checkpoint, remove_checkpoint, write_ch
 
 
 class CheckpointFolders(CheckpointIO):
-    """Why not Lightning's own: it takes a PermissionError for success, and builds the whole file in memory first."""
+    """Replaces Lightning's own, which treats a PermissionError as success and builds the whole file in memory first."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Raises CheckpointNotSavedError, on the one rank that writes."""
         write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """On the CPU and as plain data, whatever is asked for. Whether it is whole was found out when it was chosen."""
+        """Always to the CPU and as plain data, ignoring both arguments. Integrity was checked when it was chosen."""
         return load_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
@@ -25,5 +25,5 @@ class CheckpointFolders(CheckpointIO):
 
 
 def use_folders(trainer: pl.Trainer) -> None:
-    """From here on this trainer's checkpoints are folders."""
+    """Make the trainer write and read checkpoint folders."""
     trainer.strategy.checkpoint_io = CheckpointFolders()

@@ -1,4 +1,4 @@
-"""Reading checkpoints: the same model again from the file alone, without running anything that the file names."""
+"""Rebuilding a model from a checkpoint alone, without executing anything that the file names."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,13 +26,13 @@ TOKENIZER_KEY = "tokenizer"  # where a captioner's config names its tokenizer
 
 
 def checkpoint_extras(config: Any, model: Any) -> dict[str, Any]:
-    """What a checkpoint holds beside weights, as plain data: enough to build the same model again."""
+    """Plain data that a checkpoint needs besides weights to rebuild the same model."""
     key = getattr(model, "tokenizer_key", TOKENIZER_KEY)
     as_config = plain(config)
     as_config["model"] = getattr(model, "model_config", as_config["model"])
-    as_config["seed"] = getattr(model, "model_seed", as_config["seed"])  # random weights that stay frozen come from it
+    as_config["seed"] = getattr(model, "model_seed", as_config["seed"])  # it seeds random weights that stay frozen
     return {
-        "config": with_defaults(as_config),  # a later change of a default does not change this model
+        "config": with_defaults(as_config),  # so that a later change of a default does not change this model
         "tokenizer_key": key,
         "tokenizer": None if key is None or model.tokenizer is None else tokenizer_to_json(model.tokenizer),
         "frozen_fingerprint": frozen_fingerprint(model),
@@ -40,31 +40,31 @@ def checkpoint_extras(config: Any, model: Any) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's plain data and tensors, on the CPU; a run folder means its newest whole checkpoint.
+    """Read a checkpoint's plain data and tensors, on the CPU. A run folder stands for its newest intact checkpoint.
 
-    A folder that `capkit export` wrote is read too: `folders` then says where the weights lie that are no tensors here.
+    Also reads a folder written by `capkit export`; its entry `folders` names the folders that hold weights.
 
-    Raises UsageError for what is no checkpoint of capkit, or a broken one. Nothing in it is executed.
+    Raises UsageError if it is damaged or not a capkit checkpoint. Nothing in it is executed.
     """
     path = resolve_checkpoint(path)
     if is_export(path):
         return read_export(path)
     try:
         checkpoint = load_checkpoint(path)
-    except Exception as error:  # torch and safetensors raise almost anything for a file of another kind
+    except Exception as error:  # torch and safetensors raise almost anything for other kinds of files
         raise UsageError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error})") from error
     if not isinstance(checkpoint, dict) or "capkit" not in checkpoint or "state_dict" not in checkpoint:
         raise UsageError(f"{path} is not a capkit checkpoint: it has no 'capkit' and 'state_dict' entries")
     weights = checkpoint["state_dict"]
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise UsageError(f"{path} is broken: its state_dict must name tensors; give another checkpoint")
+        raise UsageError(f"{path} is broken: expected only tensors in its state_dict; give another checkpoint")
     return checkpoint
 
 
 def stored(checkpoint: Mapping[str, Any], key: str, *kinds: type) -> Any:
-    """An entry of what capkit saved beside the weights, by its dotted key, of one of these types.
+    """An entry of the plain data in a checkpoint, by dotted key, of one of the given types.
 
-    Raises UsageError where it is missing or of another type.
+    Raises UsageError if it is missing or of another type.
     """
     value: Any = checkpoint["capkit"]
     for name in key.split("."):
@@ -82,11 +82,11 @@ def _broken(why: str) -> UsageError:
 
 
 def model_from_checkpoint(checkpoint: Mapping[str, Any]) -> nn.Module:
-    """The model a checkpoint was saved from, with its weights.
+    """The model that a checkpoint was saved from, with its weights.
 
-    Only what capkit/config/targets.py lists is built: a checkpoint from elsewhere cannot name code to run. Raises
-    UsageError where the checkpoint names anything else or is broken, and where the frozen weights, which checkpoints do
-    not hold, differ from those it was trained with.
+    Only classes listed in capkit/config/targets.py are built, so that a foreign checkpoint cannot name code to run.
+    Raises UsageError if the checkpoint names anything else or is damaged, or if the frozen weights, which it does not
+    contain, differ from those it was trained with.
     """
     seed = stored(checkpoint, "config.seed", int)
     if not 0 <= seed < 2**63:
@@ -110,9 +110,9 @@ def model_from_checkpoint(checkpoint: Mapping[str, Any]) -> nn.Module:
 
 
 def build_stored(node: Mapping[str, Any], key: str, **arguments: Any) -> Any:
-    """The object that a node of a checkpoint's config describes, checked first; `key` is its place in the config.
+    """Build the object that a node of a checkpoint's config describes, after checking it. `key`: the node's place.
 
-    Raises UsageError where it names what it may not name, or cannot be built.
+    Raises UsageError if it names a class that is not allowed, or cannot be built.
     """
     source = "the checkpoint's config"
     check_targets(node, key, source, MODELS, "where another version of capkit wrote the file, use that version")
@@ -127,7 +127,7 @@ def build_stored(node: Mapping[str, Any], key: str, **arguments: Any) -> Any:
 
 
 def stored_tokenizer(checkpoint: Mapping[str, Any]) -> Any:
-    """A checkpoint's tokenizer; None for a model that has none of its own. Raises UsageError where it is broken."""
+    """A checkpoint's tokenizer; None if its model has none of its own. Raises UsageError if it is damaged."""
     data = stored(checkpoint, "tokenizer", dict, NoneType)
     if data is None:
         return None
@@ -141,12 +141,12 @@ def stored_tokenizer(checkpoint: Mapping[str, Any]) -> Any:
 
 
 def load_captioner(ckpt: str) -> tuple[Any, dict[str, Any]]:
-    """A captioner and the checkpoint it comes from. Raises UsageError where the checkpoint holds a dual encoder."""
+    """A captioner and its checkpoint. Raises UsageError if the checkpoint holds a dual encoder."""
     checkpoint = read_checkpoint(Path(ckpt))
     model = model_from_checkpoint(checkpoint)
     if isinstance(model, TrainableDualEncoder):
         raise UsageError(
-            f"ckpt={ckpt} holds a dual encoder, which writes no captions; use task=evaluate_encoder for it"
+            f"expected a captioner, got ckpt={ckpt}, which holds a dual encoder; evaluate it with task=evaluate_encoder"
         )
     return model, checkpoint
 
@@ -154,34 +154,37 @@ def load_captioner(ckpt: str) -> tuple[Any, dict[str, Any]]:
 def load_captioner_to_tune(
     ckpt: str | None, lora: Mapping[str, Mapping[str, Any]] | None = None, freeze: Sequence[str] | None = None
 ) -> Any:
-    """A captioner trained by capkit, from its run folder or checkpoint, to be trained further.
+    """A captioner trained by capkit, to be trained further.
 
-    `lora` maps names of its parts ("lm", "image_encoder") to the settings of adapters (rank, alpha, dropout, targets):
-    such a part's own weights are frozen. Parts and parameters whose names begin with one of `freeze` are frozen as they
-    are. Without both, checkpoints of the new run stand alone; with either they need `ckpt`, whose weights they leave
-    out.
+    Args:
+        ckpt: its run folder or checkpoint.
+        lora: adapter settings (rank, alpha, dropout, targets) by name of a part ("lm", "image_encoder"), whose own
+            weights are then frozen.
+        freeze: names of parts and parameters to freeze, or their beginnings.
 
-    Raises UsageError where the checkpoint holds a dual encoder, or a name is none of the captioner's.
+    With `lora` or `freeze`, checkpoints of the new run omit the weights of `ckpt`, and need it to be loaded. With
+    neither, they are self-contained. Raises UsageError for a dual encoder's checkpoint, or a name that the captioner
+    does not have.
     """
     if ckpt is None:
-        raise UsageError("a captioner to tune is wanted; give init_from=RUN, a run or checkpoint of one")
+        raise UsageError("expected a captioner to tune, got null; give init_from=RUN, its run or checkpoint")
     model, checkpoint = load_captioner(ckpt)
     model.train()
     parts = [name for name, _ in model.named_children()]
     for name, settings in (lora or {}).items():
         if name not in parts:
-            raise UsageError(f"model.lora names parts of the captioner: {', '.join(parts)}; got {name!r}")
+            raise UsageError(f"model.lora: expected parts of the captioner ({', '.join(parts)}), got {name!r}")
         LoRA.from_mapping(settings).add_to(getattr(model, name))
     for start in freeze or ():
         found = [p for name, p in model.named_parameters() if name == start or name.startswith(f"{start}.")]
         if not found:
             raise UsageError(
-                f"model.freeze={start} is no part or parameter of the captioner; parts: {', '.join(parts)}"
+                f"model.freeze: expected a part or parameter of the captioner, got {start}; parts: {', '.join(parts)}"
             )
         for parameter in found:
             parameter.requires_grad_(False)
     if lora or freeze:
-        model.tokenizer_key = None  # the checkpoint named here has it
+        model.tokenizer_key = None  # the tokenizer comes from `ckpt`
     else:
         model.model_config = stored(checkpoint, "config.model", dict)
         model.model_seed = stored(checkpoint, "config.seed", int)
@@ -191,10 +194,15 @@ def load_captioner_to_tune(
 def load_dual_encoder(
     ckpt: str | None, tune_image: Tuning | None = None, tune_text: Tuning | None = None, grammar_head: bool = False
 ) -> TrainableDualEncoder:
-    """A dual encoder trained by capkit, from its run folder or checkpoint: to judge, or to be tuned further.
+    """A dual encoder trained by capkit, to score with or to be trained further.
 
-    A tuning says what trains of its side; a side without one is frozen. `grammar_head` adds a new head
-    where the checkpoint has none. Raises UsageError where the checkpoint holds a captioner.
+    Args:
+        ckpt: its run folder or checkpoint.
+        tune_image: what to train of the image side; null freezes it.
+        tune_text: what to train of the text side; null freezes it.
+        grammar_head: add a new head if the checkpoint has none.
+
+    Raises UsageError if the checkpoint holds a captioner.
     """
     if ckpt is None:
         raise UsageError(
@@ -203,8 +211,10 @@ def load_dual_encoder(
         )
     model = model_from_checkpoint(read_checkpoint(Path(ckpt)))
     if not isinstance(model, TrainableDualEncoder):
-        raise UsageError(f"ckpt={ckpt} holds a {type(model).__name__}; a dual encoder is wanted (task=fit_encoder)")
-    model.tokenizer_key = None  # the checkpoint named here has it
+        raise UsageError(
+            f"expected a dual encoder, got ckpt={ckpt} with a {type(model).__name__}; train one with task=fit_encoder"
+        )
+    model.tokenizer_key = None  # the tokenizer comes from `ckpt`
     for side, tuning in (("image", tune_image), ("text", tune_text)):
         for module in model.side(side) if tuning is None else ():
             module.requires_grad_(False)
@@ -217,7 +227,7 @@ def load_dual_encoder(
 
 
 def load_weights(module: nn.Module, checkpoint: Mapping[str, Any]) -> None:
-    """`init_from`: the weights alone, neither optimizer nor step. The tokenizers must agree."""
+    """Load the weights for `init_from`, without optimizer and step. Raises UsageError if the tokenizers differ."""
     tokenizer: Any = module.model.tokenizer  # type: ignore[union-attr]
     theirs = stored(checkpoint, "tokenizer", dict, NoneType)
     ours = None if tokenizer is None else tokenizer_to_json(tokenizer)

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from. Rank 0 decides, having read all of it once, and all ranks follow."""
+"""Choosing the checkpoint to resume from. Rank 0 verifies and decides; all ranks follow."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +12,12 @@ from capkit.errors import UsageError
 from capkit.run.folder import RunFolder
 from capkit.utils.files import unwritable
 
-SKIPPED = "checkpoint/skipped"  # the step of a checkpoint that was not whole
+SKIPPED = "checkpoint/skipped"  # metric: step of a damaged checkpoint that was skipped
 
 
 @dataclass
 class Resume:
-    """The checkpoint, None for a start from nothing; its step; the steps whose checkpoints were passed over."""
+    """Checkpoint (None: start from scratch), its step, and the steps of damaged checkpoints that were skipped."""
 
     path: Path | None = None
     step: int = 0
@@ -25,10 +25,10 @@ class Resume:
 
 
 def choose_checkpoint(cfg: DictConfig, folder: RunFolder) -> Resume:
-    """`resume=auto`: the newest whole checkpoint of the run folder; a path: that one; false: none.
+    """`resume=auto`: newest intact checkpoint in the run folder; a path: that checkpoint; false: none.
 
-    Says what it skips. Raises UsageError on every rank where a path is broken, or all of the folder's checkpoints are:
-    to start such a run from nothing is a person's choice.
+    Prints what it skips. Raises UsageError on every rank if the given checkpoint is damaged, or all of the folder's
+    are: whether to start such a run over is the user's decision.
     """
     return on_rank_zero(lambda: _choose(cfg, folder))
 
@@ -36,7 +36,9 @@ def choose_checkpoint(cfg: DictConfig, folder: RunFolder) -> Resume:
 def _choose(cfg: DictConfig, folder: RunFolder) -> Resume:
     if cfg.resume is False:
         if folder.config_file.exists():
-            raise UsageError(f"resume=false starts anew, but {folder.path} holds a run; give another run_dir")
+            raise UsageError(
+                f"resume=false: expected a run_dir without a run, but {folder.path} holds one; give another run_dir"
+            )
         return Resume()
     if cfg.resume not in ("auto", True):
         path = resolve_checkpoint(Path(cfg.resume))

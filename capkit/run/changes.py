@@ -1,10 +1,10 @@
-"""What of a run's config may change between two attempts: what it runs on, how it is watched, and how long it is."""
+"""Which changes to a run's config are allowed between attempts: hardware, monitoring, and a longer run."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# They change no number that the run computes beyond its rounding and dropout's masks, which belong to a rank and a
-# micro-batch; callbacks say what is saved, watched and left out from here on.
+# These change no computed number beyond rounding and dropout masks (which are seeded by rank and micro-batch).
+# Callbacks only decide what is saved, monitored and skipped from now on.
 FREE_KEYS = (
     "name",
     "run_dir",
@@ -20,13 +20,13 @@ FREE_KEYS = (
     "rollout_batch_size",
     "data.eval_batch_size",
 )
-# The same for any source of the data: how many processes work, and where they keep what they made.
+# Of any data source: the number of worker processes, and where they cache.
 FREE_NAMES = ("num_workers", "cache_dir")
 LENGTHS = ("max_steps", "max_epochs")
 
 
 def refused_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """A line for each key that may not change as it did: KEY: OLD -> NEW. Lengths may grow."""
+    """A line KEY: OLD -> NEW for each change that is not allowed. Lengths may grow."""
     old, new = flatten(before), flatten(after)
     return [
         f"{key}: {old.get(key, '(absent)')!r} -> {new.get(key, '(absent)')!r}{' (may only grow)' * (key in LENGTHS)}"
@@ -36,14 +36,14 @@ def refused_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
 
 
 def made_longer(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    """KEY: OLD -> NEW of the lengths that grow."""
+    """KEY: OLD -> NEW for each length that grew."""
     for key in LENGTHS:
         if _grows(key, before.get(key), after.get(key)):
             yield f"{key}: {before[key]:,} -> {after[key]:,}"
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts and lists as one dict of dotted keys."""
+    """Flatten nested dicts and lists into one dict with dotted keys."""
     if isinstance(config, Mapping) and config:
         items = [(str(k), v) for k, v in config.items()]
     elif isinstance(config, list) and config:

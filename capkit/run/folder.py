@@ -1,4 +1,4 @@
-"""The folder a run leaves behind: config, metrics, predictions, checkpoints, report. Written by rank 0."""
+"""The run folder: config, metrics, predictions, checkpoints, report. Written by rank 0."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from capkit.run.changes import refused_changes
 from capkit.utils.files import add_to_file, unwritable, write_atomically
 from capkit.utils.text_files import expect, parse_json, read_json, read_text, shown
 
-# What a start that made no step may leave behind, beside metrics.
+# Files, besides metrics, that a start without a single step may leave behind.
 OF_A_START = ("initial.jsonl", "judges.json", "skipped.jsonl", "curriculum.json", "memory.json")
 UNTRAINED = ("test_untrained", "test_initial")
 
@@ -26,16 +26,16 @@ _AGAIN = "delete it and report.html beside it, and start the same command again:
 
 
 def default_run_dir(name: str) -> Path:
-    """A fresh folder, the same on all ranks: named by the SLURM job, or by the launcher's run id, or by the clock.
+    """A fresh folder, the same on all ranks: named after the SLURM job, the launcher's run id, or the time.
 
-    Raises UsageError where several ranks were started from outside and share no name.
+    Raises UsageError if several ranks were started externally and share no name.
     """
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # a job that is requeued keeps its number
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # a requeued job keeps its id
         return Path("runs", f"{name}-slurm-{os.environ['SLURM_JOB_ID']}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")
         if run_id == "none":
-            raise UsageError("several ranks must write to one folder; none was named; give run_dir=PATH")
+            raise UsageError("expected a run folder that all ranks share, got none; give run_dir=PATH")
         return Path("runs", f"{name}-{run_id}")
     stamp = time.strftime("%Y%m%d-%H%M%S")
     path = Path("runs", f"{name}-{stamp}")
@@ -49,9 +49,9 @@ def default_run_dir(name: str) -> Path:
 class RunFolder:
     """Paths and append-only records of one run.
 
-    `attempt` counts the times the run was started. A later attempt first writes a row with `resumed_from`, the step of
-    its checkpoint, 0 without one: rows of earlier attempts beyond that step are superseded. So is a row that a later
-    attempt wrote again, as that of the validation of this step.
+    `attempt` counts how often the run was started. A later attempt first writes a row with `resumed_from`, its
+    checkpoint's step (0 without one): rows of earlier attempts beyond that step are superseded. So is a row that a
+    later attempt wrote again for the same step, such as that of a repeated validation.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -63,23 +63,23 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.report = self.path / "report.html"
         self.attempt = 1
-        self._waiting: list[str] = []  # rows that the disk did not take
+        self._waiting: list[str] = []  # rows that could not be written yet
 
     def check(self, config: Mapping[str, Any], trains: bool = False) -> None:
-        """Raises UsageError where the folder holds a run of another config (capkit/run/changes.py).
+        """Raises UsageError if the folder holds a run with another config (capkit/run/changes.py).
 
-        A record without constructor defaults, of an earlier version, is compared as if it had today's. A run that
-        `trains` and has made no step yet holds nothing that another config could spoil.
+        A config recorded by an earlier version without constructor defaults is compared as if it had today's. A run
+        that `trains` but has made no step yet may be replaced by any config.
         """
         before = self.config()
         if before is not None and not (trains and not self.has_steps()):
             self._refuse_other_config(with_defaults(before), _plain(with_defaults(_plain(config))))
 
     def open(self, config: Mapping[str, Any], trains: bool = False) -> None:
-        """Creates the folder, or checks that it holds the same run; a refused config leaves the folder untouched.
+        """Create the folder, or check that it holds the same run; a refused config leaves the folder untouched.
 
-        The config is recorded with all constructor defaults. What a start without a step left is removed where its
-        config was another one.
+        The config is recorded with all constructor defaults. Files of a start without a step are removed if its config
+        differs.
         """
         self.check(config, trains)
         config = _plain(with_defaults(_plain(config)))
@@ -87,22 +87,22 @@ class RunFolder:
         if before is not None and trains and not self.has_steps() and refused_changes(with_defaults(before), config):
             self._forget_start()
         self.attempt = 1 + max((row["attempt"] for row in self.rows()), default=0)
-        self.metrics()  # a damaged file is told now, not at the end
+        self.metrics()  # reports a damaged file now instead of at the end
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.predictions.mkdir(exist_ok=True)
         except OSError as error:
             raise unwritable(self.path, error) from error
         if self.metrics_log.exists() and not self.metrics_log.read_bytes().endswith(b"\n"):
-            add_to_file(self.metrics_log, "\n")  # a kill cut the last row: the next one starts its own line
+            add_to_file(self.metrics_log, "\n")  # the last row was cut off by a kill: start a new line
         write_atomically(self.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
     def has_steps(self) -> bool:
-        """Whether a run in this folder made an optimizer step that it left anything of."""
+        """Whether a run in this folder recorded an optimizer step."""
         return any(self.checkpoints.glob("*.ckpt")) or any(row["step"] > 0 for row in self.rows())
 
     def _forget_start(self) -> None:
-        """Numbers and captions of before the first step."""
+        """Remove numbers and captions from before the first step."""
         untrained = (file for prefix in UNTRAINED for file in self.predictions.glob(f"{prefix}*") if file.is_file())
         left = [self.path / name for name in OF_A_START]
         for file in (self.metrics_log, self.metrics_file, *left, *untrained):
@@ -118,17 +118,17 @@ class RunFolder:
             )
 
     def config(self) -> dict[str, Any] | None:
-        """The config that the run was started with; None before. Raises UsageError where its file is damaged."""
+        """The config that the run was started with; None if there is none. Raises UsageError if its file is damaged."""
         if not self.config_file.exists():
             return None
         return read_config_file(
-            self.config_file, f"restore {self.config_file}, or delete it: the config given is then taken"
+            self.config_file, f"restore {self.config_file}, or delete it to use the config given now"
         )
 
     def rows(self) -> list[dict[str, Any]]:
-        """All whole rows of metrics.jsonl; a line cut off by a kill is left out.
+        """All complete rows of metrics.jsonl; a row cut off by a kill is skipped.
 
-        Raises UsageError, with the line, where one is something else.
+        Raises UsageError with the line number if a line is anything else.
         """
         if not self.metrics_log.exists():
             return []
@@ -145,7 +145,7 @@ class RunFolder:
         return rows
 
     def current_rows(self) -> list[dict[str, Any]]:
-        """Rows without those that a later attempt went over again."""
+        """Rows without those superseded by a later attempt."""
         rows = self.rows()
         resumed = {row["attempt"]: row["resumed_from"] for row in rows if "resumed_from" in row}
         kept = {
@@ -157,7 +157,7 @@ class RunFolder:
         return list(kept.values())
 
     def append(self, step: int, values: Mapping[str, float | int]) -> None:
-        """Adds a row. One that cannot be written (disk full, no permission) waits, and is written with a later one."""
+        """Add a row. If it cannot be written (disk full, no permission), it is kept and written with a later one."""
         row = {"step": step, "attempt": self.attempt, "time": round(time.time(), 3), **values}
         self._waiting.append(json.dumps(row) + "\n")
         self._write_waiting()
@@ -167,17 +167,17 @@ class RunFolder:
             add_to_file(self.metrics_log, "".join(self._waiting))
         except OSError as error:
             if len(self._waiting) == 1:
-                warnings.warn(f"{self.metrics_log} takes no rows ({error}); they wait in memory", stacklevel=3)
+                warnings.warn(f"cannot write to {self.metrics_log} ({error}); rows are kept in memory", stacklevel=3)
         else:
             self._waiting.clear()
 
     def write_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Rows kept for a later attempt, as NAME.jsonl."""
+        """Write rows for later attempts to NAME.jsonl."""
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
         write_atomically(self.path / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
 
     def read_rows(self, name: str) -> list[dict[str, Any]]:
-        """What `write_rows` wrote; nothing where it did not."""
+        """Rows written by `write_rows`; empty if there are none."""
         path = self.path / f"{name}.jsonl"
         if not path.exists():
             return []
@@ -186,13 +186,13 @@ class RunFolder:
         return [expect(row, "an object", f"{path} line {number}") for number, row in rows]
 
     def write_metrics(self, values: Mapping[str, float | int]) -> None:
-        """Adds final numbers to metrics.json."""
+        """Add final numbers to metrics.json."""
         if self._waiting:
             self._write_waiting()
         write_atomically(self.metrics_file, json.dumps({**self.metrics(), **values}, indent=1) + "\n")
 
     def metrics(self) -> dict[str, float]:
-        """The final numbers so far. Raises UsageError where their file is damaged."""
+        """The final numbers so far. Raises UsageError if their file is damaged."""
         if not self.metrics_file.exists():
             return {}
         numbers = read_object(self.metrics_file, _AGAIN)
@@ -203,7 +203,7 @@ class RunFolder:
 
 
 def read_object(path: Path, remedy: str) -> dict[str, Any]:
-    """The object in a JSON file that a run wrote. Raises UsageError, with what to do, where it holds anything else."""
+    """The object in a JSON file of a run. Raises UsageError with the remedy if it holds anything else."""
     try:
         return expect(read_json(path, "the run folder"), "an object", str(path))
     except UsageError as error:
@@ -218,7 +218,7 @@ def _content(path: Path) -> bytes:
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """A line of metrics.jsonl: a step and numbers by name; None for anything else."""
+    """A line of metrics.jsonl as a step and numbers by name; None if it is anything else."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -229,11 +229,11 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_cut_off(line: bytes) -> bool:
-    """Whether a kill can have left this of a row: nothing, its beginning, or zeros where the power failed."""
+    """Whether a kill can have left this: nothing, the beginning of a row, or zeros after a power failure."""
     left = line.strip(b"\0 \r")
     return not left or (left.startswith(b"{") and not left.endswith(b"}") and left.isascii())
 
 
 def _plain(config: Any) -> Any:
-    """Through JSON, so that tuples and lists, and numbers read back from YAML, compare equal."""
+    """Round-trip through JSON, so that tuples equal lists and numbers equal those read back from YAML."""
     return json.loads(json.dumps(config))

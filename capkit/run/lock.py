@@ -1,4 +1,4 @@
-"""One live run to a folder: two that write to it would delete each other's checkpoints and mix their rows."""
+"""Lock on a run folder: two runs writing to it would delete each other's checkpoints and mix their rows."""
 
 import errno
 import fcntl
@@ -14,17 +14,17 @@ from capkit.errors import UsageError
 from capkit.utils.files import unwritable
 
 NAME = ".lock"
-WAIT_S = 10.0  # for a run that is ending
+WAIT_S = 10.0  # for another run that is about to end
 TAKEN = (errno.EACCES, errno.EAGAIN)
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def acquire_run_lock(folder: Path) -> None:
-    """Makes this process the only one whose run writes to `folder`, until it ends, in whatever way it does.
+    """Make this process the only writer to `folder` until it ends, however it ends.
 
-    The kernel keeps the lock (fcntl(2), advisory record locks): a kill leaves none behind, and processes forked from
-    this one do not have it. Other machines see it where the shared file system has locks; one without is warned of.
-    Raises UsageError where another process still has it after WAIT_S, or where the folder cannot be written.
+    The lock is the kernel's (fcntl(2), advisory record locks): it is released when the process is killed, and forked
+    processes do not inherit it. Other machines see it if the shared file system supports locks; otherwise a warning is
+    printed. Raises UsageError if another process still holds it after WAIT_S, or if the folder cannot be written.
     """
     path = folder / NAME
     end = time.monotonic() + WAIT_S
@@ -34,16 +34,16 @@ def acquire_run_lock(folder: Path) -> None:
             path.unlink(missing_ok=True)
         elif time.monotonic() > end:
             raise UsageError(
-                f"one run at a time can write to {folder}; process {holder.get('pid', '(unknown)')} on "
-                f"{holder.get('host', '(unknown)')} is at it since {holder.get('since', '(unknown)')}; wait for it or "
-                f"stop it, or give another run_dir=PATH (where that machine is gone for good: delete {path})"
+                f"expected {folder} to have no other writer; process {holder.get('pid', '(unknown)')} on "
+                f"{holder.get('host', '(unknown)')} holds it since {holder.get('since', '(unknown)')}; wait for it, "
+                f"stop it, or give another run_dir=PATH (if that machine is gone for good, delete {path})"
             )
         else:
             time.sleep(0.1)
 
 
 def _take(path: Path) -> bool:
-    """Whether this process has the lock now. Its descriptor is never closed: that would give the lock up."""
+    """Try to take the lock. Its descriptor is never closed, since closing it would release the lock."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
@@ -57,7 +57,10 @@ def _take(path: Path) -> bool:
             return False
         if error.errno not in WITHOUT_LOCKS:
             raise
-        warnings.warn(f"nothing keeps two runs from writing to {path.parent} at once: {error}", stacklevel=3)
+        warnings.warn(
+            f"{path.parent} is on a file system without locks: two runs could write to it at once ({error})",
+            stacklevel=3,
+        )
     about = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.ctime(), **_slurm_job()}
     try:
         os.ftruncate(descriptor, 0)
@@ -70,7 +73,7 @@ def _take(path: Path) -> bool:
 def _holder(path: Path) -> dict[str, Any]:
     try:
         holder = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):  # it is about to write it
+    except (OSError, ValueError, RecursionError):  # the holder is about to write it
         return {}
     return holder if isinstance(holder, dict) else {}
 
@@ -82,6 +85,6 @@ def _slurm_job() -> dict[str, Any]:
 
 
 def _is_earlier_life(holder: dict[str, Any]) -> bool:
-    """Whether the holder was this SLURM job before it was requeued: it ended, though its machine could not say so."""
+    """Whether the holder is this SLURM job before a requeue: it ended, but its machine did not release the lock."""
     job = _slurm_job()
     return bool(job) and holder.get("job") == job["job"] and holder.get("restarts", 0) < job["restarts"]

@@ -1,11 +1,11 @@
-"""Names of the numbers that runs log, for what asks for them: the dashboard, the page on monitors."""
+"""Names of logged numbers, for their readers: the dashboard and the docs page on monitors."""
 
 TRAIN = ("train/loss", "train/grad_norm", "train/lr", "train/images_per_second")
 
-# Logged where batches are made of bags of look-alikes.
+# Logged if batches are made of bags of similar images.
 BAG_SIZE = "train/bag_size"
 
-# Beside these, each term of a reward logs `reward/TERM` and `reward/TERM_weighted`.
+# In addition, each reward term logs `reward/TERM` and `reward/TERM_weighted`.
 REWARD = ("reward/total", "reward/std", "reward/zero_spread", "reward/failed", "reward/greedy")
 
 POLICY = (
@@ -13,7 +13,7 @@ POLICY = (
     "rl/entropy", "rl/kl", "rl/logprob_gap", "rl/clip_fraction", "rl/baseline",
 )  # fmt: skip
 
-# Of the many that metrics log, those that panels show.
+# The subset of validation metrics that dashboard panels show.
 VALIDATION = (
     "val/cider", "val/bleu_4", "val/rouge_l",
     "val/fact_f1", "val/fact_precision", "val/fact_recall",
@@ -28,5 +28,5 @@ SAMPLES = "samples/captions"  # a table
 
 
 def of_term(term: str) -> tuple[str, str]:
-    """What a term of a reward logs: as its scorer gives it, and as it enters the total."""
+    """Names of the numbers that a reward term logs: raw, and as weighted in the total."""
     return f"reward/{term}", f"reward/{term}_weighted"

@@ -1,4 +1,4 @@
-"""Which checkpoint is the best, as an expression: `max clip_score s.t. cider >= 0.9 * initial`."""
+"""Selection of the best checkpoint by an expression: `max clip_score s.t. cider >= 0.9 * initial`."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _AIM = re.compile(rf"\s*(max|min)\s+({_NAME})\s*", re.DOTALL)
 
 @dataclass(frozen=True)
 class Bound:
-    """`<= 0.3` or `>= 0.9 * initial`: a side of a number, or of a share of the first value seen. NaN is outside."""
+    """A bound `<= 0.3` or `>= 0.9 * initial` on a number, absolute or relative to its first value. NaN violates it."""
 
     at_least: bool
     number: float
@@ -28,14 +28,14 @@ class Bound:
 
     @classmethod
     def parse(cls, text: str) -> "Bound | None":
-        """None where the text is no bound."""
+        """None if the text is not a bound."""
         match = _BOUND.fullmatch(text)
         return None if match is None else cls(match[1] == ">=", float(match[2]), match[3] is not None)
 
     def holds(self, value: float | int, initial: float | int | None = None) -> bool:
         limit = self.number
         if self.of_initial:
-            assert initial is not None, f"{self} is a share of a first value, which is wanted"
+            assert initial is not None, f"{self} needs the initial value"
             limit *= initial
         return value >= limit if self.at_least else value <= limit
 
@@ -45,7 +45,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class Selection:
-    """A metric to maximise or minimise, among the validations that keep to all limits."""
+    """A metric to maximise or minimise among the validations that satisfy all limits."""
 
     mode: str
     name: str
@@ -53,7 +53,7 @@ class Selection:
 
     @classmethod
     def parse(cls, text: str) -> "Selection":
-        """Raises UsageError, which shows the grammar."""
+        """Raises UsageError, which shows the grammar, if the text does not follow it."""
         aim, *conditions = re.split(r"\bs\.t\.", text)
         match = _AIM.fullmatch(aim)
         if match is None:
@@ -65,11 +65,11 @@ class Selection:
 
     @property
     def names(self) -> list[str]:
-        """The metrics it looks at."""
+        """The metrics that it uses."""
         return list(dict.fromkeys([self.name, *(name for name, _ in self.limits)]))
 
     def broken(self, values: Mapping[str, float], initial: Mapping[str, float]) -> list[str]:
-        """The limits that these values do not keep to, in words."""
+        """The limits that these values violate, as text."""
         return [
             f"{name} {bound}"
             for name, bound in self.limits
@@ -77,7 +77,7 @@ class Selection:
         ]
 
     def improves(self, value: float | int, best: float | int | None) -> bool:
-        """Whether a value is better than the best one so far. NaN never is."""
+        """Whether a value is better than the best so far. NaN never is."""
         if value != value:
             return False
         return best is None or (value > best if self.mode == "max" else value < best)
@@ -92,4 +92,4 @@ def _limit(text: str, part: str) -> tuple[str, Bound]:
 
 
 def _not_understood(text: str, why: str) -> UsageError:
-    return UsageError(f"callback.checkpoints.select={text!r} is not understood: {why}; wanted is\n{GRAMMAR}")
+    return UsageError(f"callback.checkpoints.select={text!r} is not understood: {why}; expected\n{GRAMMAR}")

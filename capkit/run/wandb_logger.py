@@ -1,4 +1,4 @@
-"""wandb as a logger that a run can do without: metrics.jsonl stays the source of truth."""
+"""wandb logger that a run does not depend on: metrics.jsonl stays the source of truth."""
 
 import math
 import os
@@ -16,24 +16,28 @@ from capkit.run.folder import RunFolder
 from capkit.run.metric_names import SAMPLES
 from capkit.types import Row
 
-# How long a run waits for a wandb that does not answer, at its start and at its end.
+# How long to wait for wandb at the start and at the end of a run.
 INIT_S = 30.0
 FINISH_S = 120.0
 
 
 class WandbLogger(Logger):
-    """Numbers and a table of sample captions in wandb.
+    """Logs numbers and a table of sample captions to wandb.
 
-    `mode=auto` is online where an API key is set up and offline elsewhere (upload later with `wandb sync`). Each
-    attempt of a run is a wandb run of its own in the group of the run folder's name: offline runs cannot be continued.
-    When wandb fails the run warns once and goes on without it. `capkit wandb_sync run_dir=RUN` makes one wandb run of
-    all attempts, from metrics.jsonl.
+    Each attempt is its own wandb run, in a group named after the run folder, since offline runs cannot be continued.
+    If wandb fails, the run warns once and continues without it. `capkit wandb_sync run_dir=RUN` uploads all attempts as
+    one wandb run, from metrics.jsonl.
+
+    Args:
+        project: wandb project.
+        entity: wandb user or team; null is your default.
+        mode: online, offline (upload later with `wandb sync`), or auto: online if an API key is set, else offline.
     """
 
     def __init__(self, project: str = "capkit", entity: str | None = None, mode: str = "auto") -> None:
         super().__init__()
         if mode not in ("auto", "online", "offline"):
-            raise UsageError(f"logger.wandb.mode must be auto, online or offline; got {mode!r}")
+            raise UsageError(f"expected logger.wandb.mode to be auto, online or offline; got {mode!r}")
         self.project, self.entity, self.mode = project, entity, mode
         self._run: Any = None
         self._failed = False
@@ -58,14 +62,14 @@ class WandbLogger(Logger):
             if self._run is None:
                 self._run = self._start()
             action(self._run)
-        except Exception as error:  # whatever wandb raises, training goes on
+        except Exception as error:  # wandb may raise anything, and training must continue
             self._failed = True
-            warnings.warn(f"wandb failed ({type(error).__name__}: {error}); going on without it", stacklevel=2)
+            warnings.warn(f"wandb failed ({type(error).__name__}: {error}); continuing without it", stacklevel=2)
 
     def _start(self) -> Any:
         import wandb
 
-        assert self._folder is not None, "attach() comes before the first number"
+        assert self._folder is not None, "attach() must be called before the first number is logged"
         mode = self.mode
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
@@ -83,7 +87,7 @@ class WandbLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The config was given to `attach`."""
+        """No-op: `attach` received the config."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -91,10 +95,10 @@ class WandbLogger(Logger):
 
     @rank_zero_only
     def log_samples(self, rows: Sequence[Row], images: Sequence[np.ndarray]) -> None:
-        """A table of images with their captions and references.
+        """Log a table of images with their captions and references.
 
-        Rows of a fine-tuned captioner also have `before`, the caption at the start, and `rewards` by term: these become
-        columns too, and so does `before_rewards`, those of the caption at the start, where it is known.
+        Rows of a fine-tuned captioner also have `before`, the caption at the start, and `rewards` by term, which become
+        columns too; so does `before_rewards`, the rewards of the caption at the start, if known.
         """
 
         def log(run: Any) -> None:
@@ -109,7 +113,7 @@ class WandbLogger(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Lightning calls this after each fit; the run stays open for the test numbers. `finish` closes it."""
+        """No-op: Lightning calls this after each fit, before the test numbers. `finish` closes the run."""
 
     @rank_zero_only
     def finish(self) -> None:
@@ -128,5 +132,5 @@ def _cells(row: Row, image: Any) -> dict[str, Any]:
 
 
 def _number(value: float | int) -> float | None:
-    """Empty where a caption could not be scored."""
+    """None, an empty cell, for a caption that could not be scored."""
     return None if math.isnan(value) else float(value)

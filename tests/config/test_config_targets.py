@@ -179,7 +179,7 @@ def test_special_tokens_are_tokens_and_no_other_arguments(checkpoint):
 @pytest.mark.parametrize("weights", [None, [1], {"model.x": 3}, {"model.x": None}])
 def test_weights_that_are_none_are_told_with_the_file(weights, checkpoint, tmp_path):
     torch.save({**checkpoint, "state_dict": weights}, tmp_path / "x.ckpt")
-    with pytest.raises(UsageError, match=r"x\.ckpt is broken: its state_dict must name tensors"):
+    with pytest.raises(UsageError, match=r"x\.ckpt is broken: expected only tensors in its state_dict"):
         read_checkpoint(tmp_path / "x.ckpt")
 
 

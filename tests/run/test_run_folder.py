@@ -183,7 +183,7 @@ def test_rows_that_the_disk_does_not_take_wait_and_none_is_cut(tmp_path):
     folder.append(1, {"loss": 1.0})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     limit = folder.metrics_log.stat().st_size + 10  # room for a part of the next row
-    with pytest.warns(UserWarning, match="takes no rows .*File too large.*wait in memory") as told:
+    with pytest.warns(UserWarning, match="cannot write to .*File too large.*kept in memory") as told:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
         try:
             for step in (2, 3):

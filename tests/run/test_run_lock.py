@@ -39,7 +39,7 @@ def other(tmp_path):
 
 def test_a_second_process_is_told_who_holds_the_folder_until_it_is_killed(other, tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, "WAIT_S", 0.2)
-    with pytest.raises(UsageError, match=rf"one run at a time can write to .*; process {other.pid} on .* since "):
+    with pytest.raises(UsageError, match=rf"to have no other writer; process {other.pid} on .* since "):
         acquire_run_lock(tmp_path)
     other.kill()
     other.wait()
@@ -74,7 +74,7 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(run_lock.fcntl, "lockf", lockf)
-    with pytest.warns(UserWarning, match="nothing keeps two runs from writing"):
+    with pytest.warns(UserWarning, match="two runs could write to it at once"):
         acquire_run_lock(tmp_path)
 
 

@@ -393,7 +393,7 @@ def test_files_have_the_mode_that_the_umask_gives(mask, tmp_path):
         ("about.json", b'{"format": 1}', "no 'folders'"),
         ("about.json", b'{"format": 99, "folders": {}}', "of a newer capkit"),
         ("rest.safetensors", b"xx", "cannot be read as an export"),
-        ("rest.safetensors", None, r"is not whole: it has no rest\.safetensors"),
+        ("rest.safetensors", None, r"is incomplete: it has no rest\.safetensors"),
         ("tokenizer.json", b"{}", "cannot be read as an export"),
     ],
 )

@@ -190,5 +190,5 @@ def test_a_checkpoint_of_a_captioner_is_no_judge(tmp_path):
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     extras = checkpoint_extras(OmegaConf.create({"model": node, "seed": 0}), model)
     torch.save({"state_dict": state, "capkit": extras}, tmp_path / "step-00000001.ckpt")
-    with pytest.raises(UsageError, match="a dual encoder is wanted"):
+    with pytest.raises(UsageError, match="expected a dual encoder"):
         load_dual_encoder(str(tmp_path))

@@ -70,7 +70,7 @@ def test_a_checkpoint_with_a_users_file_in_it_stays(tmp_path):
     path = save(tmp_path / "step-00000001.ckpt")
     put(path, "notes.txt")
     assert not is_own(path)
-    with pytest.raises(OSError, match="was not written by capkit"):
+    with pytest.raises(OSError, match="capkit did not write it"):
         remove_checkpoint(path)
     assert (path / "notes.txt").read_text() == "mine"
 
@@ -93,7 +93,7 @@ def test_one_of_the_older_form_is_ours_by_its_entry(tmp_path):
 def test_what_stands_in_a_checkpoints_place_is_not_replaced(kind, tmp_path):
     path = foreign(tmp_path / "step-00000001.ckpt", kind)
     before = tree(tmp_path)
-    with pytest.raises(CheckpointNotSavedError, match="was not written by capkit, which leaves it alone; move it away"):
+    with pytest.raises(CheckpointNotSavedError, match="capkit did not write it and leaves it alone; move it away"):
         save(path)
     assert tree(tmp_path) == before
 
@@ -103,7 +103,7 @@ def test_what_stands_in_the_bests_place_is_not_replaced(name, tmp_path):
     put(tmp_path / name, "weights.bin")
     before = tree(tmp_path)
     for _ in range(2):
-        with pytest.raises((OSError, CheckpointNotSavedError), match="was not written by capkit"):
+        with pytest.raises((OSError, CheckpointNotSavedError), match="capkit did not write it"):
             slot = free_slot(tmp_path / "best.ckpt")
             save(slot)
             point_best_to(tmp_path / "best.ckpt", slot)

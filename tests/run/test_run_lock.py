@@ -16,8 +16,8 @@ from capkit.run.lock import acquire_run_lock
 HOLDER = """
 import sys, time
 from pathlib import Path
-from capkit.run.lock import hold
-hold(Path(sys.argv[1]))
+from capkit.run.lock import acquire_run_lock
+acquire_run_lock(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
 """

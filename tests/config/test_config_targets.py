@@ -164,7 +164,7 @@ def test_an_entry_that_is_missing_or_of_another_type_is_one_error_that_says_whic
         try:
             model_from_checkpoint({**checkpoint, "capkit": data})
         except UsageError as error:
-            assert "checkpoint" in str(error) or "needs model.image_encoder" in str(error)
+            assert "checkpoint" in str(error) or "expected model.image_encoder" in str(error)
         else:
             # The one value that is read as another right one: cleaning up is a flag.
             assert keys == ("tokenizer", "clean_up_spaces")

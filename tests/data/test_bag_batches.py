@@ -156,5 +156,5 @@ def test_workers_fetch_no_batch_before_its_bags_are_known(folder, num_workers):
 
 def test_a_loop_that_does_not_tell_how_it_goes_is_told_so(folder):
     curriculum = functools.partial(Bags, by="level", levels=[0.5], window=3, folder=folder, stages=["hard-2", "hard-4"])
-    with pytest.raises(UsageError, match=r"is told reward/total after each step; it knows 0 steps and is asked for"):
+    with pytest.raises(UsageError, match=r"needs reward/total of every step; expected \d+ observed steps, got 0"):
         batches_of(data(folder, curriculum=curriculum))

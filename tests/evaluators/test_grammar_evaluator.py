@@ -139,7 +139,7 @@ def test_another_head_is_asked_again(tmp_path, listed, data_of):
 
 def test_what_cannot_be_evaluated_is_told(tmp_path, table, listed, data_of):
     data = data_of(train=listed(STAMPS), test=listed(STAMPS))
-    with pytest.raises(UsageError, match="wants a dual encoder with a grammar head"):
+    with pytest.raises(UsageError, match="needs a dual encoder with a grammar head"):
         Grammar()(table([[1.0]]), data, tmp_path)
     with pytest.raises(UsageError, match="the test split has none"):
         Grammar()(Judge(bool), data_of(train=listed(STAMPS), test=listed([("a", [], {})])), tmp_path)

@@ -1,1 +1,1 @@
-"""Curricula decide which examples form each batch."""
+"""Curricula: which examples form each training batch."""

@@ -1,4 +1,4 @@
-"""Bags on disk: a folder with one list for each neighbourhood and size, and `bags.json` that says what they are.
+"""Bags on disk: a folder with a list per neighbourhood and size, described by `bags.json`.
 
     hard-3.json, easy-5.json ...   JSON lists of lists of image keys: the form of TrueMatch's benchmark files
     bags.json                      split, hash of its keys, and for each list its hash and quality
@@ -22,12 +22,12 @@ Bags = list[list[str]]
 
 
 def hash_of_keys(keys: Sequence[str]) -> str:
-    """32 hexadecimal digits that stand for a split's keys, whatever their order."""
+    """Hash of a split's keys, independent of their order, as 32 hexadecimal digits."""
     return hashlib.sha256("\n".join(sorted(json.dumps(key) for key in keys)).encode()).hexdigest()[:32]
 
 
 def hash_of_bags(bags: Bags) -> str:
-    """32 hexadecimal digits that stand for a list of bags, its order included."""
+    """Hash of a list of bags, including its order, as 32 hexadecimal digits."""
     return hashlib.sha256(json.dumps(bags).encode()).hexdigest()[:32]
 
 
@@ -36,7 +36,7 @@ def list_name(neighborhood: str, size: int) -> str:
 
 
 def size_of(name: str) -> int:
-    """The bag size in a list's name. Raises UsageError for a name that is none."""
+    """The bag size in a list's name. Raises UsageError for an invalid name."""
     neighborhood, _, size = name.rpartition("-")
     if neighborhood not in NEIGHBORHOODS or not size.isdecimal() or int(size) < 2:
         raise UsageError(
@@ -47,7 +47,7 @@ def size_of(name: str) -> int:
 
 
 def write_bags(folder: Path, lists: Mapping[str, Bags], about: Mapping[str, Any]) -> None:
-    """Writes the lists, then bags.json with their hashes: where it is, they are complete."""
+    """Write the lists, then bags.json with their hashes; if that file exists, the lists are complete."""
     for name, bags in lists.items():
         write_atomically(folder / f"{name}.json", json.dumps(bags, ensure_ascii=False))
     entries = {name: {"hash": hash_of_bags(bags), **about["lists"][name]} for name, bags in lists.items()}
@@ -55,9 +55,9 @@ def write_bags(folder: Path, lists: Mapping[str, Bags], about: Mapping[str, Any]
 
 
 class BagFolder:
-    """Reads such a folder; `path` may be the run folder that holds it as `bags`.
+    """Read a folder of bags; `path` may also be the run folder that contains it as `bags`.
 
-    Raises UsageError where there is none, where it lacks a list, and where a list was changed since it was written.
+    Raises UsageError if there is none, a list is missing, or a list was changed since it was written.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -72,11 +72,11 @@ class BagFolder:
             member(self.about, name, kind, where)
 
     def check_split(self, split: str, keys: Sequence[str]) -> None:
-        """Raises UsageError where the bags are of another split, or of other images, than these."""
+        """Raise UsageError if the bags are of another split or of other images."""
         if self.about["split"] != split:
             raise UsageError(
-                f"{self.path} holds bags of the {self.about['split']} split, and the {split} split is wanted; "
-                f"mine and group that one: `capkit mine split={split}`, `capkit bags`"
+                f"expected bags of the {split} split, got bags of the {self.about['split']} split in {self.path}; "
+                f"mine and group that split: `capkit mine split={split}`, `capkit bags`"
             )
         if self.about["keys_hash"] != hash_of_keys(keys):
             raise UsageError(

@@ -1,4 +1,4 @@
-"""Bags of look-alikes: each batch is made of groups that `capkit bags` found, and the groups grow over training."""
+"""Batches of bags: groups of similar images found by `capkit bags`, whose size can grow over training."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,25 +20,29 @@ from capkit.utils.rng import generator
 class Bags:
     """Yields this rank's indices of each global batch of bags (BagCurri; Gaur et al. 2024, arXiv 2409.03025).
 
-    A list of bags of k images gives batches of floor(batch_size / k) bags. So a batch has floor(batch_size / k) * k
-    images: fewer than `batch_size` where k does not divide it. Rank r takes images r, r + world_size, ... of it: ranks
-    are disjoint, complete and have equal numbers of batches, and their shares differ by one image at most. Bags are not
-    kept on one rank: what compares images must gather them over ranks.
+    With bags of k images, a batch has floor(batch_size / k) bags, hence floor(batch_size / k) * k images: fewer than
+    `batch_size` if k does not divide it. Rank r takes images r, r + world_size, ... of a batch. Ranks are disjoint and
+    complete, have equal numbers of batches, and differ by at most one image per batch. A bag is spread over ranks:
+    losses that compare its images must gather them.
 
-    An epoch is one list in an order of its bags drawn from (seed, epoch): each image at most once. Left out of an epoch
-    are images that are in no bag of the list, and the bags that fill no batch at its end (others in each epoch);
-    `describe` counts both.
+    An epoch is one list of bags in an order drawn from (seed, epoch), so each image occurs at most once. It leaves out
+    images in no bag of the list, and the last bags that do not fill a batch (others in each epoch); `describe` counts
+    both.
 
-    `folder` is what `capkit bags` wrote. `stages` maps bounds to lists (capkit/data/curricula/stages.py), by epoch or
-    by step. By level it names the lists in their order, and the next one begins once the mean of the logged number
-    `level_of` over `window` steps reaches the stage's of `levels` (capkit/data/curricula/levels.py): the training loop
-    must `observe` it after each step.
+    Raises UsageError if the bags are of other images than the training split, if a batch has no room for a bag or fewer
+    images than ranks, or if a list does not fill a batch.
 
-    Raises UsageError where those bags are of other images than the training split's, where a batch has no room for a
-    bag or less than one image for each rank, and where a list does not fill a batch.
-
-    Deliberate differences from the published code: (1) it shards by rank itself; (2) an image comes at most once in an
+    Deliberate differences from the published code: (1) it shards by rank itself; (2) an image occurs at most once in an
     epoch.
+
+    Args:
+        folder: What `capkit bags` wrote.
+        stages: Maps bounds to lists, by epoch or step (capkit/data/curricula/stages.py); by level, the lists in order.
+        by: "epoch", "step" or "level".
+        levels: By level: the next stage begins once the mean of `level_of` over `window` steps reaches the stage's
+            level (capkit/data/curricula/levels.py). The training loop must `observe` the number after each step.
+        level_of: The logged number.
+        window: Steps that the mean is taken over.
     """
 
     def __init__(
@@ -72,7 +76,7 @@ class Bags:
         for name in self._stages.names:
             if not self.num_batches(name):
                 raise UsageError(
-                    f"{name} has {len(self._bags[name])} bags, and a batch of batch_size={batch_size} takes "
+                    f"{name} has {len(self._bags[name])} bags, but a batch of batch_size={batch_size} needs "
                     f"{self._bags_per_batch(name)}; lower data.batch_size, or mine more images"
                 )
         self._bag_of: dict[str, Int[np.ndarray, " num_examples"]] = {}
@@ -81,28 +85,28 @@ class Bags:
 
     @property
     def sampler(self) -> "Bags":
-        """Itself: Lightning calls `set_epoch` on `batch_sampler.sampler` only, and is silent where there is none."""
+        """Returns self: Lightning calls `set_epoch` only on `batch_sampler.sampler`, silently skipping it if absent."""
         return self
 
     @property
     def stage(self) -> str:
-        """The list of the epoch it is at: hard-3."""
+        """The list of the current epoch, e.g. hard-3."""
         return self._stages.epoch(self.epoch).name
 
     def set_epoch(self, epoch: int) -> None:
-        """Starts an epoch; the epoch that is already running goes on where it is."""
+        """Start an epoch; has no effect on the epoch that is already running."""
         if epoch != self.epoch:
             self.seek(epoch, 0)
 
     def seek(self, epoch: int, num_consumed: int) -> None:
-        """Goes to a place: this many batches of this epoch are done."""
+        """Move to the position after this many batches of this epoch."""
         self.epoch, self.num_consumed = epoch, num_consumed
 
     def consumed(self, num_batches: int = 1) -> None:
         self.num_consumed += num_batches
 
     def place(self, step: int) -> tuple[int, int]:
-        """The epoch, and the batches of it that are done, after this many steps."""
+        """The epoch, and the number of its batches done, after this many steps."""
         return self._stages.place(step)
 
     def num_steps(self, epochs: float | int) -> int:
@@ -111,20 +115,20 @@ class Bags:
 
     @property
     def watched(self) -> str | None:
-        """The logged number that the stages go by; None where they go by epoch or step."""
+        """The logged number that decides when stages begin; None if they go by epoch or step."""
         return None if self._levels is None else self._levels.name
 
     def observe(self, step: int, value: float) -> None:
-        """The watched number of the step that was just done, the `step`-th. Every rank calls it after every step."""
+        """Take the watched number of step `step`, just done. Every rank calls this after every step."""
         if self._levels is not None and self._levels.observe(step, value):
             self._stages.changed()
 
     def known_until(self, step: int) -> float | int:
-        """The step before which the batches from `step` on do not depend on what is still to be observed."""
+        """The end of the range of steps, from `step` on, whose batches do not depend on future observations."""
         return math.inf if self._levels is None else self._levels.known_until(step)
 
     def bag_size(self, step: int) -> int:
-        """Images of a bag in the batch of this step, counted from 0."""
+        """Images per bag in the batch of this step, counted from 0."""
         return size_of(self._stages.epoch(self.place(step)[0]).name)
 
     def num_batches(self, name: str) -> int:
@@ -132,7 +136,7 @@ class Bags:
         return len(self._bags[name]) // self._bags_per_batch(name)
 
     def __len__(self) -> int:
-        """Batches of the epoch it is at, wherever a resumed one starts."""
+        """Batches of the current epoch, including those before a resumed position."""
         return self._stages.epoch(self.epoch).num_batches
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -144,10 +148,7 @@ class Bags:
             yield chosen.ravel()[self.rank :: self.world_size].tolist()
 
     def bag_ids(self, indices: Sequence[int]) -> list[int]:
-        """The number of each image's bag in the list of the epoch it is at; mates share it, over all ranks.
-
-        -1 for an image that is in no bag of it.
-        """
+        """The number of each image's bag in the current epoch's list, equal for bag mates on all ranks; -1: none."""
         name = self.stage
         if name not in self._bag_of:
             places = np.full(self.num_examples, -1, np.int64)
@@ -156,7 +157,7 @@ class Bags:
         return self._bag_of[name][list(indices)].tolist()
 
     def describe(self) -> dict[str, Any]:
-        """The stages, and of each list what it gives and the hash of its bags."""
+        """The stages, and for each list its sizes and the hash of its bags."""
         lists = {
             name: {
                 "hash": self._hashes[name],
@@ -198,7 +199,7 @@ class Bags:
         return state if self._levels is None else {**state, "levels": self._levels.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on after the consumed batches; the number of ranks may differ, what orders the data may not."""
+        """Continue after the consumed batches; the number of ranks may differ, but nothing that orders the data."""
         check_same_order(state, self._identity())
         if self._levels is not None:
             self._levels.load_state_dict(state["levels"])
@@ -207,5 +208,5 @@ class Bags:
 
 
 def _indices(bags: list[list[str]], index_of: Mapping[str, int], size: int) -> Int[np.ndarray, "bags size"]:
-    """The keys' places in the training split, which has them all: the hash of its keys was compared."""
+    """Indices of the keys in the training split, which has all of them: `check_split` compared the hashes."""
     return np.array([[index_of[key] for key in bag] for bag in bags], np.int64).reshape(-1, size)

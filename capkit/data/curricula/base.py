@@ -8,29 +8,29 @@ from typing import Any, Protocol, runtime_checkable
 class Curriculum(Protocol):
     """Yields this rank's indices of each global batch; a loader uses it as its batch sampler.
 
-    Its constructor takes batch_size (global), seed, rank, world_size and num_examples by name. One that knows images by
-    their keys takes `keys` as well: a function that gives the keys of all training images, by index.
+    Its constructor takes batch_size (global), seed, rank, world_size and num_examples by name. If it identifies images
+    by key, it also takes `keys`: a function that returns the keys of all training images in order.
 
-    Epochs may differ in length: `place` and `num_steps` say where steps lie among them. They depend on the
-    constructor's arguments alone, so the place in the data follows from the step. Of a `Guided` curriculum they depend
-    on what it observed as well, which its state holds.
+    Epochs may differ in length; `place` and `num_steps` convert between steps and epochs. They depend only on the
+    constructor's arguments, so the position in the data follows from the step. For a `Guided` curriculum they also
+    depend on its observations, which are part of its state.
     """
 
     epoch: int
 
     @property
     def sampler(self) -> "Curriculum":
-        """Itself: Lightning calls `set_epoch` on `batch_sampler.sampler` only, and is silent where there is none."""
+        """Returns self: Lightning calls `set_epoch` only on `batch_sampler.sampler`, silently skipping it if absent."""
         ...
 
     def set_epoch(self, epoch: int) -> None: ...
 
     def seek(self, epoch: int, num_consumed: int) -> None:
-        """Goes to a place: this many batches of this epoch are done."""
+        """Move to the position after this many batches of this epoch."""
         ...
 
     def place(self, step: int) -> tuple[int, int]:
-        """The epoch, and the batches of it that are done, after this many steps of a run."""
+        """The epoch, and the number of its batches done, after this many steps of a run."""
         ...
 
     def num_steps(self, epochs: float | int) -> int:
@@ -38,13 +38,13 @@ class Curriculum(Protocol):
         ...
 
     def consumed(self, num_batches: int = 1) -> None:
-        """The training loop has finished this many further batches of the epoch."""
+        """Record that the training loop finished this many further batches of the epoch."""
         ...
 
     def __iter__(self) -> Iterator[list[int]]: ...
 
     def __len__(self) -> int:
-        """Batches of the epoch it is at, all of them, wherever a resumed one starts."""
+        """Batches of the current epoch, including those before a resumed position."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -54,34 +54,34 @@ class Curriculum(Protocol):
 
 @runtime_checkable
 class Grouped(Protocol):
-    """A curriculum whose batches are made of bags."""
+    """A curriculum whose batches consist of bags."""
 
     def bag_ids(self, indices: Sequence[int]) -> list[int]:
-        """The bag of each example of the batch that was yielded last, the same number for mates over all ranks."""
+        """The bag of each example of the last yielded batch, equal for bag mates on all ranks."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What the batches are made of, as plain data: kept in the run folder."""
+        """Composition of the batches as plain data, stored in the run folder."""
         ...
 
     def bag_size(self, step: int) -> int:
-        """Images of a bag in the batch of this step, counted from 0."""
+        """Images per bag in the batch of this step, counted from 0."""
         ...
 
 
 @runtime_checkable
 class Guided(Protocol):
-    """A curriculum whose batches may depend on how training goes."""
+    """A curriculum whose batches may depend on logged numbers of training."""
 
     @property
     def watched(self) -> str | None:
-        """The name of the logged number that it wants to be told after each step; None: none."""
+        """The name of the logged number to pass to `observe` after each step; None if it needs none."""
         ...
 
     def observe(self, step: int, value: float) -> None:
-        """The watched number of the step that was just done, the `step`-th, the same on all ranks."""
+        """Take the watched number of step `step`, just done; equal on all ranks."""
         ...
 
     def known_until(self, step: int) -> float | int:
-        """The step before which the batches from `step` on do not depend on what is still to be observed."""
+        """The end of the range of steps, from `step` on, whose batches do not depend on future observations."""
         ...

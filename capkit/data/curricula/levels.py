@@ -1,4 +1,4 @@
-"""Stages that begin when a logged number, such as a reward, has reached a level."""
+"""Stages that begin when a logged number, such as a reward, reaches a level."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ from capkit.errors import UsageError
 
 
 class Levels:
-    """Which of the stages a run has begun: the next one begins once the mean of a logged number reaches its level.
+    """Tracks which stage a run has reached: the next one begins once the mean of a logged number reaches its level.
 
-    It looks once after every `window` steps, at the mean over those steps (NaN is left out of it). So a stage lasts
-    `window` steps at least, and a look sees steps of one stage only. What a look finds holds for all steps from there
-    on: until then no batch of them can be known. Rank 0 decides for all ranks.
+    Checks once per `window` steps, using the mean over those steps without NaN. So a stage lasts at least `window`
+    steps, and a check covers steps of one stage only. Later batches depend on the check, so they cannot be prefetched
+    before it. Rank 0 decides for all ranks.
 
-    `levels`: the first one ends the first stage, and so on. They need not rise: the same number may fall when a stage
-    begins. Raises UsageError for levels that are no numbers, and for a window of less than a step.
+    The first of `levels` ends the first stage, and so on. They need not increase, since the number may drop when a
+    stage begins. Raises UsageError for levels that are not finite numbers, and for a window below 1.
     """
 
     def __init__(self, name: str, levels: Sequence[float | int], window: int) -> None:
@@ -29,9 +29,9 @@ class Levels:
         self._step, self._sum, self._count = 0, 0.0, 0
 
     def observe(self, step: int, value: float) -> bool:
-        """Takes the number of the step that was just done, the `step`-th; whether the next stage begins with it.
+        """Take the number of step `step`, just done, and return whether the next stage begins after it.
 
-        Every rank calls it after every step. It communicates at a look.
+        Every rank calls this after every step. Communicates at a check.
         """
         if self._is_last:
             return False
@@ -48,16 +48,16 @@ class Levels:
         return begins
 
     def known_until(self, step: int) -> float | int:
-        """The step before which, from `step` on, all stages are known: the next look.
+        """The step of the next check; the stages of steps from `step` until then are known.
 
-        Raises UsageError where the numbers of the steps before it were not told: the stages of those are unknown.
+        Raises UsageError if the numbers of earlier steps were not observed, since the stage is then unknown.
         """
         if self._is_last:
             return math.inf
         if step != self._step:
             raise UsageError(
-                f"a curriculum by level is told {self.name} after each step; it knows {self._step} steps and is asked "
-                f"for step {step}; resume with the run's own checkpoint, and train by capkit's tasks"
+                f"a curriculum by level needs {self.name} of every step; expected {step} observed steps, got "
+                f"{self._step}; resume with the run's own checkpoint, and train with capkit's tasks"
             )
         return (step // self.window + 1) * self.window
 

@@ -12,14 +12,14 @@ from capkit.utils.rng import generator
 
 @check_ranges
 class Shuffle:
-    """Yields this rank's indices of each global batch: rank r takes r, r + world_size, ... of it.
+    """Yields this rank's indices of each shuffled global batch: rank r takes r, r + world_size, ... of it.
 
-    The order depends on (seed, epoch) alone, so 1 process x 8 and 2 processes x 4 see the same global batches. All
-    batches are full: the last one is filled up from the start of the epoch's order, or left out with `drop_last`.
+    The order depends only on (seed, epoch), so 1 process x 8 and 2 processes x 4 see the same global batches. All
+    batches are full: the last one is filled from the start of the epoch's order, or dropped with `drop_last`.
     `batch_size` is global.
 
-    A resume in the middle of an epoch goes on after the batches that were consumed, as told by `consumed`; those that
-    workers had fetched ahead do not count.
+    Resuming within an epoch continues after the batches reported by `consumed`; batches that workers had only
+    prefetched do not count.
     """
 
     def __init__(
@@ -46,20 +46,20 @@ class Shuffle:
 
     @property
     def sampler(self) -> "Shuffle":
-        """Itself: Lightning calls `set_epoch` on `batch_sampler.sampler` only, and is silent where there is none."""
+        """Returns self: Lightning calls `set_epoch` only on `batch_sampler.sampler`, silently skipping it if absent."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Starts an epoch; the epoch that is already running goes on where it is."""
+        """Start an epoch; has no effect on the epoch that is already running."""
         if epoch != self.epoch:
             self.seek(epoch, 0)
 
     def seek(self, epoch: int, num_consumed: int) -> None:
-        """Goes to a place: this many batches of this epoch are done."""
+        """Move to the position after this many batches of this epoch."""
         self.epoch, self.num_consumed = epoch, num_consumed
 
     def place(self, step: int) -> tuple[int, int]:
-        """The epoch, and the batches of it that are done, after this many steps."""
+        """The epoch, and the number of its batches done, after this many steps."""
         return divmod(step, len(self))
 
     def num_steps(self, epochs: float | int) -> int:
@@ -70,12 +70,12 @@ class Shuffle:
         self.num_consumed += num_batches
 
     def __len__(self) -> int:
-        """Batches of an epoch, wherever a resumed one starts."""
+        """Batches of an epoch, including those before a resumed position."""
         return self.num_examples // self.batch_size if self.drop_last else -(-self.num_examples // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         order = generator(self.seed, "shuffle", self.epoch).permutation(self.num_examples)
-        order = np.resize(order, len(self) * self.batch_size)  # repeats from the start, or cuts
+        order = np.resize(order, len(self) * self.batch_size)  # repeats from the start, or truncates
         for start in range(self.num_consumed * self.batch_size, len(order), self.batch_size):
             yield order[start : start + self.batch_size][self.rank :: self.world_size].tolist()
 
@@ -87,17 +87,17 @@ class Shuffle:
         return {"epoch": self.epoch, "num_consumed": self.num_consumed, **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on after the consumed batches; the number of ranks may differ, what orders the data may not."""
+        """Continue after the consumed batches; the number of ranks may differ, but nothing that orders the data."""
         check_same_order(state, self._identity())
         self.seek(state["epoch"], state["num_consumed"])
 
 
 def check_same_order(state: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    """Raises UsageError where what orders the data is not what it was when the state was saved."""
+    """Raise UsageError if a setting that orders the data changed since the state was saved."""
     changed = [f"{name} {state.get(name)} -> {now}" for name, now in identity.items() if state.get(name) != now]
     if changed:
         raise UsageError(
-            f"the checkpoint's place in the data does not fit ({', '.join(changed)}); resume with the same data, "
+            f"the checkpoint's position in the data does not fit ({', '.join(changed)}); resume with the same data, "
             "or start a new run from its weights with init_from=PATH"
         )
 

@@ -1,4 +1,4 @@
-"""A curriculum over the steps of a whole run, for a loop that sees one long epoch."""
+"""A curriculum over all steps of a run, for a loop that runs one long epoch."""
 
 import math
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from capkit.data.curricula.base import Curriculum, Guided
 
 
 class Steps:
-    """The batches of steps `start` to `total`, epoch after epoch of the curriculum.
+    """The batches of steps `start` to `total`, across epochs of the curriculum.
 
-    The place in the data follows from the step alone, and of a guided curriculum from what it observed: a resume needs
-    no other state, and the number of ranks may change. It has no `sampler`: Lightning's epochs are not the
+    The position in the data follows from the step (with a guided curriculum, also from its observations), so resuming
+    needs no other state and the number of ranks may change. Has no `sampler`, since Lightning's epochs are not the
     curriculum's.
     """
 
@@ -19,11 +19,11 @@ class Steps:
 
     @property
     def epoch(self) -> int:
-        """The epoch of the batch that was yielded last."""
+        """The epoch of the last yielded batch."""
         return self._curriculum.epoch
 
     def __len__(self) -> int:
-        """Steps of the whole run, wherever a resumed one starts: Lightning counts the steps done as fetched."""
+        """Steps of the entire run, also after resuming: Lightning counts steps already done as fetched."""
         return self._total
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -31,10 +31,10 @@ class Steps:
             yield from part
 
     def parts(self) -> Iterator[Iterator[list[int]]]:
-        """The batches in parts that may be fetched ahead of training.
+        """The batches in parts, within which they may be prefetched.
 
-        The next part must be asked for when the steps of all before it are done: what it holds depends on them. A
-        curriculum that is not guided gives one part.
+        Request the next part only after the training steps of all earlier ones, since it depends on them. A curriculum
+        that is not guided has one part.
         """
         step = self._start
         while step < self._total:

@@ -1,4 +1,4 @@
-"""Epochs of unequal length: which list of bags each epoch of a run takes, and where a step lies among them."""
+"""Epochs of unequal length: which list of bags each epoch of a run uses, and which epoch a step belongs to."""
 
 import math
 from bisect import bisect_right
@@ -12,7 +12,7 @@ from capkit.errors import UsageError
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the bags of a list: the first step it belongs to, and its number of batches."""
+    """One pass over a list of bags: its first step and its number of batches."""
 
     name: str
     start: int
@@ -20,13 +20,13 @@ class Epoch:
 
 
 class Stages:
-    """Lists of bags, one after the other; the last one stays for good.
+    """A sequence of lists of bags; the last one is used until the end of training.
 
-    By epoch or step: a map from bounds to lists. {3: "hard-2", 8: "hard-3"}: before epoch (or step) 3 hard-2, then
-    hard-3. By level: the lists in their order, and `levels`, which say at which step the next one begins.
+    By epoch or step: a map from bounds to lists. {3: "hard-2", 8: "hard-3"}: hard-2 before epoch (or step) 3, then
+    hard-3. By level: the lists in order; `levels` determine at which step the next one begins.
 
-    By epochs, each epoch takes one list whole. Otherwise an epoch ends where its stage does: the next list begins with
-    an epoch of its own. `num_batches` says how many batches a list gives an epoch.
+    By epoch, each epoch is a complete pass over one list. Otherwise an epoch ends with its stage, and the next list
+    begins a new epoch. `num_batches` maps a list to its batches per epoch.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Stages:
 
     @property
     def names(self) -> list[str]:
-        """The lists in use, each once, in order."""
+        """The distinct lists in use, in order."""
         return list(dict.fromkeys(self._lists))
 
     def describe(self) -> list[str]:
-        """Of each stage a phrase: "until epoch 3: hard-2"."""
+        """A phrase for each stage, e.g. "until epoch 3: hard-2"."""
         if self._levels is None:
             return [f"until {self._by} {bound}: {name}" for bound, name in zip(self._bounds, self._lists, strict=True)]
         number, window = self._levels.name, self._levels.window
@@ -57,7 +57,7 @@ class Stages:
         return [f"{when}: {name}" for when, name in zip([*until, "then"], self._lists, strict=True)]
 
     def changed(self) -> None:
-        """The levels have begun another stage, or remember another run: epochs are cut anew."""
+        """Recompute the epochs after the levels have begun another stage or loaded another state."""
         self._epochs.clear()
 
     def epoch(self, number: int) -> Epoch:
@@ -66,20 +66,20 @@ class Stages:
         return self._epochs[number]
 
     def place(self, step: int) -> tuple[int, int]:
-        """(epoch, batches of it that are done) after this many steps."""
+        """The epoch, and the number of its batches done, after this many steps."""
         number = 0
         while self.epoch(number).start + self.epoch(number).num_batches <= step:
             number += 1
         return number, step - self.epoch(number).start
 
     def num_steps(self, epochs: float | int) -> int:
-        """Steps of the first `epochs` epochs; of a part of an epoch, that part of its batches.
+        """Steps of the first `epochs` epochs; a fraction of an epoch counts that fraction of its batches.
 
-        Raises UsageError by level for more than one epoch: how long the others are is not known beforehand.
+        Raises UsageError by level for more than one epoch, since the length of later ones is not known in advance.
         """
         if self._levels is not None and epochs > 1:
             raise UsageError(
-                "where stages go by level, nobody knows how many steps some epochs have; give max_steps, and "
+                "with stages by level the number of steps of several epochs is not known; set max_steps and "
                 "max_epochs=null"
             )
         whole = math.floor(epochs)
@@ -98,7 +98,7 @@ class Stages:
 
 
 def _bounded(stages: Mapping[Any, str] | Sequence[str], by: str) -> tuple[list[int], list[str]]:
-    """Bounds in ascending order, and the list that ends at each."""
+    """The bounds in ascending order, and the list used until each."""
     if by not in ("epoch", "step"):
         raise UsageError(f"stages go by epoch, step or level; got by={by!r}")
     is_map = isinstance(stages, Mapping) and bool(stages)

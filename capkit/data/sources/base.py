@@ -1,4 +1,4 @@
-"""The protocol of a data source, and what every source does to captions."""
+"""The protocol of a data source, and the cleaning of its captions."""
 
 from typing import Protocol, runtime_checkable
 
@@ -11,9 +11,9 @@ from capkit.text.caption_text import clean_text
 
 @runtime_checkable
 class DataSource(Protocol):
-    """Captioned images by position. Constructors check paths; files are parsed at first use.
+    """Captioned images by index. Constructors check paths; files are parsed at first use.
 
-    `image` raises BadImage where an image cannot be used. Records keep one order in every process.
+    `image` raises BadImage for an unusable image. The order of records is the same in every process.
     """
 
     def __len__(self) -> int: ...
@@ -25,11 +25,11 @@ class DataSource(Protocol):
 
 @runtime_checkable
 class Preparable(Protocol):
-    """A source with something to build once (a cache) before other processes read it."""
+    """A source with a cache that one process builds before others read it."""
 
     def prepare(self) -> None: ...
 
 
 def clean_captions(captions: list[Caption]) -> list[str]:
-    """The cleaned texts that are not empty, in order."""
+    """The cleaned, non-empty texts in order."""
     return [text for caption in captions if (text := clean_text(caption.text))]

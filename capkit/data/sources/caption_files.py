@@ -1,4 +1,4 @@
-"""Caption files of the shapes that people have: tables, JSON (three shapes), JSON lines. docs/data.md shows each."""
+"""Read caption files in common formats: tables, JSON (three layouts), JSON lines. docs/data.md shows each."""
 
 import posixpath
 import warnings
@@ -19,16 +19,16 @@ _JSON = (".json", ".jsonl")
 
 @dataclass
 class CaptionRow:
-    """A record, and the split that the file puts it in, if it says."""
+    """A record, and its split if the file has one."""
 
     record: Record
     split: str | None = None
 
 
 def read_captions(path: Path) -> list[CaptionRow]:
-    """One row per image in the file's order; several rows of one image join their captions.
+    """Read one row per image in the file's order; captions of several rows of an image are joined.
 
-    Raises UsageError with file and line, item or entry for anything that is not one of the documented shapes.
+    Raises UsageError with file and line, item or entry for anything but the documented formats.
     """
     suffix = path.suffix.lower()
     if suffix in _TABLES:
@@ -55,7 +55,7 @@ def read_captions(path: Path) -> list[CaptionRow]:
 
 
 def read_sidecars(folder: Path, images: Sequence[str]) -> list[CaptionRow]:
-    """Captions of text files named as the images, "a.txt" for "a.jpg", one a line; images without one are left out."""
+    """Read captions, one per line, from text files named like the images ("a.txt" for "a.jpg"); skip other images."""
     rows = []
     for image in images:
         file = (folder / image).with_suffix(".txt")
@@ -65,14 +65,14 @@ def read_sidecars(folder: Path, images: Sequence[str]) -> list[CaptionRow]:
             rows.append(CaptionRow(Record(image, image, [Caption(text) for row in texts for text in row])))
     if not rows:
         raise UsageError(
-            f"captions: no text file in {str(folder)!r} is named as an image, such as "
+            f"captions: no text file in {str(folder)!r} is named like an image, such as "
             f"{Path(images[0]).with_suffix('.txt').as_posix() if images else 'a.txt for a.jpg'!r}"
         )
     return rows
 
 
 def check_rows(rows: Sequence[CaptionRow], where: str) -> None:
-    """Raises UsageError where one split holds a key, or a picture, twice. Warns of pictures that are in two splits."""
+    """Raise UsageError if a split has a key or a picture twice; warn about pictures in two splits."""
     for split in {row.split for row in rows}:
         check_unique_keys((row.record for row in rows if row.split == split), where)
     seen: dict[str, list[CaptionRow]] = {}
@@ -90,14 +90,14 @@ def check_rows(rows: Sequence[CaptionRow], where: str) -> None:
     if in_two:
         examples = ", ".join(in_two[:3]) + (" ..." if len(in_two) > 3 else "")
         warnings.warn(
-            f"{where}: pictures in two splits, by which a model is tested on what it learned from: {len(in_two)}, "
+            f"{where}: {len(in_two)} pictures are in two splits, so that a model is tested on its training data: "
             f"{examples}; give a picture one split",
             stacklevel=2,
         )
 
 
 class _Joined:
-    """Rows by image, in order of first appearance."""
+    """Collects rows by image, in order of first appearance."""
 
     def __init__(self) -> None:
         self._rows: dict[str, CaptionRow] = {}
@@ -142,14 +142,14 @@ def _read_json(path: Path) -> list[CaptionRow]:
 def _without_annotations(images: list[Any], path: Path) -> UsageError:
     if images and not any(isinstance(image, dict) and "sentences" in image for image in images):
         return UsageError(
-            f"{path}: 'images' without 'annotations': a COCO file of pictures alone; give one of captions, such as "
+            f"{path}: 'images' without 'annotations', a COCO file without captions; give one with captions, such as "
             "captions_val2017.json"
         )
     return UsageError(f"{path}: looks like a Karpathy split file; read it with data=karpathy")
 
 
 def _from_objects(objects: Sequence[tuple[str, Any]]) -> list[CaptionRow]:
-    """Objects with a file and its captions each; or manifest records, which are known by their 'key'."""
+    """Rows of objects with a file and its captions, or of manifest records, recognised by their 'key'."""
     joined = _Joined()
     records: dict[str, CaptionRow] = {}
     for where, row in objects:
@@ -183,7 +183,7 @@ def _from_objects(objects: Sequence[tuple[str, Any]]) -> list[CaptionRow]:
 def _from_coco(content: dict[str, Any], path: Path) -> list[CaptionRow]:
     """COCO's captions_*.json: `images` with id and file_name, `annotations` with image_id and caption.
 
-    Ids are compared as text: some programs write 17 in one list and "17" in the other.
+    Ids are compared as text, since some programs write 17 in one list and "17" in the other.
     """
     rows: dict[str, CaptionRow] = {}
     for number, image in enumerate(member(content, "images", "a list", str(path))):

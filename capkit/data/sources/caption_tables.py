@@ -1,4 +1,4 @@
-"""Tables of captions as they are handed round: with or without a header, parted by commas, tabs, semicolons or bars."""
+"""Read tables of captions with or without a header, separated by commas, tabs, semicolons or bars."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ FILE_COLUMNS = (
 )
 CAPTION_COLUMNS = ("caption", "text", "comment", "title", "description", "sentence", "raw")
 
-# Quotes group cells beside the first two, and are plain characters beside the others.
+# With the first two separators quotes group a cell; with the others they are plain characters.
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _QUOTING = ",;"
 _CAPTION_COLUMN = re.compile(rf"({'|'.join(CAPTION_COLUMNS)})s?[ _-]?\d*")
@@ -31,7 +31,7 @@ _ROW_IN_CELL = re.compile(rf'\n"?[^\n,;"]+{_IMAGE}"?\s*[,;]', re.IGNORECASE)
 
 
 class TableRow(NamedTuple):
-    """What counts of a row, and where it stands."""
+    """The relevant cells of a row, and its location."""
 
     where: str
     file: str
@@ -40,10 +40,10 @@ class TableRow(NamedTuple):
 
 
 def read_table(text: str, path: Path) -> list[TableRow]:
-    """The rows of a table, in order. Raises UsageError with file and line for what cannot be read.
+    """Read the rows of a table in order. Raises UsageError with file and line for unreadable content.
 
-    The separator is the one by which the first line names a column of files and one of captions. Where it names none,
-    each row is a file name, a separator and the rest of the line.
+    The separator is the one that splits the first line into a header with a file column and a caption column. Without
+    such a header, each row is a file name, a separator and the rest of the line.
     """
     lines = text.split("\n")
     first = next((place for place, line in enumerate(lines) if line.strip()), None)
@@ -67,14 +67,14 @@ def column_names(header: str, separator: str) -> list[str]:
 
 
 def file_column(names: Sequence[str]) -> int | None:
-    """The place of the column that names the image."""
+    """Index of the column that names the image."""
     return next((list(names).index(wanted) for wanted in FILE_COLUMNS if wanted in names), None)
 
 
 def caption_columns(names: Sequence[str]) -> list[int]:
-    """The places of the captions: several where one name is numbered (caption_0, caption_1) or stands twice.
+    """Indices of the caption columns: several if a name is numbered (caption_0, caption_1) or repeated.
 
-    Of different names the first in CAPTION_COLUMNS counts: a title beside captions is none.
+    Among different names only the first in CAPTION_COLUMNS counts: a title next to captions is not a caption.
     """
     bases = [found[1] if (found := _CAPTION_COLUMN.fullmatch(name)) else None for name in names]
     base = next((wanted for wanted in CAPTION_COLUMNS if wanted in bases), None)
@@ -98,7 +98,7 @@ def _with_header(lines: list[str], first: int, separator: str, names: list[str],
             fix = quotes if separator in _QUOTING else bare
             raise UsageError(f"{where}: {len(cells)} cells for {len(names)} columns; {fix}")
         texts = [text for place in captions_at for text in caption_texts(cells[place], where)]
-        if len(captions_at) > 1:  # a table as wide as its image of most captions
+        if len(captions_at) > 1:  # the table is as wide as the most captions of an image
             texts = [text for text in texts if text.strip()]
         split = cells[split_at].strip() if split_at is not None else ""
         yield TableRow(where, _file(cells[file_at], where), texts, split_name(split, where) if split else None)
@@ -116,14 +116,14 @@ def _warn_of_unread(names: list[str], captions_at: list[int], path: Path) -> Non
 
 
 def _plain_rows(lines: list[str], first: int, separator: str, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of each row after the first lines."""
+    """Line number and cells of each row after the first `first` lines."""
     for number, line in enumerate(lines[first:], first + 1):
         if line.strip():
             yield number, line.split(separator)
 
 
 def _quoted_rows(lines: list[str], first: int, separator: str, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The same where a cell in quotes may hold separators and line breaks."""
+    """Like `_plain_rows`, but quoted cells may contain separators and line breaks."""
     csv.field_size_limit(1 << 24)
     table = csv.reader(io.StringIO("\n".join(lines[first:]), newline=""), delimiter=separator, strict=True)
     while True:
@@ -165,7 +165,7 @@ def _without_header(lines: list[str], first: int, path: Path) -> Iterator[TableR
 
 
 def _last_cell(rest: str, separator: str, where: str) -> str:
-    """The caption of a row without a header; one that is not in quotes may hold commas, semicolons and colons."""
+    """The caption of a row without a header; unquoted, it may contain commas, semicolons and colons."""
     cells = [rest]
     if separator in _QUOTING and rest.startswith('"'):
         try:

@@ -1,4 +1,4 @@
-"""A folder of images, alone or with one file of captions: what a user brings."""
+"""A user's folder of images, with or without captions."""
 
 import glob
 import os
@@ -21,13 +21,13 @@ from capkit.utils.text_files import existing_file
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sorts "img2" before "img10", letters without regard to case; equal names by their exact spelling."""
+    """Sort key that puts "img2" before "img10", ignoring case; ties are broken by exact spelling."""
     pieces = re.split(r"(\d+)", name.lower())
     return [int(piece) if place % 2 else piece for place, piece in enumerate(pieces)], name
 
 
 def list_images(folder: str | Path) -> list[str]:
-    """Image files below a folder, as paths relative to it with "/", in natural order; hidden names are passed over."""
+    """Image files below a folder as relative paths with "/", in natural order, without hidden ones."""
     found = []
     for parent, folders, names in os.walk(folder, followlinks=False):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -47,14 +47,14 @@ def existing_folder(path: str | None, what: str) -> Path:
 
 
 def printable(path: str) -> str:
-    """A path as valid Unicode: bytes of a file name that are not UTF-8 are written as \\xNN."""
+    """A path as valid Unicode: bytes that are not UTF-8 are written as \\xNN."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def check_folder_prefix(root: Path, names: Sequence[str], where: str, num_looked_at: int = 20) -> None:
-    """Raises UsageError where the images are there under their names without, or with, a leading folder.
+    """Raise UsageError if the images exist, but under names with a leading folder removed or added.
 
-    Files that are missing in another way are skipped when they are read, within the budget.
+    Files missing for other reasons are skipped when read, within the budget.
     """
     names = [name for name in names if SHARD not in name][:num_looked_at]
     if any((root / name).is_file() for name in names):
@@ -67,7 +67,7 @@ def check_folder_prefix(root: Path, names: Sequence[str], where: str, num_looked
             prefix = name[: len(name) - len(rest)]
             fix = f"drop the prefix {prefix!r} from its file names" if prefix else "write / for \\ in its file names"
             above = f", or give images={str(root.parent)!r}" if (root.parent / name).is_file() else ""
-            raise UsageError(f"{where}: names {name!r}, and {str(root)!r} holds {rest!r}; {fix}{above}")
+            raise UsageError(f"{where}: names {name!r}, but {str(root)!r} holds {rest!r}; {fix}{above}")
         found = next((path.parent for path in sorted(root.glob(f"*/{glob.escape(name)}")) if path.is_file()), None)
         if found is not None:
             raise UsageError(f"{where}: names {name!r}, which lies in {str(found)!r}; give images={str(found)!r}")
@@ -75,12 +75,16 @@ def check_folder_prefix(root: Path, names: Sequence[str], where: str, num_looked
 
 @check_ranges
 class Folder:
-    """Images below a folder. With `captions`, those that this file names (tables, JSON, JSON lines), or for which this
-    folder holds a text file of captions ("a.txt" for "a.jpg"); without, all. `images` may also be one image file.
+    """Images below a folder, all of them or those with captions.
 
-    `split` takes a part of them. A `split` column in the captions file decides where there is one; else `val` and
-    `test` are shares (rounded up) that are picked by a hash of (seed, file), the same on every machine. A split that
-    the column never names is a share of train.
+    Args:
+        images: The folder, or one image file.
+        captions: A file of captions (table, JSON, JSON lines), or a folder with a text file per image ("a.txt" for
+            "a.jpg"); only images with captions are used. null: all images, without captions.
+        split: "all", "train", "val" or "test", taken from the captions file's `split` column if there is one.
+        val: Share of the images (rounded up), or of train if the column never names val, chosen by a hash of (seed,
+            file) that is the same on every machine.
+        test: Likewise for test.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""ImageCoDe's pictures: sets of ten that look alike (Krojer et al. 2022, arXiv 2203.15867)."""
+"""ImageCoDe: sets of ten similar pictures (Krojer et al. 2022, arXiv 2203.15867)."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from capkit.utils.text_files import existing_file, file_name, parse_json, read_t
 
 @check_ranges
 class ImageCodeSets:
-    """All pictures of the sets that `file` names, without captions, to be captioned and judged by metric=imagecode.
+    """All pictures of the sets in `file`, without captions, to be captioned and scored by metric=imagecode.
 
-    `images` is the data set's folder: <set>/img0.jpg to <set>/img9.jpg. `file` is its `<split>_data.json`, whose keys
-    are the sets. A picture's key is `<set>/img<index>`.
+    `images` is the folder with <set>/img0.jpg to <set>/img9.jpg. `file` is `<split>_data.json`, whose keys are the
+    sets. A picture's key is `<set>/img<index>`.
     """
 
     def __init__(self, images: str, file: str, set_size: AtLeastTwo = 10) -> None:

@@ -23,7 +23,7 @@ from capkit.utils.text_files import SPLIT_OF, existing_file, expect, file_name, 
 
 @lru_cache(maxsize=1)
 def _read(path: Path, modified_ns: int) -> list[CaptionRow]:
-    """Every image with the split that the file names. Kept for the next source: train, val and test share one file."""
+    """Read every image with its split. Cached, since the sources of train, val and test share one file."""
     content = read_json(path, "captions")
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise UsageError(
@@ -52,11 +52,17 @@ def _row(image: Any, where: str) -> CaptionRow:
 
 @check_ranges
 class Karpathy:
-    """One split of a Karpathy file, with its images below `images`: in `filepath` subfolders, or all in one folder.
+    """One split of a Karpathy file.
 
-    A record's key is the image's `cocoid`, else its path without the ending. COCO's "restval" (30,504 pictures of the
-    validation set that are in neither val nor test) joins train unless `restval` is false. A file without images of val
-    or test has shares of train in their place, picked by a hash of (seed, key).
+    A record's key is the image's `cocoid`, or else its path without extension.
+
+    Args:
+        images: Folder of the images: in `filepath` subfolders, or all in one folder.
+        captions: The file, e.g. dataset_coco.json.
+        split: "train", "val" or "test".
+        restval: Add COCO's "restval" (30,504 pictures of the validation set in neither val nor test) to train.
+        val: If the file has no val images, the share of train to use, chosen by a hash of (seed, key).
+        test: Likewise for test.
     """
 
     def __init__(
@@ -83,7 +89,7 @@ class Karpathy:
     @cached_property
     def _records(self) -> list[Record]:
         rows = _read(self._path, self._path.stat().st_mtime_ns)
-        if self._restval:  # behind the pictures of train
+        if self._restval:  # after the pictures of train
             rest = [CaptionRow(row.record, "train") for row in rows if row.split == "restval"]
             rows = [row for row in rows if row.split != "restval"] + rest
         rows = self._where_the_images_are(rows)

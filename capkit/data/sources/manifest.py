@@ -1,4 +1,4 @@
-"""Records of captioned images, and their JSONL form: one record a line. The form is described in docs/data.md."""
+"""Data source over a JSONL manifest, one record per line. docs/data.md describes the format."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from capkit.utils.text_files import existing_file
 
 
 class Manifest:
-    """A data source over a JSONL manifest. Every line is checked when it is opened; only its position stays in memory.
+    """A data source over a JSONL manifest. All lines are checked at first use; only their positions stay in memory.
 
-    `root` is the folder that relative image paths start from: the manifest's own folder when left out.
+    `root` is the folder that relative image paths refer to; null: the manifest's own folder.
     """
 
     def __init__(self, path: str, root: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Wrong captions by design: what web data are like, with the share of errors known."""
+"""Deliberately mismatched captions: simulates noisy web data with a known share of errors."""
 
 from dataclasses import replace
 
@@ -14,10 +14,10 @@ from capkit.utils.rng import generator
 
 @check_ranges
 class Mismatched:
-    """A data source of whose images a `share` has the captions of another image.
+    """A data source in which a `share` of the images has the captions of another image.
 
-    Which ones, and whose, depends on the seed and the size of the source alone. The metadata of a record goes with its
-    captions, and says "mismatched". Raises UsageError for a share outside [0, 1], or that leaves nothing to exchange.
+    The exchange depends only on the seed and the size of the source. A record's metadata moves with its captions and
+    gains a flag "mismatched". Raises UsageError for a share outside [0, 1], or one of a single image.
     """
 
     def __init__(self, source: DataSource, share: Probability, seed: Seed = 0) -> None:

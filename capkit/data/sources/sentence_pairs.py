@@ -1,4 +1,4 @@
-"""Files of sentence pairs with a human score, in the shapes that STS and SICK are published in."""
+"""Read sentence pairs with human similarity scores, in the formats of STS and SICK."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from capkit.utils.text_files import read_text
 
 @dataclass(frozen=True)
 class ScoredPair:
-    """Two sentences and how alike people found them, on the file's own scale."""
+    """Two sentences and their human similarity score, on the file's own scale."""
 
     first: str
     second: str
@@ -19,17 +19,16 @@ class ScoredPair:
 
 
 def read_pairs(path: str) -> list[ScoredPair]:
-    """The pairs of one file, in order. Columns are parted by tabs; quotation marks are part of the text.
+    """Read the pairs of a file in order. Columns are separated by tabs; quotation marks are part of the text.
 
-    | shape | columns |
+    | format | columns |
     | --- | --- |
     | plain | score, sentence, sentence |
     | STS-B (sts-dev.csv) | genre, file, year, id, score, sentence, sentence, and further ones |
-    | SICK (SICK.txt) | a header; those named sentence_A, sentence_B and relatedness_score count |
-    | STS12 to STS16 (STS.input.X.txt) | sentence, sentence; scores stand in STS.gs.X.txt beside it, one a line |
+    | SICK (SICK.txt) | by header: sentence_A, sentence_B and relatedness_score |
+    | STS12 to STS16 (STS.input.X.txt) | sentence, sentence; scores in STS.gs.X.txt next to it, one per line |
 
-    Lines without a score (STS15 and STS16 have them) are left out. Raises UsageError with file and line for anything
-    else.
+    Lines without a score, as in STS15 and STS16, are left out. Raises UsageError with file and line for anything else.
     """
     file = Path(path)
     lines = [line.split("\t") for line in read_text(file, "sentence pairs").split("\n") if line.strip()]
@@ -47,7 +46,7 @@ def read_pairs(path: str) -> list[ScoredPair]:
 
 
 def _columns(file: Path, number: int, line: list[str]) -> tuple[int, int, int]:
-    """Places of score, first and second sentence."""
+    """Column indices of score, first and second sentence."""
     if len(line) == 3:
         return 0, 1, 2
     if len(line) >= 7:

@@ -1,6 +1,6 @@
 """Tux Paint stamps: real pictures with human captions, fetched by `capkit prepare data=stamps` (docs/stamps.md).
 
-Beside each picture X.png stands X.txt: its first line is English, each later one `language.utf8=caption`.
+Each picture X.png comes with X.txt: its first line is English, each later one `language.utf8=caption`.
 """
 
 import re
@@ -24,7 +24,7 @@ _MODIFIERS = {"@latin": "-Latn", "@valencia": "-valencia"}
 
 
 def normalized_caption(text: str) -> str:
-    """What two captions are compared by for the split: words in lower case, without the article they begin with."""
+    """Normal form of a caption for splitting: lower-case words without a leading article."""
     words = re.findall(r"\w+", text.casefold())
     return " ".join(words[1:] if len(words) > 1 and words[0] in ("a", "an", "the", "some") else words)
 
@@ -36,7 +36,7 @@ def split_of(caption: str, val: float, test: float, seed: int) -> str:
 
 
 def read_captions(file: Path) -> Iterator[Caption]:
-    """The captions of one .txt file, the English one first, with BCP 47 tags (pt_BR becomes pt-BR)."""
+    """Read the captions of a .txt file, the English one first, with BCP 47 tags (pt_BR becomes pt-BR)."""
     lines = file.read_text(encoding="utf-8").splitlines()
     if lines and lines[0].strip():
         yield Caption(lines[0].strip())
@@ -53,13 +53,19 @@ def _bcp47(code: str) -> str:
 
 @check_ranges
 class Stamps:
-    """The stamps as a data source, split by caption and never by file: many pictures share one caption.
+    """The stamps as a data source, split by caption and not by file, since many pictures share a caption.
 
-    `root` is the folder of the stamps. `exclude` names folders that are left out: "symbols" holds letters, digits,
-    signs and coins, whose captions do not describe what is seen. `languages` are the BCP 47 tags of the captions to
-    keep, or None for all; pictures without one are left out. `val` and `test` are shares of the captions. Pictures that
-    exist as SVG alone are not used. Transparency becomes white where images are loaded; `resize: pad` of the transform
-    makes them square.
+    Pictures that exist only as SVG are not used. Transparency becomes white on loading; the transform's `resize: pad`
+    makes pictures square.
+
+    Args:
+        root: Folder of the stamps.
+        split: "all", "train", "val" or "test".
+        val: Share of the captions.
+        test: Share of the captions.
+        exclude: Folders to leave out: "symbols" holds letters, digits, signs and coins, whose captions do not describe
+            what is seen.
+        languages: BCP 47 tags of the captions to keep, null for all; pictures without one are left out.
     """
 
     def __init__(

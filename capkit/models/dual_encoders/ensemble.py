@@ -1,4 +1,4 @@
-"""Several dual encoders as one: the snapshots of a training run."""
+"""Ensemble of dual encoders: snapshots of one training run."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,13 +12,12 @@ from capkit.models.dual_encoders.embedding import unit
 
 
 class Ensemble:
-    """The mean of its members' unit-norm embeddings, brought to unit norm again; meets CacheableEncoder.
+    """Normalised mean of its members' unit-norm embeddings; implements CacheableEncoder.
 
-    Members are snapshots of one run, as at the ends of its learning-rate cycles (Merkx & Frank 2019): encoders that
-    read pictures and texts alike, and whose spaces are turned towards each other. Of runs from different
-    seeds the mean means nothing.
+    Members are snapshots of one run, e.g. from the ends of its learning-rate cycles (Merkx & Frank 2019): they
+    share the preprocessing, and their embedding spaces are aligned. Averaging runs of different seeds is meaningless.
 
-    Raises UsageError for fewer than two members, or members that differ in prompt, length or how they read pictures.
+    Raises UsageError for fewer than two members, or members that differ in prompt, max_length or preprocessing.
     """
 
     def __init__(self, encoders: Sequence[Any], name: str = "ensemble") -> None:
@@ -30,7 +29,7 @@ class Ensemble:
         for number, encoder in enumerate(self.encoders):
             if _reads(encoder) != _reads(first):
                 raise UsageError(
-                    f"members of an ensemble read pictures and texts alike; number {number} differs from the first in "
+                    f"members of an ensemble must read inputs alike; number {number} differs from the first in "
                     "preprocessing, prompt or max_length; use snapshots of one run"
                 )
 

@@ -1,4 +1,4 @@
-"""What an encoder's embeddings depend on, as short plain data (for capkit/utils/embedding_cache.py)."""
+"""Digests of everything that an encoder's embeddings depend on (for capkit/utils/embedding_cache.py)."""
 
 import hashlib
 import json
@@ -11,20 +11,21 @@ from capkit.models.weights import weights_fingerprint
 
 # How transformers' dual encoders name the parts of each side.
 _PARTS = {"image": ("vision_model", "visual_projection"), "text": ("text_model", "text_projection")}
-# Where a model was loaded from, and by which program: the same model under another name has the same embeddings.
+# Config fields about the origin of a model, not the model: they do not change its embeddings.
 _NOT_THE_MODEL = ("transformers_version", "torch_dtype", "dtype", "processor_class")
 
 
 def digest_of(value: Any) -> str:
-    """16 hexadecimal digits that stand for plain data."""
+    """Digest of plain data as 16 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def side_weights(network: nn.Module, side: str) -> str:
-    """The fingerprint of the weights of one side ("image" or "text") of transformers' dual encoders.
+    """Fingerprint of the weights of one side ("image" or "text") of a dual encoder of transformers.
 
-    Tuning one side leaves the other's embeddings valid. Of a network that has no parts of these names: of all weights.
+    Per side, so that tuning one leaves the other's cached embeddings valid. If the network has no parts with the usual
+    names, all of its weights are hashed.
     """
     tower, projection = (getattr(network, name, None) for name in _PARTS[side])
     if tower is None:
@@ -33,12 +34,12 @@ def side_weights(network: nn.Module, side: str) -> str:
 
 
 def config_digest(config: Any) -> str:
-    """Of a transformers config: number of heads, activation and the like, which weights do not show."""
+    """Digest of a transformers config: number of heads, activation and the like, which weights do not show."""
     return digest_of(_without_names(config.to_dict()))
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """Of a transformers tokenizer's vocabulary and rules, without padding and truncation: calls change those."""
+    """Digest of a tokenizer's vocabulary and rules, without padding and truncation, which calls change."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return digest_of([type(tokenizer).__name__, tokenizer.get_vocab()])
@@ -46,7 +47,7 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 
 def processor_settings(processor: Any) -> dict[str, Any]:
-    """Of a transformers image processor, in its own words."""
+    """Settings of a transformers image processor, as it reports them."""
     return json.loads(json.dumps(_without_names(processor.to_dict()), sort_keys=True, default=str))
 
 

@@ -1,4 +1,4 @@
-"""A head that reads from a text tower whether a caption is grammatical (Cho et al. 2022, arXiv 2205.13115).
+"""A head on a text tower that classifies captions as grammatical or not (Cho et al. 2022, arXiv 2205.13115).
 
 M captions, W width of the text tower's pooled output.
 """
@@ -11,23 +11,23 @@ from torch import Tensor, nn
 
 from capkit.errors import UsageError
 
-GRAMMATICAL = 1  # the class of true captions; 0 is that of edited ones
+GRAMMATICAL = 1  # class of true captions; 0 is the class of edited ones
 
 
 @runtime_checkable
 class GrammarJudge(Protocol):
-    """A dual encoder with a grammar head. Prompt and truncation belong to it, as to every number of a dual encoder."""
+    """A dual encoder with a grammar head. Scores are reported with its name, prompt and truncation."""
 
     name: str
     prompt: str
     max_length: int
 
     def grammatical(self, texts: list[str]) -> Float[Tensor, " M"]:
-        """Probability that each text is grammatical, of prompt + text as in training; without gradient."""
+        """Probability that each text is grammatical, without gradient; the prompt is prepended as in training."""
         ...
 
     def to(self, device: torch.device | str) -> Any:
-        """Moves the weights, in place."""
+        """Move the weights in place."""
         ...
 
 
@@ -44,15 +44,15 @@ class GrammarHead(nn.Module):
 
 
 def grammar_probability(logits: Float[Tensor, "M 2"]) -> Float[Tensor, " M"]:
-    """P(grammatical), from the head's logits."""
+    """P(grammatical) from the head's logits."""
     return logits.float().softmax(-1)[:, GRAMMATICAL]
 
 
 def grammar_judge(encoder: Any) -> GrammarJudge:
-    """The encoder as a judge of grammar. Raises UsageError where it has no grammar head."""
+    """Return the encoder as a GrammarJudge. Raises UsageError if it has no grammar head."""
     if getattr(encoder, "grammar_head", None) is None:
         raise UsageError(
-            f"P(grammatical) wants a dual encoder with a grammar head; got {type(encoder).__name__} without; train one "
+            f"P(grammatical) needs a dual encoder with a grammar head, got {type(encoder).__name__} without; train one "
             "with experiment=grammar_clip"
         )
     return encoder

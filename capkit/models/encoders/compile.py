@@ -1,4 +1,4 @@
-"""What makes towers faster on a GPU and changes nothing of what they compute but rounding.
+"""GPU speed-ups of towers that change their results only by rounding.
 
 B pictures, h w patches of a picture, D width.
 """
@@ -13,10 +13,10 @@ from capkit.models.tuning.layers import blocks_of
 
 
 class PatchProjection(nn.Conv2d):
-    """A convolution over patches that do not overlap, as one matrix product.
+    """A convolution over non-overlapping patches, computed as one matrix product.
 
-    For such strides cuDNN has slow kernels only: in ViT-B/32 they take a tenth of the whole training step on an H100.
-    It prints as the Conv2d that it is in all but speed, so that fingerprints by architecture stay the same.
+    cuDNN has only slow kernels for such strides: with ViT-B/32 they take a tenth of the training step on an H100. Its
+    repr is that of Conv2d, so that fingerprints of the architecture stay the same.
     """
 
     def forward(self, pixels: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
@@ -31,7 +31,7 @@ class PatchProjection(nn.Conv2d):
 
 
 def use_patch_projections(tower: nn.Module) -> None:
-    """Turns the tower's convolutions over patches that do not overlap into matrix products; weights stay the same."""
+    """Compute the tower's convolutions over non-overlapping patches as matrix products, with the same weights."""
     for module in tower.modules():
         if type(module) is nn.Conv2d and _cuts_patches(module):
             module.__class__ = PatchProjection
@@ -48,16 +48,16 @@ def _cuts_patches(convolution: nn.Conv2d) -> bool:
 
 
 def compile_blocks(towers: Sequence[nn.Module]) -> None:
-    """Compiles each layer of each tower by itself, in place: seconds where compiling a whole tower takes a minute.
+    """Compile each layer of each tower separately and in place: seconds, where a complete tower takes a minute.
 
-    Each shape is compiled for when it comes first; a layer should see few.
+    Each new input shape triggers compilation, so layers should see few shapes.
     """
     for block in _blocks(towers):
         block.forward = torch.compile(block.forward, dynamic=False)  # type: ignore[method-assign]
 
 
 def restore_blocks(towers: Sequence[nn.Module]) -> None:
-    """Undoes `compile_blocks`: encoding and evaluation meet many shapes."""
+    """Undo `compile_blocks` for encoding and evaluation, which see many shapes."""
     for block in _blocks(towers):
         vars(block).pop("forward", None)
 

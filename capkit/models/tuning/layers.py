@@ -1,4 +1,4 @@
-"""Which layers a tower has, found by its structure: transformers of any kind, ResNets, EfficientNets, small CNNs."""
+"""Find a tower's layers by its structure: transformers of any kind, ResNets, EfficientNets, small CNNs."""
 
 import inspect
 
@@ -8,11 +8,10 @@ from capkit.errors import UsageError
 
 
 def blocks_of(tower: nn.Module) -> list[nn.Module]:
-    """The tower's layers in order: those it names itself by `blocks()`, its one list of modules, or its one sequence.
+    """The tower's layers in order: from its `blocks()`, its only ModuleList, or its only Sequential; else empty.
 
-    The outermost list counts: a Swin's stages, not the layers in each; parts without weights do not. Empty where there
-    is neither.
-    Raises UsageError where there are several lists (an encoder beside a decoder, an image half beside a text half).
+    Only the outermost list counts (a Swin's stages, not the layers within), without parts that have no weights. Raises
+    UsageError if there are several lists (encoder and decoder, or image and text half).
     """
     if _is_method(tower, "blocks"):
         return tower.blocks()  # type: ignore[operator]
@@ -21,7 +20,7 @@ def blocks_of(tower: nn.Module) -> list[nn.Module]:
 
 
 def after_blocks_of(tower: nn.Module) -> list[nn.Module]:
-    """What stands after the layers in the tower and has parameters: final norms, poolers, projections."""
+    """The modules with parameters after the tower's layers: final norms, poolers, projections."""
     if _is_method(tower, "after_blocks"):
         return tower.after_blocks()  # type: ignore[operator]
     after: list[nn.Module] = []
@@ -43,7 +42,7 @@ def _stages(container: nn.Module) -> list[nn.Module]:
 
 
 def _path_to_blocks(tower: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Names and modules from the tower down to the container of its layers."""
+    """Names and modules on the path from the tower to the container of its layers."""
     for kind in (nn.ModuleList, nn.Sequential):
         found = _outermost(tower, kind)
         if len(found) > 1:

@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2022) through peft: added in place, saved alone, merged into plain weights."""
+"""Low-rank adapters (Hu et al. 2022) through peft: add them in place, save them separately, merge them."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -19,19 +19,25 @@ from capkit.utils.files import atomic_path
 from capkit.utils.ranges import DropoutRate, PositiveFloat, PositiveInt, check_ranges
 
 _ADAPTABLE = (nn.Linear, nn.Conv2d, Conv1D)
-# Attention's query and value, as the paper adapts them, by the names that transformers' models give them.
+# Names of attention's query and value layers, which the paper adapts, in models of transformers.
 _QUERY_AND_VALUE = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"), ("c_attn",), ("query_key_value",))
 
 
 @check_ranges
 @dataclass(frozen=True)
 class LoRA:
-    """Low-rank adapters: `targets` are names of linear layers (None: query and value of attention).
+    """Low-rank adapters of linear layers: an adapted weight is W + alpha / rank * B A.
 
-    An adapted weight is W + alpha / rank * B A. B starts at zero, so the model's output is unchanged at first. A starts
-    as peft has it (uniform, Kaiming's bound, about .02 for width 768), or normal with standard deviation `init_std`.
-    The size of A is a learning rate of B's: 1 in the code of No Detail Left Behind (arXiv 2409.03025), which trains at
-    9e-8.
+    B starts at zero, so the model's output is unchanged at first.
+
+    Args:
+        rank: Of A and B.
+        alpha: Scale of the update.
+        dropout: On the adapters' input.
+        targets: Names of linear layers; null: attention's query and value.
+        init_std: A starts normal with this standard deviation; null: peft's uniform initialisation (Kaiming's bound,
+            about .02 for width 768). The scale of A multiplies the learning rate of B: it is 1 in the code of No Detail
+            Left Behind (arXiv 2409.03025), which trains at 9e-8.
     """
 
     rank: PositiveInt = 8
@@ -49,10 +55,10 @@ class LoRA:
         return cls(**settings)
 
     def add_to(self, model: Any) -> None:
-        """Freezes the model and adds trainable adapters; `adapters_off` switches them off.
+        """Freeze the model and add trainable adapters, which `adapters_off` disables.
 
-        Layers that are frozen while others are not, such as a pooler that nothing reads, get no adapter: it would wait
-        for a gradient that never comes. Raises UsageError for a target that is the end of no layer's name.
+        Layers that are already frozen while others are not, such as an unused pooler, get no adapter, since DDP would
+        wait for its gradient. Raises UsageError for a target that matches no layer's name or its end.
         """
         layers = {name: m for name, m in model.named_modules() if isinstance(m, _ADAPTABLE)}
         trainable = [name for name, layer in layers.items() if layer.weight.requires_grad]
@@ -67,7 +73,7 @@ class LoRA:
             exclude_modules=sorted(set(named) - set(usable)) or None,
         )
         model.requires_grad_(False)
-        # Not by its own `add_adapter`: transformers 5.24 refuses there every peft that is out (it wants 0.22).
+        # Not through `model.add_adapter`: transformers 5.24 requires peft 0.22 there, which is not released.
         config.base_model_name_or_path = getattr(model, "name_or_path", None)
         inject_adapter_in_model(config, model)
         if self.init_std is not None:
@@ -89,12 +95,12 @@ class LoRA:
 
 
 def _matches(target: str, layers: list[str]) -> bool:
-    """As peft matches a list of targets: the whole of a name, or its end after a dot."""
+    """Match as peft does for a list of targets: the complete name, or its end after a dot."""
     return any(name == target or name.endswith(f".{target}") for name in layers)
 
 
 def only_adapters_train(model: nn.Module) -> bool:
-    """Whether switching the adapters off gives back the model that training began with."""
+    """Whether disabling the adapters restores the model that training started from."""
     of_adapters = {id(p) for m in model.modules() if isinstance(m, BaseTunerLayer) for p in m.parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
     return bool(trained) and all(id(p) in of_adapters for p in trained)
@@ -102,7 +108,7 @@ def only_adapters_train(model: nn.Module) -> bool:
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
-    """The model as it is without its adapters, and afterwards with them again."""
+    """Disable the model's adapters within the context."""
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
         layer.enable_adapters(False)
@@ -114,15 +120,15 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 
 def adapted_part(tower: nn.Module) -> nn.Module:
-    """What adapters are added to: the transformers model in a tower, so that they fit the plain model, or the tower."""
-    for module in tower.modules():  # the outermost comes first
+    """The module to adapt: a tower's transformers model, so that adapters fit the plain model, or else the tower."""
+    for module in tower.modules():  # outermost first
         if isinstance(module, PreTrainedModel) or "peft_config" in module.__dict__:
             return module
     return tower
 
 
 def save_adapters(tower: nn.Module, folder: str | Path) -> None:
-    """Saves the tower's adapters alone, in peft's format: adapter_config.json and adapter_model.safetensors.
+    """Save only the tower's adapters, in peft's format: adapter_config.json and adapter_model.safetensors.
 
     `PeftModel.from_pretrained(plain, folder)` and transformers' `plain.load_adapter(folder)` read them. Raises
     UsageError for a tower without adapters.
@@ -138,7 +144,7 @@ def save_adapters(tower: nn.Module, folder: str | Path) -> None:
 
 
 def merged(model: nn.Module) -> nn.Module:
-    """A copy of the model with its adapters added into the plain weights, and no trace of peft. No adapters: a copy."""
+    """Copy the model with its adapters merged into the plain weights, without any trace of peft."""
     plain = copy.deepcopy(model)
     for name, module in list(plain.named_modules()):
         if isinstance(module, BaseTunerLayer):

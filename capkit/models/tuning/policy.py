@@ -1,4 +1,4 @@
-"""What of a tower trains: one policy for text and image towers."""
+"""Which weights of a text or image tower train."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,19 +17,18 @@ MODES = ("frozen", "head", "projection", "last_n", "lora", "full")
 @check_ranges
 @dataclass(frozen=True)
 class Tuning:
-    """Which weights of a tower, and of the projections that follow it, train.
+    """Which weights of a tower and of the projections after it train.
 
     | mode | tower | projections |
     | --- | --- | --- |
     | frozen, head | nothing | no |
     | projection | nothing | yes |
-    | last_n | the last `n` layers and what comes after them | yes |
+    | last_n | the last `n` layers and everything after them | yes |
     | lora | adapters of `rank`, `alpha` and `dropout` in the `targets` (None: attention's query and value) | yes |
     | full | everything | yes |
 
-    frozen and head do the same to the tower; head says that a head outside it is what trains. Weights that were frozen
-    before, such as poolers that nothing reads, stay frozen in every mode. Learning rates of parts are the optimizer's:
-    optimizer.lr_multipliers.
+    frozen and head treat the tower alike; head documents that a head outside it trains. Weights frozen before, such as
+    unused poolers, stay frozen in every mode. Learning rates of parts are set by optimizer.lr_multipliers.
 
     Raises UsageError for an unknown mode or a setting that belongs to another mode.
     """
@@ -47,9 +46,11 @@ class Tuning:
                 f"tuning mode must be one of {', '.join(MODES)}; got {self.mode!r}; {did_you_mean(self.mode, MODES)}"
             )
         if (self.n is not None) != (self.mode == "last_n"):
-            raise UsageError(f"n is the number of layers that mode=last_n tunes; got mode={self.mode} and n={self.n}")
+            raise UsageError(
+                f"n, the number of tuned layers, belongs to mode=last_n only; got mode={self.mode} and n={self.n}"
+            )
         if self.targets is not None and self.mode != "lora":
-            raise UsageError(f"targets are the layers that mode=lora adapts; got mode={self.mode}")
+            raise UsageError(f"targets, the adapted layers, belong to mode=lora only; got mode={self.mode}")
         self._lora()
 
     def apply(
@@ -59,10 +60,10 @@ class Tuning:
         blocks: Sequence[nn.Module] | None = None,
         after_blocks: Sequence[nn.Module] | None = None,
     ) -> None:
-        """Freezes what does not train, and adds adapters in mode lora. It never unfreezes.
+        """Freeze all other weights, and add adapters in mode lora. Never unfreezes.
 
-        `blocks` and `after_blocks` are the tower's layers and what follows them; found by structure if None.
-        Raises UsageError for a tower or projections that have nothing this mode could train, and for too large an n.
+        `blocks` and `after_blocks` are the tower's layers and the modules after them; found by structure if None.
+        Raises UsageError if the tower or projections have nothing to train in this mode, or if n is too large.
         """
         self._check_trainable(tower, projections)
         if self.mode == "full":
@@ -114,9 +115,9 @@ def _freeze_all_but(tower: nn.Module, kept: Sequence[nn.Module]) -> None:
 
 
 def eval_frozen(module: nn.Module) -> None:
-    """Puts every part whose weights are all frozen into eval mode: no dropout, and BatchNorm keeps its statistics.
+    """Put every part whose weights are all frozen into eval mode: no dropout, and BatchNorm keeps its statistics.
 
-    To be called by the owner of towers at the end of its `train`.
+    The owner of towers calls this at the end of its `train`.
     """
     parameters = list(module.parameters())
     if parameters and not any(parameter.requires_grad for parameter in parameters):

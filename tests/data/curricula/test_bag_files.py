@@ -28,7 +28,7 @@ def test_hashes_tell_order_of_bags_but_not_of_keys_apart():
 
 def test_bags_of_the_test_split_are_refused_where_training_bags_are_wanted(tmp_path):
     found = BagFolder(bag_folder(tmp_path, split="test"))
-    with pytest.raises(UsageError, match=r"bags of the test split, and the train split is wanted"):
+    with pytest.raises(UsageError, match=r"expected bags of the train split, got bags of the test split"):
         found.check_split("train", keys(60))
 
 

@@ -144,7 +144,7 @@ def test_what_cannot_work_is_refused(bags, tmp_path):
     for arguments, message in (
         ({"batch_size": 4}, "batch_size=4 has no room for a bag of 5"),
         ({"batch_size": 8, "world_size": 8, "stages": {1: "hard-5"}}, "with 5 images, fewer than the 8 processes"),
-        ({"batch_size": 62, "stages": {1: "hard-2"}}, "hard-2 has 30 bags, and a batch of batch_size=62 takes 31"),
+        ({"batch_size": 62, "stages": {1: "hard-2"}}, "hard-2 has 30 bags, but a batch of batch_size=62 needs 31"),
         ({"batch_size": 15, "world_size": 2}, "must be a multiple of 2"),
         ({"stages": {1: "hard-4"}}, "no list 'hard-4'"),
         ({"stages": {1: "five"}}, "NEIGHBORHOOD-SIZE"),

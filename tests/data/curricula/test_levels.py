@@ -59,9 +59,7 @@ def test_stages_are_known_until_the_next_look_and_for_good_in_the_last_stage():
 
 
 def test_a_loop_that_does_not_tell_is_told_so():
-    with pytest.raises(
-        UsageError, match=r"told reward/total after each step; it knows 0 steps and is asked for step 4"
-    ):
+    with pytest.raises(UsageError, match=r"needs reward/total of every step; expected 4 observed steps, got 0"):
         levels().known_until(4)
 
 
@@ -140,7 +138,7 @@ def test_the_stages_are_described(folder):
 
 def test_the_length_of_epochs_is_not_known_beforehand(folder):
     assert (bags(folder).num_steps(1), bags(folder).num_steps(0.5)) == (3, 2)
-    with pytest.raises(UsageError, match="give max_steps, and max_epochs=null"):
+    with pytest.raises(UsageError, match="set max_steps and max_epochs=null"):
         bags(folder).num_steps(2)
 
 

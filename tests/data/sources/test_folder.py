@@ -147,5 +147,5 @@ def test_text_files_beside_the_images_are_their_captions(tmp_path):
     captions = {source.record(i).key: [c.text for c in source.record(i).captions] for i in range(len(source))}
     assert captions == {"a.png": ["a dog", "one dog"], "sub/b.jfif": ["a cat"]}
     (tmp_path / "none").mkdir()
-    with pytest.raises(UsageError, match=r"no text file in .*none' is named as an image, such as 'a\.txt'"):
+    with pytest.raises(UsageError, match=r"no text file in .*none' is named like an image, such as 'a\.txt'"):
         len(Folder(str(tmp_path), captions=str(tmp_path / "none")))

@@ -111,7 +111,7 @@ def test_the_exported_network_has_the_learned_scale(model_type):
 
 
 def test_a_type_that_is_no_dual_encoder_is_refused():
-    with pytest.raises(UsageError, match="of one of the types"):
+    with pytest.raises(UsageError, match="expected a model_type of"):
         HFTwoTower(config={"model_type": "bert", "text_config": {}}, tokenizer=tokenizer())
 
 

@@ -1,1 +1,1 @@
-"""Text towers: networks from token ids to one pooled vector a text. Each file is one; none imports another's."""
+"""Text towers: networks from token ids to one pooled vector per text, one per file, independent of each other."""

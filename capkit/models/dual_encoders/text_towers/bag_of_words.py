@@ -1,4 +1,4 @@
-"""A bag of words: which words a text has, and how often; their order is lost (Baqapuri 2015, text channel A).
+"""Bag of words: counts of a text's words without their order (Baqapuri 2015, text channel A).
 
 M texts, L tokens, W width.
 """
@@ -19,9 +19,9 @@ COUNTS = ("tf", "binary")
 
 @check_ranges
 class BagOfWords(nn.Module):
-    """Counts of a tokenizer's words through a two-layer perceptron: `counts` "tf" (how often) or "binary" (whether).
+    """A two-layer perceptron of word counts: `counts` is "tf" (frequencies) or "binary" (presence).
 
-    Words are sorted before they are summed: texts of the same words in any order get bit-equal vectors.
+    Words are sorted before summation, so texts with the same words in any order get bit-equal vectors.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class BagOfWords(nn.Module):
         self.mlp = BagMLP(len(self.tokenizer), hidden, width)
 
     def forward(self, tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Float[Tensor, "M W"]:
-        nowhere = len(self.tokenizer)  # sorts behind every real id
+        nowhere = len(self.tokenizer)  # sorts after every real id
         ids = tokens.masked_fill(~mask, nowhere).sort(dim=1).values
         counted = ids < nowhere
         if self.counts == "binary":

@@ -1,6 +1,6 @@
-"""Sparse counts through a two-layer perceptron: the shared part of bag of words and n-grams.
+"""Two-layer perceptron of sparse counts, shared by bag of words and n-grams.
 
-M texts, T counted things a text, W width.
+M texts, T counted items per text, W width.
 """
 
 from jaxtyping import Bool, Float, Int
@@ -10,12 +10,12 @@ from capkit.errors import UsageError
 
 
 class BagMLP(nn.Module):
-    """Linear, ReLU, Linear of a vector of counts, given as the ids that count: the first layer sums embeddings."""
+    """Linear, ReLU, Linear of a count vector given as ids, so that the first layer is a sum of embeddings."""
 
     def __init__(self, num_ids: int, hidden: int, width: int):
         super().__init__()
         if min(hidden, width) < 1:
-            raise UsageError(f"a bag's hidden and width must be 1 or more; got {hidden=}, {width=}")
+            raise UsageError(f"a bag's hidden and width must be at least 1; got {hidden=}, {width=}")
         self.first = nn.EmbeddingBag(num_ids, hidden, mode="sum")
         nn.init.normal_(self.first.weight, std=hidden**-0.5)
         self.bias = nn.Parameter(self.first.weight.new_zeros(hidden))

@@ -1,4 +1,4 @@
-"""The TextTower protocol, and what all towers do with a mask of real tokens.
+"""The protocols of text towers and their tokenizers, and pooling with a mask of real tokens.
 
 M texts, L tokens, W width of the pooled output.
 """
@@ -12,25 +12,25 @@ from torch import Tensor, nn
 
 @runtime_checkable
 class Tokenize(Protocol):
-    """Texts to ids. Picklable and without weights: it runs in data workers."""
+    """Converts texts to ids. Picklable and without weights, since it runs in data workers."""
 
     max_length: int
 
     def __call__(self, texts: list[str]) -> tuple[Int[Tensor, "M L"], Bool[Tensor, "M L"]]:
-        """Ids and a mask, True at real tokens, which stand first; L is the longest text's length."""
+        """Ids, padded at the end to the longest text, and a mask that is True at real tokens."""
         ...
 
     def is_cut(self, texts: list[str]) -> list[bool]:
-        """Whether each text is longer than `max_length`, so that its end is not read."""
+        """Whether each text is longer than `max_length` and is truncated."""
         ...
 
 
 @runtime_checkable
 class TextTower(Protocol):
-    """An nn.Module. Its output is pooled, not projected and not normalised.
+    """An nn.Module whose output is pooled, but neither projected nor normalised.
 
-    A text without a real token (a row of the mask that is all False) gets a defined vector too; padding a batch
-    further does not change its vectors.
+    A text without real tokens (an all-False row of the mask) gets a finite vector. Additional padding does not change
+    the output.
     """
 
     width: int
@@ -39,25 +39,25 @@ class TextTower(Protocol):
     def __call__(self, tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Float[Tensor, "M W"]: ...
 
     def blocks(self) -> list[nn.Module]:
-        """Layers in order, of which the last n can be tuned; empty where the tower has none."""
+        """Layers in order, for tuning the last n of them; empty if there are none."""
         ...
 
     def after_blocks(self) -> list[nn.Module]:
-        """Modules applied after the layers: tuned together with the last of them."""
+        """Modules applied after the layers, tuned together with the last ones."""
         ...
 
 
 def never_empty(mask: Bool[Tensor, "M L"]) -> Bool[Tensor, "M L"]:
-    """The mask with the first position of empty rows set: attention and means over nothing would be NaN."""
+    """Set the first position of empty rows, since attention and means over no position would be NaN."""
     first = torch.zeros_like(mask)
     first[:, 0] = True
     return mask | (first & ~mask.any(1, keepdim=True))
 
 
 def pool(states: Float[Tensor, "M L W"], mask: Bool[Tensor, "M L"], pooling: str) -> Float[Tensor, "M W"]:
-    """eos: the last real position, by the mask; cls: the first position; mean: over real positions.
+    """Pool states to one vector: "eos": the last real position; "cls": the first; "mean": over real positions.
 
-    By position and never by token id: EOS may have the id of padding, and a cut text has no EOS.
+    EOS is found by the mask and never by token id: it may have the id of padding, and a truncated text has none.
     """
     if pooling == "cls":
         return states[:, 0]

@@ -1,4 +1,4 @@
-"""Characters to a sentence embedding: a bidirectional GRU with vectorial attention (Merkx & Frank 2019).
+"""Character-level sentence embedding: a bidirectional GRU with vectorial attention (Merkx & Frank 2019).
 
 M texts, L characters, H hidden units of both directions, N heads, W = N * H width of the output.
 """
@@ -16,14 +16,14 @@ from capkit.utils.ranges import PositiveInt, check_ranges
 
 
 class VectorialAttention(nn.Module):
-    """Attention with a softmax over time of its own for every dimension: e = sum_t softmax_t(W2 tanh(W1 h_t)) * h_t."""
+    """Attention with a separate softmax over time per dimension: e = sum_t softmax_t(W2 tanh(W1 h_t)) * h_t."""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
         self.w1, self.w2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
     def weights(self, states: Float[Tensor, "M L H"], mask: Bool[Tensor, "M L"]) -> Float[Tensor, "M L H"]:
-        """They sum to 1 over the real positions of each text, dimension by dimension."""
+        """Attention weights; per dimension they sum to 1 over the real positions of a text."""
         scores = self.w2(torch.tanh(self.w1(states)))
         return scores.masked_fill(~mask.unsqueeze(-1), float("-inf")).softmax(1)
 
@@ -33,10 +33,10 @@ class VectorialAttention(nn.Module):
 
 @check_ranges
 class CharGRU(nn.Module):
-    """Character embedding, bidirectional GRU of `hidden` units each way, vectorial attention heads concatenated.
+    """Character embedding, bidirectional GRU with `hidden` units per direction, concatenated vectorial attention heads.
 
-    The paper has hidden 1024, one layer, and 2 heads for Flickr8k, 1 for COCO. Characters outside string.printable are
-    read as one unknown character, the padding's (as in the paper). `max_length` is in characters.
+    The paper uses hidden 1024, one layer, and 2 heads for Flickr8k or 1 for COCO. Characters outside string.printable
+    share one unknown id, that of padding (as in the paper). `max_length` is in characters.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class CharGRU(nn.Module):
         return torch.cat([head(states, mask) for head in self.heads], dim=1)
 
     def diversity_penalty(self, pooled: Float[Tensor, "M W"], margin: float = 1.0) -> Float[Tensor, " M"]:
-        """How much alike the heads are: max(0, margin - distance), averaged over pairs of heads; 0 for one head.
+        """Similarity of the heads: max(0, margin - distance), averaged over pairs of heads; 0 for one head.
 
-        The distance of two heads is 1 - cosine of what they pool, so that a margin of 1 asks for orthogonal heads. Of
-        the paper's three forms (on weights, attention or embeddings) this is the last: it needs the output alone.
+        The distance is 1 - cosine of the heads' pooled vectors, so a margin of 1 asks for orthogonal heads. Of the
+        paper's three variants (on weights, attention or embeddings) this is the last, which needs only the output.
         """
         parts = nn.functional.normalize(pooled.unflatten(1, (len(self.heads), -1)), dim=-1)  # (M N H)
         pairs = list(itertools.combinations(range(len(self.heads)), 2))

@@ -1,4 +1,4 @@
-"""Word embeddings, convolution windows, maximum over the text: a sequence encoder (Baqapuri 2015, text channel C).
+"""Convolutions over word embeddings with max pooling (Baqapuri 2015, text channel C).
 
 M texts, L tokens, E width of an embedding, C channels, W width of the output.
 """
@@ -18,10 +18,10 @@ from capkit.utils.ranges import PositiveInt, check_ranges
 
 @check_ranges
 class ConvText(nn.Module):
-    """Convolutions of each of the `windows` over word embeddings, their maximum over real positions, a perceptron.
+    """Convolutions over word embeddings, max pooling over real positions, and a two-layer perceptron.
 
-    A window at position t reads the words t - window + 1 .. t, zeros before the text: the result does not depend on
-    padding. Each window has `channels`.
+    There is one convolution with `channels` outputs per size in `windows`. At position t it covers the words
+    t - window + 1 .. t, with zeros before the text, so the result does not depend on padding.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Transformers of the transformers library as text towers: CLIP's text half, BERT, RoBERTa, MiniLM, XLM-R, GPT-2 ...
+"""Text models of the transformers library as text towers: CLIP's text half, BERT, RoBERTa, MiniLM, XLM-R, GPT-2 ...
 
 M texts, L tokens, W width.
 """
@@ -25,15 +25,19 @@ POOLINGS = ("eos", "cls", "mean")
 class HFTextTower(nn.Module):
     """A text model by name or folder, or from a config dict with `model_type` (clip_text_model, bert, ...).
 
-    Of a name with an image half (CLIP, SigLIP, ALIGN, Chinese-CLIP) the text half is taken; its projection is not.
-    With a `name`, pretrained=False takes the architecture only. `tokenizer` is a tokenizer object, a name or folder, or
-    None for the model's own; a model from a config gets the tokenizer's vocabulary size and special ids.
+    Weights that the pooled output does not depend on (poolers, SigLIP's own head) are frozen: DDP would wait for their
+    gradients. Raises UsageError for an unsuitable model, a tokenizer with more tokens than the model, or too large a
+    `max_length`.
 
-    `pooling`: "eos" (the last real token: CLIP, GPT-2), "cls" (the first: BERT, ALIGN) or "mean" (over real tokens:
-    MiniLM and other sentence encoders). `max_length` None means all positions of the model. Weights that the pooled
-    output does not depend on (poolers, SigLIP's own head) are frozen: DDP would wait for their gradients.
-
-    Raises UsageError for an unfit model, a tokenizer with more tokens than the model, or too large a `max_length`.
+    Args:
+        name: Hub name or folder; of a dual encoder (CLIP, SigLIP, ALIGN, Chinese-CLIP) the text half without its
+            projection is used.
+        config: Or settings with `model_type`; vocabulary size and special ids come from the tokenizer.
+        tokenizer: Object, hub name or folder; null: the model's own.
+        max_length: Longest text in tokens; null: the model's limit.
+        pooling: "eos" (the last real token: CLIP, GPT-2), "cls" (the first: BERT, ALIGN) or "mean" (over real tokens:
+            MiniLM and other sentence encoders).
+        pretrained: If false, `name` gives the architecture only.
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class HFTextTower(nn.Module):
     ):
         super().__init__()
         if (name is None) == (config is None):
-            raise UsageError(f"HFTextTower needs a name or a config, and not both; got {name=}, {config=}")
+            raise UsageError(f"HFTextTower expected a name or a config, got {name=}, {config=}; set one of them")
         if pooling not in POOLINGS:
             raise UsageError(f"HFTextTower.pooling must be one of {', '.join(POOLINGS)}; got {pooling!r}")
         self.tokenizer = _tokenizer(tokenizer, name)
@@ -78,13 +82,13 @@ class HFTextTower(nn.Module):
 
     def _freeze_unread(self) -> None:
         training = self.training
-        self.eval()  # draws no random numbers
+        self.eval()  # no dropout: must not draw random numbers
         freeze_without_gradient(self.model, self(*self.tokenize(["a"])))
         self.train(training)
 
 
 def num_positions(model: Any) -> int:
-    """How many tokens a text model can read. RoBERTa's first positions, up to its padding id, hold no token."""
+    """Maximum number of tokens of a text model. RoBERTa does not use its first positions, up to the padding id."""
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit is None:
         raise UsageError(
@@ -109,18 +113,18 @@ def _tokenizer(tokenizer: Any, name: str | None) -> Any:
 def _from_config(config: Mapping[str, Any], tokenizer: Any) -> Any:
     special = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
     built = build_config({"vocab_size": len(tokenizer), **special, **config}, "text tower")
-    if built.model_type == "siglip_text_model":  # not among those that AutoModel builds
+    if built.model_type == "siglip_text_model":  # AutoModel cannot build it
         return SiglipTextModel(built)
     if type(built) not in MODEL_MAPPING:
         raise UsageError(
-            f"transformers builds no model of model_type {built.model_type!r} alone; use clip_text_model, "
+            f"transformers cannot build a text model of model_type {built.model_type!r}; use clip_text_model, "
             "siglip_text_model, bert, roberta, xlm-roberta, gpt2 or another text model"
         )
     return AutoModel.from_config(built)
 
 
 def _by_name(name: str, pretrained: bool) -> Any:
-    """The model, or its text half, cut out of the whole: loading a half by its own class can leave it random."""
+    """Load the model and take its text half, if any. Loading the half by its own class can leave its weights random."""
     if pretrained:
         model = load_pretrained(AutoModel, name, "text tower")
     else:
@@ -132,6 +136,6 @@ def _check_vocabulary(model: Any, tokenizer: Any) -> None:
     embeddings = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > embeddings:
         raise UsageError(
-            f"the tokenizer has {len(tokenizer)} tokens and the text tower embeds {embeddings}; "
+            f"the tokenizer has {len(tokenizer)} tokens but the text tower embeds only {embeddings}; "
             "use the model's own tokenizer (tokenizer=null)"
         )

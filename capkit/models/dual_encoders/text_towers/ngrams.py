@@ -1,4 +1,4 @@
-"""Hashed n-grams and skip-grams: short stretches of a text, in order (Baqapuri 2015, text channel B).
+"""Counts of hashed n-grams and skip-grams (Baqapuri 2015, text channel B).
 
 M texts, L words, T n-grams of a text, W width.
 """
@@ -15,16 +15,18 @@ from capkit.models.dual_encoders.text_towers.tokenize import HashedWords
 from capkit.utils.ranges import AtLeastTwo, PositiveInt, check_ranges
 from capkit.utils.rng import stable_hash, uniform
 
-_ODD = stable_hash("n-gram") | 1  # multiplies, modulo 2 to the 64: order counts, and nothing is lost
+_ODD = (
+    stable_hash("n-gram") | 1
+)  # odd, so multiplication modulo 2^64 is invertible; makes the hash depend on word order
 
 
 @check_ranges
 class NGrams(nn.Module):
-    """Counts of hashed n-grams through a two-layer perceptron.
+    """A two-layer perceptron of counts of hashed n-grams.
 
-    `orders` are the lengths counted: [1] words, [1, 2] also bigrams, [1, 2, 3] also trigrams. `skips` are the numbers
-    of words left out between the two of a skip-gram: 1 counts "red left" in "red circle left". Each n-gram falls into
-    one of `buckets` by a hash that is the same in every process: there is no vocabulary, but two n-grams can meet.
+    `orders` are the n-gram lengths: [1] words, [1, 2] also bigrams, [1, 2, 3] also trigrams. `skips` are the numbers of
+    words skipped by skip-grams: 1 counts "red left" in "red circle left". Each n-gram is hashed to one of `buckets`,
+    equally in every process: there is no vocabulary, but n-grams can collide.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class NGrams(nn.Module):
         super().__init__()
         if not orders:
             raise UsageError("NGrams: orders: expected at least one order, such as [1, 2, 3], got none")
-        # the places of an n-gram's words, from its first: (0, 1) a bigram, (0, 2) a skip-gram over one word
+        # Offsets of an n-gram's words from its first: (0, 1) is a bigram, (0, 2) a skip-gram over one word.
         self.patterns = [tuple(range(n)) for n in orders] + [(0, skip + 1) for skip in skips]
         if len(set(self.patterns)) < len(self.patterns):
             raise UsageError(f"NGrams counts each n-gram once; got orders={list(orders)}, skips={list(skips)}")
@@ -54,7 +56,7 @@ class NGrams(nn.Module):
     def hashed(
         self, tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]
     ) -> tuple[Int[Tensor, "M T"], Bool[Tensor, "M T"]]:
-        """The bucket of every n-gram, and whether it lies wholly within the text."""
+        """The bucket of every n-gram, and whether the n-gram lies entirely within the text."""
         ids, counted = [], []
         for kind, places in enumerate(self.patterns):
             span = max(places) + 1
@@ -63,7 +65,7 @@ class NGrams(nn.Module):
             starts = tokens.shape[1] - span + 1
             combined = torch.zeros_like(tokens[:, :starts])
             for place in places:
-                combined = combined * _ODD + tokens[:, place : place + starts]  # integers wrap around
+                combined = combined * _ODD + tokens[:, place : place + starts]  # wraps around in int64, as intended
             ids.append((uniform(combined, kind) * self.buckets).long())
             counted.append(mask[:, span - 1 :])
         if not ids:

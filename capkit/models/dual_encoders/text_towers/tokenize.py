@@ -1,4 +1,4 @@
-"""Texts to ids for the text towers: by a tokenizer, by characters, by hashed words. Padding stands at the end.
+"""Convert texts to ids for the text towers: subwords, characters or hashed words, padded at the end.
 
 M texts, L tokens.
 """
@@ -18,7 +18,7 @@ from capkit.utils.rng import stable_hash
 def pad_rows(
     rows: list[list[int]], pad_id: int, length: int | None = None
 ) -> tuple[Int[Tensor, "M L"], Bool[Tensor, "M L"]]:
-    """Rows of ids as a tensor, padded to the longest or to `length`, and the mask of real ones."""
+    """Pad rows of ids to the longest or to `length`; return the tensor and the mask of real ids."""
     length = max([1, *map(len, rows)]) if length is None else length
     tokens = torch.full((len(rows), length), pad_id, dtype=torch.int64)
     for row, ids in enumerate(rows):
@@ -33,10 +33,10 @@ def _check_length(max_length: int, least: int) -> None:
 
 
 class Subwords:
-    """Ids of a tokenizer: with the special tokens of its own call, or BOS words EOS where it adds none.
+    """Ids of a tokenizer with its own special tokens, or BOS and EOS around the words if it adds none.
 
-    A text too long for `max_length` tokens loses words from its end and keeps the tokens around them. With
-    `pad_to_max` every text is padded to `max_length` and the padding counts as real: SigLIP was trained to read it.
+    A text longer than `max_length` tokens is truncated at its end but keeps the special tokens. With `pad_to_max`,
+    every text is padded to `max_length` and padding counts as real, as SigLIP was trained.
     """
 
     def __init__(self, tokenizer: Any, max_length: int, pad_to_max: bool = False):
@@ -72,7 +72,7 @@ _CHARACTER_IDS = {character: index + 1 for index, character in enumerate(string.
 
 
 class Characters:
-    """The 100 characters of `string.printable` as ids 1 .. 100; 0 is padding and every other character."""
+    """Ids of characters: 1 .. 100 for `string.printable`; 0 for padding and every other character."""
 
     num_ids = len(string.printable) + 1
 
@@ -88,9 +88,9 @@ class Characters:
 
 
 class HashedWords:
-    """Each word as a 63-bit number, the same in every process: no vocabulary, hence no unknown word. 0 is padding.
+    """Words as 63-bit hashes, equal in every process: no vocabulary, hence no unknown words. 0 is padding.
 
-    Words are those of the word tokenizer: lower-cased, punctuation marks apart.
+    Words are split as by the word tokenizer: lower-cased, with separate punctuation marks.
     """
 
     def __init__(self, max_length: int):

@@ -1,4 +1,4 @@
-"""Judges of contradiction: any inference model of transformers, and exact rules for SceneWorld's language.
+"""Judge of contradiction: any natural language inference (NLI) model of transformers.
 
 P pairs of texts.
 """
@@ -20,11 +20,11 @@ from capkit.utils.ranges import PositiveInt, check_ranges
 
 @check_ranges
 class NLIModel:
-    """A sequence classifier of transformers that was trained for inference, by hub name or folder.
+    """A sequence classifier of transformers trained for NLI, by hub name or folder.
 
-    Which of its labels is contradiction is read from its config: they stand in another order in each model. Pairs
-    longer than `max_length` tokens lose words from the end of the longer text. A frozen plain object, in float32, never
-    part of a checkpoint. Raises UsageError where there is no model, or no label, or more than one, named contradiction.
+    The contradiction label is read from the config, since its index differs between models. Pairs longer than
+    `max_length` tokens are truncated at the end of the longer text. A frozen plain object in float32, never part of a
+    checkpoint. Raises UsageError if there is no such model, or not exactly one label named contradiction.
     """
 
     def __init__(self, name: str, max_length: PositiveInt = 256, batch_size: PositiveInt = 64) -> None:
@@ -48,18 +48,18 @@ class NLIModel:
     @torch.no_grad()
     def _judge(self, pairs: list[tuple[str, str]]) -> list[float]:
         premises, hypotheses = (list(texts) for texts in zip(*pairs, strict=True))
-        # Special tokens that a caption spells out ("</s>") are its text: BART would take them for the end.
+        # Special tokens spelled out in a caption ("</s>") stay text: BART would take them for the end.
         settings = {"padding": True, "truncation": True, "max_length": self.max_length, "return_tensors": "pt"}
         inputs = tokenize_as_text(self.tokenizer, premises, hypotheses, **settings).to(self.model.device)
         return self.model(**inputs).logits.float().softmax(-1)[:, self.label].tolist()
 
 
 def contradiction_label(labels: Mapping[int, str], name: str) -> int:
-    """The number of the label that is named contradiction, whatever its case."""
+    """Index of the label named contradiction, ignoring case."""
     found = [int(number) for number, label in labels.items() if "contradict" in label.lower()]
     if len(found) != 1:
         raise UsageError(
-            f"NLIModel wants a model with one label named contradiction; {name!r} has labels {list(labels.values())}; "
-            "take one that was trained for inference, such as facebook/bart-large-mnli, or name its labels in id2label"
+            f"NLIModel expected one label named contradiction, got {list(labels.values())} of {name!r}; "
+            "use a model trained for NLI, such as facebook/bart-large-mnli, or name its labels in id2label"
         )
     return found[0]

@@ -1,4 +1,4 @@
-"""Language models that are asked one question at a time: the protocols, a picture, an answer."""
+"""Protocols of language models that answer single questions, with their pictures and answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said, or `text` None and the reason why there is no answer. `said`: the words that were refused."""
+    """A model's answer; or `text` None, the reason, and in `said` the rejected output if any."""
 
     text: str | None
     failure: str | None = None
@@ -19,7 +19,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Picture:
-    """Pixels as they are in the source, and what the source knows about them, which only oracles may read."""
+    """Unprocessed pixels, and the source's metadata, which only oracles may read."""
 
     pixels: UInt8[np.ndarray, "H W 3"]
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -27,14 +27,14 @@ class Picture:
 
 @runtime_checkable
 class TextLM(Protocol):
-    """Answers prompts: one answer each, in order. A prompt is one message of a user; chat templates are its own matter.
+    """Answers prompts, one answer each, in order. A prompt is one user message; the model applies its chat template.
 
-    A question that could not be answered gives an Answer with its reason. What stops every question (a wrong key, no
-    such model, no server) raises UsageError.
+    A failed question gives an Answer with the reason. A failure of all questions (wrong key, unknown model, no server)
+    raises UsageError.
     """
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        """All that its answers depend on beside the prompt, as plain data: model, revision, settings of decoding."""
+        """Everything but the prompt that answers depend on, as plain data: model, revision, decoding settings."""
         ...
 
     def complete(self, prompts: Sequence[str]) -> list[Answer]: ...
@@ -42,7 +42,7 @@ class TextLM(Protocol):
 
 @runtime_checkable
 class VisionChat(Protocol):
-    """As TextLM, with one picture to each prompt."""
+    """Like TextLM, with one picture per prompt."""
 
     def fingerprint_fields(self) -> dict[str, Any]: ...
 

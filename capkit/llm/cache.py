@@ -1,10 +1,10 @@
-"""Answers kept on disk by what was asked of whom, and a model that is asked only what is not there.
+"""Cache of answers on disk by model and question, and a model that is asked only uncached questions.
 
-    <cache_dir>/<fingerprint of the model's about()>/about.json      model, revision, settings of decoding
-                                                     answers.jsonl   {"key": ..., "text": ...}, one answer a line
+    <cache_dir>/<fingerprint of the model's fingerprint_fields()>/about.json      model, revision, decoding settings
+                                                                  answers.jsonl   {"key": ..., "text": ...} per line
 
-The key hashes the prompt and the picture's pixels. Lines are appended under a lock: several processes may share a
-folder, and one that is killed loses what it had asked and not yet written. Failed and refused answers are not kept.
+The key hashes the prompt and the picture's pixels. Lines are appended under a lock, so several processes may share a
+folder; a killed one loses only answers not yet written. Failed and rejected answers are not cached.
 """
 
 import fcntl
@@ -24,14 +24,14 @@ from capkit.utils.store import digest, fingerprint, write_about
 
 
 class Unparsable(Exception):
-    """An answer that is not what the prompt asked for; the message is the reason."""
+    """An answer in the wrong format; the message is the reason."""
 
 
 Parse = Callable[[str], str]
 
 
 def question_key(prompt: str, picture: Picture | None = None) -> str:
-    """Stands for a prompt, and for the pixels that go with it."""
+    """Hash of a prompt and the pixels of its picture."""
     if picture is None:
         return digest(prompt.encode()).hex()
     pixels = np.ascontiguousarray(picture.pixels)
@@ -45,7 +45,7 @@ def _keys(prompts: Sequence[str], pictures: Sequence[Picture] | None) -> list[st
 
 
 class AnswerStore:
-    """The answers of one model, as it said them. Keys and places stay in memory, texts on disk."""
+    """The unparsed answers of one model. Keys and file positions are in memory, texts on disk."""
 
     def __init__(self, cache_dir: str | Path, about: Mapping[str, Any]) -> None:
         self.folder = Path(cache_dir) / fingerprint(about)
@@ -66,7 +66,7 @@ class AnswerStore:
         return len(self._places)
 
     def read(self, keys: Sequence[str]) -> dict[str, str]:
-        """The answers to those keys that have one, of other processes too."""
+        """The stored answers to these keys, including those of other processes."""
         self._refresh()
         found = {}
         if self._file.exists():
@@ -79,18 +79,18 @@ class AnswerStore:
         return found
 
     def write(self, answers: Mapping[str, str]) -> None:
-        """Appends answers; they are kept from the moment this returns."""
+        """Append answers; they are on disk (fsync) when this returns."""
         lines = "".join(json.dumps({"key": key, "text": text}) + "\n" for key, text in answers.items())
         with self._file.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             end = file.seek(0, os.SEEK_END)
-            is_cut = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"  # by a kill: its line is given up
+            is_cut = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"  # by a killed process: its line is lost
             file.write(("\n" * is_cut + lines).encode())
             file.flush()
             os.fsync(file.fileno())
 
     def _refresh(self) -> None:
-        """Takes over the whole lines that came since the last look; lines that a kill cut are no JSON."""
+        """Index complete lines added since the last call; lines truncated by a killed process are invalid JSON."""
         if not self._file.exists():
             return
         with self._file.open("rb") as file:
@@ -104,10 +104,10 @@ class AnswerStore:
 
 
 class CachedModel:
-    """A model whose answers are parsed, and kept where they can be.
+    """A model whose answers are parsed, and cached if they are valid.
 
-    `counts` adds up questions that were answered from the cache (`cached`), by the model (`asked`), and not at all
-    (`failed`).
+    `counts` counts questions answered from the cache (`cached`), put to the model (`asked`), and of these those without
+    a valid answer (`failed`).
     """
 
     def __init__(self, model: TextLM | VisionChat, cache_dir: str | Path, parse: Parse) -> None:
@@ -116,7 +116,7 @@ class CachedModel:
         self.counts = Counter(cached=0, asked=0, failed=0)
 
     def ask(self, prompts: Sequence[str], pictures: Sequence[Picture] | None = None) -> list[Answer]:
-        """One answer each, in order, as `parse` reads it. A question that occurs twice is asked once."""
+        """One parsed answer per prompt, in order. Duplicate questions are asked once."""
         keys = _keys(prompts, pictures)
         answers = {key: answer for key, text in self._store.read(keys).items() if (answer := self._read(text)).text}
         self.counts["cached"] += sum(key in answers for key in keys)
@@ -129,7 +129,7 @@ class CachedModel:
         return [answers[key] for key in keys]
 
     def _answers(self, prompts: list[str], pictures: list[Picture] | None) -> list[Answer]:
-        """Asks the model, keeps what can be read, and gives it as it was read."""
+        """Ask the model, cache the valid answers, and return all of them parsed."""
         model: Any = self._model
         said = model.complete(prompts) if pictures is None else model.answer(prompts, pictures)
         read = [answer if answer.text is None else self._read(answer.text) for answer in said]

@@ -1,4 +1,4 @@
-"""Any server that speaks OpenAI's chat completions: vLLM, SGLang, llama.cpp, Ollama, or a hosted one."""
+"""Client of servers with OpenAI's chat completions API: vLLM, SGLang, llama.cpp, Ollama, or hosted ones."""
 
 import base64
 import io
@@ -21,12 +21,12 @@ from capkit.utils.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Wo
 from capkit.utils.rng import stable_hash, uniform
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-_HOPELESS = {401: "the key was refused", 403: "the key may not do this", 404: "there is no such path or model"}
+_HOPELESS = {401: "the key was rejected", 403: "the key lacks permission", 404: "there is no such path or model"}
 _MAX_WAIT_S = 60.0
 
 
 class _Unanswered(Exception):
-    """No answer to one request. `wait_s`: when the server said to try again; None: it will not help."""
+    """A request failed. `wait_s`: least delay before a retry; None: a retry will not help."""
 
     def __init__(self, reason: str, wait_s: float | None = None, unreachable: bool = False) -> None:
         super().__init__(reason)
@@ -37,15 +37,21 @@ class _Unanswered(Exception):
 class ChatServer:
     """A TextLM and VisionChat at `url` (".../v1"; "/chat/completions" is added). Pictures are sent as PNG.
 
-    `api_key_variable` names the environment variable that holds the key; the key itself is sent to `url` and appears
-    nowhere else. `num_connections` requests run at a time. A lost connection, a timeout and the statuses 408, 409, 425,
-    429 and 5xx are tried `num_attempts` times, after waits of `first_wait_s` that double (or what Retry-After says, a
-    minute at most). After that, and where a reply is malformed or cut off at `max_tokens`, the question has no answer.
-    `timeout_s` is the longest silence of the server. When no question of a batch reaches it, or the key or the model is
-    refused, the run stops with UsageError.
+    Lost connections, timeouts and the statuses 408, 409, 425, 429 and 5xx are retried with exponential backoff, at most
+    a minute. A question has no answer if all attempts fail, or if the reply is malformed or truncated at `max_tokens`.
+    UsageError stops the run if no question of a batch reaches the server, or the key or the model is rejected.
 
-    The cache knows `model`, `revision` and the settings, not `url`: a server may move. Name the weights by `revision`
-    where the server's name for the model does not.
+    Args:
+        url: Address of the server. Not part of the cache's fingerprint, since a server may move.
+        model: Its name on the server.
+        revision: Identifies the weights in the cache, if the model's name does not.
+        api_key_variable: Environment variable with the key, which is sent to `url` only and stored nowhere.
+        temperature: Of sampling; 0 is greedy.
+        max_tokens: Longest answer.
+        timeout_s: Longest silence of the server.
+        num_attempts: Attempts per question.
+        first_wait_s: Delay before the first retry, then doubled; a longer Retry-After is respected.
+        num_connections: Concurrent requests.
     """
 
     def __init__(
@@ -62,9 +68,11 @@ class ChatServer:
         num_connections: WorkerCount = 8,
     ) -> None:
         if not url.startswith(("http://", "https://")):
-            raise UsageError(f"url wants a server's address such as http://localhost:8000/v1; got {url!r}")
+            raise UsageError(f"url must be a server's address such as http://localhost:8000/v1; got {url!r}")
         if api_key_variable is not None and not os.environ.get(api_key_variable):
-            raise UsageError(f"the environment variable {api_key_variable} is to hold the server's key and is not set")
+            raise UsageError(
+                f"the environment variable {api_key_variable} must hold the server's key, but is not set; export it"
+            )
         self._url, self._key_variable = url.rstrip("/") + "/chat/completions", api_key_variable
         self._model, self._revision = model, revision
         self._settings = {"temperature": temperature, "max_tokens": max_tokens}
@@ -91,7 +99,7 @@ class ChatServer:
         return [Answer(None, str(o)) if isinstance(o, _Unanswered) else Answer(o) for o in outcomes]
 
     def _ask(self, content: Any) -> str | _Unanswered:
-        """The model's words, or why there are none after all attempts."""
+        """The model's answer, or the reason why all attempts failed."""
         body = {"model": self._model, "messages": [{"role": "user", "content": content}], **self._settings}
         data = json.dumps(body).encode()
         draw = np.array([stable_hash(data)])
@@ -103,13 +111,13 @@ class ChatServer:
                 attempt += 1
                 if problem.wait_s is None or attempt == self._num_attempts:
                     return problem
-                # between half and all of the wait: requests that failed together do not come back together
+                # Jitter between half and all of the delay, so that requests that failed together do not retry together.
                 wait = self._first_wait_s * 2 ** (attempt - 1) * (1 + float(uniform(draw, attempt)[0])) / 2
                 time.sleep(min(max(wait, problem.wait_s), _MAX_WAIT_S))
 
     def _request(self, data: bytes) -> str:
         request = urllib.request.Request(self._url, data, {"Content-Type": "application/json"})
-        if self._key_variable is not None:  # unredirected: the key goes to no other address
+        if self._key_variable is not None:  # unredirected: never send the key to another address
             request.add_unredirected_header("Authorization", f"Bearer {os.environ[self._key_variable]}")
         try:
             with urllib.request.urlopen(request, timeout=self._timeout_s) as reply:
@@ -149,12 +157,12 @@ def _words(reply: bytes) -> str:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise _Unanswered(f"malformed reply: {reply[:200].decode(errors='replace')!r}") from error
     if reason == "length":
-        raise _Unanswered("the answer was cut off at max_tokens")
+        raise _Unanswered("the answer was truncated at max_tokens")
     if not isinstance(text, str):
         raise _Unanswered(f"the reply holds no text ({reason or 'no reason given'})")
     return text
 
 
 def _seconds(header: str | None) -> float:
-    """Retry-After in seconds; a date is not read, and the usual wait holds."""
+    """Retry-After in seconds; 0 for a date, which is not parsed."""
     return float(header) if header is not None and header.strip().isdigit() else 0.0

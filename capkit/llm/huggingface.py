@@ -1,4 +1,4 @@
-"""Models of transformers on this machine: a chat language model, and one that also looks at a picture."""
+"""Local models of transformers: chat language models, with or without pictures."""
 
 import functools
 import hashlib
@@ -29,7 +29,7 @@ def _from_pretrained(factory: Any, name: str, revision: str | None, **settings: 
 
 
 def found_revision(name: str, revision: str | None) -> str:
-    """The commit of a hub model; of a folder, a hash of its files (about 1 GB/s)."""
+    """The commit of a hub model, or a hash of a folder's files (about 1 GB/s)."""
     _from_pretrained(AutoConfig, name, revision)
     if not Path(name).is_dir():
         cached = try_to_load_from_cache(name, "config.json", revision=revision)  # .../snapshots/COMMIT/config.json
@@ -45,7 +45,7 @@ def found_revision(name: str, revision: str | None) -> str:
 
 @functools.lru_cache(maxsize=2)
 def _loaded(kind: str, name: str, revision: str | None, dtype: str) -> tuple[Any, Any]:
-    """Model and tokenizer (or processor), on the GPU where there is one; steps that use one model share it."""
+    """Load model and tokenizer (or processor), on a GPU if there is one; cached, so that steps share a model."""
     factory, reader_factory = {
         "text": (AutoModelForCausalLM, AutoTokenizer),
         "vision": (AutoModelForImageTextToText, AutoProcessor),
@@ -53,7 +53,7 @@ def _loaded(kind: str, name: str, revision: str | None, dtype: str) -> tuple[Any
     reader = _from_pretrained(reader_factory, name, revision)
     tokenizer = getattr(reader, "tokenizer", reader)
     if getattr(reader, "chat_template", None) is None:
-        raise UsageError(f"the model {name!r} has no chat template; choose one that was tuned to follow instructions")
+        raise UsageError(f"the model {name!r} has no chat template; use an instruction-tuned model")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
@@ -62,23 +62,23 @@ def _loaded(kind: str, name: str, revision: str | None, dtype: str) -> tuple[Any
 
 
 class _LocalModel:
-    """What both kinds share: settings, greedy decoding, answers without the prompt."""
+    """Shared by both kinds of models: settings, greedy decoding, answers without the prompt."""
 
     def __init__(self, kind: str, name: str, revision: str | None, dtype: str, max_tokens: int, batch_size: int):
         if dtype not in _DTYPES:
-            raise UsageError(f"dtype wants one of {', '.join(_DTYPES)}; got {dtype!r}")
+            raise UsageError(f"dtype must be one of {', '.join(_DTYPES)}; got {dtype!r}")
         self.name, self.revision = name, found_revision(name, revision)
         self.max_tokens, self.batch_size, self.dtype = max_tokens, batch_size, dtype
         self._load = functools.partial(_loaded, kind, name, revision, dtype)
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        """A folder's name is no part of it: its revision says which weights it holds."""
+        """Without a folder's path: the revision identifies its weights."""
         settings = {"decoding": "greedy", "max_tokens": self.max_tokens, "dtype": self.dtype}
         return {"backend": "transformers", "model": Path(self.name).name, "revision": self.revision, **settings}
 
     @torch.inference_mode()
     def run(self, count: int, inputs_of: Callable[[Any, slice], Any]) -> list[Answer]:
-        """Answers to `count` questions, `batch_size` at a time; `inputs_of` makes a model's inputs of some of them."""
+        """Answer `count` questions in batches of `batch_size`; `inputs_of` builds the model inputs of a slice."""
         model, reader = self._load()
         tokenizer = getattr(reader, "tokenizer", reader)
         answers: list[Answer] = []
@@ -104,15 +104,16 @@ def _until_end(row: list[int], ends: set[int], tokenizer: Any) -> Answer:
     length = next((i for i, token in enumerate(row) if token in ends), None)
     if length is None:
         said = tokenizer.decode(row, skip_special_tokens=True)
-        return Answer(None, f"the answer was cut off at max_tokens={len(row)}", said)
+        return Answer(None, f"the answer was truncated at max_tokens={len(row)}", said)
     return Answer(tokenizer.decode(row[:length], skip_special_tokens=True))
 
 
 @check_ranges
 class HFTextLM:
-    """A chat language model by hub name or folder, decoded greedily. It is loaded when it is first asked.
+    """A chat language model by hub name or folder, decoded greedily and loaded at first use.
 
-    Batches are padded: in 16-bit precision a prompt may get other words in other company; `batch_size=1` rules it out.
+    Batches are padded: in 16-bit precision an answer may depend on the other prompts of its batch, unless
+    `batch_size=1`.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class HFTextLM:
 
 @check_ranges
 class HFVisionChat:
-    """An image-text-to-text model by hub name or folder, decoded greedily. It is loaded when it is first asked."""
+    """An image-text-to-text model by hub name or folder, decoded greedily and loaded at first use."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Optimizers and schedules."""
+"""Optimizers and learning-rate schedules."""
 
 from capkit.utils.renamed import moved_names
 

@@ -1,4 +1,4 @@
-"""LAMB: Adam whose step of each layer is as long, relative to the layer's weights, as the learning rate says."""
+"""LAMB: Adam with each layer's step scaled to the norm of its weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 class Lamb(torch.optim.Optimizer):
-    """You et al. 2020 (arXiv 1904.00962), algorithm 2, for very large batches.
+    """LAMB (You et al. 2020, arXiv 1904.00962, algorithm 2), for very large batches.
 
-    Each tensor is a layer. With r Adam's bias-corrected direction plus weight_decay times the weights w, the step is
-    r / |r| * |w| times the learning rate. Tensors of groups without weight decay (biases, norms, scalars) take Adam's
-    own step, as in the authors' code. Plain PyTorch operations: no CUDA extension is needed.
+    Each tensor is a layer. The step is lr * |w| * r / |r|, where r is Adam's bias-corrected direction plus weight_decay
+    times the weights w. Groups without weight decay (biases, norms, scalars) take Adam's unscaled step, as in the
+    authors' code. Uses plain PyTorch operations; no CUDA extension is needed.
     """
 
     def __init__(
@@ -52,5 +52,6 @@ class Lamb(torch.optim.Optimizer):
             return direction
         direction = direction.add(parameter, alpha=group["weight_decay"])
         weight_norm, length = parameter.norm(), direction.norm()
+        # The trust ratio |w| / |r|; 1 if either norm is 0, so that zero-initialised weights can leave 0.
         trust = torch.where((weight_norm > 0) & (length > 0), weight_norm / length, torch.ones_like(length))
         return direction * trust

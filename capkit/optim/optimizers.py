@@ -1,4 +1,4 @@
-"""Optimizers and their parameter groups: decay or not, and learning-rate multipliers by name."""
+"""Optimizers and their parameter groups: weight decay by shape, learning-rate multipliers by name."""
 
 import fnmatch
 from abc import ABC, abstractmethod
@@ -16,10 +16,10 @@ from capkit.utils.ranges import DecayRate, Length, NonNegativeFloat, PositiveFlo
 def parameter_groups(
     model: nn.Module, lr: float, weight_decay: float | int, lr_multipliers: Mapping[str, float]
 ) -> list[dict[str, object]]:
-    """Groups of the trainable parameters: matrices decay, vectors and scalars (biases, norms) do not.
+    """Group the trainable parameters: weight decay for matrices, none for vectors and scalars (biases, norms).
 
-    `lr_multipliers` maps patterns such as "image_encoder.*" to factors; the first that matches a name counts.
-    Raises UsageError for a pattern that matches no trainable parameter, and for a model with none.
+    `lr_multipliers` maps patterns such as "image_encoder.*" to factors; the first match applies. Raises UsageError for
+    a pattern that matches no trainable parameter, and for a model without any.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
@@ -40,10 +40,15 @@ def parameter_groups(
 
 @check_ranges
 class OptimizerFactory(ABC):
-    """Makes an optimizer for a model: parameter groups are split here, and settings checked before a model exists.
+    """Builds an optimizer and its parameter groups for a model; validates settings before the model exists.
 
-    `clip_norm` bounds the norm of the whole gradient, and is the one place that clips; None leaves gradients as they
-    are. `lr_multipliers` maps patterns of parameter names to factors of the learning rate.
+    Args:
+        lr: Learning rate at the schedule's value 1.
+        weight_decay: Of matrices; vectors and scalars do not decay.
+        betas: Decay rates of Adam's first and second moments.
+        eps: Added to the root of the second moment.
+        clip_norm: Maximum norm of the complete gradient, and the only place that clips; null: no clipping.
+        lr_multipliers: Factors of the learning rate by pattern of parameter names, e.g. {image_encoder.*: 0.1}.
     """
 
     def __init__(
@@ -75,7 +80,7 @@ class AdamW(OptimizerFactory):
 
 
 class LAMB(OptimizerFactory):
-    """LAMB (You et al. 2020), what ALIGN trains with: for batches of many thousands."""
+    """LAMB (You et al. 2020), for batches of many thousands; used by ALIGN."""
 
     def __call__(self, model: nn.Module) -> torch.optim.Optimizer:
         return Lamb(self.groups(model), lr=self.lr, betas=self.betas, eps=self.eps)

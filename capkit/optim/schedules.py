@@ -1,6 +1,6 @@
-"""Values that change over training: a Schedule stands wherever a number that varies by step would.
+"""Schedules: values that change over training, usable wherever a number may vary by step.
 
-Durations are given as a share of all steps (0 to 1, a float) or in steps (an int of 1 or more).
+Durations are a share of all steps (a float from 0 to 1) or a number of steps (an int).
 """
 
 import math
@@ -17,12 +17,12 @@ class Schedule(Protocol):
 
 
 def steps_of(duration: float | int, total_steps: int) -> float | int:
-    """A duration in steps: a float up to 1 is a share of `total_steps`, an int is steps already."""
+    """Convert a duration to steps: a float is a share of `total_steps`, an int is a number of steps."""
     return duration if isinstance(duration, int) else duration * total_steps
 
 
 def _rise_and_progress(step: int, total_steps: int, warmup: float | int) -> tuple[float | int, float | int]:
-    """How far the warm-up has come (0 to 1), and how far the steps after it (0 to 1)."""
+    """Progress of the warm-up (0 to 1), and of the steps after it (0 to 1)."""
     warmup_steps = steps_of(warmup, total_steps)
     rise = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
     return rise, min(1.0, max(0.0, step - warmup_steps) / max(1.0, total_steps - warmup_steps))
@@ -31,7 +31,7 @@ def _rise_and_progress(step: int, total_steps: int, warmup: float | int) -> tupl
 @check_ranges
 @dataclass(frozen=True)
 class Constant:
-    """`value`, after a linear warm-up from 0."""
+    """A constant `value`, after a linear warm-up from 0."""
 
     value: FiniteFloat = 1.0
     warmup: Probability | NonNegativeInt = 0.0
@@ -69,7 +69,7 @@ class Cosine(Linear):
 class CyclicCosine:
     """Half a cosine from 1 to `end` in each of `cycles` equal cycles (Huang et al. 2017, snapshot ensembles).
 
-    At the end of a cycle the weights have settled: a snapshot of them is a model of its own.
+    At the end of each cycle the model has converged, so its snapshot can join an ensemble.
     """
 
     cycles: PositiveInt
@@ -83,7 +83,7 @@ class CyclicCosine:
 @check_ranges
 @dataclass(frozen=True)
 class Noam:
-    """Linear warm-up to 1, then decay with the inverse square root of the step (Vaswani et al. 2017, section 5.3).
+    """Linear warm-up to 1, then decay by the inverse square root of the step (Vaswani et al. 2017, section 5.3).
 
     Deliberate difference: (1) scaled so that its peak is 1; the learning rate is the optimizer's.
     """
@@ -98,7 +98,7 @@ class Noam:
 @check_ranges
 @dataclass(frozen=True)
 class Steps:
-    """`values[i]` from `boundaries[i - 1]` on (a share of all steps, or steps); `values` has one entry more."""
+    """Piecewise constant: `values[i]` from `boundaries[i - 1]` on (a share of all steps, or steps)."""
 
     boundaries: tuple[Probability | NonNegativeInt, ...]
     values: tuple[FiniteFloat, ...]
@@ -106,7 +106,7 @@ class Steps:
     def __post_init__(self) -> None:
         if len(self.values) != len(self.boundaries) + 1:
             raise UsageError(
-                f"Steps needs one value more than boundaries; got {len(self.values)} values and "
+                f"Steps needs one more value than boundaries; got {len(self.values)} values and "
                 f"{len(self.boundaries)} boundaries"
             )
 

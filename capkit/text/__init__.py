@@ -1,4 +1,4 @@
-"""Tokenizers and what else is done to texts."""
+"""Tokenization, normalisation and editing of texts."""
 
 from capkit.utils.renamed import moved_names
 

@@ -1,4 +1,4 @@
-"""Captions as files carry them, to captions as they are meant: texts, lists of texts, and lists that were printed."""
+"""Read captions from the forms in which files store them: texts, lists of texts, and lists printed as text."""
 
 import ast
 import json
@@ -10,30 +10,30 @@ from capkit.errors import UsageError
 from capkit.utils.text_files import shown
 
 _NOT_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
-# Scripts that put no space between words: Thai to Myanmar, Khmer, kana, Han. One "word" of theirs may be a sentence.
+# Scripts without spaces between words: Thai to Myanmar, Khmer, kana, Han. One "word" may be a sentence.
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
-# Python and JSON print a list of texts so; numpy too, without commas.
+# A list of texts as printed by Python or JSON, or by numpy (without commas).
 _PRINTED_LIST = re.compile(rf"\s*\[\s*(?:{_STRING}(?:(?:\s*,\s*|\s+){_STRING})*\s*,?)?\s*\]\s*", re.DOTALL)
 _TEXT_MEMBERS = ("text", "caption", "raw")
 
 
 def clean_text(text: str) -> str:
-    """One line: runs of white space become a space; control characters and lone surrogates are taken out.
+    """Clean a text to one line: collapse white space; remove control characters and lone surrogates.
 
-    Rust tokenizers raise on lone surrogates, which JSON can carry.
+    JSON can contain lone surrogates, on which Rust tokenizers raise.
     """
     return " ".join(_NOT_TEXT.sub(" ", text).split())
 
 
 def caption_texts(value: Any, where: str) -> list[str]:
-    """The captions that one entry of a file gives: a text, {"text" or "caption" or "raw": text}, or a list of these.
+    """The captions of one entry of a file: a text, {"text" or "caption" or "raw": text}, or a list of these.
 
-    A text that is a printed list ("['a dog', 'one dog']", as tables carry lists) is read as the captions in it, with a
-    warning. The words of one caption as a list are refused: each would be learned, or scored, as a caption. Captions
-    that are of one word are given as objects: [{"text": "dog"}, {"text": "puppy"}, {"text": "pet"}].
+    A list printed as text ("['a dog', 'one dog']", as found in tables) is parsed, with a warning. A list of one
+    caption's words is an error, since each word would be learned or scored as a caption. Write one-word captions as
+    objects: [{"text": "dog"}, {"text": "puppy"}, {"text": "pet"}].
 
-    Raises UsageError for these, and for null, numbers and everything else that is no text.
+    Raises UsageError for such lists, and for null, numbers and anything else that is not text.
     """
     items = value if isinstance(value, list) else [value]
     texts: list[str] = []
@@ -41,7 +41,7 @@ def caption_texts(value: Any, where: str) -> list[str]:
         text = _text(item, where)
         listed = printed_list(text)
         if listed is not None:
-            # One wording for all entries, so that it is shown once.
+            # The same message for all entries, so that Python shows it once.
             warnings.warn(
                 "captions hold lists printed as text, such as \"['a dog', 'one dog']\"; each is read as its captions",
                 stacklevel=2,
@@ -54,10 +54,10 @@ def caption_texts(value: Any, where: str) -> list[str]:
 
 
 def refuse_words(texts: list[str], where: str) -> None:
-    """Raises UsageError where a list of captions is the list of the words of one."""
+    """Raise UsageError if a list of captions is in fact the list of one caption's words."""
     if are_words(texts):
         raise UsageError(
-            f"{where}: expected captions, got the words of one, {shown(texts)}; join them with spaces. Where each is a "
+            f"{where}: expected captions, got the words of one, {shown(texts)}; join them with spaces. If each is a "
             'caption of one word, write it as {"text": ...}'
         )
 
@@ -67,12 +67,12 @@ def _text(item: Any, where: str) -> str:
     if isinstance(item, dict):
         text = next((item[name] for name in _TEXT_MEMBERS if name in item), item)
     if not isinstance(text, str):
-        raise UsageError(f"{where}: wanted a caption as text, or a list of them; got {shown(text)}")
+        raise UsageError(f"{where}: expected a caption as text, or a list of them; got {shown(text)}")
     return text
 
 
 def printed_list(text: str) -> list[str] | None:
-    """The texts of a list that was printed as text; None where the text is something else."""
+    """Parse a list printed as text; None if the text is not one."""
     if "[" not in text or not _PRINTED_LIST.fullmatch(text):
         return None
     try:
@@ -81,14 +81,14 @@ def printed_list(text: str) -> list[str] | None:
         strings = re.findall(_STRING, text, re.DOTALL)
     try:
         return [ast.literal_eval(string.replace("\n", " ")) for string in strings]
-    except (SyntaxError, ValueError):  # an escape that Python does not write
+    except (SyntaxError, ValueError):  # an escape that is invalid in Python
         return None
 
 
 def are_words(texts: list[str]) -> bool:
     """Whether the texts are words of one caption: none has a space, and there are three, or one is a single character.
 
-    Texts of scripts without spaces, which may be sentences, are words only in the second case.
+    For scripts without spaces, whose texts may be sentences, only the second condition counts.
     """
     if len(texts) < 2 or any(len(text.split()) != 1 for text in texts):
         return False

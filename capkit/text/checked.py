@@ -1,6 +1,6 @@
-"""What every metric over texts takes, checked at its door: captions as a list of texts, references as a list of such.
+"""Validate the inputs of text metrics: captions as a list of texts, references as a list of lists of texts.
 
-A wrong shape rarely fails by itself: a text in place of a list is read letter by letter, and gets a number.
+A wrong structure rarely fails by itself: a text instead of a list is iterated by letter and still gets a score.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -10,20 +10,20 @@ from capkit.errors import UsageError
 
 
 class ScoreWarning(UserWarning):
-    """A number is correct and still says little: what was scored is not what the metric was made for."""
+    """A score is correct but of little meaning, since the metric was not designed for this input."""
 
 
 def checked_texts(texts: Iterable[str], name: str) -> list[str]:
-    """The texts as a list, such as captions, one per image. Raises UsageError, with the entry, for anything else."""
+    """The texts, e.g. one caption per image, as a list. Raises UsageError naming the wrong entry for anything else."""
     listed = _listed(texts, name, "a list of texts")
-    if set(map(type, listed)) - {str}:  # by type first: an isinstance of each would be felt
+    if set(map(type, listed)) - {str}:  # the set of types first: isinstance on each text is noticeably slower
         for index, text in enumerate(listed):
             checked_text(text, f"{name}[{index}]")
     return listed
 
 
 def checked_references(references: Iterable[Iterable[str]], name: str = "references") -> list[list[str]]:
-    """References as a list of lists: those of each image. Raises UsageError, with the entry, for anything else."""
+    """The references of each image, as a list of lists. Raises UsageError naming the wrong entry for anything else."""
     listed = _listed(references, name, "a list of lists of texts")
     return [checked_texts(captions, f"{name}[{index}]") for index, captions in enumerate(listed)]
 
@@ -42,13 +42,13 @@ def checked_text(text: Any, name: str) -> str:
 
 
 def require_words(words: Sequence[str], name: str) -> None:
-    """Raises UsageError where a caption's words are not cut apart: letters would be counted as words."""
+    """Raise UsageError if a caption is not split into words, since letters would be counted as words."""
     if isinstance(words, str):
         raise _unexpected(name, "a caption as a list of words", words, "cut it, such as ptb_words(caption)")
 
 
 def _listed(values: Any, name: str, expected: str) -> list[Any]:
-    """Any collection that has an order, numpy's and pandas' among them, as a list."""
+    """Any ordered collection, including numpy's and pandas', as a list."""
     if isinstance(values, str):
         raise _unexpected(name, expected, values, "put it in a list")
     if isinstance(values, Mapping):
@@ -74,9 +74,9 @@ def checked_rows(
     references: Iterable[Iterable[str]],
     metadata: Iterable[dict[str, Any]],
 ) -> tuple[list[str], list[list[str]], list[dict[str, Any]]]:
-    """What a metric's `update` takes. Raises UsageError for other shapes, and for lists of unequal length.
+    """Validate the arguments of a metric's `update`. Raises UsageError for wrong types and unequal lengths.
 
-    An image may have no references here: not every metric reads them.
+    An image may have no references, since not every metric needs them.
     """
     captions = checked_texts(predictions, f"{metric} predictions")
     targets = checked_references(references, f"{metric} references")

@@ -1,15 +1,16 @@
-"""Text corruption: one random edit of a caption, the negatives of a grammar judge (Cho et al. 2022, arXiv 2205.13115).
+"""Text corruption: one random edit of a caption, as negatives for a grammar head (Cho et al. 2022, arXiv 2205.13115).
 
-Five kinds: *repeat* copies an n-gram 1 to 3 times to random places, *remove* drops an n-gram, *insert* puts in 1 to 3
+Five kinds: *repeat* copies an n-gram 1 to 3 times to random places, *remove* drops an n-gram, *insert* adds 1 to 3
 random vocabulary words, *swap* replaces 1 to 3 words by random vocabulary words, *shuffle* permutes all words; an
 n-gram has 1 to 3 words. Differences from the released code:
 
-1. An edit always changes the words, compared without case: a swapped word is replaced by another one, a permutation
-   that leaves the words as they were is drawn again. There the negative can be the caption itself.
+1. An edit always changes the words (ignoring case): a swapped word is replaced by a different one, and a permutation
+   without effect is drawn again. In the released code the negative can equal the caption.
 2. A kind that cannot change a caption is not drawn: remove needs two words, shuffle two different words, insert a
-   vocabulary, swap a vocabulary with another word. Repeat always can. There captions of one or two words crash.
-3. Words are what white space separates, not the tokens of one tokenizer. Marks that would give an edit away stay: the
-   full stop, exclamation or question mark at the caption's end, and the comma after a word that is swapped.
+   vocabulary, swap a vocabulary with another word; repeat always applies. The released code crashes on captions of one
+   or two words.
+3. Words are separated by white space, not by a tokenizer. Punctuation that would give an edit away is kept: the full
+   stop, exclamation or question mark at the end of the caption, and the comma after a swapped word.
 """
 
 import re
@@ -22,33 +23,33 @@ from capkit.errors import UsageError, did_you_mean
 from capkit.utils.rng import generator
 
 KINDS = ("repeat", "remove", "insert", "swap", "shuffle")
-_MOST = 3  # words of an n-gram, copies of it, words put in or replaced
+_MOST = 3  # maximum number of words of an n-gram, of its copies, and of words inserted or replaced
 _END = re.compile(r"(.*\w.*?)(\s*[.!?]+)", re.DOTALL)
 _MARKED_WORD = re.compile(r"(\W*)(\w.*?)(\W*)")
 
 
 class Edit(NamedTuple):
-    """An edited caption, and how it was edited."""
+    """An edited caption and the kind of edit."""
 
     kind: str
     text: str
 
 
 def vocabulary_of(captions: Iterable[str]) -> list[str]:
-    """The different words of captions, in lower case, without the punctuation around them; sorted."""
+    """The distinct words of the captions, sorted, in lower case and without surrounding punctuation."""
     words = {word for caption in captions for word in caption.lower().split()}
     return sorted({without_marks for word in words if (without_marks := _marked(word)[1])})
 
 
 def split_words(caption: str) -> tuple[list[str], str]:
-    """The caption's words, and the marks that end it (with the space before them, if any)."""
+    """Split a caption into its words and its final punctuation (with the space before it, if any)."""
     match = _END.fullmatch(caption.strip())
     body, end = match.groups() if match else (caption, "")
     return body.split(), end
 
 
 class Edits:
-    """Edits captions with the words of a vocabulary; what is drawn is a function of the key alone."""
+    """Edits captions with words of a vocabulary; each draw is a function of its key alone."""
 
     def __init__(self, vocabulary: Iterable[str]) -> None:
         self.vocabulary = sorted(set(vocabulary))
@@ -69,7 +70,7 @@ class Edits:
         words, _ = split_words(caption)
         if not words:
             raise UsageError(
-                f"an edit wants a caption with one word or more; got {caption!r}; leave out empty captions"
+                f"an edit needs a caption with at least one word; got {caption!r}; leave out empty captions"
             )
         can = {
             "repeat": True,
@@ -81,13 +82,13 @@ class Edits:
         return [kind for kind in KINDS if can[kind]]
 
     def draw(self, caption: str, *key: object) -> Edit:
-        """One edit, each kind that can change the caption being equally likely."""
+        """Draw an edit; each kind that can change the caption is equally likely."""
         kinds = self.possible(caption)
         random = generator("edit", *key)
         return self._edit(kinds[int(random.integers(len(kinds)))], caption, random)
 
     def of_kind(self, kind: str, caption: str, *key: object) -> Edit | None:
-        """One edit of this kind, or None where it cannot change the caption."""
+        """Draw an edit of this kind, or return None if it cannot change the caption."""
         if kind not in KINDS:
             raise UsageError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}; {did_you_mean(kind, KINDS)}")
         return self._edit(kind, caption, generator("edit", kind, *key)) if kind in self.possible(caption) else None
@@ -111,11 +112,11 @@ class Edits:
         return words
 
     def _replaceable(self, words: list[str]) -> list[int]:
-        """Places whose word is not all the vocabulary."""
+        """Indices of words for which the vocabulary has another word."""
         return [i for i, word in enumerate(words) if len(self.vocabulary) > (self._place_of(word) is not None)]
 
     def _another(self, word: str, random: np.random.Generator) -> str:
-        """A vocabulary word, each but `word` equally likely, with the marks that stand around `word`."""
+        """Draw a vocabulary word other than `word`, uniformly, and give it the punctuation around `word`."""
         own = self._place_of(word)
         drawn = int(random.integers(len(self.vocabulary) - (own is not None)))
         before, _, after = _marked(word)
@@ -126,13 +127,13 @@ class Edits:
 
 
 def _marked(word: str) -> tuple[str, str, str]:
-    """The word's leading marks, the word and the marks after it; nothing of a mark that stands alone."""
+    """Split into leading punctuation, word and trailing punctuation; empty for punctuation alone."""
     match = _MARKED_WORD.fullmatch(word)
     return (match[1], match[2], match[3]) if match else ("", "", "")
 
 
 def _up_to(most: int, random: np.random.Generator) -> int:
-    """1 .. most, equally likely."""
+    """Draw 1 .. most uniformly."""
     return 1 + int(random.integers(most))
 
 

@@ -1,4 +1,4 @@
-"""Tokens for caption metrics in any language: the COCO tools' tokenizer for English, Unicode words for the others."""
+"""Tokenize captions for metrics: with the COCO tools' tokenizer in English, by Unicode words in other languages."""
 
 import re
 import unicodedata
@@ -12,8 +12,8 @@ from capkit.text.ptb import ptb_tokenize
 
 _CODE = re.compile(r"[a-z]{2,3}(?:[-_][a-z0-9]+)*", re.IGNORECASE)
 _TURKIC = ("tr", "az")
-# Scripts written without spaces: one token per letter, with its vowel signs. Otherwise words and numbers; an
-# apostrophe, hyphen or middle dot between letters belongs to the word (d'água, guarda-chuva, col·legi).
+# In scripts without spaces, one token per letter with its vowel signs. Otherwise words and numbers; an apostrophe,
+# hyphen or middle dot between letters is part of the word (d'água, guarda-chuva, col·legi).
 _WORD = regex.compile(
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}--\p{N}]\p{M}*"
     r"|\p{N}+(?:[.,:]\p{N}+)*(?!\p{L})"
@@ -30,9 +30,9 @@ def normalize(text: str, language: str = "en") -> str:
 def normalize_all(lines: Sequence[str], language: str = "en") -> list[str]:
     """The tokens of each caption, joined by spaces.
 
-    English ("en", "en-GB") is read by `ptb_tokenize`, as the official metrics do. Any other language: composed (NFC),
-    lower-case, accents intact, punctuation and symbols removed; see docs/ptb_tokenizer.md. Raises UsageError where
-    `language` is no language code, or `lines` no list of texts.
+    English ("en", "en-GB") uses `ptb_tokenize`, as the official metrics do. Other languages are composed (NFC) and
+    lower-cased, accents are kept, punctuation and symbols removed; see docs/ptb_tokenizer.md. Raises UsageError for an
+    invalid language code or lines that are not a list of texts.
     """
     lines, primary = checked_texts(lines, "lines"), primary_language(language)
     if primary == "en":
@@ -41,9 +41,9 @@ def normalize_all(lines: Sequence[str], language: str = "en") -> list[str]:
 
 
 def primary_language(language: object) -> str:
-    """ "en" of "en-GB". Raises UsageError for what is no language code."""
+    """The primary language of a code, e.g. "en" of "en-GB". Raises UsageError for an invalid code."""
     if not isinstance(language, str) or not _CODE.fullmatch(language):
-        raise UsageError(f"language wants a code such as 'en', 'pt' or 'zh-TW'; got {language!r}; give one of these")
+        raise UsageError(f"language must be a code such as 'en', 'pt' or 'zh-TW'; got {language!r}; give one of these")
     return re.split("[-_]", language.lower())[0]
 
 

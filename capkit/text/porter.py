@@ -1,4 +1,4 @@
-"""Porter's stemmer (Porter 1980) with NLTK's extensions, which published FineCapEval numbers were stemmed with."""
+"""Porter's stemmer (Porter 1980) with NLTK's extensions, as used for the published FineCapEval numbers."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -21,7 +21,7 @@ def _consonants(word: str) -> list[bool]:
 
 
 def _measure(stem: str) -> int:
-    """How many times a vowel is followed by a consonant: m in Porter's [C](VC)^m[V]."""
+    """Number of vowel-consonant transitions: m in Porter's [C](VC)^m[V]."""
     flags = _consonants(stem)
     return sum(not before and after for before, after in pairwise(flags))
 
@@ -42,7 +42,7 @@ def _ends_cvc(word: str) -> bool:
 
 
 def _first_match(word: str, rules: list[_Rule]) -> str:
-    """The first rule whose suffix fits decides, also where its condition then fails."""
+    """Apply the first rule whose suffix matches, and no later one even if its condition fails."""
     for suffix, replacement, condition in rules:
         if word.endswith(suffix):
             stem = word.removesuffix(suffix)
@@ -119,7 +119,7 @@ def _final_e(word: str) -> str:
 
 @lru_cache(maxsize=65536)
 def porter_stem(word: str) -> str:
-    """The stem of a word, lower-cased; words of one or two letters stay as they are."""
+    """The lower-case stem of a word; words of one or two letters are unchanged."""
     word = word.lower()
     if word in _IRREGULAR:
         return _IRREGULAR[word]

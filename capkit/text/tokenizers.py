@@ -1,4 +1,4 @@
-"""Tokenizers: one of words built from captions, loading and storing any fast one, captions to and from ids."""
+"""Build a word tokenizer from captions, load and store fast tokenizers, encode and decode captions."""
 
 import functools
 import re
@@ -36,7 +36,7 @@ def _word_backend() -> Tokenizer:
     backend = Tokenizer(models.WordLevel(unk_token=SPECIAL_TOKENS["unk_token"]))
     backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
-    # WordPiece puts a space before every word: no word can begin with "##", since # is always a token of its own.
+    # WordPiece puts a space before every word: none starts with "##", since # is always a separate token.
     join = [decoders.WordPiece(prefix="##", cleanup=False), decoders.Fuse()]
     backend.decoder = decoders.Sequence([*join, *(decoders.Replace(Regex(p), "") for p in _SPACES_TO_DROP)])
     return backend
@@ -46,16 +46,16 @@ _BACKEND = _word_backend()
 
 
 def split_words(text: str) -> list[str]:
-    """The lower-cased words and punctuation marks of a text, as `word_tokenizer` cuts it."""
+    """Split a text into lower-case words and punctuation marks, as `word_tokenizer` does."""
     return [word for word, _ in _BACKEND.pre_tokenizer.pre_tokenize_str(_BACKEND.normalizer.normalize_str(text))]
 
 
 def word_tokenizer(captions: Iterable[str], min_count: int = 1) -> PreTrainedTokenizerFast:
-    """A tokenizer whose tokens are the lower-cased words and punctuation marks seen at least `min_count` times.
+    """Build a tokenizer of the lower-case words and punctuation marks that occur at least `min_count` times.
 
-    Ids are pad 0, bos 1, eos 2, unk 3, then the words by falling count and, within a count, by spelling: the same
-    captions in any order give the same ids. Decoding joins punctuation to its word ("a red circle.").
-    Raises UsageError when no word is left.
+    Ids are pad 0, bos 1, eos 2, unk 3, then words by decreasing count and alphabetically within a count, so the order
+    of captions does not matter. Decoding joins punctuation to its word ("a red circle."). Raises UsageError if no word
+    is left.
     """
     backend = _word_backend()
     counts: Counter[str] = Counter()
@@ -64,8 +64,8 @@ def word_tokenizer(captions: Iterable[str], min_count: int = 1) -> PreTrainedTok
     words = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
     if not words:
         raise UsageError(
-            f"a word tokenizer needs captions with words seen at least min_count={min_count} times; "
-            f"got {len(counts)} different words and none so often; lower min_count or check the captions"
+            f"a word tokenizer needs words that occur at least min_count={min_count} times; "
+            f"got {len(counts)} different words, all of them rarer; lower min_count or check the captions"
         )
     vocabulary = {word: index for index, word in enumerate([*SPECIAL_TOKENS.values(), *words])}
     backend.model = models.WordLevel(vocab=vocabulary, unk_token=SPECIAL_TOKENS["unk_token"])
@@ -73,12 +73,12 @@ def word_tokenizer(captions: Iterable[str], min_count: int = 1) -> PreTrainedTok
 
 
 def is_word_tokenizer(tokenizer: Any) -> bool:
-    """Whether each token is a whole word, so that a word that was not in the training captions is unknown."""
+    """Whether tokens are complete words, so that words absent from the training captions are unknown."""
     return isinstance(tokenizer.backend_tokenizer.model, models.WordLevel)
 
 
 def complete_special_tokens(tokenizer: Any) -> Any:
-    """Gives a tokenizer its missing BOS (from CLS or EOS), EOS (from SEP) and pad (from EOS), in place."""
+    """Set a tokenizer's missing BOS (from CLS or EOS), EOS (from SEP) and pad (from EOS) in place."""
     if tokenizer.eos_token_id is None:
         tokenizer.eos_token = tokenizer.sep_token
     if tokenizer.eos_token_id is None:
@@ -92,7 +92,7 @@ def complete_special_tokens(tokenizer: Any) -> Any:
 
 @functools.cache
 def hub_reachable() -> bool:
-    """Whether the model hub's name resolves: without it, its client retries for half a minute before it gives up."""
+    """Whether the hub's host name resolves. If it does not, the hub's client would retry for half a minute."""
     if getproxies():
         return True
     try:
@@ -102,7 +102,7 @@ def hub_reachable() -> bool:
 
 
 def load_tokenizer(name_or_path: str) -> Any:
-    """A fast tokenizer by hub name or folder, with BOS, EOS and pad set."""
+    """Load a fast tokenizer by hub name or folder, and set BOS, EOS and pad."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, local_files_only=not hub_reachable())
     except (OSError, ValueError) as error:
@@ -114,10 +114,10 @@ def load_tokenizer(name_or_path: str) -> Any:
 
 
 def tokenizer_to_json(tokenizer: Any) -> dict[str, Any]:
-    """Everything that encoding and decoding need, as plain data for a checkpoint."""
+    """Serialise a tokenizer to plain data for a checkpoint."""
     if not getattr(tokenizer, "is_fast", False):
         raise UsageError(
-            f"a checkpoint can carry fast tokenizers only; got {type(tokenizer).__name__}; "
+            f"a checkpoint can store fast tokenizers only; got {type(tokenizer).__name__}; "
             "use a tokenizer that has a tokenizer.json"
         )
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
@@ -126,7 +126,7 @@ def tokenizer_to_json(tokenizer: Any) -> dict[str, Any]:
 
 
 def tokenizer_from_json(data: dict[str, Any]) -> PreTrainedTokenizerFast:
-    """The tokenizer that `tokenizer_to_json` stored."""
+    """Rebuild a tokenizer from `tokenizer_to_json`."""
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(data["backend"]),
         clean_up_tokenization_spaces=data["clean_up_spaces"],
@@ -135,23 +135,23 @@ def tokenizer_from_json(data: dict[str, Any]) -> PreTrainedTokenizerFast:
 
 
 def tokenize_as_text(tokenizer: Any, *texts: list[str], **settings: Any) -> Any:
-    """`tokenizer(*texts, **settings)`, where special tokens that a text spells out ("<eos>", "</s>") are characters.
+    """`tokenizer(*texts, **settings)`, but special tokens spelled out in a text ("<eos>", "</s>") are plain characters.
 
-    A user's or a model's words must not end a caption, or pad it. `texts` may be two lists of as many texts, for pairs.
+    Otherwise a user's or a model's text could end or pad a caption. For pairs, pass two lists of equal length.
     """
     texts = tuple([_spelled_apart(tokenizer, text) for text in group] for group in texts)
     return tokenizer(*texts, split_special_tokens=True, **settings)
 
 
 def _spelled_apart(tokenizer: Any, text: str) -> str:
-    """A space after the first character of each special token that the tokenizer's model takes for a piece of text."""
+    """Insert a space after the first character of special tokens that the tokenizer would still recognise in text."""
     pattern = _special_pieces(tokenizer)
     return text if pattern is None else pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 
 @functools.lru_cache(maxsize=16)
 def _special_pieces(tokenizer: Any) -> re.Pattern[str] | None:
-    """SentencePiece's vocabularies hold "</s>" as a piece, which split_special_tokens does not reach."""
+    """Special tokens that split_special_tokens misses, such as "</s>", a piece of SentencePiece vocabularies."""
     pieces = []
     for token in {*tokenizer.all_special_tokens} - {tokenizer.unk_token}:
         ids = tokenizer(token, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -161,17 +161,17 @@ def _special_pieces(tokenizer: Any) -> re.Pattern[str] | None:
 
 
 def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
-    """The given tokens that every caption starts from: BOS, then the prompt's own tokens."""
+    """The tokens that every caption starts with: BOS, then the prompt's."""
     return [tokenizer.bos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
 
 
 def encode_captions(
     tokenizer: Any, captions: list[list[str]], prompt: str, max_length: int
 ) -> tuple[Int[Tensor, "B K L"], Bool[Tensor, "B K L"], int]:
-    """Captions of each image as ids: BOS, prompt, words, EOS, then padding. Returns tokens, mask and prompt length.
+    """Encode the captions of each image: BOS, prompt, words, EOS, padding. Returns tokens, mask and prompt length.
 
-    `mask` is by position: EOS is True even where pad is the same id. An image with fewer captions than the others gets
-    rows without any True. A caption too long for `max_length` tokens is cut and then has no EOS: its end was not seen.
+    `mask` is by position: True at EOS even if padding has the same id. An image with fewer captions than others gets
+    all-False rows. A caption longer than `max_length` tokens is truncated and has no EOS, since its end is missing.
     """
     start = prompt_ids(tokenizer, prompt)
     if max_length <= len(start):
@@ -179,7 +179,7 @@ def encode_captions(
             f"max_length must leave room after the prompt's {len(start)} tokens; got {max_length}; "
             "raise max_length or shorten the prompt"
         )
-    # Byte-level tokenizers give a word in mid-sentence another id than at the start: the space says which it is.
+    # Byte-level tokenizers have different ids for a word at the start and after a space.
     flat = [f" {text.strip()}" if prompt else text for texts in captions for text in texts]
     encoded = tokenize_as_text(tokenizer, flat, add_special_tokens=False)["input_ids"] if flat else []
     rows = [[*start, *ids, tokenizer.eos_token_id][:max_length] for ids in encoded]
@@ -199,7 +199,7 @@ def encode_captions(
 def decode_captions(
     tokenizer: Any, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], prompt_length: int
 ) -> list[list[str]]:
-    """The text of each row's real tokens after the prompt, special tokens left out."""
+    """Decode each row's real tokens after the prompt, without special tokens."""
     rows, keep = tokens[..., prompt_length:].tolist(), mask[..., prompt_length:].tolist()
     return [
         [

@@ -218,7 +218,7 @@ def test_the_key_does_not_follow_a_redirect(server, monkeypatch):
 
 def test_a_key_that_is_not_set_is_told_before_anything_runs(server, monkeypatch):
     monkeypatch.delenv("SOME_KEY", raising=False)
-    with pytest.raises(UsageError, match="SOME_KEY is to hold"):
+    with pytest.raises(UsageError, match="SOME_KEY must hold"):
         client(server, api_key_variable="SOME_KEY")
 
 

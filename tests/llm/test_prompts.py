@@ -33,7 +33,7 @@ def test_a_prompt_of_ones_own_is_a_file_and_its_name_the_version(tmp_path):
 @pytest.mark.parametrize("text", ["no place", "$captions and $more", "$captions for $5"])
 def test_a_prompt_with_other_places_is_refused(tmp_path, text):
     (tmp_path / "p.txt").write_text(text)
-    with pytest.raises(UsageError, match=r"wants the places \$captions"):
+    with pytest.raises(UsageError, match=r"expected the fields \$captions"):
         Prompt(str(tmp_path / "p.txt"), ["captions"])
 
 

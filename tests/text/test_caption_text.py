@@ -82,7 +82,7 @@ def test_words_in_a_printed_list_are_refused():
 def test_captions_of_another_type_are_told(value, shown):
     with pytest.raises(UsageError) as caught:
         caption_texts(value, "f entry 2")
-    assert str(caught.value) == f"f entry 2: wanted a caption as text, or a list of them; got {shown}"
+    assert str(caught.value) == f"f entry 2: expected a caption as text, or a list of them; got {shown}"
 
 
 def test_cleaning_leaves_one_line_that_tokenizers_take():

@@ -95,7 +95,7 @@ def test_tuples_and_arrays_are_lists_of_texts():
         (lambda: ptb_words(["A plate."]), "line: expected a text, got list"),
         (lambda: normalize_all("Um pão.", "pt"), "lines: expected a list of texts, got str"),
         (lambda: normalize(["Um pão."], "pt"), "text: expected a text, got list"),
-        (lambda: normalize_all(["Um pão."], None), "language wants a code .*got None"),
+        (lambda: normalize_all(["Um pão."], None), "language must be a code .*got None"),
         (lambda: DocumentFrequencies.from_references(GTS), "references: expected a list of lists of texts, got dict"),
         (lambda: DocumentFrequencies.from_references(["a"]), r"references\[0\]: expected a list of texts, got str"),
         (lambda: sample_numbers("a plate"), "texts: expected a list of texts, got str"),

@@ -137,7 +137,7 @@ def test_the_vocabulary_has_each_word_once_without_case_and_marks():
 
 
 def test_a_caption_without_words_is_refused():
-    with pytest.raises(UsageError, match="one word or more"):
+    with pytest.raises(UsageError, match="at least one word"):
         EDITS.draw("  ")
     with pytest.raises(UsageError, match="did you mean 'shuffle'"):
         EDITS.of_kind("shufle", CAPTION)

@@ -1,4 +1,4 @@
-"""The COCO tools' English tokenizer, in Python: see `tokenizer`."""
+"""The COCO tools' English tokenizer in Python (see `tokenizer`)."""
 
 from capkit.text.ptb.tokenizer import ptb_tokenize, ptb_words
 

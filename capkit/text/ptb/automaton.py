@@ -1,7 +1,7 @@
-"""Longest-match scanning: all rules become one automaton, of which only the states that texts reach are made.
+"""Longest-match scanner: combines all rules into one automaton, whose states are built when first reached.
 
-Python's `re` takes the first alternative that matches; a lexer takes the longest over all rules at once, and counts the
-text that a rule only looks ahead at. Hence this engine.
+Python's `re` takes the first alternative that matches. A lexer takes the longest match over all rules, lookahead
+included, which needs this engine.
 """
 
 import re
@@ -15,10 +15,10 @@ _LONG_TRAIL = 64
 
 
 class Rule(NamedTuple):
-    """A kind of token: `body`, if `context` follows; both count for the longest match.
+    """A kind of token: `body` followed by `context`; the longest match includes both.
 
-    `cut` tells where the token ends in a match: how many characters belong to the context, or a pattern of the token.
-    `text` turns the token's characters into what is written (None: as they are; an empty result: no token).
+    `cut` determines where the token ends in a match: the number of characters of the context, or a pattern of the
+    token. `text` maps the token's characters to the output (None: unchanged; an empty result: no token).
     """
 
     body: str
@@ -36,7 +36,7 @@ class Rule(NamedTuple):
 
 
 class State(dict[str, Any]):
-    """From the next character's class to the next state, made when first wanted; None: no match is longer."""
+    """Maps the class of the next character to the next state, built on demand; None: no longer match exists."""
 
     __slots__ = ("_automaton", "_nodes", "rule")
 
@@ -51,7 +51,7 @@ class State(dict[str, Any]):
 
 
 class CharacterClasses(dict[int, str]):
-    """For `str.translate`: a character becomes the first one seen that belongs to the same sets."""
+    """Table for `str.translate` that maps a character to the first one seen that belongs to the same sets."""
 
     def __init__(self, sets: Sequence[CharacterSet]) -> None:
         self._sets = sets
@@ -66,7 +66,7 @@ class CharacterClasses(dict[int, str]):
 
 
 class Automaton:
-    """Of two rules with the same longest match the earlier one wins."""
+    """Combines rules; of several with the same longest match the earliest wins."""
 
     def __init__(self, rules: Sequence[Rule], fragments: Mapping[str, str], named_sets: Mapping[str, Ranges]) -> None:
         self.rules = rules
@@ -84,7 +84,7 @@ class Automaton:
         self.start = self._state({begin})
 
     def scanner(self, text: str) -> Callable[[int], tuple[int, int]]:
-        """A function from a position to (number of the rule, end of the longest match, context included)."""
+        """Return a function from a position to (rule number, end of the longest match including its context)."""
         kinds = text.translate(self.classes)
         size, start = len(kinds), self.start
         hopeless: set[tuple[int, int]] = set()
@@ -109,7 +109,7 @@ class Automaton:
 
     @staticmethod
     def _trail(kinds: str, state: State, begin: int, end: int) -> list[tuple[int, int]]:
-        """The pairs of place and state that led to no match: not walked twice, time stays linear (Reps 1998)."""
+        """Pairs of position and state without a longer match; skipping them keeps the time linear (Reps 1998)."""
         trail = []
         for at in range(begin, end):
             following = state[kinds[at]]
@@ -141,7 +141,7 @@ class Automaton:
         return len(self._steps) - 1
 
     def _build(self, tree: Tree, begin: int) -> int:
-        """Adds nodes that match `tree` from `begin` on and returns the last one (Thompson 1968)."""
+        """Add nodes that match `tree` from `begin` on, and return the last one (Thompson 1968)."""
         match tree:
             case CharacterSet():
                 end = self._node()

@@ -1,8 +1,8 @@
 """Which characters are letters, digits, marks and symbols for the tokenizer; all others are dropped.
 
-Measured, not chosen: each of the 63,487 characters U+0001..U+FFFF was put into a few short words and given to the
-Stanford tokenizer 3.4.1. The sets are those of the Unicode version of its day, frozen here because Python's
-`unicodedata` knows later letters. Characters above U+FFFF are in none of them.
+Measured by putting each of the 63,487 characters U+0001..U+FFFF into a few short words and running the Stanford
+tokenizer 3.4.1. The sets are frozen at the Unicode version of that tokenizer, since Python's `unicodedata` knows later
+letters. Characters above U+FFFF are in none of them.
 """
 
 from capkit.text.ptb.pattern import Ranges
@@ -47,7 +47,7 @@ DIGITS = """
 ABF0-ABF9 FF10-FF19
 """
 
-# Accents, vowel signs and other characters that are part of a word only.
+# Accents, vowel signs and other characters that occur only within a word.
 MARKS = """
 02C2-02C5 02D2-02DF 02E5-02EB 02ED 02EF-036F 0375 0378-0379 0384-0385 03F6 0483-0487 055A-055F 0591-05BD 05BF
 05C1-05C2 05C4-05C5 05C7 0615-061A 064B-065E 0670 06D6-06E4 06E7-06ED 06FD-06FE 070F 0711 0730-074C 07A6-07B0
@@ -56,7 +56,7 @@ MARKS = """
 0D46-0D48 0E31 0E34-0E3A 0E47-0E4E 0EB1 0EB4-0EBC 0EC8-0ECD
 """
 
-# Characters that are a token by themselves.
+# Characters that each form a token.
 SYMBOLS = """
 0025-0026 002B 005C 005E 007C 007E 00A1 00A6-00A9 00AC 00AE-00B1 00B4 00B6-00B8 00BF 00D7 00F7 037E 0387 0589 05BE
 05C0 05C3 05C6 05F3-05F4 0600-0603 0606-060A 060C 0614 061B 061E-061F 066A 066D 06D4 0700-070D 07F6-07F8 0964-0965
@@ -67,7 +67,7 @@ FF1A-FF20 FF3B-FF40 FF5B-FF65
 
 
 def ranges(table: str) -> Ranges:
-    """The numbers of a table above: first and last character of each range."""
+    """Parse a table above into first and last character of each range."""
     return tuple(
         (int(first, 16), int(last or first, 16)) for first, _, last in (r.partition("-") for r in table.split())
     )

@@ -1,4 +1,4 @@
-"""Tells when text for the English tokenizer is evidently not English."""
+"""Warn if text for the English tokenizer is clearly not English."""
 
 import re
 import warnings
@@ -10,7 +10,7 @@ from capkit.text.checked import ScoreWarning
 _SAMPLE_LINES = 2000
 _MIN_WORDS = 3
 _MIN_SHARE = 0.04
-# Letters of scripts written without spaces, and the language to try first: kana beside Han are Japanese.
+# Letters of scripts written without spaces, in the order to try: kana together with Han are Japanese.
 _UNSPACED = {
     "ja": "\u3040-\u30ff",
     "zh": "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f",
@@ -19,7 +19,7 @@ _UNSPACED = {
     "km": "\u1780-\u17ff",
     "my": "\u1000-\u109f",
 }
-# Two of these letters count as a word: a sentence of theirs would else be a single one.
+# Two of these letters count as a word; otherwise an entire sentence would be one word.
 _WORD = re.compile(rf"[{''.join(_UNSPACED.values())}]{{1,2}}|[^\W\d_]+")
 
 
@@ -28,10 +28,10 @@ class LanguageWarning(ScoreWarning):
 
 
 def warn_if_not_english(lines: Sequence[str]) -> None:
-    """Warns once per process (and script) if at least 4% of the words (and 3 of them) hold letters beyond a-z.
+    """Warn once per process (and script) if at least 4% of the words (and at least 3) have letters beyond a-z.
 
     English captions stay below 1%; German, Portuguese, Spanish and French are at 9% to 12%, other scripts near 100%.
-    A language that is mostly written in a-z (Italian, Dutch) passes unseen.
+    Languages written mostly in a-z (Italian, Dutch) are not detected.
     """
     sample = lines[:_SAMPLE_LINES]
     foreign = [word for line in sample if not line.isascii() for word in _WORD.findall(line) if not word.isascii()]
@@ -43,7 +43,7 @@ def warn_if_not_english(lines: Sequence[str]) -> None:
 
 
 def unspaced_language(text: str) -> str | None:
-    """A language that is written without spaces, by the first of its scripts that the text holds; None for none."""
+    """The language of the first script without spaces found in the text, or None."""
     return next((language for language, letters in _UNSPACED.items() if re.search(f"[{letters}]", text)), None)
 
 

@@ -1,8 +1,8 @@
-"""What counts as one token: the rules of the Stanford PTBTokenizer 3.4.1, written for `automaton.py`.
+"""The token rules of the Stanford PTBTokenizer 3.4.1, written for `automaton.py`.
 
-Of all rules the longest match wins, the context included; of equal ones the first in `RULES`. So the order below is
-part of the behaviour. Letters outside of classes match in either case, classes are literal: `[A]rk` is the state and
-not a boat. Rules whose only effect is on a period or a quote are left out where the removal of punctuation hides it.
+The longest match wins, context included; among equal ones the first in `RULES`, so their order matters. Letters outside
+classes match in either case, classes are case-sensitive: `[A]rk` is the state and not a boat. Rules that affect only a
+period or quote are omitted if the later removal of punctuation hides the difference.
 """
 
 import re
@@ -21,7 +21,7 @@ _QUOTES = str.maketrans(
 _FRACTIONS = {"\u00bc": "1/4", "\u00bd": "1/2", "\u00be": "3/4", "\u2153": "1/3", "\u2154": "2/3"}
 _CURRENCIES = {"\u00a2": "cents", "\u00a3": "#"} | dict.fromkeys("\u0080\u00a4\u20a0\u20ac", "$")
 
-# The token that ends where the context begins: at white space, or after the last of some characters.
+# The token up to the context: to white space, or to the last of some characters.
 _TO_SPACE = re.compile(r"\S+")
 _TO_PERIOD = re.compile(r".*\.", re.DOTALL)
 _TO_WORD_END = re.compile(r".*\w", re.DOTALL)
@@ -149,7 +149,7 @@ FRAGMENTS = {
     ),
     "INITIAL": "({TITLES}|{ACRONYM}|Alex|Cie|Dept|Elec|Invt|Jos|M[ft]g|Natl|Ph|Treas|Wm|a\\.k\\.a|cf|vs)",
     "NUMBERED": "(art|bldg|ca|figs?|nos?|op|pp|prop)\\.",
-    # Case counts here: the words that mostly begin a sentence.
+    # Case-sensitive: words that usually begin a sentence.
     "OPENING": (
         "([A]|[A]bout|[A]ccording|[A]dditionally|[A]fter|[A]n|[A]s|[A]t|[B]ut|[E]arlier|[H]e|[H]er|[H]ere|[H]owever|[I]f"
         "|[I]n|[I]t|[L]ast|[M]any|[M]ore|[M]r\\.|[M]s\\.|[N]ow|[O]nce|[O]ne|[O]ther|[O]ur|[S]he|[S]ince|[S]o|[S]ome"
@@ -173,7 +173,7 @@ FRAGMENTS = {
         "<([!?][A-Za-z\\-][^>\r\n]*|/{MARKUP_NAME}|{MARKUP_NAME}( +{MARKUP_NAME}( *= *('[^']*'|\"[^\"]*\"))?)* */?) *>"
     ),
     "FACE": "[<>]?[:;=][\\-o*']?[()DPdpO\\\\{@|\\[\\]]",
-    # The one with x. and ^ is a slip in the original; it is kept since it decides what "x.[^x=" becomes.
+    # The alternative with x. and ^ is a mistake in the original, kept because it decides how "x.[^x=" is split.
     "ASIAN_FACE": (
         "[\\^x=~<>]\\.\\[\\^x=[^<]*<>\\]|[\\-\\^x=~<>']_[\\-\\^x=~<>']"
         "|\\([\\-\\^x=~<>'][_.]?[\\-\\^x=~<>']\\)|\\([\\^x=~<>']-[\\^x=~<>'`]\\)"
@@ -182,7 +182,7 @@ FRAGMENTS = {
 
 RULES = (
     Rule("c(\\+\\+|#)|f#"),
-    # Two tokens each: what follows the first is read again.
+    # Two tokens each: scanning continues after the first.
     Rule("can", "not", 3),
     Rule("'t", "was", 3),
     Rule("'t", "is", 2),
@@ -254,6 +254,6 @@ RULES = (
 
 @cache
 def automaton() -> Automaton:
-    """The rules as one machine, made once; its states come as texts need them."""
+    """The automaton of all rules, built once; its states are added on demand."""
     named = {"l": characters.LETTERS, "d": characters.DIGITS, "m": characters.MARKS, "s": characters.SYMBOLS}
     return Automaton(RULES, FRAGMENTS, {name: characters.ranges(table) for name, table in named.items()})

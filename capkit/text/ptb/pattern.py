@@ -1,7 +1,7 @@
-"""Small regular expressions read into trees, for the automaton of the tokenizer.
+"""Parser of small regular expressions into trees, for the tokenizer's automaton.
 
 Literals (letters match in either case), classes `[...]` (case matters), `( | )`, `*`, `+`, `?`, `{m,n}`, and `{NAME}`
-for a named fragment. In and outside of classes a backslash with a letter is a set of characters that the caller names.
+for a named fragment. Inside and outside classes, a backslash with a letter is a character set named by the caller.
 """
 
 import bisect
@@ -16,13 +16,13 @@ _ATOM = re.compile(
 )
 _REPEAT = re.compile(r"(?P<sign>[*+?])|\{(?P<low>\d+),(?P<high>\d+)\}")
 _MEMBER = re.compile(r"\\(?P<named>[a-z])|(?P<low>\\.|[^\\])(?:-(?P<high>\\.|[^\\]))?", re.S)
-# Java's one-character case mapping takes these for i, k and s: dotless and dotted i, the Kelvin sign and the long s.
+# Java's one-character case mapping equates these with i, k and s: dotless and dotted i, Kelvin sign, long s.
 _FOLDED = {"i": "\u0131\u0130", "k": "\u212a", "s": "\u017f"}
 _SIGNS: dict[str, tuple[int, int | None]] = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 
 
 class CharacterSet(NamedTuple):
-    """Characters as sorted ranges without overlap, or all the others if `negated`."""
+    """Characters as sorted disjoint ranges, or all others if `negated`."""
 
     ranges: Ranges
     negated: bool = False
@@ -41,7 +41,7 @@ class Choice(NamedTuple):
 
 
 class Repeat(NamedTuple):
-    """`part`, at least `low` and at most `high` times (None: any number)."""
+    """`part`, repeated at least `low` and at most `high` times (None: unlimited)."""
 
     part: "Tree"
     low: int
@@ -52,7 +52,7 @@ Tree = CharacterSet | Sequence | Choice | Repeat
 
 
 def merged(ranges: list[tuple[int, int]]) -> Ranges:
-    """Sorted ranges; those that touch or overlap become one."""
+    """Sort ranges and merge those that touch or overlap."""
     result: list[tuple[int, int]] = []
     for low, high in sorted(ranges):
         if result and low <= result[-1][1] + 1:
@@ -68,7 +68,7 @@ def _either_case(literal: str) -> Ranges:
 
 
 class Grammar:
-    """Reads patterns that use `fragments` (name -> pattern) and `named_sets` (the letter -> its set)."""
+    """Parses patterns that use `fragments` (name -> pattern) and `named_sets` (letter -> set)."""
 
     def __init__(self, fragments: Mapping[str, str], named_sets: Mapping[str, Ranges]) -> None:
         self._fragments = fragments

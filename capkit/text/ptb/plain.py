@@ -1,10 +1,10 @@
-"""Lines that need no automaton: words of a-z, each of them one token."""
+"""Fast path for lines of plain words of a-z, each of which is one token."""
 
 import re
 
 from capkit.text.ptb.grammar import FRAGMENTS, RULES
 
-# "cannot" and its like are two tokens; the period after "etc" belongs to the word.
+# Words like "cannot" are two tokens; the period after abbreviations like "etc" is part of the word.
 _TWO_TOKENS = "|".join(
     f"(?:{rule.body}){rule.context}"
     for rule in RULES
@@ -13,7 +13,7 @@ _TWO_TOKENS = "|".join(
 
 
 def _written_out(pattern: str) -> str:
-    """Lower-case, with the fragments put in: refuses more than the grammar, where case counts."""
+    """Expand the fragments and lower-case: rejects more words than the case-sensitive grammar would."""
     while (inner := re.sub(r"\{([A-Z]\w*)\}", lambda name: f"({FRAGMENTS[name[1]]})", pattern)) != pattern:
         pattern = inner
     return pattern.lower()
@@ -26,9 +26,9 @@ _PLAIN = re.compile(
 
 
 def plain_tokens(line: str) -> str | None:
-    """The tokens of a line of plain words, with commas and a last period or without; None for any other line.
+    """The tokens of a line of plain words, optionally with commas and a final period; None for any other line.
 
-    They are the same whatever the next line is. Words met for the first time cost no more than others.
+    They do not depend on the next line. New words cost no more than known ones.
     """
     if not line.isascii():  # Python lower-cases the Kelvin sign to k
         return None

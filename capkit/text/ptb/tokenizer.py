@@ -1,7 +1,7 @@
-"""Tokens of captions as the COCO tools count them: Stanford PTBTokenizer 3.4.1, lower case, punctuation removed.
+"""Tokenize captions like the COCO tools: Stanford PTBTokenizer 3.4.1, lower case, without punctuation.
 
-For that tool the captions are the lines of one text, so a line's end and, after a few abbreviations, the next line's
-first word can matter; both are followed here. See docs/ptb_tokenizer.md.
+That tool reads the captions as lines of one text, so a line's end and, after some abbreviations, the first word of the
+next line can affect tokens. Both effects are reproduced. See docs/ptb_tokenizer.md.
 """
 
 import re
@@ -19,19 +19,19 @@ PUNCTUATION = frozenset(
 
 _MAX_REMEMBERED = 100_000
 _MAX_REMEMBERED_LENGTH = 40
-# A token can go on behind a space only after these: "5 1/2", "(555) 123-4567", ". . .", "<b c>", "No. 5", "U.S. The".
+# A token can continue after a space only after these: "5 1/2", "(555) 123-4567", ". . .", "<b c>", "No. 5", "U.S. The".
 _PASSES_SPACE = re.compile(r"[.<\d\s]")
-# Here the next line's first word decides whether the period belongs to "B." or "no.".
+# After these, the next line's first word decides whether the period is part of "B." or "no.".
 _OPEN_END = re.compile(r"(?:^|[^A-Za-z0-9])(?:[A-Za-z]|art|bldg|ca|figs?|nos?|op|pp|prop)\.\s*$", re.IGNORECASE)
 _FIRST_WORD = re.compile(r"\s+(?:\d|[A-Za-z]+\.?\s?|<[^>]*>\s?)?")
 
 
 class _NeighboursMatter(Exception):
-    """The words around this one can change its tokens."""
+    """The tokens of a word depend on its neighbours."""
 
 
 class _Words(dict[str, str]):
-    """Words inside of a line, with their tokens, for those that are read alike wherever they stand."""
+    """Cache of the tokens of words inside a line, if they do not depend on the context."""
 
     def __missing__(self, word: str) -> str:
         if _PASSES_SPACE.search(word):
@@ -40,7 +40,7 @@ class _Words(dict[str, str]):
 
 
 class _LastWords(dict[str, str]):
-    """Words at the end of a line, likewise; `ending` is what stands behind the line."""
+    """Cache of the tokens of words at the end of a line; `ending` is the text after the line."""
 
     def __init__(self, ending: str) -> None:
         self._ending = ending
@@ -57,10 +57,10 @@ _text_ends = _LastWords("")
 
 
 def ptb_tokenize(lines: Sequence[str]) -> list[str]:
-    """Each line's tokens, joined by spaces: what the COCO tools get when they are given the same list.
+    """Tokens of each line, joined by spaces, equal to the COCO tools' output for the same list.
 
-    A line break inside of a line counts as a space. Text that is evidently not English gives a warning, once. Raises
-    UsageError for anything but a list of texts.
+    A line break within a line counts as a space. Warns once if the text is clearly not English. Raises UsageError for
+    anything but a list of texts.
     """
     lines = [line.replace("\n", " ") for line in checked_texts(lines, "lines")]
     warn_if_not_english(lines)
@@ -68,14 +68,14 @@ def ptb_tokenize(lines: Sequence[str]) -> list[str]:
 
 
 def ptb_words(line: str) -> list[str]:
-    """The tokens of one caption. Raises UsageError for anything but a text."""
+    """The tokens of one caption. Raises UsageError if it is not a text."""
     return [word for word in ptb_tokenize([checked_text(line, "line")])[0].split(" ") if word]
 
 
 def tokens(text: str, following: str) -> list[str]:
-    """All tokens of `text`, punctuation included, in lower case; `following` is what comes after it.
+    """All tokens of `text` in lower case, including punctuation; `following` is the text after it.
 
-    The rules were made for UTF-16: a character above U+FFFF counts as two.
+    The rules assume UTF-16, where a character above U+FFFF counts as two.
     """
     wide = not text.isascii() and max(text) > "\uffff"
     if wide:
@@ -109,7 +109,7 @@ def _line(line: str, number: int, lines: Sequence[str]) -> str:
 
 
 def _line_with_neighbours(line: str, number: int, lines: Sequence[str]) -> str:
-    """Reads on from the first word whose tokens can depend on what follows."""
+    """Scan the rest of the line from the first word whose tokens can depend on the following text."""
     free = ""
     while " " in line:
         word, _, rest = line.partition(" ")
@@ -126,7 +126,7 @@ def _line_with_neighbours(line: str, number: int, lines: Sequence[str]) -> str:
 
 
 def _next_word(number: int, lines: Sequence[str]) -> str:
-    """The line break and the next lines' first word, with the blank after it if there is one."""
+    """The line break and the first word of the next lines, with the space after it, if any."""
     after = "\n"
     for line in lines[number + 1 :]:
         if after.strip():
@@ -140,12 +140,12 @@ def _next_word(number: int, lines: Sequence[str]) -> str:
 
 
 def _kept(found: Iterable[str]) -> str:
-    """As the COCO tools remove punctuation: from the printed line, cut at its spaces."""
+    """Remove punctuation as the COCO tools do: from the printed line, split at spaces."""
     return " ".join(word for word in " ".join(found).rstrip().split(" ") if word not in PUNCTUATION)
 
 
 def _remember(known: dict[str, str], word: str, following: str) -> str:
-    """The word's tokens, with a space before each."""
+    """Tokenize a word and cache the result: its tokens, each with a leading space."""
     plain = plain_tokens(word)
     kept = _kept(tokens(word, following)) if plain is None else plain
     spaced = f" {kept}" if kept else ""

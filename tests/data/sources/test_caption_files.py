@@ -64,7 +64,7 @@ def test_coco_annotations_are_read_with_their_image_ids(tmp_path):
         ("c.csv", b"file,caption,split\na,x,train\na,y,test\n", "give an image one split"),
         ("c.json", b"{", "not JSON"),
         ("c.json", b"3", "wanted an object or a list"),
-        ("c.json", b'{"a.jpg": 3}', "image 'a.jpg': wanted a caption"),
+        ("c.json", b'{"a.jpg": 3}', "image 'a.jpg': expected a caption"),
         ("c.json", b'[{"caption": "x"}]', "item 0: no column named file"),
         ("c.json", b'{"images": [], "dataset": "coco"}', "data=karpathy"),
         (
@@ -139,8 +139,12 @@ def test_coco_ids_are_compared_as_text(tmp_path):
         ("c.jsonl", '{"file": "a", "caption": "x", "caption": "y"}', "c.jsonl line 1: the key 'caption' stands twice"),
         ("c.jsonl", '{"image": "a", "caption": ["a", "dog", "."]}', "line 1: expected captions, got the words of one"),
         ("c.json", '{"results": [{"file": "a", "caption": "x"}]}', "image 'results': a list of entries"),
-        ("c.json", coco([{"image_id": 1, "caption": None}]), "annotations, item 0, image 1: wanted a caption as text"),
-        ("c.json", coco([{"image_id": 1, "caption": 5}]), "item 0, image 1: wanted a caption as text, or a list"),
+        (
+            "c.json",
+            coco([{"image_id": 1, "caption": None}]),
+            "annotations, item 0, image 1: expected a caption as text",
+        ),
+        ("c.json", coco([{"image_id": 1, "caption": 5}]), "item 0, image 1: expected a caption as text, or a list"),
         ("c.json", coco([{"image_id": None, "caption": "x"}]), "item 0: expected text or a whole number as 'image_id'"),
         ("c.json", coco([{"image_id": 1, "bbox": []}]), "annotations, item 0: no 'caption'; give a file of captions"),
         ("c.json", coco(["x"]), "annotations, item 0: expected an object, got 'x'"),

@@ -68,7 +68,10 @@ def test_coco_images_in_one_folder_are_found_too(tmp_path):
         ("{", "d.json: not JSON"),
         ("[]", "not a Karpathy split file"),
         ('{"images": [{"filename": "a"}]}', "image 0: no 'split'; it has 'filename'"),
-        ('{"images": [{"filename": "a", "split": "val", "sentences": [{}]}]}', "image 0 (a): wanted a caption as text"),
+        (
+            '{"images": [{"filename": "a", "split": "val", "sentences": [{}]}]}',
+            "image 0 (a): expected a caption as text",
+        ),
         ('{"images": [{"filename": "a", "split": "val", "sentences": []}]}', "no images in split 'train'; it has val"),
     ],
 )
@@ -165,8 +168,8 @@ def test_sentences_may_be_plain_texts(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"sentences": [{"raw": None}]}, "image 0 (a.jpg): wanted a caption as text, or a list of them; got null"),
-        ({"sentences": [{"raw": 5}]}, "image 0 (a.jpg): wanted a caption as text, or a list of them; got 5"),
+        ({"sentences": [{"raw": None}]}, "image 0 (a.jpg): expected a caption as text, or a list of them; got null"),
+        ({"sentences": [{"raw": 5}]}, "image 0 (a.jpg): expected a caption as text, or a list of them; got 5"),
         ({"sentences": ["a", "plate", "."]}, "image 0 (a.jpg): expected captions, got the words of one"),
         ({"sentences": None}, "image 0: expected a list as 'sentences', got null"),
         ({"filename": 3}, "image 0: expected text as 'filename', got 3"),

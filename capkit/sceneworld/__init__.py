@@ -1,1 +1,1 @@
-"""SceneWorld: a seeded world of small pictures whose language is known exactly. See docs/sceneworld.md."""
+"""SceneWorld: synthetic pictures of simple scenes with an exactly known language. See docs/sceneworld.md."""

@@ -1,9 +1,9 @@
-"""A split on disk: generated once, in parallel, and read back lazily.
+"""Cache of a split on disk: generated once, in parallel, and read lazily.
 
-A folder holds `pixels.npy` (N H W 3, uint8), `scenes.jsonl` (scene, references and stated facts, a line each),
-`offsets.npy` (where the lines start) and `meta.json` (what it was made from, and checksums of the others). It is
-written under another name and renamed, so a folder with the final name is whole, also when two processes build the same
-split at once. One that was cut or changed later is made anew.
+A folder holds `pixels.npy` (N H W 3, uint8), `scenes.jsonl` (scene, references and stated facts per line),
+`offsets.npy` (start of each line) and `meta.json` (settings, and checksums of the other files). It is written under a
+temporary name and renamed, so a folder with the final name is complete, even if two processes build the same split. A
+folder truncated or changed later is rebuilt.
 """
 
 import hashlib
@@ -30,14 +30,14 @@ from capkit.utils.checksums import changed_files, checksums_of
 from capkit.utils.console import phase
 from capkit.utils.files import atomic_folder
 
-GENERATOR_VERSION = 1  # raise it with any change of pictures or captions: old caches are then no longer read
+GENERATOR_VERSION = 1  # increase with any change of pictures or captions, to invalidate old caches
 _CHUNK = 100
 _FILES = ("pixels.npy", "scenes.jsonl", "offsets.npy")
-_ATTEMPTS = 3  # of several processes that replace one damaged folder, each may be in the way of another once
+_ATTEMPTS = 3  # processes that replace the same damaged folder may each disturb another once
 
 
 class CachedSplit:
-    """The scenes of one split. Pixels are memory-mapped; rows of text are read when asked for. Can be pickled."""
+    """The scenes of a cached split. Pixels are memory-mapped, rows are read on demand. Picklable."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -56,7 +56,7 @@ class CachedSplit:
         return len(self.pixels)
 
     def row(self, index: int) -> dict[str, Any]:
-        """{"scene": plain data, "references": five texts, "stated_facts": what each of them states}."""
+        """{"scene": plain data, "references": five texts, "stated_facts": the facts that each of them states}."""
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         start, end = int(self._offsets[index]), int(self._offsets[index + 1])
@@ -77,9 +77,9 @@ class CachedSplit:
 
 @dataclass(frozen=True)
 class UnbuiltSplit:
-    """The first `count` scenes of a split, not on disk: each is made when it is asked for, and none is kept.
+    """The first `count` scenes of a split without a cache: each is generated on demand.
 
-    `style` and `detail` are those of the references.
+    `style` and `detail` apply to the references.
     """
 
     seed: int
@@ -91,23 +91,23 @@ class UnbuiltSplit:
     detail: Detail | None = None
 
     def describe(self) -> dict[str, Any]:
-        """All that the scenes depend on, as plain data."""
+        """Everything that the scenes depend on, as plain data."""
         return {"generator_version": GENERATOR_VERSION, **asdict(self)}
 
     def folder(self, cache_dir: str | Path) -> Path:
-        """Where `build_split` puts it."""
+        """The folder that `build_split` writes."""
         key = hashlib.blake2b(json.dumps(self.describe(), sort_keys=True).encode(), digest_size=8).hexdigest()
         return Path(cache_dir) / f"{self.split}-{self.seed}-{self.count}-{key}"
 
     def row(self, index: int) -> dict[str, Any]:
-        """As `CachedSplit.row`."""
+        """Like `CachedSplit.row`."""
         return json.loads(_line_of(self._scene(index), self.style, self.detail))
 
     def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         return render(self._scene(index), self.size)
 
     def image_and_line(self, index: int) -> tuple[UInt8[np.ndarray, "H W 3"], bytes]:
-        """Of one scene, with the row as its line of scenes.jsonl."""
+        """The picture of a scene, and its line of scenes.jsonl."""
         scene = self._scene(index)
         return render(scene, self.size), _line_of(scene, self.style, self.detail)
 
@@ -116,9 +116,9 @@ class UnbuiltSplit:
 
 
 def build_split(unbuilt: UnbuiltSplit, cache_dir: str | Path, num_workers: int = 0) -> CachedSplit:
-    """The split with pictures and references on disk; generated unless the cache has it whole.
+    """Return the cached split, generating it unless the cache has it intact.
 
-    The result does not depend on `num_workers` (0: in this process).
+    The result does not depend on `num_workers` (0: this process only).
 
     Raises:
         UsageError: count < 1, num_workers < 0, or what `make_scene` and `caption` raise, before workers start; a cache
@@ -126,17 +126,17 @@ def build_split(unbuilt: UnbuiltSplit, cache_dir: str | Path, num_workers: int =
     """
     if unbuilt.count < 1 or num_workers < 0:
         raise UsageError(
-            f"count >= 1 and num_workers >= 0 are wanted; count={unbuilt.count}, num_workers={num_workers} came"
+            f"expected count >= 1 and num_workers >= 0, got count={unbuilt.count}, num_workers={num_workers}"
         )
     path, meta = unbuilt.folder(cache_dir), unbuilt.describe()
     for _ in range(_ATTEMPTS):
         if (damage := _damage(path, meta)) is None:
             try:
                 return CachedSplit(path)
-            except FileNotFoundError:  # another process, which found it damaged, replaces it
+            except FileNotFoundError:  # another process is replacing the damaged folder
                 continue
         if os.path.lexists(path):
-            warnings.warn(f"{path} is damaged: {damage}; its scenes are drawn anew", stacklevel=2)
+            warnings.warn(f"{path} is damaged: {damage}; its scenes are generated again", stacklevel=2)
         unbuilt.image_and_line(0)
         try:
             _build(path, unbuilt, num_workers)
@@ -145,11 +145,11 @@ def build_split(unbuilt: UnbuiltSplit, cache_dir: str | Path, num_workers: int =
                 f"SceneWorld's scenes cannot be written to {path} ({error.strerror or error}); make room or give "
                 "permission, or give another folder: data.train.cache_dir=DIR, and for the other splits"
             ) from error
-    raise UsageError(f"{path} was written and cannot be read back whole ({damage}); check the disk")
+    raise UsageError(f"{path} was written but cannot be read back intact ({damage}); check the disk")
 
 
 def _damage(path: Path, meta: dict[str, Any]) -> str | None:
-    """What is wrong with a cache folder; None where it holds what was written, from `meta`."""
+    """Describe the damage of a cache folder; None if it is intact and was built from `meta`."""
     try:
         found = json.loads((path / "meta.json").read_bytes())
         checksums = found.pop("checksums")
@@ -174,7 +174,7 @@ def _line_of(scene: Scene, style: str, detail: Detail | None) -> bytes:
 
 
 def _make_chunk(unbuilt: UnbuiltSplit, path: str, start: int, end: int) -> list[bytes]:
-    """Writes its rows of the pixel file, returns its lines."""
+    """Write a chunk's rows of the pixel file, and return its lines."""
     pixels = np.load(path, mmap_mode="r+")
     lines = []
     for index in range(start, end):
@@ -189,7 +189,9 @@ def _build(path: Path, unbuilt: UnbuiltSplit, num_workers: int) -> None:
     with atomic_folder(path, is_stale=lambda: _damage(path, meta) is not None) as folder:
         pixels = folder / "pixels.npy"
         np.lib.format.open_memmap(pixels, mode="w+", dtype=np.uint8, shape=(count, size, size, 3)).flush()
-        with pixels.open("r+b") as file:  # a page of a memory map that finds no room later would kill the process
+        with pixels.open(
+            "r+b"
+        ) as file:  # reserve space now: on a full disk, writing to the memory map would kill the process
             os.posix_fallocate(file.fileno(), 0, pixels.stat().st_size)
         lengths = []
         with (
@@ -211,9 +213,9 @@ def _chunks(unbuilt: UnbuiltSplit, path: str, num_workers: int) -> Iterator[list
         for start, end in spans:
             yield _make_chunk(unbuilt, path, start, end)
         return
-    # not fork: the parent may hold torch's threads and locks
+    # Not fork: the parent may hold torch's threads and locks.
     context = multiprocessing.get_context("spawn")
-    # Ctrl-C at a terminal reaches them too: the parent alone ends the work.
+    # Ctrl-C in a terminal reaches the workers too, but only the parent shall stop the work.
     ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
     with ProcessPoolExecutor(min(num_workers, len(spans)), mp_context=context, initializer=ignore) as pool:
         futures = [pool.submit(_make_chunk, unbuilt, path, start, end) for start, end in spans]

@@ -1,4 +1,4 @@
-"""SceneWorld's exact judge of contradiction."""
+"""Exact judge of contradiction between SceneWorld texts."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from capkit.sceneworld.language.contradiction import contradicts
 
 
 class SceneRules:
-    """Probability 1 where `capkit.sceneworld.language.contradiction` finds a contradiction between two texts of
-    SceneWorld, else 0.
+    """P(contradiction) by rule: 1 if two SceneWorld texts contradict each other, else 0.
 
-    It reads both texts by the scene parser, and no scene. Words outside SceneWorld's language contradict nothing.
+    Parses both texts and uses no scene (`capkit.sceneworld.language.contradiction`). Words outside SceneWorld's
+    language contradict nothing.
     """
 
     def to(self, device: torch.device | str) -> "SceneRules":

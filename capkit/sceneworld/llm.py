@@ -1,6 +1,6 @@
-"""Exact models for SceneWorld: they follow the shipped prompts by rule, as a language model that never errs would.
+"""Rule-based language models for SceneWorld, which follow the bundled prompts without errors.
 
-They read and answer the very text that any model gets, so a run with them exercises all but a model's own words.
+They process the same text as any model, so a run with them exercises everything but a real model's wording.
 """
 
 import json
@@ -27,7 +27,7 @@ _NUMBER = re.compile(r"^\d+\. ", re.MULTILINE)
 
 
 def sections(prompt: str) -> dict[str, str]:
-    """The texts under "[name]" lines of a prompt."""
+    """Split a prompt into its sections, each under a "[name]" line."""
     _, *parts = _SECTION.split(prompt)
     return {name: text.strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
@@ -35,9 +35,9 @@ def sections(prompt: str) -> dict[str, str]:
 class SceneLM:
     """A TextLM for the prompts blend and holistic: SceneWorld captions in, one caption as JSON out.
 
-    Of [captions] it states the union of their facts; of an [anchor] and a [description] the anchor's facts and those of
-    the description that contradict none of them (`capkit.sceneworld.language.merging`). Words that state no fact are
-    lost. It fails where the texts do not say which object is which, and on any other prompt.
+    From [captions] it states the union of their facts; from an [anchor] and a [description], the anchor's facts and
+    those facts of the description that contradict none of them (`capkit.sceneworld.language.merging`). Words that state
+    no fact are dropped. It fails if the texts leave open which object is which, and on any other prompt.
     """
 
     def fingerprint_fields(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _as_json(facts: ParsedCaption) -> Answer:
 class SceneVision:
     """A VisionChat that describes SceneWorld pictures in the dense style, from the scene in the picture's metadata.
 
-    `wrong` is the share of objects, drawn by (seed, scene, object), whose colour it gets wrong: what an anchor is for.
+    `wrong` is the share of objects, drawn by (seed, scene, object), with a wrong colour, which an anchor can correct.
     """
 
     def __init__(self, wrong: Probability = 0.0, seed: Seed = 0) -> None:
@@ -83,7 +83,9 @@ class SceneVision:
 
     def _seen(self, picture: Picture) -> Scene:
         if "scene" not in picture.metadata:
-            raise UsageError("vision_chat=scene reads SceneWorld's metadata, which this data has not; choose another")
+            raise UsageError(
+                "vision_chat=scene needs SceneWorld's metadata 'scene', got data without it; choose another vision_chat"
+            )
         scene = Scene.from_dict(picture.metadata["scene"])
         draw = stable_hash(self.seed, "seen", scene_hash(scene)) + np.arange(len(scene.objects))
         is_wrong, choice = uniform(draw, 0) < self.wrong, uniform(draw, 1)

@@ -1,9 +1,8 @@
-"""Synthetic memes whose label is in neither the picture nor the text, but in both together.
+"""Synthetic memes whose label depends on picture and text together and on neither alone.
 
-The idea is that of the Hateful Memes challenge (Kiela et al. 2020, arXiv 2005.04790): every text stands on a picture
-that makes it hateful and on one that does not ("benign confounder"). Here the label is 1 where exactly one of two
-things holds: the object's colour is warm; the text is unkind. The text is not drawn into the picture: read there, it
-would make the picture alone enough.
+As in the Hateful Memes challenge (Kiela et al. 2020, arXiv 2005.04790), every text occurs on a picture that makes it
+hateful and on one that does not ("benign confounder"). Here the label is 1 if exactly one of two conditions holds: the
+object's colour is warm; the text is unkind. The text is not drawn into the picture, which would then suffice alone.
 """
 
 from dataclasses import dataclass
@@ -24,15 +23,15 @@ _TEXTS = (
 _SAYS_COLOR = Detail(size=False, inside=False, text=False)
 _GENERIC = Detail(color=False, size=False, inside=False, text=False)
 GROUP = 4  # memes that share two pictures and two texts
-_VARIANTS = (0, 2, 3)  # the ways of style short that differ where there is one object
+_VARIANTS = (0, 2, 3)  # the variants of style short that differ for a single object
 
 
 @dataclass(frozen=True)
 class SceneMeme:
     """A picture (its text is not drawn), the text on it, the label, and the candidate captions.
 
-    `informative` is the place of the one caption that names the object's colour and repeats the text, as CAMU's prompt
-    asks for; the other one is generic: it says that there is a shape with words.
+    `informative` is the index of the caption that names the object's colour and repeats the text, as CAMU's prompt
+    demands; the other one is generic and only mentions a shape with words.
     """
 
     scene: Scene
@@ -45,11 +44,11 @@ class SceneMeme:
 def make_meme(seed: int, split: str, index: int, refused: float = 0.0) -> SceneMeme:
     """The meme at (seed, split, index), with two candidate captions in random order.
 
-    In a share `refused` of the groups the informative caption is empty: models refuse to describe hateful pictures.
+    In a share `refused` of the groups the informative caption is empty, as models refuse to describe hateful pictures.
 
-    Memes 4 g to 4 g + 3 are all pairs of two pictures, one warm and one cool, with two texts, one kind and one unkind.
-    Over whole groups each picture and each text therefore has both labels equally often: whatever looks at one of the
-    two alone has an AUROC of exactly .5. Pictures of different splits differ.
+    Memes 4 g to 4 g + 3 combine two pictures, one warm and one cool, with two texts, one kind and one unkind. Over
+    complete groups each picture and each text has both labels equally often, so a classifier of one of them alone has
+    an AUROC of exactly .5. Splits share no pictures.
     """
     group, member = divmod(index, GROUP)
     is_warm, is_unkind = divmod(member, 2)

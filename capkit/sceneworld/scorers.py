@@ -1,4 +1,4 @@
-"""Share of true facts as a reward, on SceneWorld: exact, by its parser and scene graph.
+"""Fact precision, recall and F1 as a reward on SceneWorld, computed exactly by parser and scene graph.
 
 B images, K samples per image.
 """
@@ -19,17 +19,17 @@ MEASURES = ("f1", "precision", "recall")
 class Facts:
     """Fact F1, precision or recall of each sample, in 0 .. 1 (`capkit.sceneworld.language.oracles.score_caption`).
 
-    Precision is against all facts of the scene, recall against metadata "stated_facts". A caption that states nothing
-    has 0 in each. Precision alone is highest for a caption that says little: one true fact has 1.
+    Precision is relative to all facts of the scene, recall to metadata "stated_facts". A caption without facts has
+    0. Precision alone favours captions that say little: a single true fact scores 1.
     """
 
     def __init__(self, measure: str = "f1") -> None:
         if measure not in MEASURES:
-            raise UsageError(f"Facts wants a measure of {', '.join(MEASURES)}; got {measure!r}")
+            raise UsageError(f"measure must be one of {', '.join(MEASURES)}; got {measure!r}")
         self.measure = measure
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
-        """Raises UsageError where the batch's metadata is not SceneWorld's."""
+        """Score the samples. Raises UsageError if the batch's metadata are not SceneWorld's."""
         metadata = batch.metadata or [{} for _ in batch.keys]
         rows = [row for row, texts in zip(metadata, samples.texts, strict=True) for _ in texts]
         return unflatten_scores(

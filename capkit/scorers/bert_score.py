@@ -1,4 +1,4 @@
-"""BERTScore of each caption as a reward (Zhang et al. 2020, arXiv 1904.09675), and MOCHa's adequacy made of it.
+"""BERTScore of captions (Zhang et al. 2020, arXiv 1904.09675), and MOCHa's adequacy derived from it.
 
 B images, K samples per image, R references, L tokens of a caption, M of a reference, D width.
 """
@@ -29,20 +29,24 @@ _Tokens = tuple[Float[Tensor, "_ D"], Float[Tensor, " _"]]  # unit vectors and w
 
 @check_ranges
 class BertScore:
-    """F1 of greedily matched tokens, of the reference that gives most: as the package bert-score computes it.
+    """F1 of greedily matched tokens, with the best reference, as computed by the package bert-score.
 
-    Each token of one text is matched with the token of the other that has the largest cosine. Precision is the weighted
-    mean over the caption's tokens, recall over the reference's. Weights are 1 and, of special tokens, 0; those can be
-    matched all the same. With `idf`, weights are log((N + 1) / (n + 1)), n of the N training references holding the
-    token; it asks for `fit` before the first call.
+    Each token is matched with the token of the other text that has the largest cosine. Precision is the weighted mean
+    over the caption's tokens, recall over the reference's. Special tokens have weight 0 but can be matched. A caption
+    without a word gets NaN. The model is frozen and in float32.
 
-    `layer`: which layer's output is compared, 1 the first, None the last. `baseline`: F1 of unrelated texts under this
-    model and layer, to which 0 is rescaled: (F1 - baseline) / (1 - baseline). `form="adequacy"`: MOCHa's
-    r_a = clip(2 (F1 - .35), -1, 1) of the rescaled F1 (arXiv 2312.03631).
+    Differences from the package: (1) idf comes from the training references and not from the scored ones, so that a
+    score does not depend on the batch; (2) a caption whose tokens all have weight 0 is NaN, not 0.
 
-    NaN for a caption without a word. Texts longer than `max_length` tokens are cut. The model is frozen, in float32.
-    Differences from the package: (1) the idf is that of the training references, not of those that are scored: a score
-    does not depend on the batch; (2) a caption all of whose tokens weigh 0 is NaN, not 0.
+    Args:
+        name: Hub name or folder of the text encoder.
+        layer: The layer whose output is compared, 1 being the first; null: the last.
+        baseline: F1 of unrelated texts with this model and layer: F1 is rescaled to (F1 - baseline) / (1 - baseline).
+        idf: Weight a token by log((N + 1) / (n + 1)) if n of the N training references contain it, instead of 1;
+            `fit` must be called first.
+        form: "f1", or "adequacy" for MOCHa's r_a = clip(2 (F1 - .35), -1, 1) of the rescaled F1 (arXiv 2312.03631).
+        max_length: Texts are truncated to this many tokens.
+        batch_size: Texts per forward pass.
     """
 
     def __init__(
@@ -70,7 +74,7 @@ class BertScore:
         return self
 
     def fit(self, references: Sequence[Sequence[str]]) -> None:
-        """Counts the tokens' document frequencies where `idf` asks for them; a reference is a document."""
+        """Count document frequencies of tokens if `idf` is set; each reference is a document."""
         if not self.idf:
             return
         texts = [text for image in references for text in image]
@@ -79,7 +83,7 @@ class BertScore:
         self._unseen = math.log(len(texts) + 1)
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
-        """Raises UsageError where an image has no reference, or the idf was not counted."""
+        """Score the samples. Raises UsageError for an image without references, or before `fit` with `idf`."""
         if self.idf and self._weights is None:
             raise UsageError("BertScore(idf=true) wants document frequencies; got none; call fit(references) first")
         references = references_of(batch, "BertScore")
@@ -109,7 +113,7 @@ class BertScore:
         return rescaled if self.form == "f1" else adequacy(rescaled)
 
     def _encode(self, texts: list[str]) -> Any:
-        # special tokens that a caption spells out are its text
+        # Special tokens spelled out in a caption stay text.
         return tokenize_as_text(self.tokenizer, texts, truncation=True, max_length=self.max_length)
 
     @torch.no_grad()
@@ -135,7 +139,7 @@ def adequacy(f1: float) -> float:
 
 
 def best_f1(captions: Sequence[_Tokens], references: Sequence[_Tokens]) -> list[float]:
-    """F1 of each caption with the reference that gives most, before any rescaling; NaN where nothing has weight."""
+    """F1 of each caption with its best reference, before rescaling; NaN if no token has weight."""
     states, weights, mask = _padded(captions)
     other_states, other_weights, other_mask = _padded(references)
     cosines = torch.einsum("kld,rmd->krlm", states, other_states)
@@ -162,7 +166,7 @@ def _padded(
 
 
 def _keep_layers(model: Any, layer: int | None) -> int:
-    """Takes away the layers behind `layer`, whose output is then the model's; returns its number."""
+    """Remove the layers after `layer`, so that its output is the model's; return its number."""
     stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == model.config.num_hidden_layers]
     if len(stacks) != 1:
         raise UsageError(

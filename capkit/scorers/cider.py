@@ -24,7 +24,7 @@ from capkit.text.ptb import ptb_tokenize
 from capkit.text.tokenizers import encode_captions
 from capkit.types import CaptionBatch, Samples
 
-EOS_WORD = "<end of caption>"  # holds spaces: no word of a caption can be equal to it
+EOS_WORD = "<end of caption>"  # contains spaces, so it cannot equal a word of a caption
 OWN_REFERENCES = "batch"
 _MAX_REMEMBERED = 2**20
 _NO_LIMIT = 2**20  # tokens of a reference
@@ -33,15 +33,15 @@ _NO_LIMIT = 2**20  # tokens of a reference
 class CiderD:
     """CIDEr-D of each sample against its image's references, in 0 .. 10, as float32.
 
-    `units="word"`: PTB words of the texts; without EOS equal to pycocoevalcap. `units="token"`: the captioner's own
-    ids (`tokenizer` and `prompt` are then the captioner's), scored where the samples lie: by numpy on a CPU, by torch
-    in float32 on a GPU, equal to 1e-4.
-
-    `append_eos`: the end counts as a word, for references always and for a sample where it ended: a sample that was
-    cut, or stops in the middle, scores less. Samples given as text count as ended.
-
-    `document_frequencies`: a file or object of the training split; None asks for `fit` before the first call;
-    "batch" counts in each batch's own references, as pycocoevalcap would: the score then depends on the batch.
+    Args:
+        units: "word": PTB words of the texts, without EOS equal to pycocoevalcap. "token": the captioner's ids, scored
+            on the samples' device: by numpy on a CPU, by torch in float32 on a GPU, equal to 1e-4.
+        append_eos: Count EOS as a word, in references always and in a sample if it has one, so that truncated or
+            incomplete samples score less. Samples given as text count as complete.
+        document_frequencies: A file or object of the training split; null: `fit` must be called first; "batch": from
+            each batch's own references, as pycocoevalcap does, so that scores depend on the batch.
+        tokenizer: The captioner's, with units="token".
+        prompt: The captioner's, with units="token".
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class CiderD:
         self._tables = {}
 
     def fit(self, references: Sequence[Sequence[str]]) -> DocumentFrequencies:
-        """Counts document frequencies over the references of each training image, uses and returns them."""
+        """Count document frequencies over the references of the training images; set and return them."""
         sentences = Sentences.from_arrays(self._reference_ids([c for image in references for c in image]))
         hashes = self._hashes(sentences.ids)
         counted = DocumentFrequencies.from_ids(sentences, [len(image) for image in references], hashes, self.units)
@@ -92,7 +92,7 @@ class CiderD:
         return counted
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
-        """Raises UsageError where an image has no reference, or document frequencies are still wanted."""
+        """Score the samples. Raises UsageError for an image without references, or missing document frequencies."""
         if self._frequencies is None and not self._own_references:
             raise UsageError(
                 "CiderD wants document frequencies; got none; call fit(references of the training images), or give "
@@ -144,7 +144,7 @@ class CiderD:
         ]
 
     def _sample_tokens(self, batch: CaptionBatch, samples: Samples) -> tuple[Int[Tensor, "B K L"], Int[Tensor, "B K"]]:
-        """Ids after the prompt, and how many of them count."""
+        """Ids after the prompt, and the number of them that count."""
         if samples.tokens is None or samples.mask is None or samples.ended is None:
             raise UsageError("CiderD(units=token) wants samples with tokens, mask and ended; got texts; use units=word")
         lengths = samples.mask.sum(-1) - batch.prompt_length
@@ -153,7 +153,7 @@ class CiderD:
         return samples.tokens[..., batch.prompt_length :], lengths.clamp(min=0)
 
     def _reference_ids(self, captions: Sequence[str]) -> list[Int[np.ndarray, " _"]]:
-        """Each caption's ids, with EOS where it counts; kept, as references come again every epoch."""
+        """Each caption's ids, with EOS if it counts; cached, since references recur every epoch."""
         if len(self._remembered) > _MAX_REMEMBERED:
             self._remembered.clear()
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._remembered]
@@ -176,7 +176,7 @@ class CiderD:
 
 
 def _units(tokenizer: Any, append_eos: bool) -> str:
-    """Names what n-grams are made of: frequencies of another tokenizer's ids would mean nothing here."""
+    """Identifier of the n-gram units, since frequencies of another tokenizer's ids would be meaningless."""
     name = WORDS
     if tokenizer is not None:
         vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
@@ -185,7 +185,7 @@ def _units(tokenizer: Any, append_eos: bool) -> str:
 
 
 def _word_ids(caption: str, append_eos: bool) -> Int[np.ndarray, " _"]:
-    """Tokenised by itself: a score must not depend on the caption that stands next in the batch."""
+    """Tokenize a caption on its own, since a score must not depend on the next caption of the batch."""
     words = ptb_tokenize([caption])[0].split()
     if append_eos:
         words.append(EOS_WORD)
@@ -195,7 +195,7 @@ def _word_ids(caption: str, append_eos: bool) -> Int[np.ndarray, " _"]:
 def _pad(
     flat: list[Int[np.ndarray, " _"]], num_references: list[int]
 ) -> tuple[Int[Tensor, "B R L"], Int[Tensor, "B R"], Int[Tensor, " B"]]:
-    """Ragged references of all images as one tensor, with lengths."""
+    """Pad the ragged references of all images to one tensor; also return lengths and numbers of references."""
     counts, sizes = np.array(num_references), np.array([len(ids) for ids in flat])
     image = np.repeat(np.arange(len(counts)), counts)
     place = np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -1,4 +1,4 @@
-"""Fluency: how likely a caption is under a language model that sees no picture.
+"""Fluency: likelihood of a caption under a language model that does not see the picture.
 
 B images, K samples per image, T texts, L tokens.
 """
@@ -27,12 +27,16 @@ PER = ("token", "caption")
 class Fluency:
     """Log-probability of each caption under a causal language model of transformers, in nats.
 
-    `per="token"`: the mean over its tokens; `per="caption"`: their sum, which falls with every word. The text is taken
-    as it is written, lower case and all, after the model's BOS (its EOS where it has none). The end is not scored: a
-    language model expects text to go on, so a caption that breaks off loses nothing. NaN for a caption without a token.
+    The text is scored unchanged (in lower case if written so), after the model's BOS, or EOS if it has none. The end is
+    not scored: language models expect text to continue, so an incomplete caption loses nothing. A caption without a
+    token gets NaN.
 
-    `name` is a hub name or folder: a copy of its own, frozen and in float32, never the captioner itself, which would
-    find fluent whatever it writes. Texts longer than `max_length` tokens are cut.
+    Args:
+        name: Hub name or folder. A separate frozen copy in float32, never the captioner itself, which would rate its
+            own captions as fluent.
+        per: "token": the mean over tokens; "caption": their sum, which decreases with every word.
+        max_length: Texts are truncated to this many tokens.
+        batch_size: Texts per forward pass.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Embeddings of pictures by record key, for rewards: each picture is read and encoded once in a run.
+"""Embeddings of pictures by record key, for rewards; each picture is read and encoded once per run.
 
 N pictures, D width.
 """
@@ -21,14 +21,13 @@ _BATCH = 64
 
 
 class ImageEmbeddings:
-    """Unit-norm float32 embeddings of pictures, computed when they are first asked for and kept in memory (CPU).
+    """Unit-norm float32 embeddings of pictures, computed at first use and cached in CPU memory.
 
-    Pictures come from the reader given to `attach_images`, as they are in the data: what `batch.pixels` holds is
-    preprocessed for the captioner and means nothing to a judge. A picture that cannot be read (the reader returns None)
-    has a row of NaN.
+    Pictures come unprocessed from the reader given to `attach_images`, since `batch.pixels` are preprocessed for the
+    captioner. An unreadable picture (the reader returns None) has a row of NaN.
 
-    With `folder` they are on disk as well, and the next run reads each picture but does not encode it. There a picture
-    is known by its pixels and not by its key: two data sets may use one key, and a picture may change under its name.
+    With `folder` they are also cached on disk, and the next run reads each picture but does not encode it. The cache on
+    disk is keyed by pixels, because two data sets may use the same key and a file may change.
     """
 
     def __init__(self, encoder: DualEncoder, folder: str | None = None) -> None:
@@ -40,7 +39,7 @@ class ImageEmbeddings:
         self._rows: dict[str, Float[Tensor, " D"]] = {}
 
     def attach_images(self, read: ReadImage) -> None:
-        """`read` gives a record's picture by its key, None where it cannot be read; for keys of all splits."""
+        """Set the function that returns a record's picture by key (of any split), or None if it cannot be read."""
         self._read = read
 
     def to(self, device: torch.device | str) -> "ImageEmbeddings":
@@ -50,16 +49,16 @@ class ImageEmbeddings:
 
     @property
     def width(self) -> int:
-        """D, found without reading a picture."""
+        """D, determined without reading a picture."""
         if self._width is None:
             self._width = self.encoder.encode_text(["a"]).shape[1]
         return self._width
 
     def __call__(self, keys: Sequence[str]) -> Float[Tensor, "N D"]:
-        """On the device given to `to`. Raises UsageError where no reader was attached."""
+        """The embeddings on the device given to `to`. Raises UsageError if no reader is attached."""
         missing = [key for key in dict.fromkeys(keys) if key not in self._rows]
-        # Which pictures are still missing differs in a resumed run. What is encoded together rounds otherwise: on the
-        # CPU, where runs are resumed to the last bit, nothing is.
+        # A resumed run misses other pictures, and the composition of a batch changes rounding. So pictures are encoded
+        # one by one on the CPU, where resuming is exact to the last bit.
         size = 1 if self._device.type == "cpu" else _BATCH
         map_in_chunks(missing, self._encode, size)
         rows = [self._rows[key] for key in keys]

@@ -1,4 +1,4 @@
-"""Sets of images for a pool of candidates, each image once; and the queue of those seen last.
+"""Sets of distinct images as a pool of candidates, and a queue of the most recent ones.
 
 N images, D width.
 """
@@ -15,7 +15,7 @@ from capkit.distributed.collectives import UnevenGather, device_for_collectives
 
 
 def first_of_each(ids: Int[Tensor, " N"]) -> Int[Tensor, " k"]:
-    """Where each distinct id stands first, in ascending order of the ids."""
+    """Index of the first occurrence of each distinct id, in ascending order of the ids."""
     ordered, places = ids.sort(stable=True)
     is_first = torch.ones_like(ordered, dtype=torch.bool)
     is_first[1:] = ordered[1:] != ordered[:-1]
@@ -23,14 +23,14 @@ def first_of_each(ids: Int[Tensor, " N"]) -> Int[Tensor, " k"]:
 
 
 def over_ranks(*columns: Tensor) -> list[Tensor]:
-    """Tensors that share their rows, each with the rows of all ranks, on the device it was on. Communicates."""
+    """Gather the rows of each tensor from all ranks, keeping its device. All have equally many rows. Communicates."""
     layout = UnevenGather(len(columns[0]))
     return [layout.gather(column.to(device_for_collectives())).to(column.device) for column in columns]
 
 
 @dataclass(frozen=True)
 class Images:
-    """Embeddings with the ids (`rng.stable_hash`) of their images."""
+    """Embeddings and ids (`rng.stable_hash`) of images."""
 
     ids: Int[Tensor, " N"]
     rows: Float[Tensor, "N D"]
@@ -42,7 +42,7 @@ class Images:
         return Images(self.ids[where], self.rows[where])
 
     def distinct(self) -> "Images":
-        """Each image once, in ascending order of the ids: the same for every split over ranks."""
+        """Each image once, in ascending order of ids, however the images were split over ranks."""
         return self.select(first_of_each(self.ids))
 
     def concat(self, other: "Images") -> "Images":
@@ -52,19 +52,19 @@ class Images:
         return Images(self.ids.to(device), self.rows.to(device))
 
     def over_ranks(self) -> "Images":
-        """Those of all ranks. Communicates."""
+        """The images of all ranks. Communicates."""
         return Images(*over_ranks(self.ids, self.rows))
 
 
 class ImageQueue:
-    """The last `size` distinct images, oldest first. What is pushed is the same on all ranks, so the queue is too."""
+    """The last `size` distinct images, oldest first. All ranks push the same images, so their queues are equal."""
 
     def __init__(self, size: int, width: int) -> None:
         self.size = size
         self.images = Images(torch.empty(0, dtype=torch.int64), torch.empty(0, width))
 
     def push(self, images: Images) -> None:
-        """An image that is in the queue already becomes its newest. Of one push, ids ascend."""
+        """Add images; those already in the queue become the newest. Within one push, ids ascend."""
         images = images.distinct()
         older = self.images.to(images.rows.device)
         self._keep(older.select(~torch.isin(older.ids, images.ids)).concat(images))

@@ -1,4 +1,4 @@
-"""What rewards share in which a frozen dual encoder, the judge, compares captions with pictures.
+"""Base class of scorers in which a frozen dual encoder compares captions with pictures.
 
 B images, K samples per image, M = B K captions, D width.
 """
@@ -17,11 +17,11 @@ from capkit.utils.store import fingerprint
 
 
 class PictureScorer:
-    """Holds the judge and the embeddings of the pictures it has seen; `folder` keeps those on disk.
+    """Holds the encoder and cached embeddings of pictures, on disk too with `folder`.
 
-    The judge puts its own prompt before every text, and each distinct text of a call is embedded once. A caption
-    without a word is read like any other, as the metrics do: it gets the similarity of the bare prompt, a low number
-    that a policy should learn from, and not NaN. A caption whose picture cannot be read gets NaN.
+    The encoder prepends its own prompt, and each distinct text of a call is embedded once. As in the metrics, an empty
+    caption is scored like any other: the similarity of the bare prompt is a low score that a policy can learn from, and
+    not NaN. A caption whose picture cannot be read gets NaN.
     """
 
     def __init__(self, encoder: CacheableEncoder, folder: str | None = None) -> None:
@@ -39,14 +39,14 @@ class PictureScorer:
     def embed(
         self, batch: CaptionBatch, samples: Samples
     ) -> tuple[Float[Tensor, "B D"], Int[Tensor, " M"], Float[Tensor, "M D"]]:
-        """The pictures, the row of each caption's own picture, and the captions in the order of `flat_texts`."""
+        """Embeddings of the pictures, each caption's row in them, and embeddings of `flat_texts(samples)`."""
         pictures = self.images(batch.keys)
         owners = [image for image, texts in enumerate(samples.texts) for _ in texts]
         texts = self.encoder.encode_text(flat_texts(samples)).to(pictures.device)
         return pictures, torch.tensor(owners, device=pictures.device), texts
 
     def provenance(self) -> dict[str, Any]:
-        """What each number of this scorer has to be quoted with; the hash is of what embeddings depend on."""
+        """Details to report with scores; the hash covers everything that embeddings depend on."""
         return {
             "scorer": self.encoder.name,
             "scorer_hash": fingerprint({side: self.encoder.fingerprint_fields(side) for side in ("image", "text")}),

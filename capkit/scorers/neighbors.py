@@ -1,13 +1,13 @@
-"""Mined neighbours of images, as hard negatives: lines of neighbors.jsonl (`capkit/curation/mining/neighbors.py`)."""
+"""Read mined neighbours of images, used as hard negatives (`capkit/curation/mining/neighbors.py`)."""
 
 from capkit.errors import UsageError
 from capkit.utils.text_files import parse_json, read_text, shown
 
 
 def read_neighbors(file: str, count: int) -> dict[str, list[str]]:
-    """The first `count` neighbours of each image, nearest first; mining may have found fewer for some.
+    """Read the first `count` neighbours of each image, nearest first; some images may have fewer.
 
-    Raises UsageError for a file that cannot be read, a line of another form, and where no image has that many.
+    Raises UsageError for an unreadable file, a malformed line, or if no image has that many.
     """
     rows: dict[str, list[str]] = {}
     text = read_text(file, "neighbors_file, the neighbors.jsonl of `capkit mine`")
@@ -19,7 +19,9 @@ def read_neighbors(file: str, count: int) -> dict[str, list[str]]:
             rows[key] = neighbors[:count]
     longest = max((len(neighbors) for neighbors in rows.values()), default=0)
     if longest < count:
-        raise UsageError(f"num_neighbors={count} is more than {file} holds of any image, which is {longest}")
+        raise UsageError(
+            f"expected num_neighbors of at most {longest}, the most in {file}; got {count}; lower it or mine more"
+        )
     return rows
 
 
@@ -27,5 +29,5 @@ def _row(line: str, where: str) -> tuple[str, list[str]]:
     row = parse_json(line, where)
     neighbors = row.get("neighbors") if isinstance(row, dict) else None
     if not isinstance(neighbors, list) or "key" not in row:
-        raise UsageError(f'{where}: wanted {{"key": KEY, "neighbors": [KEY, ...]}}; got {shown(row)}')
+        raise UsageError(f'{where}: expected {{"key": KEY, "neighbors": [KEY, ...]}}; got {shown(row)}')
     return str(row["key"]), [str(neighbor) for neighbor in neighbors]

@@ -1,4 +1,4 @@
-"""Self-retrieval: can a frozen dual encoder find the picture that a caption was written about?
+"""Self-retrieval: whether a frozen dual encoder retrieves the picture that a caption describes.
 
 DiscriTune (Dessi et al. 2023, arXiv 2304.01662) and No Detail Left Behind (Gaur et al. 2024, arXiv 2409.03025).
 
@@ -31,23 +31,28 @@ LARGEST_MARGIN = 16.0  # nats; the published code's
 
 @check_ranges
 class SelfRetrieval(PictureScorer):
-    """How well each caption picks its own picture out of a pool, as one of four numbers.
+    """How well each caption retrieves its own picture from a pool.
 
-    The pool: the images of the global batch of all ranks, the first `num_neighbors` mined neighbours of each
-    (`neighbors_file`), and the last `queue_size` images of earlier batches. An image counts once, however often it
-    occurs. So the reward is the same for every split of a batch over ranks. With s the scale and c cosines:
+    The pool consists of the images of the global batch, the first `num_neighbors` mined neighbours of each, and the
+    last `queue_size` images of earlier batches, each image once, so that the reward does not depend on how a batch is
+    split over ranks. With scale s and cosines c, `form` is one of:
 
-    - log_softmax: s c_own - log sum_j exp(s c_j), at most 0: what both papers reward.
-    - accuracy: 1 where the own picture is the most similar, else 0; one of n that are tied gets 1 / n.
-    - similarity: c_own, which no pool enters.
+    - log_softmax: s c_own - log sum_j exp(s c_j), at most 0, as in both papers.
+    - accuracy: 1 if the own picture is the most similar, else 0; 1 / n if n pictures tie for it.
+    - similarity: c_own, independent of the pool.
     - two_sided: the mean margin in both directions (`two_sided_reward`). The other captions are all those of the
-      global batch, a greedy baseline's included; a text that is sampled twice for an image counts once.
+      global batch, including a greedy baseline's; a text sampled twice for an image counts once.
 
-    `scale`: the judge's own unless given (100 in CLIP); the public reproduction of DiscriTune takes 1. It is a choice
-    of shape: a large one looks at the most similar pictures alone.
+    A caption whose picture cannot be read gets NaN, and neither is in the pool. Every rank must call it for each batch,
+    since it communicates.
 
-    NaN for a caption whose picture cannot be read; neither it nor its picture is in the pool. Every rank must call it
-    for each batch: it communicates.
+    Args:
+        encoder: The frozen dual encoder.
+        form: See above.
+        scale: null: the encoder's own (100 in CLIP). DiscriTune's public reproduction uses 1. The larger it is, the
+            more only the most similar pictures matter.
+        neighbors_file: neighbors.jsonl of `capkit mine`, with `num_neighbors` of 1 or more.
+        folder: Caches embeddings of pictures on disk.
     """
 
     communicates = True
@@ -77,7 +82,7 @@ class SelfRetrieval(PictureScorer):
         self._logs: dict[str, float] = {}
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
-        """Raises UsageError where an image has no row in the neighbours' file."""
+        """Score the samples. Raises UsageError if an image is not in `neighbors_file`."""
         pictures, owners, texts = self.embed(batch, samples)
         ids = torch.tensor([stable_hash(key) for key in batch.keys], device=pictures.device)
         readable = ~pictures.isnan().any(1)
@@ -101,7 +106,7 @@ class SelfRetrieval(PictureScorer):
         return unflatten_scores(scores, samples)
 
     def logs(self) -> dict[str, float]:
-        """Of the last batch, over all ranks: images in the pool, and R@1 in it of all captions that were scored."""
+        """Of the last batch over all ranks: the pool's size, and R@1 of all scored captions."""
         return self._logs
 
     def provenance(self) -> dict[str, Any]:
@@ -120,7 +125,7 @@ class SelfRetrieval(PictureScorer):
         self._queue.load_state_dict(state["queue"])
 
     def _pool(self, seen: Images, keys: list[str]) -> Images:
-        """The batch's images of all ranks with this rank's images' neighbours, the other ranks', and the queue."""
+        """The images of all ranks, their neighbours and the queue, each image once."""
         pool = seen.concat(self._queue.images.to(seen.rows.device))
         if self._neighbors:
             pool = pool.concat(self._neighbors_of(keys).over_ranks())
@@ -138,7 +143,7 @@ class SelfRetrieval(PictureScorer):
     def _rivals(
         self, cosines: Float[Tensor, "M N"], own: Int[Tensor, " M"], pair_ids: Int[Tensor, " M"]
     ) -> Float[Tensor, " N"]:
-        """`caption_rivals` over the captions of all ranks, each text of an image once."""
+        """`caption_rivals` over the captions of all ranks, each distinct text of an image once."""
         pair_ids, cosines, own = over_ranks(pair_ids, cosines, own)
         once = first_of_each(pair_ids)
         return caption_rivals(cosines[once], own[once], self.scale)
@@ -155,9 +160,9 @@ def two_sided_reward(
 ) -> Float[Tensor, " M"]:
     """(1 / 2s) [min(s c_own - log sum of exp(s c) over the other pictures, 16) + the same over other captions].
 
-    Of Chaffin et al. (2024, arXiv 2402.13936). The pair itself is left out of the sums: a margin and no probability,
-    also above 0. `rivals` is the second sum, for each picture. Difference: in their code it holds all other captions,
-    those of the same picture as well; here those of other pictures alone.
+    From Chaffin et al. (2024, arXiv 2402.13936). The sums exclude the pair itself, so this is a margin, which can
+    exceed 0, and not a log-probability. `rivals` is the second log-sum for each picture. Difference: their code sums
+    over all other captions, including those of the same picture; here only over those of other pictures.
     """
     logits = scale * cosines
     mine = _of_own(logits, own)
@@ -180,17 +185,17 @@ def _is_own(values: Float[Tensor, "M N"], own: Int[Tensor, " M"]) -> Bool[Tensor
 
 
 def _cosines(texts: Float[Tensor, "M D"], pool: Images) -> Float[Tensor, "M N"]:
-    """In float64, as retrieval is measured: TF32 would change rewards."""
+    """Cosines in float64, as in the retrieval metrics; TF32 would change rewards."""
     return texts.double() @ pool.rows.double().T
 
 
 def _hits(cosines: Float[Tensor, "M N"], own: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
-    """Probability that the own picture comes first, ties broken by chance."""
+    """Probability that the own picture ranks first, with ties broken at random."""
     return rank_counts(cosines, _is_own(cosines, own)).hits(1) if len(own) else cosines.new_zeros(0)
 
 
 def _pair_ids(batch: CaptionBatch, samples: Samples) -> Int[Tensor, " M"]:
-    """Equal for equal texts of one image, on all ranks."""
+    """Ids that are equal for equal texts of an image, on all ranks."""
     rows = zip(batch.keys, samples.texts, strict=True)
     return torch.tensor([stable_hash(key, text) for key, texts in rows for text in texts], dtype=torch.int64)
 

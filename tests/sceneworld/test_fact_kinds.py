@@ -67,5 +67,5 @@ def test_wrong_use_is_refused():
         FactKinds(kinds=["colour"])
     with pytest.raises(UsageError, match="at least one"):
         FactKinds(kinds=[])
-    with pytest.raises(UsageError, match="wants metadata 'scene'"):
+    with pytest.raises(UsageError, match="needs metadata 'scene'"):
         FactKinds().score(["a circle"], [[]], [{}])

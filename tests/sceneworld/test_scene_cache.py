@@ -102,7 +102,7 @@ def test_a_damaged_split_is_made_anew(tmp_path: Path, file: str, damage: Callabl
     whole = build_split(0, "val", 4, cache_dir=tmp_path)
     before, row = contents(whole.path), whole.row(3)
     damage(whole.path / file)
-    with pytest.warns(UserWarning, match=f"{whole.path} is damaged: .*its scenes are drawn anew"):
+    with pytest.warns(UserWarning, match=f"{whole.path} is damaged: .*its scenes are generated again"):
         again = build_split(0, "val", 4, cache_dir=tmp_path)
     assert contents(again.path) == before and again.row(3) == row
     assert [item.name for item in tmp_path.iterdir()] == [again.path.name]

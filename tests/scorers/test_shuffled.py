@@ -53,7 +53,7 @@ def test_on_any_number_of_ranks_the_next_image_is_that_of_the_global_batch(world
 
 
 def test_one_image_cannot_be_shuffled():
-    with pytest.raises(UsageError, match="two images or more"):
+    with pytest.raises(UsageError, match="at least two images"):
         Shuffled(OwnKey())(batch_of("a"), Samples.from_texts([["a"]]))
 
 

@@ -1,4 +1,4 @@
-"""CHAIR on SceneWorld, where the objects in a picture and those in a caption are known exactly."""
+"""CHAIR on SceneWorld, where the objects of pictures and captions are known exactly."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def _name(mention: Mention, with_color: bool) -> str:
 
 
 def _names_in(scene: Scene, with_color: bool) -> set[str]:
-    """Every name that is true of some object of the scene."""
+    """All names that are true of some object of the scene."""
     shapes = {item.shape for item in scene.objects}
     if not with_color:
         return shapes
@@ -25,10 +25,10 @@ def _names_in(scene: Scene, with_color: bool) -> set[str]:
 
 
 class SceneChair(TextMetric):
-    """CHAIR by shape, as published CHAIR goes by category, and `..._color`: by shape and the colour it is given.
+    """CHAIR by shape, like published CHAIR by category, and `..._color` by shape and colour.
 
-    "A red circle" beside a blue circle alone is there by shape, and absent by colour. Mentions are what the scene
-    parser reads; metadata "scene" is the scene (`Scene.to_dict()`). References are not used.
+    If the picture only has a blue circle, "a red circle" is present by shape but hallucinated by colour. Mentions come
+    from the scene parser; metadata "scene" is the scene (`Scene.to_dict()`). References are not used.
     """
 
     higher_is_better = False
@@ -38,14 +38,14 @@ class SceneChair(TextMetric):
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
     ) -> dict[str, float]:
         if not all("scene" in row for row in metadata):
-            raise UsageError("SceneChair wants metadata 'scene' for each picture; got none; use it on SceneWorld data")
+            raise UsageError("SceneChair needs metadata 'scene' for each picture, got none; use it on SceneWorld data")
         scenes = [Scene.from_dict(row["scene"]) for row in metadata]
         parsed = [parse(caption).mentions for caption in predictions]
         numbers: dict[str, float] = {}
         for suffix, with_color in (("", False), ("_color", True)):
             named = [[name for m in mentions if (name := _name(m, with_color))] for mentions in parsed]
             scores = chair(named, [_names_in(scene, with_color) for scene in scenes])
-            # recall over shapes and over "red", "circle", "red circle" together would mean nothing by colour
+            # By colour, recall over "red", "circle" and "red circle" together would be meaningless.
             kept = ("chair_s", "chair_i") if with_color else tuple(scores)
             numbers |= {f"scene_{name}{suffix}": scores[name] for name in kept}
         return numbers

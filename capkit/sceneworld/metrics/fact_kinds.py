@@ -1,4 +1,4 @@
-"""Which kinds of facts captions of SceneWorld state, and how often rightly: shapes, colours, sizes, backgrounds."""
+"""How often SceneWorld captions state each kind of fact, and how often correctly: shape, colour, size, ..."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,14 +14,14 @@ KINDS = ("shape", "color", "size", "place", "background")
 
 
 class FactKinds(TextMetric):
-    """For each kind of fact, shares in [0, 1] over all captions together:
+    """Frequency, recall and precision of each kind of fact, in [0, 1] over all captions together.
 
     - `<kind>_said`: captions that state at least one fact of the kind, true or not;
-    - `<kind>_recall`: objects of which it is stated rightly (pictures, for the background);
-    - `<kind>_precision`: stated facts of the kind that are right; NaN where there is none.
+    - `<kind>_recall`: objects (pictures, for the background) for which it is stated correctly;
+    - `<kind>_precision`: stated facts of the kind that are correct; NaN if there are none.
 
-    Mentions are matched to objects as for fact precision (docs/sceneworld.md): the adjective of a wrong noun is wrong.
-    Metadata "scene" is the scene (`Scene.to_dict()`). References are not read.
+    Mentions are matched to objects as for fact precision (docs/sceneworld.md): an adjective of a wrong noun is wrong.
+    Metadata "scene" is the scene (`Scene.to_dict()`). References are not used.
     """
 
     needs = ("scene",)
@@ -31,7 +31,7 @@ class FactKinds(TextMetric):
             if kind not in KINDS:
                 raise UsageError(f"kinds has no {kind!r}; {did_you_mean(kind, KINDS)}")
         if not kinds:
-            raise UsageError(f"kinds wants at least one of {KINDS}; got none")
+            raise UsageError(f"kinds needs at least one of {KINDS}; got none")
         super().__init__()
         self.kinds = tuple(kinds)
 
@@ -39,7 +39,7 @@ class FactKinds(TextMetric):
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
     ) -> dict[str, float]:
         if not all("scene" in row for row in metadata):
-            raise UsageError("FactKinds wants metadata 'scene' for each picture; got none; use it on SceneWorld data")
+            raise UsageError("FactKinds needs metadata 'scene' for each picture, got none; use it on SceneWorld data")
         scenes = [Scene.from_dict(row["scene"]) for row in metadata]
         numbers = {}
         for kind in self.kinds:
@@ -52,7 +52,7 @@ class FactKinds(TextMetric):
 
 
 def _count(kind: str, scene: Scene, text: str) -> tuple[int, int, int]:
-    """How many facts of the kind the caption states, how many of them hold, and how many there are."""
+    """Number of facts of the kind that the caption states, that are correct, and that the scene has."""
     parsed, facts = parse(text), scene_facts(scene)
     of_kind = (f"{kind}:", f"{kind}=")
     true = frozenset(fact for fact in facts if fact.startswith(of_kind))

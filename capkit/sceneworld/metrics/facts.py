@@ -1,4 +1,4 @@
-"""Fact precision, recall and F1 of captions of SceneWorld, exact by its parser and scene graph."""
+"""Fact precision, recall and F1 of SceneWorld captions, computed exactly by parser and scene graph."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -18,14 +18,16 @@ def score_rows(predictions: list[str], metadata: list[dict[str, Any]]) -> list[F
     """
     predictions = checked_texts(predictions, "predictions")
     if len(predictions) != len(metadata):
-        raise UsageError(f"one metadata dict a prediction is wanted; {len(predictions)} and {len(metadata)} came")
+        raise UsageError(
+            f"expected one metadata dict per prediction, got {len(predictions)} predictions and {len(metadata)} dicts"
+        )
     scores = []
     for text, row in zip(predictions, metadata, strict=True):
         missing = [key for key in ("scene", "stated_facts") if key not in row]
         if missing:
             raise UsageError(
-                f"fact scores need metadata 'scene' and 'stated_facts', {missing} is missing: they exist on SceneWorld "
-                "only; leave fact metrics and rewards out for other data"
+                f"fact scores need metadata 'scene' and 'stated_facts', {missing} is missing; they exist in SceneWorld "
+                "only; remove fact metrics and rewards for other data"
             )
         scores.append(score_caption(Scene.from_dict(row["scene"]), text, row["stated_facts"]))
     return scores
@@ -34,8 +36,8 @@ def score_rows(predictions: list[str], metadata: list[dict[str, Any]]) -> list[F
 def fact_scores(predictions: list[str], metadata: list[dict[str, Any]]) -> dict[str, float]:
     """Means over captions: fact_precision, fact_recall, fact_f1 in [0, 1], and unparsed_words (words per caption).
 
-    Precision is against all facts of the scene, recall against the facts that the reference's level of detail states.
-    fact_f1 is the mean of the captions' own F1, not the F1 of the two means. NaN where there are no captions.
+    Precision is relative to all facts of the scene, recall to the facts that the references state. fact_f1 is the mean
+    of the captions' F1, not the F1 of the two means. NaN without captions.
     """
     scores = score_rows(predictions, metadata)
     return {
@@ -52,7 +54,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 class Facts(TextMetric):
-    """`fact_scores` as a torchmetrics metric: update(predictions, references, metadata); references are not read."""
+    """`fact_scores` as a torchmetrics metric: update(predictions, references, metadata); references are not used."""
 
     needs = ("scene", "stated_facts")
 

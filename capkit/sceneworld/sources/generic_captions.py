@@ -1,4 +1,4 @@
-"""SceneWorld whose captions say less than the pictures show: where rewards that ask for detail start from."""
+"""SceneWorld with generic captions that omit details, as a starting point for rewards that demand detail."""
 
 from dataclasses import replace
 
@@ -15,13 +15,17 @@ from capkit.utils.ranges import Probability, Seed, check_ranges
 
 @check_ranges
 class GenericCaptions:
-    """The pictures of `source` with five captions each that list the objects and leave some of what they show out.
+    """The pictures of `source`, each with five captions that list its objects but omit some details.
 
-    Each colour is left out with probability `dropped`; one that is named is that of a neighbouring hue with probability
-    `confused` (see `capkit.sceneworld.language.generic`). With both 0 they are the full captions of style short. The
-    background is said with probability `background`. The draw belongs to `seed`, scene and caption. `stated_facts` are
-    all shapes and colours, and the background unless it is never said, whatever the captions say: fact recall then is
-    the share of them that a caption gives.
+    Draws depend on `seed`, scene and caption (see `capkit.sceneworld.language.generic`). Whatever the captions say,
+    `stated_facts` are all shapes and colours, plus the background unless its probability is 0, so that fact recall
+    measures the share of them that a caption states.
+
+    Args:
+        source: The scenes.
+        dropped: Probability of omitting a colour.
+        confused: Probability that a named colour is a neighbouring hue. With both 0, captions are those of style short.
+        background: Probability of naming the background.
     """
 
     def __init__(

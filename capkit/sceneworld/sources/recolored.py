@@ -1,4 +1,4 @@
-"""SceneWorld in groups of pictures that differ in the colour of one object, with queries from each to the others."""
+"""SceneWorld in groups of pictures that differ in the colour of one object, with queries for composed retrieval."""
 
 from functools import cached_property
 from typing import Annotated
@@ -18,9 +18,9 @@ from capkit.utils.ranges import AtLeastTwo, PositiveInt, Range, Seed, check_rang
 class RecoloredScenes:
     """`num_groups` groups of `group_size` scenes of one split; any two of a group differ in one object's colour.
 
-    Metadata of the first scene of a group hold the queries to all others: `target` (a key), `plus` ("a blue circle")
-    and `minus` ("a red circle"), as capkit/evaluators/composed.py reads them. Without words no query can tell the
-    targets of one group apart: a search by the image alone finds the right one once in `group_size` - 1 times.
+    Metadata of a group's first scene hold the queries to all others: `target` (a key), `plus` ("a blue circle") and
+    `minus` ("a red circle"), as capkit/evaluators/composed.py expects. Only the words distinguish the targets of a
+    group: a search by image alone finds the right one in 1 of `group_size` - 1 cases.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class RecoloredScenes:
 
 
 def _words(scene: Scene, other: Scene) -> dict[str, str]:
-    """The object of the one scene that the other shows in another colour, as both show it."""
+    """The recoloured object as described in either scene."""
     before, after = next((a, b) for a, b in zip(scene.objects, other.objects, strict=True) if a != b)
     return {"plus": _name(after), "minus": _name(before)}
 

@@ -116,8 +116,8 @@ def test_large_objects_leave_less_room_to_stand_off_centre() -> None:
     ("arguments", "message"),
     [
         ({"shapes": ["cirle"]}, "did you mean 'circle'"),
-        ({"colors": []}, "at least one name"),
-        ({"sizes": ["large", "large"]}, "none twice"),
+        ({"colors": []}, "at least one"),
+        ({"sizes": ["large", "large"]}, "distinct names"),
         ({"max_objects": 9}, "max_objects"),
         ({"min_objects": 3, "max_objects": 2}, "min_objects=3"),
         ({"inside_probability": 1.5}, "inside_probability"),
@@ -137,7 +137,7 @@ def test_wrong_options_are_refused_with_the_way_out(arguments: dict, message: st
 def test_an_unknown_split_and_a_world_without_scenes_are_refused() -> None:
     with pytest.raises(UsageError, match="did you mean 'train'"):
         make_scene(DEFAULT, 0, "trian", 0)
-    with pytest.raises(UsageError, match="none came"):
+    with pytest.raises(UsageError, match="got none"):
         make_scene(WorldOptions(holdout=()), 0, "holdout", 0)
     few = {"shapes": ["circle"], "colors": ["red"], "sizes": ["small"], "max_objects": 1}
     tiny = WorldOptions(**few, backgrounds=["white"], inside_probability=0.0, holdout=[["star", "red"]])

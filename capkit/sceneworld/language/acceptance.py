@@ -1,14 +1,13 @@
-"""Whether the parser finds a reading of a text as a caption: the judge of edited captions."""
+"""Whether the parser can read a text as a caption; used to judge edited captions."""
 
 from capkit.sceneworld.language.parser import Mention, parse
 
 
 def is_rejected(text: str) -> bool:
-    """Whether no caption can be read here: a word is left over, nothing is named, or a noun has two colours or sizes.
+    """Whether a text is no caption: a word is left over, there is no fact, or a noun has two colours or sizes.
 
-    What is not rejected need not be anything that the grammar writes. Words that carry no fact are accepted anywhere
-    ("there a red circle is"), a missing article is no error ("red circle"), and a word may be said twice ("a red red
-    circle").
+    Accepted texts need not be ones that the grammar generates: words without facts may be anywhere ("there a red circle
+    is"), articles may be missing ("red circle"), and words may be repeated ("a red red circle").
     """
     parsed = parse(text)
     return bool(parsed.unparsed) or not parsed.facts or any(map(_contradicts_itself, parsed.mentions))

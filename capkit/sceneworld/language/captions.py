@@ -1,7 +1,7 @@
-"""Captions of a scene in five styles, each with exactly known facts.
+"""Generate captions of a scene in four styles, each with exactly known facts.
 
-A plan fixes which facts are said; a style and its variant fix the words. The five references of a scene therefore say
-the same facts in five ways. Objects are named in the scene's own order: column by column from the left.
+A plan determines the facts; a style and its variant determine the words. So the five references of a scene state the
+same facts in five ways. Objects are named in the scene's order: column by column from the left.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ NUM_VARIANTS = 5
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption, the facts that it states (see `facts.py` for their form), and its words with Penn tags."""
+    """A caption, the facts that it states (in the form of `facts.py`), and its words with Penn tags."""
 
     text: str
     facts: tuple[str, ...]
@@ -46,7 +46,7 @@ def _listing(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-# short: a list of what there is ---------------------------------------------------------------------------------------
+# short: a list of the objects ---------------------------------------------------------------------------------------
 
 
 def _group_text(count: int, description: str, article: bool) -> str:
@@ -57,7 +57,7 @@ def _group_text(count: int, description: str, article: bool) -> str:
 
 
 def listed(groups: Sequence[tuple[int, str]], variant: int) -> str:
-    """The words of style short for (how many, description) in order: (2, "red circle") is "two red circles"."""
+    """Text of style short for (count, description) in order: (2, "red circle") is "two red circles"."""
     parts = [_group_text(count, description, article=variant != 1) for count, description in groups]
     opener = ("", "", "picture of ", "there is ", "")[variant]
     if variant == 3 and groups[0][0] > 1:
@@ -70,7 +70,7 @@ def _short(plan: Plan, variant: int) -> str:
 
 
 def _tail(plan: Plan, variant: int) -> str:
-    """Drawn text and background, where they are said."""
+    """Phrases about drawn text and background, if the plan states them."""
     tail = ""
     if plan.detail.text and plan.scene.text is not None:
         tail += f"{' and' if variant % 2 else ', with'} {_text_phrase(plan.scene.text.word)}"
@@ -96,7 +96,7 @@ _ABOVE_WORDS = ("above", "above", "over", "above", "below")
 
 
 def _noun_phrase(plan: Plan, index: int, variant: int) -> str:
-    """An object with its place, and the object inside it."""
+    """Noun phrase of an object with its place and the object inside it."""
     item = plan.objects[index]
     text = _with_article(describe(item, plan.detail, _SIZE_WORDS[variant]))
     if plan.detail.place and not (plan.detail.inside and item.inside is not None):
@@ -114,7 +114,7 @@ def _human(plan: Plan, variant: int) -> str:
     text = _OPENERS[variant] + _pair(plan, variant, relation, (first, second), phrases)
     rest = [phrases[i] for i in plan.outer if i not in (first, second)]
     if rest:
-        # no comma after "to its right" and "below it": they bind no further than their own noun
+        # No comma after "to its right" and "below it", which refer only to their own noun.
         text += (" and " if text.endswith(("its right", "below it")) else _REST[variant]) + _listing(rest)
     return text + _tail(plan, variant)
 
@@ -126,12 +126,12 @@ def _pair(plan: Plan, variant: int, relation: str, pair: tuple[int, int], phrase
         return f"{phrases[first]} with {phrases[second]} {where}"
     words = (_LEFT_WORDS if relation == "left" else _ABOVE_WORDS)[variant]
     subject, target = (second, first) if variant == 4 else (first, second)
-    # after "... with a star inside" the comma says that the outer object is meant, not the star
+    # After "... with a star inside", the comma makes the outer object the subject, and not the star.
     comma = "," if subject in plan.inner else ""
     return f"{phrases[subject]}{comma} {words} {phrases[target]}"
 
 
-# dense: one sentence for each thing -----------------------------------------------------------------------------------
+# dense: one sentence per fact --------------------------------------------------------------------------------------
 
 
 def _dense(plan: Plan, variant: int) -> str:
@@ -202,29 +202,29 @@ _WRITERS: dict[str, Callable[[Plan, int], str]] = {"short": _short, "human": _hu
 
 def _check(style: str, variant: int, detail: Detail) -> None:
     if style not in STYLES:
-        raise UsageError(f"style must be one of {tuple(STYLES)}; {style!r} came; {did_you_mean(style, STYLES)}")
+        raise UsageError(f"style must be one of {tuple(STYLES)}; got {style!r}; {did_you_mean(style, STYLES)}")
     if not 0 <= variant < NUM_VARIANTS:
-        raise UsageError(f"variant must lie in 0 .. {NUM_VARIANTS - 1}; {variant} came")
+        raise UsageError(f"variant must lie in 0 .. {NUM_VARIANTS - 1}; got {variant}")
     if style in ("short", "noisy") and (detail.relations or detail.inside or detail.place):
         raise UsageError(f"style {style} has no words for relations, inside and place; use style human or dense")
     if style == "human" and (detail.relations > 1 or detail.count):
-        raise UsageError("style human says at most one relation and no count; use style dense")
+        raise UsageError("style human states at most one relation and no count; use style dense")
     if style in ("short", "noisy") and detail.count:
         raise UsageError(f"style {style} has no words for the count of all shapes; use style dense")
 
 
 def caption(scene: Scene, style: str, variant: int = 0, seed: int = 0, detail: Detail | None = None) -> Caption:
-    """A caption of the scene.
+    """Generate a caption of the scene.
 
     Args:
-        style: short (colours and shapes), human (all attributes, one relation), dense (a sentence for each fact) or
-            noisy (alt-text as found on the web: dropped, wrong or garbled words, boilerplate, unrelated text).
-        variant: 0 .. 4, five ways of saying the same facts.
-        seed: chooses the noise of style noisy; the other styles do not use it.
-        detail: what is said; by default the style's own, `STYLES[style]`.
+        style: short (colours and shapes), human (all attributes, one relation), dense (a sentence per fact) or noisy
+            (web alt-text with dropped, wrong or garbled words, boilerplate and unrelated text).
+        variant: 0 .. 4, five wordings of the same facts.
+        seed: of the noise; used by style noisy only.
+        detail: which facts to state; by default `STYLES[style]`.
 
     Raises:
-        UsageError: an unknown style or variant, or a detail that the style has no words for.
+        UsageError: an unknown style or variant, or a detail that the style cannot express.
     """
     detail = STYLES.get(style, Detail()) if detail is None else detail
     _check(style, variant, detail)
@@ -236,12 +236,12 @@ def caption(scene: Scene, style: str, variant: int = 0, seed: int = 0, detail: D
 
 
 def references(scene: Scene, style: str = "human", detail: Detail | None = None) -> list[str]:
-    """The five captions of a style, which state the same facts: a captioner's references."""
+    """The five captions of a style, which state the same facts, as references."""
     return [item.text for item in reference_captions(scene, style, detail)]
 
 
 def reference_captions(scene: Scene, style: str = "human", detail: Detail | None = None) -> list[Caption]:
-    """As `references`, with facts and tags; the facts are worked out once for the five."""
+    """Like `references`, with facts and tags; the facts are computed once for all five."""
     detail = STYLES.get(style, Detail()) if detail is None else detail
     if style == "noisy":
         return [caption(scene, style, variant, detail=detail) for variant in range(NUM_VARIANTS)]

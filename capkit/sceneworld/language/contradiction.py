@@ -1,25 +1,24 @@
-"""Whether a caption of SceneWorld contradicts another text about the same picture: from the two texts, without a scene.
+"""Whether a SceneWorld caption contradicts another text about the same picture, decided from the texts alone.
 
-The premise (a reference) and the hypothesis (a caption) contradict each other if no picture can be one of both. Their
-mentions are read as things, and tried against each other:
+The premise (a reference) and the hypothesis (a caption) contradict each other if no picture satisfies both. Their
+mentions are interpreted as things and matched by these rules:
 
-1. The premise names every thing of a shape that it names at all. A circle of the hypothesis is one of the premise's
-   circles, another one for each mention: "two circles" contradicts "a red circle", and not the other way round.
+1. If the premise names a shape, it names all things of that shape. Each circle of the hypothesis is a different circle
+   of the premise: "two circles" contradicts "a red circle", but not vice versa.
 2. A thing has one colour, one size and one place. "A blue circle" contradicts "a red circle"; "a circle" contradicts
    neither, and neither contradicts it.
-3. A thing of a shape that the premise does not name is new, and neutral.
+3. A thing of a shape that the premise does not name is new and neutral.
 4. "Left of" is a column further left, "above" a row higher, "inside" the same cell. There are three columns and three
-   rows, and a thing lies inside one other at most. "A circle left of a square" contradicts "a square left of a circle".
-5. There are as many circles as a text counts ("two circles"), no more things than it counts ("three shapes"), one
-   background and one drawn text.
+   rows, and a thing is inside at most one other. "A circle left of a square" contradicts "a square left of a circle".
+5. There are exactly as many circles as a text counts ("two circles"), at most as many things as it counts ("three
+   shapes"), one background and one drawn text.
 
-If some choice of circles for circles, squares for squares, breaks no rule, there is no contradiction. What neither
-text says is neutral, and so is a thing without a shape ("a red thing"). A hypothesis that breaks a rule by itself ("a
-red blue circle", "a circle left of itself") contradicts every premise. Not looked at: that two things cannot stand
-in one cell, and what sizes fit inside which.
+There is no contradiction if some assignment of circles to circles, squares to squares and so on breaks no rule. Facts
+stated by neither text are neutral, and so are things without a shape ("a red thing"). A hypothesis that breaks a rule
+by itself ("a red blue circle", "a circle left of itself") contradicts every premise. Not considered: two things cannot
+share a cell, and not every size fits inside another.
 
-The search is exact. Words are read as `capkit.sceneworld.language.parser` reads them: "a circle" said twice is two
-circles.
+The search is exact. Texts are read by `capkit.sceneworld.language.parser`: "a circle" said twice is two circles.
 """
 
 from collections.abc import Iterable
@@ -36,7 +35,7 @@ _Relations = frozenset[tuple[str, int, int]]
 
 @dataclass(frozen=True)
 class _Claims:
-    """What a text says: shapes and attributes of its things, relations between them, and facts of the whole picture."""
+    """The claims of a text: shapes and attributes of its things, their relations, and facts about the picture."""
 
     shapes: tuple[str, ...]
     attributes: tuple[frozenset[tuple[str, str]], ...]
@@ -45,19 +44,19 @@ class _Claims:
 
 
 def contradicts(hypothesis: str, premise: str) -> bool:
-    """Whether the hypothesis cannot be true of a picture that the premise is true of. Rules: see the module."""
+    """Whether the hypothesis is false of every picture of which the premise is true, by the rules above."""
     said, given = _claims(hypothesis), _claims(premise)
     told = said.globals | given.globals
     if len(told) > len({fact.split("=")[0] for fact in told}):
         return True
     options = [_things_meant(said, i, given) for i in range(len(said.shapes))]
-    order = sorted(range(len(options)), key=lambda i: len(options[i]))  # the fewest first: dead ends show early
+    order = sorted(range(len(options)), key=lambda i: len(options[i]))  # fewest options first, to find dead ends early
     return not _Reading(said, given, told).exists(options, order, {})
 
 
 @lru_cache(maxsize=_MAX_REMEMBERED)
 def _claims(text: str) -> _Claims:
-    """The claims of a text, kept: references come again every epoch. Things without a shape are left out."""
+    """The claims of a text without things that have no shape; cached, since references recur every epoch."""
     parsed = parse(text)
     number = {i: n for n, i in enumerate(i for i, mention in enumerate(parsed.mentions) if mention.shape is not None)}
     mentions = [parsed.mentions[i] for i in number]
@@ -71,7 +70,7 @@ def _claims(text: str) -> _Claims:
 
 
 def _things_meant(said: _Claims, index: int, given: _Claims) -> list[int]:
-    """The things that a mention of the hypothesis may be: numbers of the premise's, or one behind them if it is new."""
+    """The things that a mention of the hypothesis may denote: indices of the premise's, or a new index after them."""
     if said.shapes[index] in given.shapes:
         things = [j for j, shape in enumerate(given.shapes) if shape == said.shapes[index]]
     else:
@@ -85,13 +84,13 @@ def _single_valued(attributes: frozenset[tuple[str, str]]) -> bool:
 
 
 class _Reading:
-    """Search for a choice of the premise's things for the hypothesis' mentions that breaks no rule."""
+    """Search for an assignment of the hypothesis' mentions to the premise's things that breaks no rule."""
 
     def __init__(self, said: _Claims, given: _Claims, told: frozenset[str]) -> None:
         self.said, self.given, self.told = said, given, told
 
     def exists(self, options: list[list[int]], order: list[int], chosen: dict[int, int]) -> bool:
-        """`chosen` maps the first mentions of `order` to things."""
+        """Whether an assignment extends `chosen`, which maps the first mentions of `order` to things."""
         if not self._fits_the_grid(chosen):
             return False
         if len(chosen) == len(order):
@@ -130,7 +129,7 @@ class _Reading:
 
 
 def _nests(relations: Iterable[tuple[str, int, int]]) -> bool:
-    """Whether each thing lies inside one other at most, and none inside itself by way of others."""
+    """Whether each thing is inside at most one other, and none is inside itself, even indirectly."""
     pairs = [(inner, outer) for name, inner, outer in relations if name == "inside"]
     host = dict(pairs)
     if len(host) < len(pairs):
@@ -145,10 +144,10 @@ def _nests(relations: Iterable[tuple[str, int, int]]) -> bool:
 
 
 def _fits_an_axis(known: dict[int, int], name: str, relations: Iterable[tuple[str, int, int]]) -> bool:
-    """Whether columns 0, 1, 2 (or rows) can be given to all things. `known` are those of things whose place is said.
+    """Whether all things can be assigned columns 0, 1, 2 (or rows); `known` are those of things with a stated place.
 
-    Each thing gets the least number that those before it leave; numbers only grow, up to what is known or the grid's
-    edge, so it ends.
+    Each thing gets the least number that its predecessors allow. Numbers only increase, up to the known value or the
+    grid's edge, so the loop terminates.
     """
     least = [(a, b, 1) for relation, a, b in relations if relation == name]
     for relation, a, b in relations:

@@ -1,9 +1,9 @@
 """Atomic facts of a scene, as strings, and its scene graph.
 
-A fact names objects by their number, so that a colour stays bound to the object that has it:
+A fact identifies objects by number, so that a colour is bound to its object:
 `shape:0=circle`, `color:0=red`, `size:0=large`, `place:0=top left`, `left:0,1`, `above:0,1`, `inside:1,0`,
-`count:object=3`, `count:circle=2`, `background=white`, `text=sun`. In a scene the number is the object's index; in a
-parsed caption it is the mention's, and `oracles.py` finds which mention is which object.
+`count:object=3`, `count:circle=2`, `background=white`, `text=sun`. In a scene the number is the object's index. In
+a parsed caption it is the mention's index, and `oracles.py` matches mentions to objects.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ PLACES = tuple(
     for row in ("top", "middle", "bottom")
 )
 RELATIONS = ("left", "above", "inside")
-MARGIN = 1 / (2 * GRID)  # half a cell: columns are further apart than this, one column is narrower
+MARGIN = 1 / (2 * GRID)  # half a cell: columns are further apart, and a column is narrower
 
 
 def shape_fact(index: int, shape: str) -> str:
@@ -71,7 +71,7 @@ def relations(scene: Scene) -> list[tuple[str, int, int]]:
 
 
 def scene_facts(scene: Scene) -> list[str]:
-    """Every fact that holds in the scene: what a caption's precision is measured against."""
+    """All facts that hold in the scene, against which a caption's precision is measured."""
     facts = []
     counts: dict[str, int] = {}
     for i, item in enumerate(scene.objects):

@@ -1,4 +1,4 @@
-"""Captions that leave out what people often do, or name a neighbouring colour: what a captioner learns to copy."""
+"""Captions that omit colours or name a neighbouring one, as training data for a generic captioner."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ from capkit.sceneworld.world.stream import Stream
 
 _PAIRS = (("red", "orange"), ("yellow", "green"), ("cyan", "blue"), ("purple", "pink"))
 NEIGHBOURS = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}
-"""The colour that each colour is confused with: its neighbour in hue, and always the same one."""
+"""Maps each colour to the neighbouring hue with which it is always confused."""
 assert NEIGHBOURS.keys() == COLORS.keys()
 
 
 def generic_captions(
     scene: Scene, dropped: float, confused: float, seed: int = 0, background: float = 0.0
 ) -> list[str]:
-    """The five captions of style short, in which each colour is left out with probability `dropped`.
+    """The five captions of style short, each colour omitted with probability `dropped`.
 
-    A colour that is named is its neighbour's with probability `confused`. Both are drawn for each object of each
-    caption, keyed by the seed, the scene and the caption's number. Every shape is said, and rightly. The background is
-    said with probability `background`, drawn for each caption.
+    A named colour is its neighbour's with probability `confused`. Both are drawn per object and caption, by seed, scene
+    and the caption's number. All shapes are stated correctly. The background is stated with probability `background`
+    per caption.
     """
     captions = []
     for variant in range(NUM_VARIANTS):
@@ -32,7 +32,7 @@ def generic_captions(
 
 
 def _name(item: SceneObject, stream: Stream, dropped: float, confused: float) -> tuple[str, str]:
-    """(colour or nothing, shape)."""
+    """(colour or "", shape) of an object as named in a caption."""
     is_dropped, is_confused = stream.chance(dropped), stream.chance(confused)
     if is_dropped:
         return "", item.shape
@@ -40,9 +40,9 @@ def _name(item: SceneObject, stream: Stream, dropped: float, confused: float) ->
 
 
 def _groups(names: Sequence[tuple[str, str]]) -> list[tuple[int, str]]:
-    """(how many, description) of equal names, in the order of the first of each.
+    """(count, description) of equal names, in order of first appearance.
 
-    "Two circles" says that there are two in all: beside a circle whose colour is named, they are listed one by one.
+    "Two circles" means two in total, so next to a circle with a colour, circles without one are listed one by one.
     """
     counts, shapes = Counter(names), Counter(shape for _, shape in names)
     groups = []

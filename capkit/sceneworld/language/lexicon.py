@@ -1,4 +1,4 @@
-"""The words of SceneWorld's captions: what each means to the parser, and its part of speech (Penn tags)."""
+"""The vocabulary of SceneWorld's captions: meanings for the parser, and parts of speech (Penn tags)."""
 
 import re
 from typing import NamedTuple
@@ -16,12 +16,12 @@ SHAPE_WORDS |= {"crescent": "moon", "crescents": "moon"}
 GENERIC_WORDS = {"shape", "shapes", "object", "objects", "thing", "things", "figure", "figures"}
 SINGULAR_WORDS = {*SHAPES, "disc", "box", "rhombus", "crescent", "shape", "object", "thing", "figure"}
 SIZE_WORDS = {size: size for size in SIZES} | {"big": "large", "huge": "large", "little": "small", "tiny": "small"}
-# Any colour word states a colour, also one that no object can have: it is a wrong fact then, not an unknown word.
+# Any colour word states a colour. One that no object can have is a wrong fact, not an unknown word.
 COLOR_WORDS = {color: color for color in (*COLORS, *BACKGROUNDS, "brown")}
 COLOR_WORDS |= {"grey": "gray", "violet": "purple", "stripy": "striped"}
 ARTICLES = {"a", "an", "the", "another", "this", "that"}
 
-# What a phrase does. Relations: (name, swapped): "X right of Y" says left(Y, X).
+# Phrases by function. Relations are (name, swapped): "X right of Y" states left(Y, X).
 _LEFT = ("to the left of", "on the left of", "at the left of", "left of", "on the left side of")
 _RIGHT = ("to the right of", "on the right of", "at the right of", "right of", "on the right side of")
 _RELATION_PHRASES: dict[tuple[str, bool], tuple[str, ...]] = {
@@ -32,7 +32,7 @@ _RELATION_PHRASES: dict[tuple[str, bool], tuple[str, ...]] = {
     ("inside", False): ("inside", "inside of", "within"),
     ("inside", True): ("containing", "contains", "that contains", "around", "surrounding", "holding", "holds"),
 }
-# Relations to a host named before "with": "X with Y to its right" says left(X, Y).
+# Relations to a host named before "with": "X with Y to its right" states left(X, Y).
 _HOST_PHRASES: dict[tuple[str, bool], tuple[str, ...]] = {
     ("left", False): ("to its left", "on its left", "at its left"),
     ("left", True): ("to its right", "on its right", "at its right"),
@@ -108,14 +108,14 @@ _LAST_WORDS = {"inside", ".", ",", "and", "it", "is"}
 
 
 def words_of(text: str) -> list[str]:
-    """Lower-cased words and punctuation marks."""
+    """Split a text into lower-case words and punctuation marks."""
     return _TOKEN.findall(text.lower())
 
 
 def tag_words(words: list[str]) -> list[str]:
-    """Penn part-of-speech tag of each word of a grammar caption.
+    """Penn part-of-speech tag of each word of a caption.
 
-    Exact on what the grammar writes; a word outside it gets NN, or CD if it is digits, or SYM if it is punctuation.
+    Exact for generated captions; unknown words get NN, digits CD, punctuation SYM.
     """
     return [_tag(words, i) for i in range(len(words))]
 

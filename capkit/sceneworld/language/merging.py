@@ -1,8 +1,8 @@
-"""Merges captions of one scene by their facts: the union of several, or one enriched by another that may be wrong.
+"""Merge captions of a scene by their facts: the union of several, or one enriched by another that may be wrong.
 
-Captions number the objects that they mention each in its own way. Two captions are laid over each other by the
-one-to-one match of their mentions that makes most facts agree; where several matches are equally good and do not come
-to the same, the texts do not say which object is which, and nothing is guessed.
+Each caption numbers its objects differently. Two captions are aligned by the one-to-one match of their mentions with
+most agreeing facts. If several best matches lead to different results, the texts leave open which object is which, and
+nothing is guessed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from capkit.sceneworld.language.parser import Mention, ParsedCaption
 from capkit.sceneworld.language.writing import signature
 from capkit.sceneworld.world.options import GRID
 
-_SEARCH_LIMIT = 50_000  # matches looked at; captions of five objects have 1,546 at most
+_SEARCH_LIMIT = 50_000  # number of matches; captions of five objects have at most 1,546
 
 Match = tuple[int | None, ...]  # for each mention of the other caption: the mention of the base, or None for a new one
 Relation = tuple[str, int, int]
@@ -21,14 +21,14 @@ _CELLS = {place: divmod(i, GRID) for i, place in enumerate(PLACES)}  # (column, 
 
 
 class AmbiguousError(Exception):
-    """The captions do not say which object is which."""
+    """The captions leave open which object is which."""
 
 
 def union(captions: Sequence[ParsedCaption]) -> ParsedCaption:
-    """All facts of all captions, each once. Mentions with different values of one attribute are different objects.
+    """All distinct facts of all captions. Mentions with different values of an attribute are different objects.
 
-    It begins with the caption that has most facts, since that tells objects apart; a caption that leaves open which
-    object is which waits until others have told more. Raises AmbiguousError where that does not help.
+    Starts with the caption with most facts, which best distinguishes objects. An ambiguous caption is merged after
+    others have added facts. Raises AmbiguousError if that does not resolve it.
     """
     merged, *waiting = sorted(captions, key=lambda caption: -len(caption.facts))
     while waiting:
@@ -39,22 +39,22 @@ def union(captions: Sequence[ParsedCaption]) -> ParsedCaption:
                 del waiting[place]
                 break
         else:
-            raise AmbiguousError("the captions do not say which of the look-alikes is which")
+            raise AmbiguousError("the captions leave open which of several similar objects is which")
     return merged
 
 
 def _joined_clearly(base: ParsedCaption, other: ParsedCaption) -> ParsedCaption | None:
-    """Both captions' facts, or None where the best matches do not come to the same."""
+    """Both captions' facts, or None if the best matches lead to different results."""
     results = [_joined(base, other, match) for match in best_matches(base, other, may_contradict=False)]
     return results[0] if len({signature(result) for result in results}) == 1 else None
 
 
 def enriched(anchor: ParsedCaption, description: ParsedCaption) -> ParsedCaption:
-    """The anchor's facts, and those of the description that contradict none of them.
+    """The anchor's facts, and those facts of the description that do not contradict them.
 
-    Contradictions are: another value of an attribute, of the background, the text or a count; a relation turned round,
-    or one that the places rule out; more objects than were counted. What holds under some of the best matches only is
-    left out. A wrong statement about something that the anchor is silent about stays: nothing contradicts it.
+    Contradictions are another value of an attribute, the background, the text or a count; a relation that is reversed
+    or ruled out by places; and more objects than counted. Facts that hold under only some of the best matches are left
+    out. A wrong statement about something that the anchor does not mention is kept, since nothing contradicts it.
     """
     matches = best_matches(anchor, description, may_contradict=True)
     added = [_additions(anchor, description, match) for match in matches]
@@ -65,15 +65,15 @@ def enriched(anchor: ParsedCaption, description: ParsedCaption) -> ParsedCaption
 
 
 def best_matches(base: ParsedCaption, other: ParsedCaption, may_contradict: bool) -> list[Match]:
-    """Those with most agreeing facts, less the contradictory ones, then with fewest new mentions; all of them.
+    """All matches with the most agreeing minus contradicting facts, and among these the fewest new mentions.
 
-    Mentions of different shapes never match. Without `may_contradict`, nothing that contradicts does.
+    Mentions of different shapes never match. Without `may_contradict`, matches with contradictions are excluded.
     """
     best: list[Match] = []
     best_value: tuple[int, int] | None = None
     for number, match in enumerate(_matches(base, other, may_contradict)):
         if number > _SEARCH_LIMIT:
-            raise AmbiguousError("too many look-alikes to tell apart")
+            raise AmbiguousError("too many similar objects to tell apart")
         agreeing, contradicting = _compare(base, other, match)
         if contradicting and not may_contradict:
             continue
@@ -100,14 +100,14 @@ def _matches(base: ParsedCaption, other: ParsedCaption, may_contradict: bool, ch
 
 
 def _agreement(a: Mention, b: Mention) -> tuple[int, int]:
-    """Attributes that both state, and kinds of attribute of which they state different values."""
+    """Number of attributes that both state, and of kinds of attributes with different values."""
     shared = a.attributes & b.attributes
     kinds = {kind for kind, _ in a.attributes} & {kind for kind, _ in b.attributes}
     return len(shared), len(kinds - {kind for kind, _ in shared})
 
 
 def _compare(base: ParsedCaption, other: ParsedCaption, match: Match) -> tuple[int, int]:
-    """Facts of mentions and relations that agree under a match, and those that contradict each other."""
+    """Number of facts of mentions and relations that agree and that contradict each other under a match."""
     pairs = [(base.mentions[i], other.mentions[j]) for j, i in enumerate(match) if i is not None]
     counted = [_agreement(*pair) for pair in pairs]
     joined = _joined(base, other, match)
@@ -118,7 +118,7 @@ def _compare(base: ParsedCaption, other: ParsedCaption, match: Match) -> tuple[i
 
 
 def _joined(base: ParsedCaption, other: ParsedCaption, match: Match) -> ParsedCaption:
-    """Both captions' facts under a match, contradictions included."""
+    """Both captions' facts under a match, including contradictions."""
     mentions = [Mention(mention.shape, set(mention.attributes)) for mention in base.mentions]
     index: list[int] = []
     for mention, i in zip(other.mentions, match, strict=True):
@@ -132,7 +132,7 @@ def _joined(base: ParsedCaption, other: ParsedCaption, match: Match) -> ParsedCa
 
 
 def _is_possible(relation: Relation, facts: ParsedCaption) -> bool:
-    """Neither turned round by another relation nor ruled out by the places of its two ends."""
+    """Whether a relation is neither reversed by another one nor ruled out by the places of its ends."""
     name, subject, target = relation
     if (name, target, subject) in facts.relations or subject == target:
         return False
@@ -146,13 +146,13 @@ def _is_possible(relation: Relation, facts: ParsedCaption) -> bool:
 
 
 def _cell(mention: Mention) -> tuple[int, int] | None:
-    """Column and row, where one place is said."""
+    """Column and row, if exactly one place is stated."""
     places = [value for kind, value in mention.attributes if kind == "place"]
     return _CELLS[places[0]] if len(places) == 1 else None
 
 
 def _excess(facts: ParsedCaption) -> int:
-    """How many objects are mentioned beyond those that were counted."""
+    """Number of mentioned objects in excess of the stated counts."""
     shapes = [mention.shape for mention in facts.mentions]
     return sum(max(0, _mentioned(noun, shapes) - number) for noun, number in _counts(facts))
 
@@ -173,7 +173,7 @@ def _mentioned(noun: str, shapes: Sequence[str | None]) -> int:
 class _Addition:
     """One fact: `kind` shape, color, size, place (of `subject`), left, above, inside (to `target`) or global.
 
-    Mentions are numbered as in the anchor, new ones from there on by their number in the description.
+    Mentions have the anchor's numbers; new ones follow, by their number in the description.
     """
 
     kind: str
@@ -183,7 +183,7 @@ class _Addition:
 
 
 def _additions(anchor: ParsedCaption, description: ParsedCaption, match: Match) -> set[_Addition]:
-    """What the description adds under a match, in its own order; each fact is held against all that stands by then."""
+    """Facts that the description adds under a match, in order, each checked against all facts so far."""
     facts = ParsedCaption([Mention(m.shape, set(m.attributes)) for m in anchor.mentions], set(anchor.relations))
     facts.globals = {text for text in anchor.globals}
     number, found, index = len(anchor.mentions), set(), {}
@@ -236,7 +236,7 @@ def _add_global(facts: ParsedCaption, text: str) -> bool:
 
 
 def _with_additions(anchor: ParsedCaption, additions: set[_Addition]) -> ParsedCaption:
-    """The anchor with the facts added whose objects are known or new by another of them."""
+    """The anchor plus the additions whose objects are in the anchor or among the additions."""
     new = sorted((item for item in additions if item.kind == "shape"), key=lambda item: item.subject)
     index = {i: i for i in range(len(anchor.mentions))}
     facts = _joined(anchor, ParsedCaption([Mention(item.value or None) for item in new]), (None,) * len(new))

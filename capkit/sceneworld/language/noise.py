@@ -1,4 +1,4 @@
-"""Alt-text as found on the web: attributes dropped or wrong, letters swapped, boilerplate, or nothing to do with it."""
+"""Noisy captions like web alt-text: dropped or wrong attributes, swapped letters, boilerplate, unrelated text."""
 
 from capkit.sceneworld.language import facts as fact
 from capkit.sceneworld.world.options import COLORS, SHAPES, SIZES
@@ -17,7 +17,7 @@ NoisyText = tuple[str, tuple[str, ...]]
 
 
 def noisy_caption(scene: Scene, variant: int, seed: int, num_objects: int | None, color: bool, size: bool) -> NoisyText:
-    """Text, and the facts that its readable words state, true or not; keyed by the scene, the variant and the seed."""
+    """Noisy text and the facts, true or false, that its readable words state; seeded by scene, variant and seed."""
     stream = Stream("noise", scene_hash(scene), variant, seed)
     if stream.chance(_UNRELATED_SHARE):
         return _numbered(stream, stream.choice(_UNRELATED)), ()
@@ -39,7 +39,7 @@ def _numbered(stream: Stream, text: str) -> str:
 
 
 def _noun_phrase(stream: Stream, index: int, item: SceneObject, color: bool, size: bool, facts: list[str]) -> str:
-    """Adjectives and noun; adds the facts that stay readable to `facts`."""
+    """Adjectives and noun; appends the facts that remain readable to `facts`."""
     words, said = [], []
     wanted = [("size", item.size, tuple(SIZES))] if size else []
     wanted += [("color", item.color, tuple(COLORS))] if color else []
@@ -51,7 +51,7 @@ def _noun_phrase(stream: Stream, index: int, item: SceneObject, color: bool, siz
         if words[-1] == value:
             said.append(fact.attribute_fact(kind, index, value))
         else:
-            said.clear()  # the adjective before an unreadable word has lost its noun
+            said.clear()  # an adjective before an unreadable word has no noun
     shape = stream.choice(SHAPES) if stream.chance(_WRONG) else item.shape
     words.append(_maybe_garbled(stream, shape))
     if words[-1] == shape:

@@ -1,8 +1,8 @@
 """Exact scores of a caption against its scene.
 
-The facts of a caption name mentions, those of a scene name objects. They are compared under the one-to-one assignment
-of mentions to objects that makes most of the caption's facts true (as Smatch does for meaning graphs), so that
-attributes stay bound to their noun, and one object can be claimed once only.
+Facts of a caption refer to mentions, those of a scene to objects. They are compared under the one-to-one assignment of
+mentions to objects that makes most of the caption's facts true (as Smatch does for meaning graphs), so that attributes
+stay bound to their noun and each object is claimed at most once.
 """
 
 from collections.abc import Iterable
@@ -12,16 +12,15 @@ from capkit.sceneworld.language.facts import RELATIONS, attribute_fact, relation
 from capkit.sceneworld.language.parser import Mention, ParsedCaption, parse
 from capkit.sceneworld.world.scene import Scene
 
-_SEARCH_LIMIT = 20_000  # partial assignments looked at, about 20 ms; captions of five objects need a few hundred
+_SEARCH_LIMIT = 20_000  # partial assignments, about 20 ms; captions of five objects need a few hundred
 
 
 @dataclass(frozen=True)
 class FactScore:
-    """`precision`: share of the caption's facts that hold in the scene. `recall`: share of the reference's facts said.
+    """Precision (share of the caption's facts that hold), recall (share of the reference's facts stated), F1, counts.
 
-    A caption that states nothing has precision 0 and recall 0. `num_unparsed` counts words that state nothing known;
-    they change none of the three shares. `num_facts` were stated, `num_correct` of them hold, `num_recalled` of the
-    reference's were said.
+    A caption without facts has precision 0 and recall 0. `num_unparsed` counts unknown words, which do not affect the
+    shares. Of `num_facts` stated facts, `num_correct` hold in the scene and `num_recalled` are the reference's.
     """
 
     precision: float
@@ -34,9 +33,9 @@ class FactScore:
 
 
 def score_caption(scene: Scene, text: str, stated_facts: Iterable[str]) -> FactScore:
-    """Precision against all facts of the scene, recall against `stated_facts`, which a reference states.
+    """Precision relative to all facts of the scene, recall relative to `stated_facts` of a reference.
 
-    Recall is 1 where `stated_facts` is empty and so is what the caption could have missed.
+    If `stated_facts` is empty, a caption with facts has recall 1, since there was nothing to miss.
     """
     parsed = parse(text)
     stated = frozenset(stated_facts)
@@ -51,10 +50,11 @@ def score_caption(scene: Scene, text: str, stated_facts: Iterable[str]) -> FactS
 def count_matches(
     parsed: ParsedCaption, true_facts: frozenset[str], stated_facts: frozenset[str], num_objects: int
 ) -> tuple[int, int]:
-    """How many of the caption's facts are in `true_facts` and in `stated_facts`, under the best assignment.
+    """Number of the caption's facts in `true_facts` and in `stated_facts`, under the best assignment.
 
-    Best is most in `true_facts`, then most in `stated_facts`. The search is exact but for captions that relate a dozen
-    mentions of one shape in a scene with many of that shape: it stops at _SEARCH_LIMIT and the best found counts.
+    The best has most facts in `true_facts`, then most in `stated_facts`. The search is exact, except for captions that
+    relate a dozen mentions of one shape in a scene with many of that shape: it stops at _SEARCH_LIMIT with the best so
+    far.
     """
     search = _Search(parsed, true_facts, stated_facts, num_objects)
     correct, recalled = divmod(search.best_value(), _WEIGHT)
@@ -62,11 +62,11 @@ def count_matches(
     return correct + len(told & true_facts), recalled + len(told & stated_facts)
 
 
-_WEIGHT = 1 << 16  # one true fact outweighs any number of stated ones
+_WEIGHT = 1 << 16  # a true fact outweighs any number of stated ones
 
 
 class _Search:
-    """Branch and bound over assignments: objects in turn choose a mention of their shape, or none."""
+    """Branch and bound over assignments: each object in turn takes a mention of its shape, or none."""
 
     def __init__(
         self, parsed: ParsedCaption, true_facts: frozenset[str], stated_facts: frozenset[str], num_objects: int
@@ -86,7 +86,7 @@ class _Search:
         return _WEIGHT * (fact in self.true_facts) + (fact in self.stated_facts)
 
     def _options(self, mentions: dict[int, Mention], index: int) -> list[tuple[int, int]]:
-        """(value, mention) of each mention that may be this object, best first. A wrong noun is no mention of it."""
+        """(value, mention) of each mention that may denote this object, best first; a wrong noun cannot."""
         found = []
         for i, mention in mentions.items():
             if mention.shape is None or shape_fact(index, mention.shape) in self.true_facts:
@@ -96,9 +96,10 @@ class _Search:
         return sorted(found, key=lambda option: (-option[0], option[1]))
 
     def _most_still_to_gain(self, said: set[tuple[str, int, int]]) -> list[int]:
-        """For each object, a bound on what it and those after it can add.
+        """For each object, an upper bound on the value that it and later ones can add.
 
-        That is their best attributes and, for each relation's name, as many of the best facts as the caption says.
+        The bound is the value of their best attributes and, per kind of relation, of the best facts, as many as the
+        caption states.
         """
         counts = {name: sum(relation[0] == name for relation in said) for name in RELATIONS}
         facts: dict[str, list[int]] = {name: [] for name in RELATIONS}
@@ -112,12 +113,12 @@ class _Search:
         return bounds[::-1]
 
     def best_value(self) -> int:
-        """_WEIGHT x true facts + stated facts of the best assignment."""
+        """Run the search; returns _WEIGHT x true facts + stated facts of the best assignment."""
         self._extend(0, 0, {})
         return self.best
 
     def _extend(self, index: int, value: int, objects: dict[int, int]) -> None:
-        """`objects` maps mentions to objects; objects before `index` have chosen."""
+        """Extend an assignment: `objects` maps mentions to objects; objects before `index` are done."""
         self.best = max(self.best, value)
         self.visited += 1
         if value + self.most[index] <= self.best or self.visited > _SEARCH_LIMIT:
@@ -130,18 +131,18 @@ class _Search:
         self._extend(index + 1, value, objects)
 
     def _relations_value(self, mention: int, objects: dict[int, int]) -> int:
-        """Of the relations of this mention with mentions that are assigned already."""
+        """Value of this mention's relations with already assigned mentions."""
         said = [r for r in self.relations.get(mention, ()) if r[1] in objects and r[2] in objects]
         return sum(self._value(relation_fact(name, objects[a], objects[b])) for name, a, b in said)
 
 
 def _pairs_with(last: int) -> list[tuple[int, int]]:
-    """All (subject, target) of objects 0 .. last that contain `last`."""
+    """All (subject, target) pairs of objects 0 .. last that contain `last`."""
     return [pair for other in range(last) for pair in ((other, last), (last, other))]
 
 
 def _distinct(mentions: list[Mention], related: set[int], num_objects: int) -> dict[int, Mention]:
-    """Mentions by number, without those that repeat an equal one more often than there are objects."""
+    """Mentions by number, with equal ones kept at most as often as there are objects."""
     kept: dict[int, Mention] = {}
     seen: dict[tuple[object, frozenset[tuple[str, str]]], int] = {}
     for i, mention in enumerate(mentions):

@@ -1,16 +1,16 @@
-"""Reads a caption back to facts: all that the grammar writes, and what can be made of anything else.
+"""Parse captions to facts: generated ones exactly, any other text as far as possible.
 
-A scanner goes through the words once, from left to right. At each place it tries the longest known phrase, then a noun
-phrase; a word that fits neither is counted as unparsed. Rules, in the order in which readers ask for them:
+A scanner reads the words once from left to right. At each position it tries the longest known phrase, then a noun
+phrase; a word that fits neither is unparsed. Rules:
 
-1. "a circle" is a new mention; "the circle" means the first earlier mention with that shape and no other attribute, and
-   is new only if there is none. "two circles" are two mentions.
-2. "X left of Y" relates the last mention to the next one. After "," or "and" the clause's subject is meant instead of
-   the last mention: "X with Z inside, left of Y" says left(X, Y).
-3. "X with Y inside", "X with Y to its right": the host is the mention before "with". "it" is the host, or where the
-   sentence has none the subject of the sentence before.
+1. "a circle" is a new mention; "the circle" is the first earlier mention of that shape without a conflicting attribute,
+   or a new one if there is none. "two circles" are two mentions.
+2. "X left of Y" relates the last mention to the next one. After "," or "and" it relates the clause's subject instead:
+   "X with Z inside, left of Y" states left(X, Y).
+3. "X with Y inside", "X with Y to its right": the host is the mention before "with". "it" is the host or, if the
+   sentence has none, the subject of the previous sentence.
 4. A number with "shapes" counts all shapes; a number with a bare plural ("two circles") counts that shape.
-5. Adjectives, articles and relations that find no noun, and words outside the vocabulary, are unparsed.
+5. Adjectives, articles and relations without a noun, and words outside the vocabulary, are unparsed.
 """
 
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ _COPULAS = {("is",), ("are",)}
 
 @dataclass
 class Mention:
-    """One object that the caption speaks of; `shape` is None for "a red thing". Contradictions are all kept."""
+    """An object mentioned by a caption; `shape` is None for "a red thing". Contradictory attributes are all kept."""
 
     shape: str | None
     attributes: set[tuple[str, str]] = field(default_factory=set)  # (color | size | place, value)
@@ -47,11 +47,11 @@ class Mention:
 
 @dataclass
 class ParsedCaption:
-    """What a caption states. Facts number the mentions, in order of appearance."""
+    """The content of a caption. Facts refer to mentions by number, in order of appearance."""
 
     mentions: list[Mention] = field(default_factory=list)
     relations: set[tuple[str, int, int]] = field(default_factory=set)
-    globals: set[str] = field(default_factory=set)  # facts that name no object: counts, background, text
+    globals: set[str] = field(default_factory=set)  # facts without an object: counts, background, text
     unparsed: list[str] = field(default_factory=list)
 
     @property
@@ -60,18 +60,18 @@ class ParsedCaption:
 
     @property
     def facts(self) -> list[str]:
-        """Each fact once, however often it was said."""
+        """The distinct facts."""
         found = [text for i, mention in enumerate(self.mentions) for text in mention.facts(i)]
         return found + [fact.relation_fact(*item) for item in sorted(self.relations)] + sorted(self.globals)
 
 
 def parse(text: str) -> ParsedCaption:
-    """All facts a caption states, and the words that state nothing known; never fails."""
+    """Parse a text to its facts and unparsed words; never fails."""
     words = [word for word in words_of(text) if word[0].isalnum() or word in ".,;" or word[0] == "_"]
     return _Scanner(words).run()
 
 
-_Group = tuple[int, ...]  # the mentions one noun phrase means
+_Group = tuple[int, ...]  # the mentions that a noun phrase denotes
 
 
 class _Scanner:
@@ -79,12 +79,12 @@ class _Scanner:
         self.words = words
         self.at = 0
         self.result = ParsedCaption()
-        self.last: _Group = ()  # latest mention of this sentence
-        self.subject: _Group = ()  # what this sentence is about
+        self.last: _Group = ()  # last mention of this sentence
+        self.subject: _Group = ()  # subject of this sentence
         self.host: _Group = ()  # X in "X with ..."
         self.previous_subject: _Group = ()
-        self.place: Phrase | None = None  # said before its noun: "in the center is a circle"
-        self.after_break = False  # the word before was "," or "and"
+        self.place: Phrase | None = None  # stated before its noun: "in the center is a circle"
+        self.after_break = False  # the previous word was "," or "and"
         self.about_background = False  # "the background is ..."
 
     def run(self) -> ParsedCaption:
@@ -98,7 +98,7 @@ class _Scanner:
         return self.result
 
     def _drop_place(self) -> None:
-        """A place that found no noun is unparsed."""
+        """Mark a place without a noun as unparsed."""
         if self.place is not None:
             self.result.unparsed += self.place.words
             self.place = None
@@ -184,7 +184,7 @@ class _Scanner:
         return True
 
     def _predicate(self) -> None:
-        """Adjectives after "is" that no noun follows: "the circle is large and red"."""
+        """Adjectives after "is" without a following noun: "the circle is large and red"."""
         end, found = self.at, []
         while (adjective := self._adjective(end)) is not None:
             found.append(adjective)
@@ -233,7 +233,7 @@ class _Scanner:
         return True
 
     def _noun_phrase(self) -> _Group | None:
-        """The mentions meant, () for a mere count ("three shapes"), None if there is no noun phrase here."""
+        """The denoted mentions, () for a mere count ("three shapes"), or None if this is no noun phrase."""
         at = self.at
         article = self.words[at] if at < len(self.words) and self.words[at] in ARTICLES else None
         at += article is not None
@@ -307,7 +307,7 @@ class _Scanner:
         if target:
             self.last = target
             return target
-        self.at = before  # "left of three shapes" relates to nothing; the count is read again
+        self.at = before  # "left of three shapes" relates to nothing; the count is parsed again
         return self.host if may_omit else ()
 
     def _relate(self, said: Phrase, subject: _Group, target: _Group) -> None:
@@ -316,7 +316,7 @@ class _Scanner:
                 self.result.relations.add((said.value, b, a) if said.swapped else (said.value, a, b))
 
     def _say_host(self, said: Phrase) -> bool:
-        """ "to its right": the last mention, seen from the host."""
+        """ "to its right": relates the last mention to the host."""
         if not self.host or not self.last or self.host == self.last:
             return False
         self._relate(said, self.last, self.host)

@@ -1,4 +1,4 @@
-"""What a caption is going to say, before any word is chosen: the level of detail and the facts of each style."""
+"""Plan of a caption before its wording: level of detail and facts of each style."""
 
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -12,11 +12,14 @@ from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 @check_ranges
 @dataclass(frozen=True)
 class Detail:
-    """What a caption says. None for `num_objects` means all; `relations` counts neighbours whose relation is said.
+    """Which facts a caption states.
 
-    Neighbours are consecutive objects that lie inside none: the relation said is left, or above within a column. In
-    the dense style both are said where both hold. `inside`, `place`, `relations` and `count` need a style that has
-    words for them: see STYLES.
+    `inside`, `place`, `relations` and `count` need a style that can express them (see STYLES).
+
+    Args:
+        num_objects: The first objects only; null: all.
+        relations: Number of pairs of neighbours whose relation is stated. Neighbours are consecutive objects outside
+            others; the relation is left, or above within a column. Style dense states both if both hold.
     """
 
     num_objects: PositiveInt | None = None
@@ -40,19 +43,19 @@ STYLES: dict[str, Detail] = {
 
 @dataclass
 class Plan:
-    """The facts to say, style by style the same for all variants."""
+    """The facts to state, equal for all variants of a style."""
 
     scene: Scene
     detail: Detail
     objects: tuple[SceneObject, ...]
-    inner: dict[int, int]  # container -> the object inside it, where that is said
-    outer: list[int]  # named objects that are not said to be inside another
+    inner: dict[int, int]  # container -> the object inside it, if stated
+    outer: list[int]  # named objects not stated to be inside another
     relations: list[tuple[str, int, int]]
-    groups: list[tuple[int, str]] = field(default_factory=list)  # short style: (how many, description)
+    groups: list[tuple[int, str]] = field(default_factory=list)  # style short: (count, description)
     counts: list[tuple[str, int]] = field(default_factory=list)
 
     def facts(self) -> tuple[str, ...]:
-        """All facts that the plan says, in the order of the objects."""
+        """All facts of the plan, in the order of objects."""
         said, detail = [], self.detail
         for i, item in enumerate(self.objects):
             said.append(fact.shape_fact(i, item.shape))
@@ -79,7 +82,7 @@ def make_plan(scene: Scene, style: str, detail: Detail) -> Plan:
     plan = Plan(scene, detail, objects, inner, outer, _relations_to_say(objects, style, detail))
     if style == "short":
         plan.groups = _groups(objects, detail)
-        if not detail.color and not detail.size:  # "two circles" says that there are two in all
+        if not detail.color and not detail.size:  # "two circles" means two in total
             if len(objects) < len(scene.objects):
                 plan.groups = [(1, item.shape) for item in objects]
             plan.counts = [(shape, count) for count, shape in plan.groups if count > 1]
@@ -109,14 +112,14 @@ def _both_relations(objects: tuple[SceneObject, ...], i: int, j: int) -> list[tu
 
 
 def describe(item: SceneObject, detail: Detail, sizes: dict[str, str]) -> str:
-    """Adjectives and noun, no article."""
+    """Adjectives and noun, without article."""
     size = f"{sizes.get(item.size, item.size)} " if detail.size else ""
     color = f"{item.color} " if detail.color else ""
     return f"{size}{color}{item.shape}"
 
 
 def definite(objects: tuple[SceneObject, ...], index: int, detail: Detail) -> str | None:
-    """The shortest "the ..." that fits one of the named objects only; None where all that is said fits another too."""
+    """The shortest "the ..." that identifies one named object; None if every description also fits another."""
     for use_size in (False, True) if detail.size else (False,):
         short = replace(detail, size=use_size)
         names = [describe(item, short, {}) for item in objects]

@@ -1,4 +1,4 @@
-"""Question-answer pairs about a scene, with the choices among which the answer is found."""
+"""Question-answer pairs about a scene, with multiple choices."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ _COUNTS = NUMBERS[: MAX_OBJECTS + 1]
 
 @dataclass(frozen=True)
 class Question:
-    """`facts` are the scene's facts that decide the answer (none where the answer rests on something being absent)."""
+    """A question. `facts` are those of the scene that decide the answer (none if something is absent)."""
 
     kind: str
     text: str
@@ -26,8 +26,8 @@ class Question:
 def questions(scene: Scene, seed: int = 0) -> list[Question]:
     """All questions whose answer is unique in the scene.
 
-    Kinds: count, color, size, shape, place, exists, relation, background, text. Yes-no questions come in pairs, one of
-    each answer, so that guessing yes gets half of them. `seed` chooses what the no-questions ask for.
+    Kinds: count, color, size, shape, place, exists, relation, background, text. Yes-no questions come in pairs with
+    opposite answers, so that always answering yes scores half. `seed` selects what the questions with answer no ask.
     """
     stream = Stream("questions", scene_hash(scene), seed)
     found = _counts(scene) + _attributes(scene) + _exists(scene, stream) + _relations(scene)
@@ -52,7 +52,7 @@ def _counts(scene: Scene) -> list[Question]:
 
 
 def _attributes(scene: Scene) -> list[Question]:
-    """About an object that its shape alone, or its colour alone, singles out."""
+    """Questions about objects identified by shape alone or by colour alone."""
     shapes, colors = [o.shape for o in scene.objects], [o.color for o in scene.objects]
     found = []
     for i, item in enumerate(scene.objects):

@@ -1,6 +1,6 @@
-"""How alike two captions are, without a human: the facts that both state, over the facts that either states.
+"""Similarity of two captions: the number of shared facts over the number of all facts.
 
-Pairs of captions with that number are a sentence similarity data set (STS): score, sentence, sentence.
+Pairs of captions with this score form a semantic textual similarity (STS) data set: score, sentence, sentence.
 """
 
 from collections.abc import Iterator
@@ -30,10 +30,10 @@ class CaptionPair:
 
 
 def fact_similarity(first: str, second: str) -> float:
-    """Jaccard similarity of the facts of two captions, in [0, 1]; 1 where neither states any.
+    """Jaccard similarity of the facts of two captions, in [0, 1]; 1 if neither states any.
 
-    Objects of the one are matched with objects of the other one-to-one so that most facts agree: the colour of a circle
-    agrees with the colour of a circle, not with that of a square.
+    Objects are matched one-to-one so that most facts agree: the colour of a circle can agree with the colour of a
+    circle, but not with that of a square.
     """
     one, other = parse(first), parse(second)
     facts = frozenset(other.facts)
@@ -45,10 +45,10 @@ def fact_similarity(first: str, second: str) -> float:
 def caption_pairs(
     split: str, count: int, seed: int = 0, options: WorldOptions | None = None, style: str = "human"
 ) -> Iterator[CaptionPair]:
-    """Pairs from paraphrases of one scene, over scenes that differ in 1 to 3 attributes, to unrelated scenes.
+    """Caption pairs of graded similarity: paraphrases, scenes that differ in 1, 2 or 3 attributes, unrelated scenes.
 
-    A fifth of the pairs each, in random order. All scenes belong to `split`; the two captions are worded by different
-    variants of the grammar.
+    Each of the five kinds makes up a fifth, in random order. All scenes belong to `split`. The captions of a pair use
+    different variants of the grammar.
     """
     options = options or WorldOptions()
     for index in range(count):
@@ -80,7 +80,7 @@ def pair_file(
     style: str = "human",
     cache_dir: str = "data/scenes",
 ) -> str:
-    """The path of a file with `caption_pairs`, written at first use: score, tab, sentence, tab, sentence."""
+    """Path of a file of `caption_pairs` (score, tab, sentence, tab, sentence), written at first use."""
     folder = Path(cache_dir)
     name = Stream("pair file", split, count, seed, options or WorldOptions(), style).below(2**32)
     path = folder / f"sts-{split}-{seed}-{count}-{name:08x}.tsv"

@@ -1,7 +1,7 @@
-"""Writes any facts that the parser can read, so that it reads exactly these again.
+"""Write arbitrary facts as text from which the parser recovers exactly these facts.
 
-`language.py` writes scenes; this writes what is left when captions were parsed and merged, where each object may have
-other attributes said of it. A sentence introduces each object; what stands to it follows with "it".
+`captions.py` describes scenes; this describes parsed and merged captions, in which objects may have different kinds of
+attributes. A sentence introduces each object; its relations follow as "it is ...".
 """
 
 from capkit.sceneworld.language.lexicon import NUMBERS, PLURALS
@@ -15,13 +15,13 @@ _RELATIONS = {
 
 
 class UnsayableError(Exception):
-    """There are no words for these facts: look-alikes that no description tells apart stand in relation to others."""
+    """The facts cannot be expressed: similar objects without a unique description have relations to others."""
 
 
 def signature(facts: ParsedCaption) -> tuple[object, ...]:
-    """Equal for captions that state the same facts, in whatever order they name the objects.
+    """A key that is equal for captions with the same facts, independent of the order of objects.
 
-    Objects are told apart by their attributes and those of what they are related to, over two steps.
+    Objects are distinguished by their attributes and by those of related objects up to two steps away.
     """
     names: list[tuple[object, ...]] = [(m.shape or "", tuple(sorted(m.attributes))) for m in facts.mentions]
     for _ in range(2):
@@ -34,7 +34,7 @@ def signature(facts: ParsedCaption) -> tuple[object, ...]:
 
 
 def write_facts(facts: ParsedCaption) -> str:
-    """Sentences that state these facts and no others. Raises UnsayableError where the words cannot carry them."""
+    """Write sentences that state exactly these facts. Raises UnsayableError if that is impossible."""
     text = _Writer(facts).run()
     if signature(parse(text)) != signature(facts):
         raise UnsayableError(f"no words tell these objects apart: {', '.join(facts.facts)}")
@@ -57,7 +57,7 @@ class _Writer:
         return " ".join(f"{sentence}." for sentence in self.sentences)
 
     def _reading_order(self) -> list[int]:
-        """As mentioned, but what lies inside another right after it."""
+        """Order of mention, but with an object inside another directly after it."""
         hosts = {subject: target for name, subject, target in self.facts.relations if name == "inside"}
         order = [i for i in range(len(self.facts.mentions)) if i not in hosts]
         for inner, host in hosts.items():
@@ -73,9 +73,9 @@ class _Writer:
             self._relate(index, other)
 
     def _relate(self, index: int, other: int) -> None:
-        """Says how `index`, which "it" means now, stands to another; later, where that is yet to come and has a name.
+        """State the relations of `index` (now "it") to `other`, or leave them to `other` if that comes later.
 
-        Of two that are introduced, the later one says the relation.
+        Of two objects, the one introduced later states the relation, if the earlier one has a unique name.
         """
         said = sorted(relation for relation in self.unsaid if {index, other} == set(relation[1:]))
         if not said:
@@ -95,7 +95,7 @@ class _Writer:
             self.unsaid -= set(said)
 
     def _name(self, index: int) -> str | None:
-        """ "the red circle", if the parser takes that for this mention: the first that fits is meant."""
+        """ "the red circle", if the parser resolves it to this mention, i.e. to the first that fits; else None."""
         wanted = self.facts.mentions[index]
         attributes = {item for item in wanted.attributes if item[0] != "place"}
         for i in self.order:
@@ -128,7 +128,7 @@ class _Writer:
 
 
 def _count_of(text: str) -> tuple[str, int]:
-    """The noun and the number of a count fact."""
+    """Noun and number of a count fact."""
     noun, _, number = text.removeprefix("count:").partition("=")
     return noun, int(number)
 

@@ -1,4 +1,4 @@
-"""Look-alike bags (scenes that differ in exactly one attribute) and views (one scene seen in several ways)."""
+"""Bags of similar scenes (any two differ in exactly one attribute) and views (distorted pictures of one scene)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ _BAG_ATTEMPTS = 5_000
 
 @dataclass(frozen=True)
 class Bag:
-    """Scenes of which any two differ in `attribute` alone: of one object, or of the background or the text."""
+    """Scenes any two of which differ only in `attribute`: of one object, or of the background or text."""
 
     scenes: tuple[Scene, ...]
     attribute: str
@@ -35,12 +35,12 @@ def look_alikes(
     """`k` scenes, the given one first, any two of which differ in exactly one attribute of one object.
 
     Args:
-        attribute: one of ATTRIBUTES; None chooses one that has enough values.
-        options: which values there are.
-        same_split: take only scenes of the given scene's split, so that a bag of test scenes holds none of train.
+        attribute: one of ATTRIBUTES; None: any with enough values.
+        options: the available values.
+        same_split: use only scenes of the given scene's split, so that bags of test contain no scene of train.
 
     Raises:
-        UsageError: fewer than `k` such scenes exist. `sample_bag` looks for a scene that has them.
+        UsageError: fewer than `k` such scenes exist. `sample_bag` searches for a scene that has them.
     """
     options = options or WorldOptions()
     bag = _find_bag(scene, k, attribute, Stream("look-alikes", scene_hash(scene), seed, k), options, same_split)
@@ -64,7 +64,7 @@ def sample_bag(options: WorldOptions, seed: int, split: str, index: int, k: int,
         if bag is not None:
             return bag
     raise UsageError(
-        f"no bag of {k} with attribute {attribute or 'any'} came in {_BAG_ATTEMPTS} scenes; ask for a smaller k"
+        f"found no bag of {k} with attribute {attribute or 'any'} in {_BAG_ATTEMPTS} scenes; use a smaller k"
     )
 
 
@@ -73,9 +73,9 @@ def _find_bag(
 ) -> Bag | None:
     if attribute is not None and attribute not in ATTRIBUTES:
         near = did_you_mean(attribute, ATTRIBUTES)
-        raise UsageError(f"attribute must be one of {ATTRIBUTES}; {attribute!r} came; {near}")
+        raise UsageError(f"attribute must be one of {ATTRIBUTES}; got {attribute!r}; {near}")
     if k < 1:
-        raise UsageError(f"a bag has at least one scene; k={k} came")
+        raise UsageError(f"expected a bag of at least one scene; got k={k}")
     slots = list(_slots(scene, attribute, options))
     split = split_of(scene, options.holdout_pairs)
     for name, others in stream.sample(slots, len(slots)):
@@ -89,7 +89,7 @@ def _find_bag(
 
 
 def _slots(scene: Scene, attribute: str | None, options: WorldOptions) -> Iterator[tuple[str, list[Scene]]]:
-    """(attribute, all scenes that differ in it) for each attribute of each object."""
+    """Yield (attribute, all scenes that differ in it) for each attribute of each object."""
     for name in ATTRIBUTES if attribute is None else (attribute,):
         if name == "background":
             names = [value for value in options.backgrounds if value != scene.background]
@@ -104,7 +104,7 @@ def _slots(scene: Scene, attribute: str | None, options: WorldOptions) -> Iterat
 
 
 def _changed(scene: Scene, index: int, attribute: str, options: WorldOptions) -> list[Scene]:
-    """Another colour, shape or size for one object, where the scene stays one that could be drawn."""
+    """The scenes with another colour, shape or size of one object that could also be generated."""
     item = scene.objects[index]
     inner = [other for other in scene.objects if other.inside == index]
     values: Sequence[str] = {"color": options.colors, "shape": options.shapes, "size": options.sizes}[attribute]
@@ -120,14 +120,14 @@ def _changed(scene: Scene, index: int, attribute: str, options: WorldOptions) ->
 
 
 def _with(item: SceneObject, attribute: str, value: str) -> SceneObject:
-    if attribute == "size":  # on the cell's centre: a large object has less room to stand off it
+    if attribute == "size":  # at the cell's centre: a large object has less room for an offset
         x, y = cell_center(item.cell)
         return replace(item, size=value, x=x, y=y)
     return replace(item, shape=value) if attribute == "shape" else replace(item, color=value)
 
 
 def _moved(scene: Scene, index: int) -> list[Scene]:
-    """The object in each free cell; objects are put back into their order."""
+    """The scenes with the object moved to each free cell, objects sorted again."""
     item = scene.objects[index]
     if item.inside is not None or any(other.inside == index for other in scene.objects):
         return []
@@ -160,8 +160,10 @@ _MAX_SHIFT = 1 / 32
 
 @dataclass(frozen=True)
 class View:
-    """One picture of a scene. `box` is the part of the scene it shows (xyxy in [0, 1]); `visible` is, for each object,
-    the share of its pixels that can be seen."""
+    """One distorted picture of a scene.
+
+    `box` is the part of the scene that it shows (xyxy in [0, 1]); `visible` is each object's share of visible pixels.
+    """
 
     pixels: UInt8[np.ndarray, "H W 3"]
     kind: str
@@ -170,12 +172,14 @@ class View:
 
 
 def views(scene: Scene, k: int, size: int = 64, seed: int = 0, kinds: Sequence[str] = VIEW_KINDS) -> list[View]:
-    """`k` views of the scene, the kinds in turn: a crop, a patch that hides a part, changed light and a small shift."""
+    """`k` views of the scene, cycling through kinds: crop, occlusion by a patch, changed brightness with a shift."""
     for kind in kinds:
         if kind not in VIEW_KINDS:
-            raise UsageError(f"views are of kinds {VIEW_KINDS}; {kind!r} came; {did_you_mean(kind, VIEW_KINDS)}")
+            raise UsageError(
+                f"kind of view must be one of {VIEW_KINDS}; got {kind!r}; {did_you_mean(kind, VIEW_KINDS)}"
+            )
     if not kinds:
-        raise UsageError(f"views needs at least one kind of {VIEW_KINDS}; none came")
+        raise UsageError(f"views needs at least one kind of {VIEW_KINDS}; got none")
     makers = {"crop": _crop, "occlusion": _occlusion, "jitter": _jitter}
     image, layers = render(scene, size), masks(scene, size)
     stream = Stream("views", scene_hash(scene), seed)
@@ -188,7 +192,7 @@ def _visible(before: np.ndarray, after: np.ndarray) -> tuple[float, ...]:
 
 
 def _crop(image: np.ndarray, layers: np.ndarray, stream: Stream) -> View:
-    """A square of 60 to 90 % of the side, enlarged to the full picture by nearest pixels."""
+    """Crop a square of 60 to 90 % of the side, and enlarge it by nearest-neighbour interpolation."""
     size = len(image)
     side = int(size * stream.uniform(0.6, 0.9))
     top, left = stream.below(size - side + 1), stream.below(size - side + 1)
@@ -199,7 +203,7 @@ def _crop(image: np.ndarray, layers: np.ndarray, stream: Stream) -> View:
 
 
 def _occlusion(image: np.ndarray, layers: np.ndarray, stream: Stream) -> View:
-    """A brown rectangle with sides of 30 to 50 % of the picture's lies on it."""
+    """Cover the picture by a brown rectangle with sides of 30 to 50 % of the picture's."""
     size = len(image)
     height, width = (int(size * stream.uniform(0.3, 0.5)) for _ in range(2))
     top, left = stream.below(size - height + 1), stream.below(size - width + 1)
@@ -210,7 +214,7 @@ def _occlusion(image: np.ndarray, layers: np.ndarray, stream: Stream) -> View:
 
 
 def _jitter(image: np.ndarray, layers: np.ndarray, stream: Stream) -> View:
-    """Brightness x 0.75 to 1.25, and a shift of up to 1/32 of the side; the border is continued."""
+    """Scale the brightness by 0.75 to 1.25, and shift by up to 1/32 of the side, repeating the border."""
     size = len(image)
     reach = max(1, int(size * _MAX_SHIFT))
     dx, dy = (stream.below(2 * reach + 1) - reach for _ in range(2))

@@ -1,10 +1,10 @@
-"""Class names of single objects: what zero-shot classification chooses from."""
+"""Class names of single objects, for zero-shot classification."""
 
 from capkit.sceneworld.world.options import WorldOptions
 
 
 def color_shape_classes(options: WorldOptions | None = None) -> list[str]:
-    """One line for each (colour, shape) of the world, held-out pairs included: label, tab, phrase with its article.
+    """One line per (colour, shape) of the world, including held-out pairs: label, tab, phrase with article.
 
     The label is "{scene[objects][0][color]} {scene[objects][0][shape]}" of a picture with one object.
     """

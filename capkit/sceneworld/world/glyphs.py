@@ -1,4 +1,4 @@
-"""A bitmap font of its own: lower-case names, capital forms, 5 x 7 pixels."""
+"""A bitmap font of capitals and digits, 5 x 7 pixels, indexed by lower-case letters."""
 
 from functools import lru_cache
 
@@ -52,7 +52,7 @@ def _glyph(letter: str) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def draw_word(word: str, scale: int = 1) -> Bool[np.ndarray, "h w"]:
-    """The word as a mask, letters one column apart, each font pixel `scale` x `scale` large."""
+    """Draw a word as a mask, with letters one column apart and font pixels of `scale` x `scale`."""
     canvas = np.zeros((_HEIGHT, len(word) * (_WIDTH + 1) - 1), dtype=bool)
     for i, letter in enumerate(word):
         canvas[:, i * (_WIDTH + 1) : i * (_WIDTH + 1) + _WIDTH] = _glyph(letter)

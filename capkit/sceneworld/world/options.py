@@ -1,4 +1,4 @@
-"""What SceneWorld is made of, and the options that choose from it."""
+"""The vocabulary of SceneWorld (shapes, colours, ...) and the options that select from it."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ SPLITS = ("train", "val", "test", "holdout")
 WORDS = (
     "a", "b", "h", "k", "x", "z", "3", "7", "8", "15", "42", "90", "hi", "ok", "go", "up", "cat", "sun", "map", "key",
 )  # fmt: skip
-CONTAINERS = ("circle", "square")  # solid enough to hold a small object with a rim of its own colour around it
+CONTAINERS = ("circle", "square")  # solid enough to show a rim around a small object inside
 GRID = 3
 MAX_OBJECTS = GRID * GRID - 1  # one cell is left for drawn text
 HOLDOUT = (("circle", "yellow"), ("square", "green"), ("triangle", "red"), ("star", "blue"))
@@ -34,10 +34,15 @@ HOLDOUT = (("circle", "yellow"), ("square", "green"), ("triangle", "red"), ("sta
 @check_ranges
 @dataclass(frozen=True)
 class WorldOptions:
-    """What scenes are drawn from. The defaults are the world that the main experiment trains on.
+    """The distribution of scenes; the defaults are those of the main experiment.
 
-    `holdout` lists (shape, colour) pairs: no object of train, val or test has one, every scene of "holdout" has at
-    least one. `words` are drawn with `text_probability`; a word is at most three letters or digits.
+    Args:
+        shapes, colors, sizes, backgrounds: The values that occur.
+        min_objects: Fewest objects of a scene; at most `max_objects`.
+        inside_probability: Of a small object inside a large one.
+        text_probability: Of a drawn word.
+        words: At most three letters or digits each.
+        holdout: (shape, colour) pairs that no object of train, val or test has, and every scene of "holdout" has.
     """
 
     shapes: Sequence[str] = SHAPES[:6]
@@ -64,18 +69,20 @@ class WorldOptions:
     def _check_numbers(self) -> None:
         if not self.min_objects <= self.max_objects <= MAX_OBJECTS:
             raise UsageError(
-                f"min_objects <= max_objects <= {MAX_OBJECTS} is wanted; min_objects={self.min_objects}, "
-                f"max_objects={self.max_objects} came"
+                f"expected min_objects <= max_objects <= {MAX_OBJECTS}, got min_objects={self.min_objects}, "
+                f"max_objects={self.max_objects}"
             )
 
     def _check_holdout(self) -> None:
         for pair in self.holdout:
             if len(pair) != 2:
-                raise UsageError(f"holdout wants pairs such as [circle, red]; {list(pair)} came")
+                raise UsageError(f"holdout must list pairs such as [circle, red]; got {list(pair)}")
             _check_names("holdout shapes", pair[:1], SHAPES)
             _check_names("holdout colors", pair[1:], COLORS)
         if not self.kept_pairs:
-            raise UsageError("holdout leaves no pair of shape and colour for train, val and test; take some out of it")
+            raise UsageError(
+                "holdout leaves no pair of shape and colour for train, val and test; remove some pairs from it"
+            )
 
     def _check_inside_and_text(self) -> None:
         if self.inside_probability > 0 and self.max_objects > 1:
@@ -87,7 +94,7 @@ class WorldOptions:
                     "large and two colors outside the holdout; add them or set inside_probability=0"
                 )
         if not all(re.fullmatch("[a-z0-9]{1,3}", word) for word in self.words):
-            raise UsageError(f"words are 1 to 3 lower-case letters or digits; {list(self.words)} came")
+            raise UsageError(f"words must be 1 to 3 lower-case letters or digits; got {list(self.words)}")
         if self.text_probability > 0 and not self.words:
             raise UsageError("text_probability > 0 needs words; add some or set text_probability=0")
 
@@ -97,18 +104,18 @@ class WorldOptions:
 
     @cached_property
     def all_pairs(self) -> tuple[tuple[str, str], ...]:
-        """Every (shape, colour): what scenes of "holdout" are drawn from."""
+        """All (shape, colour) pairs, from which scenes of "holdout" are drawn."""
         return tuple((shape, color) for shape in self.shapes for color in self.colors)
 
     @cached_property
     def kept_pairs(self) -> tuple[tuple[str, str], ...]:
-        """Those outside the holdout: what train, val and test are drawn from."""
+        """The pairs outside the holdout, from which train, val and test are drawn."""
         return tuple(pair for pair in self.all_pairs if pair not in self.holdout_pairs)
 
 
 def _check_names(what: str, names: Sequence[str], valid: Iterable[str]) -> None:
     if not names or len(set(names)) < len(names):
-        raise UsageError(f"{what} wants at least one name, none twice; {list(names)} came")
+        raise UsageError(f"{what} must be distinct names, at least one; got {list(names)}")
     for name in names:
         if name not in set(valid):
             raise UsageError(f"{what} has no {name!r}; {did_you_mean(name, valid)}")

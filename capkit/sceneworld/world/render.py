@@ -1,4 +1,4 @@
-"""Pictures, masks and drawn text of a scene, from cached sprites.
+"""Render pictures, masks and drawn text of a scene from cached sprites.
 
 H W are the picture's height and width (equal), N the scene's objects.
 """
@@ -41,7 +41,7 @@ _POLYGONS = {
 
 
 def _in_polygon(x: np.ndarray, y: np.ndarray, corners: list[tuple[float, float]]) -> np.ndarray:
-    """Even-odd rule at each point."""
+    """Whether each point lies in the polygon, by the even-odd rule."""
     inside = np.zeros(np.broadcast_shapes(x.shape, y.shape), dtype=bool)
     for (x1, y1), (x2, y2) in zip(corners, corners[1:] + corners[:1], strict=True):
         if y1 != y2:
@@ -52,7 +52,7 @@ def _in_polygon(x: np.ndarray, y: np.ndarray, corners: list[tuple[float, float]]
 
 @lru_cache(maxsize=512)
 def sprite(shape: str, pixels: int) -> Bool[np.ndarray, "h w"]:
-    """The shape as a mask of `pixels` x `pixels`, True where a pixel's centre lies in it; it touches all four sides."""
+    """Mask of a shape that touches all four sides, True at pixels whose centre lies in the shape."""
     ticks = (2 * np.arange(pixels) + 1) / pixels - 1
     x, y = ticks[None, :], ticks[:, None]
     if shape == "circle":
@@ -87,11 +87,11 @@ def _background(name: str, size: int) -> np.ndarray:
 
 def _check_size(size: int) -> None:
     if size < MIN_SIZE:
-        raise UsageError(f"a picture has at least {MIN_SIZE} pixels a side, shapes blur below; {size} came")
+        raise UsageError(f"size must be at least {MIN_SIZE} pixels, below which shapes blur; got {size}")
 
 
 def render(scene: Scene, size: int = 64) -> UInt8[np.ndarray, "H W 3"]:
-    """The scene as an RGB picture of `size` x `size`; equal in every process, without anti-aliasing."""
+    """Render the scene as an RGB picture of `size` x `size` without anti-aliasing; equal in every process."""
     _check_size(size)
     image = _background(scene.background, size).copy()
     for item in scene.objects:
@@ -106,7 +106,7 @@ def render(scene: Scene, size: int = 64) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def masks(scene: Scene, size: int = 64) -> Bool[np.ndarray, "N H W"]:
-    """The visible pixels of each object: an object inside another takes its pixels from the outer one."""
+    """Visible pixels of each object; an object inside another hides pixels of the outer one."""
     _check_size(size)
     layers = np.zeros((len(scene.objects), size, size), dtype=bool)
     for i, item in enumerate(scene.objects):

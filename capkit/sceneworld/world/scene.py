@@ -1,7 +1,7 @@
-"""Scenes of SceneWorld: which objects there are, where they stand, and which split a scene belongs to.
+"""Scenes of SceneWorld: their objects, positions and splits.
 
-The picture is a grid of 3 x 3 cells. Every object stands near the centre of a cell of its own, save one that may lie
-inside another object. Coordinates are fractions of the picture's side, y pointing down.
+The picture is a grid of 3 x 3 cells. Every object is near the centre of its own cell, except that one may be inside
+another object. Coordinates are fractions of the picture's side, with y pointing down.
 """
 
 from dataclasses import asdict, dataclass
@@ -12,15 +12,15 @@ from capkit.sceneworld.world.options import BACKGROUNDS, COLORS, CONTAINERS, GRI
 from capkit.sceneworld.world.options import WorldOptions as WorldOptions
 from capkit.sceneworld.world.stream import MASK_64, Stream, mix, name_id
 
-_UNIT = 1 / 64  # positions are whole multiples of this away from the cell's centre
-_MAX_OFFSET = 4  # in units: columns stay 13.3 units apart or more, and one column is 8 wide or less
-_GAP = 0.66  # in units: kept free on each side of a cell
+_UNIT = 1 / 64  # offsets from the cell's centre are integer multiples of this
+_MAX_OFFSET = 4  # in units: columns are at least 13.3 units apart, and one column is at most 8 wide
+_GAP = 0.66  # in units: margin on each side of a cell
 _MAX_ATTEMPTS = 5_000
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object. `x`, `y` are its centre; `inside` is the index of the object that it lies in."""
+    """One object. `x`, `y` are its centre; `inside` is the index of the object around it."""
 
     shape: str
     color: str
@@ -61,7 +61,7 @@ class SceneText:
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects column by column from left to right, each column from top to bottom; one inside another follows it."""
+    """Objects sorted by column (left to right), then row (top to bottom); one inside another follows it."""
 
     objects: tuple[SceneObject, ...]
     background: str
@@ -111,15 +111,15 @@ def _draft_of(scene: Scene) -> _Draft:
 
 
 def scene_hash(scene: Scene) -> int:
-    """64 bits of everything a caption can name: attributes, cells, background, text; not of offsets inside a cell."""
+    """64-bit hash of everything a caption can name (attributes, cells, background, text), without offsets in cells."""
     return _fingerprint(_draft_of(scene))
 
 
 def split_of(scene: Scene, holdout: frozenset[tuple[str, str]] | None = None) -> str:
-    """The one split a scene belongs to: half of all scenes are train, a quarter each val and test.
+    """The split of a scene: half of all scenes are train, a quarter each val and test.
 
-    Two scenes that differ only in offsets inside their cells have the same hash, hence the same split. `holdout` are
-    the (shape, colour) pairs that send a scene to "holdout"; the defaults of `WorldOptions` if None.
+    Scenes that differ only in offsets within cells have the same hash and thus the same split. A scene with a (shape,
+    colour) pair of `holdout` belongs to "holdout"; None: the default pairs of `WorldOptions`.
     """
     pairs = WorldOptions().holdout_pairs if holdout is None else holdout
     return _split_of_draft(_draft_of(scene), pairs)
@@ -154,13 +154,13 @@ def _draw_nested(stream: Stream, pairs: _Pairs, cell: int, index: int) -> list[_
 
 
 def cell_center(cell: int) -> tuple[float, float]:
-    """Centre of a grid cell, (x, y)."""
+    """Centre (x, y) of a grid cell."""
     column, row = divmod(cell, GRID)
     return (2 * column + 1) / (2 * GRID), (2 * row + 1) / (2 * GRID)
 
 
 def max_offset(size: str) -> int:
-    """How many 64ths of the side an object of this size may stand off its cell's centre."""
+    """Largest offset of an object of this size from its cell's centre, in 64ths of the side."""
     return min(_MAX_OFFSET, int((1 / GRID - SIZES[size]) / 2 / _UNIT - _GAP))
 
 
@@ -180,9 +180,9 @@ def _place(draft: _Draft, stream: Stream) -> Scene:
 
 
 def make_scene(options: WorldOptions, seed: int, split: str, index: int) -> Scene:
-    """The scene at (seed, split, index): the first of a keyed sequence of random scenes that belongs to the split.
+    """The scene at (seed, split, index): the first of a seeded sequence of random scenes that belongs to the split.
 
-    Splits share no scene, whatever their seeds and options: the scene's own hash decides where it belongs.
+    Splits share no scene, whatever their seeds and options, because a scene's own hash determines its split.
 
     Raises:
         UsageError: an unknown split, or a world too small to have a scene in this split.
@@ -191,17 +191,17 @@ def make_scene(options: WorldOptions, seed: int, split: str, index: int) -> Scen
 
 
 def draw_scene(options: WorldOptions, stream: Stream, split: str) -> Scene:
-    """The next scene of the stream that belongs to the split; see `make_scene`."""
+    """Draw scenes from the stream until one belongs to the split; see `make_scene`."""
     if split not in SPLITS:
-        raise UsageError(f"split must be one of {SPLITS}; {split!r} came; {did_you_mean(split, SPLITS)}")
+        raise UsageError(f"split must be one of {SPLITS}; got {split!r}; {did_you_mean(split, SPLITS)}")
     if split == "holdout" and not options.holdout:
-        raise UsageError("split 'holdout' needs (shape, colour) pairs in options.holdout; none came")
+        raise UsageError("split 'holdout' needs (shape, colour) pairs in options.holdout; got none")
     pairs = options.all_pairs if split == "holdout" else options.kept_pairs
     for _ in range(_MAX_ATTEMPTS):
         draft = _draw(options, stream, pairs)
         if _split_of_draft(draft, options.holdout_pairs) == split:
             return _place(draft, stream)
     raise UsageError(
-        f"no scene of split {split!r} came in {_MAX_ATTEMPTS} draws: the world is too small for it; add shapes, "
+        f"found no scene of split {split!r} in {_MAX_ATTEMPTS} draws, since the world is too small; add shapes, "
         "colors, sizes or objects, or change holdout"
     )

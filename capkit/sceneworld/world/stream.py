@@ -1,7 +1,7 @@
-"""A stream of random numbers keyed by any values: splitmix64 in plain integers.
+"""A stream of random numbers seeded by arbitrary values: splitmix64 in plain integers.
 
-A numpy generator costs tens of microseconds to make and a scene needs few numbers. Torch is not needed here either, so
-that a worker process which only generates pictures starts at once.
+Creating a numpy generator takes tens of microseconds, while a scene needs few numbers. Without torch, worker processes
+that only generate pictures start quickly.
 """
 
 import hashlib
@@ -14,20 +14,20 @@ MASK_64 = (1 << 64) - 1
 
 
 def mix(x: int) -> int:
-    """The finaliser of splitmix64: a bijection of 64-bit integers in which every input bit moves every output bit."""
+    """The finaliser of splitmix64: a bijection of 64-bit integers in which every input bit affects every output bit."""
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK_64
     return x ^ (x >> 31)
 
 
 def name_id(*parts: object) -> int:
-    """64 bits that stand for any values, the same in every process."""
+    """64-bit hash of arbitrary values, equal in every process."""
     digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 
 def _splitmix(state: int) -> Iterator[int]:
-    """Uniform 64-bit integers without end. A generator: a call for each number would take longer than the number."""
+    """Endless uniform 64-bit integers. A generator, since a function call would take longer than the arithmetic."""
     while True:
         state = (state + _GOLDEN) & MASK_64
         x = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64
@@ -36,7 +36,7 @@ def _splitmix(state: int) -> Iterator[int]:
 
 
 class Stream:
-    """Random draws that depend on nothing but the values given here and the order of the calls."""
+    """Random draws that depend only on the given values and the order of calls."""
 
     def __init__(self, *parts: object) -> None:
         self._numbers = _splitmix(name_id(*parts))
@@ -54,11 +54,11 @@ class Stream:
         return low + (high - low) * (next(self._numbers) >> 11) * 2.0**-53
 
     def choice(self, values: Sequence[T]) -> T:
-        """One of the values."""
+        """A uniformly chosen value."""
         return values[(next(self._numbers) * len(values)) >> 64]
 
     def sample(self, values: Sequence[T], count: int) -> list[T]:
-        """`count` different positions of `values`, in random order."""
+        """The values at `count` distinct positions, in random order."""
         pool = list(values)
         for i in range(count):
             j = i + ((next(self._numbers) * (len(pool) - i)) >> 64)

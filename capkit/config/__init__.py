@@ -1,1 +1,1 @@
-"""Reads command lines and configs, and refuses wrong ones before torch is imported."""
+"""Composes configs from the command line, and rejects invalid ones before torch is imported."""

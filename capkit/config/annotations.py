@@ -1,4 +1,4 @@
-"""Whether a value of a config fits an annotation, judged from the annotation's text alone."""
+"""Check a config value against an argument's annotation, given as source text."""
 
 import ast
 from collections.abc import Callable
@@ -24,12 +24,12 @@ _CONTAINERS = {"list", "Sequence", "Iterable"}
 
 
 def fits(annotation: ast.expr, value: Any) -> bool:
-    """True where the value fits, and wherever the annotation says nothing about plain values (a class, a tensor)."""
+    """Whether the value fits. Also True if the annotation does not describe plain values (a class, a tensor)."""
     options = _options(annotation)
-    if isinstance(value, dict) and "_target_" in value:  # an object: of which kind cannot be seen here
+    if isinstance(value, dict) and "_target_" in value:  # an object, whose class is not known here
         return not all(_is_number_or_none(option) for option in options)
     if is_number(value) and any(_interval(option) for option in options):
-        # Not the classes of a union, which admit anything: a number is an instance of none.
+        # Not the classes of the union, which accept anything: a number is not an instance of them.
         options = [option for option in options if _interval(option) or _name(option) in ("", *_CHECKS)]
     return any(_fits_one(option, value) for option in options)
 
@@ -40,7 +40,7 @@ def wanted(annotation: ast.expr) -> str:
 
 
 def _options(annotation: ast.expr) -> list[ast.expr]:
-    """The members of a union; `X | None`, `Union[X, Y]`, `Optional[X]` and quoted annotations included."""
+    """Members of a union: of `X | None`, `Union[X, Y]`, `Optional[X]`, also within quotes."""
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         return _options(ast.parse(annotation.value, mode="eval").body)
     if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
@@ -57,7 +57,7 @@ def _options(annotation: ast.expr) -> list[ast.expr]:
 
 
 def _metadata(annotation: ast.expr) -> list[Range | Length]:
-    """The ranges and lengths of an `Annotated[...]`; other metadata says nothing to us."""
+    """The ranges and lengths in an `Annotated[...]`; other metadata is ignored."""
     if not isinstance(annotation, ast.Subscript) or _name(annotation.value) != "Annotated":
         return []
     found: list[Range | Length] = []
@@ -69,7 +69,7 @@ def _metadata(annotation: ast.expr) -> list[Range | Length]:
 
 
 def _interval(annotation: ast.expr) -> Interval | None:
-    """The range of numbers that an alias of `capkit.utils.ranges`, or an `Annotated[int, Range(...)]`, stands for."""
+    """The range of numbers denoted by an alias of `capkit.utils.ranges`, or by `Annotated[int, Range(...)]`."""
     if found := next((item for item in _metadata(annotation) if isinstance(item, Range)), None):
         assert isinstance(annotation, ast.Subscript)
         return Interval(_name(_elements(annotation.slice)[0]) == "int", found)

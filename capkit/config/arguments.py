@@ -1,4 +1,4 @@
-"""A command line as typed: an optional task word, flags and overrides."""
+"""Parses the command line: an optional task name, flags and overrides."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ FLAGS = {
     "--help": "this page; with a task or choices, their keys: capkit caption --help, capkit --help model=clip_prefix",
     "--version": "the version",
     "--cfg": "print the whole config and exit",
-    "--multirun": "run every combination of comma-separated values, one run folder each (-m)",
+    "--multirun": "run every combination of comma-separated values, each in its own run folder (-m)",
     "--config-dir": "a folder of your own configs, with the same groups: --config-dir DIR",
 }
 MAX_DEPTH = 32
@@ -26,12 +26,12 @@ _DELETION = re.compile(r"~[A-Za-z_]\w*([./][\w-]+)*(@[\w.:-]*)?(=.*)?", re.DOTAL
 
 @dataclass
 class Command:
-    """What a command line asks for. Override values are quoted for Hydra already. `capkit list` is the flag "list"."""
+    """A parsed command line. Override values are already quoted for Hydra; `capkit list` is the flag "list"."""
 
     overrides: list[str] = field(default_factory=list)
     flags: set[str] = field(default_factory=set)
     config_dirs: list[Path] = field(default_factory=list)
-    topics: list[str] = field(default_factory=list)  # the groups that `capkit list` is asked for
+    topics: list[str] = field(default_factory=list)  # groups given to `capkit list`
 
     @property
     def multirun(self) -> bool:
@@ -39,7 +39,7 @@ class Command:
 
 
 def parse(argv: list[str]) -> Command:
-    """Reads a command line. A first bare word names the task: `caption` is `task=caption`. Raises UsageError."""
+    """Parse a command line. A first bare word names the task: `caption` is `task=caption`. Raises UsageError."""
     command = Command()
     for word in argv:
         _refuse_unreadable(word)
@@ -53,7 +53,7 @@ def parse(argv: list[str]) -> Command:
         typed = typed[1:]
     if typed and re.fullmatch(r"[^=~+]*", typed[0]):
         if any(word.startswith("task=") for word in typed[1:]):
-            raise UsageError(f"one task was wanted; {typed[0]!r} and a task=... came; keep one of them")
+            raise UsageError(f"expected one task, got {typed[0]!r} and task=...; keep one of them")
         typed[0] = f"task={_known_task(typed[0], command)}"
     if "hydra.mode=MULTIRUN" in typed:
         command.flags.add("--multirun")
@@ -63,7 +63,7 @@ def parse(argv: list[str]) -> Command:
 
 
 def _refuse_unreadable(word: str) -> None:
-    """Raises UsageError for what neither YAML nor a parser of ours can take."""
+    """Raises UsageError for text that neither YAML nor our parsers can read."""
     try:
         word.encode()
     except UnicodeEncodeError as error:
@@ -80,7 +80,7 @@ def _refuse_unreadable(word: str) -> None:
 
 
 def _take_flags(argv: list[str], command: Command) -> Iterator[str]:
-    """Puts the flags into `command` and yields the rest."""
+    """Move the flags into `command` and yield the other words."""
     words = iter(argv)
     for word in words:
         if not word.startswith("-"):
@@ -98,14 +98,14 @@ def _take_flags(argv: list[str], command: Command) -> Iterator[str]:
 def _folder(value: str) -> Path:
     path = Path(value).expanduser()
     if not value or not path.is_dir():
-        raise UsageError(f"--config-dir wants a folder; {value!r} is none; give --config-dir DIR")
+        raise UsageError(f"--config-dir: expected a folder, got {value!r}; give --config-dir DIR")
     return path.resolve()
 
 
 def _known_task(name: str, command: Command) -> str:
     tasks = groups([config_dir(), *command.config_dirs]).get("task", [])
     if name not in tasks:
-        raise UsageError(f"a first bare word names a task; there is no task {name!r}; {did_you_mean(name, tasks)}")
+        raise UsageError(f"expected the first bare word to be a task, got {name!r}; {did_you_mean(name, tasks)}")
     return name
 
 
@@ -122,5 +122,7 @@ def _override(word: str, multirun: bool, known: dict[str, list[str]]) -> str:
     if _DELETION.fullmatch(word):
         return word
     if "=" in word:
-        raise UsageError(f"{word!r}: a key is words joined by dots (optimizer.lr=1e-3); mend what stands before '='")
-    raise UsageError(f"{word!r}: key=value was wanted; put the value behind its key, e.g. ckpt={word}")
+        raise UsageError(
+            f"{word!r}: expected words joined by dots before '=', as in optimizer.lr=1e-3; correct the key"
+        )
+    raise UsageError(f"{word!r}: expected key=value; write the value after its key, e.g. ckpt={word}")

@@ -1,7 +1,7 @@
-"""Refuses a config that cannot run, before anything slow is imported: within 2 s, and without torch.
+"""Rejects configs that cannot run, within 2 s and before torch is imported.
 
-Keys and values of every `_target_` node are compared with the constructor's signature as its source has it; top-level
-keys with those that train.yaml and the task's yaml declare; paths with the disk; combinations with `rules`.
+Keys and values of each `_target_` node are compared with the constructor's signature in its source; top-level keys with
+those declared in train.yaml and the task's yaml; paths with the disk; combinations of values by `rules`.
 """
 
 import ast
@@ -26,9 +26,9 @@ from capkit.config.signatures import Argument, Signature, signature
 from capkit.errors import UsageError
 from capkit.utils.ranges import is_finite, is_number, shown
 
-# What hydra.utils.instantiate reads itself.
+# Keys that hydra.utils.instantiate itself interprets.
 _RESERVED = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_convert_"})
-# The types of top-level keys; a task may declare more in its yaml.
+# Types of the top-level keys. A task may declare more in its yaml.
 TOP_LEVEL = {
     "name": "str",
     "seed": "Seed",
@@ -88,13 +88,13 @@ TOP_LEVEL = {
     "gpus": "dict[str, dict[str, PositiveFloat]]",
     "recommended": "dict[str, Any] | None",
 }
-_LONGEST_NAME = 255  # bytes, on the file systems in use
+_LONGEST_NAME = 255  # bytes, on common file systems
 _LOADERS = frozenset(
     {"capkit.checkpoint.loading.load_captioner_to_tune", "capkit.checkpoint.loading.load_dual_encoder"}
 )
 _NO_PATH = frozenset({"auto", ""})
 MISSING = "???"
-# Arguments of other packages that their signature does not say enough of.
+# Types of other packages' arguments, where their own annotations are too loose.
 _LIGHTNING = {
     "lightning.pytorch.Trainer": {
         name: Argument(ast.parse(text, mode="eval").body)
@@ -113,7 +113,7 @@ _REFERS_TO_MISSING = object()
 
 
 def compose_checked(command: Command) -> Composed:
-    """The config a command asks for, checked; of a sweep, the first run. Raises UsageError."""
+    """Compose and check a command's config; of a sweep, return its first run. Raises UsageError."""
     if not command.multirun:
         composed = compose_config(command)
         check(composed)
@@ -125,14 +125,14 @@ def compose_checked(command: Command) -> Composed:
 
 
 def check(composed: Composed) -> None:
-    """Raises UsageError that names everything wrong with a config, one line each."""
+    """Raises a UsageError with one line for each error in a config."""
     found = problems(composed)
     if found:
         raise UsageError("\n".join(found))
 
 
 def problems(composed: Composed, with_inputs: bool = True) -> list[str]:
-    """What is wrong with a config. Without inputs: but for values and files that a user must give."""
+    """All errors in a config. Without inputs: except for missing values and files that the user must provide."""
     try:
         config = _resolved(composed.config)
     except (OmegaConfBaseException, HydraException) as error:
@@ -153,7 +153,7 @@ def problems(composed: Composed, with_inputs: bool = True) -> list[str]:
 
 
 def _resolved(node: Any) -> Any:
-    """Plain dicts, lists and values; a reference to a missing value is told apart from a missing value."""
+    """Plain dicts, lists and values. A reference to a missing value is distinguished from a missing value."""
     if isinstance(node, ListConfig):
         return [_resolved(item) for item in node]
     if not isinstance(node, DictConfig):
@@ -168,14 +168,14 @@ def _resolved(node: Any) -> Any:
 
 
 def _non_finite(config: dict[str, Any], composed: Composed) -> Iterator[str]:
-    """NaN, infinity and integers beyond 64 bits are no settings, whatever takes them."""
+    """Reject NaN, infinity and integers beyond 64 bits for all settings."""
     for key, value in leaves(config):
         if is_number(value) and not is_finite(value):
             yield f"{key} {composed.origin(key)}: expected a finite number of at most 64 bits, got {shown(value)}"
 
 
 def _top_level(config: dict[str, Any], composed: Composed) -> Iterator[str]:
-    """Keys that a yaml added to the top level: a typo there would change nothing, in silence."""
+    """Reject undeclared top-level keys, for which a typo would have no effect, and values of the wrong type."""
     declared = composed.declared_keys()
     for key in config:
         if key not in declared:
@@ -185,7 +185,7 @@ def _top_level(config: dict[str, Any], composed: Composed) -> Iterator[str]:
 
 
 def _parts(config: dict[str, Any], composed: Composed) -> Iterator[str]:
-    """A group's key that holds something else than the object that its file would have put there."""
+    """Reject a group's key that holds anything but an object, as its files would put there."""
     for group in required_groups(config_dir()):
         if group in config and not (isinstance(config[group], dict) and "_target_" in config[group]):
             yield f"{group} {composed.origin(group)}: expected a part, got {_shown(config[group])}; choose {group}=NAME"
@@ -199,7 +199,7 @@ def _parts(config: dict[str, Any], composed: Composed) -> Iterator[str]:
 
 
 def _not_chosen(group: str, name: str, part: dict[str, Any], chosen: dict[str, Any], composed: Composed) -> str:
-    """The message for settings of a part whose own file was not chosen: there is nothing that they could configure."""
+    """Message for settings of a part that is not chosen: they would have no effect."""
     key = f"{group}.{name}"
     origins: dict[str, list[str]] = {}
     for setting, _ in leaves(part, key):
@@ -213,7 +213,7 @@ def _not_chosen(group: str, name: str, part: dict[str, Any], chosen: dict[str, A
 
 
 def _node(node: Any, key: str, composed: Composed) -> Iterator[str]:
-    """Problems of a node and all below it."""
+    """Errors in a node and everything below it."""
     if isinstance(node, list):
         for index, item in enumerate(node):
             yield from _node(item, f"{key}.{index}", composed)
@@ -254,11 +254,11 @@ def _accepts(argument: Argument, value: Any, target: str) -> bool:
     if argument.annotation is None or value is _REFERS_TO_MISSING or value == MISSING:
         return True
     if isinstance(value, dict) and "_target_" in value and not target:
-        return False  # top-level keys hold plain values
+        return False  # a top-level key expects a plain value
     if value is None and ((target and not target.startswith("capkit.")) or _is_none(argument.default)):
-        return True  # null leaves the value to the task, or to the default
+        return True  # null stands for the task's value, or the default
     if any(is_number(leaf) and not is_finite(leaf) for _, leaf in leaves(value)):
-        return True  # reported by itself
+        return True  # reported by `_non_finite`
     return fits(argument.annotation, value)
 
 
@@ -275,7 +275,7 @@ def _shown(value: Any) -> str:
 
 def _fix(annotation: ast.expr, value: Any) -> str:
     if isinstance(value, int | float) and fits(annotation, str(value)):
-        return f"; two pairs of quotes make it text: '\"{value}\"'"
+        return f"; use two pairs of quotes for text: '\"{value}\"'"
     examples = (("0.1", 0.1), ("1", 1), ("10", 10), ("32", 32), ("true", True), ("[1, 2]", [1, 2]), ("null", None))
     good = [text for text, example in examples if fits(annotation, example)]
     return f"; write e.g. {good[0]}" if good else ""
@@ -289,7 +289,7 @@ def _missing_values(config: dict[str, Any], composed: Composed) -> Iterator[str]
 
 
 def _missing_files(config: dict[str, Any], composed: Composed) -> Iterator[str]:
-    """Given paths that are not on the disk, each once: val and test often refer to train's."""
+    """Paths that do not exist, each once, since val and test often refer to train's."""
     told = set()
     for key, value in leaves(config):
         if not isinstance(value, str) or value in _NO_PATH or value in told or not is_path_key(key):
@@ -303,12 +303,12 @@ def _missing_files(config: dict[str, Any], composed: Composed) -> Iterator[str]:
             told.add(value)
             whose = ""
             if run := composed.run_of(key):
-                whose = f"; {run} names it; give {key}=PATH, or other data: data=NAME"
+                whose = f"; it comes from {run}; give {key}=PATH, or other data: data=NAME"
             yield f"{key}={value}: no such file or folder{_nearest_file(Path(value))}{whose}"
 
 
 def _missing_checkpoints(config: dict[str, Any], composed: Composed) -> Iterator[str]:
-    """Parts that are loaded from a run that nobody named, and what was named but can be no run."""
+    """Parts to load from a run that is not given, and given paths that cannot be a run."""
     for key, value in leaves(config):
         part, _, word = key.rpartition(".")
         if key not in composed.of_run and not _is_built(key, composed.task):
@@ -324,18 +324,18 @@ def _missing_checkpoints(config: dict[str, Any], composed: Composed) -> Iterator
 
 
 def _is_built(key: str, task: str) -> bool:
-    """Whether a task loads the checkpoint of this key: models and rewards are of training, metrics of captioning."""
+    """Whether a task loads the checkpoint of this key: training loads models and rewards, evaluate loads metrics."""
     part = key.split(".")[0]
     return task.startswith("fit") or part in ("ckpt", "encoder") or (task == "evaluate" and part == "metric")
 
 
 def _is_used(key: str, task: str) -> bool:
-    """`caption` reads the user's own images, and `prepare` makes what data configs name."""
+    """False for data under `caption`, which reads the user's images, and `prepare`, which creates the data."""
     return not (task in ("caption", "prepare") and key.startswith("data."))
 
 
 def _nearest_file(path: Path) -> str:
-    """How far a path does exist, and the nearest name there."""
+    """Where a path stops existing, and the most similar name there."""
     folder = path.parent
     while not folder.exists():
         path, folder = folder, folder.parent
@@ -345,7 +345,7 @@ def _nearest_file(path: Path) -> str:
 
 
 def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that is neither dict nor list, with its dotted key."""
+    """Every value that is neither a dict nor a list, with its dotted key."""
     pairs: Any = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
     if pairs is None:
         yield key, node

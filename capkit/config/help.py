@@ -1,4 +1,4 @@
-"""What `capkit --help` and `capkit list` print, read from the config files and from the source of constructors."""
+"""Text of `capkit --help` and `capkit list`, from the config files and from the source of constructors."""
 
 import ast
 import textwrap
@@ -19,18 +19,18 @@ from capkit.errors import UsageError, did_you_mean
 
 SHORT = """\
 usage: capkit [TASK] [KEY=VALUE ...] [FLAGS]
-
   capkit fit                       train on SceneWorld, nothing to download
-  capkit fit dry_run=true          what that run would be
+  capkit fit                       train on SceneWorld, nothing to download
+  capkit fit dry_run=true          print what that run would do
   capkit caption ckpt=runs/NAME images=my_photos
   capkit help                      tasks, flags, groups and examples
   capkit TASK --help               the keys of a task
   capkit --help model=NAME         the keys of a part
-  capkit list [GROUP ...]          what there is to choose from"""
+  capkit list [GROUP ...]          all choices"""
 _EXAMPLES = """\
 examples:
   capkit fit                                          train on SceneWorld, nothing to download
-  capkit fit dry_run=true                                 what that run would be
+  capkit fit dry_run=true                             print what that run would do
   capkit fit experiment=NAME optimizer.lr=1e-3        train a named experiment with one value changed
   capkit caption ckpt=runs/NAME images=my_photos      write captions for a folder of images
   capkit evaluate ckpt=runs/NAME metric=[bleu,cider]  score a checkpoint by chosen metrics
@@ -51,8 +51,8 @@ def help_page(config_dirs: list[Path]) -> str:
             "",
             _section("tasks (without one: fit):", tasks),
             _section(f"groups, chosen by GROUP=NAME, or GROUP=[NAME,NAME] for {several}:", choices),
-            "values are set by KEY=VALUE with dotted keys; every constructor argument of a chosen part is a key.",
-            "`--cfg` prints the config that a command line makes. Paths are taken as typed.",
+            "set values with KEY=VALUE and dotted keys; every constructor argument of a chosen part is a key.",
+            "`--cfg` prints the resulting config. Paths are taken literally.",
             "",
             _section("flags:", list(FLAGS.items())),
             _EXAMPLES.rstrip(),
@@ -61,7 +61,7 @@ def help_page(config_dirs: list[Path]) -> str:
 
 
 def list_page(topics: list[str], config_dirs: list[Path]) -> str:
-    """Every choice of the groups asked for, or of all, with its one-line description. Raises UsageError."""
+    """Every choice of the given groups, or of all, with its one-line description. Raises UsageError."""
     folders = [config_dir(), *config_dirs]
     found = groups(folders)
     for topic in topics:
@@ -75,9 +75,9 @@ def list_page(topics: list[str], config_dirs: list[Path]) -> str:
 
 
 def keys_page(command: Command) -> str:
-    """The keys of the task and of the parts that a command line chooses: types, values and what they are.
+    """Keys of the task and of the parts that a command line chooses: types, values and descriptions.
 
-    Raises UsageError where the command line cannot be composed.
+    Raises UsageError if the command line cannot be composed.
     """
     composed = compose_config(command)
     chosen = [override.lstrip("+").partition("=")[0].partition("@")[0] for override in command.overrides]
@@ -95,7 +95,7 @@ def keys_page(command: Command) -> str:
 
 
 def _task_keys(task: str, folders: list[Path]) -> Iterator[tuple[str, str]]:
-    """The top-level keys of a task, those of its own first: type, value and the comment beside them."""
+    """A task's top-level keys, its own first: type, value and the comment beside it."""
     for name in (f"task/{task}", CONFIG_NAME):
         path = find_yaml(folders, name)
         text = path.read_text(encoding="utf-8") if path else ""
@@ -127,7 +127,7 @@ def _parts(key: str, node: Any) -> list[str]:
 
 def _default(expression: ast.expr | None) -> str:
     if expression is None:
-        return "must be given, or the task gives it"
+        return "must be given, or the task sets it"
     return _value(expression.value) if isinstance(expression, ast.Constant) else ast.unparse(expression)
 
 
@@ -142,7 +142,7 @@ def _value(value: Any) -> str:
 
 
 def _about(group: str, name: str, folders: list[Path]) -> str:
-    """The first comment of a choice's file, else the first line of what its class says of itself."""
+    """The first comment in a choice's file, else the first line of its class's docstring."""
     if text := _description(group, name, folders):
         return text
     body = yaml.safe_load(path.read_text(encoding="utf-8")) if (path := find_yaml(folders, f"{group}/{name}")) else {}
@@ -158,7 +158,7 @@ def _section(title: str, rows: list[tuple[str, str]]) -> str:
 
 
 def _description(group: str, name: str, folders: list[Path]) -> str:
-    """The first comment of a yaml file that is not Hydra's own."""
+    """The first comment in a yaml file, other than Hydra's `@package`."""
     for folder in folders:
         path = folder / group / f"{name}.yaml"
         if path.exists():

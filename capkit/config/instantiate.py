@@ -1,4 +1,4 @@
-"""Objects from config nodes."""
+"""Builds objects from config nodes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,22 +8,22 @@ from omegaconf import OmegaConf
 
 
 def plain(config: Any) -> Any:
-    """A config as dicts, lists and numbers, all references resolved."""
+    """A config as plain dicts, lists and values, with all references resolved."""
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
 def build(node: Any, **arguments: Any) -> Any:
-    """The object a config node describes; nested dicts and lists reach it as plain Python."""
+    """Build the object that a config node describes; nested dicts and lists are passed as plain Python."""
     return instantiate(node, _convert_="all", **arguments)
 
 
 def build_all(group: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A "pick any" group: its named entries, built. An entry set to null is left out."""
+    """Build the entries of a multiple-choice group, by name. Entries set to null are left out."""
     return {str(name): build(node) for name, node in (group or {}).items() if node is not None}
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
-    """{"a": {"b": value}} for the key "a.b": what `build` takes for an argument of a nested object."""
+    """{"a": {"b": value}} for the key "a.b": how `build` takes an argument of a nested object."""
     for word in reversed(key.split(".")):
         value = {word: value}
     return value

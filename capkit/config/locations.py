@@ -1,13 +1,13 @@
-"""Where the config files lie, and which keys hold paths."""
+"""Location of the config files, and which keys hold paths."""
 
 from pathlib import Path
 
 import capkit
 
-# Groups of which any number can be chosen: their yaml files name the place `group.name` in their first line.
+# Groups with any number of choices: the first line of their yaml files places them at `group.name`.
 PICK_ANY = ("metric", "evaluator", "callback", "logger", "reward", "step")
 
-# The last word of keys whose value names something that is read: it must exist when a command starts.
+# Last words of keys that name something to read, which must exist when a command starts.
 INPUT_WORDS = frozenset(
     [
         "ckpt",
@@ -22,20 +22,20 @@ INPUT_WORDS = frozenset(
         "neighbors",
     ]
 )
-# Words of all keys that hold paths: their values are taken literally, as a shell hands them over.
+# Last words of all keys that hold paths: their values are taken literally, as the shell passes them.
 PATH_WORDS = INPUT_WORDS | {"run_dir", "out", "path", "file", "folder", "dir", "manifest", "features"}
 PATH_ENDINGS = ("_path", "_file", "_dir", "_root", "_folder", "_images")
 
 
 def config_dir() -> Path:
-    """The `configs` folder: inside the installed package, or beside it in a checkout."""
+    """The `configs` folder: inside the installed package, or next to it in a checkout."""
     package = Path(capkit.__file__).parent
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 
 
 def exists(path: str | Path) -> bool:
-    """Whether a file or folder is there; False also for a name that no file system takes."""
+    """Whether a file or folder exists; False for a name that the file system cannot represent."""
     try:
         return Path(path).exists()
     except (OSError, ValueError):
@@ -43,13 +43,13 @@ def exists(path: str | Path) -> bool:
 
 
 def is_path_key(key: str) -> bool:
-    """Whether an override of this key holds a path: by its last word."""
+    """Whether a key holds a path, judged by its last word."""
     word = key.rsplit(".", 1)[-1]
     return word in PATH_WORDS or word.endswith(PATH_ENDINGS)
 
 
 def groups(folders: list[Path]) -> dict[str, list[str]]:
-    """Config group (`model`) -> its choices, over all config folders."""
+    """Choices of each config group (`model`), over all config folders."""
     found: dict[str, set[str]] = {}
     for folder in folders:
         for path in folder.rglob("*.yaml"):

@@ -1,6 +1,6 @@
-"""A task on a run takes the run's data, transform, metrics and decoding, unless they are chosen for the task itself.
+"""Tasks on a run take the run's data, transform, metrics and decoding, unless the command chooses others.
 
-The task's yaml says which: `of_run: {ckpt: [data, metric, decoding]}` takes these groups from the run of `ckpt`.
+The task's yaml lists them: `of_run: {ckpt: [data, metric, decoding]}` takes these groups from the run of `ckpt`.
 """
 
 import copy
@@ -20,16 +20,16 @@ from capkit.errors import UsageError
 if TYPE_CHECKING:
     from capkit.config.compose import Composed
 
-# Arguments of val and test that are their own, also where they happen to equal train's.
+# Arguments that val and test set independently, even if they happen to equal train's.
 _OWN = frozenset({"_target_", "split", "count", "path"})
 
 
 def take_from_run(composed: "Composed", parsed: list[Override]) -> None:
-    """Puts the run's parts into the config, before the values of the command line are applied.
+    """Copy the run's parts into the config, before the command line's values are applied.
 
-    A group that the command line or the experiment chooses stays theirs in full, but for the transform: with data that
-    the command line chooses it is the run's still, for which its model was built. Raises UsageError where the run's
-    config names what is not ours, or where nothing says which data.
+    Groups that the command line or the experiment chooses are not copied, with one exception: data chosen on the
+    command line still gets the run's transform, for which the model was built. Raises UsageError if the run's config
+    names classes that are not capkit's, or if neither gives the data.
     """
     for key, groups in composed.of_run.items():
         value = _value(key, parsed, composed.config)
@@ -39,7 +39,7 @@ def take_from_run(composed: "Composed", parsed: list[Override]) -> None:
 
 
 def _value(key: str, parsed: list[Override], config: DictConfig) -> Any:
-    """A key's value once the command line is applied."""
+    """A key's value after the command line is applied."""
     config = copy.deepcopy(config)
     for override in parsed:
         if f"{key}.".startswith(f"{override.key_or_group}.") and not override.is_delete():
@@ -64,9 +64,9 @@ def _take(composed: "Composed", parsed: list[Override], groups: list[str], run: 
         body = _at(run.body, key) if run is not None else None
         if run is None or body is None:
             if key == "data":
-                raise UsageError(f"{given} does not say what data it was trained on; give it: data=NAME (docs/data.md)")
+                raise UsageError(f"{given} does not record what data it was trained on; give data=NAME (docs/data.md)")
             continue
-        own = {"curriculum"} if key == "data" else set()  # what this run decides itself
+        own = {"curriculum"} if key == "data" else set()  # never taken from the run
         said = {name: value for name, value in body.items() if name not in own}
         check_targets(said, key, str(run.file), RUN_PARTS, f"if it is yours, choose it here: {group}=NAME")
         if key == "data":
@@ -80,7 +80,7 @@ def _take(composed: "Composed", parsed: list[Override], groups: list[str], run: 
 
 
 def _chosen_in(name: str, folders: list[Path]) -> Iterator[str]:
-    """The groups whose choice a config file overrides, itself or by the files of its group that it builds on."""
+    """Groups whose choice a config file overrides, directly or through files of its group in its defaults list."""
     path = next((path for folder in folders if (path := folder / f"{name}.yaml").is_file()), None)
     body = yaml.safe_load(path.read_text(encoding="utf-8")) if path else None
     for entry in (body or {}).get("defaults", []):
@@ -97,16 +97,16 @@ def _at(body: Any, key: str) -> Any:
 
 
 def _explicit(composed: "Composed", key: str) -> Iterator[Any]:
-    """What the task's, the experiment's and the debug file say under a key, in this order."""
+    """Values that the task, experiment and debug files set under a key, in this order."""
     for file in composed.files:
         if file.is_explicit and (said := _at(file.body, key)) is not None:
             yield said
 
 
 def _linked(data: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's data with the references that it was resolved from: values of val and test that are train's follow it.
+    """A run's data with references restored: values of val and test that equal train's follow train again.
 
-    The curriculum is this run's, and the seed where it was that one's.
+    The curriculum is the new run's; so is the seed, if the data's seed was the run's seed.
     """
     linked: dict[str, Any] = copy.deepcopy(dict(data))
     for split in ("val", "test"):

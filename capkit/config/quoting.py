@@ -1,11 +1,11 @@
-"""Turns values as typed in a shell into values that Hydra's grammar reads as the same text.
+"""Quotes values typed in a shell such that Hydra's grammar reads them as the same text.
 
 Rules, by key and value:
 
-1. A path key (see `locations`) takes its value literally, whatever characters it has. null, true and false stay what
-   they are, and so do quoted values, lists that parse and `${key}` where no file has that name. `~/` is the home.
-2. Any other value is Hydra's grammar. Where that cannot read plain text ("a photo of: 1 (one)"), the text is quoted.
-   Broken lists, dicts and interpolations are errors.
+1. The value of a path key (see `locations`) is literal, whatever characters it has. Exceptions: null, true and false,
+   quoted values, lists that parse, and `${key}` unless a file has that name. `~/` is the home folder.
+2. Any other value follows Hydra's grammar. Plain text that Hydra cannot parse ("a photo of: 1 (one)") is quoted. Broken
+   lists, dicts and interpolations are errors.
 """
 
 import re
@@ -25,14 +25,14 @@ _SWEEP = re.compile(r"(choice|range|glob|interval|sort|shuffle|tag)\(")
 
 
 def quote(text: str) -> str:
-    """A quoted value that Hydra and OmegaConf read back as exactly `text`."""
-    # OmegaConf reads `${` as a reference; backslashes before it must be doubled for it to stay text.
+    """Quote text such that Hydra and OmegaConf read back exactly `text`."""
+    # OmegaConf reads `${` as a reference unless escaped; backslashes before it must be doubled.
     literal = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
     return QuotedString(text=literal, quote=Quote.single).with_quotes()
 
 
 def quote_value(key: str, value: str, multirun: bool = False) -> str:
-    """The value of an override in Hydra's grammar. Raises UsageError where it is neither that nor plain text."""
+    """An override's value in Hydra's grammar. Raises UsageError if it is neither that nor plain text."""
     if is_path_key(key):
         return _quote_path(key, value, multirun)
     if _parses(value):
@@ -41,7 +41,7 @@ def quote_value(key: str, value: str, multirun: bool = False) -> str:
         return quote(value)
     if value[:1] in "[{" or "${" in value or _SWEEP.match(value):
         raise UsageError(
-            f"{key}={value}: not a value that can be read; close every bracket, brace and quote, "
+            f"{key}={value}: expected a value that can be parsed; close every bracket, brace and quote, "
             f"or write plain text in quotes: {key}='\"...\"'"
         )
     return quote(value)
@@ -68,7 +68,7 @@ def _quote_path(key: str, value: str, multirun: bool) -> str:
 def _as_path(value: str) -> str:
     if value == "~" or value.startswith("~/"):
         return str(Path(value).expanduser())
-    return f"./{value}" if value == "???" else value  # OmegaConf's mark of a missing value
+    return f"./{value}" if value == "???" else value  # "???" is OmegaConf's marker of a missing value
 
 
 def _exists(value: str) -> bool:
@@ -78,6 +78,6 @@ def _exists(value: str) -> bool:
 def _parses(value: str) -> bool:
     try:
         override = OverridesParser.create().parse_override(f"key={value}")
-    except (HydraException, ValueError):  # the latter for integers of more digits than Python reads
+    except (HydraException, ValueError):  # ValueError: integers with more digits than Python parses
         return False
     return override.key_or_group == "key"

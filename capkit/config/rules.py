@@ -1,6 +1,6 @@
-"""Combinations of values that cannot work, each a function that answers with a message or None.
+"""Rules about combinations of values that cannot work. Each is a function that returns a message or None.
 
-To add one: write a function of `Settings`, and put it into RULES. It must import no torch.
+To add one, write a function of `Settings` and add it to RULES. It must not import torch.
 """
 
 import os
@@ -16,13 +16,13 @@ from capkit.config.signatures import default
 from capkit.decoding.config import Decoding
 from capkit.errors import UsageError
 
-# Vision models of transformers whose positions are those of one picture size.
+# Vision models of transformers with position embeddings for one image size.
 _ONE_SIZE = frozenset({"blip_vision_model", "clip_vision_model", "siglip_vision_model", "vit"})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A resolved config, the name of its task, and whether this machine runs it, rather than jobs that it starts."""
+    """A resolved config, its task's name, and whether this machine runs it, rather than jobs that it starts."""
 
     config: dict[str, Any]
     task: str
@@ -33,7 +33,7 @@ class Settings:
         return self.task.startswith("fit")
 
     def get(self, key: str) -> Any:
-        """The value of a dotted key, or the default of the constructor it belongs to; None where there is neither."""
+        """The value of a dotted key, else its constructor's default, else None."""
         node: Any = self.config
         for word in key.split("."):
             if not isinstance(node, dict):
@@ -53,9 +53,9 @@ def length_is_given_once(settings: Settings) -> str | None:
     if not settings.trains or (steps is None) != (epochs is None):
         return None
     if steps is None:
-        return "the run's length is wanted; max_steps and max_epochs are null; give one, e.g. max_epochs=10"
+        return "expected max_steps or max_epochs, got null for both; give one, e.g. max_epochs=10"
     return (
-        f"the run's length is wanted once; max_steps={steps} and max_epochs={epochs} came; "
+        f"expected one of max_steps and max_epochs, got max_steps={steps} and max_epochs={epochs}; "
         f"add max_steps=null or max_epochs=null"
     )
 
@@ -64,7 +64,7 @@ def trainer_holds_no_length(settings: Settings) -> str | None:
     for key in ("max_steps", "max_epochs"):
         length = (settings.config.get("trainer") or {}).get(key)
         if length is not None:
-            return f"trainer.{key} would be ignored, the task gives the trainer its length; write {key}={length}"
+            return f"trainer.{key} would be ignored, since the task sets the trainer's length; write {key}={length}"
     return None
 
 
@@ -95,17 +95,17 @@ def width_divides_over_heads(settings: Settings) -> str | None:
 
 
 def step_is_cut_and_clipped_by_capkit(settings: Settings) -> str | None:
-    """Lightning would clip and accumulate beside it: averages of averages, and two limits."""
+    """Lightning would clip and accumulate a second time: with two limits, and by averaging averages."""
     trainer = settings.config.get("trainer") or {}
     if (norm := trainer.get("gradient_clip_val")) is not None:
         return (
-            f"trainer.gradient_clip_val={norm}: gradients are clipped in one place, the optimizer; "
+            f"trainer.gradient_clip_val={norm}: gradients are clipped by the optimizer only; "
             f"write optimizer.clip_norm={norm}"
         )
     if (count := trainer.get("accumulate_grad_batches") or 1) != 1:
         return (
-            f"trainer.accumulate_grad_batches={count} would average averages; data.batch_size is the whole step: "
-            "give the images of one pass as micro_batch_size"
+            f"trainer.accumulate_grad_batches={count} would average averages; data.batch_size is the batch of a whole "
+            "step: give the number of images per forward pass as micro_batch_size"
         )
     return None
 
@@ -115,7 +115,7 @@ def batch_divides_over_ranks(settings: Settings) -> str | None:
     if not settings.trains or not batch or not ranks or batch % ranks == 0:
         return None
     return (
-        f"data.batch_size counts the images of all ranks together; {batch} does not divide over {ranks} ranks; "
+        f"data.batch_size counts the images of all ranks together; {batch} is not divisible by {ranks} ranks; "
         f"give data.batch_size={max(1, round(batch / ranks)) * ranks}"
     )
 
@@ -126,7 +126,7 @@ def micro_batch_fits_in_batch(settings: Settings) -> str | None:
     if not settings.trains or not micro or not share or micro <= share:
         return None
     return (
-        f"micro_batch_size={micro} is more than a rank's share of the batch, {share} images; "
+        f"micro_batch_size={micro}: expected at most a rank's share of the batch, {share} images; "
         f"give micro_batch_size={share} or less, or a larger data.batch_size"
     )
 
@@ -136,7 +136,7 @@ def resume_or_init(settings: Settings) -> str | None:
     if init is None or not isinstance(resume, str) or resume == "auto":
         return None
     return (
-        f"resume={resume} continues a run with all its state, init_from={init} starts one from weights; "
+        f"resume={resume} continues a run with all its state, init_from={init} starts a new one from weights; "
         "give one: add resume=auto, or init_from=null"
     )
 
@@ -144,7 +144,7 @@ def resume_or_init(settings: Settings) -> str | None:
 def a_reward_is_given(settings: Settings) -> str | None:
     if settings.task != "fit_rl" or any(settings.config.get("reward", {}).values()):
         return None
-    return "task=fit_rl trains by a reward; none came; give one or several, e.g. reward=[cider] (docs/rewards.md)"
+    return "task=fit_rl: expected a reward, got none; give one or several, e.g. reward=[cider] (docs/rewards.md)"
 
 
 def a_reward_is_used(settings: Settings) -> str | None:
@@ -152,8 +152,8 @@ def a_reward_is_used(settings: Settings) -> str | None:
     if not given or not settings.trains or settings.task == "fit_rl":
         return None
     return (
-        f"expected no reward for task={settings.task}, which does not train by one; got {', '.join(given)}; "
-        "write `capkit fit_rl init_from=RUN ...`, or leave the reward out"
+        f"expected no reward for task={settings.task}, which does not use any; got {', '.join(given)}; "
+        "write `capkit fit_rl init_from=RUN ...`, or omit the reward"
     )
 
 
@@ -164,7 +164,7 @@ def a_gpu_is_there(settings: Settings) -> str | None:
         return None
     return (
         f"trainer.accelerator={accelerator}: expected a GPU, got a machine without one (or CUDA_VISIBLE_DEVICES hides "
-        "it); give trainer=cpu, or start the command where there is a GPU"
+        "it); give trainer=cpu, or run the command on a machine with a GPU"
     )
 
 
@@ -194,14 +194,14 @@ def pictures_have_the_models_size(settings: Settings) -> str | None:
     for key, built_for in _picture_sizes(settings.config.get("model"), "model"):
         if built_for != size:
             return (
-                f"{key}={built_for}, but data.transform.size={size}: expected pictures of the size that the model is "
-                f"built for; leave data.transform.size out, or give {key}={size}"
+                f"{key}={built_for}, but data.transform.size={size}: expected images of the size that the model is "
+                f"built for; omit data.transform.size, or give {key}={size}"
             )
     return None
 
 
 def _picture_sizes(node: Any, key: str) -> Iterator[tuple[str, int]]:
-    """The parts of a model that take pictures of one size only: the key that says which, and the size."""
+    """Parts of a model that accept a single image size: the key that sets it, and the size."""
     if not isinstance(node, dict):
         return
     is_fixed = node.get("_target_") == "capkit.models.encoders.image.SmallCNN" or node.get("model_type") in _ONE_SIZE
@@ -221,7 +221,7 @@ def deepspeed_is_installed(settings: Settings) -> str | None:
     if settings.get("trainer.strategy._target_") != "capkit.distributed.zero.Zero" or find_spec("deepspeed"):
         return None
     return (
-        "ZeRO is DeepSpeed's, which is not installed here; pip install 'deepspeed>=0.19.8,<0.20' (Linux; it needs no "
+        "ZeRO needs DeepSpeed, which is not installed; pip install 'deepspeed>=0.19.8,<0.20' (Linux; needs no "
         "compiler), or choose trainer=ddp"
     )
 
@@ -241,7 +241,7 @@ RULES: tuple[Callable[[Settings], str | None], ...] = (
     deepspeed_is_installed,
 )
 
-# What a user must give, beside values that are missing and files that must exist.
+# Rules about what a user must provide, besides missing values and files that must exist.
 INPUT_RULES: tuple[Callable[[Settings], str | None], ...] = (
     a_reward_is_given,
     a_reward_is_used,
@@ -251,7 +251,7 @@ INPUT_RULES: tuple[Callable[[Settings], str | None], ...] = (
 
 
 def num_ranks(settings: Settings) -> int | None:
-    """Processes of the run: the launcher's count, else devices x nodes; None where only the machine knows."""
+    """Processes of the run: the launcher's count, else devices x nodes; None if only the machine can tell."""
     for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])

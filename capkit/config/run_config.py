@@ -1,4 +1,4 @@
-"""The config that an earlier run was started with: from its folder, or from a checkpoint of it, without torch."""
+"""Reads the config of an earlier run, from its folder or one of its checkpoints, without torch."""
 
 import pickle
 import re
@@ -18,17 +18,17 @@ CONFIG, STATE = "config.yaml", "state.pt"
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run was started with, all references resolved, and the file that says so."""
+    """A run's config with all references resolved, and the file it was read from."""
 
     file: Path
     body: Mapping[str, Any]
 
 
 def read_run_config(path: Path) -> RunConfig | None:
-    """The config of the run that a path names: a run folder, its `checkpoints` or one of these, wherever it lies now.
+    """The config of the run that a path belongs to: a run folder, its `checkpoints`, or one of these, even if moved.
 
-    A run folder's config.yaml is asked first, a checkpoint's own copy where there is none. None where there is neither,
-    as in a folder of exported weights. Raises UsageError where the file is broken.
+    Reads the run folder's config.yaml, or else the checkpoint's own copy; None if there is neither, as in a folder of
+    exported weights. Raises UsageError if the file is damaged.
     """
     for folder in (path, *(path.absolute().parents[:2] if _is_within_run(path) else ())):
         if (folder / CONFIG).is_file():
@@ -38,10 +38,10 @@ def read_run_config(path: Path) -> RunConfig | None:
 
 
 def problem(path: Path) -> str | None:
-    """Why a path that exists can be no run and no checkpoint of one; None where it may be. Contents are not read."""
+    """Why an existing path cannot be a run or a checkpoint; None if it may be. File contents are not read."""
     exported = ("about.json", "config.json")
     if path.is_file() or path.suffix == ".ckpt" or any((path / name).is_file() for name in (STATE, *exported)):
-        return None  # a checkpoint, of one file in older runs, or exported weights
+        return None  # a checkpoint (a single file in older runs) or exported weights
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     if any(folder.glob("*.ckpt")):
         return None
@@ -53,7 +53,7 @@ def _is_within_run(path: Path) -> bool:
 
 
 def read_config_file(file: Path, remedy: str = "restore it, or give a checkpoint of the run") -> dict[str, Any]:
-    """A run's config.yaml. Raises UsageError, with the line and the remedy, where it is damaged."""
+    """Read a run's config.yaml. Raises UsageError with line and remedy if it is damaged."""
     try:
         body = yaml.safe_load(file.read_bytes())
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
@@ -78,11 +78,11 @@ def _problem(error: BaseException) -> str:
     said = (
         getattr(error, "problem", None) or getattr(error, "reason", None) or getattr(error, "strerror", None) or error
     )
-    return f"what is no YAML ({str(said).splitlines()[0]})"
+    return f"invalid YAML ({str(said).splitlines()[0]})"
 
 
 def _state_file(path: Path) -> Path | None:
-    """Of a checkpoint, or of the newest one in a folder of them."""
+    """The state file of a checkpoint, or of the newest one in a folder of them."""
     if path.is_file():
         return path if zipfile.is_zipfile(path) else None  # an older checkpoint is one file
     if (path / STATE).is_file():
@@ -98,7 +98,7 @@ def _read_state(file: Path) -> Mapping[str, Any]:
             name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
             with archive.open(name) as stream:
                 body = _PlainData(stream).load()["capkit"]["config"]
-    except Exception as error:  # a damaged pickle raises almost anything
+    except Exception as error:  # a damaged pickle may raise almost anything
         raise UsageError(
             f"{file}: expected a checkpoint that holds its run's config, got {type(error).__name__}: {error}; "
             "give another checkpoint of the run, or its folder"
@@ -110,7 +110,7 @@ def _read_state(file: Path) -> Mapping[str, Any]:
 
 
 class _Opaque(dict[Any, Any]):
-    """Stands for whatever a pickle makes that is no plain data."""
+    """Placeholder for any object in a pickle that is not plain data."""
 
     def __new__(cls, *_: Any) -> "_Opaque":
         return super().__new__(cls)
@@ -126,7 +126,7 @@ class _Opaque(dict[Any, Any]):
 
 
 class _PlainData(pickle.Unpickler):
-    """Reads dicts, lists, texts and numbers. Nothing that the pickle names is imported or called."""
+    """Unpickles dicts, lists, strings and numbers. Nothing that the pickle names is imported or called."""
 
     def find_class(self, module: str, name: str) -> type[_Opaque]:
         return _Opaque

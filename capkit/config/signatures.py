@@ -1,7 +1,8 @@
-"""The arguments of a `_target_`, read from source: nothing is imported, so torch need not be.
+"""Reads the arguments of a `_target_` from its source, without importing anything, torch in particular.
 
-A dotted path is followed as Python would: through packages, `from x import y`, star imports, base classes and dataclass
-fields. Where source cannot tell (compiled code, names made at run time), the answer is None and nothing is refused.
+A dotted path is resolved as Python would: through packages, `from x import y`, star imports, base classes and dataclass
+fields. If the source cannot tell (compiled code, names created at run time), the answer is None, and nothing is
+rejected.
 """
 
 import ast
@@ -15,7 +16,7 @@ from typing import Any
 
 from capkit.errors import UsageError, did_you_mean
 
-# Its names are made at run time, and following its thousands of files takes seconds.
+# Its names are created at run time, and parsing its thousands of files would take seconds.
 _NOT_FOLLOWED = frozenset({"transformers"})
 
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -23,7 +24,7 @@ Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument as written: annotation and default are expressions, None where absent."""
+    """One argument: annotation and default as expressions, None if absent."""
 
     annotation: ast.expr | None = None
     default: ast.expr | None = None
@@ -31,7 +32,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Signature:
-    """What may be given by name. `is_open`: the constructor takes **kwargs, so that any name is taken."""
+    """Arguments that can be given by name. `is_open`: the constructor takes **kwargs, hence any name."""
 
     arguments: dict[str, Argument] = field(default_factory=dict)
     is_open: bool = False
@@ -49,14 +50,14 @@ class _Module:
 
 
 class _UnknownError(Exception):
-    """Source does not tell."""
+    """The source cannot tell."""
 
 
 @cache
 def signature(target: str) -> Signature | None:
-    """The arguments of a class or function by its dotted path; None where source cannot tell.
+    """The arguments of a class or function, by its dotted path; None if the source cannot tell.
 
-    Raises UsageError where the package is not installed, or where the name is not in capkit.
+    Raises UsageError if the package is not installed, or if capkit has no such name.
     """
     try:
         module, definition, owner = _resolve(target, 0)
@@ -68,7 +69,7 @@ def signature(target: str) -> Signature | None:
 
 
 def default(target: str, name: str) -> Any:
-    """The default of an argument, where it is plain data; None where it has none, or source cannot tell."""
+    """An argument's default if it is plain data; None if it has none, or if the source cannot tell."""
     taken = signature(target)
     argument = taken.arguments.get(name) if taken else None
     try:
@@ -78,7 +79,7 @@ def default(target: str, name: str) -> Any:
 
 
 def summary(target: str) -> str:
-    """The first line of the docstring of a class or function; empty where there is none, or source cannot tell."""
+    """First line of a class's or function's docstring; empty if it has none, or if the source cannot tell."""
     try:
         _, definition, _ = _resolve(target, 0)
     except _UnknownError:
@@ -87,9 +88,9 @@ def summary(target: str) -> str:
 
 
 def defining_class(target: str) -> str | None:
-    """The dotted path under which the class behind a dotted path is defined; None where it is no class.
+    """The dotted path where the class behind a dotted path is defined; None if it is not a class.
 
-    Raises UsageError where the name is not in capkit.
+    Raises UsageError if capkit has no such name.
     """
     try:
         module, definition, owner = _resolve(target, 0)
@@ -99,12 +100,12 @@ def defining_class(target: str) -> str | None:
 
 
 def _resolve(target: str, depth: int) -> tuple[_Module, Definition, ast.ClassDef | None]:
-    """The definition behind a dotted path, and the class it is a method of, if any."""
+    """The definition behind a dotted path, and the class if it is a method."""
     if depth > 20:
         raise _UnknownError
     module, names = _find_module(target)
     if not names:
-        raise UsageError(f"_target_ {target!r} is a module; a class or function in it was wanted")
+        raise UsageError(f"_target_ {target!r}: expected a class or function, got a module; name one in it")
     found = _lookup(module, names, depth)
     if found is None:
         if module.name.split(".")[0] == "capkit":
@@ -114,7 +115,7 @@ def _resolve(target: str, depth: int) -> tuple[_Module, Definition, ast.ClassDef
 
 
 def _find_module(target: str) -> tuple[_Module, list[str]]:
-    """The longest part of a dotted path that is a module file, and the names left over."""
+    """The longest prefix of a dotted path that is a module file, and the remaining names."""
     top, *rest = target.split(".")
     if top in _NOT_FOLLOWED:
         raise _UnknownError
@@ -143,11 +144,11 @@ def _read(name: str, file: Path) -> _Module:
     try:
         return _Module(name, file, ast.parse(source))
     except SyntaxError as error:
-        raise UsageError(f"{file}, line {error.lineno}: {error.msg}; mend the file") from error
+        raise UsageError(f"{file}, line {error.lineno}: {error.msg}; correct the file") from error
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements of a module or class, those under if, try and with included."""
+    """Statements of a module or class, including those under if, try and with."""
     for statement in body:
         yield statement
         for part in ("body", "orelse", "finalbody"):
@@ -158,7 +159,7 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _lookup(module: _Module, names: list[str], depth: int) -> tuple[_Module, Definition, ast.ClassDef | None] | None:
-    """The definition of a name in a module; None where the module does not define or import it."""
+    """The definition of a name in a module; None if the module neither defines nor imports it."""
     name, *rest = names
     stars = []
     for statement in reversed(list(_statements(module.tree.body))):
@@ -210,9 +211,9 @@ def _method(definition: ast.ClassDef, name: str) -> ast.FunctionDef | None:
 
 
 def _constructor(module: _Module, definition: ast.ClassDef, depth: int) -> Signature | None:
-    """The arguments of a class; None where neither it nor a base defines a constructor."""
+    """The arguments of a class; None if neither it nor a base defines a constructor."""
     if module.name == "torch.nn.modules.module" and definition.name == "Module":
-        return None  # written with **kwargs, but refuses every argument
+        return None  # declared with **kwargs, but rejects every argument
     if _decorated(definition, "dataclass"):
         return Signature(_fields(module, definition, depth))
     for name in ("__init__", "__new__"):
@@ -225,7 +226,7 @@ def _constructor(module: _Module, definition: ast.ClassDef, depth: int) -> Signa
 
 
 def _base(module: _Module, expression: ast.expr, depth: int) -> tuple[_Module, ast.ClassDef] | None:
-    """The source of a base class that has a constructor of its own or by a base; None for builtins and the like."""
+    """The source of a base class that defines or inherits a constructor; None for builtins and the like."""
     expression = expression.value if isinstance(expression, ast.Subscript) else expression
     name = _dotted(expression)
     if depth > 20 or not name:
@@ -243,7 +244,7 @@ def _base(module: _Module, expression: ast.expr, depth: int) -> tuple[_Module, a
 
 
 def _fields(module: _Module, definition: ast.ClassDef, depth: int) -> dict[str, Argument]:
-    """The arguments that @dataclass makes: its bases' fields first."""
+    """Arguments that @dataclass generates, those of base classes first."""
     arguments: dict[str, Argument] = {}
     for base in reversed(definition.bases):
         inherited = _base(module, base, depth)
@@ -282,7 +283,7 @@ def _assigns(statement: ast.Assign | ast.AnnAssign, name: str) -> bool:
 
 
 def _dotted(expression: ast.expr) -> str:
-    """`a.b.c` for such an expression, else an empty text."""
+    """`a.b.c` for an expression of that form, else an empty string."""
     if isinstance(expression, ast.Name):
         return expression.id
     if isinstance(expression, ast.Attribute) and (owner := _dotted(expression.value)):
@@ -291,7 +292,7 @@ def _dotted(expression: ast.expr) -> str:
 
 
 def _absolute(module: _Module, statement: ast.ImportFrom) -> str:
-    """The absolute name of the module that a `from ... import` names."""
+    """The absolute name of a module in `from ... import`."""
     if not statement.level:
         return statement.module or ""
     parts = module.package.split(".")

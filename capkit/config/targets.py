@@ -1,8 +1,8 @@
-"""What the config of an earlier run may name: a file from elsewhere chooses neither code nor arguments but ours.
+"""Which classes the config of an earlier run may name: a foreign file must not choose code or arguments freely.
 
-The lists are capkit's own: classes that the packages below define, and a few functions by name. What such a package
-merely imports, methods, and everything else (the command line, test helpers, other libraries) is refused before
-anything is built. Judged from source: nothing is imported for it.
+Allowed are capkit's own classes, defined in the packages below, and a few functions by name. Rejected before anything
+is built: names that such a package merely imports, methods, and everything else (the command line, test helpers, other
+libraries). Judged from source: nothing is imported.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from capkit.errors import UsageError
 
 @dataclass(frozen=True)
 class Allowed:
-    """Classes that `packages` define, and `functions` by name."""
+    """Classes defined in `packages`, and `functions` by name."""
 
     packages: tuple[str, ...]
     functions: tuple[str, ...]
@@ -25,7 +25,7 @@ class Allowed:
         return isinstance(target, str) and (target in self.functions or self._is_class(target))
 
     def _is_class(self, target: str) -> bool:
-        """Whether a dotted path is a class that its own module defines, a module in one of the packages."""
+        """Whether a dotted path is a class defined in that module, in one of the packages."""
         module = target.rpartition(".")[0]
         is_within = any(module == package or module.startswith(f"{package}.") for package in self.packages)
         if not is_within or not all(part.isidentifier() for part in target.split(".")):
@@ -48,7 +48,7 @@ MODELS = Allowed(
         "capkit.checkpoint.loading.load_dual_encoder",
     ),
 )
-# What a task takes from an earlier run: its data, metrics, evaluators and decoding.
+# Parts that a task takes from an earlier run: data, metrics, evaluators and decoding.
 RUN_PARTS = Allowed(
     ("capkit.data", "capkit.decoding", "capkit.evaluators", "capkit.metrics", "capkit.models", "capkit.sceneworld"),
     (
@@ -58,15 +58,15 @@ RUN_PARTS = Allowed(
         "capkit.sceneworld.language.similarity.pair_file",
     ),
 )
-_HYDRA = frozenset({"_args_", "_convert_", "_recursive_"})  # no config of ours has them
+_HYDRA = frozenset({"_args_", "_convert_", "_recursive_"})  # capkit's own configs never contain them
 _DEEPEST = 64
 
 
 def check_targets(node: Any, key: str, source: str, allowed: Allowed, remedy: str) -> None:
-    """Goes through a config as plain data; `key` is its place in the config of `source`, which a message opens with.
+    """Check a config given as plain data. `key` is its place in the config of `source`, which messages begin with.
 
-    Raises UsageError where it names what is not allowed, or holds what a saved config never does: an interpolation, or
-    a setting of Hydra's other than `_target_` and `_partial_`.
+    Raises UsageError if it names something not allowed, or contains what a saved config never does: an interpolation,
+    or a setting of Hydra's other than `_target_` and `_partial_`.
     """
     if key.count(".") > _DEEPEST:
         raise UsageError(f"{source} is broken: {key[:60]}... goes deeper than {_DEEPEST} levels")
@@ -90,11 +90,11 @@ def _check_target(node: Mapping[str, Any], key: str, source: str, allowed: Allow
     if target not in allowed:
         raise UsageError(f"{source} names {target!r} at {key}; expected {allowed}; it is not run; {remedy}")
     if settings := sorted(_HYDRA & node.keys()):
-        raise UsageError(f"{source} is broken: {key}.{settings[0]} is set, which no config of capkit does")
+        raise UsageError(f"{source} is broken: {key}.{settings[0]} is set, which capkit's configs never do")
 
 
 def check_arguments(node: Any, key: str, source: str) -> None:
-    """Raises UsageError where a node gives arguments that its class, allowed already, does not take."""
+    """Raises UsageError if a node has arguments that its class, already known to be allowed, does not take."""
     if isinstance(node, list | tuple):
         for index, value in enumerate(node):
             check_arguments(value, f"{key}.{index}", source)

@@ -171,5 +171,5 @@ def test_rewards_of_an_experiment_are_not_asked_for_where_nothing_is_trained(run
 
 def test_a_reward_of_a_task_that_does_not_train_by_one_is_refused():
     told = refusal("reward=[cider,length]")
-    assert "task=fit, which does not train by one; got cider, length; write `capkit fit_rl init_from=RUN" in told
+    assert "task=fit, which does not use any; got cider, length; write `capkit fit_rl init_from=RUN" in told
     compose_checked(parse(["fit", "reward=null"]))

@@ -149,7 +149,7 @@ def test_pictures_that_are_gone_are_asked_for():
     Path("photos").rename("moved")
     message = refusal("evaluate", "ckpt=runs/mine")
     assert "data.train.images=photos: no such file or folder" in message
-    assert "runs/mine/config.yaml names it; give data.train.images=PATH, or other data: data=NAME" in message
+    assert "runs/mine/config.yaml; give data.train.images=PATH, or other data: data=NAME" in message
     assert compose("evaluate", "ckpt=runs/mine", "data.train.images=moved")["data"]["test"]["images"] == "moved"
 
 
@@ -216,7 +216,7 @@ def test_a_run_from_elsewhere_chooses_no_code(key, value, told):
 def test_a_folder_without_a_config_asks_for_data():
     Path("exported").mkdir()
     Path("exported/about.json").touch()
-    assert "ckpt=exported does not say what data it was trained on; give it: data=NAME" in refusal(
+    assert "ckpt=exported does not record what data it was trained on; give data=NAME" in refusal(
         "evaluate", "ckpt=exported"
     )
     assert compose("evaluate", "ckpt=exported", "data=sceneworld")["data"]["test"]["count"] == 500

@@ -102,7 +102,7 @@ def test_the_screen_says_what_is_the_models():
 def test_pictures_of_another_size_than_the_models_are_refused_with_both_keys(words, key):
     with pytest.raises(UsageError) as caught:
         compose(*words, *OWN)
-    assert key in str(caught.value) and "leave data.transform.size out" in str(caught.value)
+    assert key in str(caught.value) and "omit data.transform.size" in str(caught.value)
 
 
 def test_a_warm_up_that_outlasts_the_run_is_told(capsys):

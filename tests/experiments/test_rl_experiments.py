@@ -111,4 +111,4 @@ def test_a_run_by_rewards_says_what_it_lacks(tmp_path, capsys):
     assert main(["task=fit_rl", "reward=[length]", *ONE_CORE, run]) != 0
     assert "init_from" in capsys.readouterr().err
     assert main(["task=fit_rl", f"init_from={tmp_path}", *ONE_CORE, run]) != 0
-    assert "trains by a reward" in capsys.readouterr().err
+    assert "expected a reward, got none" in capsys.readouterr().err

@@ -33,20 +33,20 @@ class FeatureStore:
             self.about: dict[str, Any] = dict(content["about"])
             self._rows: dict[str, int] = {key: row for row, key in enumerate(content["keys"])}
         except (ValueError, TypeError, KeyError) as error:
-            raise self._damaged("keys.json", "it is no JSON of about and keys") from error
+            raise self._damaged("keys.json", "expected JSON with about and keys") from error
         try:
             self._features = np.load(self.folder / "features.npy", mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
             raise self._damaged("features.npy", str(error)) from error
         if self._features.ndim != 3 or self._features.dtype not in (np.float16, np.float32):
             shape = f"shape {self._features.shape} and type {self._features.dtype}"
-            raise self._damaged("features.npy", f"(images, N, D) of float16 or float32 is wanted; got {shape}")
+            raise self._damaged("features.npy", f"expected (images, N, D) of float16 or float32, got {shape}")
         if len(self._features) != len(self._rows):
             raise self._damaged("features.npy", f"it has {len(self._features)} features for {len(self._rows)} keys")
 
     def _damaged(self, file: str, problem: str) -> DamagedFeatures:
         return DamagedFeatures(
-            f"features: {self.folder / file} is damaged: {problem}; make the features anew with `capkit prepare`"
+            f"features: {self.folder / file} is damaged: {problem}; make the features again with `capkit prepare`"
         )
 
     def check(self, **wanted: Any) -> None:
@@ -55,7 +55,7 @@ class FeatureStore:
         Features are stored by image key: recompute them if a picture's content changes.
         """
         found = {name: self.about[name] for name in wanted if name in self.about}
-        remedy = "use the encoder they were made with, or make them anew with `capkit prepare`"
+        remedy = "use the encoder they were made with, or make them again with `capkit prepare`"
         check_about(found, wanted, f"features: {str(self.folder)!r}", remedy)
 
     @property
@@ -135,6 +135,6 @@ class FeatureWriter:
     def _refuse_foreign(self) -> None:
         if self.folder.exists() and not holds_only(self.folder, FILES):
             raise UsageError(
-                f"features: expected a new folder, or one of features to be made anew; {self.folder} holds other "
+                f"features: expected a new folder, or one of features to replace; {self.folder} holds other "
                 "files; give another folder"
             )

@@ -27,7 +27,7 @@ class StepwiseCaptioner(Protocol):
     """The part of a captioner that generation uses.
 
     `start` returns an empty KV cache: a `transformers.DynamicCache`, or a subclass with its own `get_seq_length` and
-    `reorder_cache`. `step` takes each row's new tokens (first the whole prompt, then one token at a time), appends them
+    `reorder_cache`. `step` takes each row's new tokens (first the prompt, then one token at a time), appends them
     to the cache and returns the logits of the next token.
     Rows b K .. b K + K - 1 belong to image b of the context.
     """

@@ -1,6 +1,6 @@
 """Bit masks of the support of a truncated distribution: the tokens that top-k, top-p and constraints left.
 
-A policy updated after sampling must be renormalised over the same tokens. If it were truncated anew, a sampled token
+A policy updated after sampling must be renormalised over the same tokens. If it were truncated again, a sampled token
 could lose all probability, and its log-ratio to the sampling policy would be minus infinity.
 
 V vocabulary, W = ceil(V / 8) bytes.

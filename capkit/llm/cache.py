@@ -53,9 +53,8 @@ class AnswerStore:
         self._places: dict[str, tuple[int, int]] = {}
         self._read_to = 0
         try:
-            write_about(
-                self.folder, about
-            )  # anew: it is the fingerprint's, and answers cost too much to give up for it
+            # Rewritten, not verified: the fingerprint determines its content, and answers are too costly to discard.
+            write_about(self.folder, about)
         except OSError as error:
             raise UsageError(
                 f"cache_dir must be a folder that can be written; {cache_dir}: {error.strerror}; give another cache_dir"

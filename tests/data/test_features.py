@@ -82,5 +82,5 @@ def test_a_damaged_file_is_named_with_the_command_that_makes_it_anew(tmp_path, f
     (tmp_path / "f" / file).write_bytes(
         {"a half": whole[: len(whole) // 2], "its end lost": whole[:-1]}.get(content, content)
     )
-    with pytest.raises(UsageError, match=f"f/{file} is damaged: .*make the features anew with `capkit prepare`"):
+    with pytest.raises(UsageError, match=f"f/{file} is damaged: .*make the features again with `capkit prepare`"):
         FeatureStore(tmp_path / "f")

@@ -121,7 +121,7 @@ def _read_json(path: Path) -> list[CaptionRow]:
     if isinstance(content, list):
         return _from_objects([(f"{path} item {number}", row) for number, row in enumerate(content)])
     if not isinstance(content, dict):
-        raise UsageError(f"{path}: wanted an object or a list, got {shown(content)}; docs/data.md shows the shapes")
+        raise UsageError(f"{path}: expected an object or a list, got {shown(content)}; docs/data.md shows the formats")
     if isinstance(content.get("annotations"), list):
         return _from_coco(content, path)
     if isinstance(content.get("images"), list):
@@ -154,7 +154,7 @@ def _from_objects(objects: Sequence[tuple[str, Any]]) -> list[CaptionRow]:
     records: dict[str, CaptionRow] = {}
     for where, row in objects:
         if not isinstance(row, dict):
-            raise UsageError(f"{where}: wanted an object, got {shown(row)}")
+            raise UsageError(f"{where}: expected an object, got {shown(row)}")
         if "key" in row:
             record = record_from_row(row, where)
             if record.key in records:

@@ -135,7 +135,7 @@ class Folder:
     def _names(self) -> list[str]:
         names = [self._only] if self._only else list_images(self._root)
         if not names:
-            raise UsageError(f"no images in {str(self._root)!r}; wanted files that end in {', '.join(EXTENSIONS)}")
+            raise UsageError(f"no images in {str(self._root)!r}; expected files that end in {', '.join(EXTENSIONS)}")
         return names
 
     def __len__(self) -> int:

@@ -99,6 +99,6 @@ def _pair(file: Path, number: int, line: list[str], score: int, first: int, seco
 
 def _wrong(file: Path, number: int, problem: str) -> UsageError:
     return UsageError(
-        f"sentence pairs: {file} line {number} has {problem}; wanted score, sentence, sentence, parted by tabs, or the "
-        "files of STS-B, SICK or STS12 to STS16 as they are published"
+        f"sentence pairs: {file} line {number} has {problem}; expected score, sentence, sentence, separated by tabs, "
+        "or the files of STS-B, SICK or STS12 to STS16 as published"
     )

@@ -86,7 +86,7 @@ def test_a_checkpoint_of_other_bags_is_refused(folder):
     batches_of(module)
     other = data(folder, stages={1: "hard-4"})
     other.load_state_dict(json.loads(json.dumps(module.state_dict())))
-    with pytest.raises(UsageError, match=r"place in the data does not fit \(stages"):
+    with pytest.raises(UsageError, match=r"position in the data does not fit \(stages"):
         other.train_dataloader()
 
 

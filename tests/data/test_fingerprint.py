@@ -98,7 +98,7 @@ def a_region(found):
 )  # fmt: skip
 def test_other_records_are_refused_with_what_to_do(changed):
     saved = json.loads(json.dumps(data().state_dict()))
-    with pytest.raises(UsageError, match=r"6 records then, got others, \d now; .*another run_dir \(with init_from=RUN"):
+    with pytest.raises(UsageError, match=r"6 records, got others, \d records; .*another run_dir \(with init_from=RUN"):
         data(changed).load_state_dict(saved)
 
 

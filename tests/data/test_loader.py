@@ -105,7 +105,7 @@ def test_skipped_beyond_the_budget_stops_with_a_plain_usage_error(num_workers):
 
 
 def test_no_usable_training_example_stops_even_without_a_budget():
-    with pytest.raises(UsageError, match="hardly any train example can be used, first: broken"):
+    with pytest.raises(UsageError, match="hardly any train example is usable, first reason: broken"):
         list(loader(Shuffle(4, 0, 0, 1, 40), bad=range(40), max_skipped=1.0))
 
 

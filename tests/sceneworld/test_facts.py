@@ -55,5 +55,5 @@ def test_the_metric_equals_the_function_whatever_the_batches() -> None:
 def test_metadata_of_other_data_is_refused() -> None:
     with pytest.raises(UsageError, match="SceneWorld"):
         fact_scores(["a circle"], [{}])
-    with pytest.raises(UsageError, match="came"):
+    with pytest.raises(UsageError, match="1 predictions and 0 dicts"):
         fact_scores(["a circle"], [])

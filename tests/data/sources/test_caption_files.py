@@ -182,7 +182,7 @@ def test_picture_in_two_splits_is_told(tmp_path):
     rows = [("p00.jpg", "train"), ("./p00.jpg", "test"), ("p01.jpg", "train"), ("p02.jpg", "val")]
     objects = [{"file": file, "caption": "a plate", "split": split} for file, split in rows]
     (tmp_path / "c.json").write_text(json.dumps(objects))
-    with pytest.warns(UserWarning, match=r"pictures in two splits.*: 1, 'p00\.jpg' \(train and test\)"):
+    with pytest.warns(UserWarning, match=r"1 pictures are in two splits.*: 'p00\.jpg' \(train and test\)"):
         assert len(read_captions(tmp_path / "c.json")) == 4
 
 

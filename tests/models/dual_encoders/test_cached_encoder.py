@@ -222,7 +222,7 @@ def test_a_foreign_store_under_our_name_is_refused(tmp_path):
 
 
 def test_what_cannot_be_cached_says_so(tmp_path):
-    with pytest.raises(UsageError, match=r"object has no about\(side\)"):
+    with pytest.raises(UsageError, match=r"needs an encoder with fingerprint_fields\(side\), got object"):
         CachedTextEncoder(object(), tmp_path)
     with pytest.raises(UsageError, match="cached already"):
         CachedDualEncoder(CachedDualEncoder(_encoder(), tmp_path), tmp_path)

@@ -202,7 +202,7 @@ def test_what_is_wrong_with_neighbors_is_named(tmp_path):
         score(scorer_of("log_softmax", neighbors_file=good, num_neighbors=1), [0, 2])
     for arguments, message in (
         (dict(neighbors_file=str(tmp_path / "absent"), num_neighbors=1), "no file .*absent"),
-        (dict(neighbors_file=str(tmp_path / "bad.jsonl"), num_neighbors=1), "line 1: wanted"),
+        (dict(neighbors_file=str(tmp_path / "bad.jsonl"), num_neighbors=1), "line 1: expected"),
         (dict(neighbors_file=good, num_neighbors=3), "expected num_neighbors of at most"),
         (dict(neighbors_file=good), "give both, or neither"),
         (dict(num_neighbors=1), "give both, or neither"),

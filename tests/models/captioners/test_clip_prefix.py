@@ -148,7 +148,7 @@ def test_language_model_loads_from_a_folder_with_its_tokenizer(tmp_path):
         ({"mapper": "mlpp"}, "mlp or transformer"),
         ({"normalize": "yes"}, "none, l2 or layer"),
         ({"feature_width": None}, "image_encoder"),
-        ({"freeze_lm": True, "lora": {}}, "give one"),
+        ({"freeze_lm": True, "lora": {}}, "set one of them"),
         ({"lora": {"rnk": 2}}, "did you mean 'rank'"),
         ({"lora": {"targets": ["nothing"]}}, "match nothing"),
         ({"max_length": 46}, "48 positions"),

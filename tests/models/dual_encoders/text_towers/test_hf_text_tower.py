@@ -108,7 +108,7 @@ def test_building_a_tower_leaves_it_in_training_mode_and_draws_no_random_number_
     "arguments, message",
     [
         ({}, "a name or a config"),
-        ({"name": "x", "config": CLIP}, "not both"),
+        ({"name": "x", "config": CLIP}, "set one of them"),
         ({"config": CLIP}, "tokenizer=word"),
         ({"config": CLIP, "tokenizer": words(), "pooling": "max"}, "eos, cls, mean"),
         ({"config": CLIP, "tokenizer": words(), "max_length": 21}, "20 positions"),

@@ -168,7 +168,7 @@ class EmbeddingMetric(Metric, ABC):
         fresh = [key for key in rows if key not in vectors]
 
         def embed(keys: list[str]) -> Tensor:
-            return self.encoder.encode_image(self.encoder.preprocess([_picture(rows[key]["image"]) for key in keys]))
+            return self.encoder.encode_image(self.encoder.preprocess([picture_of(rows[key]["image"]) for key in keys]))
 
         parts = map_in_chunks(fresh, embed, _IMAGE_BATCH)
         vectors |= dict(zip(fresh, (vector for part in parts for vector in part), strict=True))
@@ -227,7 +227,8 @@ def _checked(
     return predictions, references, metadata
 
 
-def _picture(image: Any) -> Any:
+def picture_of(image: Any) -> Any:
+    """The picture that a row's metadata holds under "image"."""
     if callable(image):
         return image()
     if isinstance(image, str | Path):

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from capkit.errors import UsageError
 from capkit.sceneworld.metrics.facts import score_rows
+from capkit.scorers.base import BaseScorer
 from capkit.scorers.flatten import flat_texts, unflatten_scores
 from capkit.types import CaptionBatch, Samples
 
 MEASURES = ("f1", "precision", "recall")
 
 
-class Facts:
+class Facts(BaseScorer):
     """Fact F1, precision or recall of each sample, in 0 .. 1 (`capkit.sceneworld.language.oracles.score_caption`).
 
     Precision is relative to all facts of the scene, recall to metadata "stated_facts". A caption without facts has

@@ -1,15 +1,127 @@
-"""What a scorer must offer."""
+"""What a scorer must offer, and the hooks that it may have, with their defaults.
 
-from typing import Protocol, runtime_checkable
+B images, K samples per image, N captions.
+"""
 
-from jaxtyping import Float
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from capkit.types import CaptionBatch, Samples
 
+ReadImage = Callable[[str], UInt8[np.ndarray, "H W 3"] | None]
+References = Sequence[Sequence[str]]
+
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Higher is better; NaN means that a caption could not be scored."""
+    """Higher is better; NaN means that a caption could not be scored. Any function with this signature is a scorer."""
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]: ...
+
+
+class BaseScorer(Scorer):
+    """A scorer with the hooks through which a reward, metric, filter or reranker gives it what it needs.
+
+    `prepare` is called before the first score. A function without hooks is a scorer too: see `as_scorer`.
+    """
+
+    communicates = False
+    """Whether scores depend on captions or images of other ranks: every rank must then score each batch."""
+    needs_references = False
+    """Whether a caption can only be scored beside references of its image."""
+    needs_fit = False
+    """Whether `fit` must be called before the first score."""
+
+    @abstractmethod
+    def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]: ...
+
+    @property
+    def scores_alone(self) -> bool:
+        """Whether a caption's score is the same in whatever batch it is scored."""
+        return not self.communicates
+
+    def attach_captioner(self, tokenizer: Any, prompt: str) -> None:
+        """The tokenizer and prompt of the captioner whose samples are scored; not called for captions of files."""
+
+    def attach_images(self, read: ReadImage) -> None:
+        """`read` gives a record's picture by its key, None where it cannot be read."""
+
+    def fit(self, references: References) -> Any:
+        """Counts what the scorer has to know of the references of each training image."""
+
+    def to(self, device: torch.device | str) -> Any:
+        """Moves models to the device."""
+
+    def prepare(self, read_image: ReadImage, references: Callable[[], References], device: torch.device | str) -> None:
+        """Gives the scorer pictures, references and the device; `references` is called only where `needs_fit`."""
+        self.attach_images(read_image)
+        if self.needs_fit:
+            self.fit(references())
+        self.to(device)
+
+    def logs(self) -> dict[str, float]:
+        """Numbers of the last batch, such as a pool's size."""
+        return {}
+
+    def provenance(self) -> dict[str, Any]:
+        """What each score has to be quoted with."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What later scores depend on beside batch and samples; {} where nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from a `state_dict` that was not {}."""
+
+
+_HOOKS = ("communicates", "needs_references", "needs_fit", "attach_captioner", "attach_images", "fit", "to", "logs")
+_HOOKS += ("provenance", "state_dict", "load_state_dict")
+
+
+class ScorerWrapper(BaseScorer):
+    """A scorer around another one: the hooks that the inner one has are the wrapper's, the others have defaults."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+        own = {name: getattr(scorer, name) for name in _HOOKS if hasattr(scorer, name)}
+        vars(self).update({"needs_fit": "fit" in own} | own)
+
+    def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
+        return self.scorer(batch, samples)
+
+    @property
+    def scores_alone(self) -> bool:
+        return not self.communicates and getattr(self.scorer, "scores_alone", True)
+
+
+def as_scorer(scorer: Scorer) -> BaseScorer:
+    """The scorer itself where it is a BaseScorer; any other callable with defaults for the hooks that it lacks."""
+    return scorer if isinstance(scorer, BaseScorer) else ScorerWrapper(scorer)
+
+
+def score_captions(
+    scorer: BaseScorer,
+    captions: Sequence[str],
+    keys: Sequence[str],
+    references: Sequence[Sequence[str]],
+    metadata: Sequence[Mapping[str, Any]],
+) -> Float[np.ndarray, " N"]:
+    """The score of each caption as one of its own image; NaN for those without the references that are needed."""
+    scores = np.full(len(captions), math.nan)
+    rows = [i for i in range(len(captions)) if references[i] or not scorer.needs_references]
+    if rows:
+        batch = CaptionBatch(
+            keys=[keys[i] for i in rows],
+            references=[list(references[i]) for i in rows],
+            metadata=[dict(metadata[i]) for i in rows],
+        )
+        scores[rows] = scorer(batch, Samples.from_texts([[captions[i]] for i in rows]))[:, 0].double().cpu().numpy()
+    return scores

@@ -18,6 +18,7 @@ from capkit.errors import UsageError
 from capkit.models.batching import map_unique
 from capkit.models.dual_encoders.embedding import unit
 from capkit.models.pretrained import load_pretrained
+from capkit.scorers.base import BaseScorer
 from capkit.scorers.flatten import flat_texts, references_of, says_something, unflatten_scores
 from capkit.text.tokenizers import load_tokenizer, tokenize_as_text
 from capkit.types import CaptionBatch, Samples
@@ -28,7 +29,7 @@ _Tokens = tuple[Float[Tensor, "_ D"], Float[Tensor, " _"]]  # unit vectors and w
 
 
 @check_ranges
-class BertScore:
+class BertScore(BaseScorer):
     """F1 of greedily matched tokens, with the best reference, as computed by the package bert-score.
 
     Each token is matched with the token of the other text that has the largest cosine. Precision is the weighted mean
@@ -49,6 +50,8 @@ class BertScore:
         batch_size: Texts per forward pass.
     """
 
+    needs_references = True
+
     def __init__(
         self,
         name: str,
@@ -65,6 +68,7 @@ class BertScore:
         self.model = load_pretrained(AutoModel, name, "text encoder").eval().requires_grad_(False)
         self.layer = _keep_layers(self.model, layer)
         self.name, self.baseline, self.idf, self.form = name, baseline, idf, form
+        self.needs_fit = idf
         self.max_length, self.batch_size = max_length, batch_size
         self._weights: dict[int, float] | None = None
         self._unseen = 1.0

@@ -20,6 +20,7 @@ from capkit.metrics.coco.cider_torch import IdfTable, cider_d_padded
 from capkit.metrics.coco.corpus import ImageSentences
 from capkit.metrics.coco.document_frequencies import WORDS, DocumentFrequencies
 from capkit.metrics.coco.ngrams import VOCABULARY, Sentences, hash_ids
+from capkit.scorers.base import BaseScorer
 from capkit.text.ptb import ptb_tokenize
 from capkit.text.tokenizers import encode_captions
 from capkit.types import CaptionBatch, Samples
@@ -30,7 +31,7 @@ _MAX_REMEMBERED = 2**20
 _NO_LIMIT = 2**20  # tokens of a reference
 
 
-class CiderD:
+class CiderD(BaseScorer):
     """CIDEr-D of each sample against its image's references, in 0 .. 10, as float32.
 
     Args:
@@ -40,9 +41,11 @@ class CiderD:
             incomplete samples score less. Samples given as text count as complete.
         document_frequencies: A file or object of the training split; null: `fit` must be called first; "batch": from
             each batch's own references, as pycocoevalcap does, so that scores depend on the batch.
-        tokenizer: The captioner's, with units="token".
+        tokenizer: The captioner's, with units="token"; None: that of `attach_captioner`.
         prompt: The captioner's, with units="token".
     """
+
+    needs_references = True
 
     def __init__(
         self,
@@ -54,20 +57,42 @@ class CiderD:
     ) -> None:
         if units not in ("word", "token"):
             raise UsageError(f"CiderD wants units=word or units=token; got {units!r}")
-        if units == "token" and tokenizer is None:
-            raise UsageError("CiderD(units=token) counts the captioner's ids and wants its tokenizer; got none")
-        self.append_eos = append_eos
-        self.tokenizer = tokenizer if units == "token" else None
-        self.prompt = prompt
-        self.units = _units(self.tokenizer, append_eos)
+        self.append_eos, self._by_token = append_eos, units == "token"
+        self.needs_fit = document_frequencies is None
         self._remembered: dict[str, Int[np.ndarray, " _"]] = {}
         self._tables: dict[torch.device, IdfTable] = {}
         self._frequencies: DocumentFrequencies | None = None
         self._own_references = document_frequencies == OWN_REFERENCES
-        if isinstance(document_frequencies, DocumentFrequencies):
-            self.document_frequencies = document_frequencies
-        elif document_frequencies is not None and not self._own_references:
-            self.document_frequencies = DocumentFrequencies.load(document_frequencies)
+        self._given = None if self._own_references else document_frequencies
+        self.tokenizer: Any = None
+        self.prompt = ""
+        if not self._by_token or tokenizer is not None:
+            self._set_units(tokenizer if self._by_token else None, prompt)
+
+    @property
+    def scores_alone(self) -> bool:
+        return not self._own_references
+
+    def attach_captioner(self, tokenizer: Any, prompt: str) -> None:
+        """Takes the tokenizer for `units="token"`, unless one was given before."""
+        if self._by_token and self.tokenizer is None:
+            self._set_units(tokenizer, prompt)
+
+    def _set_units(self, tokenizer: Any, prompt: str) -> None:
+        """What n-grams are made of is known now, so that given document frequencies can be held against it."""
+        self.tokenizer, self.prompt = tokenizer, prompt
+        self.units = _units(tokenizer, self.append_eos)
+        if isinstance(self._given, DocumentFrequencies):
+            self.document_frequencies = self._given
+        elif self._given is not None:
+            self.document_frequencies = DocumentFrequencies.load(self._given)
+
+    def _require_tokenizer(self) -> None:
+        if self._by_token and self.tokenizer is None:
+            raise UsageError(
+                "CiderD(units=token) counts the captioner's ids and wants its tokenizer; got none; give tokenizer, or "
+                "take units=word"
+            )
 
     @property
     def document_frequencies(self) -> DocumentFrequencies | None:
@@ -85,6 +110,7 @@ class CiderD:
 
     def fit(self, references: Sequence[Sequence[str]]) -> DocumentFrequencies:
         """Count document frequencies over the references of the training images; set and return them."""
+        self._require_tokenizer()
         sentences = Sentences.from_arrays(self._reference_ids([c for image in references for c in image]))
         hashes = self._hashes(sentences.ids)
         counted = DocumentFrequencies.from_ids(sentences, [len(image) for image in references], hashes, self.units)
@@ -93,6 +119,7 @@ class CiderD:
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
         """Score the samples. Raises UsageError for an image without references, or missing document frequencies."""
+        self._require_tokenizer()
         if self._frequencies is None and not self._own_references:
             raise UsageError(
                 "CiderD wants document frequencies; got none; call fit(references of the training images), or give "

@@ -43,6 +43,8 @@ class RefClipScore(ClipScore):
     code. 0 where either side is 0, so flat for captions that are far from all references.
     """
 
+    needs_references = True
+
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
         """Raises UsageError where an image has no reference."""
         references = references_of(batch, "RefClipScore")

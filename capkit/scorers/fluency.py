@@ -15,6 +15,7 @@ from capkit.errors import UsageError
 from capkit.models.batching import map_unique
 from capkit.models.dual_encoders.text_towers.tokenize import pad_rows
 from capkit.models.pretrained import load_pretrained
+from capkit.scorers.base import BaseScorer
 from capkit.scorers.flatten import flat_texts, unflatten_scores
 from capkit.text.tokenizers import load_tokenizer, tokenize_as_text
 from capkit.types import CaptionBatch, Samples
@@ -24,7 +25,7 @@ PER = ("token", "caption")
 
 
 @check_ranges
-class Fluency:
+class Fluency(BaseScorer):
     """Log-probability of each caption under a causal language model of transformers, in nats.
 
     The text is scored unchanged (in lower case if written so), after the model's BOS, or EOS if it has none. The end is

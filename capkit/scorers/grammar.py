@@ -10,10 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.models.dual_encoders.grammar_head import GrammarJudge, grammar_judge
+from capkit.scorers.base import BaseScorer
+from capkit.scorers.flatten import flat_texts, says_something, unflatten_scores
 from capkit.types import CaptionBatch, Samples
 
 
-class Grammar:
+class Grammar(BaseScorer):
     """The probability that each sample is a grammatical caption, in 0 .. 1; NaN for one without a word.
 
     It reads the decoded text and nothing of the image. The encoder puts its own prompt before it, the one that the head
@@ -29,12 +31,11 @@ class Grammar:
         return self
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
-        texts = [text for image in samples.texts for text in image]
-        spoken = [i for i, text in enumerate(texts) if any(letter.isalnum() for letter in text)]
+        texts = flat_texts(samples)
+        spoken = [i for i, text in enumerate(texts) if says_something(text)]
         scores = torch.full((len(texts),), torch.nan)
         scores[spoken] = self.encoder.grammatical([texts[i] for i in spoken]).float().cpu()
-        device = samples.tokens.device if samples.tokens is not None else torch.device("cpu")
-        return scores.view(len(samples.texts), -1).to(device)
+        return unflatten_scores(scores, samples)
 
     def provenance(self) -> dict[str, Any]:
         """What each number of this scorer has to be quoted with."""

@@ -3,19 +3,17 @@
 N pictures, D width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from capkit.errors import UsageError
 from capkit.fault_tolerance.oom import map_in_chunks
 from capkit.models.dual_encoders.base import DualEncoder
 from capkit.models.dual_encoders.cached import CachedDualEncoder
-
-ReadImage = Callable[[str], UInt8[np.ndarray, "H W 3"] | None]
+from capkit.scorers.base import ReadImage
 
 _BATCH = 64
 
@@ -39,7 +37,12 @@ class ImageEmbeddings:
         self._rows: dict[str, Float[Tensor, " D"]] = {}
 
     def attach_images(self, read: ReadImage) -> None:
-        """Set the function that returns a record's picture by key (of any split), or None if it cannot be read."""
+        """Set the function that returns a record's picture by key (of any split), or None if it cannot be read.
+
+        Pictures of an earlier function are forgotten: its keys may name others.
+        """
+        if read != self._read:
+            self._rows.clear()
         self._read = read
 
     def to(self, device: torch.device | str) -> "ImageEmbeddings":

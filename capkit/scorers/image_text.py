@@ -10,13 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from capkit.models.dual_encoders.base import CacheableEncoder
+from capkit.scorers.base import BaseScorer, ReadImage
 from capkit.scorers.flatten import flat_texts
-from capkit.scorers.image_embeddings import ImageEmbeddings, ReadImage
+from capkit.scorers.image_embeddings import ImageEmbeddings
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.store import fingerprint
 
 
-class PictureScorer:
+class PictureScorer(BaseScorer):
     """Holds the encoder and cached embeddings of pictures, on disk too with `folder`.
 
     The encoder prepends its own prompt, and each distinct text of a call is embedded once. As in the metrics, an empty

@@ -9,17 +9,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.judges.base import ContradictionJudge
+from capkit.scorers.base import BaseScorer
 from capkit.scorers.flatten import flat_texts, references_of, says_something, unflatten_scores
 from capkit.types import CaptionBatch, Samples
 
 
-class NLI:
+class NLI(BaseScorer):
     """1 - 2 p, p the mean over the references of the probability that the caption contradicts them, in -1 .. 1.
 
     The reference is the premise and the caption the hypothesis: inference is not symmetric. What a reference does not
     say is neutral, and so is a caption that says nearly nothing: alone, the reward shortens captions. NaN for a caption
     without a word.
     """
+
+    needs_references = True
 
     def __init__(self, judge: ContradictionJudge) -> None:
         self.judge = judge

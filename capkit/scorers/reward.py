@@ -3,11 +3,10 @@
 B images, K samples per image.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,7 +14,7 @@ from torch import Tensor
 from capkit.distributed.collectives import mean_and_std_over_ranks
 from capkit.errors import RunFailure, UsageError
 from capkit.optim.schedules import Schedule
-from capkit.scorers.base import Scorer
+from capkit.scorers.base import BaseScorer, ReadImage, References, Scorer, as_scorer
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.ranges import FiniteFloat, Length, check_ranges
 from capkit.utils.renamed import moved_names
@@ -89,9 +88,14 @@ class Reward:
         if combine not in COMBINATIONS:
             raise UsageError(f"combine must be sum or geometric_mean; got {combine!r}")
         self.terms, self.combine = dict(terms), combine
+        self._scorers = {name: as_scorer(term.scorer) for name, term in terms.items()}
 
     def __call__(self, batch: CaptionBatch, samples: Samples, step: int, total_steps: int) -> Scores:
-        raw = {name: _score(name, term.scorer, batch, samples) for name, term in self.terms.items()}
+        raw = {name: _score(name, scorer, batch, samples) for name, scorer in self._scorers.items()}
+        return self.combined(raw, step, total_steps)
+
+    def combined(self, raw: dict[str, Tensor], step: int, total_steps: int) -> Scores:
+        """The terms' scores, shaped, weighted and added up or multiplied."""
         shaped = {name: term.shape(raw[name]) for name, term in self.terms.items()}
         weights = {name: term.weight_at(step, total_steps) for name, term in self.terms.items()}
         weighted = {name: weights[name] * shaped[name] for name in shaped}
@@ -105,58 +109,80 @@ class Reward:
         return Scores(total, raw, weighted)
 
     def score_alone(self, batch: CaptionBatch, samples: Samples) -> dict[str, Tensor]:
-        """Raw scores of the terms that need no other rank's captions or images."""
+        """Raw scores of the terms that need no other captions or images of the batch."""
         return {
-            name: _score(name, term.scorer, batch, samples)
-            for name, term in self.terms.items()
-            if not getattr(term.scorer, "communicates", False)
+            name: _score(name, scorer, batch, samples) for name, scorer in self._scorers.items() if scorer.scores_alone
         }
 
-    def prepare(
-        self,
-        read_image: Callable[[str], np.ndarray | None],
-        references: Callable[[], Sequence[Sequence[str]]],
-        device: torch.device | str,
-    ) -> None:
-        """Gives the scorers what they ask for: pictures by key (None: unreadable), training references, the device."""
-        for scorer in self.scorers():
-            if hasattr(scorer, "attach_images"):
-                scorer.attach_images(read_image)
-            if hasattr(scorer, "fit"):
-                scorer.fit(references())
-            if hasattr(scorer, "to"):
-                scorer.to(device)
+    def attach_captioner(self, tokenizer: Any, prompt: str) -> None:
+        """Gives the scorers the tokenizer and prompt of the captioner that is rewarded."""
+        for scorer in self._scorers.values():
+            scorer.attach_captioner(tokenizer, prompt)
 
-    def scorers(self) -> Iterator[Any]:
-        return (term.scorer for term in self.terms.values())
+    def prepare(self, read_image: ReadImage, references: Callable[[], References], device: torch.device | str) -> None:
+        """Gives the scorers what they ask for: pictures by key (None: unreadable), training references, the device."""
+        for scorer in self._scorers.values():
+            scorer.prepare(read_image, references, device)
 
     def logs(self) -> dict[str, float]:
         """Numbers that scorers know of their last batch (a pool's size), by name of the term."""
         return {
-            f"{name}_{key}": value
-            for name, term in self.terms.items()
-            for key, value in getattr(term.scorer, "logs", dict)().items()
+            f"{name}_{key}": value for name, scorer in self._scorers.items() for key, value in scorer.logs().items()
         }
 
     def provenance(self) -> dict[str, Any]:
         """What each number has to be quoted with."""
-        return {
-            name: term.scorer.provenance()  # type: ignore[attr-defined]
-            for name, term in self.terms.items()
-            if hasattr(term.scorer, "provenance")
-        }
+        return {name: about for name, scorer in self._scorers.items() if (about := scorer.provenance())}
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            name: term.scorer.state_dict()  # type: ignore[attr-defined]
-            for name, term in self.terms.items()
-            if hasattr(term.scorer, "state_dict")
-        }
+        return {name: state for name, scorer in self._scorers.items() if (state := scorer.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, term in self.terms.items():
-            if hasattr(term.scorer, "load_state_dict"):
-                term.scorer.load_state_dict(state[name])
+        """Raises UsageError where a scorer that has a state finds none of its own."""
+        for name, scorer in self._scorers.items():
+            if name in state:
+                scorer.load_state_dict(state[name])
+            elif scorer.state_dict():
+                raise UsageError(
+                    f"reward.{name} continues from an earlier state; got none in the checkpoint; start a run with this "
+                    "reward by init_from=CHECKPOINT instead of resume"
+                )
+
+
+class RewardTotal(BaseScorer):
+    """The total of named terms as one scorer: what filters and rerankers make of `reward=[...]`.
+
+    A weight that follows a schedule is the one at its end. An entry of None is left out.
+    """
+
+    def __init__(self, terms: Mapping[str, RewardTerm | None], combine: str = "sum") -> None:
+        named = {name: term for name, term in terms.items() if term is not None}
+        if not named:
+            raise UsageError(
+                "expected a scorer to choose captions by, got none; give one or several: reward=[clip_score]"
+            )
+        self._reward = Reward(named, combine)
+        self._scorers = {name: as_scorer(term.scorer) for name, term in named.items()}
+        self._normalizes = any(term.normalize != "none" for term in named.values())
+        self.communicates = self._normalizes or any(scorer.communicates for scorer in self._scorers.values())
+        self.needs_references = any(scorer.needs_references for scorer in self._scorers.values())
+
+    def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
+        raw = {name: scorer(batch, samples).float() for name, scorer in self._scorers.items()}
+        return self._reward.combined(raw, 1, 1).total
+
+    @property
+    def scores_alone(self) -> bool:
+        return not self._normalizes and all(scorer.scores_alone for scorer in self._scorers.values())
+
+    def attach_captioner(self, tokenizer: Any, prompt: str) -> None:
+        self._reward.attach_captioner(tokenizer, prompt)
+
+    def prepare(self, read_image: ReadImage, references: Callable[[], References], device: torch.device | str) -> None:
+        self._reward.prepare(read_image, references, device)
+
+    def provenance(self) -> dict[str, Any]:
+        return self._reward.provenance()
 
 
 def _normalized(scores: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
@@ -181,13 +207,13 @@ def _geometric_mean(shaped: Mapping[str, Tensor], weights: Mapping[str, float | 
     return (logs / sum(weights[name] for name in shaped)).exp()
 
 
-def _score(name: str, scorer: Scorer, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
+def _score(name: str, scorer: BaseScorer, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
     try:
         return scorer(batch, samples).float()
     except (torch.OutOfMemoryError, RunFailure):
         raise  # no caption's fault
     except Exception as error:
-        where = "" if getattr(scorer, "communicates", False) else _offender(scorer, batch, samples, type(error))
+        where = "" if scorer.communicates else _offender(scorer, batch, samples, type(error))
         raise RewardError(f"reward {name} failed{where}: {type(error).__name__}: {error}") from error
 
 

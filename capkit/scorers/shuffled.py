@@ -3,18 +3,16 @@
 B images, K samples per image.
 """
 
-from typing import Any
-
 from jaxtyping import Float
 from torch import Tensor
 
 from capkit.distributed.collectives import gather_objects, rank
 from capkit.errors import UsageError
-from capkit.scorers.base import Scorer
+from capkit.scorers.base import Scorer, ScorerWrapper
 from capkit.types import CaptionBatch, Samples
 
 
-class Shuffled:
+class Shuffled(ScorerWrapper):
     """Scores image i's captions with the key, references and metadata of image i + 1.
 
     This removes a reward's dependence on the image but keeps its dependence on language: what a policy still gains
@@ -24,19 +22,12 @@ class Shuffled:
     must call it for each batch. Raises UsageError for a global batch of one image.
     """
 
-    communicates = True
-
     def __init__(self, scorer: Scorer) -> None:
-        self.scorer: Any = scorer
+        super().__init__(scorer)
+        self.communicates = True
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
         return self.scorer(_next_images(batch), samples)
-
-    def __getattr__(self, name: str) -> Any:
-        """Delegate all other attributes to the scorer: requirements, logs and state."""
-        if name == "scorer":  # not set yet while copying
-            raise AttributeError(name)
-        return getattr(self.scorer, name)
 
 
 def _next_images(batch: CaptionBatch) -> CaptionBatch:

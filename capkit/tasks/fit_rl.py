@@ -9,7 +9,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from capkit.checkpoint.loading import checkpoint_extras, read_checkpoint
-from capkit.config.instantiate import build, nested
+from capkit.config.instantiate import build_all
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.images import BadImage
 from capkit.data.sources.base import clean_captions
@@ -46,7 +46,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
     data = this.data
     with phase("building the model and the reward"):
         model = build_model(cfg.model, lambda: vocabulary_captions(data, cfg.dry_run), cfg.seed)
-        reward = build_reward(cfg, model)
+        reward = Reward(build_all(cfg.reward), cfg.combine)
+        reward.attach_captioner(model.tokenizer, model.prompt)
     metrics = applicable(this.parts["metrics"], data.source("test").record(0).metadata)
     module = RLModule(
         model, reward=reward, rollout_batch_size=cfg.rollout_batch_size, **{**this.parts, "metrics": metrics}
@@ -72,19 +73,6 @@ def run(cfg: DictConfig) -> dict[str, float]:
     finish(this, module, rows, before)
     this.require_saved()
     return this.folder.metrics()
-
-
-def build_reward(cfg: DictConfig, model: Any) -> Reward:
-    """The terms of cfg.reward. One that counts tokens gets the captioner's tokenizer."""
-    terms = {}
-    for name, node in cfg.reward.items():
-        if node is None:
-            continue
-        arguments: dict[str, Any] = {}
-        if (node.get("scorer") or {}).get("units") == "token":
-            arguments = nested("scorer", {"tokenizer": model.tokenizer, "prompt": model.prompt})
-        terms[str(name)] = build(node, **arguments)
-    return Reward(terms, cfg.combine)
 
 
 def picture_reader(data: CaptionDataModule) -> Callable[[str], np.ndarray | None]:

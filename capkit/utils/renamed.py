@@ -200,10 +200,13 @@ scenes.stream sceneworld.world.stream
 scenes.world sceneworld.world.scene
 scenes.writing sceneworld.language.writing
 schedules optim.schedules
+scorers.bad_endings scorers.text_rules
 scorers.bleu scorers.text_rules
 scorers.facts sceneworld.scorers
+scorers.length scorers.text_rules
 scorers.nli_judges judges.nli
 scorers.picture_scorer scorers.image_text
+scorers.repetition scorers.text_rules
 scorers.texts scorers.flatten
 slurm distributed.slurm
 stop_signal fault_tolerance.stop_signal

@@ -7,8 +7,8 @@ import torch
 from rl_steps import NUM_IMAGES, OBJECTIVES, Outcome, Overlap, differences, train
 
 from capkit.optim.schedules import Linear
-from capkit.scorers.length import Length
 from capkit.scorers.reward import Reward, RewardTerm
+from capkit.scorers.text_rules import Length
 from capkit.testing.distributed import run_distributed
 
 SIZES = (None, 2)

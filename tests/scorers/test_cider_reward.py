@@ -156,7 +156,9 @@ def test_what_is_missing_is_named(tokenizer):
     with pytest.raises(UsageError, match="units=word or units=token; got 'char'"):
         CiderD(units="char")
     with pytest.raises(UsageError, match="wants its tokenizer"):
-        CiderD(units="token")
+        CiderD(units="token").fit(REFERENCES)
+    with pytest.raises(UsageError, match="wants its tokenizer"):
+        CiderD(units="token", document_frequencies="batch")(BATCH, Samples.from_texts(TEXTS))
     with pytest.raises(UsageError, match="wants document frequencies; got none; call fit"):
         CiderD()(BATCH, Samples.from_texts(TEXTS))
     scorer = CiderD(units="token", tokenizer=tokenizer, document_frequencies="batch")

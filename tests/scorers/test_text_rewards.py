@@ -13,11 +13,8 @@ from capkit.sceneworld.metrics.facts import fact_scores
 from capkit.sceneworld.scorers import Facts
 from capkit.sceneworld.world.options import WorldOptions
 from capkit.sceneworld.world.scene import Scene, SceneObject, make_scene
-from capkit.scorers.bad_endings import BadEndings
 from capkit.scorers.base import Scorer
-from capkit.scorers.length import Length
-from capkit.scorers.repetition import Repetition
-from capkit.scorers.text_rules import Bleu
+from capkit.scorers.text_rules import BadEndings, Bleu, Length, Repetition
 from capkit.types import CaptionBatch, Samples
 
 TEXTS = [

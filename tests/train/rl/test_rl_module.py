@@ -31,8 +31,8 @@ from capkit.objectives.policy.self_critical import SelfCritical
 from capkit.objectives.policy.weighted_sum import WeightedSum
 from capkit.optim.optimizers import AdamW
 from capkit.optim.schedules import Linear
-from capkit.scorers.length import Length
 from capkit.scorers.reward import Reward, RewardError, RewardTerm
+from capkit.scorers.text_rules import Length
 from capkit.train.rl.module import RLModule
 
 ALWAYS = {

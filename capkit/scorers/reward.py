@@ -158,9 +158,7 @@ class RewardTotal(BaseScorer):
     def __init__(self, terms: Mapping[str, RewardTerm | None], combine: str = "sum") -> None:
         named = {name: term for name, term in terms.items() if term is not None}
         if not named:
-            raise UsageError(
-                "expected a scorer to choose captions by, got none; give one or several: reward=[clip_score]"
-            )
+            raise UsageError("expected a scorer to choose captions by, got none; give for example reward=[clip_score]")
         self._reward = Reward(named, combine)
         self._scorers = {name: as_scorer(term.scorer) for name, term in named.items()}
         self._normalizes = any(term.normalize != "none" for term in named.values())

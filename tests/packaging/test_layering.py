@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "evaluators": BOTTOM | {"data", "fault_tolerance", "metrics", "models", "sceneworld", "text"},
     "checkpoint": BOTTOM | {"config", "distributed", "models", "run", "text"},
     "reports": BOTTOM | {"metrics", "run"},
-    "curation": BOTTOM | {"data", "llm", "run", "text"},
+    "curation": BOTTOM | {"data", "llm", "run", "scorers", "text"},
     "sceneworld": BOTTOM | {"data", "llm", "metrics", "scorers", "text"},
     "testing": BOTTOM | {"data", "distributed", "models", "text"},
     "cli": BOTTOM | {"config"},

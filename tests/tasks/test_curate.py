@@ -96,6 +96,24 @@ def test_two_shards_are_one(work):
     assert reports[0]["counts"]["kept"] == reports[1]["counts"]["kept"] == 12
 
 
+def test_captions_are_filtered_by_a_reward_in_shards_as_in_one(work):
+    words = ["step=[score_filter]", "reward=[length]", "step.score_filter.best=1"]
+    counts = curated(*words, "out=one")
+    captions = [len(SceneWorld("train", 12).record(i).captions) for i in range(12)]
+    kept, dropped = (counts[f"score_filter/{name}"] for name in ("kept", "dropped"))
+    assert (kept, dropped) == (12, sum(captions) - 12)
+    for shard in range(2):
+        curated(*words, "out=two", f"shard={shard}", "num_shards=2")
+    assert (work / "one/train.jsonl").read_bytes() == (work / "two/train.jsonl").read_bytes()
+    record = Manifest("one/train.jsonl").record(0)
+    assert len(record.captions) == len(record.metadata["score"]) == 1
+    with pytest.raises(UsageError, match="cannot work on a shard"):
+        quantile = ["step=[score_filter]", "reward=[length]", "step.score_filter.quantile=0.5"]
+        curated(*quantile, "out=three", "shard=0", "num_shards=2")
+    with pytest.raises(UsageError, match="expected a scorer to choose captions by, got none"):
+        curated("step=[score_filter]", "step.score_filter.best=1", "out=four")
+
+
 def test_a_second_run_asks_nothing_and_writes_the_same(work):
     log = work / "asked.txt"
     curated("out=vcb", lm={"log_file": str(log)})

@@ -150,6 +150,13 @@ class Samples(_TensorFields):
         }
         return Samples(texts=[[self.texts[row][number]]], **changes)
 
+    def pick(self, numbers: list[int]) -> "Samples":
+        """Of each image the sample of this number: one sample an image."""
+        rows = list(range(len(numbers)))
+        tensors = self._tensors().items()
+        changes = {name: None if value is None else value[rows, numbers][:, None] for name, value in tensors}
+        return Samples(texts=[[texts[number]] for texts, number in zip(self.texts, numbers, strict=True)], **changes)
+
     def _tensors(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("tokens", "mask", "ended", "logprobs", "support")}
 

@@ -157,6 +157,23 @@ def a_reward_is_used(settings: Settings) -> str | None:
     )
 
 
+def candidates_are_reranked(settings: Settings) -> str | None:
+    number = settings.get("decoding.num_candidates")
+    if number is None:
+        return None
+    if settings.task not in ("evaluate", "caption"):
+        return (
+            f"decoding.num_candidates={number}: expected task=evaluate or task=caption, which rerank captions, got "
+            f"task={settings.task}; set decoding=greedy"
+        )
+    if any(settings.config.get("reward", {}).values()):
+        return None
+    return (
+        f"decoding.num_candidates={number} wants a scorer to pick captions by, got none; give for example "
+        "reward=[clip_score]"
+    )
+
+
 def a_gpu_is_there(settings: Settings) -> str | None:
     accelerator = settings.get("trainer.accelerator")
     uses_trainer = settings.trains or settings.task == "evaluate"
@@ -245,6 +262,7 @@ RULES: tuple[Callable[[Settings], str | None], ...] = (
 INPUT_RULES: tuple[Callable[[Settings], str | None], ...] = (
     a_reward_is_given,
     a_reward_is_used,
+    candidates_are_reranked,
     a_gpu_is_there,
     extras_are_installed,
 )

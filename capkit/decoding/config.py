@@ -1,9 +1,11 @@
 """Decoding settings: one frozen, validated object that every captioner understands."""
 
+import math
 from dataclasses import dataclass
 
 from capkit.errors import UsageError, did_you_mean
 from capkit.utils.ranges import (
+    AtLeastTwo,
     FiniteFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -35,6 +37,8 @@ class Decoding:
         top_k: Sample from the k most probable tokens; 0 disables it.
         top_p: Then sample from the smallest set of tokens with at least this probability mass; 1 disables it.
         no_repeat_ngram_size: No n-gram of tokens of this size occurs twice; 0 disables it.
+        num_candidates: Captions proposed for each image, by sampling or by the beams, of which a scorer picks one
+            (`capkit/scorers/as_reranker.py`); None: the method's one caption.
         seed: Each draw depends on (seed, image key, sample, position) and nothing else.
 
     Raises UsageError for a value out of range and for an option that the chosen method would ignore.
@@ -49,6 +53,7 @@ class Decoding:
     top_k: NonNegativeInt = 0
     top_p: PositiveProbability = 1.0
     no_repeat_ngram_size: NonNegativeInt = 0
+    num_candidates: AtLeastTwo | None = None
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -73,3 +78,12 @@ class Decoding:
                 f"decoding.method=beam needs num_beams of 2 or more; got {self.num_beams}; "
                 "set decoding.num_beams=5 or use decoding=greedy"
             )
+        if self.num_candidates is not None and self.num_candidates > self._most_captions:
+            raise UsageError(
+                f"decoding.num_candidates must be at most {self._most_captions}, all that method={self.method} gives "
+                f"of an image; got {self.num_candidates}; set decoding.method=sample or raise decoding.num_beams"
+            )
+
+    @property
+    def _most_captions(self) -> float | int:
+        return {"greedy": 1, "beam": self.num_beams}.get(self.method, math.inf)

@@ -100,6 +100,11 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def _check(captioner: StepwiseCaptioner, decoding: Decoding, num_samples: int, prompt_length: int) -> None:
+    if decoding.num_candidates not in (None, num_samples):
+        raise UsageError(
+            f"decoding.num_candidates={decoding.num_candidates} needs a reranker, which only task=evaluate and "
+            "task=caption have; leave it out here"
+        )
     if num_samples < 1 or (decoding.method == "greedy" and num_samples != 1):
         raise UsageError(
             f"num_samples must be 1 for method=greedy and 1 or more otherwise; got {num_samples}; "

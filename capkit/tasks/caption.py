@@ -14,13 +14,17 @@ from torch import nn
 
 from capkit.checkpoint.files import identity, resolve_checkpoint, saved_step
 from capkit.checkpoint.loading import build_stored, load_captioner, stored
-from capkit.config.instantiate import build
+from capkit.config.instantiate import build, plain
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.sources.folder import Folder
 from capkit.decoding.config import Decoding
 from capkit.errors import UsageError, naming
 from capkit.fault_tolerance.oom import map_in_chunks
 from capkit.run.changes import flatten
+from capkit.scorers.as_reranker import Reranker
+from capkit.tasks.fit_rl import picture_reader
+from capkit.train.build import build_reranker
+from capkit.train.captioner_module import best_captions
 from capkit.types import CaptionBatch
 from capkit.utils.files import output_file, write_atomically
 from capkit.utils.quiet import quiet_libraries
@@ -39,9 +43,17 @@ def run(cfg: DictConfig) -> dict[str, float]:
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     decoding: Decoding = build(cfg.decoding)
+    reranker = build_reranker(decoding, cfg.reward)
+    if reranker is not None and reranker.scorer.needs_references:
+        raise UsageError(
+            f"task=caption: expected a reward that needs no references, which a folder of images has not; got "
+            f"{', '.join(cfg.reward)}; take for example reward=[clip_score]"
+        )
     images = Folder(cfg.images)
     out = output_file(cfg.out or f"{Path(cfg.images).resolve().name}.{run_name(cfg.ckpt)}.captions.jsonl")
     about = what_writes(resolve_checkpoint(Path(cfg.ckpt)), decoding, cfg.images)
+    if reranker is not None:
+        about["rerank"] = {"reward": plain(cfg.reward), "provenance": reranker.provenance()}
     texts = captioned_before(out)
     if texts:
         check_written_by(about, out)
@@ -49,11 +61,14 @@ def run(cfg: DictConfig) -> dict[str, float]:
     model, checkpoint = load_captioner(cfg.ckpt)
     model.to(best_device())
     data = data_for(checkpoint, images, out.parent)
+    if reranker is not None:
+        reranker.attach_captioner(model.tokenizer, model.prompt)
+        reranker.prepare(picture_reader(data, ("predict",)), list, best_device())
     start = time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(about_file(out), json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     with naming(out), out.open("a", encoding="utf-8") as file:
-        for keys, captions in caption_batches(model, data.predict_dataloader(), decoding, set(texts)):
+        for keys, captions in caption_batches(model, data.predict_dataloader(), decoding, set(texts), reranker):
             for key, caption in zip(keys, captions, strict=True):
                 file.write(json.dumps({"image": key, "caption": caption}, ensure_ascii=False) + "\n")
             file.flush()
@@ -79,11 +94,14 @@ def run_name(ckpt: str) -> str:
 
 def what_writes(checkpoint: Path, decoding: Decoding, images: str) -> dict[str, Any]:
     """All that captions depend on, as plain data. A run that was moved is known by its checkpoint's hash."""
+    settings = asdict(decoding)
+    if decoding.num_candidates is None:
+        del settings["num_candidates"]  # captions of an earlier version are continued
     return {
         "checkpoint": str(checkpoint),
         "step": saved_step(checkpoint) if checkpoint.is_dir() else None,
         "hash": identity(checkpoint),
-        "decoding": asdict(decoding),
+        "decoding": settings,
         "images": str(Path(images).resolve()),
     }
 
@@ -149,7 +167,11 @@ def data_for(checkpoint: dict[str, Any], images: Folder, folder: Path) -> Captio
 
 @torch.inference_mode()
 def caption_batches(
-    model: nn.Module, batches: Iterable[CaptionBatch], decoding: Decoding, done: set[str]
+    model: nn.Module,
+    batches: Iterable[CaptionBatch],
+    decoding: Decoding,
+    done: set[str],
+    reranker: Reranker | None = None,
 ) -> Iterator[tuple[list[str], list[str]]]:
     """(keys, captions) of each batch, or part of one that fits into memory, without the images captioned before."""
     device = best_device()
@@ -160,8 +182,7 @@ def caption_batches(
         at_once = size
 
     def write(batch: CaptionBatch) -> tuple[list[str], list[str]]:
-        context = model.encode(batch.to(device))  # type: ignore[operator]
-        samples = model.generate(context, decoding, num_samples=1)  # type: ignore[operator]
+        samples = best_captions(model, batch.to(device), decoding, reranker)
         return batch.keys, [texts[0] for texts in samples.texts]
 
     for whole in batches:

@@ -1,5 +1,7 @@
 """task=evaluate: captions a split with a checkpoint, scores it and writes predictions, numbers and the report."""
 
+import json
+
 import torch
 from omegaconf import DictConfig
 
@@ -11,12 +13,15 @@ from capkit.distributed.launcher import start_ranks
 from capkit.fault_tolerance.stop_signal import stoppable
 from capkit.fault_tolerance.watchdog import ends_all_ranks
 from capkit.run.folder import RunFolder, default_run_dir
-from capkit.train.build import applicable, build_parts, encoder_of
+from capkit.scorers.as_reranker import Reranker
+from capkit.tasks.fit_rl import picture_reader, training_references
+from capkit.train.build import applicable, build_parts, build_reranker, encoder_of
 from capkit.train.evaluation import evaluate_split, finish
 from capkit.train.header import print_header
 from capkit.train.mle_module import MLEModule
 from capkit.train.session import build_trainer, listen_to_signals
 from capkit.utils.console import phase
+from capkit.utils.files import write_atomically
 from capkit.utils.quiet import quiet_libraries
 
 
@@ -30,6 +35,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     folder = RunFolder(cfg.run_dir or default_run_dir(f"{cfg.name}-evaluate"))
     parts = build_parts(cfg)
+    reranker = build_reranker(parts["decoding"], cfg.reward)
     data: CaptionDataModule = build(cfg.data)
     trainer, _ = build_trainer(cfg, folder, data)
     if trainer.world_size > 1:
@@ -38,14 +44,24 @@ def run(cfg: DictConfig) -> dict[str, float]:
     with phase("loading the checkpoint"):
         model, _ = load_captioner(cfg.ckpt)
     parts["metrics"] = applicable(parts["metrics"], data.source(cfg.split).record(0).metadata)
-    module = MLEModule(model, **parts)
+    module = MLEModule(model, **parts, reranker=reranker)
     print_header(trainer, module, data, folder.path, trains=False)
     if cfg.dry_run:
         return {}
     on_rank_zero(lambda: folder.open(plain(cfg)))
     data.attach(encode=encoder_of(model, data.max_length), run_dir=folder.path)
+    if reranker is not None:
+        reranker.attach_captioner(model.tokenizer, model.prompt)
+        device = trainer.strategy.root_device
+        reranker.prepare(picture_reader(data, (cfg.split,)), lambda: training_references(data), device)
+        on_rank_zero(lambda: write_about(folder, reranker))
     rows = evaluate_split(
         trainer, module, data, folder, cfg.split, prefix=cfg.split, limit=cfg.eval_limit, controls=True
     )
     finish(cfg, trainer, folder, data, rows, cfg.split)
     return folder.metrics()
+
+
+def write_about(folder: RunFolder, reranker: Reranker) -> None:
+    """reranker.json: what the numbers of reranked captions have to be quoted with."""
+    write_atomically(folder.path / "reranker.json", json.dumps(reranker.provenance(), indent=1) + "\n")

@@ -75,13 +75,18 @@ def run(cfg: DictConfig) -> dict[str, float]:
     return this.folder.metrics()
 
 
-def picture_reader(data: CaptionDataModule) -> Callable[[str], np.ndarray | None]:
-    """A function from a record's key to its picture, of any split; None for a picture that cannot be read."""
+def picture_reader(
+    data: CaptionDataModule, splits: Sequence[str] = ("test", "val", "train")
+) -> Callable[[str], np.ndarray | None]:
+    """A function from a record's key to its picture, of these splits; None for a picture that cannot be read.
+
+    Where two splits share a key, it is the later one's.
+    """
     places: dict[str, tuple[Any, int]] = {}
 
     def read(key: str) -> np.ndarray | None:
         if not places:
-            for split in ("test", "val", "train"):  # where two splits share a key, training has its own
+            for split in splits:
                 source = data.sources.get(split)
                 for index in range(len(source) if source is not None else 0):
                     places[source.record(index).key] = (source, index)  # type: ignore[union-attr]

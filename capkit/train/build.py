@@ -11,6 +11,9 @@ from torch import nn
 from capkit.config.instantiate import build, build_all, nested
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.sources.base import Preparable, clean_captions
+from capkit.decoding.config import Decoding
+from capkit.scorers.as_reranker import Reranker
+from capkit.scorers.reward import RewardTotal
 from capkit.text.tokenizers import encode_captions, word_tokenizer
 from capkit.utils.console import say
 
@@ -57,6 +60,11 @@ def build_optimization(cfg: DictConfig) -> dict[str, Any]:
         "micro_batch_size": cfg.micro_batch_size,
         "seed": cfg.seed,
     }
+
+
+def build_reranker(decoding: Decoding, reward: Mapping[str, Any]) -> Reranker | None:
+    """What picks one of an image's candidates by the scorers of cfg.reward, where decoding proposes several."""
+    return None if decoding.num_candidates is None else Reranker(RewardTotal(build_all(reward)))
 
 
 def applicable(metrics: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from capkit.decoding.config import Decoding
 from capkit.distributed.collectives import means_over_ranks
+from capkit.errors import UsageError
 from capkit.metrics.base import TextScore
 from capkit.metrics.scoring import gather_rows, score_rows
 from capkit.optim.optimizers import OptimizerFactory
@@ -33,9 +34,15 @@ class CaptionerModule(TrainModule):
         metrics: Mapping[str, TextScore] | None,
         micro_batch_size: int | None,
         seed: int,
+        reranker: Callable[[CaptionBatch, Samples], Samples] | None = None,
     ) -> None:
         super().__init__(model, optimizer, schedule, micro_batch_size, seed)
-        self.decoding = decoding
+        if (decoding.num_candidates is None) != (reranker is None):
+            raise UsageError(
+                "decoding.num_candidates and a reranker go together, in task=evaluate and task=caption; got "
+                f"num_candidates={decoding.num_candidates} and reranker={reranker}; set decoding=greedy elsewhere"
+            )
+        self.decoding, self.reranker = decoding, reranker
         self.metrics = dict(metrics or {})
         self.image_reader: Callable[[str], np.ndarray] | None = None
         self._validation: list[dict[str, Any]] = []
@@ -83,8 +90,18 @@ class CaptionerModule(TrainModule):
 
     def generate_captions(self, batch: CaptionBatch) -> Samples:
         """Generate one caption per image with `self.decoding`."""
-        context = self.model.encode(batch)  # type: ignore[operator]
-        return self.model.generate(context, self.decoding, num_samples=1)  # type: ignore[operator]
+        return best_captions(self.model, batch, self.decoding, self.reranker)
+
+
+def best_captions(
+    model: Any,
+    batch: CaptionBatch,
+    decoding: Decoding,
+    reranker: Callable[[CaptionBatch, Samples], Samples] | None = None,
+) -> Samples:
+    """One caption of each image: the one that the captioner writes, or that the reranker picks from its candidates."""
+    candidates = model.generate(model.encode(batch), decoding, num_samples=decoding.num_candidates or 1)
+    return candidates if reranker is None else reranker(batch, candidates)
 
 
 def rows_of(batch: CaptionBatch, samples: Samples) -> list[dict[str, Any]]:

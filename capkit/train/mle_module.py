@@ -1,6 +1,6 @@
 """MLEModule: trains a captioner with a likelihood objective. Methods differ in their objective."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import torch
@@ -44,8 +44,9 @@ class MLEModule(CaptionerModule):
         metrics: Mapping[str, TextScore] | None = None,
         micro_batch_size: int | None = None,
         seed: int = 0,
+        reranker: Callable[[CaptionBatch, Samples], Samples] | None = None,
     ) -> None:
-        super().__init__(model, optimizer, schedule, decoding, metrics, micro_batch_size, seed)
+        super().__init__(model, optimizer, schedule, decoding, metrics, micro_batch_size, seed, reranker)
         self.objective = objective
 
     def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, Tensor]:

@@ -20,6 +20,9 @@ from capkit.errors import UsageError
         {"no_repeat_ngram_size": -1},
         {"method": "beam"},
         {"method": "beam", "num_beams": 0},
+        {"method": "sample", "num_candidates": 1},
+        {"num_candidates": 2},
+        {"method": "beam", "num_beams": 3, "num_candidates": 4},
     ],
 )
 def test_values_out_of_range_are_usage_errors(wrong):

@@ -148,6 +148,31 @@ def test_evaluate_gives_the_numbers_of_the_run_that_trained(folder, tmp_path):
     assert names and all(evaluated[name] == trained[name] for name in names)
 
 
+SHORT = ["shortest=0", "longest=0", "fall_off=6"]  # 1 for no word, falling to 0 at six
+
+
+@pytest.mark.integration
+def test_evaluate_and_caption_write_the_candidate_that_a_scorer_rates_highest(folder, tmp_path, capsys):
+    metric = ["metric=[length]", *(f"metric.length.scorer.{word}" for word in SHORT)]
+    reward = ["reward=[length]", *(f"reward.length.scorer.{word}" for word in SHORT)]
+    numbers = {}
+    for decoding, words in {"sample": [], "rerank": reward}.items():
+        command = ["evaluate", *TINY, *caches(folder), f"ckpt={folder / 'run'}", f"run_dir={tmp_path / decoding}"]
+        assert main([*command, *metric, f"decoding={decoding}", *words]) == 0
+        numbers[decoding] = RunFolder(tmp_path / decoding).metrics()["test/length"]
+    assert numbers["rerank"] > numbers["sample"]
+    assert json.loads((tmp_path / "rerank/reranker.json").read_text())["length"]["fall_off"] == 6
+
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "a.png")
+    command = ["caption", f"ckpt={folder / 'run'}", f"images={tmp_path / 'a.png'}", f"out={tmp_path / 'out.jsonl'}"]
+    command += ["decoding=rerank", "decoding.max_length=6"]
+    assert main([*command, *reward]) == 0
+    about = json.loads((tmp_path / "out.jsonl.about.json").read_text())
+    assert about["rerank"]["provenance"]["length"]["fall_off"] == 6
+    assert main([*command, *reward[:-1]]) == 2 and "out.jsonl" in capsys.readouterr().err  # another scorer's
+    assert main([*command, "reward=[cider]"]) == 2 and "needs no references" in capsys.readouterr().err
+
+
 @pytest.mark.integration
 def test_init_from_takes_the_weights_and_starts_at_step_0(folder, tmp_path):
     init = f"init_from={folder / 'run/checkpoints/step-00000004.ckpt'}"

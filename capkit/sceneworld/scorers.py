@@ -22,6 +22,8 @@ class Facts(BaseScorer):
 
     Precision is relative to all facts of the scene, recall to metadata "stated_facts". A caption without facts has
     0. Precision alone favours captions that say little: a single true fact scores 1.
+
+    `capkit.sceneworld.metrics.facts.Facts` gives the means of the same numbers.
     """
 
     def __init__(self, measure: str = "f1") -> None:

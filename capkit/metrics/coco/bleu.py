@@ -40,7 +40,11 @@ def bleu_of(corpus: Corpus) -> tuple[list[float], Float[np.ndarray, "B 4"]]:
 
 
 class Bleu(TextMetric):
-    """bleu_1 .. bleu_4 of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are words already."""
+    """bleu_1 .. bleu_4 of all predictions of all ranks, in 0 .. 1: of the corpus's n-gram counts, added up first.
+
+    The number of each image alone, from the same counts, is `bleu_scores`, which the scorer of this name gives.
+    `tokenized`: the texts are words already.
+    """
 
     def __init__(self, tokenized: bool = False, language: str = "en") -> None:
         super().__init__()

@@ -3,6 +3,8 @@
 B captions, D width.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -30,6 +32,24 @@ def ref_clip_score(
     return torch.where(total > 0, 2 * image_side * text_side / total.clamp(min=1e-12), torch.zeros_like(total))
 
 
+def best_reference_cosine(
+    captions: Sequence[Float[Tensor, "_ D"]], references: Sequence[Sequence[str]], encoder: DualEncoder
+) -> Float[Tensor, " B"]:
+    """Largest cosine of each caption with its image's references; NaN where the image has none.
+
+    `captions` holds the unit embeddings of each image's captions, `references` the texts of each image.
+    """
+    own = torch.cat(list(captions))
+    texts = [text for image in references for text in image]
+    encoded = encoder.encode_text(texts).to(own.device).float() if texts else own.new_empty(0, own.shape[1])
+    others = encoded.split([len(image) for image in references])
+    best = [
+        (rows.float() @ other.T).amax(1) if len(other) else rows.new_full((len(rows),), torch.nan)
+        for rows, other in zip(captions, others, strict=True)
+    ]
+    return torch.cat(best)
+
+
 @check_ranges
 class ClipScore(EmbeddingMetric):
     """Mean CLIPScore, and mean RefCLIPScore where every prediction has references.
@@ -44,13 +64,7 @@ class ClipScore(EmbeddingMetric):
 
     def _reference_similarity(self, texts: Tensor, references: list[list[str]]) -> Tensor:
         """Best cosine of each caption with its references; NaN where it has none."""
-        owner = [i for i, group in enumerate(references) for _ in group]
-        best = torch.full((len(references),), -torch.inf, device=texts.device)
-        if owner:
-            rows = torch.tensor(owner, device=texts.device)
-            encoded = self.encoder.encode_text([text for group in references for text in group])
-            best = best.scatter_reduce(0, rows, (texts[rows].float() * encoded.float()).sum(-1), reduce="amax")
-        return best.masked_fill(best.isinf(), torch.nan)
+        return best_reference_cosine(texts.split(1), references, self.encoder)
 
     def score_pairs(self, pairs: Pairs) -> dict[str, float]:
         cosine = (pairs.texts * pairs.images[pairs.owner]).sum(-1)

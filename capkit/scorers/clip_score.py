@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.metrics.clip_score import clip_score, ref_clip_score
+from capkit.metrics.clip_score import best_reference_cosine, clip_score, ref_clip_score
 from capkit.models.dual_encoders.base import CacheableEncoder
 from capkit.scorers.flatten import references_of, unflatten_scores
 from capkit.scorers.image_text import PictureScorer
@@ -50,14 +50,7 @@ class RefClipScore(ClipScore):
         references = references_of(batch, "RefClipScore")
         pictures, owners, texts = self.embed(batch, samples)
         cosines = (pictures[owners] * texts).sum(-1)
-        scores = ref_clip_score(cosines, self._best_reference(samples, references, texts), self.weight)
+        own = texts.split([len(image) for image in samples.texts])
+        best = best_reference_cosine(own, references, self.encoder)
+        scores = ref_clip_score(cosines, best, self.weight)
         return unflatten_scores(scores.masked_fill(cosines.isnan(), torch.nan), samples)
-
-    def _best_reference(
-        self, samples: Samples, references: list[list[str]], texts: Float[Tensor, "M D"]
-    ) -> Float[Tensor, " M"]:
-        """Largest cosine of each caption with its image's references."""
-        encoded = self.encoder.encode_text([text for image in references for text in image]).to(texts.device)
-        own_references = encoded.split([len(image) for image in references])
-        own_captions = texts.split([len(image) for image in samples.texts])
-        return torch.cat([(own @ r.T).amax(1) for own, r in zip(own_captions, own_references, strict=True)])

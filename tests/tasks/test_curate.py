@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -110,7 +111,7 @@ def test_captions_are_filtered_by_a_reward_in_shards_as_in_one(work):
     with pytest.raises(UsageError, match="cannot work on a shard"):
         quantile = ["step=[score_filter]", "reward=[length]", "step.score_filter.quantile=0.5"]
         curated(*quantile, "out=three", "shard=0", "num_shards=2")
-    with pytest.raises(UsageError, match="expected a scorer to choose captions by, got none"):
+    with pytest.raises(InstantiationException, match="expected a scorer to choose captions by, got none"):
         curated("step=[score_filter]", "step.score_filter.best=1", "out=four")
 
 

@@ -179,8 +179,9 @@ def test_a_reward_of_a_task_that_does_not_train_by_one_is_refused():
 
 
 def test_candidates_are_reranked_by_a_scorer_in_tasks_that_rerank(run):
-    assert "wants a scorer to pick captions by, got none" in refusal("evaluate", f"ckpt={run}", "decoding=rerank")
+    rerank = ["evaluate", f"ckpt={run}", "data=sceneworld", "decoding=rerank"]
+    assert "wants a scorer to pick captions by, got none" in refusal(*rerank)
     assert "expected task=evaluate or task=caption" in refusal("decoding=rerank")
-    given = ["evaluate", f"ckpt={run}", "decoding=rerank", "reward=[length]"]
+    given = [*rerank, "reward=[length]"]
     assert "num_candidates must be at most 1" in refusal(*given, "decoding.method=greedy")
     assert compose_checked(parse(given)).config.decoding.num_candidates == 8

@@ -169,7 +169,10 @@ def test_evaluate_and_caption_write_the_candidate_that_a_scorer_rates_highest(fo
     assert main([*command, *reward]) == 0
     about = json.loads((tmp_path / "out.jsonl.about.json").read_text())
     assert about["rerank"]["provenance"]["length"]["fall_off"] == 6
-    assert main([*command, *reward[:-1], "reward.length.scorer.fall_off=5"]) == 2 and "out.jsonl" in capsys.readouterr().err  # another scorer's
+    assert (
+        main([*command, *reward[:-1], "reward.length.scorer.fall_off=5"]) == 2
+        and "out.jsonl" in capsys.readouterr().err
+    )  # another scorer's
     assert main([*command, "reward=[cider]"]) == 2 and "needs no references" in capsys.readouterr().err
 
 

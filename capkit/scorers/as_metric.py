@@ -10,7 +10,7 @@ from jaxtyping import Float
 from capkit.errors import UsageError
 from capkit.metrics.embedding_metric import picture_of
 from capkit.metrics.text_metric import TextMetric
-from capkit.scorers.base import Scorer, as_scorer, score_captions
+from capkit.scorers.base import BaseScorer, Scorer, as_scorer, score_captions
 
 
 class ScorerMetric(TextMetric):
@@ -20,6 +20,8 @@ class ScorerMetric(TextMetric):
     frequencies, where the scorer counts them and has no file of them, are those of the references that are scored.
     Raises UsageError for a scorer whose scores depend on the batch: the number would depend on how data is divided.
     """
+
+    scorer: BaseScorer
 
     def __init__(self, scorer: Scorer, name: str) -> None:
         super().__init__()

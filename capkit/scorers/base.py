@@ -82,8 +82,10 @@ class BaseScorer(Scorer):
         """Continues from a `state_dict` that was not {}."""
 
 
-_HOOKS = ("communicates", "needs_references", "needs_fit", "attach_captioner", "attach_images", "fit", "to", "logs")
-_HOOKS += ("provenance", "state_dict", "load_state_dict")
+_HOOKS = (
+    *("communicates", "needs_references", "needs_fit", "attach_captioner", "attach_images", "fit", "to", "logs"),
+    *("provenance", "state_dict", "load_state_dict"),
+)
 
 
 class ScorerWrapper(BaseScorer):

@@ -45,7 +45,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     this = open_run(cfg, build_parts)
     data = this.data
     with phase("building the model and the reward"):
-        model = build_model(cfg.model, lambda: vocabulary_captions(data, cfg.dry_run), cfg.seed)
+        model: Any = build_model(cfg.model, lambda: vocabulary_captions(data, cfg.dry_run), cfg.seed)
         reward = Reward(build_all(cfg.reward), cfg.combine)
         reward.attach_captioner(model.tokenizer, model.prompt)
     metrics = applicable(this.parts["metrics"], data.source("test").record(0).metadata)

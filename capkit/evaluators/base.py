@@ -1,4 +1,4 @@
-"""The protocol of evaluators of dual encoders, and the two files that each of them leaves behind."""
+"""Protocol of evaluators of dual encoders, and the two result files that each of them writes."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -12,24 +12,24 @@ from capkit.utils.files import write_atomically
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Numbers of a dual encoder, named without the split. One process calls it: nothing is communicated.
+    """Computes numbers of a dual encoder, with names that do not include the split. Runs in one process.
 
-    It writes `<name>.jsonl` (one row an item) and `<name>.json` (the numbers and what they must be quoted with) into
-    `folder`, and keeps embeddings in `folder/embeddings`: a run that was killed goes on where it was.
+    Writes `<name>.jsonl` (one row per item) and `<name>.json` (the numbers and their provenance) into `folder`, and
+    caches embeddings in `folder/embeddings`, so that an interrupted run continues where it stopped.
     """
 
     def __call__(self, encoder: DualEncoder, data: CaptionDataModule, folder: Path) -> dict[str, float]: ...
 
 
 def provenance(encoder: Any) -> dict[str, Any]:
-    """What every number of this encoder must be quoted with. A sentence encoder has no prompt."""
+    """What to quote with every number of this encoder. Sentence encoders have no prompt."""
     return {"scorer": encoder.name, "prompt": getattr(encoder, "prompt", ""), "max_length": encoder.max_length}
 
 
 def write_results(
     folder: Path, name: str, rows: Iterable[Mapping[str, Any]], numbers: Mapping[str, float], quoted: Mapping[str, Any]
 ) -> None:
-    """Both files, each written under another name first."""
+    """Write both result files, each atomically."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomically(folder / f"{name}.jsonl", lines)
     text = json.dumps({"numbers": dict(numbers), "provenance": dict(quoted)}, ensure_ascii=False, indent=1)
@@ -37,5 +37,5 @@ def write_results(
 
 
 def named(name: str, numbers: Mapping[str, float]) -> dict[str, float]:
-    """Numbers under an evaluator's name, so that several fit in one run."""
+    """Prefix numbers with an evaluator's name, so that several evaluators fit in one run."""
     return {f"{name}_{key}": value for key, value in numbers.items()}

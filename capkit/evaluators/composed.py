@@ -1,4 +1,4 @@
-"""Search by an image and words together: this picture, but with a blue circle in place of the red one (ALIGN, 5.4).
+"""Search by an image plus words: this image, but with a blue circle in place of the red one (ALIGN, 5.4).
 
 N images, Q queries, D width.
 """
@@ -31,11 +31,11 @@ class _Query:
 
 @check_ranges
 class Composed:
-    """R@1 and R@5 of the target image for norm(image) + weight * (norm(plus) - norm(minus)), within all images.
+    """R@1 and R@5 of the target image for norm(image) + weight * (norm(plus) - norm(minus)), among all images.
 
-    Queries stand in the metadata of their image: `queries: [{target: KEY, plus: "a blue circle", minus: "a red
-    circle"}]`; `plus` or `minus` may be left out of all of them. The query's own image is not in its pool. The same
-    recalls by the image alone and by the words alone stand beside: a query that does not beat both composes nothing.
+    Queries are in their image's metadata: `queries: [{target: KEY, plus: "a blue circle", minus: "a red circle"}]`;
+    `plus` or `minus` may be omitted from all of them. A query's own image is excluded from its pool. The same recalls
+    with the image alone and with the words alone are reported too: a query must beat both to show composition.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Composed:
 
 
 def _queries(records: list[Record]) -> list[_Query]:
-    """All queries of all records. Raises UsageError for an unknown target or a query without words."""
+    """All queries of all records. Raises UsageError for an unknown target, or a query without words."""
     place = {record.key: i for i, record in enumerate(records)}
     found = []
     for i, record in enumerate(records):
@@ -83,15 +83,15 @@ def _queries(records: list[Record]) -> list[_Query]:
             query = _Query(i, place.get(row.get("target"), -1), row.get("plus", ""), row.get("minus", ""))
             if query.target in (-1, i) or not (query.plus or query.minus):
                 raise UsageError(
-                    f"composed: a query of {record.key!r} wants target (another image of the same split) and plus or "
-                    f"minus; got {row}"
+                    f"composed: expected a query of {record.key!r} to have target (another image of this split) and "
+                    f"plus or minus; got {row}"
                 )
             found.append(query)
     if not found:
         raise UsageError("composed: no image has queries in its metadata; docs/encoders_evaluation.md shows their form")
     for side in ("plus", "minus"):
         if len({bool(getattr(query, side)) for query in found}) == 2:
-            raise UsageError(f"composed: {side} must stand in all queries or in none")
+            raise UsageError(f"composed: expected {side} in all queries or in none; got it in some")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Embeddings of a split kept on disk, as evaluators want them.
+"""Embeddings of a split, cached on disk for evaluators.
 
 N images, M texts, D width.
 """
@@ -22,12 +22,12 @@ from capkit.errors import UsageError
 from capkit.fault_tolerance.oom import map_in_chunks
 from capkit.models.dual_encoders.cached import CachedDualEncoder, CachedTextEncoder
 
-_BATCH = 64  # images; what a kill can cost
+_BATCH = 64  # images per batch, the most work that an interruption loses
 
 
 @dataclass(frozen=True)
 class Images:
-    """The images of a split that can be used, in its order. `num_skipped` counts the others."""
+    """The usable images of a split, in its order. `num_skipped` counts the others."""
 
     records: list[Record]
     embeddings: Float[Tensor, "N D"]
@@ -35,17 +35,17 @@ class Images:
 
 
 def resumable(encoder: Any, folder: Path) -> CachedDualEncoder:
-    """The encoder with its embeddings kept in `folder/embeddings`, unless it keeps them elsewhere already."""
+    """The encoder with its embeddings cached in `folder/embeddings`, unless it is cached already."""
     return encoder if isinstance(encoder, CachedDualEncoder) else CachedDualEncoder(encoder, folder / "embeddings")
 
 
 def resumable_texts(encoder: Any, folder: Path) -> CachedTextEncoder:
-    """The same for evaluators that need no pictures: sentence encoders will do."""
+    """Like `resumable`, for evaluators that need no images and therefore also accept sentence encoders."""
     return encoder if isinstance(encoder, CachedTextEncoder) else CachedTextEncoder(encoder, folder / "embeddings")
 
 
 def embed_texts(encoder: CachedTextEncoder, texts: Sequence[str]) -> Float[Tensor, "M D"]:
-    """On the CPU, where evaluators compute."""
+    """Embeddings on the CPU, where evaluators compute."""
     return encoder.encode_text(list(texts)).cpu()
 
 
@@ -58,11 +58,10 @@ def embed_images(
     source: DataSource | None = None,
     needs_captions: bool = False,
 ) -> Images:
-    """The first `limit` images of `source`, or of the data's split.
+    """Embed the first `limit` images of `source`, or of the data's split.
 
-    The data's cached features take the place of pictures where the encoder reads features. Images that cannot be read
-    (or have no caption, where captions are needed) are listed in skipped.jsonl; more of them than `data.max_skipped`
-    allows are a UsageError.
+    If the encoder reads features, the data's cached features replace images. Images that cannot be read, or that lack a
+    required caption, are listed in skipped.jsonl. Raises UsageError if there are more than `data.max_skipped` allows.
     """
     features = data.features if source is None and hasattr(encoder, "encode_features") else None
     source = source or data.source(split)
@@ -86,12 +85,12 @@ def embed_images(
     log.add(skipped)
     log.check_budget(split, data.max_skipped, total)
     if not parts:
-        raise UsageError(f"not one image of {split} can be used; see {folder / 'skipped.jsonl'}")
+        raise UsageError(f"expected usable images in {split}, got none; see {folder / 'skipped.jsonl'}")
     return Images(records, torch.cat(parts), len(skipped))
 
 
 def _input(source: DataSource, place: int, record: Record, features: FeatureStore | None, needs_captions: bool) -> Any:
-    """The picture, or its key where features are cached. Raises BadImage."""
+    """The image, or its key if features are cached. Raises BadImage."""
     if needs_captions and not clean_captions(record.captions):
         raise BadImage("no caption, or only empty ones")
     if features is None:

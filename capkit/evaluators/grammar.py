@@ -1,4 +1,4 @@
-"""Does a grammar head tell captions from edited ones? Accuracy for each kind of edit, on held-out captions."""
+"""Accuracy of a grammar head in telling captions from edited captions, per kind of edit, on held-out captions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ Numbers = dict[str, float]
 
 @dataclass(frozen=True)
 class EditedCaption:
-    """`rejected`: whether SceneWorld's parser finds no reading; None for captions of another world."""
+    """An edited caption. `rejected`: whether SceneWorld's parser rejects it; None for captions of other data."""
 
     kind: str
     caption: str
@@ -36,17 +36,17 @@ class EditedCaption:
 
 @check_ranges
 class Grammar:
-    """Shares of edits found, P(grammatical) < 1/2, and of captions wrongly called ungrammatical (`false_alarms`).
+    """Fractions of edits detected, P(grammatical) < 1/2, and of captions wrongly flagged (`false_alarms`).
 
-    The first `num_captions` different captions of the split are edited once in each of the five ways
-    (capkit/text/corruption.py), with words of the training captions; an edit is drawn by (seed, kind, caption). For
-    each kind: the share found; `<kind>_balanced`, its mean with the share of the same captions that pass;
-    `<kind>_paired`, the share of edits that get less than their own caption (equal: one half). The last two are 1/2 for
-    whoever cannot tell, as a bag of words cannot tell a shuffled caption. `shuffle_long` is of captions of `long` words
-    and more.
+    The first `num_captions` distinct captions of the split are edited once in each of five ways
+    (capkit/text/corruption.py), using words of the training captions; the edit depends on (seed, kind, caption). Per
+    kind: the fraction detected; `<kind>_balanced`, its mean with the fraction of the same captions accepted;
+    `<kind>_paired`, the fraction of edits with a lower probability than their caption (a tie counts 1/2). The last two
+    are 1/2 by chance; a bag of words, for example, cannot tell a shuffled caption. `shuffle_long` covers captions of at
+    least `long` words.
 
-    Not every edit is wrong: "a large red circle" without "large" is as good a caption. On SceneWorld, edits that its
-    parser rejects (`rejected`, `rejected_<kind>`) and those it accepts (`accepted`) are therefore counted apart.
+    Some edits are still grammatical: "a large red circle" without "large". On SceneWorld, edits that its parser rejects
+    (`rejected`, `rejected_<kind>`) and accepts (`accepted`) are therefore also reported separately.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Grammar:
         judge = grammar_judge(encoder)
         captions = list(islice(dict.fromkeys(data.captions(self.split)), self.num_captions))
         if not captions:
-            raise UsageError(f"the grammar evaluator needs captions; the {self.split} split has none")
+            raise UsageError(f"the grammar evaluator needs captions; the {self.split} split has none; choose another")
         edited = self.edit(captions, Edits(vocabulary_of(data.captions("train"))), _is_sceneworld(data, self.split))
         texts = captions + [item.text for item in edited]
         cached = resumable_texts(_AsTextEncoder(judge), folder)
@@ -79,7 +79,7 @@ class Grammar:
         return numbers
 
     def edit(self, captions: Sequence[str], edits: Edits, is_sceneworld: bool) -> list[EditedCaption]:
-        """Each caption in each way that can change it."""
+        """Edit each caption in each way that can change it."""
         drawn = [(caption, edits.of_kind(kind, caption, self.seed, caption)) for caption in captions for kind in KINDS]
         return [
             EditedCaption(edit.kind, caption, edit.text, is_rejected(edit.text) if is_sceneworld else None)
@@ -127,7 +127,7 @@ def _is_sceneworld(data: CaptionDataModule, split: str) -> bool:
 
 
 class _AsTextEncoder:
-    """P(grammatical) as an embedding of width 1: kept on disk and shared out over ranks as embeddings are."""
+    """P(grammatical) as an embedding of width 1, so that it is cached and spread over ranks like embeddings."""
 
     def __init__(self, judge: GrammarJudge) -> None:
         self._judge: Any = judge

@@ -1,4 +1,4 @@
-"""Labels of records and lists of names, as classification wants them from a config."""
+"""Labels of records, and lists of names given in a config, for classification."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +9,10 @@ from capkit.utils.text_files import read_text
 
 
 def read_lines(value: str | Sequence[str], what: str) -> list[str]:
-    """A list as it is, or the lines of a UTF-8 file; blank ones are passed over. Raises UsageError where none is."""
+    """A list itself, or the lines of a UTF-8 file; blank ones are skipped. Raises UsageError if none are left."""
     if isinstance(value, str):
         if not Path(value).is_file():
-            raise UsageError(f"{what}: no file {value!r}; give a list, or a file with one a line")
+            raise UsageError(f"{what}: no file {value!r}; give a list, or a file with one entry per line")
         value = read_text(value, what).split("\n")
     lines = [line.strip() for line in value if line.strip()]
     if not lines:
@@ -21,9 +21,9 @@ def read_lines(value: str | Sequence[str], what: str) -> list[str]:
 
 
 def label_of(record: Record, pattern: str) -> str:
-    """`pattern` filled in from the record's metadata: "{category}", or "{scene[objects][0][shape]}" for nested data.
+    """Fill `pattern` from the record's metadata: "{category}", or "{scene[objects][0][shape]}" for nested data.
 
-    Raises UsageError where the metadata has no such entry.
+    Raises UsageError if the metadata has no such entry.
     """
     try:
         return pattern.format(**record.metadata)
@@ -35,6 +35,6 @@ def label_of(record: Record, pattern: str) -> str:
 
 
 def check_label_pattern(pattern: str) -> None:
-    """A pattern without braces gives every record the same label."""
+    """Raises UsageError for a pattern without braces, which would give every record the same label."""
     if "{" not in pattern:
-        raise UsageError(f"label must name an entry of the metadata in braces, such as {{category}}; got {pattern!r}")
+        raise UsageError(f"expected label to name a metadata entry in braces, such as {{category}}; got {pattern!r}")

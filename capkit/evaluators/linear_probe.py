@@ -1,4 +1,4 @@
-"""Linear probe: how well a logistic regression on frozen image embeddings tells classes apart.
+"""Linear probe: accuracy of a logistic regression on frozen image embeddings.
 
 N images, C classes, D width.
 """
@@ -24,10 +24,10 @@ from capkit.utils.ranges import PositiveInt, check_ranges
 
 @check_ranges
 class LinearProbe:
-    """Top-1 accuracy on `test` after training on `train`, with the L2 strength that does best on `val` (CLIP, A.3).
+    """Top-1 accuracy on `test` after training on `train`, with the L2 strength that is best on `val` (CLIP, A.3).
 
-    The final regression is trained on train and val together. The label is the pattern `label` over an image's
-    metadata; classes are those of train. Sources are the data's splits unless given. `limit` is for train.
+    The final regression is trained on train and val together. Labels are the pattern `label` filled from an image's
+    metadata; classes are those of train. Sources default to the data's splits. `limit` applies to train.
 
     Differences from CLIP: 1. features are the unit-norm joint embeddings, not the tower's output before the projection.
     2. A label that train lacks counts as an error on val and test.
@@ -55,7 +55,7 @@ class LinearProbe:
         labels = {split: [label_of(r, self.label) for r in images.records] for split, images in splits.items()}
         classes = sorted(set(labels["train"]))
         if len(classes) < 2:
-            raise UsageError(f"{self.name} wants two classes or more in train; label={self.label!r} gives {classes}")
+            raise UsageError(f"{self.name}: expected 2 or more classes in train; label={self.label!r} gives {classes}")
         probe, strength = _chosen(splits, labels, classes)
         predictions = [classes[i] for i in probe.predict(normalize(splits["test"].embeddings)).tolist()]
         hits = [prediction == label for prediction, label in zip(predictions, labels["test"], strict=True)]
@@ -78,7 +78,7 @@ class LinearProbe:
 
 
 def _chosen(splits: dict[str, Images], labels: dict[str, list[str]], classes: list[str]) -> tuple[Logistic, float]:
-    """The regression on train and val with the strength that does best on val after training on train."""
+    """The regression on train and val, with the strength that is best on val after training on train alone."""
     train, val = (normalize(splits[split].embeddings) for split in ("train", "val"))
     train_labels, val_labels = (_numbered(labels[split], classes) for split in ("train", "val"))
     last: list[Logistic] = []
@@ -95,6 +95,6 @@ def _chosen(splits: dict[str, Images], labels: dict[str, list[str]], classes: li
 
 
 def _numbered(labels: list[str], classes: list[str]) -> Int[Tensor, " N"]:
-    """-1 for a label that is no class."""
+    """Class indices; -1 for a label that is not a class."""
     place = {name: i for i, name in enumerate(classes)}
     return torch.tensor([place.get(label, -1) for label in labels])

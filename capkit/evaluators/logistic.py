@@ -1,4 +1,4 @@
-"""Logistic regression with an L2 penalty, and the choice of its strength on held-out data.
+"""Logistic regression with an L2 penalty, and selection of its strength on held-out data.
 
 N examples, D width, C classes.
 """
@@ -16,7 +16,7 @@ _FINEST_DECADES = 1 / 8
 
 @dataclass(frozen=True)
 class Logistic:
-    """logits = features @ weight.T + bias, in float64."""
+    """A linear classifier: logits = features @ weight.T + bias, in float64."""
 
     weight: Float[Tensor, "C D"]
     bias: Float[Tensor, " C"]
@@ -36,9 +36,9 @@ def fit_logistic(
     start: Logistic | None = None,
     max_iterations: int = 1000,
 ) -> Logistic:
-    """Minimises the sum of cross-entropies + strength / 2 * |weight|^2 by L-BFGS; the bias is not penalised.
+    """Minimise the sum of cross-entropies + strength / 2 * |weight|^2 with L-BFGS; the bias is not penalised.
 
-    `strength` is 1 / C of scikit-learn. The minimum is unique in the weights, so `start` changes only the time.
+    `strength` is scikit-learn's 1 / C. The minimum is unique in the weights; `start` only affects the time.
     """
     rows = features.detach().double()
     start = start or Logistic(rows.new_zeros(num_classes, rows.shape[1]), rows.new_zeros(num_classes))
@@ -55,7 +55,7 @@ def fit_logistic(
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        # divided by N, which moves no minimum and keeps the tolerances' meaning for all sizes
+        # Divided by N: the minimum stays, and the tolerances mean the same for all sizes.
         value = nn.functional.cross_entropy(rows @ weight.T + bias, labels)
         value = value + strength / (2 * len(rows)) * weight.square().sum()
         value.backward()
@@ -66,10 +66,10 @@ def fit_logistic(
 
 
 def best_strength(accuracy_of: Callable[[float], float]) -> float:
-    """The strength with the highest accuracy, found as in CLIP (Radford et al. 2021, appendix A.3).
+    """The strength with the highest accuracy, by the search of CLIP (Radford et al. 2021, appendix A.3).
 
-    First 1e-6, 1e-4, ... 1e6; then, step by step, half the distance to both sides of the best so far, down to eight
-    strengths a decade. Of equally good ones the strongest is taken.
+    Tries 1e-6, 1e-4, ... 1e6; then repeatedly halves the distance and tries both sides of the best so far, down to
+    eight strengths per decade. Ties go to the largest strength.
     """
     tried: dict[float, float] = {}
 

@@ -1,4 +1,4 @@
-"""Retrieval between the images and captions of a split: within all of them, and within folds of 1,000 (COCO's 1k).
+"""Retrieval between the images and captions of a split: among all of them, and in folds of 1,000 (COCO's 1k).
 
 N images, M captions, D width.
 """
@@ -24,12 +24,12 @@ from capkit.utils.ranges import PositiveInt, check_ranges
 
 @check_ranges
 class Retrieval:
-    """R@k and median rank, both ways: t2i, each caption among all images; i2t, each image among all captions.
+    """R@k and median rank in both directions: t2i, each caption among all images; i2t, each image among all captions.
 
-    An image is a hit if any of its captions is found; ties count by chance (capkit/metrics/ranking.py). COCO's
-    protocol: the first five captions of each image (`captions_per_image=5`), all 5,000 images, and the mean over five
-    folds of 1,000 consecutive ones (`fold_size=1000`). A last fold that is not full is left out. `limit`: the first
-    images only.
+    An image's query is a hit if any of its captions is found; ties are resolved by chance (capkit/metrics/ranking.py).
+    COCO's protocol: the first five captions per image (`captions_per_image=5`), all 5,000 images, and the mean over
+    five folds of 1,000 consecutive images (`fold_size=1000`). An incomplete last fold is dropped. `limit` keeps the
+    first images only.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Retrieval:
         name: str = "retrieval",
     ) -> None:
         if not at:
-            raise UsageError("at must list at least one rank, such as [1, 5, 10]; got none")
+            raise UsageError("expected at to list at least one rank, such as [1, 5, 10]; got none")
         self.split, self.at, self.captions_per_image = split, tuple(at), captions_per_image
         self.fold_size, self.limit, self.name = fold_size, limit, name
 
@@ -74,14 +74,14 @@ class Retrieval:
     def _fold_numbers(
         self, images: Float[Tensor, "N D"], texts: Float[Tensor, "M D"], owner: Int[Tensor, " M"]
     ) -> dict[str, float]:
-        """The mean over folds of consecutive images, each with its own captions."""
+        """Mean over folds of consecutive images, each with its own captions."""
         if self.fold_size is None:
             return {}
         num_folds = len(images) // self.fold_size
         if num_folds == 0:
             raise UsageError(
-                f"fold_size={self.fold_size} wants that many images or more; the {self.split} split has {len(images)}; "
-                "set a smaller fold_size, or null"
+                f"fold_size={self.fold_size}: expected at least that many images, the {self.split} split has "
+                f"{len(images)}; set a smaller fold_size, or null"
             )
         sums: dict[str, float] = {}
         for start in range(0, num_folds * self.fold_size, self.fold_size):
@@ -96,7 +96,7 @@ class Retrieval:
 def _rows(
     keys: list[str], captions: list[str], owner: Int[Tensor, " M"], ranks: dict[str, Ranks]
 ) -> Iterator[dict[str, Any]]:
-    """Where each query found its own, in the full pool: the expected rank over shuffles of ties; 1 is first."""
+    """Rank at which each query found its own in the full pool: expectation over shuffled ties; 1 is best."""
     for caption, row, rank in zip(captions, owner.tolist(), ranks["t2i"].expected().tolist(), strict=True):
         yield {"way": "t2i", "key": keys[row], "caption": caption, "rank": rank}
     for key, rank in zip(keys, ranks["i2t"].expected().tolist(), strict=True):

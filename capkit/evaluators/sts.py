@@ -1,4 +1,4 @@
-"""Semantic textual similarity: does the cosine of two sentences agree with how alike people find them?"""
+"""Semantic textual similarity: how well the cosine of two sentences agrees with human similarity scores."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,16 +15,16 @@ from capkit.metrics.text_retrieval import TextEncoder
 
 
 class STS:
-    """Pearson's and Spearman's correlation of cosine and score, for each file and as the mean over files.
+    """Pearson's and Spearman's correlation of cosine and score, per file and as the mean over files.
 
-    `files` are paths by name, in any form that capkit/data/sources/sentence_pairs.py reads (STS12 to STS16, STS-B,
-    SICK, or score, sentence, sentence). Correlations are fractions; papers print them times 100. The encoder's prompt
-    stands before every sentence. Pictures are not needed: a sentence encoder will do.
+    `files` maps names to paths in any format of capkit/data/sources/sentence_pairs.py (STS12 to STS16, STS-B, SICK, or
+    score, sentence, sentence). Correlations are fractions; papers multiply by 100. The encoder's prompt precedes every
+    sentence. No images are needed, so a sentence encoder can be used.
     """
 
     def __init__(self, files: Mapping[str, str], name: str = "sts") -> None:
         if not files:
-            raise UsageError("sts needs files by name, such as files={stsb: sts-test.csv}; got none")
+            raise UsageError("sts: expected files by name, such as files={stsb: sts-test.csv}; got none")
         self.pairs = {key: read_pairs(path) for key, path in files.items()}
         self.name = name
 

@@ -1,4 +1,4 @@
-"""Zero-shot classification: an image belongs to the class whose description is nearest (Radford et al. 2021, 3.1).
+"""Zero-shot classification: assigns an image to the class with the nearest description (Radford et al. 2021, 3.1).
 
 N images, C classes, T templates, D width.
 """
@@ -32,17 +32,17 @@ TEMPLATES = (
     "a dark photo of {}.",
     "this is {}.",
 )
-"""Neutral sentences, for class names with their article. Lists made for a data set (ImageNet's 80) come from a file."""
+"""Generic templates, for class names with an article. Templates made for a data set (ImageNet's 80) come in a file."""
 
 
 @check_ranges
 class ZeroShot:
-    """Top-1, top-5 and mean per-class accuracy of images whose label is the pattern `label` over their metadata.
+    """Top-1, top-5 and mean per-class accuracy of images whose label is the pattern `label` filled from their metadata.
 
-    `classes` and `templates` are lists, or files with one a line. A class is a label and, after a tab, the words for it
-    (default: the label); a template has {} where they stand. The classifier is, for each class, the normalised mean
-    over templates of unit-norm text embeddings. Images come from `source`, or from the data's `split`. Equal
-    similarities count by chance. Every class counts in the pool; the mean over classes is over those with images.
+    `classes` and `templates` are lists, or files with one entry per line. A class is a label, optionally followed by a
+    tab and its description (default: the label), which replaces {} in each template. A class's weight vector is the
+    normalised mean over templates of unit-norm text embeddings. Images come from `source`, or the data's `split`. Ties
+    are resolved by chance. All classes are candidates; the per-class mean covers classes with images.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class ZeroShot:
         self.words = {pair[0].strip(): pair[-1].strip() for pair in pairs}
         if len(self.words) < max(2, len(pairs)):
             raise UsageError(
-                f"classes must be two or more, none twice; got {len(pairs)} lines, {len(self.words)} labels"
+                f"expected 2 or more distinct classes; got {len(pairs)} lines with {len(self.words)} distinct labels"
             )
         self.templates = read_lines(templates, "templates")
         for template in self.templates:
             if template.count("{}") != 1:
-                raise UsageError(f"a template has {{}} once, where the class goes; got {template!r}")
+                raise UsageError(f"expected a template with {{}} once, where the class goes; got {template!r}")
         self.label, self.split, self.source, self.limit, self.name = label, split, source, limit, name
 
     def __call__(self, encoder: DualEncoder, data: CaptionDataModule, folder: Path) -> dict[str, float]:
@@ -101,13 +101,13 @@ class ZeroShot:
     def _known_label(self, label: str) -> str:
         if label not in self.words:
             raise UsageError(
-                f"{self.name}: the label {label!r} is none of the classes; {did_you_mean(label, self.words)}"
+                f"{self.name}: expected a label among the classes, got {label!r}; {did_you_mean(label, self.words)}"
             )
         return label
 
 
 def classifier(encoder: CachedTextEncoder, names: Sequence[str], templates: Sequence[str]) -> Float[Tensor, "C D"]:
-    """Unit norm: for each name the mean over templates of unit-norm embeddings."""
+    """Unit-norm weights: per class, the mean over templates of unit-norm text embeddings."""
     texts = [template.replace("{}", name) for name in names for template in templates]
     rows = normalize(embed_texts(encoder, texts)).view(len(names), len(templates), -1)  # (C T D)
     return normalize(rows.mean(1))

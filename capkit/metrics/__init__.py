@@ -1,4 +1,4 @@
-"""Caption metrics as plain functions, imported when they are first used; the classes beside them are torchmetrics."""
+"""Caption metrics: plain functions, imported on first use, and torchmetrics classes around them."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

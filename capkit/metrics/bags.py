@@ -1,4 +1,4 @@
-"""R@1 inside bags of look-alike pictures (TrueMatch, Gaur et al. 2024)."""
+"""R@1 within bags of similar images (TrueMatch, Gaur et al. 2024)."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ from capkit.utils.text_files import expect, read_json, shown
 def bag_ranks(
     images: Float[Tensor, "N D"], texts: Float[Tensor, "M D"], owner: Int[Tensor, " M"], bags: list[list[int]]
 ) -> Ranks:
-    """Ranks of each caption's picture among the pictures of its bag; every member of every bag is a target once.
+    """Ranks of each caption's image among the images of its bag; every image is the target once in each of its bags.
 
-    `bags` lists rows of `images`. An image in two bags is asked for in both.
+    `bags` lists rows of `images`.
     """
     captions: dict[int, list[int]] = defaultdict(list)
     for caption, image in enumerate(owner.tolist()):
@@ -39,33 +39,36 @@ def bag_ranks(
 
 
 def read_bags(path: str) -> list[list[str]]:
-    """TrueMatch's file format: a JSON list of lists of image ids, compared as text with the records' keys.
+    """Read TrueMatch's file format: a JSON list of lists of image ids, compared as text with the records' keys.
 
-    Raises UsageError for another format, a bag of fewer than two images, or one that holds an image twice.
+    Raises UsageError for another format, a bag of fewer than two images, or one with a repeated image.
     """
     content = read_json(path, "bags")
     if not isinstance(content, list) or not all(isinstance(bag, list) for bag in content) or not content:
-        raise UsageError(f"bags={path!r} must be a JSON list of lists of image ids; got {shown(content)}")
+        raise UsageError(f"bags={path!r}: expected a JSON list of lists of image ids; got {shown(content)}")
     bags = [
         [str(expect(key, "text or a whole number", f"{path} bag {number}", "image id")) for key in bag]
         for number, bag in enumerate(content)
     ]
     for bag in bags:
         if len(bag) < 2 or len(set(bag)) < len(bag):
-            raise UsageError(f"a bag in {path!r} must hold two or more different images; got {bag}")
+            raise UsageError(f"{path!r}: expected two or more different images in each bag; got {bag}")
     return bags
 
 
 class Bags(EmbeddingMetric):
-    """R@1 by bag size, each image captioned alone: `<name>_3_r1`, `<name>_5_r1`, `<name>_7_r1`.
+    """R@1 by bag size, with each image captioned on its own: `<name>_3_r1`, `<name>_5_r1`, `<name>_7_r1`.
 
-    `files` are TrueMatch's `3.json`, `5.json`, `7.json`, or lists that `capkit bags` wrote. They may be of several
-    splits: a file of which no image was captioned is passed over, so that one list of files serves validation and test.
-    Without files, pictures whose metadata names the same "bag" form one. A constant caption gets 1/n in bags of n,
-    captions that tell all pictures apart get 1.
+    A constant caption gets 1/n in bags of n images; captions that distinguish all images get 1.
 
-    Raises UsageError where a file names some images that were captioned and others that were not, and where there is no
-    bag at all.
+    Args:
+        encoder: compares captions with images.
+        files: TrueMatch's `3.json`, `5.json`, `7.json`, or lists written by `capkit bags`. A file without any captioned
+            image is skipped, so that one list of files can cover validation and test. Without files, images whose
+            metadata have the same "bag" form a bag.
+        name: prefix of the numbers.
+
+    Raises UsageError if only some images of a file were captioned, or if there is no bag at all.
     """
 
     def __init__(self, encoder: DualEncoder, files: list[str] | None = None, name: str = "truematch") -> None:
@@ -88,7 +91,7 @@ class Bags(EmbeddingMetric):
         return super().provenance() | {"candidates": "the images of the bag"}
 
     def bags_among(self, metadata: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-        """The bags all of whose images have their metadata here, by keys."""
+        """Bags, as keys, whose images all have metadata here."""
         if self.files:
             known = {str(row["key"]) for row in metadata}
             return [bag for bags in self.files for bag in bags if known.issuperset(bag)]
@@ -99,7 +102,7 @@ class Bags(EmbeddingMetric):
         return [keys for keys in groups.values() if len(keys) > 1]
 
     def hits(self, captions: list[str], metadata: list[dict[str, Any]]) -> list[float]:
-        """Of the pictures of one bag with a caption each: the probability that it finds its own among them."""
+        """For captions of the images of one bag: probability that each finds its own image in the bag."""
         vectors, _ = self._embed(captions, [[] for _ in captions], metadata)
         width = (vectors.shape[1] - 1) // 2
         members = range(len(captions))
@@ -116,7 +119,7 @@ class Bags(EmbeddingMetric):
         bags = [group for group in groups.values() if len(group) > 1]
         if not bags:
             raise UsageError(
-                "Bags wants files=[3.json, ...] or records that name a bag shared by two or more pictures; got neither"
+                "Bags: expected files=[3.json, ...], or records that name a bag of two or more images; got neither"
             )
         return bags
 
@@ -129,7 +132,7 @@ class Bags(EmbeddingMetric):
                 rows += [[row[key] for key in bag] for bag in bags]
         if not rows:
             raise UsageError(
-                f"none of the files names an image that was captioned; they name such as {members[0][0]!r}; give bags "
-                "of the split that is captioned, and check that keys are written alike in both"
+                f"expected bags of captioned images; no file names any (they name, e.g., {members[0][0]!r}); give bags "
+                "of the captioned split, and check that keys are written alike in both"
             )
         return rows

@@ -1,11 +1,11 @@
-"""What a metric must offer."""
+"""Protocol of caption metrics."""
 
 from typing import Any, Protocol, runtime_checkable
 
 
 @runtime_checkable
 class TextScore(Protocol):
-    """What evaluation needs of a metric: every TextMetric has it."""
+    """A metric as evaluation uses it; every TextMetric is one."""
 
     def score(
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]

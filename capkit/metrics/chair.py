@@ -1,4 +1,4 @@
-"""CHAIR (Rohrbach et al. 2018): how many of the objects that captions mention are not in the picture."""
+"""CHAIR (Rohrbach et al. 2018): object hallucination, the mentioned objects that are not in the image."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from capkit.text.ptb import ptb_tokenize
 from capkit.utils.text_files import expect, member, read_json, read_text, shown
 
 _ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")
-# What the authors' program reads otherwise than word by word. None: no object ("plate" is one, "home plate" is not).
+# Phrases that the authors' program does not read word by word. None: not an object ("plate" is one, "home plate" not).
 _COCO_PHRASES: dict[str, str | None] = {f"{age} {animal}": animal for age in ("baby", "adult") for animal in _ANIMALS}
 _COCO_PHRASES |= {"passenger jet": "jet", "passenger train": "train", "bow tie": "tie", "toilet seat": "toilet"}
 _COCO_PHRASES |= {"home plate": None}
@@ -19,11 +19,11 @@ _IRREGULAR = {"children": "child", "people": "person", "mice": "mouse", "geese":
 
 
 def chair(mentions: Sequence[Sequence[str]], truth: Sequence[set[str]]) -> dict[str, float]:
-    """CHAIRs and CHAIRi, with what is needed to read them. One list of mentioned objects and one set per caption.
+    """CHAIRs and CHAIRi with context, from the mentioned objects (list) and true objects (set) of each caption.
 
-    `chair_s`: share of captions with an object that is not there. `chair_i`: share of mentions that are not there, over
-    all captions together; every mention counts, also a repeated one. Both are 0 where nothing is mentioned, which
-    `chair_mentions` (mean number of mentions) and `chair_recall` (share of the true objects mentioned) show.
+    `chair_s`: fraction of captions that mention an absent object. `chair_i`: fraction of mentions that are of absent
+    objects, over all captions together, counting repetitions. Both are 0 if nothing is mentioned; `chair_mentions`
+    (mean number of mentions) and `chair_recall` (fraction of true objects mentioned) reveal that.
     """
     for index, named in enumerate(mentions):
         require_words(named, f"mentions[{index}]")
@@ -41,9 +41,8 @@ def chair(mentions: Sequence[Sequence[str]], truth: Sequence[set[str]]) -> dict[
 class ObjectLexicon:
     """Finds objects in captions by a list of their names.
 
-    The file has one object per line, its names separated by commas, the first one being the object's own: the format
-    of the authors' `synonyms.txt`. Names of several words are matched first, the longest first. A plural is read as its
-    singular where that is a name.
+    The file has one object per line: its names separated by commas, the canonical one first, as in the authors'
+    `synonyms.txt`. Longer names are matched first. A plural is read as its singular if that is a name.
 
     Raises UsageError for a file that cannot be read, is empty, or gives one name to two objects.
     """
@@ -55,16 +54,19 @@ class ObjectLexicon:
             names = [" ".join(name.lower().split()) for name in line.split(",") if name.strip()]
             for name in names:
                 if self.object_of.setdefault(name, names[0]) != names[0]:
-                    raise UsageError(f"{name!r} in {file!r} names both {self.object_of[name]!r} and {names[0]!r}")
+                    raise UsageError(
+                        f"{file!r}: expected each name once; {name!r} names both {self.object_of[name]!r} and "
+                        f"{names[0]!r}; remove it from one line"
+                    )
         if not self.object_of:
-            raise UsageError(f"synonyms={file!r} must list objects, one per line; it is empty")
+            raise UsageError(f"synonyms={file!r}: expected objects, one per line; got an empty file")
         for phrase, meant in _COCO_PHRASES.items():
             if meant is None or meant in self.object_of:
                 self.object_of.setdefault(phrase, None if meant is None else self.object_of[meant])
         self.longest = max(len(name.split()) for name in self.object_of)
 
     def mentions(self, caption: str) -> list[str]:
-        """The objects that a caption names, in order, repeated as often as they are named."""
+        """Objects named in a caption, in order, with repetitions."""
         words = ptb_tokenize([caption])[0].split()
         found: list[str] = []
         start = 0
@@ -75,7 +77,7 @@ class ObjectLexicon:
         return found
 
     def name_of(self, text: str) -> str:
-        """The object that a category's name stands for. Raises UsageError for one that the file does not list."""
+        """The object that a category name stands for. Raises UsageError if the file does not list it."""
         _, name = self._match(text.lower().split())
         if name is None:
             raise UsageError(f"the object {text!r} is not in the synonyms file; add a line for it")
@@ -91,7 +93,7 @@ class ObjectLexicon:
 
 
 def _singulars(word: str) -> list[str]:
-    """The word, then what it may be the plural of."""
+    """The word, followed by possible singulars of it."""
     found = [word, *([_IRREGULAR[word]] if word in _IRREGULAR else [])]
     for ending, replacement in (("men", "man"), ("ies", "y"), ("ves", "f"), ("es", ""), ("s", "")):
         if word.endswith(ending):
@@ -100,11 +102,11 @@ def _singulars(word: str) -> list[str]:
 
 
 class Chair(TextMetric):
-    """CHAIR over captions, with a list of object names that the user supplies (for COCO: the authors' synonyms.txt).
+    """CHAIR with a list of object names that the user supplies (for COCO: the authors' synonyms.txt).
 
-    What is in a picture: the objects that its references name, as published, with the categories of a COCO instances
-    file (`instances`; its image_id is compared as text with metadata "key") and metadata "objects" (list of names)
-    where given. The published numbers use references and instances both.
+    An image's true objects are, as published, those named in its references, plus the categories in a COCO instances
+    file (`instances`, whose image_id is compared as text with metadata "key") and in metadata "objects" (list of
+    names), where given. The published numbers use both references and instances.
     """
 
     higher_is_better = False
@@ -134,7 +136,7 @@ class Chair(TextMetric):
 
 
 def read_instances(file: str, lexicon: ObjectLexicon) -> dict[str, set[str]]:
-    """{image_id as text: objects} of a COCO instances annotation file. Raises UsageError for another format."""
+    """{image_id as text: objects} from a COCO instances annotation file. Raises UsageError for another format."""
     where = f"instances={file!r}"
     content = expect(read_json(file, "instances"), "an object", where)
     names: dict[str, str] = {}

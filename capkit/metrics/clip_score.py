@@ -1,4 +1,4 @@
-"""CLIPScore and RefCLIPScore (Hessel et al. 2021), and PAC-S (Sarto et al. 2023), which is the same with w = 2.
+"""CLIPScore and RefCLIPScore (Hessel et al. 2021); PAC-S (Sarto et al. 2023) is the same with w = 2.
 
 B captions, D width.
 """
@@ -22,10 +22,10 @@ def clip_score(cosine: Float[Tensor, " B"], weight: float = 2.5) -> Float[Tensor
 def ref_clip_score(
     cosine: Float[Tensor, " B"], reference_cosine: Float[Tensor, " B"], weight: float = 2.5
 ) -> Float[Tensor, " B"]:
-    """Harmonic mean of the CLIPScore and max(0, best cosine of caption and reference); 0 where either is 0.
+    """Harmonic mean of the CLIPScore and max(0, best cosine of caption and reference); 0 if either is 0.
 
-    The weight stands on the image side only, as in the authors' code: with it on both sides a caption at .31 from the
-    image and .72 from its best reference gets 1.083495 instead of .746488, and some published repositories do so.
+    The weight applies to the image side only, as in the authors' code. Some published repositories apply it to both:
+    a caption at .31 from the image and .72 from its best reference then gets 1.083495 instead of .746488.
     """
     image_side, text_side = clip_score(cosine, weight), reference_cosine.clamp(min=0)
     total = image_side + text_side
@@ -35,7 +35,7 @@ def ref_clip_score(
 def best_reference_cosine(
     captions: Sequence[Float[Tensor, "_ D"]], references: Sequence[Sequence[str]], encoder: DualEncoder
 ) -> Float[Tensor, " B"]:
-    """Largest cosine of each caption with its image's references; NaN where the image has none.
+    """Largest cosine of each caption with its image's references; NaN if the image has none.
 
     `captions` holds the unit embeddings of each image's captions, `references` the texts of each image.
     """
@@ -52,10 +52,10 @@ def best_reference_cosine(
 
 @check_ranges
 class ClipScore(EmbeddingMetric):
-    """Mean CLIPScore, and mean RefCLIPScore where every prediction has references.
+    """Mean CLIPScore, and mean RefCLIPScore if every prediction has references.
 
-    The papers prompt with "A photo depicts" on captions and references alike: set it on the judge. PAC-S is this with
-    weight=2 and a judge with PAC's weights.
+    The papers prompt captions and references alike with "A photo depicts": set it on the encoder. PAC-S is this metric
+    with weight=2 and an encoder with PAC's weights.
     """
 
     def __init__(self, encoder: DualEncoder, weight: PositiveFloat = 2.5, name: str = "clip_score") -> None:
@@ -63,7 +63,7 @@ class ClipScore(EmbeddingMetric):
         self.weight = weight
 
     def _reference_similarity(self, texts: Tensor, references: list[list[str]]) -> Tensor:
-        """Best cosine of each caption with its references; NaN where it has none."""
+        """Best cosine of each caption with its references; NaN if it has none."""
         return best_reference_cosine(texts.split(1), references, self.encoder)
 
     def score_pairs(self, pairs: Pairs) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Queries that put an image and words together: norm(image) + norm(text) - norm(text) (ALIGN, Jia et al. 2021, 5.4).
+"""Queries that combine an image with words: norm(image) + norm(text) - norm(text) (ALIGN, Jia et al. 2021, 5.4).
 
 Q queries, C candidates, D width.
 """
@@ -18,7 +18,7 @@ def composed_query(
     minus: Float[Tensor, "Q D"] | None = None,
     weight: float = 1.0,
 ) -> Float[Tensor, "Q D"]:
-    """Unit norm of norm(images) + weight * (norm(plus) - norm(minus)); what is None is left out."""
+    """norm(images) + weight * (norm(plus) - norm(minus)), scaled to unit norm; arguments that are None are omitted."""
     query = normalize(images)
     if plus is not None:
         query = query + weight * normalize(plus)
@@ -33,7 +33,7 @@ def ranks_without_own(
     own: Int[Tensor, " Q"],
     target: Int[Tensor, " Q"],
 ) -> Ranks:
-    """Where `target` (a row of candidates) ranks for each query among all candidates but the query's own image."""
+    """Ranks of `target` (a row of candidates) for each query, among all candidates except the query's own image."""
     block = max(1, _BLOCK_ELEMENTS // max(1, len(candidates)))
     columns, places = candidates.double().T, torch.arange(len(candidates), device=candidates.device)
     parts = []

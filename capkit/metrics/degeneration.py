@@ -1,4 +1,4 @@
-"""What shows that a captioner degenerates, of the captions of one training step: the numbers that monitors watch."""
+"""Signs of degeneration in the captions of one training step: the numbers that monitors watch."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,14 @@ from capkit.text.ptb import ptb_words
 
 
 def sample_numbers(texts: Sequence[str]) -> dict[str, float]:
-    """`repetition`, `bad_endings` (shares of 0 .. 1), `length` (words): means over captions; `distinct_2` of all of
-    them together.
+    """`repetition`, `bad_endings` (fractions), `length` (words): means over captions; `distinct_2`: over all of them.
 
-    They are what `Diversity` and the rewards of these names compute, of PTB words; each caption is tokenised by itself.
-    An empty caption has 0 of each and counts. `distinct_2` falls with the number of captions: compare runs of one size
-    of step, and steps of one run. Raises UsageError where there is no caption.
+    Computed as in `Diversity` and the rewards of these names, on PTB words; each caption is tokenised separately. Empty
+    captions count, with 0 for each. `distinct_2` decreases with the number of captions: compare only runs with the same
+    number of captions per step, and steps of one run. Raises UsageError without captions.
     """
     if not texts:
-        raise UsageError("sample_numbers wants the captions of a step; got none")
+        raise UsageError("sample_numbers: expected the captions of a step; got none")
     captions = [ptb_words(text) for text in checked_texts(texts, "texts")]
     count = len(captions)
     return {

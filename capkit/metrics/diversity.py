@@ -1,6 +1,6 @@
 """Diversity and degeneration of captions: distinct n-grams, repetition, bad endings, length, vocabulary, self-CIDEr.
 
-All of it on PTB tokens (lower case, without punctuation), as the COCO tools see a caption.
+All on PTB tokens (lower case, without punctuation), as the COCO tools see captions.
 """
 
 from collections import Counter, defaultdict
@@ -38,7 +38,7 @@ BAD_ENDINGS = frozenset(
         "am",
     )
 )
-"""Words that a finished caption does not end with: the list of ruotianluo/ImageCaptioning.pytorch (eval_utils.py)."""
+"""Words that do not end a complete caption: the list in ruotianluo/ImageCaptioning.pytorch (eval_utils.py)."""
 
 
 def ngrams(words: Words, n: int) -> list[tuple[str, ...]]:
@@ -47,40 +47,40 @@ def ngrams(words: Words, n: int) -> list[tuple[str, ...]]:
 
 
 def distinct(captions: Iterable[Words], n: int) -> float:
-    """Different n-grams over all n-grams of the captions together (Li et al. 2016); 0 where there are none.
+    """Distinct-n of a corpus: distinct n-grams divided by all n-grams (Li et al. 2016); 0 if there are none.
 
-    It falls as a corpus grows: compare equal numbers of captions only.
+    It decreases as a corpus grows: compare only equal numbers of captions.
     """
     counts = Counter(gram for words in captions for gram in ngrams(words, n))
     return len(counts) / counts.total() if counts else 0.0
 
 
 def div(captions: Sequence[Words], n: int) -> float:
-    """Div-n of one image's captions: different n-grams over the number of words (Shetty et al. 2017)."""
+    """Div-n of one image's captions: distinct n-grams divided by words (Shetty et al. 2017)."""
     words = sum(map(len, captions))
     return len({gram for caption in captions for gram in ngrams(caption, n)}) / words if words else 0.0
 
 
 def repetition(words: Words, n: int = 2) -> float:
-    """Share of a caption's n-grams that it has said before: seq-rep-n of Welleck et al. 2020; 0 below n words."""
+    """Fraction of a caption's n-grams that repeat an earlier one: seq-rep-n of Welleck et al. 2020; 0 below n words."""
     grams = ngrams(words, n)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def has_bad_ending(words: Words) -> bool:
-    """Whether the caption breaks off: its last word is an article, preposition or form of "be". False when empty."""
+    """Whether the caption breaks off: its last word is an article, preposition or form of "be". False if empty."""
     require_words(words, "words")
     return bool(words) and words[-1] in BAD_ENDINGS
 
 
 @check_ranges
 class Diversity(TextMetric):
-    """All of the above over a set of captions.
+    """All diversity and degeneration numbers of a set of captions.
 
-    Rows that share metadata "key" are several captions of one image; where there are such rows, `self_cider`, `div_1`
-    and `div_2` are added, means over the images with two captions or more. Document frequencies for self-CIDEr come
-    from the references of all images, or from a file saved by `DocumentFrequencies`. `repetition`, `bad_endings` and
-    `empty` are shares between 0 and 1; `length` is in words.
+    Rows with the same metadata "key" are captions of one image. If there are such rows, `self_cider`, `div_1` and
+    `div_2` are added: means over images with two or more captions. Document frequencies for self-CIDEr come from the
+    references of all images, or from a file saved by `DocumentFrequencies`. `repetition`, `bad_endings` and `empty` are
+    fractions; `length` is in words.
     """
 
     higher_is_better = None
@@ -88,7 +88,7 @@ class Diversity(TextMetric):
     def __init__(self, repetition_ngram: PositiveInt = 2, document_frequencies: str | None = None) -> None:
         frequencies = None if document_frequencies is None else DocumentFrequencies.load(document_frequencies)
         if frequencies is not None and frequencies.units != WORDS:
-            raise UsageError(f"self-CIDEr wants document frequencies of PTB words; got units {frequencies.units!r}")
+            raise UsageError(f"self-CIDEr: expected document frequencies of PTB words; got units {frequencies.units!r}")
         super().__init__()
         self.repetition_ngram, self.frequencies = repetition_ngram, frequencies
 
@@ -130,7 +130,7 @@ class Diversity(TextMetric):
 def _frequencies(references: dict[str, list[str]]) -> DocumentFrequencies:
     if not any(references.values()):
         raise UsageError(
-            "self-CIDEr wants references for its document frequencies; got none; pass references, or set "
+            "self-CIDEr needs references for its document frequencies; got none; pass references, or set "
             "document_frequencies"
         )
     return DocumentFrequencies.from_references(list(references.values()))

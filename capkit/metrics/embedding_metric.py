@@ -1,4 +1,4 @@
-"""Base of the metrics in which a dual encoder compares captions with pictures.
+"""Base class of metrics in which a dual encoder compares captions with images.
 
 B rows of an update, N images, M captions, D width.
 """
@@ -27,11 +27,10 @@ _IMAGE_BATCH = 64
 
 @dataclass
 class Pairs:
-    """Distinct images and captions of all ranks, in an order that depends on keys and texts alone.
+    """Distinct images and captions of all ranks, in an order that depends only on keys and texts.
 
-    `owner` is the row in `images` of each caption's own picture; `image_ids` are the images' ids
-    (`rng.stable_hash(key)`, ascending); `bags` the id of each image's bag, -1 where it has none; `num_cut` counts
-    captions that the judge did not read to their end.
+    `owner`: row in `images` of each caption's own image. `image_ids`: `rng.stable_hash(key)`, ascending. `bags`: id of
+    each image's bag, or -1. `num_cut`: captions that were truncated to the encoder's maximum length.
     """
 
     images: Float[Tensor, "N D"]
@@ -43,11 +42,11 @@ class Pairs:
     num_cut: int
 
     def has_any(self, keys: list[str]) -> bool:
-        """Whether some of these keys were passed to `update`."""
+        """Whether any of these keys was passed to `update`."""
         return bool(torch.isin(self._ids(keys), self.image_ids).any())
 
     def rows_of(self, keys: list[str], wanted_by: str) -> Int[Tensor, " k"]:
-        """Rows in `images` of these keys. Raises UsageError where some were never passed to `update`."""
+        """Rows in `images` of these keys. Raises UsageError if some were never passed to `update`."""
         ids = self._ids(keys)
         rows = torch.searchsorted(self.image_ids, ids).clamp(max=max(0, len(self.image_ids) - 1))
         missing = [key for key, found in zip(keys, (self.image_ids[rows] == ids).tolist(), strict=True) if not found]
@@ -63,15 +62,15 @@ class Pairs:
 
 
 class EmbeddingMetric(Metric, ABC):
-    """Embeds captions and pictures with a frozen `judge` and keeps the embeddings of each (key, caption) once.
+    """Embeds captions and images with a frozen `encoder`, and keeps the embeddings of each (key, caption) once.
 
-    `update` and `score` take what every caption metric takes; `metadata[i]` holds "key" and either "image" (a path, a
-    uint8 H W 3 array, a PIL picture, or a function that returns one) or "image_embedding" (the judge's own, computed
-    before), and "bag" where there is one. Rows that share key and caption count once: a sampler that repeats examples
-    to fill the last batch changes nothing.
+    `update` and `score` take the same arguments as in every caption metric. `metadata[i]` holds "key"; "image" (a path,
+    a uint8 H W 3 array, a PIL image, or a function that returns one) or "image_embedding" (precomputed by the same
+    encoder); and "bag" if there is one. Rows with the same key and caption count once, so that examples repeated to
+    fill the last batch change nothing.
 
-    Numbers are named `<name>_...`, so that several judges fit in one run. `provenance()` returns what a number must be
-    quoted with: judge, prompt, truncation; `<name>_pool` and `<name>_cut` count images and captions cut short.
+    Numbers are named `<name>_...`, so that several encoders fit in one run. `<name>_pool` and `<name>_cut` count images
+    and truncated captions. `provenance()` returns what to quote with a number: encoder, prompt, maximum length.
     """
 
     full_state_update = False
@@ -83,21 +82,21 @@ class EmbeddingMetric(Metric, ABC):
 
     def __init__(self, encoder: DualEncoder, name: str) -> None:
         super().__init__()
-        # past nn.Module's registration: a frozen judge must not appear in the checkpoint of whoever owns the metric
+        # Not registered as a submodule: a frozen encoder must not appear in the owner's checkpoint.
         object.__setattr__(self, "encoder", encoder)
         self.name = name
-        # flat vectors, since a rank without rows does not know the width
+        # Flat vectors, since a rank without rows does not know the width.
         self.add_state("vectors", default=[], dist_reduce_fx="cat")  # float32: image D, caption D, reference similarity
         self.add_state("ids", default=[], dist_reduce_fx="cat")  # int64: key, key and caption, cut, bag
 
     @abstractmethod
     def score_pairs(self, pairs: Pairs) -> dict[str, float]:
-        """The metric's numbers over all pairs of all ranks, named without the prefix."""
+        """The metric's numbers over all pairs of all ranks, without the name's prefix."""
 
     def score(
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
     ) -> dict[str, float]:
-        """The metric's numbers over these rows alone; the state is neither read nor changed."""
+        """The metric's numbers over these rows alone; the accumulated state is neither read nor changed."""
         return self._numbers(*self._embed(predictions, references, metadata))
 
     def update(
@@ -106,7 +105,7 @@ class EmbeddingMetric(Metric, ABC):
         references: list[list[str]],
         metadata: list[dict[str, Any]] | None = None,
     ) -> None:
-        """Adds one row per prediction. Raises UsageError where keys or pictures are missing."""
+        """Add one row per prediction. Raises UsageError if keys or images are missing."""
         if predictions:
             self._append(*self._embed(predictions, references, metadata))
 
@@ -119,25 +118,25 @@ class EmbeddingMetric(Metric, ABC):
         reference_similarity: Float[Tensor, " B"] | None = None,
         bags: list[str | None] | None = None,
     ) -> None:
-        """Adds rows that the judge has embedded already; lengths need not be 1."""
-        self._computed = None  # torchmetrics does this around `update`: else `compute` returns what it returned before
+        """Add rows that the encoder has already embedded; embeddings need not have unit norm."""
+        self._computed = None  # torchmetrics wraps only `update` like this; else `compute` would return its last result
         self._update_count += 1
         vectors = self._vectors(image_embeddings, text_embeddings, reference_similarity)
         self._append(vectors, self._ids(keys, captions, bags or [None] * len(keys)))
 
     def compute(self) -> dict[str, float]:
-        """The metric's numbers over all rows of all ranks, with `<name>_pool`, the number of images in them."""
+        """The metric's numbers over all rows of all ranks, and `<name>_pool`, the number of images."""
         ids = _flat(self.ids).long().view(-1, 4)
         if not len(ids):
-            raise UsageError(f"{type(self).__name__} wants at least one prediction; got none; call update() first")
+            raise UsageError(f"{type(self).__name__} needs at least one prediction; got none; call update() first")
         return self._numbers(_flat(self.vectors).view(len(ids), -1), ids)
 
     def provenance(self) -> dict[str, Any]:
-        """What each number of this metric has to be quoted with."""
+        """What to quote with each number of this metric."""
         return {"scorer": self.encoder.name, "prompt": self.encoder.prompt, "max_length": self.encoder.max_length}
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """As torchmetrics does it; a rank without rows sends empty ids of the right type (torchmetrics: floats)."""
+        """torchmetrics' sync, but a rank without rows sends empty ids as int64 (torchmetrics would send floats)."""
         if isinstance(self.ids, list) and not self.ids:
             self.ids.append(torch.empty(0, dtype=torch.int64, device=self.device))
         super().sync(*args, **kwargs)
@@ -154,11 +153,11 @@ class EmbeddingMetric(Metric, ABC):
         return vectors, self._ids(keys, predictions, [row.get("bag") for row in rows])
 
     def _reference_similarity(self, texts: Tensor, references: list[list[str]]) -> Tensor | None:
-        """A metric that compares with references overrides this."""
+        """Overridden by metrics that compare with references."""
         return None
 
     def _image_embeddings(self, keys: list[str], metadata: list[dict[str, Any]]) -> Tensor:
-        """One encoding for rows that share a picture."""
+        """Embeddings of each row's image; rows that share an image encode it once."""
         rows = dict(zip(keys, metadata, strict=True))
         vectors = {
             key: torch.as_tensor(np.asarray(row["image_embedding"]))
@@ -222,7 +221,7 @@ def _checked(
     for row in metadata:
         if "key" not in row or not ("image" in row or "image_embedding" in row):
             raise UsageError(
-                f"{metric} wants 'key' and 'image' (or 'image_embedding') in each metadata dict; got {sorted(row)}"
+                f"{metric} needs 'key' and 'image' (or 'image_embedding') in each metadata dict; got {sorted(row)}"
             )
     return predictions, references, metadata
 

@@ -1,4 +1,4 @@
-"""FineCapEval (Cho et al. 2022): how many words of fine-grained human phrases a caption recalls."""
+"""FineCapEval (Cho et al. 2022): recall of the words of fine-grained human phrases."""
 
 import csv
 import io
@@ -14,25 +14,25 @@ from capkit.utils.text_files import read_text
 
 ASPECTS = ("background", "object", "relation")
 _COLUMNS = ("image", "caption", *ASPECTS)
-_PHRASE_END = "\\;"  # the file writes a backslash before the semicolon
-_ABSENT = {"", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "None", "NULL", "null", "<NA>"}  # what pandas reads as missing
-_BRACKETS = {"-lrb-", "-rrb-", "-lsb-", "-rsb-", "-lcb-", "-rcb-"}  # how PTB tokens spell ( ) [ ] { }
+_PHRASE_END = "\\;"  # the file escapes the semicolon with a backslash
+_ABSENT = {"", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "None", "NULL", "null", "<NA>"}  # missing values of pandas
+_BRACKETS = {"-lrb-", "-rrb-", "-lsb-", "-rsb-", "-lcb-", "-rcb-"}  # PTB tokens of ( ) [ ] { }
 
 Phrases = list[list[str]]  # stemmed words of each phrase
 
 
 def stems(text: str) -> list[str]:
-    """PTB tokens, Porter-stemmed, without signs: what phrases, and captions unless `legacy`, are compared as."""
+    """PTB tokens without punctuation, Porter-stemmed: the form of phrases, and of captions unless `legacy`."""
     tokens = (word for word in ptb_tokenize([text])[0].split() if word not in _BRACKETS)
     words = (re.sub(r"[^a-zA-Z0-9]", "", porter_stem(word)) for word in tokens)
     return [word for word in words if word]
 
 
 def phrase_recall(caption: str, phrases: Phrases, legacy: bool = False) -> float:
-    """Mean over phrases of the share of their words that the caption holds; 0 where there are no phrases.
+    """Mean over phrases of the fraction of their words in the caption; 0 without phrases.
 
-    A word is held if its stem is one of the caption's stems. With `legacy`, as published: if its stem is a substring of
-    the raw caption, so that "car" is found in "a carpet", and a capital or another ending in the caption hides a word.
+    A word counts if its stem is among the caption's stems. With `legacy`, as published, it counts if its stem is a
+    substring of the raw caption: "car" is found in "a carpet", and a capital or another ending hides a word.
     """
     held: str | set[str] = caption if legacy else set(stems(caption))
     recalls = [sum(word in held for word in phrase) / len(phrase) if phrase else 0.0 for phrase in phrases]
@@ -40,7 +40,7 @@ def phrase_recall(caption: str, phrases: Phrases, legacy: bool = False) -> float
 
 
 def read_finecapeval(file: str) -> dict[str, dict[str, Phrases]]:
-    """{image without its ending: {aspect: phrases}} of the data set's CSV. A row with a missing column is left out.
+    """{image without its extension: {aspect: phrases}} from the data set's CSV. Rows with a missing column are skipped.
 
     Raises UsageError for a file that cannot be read or lacks a column.
     """
@@ -50,7 +50,7 @@ def read_finecapeval(file: str) -> dict[str, dict[str, Phrases]]:
         raise UsageError(f"file={file!r} must be FineCapEval's CSV: {error}") from error
     missing = [column for column in _COLUMNS if not rows or column not in rows[0]]
     if missing:
-        raise UsageError(f"file={file!r} must have the columns {', '.join(_COLUMNS)}; it lacks {', '.join(missing)}")
+        raise UsageError(f"file={file!r}: expected columns {', '.join(_COLUMNS)}; it lacks {', '.join(missing)}")
     images: dict[str, dict[str, Phrases]] = defaultdict(lambda: {aspect: [] for aspect in ASPECTS})
     for row in rows:
         if any(row[column] is None or row[column] in _ABSENT for column in _COLUMNS):
@@ -65,8 +65,8 @@ class FineCapEval(TextMetric):
     """`finecapeval_background`, `_object` and `_relation`: mean recall over captions, between 0 and 1.
 
     `file` is the data set's CSV (columns image, caption, background, object, relation). metadata "key" names the image
-    as the CSV does, with or without its ending; references are not used. `finecapeval_images` says over how many images
-    the numbers were taken (500 in the whole set). The published program multiplies by 100.
+    as in the CSV, with or without extension; references are not used. `finecapeval_images` is the number of images
+    scored (500 in the whole set). The published program multiplies by 100.
     """
 
     def __init__(self, file: str, legacy: bool = False) -> None:

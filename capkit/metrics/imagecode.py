@@ -1,4 +1,4 @@
-"""ImageCoDe (Krojer et al. 2022) with the captioner as the describer: one target among ten alike pictures."""
+"""ImageCoDe (Krojer et al. 2022) with the captioner as the describer: one target among ten similar images."""
 
 import re
 from typing import Any
@@ -15,11 +15,11 @@ from capkit.utils.text_files import parse_json, read_text, shown
 
 @check_ranges
 class ImageCode(EmbeddingMetric):
-    """R@1 of the target's caption within its set, over all sets, and apart over static pictures and video frames.
+    """R@1 of the target's caption within its set: over all sets, over static images, and over video frames.
 
-    `file` is the data set's `<split>_data.json`: {set: {target index: human description}}; the descriptions are not
-    used, the indices say which images of the set are targets. Each image's key is `<set>/img<index>`, as the data set
-    names its files, without their ending. Sets named `open-images...` are static pictures, the others video frames.
+    `file` is the data set's `<split>_data.json`: {set: {target index: human description}}. Descriptions are ignored;
+    indices tell which images of the set are targets. An image's key is `<set>/img<index>`, the data set's file name
+    without extension. Sets named `open-images...` hold static images, the others video frames.
     """
 
     def __init__(self, encoder: DualEncoder, file: str, set_size: AtLeastTwo = 10, name: str = "imagecode") -> None:
@@ -55,8 +55,8 @@ class ImageCode(EmbeddingMetric):
 
 
 def read_targets(file: str, set_size: int) -> list[tuple[str, int]]:
-    """(set, index of a target) of an ImageCoDe file. Raises UsageError for another format."""
-    wanted = f"file={file!r} must be ImageCoDe's JSON {{set: {{index: text}}}}"
+    """(set, index of a target) from an ImageCoDe file. Raises UsageError for another format."""
+    wanted = f"file={file!r}: expected ImageCoDe's JSON {{set: {{index: text}}}}"
     content = parse_json(read_text(file, "file"), f"file={file!r}")
     if not isinstance(content, dict) or not all(isinstance(chosen, dict) for chosen in content.values()):
         raise UsageError(f"{wanted}; got {shown(content)}")
@@ -65,5 +65,5 @@ def read_targets(file: str, set_size: int) -> list[tuple[str, int]]:
         raise UsageError(f"{wanted}; got the index {shown(wrong[0])}")
     targets = [(name, int(index)) for name, index in indices]
     if not targets or not all(0 <= index < set_size for _, index in targets):
-        raise UsageError(f"file={file!r} must name targets with indices 0 to {set_size - 1}; got {targets[:3]} ...")
+        raise UsageError(f"file={file!r}: expected targets with indices 0 to {set_size - 1}; got {targets[:3]} ...")
     return targets

@@ -1,4 +1,4 @@
-"""Where the right answer ranks among candidates, with ties broken by chance rather than in anyone's favour.
+"""Ranks of the right answer among candidates, with ties resolved by chance instead of in anyone's favour.
 
 Q queries, C candidates, D width, P entries of a query's own pool.
 """
@@ -12,25 +12,25 @@ from torch import Tensor
 from capkit.errors import UsageError
 
 TIE_TOLERANCE = 1e-6
-"""Cosines closer than this are tied: a text embedded in two batches differs by rounding, which must not rank it."""
+"""Cosines closer than this are tied: a text's embedding differs by rounding between batches, which must not rank it."""
 
 _BLOCK_ELEMENTS = 2**23
-_GATHER_ELEMENTS = 2**20  # gathered embeddings stay in the processor's cache
+_GATHER_ELEMENTS = 2**20  # gathered embeddings fit the processor's cache
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """For each query: wrong candidates above the best right one, wrong ones tied with it, right ones tied with it."""
+    """Per query: wrong candidates above the best right one, wrong ones tied with it, right ones tied with it."""
 
     better: Int[Tensor, " Q"]
     tied: Int[Tensor, " Q"]
     right: Int[Tensor, " Q"]
 
     def hits(self, k: int) -> Float[Tensor, " Q"]:
-        """Probability that a right candidate is among the first k when ties are shuffled evenly.
+        """Probability that a right candidate is among the first k when ties are shuffled uniformly.
 
-        With e wrong and p right candidates tied and m places left for them, a miss has probability
-        C(e, m) / C(e + p, m): 1 / n for n equal similarities at k = 1, never 1.
+        With e wrong and p right candidates tied for m places, a miss has probability C(e, m) / C(e + p, m). A hit has
+        1 / n for n equal similarities at k = 1, never 1.
         """
         size = (self.tied + self.right).double()
         places = torch.minimum((k - self.better).clamp(min=0).double(), size)
@@ -41,7 +41,7 @@ class Ranks:
         return 1 - miss
 
     def expected(self) -> Float[Tensor, " Q"]:
-        """Mean rank of the best right candidate over shuffles of the ties; 1 is first."""
+        """Expected rank of the best right candidate over shuffled ties; 1 is best."""
         return self.better + (self.tied + self.right + 1).double() / (self.right + 1).double()
 
     def recall(self, k: int) -> float:
@@ -49,25 +49,25 @@ class Ranks:
         return float(self.hits(k).mean())
 
     def median(self) -> float:
-        """Median over queries of the expected rank (the mean of the middle two for an even number)."""
+        """Median of the expected rank over queries (mean of the middle two for an even number)."""
         return float(self.expected().quantile(0.5))
 
 
 def rank_counts(
     similarity: Float[Tensor, "Q C"], is_right: Bool[Tensor, "Q C"], tolerance: float = TIE_TOLERANCE
 ) -> Ranks:
-    """Ranks from a whole block of similarities. Every query needs at least one right candidate.
+    """Ranks from a block of similarities. Every query needs at least one right candidate.
 
-    Raises UsageError where a similarity is NaN: it would compare as not better, and rank its query first for free.
-    A candidate that is no part of a query's pool has similarity -inf.
+    Candidates outside a query's pool have similarity -inf. Raises UsageError for a NaN similarity, which no candidate
+    would beat, so that its query would rank first.
     """
     query, column = is_right.nonzero(as_tuple=True)
     right_values = similarity[query, column]
     best = similarity.new_full((len(similarity),), -torch.inf).scatter_reduce(0, query, right_values, reduce="amax")
     if not bool(similarity.amax(dim=1).isfinite().all()):  # amax passes NaN on
-        raise UsageError("similarities must be finite; got NaN or infinity; check the encoder's embeddings")
+        raise UsageError("expected finite similarities, got NaN or infinity; check the encoder's embeddings")
     if bool(best.isneginf().any()):
-        raise UsageError("every query needs a right candidate in its pool; got one without; check keys and owners")
+        raise UsageError("expected a right candidate in every query's pool, got a query without; check keys and owners")
     better = _count(similarity > (best + tolerance)[:, None])
     near_best = (right_values >= best[query] - tolerance).long()
     right = torch.zeros_like(better).scatter_add(0, query, near_best)
@@ -76,7 +76,7 @@ def rank_counts(
 
 
 def _count(flags: Bool[Tensor, "Q C"]) -> Int[Tensor, " Q"]:
-    """Sum of each row: ten times faster over bytes than over bools."""
+    """Sum of each row. Summing bytes is ten times faster than summing bools."""
     return flags.view(torch.uint8).sum(dim=1, dtype=torch.int32).long()
 
 
@@ -87,9 +87,10 @@ def embedding_ranks(
     candidate_ids: Int[Tensor, " C"],
     tolerance: float = TIE_TOLERANCE,
 ) -> Ranks:
-    """Ranks by inner product; a candidate is right where its id equals the query's.
+    """Ranks by inner product; a candidate is right if its id equals the query's.
 
-    Works in blocks of queries, in float64 (so that TF32 cannot reorder them): the (Q C) matrix is never held whole.
+    Computed in blocks of queries, so that the (Q C) matrix is never held whole, and in float64, so that TF32 cannot
+    reorder candidates.
     """
     block = max(1, _BLOCK_ELEMENTS // max(1, len(candidates)))
     columns = candidates.double().T
@@ -110,7 +111,7 @@ def pool_ranks(
     pools: Int[Tensor, "Q P"],
     tolerance: float = TIE_TOLERANCE,
 ) -> Ranks:
-    """Ranks of each query within its own pool: rows of `candidates`, the right one first, -1 for no entry."""
+    """Ranks of each query within its own pool: rows of `candidates`, the right one first, padded with -1."""
     block = max(1, _GATHER_ELEMENTS // max(1, pools.shape[1] * queries.shape[1]))
     is_right = torch.zeros_like(pools, dtype=torch.bool)
     is_right[:, 0] = True
@@ -125,7 +126,7 @@ def pool_ranks(
 
 
 def require_embeddings(**embeddings: Float[Tensor, "_ _"]) -> None:
-    """Raises UsageError unless the named arguments are tensors of one width, with a row or more each."""
+    """Raises UsageError unless the named arguments are non-empty tensors of one width."""
     for name, vectors in embeddings.items():
         if not isinstance(vectors, Tensor) or vectors.ndim != 2 or not len(vectors):
             got = f"a tensor of shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else type(vectors).__name__
@@ -136,7 +137,7 @@ def require_embeddings(**embeddings: Float[Tensor, "_ _"]) -> None:
 
 
 def require_owner(name: str, owner: Int[Tensor, " M"], num_rows: int) -> None:
-    """Raises UsageError unless there is one row of the images, a whole number, for each of `num_rows` texts."""
+    """Raises UsageError unless `owner` holds one image row, an integer, for each of `num_rows` texts."""
     if not isinstance(owner, Tensor) or owner.shape != (num_rows,) or owner.is_floating_point():
         got = f"{owner.dtype} of shape {tuple(owner.shape)}" if isinstance(owner, Tensor) else type(owner).__name__
         raise UsageError(
@@ -146,12 +147,12 @@ def require_owner(name: str, owner: Int[Tensor, " M"], num_rows: int) -> None:
 
 
 def join_ranks(parts: list[Ranks]) -> Ranks:
-    """Blocks of queries, one after the other."""
+    """Concatenate blocks of queries."""
     return Ranks(*(torch.cat([getattr(part, name) for part in parts]) for name in ("better", "tied", "right")))
 
 
 def normalize(vectors: Num[Tensor, "n D"]) -> Float[Tensor, "n D"]:
-    """Unit norm in float32; a zero vector stays zero. Raises UsageError where an embedding is not finite."""
+    """Unit norm in float32; a zero vector stays zero. Raises UsageError for embeddings that are not finite."""
     if not bool(vectors.isfinite().all()):
-        raise UsageError("embeddings must be finite; got NaN or infinity; check the encoder and its precision")
+        raise UsageError("expected finite embeddings, got NaN or infinity; check the encoder and its precision")
     return torch.nn.functional.normalize(vectors.float(), dim=-1)

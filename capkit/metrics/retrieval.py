@@ -1,4 +1,4 @@
-"""Retrieval between pictures and captions by a frozen dual encoder: R@k both ways, and R@1 against random distractors.
+"""Retrieval between images and captions by a frozen dual encoder: R@k both ways, and R@1 among random distractors.
 
 N images, M captions, D width, P entries of a query's own pool.
 """
@@ -28,9 +28,9 @@ from capkit.utils.ranges import PositiveInt, Seed, check_ranges
 
 @dataclass(frozen=True)
 class RetrievalReport:
-    """Retrieval numbers with what they must be quoted with. Recalls are fractions; a median rank of 1 is best.
+    """Retrieval numbers and what to quote with them. Recalls are fractions; a median rank of 1 is best.
 
-    `t2i`: captions look for their picture. `i2t`: pictures look for any one of their captions.
+    `t2i`: captions search for their image. `i2t`: images search for any one of their captions.
     """
 
     t2i: dict[str, float]
@@ -51,9 +51,9 @@ def retrieval(
     owner: Int[Tensor, " M"],
     at: Sequence[int] = (1, 5, 10),
 ) -> dict[str, float]:
-    """R@k and median rank both ways, by cosine; `owner[m]` is the row of the image that caption m belongs to.
+    """R@k and median rank in both directions, by cosine; `owner[m]` is the row of caption m's image.
 
-    With several captions an image, a picture's query is a hit if any of its captions is found. Ties count by chance.
+    If an image has several captions, its query is a hit if any of them is found. Ties are resolved by chance.
     """
     return rank_numbers(retrieval_ranks(images, texts, owner), at)
 
@@ -61,7 +61,7 @@ def retrieval(
 def retrieval_ranks(
     images: Float[Tensor, "N D"], texts: Float[Tensor, "M D"], owner: Int[Tensor, " M"]
 ) -> dict[str, Ranks]:
-    """The ranks behind `retrieval`: "t2i" of each caption, "i2t" of each image."""
+    """The ranks that `retrieval` summarises: "t2i" of each caption, "i2t" of each image."""
     require_embeddings(images=images, texts=texts)
     require_owner("owner", owner, len(texts))
     images, texts = normalize(images), normalize(texts)
@@ -70,7 +70,7 @@ def retrieval_ranks(
 
 
 def rank_numbers(both: dict[str, Ranks], at: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
-    """R@k and median rank of each way."""
+    """R@k and median rank of each direction."""
     numbers = {f"{way}_r{k}": ranks.recall(k) for way, ranks in both.items() for k in at}
     return numbers | {f"{way}_median_rank": ranks.median() for way, ranks in both.items()}
 
@@ -82,7 +82,7 @@ def retrieval_report(
     encoder: DualEncoder,
     at: Sequence[int] = (1, 5, 10),
 ) -> RetrievalReport:
-    """`retrieval` of embeddings that `judge` computed, with pool sizes, scorer, prompt and truncation."""
+    """`retrieval` with embeddings of `encoder`, and pool sizes, encoder, prompt and maximum length."""
     numbers = retrieval(images, texts, owner, at)
     t2i, i2t = (
         {name.removeprefix(way): value for name, value in numbers.items() if name.startswith(way)}
@@ -92,15 +92,15 @@ def retrieval_report(
 
 
 def distractor_pools(ids: Int[Tensor, " N"], num_distractors: int, seed: int) -> Int[Tensor, "N P"]:
-    """For each image its own row, then rows of distinct others, drawn without replacement.
+    """For each image, its own row followed by rows of distinct other images, drawn without replacement.
 
-    The draw belongs to the image (its id and the seed), by Floyd's algorithm; `ids` must be in canonical order.
-    Raises UsageError where there are too few images.
+    The draw depends on the image's id and the seed (Floyd's algorithm); `ids` must be in canonical order. Raises
+    UsageError if there are too few images.
     """
     others = len(ids) - 1
     if num_distractors > others:
         raise UsageError(
-            f"retrieval against {num_distractors} distractors wants {num_distractors + 1} images or more; got "
+            f"retrieval against {num_distractors} distractors needs {num_distractors + 1} images or more; got "
             f"{len(ids)}; evaluate more images or set num_distractors lower"
         )
     own = torch.arange(len(ids), device=ids.device)
@@ -110,7 +110,7 @@ def distractor_pools(ids: Int[Tensor, " N"], num_distractors: int, seed: int) ->
         draw = (rng.uniform(ids, seed * num_distractors + place) * (last + 1)).long()
         taken = (chosen[:, :place] == draw[:, None]).any(dim=1)
         chosen[:, place] = torch.where(taken, torch.full_like(draw, last), draw)
-    return torch.cat([own[:, None], chosen + (chosen >= own[:, None]).long()], dim=1)  # skip the image itself
+    return torch.cat([own[:, None], chosen + (chosen >= own[:, None]).long()], dim=1)  # shifts past the image itself
 
 
 @check_ranges
@@ -119,7 +119,7 @@ class Retrieval(EmbeddingMetric):
 
     def __init__(self, encoder: DualEncoder, at: Sequence[PositiveInt] = (1, 5, 10), name: str = "retrieval") -> None:
         if not at:
-            raise UsageError("at must list at least one rank, such as [1, 5, 10]; got none")
+            raise UsageError("expected at to list at least one rank, such as [1, 5, 10]; got none")
         super().__init__(encoder, name)
         self.at = tuple(at)
 
@@ -129,7 +129,7 @@ class Retrieval(EmbeddingMetric):
 
 @check_ranges
 class RandomDistractors(EmbeddingMetric):
-    """RD100 (Dessi et al. 2023): R@1 of a caption's picture among 99 random others, averaged over `num_seeds` draws."""
+    """RD100 (Dessi et al. 2023): R@1 of a caption's image among 99 random others, averaged over `num_seeds` draws."""
 
     def __init__(
         self,

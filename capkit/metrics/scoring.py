@@ -1,4 +1,4 @@
-"""From generated captions to files and numbers: predictions are written before they are scored."""
+"""Writes generated captions to files and scores them with metrics."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from capkit.utils.rng import generator
 
 
 def gather_rows(rows: Sequence[Row]) -> list[Row]:
-    """The rows of all ranks, each key once, ordered by key: the same on every rank and for every number of ranks."""
+    """The rows of all ranks, one per key, sorted by key: the same on every rank and for every number of ranks."""
     by_key = {row["key"]: row for part in gather_objects(list(rows)) for row in part}
     return [by_key[key] for key in sorted(by_key)]
 
@@ -28,11 +28,11 @@ def score_rows(
     image: Callable[[str], np.ndarray] | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
-    """All metrics' numbers, computed on rank 0 and equal on every rank.
+    """Compute all metrics on rank 0 and return their numbers on every rank.
 
-    Rows without references are left out, but for metrics whose `needs_references` is False. Metadata carries the row's
-    "key" and, where `image` reads pictures, an "image" that is read when a judge wants it. Once
-    `is_stopping`, nobody will look at the numbers, and metrics that are left are left out.
+    Rows without references are left out, except for metrics whose `needs_references` is False. Metadata get the row's
+    "key" and, if `image` reads images, an "image" that is read only if a metric uses it. Once `is_stopping()` is true,
+    remaining metrics are skipped, since the run ends before anyone reads the numbers.
     """
     numbers: dict[str, float] = {}
     if rank() == 0:
@@ -59,16 +59,16 @@ def _picture(row: Row, image: Callable[[str], np.ndarray] | None) -> dict[str, A
 
 
 def shuffled_rows(rows: Sequence[Row], seed: int = 0) -> list[Row]:
-    """Every image with the caption of another one: what a captioner that sees shuffled images would write."""
+    """Control: give every image the caption of another one, as from a captioner that sees shuffled images."""
     order = generator(seed, "shuffled captions").permutation(len(rows))
     captions = {int(order[i]): rows[int(order[i - 1])]["caption"] for i in range(len(rows))}
     return [{**row, "caption": captions[i]} for i, row in enumerate(rows)]
 
 
 def write_predictions(folder: Path, name: str, rows: Sequence[Row]) -> Path:
-    """`<name>.json` in COCO's results format, and `<name>_references.json` as COCO annotations.
+    """Write `<name>.json` in COCO's results format, and `<name>_references.json` as COCO annotations.
 
-    An id that was a number in the data, as COCO's are, is a number here: pycocotools compares ids by value and type.
+    Image ids that are numbers in the data, like COCO's, stay numbers: pycocotools compares ids by value and type.
     """
     results = [{"image_id": _image_id(row), "caption": row["caption"]} for row in rows]
     annotations = [
@@ -83,11 +83,11 @@ def write_predictions(folder: Path, name: str, rows: Sequence[Row]) -> Path:
 
 
 def _image_id(row: Row) -> str | int:
-    """The id that the key was made of (metadata "image_id"), as the data has it; the key where it is another name."""
+    """The metadata's "image_id" if the key was made from it, in the data's type; else the key."""
     image_id = row["metadata"].get("image_id")
     return image_id if isinstance(image_id, int) and str(image_id) == row["key"] else row["key"]
 
 
 def provenance(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """What numbers have to be quoted with: the judge, its prompt and its truncation, for each metric that has one."""
+    """What to quote with the numbers: encoder, prompt and truncation, for each metric that has them."""
     return {name: metric.provenance() for name, metric in metrics.items() if hasattr(metric, "provenance")}

@@ -1,4 +1,4 @@
-"""Self-CIDEr (Wang & Chan 2019): how many different things the captions of one image say.
+"""Self-CIDEr (Wang & Chan 2019): how diverse the captions of one image are.
 
 m captions of one image.
 """
@@ -12,10 +12,11 @@ from capkit.text.checked import checked_texts
 
 
 def cider_kernel(captions: list[str], frequencies: DocumentFrequencies) -> Float[np.ndarray, "m m"]:
-    """Similarities of tokenised captions: mean over n = 1 .. 4 of the cosine of TF-IDF n-gram vectors, in [0, 1].
+    """Similarity matrix of tokenised captions: mean over n = 1 .. 4 of the cosine of TF-IDF n-gram vectors, in [0, 1].
 
-    The plain CIDEr of Vedantam et al. 2015 (equation 2) over 10, without CIDEr-D's clipping and length penalty: with
-    them it is no kernel. A caption without weighted n-grams of some order has similarity 0 there, even with itself.
+    Plain CIDEr (Vedantam et al. 2015, equation 2) divided by 10. CIDEr-D's clipping and length penalty are left out,
+    since with them it is not a kernel. A caption without weighted n-grams of some order has similarity 0 in that order,
+    even with itself.
     """
     captions = checked_texts(captions, "captions")
     kernel = np.zeros((len(captions), len(captions)))
@@ -32,9 +33,9 @@ def cider_kernel(captions: list[str], frequencies: DocumentFrequencies) -> Float
 
 
 def kernel_diversity(kernel: Float[np.ndarray, "m m"]) -> float:
-    """-log_m(sqrt(l_1) / sum sqrt(l_i)) of the m eigenvalues l_i, largest first (Wang & Chan 2019, section 3).
+    """-log_m(sqrt(l_1) / sum sqrt(l_i)) with eigenvalues l_1 >= ... >= l_m (Wang & Chan 2019, section 3).
 
-    0 for m equal captions, 1 for m captions that share nothing, 0 where the kernel is all zero (nothing was said).
+    0 for m equal captions, 1 for m captions that share nothing, 0 for an all-zero kernel (empty captions).
     """
     roots = np.sqrt(np.clip(np.linalg.eigvalsh(kernel), 0, None))
     if len(roots) < 2 or roots[-1] == 0:

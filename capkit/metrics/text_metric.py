@@ -1,4 +1,4 @@
-"""Base of the torchmetrics over texts: rows kept as bytes in a tensor state, so that ranks of unequal size can sync."""
+"""Base class of metrics over texts. Rows are bytes in a tensor state, so that ranks of unequal size can sync."""
 
 import json
 from abc import ABC, abstractmethod
@@ -13,17 +13,17 @@ from capkit.text.checked import checked_rows
 
 
 class TextMetric(Metric, ABC):
-    """Collects (prediction, references, metadata) rows; `compute` scores all rows of all ranks at once.
+    """Collects (prediction, references, metadata) rows; `compute` scores the rows of all ranks at once.
 
-    A corpus metric (BLEU, CIDEr) is not a mean over batches, so the rows themselves are the state: JSON lines in a
-    uint8 tensor. They are scored in the order of their JSON, whatever batch or rank they came from: the number does
-    not depend on the number of processes. `metadata` must be plain JSON data.
+    A corpus metric (BLEU, CIDEr) is not a mean over batches, so the state holds the rows themselves, as JSON lines in a
+    uint8 tensor. They are scored in the order of their JSON, so that the result does not depend on batches or on the
+    number of processes. `metadata` must be plain JSON data.
     """
 
     full_state_update = False
     higher_is_better: bool | None = True
     needs: tuple[str, ...] = ()
-    """Metadata without which the metric has no meaning; a run on data without it leaves the metric out, and says so."""
+    """Required metadata; a run on data without it leaves the metric out, and prints so."""
     rows: list[Tensor] | Tensor
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class TextMetric(Metric, ABC):
         references: list[list[str]],
         metadata: list[dict[str, Any]] | None = None,
     ) -> None:
-        """Adds one row per prediction. Raises UsageError where the lists differ in length, or hold anything else."""
+        """Add one row per prediction. Raises UsageError if the lists differ in length, or hold anything else."""
         metadata = [{} for _ in predictions] if metadata is None else metadata
         rows = checked_rows(type(self).__name__, predictions, references, metadata)
         lines = "".join(json.dumps(row) + "\n" for row in zip(*rows, strict=True))
@@ -51,17 +51,17 @@ class TextMetric(Metric, ABC):
         self.rows.append(encoded.to(self.device))
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """As torchmetrics does it, but a rank without rows sends no bytes: torchmetrics would send it as floats."""
+        """torchmetrics' sync, but a rank without rows sends empty bytes (torchmetrics would send floats)."""
         if isinstance(self.rows, list) and not self.rows:
             self.rows.append(_no_rows().to(self.device))
         super().sync(*args, **kwargs)
 
     def compute(self) -> dict[str, float]:
-        """The metric's numbers over all rows of all ranks. Raises UsageError where there are none."""
+        """The metric's numbers over all rows of all ranks. Raises UsageError if there are none."""
         parts = self.rows if isinstance(self.rows, list) else [self.rows]
         lines = b"".join(part.cpu().numpy().tobytes() for part in parts).decode().splitlines()
         if not lines:
-            raise UsageError(f"{type(self).__name__} wants at least one prediction; got none; call update() first")
+            raise UsageError(f"{type(self).__name__} needs at least one prediction; got none; call update() first")
         predictions, references, metadata = zip(*map(json.loads, sorted(lines)), strict=True)
         return self.score(list(predictions), list(references), list(metadata))
 

@@ -1,4 +1,4 @@
-"""Text-to-text retrieval: does a caption find its own picture's references among those of all pictures?
+"""Text-to-text retrieval: whether a caption finds its own image's references among those of all images.
 
 N images, M captions, R references of all images, D width.
 """
@@ -39,15 +39,15 @@ def text_retrieval_ranks(
 ) -> Ranks:
     """Ranks of each prediction's own image; an image's similarity is that of its best reference.
 
-    The owners are images 0 .. N - 1, each with a reference. Works in blocks of predictions: the (M R) matrix is never
-    held whole.
+    The owners are images 0 .. N - 1, each with a reference. Computed in blocks of predictions, so that the (M R) matrix
+    is never held whole.
     """
     require_embeddings(predictions=predictions, references=references)
     require_owner("prediction_owner", prediction_owner, len(predictions))
     require_owner("reference_owner", reference_owner, len(references))
     images = torch.arange(int(reference_owner.max()) + 1, device=reference_owner.device)
     if not bool(torch.isin(torch.cat([images, prediction_owner]), reference_owner).all()):
-        raise UsageError("text retrieval wants one or more references for each image; got an image without")
+        raise UsageError("text retrieval needs one or more references for each image; got an image without")
     queries, columns = normalize(predictions).double(), normalize(references).double().T
     block = max(1, _BLOCK_ELEMENTS // len(references))
     parts = []
@@ -63,12 +63,15 @@ def text_retrieval_ranks(
 class TextRetrieval(TextMetric):
     """Caption-to-reference R@k by a frozen sentence encoder: `text_r1`, `text_r5`, `text_r10`, and the pool's size.
 
-    Each prediction queries the reference sets of all evaluated images. A constant caption gets 1/pool at k = 1; images
-    whose references are the same sentence tie, and share the hit. With `confidence` (such as .95) each number comes
-    with its bootstrap interval over images, `text_r1_low` and `text_r1_high`.
+    Each prediction is a query among the reference sets of all evaluated images. A constant caption gets 1/pool at
+    k = 1; images with the same references tie, and share the hit. Rows with the same metadata "key" are captions of one
+    image, which is in the pool once; a repeated caption counts once.
 
-    `encoder` is an object with `encode_text`, or what `SentenceEncoder` takes as path: a folder, or "minilm". Rows with
-    the same metadata "key" are captions of one image: it stands in the pool once, and a repeated caption counts once.
+    Args:
+        encoder: an object with `encode_text`, or a path for `SentenceEncoder`: a folder, or "minilm".
+        at: the values of k.
+        confidence: if given (such as .95), adds bootstrap intervals over images: `text_r1_low`, `text_r1_high`.
+        seed: of the bootstrap.
     """
 
     def __init__(
@@ -79,13 +82,13 @@ class TextRetrieval(TextMetric):
         seed: Seed = 0,
     ) -> None:
         if not at:
-            raise UsageError("at must list at least one rank, such as [1, 5, 10]; got none")
+            raise UsageError("expected at to list at least one rank, such as [1, 5, 10]; got none")
         super().__init__()
         if isinstance(encoder, str):
             from capkit.models.dual_encoders.sentence_encoder import SentenceEncoder
 
             encoder = SentenceEncoder(encoder)
-        # past nn.Module's registration: a frozen encoder must not appear in a checkpoint
+        # Not registered as a submodule: a frozen encoder must not appear in a checkpoint.
         object.__setattr__(self, "encoder", encoder)
         self.at, self.confidence, self.seed = tuple(at), confidence, seed
 
@@ -108,11 +111,11 @@ class TextRetrieval(TextMetric):
         return numbers
 
     def ranks(self, predictions: list[str], owner: list[int], references: list[list[str]]) -> Ranks:
-        """One rank per prediction, for intervals and per-image tables; `owner[m]` is m's place in `references`."""
+        """One rank per prediction, for intervals and per-image tables; `owner[m]` is m's row in `references`."""
         missing = sum(not group for group in references)
         if missing:
             raise UsageError(
-                f"text retrieval wants one or more references for each image; got none for {missing} images"
+                f"text retrieval needs one or more references for each image; got none for {missing} images"
             )
         encoder: Any = self.encoder
         encoder.to(self.device)
@@ -123,13 +126,13 @@ class TextRetrieval(TextMetric):
         return text_retrieval_ranks(encoded[: len(predictions)], encoded[len(predictions) :], *owners)
 
     def provenance(self) -> dict[str, Any]:
-        """What each number of this metric has to be quoted with; the pool's size is among the numbers."""
+        """What to quote with each number of this metric, besides the pool's size, which is among the numbers."""
         encoder: Any = self.encoder
         return {"scorer": encoder.name, "prompt": "", "max_length": encoder.max_length}
 
 
 def _mean_of_each(hits: Float[Tensor, " M"], owner: list[int]) -> Float[Tensor, " N"]:
-    """One value per image: captions of one image are not independent."""
+    """Mean hit per image, since captions of one image are not independent."""
     rows = torch.tensor(owner, device=hits.device)
     sums = hits.new_zeros(max(owner) + 1).index_add(0, rows, hits)
     return sums / torch.bincount(rows)

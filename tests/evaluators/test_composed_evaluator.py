@@ -42,7 +42,7 @@ def test_minus_may_be_left_out(table, listed, data_of, tmp_path):
     ("queries", "message"),
     [
         ([], "no image has queries"),
-        ([{"target": "z", "plus": "blue"}], "wants target"),
+        ([{"target": "z", "plus": "blue"}], "to have target"),
         ([{"target": "a", "plus": "blue"}], "another image"),
         ([{"target": "b"}], "plus or minus"),
         ([{"target": "b", "plus": "blue"}, {"target": "b", "minus": "red"}], "in all queries or in none"),

@@ -95,5 +95,5 @@ def test_a_label_that_train_lacks_is_an_error_of_the_probe_and_not_of_the_run(ta
     encoder = table(np.eye(3).tolist())
     data = data_of(train=listed(rows), val=listed(other), test=listed(other))
     assert LinearProbe("{kind}")(encoder, data, tmp_path)["linear_probe_top1"] == pytest.approx(2 / 3)
-    with pytest.raises(UsageError, match="two classes or more"):
+    with pytest.raises(UsageError, match="2 or more classes in train"):
         LinearProbe("{kind}", train=listed(rows[:1]))(encoder, data, tmp_path)

@@ -145,9 +145,9 @@ def test_cached_features_take_the_place_of_pictures_where_the_encoder_reads_them
 
 
 def test_wrong_arguments_and_pools_that_are_too_small_say_so(table, listed, data_of, tmp_path):
-    with pytest.raises(UsageError, match="at must list at least one rank"):
+    with pytest.raises(UsageError, match="expected at to list at least one rank"):
         Retrieval(at=())
     with pytest.raises(UsageError, match="fold_size: expected an integer of at least 1"):
         Retrieval(fold_size=0)
-    with pytest.raises(UsageError, match="fold_size=1000 wants that many images"):
+    with pytest.raises(UsageError, match="fold_size=1000: expected at least that many images"):
         Retrieval(fold_size=1000)(table(IMAGES, TEXTS), data_of(test=listed(ROWS)), tmp_path)

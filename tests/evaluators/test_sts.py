@@ -58,5 +58,5 @@ def test_an_encoder_without_pictures_will_do(table, tmp_path):
 
 
 def test_no_files_is_an_error():
-    with pytest.raises(UsageError, match="sts needs files by name"):
+    with pytest.raises(UsageError, match="sts: expected files by name"):
         STS({})

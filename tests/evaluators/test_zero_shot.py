@@ -90,11 +90,11 @@ def test_the_shipped_templates_have_one_place_each_and_differ():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classes": ["cat", "cat"]}, "none twice"),
-        ({"classes": ["cat"]}, "two or more"),
+        ({"classes": ["cat", "cat"]}, "2 or more distinct"),
+        ({"classes": ["cat"]}, "2 or more distinct"),
         ({"classes": "missing.txt"}, "no file 'missing.txt'"),
         ({"classes": []}, "classes is empty"),
-        ({"templates": ["a photo"]}, "a template has {} once"),
+        ({"templates": ["a photo"]}, "expected a template with {} once"),
         ({"label": "label"}, "in braces"),
     ],
 )
@@ -105,7 +105,7 @@ def test_wrong_arguments_say_what_is_wanted(change, message):
 
 def test_labels_that_are_no_class_or_not_there_are_named(table, listed, data_of, tmp_path):
     unknown = data_of(test=listed([("k0", [], {"label": "cut"})]))
-    with pytest.raises(UsageError, match=r"the label 'cut' is none of the classes; did you mean 'cat'\?"):
+    with pytest.raises(UsageError, match=r"expected a label among the classes, got 'cut'; did you mean 'cat'\?"):
         ZeroShot(**ARGS)(table(IMAGES, TEXTS), unknown, tmp_path)
     absent = data_of(test=listed([("k0", [], {"other": "cat"})]))
     with pytest.raises(UsageError, match=r"finds nothing in the metadata of 'k0', which has \['other'\]"):

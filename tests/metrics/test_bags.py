@@ -96,7 +96,7 @@ def test_files_of_another_split_are_passed_over(files, tmp_path):
     rows = _rows([str(i) for i in range(9)])
     both = Bags(CornerJudge(), [*files, str(tmp_path / "val.json")]).score(*rows)
     assert both == Bags(CornerJudge(), files).score(*rows)
-    with pytest.raises(UsageError, match=r"none of the files names an image that was captioned; .* 'val-0'"):
+    with pytest.raises(UsageError, match=r"expected bags of captioned images; .* 'val-0'"):
         Bags(CornerJudge(), [str(tmp_path / "val.json")]).score(*rows)
 
 

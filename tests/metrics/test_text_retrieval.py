@@ -105,7 +105,7 @@ def test_an_image_without_references_is_an_error():
 
 
 def test_impossible_arguments_are_errors():
-    with pytest.raises(UsageError, match="at must"):
+    with pytest.raises(UsageError, match="expected at to list"):
         TextRetrieval(LetterEncoder(), at=())
     with pytest.raises(UsageError, match="confidence"):
         TextRetrieval(LetterEncoder(), confidence=95.0)

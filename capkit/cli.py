@@ -1,6 +1,6 @@
-"""The command line: `capkit [task] [overrides]` and `python train.py [task] [overrides]` are this `main`.
+"""The command line: `capkit [task] [overrides]` and `python train.py [task] [overrides]` both call `main`.
 
-Errors of use end with status 2 and one message, before torch is imported wherever the config alone shows them.
+Usage errors end with status 2 and one message, before torch is imported if the config alone reveals them.
 """
 
 import importlib
@@ -29,7 +29,7 @@ OTHER_RANKS_WAIT_S = 5.0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command line and returns its exit status."""
+    """Run one command line and return its exit status."""
     try:
         _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
@@ -45,9 +45,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _tell(message: str) -> None:
-    """Of ranks that torchrun or srun started, the first tells it, and the launcher ends the others while they wait.
+    """Print an error: by rank 0 at once if ranks were started by torchrun or srun, by other ranks after a delay.
 
-    What another rank alone has met is told by that rank.
+    The launcher kills waiting ranks when rank 0 exits; an error of another rank alone is printed by that rank.
     """
     if not speaks():
         time.sleep(OTHER_RANKS_WAIT_S)
@@ -79,23 +79,23 @@ def _run(argv: list[str]) -> None:
 
 
 def _print(page: str) -> None:
-    """Prints a page; a reader that has seen enough (`| head`) ends it quietly."""
+    """Print a page. If the reader closes the pipe (`| head`), end quietly."""
     try:
         print(page, flush=True)
     except BrokenPipeError:
-        # Python flushes once more at its exit: to nowhere
+        # Python flushes stdout again at exit: send that to nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run_composed(composed: Composed) -> Any:
-    """Runs a task, after a word on what it takes that was not said here."""
+    """Run a task after printing the values that it takes from an earlier run or a model's recommendations."""
     for line in described(composed):
         say(line)
     return run_task(composed.config)
 
 
 def run_task(config: DictConfig) -> Any:
-    """Imports and calls the function that the task's yaml names."""
+    """Import and call the function that the task's yaml names."""
     module, _, name = config.task["_target_"].rpartition(".")
     with phase("starting"):
         function: Callable[[DictConfig], Any] = getattr(importlib.import_module(module), name)
@@ -103,7 +103,7 @@ def run_task(config: DictConfig) -> Any:
 
 
 def _run_many(command: Command, composed: Composed) -> None:
-    """Hands a sweep to Hydra's sweeper and launcher; each job writes to its own folder below the sweep's."""
+    """Hand a sweep to Hydra's sweeper and launcher; each job writes to its own folder within the sweep's."""
     import hydra
 
     overrides = [
@@ -118,12 +118,12 @@ def _run_many(command: Command, composed: Composed) -> None:
 
 
 def _with_prefix_of(admitted: str, typed: str) -> str:
-    """A sweep as typed, with the prefix that its first value was admitted with."""
+    """A sweep as typed, with the prefix under which its first value was accepted."""
     return f"++{typed.lstrip('+')}" if admitted.startswith("++") else typed.lstrip("+")
 
 
 def _run_job(_: DictConfig) -> Any:
-    """One job of a sweep, composed as if it ran alone. Its run folder is the one that Hydra made for it."""
+    """Run one job of a sweep, composed like a single run, in the run folder that Hydra made for it."""
     from hydra.core.hydra_config import HydraConfig
 
     job = HydraConfig.get()

@@ -1,6 +1,6 @@
-"""The error type that a user or a config can cause, and the ends of a run that are nobody's mistake.
+"""The error type for wrong input, and errors that end a run without being anyone's mistake.
 
-All exit statuses stand in docs/faults.md.
+All exit statuses are listed in docs/faults.md.
 """
 
 import contextlib
@@ -13,9 +13,9 @@ from pathlib import Path
 
 
 class UsageError(ValueError):
-    """Wrong input from a user or a config: the message says what was wanted, what came and how to fix it.
+    """Wrong input from a user or a config. The message says what was expected, what was given, and how to fix it.
 
-    The command line prints the message alone, without a traceback, and exits with status 2.
+    The command line prints only the message, without a traceback, and exits with status 2.
     """
 
 
@@ -27,25 +27,25 @@ NOTHING_TO_LEARN_STATUS = 84
 
 
 class RunFailure(RuntimeError):
-    """A run that must end, told in one message without a traceback; `status` is its exit status."""
+    """A run that must end, reported in one message without a traceback; `status` is its exit status."""
 
     status = 1
 
 
 class OutOfMemory(RunFailure):
-    """A step does not fit into memory; a new attempt of the run takes smaller micro-batches where it can."""
+    """A step ran out of memory; the run's next attempt uses smaller micro-batches if it can."""
 
     status = MEMORY_STATUS
 
 
 class Diverged(RunFailure):
-    """Too many steps in a row whose loss or gradient cannot be used."""
+    """Too many consecutive steps with an unusable loss or gradient."""
 
     status = DIVERGED_STATUS
 
 
 class NothingToLearn(RunFailure):
-    """Too many steps in a row whose rewards are the same for all captions of an image."""
+    """Too many consecutive steps in which all captions of an image have the same reward."""
 
     status = NOTHING_TO_LEARN_STATUS
 
@@ -55,9 +55,9 @@ _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def known_error(error: BaseException) -> UsageError | RunFailure | None:
-    """What is told in one message without a traceback; None for an error that nobody foresaw.
+    """The error to report in one message without a traceback; None for an unexpected error.
 
-    A disk that is full, or a folder that takes no files, is known wherever it is met, in whatever is written.
+    A full disk, or a folder that cannot be written, is recognised wherever it occurs.
     """
     if isinstance(error, RunFailure):
         return error
@@ -70,7 +70,7 @@ def exit_status(known: UsageError | RunFailure) -> int:
 
 @contextlib.contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Has an OSError of the block name this file: those of writing to an open one do not say which it is."""
+    """Add a file name to an OSError raised in the block: errors of writing to an open file do not name it."""
     try:
         yield
     except OSError as error:
@@ -79,7 +79,7 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def _disk_error_behind(error: BaseException | None) -> UsageError | RunFailure | None:
-    """The error that a disk or a folder is the cause of; libraries in Rust tell its number in their message."""
+    """The disk or permission error behind an exception; Rust libraries give its number in their message only."""
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None
         if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):
@@ -100,14 +100,14 @@ def _disk_error_behind(error: BaseException | None) -> UsageError | RunFailure |
 
 
 def usage_error_behind(error: BaseException | None) -> UsageError | None:
-    """The user's error behind an exception: Hydra wraps those that a constructor raises."""
+    """The UsageError behind an exception: Hydra wraps those raised by constructors."""
     while error is not None and not isinstance(error, UsageError):
         error = error.__cause__
     return error
 
 
 def did_you_mean(name: str, valid: Iterable[str], prefix: str = "") -> str:
-    """A sentence that names the nearest valid name behind `prefix`, or lists the valid ones when none is near."""
+    """A phrase that suggests the nearest valid name, after `prefix`; lists all valid names if none is near."""
     valid = sorted(valid)
     near = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
     return f"did you mean {prefix + near[0]!r}?" if near else f"valid names: {', '.join(valid) or 'none'}"

@@ -147,7 +147,7 @@ def test_a_rollout_and_an_update_within_a_step_that_do_not_fit_leave_rewards_and
 def test_ranks_leave_the_smaller_size_to_their_next_attempt(folder, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(memory_module, "world_size", lambda: 2)
-        with pytest.raises(OutOfMemory, match=r"step 2 .* the same command goes on with micro_batch_size=4"):
+        with pytest.raises(OutOfMemory, match=r"step 2 .* the same command continues with micro_batch_size=4"):
             fit(folder, room=4)
     assert OutOfMemory.status == MEMORY_STATUS == 82
     assert json.loads((folder.path / FILE).read_text()) == {"micro_batch_size": 4}

@@ -1,4 +1,4 @@
-"""Checkpoints by step, and the best one: when they are saved, which are kept, and what happens where saving fails."""
+"""Checkpoints at regular steps, and the best one: when to save, which to keep, and what to do if saving fails."""
 
 import time
 import warnings
@@ -29,15 +29,15 @@ from capkit.errors import UsageError
 from capkit.run.selection import Selection
 from capkit.utils.ranges import PositiveFloat, PositiveInt, check_ranges
 
-LOOK_S = 10.0  # between two looks at the clock
-FAILED = "checkpoint/failed"  # how often saving has failed so far, logged each time it does
+LOOK_S = 10.0  # time between two checks of rank 0's clock
+FAILED = "checkpoint/failed"  # metric: number of failed saves so far, logged at each failure
 
 
 @dataclass(frozen=True)
 class Look:
-    """When the clock was last looked at: after `step` steps, at `seconds`; and the step to look again after.
+    """The last check of rank 0's clock: after `step` steps, at `seconds`; and the step at which to check again.
 
-    Looks come about LOOK_S apart, as fast as steps have been since the last one, at most twice as many steps on.
+    Checks are about LOOK_S apart at the pace of the steps since the last one, with at most twice as many steps between.
     """
 
     step: int = 0
@@ -45,26 +45,32 @@ class Look:
     next_step: int = 0
 
     def after(self, step: int, seconds: float) -> "Look":
-        """The look after `step` steps, at `seconds`."""
+        """The check made after `step` steps, at `seconds`."""
         steps, took = max(1, step - self.step), max(seconds - self.seconds, 1e-9)
         return Look(step, seconds, step + max(1, min(2 * steps, int(steps * LOOK_S / took))))
 
 
 @check_ranges
 class Checkpoints(Callback):
-    """Saves `step-00000123.ckpt` after each `every_steps` optimizer steps, and after the last one.
+    """Saves `step-00000123.ckpt` every `every_steps` optimizer steps and after the last, and the best one.
 
-    Also after the first step that is done `every_minutes` after the last save, by rank 0's clock: what a kill costs is
-    bounded in time, however slow steps are. null: by steps alone.
+    A checkpoint is a folder that appears only when complete (capkit/checkpoint/files.py). If one cannot be saved (disk
+    full, no permission), all ranks warn and continue: older ones stay intact, and the next due step tries again.
 
-    The `keep_last` newest stay, and those of each `keep_every_steps` steps for good. A checkpoint is a folder that is
-    there whole or not at all (capkit/checkpoint/files.py). Where one cannot be saved (disk full, no permission), all
-    ranks warn and go on: older ones stay as they are, and the next due step tries again.
+    The best checkpoint at a validation is also kept, as `best.ckpt`, chosen by either `monitor` and `mode` or `select`.
+    If a task validates before training, the start is a candidate too. File names contain no "=", so that they can be
+    typed in overrides.
 
-    The best checkpoint seen at a validation is also kept, as `best.ckpt`, by one of two: `monitor`, a number that is
-    logged ("val/cider") and its `mode`, max or min; or `select`, an expression that may set limits to other metrics, as
-    in "max clip_score s.t. cider >= 0.9 * initial" (capkit/run/selection.py; names without "val/"). Where a task
-    validates before it trains, the start is a candidate too. Names hold no "=", so that they can be typed as overrides.
+    Args:
+        every_steps: optimizer steps between checkpoints.
+        every_minutes: also save at the first step that ends this long after the last save, by rank 0's clock; this
+            bounds the time that a kill costs, however slow steps are. null: by steps alone.
+        keep_last: number of newest checkpoints to keep.
+        keep_every_steps: keep checkpoints at multiples of this step forever.
+        monitor: logged number that chooses the best checkpoint, such as "val/cider".
+        mode: max or min of `monitor`.
+        select: expression that chooses the best and may limit other metrics, as in "max clip_score s.t. cider >= 0.9 *
+            initial" (capkit/run/selection.py; names without "val/").
     """
 
     def __init__(
@@ -79,14 +85,15 @@ class Checkpoints(Callback):
     ) -> None:
         if keep_every_steps is not None and keep_every_steps % every_steps:
             raise UsageError(
-                f"keep_every_steps must be a multiple of every_steps, {every_steps}, or null; got {keep_every_steps}"
+                f"expected keep_every_steps to be a multiple of every_steps={every_steps}, or null; got "
+                f"{keep_every_steps}"
             )
         if mode not in ("max", "min"):
-            raise UsageError(f"mode must be max or min; got {mode!r}")
+            raise UsageError(f"expected mode to be max or min; got {mode!r}")
         if select is not None and (monitor is not None or mode != "max"):
             raise UsageError(
-                f"the best checkpoint is chosen by callback.checkpoints.select, or by monitor and mode; got {select=}, "
-                f"{monitor=}, {mode=}; give one"
+                f"expected either callback.checkpoints.select, or monitor and mode; got {select=}, {monitor=}, "
+                f"{mode=}; give one"
             )
         self.every_steps, self.keep_last, self.keep_every_steps = every_steps, keep_last, keep_every_steps
         self.every_minutes = every_minutes
@@ -97,20 +104,20 @@ class Checkpoints(Callback):
         self.folder = Path("checkpoints")
         self.best: float | None = None
         self.initial: dict[str, float] = {}
-        self.kept_step: int | None = None  # the checkpoint of this step outlives `keep_last`
-        self.is_closed = False  # what is trained now is not to be saved
-        self.failure: str | None = None  # why the newest step could not be saved; None where it was
+        self.kept_step: int | None = None  # the checkpoint of this step is kept beyond `keep_last`
+        self.is_closed = False  # no more checkpoints: what is trained from now on is discarded
+        self.failure: str | None = None  # why the last save failed; None if it succeeded
         self.failed_step: int | None = None
         self.saved_step: int | None = None
         self._failures = 0
-        self._tried_at = 0.0  # when a checkpoint was last saved, or tried to be; the start before that
+        self._tried_at = 0.0  # time of the last attempt to save, or of the start
         self._look = Look()
         self._record: Callable[[int, dict[str, float]], None] | None = None
         self._start_is_best = False
         self._broken: list[str] = []
 
     def attach(self, folder: Path, record: Callable[[int, dict[str, float]], None] | None = None) -> None:
-        """The folder to save to, and what writes down numbers of a step."""
+        """Set the folder to save to, and a function that records numbers of a step."""
         self.folder, self._record = folder, record
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -121,7 +128,7 @@ class Checkpoints(Callback):
 
     @property
     def best_path(self) -> Path | None:
-        """The checkpoint that `select` chose; None where there is no `select`, or no validation kept to its limits."""
+        """The checkpoint chosen by `select`; None without `select`, or if no validation satisfied its limits."""
         return None if self.select is None or self.best is None else self._best
 
     @property
@@ -136,7 +143,7 @@ class Checkpoints(Callback):
         return [self.monitor, None if self.selection is None else self.selection.mode, self.select]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """A best that was chosen by another number, or another limit, is no measure for those to come."""
+        """Restore the best so far, unless it was chosen by another metric or other limits."""
         if state_dict.get("chosen_by", self._chosen_by) != self._chosen_by:
             return
         self.best, self.initial = state_dict["best"], state_dict.get("initial", {})
@@ -152,14 +159,14 @@ class Checkpoints(Callback):
             self._recall_best(trainer)
 
     def _recall_best(self, trainer: pl.Trainer) -> None:
-        """A run that died after its validation, before the next checkpoint: best.ckpt knows what the newest does not.
+        """After a run died between a validation and the next checkpoint, take the best so far from best.ckpt.
 
-        A best.ckpt of a later step than this one was chosen among validations that are still to come again.
+        A best.ckpt of a later step than the resumed one is ignored: its validation will be repeated.
         """
         found: dict[str, Any] | None = None
         if trainer.is_global_zero and self._best.exists():
             if why := check_integrity(self._best):
-                warnings.warn(f"{self._best} is not whole, and the next validation replaces it: {why}", stacklevel=2)
+                warnings.warn(f"{self._best} is damaged, the next validation replaces it: {why}", stacklevel=2)
                 found = {"best": None, "initial": self.initial}
             elif saved_step(self._best) <= trainer.global_step:
                 found = load_state(self._best)["callbacks"][self.state_key]
@@ -168,14 +175,14 @@ class Checkpoints(Callback):
             self.load_state_dict(found)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        is_due, is_late = self.is_due(trainer), self._is_late(trainer)  # all ranks look, whether or not one saves
+        is_due, is_late = self.is_due(trainer), self._is_late(trainer)  # on all ranks: `_is_late` is a collective
         if is_due or (is_late and not self.is_closed):
             self.save(trainer)
 
     def _is_late(self, trainer: pl.Trainer) -> bool:
-        """Whether the last save is `every_minutes` ago, the same on all ranks.
+        """Whether the last save is `every_minutes` ago; the same on all ranks.
 
-        Rank 0's clock counts, and it is not asked at each step, for which all ranks would have to wait: see `Look`.
+        Rank 0's clock decides. It is not broadcast at each step, since all ranks would wait for it: see `Look`.
         """
         if self.every_minutes is None or trainer.global_step < self._look.next_step:
             return False
@@ -185,13 +192,13 @@ class Checkpoints(Callback):
         return is_late
 
     def is_due(self, trainer: pl.Trainer) -> bool:
-        """Whether the step that was done last is to be saved, by its number."""
+        """Whether the last finished step is to be saved because of its number."""
         step = trainer.global_step
         is_last = step >= trainer.max_steps or trainer.should_stop
         return not self.is_closed and (is_last or step % self.every_steps == 0)
 
     def save(self, trainer: pl.Trainer) -> bool:
-        """The checkpoint of the step that was done last; whether it could be saved. All ranks take part, and agree."""
+        """Save the last finished step; returns whether that succeeded. A collective: all ranks get the same answer."""
         self._tried_at = time.monotonic()
         self.failure = self._save(trainer, self.path(trainer.global_step))
         self.failed_step = trainer.global_step if self.failure else None
@@ -214,17 +221,17 @@ class Checkpoints(Callback):
             if not self._save_best(trainer):
                 self.best = before
         else:
-            self._start_is_best = True  # there is no optimizer to save yet
+            self._start_is_best = True  # saved when training starts, since there is no optimizer yet
 
     def _values(self, trainer: pl.Trainer, names: list[str]) -> dict[str, float]:
-        """Numbers of a validation. Raises UsageError where one is not logged."""
+        """Numbers of a validation, by name. Raises UsageError if one is not logged."""
         prefix = "val/" if self.monitor is None else ""
         logged = {
             name.removeprefix(prefix): float(value)
             for name, value in trainer.callback_metrics.items()
             if name.startswith(prefix)
         }
-        # A judge's metric logs a mean beside its other numbers: clip_score names clip_score_mean.
+        # Metrics of an encoder log a mean among other numbers: clip_score stands for clip_score_mean.
         by_name = {name.removesuffix("_mean"): value for name, value in logged.items()} | logged
         for name in names:
             if name not in by_name:
@@ -233,29 +240,29 @@ class Checkpoints(Callback):
         return {name: by_name[name] for name in names}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Saves the step at which a validation stopped the run. Says so when no validation kept to the limits."""
+        """Save the step at which a validation stopped the run. Warn if no validation satisfied the limits."""
         if self.is_due(trainer) and trainer.global_step not in (self.saved_step, self.failed_step):
             self.save(trainer)
         if self.select is not None and self.best is None and trainer.is_global_zero:
             warnings.warn(
-                f"no best.ckpt: no validation kept to the limits of callback.checkpoints.select; at the last one "
-                f"these were broken: {', '.join(self._broken) or 'none, but the value was NaN'}",
+                f"no best.ckpt: no validation satisfied the limits of callback.checkpoints.select; the last one "
+                f"violated: {', '.join(self._broken) or 'none, but the value was NaN'}",
                 stacklevel=2,
             )
 
     def _save_best(self, trainer: pl.Trainer) -> bool:
-        """Beside the best until now, which is removed once best.ckpt names the new one."""
+        """Save to the free slot, then point best.ckpt to it, which removes the previous best."""
         slot = free_slot(self._best)
         return self._save(trainer, slot, lambda: point_best_to(self._best, slot)) is None
 
     def _save(self, trainer: pl.Trainer, path: Path, after: Callable[[], None] | None = None) -> str | None:
-        """All ranks take part. Why it failed, on every rank; None where it did not."""
+        """Save to `path`, as a collective. Returns on every rank why it failed; None if it succeeded."""
         failure = None
         try:
             trainer.save_checkpoint(path)
         except CheckpointNotSavedError as error:
             failure = str(error)
-            trainer.strategy.barrier()  # the other ranks wait in the trainer's own, which this one did not come to
+            trainer.strategy.barrier()  # that of trainer.save_checkpoint, where the other ranks wait
         if failure is None and after is not None and trainer.is_global_zero:
             try:
                 after()
@@ -270,7 +277,9 @@ class Checkpoints(Callback):
         self._failures += 1
         if not trainer.is_global_zero:
             return
-        warnings.warn(f"step {trainer.global_step}: {failure}. Training goes on; those before are whole", stacklevel=2)
+        warnings.warn(
+            f"step {trainer.global_step}: {failure}. Training continues; earlier checkpoints are intact", stacklevel=2
+        )
         numbers = {FAILED: float(self._failures)}
         if self._record is not None:
             self._record(trainer.global_step, numbers)
@@ -278,9 +287,9 @@ class Checkpoints(Callback):
             logger.log_metrics(numbers, trainer.global_step)
 
     def _retire(self, step: int) -> None:
-        """Removes checkpoints before `step`, which was just saved. Later ones are of an attempt that went further.
+        """Remove old checkpoints after `step` was saved. Later ones, of an attempt that got further, are ignored.
 
-        What capkit did not write has no part in it, whatever its name.
+        Files that capkit did not write are neither counted nor removed, whatever their names.
         """
         done = [path for path in checkpoints_in(self.folder) if step_of(path) <= step and is_own(path)]
         for path in done[self.keep_last :]:

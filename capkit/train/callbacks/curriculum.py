@@ -1,4 +1,4 @@
-"""Tells a curriculum how training goes, and the run what the curriculum gives."""
+"""Feedback between training and its curriculum."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from capkit.errors import UsageError
 
 
 class CurriculumFeedback(Callback):
-    """After each step: a guided curriculum gets the number that it watches, and `bag_size` joins what is logged.
+    """After each step, passes the watched number to a guided curriculum, and logs the curriculum's `bag_size`.
 
-    It comes before all callbacks that log or save: a checkpoint holds what the curriculum saw of its step.
+    Runs before all callbacks that log or save, so that a checkpoint includes what the curriculum saw of its step.
     """
 
     def on_train_batch_end(
@@ -31,11 +31,9 @@ class CurriculumFeedback(Callback):
 
 
 def _number(outputs: Any, name: str) -> float:
-    """A logged number of a step; those without a section are logged in the section train."""
+    """A logged number of a step; names without a section belong to the section train."""
     key = name.removeprefix("train/")
     if key not in outputs:
         logged = sorted(known if "/" in known else f"train/{known}" for known in outputs)
-        raise UsageError(
-            f"curriculum.level_of={name} is not logged; logged: {', '.join(logged)}; a level is that of one of these"
-        )
+        raise UsageError(f"curriculum.level_of={name} is not logged; choose one of: {', '.join(logged)}")
     return float(outputs[key])

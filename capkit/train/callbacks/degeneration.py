@@ -1,4 +1,4 @@
-"""Watches what a captioner under training writes, and warns, stops or goes back when it degenerates."""
+"""Monitors the captions written during training; warns, stops or restores weights when the captioner degenerates."""
 
 import math
 import warnings
@@ -20,29 +20,28 @@ ACTIONS = ("warn", "stop", "restore")
 
 @check_ranges
 class Degeneration(Callback):
-    """Holds the means of logged numbers over the last `num_steps` optimizer steps against `limits`.
+    """Compares means of logged numbers over the last `num_steps` optimizer steps with `limits`.
 
-    A limit is `<= NUMBER` or `>= NUMBER`, by the name under which a number is logged: {rl/repetition: "<= 0.3"}; null
-    takes one away. Nothing happens before there are `num_steps` steps, so that one odd batch does not fire. NaN
-    is left out of a mean; where there is nothing else, the mean is outside its limit. What the monitors mean:
-    docs/monitors.md.
+    Nothing happens before `num_steps` steps, so that a single odd batch has no effect. NaN values are left out; a mean
+    over NaN only violates its limit. Numbers are those of all ranks, so that all ranks decide alike. A resumed run
+    decides like an uninterrupted one. Meaning of the monitors: docs/monitors.md.
 
-    When a mean leaves its limit, by `on_degeneration`:
-
-    - warn: a warning; the next one after the mean has been inside again.
-    - stop: also, this step is the last: it is saved and validated, and the task evaluates and reports.
-    - restore: also, this step is the last: it is validated, and then the weights come back of the newest checkpoint
-      that was saved while all means, and that step's own numbers, were inside. The start counts as one.
-
-    Restore wants callback=checkpoints. Numbers are those of all ranks, equal on each of them, so that all ranks decide
-    alike. A resumed run decides as an uninterrupted one.
+    Args:
+        limits: `<= NUMBER` or `>= NUMBER` by logged name: {rl/repetition: "<= 0.3"}; null removes a limit.
+        on_degeneration: what to do when a mean leaves its limit.
+            warn: print a warning, and again only after the mean has been back inside.
+            stop: also make this step the last; it is saved and validated, and the task evaluates and reports.
+            restore: also make this step the last and validate it; then restore the weights of the newest checkpoint
+            (the start counts) saved while all means, and that step's own numbers, were inside. Needs
+            callback=checkpoints.
+        num_steps: length of the window.
     """
 
     def __init__(
         self, limits: Mapping[str, str | None], on_degeneration: str = "warn", num_steps: PositiveInt = 10
     ) -> None:
         if on_degeneration not in ACTIONS:
-            raise UsageError(f"on_degeneration must be warn, stop or restore; got {on_degeneration!r}")
+            raise UsageError(f"expected on_degeneration to be warn, stop or restore; got {on_degeneration!r}")
         self.on_degeneration, self.num_steps = on_degeneration, num_steps
         self.limits = {name: _bound(name, text) for name, text in limits.items() if text is not None}
         self.recent = {name: deque[float](maxlen=num_steps) for name in self.limits}
@@ -53,7 +52,7 @@ class Degeneration(Callback):
 
     @property
     def restored_step(self) -> int | None:
-        """The step whose weights came back; None where none did."""
+        """The step whose weights were restored; None if none were."""
         return self.healthy_step if self._restores else None
 
     def state_dict(self) -> dict[str, Any]:
@@ -66,25 +65,25 @@ class Degeneration(Callback):
             values.extend(state_dict["recent"].get(name, []))
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Takes its place before the checkpoints, which hold what was seen of their step."""
+        """Move in front of the checkpoint callback, so that a checkpoint includes what was seen of its step."""
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         self._checkpoints = next((callback for callback in callbacks if isinstance(callback, Checkpoints)), None)
         if self._checkpoints is not None and callbacks.index(self._checkpoints) < callbacks.index(self):
             callbacks.remove(self)
             callbacks.insert(callbacks.index(self._checkpoints), self)
         if self._checkpoints is None and self.on_degeneration == "restore":
-            raise UsageError("callback.degeneration.on_degeneration=restore wants callback=checkpoints; add it")
+            raise UsageError("callback.degeneration.on_degeneration=restore needs callback=checkpoints; add it")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """For restore, saves the start, to have something to go back to. A run that was stopped stays stopped."""
+        """Save the start if restore may need it. A run that was stopped for degeneration stays stopped."""
         trainer.should_stop = trainer.should_stop or (self.on_degeneration == "stop" and bool(self.outside))
         if self._checkpoints is not None and self.on_degeneration == "restore":
             self._keep_healthy(self._checkpoints)
             if trainer.global_step == 0 and not self._checkpoints.save(trainer):
-                raise UsageError(f"on_degeneration=restore wants the start saved, but {self._checkpoints.failure}")
+                raise UsageError(f"on_degeneration=restore needs the start saved, but {self._checkpoints.failure}")
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """A step that could not be saved is none to go back to."""
+        """If the last healthy step could not be saved, fall back to the one before."""
         if self._checkpoints is not None and self._checkpoints.failed_step == self.healthy_step > 0:
             self.healthy_step = self._healthy_before
             self._keep_healthy(self._checkpoints)
@@ -103,13 +102,13 @@ class Degeneration(Callback):
             self._note_health(trainer)
 
     def _values(self, outputs: Mapping[str, Any]) -> dict[str, float]:
-        """The watched numbers of a step. Those without a section are logged in the section train."""
+        """The watched numbers of a step; names without a section belong to the section train."""
         for name in self.limits:
             if name.removeprefix("train/") not in outputs:
                 logged = sorted(known if "/" in known else f"train/{known}" for known in outputs)
                 raise UsageError(
-                    f"callback.degeneration.limits: {name} is not logged; logged: {', '.join(logged)}; a limit is "
-                    f"taken away by callback.degeneration.limits={{{name}: null}}"
+                    f"callback.degeneration.limits: {name} is not logged; logged: {', '.join(logged)}; to remove a "
+                    f"limit, give callback.degeneration.limits={{{name}: null}}"
                 )
         return {name: float(outputs[name.removeprefix("train/")]) for name in self.limits}
 
@@ -121,7 +120,7 @@ class Degeneration(Callback):
         return len(self.recent[name]) < self.num_steps or self.limits[name].holds(self._mean(name))
 
     def _note_health(self, trainer: pl.Trainer) -> None:
-        """A checkpoint saved at this step is the one to go back to, and outlives others."""
+        """If this step is saved, make its checkpoint the one to restore, kept beyond others."""
         if self._checkpoints is not None and self._checkpoints.is_due(trainer):
             self._healthy_before, self.healthy_step = self.healthy_step, trainer.global_step
             self._keep_healthy(self._checkpoints)
@@ -134,7 +133,7 @@ class Degeneration(Callback):
         consequence = {
             "warn": "",
             "stop": "; training ends",
-            "restore": f"; training ends, and the weights of step {self.healthy_step} come back",
+            "restore": f"; training ends, and the weights of step {self.healthy_step} are restored",
         }[self.on_degeneration]
         if trainer.is_global_zero:
             found = ", ".join(f"{name} is {self._mean(name):.4g}, its limit {self.limits[name]}" for name in left)
@@ -149,7 +148,7 @@ class Degeneration(Callback):
             self._checkpoints.is_closed = self._restores = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """By now a strategy that divides weights over ranks has put them together again."""
+        """Restore weights at the end of fit, when a sharding strategy has gathered them again."""
         if self._restores:
             assert self._checkpoints is not None
             checkpoint = read_checkpoint(self._checkpoints.path(self.healthy_step))
@@ -157,7 +156,7 @@ class Degeneration(Callback):
 
 
 def _bound(name: str, text: str) -> Bound:
-    bound = Bound.parse(str(text))  # a config may hold a bare number
+    bound = Bound.parse(str(text))  # in a config it may be a bare number
     if bound is None or bound.of_initial:
-        raise UsageError(f'callback.degeneration.limits wants "<= NUMBER" or ">= NUMBER"; got {text!r} for {name}')
+        raise UsageError(f'callback.degeneration.limits: expected "<= NUMBER" or ">= NUMBER", got {text!r} for {name}')
     return bound

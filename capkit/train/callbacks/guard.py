@@ -1,4 +1,4 @@
-"""Leaves out optimizer steps whose loss or gradient cannot be used, and ends a run that gives nothing else."""
+"""Skips optimizer steps with an unusable loss or gradient, and ends a run that has too many of them."""
 
 import math
 import statistics
@@ -14,22 +14,24 @@ from capkit.train.callbacks.recorder import Recorder
 from capkit.utils.ranges import AtLeastTwo, PositiveInt, Range, check_ranges
 
 ACTIONS = ("warn", "skip", "stop")
-TO_SIGMA = 1.4826  # the median absolute deviation of a normal distribution, in standard deviations
+TO_SIGMA = 1.4826  # standard deviations per median absolute deviation, for a normal distribution
 
 
 @check_ranges
 class SkipBadSteps(Callback):
-    """A step with a NaN or infinite loss or gradient is left out on all ranks; after `max_in_a_row`, the run ends.
+    """Skips steps with a NaN or infinite loss or gradient on all ranks; after `max_in_a_row` of them, ends the run.
 
-    A step that is left out changes no weight and no state of the optimizer. It counts as a step of the run, so that
-    data moves on, and not for the learning rate: its schedule stands still. `train/skipped_steps` counts them.
+    A skipped step changes neither weights nor optimizer state. It counts as a step of the run, so that the data
+    advances, but not for the learning rate schedule. `train/skipped_steps` counts skipped steps. Losses are those of
+    all ranks. A resumed run decides like an uninterrupted one.
 
-    `spike_factor` also watches for spikes (null: no): a loss that lies above the median of the last `num_steps` by more
-    than (spike_factor - 1) times that median's size; by more than as many deviations where these are larger than the
-    median, as of losses about 0. For losses above 0 this is loss > spike_factor x median. Before there are `num_steps`
-    losses nothing is a spike. `on_spike`: warn, skip (as above, and counted in a row with the others) or stop.
-
-    Losses are those of all ranks. A resumed run decides as an uninterrupted one.
+    Args:
+        max_in_a_row: consecutive skipped updates that end the run.
+        spike_factor: also watch for spikes (null: do not): a loss above the median of the last `num_steps` by more than
+            (spike_factor - 1) times the median's magnitude, or times the deviation if that is larger (losses around
+            0). For losses above 0 this usually means loss > spike_factor x median.
+        on_spike: warn, skip (as above, and counted towards `max_in_a_row`), or stop.
+        num_steps: length of the window; nothing is a spike before it is full.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class SkipBadSteps(Callback):
         num_steps: AtLeastTwo = 100,
     ) -> None:
         if on_spike not in ACTIONS:
-            raise UsageError(f"callback.guard.on_spike must be warn, skip or stop; got {on_spike!r}")
+            raise UsageError(f"expected callback.guard.on_spike to be warn, skip or stop; got {on_spike!r}")
         self.max_in_a_row, self.spike_factor, self.on_spike = max_in_a_row, spike_factor, on_spike
         self.skipped_steps = 0
         self.in_a_row = 0
@@ -60,12 +62,12 @@ class SkipBadSteps(Callback):
         self._recorder = next((callback for callback in callbacks if isinstance(callback, Recorder)), None)
         pl_module.guard = self  # type: ignore[assignment]
 
-    # -- asked by TrainModule
+    # -- called by TrainModule
 
     def refuses(self, step: int, loss: float, norm: float | None) -> bool:
-        """Whether the update of this loss, and of this norm of the gradient where it is known, is to be left out.
+        """Whether to skip the update, given its loss and the gradient's norm if known.
 
-        Raises Diverged at a spike, where that is to end the run.
+        Raises Diverged at a spike if that ends the run.
         """
         self.reason = ""
         if not math.isfinite(loss):
@@ -82,7 +84,7 @@ class SkipBadSteps(Callback):
         return bool(self.reason)
 
     def count(self, step: int, loss: float, skipped: bool, ends_step: bool) -> None:
-        """After an update that was made or left out. Raises Diverged after too many of the latter in a row."""
+        """Count an update that was made or skipped. Raises Diverged after too many skipped ones in a row."""
         if not skipped:
             self.in_a_row = 0
             self.recent.append(loss)
@@ -92,7 +94,7 @@ class SkipBadSteps(Callback):
         self.skipped_steps += ends_step
         if self.in_a_row >= self.max_in_a_row:
             raise Diverged(
-                f"step {step}: {self.in_a_row} updates in a row cannot be used, the last because {self.reason}; {NEXT}"
+                f"step {step}: {self.in_a_row} updates in a row are unusable, the last because {self.reason}; {NEXT}"
             )
 
     def _median(self) -> float:
@@ -105,7 +107,7 @@ class SkipBadSteps(Callback):
         deviation = TO_SIGMA * statistics.median(abs(value - median) for value in self.recent)
         return loss - median > (self.spike_factor - 1) * max(abs(median), deviation)
 
-    # -- what is written
+    # -- logging
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -120,5 +122,5 @@ class SkipBadSteps(Callback):
 
 NEXT = (
     "look at metrics.jsonl before this step; a lower optimizer.lr, a longer warm-up or trainer.precision=32-true may "
-    "help; weights of the last checkpoint are whole"
+    "help; the last checkpoint is intact"
 )

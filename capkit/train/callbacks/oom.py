@@ -1,4 +1,4 @@
-"""Halves the micro-batch when a step does not fit into memory; the global batch stays. Keeps what evaluations cut."""
+"""Halves the micro-batch size when a step runs out of memory, keeping the global batch; shares evaluation sizes."""
 
 import json
 import math
@@ -21,17 +21,17 @@ EVALUATION = "eval_batch_size"
 
 
 class OOMBackoff(Callback):
-    """When a GPU's memory ends within a step, `micro_batch_size` (of a rollout `rollout_batch_size`) is halved.
+    """Halves `micro_batch_size` (`rollout_batch_size` in a rollout) when a step runs out of GPU memory.
 
-    A single process does the step again from its start, and goes on with the smaller size. One rank of several cannot:
-    the others wait for it within the exchange of gradients. All end with status 82, and the next attempt of the run
-    takes the smaller size from the run folder; ranks that capkit started are started again at once.
+    A single process repeats the step from its start with the smaller size. One rank of several cannot, since the others
+    wait for it in a gradient all-reduce: all ranks end with status 82, and the run's next attempt reads the smaller
+    size from the run folder. Ranks that capkit started are restarted at once.
 
-    A batch of an evaluation is cut by each rank alone (`TrainModule.map_in_chunks`). At the end of the evaluation all
-    ranks take over the smallest `eval_batch_size` of any.
+    In an evaluation, each rank splits batches on its own (`TrainModule.map_in_chunks`); at the end, all ranks adopt the
+    smallest `eval_batch_size` of any.
 
-    Checkpoints hold the sizes, and rows of metrics.jsonl tell them when they change: `train/micro_batch_size`. Losses
-    are the same up to rounding; dropout draws other numbers, for it belongs to a micro-batch.
+    Checkpoints store the sizes; metrics.jsonl records changes as `train/micro_batch_size`. Losses are the same up to
+    rounding, except that dropout draws other masks, since these depend on the micro-batches.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class OOMBackoff(Callback):
         pl_module.on_shrink = self.shrink  # type: ignore[assignment]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes over what the checkpoint, or the attempt before, found to fit."""
+        """Adopt the sizes that the checkpoint, or the previous attempt, found to fit."""
         for name, size in self._left_by_ranks().items():
             self.sizes[name] = min(size, self.sizes.get(name, size))
         for name, size in self.sizes.items():
@@ -66,7 +66,7 @@ class OOMBackoff(Callback):
         file = None if self.folder is None else self.folder.path / FILE
         if file is None or not file.exists():
             return {}
-        remedy = "delete it: sizes are then found anew"
+        remedy = "delete it: sizes are then found again"
         sizes = read_object(file, remedy)
         if not all(isinstance(size, int) and size > 0 for size in sizes.values()):
             raise UsageError(f"{file}: expected sizes, whole numbers of 1 or more, got {sizes}; {remedy}")
@@ -87,18 +87,18 @@ class OOMBackoff(Callback):
             self._record(trainer)
 
     def shrink(self, name: str, size: int, why: str) -> None:
-        """Raises OutOfMemory where this attempt cannot go on with the smaller size."""
+        """Record a smaller size. Raises OutOfMemory if this attempt cannot continue with it."""
         assert self._trainer is not None
         self.sizes[name] = size
         told = f"step {self._trainer.global_step + 1} does not fit into memory ({why})"
         if world_size() == 1 and not isinstance(self._trainer.strategy, Zero):
-            warnings.warn(f"{told}; it is done again with {name}={size}", stacklevel=2)
+            warnings.warn(f"{told}; retrying with {name}={size}", stacklevel=2)
             self._record(self._trainer)
             return
         if self.folder is not None:
             sizes = {**self._left_by_ranks(), **self.sizes}
             write_atomically(self.folder.path / FILE, json.dumps(sizes) + "\n")
-        raise OutOfMemory(f"{told}; the same command goes on with {name}={size}")
+        raise OutOfMemory(f"{told}; the same command continues with {name}={size}")
 
     def _record(self, trainer: pl.Trainer) -> None:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]

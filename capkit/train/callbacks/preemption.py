@@ -1,4 +1,4 @@
-"""Preemption: a run that is asked to stop saves what it has, says that it wants to go on, and goes."""
+"""Preemption: a run that is asked to stop saves its state, requeues itself under SLURM, and exits."""
 
 import signal
 from functools import partial
@@ -17,16 +17,16 @@ from capkit.train.train_module import TrainModule
 
 
 class Preemption(Callback):
-    """SIGTERM, SIGUSR1 or SIGUSR2 to any rank: one save that all ranks agree on, then exit status 75 on each.
+    """On SIGTERM, SIGUSR1 or SIGUSR2 to any rank: one checkpoint that all ranks agree on, then exit status 75 on each.
 
-    Ctrl-C (SIGINT) does the same and ends with 130; a second one ends the run at once.
+    Ctrl-C (SIGINT) does the same with status 130; a second one ends the run at once.
 
-    Ranks agree between optimizer steps, in a rollout once it is sampled, and at the end of a validation. A rank that
-    knows of the signal does not finish what is before the next such place: what remains of a rollout or a validation is
-    skipped. Both follow from the seed and the step alone and are done again after the resume; the checkpoint is that of
-    the last finished step. Before and after training there is nothing to save, and ranks leave at once.
+    Ranks agree between optimizer steps, in a rollout after sampling, and at the end of a validation. A rank that knows
+    of the signal skips the remaining work of a rollout or validation before that point: it follows from seed and step
+    alone, and is repeated after the resume. The checkpoint is that of the last finished step. Before and after training
+    there is nothing to save, and ranks exit at once.
 
-    Where SLURM runs the job, rank 0 asks it to requeue the job. Agreeing costs one tiny all-reduce on the CPU a step.
+    Under SLURM, rank 0 requeues the job. Agreeing costs one tiny CPU all-reduce per step.
     """
 
     def __init__(self) -> None:
@@ -35,15 +35,15 @@ class Preemption(Callback):
         self._checkpoints: Checkpoints | None = None
 
     def listen(self, trainer: pl.Trainer) -> None:
-        """From here on signals are heard. All ranks call it, after they know each other."""
+        """Start listening for signals. All ranks must call it, once the process group exists."""
         store = None
         if is_distributed():
-            # A client of its own: where the main thread waits for a key, its client answers nobody else.
+            # A separate client: the main thread's is blocked while it waits for a key.
             store = dist.distributed_c10d._get_default_store().clone()
             on_cpu = dist.get_backend() == "gloo"
             self._group = dist.group.WORLD if on_cpu else dist.new_group(backend="gloo")
         self.signal = listen(trainer.global_rank, store)
-        # Lightning's own handler would broadcast over ranks from within a signal handler, and requeue SLURM jobs.
+        # Lightning's handlers would broadcast from within a signal handler, and requeue SLURM jobs themselves.
         trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -55,11 +55,11 @@ class Preemption(Callback):
 
     @property
     def is_stopping(self) -> bool:
-        """Whether this rank knows of the signal: then the next `meet` ends the run on all ranks."""
+        """Whether this rank knows of a signal; the next `meet` then ends the run on all ranks."""
         return self.signal is not None and self.signal.requested
 
     def meet(self, trainer: pl.Trainer) -> None:
-        """A safe point of training, weights being those of the last finished step: all ranks stop here, or none."""
+        """A safe point of training, with the last finished step's weights: all ranks stop here, or none does."""
         if self.signal is None or trainer.state.fn != TrainerFn.FITTING:
             return
         number = signal.Signals[self.signal.name].value if self.is_stopping else 0
@@ -67,7 +67,7 @@ class Preemption(Callback):
         if self._group is not None:
             dist.all_reduce(asked, dist.ReduceOp.MAX, group=self._group)
         if asked.item():
-            self.signal.name = signal.Signals(int(asked)).name  # the same on all ranks, and with it the exit status
+            self.signal.name = signal.Signals(int(asked)).name  # so that all ranks exit with the same status
             self._stop(trainer)
 
     def _stop(self, trainer: pl.Trainer) -> None:
@@ -75,14 +75,14 @@ class Preemption(Callback):
         self.signal.requested = True
         step = trainer.global_step
         saved = self._save(trainer)
-        goes_on = f"the same command with run_dir={trainer.default_root_dir} goes on from there"
+        goes_on = f"the same command with run_dir={trainer.default_root_dir} continues from there"
         self.signal.tell(f"step {step:,} was the last, {saved}; {goes_on}")
         if self._group is not None:
-            dist.barrier(self._group)  # launchers end all ranks as soon as one has left
+            dist.barrier(self._group)  # launchers kill all ranks once one exits
         raise Stopped(self.signal.status)
 
     def _save(self, trainer: pl.Trainer) -> str:
-        """The checkpoint of the last step, unless it is there; what there is to say about it."""
+        """Save the last step unless that was done; returns the outcome as text."""
         checkpoints = self._checkpoints
         if checkpoints is None or checkpoints.is_closed or trainer.global_step == 0:
             return "nothing was saved"

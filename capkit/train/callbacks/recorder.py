@@ -1,4 +1,4 @@
-"""Writes what training and validation log to metrics.jsonl, and passes it on to the loggers."""
+"""Writes what training and validation log to metrics.jsonl, and passes it to the loggers."""
 
 import time
 from typing import Any
@@ -14,11 +14,11 @@ from capkit.utils.ranges import PositiveInt, check_ranges
 
 @check_ranges
 class Recorder(Callback):
-    """Every `every_steps` optimizer steps: the loss and the objective's numbers, averaged since the last such row.
+    """Every `every_steps` optimizer steps, records the loss and the objective's numbers, averaged since the last row.
 
-    Names of the sections "reward" and "rl" are kept as they are; all others belong to the section "train". Steps that
-    the guard left out are in no average. Checkpoints hold the sums so far: a resumed run writes the rows of an
-    uninterrupted one, all but the speed.
+    Names in the sections "reward" and "rl" are kept; all others go to the section "train". Steps that the guard skipped
+    are left out of averages. Checkpoints hold the sums so far, so that a resumed run writes the same rows as an
+    uninterrupted one, except for the speed.
     """
 
     def __init__(self, every_steps: PositiveInt = 10) -> None:

@@ -1,4 +1,4 @@
-"""Tells when rewards do not tell captions apart, and ends a run that can learn nothing from them."""
+"""Detects rewards that do not distinguish captions, and ends a run that cannot learn from them."""
 
 import math
 import warnings
@@ -12,27 +12,28 @@ from capkit.errors import NothingToLearn, UsageError
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.utils.ranges import PositiveInt, check_ranges
 
-_SAME = 1e-6  # difference of two means of equal rewards, relative to their size
-_SETTLED = 0.05  # nats a token, below which the samples of an image are nearly always one caption
+_SAME = 1e-6  # relative difference up to which two means of rewards are equal
+_SETTLED = 0.05  # nats per token; below it, the samples of an image are nearly always the same caption
 
 
 @check_ranges
 class RewardSpread(Callback):
-    """Counts steps in a row whose rewards teach nothing: no image of the global batch has two captions, the baseline's
-    greedy one included, of different reward.
+    """Counts consecutive steps whose rewards give no signal: no image of the global batch has two captions (the
+    baseline's greedy one included) with different rewards.
 
-    After `warn_after` such steps there is a warning with the likely cause, once until a step has spread again; after
-    `stop_after` (null: never) the step is saved and the run ends with NothingToLearn, status 84. Where likelihood is
-    learned beside the rewards the run goes on. With one sample an image and no greedy caption, rewards are compared
-    over the batch and with the last step's.
+    With one sample per image and no greedy caption, rewards are compared over the batch and with the last step.
+    Numbers are those of all ranks. A resumed run continues counting.
 
-    Numbers are those of all ranks, equal on each of them. A resumed run counts on.
+    Args:
+        warn_after: such steps before a warning with the likely cause, given once until rewards differ again.
+        stop_after: such steps before the step is saved and the run ends with NothingToLearn, status 84 (null: never).
+            A run that also learns from likelihood continues.
     """
 
     def __init__(self, warn_after: PositiveInt = 5, stop_after: PositiveInt | None = 50) -> None:
         if stop_after is not None and stop_after < warn_after:
             raise UsageError(
-                "callback.reward_spread.stop_after must be warn_after steps or more, or null; "
+                "expected callback.reward_spread.stop_after to be warn_after steps or more, or null; "
                 f"got {stop_after} with warn_after={warn_after}"
             )
         self.warn_after, self.stop_after = warn_after, stop_after
@@ -77,22 +78,22 @@ class RewardSpread(Callback):
     def _told(self, outputs: Mapping[str, Any]) -> str:
         total, entropy = float(outputs["reward/total"]), float(outputs["rl/entropy"])
         if math.isnan(total):
-            cause = "no caption can be scored (reward/failed); look at the reward's terms and at what is written"
+            cause = "no caption can be scored (reward/failed); check the reward's terms and the captions"
         elif entropy < _SETTLED:
             cause = (
-                f"the samples of an image are all one caption (rl/entropy is {entropy:.3f} nats a token); raise "
+                f"the samples of an image are all the same caption (rl/entropy is {entropy:.3f} nats per token); raise "
                 "objective.rollout.temperature, or start from another checkpoint (init_from)"
             )
         else:
             cause = (
-                f"the reward is {total:.4g} whatever is written; choose one that tells these captions apart "
-                "(reward=[...]), or more samples (objective.num_samples). CIDEr is 0 where all references are alike, "
-                "or where no word of them is written"
+                f"the reward is {total:.4g} for every caption; choose one that distinguishes these captions "
+                "(reward=[...]), or more samples (objective.num_samples). CIDEr is 0 if all references are alike, "
+                "or if captions share no word with them"
             )
-        return f"for {self.in_a_row} steps no image had captions of different reward: nothing is learned; {cause}"
+        return f"for {self.in_a_row} steps no image had captions with different rewards: nothing is learned; {cause}"
 
     def _save(self, trainer: pl.Trainer) -> str:
-        """Saves this step; what to say of it. All ranks take part."""
+        """Save this step, as a collective; returns the outcome as text."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Checkpoints) and (
                 callback.saved_step == trainer.global_step or callback.save(trainer)

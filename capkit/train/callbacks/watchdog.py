@@ -1,4 +1,4 @@
-"""Ends all ranks of a run, with a reason, when one of them is lost, stuck or failed."""
+"""Watchdog callback: ends all ranks of a run, and says why, when one of them is lost, stuck or failed."""
 
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,17 @@ from capkit.utils.ranges import PositiveFloat, check_ranges
 
 @check_ranges
 class Watchdog(Callback):
-    """Starts the watchdog thread of this rank, and tells it that the run gets on.
+    """Starts this rank's watchdog thread, and reports progress to it.
 
-    `timeout_s`: a rank that gives no sign of life for so long is lost (stopped, its machine gone). The others bound the
-    time between two signs of progress, by the section that a rank is in; a first step belongs to `setup_s`, and what
-    follows training (captions of the test split, metrics, the report) to `evaluation_s`. All in seconds. What happens
-    then, and the exit statuses: docs/faults.md.
+    What happens when a limit is exceeded, and the exit statuses: docs/faults.md.
+
+    Args:
+        timeout_s: seconds without a sign of life after which a rank is lost (stopped, or its machine gone).
+        setup_s: seconds without progress allowed in setup, which includes the first step.
+        step_s: the same for a training step.
+        rollout_s: the same for a rollout.
+        checkpoint_s: the same for saving a checkpoint.
+        evaluation_s: the same for validation, and for all that follows training (test captions, metrics, report).
     """
 
     def __init__(
@@ -45,16 +50,16 @@ class Watchdog(Callback):
         self._training = "setup"
 
     def watch(self, run_dir: Path) -> None:
-        """From here on this rank is watched. All ranks call it, after they know each other."""
+        """Start watching this rank. All ranks must call it, once the process group exists."""
         folder = broadcast_object(new_attempt(run_dir) if rank() == 0 else None)
         thread = Thread(HeartbeatFiles(folder, rank(), world_size()), self.timeout_s, self.allowed_s, is_stopping)
         mark_progress("setup", step=0)
         start_watchdog(thread)
 
-    # -- the run gets on
+    # -- progress of the run
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._training = "setup"  # until a step is done: kernels are compiled, workers start
+        self._training = "setup"  # until the first step ends: it compiles kernels and starts workers
         mark_progress(self._training, trainer.global_step)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
@@ -65,7 +70,7 @@ class Watchdog(Callback):
         mark_progress(self._training, trainer.global_step)
 
     def on_save_checkpoint(self, *args: Any) -> None:
-        """Until training or validation goes on."""
+        """The section lasts until training or validation continues."""
         mark_progress("checkpoint")
 
     def on_validation_start(self, *args: Any) -> None:
@@ -87,5 +92,5 @@ class Watchdog(Callback):
         mark_progress("evaluation")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """At once, before anything is taken down: the other ranks wait for this one."""
+        """Report the error first, before anything is torn down, since the other ranks wait for this one."""
         tell_failure(exception)

@@ -92,7 +92,7 @@ def test_restore_brings_back_the_newest_weights_that_were_inside(tmp_path):
     assert degeneration.restored_step is None
     steps_done, weight, (told,) = run(RISING, degeneration, checkpoints_in(tmp_path))
     # Saved at 0, 2, 4 and 6. At step 6 the mean is inside, but its own 0.4 is not.
-    assert (steps_done, weight) == (7, 4) and "the weights of step 4 come back" in told
+    assert (steps_done, weight) == (7, 4) and "the weights of step 4 are restored" in told
     assert degeneration.restored_step == 4
     assert not (tmp_path / "step-00000007.ckpt").exists()
 
@@ -139,7 +139,7 @@ def test_a_resumed_run_decides_as_the_uninterrupted_one(tmp_path, kill_after, or
         dying = Scripted(RISING, dies_at=kill_after)
         fit(dying, [Degeneration(LIMIT, "restore", 3), checkpoints_in(first)][::order], max_steps=12)
     newest = first / f"step-{kill_after:08d}.ckpt"
-    with pytest.warns(UserWarning, match="step 7: .* is 0.3333.*the weights of step 4 come back"):
+    with pytest.warns(UserWarning, match="step 7: .* is 0.3333.*the weights of step 4 are restored"):
         trainer = fit(second, [Degeneration(LIMIT, "restore", 3), checkpoints_in(first)][::order], 12, ckpt_path=newest)
     assert (trainer.global_step, int(second.weight)) == whole[:2] == (7, 4)
 
@@ -185,7 +185,7 @@ def test_other_wrong_arguments_are_refused():
         Degeneration(LIMIT, "halt")
     with pytest.raises(UsageError, match="num_steps: expected an integer of at least 1"):
         Degeneration(LIMIT, num_steps=0)
-    with pytest.raises(UsageError, match="restore wants callback=checkpoints"):
+    with pytest.raises(UsageError, match="restore needs callback=checkpoints"):
         fit(Scripted(FINE), [Degeneration(LIMIT, "restore")], max_steps=1)
 
 

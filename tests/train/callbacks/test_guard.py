@@ -27,7 +27,7 @@ def test_a_loss_or_gradient_that_is_not_finite_is_refused_and_counted(bad):
 def test_the_run_ends_after_so_many_in_a_row_and_one_good_step_starts_the_count_again():
     guard = SkipBadSteps(max_in_a_row=3)
     feed(guard, [1.0, math.nan, math.nan, 1.0, math.nan, math.nan])
-    with pytest.raises(Diverged, match="step 7: 3 updates in a row cannot be used, the last because the loss is nan"):
+    with pytest.raises(Diverged, match="step 7: 3 updates in a row are unusable, the last because the loss is nan"):
         guard.count(7, math.nan, guard.refuses(7, math.nan, None), True)
     assert guard.skipped_steps == 5 and Diverged.status == DIVERGED_STATUS == 83
 
@@ -85,7 +85,7 @@ def test_a_resumed_guard_decides_as_one_that_was_not_interrupted():
     [
         ({"max_in_a_row": 0}, "max_in_a_row: expected an integer of at least 1"),
         ({"spike_factor": 1.0}, "spike_factor: expected a finite number greater than 1 or None"),
-        ({"on_spike": "halt"}, "on_spike must be warn, skip or stop"),
+        ({"on_spike": "halt"}, "on_spike to be warn, skip or stop"),
     ],
 )
 def test_impossible_settings_are_refused(settings, told):

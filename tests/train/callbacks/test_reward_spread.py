@@ -24,15 +24,15 @@ def told(steps, *callbacks, **settings):
 
 def test_a_warning_names_the_cause_and_the_key_and_is_not_repeated():
     (message,) = told([NONE] * 9, RewardSpread(3, 20))
-    assert message.startswith("step 3: for 3 steps no image had captions of different reward: nothing is learned")
-    assert "the reward is 0 whatever is written" in message and "reward=[...]" in message
+    assert message.startswith("step 3: for 3 steps no image had captions with different rewards: nothing is learned")
+    assert "the reward is 0 for every caption" in message and "reward=[...]" in message
     assert "callback.reward_spread.stop_after=20" in message
 
 
 @pytest.mark.parametrize(
     ("changed", "cause"),
     [
-        ({"rl/entropy": 0.01}, "the samples of an image are all one caption (rl/entropy is 0.010"),
+        ({"rl/entropy": 0.01}, "the samples of an image are all the same caption (rl/entropy is 0.010"),
         ({"reward/total": math.nan, "reward/greedy": math.nan, "reward/std": math.nan}, "no caption can be scored"),
     ],
 )
@@ -95,7 +95,7 @@ def test_steps_that_were_left_out_do_not_count():
 def test_wrong_numbers_are_refused():
     with pytest.raises(UsageError, match="warn_after"):
         RewardSpread(warn_after=0)
-    with pytest.raises(UsageError, match="must be warn_after steps or more, or null; got 2 with warn_after=3"):
+    with pytest.raises(UsageError, match="to be warn_after steps or more, or null; got 2 with warn_after=3"):
         RewardSpread(3, 2)
 
 
@@ -108,5 +108,5 @@ class Same:
 def test_a_reward_that_is_one_for_all_is_seen_in_a_real_step(objective):
     module = module_of(OBJECTIVES[objective]())
     module.reward = Reward({"same": RewardTerm(Same())})
-    with pytest.warns(UserWarning, match="the reward is 1 whatever is written"):
+    with pytest.warns(UserWarning, match="the reward is 1 for every caption"):
         trainer_of("auto", 2, [RewardSpread(2, None)], "32-true").fit(module, loader(2))

@@ -123,6 +123,7 @@ def _check(captioner: StepwiseCaptioner, decoding: Decoding, num_samples: int, p
 
 
 def _sample_ids(context: Context, decoding: Decoding, num_samples: int) -> Int[Tensor, " R"]:
+    # One id per (seed, image, sample): draws do not depend on the batch, its order or the rank.
     ids = [rng.stable_hash(decoding.seed, key, sample) for key in context.keys for sample in range(num_samples)]
     return torch.tensor(ids, dtype=torch.int64, device=context.states.device)
 

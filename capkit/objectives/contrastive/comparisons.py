@@ -29,6 +29,7 @@ class Comparison(NamedTuple):
 
     def tally(self, terms: Float[Tensor, "..."]) -> Float[Tensor, " 3"]:
         """Number of pairs, of pairs more similar than all of their negatives, and of loss terms above 0."""
+        # Strictly greater: a tie with a negative is a miss.
         hits = self.pair > highest(self.candidates, self.negative)
         return torch.stack([hits.new_tensor(len(hits), dtype=torch.long), hits.sum(), (terms > 0).sum()]).float()
 
@@ -53,6 +54,7 @@ class Comparisons:
         image_ids = rows.gather(pairs.image_ids)
         # Chunked, so that the (captions, images) comparison stays small; an empty tensor splits into one empty chunk.
         found = [(owners[:, None] == image_ids[None]).nonzero() for owners in pairs.owners.split(chunk_rows)]
+        # `nonzero` counts rows from its chunk's start; this rank's captions start at row `own.start` of the gathered.
         starts = [captions.rows.own.start + place * chunk_rows for place in range(len(found))]
         caption_rows = torch.cat([part[:, 0] + start for part, start in zip(found, starts, strict=True)])
         image_rows = torch.cat([part[:, 1] for part in found])

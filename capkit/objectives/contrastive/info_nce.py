@@ -76,6 +76,7 @@ class Queries(NamedTuple):
     def tally(self) -> Float[Tensor, " 2"]:
         """Number of queries with a positive, and of those among them whose most similar candidate is a positive."""
         counted = self.num_positives > 0
+        # Strictly greater: a tie with a negative is a miss, also if all embeddings have collapsed to one point.
         return torch.stack([counted.sum(), (counted & (self.best_positive > self.best_negative)).sum()]).float()
 
 
@@ -83,6 +84,7 @@ def queries_of(
     logits: Float[Tensor, "n M"], positive: Bool[Tensor, "n M"], candidate: Bool[Tensor, "n M"], directions: list[str]
 ) -> dict[str, Queries]:
     """Reduce a block of logits to queries along its rows, its columns or both; shared matrices are computed once."""
+    # LOWEST leaves a masked candidate out of the log-sum-exp, where exp(LOWEST) = 0; in the sums it counts as 0.
     kept = logits.masked_fill(~candidate, LOWEST)
     on_positives, on_candidates = logits * positive, logits * candidate
     positives = logits.detach().masked_fill(~positive, LOWEST)

@@ -68,6 +68,7 @@ def linked(
     """
     if not len(link_left):
         return torch.zeros(len(left), len(right), dtype=torch.bool, device=left.device)
+    # Number the distinct right ends, mark which of them each `left[i]` reaches, and look up those of `right`.
     values, codes = torch.cat([link_right, right]).unique(return_inverse=True)
     ends, wanted = codes.split([len(link_right), len(right)])
     reached = torch.zeros(len(left), len(values), device=left.device)

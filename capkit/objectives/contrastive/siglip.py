@@ -54,7 +54,7 @@ class SigLIP:
             logits = scale * similarities(pairs.images[rows], captions.texts) + bias
             positive, candidate = captions.positives(pairs.image_ids[rows], self.duplicates)
             loss = torch.nn.functional.softplus(torch.where(positive, -logits, logits))  # -log sigmoid(z x)
-            counted = positive.any(1)
+            counted = positive.any(1)  # images without a caption of their own enter the loss, but not the accuracy
             fixed = logits.detach()
             hits = counted & (highest(fixed, positive) > highest(fixed, candidate & ~positive))
             return (loss * candidate).sum(), torch.stack([hits.sum(), counted.sum()]).float()

@@ -51,6 +51,7 @@ class Triplet:
         logs, num_violations, num_triplets = {}, loss, loss
         for kind in self.negatives:
             loss_sum, (num_pairs, hits, violations, mined) = comparisons.total(kind, self._triplets, self.chunk_rows)
+            # The mean over pairs that have a negative, on all ranks; those without one contribute 0 to the sum.
             loss = loss + loss_sum / mined.clamp(min=1) / len(self.negatives)
             logs[f"accuracy_{SEARCH[kind]}"] = hits / num_pairs.clamp(min=1)
             num_violations, num_triplets = num_violations + violations, num_triplets + mined

@@ -28,7 +28,7 @@ def leave_one_out(rewards: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     """r_k minus the mean of the image's other rewards (Luo 2020, arXiv 2003.09971; RLOO); NaN if there are none."""
     values = rewards.double()
     scored = ~values.isnan()
-    others = scored.sum(-1, keepdim=True) - 1
+    others = scored.sum(-1, keepdim=True) - 1  # the image's other scored samples
     total = values.nansum(-1, keepdim=True)
     return torch.where(scored & (others > 0), values - (total - values) / others, torch.nan)
 
@@ -43,6 +43,7 @@ def group(rewards: Float[Tensor, "B K"], divide_by_std: bool = True) -> Float[Te
     centred = values - values.nanmean(-1, keepdim=True)
     if not divide_by_std:
         return centred
+    # Equal rewards are centred to exactly 0, so that EPSILON gives 0 / EPSILON = 0 and not 0 / 0.
     return centred / (centred.square().nanmean(-1, keepdim=True).sqrt() + EPSILON)
 
 

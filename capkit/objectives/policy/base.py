@@ -73,7 +73,7 @@ class PolicyObjective(Protocol):
 def learned_tokens(samples: Samples, prompt_length: int, learn_eos: bool) -> Bool[Tensor, "B K M"]:
     """True at the tokens that the policy chose: after the prompt and up to EOS, which is included if `learn_eos`."""
     assert samples.mask is not None and samples.ended is not None
-    mask = samples.mask[..., 1:].clone()
+    mask = samples.mask[..., 1:].clone()  # BOS is never predicted
     mask[..., : prompt_length - 1] = False
     if not learn_eos:
         places = torch.arange(mask.shape[-1], device=mask.device)

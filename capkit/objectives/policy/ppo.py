@@ -77,5 +77,6 @@ class PPO(SelfCritical):
         clipped = ratio.clamp(1 - self.clip_low, 1 + self.clip_high)
         # The minimum is the pessimistic bound: clipping removes the incentive to move further, never that to move back.
         losses = -torch.minimum(ratio * gain, clipped * gain)
+        # Where the clipped term is the minimum it is constant in the policy: these tokens have no gradient.
         outside = (clipped * gain < ratio * gain) & loss_mask
         return self.reduce(losses, loss_mask), {"clip_fraction": outside.sum().detach()}

@@ -142,7 +142,7 @@ def problems(composed: Composed, with_inputs: bool = True) -> list[str]:
         found += _node(value, str(key), composed)
     found += _non_finite(config, composed)
     if not found and with_inputs:
-        found += _missing_values(config, composed)
+        found += _missing_values(composed)
     if found or any(value in (MISSING, _REFERS_TO_MISSING) for _, value in leaves(config)):
         return found
     settings = Settings(config, composed.task, is_here=composed.is_here)
@@ -281,8 +281,9 @@ def _fix(annotation: ast.expr, value: Any) -> str:
     return f"; write e.g. {good[0]}" if good else ""
 
 
-def _missing_values(config: dict[str, Any], composed: Composed) -> Iterator[str]:
-    missing = [key for key, value in leaves(config) if value == MISSING and _is_used(key, composed.task)]
+def _missing_values(composed: Composed) -> Iterator[str]:
+    written = OmegaConf.to_container(composed.config, resolve=False)  # what refers to another key is told there alone
+    missing = [key for key, value in leaves(written) if value == MISSING and _is_used(key, composed.task)]
     if missing:
         listed = " ".join(f"{key}=..." for key in missing)
         yield f"task {composed.task!r} needs {', '.join(missing)}; add {listed}"

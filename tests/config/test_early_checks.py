@@ -185,3 +185,9 @@ def test_candidates_are_reranked_by_a_scorer_in_tasks_that_rerank(run):
     given = [*rerank, "reward=[length]"]
     assert "num_candidates must be at most 1" in refusal(*given, "decoding.method=greedy")
     assert compose_checked(parse(given)).config.decoding.num_candidates == 8
+
+
+def test_what_the_scorer_of_a_filter_lacks_is_told_once(run):
+    words = ["curate", "step=[score_filter]", "step.score_filter.best=1", "reward=[clip_score_trained]", "out=x"]
+    told = "needs reward.clip_score.scorer.encoder.ckpt; add reward.clip_score.scorer.encoder.ckpt=..."
+    assert refusal(*words).endswith(told)

@@ -41,7 +41,7 @@ class Allowed:
 
 # A checkpoint's model and image transform.
 MODELS = Allowed(
-    ("capkit.models", "capkit.data.transforms"),
+    ("capkit.models", "capkit.methods", "capkit.data.transforms"),
     (
         "capkit.assets.cache.path",
         "capkit.checkpoint.loading.load_captioner_to_tune",
@@ -50,7 +50,15 @@ MODELS = Allowed(
 )
 # Parts that a task takes from an earlier run: data, metrics, evaluators and decoding.
 RUN_PARTS = Allowed(
-    ("capkit.data", "capkit.decoding", "capkit.evaluators", "capkit.metrics", "capkit.models", "capkit.sceneworld"),
+    (
+        "capkit.data",
+        "capkit.decoding",
+        "capkit.evaluators",
+        "capkit.methods",
+        "capkit.metrics",
+        "capkit.models",
+        "capkit.sceneworld",
+    ),
     (
         "capkit.assets.cache.path",
         "capkit.checkpoint.loading.load_dual_encoder",

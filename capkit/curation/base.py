@@ -1,4 +1,4 @@
-"""What a data step is: records in, records out."""
+"""Protocol of data steps: records in, records out."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Records = Callable[[], Iterable[Record]]
 
 @dataclass(frozen=True)
 class Failure:
-    """A record that a step left out: why, and what a model said where it said something."""
+    """A record that a step left out: the reason, and a model's answer if there was one."""
 
     key: str
     step: str
@@ -22,35 +22,35 @@ class Failure:
 
 @runtime_checkable
 class Step(Protocol):
-    """`records` gives all records anew each time it is called. The order stays; records may be changed or left out.
+    """Transforms records; may change or drop them, and keeps their order. `records()` iterates anew at each call.
 
-    Hooks that a step may have; task=curate calls each that exists: `attach_images(read)` with a function from a
-    record's key to its picture (it raises BadImage), `attach_failures(report)` with one that takes each Failure,
-    `fingerprint_fields()` for what the result depends on, as plain data, and `counts` for numbers in the report. A step
-    whose `by_record` is True treats each record by itself, so that shards of the records can be treated apart.
+    Optional hooks, which task=curate calls if they exist: `attach_images(read)` with a function from a record's key to
+    its image (it raises BadImage); `attach_failures(report)` with a function that takes each Failure;
+    `fingerprint_fields()` for what the result depends on, as plain data; and `counts`, numbers for the report. A step
+    with `by_record = True` treats records independently, so that shards of them can be processed separately.
     """
 
     def __call__(self, records: Records) -> Iterator[Record]: ...
 
 
 def batches(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
-    """`size` records at a time; the last batch may be smaller."""
+    """Batches of `size` records; the last may be smaller."""
     rest = iter(records)
     while batch := list(islice(rest, size)):
         yield batch
 
 
 def captions_of_one_language(record: Record) -> tuple[list[Caption], str]:
-    """The captions in the language of the first one, and that language; "" where there is no caption."""
+    """The captions in the language of the first one, and that language; "" if there is no caption."""
     language = record.captions[0].language if record.captions else ""
     return [caption for caption in record.captions if caption.language == language], language
 
 
 def ignore_failure(failure: Failure) -> None:
-    """Until a task says where failures go."""
+    """Default until a task sets where failures go."""
 
 
 def hook(step: Any, name: str, argument: Any) -> None:
-    """Calls a hook that the step may have."""
+    """Call an optional hook of a step."""
     if hasattr(step, name):
         getattr(step, name)(argument)

@@ -1,4 +1,4 @@
-"""What a language model says, read as a caption: what is taken, and what is refused and why."""
+"""Parses a language model's answer as a caption, and rejects anything else with a reason."""
 
 import json
 import re
@@ -10,7 +10,7 @@ _FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
 
 
 def plain_text(answer: str, max_words: int) -> str:
-    """The whole answer on one line. Raises Unparsable where it is empty or has more than `max_words` words."""
+    """The whole answer on one line. Raises Unparsable if it is empty or has more than `max_words` words."""
     text = clean_text(answer)
     if not any(letter.isalnum() for letter in text):
         raise Unparsable("it is empty")
@@ -20,9 +20,9 @@ def plain_text(answer: str, max_words: int) -> str:
 
 
 def json_caption(answer: str, max_words: int) -> str:
-    """The text of {"caption": ...}, the one thing that was asked for; a code fence around it is passed over.
+    """The text in {"caption": ...}, the requested answer; a code fence around it is ignored.
 
-    Raises Unparsable: anything beside the object may mean that the model did something else than it was told.
+    Raises Unparsable for any other text around the object, since the model may have done another task.
     """
     text = answer.strip()
     fenced = _FENCED.fullmatch(text)
@@ -31,5 +31,5 @@ def json_caption(answer: str, max_words: int) -> str:
     except ValueError as error:
         raise Unparsable("not one JSON object") from error
     if not isinstance(row, dict) or not isinstance(row.get("caption"), str):
-        raise Unparsable('a JSON object with a text under "caption" was asked for')
+        raise Unparsable('expected a JSON object with a text under "caption"')
     return plain_text(row["caption"], max_words)

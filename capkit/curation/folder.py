@@ -1,11 +1,11 @@
-"""The folder that task=curate leaves behind. Of a split "train":
+"""The output folder of task=curate. For a split "train":
 
 train.work.json                     what the records are made with: steps, models, prompts, data
-train-00000-of-00002.jsonl          a shard's records, a manifest; complete when its report is there
-train-00000-of-00002.failures.jsonl   the records left out, with the reason
+train-00000-of-00002.jsonl          manifest of a shard's records; complete once its report exists
+train-00000-of-00002.failures.jsonl   dropped records, with the reason
 train-00000-of-00002.report.json      counts and sample rows
-train.jsonl, .failures.jsonl, .report.json   all shards in order, as soon as all are there
-images/train/00000012.png           pictures of sources that have no image files
+train.jsonl, .failures.jsonl, .report.json   all shards in order, written once all are complete
+images/train/00000012.png           images of sources without image files
 """
 
 import json
@@ -29,14 +29,14 @@ NUM_SAMPLES = 5
 
 
 class CuratedFolder:
-    """One split in the folder `out`, of which this process writes shard `shard` of `num_shards`."""
+    """One split in the folder `out`, to which this process writes shard `shard` of `num_shards`."""
 
     def __init__(self, out: Path, split: str, shard: int, num_shards: int) -> None:
         self.out, self.split, self.shard, self.num_shards = out, split, shard, num_shards
         self.manifest = out / f"{split}.jsonl"
 
     def claim(self, work: Mapping[str, Any]) -> None:
-        """Notes what the records are made with. Raises UsageError where the folder holds records of other work."""
+        """Record what the records are made with. Raises UsageError if the folder holds records made otherwise."""
         file, wanted = self.out / f"{self.split}.work.json", json.loads(json.dumps(work))
         if not file.exists():
             try:
@@ -51,20 +51,20 @@ class CuratedFolder:
         ]
         if changed:
             raise UsageError(
-                f"out={self.out} holds records that were made with something else:\n" + "\n".join(changed) + "\ngive "
-                "another out=FOLDER, or delete that one; answers are kept apart from it"
+                f"out={self.out} holds records that were made with other settings:\n" + "\n".join(changed) + "\ngive "
+                "another out=FOLDER, or delete this one; models' answers are cached elsewhere and stay"
             )
 
     def indices(self, num_records: int) -> range:
-        """This shard's records: a run of neighbours, so that shards one after the other give the whole split."""
+        """This shard's records: consecutive ones, so that the shards in order give the whole split."""
         return range(self.shard * num_records // self.num_shards, (self.shard + 1) * num_records // self.num_shards)
 
     def write_shard(self, records: Iterable[Record]) -> int:
-        """The manifest of this shard appears when all its records are there; returns how many."""
+        """Write this shard's manifest, which appears when complete; returns the number of records."""
         return write_manifest(self._file(self.shard, "jsonl"), records)
 
     def failures(self) -> TextIO:
-        """The file of this attempt's failures, written as they come."""
+        """Open the file of this attempt's failures, which are written as they occur."""
         self.out.mkdir(parents=True, exist_ok=True)
         return self._file(self.shard, "failures.jsonl").open("w", encoding="utf-8", buffering=1)
 
@@ -72,7 +72,7 @@ class CuratedFolder:
         write_atomically(self._file(self.shard, "report.json"), json.dumps(report, indent=1) + "\n")
 
     def write_picture(self, index: int, pixels: np.ndarray) -> str:
-        """A PNG of the record at `index`; returns its path as the manifest has it."""
+        """Write the image of the record at `index` as PNG; returns its path as in the manifest."""
         name = f"images/{self.split}/{index:08d}.png"
         path = self.out / name
         if not path.exists():
@@ -84,7 +84,7 @@ class CuratedFolder:
         return [i for i in range(self.num_shards) if not self._file(i, "report.json").exists()]
 
     def merge(self) -> None:
-        """All shards in order as one manifest, one list of failures and one report."""
+        """Merge all shards, in order, into one manifest, one list of failures and one report."""
         for ending in ("jsonl", "failures.jsonl"):
             texts = (self._file(i, ending).read_text(encoding="utf-8") for i in range(self.num_shards))
             write_atomically(self.out / f"{self.split}.{ending}", "".join(texts))
@@ -96,7 +96,7 @@ class CuratedFolder:
 
 
 def merged_report(reports: list[dict[str, Any]]) -> dict[str, Any]:
-    """Counts added up, samples of the first shards."""
+    """Add up counts; take samples from the first shards."""
     counts: Counter[str] = Counter()
     for report in reports:
         counts.update(report["counts"])
@@ -105,7 +105,7 @@ def merged_report(reports: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class FailureLog:
-    """Writes failures as they come, and counts them."""
+    """Writes failures as they occur, and counts them."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -119,7 +119,7 @@ class FailureLog:
 def sampled(
     records: Iterable[Record], original: Callable[[str], Record], samples: list[dict[str, Any]]
 ) -> Iterator[Record]:
-    """The records, the first of which leave a row in `samples`: key, captions before, captions after."""
+    """Pass records through, and append to `samples` the first few: key, captions before, captions after."""
     for record in records:
         if len(samples) < NUM_SAMPLES:
             before, after = ([asdict(c) for c in r.captions] for r in (original(record.key), record))

@@ -1,1 +1,1 @@
-"""The metrics of the COCO caption tools: BLEU, ROUGE-L, CIDEr, METEOR, SPICE, in their units."""
+"""Metrics of the COCO caption tools, in their units: BLEU, ROUGE-L, CIDEr, METEOR, SPICE."""

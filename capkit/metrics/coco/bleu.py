@@ -13,7 +13,7 @@ from capkit.metrics.coco.corpus import Corpus, ImageSentences
 from capkit.metrics.coco.ngrams import MAX_ORDER, NgramCounts, starts_of_runs
 from capkit.metrics.text_metric import TextMetric
 
-_SMALL, _TINY = 1e-9, 1e-15  # pycocoevalcap's: an image without any match scores about 0, never 0 / 0
+_SMALL, _TINY = 1e-9, 1e-15  # pycocoevalcap's smoothing: an image without any match scores about 0, never 0 / 0
 
 
 def bleu(
@@ -21,7 +21,7 @@ def bleu(
 ) -> list[float]:
     """BLEU-1, -2, -3, -4 of the corpus, in 0 .. 1.
 
-    `tokenized=True`: the texts are words joined by spaces already; else those of `language` are made of them.
+    `tokenized=True`: the texts are already words joined by spaces; else they are tokenized for `language`.
     """
     return bleu_of(Corpus.from_texts(predictions, references, tokenized=tokenized, language=language))[0]
 
@@ -29,7 +29,7 @@ def bleu(
 def bleu_scores(
     predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False, language: str = "en"
 ) -> Float[np.ndarray, "B 4"]:
-    """BLEU-1, -2, -3, -4 of each image; the corpus's BLEU is not their mean."""
+    """BLEU-1, -2, -3, -4 of each image. The corpus's BLEU is not their mean."""
     return bleu_of(Corpus.from_texts(predictions, references, tokenized=tokenized, language=language))[1]
 
 
@@ -40,10 +40,10 @@ def bleu_of(corpus: Corpus) -> tuple[list[float], Float[np.ndarray, "B 4"]]:
 
 
 class Bleu(TextMetric):
-    """bleu_1 .. bleu_4 of all predictions of all ranks, in 0 .. 1: of the corpus's n-gram counts, added up first.
+    """bleu_1 .. bleu_4 of all predictions of all ranks, in 0 .. 1, from n-gram counts summed over the corpus.
 
-    The number of each image alone, from the same counts, is `bleu_scores`, which the scorer of this name gives.
-    `tokenized`: the texts are words already.
+    `bleu_scores`, which the scorer of this name returns, computes each image's number from its own counts.
+    `tokenized`: the texts are already words.
     """
 
     def __init__(self, tokenized: bool = False, language: str = "en") -> None:
@@ -60,19 +60,19 @@ class Bleu(TextMetric):
 def _statistics(
     images: ImageSentences,
 ) -> tuple[Int[np.ndarray, "B 4"], Int[np.ndarray, "B 4"], Int[np.ndarray, " B"], Int[np.ndarray, " B"]]:
-    """Of each image: matched n-grams, n-grams, words, and words of the reference nearest in length."""
+    """Per image: matched n-grams, n-grams, words, and words of the reference closest in length."""
     lengths = images.sentences.lengths
     length, reference_lengths = lengths[~images.is_reference], lengths[images.is_reference]
     correct = np.stack([_clipped_matches(images, counts) for counts in images.ngrams], axis=1)
     guessed = np.maximum(length[:, None] - np.arange(MAX_ORDER), 0)
     distance = np.abs(reference_lengths - np.repeat(length, images.num_references))
-    base = int(reference_lengths.max()) + 1  # of two equally near references the shorter one counts
+    base = int(reference_lengths.max()) + 1  # in a tie the shorter reference counts
     nearest = np.minimum.reduceat(distance * base + reference_lengths, images.first_reference) % base
     return correct, guessed, length, nearest
 
 
 def _clipped_matches(images: ImageSentences, counts: NgramCounts) -> Int[np.ndarray, " B"]:
-    """Of each image: its n-grams found in a reference, each at most as often as in the reference that has most."""
+    """Per image: n-grams of the prediction found in a reference, each clipped to its maximum count in a reference."""
     num_images = len(images.num_references)
     image, is_reference = images.image[counts.sentence], images.is_reference[counts.sentence]
     first = np.flatnonzero(starts_of_runs(counts.gram) | starts_of_runs(image))  # of each (gram, image)

@@ -1,5 +1,5 @@
 """CIDEr as the COCO tools compute it, which is CIDEr-D (Vedantam et al. 2015, section 5: clipped counts and a Gaussian
-penalty on the difference of lengths, sigma 6), times 10.
+penalty on the length difference, sigma 6), times 10.
 
 B images, K candidates per image, R references of all images, P (candidate, reference) pairs that share an n-gram.
 """
@@ -32,15 +32,15 @@ def cider(
 ) -> float:
     """Mean CIDEr-D of the images, in 0 .. 10 (papers print it times 100).
 
-    Document frequencies come from `references` unless a saved corpus is given; where they say nothing (one image, or
-    references all alike) a ScoreWarning tells why the number is 0. `tokenized=True`: the texts are words joined by
-    spaces already; else those of `language` are made of them.
+    Document frequencies come from `references`, unless a saved corpus is given. If they carry no information (a single
+    image, or all references alike), the result is 0 and a ScoreWarning says why. `tokenized=True`: the texts are
+    already words joined by spaces; else they are tokenized for `language`.
     """
     corpus = Corpus.from_texts(predictions, references, tokenized=tokenized, language=language)
     return float(cider_scores_of(corpus, document_frequencies).mean())
 
 
-cider_d = cider  # one number: the COCO tools' "CIDEr" always was CIDEr-D
+cider_d = cider  # the same: the COCO tools' "CIDEr" always was CIDEr-D
 
 
 def cider_scores(
@@ -64,7 +64,7 @@ def cider_scores_of(corpus: Corpus, document_frequencies: DocumentFrequencies | 
         return scores
     if document_frequencies.units != WORDS:
         raise UsageError(
-            f"cider wants document frequencies of {WORDS!r} (PTB words without EOS); got "
+            f"cider: expected document frequencies of {WORDS!r} (PTB words without EOS), got "
             f"{document_frequencies.units!r}; build them with DocumentFrequencies.from_references"
         )
     hashes = VOCABULARY.hashes()[corpus.by_whitespace.sentences.ids]
@@ -72,9 +72,9 @@ def cider_scores_of(corpus: Corpus, document_frequencies: DocumentFrequencies | 
 
 
 class Cider(TextMetric):
-    """cider of all predictions of all ranks, in 0 .. 10. `tokenized`: the texts are words already.
+    """cider of all predictions of all ranks, in 0 .. 10. `tokenized`: the texts are already words.
 
-    `document_frequencies` names a file saved by `DocumentFrequencies`; without it the references are the corpus.
+    `document_frequencies` is a file saved by `DocumentFrequencies`; without it the references are the corpus.
     """
 
     def __init__(
@@ -103,8 +103,8 @@ def cider_d_from_ids(
 ) -> Float[np.ndarray, "B K"]:
     """CIDEr-D of K candidates per image from word ids: the numpy core of metric and reward.
 
-    Without `document_frequencies` the images' own references are the corpus, as in pycocoevalcap; with them `hashes`
-    holds the hash of every word. `cider_d_padded` is the torch twin.
+    Without `document_frequencies`, the images' own references are the corpus, as in pycocoevalcap. With them, `hashes`
+    holds the hash of every word. `cider_d_padded` is the torch version.
     """
     num_images, num_candidates = len(images.num_references), images.num_candidates
     image = np.repeat(np.arange(num_images), images.num_references)  # of each reference
@@ -116,7 +116,7 @@ def cider_d_from_ids(
             assert hashes is not None
             idf = document_frequencies.idf(counts.keys(hashes))
         similarity += _similarity(images, counts, idf)
-    bigrams = images.sentences.num_bigrams  # pycocoevalcap's "length" counts bigrams, not words
+    bigrams = images.sentences.num_bigrams  # pycocoevalcap's "length" is the number of bigrams, not of words
     candidate_length = bigrams[~images.is_reference].reshape(num_images, num_candidates)
     difference = candidate_length[image] - bigrams[images.is_reference][:, None].astype(np.float64)
     similarity *= np.exp(-(difference**2) / (2 * SIGMA**2))
@@ -125,7 +125,7 @@ def cider_d_from_ids(
 
 
 def _has_idf(images: ImageSentences) -> bool:
-    """Whether some n-gram stands in the references of some images and not of others: else each counts log 1 = 0."""
+    """Whether any n-gram occurs in the references of some images but not of others; else all have idf log 1 = 0."""
     num_images = len(images.num_references)
     frequencies = (images_with_gram(images, counts) for counts in images.ngrams)
     return any(bool(((found > 0) & (found < num_images)).any()) for found in frequencies)
@@ -134,12 +134,12 @@ def _has_idf(images: ImageSentences) -> bool:
 def _warn_of_no_idf(num_images: int) -> None:
     if num_images == 1:
         cause = (
-            "one image has no document frequencies: each of its n-grams stands in 1 of 1 images, and counts log 1 = 0"
+            "one image gives no document frequencies: each of its n-grams is in 1 of 1 images, with weight log 1 = 0"
         )
     else:
-        cause = f"every n-gram of the references stands in those of all {num_images} images, and counts log 1 = 0"
+        cause = f"every n-gram of the references is in those of all {num_images} images, with weight log 1 = 0"
     warnings.warn(
-        f"CIDEr is 0 whatever the captions say, since {cause}; score the whole split, or take saved "
+        f"CIDEr is 0 for any captions, since {cause}; score the whole split, or use saved "
         "document_frequencies (docs/metrics.md)",
         ScoreWarning,
         stacklevel=4,
@@ -147,7 +147,7 @@ def _warn_of_no_idf(num_images: int) -> None:
 
 
 def _similarity(images: ImageSentences, counts: NgramCounts, idf: Float[np.ndarray, " U"]) -> Float[np.ndarray, "R K"]:
-    """Clipped cosine of the tf-idf vectors of one order; 0 where a vector is all zero."""
+    """Clipped cosine of tf-idf vectors of one order; 0 if a vector is all zero."""
     weight = counts.count * idf[counts.gram]
     norm = np.sqrt(np.bincount(counts.sentence, weight**2, len(images.image)))
     norm_c = norm[~images.is_reference].reshape(-1, images.num_candidates)
@@ -162,9 +162,10 @@ def _similarity(images: ImageSentences, counts: NgramCounts, idf: Float[np.ndarr
 
 
 def _shared(images: ImageSentences, counts: NgramCounts) -> tuple[Int[np.ndarray, " P"], Int[np.ndarray, " P"]]:
-    """Entries of `counts` (candidate's, reference's) for each n-gram that the two share on one image.
+    """Pairs of entries of `counts` (candidate's, reference's) for each n-gram that the two share on one image.
 
-    Entries of one n-gram and image stand together, candidates first: each reference's entry meets all of those.
+    Entries of the same n-gram and image are consecutive, candidates first; each reference's entry is paired with all of
+    those candidates.
     """
     is_reference = images.is_reference[counts.sentence]
     new_group = starts_of_runs(counts.gram) | starts_of_runs(images.image[counts.sentence])

@@ -1,4 +1,4 @@
-"""CIDEr-D of padded id tensors, on CPU or GPU: the torch twin of `cider_d_from_ids`.
+"""CIDEr-D of padded id tensors, on CPU or GPU: the torch version of `cider_d_from_ids`.
 
 B images, K candidates, R references, T = K + R sentences of an image, L words, U n-grams of the corpus.
 """
@@ -14,12 +14,12 @@ from capkit.metrics.coco.cider import SIGMA
 from capkit.metrics.coco.document_frequencies import DocumentFrequencies
 from capkit.metrics.coco.ngrams import MAX_ORDER, MULTIPLIER, hash_ids
 
-_COMPARISONS_AT_ONCE = 2**27  # one byte each: more images than fit are scored in several passes
+_COMPARISONS_AT_ONCE = 2**27  # one byte each; larger batches are scored in several passes
 
 
 @dataclass(frozen=True)
 class IdfTable:
-    """Document frequencies on a device. The dtype of `idf` is that of all arithmetic."""
+    """Document frequencies on a device. The dtype of `idf` is used for all arithmetic."""
 
     keys: Int[Tensor, " U"]
     idf: Float[Tensor, " U"]
@@ -48,8 +48,8 @@ def cider_d_padded(
 ) -> Float[Tensor, "B K"]:
     """CIDEr-D of each candidate against its image's first `num_references` references, in 0 .. 10.
 
-    Ids stand at the left of each row; what lies beyond a row's length is ignored. In float64 equal to the numpy core
-    to 1e-9, in float32 to 1e-4. Compares every n-gram with every other of the image: few kernels, no host sync.
+    Rows are left-aligned; entries beyond a row's length are ignored. Equals the numpy core to 1e-9 in float64, to 1e-4
+    in float32. Compares every n-gram with every other of the image, which takes few kernels and no host sync.
     """
     num_candidates, width = candidates.shape[1], max(candidates.shape[2], references.shape[2])
     tokens = torch.cat([_widen(candidates, width), _widen(references, width)], dim=1)  # (B T L)
@@ -71,7 +71,7 @@ def _similarity(
 ) -> Float[Tensor, "B K R"]:
     """Mean over orders of the clipped cosine, times the length penalty, for each candidate and reference.
 
-    Sums run over occurrences, each divided by its n-gram's count, which equals the sum over different n-grams.
+    Sums run over occurrences, each divided by its n-gram's count, which equals a sum over distinct n-grams.
     """
     keys, real = _ngram_keys(tokens, lengths)  # (N B T L)
     idf = torch.where(real, table(keys), 0.0)
@@ -92,7 +92,7 @@ def _similarity(
 def _ngram_keys(
     tokens: Int[Tensor, "B T L"], lengths: Int[Tensor, "B T"]
 ) -> tuple[Int[Tensor, "N B T L"], Bool[Tensor, "N B T L"]]:
-    """Key of the n-gram of order 1 .. N that begins at each word, and whether the sentence has one there."""
+    """Key of the n-gram of order 1 .. N that begins at each word, and whether the sentence is long enough for it."""
     hashes = hash_ids(tokens)
     keys = [hashes]
     for _ in range(1, MAX_ORDER):

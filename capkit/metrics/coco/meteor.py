@@ -1,4 +1,4 @@
-"""METEOR 1.5 (Denkowski and Lavie 2014) through its official jar, kept alive as one Java process. English.
+"""METEOR 1.5 (Denkowski and Lavie 2014) through its official jar, in one long-lived Java process. English.
 
 B images.
 """
@@ -21,14 +21,14 @@ from capkit.metrics.coco.java import java_binary, pycocoevalcap_folder
 from capkit.metrics.text_metric import TextMetric
 
 _JAR = "meteor-1.5.jar"
-_NOT_IN_A_LINE = re.compile("[\r\n\ud800-\udfff]")  # what Java reads as the line's end, and what UTF-8 cannot write
-_LINES_AT_ONCE = 64  # requests sent before the answers are read: few enough that neither pipe fills up
+_NOT_IN_A_LINE = re.compile("[\r\n\ud800-\udfff]")  # line ends to Java, and what UTF-8 cannot encode
+_LINES_AT_ONCE = 64  # requests sent before reading the answers; few enough that neither pipe fills up
 
 
 def meteor(predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False) -> float:
-    """METEOR of the corpus, in 0 .. 1. `tokenized=True`: the texts are words joined by spaces already.
+    """METEOR of the corpus, in 0 .. 1. `tokenized=True`: the texts are already words joined by spaces.
 
-    Raises UsageError where the `java` extra is not installed.
+    Raises UsageError if the `java` extra is not installed.
     """
     return meteor_of(Corpus.from_texts(predictions, references, tokenized=tokenized))[0]
 
@@ -36,23 +36,23 @@ def meteor(predictions: Sequence[str], references: Sequence[Sequence[str]], *, t
 def meteor_scores(
     predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False
 ) -> Float[np.ndarray, " B"]:
-    """METEOR of each image; the corpus's is not their mean."""
+    """METEOR of each image. The corpus's METEOR is not their mean."""
     return meteor_of(Corpus.from_texts(predictions, references, tokenized=tokenized))[1]
 
 
 def meteor_of(corpus: Corpus) -> tuple[float, Float[np.ndarray, " B"]]:
-    """METEOR of the corpus and of each image, from the one process that this Python process keeps."""
+    """METEOR of the corpus and of each image, from this Python process's shared Java process."""
     process = _shared_process()
     try:
         return process.score(corpus)
-    except BaseException:  # half a conversation (Ctrl-C, say) would answer the next corpus with this one's numbers
+    except BaseException:  # an interrupted exchange (Ctrl-C) would answer the next corpus with this one's numbers
         process.close()
         _shared_process.cache_clear()
         raise
 
 
 class Meteor(TextMetric):
-    """meteor of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are PTB words already."""
+    """meteor of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are already PTB words."""
 
     def __init__(self, tokenized: bool = False) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Meteor(TextMetric):
 
 
 def require_meteor() -> None:
-    """Raises UsageError where METEOR could not run."""
+    """Raises UsageError if METEOR cannot run."""
     java_binary("METEOR")
     folder = pycocoevalcap_folder("meteor", "METEOR")
     if not (folder / _JAR).is_file():
@@ -74,15 +74,15 @@ def require_meteor() -> None:
 
 
 class MeteorProcess:
-    """One running METEOR: SCORE requests give each image's statistics, one EVAL request the numbers.
+    """A running METEOR process: SCORE requests return each image's statistics, one EVAL request the scores.
 
-    Close it, or use it in a `with`; it also ends with the interpreter. Threads may share it.
+    Close it, or use it in a `with` block; it also ends with the interpreter. Threads may share it.
     """
 
     def __init__(self) -> None:
         require_meteor()
         command = [java_binary("METEOR"), "-Xmx2G", "-jar", _JAR, "-", "-", "-stdio", "-l", "en", "-norm"]
-        # A pipe that no one reads would fill up and stop the process.
+        # A file, since a pipe that nobody reads would fill up and block the process.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
         self._process = subprocess.Popen(
             command,
@@ -134,9 +134,9 @@ class MeteorProcess:
 
 
 def _request(prediction: str, *references: str) -> str:
-    """As pycocoevalcap writes it; the separator is taken out of references too, where it would start another one.
+    """A request as pycocoevalcap writes it, except that the separator is also removed from references.
 
-    A line break in a text becomes a space: it would end the request, and shift every later image's numbers.
+    A line break in a text becomes a space, since it would end the request and shift all later images' numbers.
     """
     prediction, *others = (_NOT_IN_A_LINE.sub(" ", text).replace("|||", "") for text in (prediction, *references))
     return " ||| ".join(["SCORE", *others, prediction.replace("  ", " ")])

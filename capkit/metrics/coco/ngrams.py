@@ -1,4 +1,4 @@
-"""Texts as arrays of word ids, and their n-grams counted by one sort: what BLEU and CIDEr are made of.
+"""Texts as arrays of word ids, and their n-grams counted by sorting: the basis of BLEU and CIDEr.
 
 S sentences, W words of all sentences, E different (n-gram, sentence) pairs, U different n-grams.
 """
@@ -20,7 +20,7 @@ _MIX_1, _MIX_2 = 0x2545F4914F6CDD1D, 0x369DEA0F31A53F85  # odd multipliers from 
 
 
 class _Vocabulary(dict[str, int]):
-    """word -> small id, given in the order in which this process meets the words."""
+    """word -> small id, in the order in which this process meets the words."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,10 +29,10 @@ class _Vocabulary(dict[str, int]):
         self._num_hashed = 0
 
     def __missing__(self, word: str) -> int:
-        return self.setdefault(word, next(self._next_id))  # both atomic: two threads agree on a word's id
+        return self.setdefault(word, next(self._next_id))  # both are atomic, so that threads agree on a word's id
 
     def hashes(self) -> Int[np.ndarray, " V"]:
-        """A 63-bit hash of each id's word, the same in every process."""
+        """A 63-bit hash of each id's word, equal in every process."""
         if self._num_hashed < len(self):
             words = list(islice(self.items(), self._num_hashed, None))
             hashes = np.zeros(max(id_ for _, id_ in words) + 1, np.int64)
@@ -52,23 +52,23 @@ def _ids_of(words: list[str]) -> Int[np.ndarray, " W"]:
 def hash_ids(ids: Any) -> Any:
     """A 64-bit hash of each non-negative id of an int64 array or tensor: equal in numpy and torch, on CPU and GPU."""
     mixed = (ids + 1) * _MIX_1
-    mixed = (mixed ^ ((mixed >> 32) & 0xFFFFFFFF)) * _MIX_2  # the mask: int64 shifts copy the sign
+    mixed = (mixed ^ ((mixed >> 32) & 0xFFFFFFFF)) * _MIX_2  # masked, since int64 shifts copy the sign
     return mixed ^ ((mixed >> 29) & 0x7FFFFFFFF)
 
 
 @dataclass(frozen=True)
 class Sentences:
-    """Sentences of unequal length: `ids` (not negative) of all words in a row, `lengths` in words."""
+    """Sentences of unequal length: concatenated non-negative word `ids`, and `lengths` in words."""
 
     ids: Int[np.ndarray, " W"]
     lengths: Int[np.ndarray, " S"]
 
     @classmethod
     def from_texts(cls, texts: Sequence[str]) -> "Sentences":
-        """Words are what stands between whitespace. All texts are split at once: as lists they would cost more."""
+        """Split at whitespace. All texts are split in one call, which is faster than one list per text."""
         ids = _ids_of(f"\n{_BREAK}\n".join(texts).split())
         breaks = np.flatnonzero(ids == VOCABULARY[_BREAK])
-        if len(breaks) != len(texts) - 1:  # a text holds the break as a word, or there is no text
+        if len(breaks) != len(texts) - 1:  # a text contains the break as a word, or there is no text
             return cls.from_words([text.split() for text in texts])
         lengths = np.diff(breaks, prepend=-1, append=len(ids)) - 1
         return cls(np.delete(ids, breaks), lengths)
@@ -92,9 +92,9 @@ class Sentences:
 
 @dataclass(frozen=True)
 class NgramCounts:
-    """How often each n-gram of one order stands in each sentence, sorted by (gram, sentence).
+    """Count of each n-gram of one order in each sentence, sorted by (gram, sentence).
 
-    `gram` is 0 .. U - 1 and ascending; `word` says where in `Sentences.ids` an occurrence of each gram begins.
+    `gram` is 0 .. U - 1, ascending; `word[g]` is the index in `Sentences.ids` where an occurrence of g begins.
     """
 
     order: int
@@ -104,10 +104,10 @@ class NgramCounts:
     word: Int[np.ndarray, " U"]
 
     def keys(self, hashes: Int[np.ndarray, " W"]) -> Int[np.ndarray, " U"]:
-        """A 64-bit key of each gram that outlives this process: a polynomial of its words' hashes, modulo 2**64.
+        """A 64-bit key of each gram, equal in every process: a polynomial of its words' hashes, modulo 2**64.
 
-        `hashes` holds the hash of every word of the sentences. Ten million different n-grams hold two of the same key
-        with probability 3e-6.
+        `hashes` holds the hash of every word of the sentences. Among ten million distinct n-grams, two share a key with
+        probability 3e-6.
         """
         keys = hashes[self.word]
         for step in range(1, self.order):
@@ -116,9 +116,9 @@ class NgramCounts:
 
 
 def count_ngrams(sentences: Sentences) -> Iterator[NgramCounts]:
-    """Counts for n = 1 .. 4. One sort an order; an n-gram is the pair (gram of order n - 1, next word), so exact.
+    """Counts for n = 1 .. 4, with one sort per order. Exact: an n-gram is the pair (gram of order n - 1, next word).
 
-    An n-gram with a part that occurs once occurs once itself: such n-grams, most of a corpus, need no sort.
+    An n-gram with a part that occurs once also occurs once; such n-grams, most of a corpus, are not sorted.
     """
     ids, num_words = sentences.ids, int(sentences.ids.max(initial=-1)) + 1
     sentence = np.repeat(np.arange(len(sentences)), sentences.lengths)
@@ -137,7 +137,7 @@ def count_ngrams(sentences: Sentences) -> Iterator[NgramCounts]:
             count=np.concatenate([np.diff(first, append=len(word)), np.ones(len(single), np.int64)]),
             word=np.concatenate([word[by_gram[new_gram]], single]),
         )
-        repeated = np.full(len(ids) + 1, -1)  # by the word they begin at: grams that occur more than once
+        repeated = np.full(len(ids) + 1, -1)  # by start word: grams that occur more than once
         more = np.bincount(gram, minlength=num_grams)[gram] > 1
         repeated[word[by_gram[more]]] = gram[more]
         longer = np.flatnonzero(words_left > order)
@@ -147,16 +147,16 @@ def count_ngrams(sentences: Sentences) -> Iterator[NgramCounts]:
 
 
 def starts_of_runs(values: Int[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
-    """True where a value differs from the one before it."""
+    """True where a value differs from its predecessor."""
     starts = np.ones(len(values), np.bool_)
     np.not_equal(values[1:], values[:-1], out=starts[1:])
     return starts
 
 
 def _sort(values: Int[np.ndarray, " N"]) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
-    """Numbers (not negative) in order, and where each stood; equal ones stay in their order.
+    """Non-negative numbers sorted stably, and the permutation.
 
-    Sorted 16 bits at a time, the lowest first: such small numbers numpy counts, several times faster than it compares.
+    A radix sort by 16 bits, lowest first: numpy sorts 16-bit numbers by counting, several times faster than comparing.
     """
     order = np.argsort(values.astype(np.uint16), kind="stable")  # the lowest 16 bits
     for shift in range(16, int(values.max(initial=0)).bit_length(), 16):

@@ -1,4 +1,4 @@
-"""ROUGE-L as the COCO tools compute it (Lin and Och 2004, beta 1.2): longest common subsequences of words.
+"""ROUGE-L as the COCO tools compute it (Lin and Och 2004, beta 1.2), from longest common subsequences of words.
 
 B images, P (prediction, reference) pairs, L and M words of the longest prediction and reference at hand.
 """
@@ -14,7 +14,7 @@ from capkit.metrics.coco.ngrams import Sentences
 from capkit.metrics.text_metric import TextMetric
 
 _BETA = 1.2
-_PAIRS_AT_ONCE = 4096  # pairs of about one length: little padding, and the arrays stay in the cache
+_PAIRS_AT_ONCE = 4096  # pairs of similar length: little padding, and the arrays fit the cache
 
 
 def rouge_l(
@@ -22,7 +22,7 @@ def rouge_l(
 ) -> float:
     """Mean ROUGE-L of the images, in 0 .. 1.
 
-    `tokenized=True`: the texts are words joined by spaces already; else those of `language` are made of them.
+    `tokenized=True`: the texts are already words joined by spaces; else they are tokenized for `language`.
     """
     return float(rouge_l_scores(predictions, references, tokenized=tokenized, language=language).mean())
 
@@ -32,8 +32,8 @@ def rouge_l_scores(
 ) -> Float[np.ndarray, " B"]:
     """ROUGE-L of each image: F-measure of the best precision and the best recall over its references.
 
-    As in pycocoevalcap words are what stands between single spaces, so that an empty text counts as one (empty) word:
-    two empty texts score 1.
+    As in pycocoevalcap, words are separated by single spaces, so that an empty text is one empty word, and two empty
+    texts score 1.
     """
     return rouge_l_scores_of(Corpus.from_texts(predictions, references, tokenized=tokenized, language=language))
 
@@ -67,7 +67,7 @@ class RougeL(TextMetric):
 def longest_common_subsequence(
     sentences: Sentences, left: Int[np.ndarray, " P"], right: Int[np.ndarray, " P"]
 ) -> Int[np.ndarray, " P"]:
-    """Length in words for each pair of sentences, named by their index."""
+    """Length in words of the longest common subsequence of each pair of sentences, given by index."""
     common = np.zeros(len(left), np.int64)
     order = np.lexsort((sentences.lengths[right], sentences.lengths[left]))
     for start in range(0, len(order), _PAIRS_AT_ONCE):
@@ -77,7 +77,7 @@ def longest_common_subsequence(
 
 
 def _columns(sentences: Sentences, rows: Int[np.ndarray, " P"], padding: int) -> Int[np.ndarray, "L P"]:
-    """The named sentences as columns. Word ids are never negative, so that padding matches nothing."""
+    """The given sentences as columns. Padding is negative, unlike word ids, and matches nothing."""
     lengths = sentences.lengths[rows]
     begin = np.cumsum(sentences.lengths)[rows] - lengths
     position = np.arange(lengths.max())[:, None]
@@ -86,10 +86,10 @@ def _columns(sentences: Sentences, rows: Int[np.ndarray, " P"], padding: int) ->
 
 
 def _lcs(left: Int[np.ndarray, "L P"], right: Int[np.ndarray, "M P"]) -> Int[np.ndarray, " P"]:
-    """Dynamic programme by rows, all pairs at once.
+    """Dynamic programming by rows, for all pairs at once.
 
-    A row of the table never falls from left to right, so that what a cell takes from its left neighbour is a running
-    maximum. It is taken by doubling: numpy's own `accumulate` is ten times slower down short columns.
+    A row of the table never decreases from left to right, so that taking the left neighbour's value is a running
+    maximum. It is computed by doubling, since numpy's `accumulate` is ten times slower on short columns.
     """
     row = np.zeros((len(right) + 1, right.shape[1]), np.int32)
     for words in left:

@@ -26,7 +26,7 @@ _CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 def spice(predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False) -> float:
     """SPICE of the corpus: mean F-score of the images, in 0 .. 1.
 
-    Raises UsageError where the `java` extra or CoreNLP is not installed.
+    Raises UsageError if the `java` extra or CoreNLP is not installed.
     """
     return float(np.nanmean(spice_scores(predictions, references, tokenized=tokenized)))
 
@@ -34,7 +34,7 @@ def spice(predictions: Sequence[str], references: Sequence[Sequence[str]], *, to
 def spice_scores(
     predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False
 ) -> Float[np.ndarray, " B"]:
-    """SPICE of each image; NaN where the program could not score it."""
+    """SPICE of each image; NaN if the program could not score it."""
     return spice_scores_of(Corpus.from_texts(predictions, references, tokenized=tokenized))
 
 
@@ -51,7 +51,7 @@ def spice_scores_of(corpus: Corpus) -> Float[np.ndarray, " B"]:
 
 
 class Spice(TextMetric):
-    """spice of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are PTB words already."""
+    """spice of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are already PTB words."""
 
     def __init__(self, tokenized: bool = False) -> None:
         super().__init__()
@@ -65,15 +65,15 @@ class Spice(TextMetric):
 
 
 def require_spice() -> None:
-    """Raises UsageError where SPICE could not run."""
+    """Raises UsageError if SPICE cannot run."""
     java_binary("SPICE")
     folder = pycocoevalcap_folder("spice", "SPICE")
     missing = [name for name in _CORENLP if not (folder / "lib" / name).is_file()]
     if missing:
         raise UsageError(
-            f"SPICE needs Stanford CoreNLP 3.6.0, which no pip package brings: {', '.join(missing)} not found in "
-            f"{folder / 'lib'}; with network run `python -m pycocoevalcap.spice.get_stanford_models`, "
-            "or copy the two jars of stanford-corenlp-full-2015-12-09.zip there; or leave spice out of metrics"
+            f"SPICE needs Stanford CoreNLP 3.6.0, which no pip package contains: {', '.join(missing)} not found in "
+            f"{folder / 'lib'}; run `python -m pycocoevalcap.spice.get_stanford_models` (needs network), "
+            "or copy the two jars of stanford-corenlp-full-2015-12-09.zip there; or omit spice from metrics"
         )
 
 
@@ -85,7 +85,7 @@ def _run(arguments: list[str]) -> None:
 
 
 def _number(value: float | str | None) -> float:
-    """The program writes a score that does not exist as null or as text."""
+    """A score; the program writes a missing one as null or as text."""
     try:
         return math.nan if value is None else float(value)
     except ValueError:

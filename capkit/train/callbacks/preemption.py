@@ -100,12 +100,12 @@ class Preemption(Callback):
         self.meet(trainer)
 
     def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Lightning takes StopIteration here for the end of the data. Ranks have different numbers of batches."""
+        """Skip the remaining batches: Lightning takes StopIteration for the end of the data. Ranks may differ here."""
         if trainer.state.fn == TrainerFn.FITTING and self.is_stopping:
             raise StopIteration
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Before captions are gathered and scored."""
+        """Runs before captions are gathered and scored."""
         self.meet(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -115,4 +115,4 @@ class Preemption(Callback):
 
 
 def _nothing() -> None:
-    """In place of what registers signal handlers."""
+    """Replaces Lightning's registration of signal handlers."""

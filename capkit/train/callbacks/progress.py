@@ -1,4 +1,4 @@
-"""What a person sees while a model trains, validates and captions: bars, the time left, numbers as they come."""
+"""Progress display of training, validation and captioning: bars, time left, latest numbers."""
 
 import time
 from typing import Any
@@ -10,8 +10,8 @@ from capkit.types import CaptionBatch
 from capkit.utils.console import Phase, clock, close_phase, innermost, open_phase, say
 from capkit.utils.ranges import NonNegativeFloat, check_ranges
 
-WINDOW = 51  # batches whose speed is shown
-SECONDS_BETWEEN_NOTES = 0.5  # reading a loss waits for the GPU
+WINDOW = 51  # batch ends over which the displayed speed is measured
+SECONDS_BETWEEN_NOTES = 0.5  # not at each step, since reading a loss waits for the GPU
 
 
 @check_ranges
@@ -28,7 +28,7 @@ class ProgressBar(LightningProgressBar):
         self._noted_at = 0.0
 
     def disable(self) -> None:
-        """Lightning's, for ranks other than 0: the console knows by itself."""
+        """Lightning calls this on ranks other than 0; the console itself prints on rank 0 only."""
 
     def enable(self) -> None: ...
 

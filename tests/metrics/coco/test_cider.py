@@ -33,7 +33,7 @@ def test_a_word_of_every_image_weighs_nothing():
     ("references", "cause"),
     [
         ([["a cat sits"]], "one image has no document frequencies: .*log 1 = 0"),
-        ([["a cat"], ["a cat"]], "stands in those of all 2 images"),
+        ([["a cat"], ["a cat"]], "is in those of all 2 images"),
     ],
 )
 def test_cider_without_idf_is_zero_with_the_cause_and_the_key(references, cause):
@@ -68,5 +68,5 @@ def test_with_a_saved_corpus_an_image_scores_the_same_alone():
 
 def test_frequencies_of_other_units_are_refused():
     corpus = DocumentFrequencies(np.array([1]), np.array([1]), 1, units="word+eos")
-    with pytest.raises(UsageError, match=r"wants document frequencies of 'word'.*got 'word\+eos'"):
+    with pytest.raises(UsageError, match=r"expected document frequencies of 'word'.*got 'word\+eos'"):
         cider(["a"], [["a"]], document_frequencies=corpus)

@@ -1,4 +1,4 @@
-"""The report's section on bags of look-alikes: R@1 in them over training, their size, and bags with their captions."""
+"""Report section on bags of similar images: R@1 in bags over training, bag size, and bags with their captions."""
 
 import html
 import re
@@ -21,12 +21,12 @@ STYLE = """
 .missed { color: #dc2626 }
 """
 NOTE = (
-    "R@1: share of captions by which the judge finds their picture among those of its bag; a caption that fits all n "
-    "alike gets 1/n."
+    "R@1: fraction of captions by which the encoder finds their image among those of its bag; a caption that fits all "
+    "n equally gets 1/n."
 )
 EXAMPLES_NOTE = (
-    "Held-out bags. ✓: the judge finds the picture by its caption among those of the bag; ✗: it does not, or not for "
-    "sure."
+    "Held-out bags. ✓: the encoder finds the image by its caption among those of the bag; ✗: it does not, or only by "
+    "chance."
 )
 
 

@@ -1,4 +1,4 @@
-"""Charts as SVG text: enough for a report that opens offline."""
+"""Charts as SVG text, for a report that opens offline."""
 
 import html
 import math
@@ -12,7 +12,7 @@ Point = tuple[Number, Number]
 
 
 def ticks(low: Number, high: Number, count: int = 5) -> list[Number]:
-    """Round numbers that span [low, high]: multiples of 1, 2 or 5 times a power of ten."""
+    """Round numbers within [low, high]: multiples of 1, 2 or 5 times a power of ten."""
     if not high > low:
         return [low]
     rough = (high - low) / count
@@ -25,9 +25,9 @@ def ticks(low: Number, high: Number, count: int = 5) -> list[Number]:
 def line_chart(
     title: str, series: Mapping[str, Sequence[Point]], x_label: str = "step", levels: Mapping[str, Number] | None = None
 ) -> str:
-    """An SVG of one line per named series of (x, y), and of a dashed line across at each named level.
+    """SVG with one line per named series of (x, y), and a dashed horizontal line at each named level.
 
-    Points that are not finite are left out; without any other, the chart is empty text.
+    Points that are not finite are left out; if none remain, the chart is an empty string.
     """
     lines = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
     lines = {name: points for name, points in lines.items() if points}
@@ -55,9 +55,9 @@ def line_chart(
 def path_chart(
     title: str, points: Sequence[Point], labels: Sequence[str], x_label: str, marks: Mapping[str, int] | None = None
 ) -> str:
-    """An SVG of labelled (x, y) points, joined in their order; `marks` names some, by their place among them.
+    """SVG of labelled (x, y) points, joined in order; `marks` names some points by index.
 
-    Points that are not finite are left out with their labels and marks; without any other, the chart is empty text.
+    Points that are not finite are left out with their labels and marks; if none remain, the chart is an empty string.
     """
     shown = [i for i, (x, y) in enumerate(points) if math.isfinite(x) and math.isfinite(y)]
     if not shown:
@@ -79,12 +79,12 @@ def path_chart(
 
 
 def _padding(low: Number, high: Number) -> Number:
-    """Room beside the outermost points: a twentieth of the range, or of the number where there is no range."""
+    """Margin around the outermost points: 5 % of the range, or of the number if the range is empty."""
     return 0.05 * (high - low) or abs(high) * 0.05 or 0.5
 
 
 def _axes(title: str, xs: Point, ys: Point, x_label: str) -> tuple[list[str], Callable[[Number, Number], Point]]:
-    """What stands behind the data of a chart over these ranges, and where a point (x, y) lies in it."""
+    """Axes and grid over these ranges, and a function that maps a point (x, y) to its position in the SVG."""
     (x_low, x_high), (y_low, y_high) = xs, ys
 
     def at(x: Number, y: Number) -> Point:

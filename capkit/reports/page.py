@@ -1,4 +1,4 @@
-"""report.html of a run: loss curves, the table of numbers, and held-out images with their captions. Opens offline."""
+"""report.html of a run: loss curves, a table of numbers, and held-out images with captions. Opens offline."""
 
 import base64
 import html
@@ -26,11 +26,11 @@ th:first-child, td:first-child { text-align: left } .charts { display: flex; fle
 .caption { font-weight: 600 } .sample ul { margin: .3rem 0 0; padding-left: 1.1rem; color: #4b5563; font-size: 13px }
 """
 THUMBNAIL = 128
-HEADLINES = ("fact_f1", "cider", "text_r1", "t2i_r1", "auroc")  # the first that a run has stands beside the loss
+HEADLINES = ("fact_f1", "cider", "text_r1", "t2i_r1", "auroc")  # the first one that a run has is drawn next to the loss
 
 
 def thumbnail(image: np.ndarray) -> str:
-    """A picture (H W 3, uint8) as a data URL of at most 128 pixels a side."""
+    """An image (H W 3, uint8) as a data URL of at most 128 pixels a side."""
     picture = Image.fromarray(image)
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
@@ -39,7 +39,7 @@ def thumbnail(image: np.ndarray) -> str:
 
 
 def metric_table(numbers: Mapping[str, float]) -> str:
-    """Rows are metrics, columns the captioners they were measured on: `test/cider`, `test/shuffled/cider` ..."""
+    """Table of metrics (rows) by the captioner measured (columns): `test/cider`, `test/shuffled/cider` ..."""
     columns: dict[str, dict[str, float]] = {}
     for key, value in numbers.items():
         split, *middle, name = key.split("/")
@@ -59,7 +59,7 @@ def _number(value: float | None) -> str:
 
 
 def charts(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
-    """One chart for each name: its training and validation values by step."""
+    """One chart per name: its training and validation values by step."""
     drawn = [line_chart(name, {split: curve(rows, f"{split}/{name}") for split in ("train", "val")}) for name in names]
     return chart_row(drawn)
 
@@ -69,12 +69,12 @@ def chart_row(drawn: Sequence[str]) -> str:
 
 
 def curve(rows: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
-    """(step, value) of each row that has this number."""
+    """(step, value) of each row with this number."""
     return [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
 
 
 def validated(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What validation logged beside the loss."""
+    """Names that validation logged, except the loss."""
     names = {key.removeprefix("val/") for row in rows for key in row if key.startswith("val/")}
     return sorted(names - {"loss"})
 
@@ -90,7 +90,7 @@ def sample(row: Row, image: np.ndarray) -> str:
 
 CAPTIONER_NOTE = (
     "untrained: the captioner before its first step. shuffled: each image with the caption written for another one. "
-    "BLEU and ROUGE-L are shares of 1, CIDEr is in its own unit (10 at most); the loss is in nats per token."
+    "BLEU and ROUGE-L are fractions, CIDEr is in its own unit (10 at most); the loss is in nats per token."
 )
 
 
@@ -101,7 +101,7 @@ def write_report(
     note: str = CAPTIONER_NOTE,
     samples_note: str = "Bold: generated",
 ) -> None:
-    """`note` says how to read the numbers, `samples_note` what the bold text below a picture is."""
+    """Write report.html. `note` explains the numbers, `samples_note` the bold text below an image."""
     rows = folder.current_rows()
     names = validated(rows)
     headline = [name for name in HEADLINES if name in names][:1]
@@ -115,12 +115,12 @@ def write_report(
 
 
 def numbers_section(folder: RunFolder, note: str) -> str:
-    """The final numbers as a table, and how to read them."""
+    """The final numbers as a table, with a note on how to read them."""
     return f"<h2>Numbers</h2>{metric_table(folder.metrics())}<p class='note'>{html.escape(note)}</p>"
 
 
 def write_page(folder: RunFolder, title: str, body: str, style: str = "") -> None:
-    """report.html: a heading that says how long the run took and where its numbers are, then `body`."""
+    """Write report.html: a heading with training time and files of numbers, then `body`."""
     seconds = folder.metrics().get("train/seconds")
     trained = f"Trained for {seconds:,.0f} s. " if seconds is not None else ""
     head = f"<h1>{html.escape(title)}</h1>"

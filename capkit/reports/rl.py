@@ -1,7 +1,7 @@
-"""report.html of reinforcement learning: what was gained, what it cost, and whether the captioner still writes.
+"""report.html of reinforcement learning: gains, costs, and signs of degeneration.
 
-The frontier (CIDEr against retrieval), each reward term and each monitor over time, bags of look-alikes where the run
-has such, the numbers, and held-out images with the captions of the first and of the last policy side by side.
+Shows the frontier (CIDEr against retrieval), each reward term and monitor over time, bags of similar images if the run
+has any, the numbers, and held-out images with captions of the initial and the final policy side by side.
 """
 
 import html
@@ -35,18 +35,18 @@ GAINS = (
     "val/clip_score_mean",
     "val/reward/clip_score",
 )
-MONITORS = ("reward/std", "reward/zero_spread", "reward/failed")  # beside all of the section rl
+MONITORS = ("reward/std", "reward/zero_spread", "reward/failed")  # in addition to the whole section rl
 NOTE = (
-    "test: the policy that the run ends with. test/initial: the one it started from. test/shuffled: each image with "
-    "the caption written for another one. Recalls are shares of 1; CIDEr is in its own unit (10 at most)."
+    "test: the final policy. test/initial: the policy before training. test/shuffled: each image with "
+    "the caption written for another one. Recalls are fractions; CIDEr is in its own unit (10 at most)."
 )
 
 
 def write_rl_report(
     folder: RunFolder, title: str, samples: Sequence[tuple[Row, np.ndarray]], bags: Sequence[BagExample] = ()
 ) -> None:
-    """A sample's row has key, caption, references, `before` (the caption at the start) and `rewards` of the caption by
-    term, and where they are known `before_rewards`, those of the caption at the start."""
+    """Write report.html. A sample's row has key, caption, references, `before` (the caption at the start), `rewards` of
+    the caption by term and, if known, `before_rewards`, those of the caption at the start."""
     rows = folder.current_rows()
     body = _how_it_ended(folder)
     body += f"<h2>Frontier</h2>{frontier(rows, folder.metrics().get('train/selected_step'))}"

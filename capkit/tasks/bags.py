@@ -1,4 +1,4 @@
-"""task=bags: groups of look-alikes from the neighbours that task=mine found, with a report of their quality."""
+"""task=bags: groups similar images into bags, from the neighbours found by task=mine, and reports their quality."""
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -13,18 +13,18 @@ from capkit.run.folder import RunFolder, default_run_dir
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
-    """Writes `bags/` into the run folder: a list for each neighbourhood and size. No image is opened."""
+    """Write `bags/` into the run folder: one list per neighbourhood and size. Opens no image."""
     mined = Neighbors(cfg.neighbors)
     if cfg.split is not None and mined.about["split"] != cfg.split:
         raise UsageError(
-            f"neighbors={cfg.neighbors} are those of the {mined.about['split']} split; got split={cfg.split}; "
+            f"expected neighbors of split={cfg.split}, got neighbors={cfg.neighbors} of {mined.about['split']}; "
             f"mine that split first: `capkit mine split={cfg.split}`"
         )
     if not cfg.sizes or not cfg.neighborhoods:
-        raise UsageError(f"bags need at least one size and one neighbourhood; got {cfg.sizes} and {cfg.neighborhoods}")
+        raise UsageError(f"expected at least one size and one neighborhood; got {cfg.sizes} and {cfg.neighborhoods}")
     folder = RunFolder(cfg.run_dir or default_run_dir(f"{cfg.name}-bags"))
     folder.open(plain(cfg))
-    vectors = mined.vectors[:]  # in memory: bags read rows here and there
+    vectors = mined.vectors[:]  # in memory, since rows are read in random order
     threshold = mined.about["duplicate_threshold"]
     lists, entries = {}, {}
     for neighborhood in cfg.neighborhoods:

@@ -1,4 +1,4 @@
-"""task=caption: a folder of a user's own images to a JSONL of captions."""
+"""task=caption: captions a folder of the user's images, and writes them to a JSONL file."""
 
 import json
 import time

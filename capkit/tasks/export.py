@@ -1,4 +1,4 @@
-"""task=export: any checkpoint as plain folders that transformers and peft load; what is capkit's own as safetensors."""
+"""task=export: writes a checkpoint as plain folders that transformers and peft load, and safetensors for the rest."""
 
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,17 @@ from capkit.utils.quiet import quiet_libraries
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
-    """Writes `cfg.out` from `cfg.ckpt`; returns how many files there are.
+    """Export `cfg.ckpt` to `cfg.out`; returns the number of files.
 
-    A model that is transformers' own as a whole becomes one folder, with its tokenizer and image processor. Of any
-    other, each part that is transformers' becomes a folder and the rest of the weights a safetensors file, beside the
-    config that says what they are. Adapters are merged into the weights, and also saved alone in adapters/. Raises
-    UsageError where the folder is not empty.
+    If transformers has the model's whole architecture, the export is one folder, with tokenizer and image processor.
+    Otherwise each part that transformers has becomes a folder; remaining weights become a safetensors file, next to the
+    config that describes them. Adapters are merged into the weights, and also saved separately in adapters/. Raises
+    UsageError if the folder is not empty.
     """
     quiet_libraries()
     out = Path(cfg.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"out={out} is not empty; give a new folder")
+        raise UsageError(f"out={out}: expected a new or empty folder, got one that is not empty; give a new folder")
     checkpoint = read_checkpoint(Path(cfg.ckpt))
     model: Any = model_from_checkpoint(checkpoint)
     config = stored(checkpoint, "config", dict)
@@ -37,16 +37,16 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
 
 def _how_to_load(model: Any, out: Path) -> list[str]:
-    """What reads which folder."""
+    """Lines that say how to load each folder."""
     parts = parts_of(model)
     told = [
         f"transformers: {type(part.network).__name__}.from_pretrained({str(out / part.folder)!r})" for part in parts
     ]
     if not any(part.folder == "" for part in parts):
-        told.append(f"{type(model).__name__} is capkit's own: {out / ABOUT} says what is where and how to build it")
+        told.append(f"{type(model).__name__} is capkit's own: {out / ABOUT} describes its parts and how to build it")
     pictures = read_object(out / ABOUT, "export again")["pictures"]
     if pictures is not None and getattr(model, "image_processor", None) is None and image_processor(pictures) is None:
         told.append(
-            f"no image processor of transformers pads with white as this model's does: {out / ABOUT}, `pictures`"
+            f"no image processor of transformers pads with white as this model does: see {out / ABOUT}, `pictures`"
         )
     return [*told, f"capkit: ckpt={out}"]

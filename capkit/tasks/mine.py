@@ -1,4 +1,4 @@
-"""task=mine: the nearest neighbours of a split's images, by images, captions or both."""
+"""task=mine: nearest neighbours of a split's images, by images, captions or both."""
 
 from pathlib import Path
 from typing import Literal
@@ -29,15 +29,15 @@ from capkit.utils.removal import remove_own
 from capkit.utils.store import check_about, fingerprint
 
 By = Literal["image", "text", "combined"]
-_IMAGES = 64  # whose captions are embedded at once
+_IMAGES = 64  # images whose captions are embedded at once
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
-    """Writes `neighbors/` into the run folder. The same command again goes on where an interrupted one stopped."""
+    """Write `neighbors/` into the run folder. An interrupted command continues where it stopped when run again."""
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     if cfg.by not in ("image", "text", "combined"):
-        raise UsageError(f"by must be image, text or combined; got {cfg.by!r}")
+        raise UsageError(f"expected by to be image, text or combined; got {cfg.by!r}")
     folder = RunFolder(cfg.run_dir or default_run_dir(f"{cfg.name}-mine"))
     encoder = build(cfg.encoder)
     data: CaptionDataModule = build(cfg.data)
@@ -77,16 +77,16 @@ def _sides(by: By) -> tuple[str, ...]:
 def embed(
     encoder: CachedDualEncoder, data: CaptionDataModule, split: str, by: By, folder: Path
 ) -> tuple[list[str], Float[np.ndarray, "N D"]]:
-    """Keys of the split's usable images and their unit vectors.
+    """Keys of the split's usable images, and their unit vectors.
 
-    image: the image's embedding. text: the mean of its captions' embeddings, of unit length again. combined: the mean
-    of these two, of unit length again.
+    image: the image's embedding. text: the normalised mean of its captions' embeddings. combined: the normalised mean
+    of these two.
     """
     if by == "text":
         source = data.source(split)
         records = [record for record in map(source.record, range(len(source))) if clean_captions(record.captions)]
         if not records:
-            raise UsageError(f"by=text compares captions; no image of {split} has any; use by=image")
+            raise UsageError(f"by=text: expected images with captions, {split} has none; use by=image")
         images = None
     else:
         usable = embed_images(encoder, data, split, folder, needs_captions=by == "combined")
@@ -101,7 +101,7 @@ def embed(
 
 
 def mean_captions(encoder: CachedDualEncoder, captions: list[list[str]]) -> Float[Tensor, "N D"]:
-    """The mean embedding of each image's captions, of unit length."""
+    """The normalised mean embedding of each image's captions."""
     parts = []
     for start in range(0, len(captions), _IMAGES):
         group = captions[start : start + _IMAGES]

@@ -1,4 +1,4 @@
-"""task=plan: memory, step time and scaling of a run that nobody started, on paper (docs/plan.md)."""
+"""task=plan: estimates memory, step time and scaling of a run without starting it (docs/plan.md)."""
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -9,7 +9,7 @@ from capkit.distributed.cost_model import SHARDED, STRATEGIES, ClusterSpec, Step
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
-    """Prints the tables and returns their numbers."""
+    """Print the tables and return their numbers."""
     work = StepWorkload(
         trainable=int(cfg.trainable),
         frozen=int(cfg.frozen),
@@ -38,7 +38,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
 
 def memory_table(work: StepWorkload, cluster: ClusterSpec, ranks: int) -> Table:
-    """GiB of each part under each strategy."""
+    """GiB of each part of memory under each strategy."""
     columns = [memory(work, strategy, ranks) for strategy in STRATEGIES]
     title = f"GiB of a GPU: {ranks} GPUs, {work.images} images a GPU in micro-batches of {work.micro_batch}"
     table = Table("part", *[strategy.replace("_", "\n") for strategy in STRATEGIES], title=title)
@@ -51,7 +51,7 @@ def memory_table(work: StepWorkload, cluster: ClusterSpec, ranks: int) -> Table:
 
 
 def speed_table(numbers: dict[str, float], num_gpus: list[int]) -> Table:
-    """Step time in ms and the share of it that is arithmetic, for each number of GPUs."""
+    """Step time in ms, and the fraction of it that is computation, for each number of GPUs."""
     table = Table("GPUs", *SHARDED, title="ms a step, and the share of it that is arithmetic; images a GPU stay")
     for count in num_gpus:
         cells = [(numbers[f"{name}/{count}/seconds"], numbers[f"{name}/{count}/efficiency"]) for name in SHARDED]

@@ -1,4 +1,4 @@
-"""task=prepare: what a data config needs, once: assets fetched, caches built, features of a frozen encoder kept."""
+"""task=prepare: fetches the assets of a data config, builds its caches, and computes frozen features, all once."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,15 +23,15 @@ _ASSET = "capkit.assets.cache.path"
 _BATCH = 32
 SPLITS = ("train", "val", "test", "predict")
 
-# The sources of all splits: an image's place in one of them, by its key.
+# For each image key of any split: its source, and its index in that source.
 Places = dict[str, tuple[DataSource, int]]
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
-    """Fetches the assets that `cfg.data` names and what goes with them, lets sources build caches, writes features."""
+    """Fetch the assets that `cfg.data` names and their companions, let sources build caches, and write features."""
     torch.set_num_threads(cfg.get("torch_threads") or torch.get_num_threads())
     if cfg.get("data") is None:
-        raise UsageError("prepare needs to know for which data; give e.g. data=stamps")
+        raise UsageError("prepare: expected a data config, got none; give e.g. data=stamps")
     names = [name for name in asset_names(plain(cfg.data)) if name in ASSETS]
     fetched = sum(fetch(name, _say) for name in with_companions(names))
     sources = [build(cfg.data[split]) for split in SPLITS if cfg.data.get(split) is not None]
@@ -50,7 +50,7 @@ def _say(line: str) -> None:
 
 
 def asset_names(node: Any) -> Iterator[str]:
-    """Names of the assets that a config names, each once, in order."""
+    """Names of the assets in a config, each once, in order."""
     seen: dict[str, None] = {}
     pending = [node]
     while pending:
@@ -63,14 +63,14 @@ def asset_names(node: Any) -> Iterator[str]:
 
 
 def features_folder(node: Any) -> Path:
-    """Where `data.features` lies, before it exists."""
+    """The folder of `data.features`, which need not exist yet."""
     return location(node["name"]) if isinstance(node, dict) else Path(node)
 
 
 def write_features(cfg: DictConfig, sources: list[DataSource], folder: Path) -> int:
-    """Writes the encoder's output for every usable image; 0 where the folder has it already.
+    """Write the encoder's output for every usable image and return their number; 0 if the folder has them already.
 
-    Features of another encoder, its weights or transform, that lack an image or are damaged, are made anew.
+    Features are recomputed if they are of another encoder, weights or transform, lack an image, or are damaged.
     """
     places = {source.record(i).key: (source, i) for source in sources for i in range(len(source))}
     looks = None if cfg.data.get("transform") is None else plain(cfg.data.transform)
@@ -102,17 +102,17 @@ def _is_complete(folder: Path, about: dict[str, Any], places: Places) -> bool:
 
 
 def _usable(places: Places) -> list[str]:
-    """Keys of the images that can be read. The others stay without features; runs list them in skipped.jsonl."""
+    """Keys of the images that can be read. The others get no features; runs list them in skipped.jsonl."""
     usable = []
     for key, (source, index) in places.items():
         try:
             source.image(index)
         except BadImage as problem:
-            _say(f"features: {key} is left out: {problem}")
+            _say(f"features: skipped {key}: {problem}")
         else:
             usable.append(key)
     if not usable:
-        raise UsageError("data.features: not one image can be read; check the data's paths")
+        raise UsageError("data.features: expected readable images, got none; check the data's paths")
     return usable
 
 

@@ -1,4 +1,4 @@
-"""task=score: the numbers of a file of captions against a file of references."""
+"""task=score: scores a file of captions against a file of references."""
 
 import json
 import warnings
@@ -27,23 +27,23 @@ from capkit.utils.console import phase
 from capkit.utils.files import output_file, write_atomically
 from capkit.utils.text_files import shown
 
-# A metric's numbers over the corpus, and for each name the scores of the images.
+# A metric's numbers over the corpus, and each image's scores by name.
 Scores = tuple[dict[str, float], dict[str, np.ndarray]]
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
-    """Scores `cfg.predictions` against `cfg.references` by `cfg.metrics`; prints a table and returns the numbers.
+    """Score `cfg.predictions` against `cfg.references` with `cfg.metrics`; print a table and return the numbers.
 
-    `cfg.out` gets the numbers as JSON, and a file beside it, `<out>.images.jsonl`, those of each image. Every image
-    with references wants a prediction, unless `cfg.missing` is "ignore"; where the references have splits, those of the
-    predicted images' splits. What makes a number say little (references all alike, CIDEr of one image) is told below
-    the table.
+    Writes the numbers as JSON to `cfg.out`, and each image's to `<out>.images.jsonl`. Every image with references needs
+    a prediction, unless `cfg.missing` is "ignore"; if the references have splits, only images of the predicted images'
+    splits do. Reasons why a number carries little information (references all alike, CIDEr of one image) are printed
+    below the table.
     """
     metrics = _check_metrics(cfg.metrics, cfg.language)
     out = _check_out(cfg)
     frequencies = None if cfg.document_frequencies is None else DocumentFrequencies.load(cfg.document_frequencies)
     if cfg.missing not in ("error", "ignore"):
-        raise UsageError(f"missing wants error or ignore; got {cfg.missing!r}")
+        raise UsageError(f"expected missing to be error or ignore; got {cfg.missing!r}")
     with _notes() as notes:
         with phase("reading captions and references"):
             references = read_captions(str(cfg.references), "references")
@@ -68,7 +68,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
 @contextmanager
 def _notes() -> Iterator[list[str]]:
-    """Warnings of readers and metrics as lines to print, each once, instead of Python's."""
+    """Collect warnings of readers and metrics, each once, to print them as notes."""
     notes: list[str] = []
     with warnings.catch_warnings():
         show = warnings.showwarning
@@ -87,7 +87,7 @@ def _warn_of_references_alike(references: Sequence[Sequence[str]]) -> None:
     if len(references) > 1 and len({tuple(sorted(captions)) for captions in references}) == 1:
         warnings.warn(
             f"all {len(references)} images have the same references ({shown(references[0][0])} ...), so that no metric "
-            "can tell the caption of one from that of another; check the references file",
+            "can tell one image's caption from another's; check the references file",
             ScoreWarning,
             stacklevel=2,
         )
@@ -129,16 +129,16 @@ METRICS: dict[str, Callable[[Corpus, DocumentFrequencies | None], Scores]] = {
 
 
 def _check_metrics(chosen: Any, language: object) -> list[str]:
-    """Raises UsageError before any file is read: a name that is not known, a program that could not run."""
+    """Raises UsageError, before any file is read, for an unknown metric or one whose program cannot run."""
     metrics = [chosen] if isinstance(chosen, str) else list(chosen or ())
     if not metrics:
-        raise UsageError(f"metrics wants at least one of {', '.join(METRICS)}; got none")
+        raise UsageError(f"metrics: expected at least one of {', '.join(METRICS)}; got none")
     for metric in metrics:
         if metric not in METRICS:
             raise UsageError(f"metrics has no {metric!r}; {did_you_mean(str(metric), METRICS)}")
     english_only = sorted({"meteor", "spice"} & set(metrics))
     if primary_language(language) != "en" and english_only:
-        raise UsageError(f"{' and '.join(english_only)} know English only; got language={language}; leave them out")
+        raise UsageError(f"{' and '.join(english_only)} support English only; got language={language}; omit them")
     if "meteor" in metrics:
         require_meteor()
     if "spice" in metrics:
@@ -147,15 +147,15 @@ def _check_metrics(chosen: Any, language: object) -> list[str]:
 
 
 def _check_out(cfg: DictConfig) -> Path | None:
-    """Where the numbers go. Raises UsageError where one of the two files would be the captions themselves."""
+    """Where to write the numbers. Raises UsageError if that would overwrite an input file."""
     if cfg.out is None:
         return None
     out = output_file(str(cfg.out))
     for name in ("predictions", "references"):
         if Path(str(cfg[name])).resolve() in (out.resolve(), _of_images(out).resolve()):
             raise UsageError(
-                f"out={out} writes {out.name} and {_of_images(out).name}, one of which is {name}={cfg[name]}; give "
-                "another out=FILE"
+                f"out={out} would write {out.name} and {_of_images(out).name}, one of which is {name}={cfg[name]}; "
+                "give another out=FILE"
             )
     return out
 
@@ -165,7 +165,7 @@ def _of_images(out: Path) -> Path:
 
 
 def _images(predicted: dict[str, str], references: CaptionFile, missing: str) -> list[str]:
-    """The images to score, in the order of the references. Raises UsageError where one has no prediction."""
+    """The images to score, in the references' order. Raises UsageError if one has no prediction."""
     wanted = list(references.captions)
     if references.splits:
         splits = {references.splits.get(image) for image in predicted}
@@ -173,8 +173,8 @@ def _images(predicted: dict[str, str], references: CaptionFile, missing: str) ->
     without = [image for image in wanted if image not in predicted]
     if without and missing == "error":
         raise UsageError(
-            f"every image with references wants a prediction; {len(without)} of {len(wanted)} have none: "
-            f"{named(without)}; add them, or give missing=ignore to score the predicted images alone"
+            f"expected a prediction for every image with references; {len(without)} of {len(wanted)} have none: "
+            f"{named(without)}; add them, or give missing=ignore to score only the predicted images"
         )
     return [image for image in wanted if image in predicted]
 
@@ -208,5 +208,5 @@ def _write(
 
 
 def _plain(value: float) -> float | None:
-    """NaN is no JSON: what could not be scored is null."""
+    """None for NaN, which JSON cannot hold."""
     return None if np.isnan(value) else float(value)

@@ -1,4 +1,4 @@
-"""task=wandb_sync: replays what a run folder recorded into one wandb run, however many attempts the run took."""
+"""task=wandb_sync: uploads a run folder's records as one wandb run, however many attempts the run took."""
 
 import json
 import os
@@ -21,16 +21,16 @@ NUM_TABLE_ROWS = 24
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
-    """Sends the rows of metrics.jsonl that count, the config, final numbers and captions; returns the final numbers.
+    """Send current rows of metrics.jsonl, config, final numbers and captions to wandb; returns the final numbers.
 
-    Each run folder has one wandb run, whose id it remembers: a second call adds to that run what is new. Offline, the
-    call writes the whole run anew in place of what an earlier call wrote, for `wandb sync` to upload.
+    Each run folder remembers the id of its wandb run, so that a second call adds only what is new. Offline, each call
+    rewrites the whole run for `wandb sync` to upload.
     """
     folder = RunFolder(cfg.run_dir or "")
     if not cfg.run_dir or not folder.metrics_log.exists():
-        raise UsageError(f"task=wandb_sync wants run_dir=RUN, a folder with a metrics.jsonl; got {cfg.run_dir}")
+        raise UsageError(f"wandb_sync: expected run_dir=RUN, a folder with a metrics.jsonl; got {cfg.run_dir}")
     if cfg.mode not in ("auto", "online", "offline"):
-        raise UsageError(f"mode must be auto, online or offline; got {cfg.mode!r}")
+        raise UsageError(f"expected mode to be auto, online or offline; got {cfg.mode!r}")
     import wandb
 
     mode = cfg.mode
@@ -54,7 +54,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         sent = _replay(this, folder)
         this.finish()
     except (wandb.Error, TimeoutError) as error:
-        raise RunFailure(f"wandb failed ({error}); metrics.jsonl is whole: try again later, or mode=offline") from error
+        raise RunFailure(f"wandb failed ({error}); metrics.jsonl is intact: try again, or use mode=offline") from error
     if mode == "offline":
         state["folder"] = str(Path(this.dir).parent.relative_to(folder.path.absolute()))
     write_atomically(folder.path / STATE, json.dumps(state) + "\n")
@@ -65,18 +65,18 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
 
 def _state(folder: RunFolder) -> dict[str, Any]:
-    """The id of the folder's wandb run; it is written before anything is sent, so that a failed call finds it again."""
+    """State with the id of the folder's wandb run, written before anything is sent, so that a failed call keeps it."""
     file = folder.path / STATE
     if not file.exists():
         write_atomically(file, json.dumps({"id": uuid.uuid4().hex[:8]}) + "\n")
-    state = read_object(file, "delete it: the run is then sent as a new one")
+    state = read_object(file, "delete it to send the run as a new one")
     if not isinstance(state.get("id"), str):
-        raise UsageError(f"{file}: expected the id of a wandb run; delete it: the run is then sent as a new one")
+        raise UsageError(f"{file}: expected the id of a wandb run; delete it to send the run as a new one")
     return state
 
 
 def _remove_earlier(folder: RunFolder, state: dict[str, Any]) -> None:
-    """The folder that an earlier offline call left: one that wandb names, in the run folder's wandb/, and no other."""
+    """Remove the folder of an earlier offline call: only one named by wandb, within the run folder's wandb/."""
     name = Path(str(state.get("folder"))).name
     earlier = folder.path / "wandb" / name
     if name.startswith("offline-run-") and name.endswith(state["id"]) and not earlier.is_symlink():
@@ -84,7 +84,7 @@ def _remove_earlier(folder: RunFolder, state: dict[str, Any]) -> None:
 
 
 def steps_of(folder: RunFolder) -> Iterator[tuple[int, dict[str, float]]]:
-    """The numbers of each step, in order; final ones belong to the last."""
+    """The numbers of each step, in order; final numbers are added to the last step."""
     steps: dict[int, dict[str, float]] = {}
     for row in folder.current_rows():
         numbers = {name: value for name, value in row.items() if name not in NO_NUMBERS}
@@ -95,7 +95,7 @@ def steps_of(folder: RunFolder) -> Iterator[tuple[int, dict[str, float]]]:
 
 
 def _replay(this: Any, folder: RunFolder) -> int:
-    """Steps beyond those that the wandb run has; how many there were."""
+    """Log the steps beyond those that the wandb run has; returns how many there were."""
     import wandb
 
     sent = 0
@@ -111,7 +111,7 @@ def _replay(this: Any, folder: RunFolder) -> int:
 
 
 def _samples(folder: RunFolder) -> list[dict[str, str]]:
-    """The first captions of the test split, where they were written. Pictures are in the report alone."""
+    """The first captions of the test split, if they were written. Images are only in the report."""
     predictions, references = folder.predictions / "test.json", folder.predictions / "test_references.json"
     if not predictions.exists() or not references.exists():
         return []

@@ -1,4 +1,4 @@
-"""Help for tests of your own."""
+"""Helpers for users' own tests."""
 
 from capkit.utils.renamed import moved_names
 

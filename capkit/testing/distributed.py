@@ -35,9 +35,9 @@ def _run_rank(func: Callable[..., Any], rank: int, world_size: int, folder: str,
 
 
 def run_distributed(func: Callable[..., Any], world_size: int, *args: Any, timeout_s: float | int = 120) -> list[Any]:
-    """Runs a module-level function in `world_size` gloo processes on the CPU; returns each rank's picklable result.
+    """Run a module-level function in `world_size` gloo processes on the CPU; returns each rank's picklable result.
 
-    Raises RuntimeError with the rank's own traceback when one fails or does not finish in time.
+    Raises RuntimeError with the rank's own traceback if one fails or does not finish in time.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
@@ -55,7 +55,7 @@ def run_distributed(func: Callable[..., Any], world_size: int, *args: Any, timeo
                 for other in processes:
                     other.kill()
         outcomes = [_outcome(Path(folder, f"{rank}.pkl")) for rank in range(world_size)]
-    # A rank that failed by itself says why; the others may have been killed for it, or lost their connection.
+    # A rank that failed on its own explains the failure; others may have been killed for it, or lost their connection.
     failed = [rank for rank, (done, _) in enumerate(outcomes) if not done]
     for rank in sorted(failed, key=lambda rank: outcomes[rank][1] == NO_RESULT):
         raise RuntimeError(f"rank {rank} of {world_size} failed:\n{outcomes[rank][1]}")

@@ -1,7 +1,8 @@
-"""What a person sees of a run: a header, named phases with a bar or a spinner, and lines in between. Imports no torch.
+"""Console output of a run: a header, named phases with a bar or spinner, and lines in between. Does not import torch.
 
-On a terminal phases are live lines on standard error, and vanish when they end. Elsewhere (a log file, SLURM) a phase
-that lasts is a plain line, again after some seconds, and one more when it ends. Only rank 0 speaks.
+On a terminal, phases are live lines on standard error that disappear when they end. Elsewhere (a log file, SLURM), a
+phase that takes a while prints a plain line, repeats it after some seconds, and prints one more at its end. Only rank 0
+prints.
 """
 
 import os
@@ -16,32 +17,32 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
-FIRST_LINE_S = 2.0  # nothing is silent for longer
+FIRST_LINE_S = 2.0  # longest time without a line
 LINES_S = 30.0
 SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 def speaks() -> bool:
-    """Whether this process is the only one of its run, or rank 0: what torchrun, srun and capkit itself set."""
+    """Whether this process may print: rank 0, by the variables of torchrun, srun or capkit, or the only process."""
     is_srun_step = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
     return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0") if is_srun_step else "0") == "0"
 
 
 def say(text: str) -> None:
-    """A line on standard output, at once and above any bar."""
+    """Print a line on standard output, immediately and above any bar."""
     if speaks():
         print(text, flush=True)
 
 
 def header(rows: Mapping[str, str]) -> None:
-    """Names and what they are, a line each, aligned."""
+    """Print names and descriptions, one per line, aligned."""
     width = max(map(len, rows), default=0)
     for name, text in rows.items():
         say(f"{name:<{width}}  {text}")
 
 
 def command_name() -> str:
-    """How this program is called here: `capkit`, or `python train.py` in a checkout. Ranks are told by their parent."""
+    """How the user calls this program: `capkit`, or `python train.py` in a checkout. Ranks get it from their parent."""
     own = "python train.py" if Path(sys.argv[0]).name == "train.py" else "capkit"
     return os.environ.get("CAPKIT_COMMAND", own)
 
@@ -54,9 +55,9 @@ def clock(seconds: float) -> str:
 
 
 class Phase:
-    """Work that is under way: how far it has come, and what there is to say about it (`note`).
+    """Work in progress: how much is done, and a `note`.
 
-    Without a `total` it is a spinner. `unit` is what is counted; `start` is where it begins to count.
+    Without a `total` it is a spinner. `unit` names what is counted; counting begins at `start`.
     """
 
     def __init__(self, name: str, total: int | None, unit: str, lines_s: float, start: int) -> None:
@@ -85,7 +86,7 @@ class Phase:
         return f"{self.done:,}/{self.total:,} {self.unit}"
 
     def left(self) -> str:
-        """The time left, from the average speed so far; nothing where there is none to tell."""
+        """Time left, from the average speed so far; empty if unknown."""
         if self.total is None or self.done <= self.start or self.done >= self.total:
             return ""
         speed = (self._moved_at - self.since) / (self.done - self.start)
@@ -100,7 +101,7 @@ class Phase:
 def phase(
     name: str, total: int | None = None, unit: str = "images", lines_s: float = LINES_S, start: int = 0
 ) -> Iterator[Phase]:
-    """Shows what is being done until it is done. Phases nest; a line of a log file is that of the innermost."""
+    """Context that shows a phase until it ends. Phases nest; a log file shows the innermost."""
     opened = open_phase(name, total, unit, lines_s, start)
     try:
         yield opened
@@ -111,7 +112,7 @@ def phase(
 def open_phase(
     name: str, total: int | None = None, unit: str = "images", lines_s: float = LINES_S, start: int = 0
 ) -> Phase:
-    """For one that ends elsewhere, by `close_phase`."""
+    """Open a phase that ends elsewhere, by `close_phase`."""
     opened = Phase(name, total, unit, lines_s, start)
     if speaks():
         _display.add(opened)
@@ -119,24 +120,24 @@ def open_phase(
 
 
 def close_phase(opened: Phase) -> None:
-    """Ends it, and those within it that an error left open. One that has ended stays ended."""
+    """Close a phase, and any within it that an error left open. Closing it again has no effect."""
     _display.remove(opened)
 
 
 def innermost() -> Phase | None:
-    """The phase that is under way, for code that knows how far it has come and not what it belongs to."""
+    """The innermost open phase, for code that knows the progress but not the phase."""
     phases = _display.phases
     return phases[-1] if phases else None
 
 
 def restore_terminal() -> None:
-    """Before a process ends without unwinding: the cursor is shown again."""
+    """Show the cursor again, before a process ends without unwinding."""
     if _display.is_live:
         os.write(2, SHOW_CURSOR)
 
 
 class _Display:
-    """The phases that are open, outermost first, and the thread that shows them."""
+    """Open phases, outermost first, and the thread that shows them."""
 
     def __init__(self) -> None:
         self.phases: list[Phase] = []
@@ -199,7 +200,7 @@ class _Display:
                 _write(opened.line())
 
     def forget(self) -> None:
-        """A forked child has no thread that draws, and may have inherited a lock that the parent's held."""
+        """Reset in a forked child, which has no drawing thread, and may have inherited a lock that was held."""
         if self._progress is not None:
             sys.stdout, sys.stderr = self._streams
         self.__init__()  # type: ignore[misc]

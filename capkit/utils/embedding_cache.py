@@ -1,13 +1,13 @@
-"""Embeddings on disk: computed once, kept under a hash of what they were computed with, memory-mapped when read.
+"""Embedding cache on disk: computed once, stored under a hash of what they were computed with, memory-mapped.
 
-A cache folder holds one store for each side (image, text) and fingerprint:
+A cache folder holds one store per side (image, text) and fingerprint:
 
     <side>-<fingerprint>/about.json   what the rows were made with, in words: weights, preprocessing, prompt ...
                          rows.npy     (n, D) float32
-                         keys.bin     16 bytes a row: the hash of the text or of the pixels
+                         keys.bin     16 bytes per row: hash of the text or of the pixels
 
-A store grows under a lock on keys.bin: first the rows, then their keys. Rows count from the moment their keys are
-there, so a process that is killed at any point loses only what it had not committed, and several may write at once.
+A store grows under a lock on keys.bin: first rows, then their keys. A row counts once its key is written, so that a
+killed process loses only uncommitted rows, and several processes may write at once.
 """
 
 import fcntl
@@ -29,8 +29,8 @@ from capkit.utils.store import KEY_BYTES, claim_folder, fingerprint
 class EmbeddingStore:
     """The rows of one side and fingerprint, by 16-byte key. `about["side"]` is image or text.
 
-    Keys stay in memory (about 150 bytes each), rows on disk. Raises UsageError where the folder holds something else
-    than `about` says, is damaged, or cannot be written.
+    Keys are in memory (about 150 bytes each), rows on disk. Raises UsageError if the folder does not match `about`, is
+    damaged, or cannot be written.
     """
 
     def __init__(self, root: str | Path, about: Mapping[str, Any]) -> None:
@@ -55,24 +55,24 @@ class EmbeddingStore:
         return key in self._row_of
 
     def __getitem__(self, keys: Sequence[bytes]) -> Float[np.ndarray, "n D"]:
-        """A copy of these rows. Raises KeyError for a key that was never added."""
+        """A copy of these rows. Raises KeyError for an unknown key."""
         assert self._rows is not None, "an empty store has no rows"
         return np.asarray(self._rows[[self._row_of[key] for key in keys]])
 
     def missing(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Those that nobody has added yet, each once, in order; looks for rows that other processes added meanwhile."""
+        """Keys without a row, each once, in order, after reading rows that other processes added meanwhile."""
         if any(key not in self._row_of for key in keys):
             self.refresh()
         return [key for key in dict.fromkeys(keys) if key not in self._row_of]
 
     def refresh(self) -> None:
-        """Takes over what other processes have committed."""
+        """Read what other processes have committed."""
         if (self.folder / "keys.bin").exists():
             with self._locked(os.O_RDONLY, fcntl.LOCK_SH) as file:
                 self._read_new(file)
 
     def add(self, keys: Sequence[bytes], rows: Float[np.ndarray, "n D"]) -> None:
-        """Commits rows under their keys; a key that is there already keeps its row."""
+        """Commit rows under their keys. A key that exists keeps its row."""
         if not np.isfinite(rows).all():
             raise self._refusal("was offered embeddings that are not finite", "check the encoder and its precision")
         place = {key: i for i, key in reversed(list(enumerate(keys)))}
@@ -96,10 +96,10 @@ class EmbeddingStore:
             fcntl.flock(file, lock)
             yield file
         finally:
-            os.close(file)  # and the lock with it
+            os.close(file)  # also releases the lock
 
     def _read_new(self, file: int) -> None:
-        """Reads the keys after those known, and maps their rows; part of a key was not committed."""
+        """Read keys after the known ones, and map their rows. A partial key was not committed, and is ignored."""
         known, total = len(self), os.fstat(file).st_size // KEY_BYTES
         if total < known:
             raise self._refusal(f"shrank from {known} rows to {total} while in use", "delete the folder")

@@ -1,4 +1,4 @@
-"""Removing folders that capkit wrote: what a user put there, or named alike, is never removed."""
+"""Removing folders that capkit wrote, but nothing that a user put there or that merely has such a name."""
 
 import fnmatch
 import shutil
@@ -7,16 +7,16 @@ from pathlib import Path
 
 
 def holds_only(folder: Path, patterns: Sequence[str]) -> bool:
-    """Whether this is a folder, no link to one, and every name in it, at any depth, matches one of the patterns."""
+    """Whether this is a folder (not a link to one) in which every name, at any depth, matches one of the patterns."""
     if folder.is_symlink() or not folder.is_dir():
         return False
     return all(any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns) for path in folder.rglob("*"))
 
 
 def remove_own(folder: Path, patterns: Sequence[str]) -> bool:
-    """Removes a folder that holds only what these patterns name, files of capkit's; whether it is gone now.
+    """Remove a folder if it holds only files that match these patterns; returns whether it is gone.
 
-    Raises OSError where it cannot be removed.
+    Raises OSError if it cannot be removed.
     """
     if holds_only(folder, patterns):
         shutil.rmtree(folder)

@@ -1,6 +1,6 @@
-"""Randomness that belongs to the example: a counter-based hash of (seed, keys ..., position), never of rank or worker.
+"""Random numbers per example: a counter-based hash of (seed, keys ..., position), never of rank or worker.
 
-Equal in numpy and torch, on CPU and GPU: the same sample is drawn whichever process, batch or device it falls into.
+Equal in numpy and torch, on CPU and GPU, so that an example's draw does not depend on process, batch or device.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ _MASK = (1 << 64) - 1
 
 
 def stable_hash(*parts: object) -> int:
-    """A 63-bit id of any values (text, ints), the same in every process and Python version."""
-    # file names may hold bytes that are not UTF-8, as lone surrogates
+    """A 63-bit hash of any values (text, ints), equal in every process and Python version."""
+    # surrogatepass: file names may contain bytes that are not UTF-8, represented as lone surrogates
     text = "\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")
     digest = hashlib.blake2b(text, digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
@@ -30,7 +30,7 @@ def _signed(value: int) -> int:
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)  # torch shifts int64 with sign
+    return (x >> bits) & ((1 << (64 - bits)) - 1)  # masked, since torch's int64 shifts copy the sign
 
 
 def _mix_torch(x: Tensor) -> Tensor:
@@ -61,5 +61,5 @@ def uniform(ids: Tensor | np.ndarray, position: int) -> Tensor | np.ndarray:
 
 
 def generator(*parts: object) -> np.random.Generator:
-    """A numpy generator (Philox) seeded by any values: for augmentation and shuffling of one example or epoch."""
+    """A numpy generator (Philox) seeded by any values, for augmenting an example or shuffling an epoch."""
     return np.random.Generator(np.random.Philox(stable_hash(*parts)))

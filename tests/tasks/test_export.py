@@ -195,7 +195,7 @@ def test_a_classifier_of_memes_has_its_encoder_in_a_folder_of_its_own(tmp_path):
 
 def test_a_folder_that_is_not_empty_is_left_alone(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UsageError, match="is not empty; give a new folder"):
+    with pytest.raises(UsageError, match="not empty; give a new folder"):
         export.run(OmegaConf.create({"ckpt": str(tmp_path), "out": str(tmp_path)}))
 
 

@@ -139,7 +139,7 @@ def test_features_are_made_anew_for_other_weights_and_say_whose_they_are(cache, 
 def test_an_image_that_cannot_be_read_is_named_and_left_out(cache, images, capsys):
     (images / "b.png").write_bytes(b"not a picture")
     assert prepare.run(config(images))["features"] == 2
-    assert "b.png is left out: not an image" in capsys.readouterr().out
+    assert "skipped b.png: not an image" in capsys.readouterr().out
     assert "b.png" not in FeatureStore(cache / "cached")
 
 

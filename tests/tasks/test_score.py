@@ -219,12 +219,12 @@ def test_files_that_do_not_fit_are_a_usage_error(config, predictions, references
     ("values", "message"),
     [
         ({"metrics": ["cidr"]}, "metrics has no 'cidr'; did you mean 'cider'"),
-        ({"metrics": []}, "metrics wants at least one of bleu"),
-        ({"metrics": None}, "metrics wants at least one of bleu"),
+        ({"metrics": []}, "metrics: expected at least one of bleu"),
+        ({"metrics": None}, "metrics: expected at least one of bleu"),
         ({"language": None}, "language must be a code .*got None"),
         ({"document_frequencies": "none.safetensors"}, "no file 'none.safetensors'"),
-        ({"missing": "maybe"}, "missing wants error or ignore; got 'maybe'"),
-        ({"metrics": ["meteor"], "language": "pt"}, "meteor know English only; got language=pt"),
+        ({"missing": "maybe"}, "expected missing to be error or ignore; got 'maybe'"),
+        ({"metrics": ["meteor"], "language": "pt"}, "meteor support English only; got language=pt"),
     ],
 )
 def test_wrong_values_are_a_usage_error(config, values, message):

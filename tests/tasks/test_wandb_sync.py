@@ -113,7 +113,7 @@ def test_a_wandb_that_does_not_answer_is_told_in_one_line(run, monkeypatch, caps
 
     monkeypatch.setattr(wandb, "init", away)
     assert sync(run) == 1
-    assert "error: wandb failed (no route to host); metrics.jsonl is whole" in capsys.readouterr().err
+    assert "error: wandb failed (no route to host); metrics.jsonl is intact" in capsys.readouterr().err
 
 
 def test_a_folder_without_numbers_is_refused(tmp_path, capsys):

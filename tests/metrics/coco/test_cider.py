@@ -32,7 +32,7 @@ def test_a_word_of_every_image_weighs_nothing():
 @pytest.mark.parametrize(
     ("references", "cause"),
     [
-        ([["a cat sits"]], "one image has no document frequencies: .*log 1 = 0"),
+        ([["a cat sits"]], "one image gives no document frequencies: .*log 1 = 0"),
         ([["a cat"], ["a cat"]], "is in those of all 2 images"),
     ],
 )

@@ -111,7 +111,7 @@ def captions_file(folder, *names, split=""):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("images/a.png", "names 'images/a.png', and {root} holds 'a.png'; drop the prefix 'images/'"),
+        ("images/a.png", "names 'images/a.png', but {root} holds 'a.png'; drop the prefix 'images/'"),
         ("/data/x/sub/b.png", "{root} holds 'sub/b.png'; drop the prefix '/data/x/'"),
         ("sub\\\\b.png", "{root} holds 'sub/b.png'; write / for \\ in its file names"),
         ("b.png", "names 'b.png', which lies in {sub}; give images={sub}"),

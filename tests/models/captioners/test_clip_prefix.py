@@ -154,7 +154,7 @@ def test_language_model_loads_from_a_folder_with_its_tokenizer(tmp_path):
         ({"max_length": 46}, "48 positions"),
         ({"lm": "/nowhere/at/all"}, "language model '/nowhere/at/all'"),
         ({"lm": {"n_embd": 20}}, "model_type"),
-        ({"lm": {**GPT2, "vocab_size": 5}}, "embeds 5"),
+        ({"lm": {**GPT2, "vocab_size": 5}}, "embeds only 5"),
     ],
 )
 def test_wrong_arguments_are_usage_errors(wrong, words):

@@ -112,7 +112,7 @@ def test_building_a_tower_leaves_it_in_training_mode_and_draws_no_random_number_
         ({"config": CLIP}, "tokenizer=word"),
         ({"config": CLIP, "tokenizer": words(), "pooling": "max"}, "eos, cls, mean"),
         ({"config": CLIP, "tokenizer": words(), "max_length": 21}, "20 positions"),
-        ({"config": {**CLIP, "vocab_size": 5}, "tokenizer": words()}, "embeds 5"),
+        ({"config": {**CLIP, "vocab_size": 5}, "tokenizer": words()}, "embeds only 5"),
         ({"config": {"model_type": "chinese_clip_text_model"}, "tokenizer": words()}, "chinese_clip_text_model"),
         ({"config": {"model_type": "clip_txt"}, "tokenizer": words()}, "clip_txt"),
     ],

@@ -1,1 +1,1 @@
-"""Pictures and pretrained parts that are fetched once into a cache folder (docs/stamps.md)."""
+"""Images and pretrained models that are fetched once into a cache folder (docs/stamps.md)."""

@@ -1,4 +1,4 @@
-"""The cache folder: one folder an asset, which appears under its name only when it is whole."""
+"""The cache folder, with one folder per asset, which appears only when complete."""
 
 import json
 import os
@@ -15,37 +15,39 @@ ABOUT = "about.json"
 
 
 def cache_dir() -> Path:
-    """`CAPKIT_CACHE` where it is set, else ~/.cache/capkit."""
+    """`CAPKIT_CACHE` if it is set, else ~/.cache/capkit."""
     return Path(os.environ.get("CAPKIT_CACHE") or Path.home() / ".cache" / "capkit").absolute()
 
 
 def location(name: str) -> Path:
-    """Where an asset lies, fetched or not."""
+    """The folder of an asset, whether or not it was fetched."""
     return cache_dir() / name
 
 
 def path(name: str, file: str | None = None) -> str:
-    """The folder of an asset, or a file in it: for configs, so that they and checkpoints name no machine's path.
+    """An asset's folder, or a file in it. Used in configs, so that they and checkpoints contain no machine's paths.
 
-    Raises UsageError where it was not fetched, or where a file has another length than it had then.
+    Raises UsageError if the asset was not fetched, or if a file's size has changed since.
     """
     found = location(name) / file if file else location(name)
     if not found.exists():
         raise UsageError(
-            f"{name!r} is wanted in the cache, and {found} does not exist; fetch it with `capkit prepare data=stamps`, "
+            f"expected {name!r} in the cache, but {found} does not exist; fetch it with `capkit prepare data=stamps`, "
             "or set CAPKIT_CACHE to the folder that holds it"
         )
     for item, checksum in _checksums(name).items():
         size = size_of(checksum)
         if file in (None, item) and (problem := _other_length(location(name) / item, size)):
-            raise UsageError(f"{location(name) / item} is damaged: {problem}; `capkit prepare data=stamps` mends it")
+            raise UsageError(
+                f"{location(name) / item} is damaged: {problem}; run `capkit prepare data=stamps` to repair it"
+            )
     return str(found)
 
 
 def damage(name: str) -> str | None:
-    """What is wrong with an asset that is there; None where every file is as it was fetched.
+    """What is wrong with an existing asset; None if every file is as fetched.
 
-    One that was fetched before checksums were kept is taken as it is.
+    Assets fetched before checksums were recorded are trusted.
     """
     try:
         checksums = _checksums(name)
@@ -58,14 +60,14 @@ def damage(name: str) -> str | None:
 
 
 def _checksums(name: str) -> dict[str, str]:
-    """Of each file of an asset, by its path in it; nothing where none were kept."""
+    """Checksums of an asset's files, by path in it; empty if none were recorded."""
     about = location(name) / ABOUT
     if not about.is_file():
         return {}
     try:
         return dict(json.loads(about.read_bytes()).get("checksums", {}))
     except (ValueError, TypeError, AttributeError) as error:
-        raise UsageError(f"{about} is damaged; `capkit prepare data=stamps` fetches the asset anew") from error
+        raise UsageError(f"{about} is damaged; run `capkit prepare data=stamps` to fetch the asset again") from error
 
 
 def _other_length(file: Path, size: int) -> str | None:
@@ -77,7 +79,7 @@ def _other_length(file: Path, size: int) -> str | None:
 
 @contextmanager
 def building(name: str, about: dict[str, Any]) -> Iterator[Path]:
-    """A temporary folder that becomes the asset `name` when the block ends well, and is deleted when it does not.
+    """Context that yields a temporary folder, which becomes the asset `name` on success and is deleted on an error.
 
     `about` (source, version ...) is written into it as about.json, with the checksums of all files.
     """
@@ -92,6 +94,6 @@ def building(name: str, about: dict[str, Any]) -> Iterator[Path]:
 
 
 def _open_to_all(folder: Path) -> None:
-    """Readable for everyone who shares the cache: temporary folders and safetensors files are made for one user."""
+    """Make a folder readable for everyone who shares the cache; temporary folders and safetensors files are private."""
     for inner in (folder, *folder.rglob("*")):
         inner.chmod(0o755 if inner.is_dir() else 0o644)

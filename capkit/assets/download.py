@@ -26,12 +26,11 @@ def sha256(file: Path) -> str:
 
 
 def check_sha256(file: Path, wanted: str) -> None:
-    """Raises UsageError where a file is not the one that is wanted."""
+    """Raises UsageError if a file's SHA-256 differs from `wanted`."""
     found = sha256(file)
     if found != wanted:
         raise UsageError(
-            f"{file} is damaged or another file: its SHA-256 should be {wanted}; it is {found}; "
-            "delete it and fetch again"
+            f"{file} is damaged or another file: expected SHA-256 {wanted}, got {found}; delete it and fetch again"
         )
 
 
@@ -48,10 +47,10 @@ def pip_wheel(package: str, version: str, filename: str, digest: str) -> Path:
 
 
 def apt_package(package: str, known: dict[str, str]) -> tuple[Path, str]:
-    """A .deb of Debian or Ubuntu by `apt-get download`, and its version.
+    """Download a .deb of Debian or Ubuntu with `apt-get download`; returns the file and its version.
 
-    `known` maps versions to checksums. A mirror may have moved on: another version is let through, and the caller says
-    so. Raises UsageError where there is no apt-get, no network, or the file of a known version differs.
+    `known` maps versions to checksums. A mirror may have a newer version, which is accepted; the caller warns. Raises
+    UsageError without apt-get or network, or if the file of a known version differs.
     """
     kept = _newest(downloads_dir(), package)
     if kept is None:
@@ -75,8 +74,8 @@ def _apt_download(package: str, folder: Path) -> None:
     by_hand = downloads_dir() / f"{package}_VERSION_all.deb"
     if shutil.which("apt-get") is None:
         raise UsageError(
-            f"the Debian package {package} is wanted, and this machine has no apt-get; "
-            f"download its .deb elsewhere (packages.debian.org/{package}) and put it there as {by_hand}"
+            f"the Debian package {package} is needed, but this machine has no apt-get; "
+            f"download its .deb elsewhere (packages.debian.org/{package}) and save it as {by_hand}"
         )
     command = ["apt-get", "download", package]
     try:
@@ -94,7 +93,7 @@ def _apt_download(package: str, folder: Path) -> None:
 
 
 def _run(command: list[str], folder: Path, what: str, by_hand: Path) -> None:
-    """Runs a downloader in a folder; its progress goes to the screen. Raises UsageError with its last complaint."""
+    """Run a downloader in a folder, showing its progress. Raises UsageError with its last error message."""
     try:
         done = subprocess.run(command, cwd=folder, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
     except OSError as error:
@@ -111,7 +110,7 @@ def _run(command: list[str], folder: Path, what: str, by_hand: Path) -> None:
 
 @contextmanager
 def _landing() -> Iterator[Path]:
-    """A fresh folder inside the downloads folder, so that a file is then renamed and never half there."""
+    """A temporary folder on the file system of the downloads, so that a complete file can be renamed into place."""
     downloads_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=downloads_dir()) as folder:
         yield Path(folder)
@@ -119,7 +118,7 @@ def _landing() -> Iterator[Path]:
 
 def _keep(file: Path, digest: str | None) -> Path:
     if not file.exists():
-        raise UsageError(f"the download brought no {file.name}, but {sorted(p.name for p in file.parent.iterdir())}")
+        raise UsageError(f"expected the download {file.name}, got {sorted(p.name for p in file.parent.iterdir())}")
     if digest is not None:
         check_sha256(file, digest)
     return file.rename(downloads_dir() / file.name)

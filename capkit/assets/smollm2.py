@@ -1,4 +1,4 @@
-"""SmolLM2 from its GGUF file to a plain folder that transformers loads in a moment."""
+"""Converts SmolLM2 from its GGUF file to a plain folder that transformers loads quickly."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from capkit.errors import UsageError
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Dequantises a GGUF language model to float32 weights with config and tokenizer, in `folder`.
+    """Dequantise a GGUF language model to float32 weights, with config and tokenizer, in `folder`.
 
     The weights are 4-bit ones multiplied out: real and trained, but not bit-equal to the original model's. transformers
     refuses to save a model that it loaded from GGUF, so the weights go into a fresh one.

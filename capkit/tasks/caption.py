@@ -33,7 +33,7 @@ from capkit.utils.text_files import decode, parse_json
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
-    """Captions every image of `cfg.images`; returns how many, how many were skipped, and the time.
+    """Caption every image of `cfg.images`; returns the numbers of captions and skipped images, and the time.
 
     One line is written as soon as its image is captioned. An `out` file that holds lines already is continued: images
     it names are not captioned again. What wrote them stands in OUT.about.json; UsageError is raised where that is
@@ -87,13 +87,13 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
 
 def run_name(ckpt: str) -> str:
-    """The name of a run's folder, and of its checkpoint where that is what was given: "mine", "mine.step-00000040"."""
+    """Name of a run's folder, followed by the checkpoint's name if one was given: "mine", "mine.step-00000040"."""
     path = Path(ckpt).resolve()
     return f"{path.parents[1].name}.{path.stem}" if path.parent.name == "checkpoints" else path.stem
 
 
 def what_writes(checkpoint: Path, decoding: Decoding, images: str) -> dict[str, Any]:
-    """All that captions depend on, as plain data. A run that was moved is known by its checkpoint's hash."""
+    """Everything that captions depend on, as plain data. The checkpoint's hash identifies a run that was moved."""
     settings = asdict(decoding)
     if decoding.num_candidates is None:
         del settings["num_candidates"]  # captions of an earlier version are continued
@@ -111,7 +111,7 @@ def about_file(out: Path) -> Path:
 
 
 def check_written_by(about: dict[str, Any], out: Path) -> None:
-    """Raises UsageError where the captions in `out` were written by something else, or nothing says by what."""
+    """Raises UsageError if the captions in `out` were written by another checkpoint or settings, or by unknown ones."""
     path = about_file(out)
     remedy = "give another out=FILE, or delete this one to start it anew"
     try:
@@ -131,7 +131,7 @@ def best_device() -> torch.device:
 
 
 def captioned_before(out: Path) -> dict[str, str]:
-    """The captions in a file by image. A last line cut off by a kill is taken out of the file.
+    """The captions in a file, by image. A last line cut off by a kill is removed from the file.
 
     Raises UsageError, which names the line, where the file is something else.
     """
@@ -154,7 +154,7 @@ def captioned_before(out: Path) -> dict[str, str]:
 
 
 def data_for(checkpoint: dict[str, Any], images: Folder, folder: Path) -> CaptionDataModule:
-    """The folder's images through the transform that the captioner was trained with."""
+    """Data module of the folder's images, with the transform that the captioner was trained with."""
     settings = stored(checkpoint, "config.data", dict).get("transform")
     if settings is None:
         raise UsageError("this captioner was trained on cached features alone; its config says nothing about pixels")
@@ -173,7 +173,7 @@ def caption_batches(
     done: set[str],
     reranker: Reranker | None = None,
 ) -> Iterator[tuple[list[str], list[str]]]:
-    """(keys, captions) of each batch, or part of one that fits into memory, without the images captioned before."""
+    """Yield (keys, captions) of each batch, or of parts that fit into memory, skipping images captioned before."""
     device = best_device()
     at_once: int | None = None
 

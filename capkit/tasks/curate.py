@@ -1,4 +1,4 @@
-"""task=curate: the records of a data config through data steps, to a manifest that data=manifest reads."""
+"""task=curate: passes the records of a data config through data steps, and writes a manifest for data=manifest."""
 
 import os
 import time
@@ -25,10 +25,10 @@ from capkit.utils.quiet import quiet_libraries
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
-    """Curates this process's shard of each of `cfg.splits` into the folder `cfg.out`; returns counts over the splits.
+    """Curate this process's shard of each of `cfg.splits` into the folder `cfg.out`; returns counts over the splits.
 
-    Started again after a kill or after failures, it asks models only for what their caches lack. The process that
-    finishes the last shard of a split merges them.
+    When run again after a kill or failures, models are asked only for answers that their caches lack. The process that
+    finishes the last shard of a split merges all shards.
     """
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
@@ -50,20 +50,20 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
 
 def own_shard(shard: int | None, num_shards: int | None) -> tuple[int, int]:
-    """As given; else this process's rank among those that torchrun or srun started; else the only one."""
+    """The shard given; else this process's rank under torchrun or srun; else the only shard."""
     if (shard is None) != (num_shards is None):
-        raise UsageError(f"shard and num_shards go together; got {shard=}, {num_shards=}; give both or neither")
+        raise UsageError(f"expected both shard and num_shards, or neither; got {shard=}, {num_shards=}")
     if shard is None or num_shards is None:
         pairs = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
         found = next((pair for pair in pairs if all(name in os.environ for name in pair)), None)
         shard, num_shards = (int(os.environ[name]) for name in found) if found else (0, 1)
     if not 0 <= shard < num_shards:
-        raise UsageError(f"shards are counted from 0 to num_shards - 1; got {shard=}, {num_shards=}")
+        raise UsageError(f"expected shard from 0 to num_shards - 1; got {shard=}, {num_shards=}")
     return shard, num_shards
 
 
 def build_steps(group: Mapping[str, Any] | None, num_shards: int) -> dict[str, Step]:
-    """The steps in order; none at all leaves records as they are."""
+    """The steps in order. Without any, records stay as they are."""
     steps = build_all(group)
     whole = [name for name, step in steps.items() if not getattr(step, "by_record", False)]
     if whole and num_shards > 1:
@@ -75,7 +75,7 @@ def build_steps(group: Mapping[str, Any] | None, num_shards: int) -> dict[str, S
 
 
 def abouts(steps: Mapping[str, Any], config: Any) -> dict[str, Any]:
-    """What each step's results depend on: as it says itself, or its config."""
+    """What each step's results depend on: its `fingerprint_fields()` if it has any, else its config."""
     return {
         name: step.fingerprint_fields() if hasattr(step, "fingerprint_fields") else plain(config[name])
         for name, step in steps.items()
@@ -83,7 +83,7 @@ def abouts(steps: Mapping[str, Any], config: Any) -> dict[str, Any]:
 
 
 def curate(source: DataSource, steps: Mapping[str, Step], folder: CuratedFolder) -> dict[str, float]:
-    """One shard of a split through all steps, in order."""
+    """Pass one shard of a split through all steps, in order."""
     start = time.monotonic()
     indices = folder.indices(len(source))
     places = {source.record(i).key: i for i in indices}
@@ -125,7 +125,7 @@ def _with_pictures(
     folder: CuratedFolder,
     failures: Callable[[Failure], None],
 ) -> Iterator[Record]:
-    """Image files by their full path; pictures that come from elsewhere are written beside the manifest."""
+    """Records with the full path of their image file; images from other sources are written next to the manifest."""
     for record in records:
         if isinstance(source, FileSource) and record.image is not None:
             yield replace(record, image=source.files.absolute(record.image))

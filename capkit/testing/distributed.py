@@ -1,4 +1,4 @@
-"""Helpers for tests of captioning code: shipped, so that users' own tests can use them."""
+"""Helpers for tests in several processes; part of the package, so that users' own tests can use them."""
 
 import multiprocessing
 import os

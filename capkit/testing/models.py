@@ -1,4 +1,4 @@
-"""Dual encoders of a few thousand parameters and a batch for them: shipped, so that users' own tests can use them."""
+"""Tiny dual encoders and batches for tests; part of the package, so that users' own tests can use them."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def hf_two_tower(model_type: str = "clip", **arguments: Any) -> HFTwoTower:
-    """One of transformers' dual encoders, two layers a side, for 32 x 32 pixels."""
+    """A transformers dual encoder with two layers per side, for 32 x 32 pixels."""
     torch.manual_seed(0)
     config: dict[str, Any] = {"model_type": model_type, **HF_CONFIGS[model_type]}
     model = HFTwoTower(config=config, **{"tokenizer": tokenizer(), **arguments})
@@ -46,7 +46,7 @@ def hf_two_tower(model_type: str = "clip", **arguments: Any) -> HFTwoTower:
 
 
 def _measure_statistics(tower: nn.Module) -> None:
-    """One pass that sets BatchNorm's statistics: under those of an untrained one, ALIGN's random weights blow up."""
+    """Set BatchNorm's statistics in one pass: with the initial ones, activations of random ALIGN weights blow up."""
     layers = [module for module in tower.modules() if isinstance(module, nn.BatchNorm2d)]
     for layer in layers:
         layer.momentum = None
@@ -56,7 +56,7 @@ def _measure_statistics(tower: nn.Module) -> None:
 
 
 def two_tower(dropout: float = 0.0, **arguments: Any) -> TwoTower:
-    """A CNN of two stages and a causal transformer over words; `dropout` is that of its attention."""
+    """A two-stage CNN and a causal transformer over words with attention dropout `dropout`."""
     torch.manual_seed(0)
     config = {"model_type": "clip_text_model", **TEXT, "attention_dropout": dropout}
     text = HFTextTower(config=config, tokenizer=tokenizer(), max_length=20)
@@ -65,7 +65,7 @@ def two_tower(dropout: float = 0.0, **arguments: Any) -> TwoTower:
 
 
 def batch_for(model: TrainableDualEncoder, captions: list[list[str]] = CAPTIONS, seed: int = 1) -> CaptionBatch:
-    """Random pixels with these captions."""
+    """A batch of random pixels with these captions."""
     tokens, mask, _ = model.encode(captions)
     pixels = torch.randn(len(captions), 3, 32, 32, generator=torch.Generator().manual_seed(seed))
     return CaptionBatch([f"image {i}" for i in range(len(captions))], pixels, tokens=tokens, mask=mask)

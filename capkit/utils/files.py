@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Atomic writing: files and folders appear complete or not at all."""
 
 import contextlib
 import errno
@@ -11,24 +11,23 @@ from pathlib import Path
 
 from capkit.errors import DISK_FULL, UsageError, naming
 
-TEMPORARY = ".*.tmp"  # what a kill may leave of `atomic_path`
-_ATTEMPTS = 3  # of several processes that replace one folder, each may be in the way of another once
+TEMPORARY = ".*.tmp"  # names of files that a kill during `atomic_path` may leave behind
+_ATTEMPTS = 3  # for processes that replace the same folder at once and get in each other's way
 
 
 def unwritable(folder: Path, error: OSError) -> UsageError:
     remedy = "make room" if error.errno in DISK_FULL else "give permission"
     return UsageError(
-        f"run_dir must be a writable folder; {folder}: {error.strerror}; {remedy}, or give another run_dir=PATH"
+        f"expected run_dir to be a writable folder; {folder}: {error.strerror}; {remedy}, or give another run_dir=PATH"
     )
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str], flush: bool = True) -> Iterator[Path]:
-    """A new file beside `path`, for the block to write; it replaces `path` when the block ends well, else is removed.
+    """Context that yields a new file next to `path`; on success it replaces `path`, on an error it is removed.
 
-    With `flush`, content and name are on the disk when the block ends: a power cut leaves the old file or the new one.
-    The file gets the mode that the user's umask gives, also where a library makes it by way of a private one. An
-    OSError without a filename gets that of `path`.
+    With `flush`, content and name are fsynced: after a power failure, the old file or the new one exists. The file gets
+    the mode of the user's umask, even if a library creates it privately. An OSError without a filename gets `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,22 +50,22 @@ def atomic_path(path: str | os.PathLike[str], flush: bool = True) -> Iterator[Pa
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file by one with this text, which is on the disk afterwards; never a half-written file."""
+    """Replace a file by one with this text, fsynced; readers never see it half written."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
 def atomic_folder(path: Path, is_stale: Callable[[], bool]) -> Iterator[Path]:
-    """A new folder beside `path`, for the block to fill; it gets that name when the block ends well, else is removed.
+    """Context that yields a new folder next to `path`; on success it is renamed to `path`, on an error it is removed.
 
-    What stands at `path` by then is replaced where it `is_stale`; otherwise it stays, and the new folder is dropped.
+    An existing `path` is replaced if `is_stale()`; otherwise it stays, and the new folder is discarded.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         folder = scratch / "new"
-        folder.mkdir()  # inside, since mkdtemp's own folder is private and this one gets the umask's mode
+        folder.mkdir()  # not mkdtemp's own folder, which is private; this one gets the umask's mode
         yield folder
         for attempt in range(_ATTEMPTS):
             try:
@@ -86,7 +85,7 @@ def atomic_folder(path: Path, is_stale: Callable[[], bool]) -> Iterator[Path]:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Makes the content of a file, or the names in a folder, outlast a power cut."""
+    """fsync a file's content, or the names in a folder, so that they survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -95,8 +94,8 @@ def flush_to_disk(path: Path) -> None:
 
 
 def apply_umask(folder: Path) -> None:
-    """Gives every file in a folder the mode that `open` would have given it: libraries make some private."""
-    mask = os.umask(0o077)  # the only way to ask for it
+    """Give every file in a folder the mode that `open` would have given it, since libraries create some privately."""
+    mask = os.umask(0o077)  # the umask can only be read by setting it
     os.umask(mask)
     for file in folder.rglob("*"):
         if file.is_file() and not file.is_symlink():
@@ -104,9 +103,9 @@ def apply_umask(folder: Path) -> None:
 
 
 def output_file(path: str | Path, key: str = "out") -> Path:
-    """A path that a file can be written to: it is new, or a regular file, in a folder that takes files.
+    """Check that a file can be written to this path: it is new, or a regular file, in a writable folder.
 
-    Raises UsageError otherwise: a device could be filled or read without end.
+    Raises UsageError otherwise; a device, for example, could be written without end.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -115,14 +114,14 @@ def output_file(path: str | Path, key: str = "out") -> Path:
         )
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
     if there != path and not there.is_dir():
-        raise UsageError(f"{key}={path}: {there} is no folder; give another {key}=FILE")
+        raise UsageError(f"{key}={path}: {there} is not a folder; give another {key}=FILE")
     if not os.access(there, os.W_OK):
         raise UsageError(f"{key}={path}: {there} cannot be written to; give permission, or another {key}=FILE")
     return path
 
 
 def add_to_file(path: Path, text: str) -> None:
-    """Adds text to the end of a file, all of it; where the disk is full OSError is raised and none of it is added."""
+    """Append all of a text to a file. If the disk is full, raise OSError and append nothing."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         size = os.fstat(descriptor).st_size

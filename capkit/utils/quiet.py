@@ -1,4 +1,4 @@
-"""Keeps what libraries print about themselves off a user's screen; what a user can act on stays."""
+"""Suppresses messages of libraries that users cannot act on."""
 
 import logging
 import re
@@ -19,7 +19,7 @@ def show_once(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Shows a warning as one line, without the place in the source (often a library's), and each text once.
+    """Show a warning as one line, once per text, and without the place in the source (often a library's).
 
     Python itself forgets what it has shown whenever a library changes the filters.
     """
@@ -29,7 +29,7 @@ def show_once(
         (file or sys.stderr).write(text)
 
 
-# Of Python's warnings: what says how capkit uses Lightning and torch, and what asks for a GPU that is not there.
+# Ignored warnings: about how capkit uses Lightning and torch, and about a GPU that does not exist.
 WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\).*",
     r".*does not have many workers.*",
@@ -43,7 +43,7 @@ WARNINGS = (
     r".*Can't initialize NVML.*",
     r".*The pynvml package is deprecated.*",
 )
-# Of what libraries log: advice about calls that capkit makes on purpose.
+# Ignored log messages: advice about calls that capkit makes on purpose.
 LOGGED = re.compile(
     r"attention mask|pad_token_id|generation flags are not valid|loss_type=None|unauthenticated requests"
     r"|tied weights|fast processor|use_fast",
@@ -61,9 +61,9 @@ _ADVICE = _Advice()
 
 
 def quiet_libraries() -> None:
-    """Called by each task before it builds anything, in every process.
+    """Called by each task in every process before it builds anything.
 
-    What a user can do something about is shown by `show_once`. Downloads keep their bar, on the rank that speaks.
+    Warnings that users can act on go through `show_once`. Downloads keep their progress bar on rank 0.
     """
     warnings.showwarning = show_once
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
@@ -73,7 +73,7 @@ def quiet_libraries() -> None:
     if "transformers" in sys.modules:
         from transformers.utils import logging as transformers_logging
 
-        transformers_logging.disable_progress_bar()  # weights from the disk: the phase says what is loaded
+        transformers_logging.disable_progress_bar()  # for loading weights from disk, which the console's phase shows
     if "huggingface_hub" in sys.modules and not speaks():
         from huggingface_hub.utils import disable_progress_bars
 

@@ -1,8 +1,8 @@
-"""Strict reading of the text files that users bring: JSON, JSON lines, and the values in them.
+"""Strict reading of text files that users provide: JSON, JSON lines, and the values in them.
 
-Every reader goes through here, so that all accept the same (a byte order mark, JSON lines named .json, "dev" for val)
-and refuse the same: text that is not UTF-8, a key that stands twice in one object, nesting and integers without
-measure, values of another type. An error is a UsageError with the file and the line or entry; none is a traceback.
+Every reader goes through here, so that all accept the same variants (a byte order mark, JSON lines named .json, "dev"
+for val) and reject the same errors: text that is not UTF-8, duplicate keys in an object, excessive nesting or integers,
+values of the wrong type. Each error is a UsageError with the file and the line or entry, never a traceback.
 """
 
 import json
@@ -36,14 +36,14 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlist, _SHORT.maxdict = 2, 60, 3, 3
 
 
 class Located(NamedTuple):
-    """A value, and where it stands in its file, to open an error with ("captions.jsonl line 3")."""
+    """A value, and its place in the file for error messages ("captions.jsonl line 3")."""
 
     where: str
     value: Any
 
 
 def existing_file(path: str | Path, what: str) -> Path:
-    """The path of a regular file: a pipe or a device could be waited on for ever."""
+    """The path of a regular file. Raises UsageError for others: reading a pipe or a device could block forever."""
     try:
         mode = Path(path).stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: NUL in the name
@@ -55,7 +55,7 @@ def existing_file(path: str | Path, what: str) -> Path:
 
 
 def read_text(path: str | Path, what: str) -> str:
-    """The text of a UTF-8 file without its byte order mark, lines ended by a line feed alone."""
+    """The text of a UTF-8 file, without byte order mark, with line feeds as line ends."""
     try:
         data = existing_file(path, what).read_bytes()
     except OSError as error:
@@ -64,7 +64,7 @@ def read_text(path: str | Path, what: str) -> str:
 
 
 def decode(data: bytes, where: str, line: int = 1) -> str:
-    """UTF-8 to text; `line` is the number of the first line of `data`."""
+    """Decode UTF-8; `line` is the number of the first line of `data`, for error messages."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -75,14 +75,14 @@ def decode(data: bytes, where: str, line: int = 1) -> str:
 
 
 class NotJson(UsageError):
-    """A text that is no JSON."""
+    """Text that is not JSON."""
 
 
 def parse_json(text: str, where: str) -> Any:
-    """One JSON value.
+    """Parse one JSON value.
 
-    Raises UsageError for a doubled key, nesting deeper than Python parses (1,000 levels or more), an integer of more
-    than 4,300 digits, and, as NotJson, for what is no JSON.
+    Raises UsageError for a duplicate key, nesting deeper than Python parses (1,000 levels or more), or an integer of
+    more than 4,300 digits; and NotJson for text that is not JSON.
     """
     try:
         return json.loads(text, object_pairs_hook=_Object(where))
@@ -101,7 +101,7 @@ def parse_json(text: str, where: str) -> Any:
 
 
 class _Object:
-    """An object from its pairs. No key may stand twice: all values but the last would be lost."""
+    """Builds an object from its pairs. Rejects duplicate keys, of which only the last value would survive."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -118,15 +118,15 @@ class _Object:
 
 
 def read_json(path: str | Path, what: str) -> Any:
-    """The one value of a JSON file."""
+    """The single value in a JSON file."""
     return parse_json(read_text(path, what), str(path))
 
 
 def read_json_or_lines(path: str | Path, what: str) -> list[Located]:
-    """The values of a file of JSON lines, blank lines left out; of any other JSON file its one value.
+    """The values in a file of JSON lines, skipping blank lines; or the single value of any other JSON file.
 
-    What the file holds decides, not its name: it is JSON lines where its first line is a value and more lines follow,
-    which no JSON document allows. Only in a .jsonl is a first line that is cut an error of that line.
+    The content decides, not the name: JSON lines are a value in the first line followed by more lines, which no JSON
+    document allows. Only in a .jsonl is an incomplete first line an error of that line.
     """
     text = read_text(path, what)
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
@@ -141,13 +141,13 @@ def _is_json(text: str) -> bool:
         json.loads(text)
     except (json.JSONDecodeError, RecursionError):
         return False
-    except ValueError:  # JSON, with a number of too many digits
+    except ValueError:  # JSON, but with an integer of too many digits
         return True
     return True
 
 
 def shown(value: Any) -> str:
-    """A JSON value for an error: as JSON writes it, cut where it is long."""
+    """A JSON value for an error message, shortened if long."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     kind = "a list " if isinstance(value, list) else "an object " if isinstance(value, dict) else ""
@@ -155,21 +155,21 @@ def shown(value: Any) -> str:
 
 
 def expect(value: Any, kind: str, where: str, what: str = "") -> Any:
-    """The value, where it is of that JSON type: text, a list, an object, a whole number, text or a whole number."""
+    """The value, if it is of that JSON type: text, a list, an object, a whole number, text or a whole number."""
     if not isinstance(value, _TYPES[kind]) or isinstance(value, bool):
         raise UsageError(f"{where}: expected {kind}{what and f' as {what!r}'}, got {shown(value)}")
     return value
 
 
 def member(row: dict[str, Any], name: str, kind: str, where: str) -> Any:
-    """An object's member of that JSON type, which must be there."""
+    """A required member of an object, of that JSON type."""
     if name not in row:
         raise UsageError(f"{where}: no {name!r}; it has {', '.join(map(shown, list(row)[:8])) or 'nothing'}")
     return expect(row[name], kind, where, name)
 
 
 def split_name(value: Any, where: str) -> str:
-    """train, val or test of any usual spelling ("Train", "dev", "validation")."""
+    """train, val or test from any usual spelling ("Train", "dev", "validation")."""
     name = expect(value, "text", where, "split").strip().lower()
     if name not in SPLIT_OF:
         raise UsageError(f"{where}: split {shown(value)} is unknown; use train, val or test")
@@ -177,7 +177,7 @@ def split_name(value: Any, where: str) -> str:
 
 
 def file_name(value: Any, where: str, what: str = "file") -> str:
-    """A name that a file can have and that can be written as UTF-8: no NUL, no half of an emoji (a lone surrogate)."""
+    """A name that a file can have and UTF-8 can encode: no NUL, no half of an emoji (a lone surrogate)."""
     name = expect(value, "text", where, what)
     if not name.strip():
         raise UsageError(f"{where}: no file name; give the image's path relative to the images folder")
@@ -187,5 +187,5 @@ def file_name(value: Any, where: str, what: str = "file") -> str:
 
 
 def has_lone_surrogate(text: str) -> bool:
-    """Whether it holds half of a character beyond U+FFFF, which JSON can carry and UTF-8 cannot."""
+    """Whether the text contains half of a character beyond U+FFFF, which JSON can hold but UTF-8 cannot."""
     return not text.isascii() and _SURROGATE.search(text) is not None

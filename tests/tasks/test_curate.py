@@ -200,8 +200,8 @@ def test_a_folder_of_other_work_is_not_mixed_with(work):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["shard=0"], "go together"),
-        (["shard=2", "num_shards=2"], "counted from 0"),
+        (["shard=0"], "expected both shard and num_shards"),
+        (["shard=2", "num_shards=2"], "expected shard from 0 to num_shards - 1"),
         (["splits=[predict]"], "no predict source"),
         (["step.blend_captions.text_lm=null"], "needs a language model"),
     ],

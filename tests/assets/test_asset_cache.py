@@ -61,7 +61,9 @@ def test_a_cut_file_is_named_when_it_is_wanted(cache):
         (folder / "other").write_text("x")
     (cache / "thing" / "weights").write_text("")
     for wanted in ({"file": "weights"}, {}):
-        with pytest.raises(UsageError, match="thing/weights is damaged: it has 0 bytes, and had 5; `capkit prepare"):
+        with pytest.raises(
+            UsageError, match="thing/weights is damaged: it has 0 bytes, and had 5; run `capkit prepare"
+        ):
             path("thing", **wanted)
     assert path("thing", "other")
     (cache / "thing" / "weights").unlink()

@@ -136,5 +136,5 @@ def test_a_wheel_that_cannot_be_had_is_a_usage_error(pip):
 
 def test_a_wheel_under_another_name_is_a_usage_error(pip):
     pip('printf "a package" > "$dest/other.whl"')
-    with pytest.raises(UsageError, match=r"no thing-1\.0\.whl, but \['other\.whl'\]"):
+    with pytest.raises(UsageError, match=r"expected the download thing-1\.0\.whl, got \['other\.whl'\]"):
         download.pip_wheel("thing", "1.0", "thing-1.0.whl", DIGEST)

@@ -269,11 +269,11 @@ def test_what_a_kill_or_a_power_cut_leaves_of_a_row_is_passed_over(left, tmp_pat
     [
         (
             b'seed: 0\ndata: {batch_size: 4\nname: "x',
-            r"config\.yaml line 3: expected the config of a run, got what is no Y",
+            r"config\.yaml line 3: expected the config of a run, got invalid Y",
         ),
         (b"x: !!python/object/apply:os.system [false]\n", r"config\.yaml line 1: .*could not determine a constructor"),
         (b"seed: 0\n\x80\x81", r"config\.yaml: .*invalid start byte"),
-        (b"\x89PNG\x00\x01", r"config\.yaml: .*no YAML"),
+        (b"\x89PNG\x00\x01", r"config\.yaml: .*invalid YAML"),
         (b"", r"config\.yaml: .*got an empty file"),
         (b"- 1\n", r"config\.yaml: .*got list '\[1\]'"),
         (b"see", r"config\.yaml: .*got str 'see'"),
@@ -317,7 +317,7 @@ def test_an_output_is_a_new_file_or_a_regular_one(tmp_path):
     for path in ("/dev/full", "/dev/null", tmp_path / "pipe", tmp_path):
         with pytest.raises(UsageError, match="expected a new file or a regular one"):
             output_file(path)
-    with pytest.raises(UsageError, match=r"old\.jsonl is no folder"):
+    with pytest.raises(UsageError, match=r"old\.jsonl is not a folder"):
         output_file(tmp_path / "old.jsonl" / "x.jsonl")
 
 

@@ -58,7 +58,7 @@ def test_a_requeued_job_does_not_wait_for_its_earlier_life(other, tmp_path, monk
     monkeypatch.setattr(run_lock, "WAIT_S", 0.2)
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    with pytest.raises(UsageError, match="one run at a time"):
+    with pytest.raises(UsageError, match="to have no other writer"):
         acquire_run_lock(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     acquire_run_lock(tmp_path)

@@ -193,7 +193,7 @@ def test_without_steps_records_are_carried_over_as_they_are(work):
 
 def test_a_folder_of_other_work_is_not_mixed_with(work):
     curated("out=vcb")
-    with pytest.raises(UsageError, match=r"something else:\n  steps.blend_captions.keep: False -> True"):
+    with pytest.raises(UsageError, match=r"other settings:\n  steps.blend_captions.keep: False -> True"):
         curated("out=vcb", "step.blend_captions.keep=true")
 
 

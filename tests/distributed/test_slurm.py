@@ -58,5 +58,5 @@ def test_without_srun_or_scontrol_no_address_is_made_up(task, monkeypatch, missi
 
 def test_a_slurm_that_does_not_answer_is_told_with_the_way_out(task, monkeypatch):
     task(REFUSES)
-    with pytest.raises(UsageError, match="Unable to contact slurm controller; give the address of the first node"):
+    with pytest.raises(UsageError, match="Unable to contact slurm controller; set MASTER_ADDR"):
         address(monkeypatch)

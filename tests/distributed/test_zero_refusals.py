@@ -43,7 +43,7 @@ def test_stages_are_1_to_3():
 
 
 def test_stage_1_is_not_offloaded():
-    with pytest.raises(UsageError, match=r"wants strategy\.stage of 2 or 3"):
+    with pytest.raises(UsageError, match=r"expected strategy\.stage 2 or 3"):
         Zero(stage=1, offload=True)
 
 

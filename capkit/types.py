@@ -152,7 +152,7 @@ class Samples(_TensorFields):
         return Samples(texts=[[self.texts[row][number]]], **changes)
 
     def pick(self, numbers: list[int]) -> "Samples":
-        """Of each image the sample of this number: one sample an image."""
+        """One sample per image: the one at the given index for each image."""
         rows = list(range(len(numbers)))
         tensors = self._tensors().items()
         changes = {name: None if value is None else value[rows, numbers][:, None] for name, value in tensors}

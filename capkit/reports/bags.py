@@ -32,15 +32,15 @@ EXAMPLES_NOTE = (
 
 @dataclass(frozen=True)
 class BagExample:
-    """A bag of held-out pictures. Each row has key, caption, `before` (the caption at the start), and `found` and
-    `found_before`: the probability that a judge finds the picture by it."""
+    """A bag of held-out images. Each row has key, caption, `before` (the caption at the start), and `found` and
+    `found_before`: the probabilities that an encoder finds the image by these captions."""
 
     rows: list[Row]
     images: list[np.ndarray]
 
 
 def bag_charts(rows: Sequence[Mapping[str, Any]]) -> str:
-    """For each judge R@1 by bag size over the validations, and the size of the bags of training. Empty without both."""
+    """For each encoder, R@1 by bag size over validations; and the bag size of training. Empty without either."""
     names = {name for row in rows for name in row}
     sizes: dict[str, list[int]] = {}
     for name in names:
@@ -58,7 +58,7 @@ def bag_charts(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _stairs(points: Sequence[Point]) -> list[Point]:
-    """Each value stands for the steps since the one before it."""
+    """Points of a step chart: each value applies to the steps since the previous one."""
     starts = [0, *(step for step, _ in points)]
     return [
         point for start, (step, value) in zip(starts, points, strict=False) for point in ((start, value), (step, value))
@@ -72,7 +72,7 @@ def bag_examples(
     image: Callable[[str], np.ndarray],
     num_examples: int = NUM_EXAMPLES,
 ) -> list[BagExample]:
-    """The first bags of the first metric that judges in bags: one of each size, then another of each.
+    """The first bags of the first metric over bags: one of each size, then another of each.
 
     `rows` are the captions of a split, `before` those of the start by key. None where no metric judges in bags.
     """
@@ -105,7 +105,7 @@ def _example(
 
 
 def bag_section(rows: Sequence[Mapping[str, Any]], examples: Sequence[BagExample]) -> str:
-    """Empty where a run has nothing to do with bags."""
+    """The section; empty if a run has no bags."""
     drawn = bag_charts(rows)
     section = f"<p class='note'>{NOTE}</p>{drawn}" if drawn else ""
     if examples:
@@ -114,7 +114,7 @@ def bag_section(rows: Sequence[Mapping[str, Any]], examples: Sequence[BagExample
 
 
 def _table(example: BagExample) -> str:
-    """A column for each picture, its captions below it."""
+    """A table with a column per image, its captions below it."""
     pictures = [
         f"<img src='{thumbnail(picture)}' alt='{html.escape(row['key'])}'>"
         for row, picture in zip(example.rows, example.images, strict=True)

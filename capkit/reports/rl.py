@@ -78,7 +78,7 @@ def frontier(rows: Rows, selected_step: float | int | None = None) -> str:
 
 
 def reward_charts(rows: Rows) -> str:
-    """Each term as its scorer gives it, and the total that is learned."""
+    """Each term's raw score, and the total that is maximised."""
     names = _names(rows)
     terms = sorted(name for name in names if name.startswith("reward/") and f"{name}_weighted" in names)
     drawn = [
@@ -89,14 +89,14 @@ def reward_charts(rows: Rows) -> str:
 
 
 def monitor_charts(rows: Rows, limits: Mapping[str, str]) -> str:
-    """What degeneration shows in; a limit of the run stands as a dashed line."""
+    """Charts of the numbers that show degeneration, with the run's limits as dashed lines."""
     names = sorted(name for name in _names(rows) if name.startswith("rl/") or name in MONITORS)
     drawn = [line_chart(name, {"samples": curve(rows, name)}, levels=_levels(limits.get(name))) for name in names]
     return f"<p class='note'>Dashed: the limits of callback.degeneration.</p>{chart_row(drawn)}"
 
 
 def limits_of(folder: RunFolder) -> dict[str, str]:
-    """The limits that the run's config sets to its monitors."""
+    """The limits of monitors in the run's config."""
     watched = (_config(folder).get("callback") or {}).get("degeneration") or {}
     return {name: limit for name, limit in (watched.get("limits") or {}).items() if limit is not None}
 
@@ -130,7 +130,7 @@ def _score(value: float | int | None) -> str:
 
 
 def _how_it_ended(folder: RunFolder) -> str:
-    """Whether training ended early, and which weights the numbers are of."""
+    """Whether training ended early, and which weights the numbers belong to."""
     numbers, max_steps = folder.metrics(), _config(folder).get("max_steps")
     last = max((row["step"] for row in folder.current_rows()), default=0)
     told = [f"Training ended at step {last} of {max_steps}."] if max_steps is not None and last < max_steps else []

@@ -140,14 +140,14 @@ class EmbeddingStore:
 
 
 def _npy_header(shape: tuple[int, int]) -> bytes:
-    """Of one length for all numbers of rows: numpy leaves room for growth along the first axis."""
+    """Header of a .npy file; its length does not depend on the number of rows, since numpy pads the first axis."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
     return header.getvalue()
 
 
 def _write_all(file: int, data: bytes, offset: int) -> None:
-    """os.pwrite may write a part, 2 GiB at most."""
+    """Write all of `data`: os.pwrite may write only a part, at most 2 GiB."""
     view = memoryview(data)
     while view:
         written = os.pwrite(file, view, offset)

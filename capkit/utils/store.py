@@ -1,7 +1,7 @@
-"""Folders that keep what took time to compute, each under a hash of what it was computed with.
+"""Cache folders for expensive results, each named by a hash of what it was computed with.
 
-`about.json` in such a folder says so in words: weights, preprocessing, prompt ... It is written first and checked at
-each later use, so that nothing is read for something else.
+`about.json` in such a folder describes it in words: weights, preprocessing, prompt ... It is written first and checked
+at each later use, so that no other result is read by mistake.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ KEY_BYTES = 16
 
 
 def digest(*parts: bytes) -> bytes:
-    """16 bytes that stand for byte strings, each told apart from its neighbours."""
+    """A 16-byte hash of byte strings; lengths are hashed too, so that boundaries matter."""
     state = hashlib.blake2b(digest_size=KEY_BYTES)
     for part in parts:
         state.update(len(part).to_bytes(8, "little"))
@@ -27,12 +27,12 @@ def digest(*parts: bytes) -> bytes:
 
 
 def fingerprint(about: Mapping[str, Any]) -> str:
-    """A hash of plain data, whatever the order of its keys."""
+    """A hash of plain data, independent of the order of keys."""
     return digest(json.dumps(about, sort_keys=True, ensure_ascii=True).encode()).hex()
 
 
 def check_about(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str, remedy: str) -> None:
-    """Raises UsageError that names each entry in which the two differ."""
+    """Raises UsageError, naming each entry that differs."""
     differing = [
         f"{name} is {found.get(name, '(absent)')!r}, wanted {wanted.get(name, '(absent)')!r}"
         for name in {**wanted, **found}
@@ -43,15 +43,15 @@ def check_about(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str,
 
 
 def write_about(folder: Path, about: Mapping[str, Any]) -> None:
-    """Says what a folder holds."""
+    """Write a folder's about.json."""
     write_atomically(folder / ABOUT, json.dumps(about, indent=1, sort_keys=True) + "\n")
 
 
 def claim_folder(folder: Path, about: Mapping[str, Any], content: str, where: str, remedy: str) -> None:
-    """Makes a folder that holds what `about` says, or checks one that is there; files of its content match `content`.
+    """Create a folder for `about`, or check an existing one. `content` is a pattern that matches its content files.
 
-    Raises UsageError where it holds something else, and where its about.json is damaged, or absent beside content;
-    `where` names the folder, `remedy` says how to go on with another one.
+    Raises UsageError if the folder holds something else, or if its about.json is damaged, or missing although there is
+    content. `where` names the folder in messages, `remedy` says what to do.
     """
     try:
         found = dict(json.loads((folder / ABOUT).read_bytes()))

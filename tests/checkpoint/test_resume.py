@@ -76,7 +76,7 @@ def test_a_file_from_before_checkpoints_were_folders_is_gone_on_from(tmp_path):
 
 
 def test_false_does_not_start_over_a_run(folder, tmp_path):
-    with pytest.raises(UsageError, match="holds a run"):
+    with pytest.raises(UsageError, match="expected a run_dir without a run"):
         choose(folder, False)
     assert choose(RunFolder(tmp_path / "new"), False) == Resume(None, 0)
 

@@ -93,7 +93,7 @@ class ProgressBar(LightningProgressBar):
                 say(f"trained {steps:,} steps in {clock(training.seconds)}: {training.note}")
 
     def _stop(self) -> None:
-        """What is within training ends with it."""
+        """Close the training phase, and any phase within it."""
         if self._training is not None:
             close_phase(self._training)
             self._training = None

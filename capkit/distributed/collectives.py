@@ -160,11 +160,6 @@ class _GatherRows(torch.autograd.Function):
         return ctx.layout.reduce_scatter(gradient), None
 
 
-def gather_rows(rows: Tensor) -> Tensor:
-    """The rows of all ranks in rank order, detached. Ranks may hold different numbers of rows."""
-    return UnevenGather(len(rows)).gather(rows)
-
-
 def means_over_ranks(sums: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
     """Global means from each rank's (sum, count); NaN where the global count is 0.
 

@@ -18,7 +18,7 @@ from capkit.models.dual_encoders.base import DualEncoder
 from capkit.models.dual_encoders.grammar_head import GrammarJudge, grammar_judge
 from capkit.models.weights import weights_fingerprint
 from capkit.sceneworld.language.acceptance import is_rejected
-from capkit.text.corruption import KINDS, Edits, split_words, vocabulary_of
+from capkit.text.corruption import KINDS, Edits, vocabulary_of, words_and_end
 from capkit.utils.ranges import PositiveInt, Seed, check_ranges
 
 Numbers = dict[str, float]
@@ -95,7 +95,7 @@ def grammar_numbers(
     of_kind = {kind: [item for item in edited if item.kind == kind] for kind in KINDS}
     rejected = [item for item in edited if item.rejected]
     groups = {"edits": list(edited), **of_kind, "rejected": rejected}
-    groups["shuffle_long"] = [item for item in of_kind["shuffle"] if len(split_words(item.caption)[0]) >= long]
+    groups["shuffle_long"] = [item for item in of_kind["shuffle"] if len(words_and_end(item.caption)[0]) >= long]
     groups["accepted"] = [item for item in edited if item.rejected is False]
     groups |= {f"rejected_{kind}": [item for item in rejected if item.kind == kind] for kind in KINDS}
     numbers = {

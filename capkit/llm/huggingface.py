@@ -14,6 +14,7 @@ from capkit.errors import UsageError
 from capkit.llm.base import Answer, Picture
 from capkit.text.tokenizers import hub_reachable
 from capkit.utils.ranges import PositiveInt, check_ranges
+from capkit.utils.tensors import default_device
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -58,7 +59,7 @@ def _loaded(kind: str, name: str, revision: str | None, dtype: str) -> tuple[Any
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
     model = _from_pretrained(factory, name, revision, dtype=_DTYPES[dtype])
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), reader
+    return model.to(default_device()).eval(), reader
 
 
 class _LocalModel:

@@ -21,6 +21,7 @@ from capkit.metrics.ranking import normalize
 from capkit.models.dual_encoders.base import DualEncoder
 from capkit.text.checked import checked_rows
 from capkit.utils.rng import stable_hash
+from capkit.utils.tensors import first_of_each
 
 _IMAGE_BATCH = 64
 
@@ -198,9 +199,9 @@ class EmbeddingMetric(Metric, ABC):
 
 
 def _pairs(vectors: Float[Tensor, "B E"], ids: Int[Tensor, "B 4"]) -> Pairs:
-    order = _first_of_each(ids[:, 1])
+    order = first_of_each(ids[:, 1])
     ids, vectors = ids[order], vectors[order]
-    image_rows = _first_of_each(ids[:, 0])
+    image_rows = first_of_each(ids[:, 0])
     image_ids = ids[image_rows, 0]
     width = (vectors.shape[1] - 1) // 2
     return Pairs(
@@ -240,11 +241,3 @@ def _flat(state: list[Tensor] | Tensor) -> Tensor:
     if isinstance(state, Tensor):
         return state
     return torch.cat(state) if state else torch.empty(0)
-
-
-def _first_of_each(values: Int[Tensor, " n"]) -> Int[Tensor, " k"]:
-    """Index of the first occurrence of each distinct value, in ascending order of the values."""
-    _, inverse = values.unique(sorted=True, return_inverse=True)
-    positions = torch.arange(len(values), device=values.device)
-    first = torch.full((int(inverse.max()) + 1,), len(values), device=values.device)
-    return first.scatter_reduce(0, inverse, positions, reduce="amin")

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from capkit.errors import UsageError
+from capkit.utils.tensors import unit
 
 TIE_TOLERANCE = 1e-6
 """Cosines closer than this are tied: a text's embedding differs by rounding between batches, which must not rank it."""
@@ -155,4 +156,4 @@ def normalize(vectors: Num[Tensor, "n D"]) -> Float[Tensor, "n D"]:
     """Unit norm in float32; a zero vector stays zero. Raises UsageError for embeddings that are not finite."""
     if not bool(vectors.isfinite().all()):
         raise UsageError("expected finite embeddings, got NaN or infinity; check the encoder and its precision")
-    return torch.nn.functional.normalize(vectors.float(), dim=-1)
+    return unit(vectors)

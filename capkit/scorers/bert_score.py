@@ -16,13 +16,13 @@ from transformers import AutoModel
 
 from capkit.errors import UsageError
 from capkit.models.batching import map_unique
-from capkit.models.dual_encoders.embedding import unit
 from capkit.models.pretrained import load_pretrained
 from capkit.scorers.base import BaseScorer
 from capkit.scorers.flatten import flat_texts, references_of, says_something, unflatten_scores
 from capkit.text.tokenizers import load_tokenizer, tokenize_as_text
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.ranges import PositiveInt, Range, check_ranges
+from capkit.utils.tensors import unit
 
 FORMS = ("f1", "adequacy")
 _Tokens = tuple[Float[Tensor, "_ D"], Float[Tensor, " _"]]  # unit vectors and weights

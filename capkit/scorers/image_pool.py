@@ -12,14 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from capkit.distributed.collectives import UnevenGather, device_for_collectives
-
-
-def first_of_each(ids: Int[Tensor, " N"]) -> Int[Tensor, " k"]:
-    """Index of the first occurrence of each distinct id, in ascending order of the ids."""
-    ordered, places = ids.sort(stable=True)
-    is_first = torch.ones_like(ordered, dtype=torch.bool)
-    is_first[1:] = ordered[1:] != ordered[:-1]
-    return places[is_first]
+from capkit.utils.tensors import first_of_each
 
 
 def over_ranks(*columns: Tensor) -> list[Tensor]:

@@ -18,12 +18,13 @@ from capkit.errors import UsageError
 from capkit.metrics.ranking import rank_counts
 from capkit.models.dual_encoders.base import CacheableEncoder
 from capkit.scorers.flatten import unflatten_scores
-from capkit.scorers.image_pool import ImageQueue, Images, first_of_each, over_ranks
+from capkit.scorers.image_pool import ImageQueue, Images, over_ranks
 from capkit.scorers.image_text import PictureScorer
 from capkit.scorers.neighbors import read_neighbors
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.ranges import NonNegativeInt, PositiveFloat, check_ranges
 from capkit.utils.rng import stable_hash
+from capkit.utils.tensors import first_of_each
 
 FORMS = ("log_softmax", "accuracy", "similarity", "two_sided")
 LARGEST_MARGIN = 16.0  # nats; the published code's

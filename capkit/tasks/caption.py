@@ -29,6 +29,7 @@ from capkit.types import CaptionBatch
 from capkit.utils.files import output_file, write_atomically
 from capkit.utils.quiet import quiet_libraries
 from capkit.utils.store import check_about
+from capkit.utils.tensors import default_device
 from capkit.utils.text_files import decode, parse_json
 
 
@@ -59,11 +60,11 @@ def run(cfg: DictConfig) -> dict[str, float]:
         check_written_by(about, out)
     before = len(texts)
     model, checkpoint = load_captioner(cfg.ckpt)
-    model.to(best_device())
+    model.to(default_device())
     data = data_for(checkpoint, images, out.parent)
     if reranker is not None:
         reranker.attach_captioner(model.tokenizer, model.prompt)
-        reranker.prepare(picture_reader(data, ("predict",)), list, best_device())
+        reranker.prepare(picture_reader(data, ("predict",)), list, default_device())
     start = time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(about_file(out), json.dumps(about, indent=1, ensure_ascii=False) + "\n")
@@ -126,10 +127,6 @@ def check_written_by(about: dict[str, Any], out: Path) -> None:
     check_about(found, flatten(about), f"out={out}", remedy)
 
 
-def best_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def captioned_before(out: Path) -> dict[str, str]:
     """The captions in a file, by image. A last line cut off by a kill is removed from the file.
 
@@ -174,7 +171,7 @@ def caption_batches(
     reranker: Reranker | None = None,
 ) -> Iterator[tuple[list[str], list[str]]]:
     """Yield (keys, captions) of each batch, or of parts that fit into memory, skipping images captioned before."""
-    device = best_device()
+    device = default_device()
     at_once: int | None = None
 
     def keep(size: int) -> None:

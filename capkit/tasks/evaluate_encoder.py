@@ -11,6 +11,7 @@ from capkit.data.datamodule import CaptionDataModule
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.tasks.fit_encoder import evaluate_encoder
 from capkit.utils.quiet import quiet_libraries
+from capkit.utils.tensors import default_device
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
@@ -26,8 +27,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     data: CaptionDataModule = build(cfg.data)
     folder.open(plain(cfg))
     data.attach(run_dir=folder.path)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    numbers = evaluate_encoder(model.to(device), evaluators, data, folder, "test")
+    numbers = evaluate_encoder(model.to(default_device()), evaluators, data, folder, "test")
     for name, value in numbers.items():
         print(f"  {name:<40} {value:.4f}")
     print(f"run folder: {Path(folder.path)}")

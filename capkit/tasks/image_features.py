@@ -12,6 +12,7 @@ from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
 from capkit.models.dual_encoders.base import CacheableEncoder
 from capkit.models.weights import weights_fingerprint
+from capkit.utils.tensors import default_device
 
 
 class ImageFeatures:
@@ -31,7 +32,7 @@ class ImageFeatures:
             raise UsageError(
                 "data.features are made from pixels: add data.transform (size, mean and std of the encoder)"
             )
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = default_device()
         encoder.to(self._device)
         if isinstance(encoder, nn.Module):
             encoder.eval()

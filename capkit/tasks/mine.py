@@ -21,12 +21,12 @@ from capkit.errors import UsageError
 from capkit.evaluators.base import provenance
 from capkit.evaluators.embedding import embed_images, resumable
 from capkit.models.dual_encoders.cached import CachedDualEncoder
-from capkit.models.dual_encoders.embedding import unit
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.utils.files import TEMPORARY
 from capkit.utils.quiet import quiet_libraries
 from capkit.utils.removal import remove_own
 from capkit.utils.store import check_about, fingerprint
+from capkit.utils.tensors import default_device, unit
 
 By = Literal["image", "text", "combined"]
 _IMAGES = 64  # images whose captions are embedded at once
@@ -43,7 +43,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     data: CaptionDataModule = build(cfg.data)
     folder.open(plain(cfg))
     cached = resumable(encoder, folder.path)
-    cached.to("cuda" if torch.cuda.is_available() else "cpu")
+    cached.to(default_device())
     keys, vectors = embed(cached, data, cfg.split, cfg.by, folder.path)
     out = folder.path / "neighbors"
     about = {

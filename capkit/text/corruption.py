@@ -41,7 +41,7 @@ def vocabulary_of(captions: Iterable[str]) -> list[str]:
     return sorted({without_marks for word in words if (without_marks := _marked(word)[1])})
 
 
-def split_words(caption: str) -> tuple[list[str], str]:
+def words_and_end(caption: str) -> tuple[list[str], str]:
     """Split a caption into its words and its final punctuation (with the space before it, if any)."""
     match = _END.fullmatch(caption.strip())
     body, end = match.groups() if match else (caption, "")
@@ -67,7 +67,7 @@ class Edits:
 
         Raises UsageError for a caption without words.
         """
-        words, _ = split_words(caption)
+        words, _ = words_and_end(caption)
         if not words:
             raise UsageError(
                 f"an edit needs a caption with at least one word; got {caption!r}; leave out empty captions"
@@ -94,7 +94,7 @@ class Edits:
         return self._edit(kind, caption, generator("edit", kind, *key)) if kind in self.possible(caption) else None
 
     def _edit(self, kind: str, caption: str, random: np.random.Generator) -> Edit:
-        words, end = split_words(caption)
+        words, end = words_and_end(caption)
         return Edit(kind, " ".join(self._editors[kind](words, random)) + end)
 
     def _insert(self, words: list[str], random: np.random.Generator) -> list[str]:

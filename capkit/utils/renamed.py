@@ -119,7 +119,7 @@ models.caption_scorer methods.memes.caption_choice
 models.captioner models.captioners.base
 models.clip_prefix models.captioners.clip_prefix
 models.dual_encoder models.dual_encoders.hf_frozen
-models.embedding models.dual_encoders.embedding
+models.embedding utils.tensors
 models.encoder_about models.dual_encoders.fingerprint
 models.encoder_decoder models.captioners.encoder_decoder
 models.ensemble models.dual_encoders.ensemble
@@ -261,6 +261,7 @@ data.manifest.write_manifest data.records.write_manifest
 distributed.RankRows distributed.collectives.UnevenGather
 distributed.decided_by_rank_0 distributed.collectives.on_rank_zero
 distributed.reaching_all distributed.collectives.touch_all_parameters
+edits.split_words text.corruption.words_and_end
 embedding_cache.check_about utils.store.check_about
 embedding_cache.digest utils.store.digest
 embedding_cache.fingerprint utils.store.fingerprint

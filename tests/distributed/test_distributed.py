@@ -8,7 +8,6 @@ from capkit.distributed.collectives import (
     all_reduce_max,
     all_reduce_sum,
     all_reduce_sum_with_grad,
-    gather_rows,
 )
 from capkit.testing.distributed import run_distributed
 
@@ -29,7 +28,7 @@ def gathering(counts):
     weights = (rank + 1) * torch.arange(1.0, layout.total + 1)
     (gathered.sum(1) * weights).sum().backward()
     ids = layout.gather(torch.arange(counts[rank]) + 100 * rank)
-    return gathered.detach(), rows.grad, ids, (layout.own.start, layout.own.stop), gather_rows(rows)
+    return gathered.detach(), rows.grad, ids, (layout.own.start, layout.own.stop), layout.gather(rows.detach())
 
 
 @pytest.mark.integration

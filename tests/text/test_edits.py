@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capkit.errors import UsageError
-from capkit.text.corruption import KINDS, Edits, split_words, vocabulary_of
+from capkit.text.corruption import KINDS, Edits, vocabulary_of, words_and_end
 
 CAPTION = "a red circle to the left of a blue square"
 EDITS = Edits(["zebra", "yak", "xylophone"])  # none of them in CAPTION
@@ -124,9 +124,9 @@ def test_an_edit_is_a_function_of_its_key_alone():
 
 
 def test_the_mark_that_ends_a_caption_stays_at_the_end():
-    assert split_words("A dog barks.") == (["A", "dog", "barks"], ".")
-    assert split_words("Really ?!") == (["Really"], " ?!")
-    assert split_words("...") == (["..."], "")
+    assert words_and_end("A dog barks.") == (["A", "dog", "barks"], ".")
+    assert words_and_end("Really ?!") == (["Really"], " ?!")
+    assert words_and_end("...") == (["..."], "")
     for kind in KINDS:
         assert all(EDITS.of_kind(kind, "A dog barks.", i).text.endswith(".") for i in range(20))
         assert all("." not in EDITS.of_kind(kind, "A dog barks.", i).text[:-1] for i in range(20))

@@ -18,6 +18,7 @@ from capkit.curation.mining.chunk_files import read_arrays, write_arrays
 from capkit.curation.mining.running_top import RunningTop
 from capkit.errors import UsageError
 from capkit.utils.store import claim_folder
+from capkit.utils.tensors import default_device
 
 QUERIES = 2048  # what a kill can cost
 _DATABASE = {"cpu": 8192, "cuda": 65_536}  # 64 MB of similarities at a time, or 512 MB
@@ -72,7 +73,7 @@ class Search:
         # Of equal vectors the product is 1 up to rounding: a threshold of 1 means that there are no duplicates.
         self.duplicate_threshold = float(duplicate_threshold) if duplicate_threshold < 1 else np.inf
         self.folder, self.backend = Path(folder), backend
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() and backend == "exact" else "cpu"))
+        self.device = torch.device(device or ("cpu" if backend == "faiss" else default_device()))
         self._index: Any = _faiss_index() if backend == "faiss" else None
         self._about = {
             "vectors": _checked_digest(vectors),

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Annotated, NoReturn
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 
 from capkit.curation.base import Failure, Records, batches, ignore_failure
@@ -15,6 +14,7 @@ from capkit.data.records import Record
 from capkit.errors import UsageError
 from capkit.scorers.base import Scorer, as_scorer, score_captions
 from capkit.utils.ranges import FiniteFloat, PositiveInt, Range, check_ranges
+from capkit.utils.tensors import default_device
 
 UNSCORED = ("drop", "keep")
 _Scored = tuple[Record, Float[np.ndarray, " N"]]
@@ -79,7 +79,7 @@ class ScoreFilter:
         self._read = read
 
     def __call__(self, records: Records) -> Iterator[Record]:
-        self._scorer.prepare(self._picture, _no_training_references, _device())
+        self._scorer.prepare(self._picture, _no_training_references, default_device())
         self.counts = dict.fromkeys(self.counts, 0)
         threshold = -math.inf if self._threshold is None else float(self._threshold)
         if self._quantile is None:
@@ -147,7 +147,3 @@ def _no_training_references() -> NoReturn:
         "score_filter: this scorer counts document frequencies, which would differ from shard to shard; give it "
         "those of a file: reward.cider.scorer.document_frequencies=FILE, or take another scorer"
     )
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

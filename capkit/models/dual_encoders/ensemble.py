@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.errors import UsageError
-from capkit.models.dual_encoders.embedding import unit
+from capkit.utils.tensors import unit
 
 
 class Ensemble:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from capkit.errors import UsageError
 from capkit.models.batching import embed_distinct
-from capkit.models.dual_encoders.embedding import unit
 from capkit.models.dual_encoders.fingerprint import config_digest, processor_settings, side_weights, tokenizer_digest
 from capkit.models.dual_encoders.logit_scale import network_logit_scale
 from capkit.text.tokenizers import tokenize_as_text
 from capkit.utils.ranges import PositiveInt, check_ranges
+from capkit.utils.tensors import unit
 
 
 @check_ranges

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 from capkit.errors import UsageError
-from capkit.models.dual_encoders.embedding import unit
 from capkit.models.dual_encoders.fingerprint import processor_settings
 from capkit.models.dual_encoders.logit_scale import LogitScale, network_logit_scale
 from capkit.models.dual_encoders.text_towers.base import pool
@@ -24,6 +23,7 @@ from capkit.models.tuning.policy import Tuning
 from capkit.text.tokenizers import load_tokenizer
 from capkit.types import CaptionBatch
 from capkit.utils.ranges import PositiveFloat, PositiveInt, check_ranges
+from capkit.utils.tensors import unit
 
 MODEL_TYPES = ("clip", "siglip", "align", "chinese_clip", "altclip", "clipseg", "metaclip_2")
 # Their text towers are BERTs: the first token's state is projected, not the pooler's output.

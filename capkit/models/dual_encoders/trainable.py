@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from capkit.errors import UsageError
 from capkit.models.batching import embed_distinct
-from capkit.models.dual_encoders.embedding import unit
 from capkit.models.dual_encoders.fingerprint import config_digest, digest_of, tokenizer_digest
 from capkit.models.dual_encoders.grammar_head import GrammarHead, grammar_probability
 from capkit.models.dual_encoders.logit_scale import LogitScale
@@ -24,6 +23,7 @@ from capkit.models.tuning.policy import Tuning, eval_frozen
 from capkit.models.weights import weights_fingerprint
 from capkit.types import CaptionBatch, PairEmbeddings
 from capkit.utils.rng import stable_hash
+from capkit.utils.tensors import unit
 
 TokenizeImages = Callable[[list[list[str]]], tuple[Tensor, Tensor, int]]
 

@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from capkit.errors import UsageError
-from capkit.models.dual_encoders.embedding import unit
 from capkit.models.dual_encoders.logit_scale import LogitScale
 from capkit.models.dual_encoders.text_towers.base import TextTower
 from capkit.models.dual_encoders.text_towers.char_gru import CharGRU
@@ -22,6 +21,7 @@ from capkit.models.tuning.policy import Tuning
 from capkit.models.weights import weights_fingerprint
 from capkit.types import CaptionBatch
 from capkit.utils.ranges import FiniteFloat, PositiveFloat, PositiveInt, check_ranges
+from capkit.utils.tensors import unit
 
 PROJECTIONS = ("linear", "mlp", "none")
 POOLINGS = ("mean", "first", "attention")

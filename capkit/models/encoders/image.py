@@ -66,6 +66,14 @@ def _freeze_if(frozen: bool, module: nn.Module) -> None:
         module.eval()
 
 
+def _set_mode(encoder: nn.Module, frozen: bool, mode: bool) -> None:
+    """`nn.Module.train(mode)`, but frozen parts stay in eval mode."""
+    nn.Module.train(encoder, mode and (not frozen or trains(encoder)))
+    if frozen and encoder.training:
+        for part in encoder.children():
+            eval_frozen(part)
+
+
 def trains(module: nn.Module) -> bool:
     """Whether any of the module's weights is trainable, adapters included."""
     return any(parameter.requires_grad for parameter in module.parameters())
@@ -187,10 +195,7 @@ class HFImageEncoder(nn.Module):
         return load_pretrained(MODEL_MAPPING[type(config)], name, "image encoder", config)
 
     def train(self, mode: bool = True) -> "HFImageEncoder":
-        super().train(mode and (not self.frozen or trains(self)))
-        if self.frozen and self.training:
-            for part in self.children():
-                eval_frozen(part)
+        _set_mode(self, self.frozen, mode)
         return self
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
@@ -269,10 +274,7 @@ class TorchvisionEncoder(nn.Module):
         return grid.shape[1]
 
     def train(self, mode: bool = True) -> "TorchvisionEncoder":
-        super().train(mode and (not self.frozen or trains(self)))
-        if self.frozen and self.training:
-            for part in self.children():
-                eval_frozen(part)
+        _set_mode(self, self.frozen, mode)
         return self
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
@@ -302,10 +304,7 @@ class EfficientNetLite0(nn.Module):
         _freeze_if(frozen, self)
 
     def train(self, mode: bool = True) -> "EfficientNetLite0":
-        super().train(mode and (not self.frozen or trains(self)))
-        if self.frozen and self.training:
-            for part in self.children():
-                eval_frozen(part)
+        _set_mode(self, self.frozen, mode)
         return self
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:

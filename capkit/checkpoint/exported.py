@@ -5,108 +5,34 @@
     rest.safetensors      weights that are in no part's folder (projections.safetensors in a dual encoder)
     PART/ or the folder   config.json, model.safetensors, tokenizer and preprocessor_config.json, for from_pretrained
 
-`export` writes such a folder; `read_export` reads it like a checkpoint, so that every `ckpt=` accepts it.
+`export` writes such a folder; `export_reader.read_export` reads it like a checkpoint, so that every `ckpt=` accepts it.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from peft.tuners.tuners_utils import BaseTunerLayer
 from tokenizers.processors import TemplateProcessing
 from torch import nn
-from transformers import (
-    AutoTokenizer,
-    CLIPImageProcessor,
-    PreTrainedModel,
-    VisionTextDualEncoderConfig,
-    VisionTextDualEncoderModel,
-    ViTImageProcessor,
-)
+from transformers import CLIPImageProcessor, VisionTextDualEncoderModel, ViTImageProcessor
 
-from capkit.checkpoint.files import ABOUT, read_tensors, save_tensors
+from capkit.checkpoint.export_parts import FORMAT, Part, parts_of
+from capkit.checkpoint.files import ABOUT, save_tensors
+from capkit.checkpoint.loading import read_checkpoint, stored
 from capkit.errors import UsageError
 from capkit.models.captioners.hf_captioner import HFCaptioner
 from capkit.models.dual_encoders.hf_two_tower import HFTwoTower
-from capkit.models.dual_encoders.text_towers.hf import HFTextTower
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
-from capkit.models.dual_encoders.two_tower import TwoTower
-from capkit.models.encoders.image import HFImageEncoder
-from capkit.models.tuning.lora import adapted_part, merged, save_adapters
-from capkit.run.folder import RunFolder, read_object
+from capkit.models.tuning.lora import merged, save_adapters
 from capkit.text.tokenizers import tokenizer_from_json, tokenizer_to_json
 from capkit.utils.files import apply_umask, write_atomically
-from capkit.utils.renamed import renamed_targets
-from capkit.utils.text_files import expect, member
 
-FORMAT = 1
 REST, PROJECTIONS = "rest.safetensors", "projections.safetensors"
 BICUBIC = 3  # Pillow's number
 _HIGHEST_ID_AT_EOS_2 = ("clip_text_model", "clipseg_text_model")
-
-
-@dataclass(frozen=True)
-class Part:
-    """A transformers network within a model: its folder ("" is the export itself) and the prefixes of its weights."""
-
-    folder: str
-    network: Any
-    names: tuple[str, ...]
-
-
-def parts_of(model: Any) -> list[Part]:
-    """The transformers networks that a model consists of; the model as a whole if transformers has its architecture."""
-    if isinstance(model, HFTwoTower):
-        return [Part("", model.plain_network(), ("image_tower", "text_tower", "image_projection", "text_projection"))]
-    if isinstance(model, HFCaptioner):
-        return [Part("", model.model, ("model",))]
-    if (network := as_vision_text_model(model)) is not None:
-        return [Part("", network, ("image_tower.model", "text_tower.model", "image_projection", "text_projection"))]
-    parts: list[Part] = []
-    for name, child in model.named_children():
-        found = None if isinstance(child, TrainableDualEncoder) else adapted_part(child)
-        if isinstance(found, PreTrainedModel):
-            inner = next(inside for inside, module in child.named_modules() if module is found)
-            parts.append(Part(name, found, (f"{name}.{inner}".rstrip("."),)))
-    return parts
-
-
-def as_vision_text_model(model: Any) -> VisionTextDualEncoderModel | None:
-    """A two-tower as transformers' VisionTextDualEncoderModel sharing its weights; None if it embeds differently.
-
-    That class takes both networks' pooled outputs and projects them linearly without bias: so does a TwoTower of an
-    HFImageEncoder with output=pooled and CLIP's text model pooled at EOS.
-    """
-    fits = (
-        isinstance(model, TwoTower)
-        and isinstance(model.image_tower, HFImageEncoder)
-        and model.image_tower.output == "pooled"
-        and model.pool is None
-        and isinstance(model.text_tower, HFTextTower)
-        and model.text_tower.pooling == "eos"
-        and model.text_tower.model.config.model_type == "clip_text_model"
-        and all(isinstance(p, nn.Linear) and p.bias is None for p in (model.image_projection, model.text_projection))
-        and model.scale.bias is None
-    )
-    if not fits:
-        return None
-    vision, text = model.image_tower.model, model.text_tower.model
-    config = VisionTextDualEncoderConfig.from_vision_text_configs(
-        vision.config, text.config, projection_dim=model.embed_dim
-    )
-    network: Any = VisionTextDualEncoderModel(config)
-    network.vision_model, network.text_model = vision, text
-    network.visual_projection, network.text_projection = model.image_projection, model.text_projection
-    with torch.no_grad():
-        network.logit_scale.fill_(model.logit_scale.log())
-    return network
-
-
-# -- writing
 
 
 def export(
@@ -190,8 +116,6 @@ def plain_config(node: Mapping[str, Any]) -> dict[str, Any]:
     """The config that builds the model without adapters and without the sources of its original weights."""
     target = str(node.get("_target_", ""))
     if target.startswith("capkit.checkpoint.loading.load_"):
-        from capkit.checkpoint.loading import read_checkpoint, stored  # not at the top: it imports this module
-
         inner = plain_config(stored(read_checkpoint(Path(node["ckpt"])), "config.model", dict))
         return {**inner, "grammar_head": True} if node.get("grammar_head") else inner
     plain: dict[str, Any] = {}
@@ -336,64 +260,3 @@ def _save_processor(model: Any, folder: Path, transform: Mapping[str, Any] | Non
         processor = image_processor(transform)
     if processor is not None:
         processor.save_pretrained(folder)
-
-
-# -- reading
-
-
-def read_export(path: Path) -> dict[str, Any]:
-    """Read an exported folder like a checkpoint (capkit/checkpoint/loading.py); its entry `folders` names the folders
-    that hold weights.
-
-    Raises UsageError if the folder is incomplete.
-    """
-    where = str(path / ABOUT)
-    about = read_object(path / ABOUT, "export the checkpoint again")
-    if member(about, "format", "a whole number", where) > FORMAT:
-        raise UsageError(f"{where}: format {about['format']} is of a newer capkit; this one reads {FORMAT}; update it")
-    folders = member(about, "folders", "an object", where)
-    node = renamed_targets(member(about, "config", "an object", where))
-    for key, folder in member(about, "sources", "an object", where).items():
-        _set(node, key, str(path / expect(folder, "text", where, key)))
-    if (rest := path / member(about, "rest", "text", where)).parent != path or not rest.is_file():
-        raise UsageError(f"{path} is incomplete: it has no {rest.name}; export the checkpoint again")
-    try:
-        state = {f"model.{name}": value for name, value in read_tensors(rest).items()}
-        tokenizer = None if about["tokenizer_key"] is None else tokenizer_to_json(AutoTokenizer.from_pretrained(path))
-    except Exception as error:  # safetensors and tokenizers raise almost anything for a damaged file
-        raise UsageError(f"{path} cannot be read as an export ({type(error).__name__}: {error})") from error
-    run = RunFolder(path).config() or {}
-    return {
-        "state_dict": state,
-        "global_step": member(about, "step", "a whole number", where),
-        "folders": {name: str(path / folder) for name, folder in folders.items()},
-        "capkit": {
-            "config": {"seed": 0, **run, "model": node},
-            "tokenizer_key": about["tokenizer_key"],
-            "tokenizer": tokenizer,
-        },
-    }
-
-
-def _set(node: dict[str, Any], key: str, value: str) -> None:
-    """Set a value by its dotted key. Raises UsageError if the config has no such place."""
-    *before, last = key.split(".")
-    for name in before:
-        node = member(node, name, "an object", f"{ABOUT}'s config")
-    node[last] = value
-
-
-def load_exported(model: Any, checkpoint: Mapping[str, Any]) -> None:
-    """Load the weights of an exported folder. Raises UsageError if they do not fit the model."""
-    folders = checkpoint["folders"]
-    for part in parts_of(model):
-        folder = folders.get(part.names[0])
-        if folder is None:
-            raise UsageError(f"the export is broken: it has no folder for {part.names[0]}; export the checkpoint again")
-        part.network.load_state_dict(type(part.network).from_pretrained(folder).state_dict())
-    rest = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
-    apart = tuple(f"{name}." for name in folders)
-    expected = {name: value.shape for name, value in model.state_dict().items() if not name.startswith(apart)}
-    if expected != {name: value.shape for name, value in rest.items()}:
-        raise UsageError("the export is broken: its weights do not fit its config; export the checkpoint again")
-    model.load_state_dict(rest, strict=False)

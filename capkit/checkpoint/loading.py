@@ -10,7 +10,7 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from capkit.checkpoint.exported import load_exported, read_export
+from capkit.checkpoint.export_reader import load_exported, read_export
 from capkit.checkpoint.files import is_export, load_checkpoint, resolve_checkpoint
 from capkit.config.defaults import with_defaults
 from capkit.config.instantiate import build, nested, plain

@@ -6,7 +6,8 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from capkit.checkpoint.exported import export, image_processor, parts_of
+from capkit.checkpoint.export_parts import parts_of
+from capkit.checkpoint.exported import export, image_processor
 from capkit.checkpoint.files import ABOUT
 from capkit.checkpoint.loading import model_from_checkpoint, read_checkpoint, stored
 from capkit.errors import UsageError

@@ -272,6 +272,11 @@ evaluators.evaluator.quoted_with evaluators.base.provenance
 halving.half fault_tolerance.oom.halve
 halving.in_parts fault_tolerance.oom.map_in_chunks
 halving.until_it_fits fault_tolerance.oom.retry_on_oom
+exported.Part checkpoint.export_parts.Part
+exported.as_vision_text_model checkpoint.export_parts.as_vision_text_model
+exported.load_exported checkpoint.export_reader.load_exported
+exported.parts_of checkpoint.export_parts.parts_of
+exported.read_export checkpoint.export_reader.read_export
 keyed.key_id utils.rng.stable_hash
 liveness.Doing fault_tolerance.liveness.Liveness
 liveness.advance fault_tolerance.liveness.mark_progress

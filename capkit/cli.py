@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 import capkit
 from capkit.config.arguments import Command, parse
 from capkit.config.check import compose_checked
-from capkit.config.compose import CONFIG_NAME, Composed, compose_config
+from capkit.config.compose import compose_config
+from capkit.config.composed import CONFIG_NAME, Composed
 from capkit.config.described import described
 from capkit.config.help import SHORT, help_page, keys_page, list_page
 from capkit.config.locations import config_dir

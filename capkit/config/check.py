@@ -18,11 +18,14 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from capkit.config.annotations import fits, wanted
 from capkit.config.arguments import Command
 from capkit.config.choices import required_groups
-from capkit.config.compose import Composed, compose_config, single_runs, unknown_key
+from capkit.config.compose import compose_config
+from capkit.config.composed import Composed
 from capkit.config.locations import INPUT_WORDS, PICK_ANY, config_dir, exists, is_path_key
+from capkit.config.refusals import unknown_key
 from capkit.config.rules import INPUT_RULES, RULES, Settings
 from capkit.config.run_config import problem
 from capkit.config.signatures import Argument, Signature, signature
+from capkit.config.sweeps import single_runs
 from capkit.errors import UsageError
 from capkit.utils.ranges import is_finite, is_number, shown
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from capkit.config.compose import Composed
+from capkit.config.composed import Composed
 from capkit.config.signatures import default
 
 RECOMMENDED = "recommended"  # top-level key that a model's yaml sets and other parts refer to

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from capkit.config.annotations import wanted
 from capkit.config.arguments import FLAGS, Command
 from capkit.config.check import TOP_LEVEL
-from capkit.config.compose import CONFIG_NAME, compose_config, find_yaml
+from capkit.config.compose import compose_config
+from capkit.config.composed import CONFIG_NAME, find_yaml
 from capkit.config.locations import PICK_ANY, config_dir, groups
 from capkit.config.signatures import signature, summary
 from capkit.errors import UsageError, did_you_mean

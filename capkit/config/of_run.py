@@ -6,25 +6,23 @@ The task's yaml lists them: `of_run: {ckpt: [data, metric, decoding]}` takes the
 import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from capkit.config.composed import Composed
 from capkit.config.locations import exists
 from capkit.config.run_config import RunConfig, problem, read_run_config
 from capkit.config.targets import RUN_PARTS, check_targets
 from capkit.errors import UsageError
 
-if TYPE_CHECKING:
-    from capkit.config.compose import Composed
-
 # Arguments that val and test set independently, even if they happen to equal train's.
 _OWN = frozenset({"_target_", "split", "count", "path"})
 
 
-def take_from_run(composed: "Composed", parsed: list[Override]) -> None:
+def take_from_run(composed: Composed, parsed: list[Override]) -> None:
     """Copy the run's parts into the config, before the command line's values are applied.
 
     Groups that the command line or the experiment chooses are not copied, with one exception: data chosen on the
@@ -47,7 +45,7 @@ def _value(key: str, parsed: list[Override], config: DictConfig) -> Any:
     return OmegaConf.select(config, key, throw_on_missing=False)
 
 
-def _take(composed: "Composed", parsed: list[Override], groups: list[str], run: RunConfig | None, given: str) -> None:
+def _take(composed: Composed, parsed: list[Override], groups: list[str], run: RunConfig | None, given: str) -> None:
     typed = {override.key_or_group for override in parsed}
     by_experiment = {
         group
@@ -96,7 +94,7 @@ def _at(body: Any, key: str) -> Any:
     return body
 
 
-def _explicit(composed: "Composed", key: str) -> Iterator[Any]:
+def _explicit(composed: Composed, key: str) -> Iterator[Any]:
     """Values that the task, experiment and debug files set under a key, in this order."""
     for file in composed.files:
         if file.is_explicit and (said := _at(file.body, key)) is not None:

@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from capkit.config.annotations import fits, wanted
 from capkit.config.arguments import parse
 from capkit.config.check import compose_checked
-from capkit.config.compose import _missing_choice
 from capkit.config.quoting import quote_value
+from capkit.config.refusals import missing_choice
 from capkit.config.rules import RULES, Settings
 from capkit.config.signatures import signature
 from capkit.errors import UsageError
@@ -478,7 +478,7 @@ def test_a_rule_reads_a_default_from_the_constructor():
 
 def test_a_launcher_whose_plugin_is_not_installed_names_the_pip_extra():
     error = MissingConfigException("", missing_cfg_file="hydra/launcher/submitit_slurm")
-    assert "pip install 'capkit[slurm]'" in _missing_choice(error, {}, ["launcher=slurm"], [])
+    assert "pip install 'capkit[slurm]'" in missing_choice(error, {}, ["launcher=slurm"], [])
 
 
 def test_zero_without_deepspeed_is_refused_with_the_line_that_installs_it(monkeypatch):

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 from capkit.config.arguments import parse
 from capkit.config.check import leaves, problems
-from capkit.config.compose import CONFIG_NAME, compose_config
+from capkit.config.compose import compose_config
+from capkit.config.composed import CONFIG_NAME
 from capkit.config.locations import PICK_ANY, config_dir, groups
 from capkit.config.signatures import signature
 

@@ -1,0 +1,85 @@
+"""Messages for what Hydra rejects: what is wrong, where it was set, and the nearest valid name."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.errors import MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+
+from capkit.config.composed import Composed, read_yaml
+from capkit.config.signatures import signature
+from capkit.errors import did_you_mean
+
+
+def unknown_key(prefix: str, word: str, valid: list[str], composed: Composed) -> str:
+    """Message for an unknown key: where it was set, and the nearest valid key."""
+    key = f"{prefix}.{word}" if prefix else word
+    message = f"unknown key {key!r} {composed.origin(key)}"
+    if word in composed.groups.get(prefix, ()):
+        return f"{message}; choose it first: {prefix}=[{','.join([*valid, word])}]"
+    if not prefix:
+        if tasks := _tasks_with(word, composed):
+            return f"{message}; task {composed.task!r} does not take it; it belongs to task {' and '.join(tasks)}"
+        valid = [name for name in valid if name != "hydra"] + [g for g in composed.groups if "/" not in g]
+        if elsewhere := _arguments_named(word, composed.config):
+            return f"{message}; did you mean {' or '.join(repr(name) for name in elsewhere)}?"
+    elif composed.origin(key) not in ("on the command line", composed.origin(f"{prefix}._target_")):
+        message += f"; what {prefix} is was chosen {composed.origin(f'{prefix}._target_')}"
+    if run := composed.run_of(key):
+        message += f"; {prefix} comes from {run}; choose another with {prefix.split('.')[0]}=NAME"
+    return f"{message}; {did_you_mean(word, set(valid), f'{prefix}.' if prefix else '')}"
+
+
+def _tasks_with(word: str, composed: Composed) -> list[str]:
+    """The tasks that declare a top-level key."""
+    return [task for task in composed.groups.get("task", []) if word in read_yaml(composed.folders, f"task/{task}")]
+
+
+def _arguments_named(word: str, node: Any, prefix: str = "") -> list[str]:
+    """Dotted keys of all nodes that take an argument of this name."""
+    if not isinstance(node, DictConfig):
+        return []
+    found = []
+    for name in map(str, node):
+        if name == "hydra" or OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name):
+            continue
+        child, key = node.get(name), f"{prefix}{name}"
+        if isinstance(child, DictConfig):
+            taken = signature(str(child["_target_"])) if child.get("_target_") else None
+            if taken and word in taken.arguments:
+                found.append(f"{key}.{word}")
+            found += _arguments_named(word, child, f"{key}.")
+    return found
+
+
+def missing_choice(
+    error: MissingConfigException, known: dict[str, list[str]], overrides: list[str], folders: list[Path]
+) -> str:
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    if not group:
+        return first_paragraph(error)
+    place = _asking_file(group, name, overrides, folders)
+    if (group, name) == ("hydra/launcher", "submitit_slurm"):
+        return "launcher=slurm needs the pip extra capkit[slurm]: pip install 'capkit[slurm]'"
+    if group not in known:
+        return f"there is no config group {group!r}{place}; {did_you_mean(group, known)}"
+    near = did_you_mean(name, known[group])
+    listed = f" ({group}: {', '.join(known[group])})" if near.startswith("did") else ""
+    return f"there is no {group} {name!r}{place}; {near}{listed}"
+
+
+def _asking_file(group: str, name: str, overrides: list[str], folders: list[Path]) -> str:
+    """Names the yaml file (an experiment, say) whose defaults list contains a choice that does not exist."""
+    for override in overrides:
+        chosen = override.lstrip("+").replace("=", "/")
+        for path in (folder / f"{chosen}.yaml" for folder in folders):
+            if path.is_file():
+                defaults = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("defaults", [])
+                if any(group in str(entry) and name in str(entry) for entry in defaults):
+                    return f", which {path} chooses"
+    return ""
+
+
+def first_paragraph(error: Exception) -> str:
+    return str(error).strip().split("\n\n")[0].split("\n    full_key")[0]

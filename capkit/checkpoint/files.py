@@ -135,7 +135,9 @@ def _write_files(checkpoint: Mapping[str, Any], folder: Path) -> None:
     manifest = {
         "format": FORMAT,
         "step": int(checkpoint.get("global_step", 0)),
-        "files": {name: _size_and_hash(folder / name) for name in (WEIGHTS, STATE)},
+        "files": {
+            name: {"bytes": (folder / name).stat().st_size, HASH: _hash(folder / name)} for name in (WEIGHTS, STATE)
+        },
     }
     write_atomically(folder / MANIFEST, json.dumps({**manifest, HASH: _seal(manifest)}, indent=1) + "\n")
 
@@ -171,10 +173,6 @@ def _without_shared(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], d
         stored[name] = value.clone(memory_format=torch.contiguous_format) if storage in storages else value.contiguous()
         storages.add(storage)
     return stored, aliases
-
-
-def _size_and_hash(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, HASH: _hash(path)}
 
 
 def _hash(path: Path) -> str:
@@ -279,13 +277,9 @@ def _remove_remains(path: Path) -> None:
         raise OSError(errno.EEXIST, "it holds files that capkit did not write; move it away", str(path))
 
 
-def _slots(link: Path) -> list[Path]:
-    return [link.with_name(f"{link.stem}-{letter}.ckpt") for letter in "ab"]
-
-
 def free_slot(link: Path) -> Path:
     """best-a.ckpt or best-b.ckpt, whichever the symbolic link best.ckpt does not point to; the next best goes there."""
-    first, second = _slots(link)
+    first, second = (link.with_name(f"{link.stem}-{letter}.ckpt") for letter in "ab")
     return second if link.resolve() == first.resolve() else first
 
 
@@ -368,12 +362,9 @@ def _problem_of_file(path: Path) -> str | None:
         if damaged is None:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # readers raise almost anything for a damaged zip or pickle
-        return f"it is cut off, damaged or no checkpoint ({type(error).__name__}: {_first_line(error)})"
+        first_line = next(iter(str(error).splitlines()), "")
+        return f"it is cut off, damaged or no checkpoint ({type(error).__name__}: {first_line})"
     return f"it is damaged: the CRC-32 of its record {damaged} differs" if damaged else None
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -54,7 +54,8 @@ class SkipLog:
         file.seek(self._read_to)
         lines = file.read().splitlines(keepends=True)
         self._read_to = file.tell()
-        return [Skipped(**json.loads(line)) for line in lines if _is_whole(line)]
+        # A killed process or a full disk may have truncated a line.
+        return [Skipped(**json.loads(line)) for line in lines if line.endswith(b"}\n")]
 
     def add(self, rows: Iterable[Skipped]) -> None:
         new = {row.identity: row for row in rows if row.identity not in self._counted}
@@ -87,11 +88,6 @@ class SkipLog:
                 f"{len(skipped)} of {num_examples} {split} examples cannot be used and max_skipped={max_skipped} "
                 f"allows {allowed}: {first}{where}; repair or remove them, or raise data.max_skipped"
             )
-
-
-def _is_whole(line: bytes) -> bool:
-    """False if a killed process or a full disk truncated the line."""
-    return line.endswith(b"}\n")
 
 
 def _end_of_cut_line(file: BinaryIO) -> bytes:

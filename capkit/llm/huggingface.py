@@ -159,13 +159,12 @@ class HFVisionChat:
 
     def answer(self, prompts: Sequence[str], pictures: Sequence[Picture]) -> list[Answer]:
         def inputs_of(processor: Any, rows: slice) -> Any:
-            chats = [[{"role": "user", "content": _content(prompt)}] for prompt in prompts[rows]]
+            chats = [
+                [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+                for prompt in prompts[rows]
+            ]
             texts = [processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats]
             images = [[picture.pixels] for picture in pictures[rows]]
             return processor(text=texts, images=images, padding=True, return_tensors="pt")
 
         return self._model.run(len(prompts), inputs_of)
-
-
-def _content(prompt: str) -> list[dict[str, str]]:
-    return [{"type": "image"}, {"type": "text", "text": prompt}]

@@ -46,13 +46,14 @@ def run(cfg: DictConfig) -> dict[str, float]:
     cached.to(default_device())
     keys, vectors = embed(cached, data, cfg.split, cfg.by, folder.path)
     out = folder.path / "neighbors"
+    sides = ("image", "text") if cfg.by == "combined" else (cfg.by,)
     about = {
         "split": cfg.split,
         "num_keys": data.num_images(cfg.split),
         "keys_hash": hash_of_keys(data.keys(cfg.split)),
         "by": cfg.by,
         "encoder": provenance(encoder),
-        "fingerprints": {side: fingerprint(encoder.fingerprint_fields(side)) for side in _sides(cfg.by)},
+        "fingerprints": {side: fingerprint(encoder.fingerprint_fields(side)) for side in sides},
         "num_neighbors": cfg.num_neighbors,
         "duplicate_threshold": float(cfg.duplicate_threshold),
         "backend": cfg.backend,
@@ -68,10 +69,6 @@ def run(cfg: DictConfig) -> dict[str, float]:
     else:
         check_about({**found, "numbers": None}, {**about, "numbers": None}, str(out), "give another run_dir")
     return _finish(folder, out)
-
-
-def _sides(by: By) -> tuple[str, ...]:
-    return ("image", "text") if by == "combined" else (by,)
 
 
 def embed(

@@ -90,7 +90,8 @@ class Search:
 
     def __iter__(self) -> Iterator[Found]:
         """The chunks of all queries in order: read where they are finished, else searched and kept."""
-        self._open_folder()
+        where, remedy = f"the unfinished search in {self.folder}", "give another run_dir, or delete the folder"
+        claim_folder(self.folder, self._about, "chunk-*", where, remedy)
         for number in range(self.num_chunks):
             path = self.folder / f"chunk-{number:06d}.npz"
             if path.exists():
@@ -105,10 +106,6 @@ class Search:
         start = number * QUERIES
         rows = range(start, min(start + QUERIES, len(self.vectors)))
         return self._with_faiss(rows) if self._index is not None else self._exact(rows)
-
-    def _open_folder(self) -> None:
-        where, remedy = f"the unfinished search in {self.folder}", "give another run_dir, or delete the folder"
-        claim_folder(self.folder, self._about, "chunk-*", where, remedy)
 
     def _exact(self, rows: range) -> Found:
         queries = self._block(rows.start, rows.stop)

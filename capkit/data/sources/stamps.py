@@ -108,13 +108,12 @@ class Stamps:
             return None
         captions = list(read_captions(file))
         kept = [c for c in captions if self._languages is None or c.language in self._languages]
-        if not kept or not self._belongs(captions[0].text):
+        if not kept:
+            return None
+        if self._split not in ("all", split_of(captions[0].text, self._val, self._test, self._seed)):
             return None
         name = relative.with_suffix("").as_posix()
         return Record(name, f"{name}.png", kept, metadata={"category": relative.parts[0]})
-
-    def _belongs(self, english: str) -> bool:
-        return self._split == "all" or split_of(english, self._val, self._test, self._seed) == self._split
 
     def __len__(self) -> int:
         return len(self._records)

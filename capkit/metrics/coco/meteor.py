@@ -101,7 +101,9 @@ class MeteorProcess:
             statistics: list[str] = []
             rows = corpus.rows
             for start in range(0, len(rows), _LINES_AT_ONCE):
-                statistics += self._ask([_request(*row) for row in rows[start : start + _LINES_AT_ONCE]])
+                requests = [_request(*row) for row in rows[start : start + _LINES_AT_ONCE]]
+                self._send(requests)
+                statistics += [self._receive() for _ in requests]
             self._send(["EVAL ||| " + " ||| ".join(statistics)])
             scores = [float(self._receive()) for _ in rows]
             return float(self._receive()), np.array(scores)
@@ -114,10 +116,6 @@ class MeteorProcess:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def _ask(self, lines: list[str]) -> list[str]:
-        self._send(lines)
-        return [self._receive() for _ in lines]
 
     def _send(self, lines: list[str]) -> None:
         assert self._process.stdin is not None

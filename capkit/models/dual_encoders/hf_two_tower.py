@@ -18,6 +18,7 @@ from capkit.models.dual_encoders.text_towers.base import pool
 from capkit.models.dual_encoders.text_towers.tokenize import Subwords
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.models.encoders.compile import use_patch_projections
+from capkit.models.encoders.image import trains
 from capkit.models.pretrained import build_config, load_pretrained
 from capkit.models.tuning.policy import Tuning
 from capkit.text.tokenizers import load_tokenizer
@@ -99,7 +100,7 @@ class HFTwoTower(TrainableDualEncoder):
         if grammar_head:
             self.add_grammar_head()
         self.tune(tune_image, tune_text)
-        if cached_images and any(p.requires_grad for p in self.image_tower.parameters()):
+        if cached_images and trains(self.image_tower):
             raise UsageError("cached_images needs a frozen image tower; set model.tune_image.mode=frozen")
 
     @property
@@ -127,7 +128,7 @@ class HFTwoTower(TrainableDualEncoder):
     def embed_images(self, batch: CaptionBatch) -> Float[Tensor, "B D"]:
         if self.cached_images and batch.features is not None:
             return unit(batch.features[:, 0])
-        with torch.set_grad_enabled(torch.is_grad_enabled() and _learns(self.image_tower)):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains(self.image_tower)):
             pooled = self.image_tower(pixel_values=_pixels(batch)).pooler_output
         return unit(self.image_projection(pooled.flatten(1)))
 
@@ -211,10 +212,6 @@ def _check_widths(network: Any, embed_dim: int) -> None:
         raise UsageError(
             f"expected ALIGN texts of its image tower's width {width}, got {embed_dim}; set projection_dim={width}"
         )
-
-
-def _learns(module: nn.Module) -> bool:
-    return any(p.requires_grad for p in module.parameters())
 
 
 def _pixels(batch: CaptionBatch) -> Tensor:

@@ -16,7 +16,7 @@ from capkit.models.dual_encoders.logit_scale import LogitScale
 from capkit.models.dual_encoders.text_towers.base import TextTower
 from capkit.models.dual_encoders.text_towers.char_gru import CharGRU
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
-from capkit.models.encoders.image import encoder_width, image_features
+from capkit.models.encoders.image import encoder_width, image_features, trains
 from capkit.models.tuning.policy import Tuning
 from capkit.models.weights import weights_fingerprint
 from capkit.types import CaptionBatch
@@ -127,7 +127,7 @@ class TwoTower(TrainableDualEncoder):
     def about_features(self) -> dict[str, Any]:
         if self.image_tower is None:
             return {}
-        if any(p.requires_grad for p in self.image_tower.parameters()):
+        if trains(self.image_tower):
             raise UsageError(
                 "data.features holds the output of a frozen image tower, but this one is trained; "
                 "set model.tune_image.mode=projection, or data.features=null"

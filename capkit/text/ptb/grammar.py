@@ -20,6 +20,7 @@ _QUOTES = str.maketrans(
 )
 _FRACTIONS = {"\u00bc": "1/4", "\u00bd": "1/2", "\u00be": "3/4", "\u2153": "1/3", "\u2154": "2/3"}
 _CURRENCIES = {"\u00a2": "cents", "\u00a3": "#"} | dict.fromkeys("\u0080\u00a4\u20a0\u20ac", "$")
+_BRACKETS = {"(": "-LRB-", ")": "-RRB-", "[": "-LSB-", "]": "-RSB-", "{": "-LCB-", "}": "-RCB-"}
 
 # The token up to the context: to white space, or to the last of some characters.
 _TO_SPACE = re.compile(r"\S+")
@@ -27,10 +28,6 @@ _TO_PERIOD = re.compile(r".*\.", re.DOTALL)
 _TO_WORD_END = re.compile(r".*\w", re.DOTALL)
 _TO_APOSTROPHE = re.compile(r".*(?=['\u0092\u2019&])", re.DOTALL)
 _TO_NOT = re.compile(r".*(?=n(?:['`\u0091\u0092\u2018\u2019\u201b]|&apo[s\u017f];)t\Z)", re.DOTALL | re.IGNORECASE)
-
-
-def _skipped(text: str) -> str:
-    return ""
 
 
 def _without_soft_hyphens(text: str) -> str:
@@ -51,42 +48,6 @@ def _with_hard_spaces(text: str) -> str:
 
 def _with_named_brackets(text: str) -> str:
     return text.replace("(", "-LRB-").replace(")", "-RRB-")
-
-
-def _phone_number(text: str) -> str:
-    return _with_named_brackets(_with_hard_spaces(text))
-
-
-def _bracket(text: str) -> str:
-    return {"(": "-LRB-", ")": "-RRB-", "[": "-LSB-", "]": "-RSB-", "{": "-LCB-", "}": "-RCB-"}[text]
-
-
-def _fraction(text: str) -> str:
-    return _FRACTIONS.get(text, text)
-
-
-def _currency(text: str) -> str:
-    return _CURRENCIES.get(text, text)
-
-
-def _dash(text: str) -> str:
-    return "--"
-
-
-def _hyphens(text: str) -> str:
-    return "--" if len(text) in (3, 4) else text
-
-
-def _ellipsis(text: str) -> str:
-    return "..."
-
-
-def _less(text: str) -> str:
-    return "<"
-
-
-def _greater(text: str) -> str:
-    return ">"
 
 
 _NOT_IN_URL = ' \t\n\f\r"<>|()'
@@ -190,7 +151,7 @@ RULES = (
     Rule("got", "ta", 2),
     Rule("gim|lem", "me", 2),
     Rule("{TAG}", text=_with_hard_spaces),
-    Rule("&(md|mdash|ndash);|[\u0096\u0097\u2013-\u2015]", text=_dash),
+    Rule("&(md|mdash|ndash);|[\u0096\u0097\u2013-\u2015]", text=lambda text: "--"),
     Rule("&amp;", text=_with_plain_ampersand),
     Rule("&(ht|tl|ur|lr|qc|ql|qr|odq|cdq|#[0-9]+);"),
     Rule("{WORD}", "{CLITIC}", _TO_APOSTROPHE, _without_soft_hyphens),
@@ -205,14 +166,17 @@ RULES = (
     Rule("{NUMBER}", text=_without_soft_hyphens),
     Rule("{RAISED}"),
     Rule("{FRACTION}", text=_with_hard_spaces),
-    Rule("[\u00bc-\u00be\u2153-\u215e]", text=_fraction),
+    Rule("[\u00bc-\u00be\u2153-\u215e]", text=lambda text: _FRACTIONS.get(text, text)),
     Rule(
         "-(l|r)(c|r|s)b-|C\\.D\\.s|pro-|anti-|S(&|&amp;)(P-500|Ls)|(cap{APOSTROPHE}n|c{APOSTROPHE}est)",
         text=_with_plain_ampersand,
     ),
     Rule("{SLASHED}"),
     Rule("[A-Z]*\\$|#"),
-    Rule("[\u0080\u00a2-\u00a5\u060b\u0e3f\u20a0\u20a4\u20ac\uffe0\uffe1\uffe5\uffe6]", text=_currency),
+    Rule(
+        "[\u0080\u00a2-\u00a5\u060b\u0e3f\u20a0\u20a4\u20ac\uffe0\uffe1\uffe5\uffe6]",
+        text=lambda text: _CURRENCIES.get(text, text),
+    ),
     # A single letter before a sentence loses its period ("plan B. The ..."); longer initials keep it.
     Rule("[A-Za-z]", "\\.{BLANK}+{OPENING}{BLANK}", re.compile(".")),
     Rule("{INITIALS}\\.", "{BLANK}+{OPENING}{BLANK}", _TO_SPACE),
@@ -224,17 +188,17 @@ RULES = (
     Rule("{APOSTROPHE}[0-9][0-9]", "{BLANK}", _TO_SPACE),
     Rule("{FILE}", "({BLANK}|[.?!,])", _TO_WORD_END),
     Rule("{WORD}\\.", "{INNER}", 1, _without_soft_hyphens),
-    Rule("{PHONE}", text=_phone_number),
+    Rule("{PHONE}", text=lambda text: _with_named_brackets(_with_hard_spaces(text))),
     Rule('"|&quot;', "[A-Za-z0-9$]", 1, _with_latex_quotes),
     Rule('"|&quot;', text=_with_latex_quotes),
-    Rule("\u007f", text=_skipped),
-    Rule("<|&lt;", text=_less),
-    Rule(">|&gt;", text=_greater),
+    Rule("\u007f", text=lambda text: ""),
+    Rule("<|&lt;", text=lambda text: "<"),
+    Rule(">|&gt;", text=lambda text: ">"),
     Rule("{FACE}", "[^A-Za-z0-9]", 1, _with_named_brackets),
     Rule("{ASIAN_FACE}", text=_with_named_brackets),
-    Rule("[()\\[\\]{}]", text=_bracket),
-    Rule("-+", text=_hyphens),
-    Rule("\\.{3,5}|(\\.[ \u00a0]){2,4}\\.|[\u0085\u2026]", text=_ellipsis),
+    Rule("[()\\[\\]{}]", text=lambda text: _BRACKETS[text]),
+    Rule("-+", text=lambda text: "--" if len(text) in (3, 4) else text),
+    Rule("\\.{3,5}|(\\.[ \u00a0]){2,4}\\.|[\u0085\u2026]", text=lambda text: "..."),
     Rule("@+|_+|#+|\\*+|(\\\\\\*){1,3}|{INNER}|[?!]+|=|/"),
     Rule("[.\u00a1\u00bf\u037e\u0589\u061f\u06d4\u0700-\u0702\u07fa\u3002]"),
     Rule("{HYPHENATED}\\.", "{INNER}", 1, _without_soft_hyphens),
@@ -248,7 +212,7 @@ RULES = (
     Rule("{APOSTROPHE}|''", text=_with_latex_quotes),
     Rule("[`\u0091-\u0094\u00ab\u00bb\u2018-\u201f\u2039\u203a]{1,2}", text=_with_latex_quotes),
     Rule("<<|>>|\\s"),
-    Rule("&nbsp;|{SPACE}+|{BREAK}|{ANY}", text=_skipped),
+    Rule("&nbsp;|{SPACE}+|{BREAK}|{ANY}", text=lambda text: ""),
 )
 
 

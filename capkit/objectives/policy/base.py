@@ -3,7 +3,6 @@
 B images, K samples per image, L tokens, M = L - 1 predicted tokens.
 """
 
-from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -106,23 +105,21 @@ def reduce_losses(
     return per_caption.sum()
 
 
-def check_sampling(
-    objective: str, rollout: Decoding, num_samples: int, baseline: str, check: Callable[[bool, str], None]
-) -> None:
-    """Report combinations of rollout and baseline that cannot work through `check(valid, message)`."""
-    check(
-        rollout.method != "beam",
-        f"{objective} learns from sampled or greedy captions; got rollout.method=beam; set sample or greedy",
-    )
-    check(
-        rollout.method == "sample" or num_samples == 1,
-        f"a greedy rollout gives one caption per image; got num_samples={num_samples}; set num_samples=1",
-    )
-    check(
-        baseline not in ("leave_one_out", "group") or num_samples > 1,
-        f"baseline={baseline} compares the samples of an image; got num_samples={num_samples}; set it to 2 or more",
-    )
-    check(
-        not (baseline == "greedy" and rollout.method == "greedy"),
-        "with baseline=greedy all advantages of a greedy rollout are 0; use baseline=running_mean, ema or none",
-    )
+def check_sampling(objective: str, rollout: Decoding, num_samples: int, baseline: str) -> None:
+    """Raise UsageError for combinations of rollout and baseline that cannot work."""
+    if rollout.method == "beam":
+        raise UsageError(
+            f"{objective} learns from sampled or greedy captions; got rollout.method=beam; set sample or greedy"
+        )
+    if rollout.method == "greedy" and num_samples > 1:
+        raise UsageError(
+            f"a greedy rollout gives one caption per image; got num_samples={num_samples}; set num_samples=1"
+        )
+    if baseline in ("leave_one_out", "group") and num_samples == 1:
+        raise UsageError(
+            f"baseline={baseline} compares the samples of an image; got num_samples={num_samples}; set it to 2 or more"
+        )
+    if baseline == "greedy" and rollout.method == "greedy":
+        raise UsageError(
+            "with baseline=greedy all advantages of a greedy rollout are 0; use baseline=running_mean, ema or none"
+        )

@@ -9,18 +9,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from capkit.decoding.config import Decoding
-from capkit.errors import UsageError
 from capkit.objectives.policy.advantages import Advantages
 from capkit.objectives.policy.base import check_reduction, check_sampling, count_targets, learned_tokens, reduce_losses
 from capkit.objectives.policy.kl import check_kl
 from capkit.optim.schedules import Schedule
 from capkit.types import Samples
 from capkit.utils.ranges import DecayRate, NonNegativeFloat, PositiveFloat, PositiveInt, check_ranges
-
-
-def _check(valid: bool, message: str) -> None:
-    if not valid:
-        raise UsageError(message)
 
 
 @check_ranges
@@ -64,7 +58,7 @@ class SelfCritical:
         max_logprob_gap: PositiveFloat = 0.05,
     ) -> None:
         self.rollout = rollout or Decoding(method="sample")
-        check_sampling("self_critical", self.rollout, num_samples, baseline, _check)
+        check_sampling("self_critical", self.rollout, num_samples, baseline)
         check_reduction(reduction)
         check_kl(kl)
         self.num_samples, self.reduction, self.learn_eos, self.dropout = num_samples, reduction, learn_eos, dropout

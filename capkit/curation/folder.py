@@ -22,7 +22,7 @@ from PIL import Image
 from capkit.curation.base import Failure
 from capkit.data.records import Record, write_manifest
 from capkit.errors import UsageError
-from capkit.run.changes import flatten
+from capkit.run.changes import changed_keys, flatten
 from capkit.utils.files import atomic_path, write_atomically
 
 NUM_SAMPLES = 5
@@ -43,16 +43,12 @@ class CuratedFolder:
                 write_atomically(file, json.dumps(wanted, indent=1) + "\n")
             except OSError as error:
                 raise UsageError(f"out={self.out}: {error.strerror}; give a folder that can be written") from error
-        before, after = flatten(json.loads(file.read_text(encoding="utf-8"))), flatten(wanted)
-        changed = [
-            f"  {key}: {before.get(key, '(absent)')!r} -> {after.get(key, '(absent)')!r}"
-            for key in sorted(before.keys() | after.keys())
-            if before.get(key) != after.get(key)
-        ]
-        if changed:
+        changes = changed_keys(flatten(json.loads(file.read_text(encoding="utf-8"))), flatten(wanted))
+        if changes:
             raise UsageError(
-                f"out={self.out} holds records that were made with other settings:\n" + "\n".join(changed) + "\ngive "
-                "another out=FOLDER, or delete this one; models' answers are cached elsewhere and stay"
+                f"out={self.out} holds records that were made with other settings:\n"
+                + "\n".join(f"  {change}" for change in changes.values())
+                + "\ngive another out=FOLDER, or delete this one; models' answers are cached elsewhere and stay"
             )
 
     def indices(self, num_records: int) -> range:

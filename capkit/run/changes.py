@@ -29,10 +29,19 @@ def refused_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
     """A line KEY: OLD -> NEW for each change that is not allowed. Lengths may grow."""
     old, new = flatten(before), flatten(after)
     return [
-        f"{key}: {old.get(key, '(absent)')!r} -> {new.get(key, '(absent)')!r}{' (may only grow)' * (key in LENGTHS)}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not _is_free(key) and not _grows(key, old.get(key), new.get(key))
+        f"{change}{' (may only grow)' * (key in LENGTHS)}"
+        for key, change in changed_keys(old, new).items()
+        if not _is_free(key) and not _grows(key, old.get(key), new.get(key))
     ]
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """KEY: OLD -> NEW for each key whose value differs, in alphabetical order."""
+    return {
+        key: f"{key}: {old.get(key, '(absent)')!r} -> {new.get(key, '(absent)')!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    }
 
 
 def made_longer(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

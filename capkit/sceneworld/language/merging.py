@@ -39,7 +39,7 @@ def union(captions: Sequence[ParsedCaption]) -> ParsedCaption:
                 del waiting[place]
                 break
         else:
-            raise AmbiguousError("the captions leave open which of several similar objects is which")
+            raise AmbiguousError("the captions leave open which of the look-alikes is which")
     return merged
 
 
@@ -73,7 +73,7 @@ def best_matches(base: ParsedCaption, other: ParsedCaption, may_contradict: bool
     best_value: tuple[int, int] | None = None
     for number, match in enumerate(_matches(base, other, may_contradict)):
         if number > _SEARCH_LIMIT:
-            raise AmbiguousError("too many similar objects to tell apart")
+            raise AmbiguousError("too many look-alikes to tell apart")
         agreeing, contradicting = _compare(base, other, match)
         if contradicting and not may_contradict:
             continue

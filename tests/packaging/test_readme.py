@@ -71,6 +71,7 @@ def test_ci_follows_the_first_two_blocks():
     assert re.findall(r"block (\d)", ci) == ["1", "2"]
     assert [len(block.splitlines()) for block in (RUN, TEST)] == [1, 1]  # one command line each
     assert TEST.split(" && ")[-1] == "python -m pytest -n 2 --dist loadgroup"
+    assert 'eval "${line##* && } --tier 1 --budget"' in ci  # the same command, one tier higher
 
 
 def test_every_install_line_takes_the_versions_that_were_tested():

@@ -17,7 +17,7 @@ from capkit.models.dual_encoders.text_towers.bag_of_words import BagOfWords
 from capkit.models.dual_encoders.text_towers.hf import HFTextTower
 from capkit.text.tokenizers import load_tokenizer
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.effect, pytest.mark.nightly]
 
 EPOCHS = 12
 

@@ -37,15 +37,20 @@ def shuffled(tuned):
 
 
 @pytest.mark.effect
-def test_captions_name_the_colours_that_their_pictures_have(rewarded, shuffled):
+def test_captions_name_the_colours_that_their_pictures_have(rewarded):
     assert gain(rewarded, "color_recall") > 0.5 and rewarded["test/color_precision"] > 0.9
-    assert gain(shuffled, "color_recall") < 0.5
 
 
 @pytest.mark.effect
-def test_another_judge_finds_their_pictures_and_a_reward_for_other_pictures_gains_nothing(rewarded, shuffled):
+def test_another_judge_finds_their_pictures(rewarded):
     assert gain(rewarded, "clip_score_mean") > 0.5
     assert gain(rewarded, "rd20_r1") > 0.3
+
+
+@pytest.mark.effect
+@pytest.mark.nightly
+def test_a_reward_for_other_pictures_gains_neither(shuffled):
+    assert gain(shuffled, "color_recall") < 0.5
     assert gain(shuffled, "rd20_r1") < 0.03
 
 

@@ -33,11 +33,23 @@ def _untrained(seed: int = 0):
     return two_towers(CharGRU(hidden=64, attention_hidden=64, max_length=160)).eval()
 
 
+def _pairs(model, count: int, style: str) -> Pairs:
+    known = scenes(WorldOptions(), "train", count)
+    return Pairs(model, known, [[caption(scene, style, variant).text for variant in range(5)] for scene in known])
+
+
+def test_after_150_steps_short_captions_and_pictures_find_each_other():
+    model = _untrained()
+    train(model, RankingHinge(margin=0.2), _pairs(model, 2000, "short"), 150, batch_size=64, lr=4e-3, seed=0)
+    assert finds_pairs(_retrieval(model, 2, "short"))
+    assert not finds_pairs(_retrieval(_untrained(), 2, "short"))
+
+
 @pytest.fixture(scope="module")
 def snapshots():
     """The model at the end of each learning-rate cycle."""
-    model, known = _untrained(), scenes(WorldOptions(), "train", 4000)
-    pairs = Pairs(model, known, [[caption(scene, "human", variant).text for variant in range(5)] for scene in known])
+    model = _untrained()
+    pairs = _pairs(model, 4000, "human")
     kept: list = []
 
     def keep(step: int) -> None:
@@ -50,23 +62,27 @@ def snapshots():
     return kept
 
 
-def _retrieval(encoder, folds: int = 5) -> dict[str, float]:
+def _retrieval(encoder, folds: int = 5, style: str = "human") -> dict[str, float]:
     """Mean over folds of 100 held-out images, each with one caption."""
     held_out = scenes(WorldOptions(), "test", 100 * folds)
     numbers = []
     for start in range(0, len(held_out), 100):
         fold = held_out[start : start + 100]
-        texts = encoder.encode_text([caption(scene, "human", i % 5).text for i, scene in enumerate(fold)])
+        texts = encoder.encode_text([caption(scene, style, i % 5).text for i, scene in enumerate(fold)])
         numbers.append(retrieval(encoder.encode_features(grid_features(fold)), texts, torch.arange(100)))
     return {name: sum(found[name] for found in numbers) / folds for name in numbers[0]}
 
 
+def finds_pairs(numbers: dict[str, float]) -> bool:
+    return all(numbers[f"{search}_r10"] > 0.6 and numbers[f"{search}_median_rank"] <= 5 for search in ("i2t", "t2i"))
+
+
+@pytest.mark.nightly
 def test_held_out_captions_and_pictures_find_each_other(snapshots):
     numbers, untrained = _retrieval(snapshots[-1]), _retrieval(_untrained())
     print(numbers, untrained)
+    assert finds_pairs(numbers)
     for search in ("i2t", "t2i"):
-        assert numbers[f"{search}_r10"] > 0.6
-        assert numbers[f"{search}_median_rank"] <= 5
         assert untrained[f"{search}_r10"] < 0.2
         assert untrained[f"{search}_median_rank"] > 25
 
@@ -95,6 +111,7 @@ def bag_of_characters(texts: list[str]) -> Float[Tensor, "M C"]:
     return (nn.functional.one_hot(tokens, 101) * mask[..., None]).sum(1).float()
 
 
+@pytest.mark.nightly
 def test_cosines_agree_with_shared_facts_and_spelling_alone_does_not(snapshots):
     pairs = edited_pairs(1000)
     trained = _agreement(snapshots[-1].encode_text, pairs)
@@ -106,6 +123,7 @@ def test_cosines_agree_with_shared_facts_and_spelling_alone_does_not(snapshots):
     assert characters <= 0.3
 
 
+@pytest.mark.nightly
 def test_sentences_about_unrelated_scenes_are_told_apart_too(snapshots):
     """Where spelling alone says a part of it, meaning says more."""
     pairs = [(pair.first, pair.second, pair.similarity) for pair in caption_pairs("test", 1000)]
@@ -116,6 +134,7 @@ def test_sentences_about_unrelated_scenes_are_told_apart_too(snapshots):
     assert max(spelling) <= trained - 0.15
 
 
+@pytest.mark.nightly
 def test_an_ensemble_of_snapshots_is_no_worse_than_the_best_of_them(snapshots):
     singles = [_retrieval(snapshot) for snapshot in snapshots]
     together = _retrieval(Ensemble(snapshots))

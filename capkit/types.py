@@ -6,13 +6,26 @@ J tokens of a negative. Of pairs that are compared with each other: N images, M 
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from capkit.utils.renamed import moved_names
+
+
+@runtime_checkable
+class BoundedModule(Protocol):
+    """A `torch.nn.Module` some of whose own parameters must stay within bounds.
+
+    The module itself clamps them in place when it uses them. A strategy that updates copies of the weights (ZeRO's, in
+    float32) clamps those after each step: a bound that is not declared here would be lost there.
+    """
+
+    def parameter_bounds(self) -> dict[str, tuple[float, float]]:
+        """Smallest and largest value by the parameter's name within this module; infinite where there is none."""
+        ...
 
 
 class _TensorFields:

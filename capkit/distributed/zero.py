@@ -21,6 +21,8 @@ from torch.utils.checkpoint import set_checkpoint_early_stop
 
 from capkit.distributed import zero_partitions as partitions
 from capkit.distributed.build_locks import clear_stale_locks
+from capkit.distributed.collectives import world_size
+from capkit.distributed.strategies import Rest, StepOutcome
 from capkit.errors import UsageError
 from capkit.utils.ranges import NonNegativeInt, Range, check_ranges
 
@@ -58,7 +60,7 @@ class Zero(DDPStrategy):
         super().__init__()
         self.stage, self.offload, self.persistence_threshold = stage, offload, persistence_threshold
         self.engine: Any = None
-        self.discard_gradient = False  # of the next update
+        self._discards = False  # the gradient of the next update
         self._groups: list[list[nn.Parameter]] = []
         self._whole = False
         self._failed = False
@@ -141,9 +143,14 @@ class Zero(DDPStrategy):
 
     # -- one optimizer step
 
-    def add_gradient(self, share: Callable[[], tuple[Tensor, Any]], scale: float) -> Any:
+    @property
+    def retries_steps(self) -> bool:
+        """A backward pass that stopped half way leaves gradients in DeepSpeed's buffers."""
+        return False
+
+    def add_gradient(self, share: Callable[[], tuple[Tensor, Rest]], last: bool = True) -> Rest:
         """Run one forward and one backward pass of the engine on the loss `share()[0]`; return `share()[1]`."""
-        rest: Any = None
+        rest: Rest
 
         def forward() -> Tensor:
             # Autocast is entered here, since the engine's forward disables any autocast around it. Stage 3 relies on
@@ -154,30 +161,27 @@ class Zero(DDPStrategy):
             return loss
 
         loss = self.engine(forward)
-        self.engine.backward(loss * scale)
+        self.engine.backward(loss * world_size())  # turns DeepSpeed's mean over ranks into the sum
         return rest
 
     def backward(self, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("under ZeRO, backward passes must go through `TrainModule.add_gradient`")
 
+    def step(self, optimizer: Any, update: Callable[[], Any], refuses: Callable[[Tensor | None], bool]) -> StepOutcome:
+        """DeepSpeed clips and knows the norm within the update, and itself skips one whose gradient is not finite."""
+        self._discards = refuses(None)
+        update()
+        norm = torch.as_tensor(self.engine.get_global_grad_norm(), device=self.root_device).detach()
+        return StepOutcome(norm, partitions.skipped_update(self.engine))
+
     def optimizer_step(self, optimizer: Any, closure: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
         """Clip to the optimizer factory's `clip_norm` and update."""
         closure()
-        with partitions.discarding(self.engine) if self.discard_gradient else nullcontext():
+        with partitions.discarding(self.engine) if self._discards else nullcontext():
             self.engine.step()
-        self.discard_gradient = False
+        self._discards = False
         partitions.clear_gradients(self.engine)
-        partitions.clamp_log_scales(self.engine)
-
-    @property
-    def skipped(self) -> bool:
-        """Whether the last update was skipped: its gradient was not finite, or was to be discarded."""
-        return bool(self.engine.optimizer.overflow)
-
-    @property
-    def grad_norm(self) -> Tensor:
-        """Norm of the last step's whole gradient before clipping."""
-        return torch.as_tensor(self.engine.get_global_grad_norm(), device=self.root_device).detach()
+        partitions.clamp_parameters(self.engine)
 
     # -- whole weights
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from capkit.models.dual_encoders.logit_scale import LogitScale
+from capkit.types import BoundedModule
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's state of a parameter, besides its step
 
@@ -87,6 +87,11 @@ def load_optimizer_state(engine: Any, groups: list[list[nn.Parameter]], saved: d
             _set_full(parameter, saved["state"][number][name], name)
 
 
+def skipped_update(engine: Any) -> bool:
+    """Whether the last step left the weights as they were: the gradient was not finite, or discarded."""
+    return bool(engine.optimizer.overflow)
+
+
 @contextmanager
 def discarding(engine: Any) -> Iterator[None]:
     """Context in which a step drops the gradient, as DeepSpeed drops one that is not finite; nothing else changes."""
@@ -101,14 +106,16 @@ def discarding(engine: Any) -> Iterator[None]:
         delattr(optimizer, name)
 
 
-def clamp_log_scales(engine: Any) -> None:
-    """Apply `LogitScale`'s bound to the float32 copies that ZeRO updates; its own clamp sees only the model's copy."""
+def clamp_parameters(engine: Any) -> None:
+    """Keep the float32 copies that ZeRO updates within the bounds that modules declare (`BoundedModule`)."""
     from deepspeed.utils import safe_get_full_fp32_param
 
     for module in engine.module.modules():
-        if isinstance(module, LogitScale) and module.log_scale.requires_grad:
-            value = safe_get_full_fp32_param(module.log_scale)
-            _set_full(module.log_scale, value.clamp(max=math.log(module.maximum)))
+        if isinstance(module, BoundedModule):
+            for name, (smallest, largest) in module.parameter_bounds().items():
+                parameter = getattr(module, name)
+                if parameter.requires_grad:
+                    _set_full(parameter, safe_get_full_fp32_param(parameter).clamp(smallest, largest))
 
 
 def _set_full(parameter: Any, value: Tensor, moment: str | None = None) -> None:

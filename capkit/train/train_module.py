@@ -2,23 +2,16 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 
-from capkit.distributed.collectives import (
-    all_reduce_max,
-    device_for_collectives,
-    rank,
-    touch_all_parameters,
-    world_size,
-)
-from capkit.distributed.zero import Zero
+from capkit.distributed.collectives import all_reduce_max, device_for_collectives, rank
+from capkit.distributed.strategies import StepStrategy, step_strategy
 from capkit.errors import UsageError
 from capkit.fault_tolerance.oom import halve, map_in_chunks, retry_on_oom
 from capkit.models.weights import load_trainable_state, trainable_state
@@ -94,12 +87,8 @@ class TrainModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Raises UsageError for a strategy under which gradient accumulation has not been verified."""
-        strategy = self.trainer.strategy
-        if isinstance(strategy, DeepSpeedStrategy) or not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
-            raise UsageError(
-                f"trainer.strategy={type(strategy).__name__} is not supported; "
-                "choose trainer=cpu, gpu, ddp, deepspeed_1, deepspeed_2 or deepspeed_3"
-            )
+        strategy, clip_norm = self.trainer.strategy, self.optimizer_factory.clip_norm
+        self.strategy: StepStrategy = step_strategy(strategy, self, self.model, clip_norm)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer_factory(self.model)
@@ -162,21 +151,7 @@ class TrainModule(pl.LightningModule):
         call of a step only: DDP reduces gradients then. Afterwards every trainable parameter has a gradient, zero if no
         share used it.
         """
-        # DDP and ZeRO average gradients over ranks. Multiplying by the world size turns the mean into the sum.
-        strategy, scale = self.trainer.strategy, world_size()
-        if isinstance(strategy, Zero):
-            return strategy.add_gradient(share, scale)
-        block = getattr(strategy, "block_backward_sync", nullcontext)
-        with nullcontext() if last else block():
-            loss, rest = share()
-            if last and isinstance(strategy, DDPStrategy):
-                loss = touch_all_parameters(loss, self.parameters())
-            self.manual_backward(loss * scale)
-        if last:
-            for parameter in self.model.parameters():
-                if parameter.requires_grad and parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-        return rest
+        return self.strategy.add_gradient(share, last)
 
     def update(self, optimizer: Any, logs: dict[str, Tensor], counts: bool = True) -> None:
         """Clip the gradient to `optimizer.clip_norm` and step. Adds "grad_norm", the norm before clipping, to `logs`.
@@ -184,22 +159,10 @@ class TrainModule(pl.LightningModule):
         If the guard refuses the update, weights, running statistics and optimizer state stay unchanged, and `logs` gets
         "skipped". `counts=False` marks an update within a step, which does not advance `global_step`.
         """
-        strategy = self.trainer.strategy
-        norm = None if isinstance(strategy, Zero) else self._clip()
-        skipped = self._refuses(logs["loss"], norm)
-        if skipped and isinstance(strategy, Zero):
-            strategy.discard_gradient = True
-        elif skipped:
-            optimizer.zero_grad()  # sets gradients to None, and the optimizer ignores parameters without a gradient
-        if counts:
-            optimizer.step()
-        else:
-            strategy.optimizer_step(optimizer.optimizer, closure=_nothing)
-        if isinstance(strategy, Zero):
-            norm, skipped = strategy.grad_norm, strategy.skipped
-        else:
-            optimizer.zero_grad()
-        assert norm is not None
+        update = optimizer.step
+        if not counts:
+            update = partial(self.trainer.strategy.optimizer_step, optimizer.optimizer, closure=_nothing)
+        norm, skipped = self.strategy.step(optimizer, update, partial(self._refuses, logs["loss"]))
         logs["grad_norm"] = norm
         if skipped:
             self._restore_statistics()
@@ -220,20 +183,13 @@ class TrainModule(pl.LightningModule):
 
     def whole_weights(self) -> AbstractContextManager[None]:
         """Context in which every rank holds all weights, and may run the model independently of the other ranks."""
-        strategy = self.trainer.strategy
-        return strategy.whole_weights() if isinstance(strategy, Zero) else nullcontext()
+        return self.strategy.whole_weights()
 
     def _set_learning_rate(self, optimizer: Any, step: int) -> None:
         factor = self.schedule(step, self.trainer.max_steps)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
             group["lr"] = group["initial_lr"] * factor
-
-    def _clip(self) -> Tensor:
-        """Clip the gradient and return its norm before clipping."""
-        limit = self.optimizer_factory.clip_norm
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        return nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit).detach()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Trainable weights only. Frozen ones are rebuilt from the config, and verified by their fingerprint."""

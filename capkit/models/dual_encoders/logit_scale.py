@@ -31,8 +31,12 @@ class LogitScale(nn.Module):
     def forward(self) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
         """The multiplier, and the bias or None."""
         with torch.no_grad():
-            self.log_scale.clamp_(max=math.log(self.maximum))
+            self.log_scale.clamp_(*self.parameter_bounds()["log_scale"])
         return self.log_scale.exp(), self.bias
+
+    def parameter_bounds(self) -> dict[str, tuple[float, float]]:
+        """See `capkit.types.BoundedModule`."""
+        return {"log_scale": (-math.inf, math.log(self.maximum))}
 
 
 def network_logit_scale(network: Any) -> float:

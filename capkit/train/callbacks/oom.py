@@ -9,11 +9,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from capkit.distributed.collectives import all_reduce_max, device_for_collectives, world_size
-from capkit.distributed.zero import Zero
+from capkit.distributed.collectives import all_reduce_max, device_for_collectives
 from capkit.errors import OutOfMemory, UsageError
 from capkit.run.folder import RunFolder, read_object
 from capkit.train.callbacks.recorder import Recorder
+from capkit.train.train_module import TrainModule
 from capkit.utils.files import write_atomically
 
 FILE = "memory.json"
@@ -38,6 +38,7 @@ class OOMBackoff(Callback):
         self.sizes: dict[str, int] = {}
         self.folder: RunFolder | None = None
         self._trainer: pl.Trainer | None = None
+        self._module: TrainModule | None = None
 
     def attach(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -49,8 +50,9 @@ class OOMBackoff(Callback):
         self.sizes = dict(state_dict["sizes"])
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._trainer = trainer
-        pl_module.on_shrink = self.shrink  # type: ignore[assignment]
+        assert isinstance(pl_module, TrainModule)
+        self._trainer, self._module = trainer, pl_module
+        pl_module.on_shrink = self.shrink
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Adopt the sizes that the checkpoint, or the previous attempt, found to fit."""
@@ -88,10 +90,10 @@ class OOMBackoff(Callback):
 
     def shrink(self, name: str, size: int, why: str) -> None:
         """Record a smaller size. Raises OutOfMemory if this attempt cannot continue with it."""
-        assert self._trainer is not None
+        assert self._trainer is not None and self._module is not None
         self.sizes[name] = size
         told = f"step {self._trainer.global_step + 1} does not fit into memory ({why})"
-        if world_size() == 1 and not isinstance(self._trainer.strategy, Zero):
+        if self._module.strategy.retries_steps:
             warnings.warn(f"{told}; retrying with {name}={size}", stacklevel=2)
             self._record(self._trainer)
             return

@@ -20,7 +20,7 @@ from capkit.models.dual_encoders.two_tower import TwoTower
 from capkit.models.encoders.image import SmallCNN
 from capkit.models.tuning.policy import Tuning
 from capkit.testing.models import CAPTIONS, HF_CONFIGS, batch_for, hf_two_tower, tokenizer, two_tower
-from capkit.types import CaptionBatch
+from capkit.types import BoundedModule, CaptionBatch
 
 BUILDERS = {"two_tower": two_tower, **{name: (lambda name=name: hf_two_tower(name)) for name in HF_CONFIGS}}
 
@@ -195,6 +195,11 @@ def test_the_scale_never_passes_its_maximum_and_leaves_it_again():
     (scale()[0] * 0.01).backward()
     optimizer.step()
     assert float(scale()[0]) < 50
+
+
+def test_the_scale_declares_its_bound_to_strategies_that_update_copies_of_it():
+    scale = LogitScale(maximum=100.0)
+    assert isinstance(scale, BoundedModule) and scale.parameter_bounds() == {"log_scale": (-math.inf, math.log(100.0))}
 
 
 @pytest.mark.parametrize("start", [0.0, 101.0])

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.data.datamodule import CaptionDataModule
+from capkit.data.sources.base import DataSource, is_rejected
 from capkit.errors import UsageError
 from capkit.evaluators.base import named, provenance, write_results
 from capkit.evaluators.embedding import embed_texts, resumable_texts
 from capkit.models.dual_encoders.base import DualEncoder
 from capkit.models.dual_encoders.grammar_head import GrammarJudge, grammar_judge
 from capkit.models.weights import weights_fingerprint
-from capkit.sceneworld.language.acceptance import is_rejected
 from capkit.text.corruption import KINDS, Edits, vocabulary_of, words_and_end
 from capkit.utils.ranges import PositiveInt, Seed, check_ranges
 
@@ -26,7 +26,7 @@ Numbers = dict[str, float]
 
 @dataclass(frozen=True)
 class EditedCaption:
-    """An edited caption. `rejected`: whether SceneWorld's parser rejects it; None for captions of other data."""
+    """An edited caption. `rejected`: whether the data source rejects it; None if the source cannot tell."""
 
     kind: str
     caption: str
@@ -45,8 +45,9 @@ class Grammar:
     are 1/2 by chance; a bag of words, for example, cannot tell a shuffled caption. `shuffle_long` covers captions of at
     least `long` words.
 
-    Some edits are still grammatical: "a large red circle" without "large". On SceneWorld, edits that its parser rejects
-    (`rejected`, `rejected_<kind>`) and accepts (`accepted`) are therefore also reported separately.
+    Some edits are still grammatical: "a large red circle" without "large". If the data source can tell, as SceneWorld
+    can by its parser, edits that it rejects (`rejected`, `rejected_<kind>`) and accepts (`accepted`) are therefore also
+    reported separately.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Grammar:
         captions = list(islice(dict.fromkeys(data.captions(self.split)), self.num_captions))
         if not captions:
             raise UsageError(f"the grammar evaluator needs captions; the {self.split} split has none; choose another")
-        edited = self.edit(captions, Edits(vocabulary_of(data.captions("train"))), _is_sceneworld(data, self.split))
+        edited = self.edit(captions, Edits(vocabulary_of(data.captions("train"))), data.source(self.split))
         texts = captions + [item.text for item in edited]
         cached = resumable_texts(_AsTextEncoder(judge), folder)
         probability = dict(zip(texts, embed_texts(cached, texts)[:, 0].tolist(), strict=True))
@@ -78,11 +79,11 @@ class Grammar:
         write_results(folder, self.name, rows, numbers, provenance(encoder) | quoted)
         return numbers
 
-    def edit(self, captions: Sequence[str], edits: Edits, is_sceneworld: bool) -> list[EditedCaption]:
+    def edit(self, captions: Sequence[str], edits: Edits, source: DataSource) -> list[EditedCaption]:
         """Edit each caption in each way that can change it."""
         drawn = [(caption, edits.of_kind(kind, caption, self.seed, caption)) for caption in captions for kind in KINDS]
         return [
-            EditedCaption(edit.kind, caption, edit.text, is_rejected(edit.text) if is_sceneworld else None)
+            EditedCaption(edit.kind, caption, edit.text, is_rejected(source, edit.text))
             for caption, edit in drawn
             if edit is not None
         ]
@@ -120,10 +121,6 @@ def _shares(items: Sequence[EditedCaption], probability: dict[str, float]) -> Nu
 
 def _found(texts: Sequence[str], probability: dict[str, float]) -> float:
     return sum(probability[text] < 0.5 for text in texts) / len(texts)
-
-
-def _is_sceneworld(data: CaptionDataModule, split: str) -> bool:
-    return "scene" in data.source(split).record(0).metadata
 
 
 class _AsTextEncoder:

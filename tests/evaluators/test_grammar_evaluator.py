@@ -5,11 +5,13 @@ import json
 import pytest
 import torch
 
+from capkit.data.sources.mismatched import Mismatched
 from capkit.errors import UsageError
 from capkit.evaluators.grammar import EditedCaption, Grammar, grammar_numbers
 from capkit.models.dual_encoders.grammar_head import GrammarHead
 from capkit.sceneworld.language.captions import references
 from capkit.sceneworld.language.parser import parse
+from capkit.sceneworld.sources.scenes import SceneWorld
 from capkit.sceneworld.world.scene import WorldOptions, make_scene
 from capkit.text.corruption import KINDS
 from capkit.utils.rng import stable_hash
@@ -100,10 +102,9 @@ def test_whoever_counts_words_cannot_tell_a_shuffled_caption(tmp_path, listed, d
     assert 0.2 < numbers["grammar_false_alarms"] < 0.5
 
 
-def test_edits_are_divided_by_the_parser_of_sceneworld(tmp_path, listed, data_of, rows_in):
-    scenes = [make_scene(WorldOptions(), 0, "test", index) for index in range(20)]
-    rows = [(f"{i}", references(scene), {"scene": scene.to_dict()}) for i, scene in enumerate(scenes)]
-    data = data_of(train=listed(rows), test=listed(rows))
+def test_edits_are_divided_by_what_the_data_source_rejects(tmp_path, data_of, rows_in):
+    source = SceneWorld("test", 20, cache_dir=str(tmp_path / "scenes"))
+    data = data_of(train=source, test=Mismatched(source, share=0.5))
     numbers = Grammar(num_captions=50)(Judge(lambda text: not parse(text).unparsed), data, tmp_path)
     edits = [row for row in rows_in(tmp_path / "grammar.jsonl") if row["kind"] != "caption"]
     unparsed = [bool(parse(row["text"]).unparsed) for row in edits]

@@ -22,14 +22,14 @@ MAY_IMPORT = {
     "run": BOTTOM | {"config"},
     "llm": BOTTOM | {"text"},
     "decoding": BOTTOM | {"text"},
-    "distributed": BOTTOM | {"config", "fault_tolerance", "models", "run"},
+    "distributed": BOTTOM | {"config", "fault_tolerance", "run"},
     "data": BOTTOM | {"distributed", "fault_tolerance", "text"},
     "models": BOTTOM | {"decoding", "fault_tolerance", "text"},
     "objectives": BOTTOM | {"decoding", "distributed", "optim"},
     "metrics": BOTTOM | {"distributed", "fault_tolerance", "models", "text"},
     "judges": BOTTOM | {"models", "text"},
     "scorers": BOTTOM | {"distributed", "fault_tolerance", "judges", "metrics", "models", "optim", "text"},
-    "evaluators": BOTTOM | {"data", "fault_tolerance", "metrics", "models", "sceneworld", "text"},
+    "evaluators": BOTTOM | {"data", "fault_tolerance", "metrics", "models", "text"},
     "checkpoint": BOTTOM | {"config", "distributed", "models", "run", "text"},
     "reports": BOTTOM | {"metrics", "run"},
     "curation": BOTTOM | {"data", "llm", "run", "scorers", "text"},
@@ -39,7 +39,7 @@ MAY_IMPORT = {
 }
 LAST = {"train", "methods", "tasks"}  # in this order: each imports what stands before it, and what MAY_IMPORT names
 NOBODY_IMPORTS = {"tasks", "methods", "cli", "testing"}
-KNOWS_SCENEWORLD = {"methods", "evaluators"}
+KNOWS_SCENEWORLD = {"methods"}
 PROTOCOLS = {"capkit.models.captioners.base", "capkit.models.dual_encoders.base", "capkit.models.batching"}
 # Of models, these folders may know the protocols only; metrics also the one frozen judge of text and the cache.
 MODELS_KNOWN = {
@@ -104,6 +104,17 @@ def test_methods_do_not_import_each_other():
 def test_only_sceneworld_knows_sceneworld():
     knowing = {room_of(path) for path in FILES if any(room(name) == "sceneworld" for name in imported(path))}
     assert knowing <= KNOWS_SCENEWORLD | {"sceneworld"}
+
+
+def test_a_step_does_not_ask_which_strategy_it_has():
+    """`step_strategy` chooses once; everybody else calls the `StepStrategy` that it returned."""
+    chosen_in = PACKAGE / "distributed" / "strategies.py"
+    for path in FILES:
+        if path.parent != chosen_in.parent:
+            assert "capkit.distributed.zero.Zero" not in imported(path), path.name
+        calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+        asked = [ast.unparse(call) for call in calls if ast.unparse(call.func) == "isinstance"]
+        assert path == chosen_in or not [call for call in asked if "Strategy" in call], path.name
 
 
 @pytest.mark.parametrize("own", MODELS_KNOWN)

@@ -30,6 +30,20 @@ class Preparable(Protocol):
     def prepare(self) -> None: ...
 
 
+@runtime_checkable
+class RejectsTexts(Protocol):
+    """A source that has a judge of its own of what is a caption, as a grammar's parser is one. Most have none."""
+
+    def is_rejected(self, text: str) -> bool | None:
+        """Whether `text` cannot be read as a caption of this source; None if the source cannot tell."""
+        ...
+
+
+def is_rejected(source: DataSource, text: str) -> bool | None:
+    """What the source's own judge says of a text; None for a source without one (see `RejectsTexts`)."""
+    return source.is_rejected(text) if isinstance(source, RejectsTexts) else None
+
+
 def clean_captions(captions: list[Caption]) -> list[str]:
     """The cleaned, non-empty texts in order."""
     return [text for caption in captions if (text := clean_text(caption.text))]

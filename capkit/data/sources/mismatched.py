@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from capkit.data.records import Record
-from capkit.data.sources.base import DataSource, Preparable
+from capkit.data.sources.base import DataSource, Preparable, is_rejected
 from capkit.errors import UsageError
 from capkit.utils.ranges import Probability, Seed, check_ranges
 from capkit.utils.rng import generator
@@ -43,3 +43,6 @@ class Mismatched:
 
     def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         return self._source.image(index)
+
+    def is_rejected(self, text: str) -> bool | None:
+        return is_rejected(self._source, text)

@@ -59,3 +59,6 @@ class GenericCaptions:
 
     def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         return self._source.image(index)
+
+    def is_rejected(self, text: str) -> bool:
+        return self._source.is_rejected(text)

@@ -10,6 +10,7 @@ from capkit.data.fingerprint import fingerprint_of
 from capkit.data.records import Caption, Record
 from capkit.errors import UsageError, did_you_mean
 from capkit.sceneworld.cache import CachedSplit, UnbuiltSplit, build_split
+from capkit.sceneworld.language import acceptance
 from capkit.sceneworld.language.captions import STYLES, Detail
 from capkit.sceneworld.world.scene import SPLITS, WorldOptions
 from capkit.utils.ranges import PositiveInt, Range, Seed, WorkerCount, check_ranges
@@ -86,3 +87,6 @@ class SceneWorld:
 
     def image(self, index: int) -> np.ndarray:
         return self._scenes.image(index)
+
+    def is_rejected(self, text: str) -> bool:
+        return acceptance.is_rejected(text)

@@ -164,6 +164,7 @@ class RewardTotal(BaseScorer):
         self._normalizes = any(term.normalize != "none" for term in named.values())
         self.communicates = self._normalizes or any(scorer.communicates for scorer in self._scorers.values())
         self.needs_references = any(scorer.needs_references for scorer in self._scorers.values())
+        self.needs_fit = any(scorer.needs_fit for scorer in self._scorers.values())
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
         raw = {name: scorer(batch, samples).float() for name, scorer in self._scorers.items()}

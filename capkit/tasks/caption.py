@@ -45,7 +45,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     decoding: Decoding = build(cfg.decoding)
     reranker = build_reranker(decoding, cfg.reward)
-    if reranker is not None and reranker.scorer.needs_references:
+    if reranker is not None and (reranker.scorer.needs_references or reranker.scorer.needs_fit):
         raise UsageError(
             f"task=caption: expected a reward that needs no references, which a folder of images has not; got "
             f"{', '.join(cfg.reward)}; take for example reward=[clip_score]"

@@ -77,7 +77,7 @@ def export(
     }
     file = PROJECTIONS if isinstance(model, TrainableDualEncoder) else REST
     save_tensors(rest, out / file)
-    tokenizer_key = getattr(type(model), "tokenizer_key", "tokenizer")
+    tokenizer_key = getattr(model, "tokenizer_key", "tokenizer")
     if tokenizer is None:
         tokenizer_key = None
     else:

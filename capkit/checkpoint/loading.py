@@ -1,6 +1,7 @@
 """Rebuilding a model from a checkpoint alone, without executing anything that the file names."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -25,12 +26,27 @@ from capkit.text.tokenizers import tokenizer_from_json, tokenizer_to_json
 TOKENIZER_KEY = "tokenizer"  # where a captioner's config names its tokenizer
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The checkpoint that a model was loaded from to be trained: the `origin` of the model, for `checkpoint_extras`.
+
+    With the `config` and `seed` that the model was first built from, checkpoints of the new run stand alone. Without
+    them they need the earlier checkpoint, which the run's own config names.
+    """
+
+    config: dict[str, Any] | None = None
+    seed: int | None = None
+
+
 def checkpoint_extras(config: Any, model: Any) -> dict[str, Any]:
     """Plain data that a checkpoint needs besides weights to rebuild the same model."""
     key = getattr(model, "tokenizer_key", TOKENIZER_KEY)
     as_config = plain(config)
-    as_config["model"] = getattr(model, "model_config", as_config["model"])
-    as_config["seed"] = getattr(model, "model_seed", as_config["seed"])  # it seeds random weights that stay frozen
+    origin: Origin | None = getattr(model, "origin", None)
+    if origin is not None and origin.config is None:
+        key = None  # the checkpoint that the config names has the tokenizer
+    elif origin is not None:
+        as_config |= {"model": origin.config, "seed": origin.seed}  # it seeds random weights that stay frozen
     return {
         "config": with_defaults(as_config),  # so that a later change of a default does not change this model
         "tokenizer_key": key,
@@ -183,11 +199,9 @@ def load_captioner_to_tune(
             )
         for parameter in found:
             parameter.requires_grad_(False)
-    if lora or freeze:
-        model.tokenizer_key = None  # the tokenizer comes from `ckpt`
-    else:
-        model.model_config = stored(checkpoint, "config.model", dict)
-        model.model_seed = stored(checkpoint, "config.seed", int)
+    stands_alone = not lora and not freeze
+    config, seed = stored(checkpoint, "config.model", dict), stored(checkpoint, "config.seed", int)
+    model.origin = Origin(config, seed) if stands_alone else Origin()
     return model
 
 
@@ -214,7 +228,7 @@ def load_dual_encoder(
         raise UsageError(
             f"expected a dual encoder, got ckpt={ckpt} with a {type(model).__name__}; train one with task=fit_encoder"
         )
-    model.tokenizer_key = None  # the tokenizer comes from `ckpt`
+    model.origin = Origin()
     for side, tuning in (("image", tune_image), ("text", tune_text)):
         for module in model.side(side) if tuning is None else ():
             module.requires_grad_(False)

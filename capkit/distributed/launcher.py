@@ -70,12 +70,12 @@ def require_gpu(trainer: DictConfig) -> None:
         )
 
 
-def start_ranks(cfg: DictConfig) -> bool:
+def start_ranks(cfg: DictConfig, trains: bool = False) -> bool:
     """Run this config in one process per device and return True; return False if this process is itself a rank.
 
     The config, with its choices and the run folder's name resolved, reaches all ranks as one file, so that they agree.
     If a rank fails, this process exits with its status. Under torchrun or srun, `trainer.devices` and `num_nodes` are
-    set to what was started.
+    set to what was started. `trains` is what `RunFolder.check` takes.
     """
     require_gpu(cfg.trainer)
     choose_precision(cfg.trainer)
@@ -99,7 +99,7 @@ def start_ranks(cfg: DictConfig) -> bool:
             "launch/slurm.sbatch or launch/torchrun.sh, which set the number of machines, and omit trainer.num_nodes"
         )
     if cfg.run_dir is not None:
-        RunFolder(cfg.run_dir).check(plain(cfg), trains=cfg.task["_target_"].startswith("capkit.tasks.fit"))
+        RunFolder(cfg.run_dir).check(plain(cfg), trains=trains)
     if processes == 1:
         return False
     _choose_strategy(cfg, processes)

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import ParamSpec, TextIO, TypeVar
 
 from capkit.errors import LOST_STATUS, exit_status, known_error
 from capkit.fault_tolerance import processes
@@ -17,6 +17,9 @@ from capkit.fault_tolerance import stack_traces as stacks
 from capkit.fault_tolerance.heartbeats import Heartbeat, HeartbeatFiles, Verdict, identity
 from capkit.fault_tolerance.liveness import NOW
 from capkit.utils.console import restore_terminal
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 TICK_S = 1.0
 FAREWELL_S = 15.0  # for the rank whose error was printed to close files and loggers
@@ -273,16 +276,16 @@ def tell_failure(error: BaseException) -> None:
             watchdog.failed(error)
 
 
-def ends_all_ranks(task: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def ends_all_ranks(task: Callable[P, T]) -> Callable[P, T]:
     """Decorate a task that trains on several ranks: when one rank raises, all end, and only its error is printed.
 
     Errors from before the process group exists are left to the caller.
     """
 
     @functools.wraps(task)
-    def run(cfg: Any) -> Any:
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return task(cfg)
+            return task(*args, **kwargs)
         except (Exception, KeyboardInterrupt) as error:
             tell_failure(error)
             if any(watchdog.has_told for watchdog in _RUNNING):

@@ -22,8 +22,7 @@ from capkit.errors import UsageError, naming
 from capkit.fault_tolerance.oom import map_in_chunks
 from capkit.run.changes import flatten
 from capkit.scorers.as_reranker import Reranker
-from capkit.tasks.fit_rl import picture_reader
-from capkit.train.build import build_reranker
+from capkit.train.build import build_reranker, picture_reader
 from capkit.train.captioner_module import best_captions
 from capkit.types import CaptionBatch
 from capkit.utils.files import output_file, write_atomically

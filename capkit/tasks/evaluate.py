@@ -1,6 +1,7 @@
 """task=evaluate: captions a split with a checkpoint, scores it and writes predictions, numbers and the report."""
 
 import json
+from functools import partial
 
 import torch
 from omegaconf import DictConfig
@@ -8,29 +9,30 @@ from omegaconf import DictConfig
 from capkit.checkpoint.loading import load_captioner
 from capkit.config.instantiate import build, plain
 from capkit.data.datamodule import CaptionDataModule
-from capkit.distributed.collectives import on_rank_zero
-from capkit.distributed.launcher import start_ranks
-from capkit.fault_tolerance.stop_signal import stoppable
-from capkit.fault_tolerance.watchdog import ends_all_ranks
+from capkit.distributed.collectives import on_rank_zero, rank
+from capkit.reports.page import write_report
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.scorers.as_reranker import Reranker
-from capkit.tasks.fit_rl import picture_reader, training_references
-from capkit.train.build import applicable, build_parts, build_reranker, encoder_of
-from capkit.train.evaluation import evaluate_split, finish
+from capkit.train.build import (
+    applicable,
+    build_parts,
+    build_reranker,
+    encoder_of,
+    picture_reader,
+    training_references,
+)
+from capkit.train.evaluation import NUM_SAMPLES, evaluate_split, finish
 from capkit.train.header import print_header
 from capkit.train.mle_module import MLEModule
-from capkit.train.session import build_trainer, listen_to_signals
+from capkit.train.session import build_trainer, listen_to_signals, on_all_ranks
 from capkit.utils.console import phase
 from capkit.utils.files import write_atomically
 from capkit.utils.quiet import quiet_libraries
 
 
-@ends_all_ranks
-@stoppable()
+@on_all_ranks(trains=False)
 def run(cfg: DictConfig) -> dict[str, float]:
     """The numbers of `cfg.split`: data, decoding and metrics are this config's, which took them from the run."""
-    if start_ranks(cfg):
-        return RunFolder(cfg.run_dir).metrics() if cfg.run_dir else {}
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     folder = RunFolder(cfg.run_dir or default_run_dir(f"{cfg.name}-evaluate"))
@@ -58,7 +60,9 @@ def run(cfg: DictConfig) -> dict[str, float]:
     rows = evaluate_split(
         trainer, module, data, folder, cfg.split, prefix=cfg.split, limit=cfg.eval_limit, controls=True
     )
-    finish(cfg, trainer, folder, data, rows, cfg.split)
+    if rank() == 0:
+        write = partial(write_report, folder, cfg.name)
+        finish(folder, trainer, rows[:NUM_SAMPLES], data.image_reader(cfg.split), write)
     return folder.metrics()
 
 

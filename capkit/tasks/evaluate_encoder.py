@@ -9,7 +9,7 @@ from capkit.checkpoint.loading import load_dual_encoder
 from capkit.config.instantiate import build, build_all, plain
 from capkit.data.datamodule import CaptionDataModule
 from capkit.run.folder import RunFolder, default_run_dir
-from capkit.tasks.fit_encoder import evaluate_encoder
+from capkit.train.evaluation import evaluate_encoder
 from capkit.utils.quiet import quiet_libraries
 from capkit.utils.tensors import default_device
 

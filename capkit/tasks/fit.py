@@ -1,48 +1,50 @@
 """task=fit: trains a captioner, captions the held-out split, scores it and writes the run folder."""
 
+from typing import Any
+
 from omegaconf import DictConfig
 
-from capkit.checkpoint.loading import checkpoint_extras
-from capkit.distributed.launcher import start_ranks
-from capkit.fault_tolerance.stop_signal import stoppable
-from capkit.fault_tolerance.watchdog import ends_all_ranks
-from capkit.run.folder import RunFolder
+from capkit.data.dataset import Encode
 from capkit.train.build import applicable, build_model, build_parts, encoder_of, vocabulary_captions
-from capkit.train.dry_run import print_plan
-from capkit.train.evaluation import evaluate_split, finish
-from capkit.train.header import print_header
+from capkit.train.evaluation import evaluate_split
+from capkit.train.job import Job, run_training
 from capkit.train.mle_module import MLEModule
 from capkit.train.sanity import warn_of_captions
-from capkit.train.session import open_run, tasks_on_captioner, train
+from capkit.train.session import Run, tasks_on_captioner
+from capkit.types import Row
 from capkit.utils.console import phase
 
 
-@ends_all_ranks
-@stoppable()
 def run(cfg: DictConfig) -> dict[str, float]:
     """Trains, evaluates on the test split and returns the final numbers, as in metrics.json."""
-    if start_ranks(cfg):
-        return RunFolder(cfg.run_dir).metrics() if cfg.run_dir else {}
-    this = open_run(cfg, build_parts)
-    trainer, data, folder = this.trainer, this.data, this.folder
-    with phase("building the model"):
-        model = build_model(cfg.model, lambda: vocabulary_captions(data, cfg.dry_run), cfg.seed)
-    metrics = applicable(this.parts["metrics"], data.source("test").record(0).metadata)
-    module = MLEModule(model, **{**this.parts, "metrics": metrics})
-    this.extras.extras = checkpoint_extras(cfg, model)
-    this.attach(encoder_of(model, data.max_length))
-    print_header(trainer, module, data, folder.path)
-    if cfg.dry_run:
-        print_plan(module, data, str(trainer.precision))
-        return {}
-    started_at = this.start_from(module)
-    if this.is_done(started_at):
-        return folder.metrics()
-    warn_of_captions(data, model)
-    if this.resume is None and cfg.controls:
-        evaluate_split(trainer, module, data, folder, "test", prefix="test/untrained", limit=cfg.controls)
-    train(this, module, started_at)
-    rows = evaluate_split(trainer, module, data, folder, "test", prefix="test", limit=cfg.eval_limit, controls=True)
-    finish(cfg, trainer, folder, data, rows, "test", tasks_on_captioner(folder, data))
-    this.require_saved()
-    return folder.metrics()
+    return run_training(cfg, Fit())
+
+
+class Fit(Job[MLEModule]):
+    """A captioner trained by an objective on captions."""
+
+    def build_parts(self, cfg: DictConfig) -> dict[str, Any]:
+        return build_parts(cfg)
+
+    def build_module(self, run: Run) -> MLEModule:
+        data = run.data
+        with phase("building the model"):
+            model = build_model(run.cfg.model, lambda: vocabulary_captions(data, run.cfg.dry_run), run.cfg.seed)
+        metrics = applicable(run.parts["metrics"], data.source("test").record(0).metadata)
+        return MLEModule(model, **{**run.parts, "metrics": metrics})
+
+    def text_encoder(self, run: Run, module: MLEModule) -> Encode:
+        return encoder_of(module.model, run.data.max_length)
+
+    def prepare(self, run: Run, module: MLEModule) -> None:
+        warn_of_captions(run.data, module.model)
+
+    def evaluate_untrained(self, run: Run, module: MLEModule) -> None:
+        evaluate_split(run.trainer, module, run.data, run.folder, "test", "test/untrained", run.cfg.controls)
+
+    def evaluate(self, run: Run, module: MLEModule) -> list[Row]:
+        limit = run.cfg.eval_limit
+        return evaluate_split(run.trainer, module, run.data, run.folder, "test", "test", limit, controls=True)
+
+    def next_tasks(self, run: Run) -> list[str]:
+        return tasks_on_captioner(run.folder, run.data)

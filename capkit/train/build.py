@@ -1,15 +1,17 @@
 """Builds the objects of a run from its config. Only tasks read the config; everything else gets objects."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from capkit.config.instantiate import build, build_all, nested
 from capkit.data.datamodule import CaptionDataModule
+from capkit.data.images import BadImage
 from capkit.data.sources.base import Preparable, clean_captions
 from capkit.decoding.config import Decoding
 from capkit.scorers.as_reranker import Reranker
@@ -82,3 +84,34 @@ def applicable(metrics: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[
 def encoder_of(model: Any, max_length: int) -> Callable[[list[list[str]]], Any]:
     """What turns captions into a captioner's tokens; picklable, for the data workers."""
     return partial(encode_captions, model.tokenizer, prompt=model.prompt, max_length=max_length)
+
+
+def picture_reader(
+    data: CaptionDataModule, splits: Sequence[str] = ("test", "val", "train")
+) -> Callable[[str], np.ndarray | None]:
+    """A function from a record's key to its picture, of these splits; None for a picture that cannot be read.
+
+    Where two splits share a key, it is the later one's.
+    """
+    places: dict[str, tuple[Any, int]] = {}
+
+    def read(key: str) -> np.ndarray | None:
+        if not places:
+            for split in splits:
+                source = data.sources.get(split)
+                for index in range(len(source) if source is not None else 0):
+                    places[source.record(index).key] = (source, index)  # type: ignore[union-attr]
+        source, index = places[key]
+        try:
+            return source.image(index)
+        except BadImage:
+            return None
+
+    return read
+
+
+def training_references(data: CaptionDataModule) -> Sequence[Sequence[str]]:
+    """The captions of every training image that has any."""
+    source = data.source("train")
+    cleaned = (clean_captions(source.record(index).captions) for index in range(len(source)))
+    return [captions for captions in cleaned if captions]

@@ -1,22 +1,25 @@
-"""Captions of a split or of a loader, on every rank."""
+"""What a trained model makes of a split: captions and numbers; and the end of a run, with its report."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import lightning.pytorch as pl
-from omegaconf import DictConfig
+import numpy as np
 
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.loader import CaptionLoader
-from capkit.distributed.collectives import rank
+from capkit.distributed.collectives import broadcast_object, rank
+from capkit.evaluators.base import Evaluator
 from capkit.metrics.scoring import gather_rows, provenance, score_rows, shuffled_rows, write_predictions
-from capkit.reports.page import write_report
 from capkit.run.folder import RunFolder
 from capkit.train.captioner_module import CaptionerModule
 from capkit.train.session import print_numbers
 from capkit.types import Row
 from capkit.utils.console import phase
 from capkit.utils.files import write_atomically
+
+NUM_SAMPLES = 24  # test images that a report and loggers show
 
 
 def caption_loader(trainer: pl.Trainer, module: CaptionerModule, loader: CaptionLoader) -> list[Row]:
@@ -63,26 +66,39 @@ def evaluate_split(
     return rows
 
 
+def evaluate_encoder(
+    model: Any, evaluators: Mapping[str, Evaluator], data: CaptionDataModule, folder: RunFolder, prefix: str
+) -> dict[str, float]:
+    """Every evaluator's numbers, on rank 0 and equal on every rank; their rows go into `predictions/`."""
+    numbers: dict[str, float] = {}
+    if rank() == 0:
+        model.eval()
+        for name, evaluator in evaluators.items():
+            with phase(f"evaluating {name}"):
+                found = evaluator(model, data, folder.predictions / prefix.replace("/", "_"))
+            numbers |= {f"{prefix}/{key}": value for key, value in found.items()}
+        folder.write_metrics(numbers)
+    return broadcast_object(numbers)
+
+
 def finish(
-    cfg: DictConfig,
-    trainer: pl.Trainer,
     folder: RunFolder,
-    data: CaptionDataModule,
-    rows: list[Row],
-    split: str,
+    trainer: pl.Trainer,
+    samples: Sequence[Row],
+    image: Callable[[str], np.ndarray],
+    write: Callable[[Sequence[tuple[Row, np.ndarray]]], None],
     next_tasks: Sequence[str] = (),
-    num_samples: int = 24,
 ) -> None:
-    """The report, the loggers' last numbers, and where to find what was written."""
-    if rank() != 0:
-        return
-    image = data.image_reader(split)
-    images = [image(row["key"]) for row in rows[:num_samples]]
+    """The end of a run, on rank 0: the report, the loggers' last numbers, and where to find what was written.
+
+    `image` gives the picture of a sample's key; `write` writes the report, with the samples and their pictures.
+    """
+    images = [image(row["key"]) for row in samples]
     with phase("writing the report"):
-        write_report(folder, cfg.name, list(zip(rows[:num_samples], images, strict=True)))
+        write(list(zip(samples, images, strict=True)))
     numbers = folder.metrics()
     for logger in trainer.loggers:
         logger.log_metrics(numbers, trainer.global_step)
-        logger.log_samples(rows[:num_samples], images)  # type: ignore[attr-defined]
+        logger.log_samples(samples, images)  # type: ignore[attr-defined]
         logger.finish()  # type: ignore[attr-defined]
     print_numbers(folder, next_tasks)

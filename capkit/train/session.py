@@ -1,16 +1,14 @@
-"""The life of a training run, whatever it trains: ranks, run folder, resume, steps.
-
-Each task adds its model and its evaluation.
-"""
+"""Opening a run and training it, whatever it trains: ranks, run folder, trainer, resume, steps."""
 
 import faulthandler
+import functools
 import math
 import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import lightning.pytorch as pl
 import torch
@@ -24,8 +22,10 @@ from capkit.config.instantiate import build, build_all, plain
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.dataset import Encode
 from capkit.distributed.collectives import on_rank_zero, rank
-from capkit.distributed.launcher import cluster_environment
+from capkit.distributed.launcher import cluster_environment, start_ranks
 from capkit.errors import UsageError
+from capkit.fault_tolerance.stop_signal import stoppable
+from capkit.fault_tolerance.watchdog import ends_all_ranks
 from capkit.run.changes import made_longer
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.run.lock import acquire_run_lock
@@ -38,6 +38,9 @@ from capkit.train.callbacks.watchdog import Watchdog
 from capkit.train.fit_loop import FitLoop
 from capkit.utils.console import command_name, phase, say
 from capkit.utils.quiet import quiet_libraries
+
+P = ParamSpec("P")
+Task = Callable[Concatenate[DictConfig, P], dict[str, float]]
 
 STOPPED_EARLY = "train/stopped_early"  # 1 where training ended before the last step: early stopping, degeneration
 
@@ -81,13 +84,10 @@ class Run:
     def resume(self) -> Path | None:
         return self.start.path
 
-    def start_from(self, module: pl.LightningModule) -> int:
-        """The step that training starts at. `init_from` takes weights alone, where there is nothing to resume."""
-        if self.resume is not None:
-            return self.start.step
+    def load_initial_weights(self, module: pl.LightningModule) -> None:
+        """Loads the weights of `init_from`, where the config names it; neither its optimizer nor its step."""
         if self.cfg.init_from is not None:
             load_weights(module, read_checkpoint(Path(self.cfg.init_from)))
-        return 0
 
     def require_saved(self) -> None:
         """The end of a run, all numbers written: raises UsageError where the last step could not be saved.
@@ -101,8 +101,9 @@ class Run:
                     "and start the same command again"
                 )
 
-    def is_done(self, started_at: int) -> bool:
+    def is_done(self) -> bool:
         """Whether there is nothing left to do; then says so."""
+        started_at = self.start.step
         numbers = self.folder.metrics()
         was_stopped = bool(numbers.get(STOPPED_EARLY, "train/restored_step" in numbers))
         last = numbers.get("train/restored_step", numbers.get("train/steps", math.inf))
@@ -112,6 +113,27 @@ class Run:
         what = "training stopped early" if ended_early else f"all {started_at:,} steps were done"
         say(f"{self.folder.path}: {what} before; see {self.folder.metrics_file}")
         return True
+
+
+def on_all_ranks(trains: bool) -> Callable[[Task[P]], Task[P]]:
+    """Decorates a task: it runs in one process per device, and the process that starts them returns their numbers.
+
+    When a rank raises, all end, and its error alone is printed. A signal that asks the run to stop ends it with status
+    75 or 130. `trains`: whether the task trains, so that a folder without a step may be started with another config.
+    """
+
+    def decorate(task: Task[P]) -> Task[P]:
+        @ends_all_ranks
+        @stoppable()
+        @functools.wraps(task)
+        def run(cfg: DictConfig, *args: P.args, **kwargs: P.kwargs) -> dict[str, float]:
+            if start_ranks(cfg, trains):
+                return RunFolder(cfg.run_dir).metrics() if cfg.run_dir else {}
+            return task(cfg, *args, **kwargs)
+
+        return run
+
+    return decorate
 
 
 def open_run(cfg: DictConfig, build_parts: Callable[[DictConfig], dict[str, Any]]) -> Run:
@@ -238,9 +260,9 @@ def refuse_what_needs_validation(callbacks: dict[str, Callback]) -> None:
             )
 
 
-def train(run: Run, module: pl.LightningModule, started_at: int) -> None:
-    """Optimizer steps from `started_at` to the last; their wall time is added to `train/seconds`."""
-    trainer, folder, resume = run.trainer, run.folder, run.resume
+def train(run: Run, module: pl.LightningModule) -> None:
+    """Optimizer steps from the run's start to the last; their wall time is added to `train/seconds`."""
+    trainer, folder, resume, started_at = run.trainer, run.folder, run.resume, run.start.step
     if rank() == 0:
         folder.report.unlink(missing_ok=True)  # it stands for a run that is done: this one has steps to do again
         if folder.attempt > 1 or resume is not None:

@@ -220,6 +220,7 @@ tasks.dry_run train.dry_run
 tasks.fit_memes methods.memes.task
 tasks.generation train.evaluation
 tasks.header train.header
+tasks.image_features tasks.prepare
 tasks.quiet utils.quiet
 tasks.ranks distributed.launcher
 tasks.resume checkpoint.resume
@@ -314,7 +315,6 @@ scorers.texts.in_places scorers.flatten.unflatten_scores
 scorers.texts.of_distinct models.batching.map_unique
 slurm.requeue_job fault_tolerance.stop_signal.requeue_job
 tasks.fit.evaluate_split train.evaluation.evaluate_split
-tasks.fit.finish train.evaluation.finish
 training_step.OptimizerStep train.train_module.TrainModule
 types.Objective objectives.base.Objective
 types.PairObjective objectives.base.PairObjective

@@ -95,10 +95,17 @@ def test_the_default_trainer_leaves_its_precision_open_and_keeps_float32_on_a_cp
 def test_a_changed_config_is_refused_before_ranks_are_started(tmp_path):
     RunFolder(tmp_path).open({"seed": 0}, trains=True)
     RunFolder(tmp_path).append(1, {"train/loss": 1.0})
-    task = {"_target_": "capkit.tasks.fit.run"}
-    cfg = {"trainer": {"devices": 2}, "data": {}, "run_dir": str(tmp_path), "seed": 1, "task": task}
+    cfg = {"trainer": {"devices": 2}, "data": {}, "run_dir": str(tmp_path), "seed": 1}
     with pytest.raises(UsageError, match="seed: 0 -> 1"):
-        ranks.start_ranks(OmegaConf.create(cfg))
+        ranks.start_ranks(OmegaConf.create(cfg), trains=True)
+
+
+def test_a_changed_config_is_taken_where_training_has_made_no_step(tmp_path):
+    RunFolder(tmp_path).open({"seed": 0}, trains=True)
+    cfg = OmegaConf.create({"trainer": {"devices": 1}, "data": {}, "run_dir": str(tmp_path), "seed": 1})
+    assert not ranks.start_ranks(cfg, trains=True)
+    with pytest.raises(UsageError, match="seed: 0 -> 1"):
+        ranks.start_ranks(cfg)
 
 
 def test_a_dry_run_is_one_process_whatever_the_run_would_be():

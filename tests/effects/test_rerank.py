@@ -15,8 +15,7 @@ from capkit.decoding.config import Decoding
 from capkit.sceneworld.metrics.facts import fact_scores
 from capkit.scorers.as_reranker import Reranker
 from capkit.scorers.clip_score import ClipScore
-from capkit.tasks.fit_rl import picture_reader
-from capkit.train.build import encoder_of
+from capkit.train.build import encoder_of, picture_reader
 
 NUM_IMAGES, NUM_CANDIDATES = 96, 8
 

@@ -98,7 +98,7 @@ def test_the_step_at_which_a_validation_ended_the_run_is_saved(stopped, command,
 def test_a_run_that_was_stopped_and_then_cut_stays_stopped(stopped, command, tmp_path, monkeypatch):
     run = RunFolder(tmp_path / "run")
     with monkeypatch.context() as patched:
-        patched.setattr("capkit.train.evaluation.finish", lambda *_: 1 / 0)
+        patched.setattr("capkit.train.job.finish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             main([*command, *STOPS, f"run_dir={run.path}"])
     assert main([*command, *STOPS, f"run_dir={run.path}"]) == 0

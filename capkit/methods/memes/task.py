@@ -1,30 +1,29 @@
 """task=fit_memes: trains CAMU on memes with candidate captions, tests it and writes the run folder."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from capkit.checkpoint.loading import checkpoint_extras, read_checkpoint
+from capkit.checkpoint.loading import read_checkpoint
 from capkit.config.instantiate import build
 from capkit.data.datamodule import CaptionDataModule
+from capkit.data.dataset import Encode
 from capkit.distributed.collectives import rank
-from capkit.distributed.launcher import start_ranks
 from capkit.errors import UsageError
-from capkit.fault_tolerance.stop_signal import stoppable
-from capkit.fault_tolerance.watchdog import ends_all_ranks
 from capkit.methods.memes.datamodule import MemeDataModule
 from capkit.methods.memes.model import Camu
 from capkit.methods.memes.module import MemeModule, score_memes
 from capkit.metrics.scoring import gather_rows
 from capkit.reports.page import write_report
-from capkit.run.folder import RunFolder
 from capkit.train.build import build_optimization
 from capkit.train.callbacks.checkpoints import Checkpoints
-from capkit.train.dry_run import print_plan
-from capkit.train.header import print_header
-from capkit.train.session import Run, open_run, print_numbers, train
+from capkit.train.evaluation import NUM_SAMPLES
+from capkit.train.job import Job, run_training
+from capkit.train.session import Run
 from capkit.types import Row
 from capkit.utils.console import phase
 from capkit.utils.files import write_atomically
@@ -35,38 +34,43 @@ NOTE = (
 )
 
 
-@ends_all_ranks
-@stoppable()
 def run(cfg: DictConfig) -> dict[str, float]:
     """Trains, tests and returns the final numbers, as in metrics.json.
 
     Where a checkpoint of the best validation was kept (callback.checkpoints.monitor), that one is tested.
     """
-    if start_ranks(cfg):
-        return RunFolder(cfg.run_dir).metrics() if cfg.run_dir else {}
-    this = open_run(cfg, build_optimization)
-    trainer, data, folder = this.trainer, this.data, this.folder
-    with phase("building the model"):
-        model = build_camu(cfg, data)
-    module = MemeModule(model, **this.parts)
-    this.extras.extras = checkpoint_extras(cfg, model)
-    this.attach(model.encoder.encode)
-    print_header(trainer, module, data, folder.path)
-    if cfg.dry_run:
-        print_plan(module, data, str(trainer.precision))
-        return {}
-    started_at = this.start_from(module)
-    if this.is_done(started_at):
-        return folder.metrics()
-    if this.resume is None and cfg.controls:
-        test(this, module, "test/untrained", cfg.controls)
-    train(this, module, started_at)
-    take_best(this, module)
-    rows = test(this, module, "test", cfg.eval_limit)
-    if rank() == 0:
-        finish(this, rows)
-    this.require_saved()
-    return folder.metrics()
+    return run_training(cfg, FitMemes())
+
+
+class FitMemes(Job[MemeModule]):
+    """CAMU, a classifier of memes that reads one of several candidate captions."""
+
+    def build_parts(self, cfg: DictConfig) -> dict[str, Any]:
+        return build_optimization(cfg)
+
+    def build_module(self, run: Run) -> MemeModule:
+        with phase("building the model"):
+            model = build_camu(run.cfg, run.data)
+        return MemeModule(model, **run.parts)
+
+    def text_encoder(self, run: Run, module: MemeModule) -> Encode:
+        return module.model.encoder.encode
+
+    def evaluate_untrained(self, run: Run, module: MemeModule) -> None:
+        test(run, module, "test/untrained", run.cfg.controls)
+
+    def evaluate(self, run: Run, module: MemeModule) -> list[Row]:
+        take_best(run, module)
+        return test(run, module, "test", run.cfg.eval_limit)
+
+    def samples(self, run: Run, module: MemeModule, rows: list[Row]) -> list[Row]:
+        return [as_sample(row) for row in rows[:NUM_SAMPLES]]
+
+    def write_report(
+        self, run: Run, module: MemeModule, rows: list[Row], samples: Sequence[tuple[Row, np.ndarray]]
+    ) -> None:
+        samples_note = "Bold: probability of being hateful, true label, and the caption that was read"
+        write_report(run.folder, run.cfg.name, samples, NOTE, samples_note)
 
 
 def build_camu(cfg: DictConfig, data: CaptionDataModule) -> Camu:
@@ -105,20 +109,6 @@ def test(run: Run, module: MemeModule, prefix: str, limit: int | None) -> list[R
 
 def probability(row: Row) -> float:
     return float(torch.tensor(row["logit"], dtype=torch.float64).sigmoid())
-
-
-def finish(run: Run, rows: list[Row], num_samples: int = 24) -> None:
-    """The report, the loggers' last numbers, and where to find what was written."""
-    image = run.data.image_reader("test")
-    samples = [as_sample(row) for row in rows[:num_samples]]
-    images = [image(row["key"]) for row in samples]
-    note = "Bold: probability of being hateful, true label, and the caption that was read"
-    write_report(run.folder, run.cfg.name, list(zip(samples, images, strict=True)), NOTE, note)
-    for logger in run.trainer.loggers:
-        logger.log_metrics(run.folder.metrics(), run.trainer.global_step)
-        logger.log_samples(samples, images)  # type: ignore[attr-defined]
-        logger.finish()  # type: ignore[attr-defined]
-    print_numbers(run.folder)
 
 
 def as_sample(row: Row) -> Row:

@@ -79,6 +79,7 @@ class TrainableDualEncoder(nn.Module, ABC):
     """
 
     tokenizer_key: str | None = "tokenizer"  # where the config names the tokenizer that checkpoints store
+    origin: Any = None  # of one that was loaded from a checkpoint: a `capkit.checkpoint.loading.Origin`
 
     def __init__(
         self,

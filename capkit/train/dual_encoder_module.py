@@ -39,6 +39,8 @@ class DualEncoderModule(TrainModule):
     BatchNorm layers see the statistics of a micro-batch: with them, `micro_batch_size` changes the loss.
     """
 
+    model: TrainableDualEncoder
+
     def __init__(
         self,
         model: TrainableDualEncoder,

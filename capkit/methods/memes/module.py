@@ -30,6 +30,8 @@ class MemeModule(TrainModule):
     2 ranks x 4 draw.
     """
 
+    model: Camu
+
     def __init__(
         self,
         model: Camu,

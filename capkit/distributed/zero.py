@@ -108,9 +108,7 @@ class Zero(DDPStrategy):
                 f"the trainer chose its device; set DS_ACCELERATOR={self.root_device.type} in the environment"
             )
         warnings.filterwarnings("ignore", "`torch.distributed.* is deprecated", FutureWarning)  # DeepSpeed's own calls
-        # An inference op that DeepSpeed would compile at the first start on a CPU, and capkit never calls. If that
-        # compiler is killed, it leaves a lock on which every later start hangs.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        partitions.leave_out_unused_operator()
         for parameter in model.parameters():
             parameter.data = parameter.data.contiguous()  # DeepSpeed flattens parameters
         with _ScalarsAsBytes():

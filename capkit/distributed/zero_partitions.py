@@ -1,6 +1,7 @@
 """Conversion between ZeRO's sharded state and whole tensors: weights, optimizer state, bounds.
 
-Everything that depends on DeepSpeed's partition layout is in this file. All ranks must call each function.
+Everything that depends on DeepSpeed's partition layout, or on other names that it does not document, is in this file.
+All ranks must call each function.
 """
 
 import math
@@ -14,6 +15,16 @@ from torch import Tensor, nn
 from capkit.types import BoundedModule
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's state of a parameter, besides its step
+
+
+def leave_out_unused_operator() -> None:
+    """Keep DeepSpeed from compiling an inference op at the first start on a CPU, which capkit never calls.
+
+    If that compiler is killed, it leaves a lock on which every later start hangs.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def gather_weights(engine: Any) -> None:

@@ -72,7 +72,7 @@ TOUCHES = (
     ),
     Touch("transformers.pytorch_utils", "Conv1D", "models/tuning/lora.py", "GPT-2's linear layer takes adapters"),
     # DeepSpeed
-    Touch("deepspeed.ops", "__compatible_ops__", "distributed/zero.py", "keeps an unused operator from being compiled"),
+    Touch("deepspeed.ops", "__compatible_ops__", _PARTITIONS, "keeps an unused operator from being compiled"),
     Touch(_ZERO_12, "single_partition_of_fp32_groups", _PARTITIONS, "the float32 weights that AdamW updates"),
     Touch(_ZERO_12, "_lazy_init_hp_params_optimizer_state", _PARTITIONS, "maps moments to parameters", ("self",)),
     Touch(_ZERO_12, "scaled_global_norm", _PARTITIONS, "replaced to discard a gradient"),
@@ -224,6 +224,10 @@ def test_the_search_finds_each_way_to_touch():
 def test_no_entry_has_outlived_its_use():
     gone = [touch for touch in TOUCHES if touch.name not in (PACKAGE / touch.file).read_text(encoding="utf-8")]
     assert not gone
+
+
+def test_all_touches_of_deepspeed_stand_in_one_file():
+    assert {touch.file for touch in TOUCHES if touch.distribution == "deepspeed"} == {_PARTITIONS}
 
 
 def test_each_package_is_bounded_above_by_a_minor_release():

@@ -127,6 +127,7 @@ def test_the_constraints_hold_on_every_python_that_is_supported():
     assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", line) for line in lines if not line.startswith("#"))
 
 
+@pytest.mark.nightly
 def test_the_wheel_carries_the_constraints_for_the_line_that_installs_it(wheel, tmp_path):
     """docs/install.md unpacks them out of the wheel; only its last command, pip's, is left out here."""
     line = next(

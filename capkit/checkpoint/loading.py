@@ -28,24 +28,24 @@ TOKENIZER_KEY = "tokenizer"  # where a captioner's config names its tokenizer
 
 @dataclass(frozen=True)
 class Origin:
-    """The checkpoint that a model was loaded from to be trained: the `origin` of the model, for `checkpoint_extras`.
+    """The `origin` of a model that was loaded from a checkpoint: what `checkpoint_extras` says of it in a new one.
 
-    With the `config` and `seed` that the model was first built from, checkpoints of the new run stand alone. Without
-    them they need the earlier checkpoint, which the run's own config names.
+    With the `config` and `seed` of the earlier checkpoint the new one rebuilds the model as the earlier one does, and
+    does not need it. Without them the run's own config names the earlier checkpoint. `tokenizer_key` is where the
+    stored config takes the tokenizer; None if that comes from a checkpoint which the stored config names.
     """
 
+    tokenizer_key: str | None = None
     config: dict[str, Any] | None = None
     seed: int | None = None
 
 
 def checkpoint_extras(config: Any, model: Any) -> dict[str, Any]:
     """Plain data that a checkpoint needs besides weights to rebuild the same model."""
-    key = getattr(model, "tokenizer_key", TOKENIZER_KEY)
     as_config = plain(config)
     origin: Origin | None = getattr(model, "origin", None)
-    if origin is not None and origin.config is None:
-        key = None  # the checkpoint that the config names has the tokenizer
-    elif origin is not None:
+    key = getattr(model, "tokenizer_key", TOKENIZER_KEY) if origin is None else origin.tokenizer_key
+    if origin is not None and origin.config is not None:
         as_config |= {"model": origin.config, "seed": origin.seed}  # it seeds random weights that stay frozen
     return {
         "config": with_defaults(as_config),  # so that a later change of a default does not change this model
@@ -199,9 +199,13 @@ def load_captioner_to_tune(
             )
         for parameter in found:
             parameter.requires_grad_(False)
-    stands_alone = not lora and not freeze
-    config, seed = stored(checkpoint, "config.model", dict), stored(checkpoint, "config.seed", int)
-    model.origin = Origin(config, seed) if stands_alone else Origin()
+    model.origin = Origin()
+    if not lora and not freeze:
+        model.origin = Origin(
+            stored(checkpoint, "tokenizer_key", str, NoneType),
+            stored(checkpoint, "config.model", dict),
+            stored(checkpoint, "config.seed", int),
+        )
     return model
 
 

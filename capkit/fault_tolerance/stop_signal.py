@@ -80,6 +80,8 @@ class StopSignal:
 
     def close(self) -> None:
         """Stop listening and restore the previous signal handlers."""
+        if self in _ACTIVE:
+            _ACTIVE.remove(self)
         self._closing.set()
         self._written.send(b"\0")
         self._thread.join(4 * POLL_S)  # first: it may signal this process, which needs the handlers below
@@ -225,7 +227,7 @@ def stoppable() -> Iterator[None]:
         raise Stopped(asked[0].status) from None
     finally:
         while _ACTIVE:
-            _ACTIVE.pop().close()
+            _ACTIVE[-1].close()
 
 
 def _forget() -> None:

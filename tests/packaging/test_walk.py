@@ -40,5 +40,5 @@ def test_the_examples_give_what_they_show():
     test = doctest.DocTestParser().get_doctest(examples, {}, "walk.md", "docs/walk.md", 0)
     assert len(test.examples) > 40
     told: list[str] = []
-    doctest.DocTestRunner().run(test, out=told.append)
+    doctest.DocTestRunner(verbose=False).run(test, out=told.append)
     assert not told, "".join(told)

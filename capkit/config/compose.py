@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from capkit.config.arguments import Command
 from capkit.config.choices import refuse_wrong_choice, required_groups
 from capkit.config.composed import CONFIG_NAME, Composed, hydra_on, read_yaml
-from capkit.config.locations import config_dir, groups
+from capkit.config.locations import PICK_ANY, config_dir, groups
 from capkit.config.of_run import take_from_run
 from capkit.config.quoting import quote
 from capkit.config.refusals import first_paragraph, missing_choice, unknown_key
@@ -45,6 +45,7 @@ def compose_config(command: Command) -> Composed:
         with open_dict(config):
             del config["hydra"]
             of_run: Any = OmegaConf.to_container(config.task.pop("of_run", OmegaConf.create()))
+            _drop_settings_of_replaced_parts(config, [override.key_or_group for override in parsed])
         composed = Composed(config, hydra, overrides, choices, folders, known, of_run)
         take_from_run(composed, parsed)
         composed.overrides = [str(o.input_line) if _is_chosen(o, composed) else _apply(o, composed) for o in parsed]
@@ -56,6 +57,22 @@ def compose_config(command: Command) -> Composed:
         raise UsageError(first_paragraph(error)) from error
     except yaml.YAMLError as error:
         raise UsageError(f"a config file is not valid YAML; correct it: {error}") from error
+
+
+def _drop_settings_of_replaced_parts(config: DictConfig, typed: list[str]) -> None:
+    """Remove what a yaml sets of parts that it chose, if the command line chose others in their place.
+
+    `experiment=clip_pretrain_sceneworld evaluator=[sts]`: the experiment's fold_size of `retrieval` has no use. What is
+    typed itself stays, for the check to refuse.
+    """
+    for group in PICK_ANY:
+        if group not in config or not {group, "task"} & set(typed):
+            continue
+        parts: Any = OmegaConf.to_container(config[group], resolve=False) or {}
+        for name, part in parts.items():
+            is_typed = any(f"{key}.".startswith(f"{group}.{name}.") for key in typed)
+            if isinstance(part, dict) and "_target_" not in part and not is_typed:
+                del config[group][name]
 
 
 def _with_new_names(config: DictConfig) -> DictConfig:

@@ -306,6 +306,7 @@ run_folder.output_file utils.files.output_file
 run_folder.unwritable utils.files.unwritable
 run_folder.write_atomically utils.files.write_atomically
 run_lock.hold run.lock.acquire_run_lock
+scenes.world.WorldOptions sceneworld.world.options.WorldOptions
 scorers.nli.ContradictionJudge judges.base.ContradictionJudge
 scorers.nli_judges.SceneRules sceneworld.judges.SceneRules
 scorers.reward.Term scorers.reward.RewardTerm

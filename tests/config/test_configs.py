@@ -81,16 +81,20 @@ def test_entries_of_pick_any_groups_keep_their_names(group, name):
 
 @pytest.mark.parametrize("group", PICK_ANY)
 def test_settings_of_a_part_that_is_not_chosen_are_refused(group, tmp_path):
-    name = next(name for name in GROUPS[group] if not brings_others(group, name) and brought(group, name) == name)
     (tmp_path / "experiment").mkdir()
     file = tmp_path / "experiment" / "mine.yaml"
-    file.write_text(f"# @package _global_\n{group}: {{{name}: {{size: 8}}}}\n")
-    command = ["--config-dir", str(tmp_path), "experiment=mine"]
-    assert problems(composed(*command, f"{group}=[]"), with_inputs=False) == [
-        f"{group}.{name} has settings but is not chosen: {group}.{name}.size in {file}; add {group}=[{name}], "
-        f"or drop the settings: ~{group}.{name}"
-    ]
-    assert problems(composed(*command, f"{group}=[]", f"~{group}.{name}"), with_inputs=False) == []
+    file.write_text(f"# @package _global_\n{group}: {{other: {{size: 8}}}}\n")
+    (problem,) = problems(composed("--config-dir", str(tmp_path), "experiment=mine"), with_inputs=False)
+    assert problem.startswith(f"{group}.other has settings but is not chosen: {group}.other.size in {file}; ")
+    assert problem.endswith(f", or drop the settings: ~{group}.other")
+
+
+@pytest.mark.parametrize("group", PICK_ANY)
+def test_settings_of_a_part_go_where_the_command_line_chooses_others(group, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{group}: {{other: {{size: 8}}}}\n")
+    left = composed("--config-dir", str(tmp_path), "experiment=mine", f"{group}=[]")
+    assert "other" not in left.config[group] and problems(left, with_inputs=False) == []
 
 
 def test_the_fix_for_settings_of_a_part_that_is_not_chosen_keeps_those_that_are():

@@ -31,7 +31,7 @@ from capkit.utils.ranges import (
 MAY_BE_NEGATIVE = {
     "Bags.levels", "BertScore.baseline", "Constant.value", "Cosine.end", "Cosine.start", "Decoding.length_penalty",
     "ImageTransform.mean", "Linear.end", "Linear.start", "PairSum.weights", "RewardTerm.clip", "RewardTerm.weight",
-    "TwoTower.logit_bias",
+    "ScoreFilter.threshold", "TwoTower.logit_bias",
 }  # fmt: skip
 
 

@@ -47,6 +47,7 @@ from capkit.objectives.policy import PolicyObjective
 """
 
 
+@pytest.mark.integration
 def test_old_names_are_imported_with_a_warning_at_the_line_that_says_them(tmp_path):
     script = tmp_path / "mine.py"
     script.write_text(OLD_IMPORTS)

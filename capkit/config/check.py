@@ -31,8 +31,8 @@ from capkit.utils.ranges import is_finite, is_number, shown
 
 # Keys that hydra.utils.instantiate itself interprets.
 _RESERVED = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_convert_"})
-# Types of the top-level keys. A task may declare more in its yaml.
-TOP_LEVEL = {
+# Types of the top-level keys of every run, those of train.yaml. A task declares its own in its yaml: `task.keys`.
+RUN_KEYS = {
     "name": "str",
     "seed": "Seed",
     "run_dir": "str | None",
@@ -46,49 +46,8 @@ TOP_LEVEL = {
     "micro_batch_size": "PositiveInt | None",
     "eval_limit": "PositiveInt | None",
     "controls": "NonNegativeInt",
-    "ckpt": "str | None",
-    "images": "str | None",
-    "out": "str | None",
-    "compile": "bool",
-    "splits": "list[str]",
-    "split": "str | None",
-    "shard": "NonNegativeInt | None",
-    "num_shards": "PositiveInt | None",
-    "combine": "str",
     "reward_encoder": "str | None",
     "eval_encoder": "str | None",
-    "rollout_batch_size": "PositiveInt | None",
-    "by": "Literal['image', 'text', 'combined']",
-    "num_neighbors": "PositiveInt",
-    "duplicate_threshold": "Annotated[float, Range(-1, 1)]",
-    "backend": "Literal['exact', 'faiss']",
-    "neighbors": "str",
-    "sizes": "list[AtLeastTwo]",
-    "neighborhoods": "list[str]",
-    "metrics": "list[str]",
-    "predictions": "str | None",
-    "references": "str | None",
-    "language": "str",
-    "document_frequencies": "str | None",
-    "missing": "Literal['error', 'ignore']",
-    "project": "str",
-    "entity": "str | None",
-    "mode": "str",
-    "trainable": "PositiveFloat",
-    "frozen": "NonNegativeFloat",
-    "gflop_per_image": "PositiveFloat",
-    "activation_mib_per_image": "NonNegativeFloat",
-    "passes": "PositiveFloat",
-    "batch_per_gpu": "PositiveInt",
-    "micro_batches": "PositiveInt",
-    "mixed_precision": "bool",
-    "num_gpus": "list[PositiveInt]",
-    "gpus_per_node": "PositiveInt",
-    "gpu": "str",
-    "network_gb": "PositiveFloat",
-    "utilization": "PositiveProbability",
-    "overlap": "Probability",
-    "gpus": "dict[str, dict[str, PositiveFloat]]",
     "recommended": "dict[str, Any] | None",
 }
 _LONGEST_NAME = 255  # bytes, on common file systems
@@ -183,8 +142,13 @@ def _top_level(config: dict[str, Any], composed: Composed) -> Iterator[str]:
     for key in config:
         if key not in declared:
             yield unknown_key("", key, sorted(declared), composed)
-    known = Signature({name: Argument(ast.parse(text, mode="eval").body) for name, text in TOP_LEVEL.items()}, True)
-    yield from _arguments(config, "", known, composed)
+    types: dict[str, Argument] = {}
+    for key, text in {**composed.task_keys, **RUN_KEYS}.items():
+        try:
+            types[key] = Argument(ast.parse(str(text), mode="eval").body)
+        except SyntaxError:
+            yield f"task.keys.{key}: expected a type, such as `PositiveInt | None`, got {text!r}"
+    yield from _arguments(config, "", Signature(types, True), composed)
 
 
 def _parts(config: dict[str, Any], composed: Composed) -> Iterator[str]:

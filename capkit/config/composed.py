@@ -48,8 +48,9 @@ class ConfigFile:
 class Composed:
     """A config (struct, without Hydra's own node) and its sources.
 
-    `overrides` are in Hydra's syntax. `of_run` lists groups that the task takes from an earlier run, under the key that
-    names the run; `taken` maps groups that were taken to the file they came from.
+    `overrides` are in Hydra's syntax. `task_keys` has the types of the task's own top-level keys, as annotations.
+    `of_run` lists groups that the task takes from an earlier run, under the key that names the run; `taken` maps groups
+    that were taken to the file they came from.
     """
 
     config: DictConfig
@@ -58,6 +59,7 @@ class Composed:
     choices: list[str]
     folders: list[Path]
     groups: dict[str, list[str]]
+    task_keys: dict[str, str] = field(default_factory=dict)
     of_run: dict[str, list[str]] = field(default_factory=dict)
     taken: dict[str, Path] = field(default_factory=dict)
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from capkit.config.annotations import wanted
 from capkit.config.arguments import FLAGS, Command
-from capkit.config.check import TOP_LEVEL
+from capkit.config.check import RUN_KEYS
 from capkit.config.compose import compose_config
 from capkit.config.composed import CONFIG_NAME, find_yaml
 from capkit.config.locations import PICK_ANY, config_dir, groups
@@ -101,9 +101,11 @@ def _task_keys(task: str, folders: list[Path]) -> Iterator[tuple[str, str]]:
         path = find_yaml(folders, name)
         text = path.read_text(encoding="utf-8") if path else ""
         comments = {line.partition(":")[0]: line.partition(" # ")[2] for line in text.splitlines()}
-        for key, value in (yaml.safe_load(text) or {}).items():
-            if key in TOP_LEVEL:
-                words = f"{wanted(ast.parse(TOP_LEVEL[key], mode='eval').body)}; {_value(value)}"
+        body = yaml.safe_load(text) or {}
+        types = RUN_KEYS if name == CONFIG_NAME else body.get("task", {}).get("keys", {})
+        for key, value in body.items():
+            if key in types:
+                words = f"{wanted(ast.parse(types[key], mode='eval').body)}; {_value(value)}"
                 yield key, f"{words}  # {comments[key]}" if comments.get(key) else words
 
 

@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 
 from capkit.config.annotations import fits, wanted
 from capkit.config.arguments import parse
-from capkit.config.check import compose_checked
+from capkit.config.check import check, compose_checked, problems
+from capkit.config.compose import compose_config
 from capkit.config.quoting import quote_value
 from capkit.config.refusals import missing_choice
 from capkit.config.rules import RULES, Settings
@@ -491,3 +492,46 @@ def test_zero_without_deepspeed_is_refused_with_the_line_that_installs_it(monkey
     monkeypatch.setitem(sys.modules, "deepspeed", None)  # as where it is not installed
     (message,) = told(config)
     assert f"pip install '{asked.split(';')[0]}'" in message
+
+
+# --- a task of a user's own
+
+
+@pytest.fixture
+def own_task(tmp_path):
+    """A folder of configs with a task that no file of capkit knows."""
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "rank.yaml").write_text(
+        "# @package _global_\n# Ranks captions.\ntask:\n  _target_: capkit.tasks.score.run\n"
+        "  keys: {top_k: PositiveInt | None, order: \"Literal['up', 'down']\"}\n"
+        "top_k: 5 # captions that are shown\norder: up\n"
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("top_k=3", ""),
+        ("top_k=null", ""),
+        ("top_k=0", "top_k on the command line: expected"),
+        ("order=left", "order on the command line: expected"),
+        ("top_q=3", "did you mean 'top_k'"),
+    ],
+)
+def test_a_task_declares_its_own_keys(word, told, own_task):
+    command = parse(["rank", "--config-dir", str(own_task), word])
+    if told:
+        with pytest.raises(UsageError, match=told):
+            check(compose_config(command))
+    else:
+        composed = compose_config(command)
+        assert problems(composed, with_inputs=False) == [] and "keys" not in composed.config.task
+
+
+def test_the_type_of_a_tasks_key_must_be_readable(own_task):
+    file = own_task / "task" / "rank.yaml"
+    file.write_text(file.read_text().replace("PositiveInt | None", "PositiveInt or"))
+    assert problems(compose_config(parse(["rank", "--config-dir", str(own_task)])), with_inputs=False) == [
+        "task.keys.top_k: expected a type, such as `PositiveInt | None`, got 'PositiveInt or'"
+    ]

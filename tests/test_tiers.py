@@ -77,10 +77,10 @@ import pytest
 
 def test_one(): "test_first"
 
-def test_two(sceneworld_clip): "sceneworld_clip"
+def test_two(sceneworld_clip): "clip"
 
 @pytest.mark.xdist_group("mine")
 def test_three(): "mine"
 """
-    second = 'def test_four(sceneworld_clip): "sceneworld_clip"'
+    second = 'def test_four(sceneworld_clip): "clip"'
     assert len(run(test_first=first, test_second=second)) == 4

@@ -50,7 +50,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 # Session fixtures that train a run which items of several files start from (tests/effects/conftest.py).
-SHARED_RUNS = ("sceneworld_clip", "generic_captioner", "judges")
+SHARED_RUNS = {"sceneworld_clip": "clip", "generic_captioner": "rl", "judges": "rl"}  # fixture: group
 
 
 def group_of(item: pytest.Item) -> str:
@@ -59,7 +59,7 @@ def group_of(item: pytest.Item) -> str:
     Then module fixtures are made once, and no worker waits while another one trains the run.
     """
     fixtures = getattr(item, "fixturenames", ())
-    return next((name for name in SHARED_RUNS if name in fixtures), item.path.stem)
+    return next((group for name, group in SHARED_RUNS.items() if name in fixtures), item.path.stem)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -74,7 +74,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     unwanted = set(left_out)
     items[:] = [item for item in items if item not in unwanted]
     long = {group_of(item) for item in items if tier_of(item)}
-    items.sort(key=lambda item: (group_of(item) not in SHARED_RUNS, group_of(item) not in long))
+    items.sort(key=lambda item: (group_of(item) not in SHARED_RUNS.values(), group_of(item) not in long))
     for item in items:
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(group_of(item)))

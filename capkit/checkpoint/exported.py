@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from peft.tuners.tuners_utils import BaseTunerLayer
 from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import CLIPImageProcessor, VisionTextDualEncoderModel, ViTImageProcessor
@@ -28,6 +27,7 @@ from capkit.models.dual_encoders.hf_two_tower import HFTwoTower
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.models.tuning.lora import merged, save_adapters
 from capkit.text.tokenizers import tokenizer_from_json, tokenizer_to_json
+from capkit.upstream.peft import BaseTunerLayer
 from capkit.utils.files import apply_umask, write_atomically
 
 REST, PROJECTIONS = "rest.safetensors", "projections.safetensors"

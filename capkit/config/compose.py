@@ -44,9 +44,8 @@ def compose_config(command: Command) -> Composed:
         hydra = config.hydra
         with open_dict(config):
             del config["hydra"]
-            of_run, task_keys = (
-                OmegaConf.to_container(config.task.pop(name, OmegaConf.create())) for name in ("of_run", "keys")
-            )
+            of_run: Any = OmegaConf.to_container(config.task.pop("of_run", OmegaConf.create()))
+            task_keys: Any = OmegaConf.to_container(config.task.pop("keys", OmegaConf.create()))
             _drop_settings_of_replaced_parts(config, [override.key_or_group for override in parsed])
         composed = Composed(config, hydra, overrides, choices, folders, known, task_keys, of_run)
         take_from_run(composed, parsed)

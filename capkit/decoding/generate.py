@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from capkit.decoding.cache import CACHE_NAME, as_cache
 from capkit.decoding.config import Decoding
 from capkit.decoding.sampling import ChooseToken, constraints, warpers
 from capkit.errors import UsageError
 from capkit.text.tokenizers import decode_captions, prompt_ids
 from capkit.types import Context, Samples
+from capkit.upstream.transformers import TokensAndCache, as_cache
 from capkit.utils import rng
 
 
@@ -49,7 +49,7 @@ class StepwiseCaptioner(Protocol):
     ) -> Float[Tensor, "B K M"]: ...
 
 
-class _GenerationAdapter(PreTrainedModel, GenerationMixin):
+class _GenerationAdapter(TokensAndCache, PreTrainedModel, GenerationMixin):
     """Wraps a captioner and its context as the causal language model that transformers' `generate` expects.
 
     The context is an attribute rather than a model argument: `generate` would repeat an argument's rows for each
@@ -70,12 +70,6 @@ class _GenerationAdapter(PreTrainedModel, GenerationMixin):
     @property
     def device(self) -> torch.device:
         return self.context.states.device
-
-    def prepare_inputs_for_generation(  # type: ignore[override]
-        self, input_ids: Tensor, next_sequence_length: int | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        new = input_ids if next_sequence_length is None else input_ids[:, -next_sequence_length:]
-        return {"input_ids": new, **as_cache(kwargs[CACHE_NAME])}
 
     def forward(
         self, input_ids: Tensor, cache: Any = None, past_key_values: Any = None, return_dict: bool = True

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import set_checkpoint_early_stop
@@ -24,6 +23,7 @@ from capkit.distributed.build_locks import clear_stale_locks
 from capkit.distributed.collectives import world_size
 from capkit.distributed.strategies import Rest, StepOutcome
 from capkit.errors import UsageError
+from capkit.upstream.lightning import UnwrappedDDPStrategy
 from capkit.utils.ranges import NonNegativeInt, Range, check_ranges
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -32,7 +32,7 @@ BUCKET_NUMBERS = 50_000_000
 
 
 @check_ranges
-class Zero(DDPStrategy):
+class Zero(UnwrappedDDPStrategy):
     """Shards optimizer states (stage 1), also gradients (2), also weights (3) over the ranks.
 
     Weights are float32 (stage 3: each rank's shard of them), and bf16-mixed computes under autocast. Validation,
@@ -72,9 +72,6 @@ class Zero(DDPStrategy):
         super().setup(trainer)
         if self.engine is not None:
             partitions.allocate_moments(self.engine)
-
-    def configure_ddp(self) -> None:
-        """No DDP wrapper: DeepSpeed reduces gradients."""
 
     def setup_optimizers(self, trainer: pl.Trainer) -> None:
         super().setup_optimizers(trainer)

@@ -35,7 +35,7 @@ from capkit.train.callbacks.oom import OOMBackoff
 from capkit.train.callbacks.preemption import Preemption
 from capkit.train.callbacks.recorder import Recorder
 from capkit.train.callbacks.watchdog import Watchdog
-from capkit.train.fit_loop import FitLoop
+from capkit.upstream.lightning import FitLoop
 from capkit.utils.console import command_name, phase, say
 from capkit.utils.quiet import quiet_libraries
 

@@ -79,7 +79,7 @@ evaluation metrics.scoring
 evaluators.evaluator evaluators.base
 exported checkpoint.exported
 file_modes utils.files
-fit_loop train.fit_loop
+fit_loop upstream.lightning
 halving fault_tolerance.oom
 instantiate config.instantiate
 keyed utils.rng

@@ -44,33 +44,34 @@ _OFFLOAD = "deepspeed.runtime.zero.parameter_offload:DeepSpeedZeRoOffload"
 _FIT_LOOP = "lightning.pytorch.loops.fit_loop"
 _VALIDATION_LOOP = "lightning.pytorch.loops.evaluation_loop:_EvaluationLoop"
 _PARTITIONS = "distributed/zero_partitions.py"
+_LIGHTNING, _TRANSFORMERS = "upstream/lightning.py", "upstream/transformers.py"
 
 TOUCHES = (
     # Lightning
-    Touch("lightning.pytorch:Trainer", "_signal_connector", "train/callbacks/preemption.py", "its handlers stay out"),
+    Touch("lightning.pytorch:Trainer", "_signal_connector", _LIGHTNING, "its handlers stay out"),
     Touch(
         "lightning.pytorch.trainer.connectors.signal_connector:_SignalConnector", "register_signal_handlers",
-        "train/callbacks/preemption.py", "replaced: it would requeue SLURM jobs in a signal handler", ("self",),
+        _LIGHTNING, "replaced: it would requeue SLURM jobs in a signal handler", ("self",),
     ),
-    Touch(_FIT_LOOP, "_FitLoop", "train/fit_loop.py", "the base of a loop that owes a validation after a resume"),
+    Touch(_FIT_LOOP, "_FitLoop", _LIGHTNING, "the base of a loop that owes a validation after a resume"),
     Touch(
-        f"{_FIT_LOOP}:_FitLoop", "__init__", "train/fit_loop.py", "its base",
+        f"{_FIT_LOOP}:_FitLoop", "__init__", _LIGHTNING, "its base",
         ("self", "trainer", "min_epochs", "max_epochs"),
     ),
-    Touch(f"{_FIT_LOOP}:_FitLoop", "skip", "train/fit_loop.py", "overridden"),
-    Touch(f"{_FIT_LOOP}:_FitLoop", "on_run_start", "train/fit_loop.py", "overridden", ("self",)),
-    Touch(f"{_FIT_LOOP}:_FitLoop", "epoch_loop", "train/fit_loop.py", "handed from Lightning's loop to ours"),
-    Touch("lightning.pytorch.loops.loop:_Loop", "is_resuming", "train/fit_loop.py", "whether a validation may be owed"),
-    Touch(_VALIDATION_LOOP, "restarting", "train/fit_loop.py", "a cut validation begins anew"),
-    Touch(_VALIDATION_LOOP, "reset_restart_stage", "train/fit_loop.py", "as above", ("self",)),
-    Touch("lightning.pytorch:Trainer", "fit_loop", "train/fit_loop.py", "replaced by ours"),
-    Touch("lightning.pytorch.strategies:DDPStrategy", "configure_ddp", "distributed/zero.py", "DeepSpeed exchanges"),
+    Touch(f"{_FIT_LOOP}:_FitLoop", "skip", _LIGHTNING, "overridden"),
+    Touch(f"{_FIT_LOOP}:_FitLoop", "on_run_start", _LIGHTNING, "overridden", ("self",)),
+    Touch(f"{_FIT_LOOP}:_FitLoop", "epoch_loop", _LIGHTNING, "handed from Lightning's loop to ours"),
+    Touch("lightning.pytorch.loops.loop:_Loop", "is_resuming", _LIGHTNING, "whether a validation may be owed"),
+    Touch(_VALIDATION_LOOP, "restarting", _LIGHTNING, "a cut validation begins anew"),
+    Touch(_VALIDATION_LOOP, "reset_restart_stage", _LIGHTNING, "as above", ("self",)),
+    Touch("lightning.pytorch:Trainer", "fit_loop", _LIGHTNING, "replaced by ours"),
+    Touch("lightning.pytorch.strategies:DDPStrategy", "configure_ddp", _LIGHTNING, "DeepSpeed exchanges"),
     # transformers
     Touch(
-        "transformers:GenerationMixin", "prepare_inputs_for_generation", "decoding/generate.py", "overridden",
+        "transformers:GenerationMixin", "prepare_inputs_for_generation", _TRANSFORMERS, "overridden",
         ("self", "input_ids", "next_sequence_length"),
     ),
-    Touch("transformers.pytorch_utils", "Conv1D", "models/tuning/lora.py", "GPT-2's linear layer takes adapters"),
+    Touch("transformers.pytorch_utils", "Conv1D", _TRANSFORMERS, "GPT-2's linear layer takes adapters"),
     # DeepSpeed
     Touch("deepspeed.ops", "__compatible_ops__", _PARTITIONS, "keeps an unused operator from being compiled"),
     Touch(_ZERO_12, "single_partition_of_fp32_groups", _PARTITIONS, "the float32 weights that AdamW updates"),
@@ -89,7 +90,7 @@ TOUCHES = (
     Touch(_OFFLOAD, "backward_hooks", _PARTITIONS, "as above"),
     Touch(_OFFLOAD, "fwd_pre_hook", _PARTITIONS, "as above"),
     # peft
-    Touch("peft.tuners.tuners_utils", "BaseTunerLayer", "models/tuning/lora.py", "finds, switches and merges adapters"),
+    Touch("peft.tuners.tuners_utils", "BaseTunerLayer", "upstream/peft.py", "finds, switches and merges adapters"),
     # torch
     Touch(
         "torch.utils.data.dataloader", "_MultiProcessingDataLoaderIter", "data/loader.py", "ends workers without delay"
@@ -226,8 +227,12 @@ def test_no_entry_has_outlived_its_use():
     assert not gone
 
 
-def test_all_touches_of_deepspeed_stand_in_one_file():
-    assert {touch.file for touch in TOUCHES if touch.distribution == "deepspeed"} == {_PARTITIONS}
+@pytest.mark.parametrize("distribution", ["lightning", "transformers", "deepspeed", "peft"])
+def test_all_touches_of_a_package_stand_in_one_file(distribution):
+    (file,) = {touch.file for touch in TOUCHES if touch.distribution == distribution}
+    names = {touch.name for touch in TOUCHES if touch.distribution == distribution and is_private(touch.name)}
+    others = {other for other, tree in sources().items() if names & {name for _, name in private_uses(tree, set())}}
+    assert others <= {file}, "what is private to the package is used elsewhere too"
 
 
 def test_each_package_is_bounded_above_by_a_minor_release():

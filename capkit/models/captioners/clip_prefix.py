@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
-from capkit.decoding.cache import as_cache
 from capkit.errors import UsageError
 from capkit.models.captioners.base import null_context, resolve_tokenizer
 from capkit.models.captioners.headed import HeadedCaptioner
@@ -20,6 +19,7 @@ from capkit.models.encoders.image import encoder_width, image_features
 from capkit.models.pretrained import language_model, split_head
 from capkit.models.tuning.lora import LoRA
 from capkit.types import CaptionBatch, Context
+from capkit.upstream.transformers import as_cache
 from capkit.utils.ranges import PositiveInt, check_ranges
 
 

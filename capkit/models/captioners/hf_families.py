@@ -19,9 +19,9 @@ from transformers import (
     VisionEncoderDecoderModel,
 )
 
-from capkit.decoding.cache import as_cache
 from capkit.errors import UsageError
 from capkit.models.pretrained import build_config
+from capkit.upstream.transformers import as_cache
 
 
 @dataclass(frozen=True)

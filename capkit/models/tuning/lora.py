@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
-from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from capkit.errors import UsageError, did_you_mean
+from capkit.upstream.peft import BaseTunerLayer
+from capkit.upstream.transformers import Conv1D
 from capkit.utils.files import atomic_path
 from capkit.utils.ranges import DropoutRate, PositiveFloat, PositiveInt, check_ranges
 

@@ -14,6 +14,7 @@ from capkit.distributed.collectives import is_distributed
 from capkit.fault_tolerance.stop_signal import Stopped, StopSignal, listen
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.train_module import TrainModule
+from capkit.upstream.lightning import register_no_signal_handlers
 
 
 class Preemption(Callback):
@@ -43,8 +44,7 @@ class Preemption(Callback):
             on_cpu = dist.get_backend() == "gloo"
             self._group = dist.group.WORLD if on_cpu else dist.new_group(backend="gloo")
         self.signal = listen(trainer.global_rank, store)
-        # Lightning's handlers would broadcast from within a signal handler, and requeue SLURM jobs themselves.
-        trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
+        register_no_signal_handlers(trainer)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -112,7 +112,3 @@ class Preemption(Callback):
         self.meet(trainer)
         if self.signal is not None:
             self.signal.may_leave = True
-
-
-def _nothing() -> None:
-    """Replaces Lightning's registration of signal handlers."""

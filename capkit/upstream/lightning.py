@@ -1,10 +1,11 @@
-"""Lightning's fit loop, extended so that a resumed run continues like an uninterrupted one."""
+"""Lightning: a fit loop that resumes exactly, a DDP strategy without the wrapper, signals left to capkit."""
 
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 
@@ -77,3 +78,19 @@ class LastValidation(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             self.step = trainer.global_step
+
+
+class UnwrappedDDPStrategy(DDPStrategy):
+    """Lightning's DDP strategy without the DDP wrapper: base of strategies whose engine reduces gradients itself."""
+
+    def configure_ddp(self) -> None:
+        """Leave the module as it is."""
+
+
+def register_no_signal_handlers(trainer: pl.Trainer) -> None:
+    """Keep Lightning from handling signals: it would broadcast and requeue SLURM jobs from within the handler."""
+    trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
+
+
+def _nothing() -> None:
+    pass

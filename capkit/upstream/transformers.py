@@ -1,0 +1,27 @@
+"""transformers: the KV cache's name, the inputs that `generate` prepares, and GPT-2's linear layer."""
+
+import dataclasses
+from typing import Any
+
+from torch import Tensor
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.pytorch_utils import Conv1D as Conv1D
+
+_NAMES = {"cache", "past_key_values"}
+# Argument name of the KV cache in the installed transformers: `past_key_values`, renamed to `cache` in 5.24.
+(CACHE_NAME,) = _NAMES & {field.name for field in dataclasses.fields(CausalLMOutputWithPast)}
+
+
+def as_cache(cache: Any) -> dict[str, Any]:
+    """Keyword arguments that pass the KV cache to the installed transformers' models, outputs and `generate`."""
+    return {CACHE_NAME: cache}
+
+
+class TokensAndCache:
+    """Mixin of models given to `generate`, to stand before `PreTrainedModel`: inputs are new tokens and the cache."""
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, next_sequence_length: int | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        new = input_ids if next_sequence_length is None else input_ids[:, -next_sequence_length:]
+        return {"input_ids": new, **as_cache(kwargs[CACHE_NAME])}

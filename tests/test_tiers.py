@@ -1,6 +1,10 @@
 """Which items a session runs, in which order, and which of them one worker keeps together."""
 
+import os
+from pathlib import Path
+
 import pytest
+from tiers import GROUPS, SHARED_RUNS, group_of
 
 pytest_plugins = ["pytester"]
 
@@ -60,27 +64,25 @@ def test_groups_with_marked_items_come_first(run):
     assert run("--tier", "1", test_a="def test_quick(): pass", test_b=FILE) == ["test_plain", "test_run", "test_quick"]
 
 
-def test_items_of_a_file_or_of_a_shared_run_are_one_group(run, pytester):
-    pytester.makeconftest("""
-import pytest
+def test_items_of_a_file_or_of_files_with_one_shared_run_are_one_group():
+    assert group_of("tests/text/test_porter.py::test_a[x::y]") == "test_porter"
+    assert group_of("tests/effects/test_clip.py::test_a") == group_of("tests/effects/test_align.py::test_b") == "clip"
+    effects = Path(__file__).parent / "effects"
+    shared = {path.stem for path in effects.glob("test_*.py") if any(name in path.read_text() for name in SHARED_RUNS)}
+    assert shared == GROUPS.keys()
 
-@pytest.fixture(scope="session")
-def sceneworld_clip(): pass
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items):
-    for item in items:
-        assert [mark.args[0] for mark in item.iter_markers("xdist_group")] == [item.function.__doc__]
-""")
-    first = """
-import pytest
-
-def test_one(): "test_first"
-
-def test_two(sceneworld_clip): "clip"
-
-@pytest.mark.xdist_group("mine")
-def test_three(): "mine"
-"""
-    second = 'def test_four(sceneworld_clip): "clip"'
-    assert len(run(test_first=first, test_second=second)) == 4
+@pytest.mark.integration
+def test_one_worker_runs_a_group(pytester, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    pytester.makeconftest('pytest_plugins = ["tiers"]')
+    body = "import pytest\n\n@pytest.mark.parametrize('n', range(20))\ndef test_it(n): pass\n"
+    pytester.makepyfile(test_first=body, test_second=body)
+    out = pytester.runpytest_subprocess("-v", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider").outlines
+    pairs = {
+        (line[1:4], name)
+        for line in out
+        for name in ("test_first", "test_second")
+        if line[:3] == "[gw" and name in line
+    }
+    assert len(pairs) == 2, pairs

@@ -5,6 +5,8 @@ option a run of folders is tier 0; files and items that are named, or chosen by 
 with the `study` mark run with `--studies` only.
 """
 
+from typing import Any
+
 import pytest
 
 TIERS = {"integration": 1, "effect": 1, "java": 1, "nightly": 2, "study": 2}
@@ -49,22 +51,50 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"tiers: 0 to {chosen_tier(config)}{', with studies' if config.getoption('studies') else ''}"
 
 
-# Session fixtures that train a run which items of several files start from (tests/effects/conftest.py).
-SHARED_RUNS = {"sceneworld_clip": "clip", "generic_captioner": "rl", "judges": "rl"}  # fixture: group
+# Files whose items start from a shared run (session fixtures of tests/effects/conftest.py), by their group: one worker
+# runs a group, so that no other waits while it trains the run.
+GROUPS = {
+    "test_clip": "clip",
+    "test_align": "clip",
+    "test_encoder_evaluators": "clip",
+    "test_rl_clip_reward": "rl",
+    "test_rl_self_retrieval": "rl",
+}
+SHARED_RUNS = ("sceneworld_clip", "generic_captioner", "judges")
 
 
-def group_of(item: pytest.Item) -> str:
-    """Which items one xdist worker runs together: those that start from one shared run, else those of one file.
+def group_of(nodeid: str) -> str:
+    """Which items one xdist worker runs together: those of one file, or of the files that start from one shared run.
 
-    Then module fixtures are made once, and no worker waits while another one trains the run.
+    Then module fixtures are made once.
     """
-    fixtures = getattr(item, "fixturenames", ())
-    return next((group for name, group in SHARED_RUNS.items() if name in fixtures), item.path.stem)
+    stem = nodeid.partition("::")[0].rpartition("/")[2].removesuffix(".py")
+    return GROUPS.get(stem, stem)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+class Plugin:
+    """Hooks that exist only where pytest-xdist does."""
+
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        """Under `--dist loadgroup`: whole groups. pytest-xdist 3.8 keeps its own by a name that pytest 9.1 dropped."""
+        if config.getvalue("dist") != "loadgroup":
+            return None
+        from xdist.scheduler import LoadScopeScheduling
+
+        class Groups(LoadScopeScheduling):
+            def _split_scope(self, nodeid: str) -> str:
+                return group_of(nodeid)
+
+        return Groups(config, log)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.pluginmanager.hasplugin("xdist"):
+        config.pluginmanager.register(Plugin(), "tiers of xdist")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselects higher tiers, marks groups for `--dist loadgroup`, and puts the long groups first.
+    """Deselects higher tiers and puts the long groups first.
 
     Those are groups of a shared run, then those with marked items: so the workers end at about the same time.
     """
@@ -73,17 +103,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=left_out)
     unwanted = set(left_out)
     items[:] = [item for item in items if item not in unwanted]
-    long = {group_of(item) for item in items if tier_of(item)}
-    items.sort(key=lambda item: (group_of(item) not in SHARED_RUNS.values(), group_of(item) not in long))
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(group_of(item)))
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Names items without xdist's `@GROUP` suffix, so that a reported name can be run again."""
-    if hasattr(report, "node"):  # set by xdist on the controller
-        name, at, group = report.nodeid.rpartition("@")
-        if at and "]" not in group:
-            report.nodeid = name
+    long = {group_of(item.nodeid) for item in items if tier_of(item)}
+    items.sort(key=lambda item: (group_of(item.nodeid) not in GROUPS.values(), group_of(item.nodeid) not in long))

@@ -97,6 +97,7 @@ def test_every_word_of_several_tokens_is_left_to_the_automaton():
         assert plain_tokens(line.format(word)) is None
 
 
+@pytest.mark.integration
 def test_every_word_that_keeps_its_period_is_left_to_the_automaton():
     odd = {i for i, (state, _) in _states().items() if not _gives_up_its_period(state)}
     words = _words_into(odd)

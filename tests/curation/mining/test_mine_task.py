@@ -136,7 +136,7 @@ def test_bags_are_of_one_colour_and_their_quality_is_told(runs):
 
 def test_bags_of_another_split_than_asked_for_are_refused(runs, tmp_path, capsys):
     assert main(["bags", f"neighbors={runs / 'mine-train'}", "split=test", f"run_dir={tmp_path / 'x'}"]) == 2
-    assert "those of the train split; got split=test" in capsys.readouterr().err
+    assert "expected neighbors of split=test" in capsys.readouterr().err
 
 
 def fit(photos, runs, run, *words):

@@ -164,7 +164,7 @@ def test_a_run_on_bags_trains_and_ends_the_same_when_it_was_stopped(task, comman
 
 def test_a_level_of_a_number_that_is_not_logged_is_refused(command, tmp_path, capsys):
     assert main([*command, *MODEL, *BY_LEVEL, f"run_dir={tmp_path / 'run'}"]) == 2
-    assert "level_of=reward/length is not logged; logged: train/bag_size, train/grad" in capsys.readouterr().err
+    assert "level_of=reward/length is not logged; choose one of: train/bag_size, train/grad" in capsys.readouterr().err
 
 
 def test_one_evaluation_has_retrieval_by_two_judges_beside_faithfulness(trained, command, files, tmp_path):

@@ -22,6 +22,7 @@ from rl_steps import (
 from torch.utils.data import DataLoader
 
 from capkit.decoding.config import Decoding
+from capkit.distributed.strategies import SingleDevice
 from capkit.errors import UsageError
 from capkit.models.tuning.lora import adapters_off, only_adapters_train
 from capkit.objectives.cross_entropy import CrossEntropy
@@ -57,6 +58,7 @@ class Attached:
 
 def attached(module):
     module.__dict__["_trainer"], module.rollouts = Attached(), []
+    module.strategy = SingleDevice(module, module.model, None)
     return module
 
 

@@ -46,7 +46,7 @@ def compose_config(command: Command) -> Composed:
             del config["hydra"]
             of_run: Any = OmegaConf.to_container(config.task.pop("of_run", OmegaConf.create()))
             task_keys: Any = OmegaConf.to_container(config.task.pop("keys", OmegaConf.create()))
-            _drop_settings_of_replaced_parts(config, [override.key_or_group for override in parsed])
+            _drop_settings_of_replaced_parts(config, parsed, known)
         composed = Composed(config, hydra, overrides, choices, folders, known, task_keys, of_run)
         take_from_run(composed, parsed)
         composed.overrides = [str(o.input_line) if _is_chosen(o, composed) else _apply(o, composed) for o in parsed]
@@ -60,19 +60,25 @@ def compose_config(command: Command) -> Composed:
         raise UsageError(f"a config file is not valid YAML; correct it: {error}") from error
 
 
-def _drop_settings_of_replaced_parts(config: DictConfig, typed: list[str]) -> None:
-    """Remove what a yaml sets of parts that it chose, if the command line chose others in their place.
+def _drop_settings_of_replaced_parts(config: DictConfig, parsed: list[Override], known: dict[str, list[str]]) -> None:
+    """Remove what a yaml sets of parts that it chose itself, if the command line chose others in their place.
 
-    `experiment=clip_pretrain_sceneworld evaluator=[sts]`: the experiment's fold_size of `retrieval` has no use. What is
-    typed itself stays, for the check to refuse.
+    `experiment=clip_pretrain_sceneworld evaluator=[sts_scenes]`: the experiment's fold_size of `retrieval` has no use.
+    Settings of what no yaml chose (a typo), and what is typed, stay for the check to refuse.
     """
+    typed = [override.key_or_group for override in parsed]
     for group in PICK_ANY:
-        if group not in config or not {group, "task"} & set(typed):
+        replacing = {group, "task"} & set(typed)
+        parts: Any = OmegaConf.to_container(config.get(group) or OmegaConf.create(), resolve=False)
+        unchosen = [name for name, part in parts.items() if isinstance(part, dict) and "_target_" not in part]
+        if not replacing or not unchosen:
             continue
-        parts: Any = OmegaConf.to_container(config[group], resolve=False) or {}
-        for name, part in parts.items():
+        others = [str(o.input_line) for o in parsed if _is_choice(o, known) and o.key_or_group not in replacing]
+        with hydra_on(config_dir()):
+            before = compose(CONFIG_NAME, others)
+        for name in unchosen:
             is_typed = any(f"{key}.".startswith(f"{group}.{name}.") for key in typed)
-            if isinstance(part, dict) and "_target_" not in part and not is_typed:
+            if not is_typed and OmegaConf.select(before, f"{group}.{name}._target_") is not None:
                 del config[group][name]
 
 

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,22 +80,35 @@ def test_entries_of_pick_any_groups_keep_their_names(group, name):
     assert brought(group, name) in OmegaConf.to_container(composed(typed(group, name)).config)[group]
 
 
-@pytest.mark.parametrize("group", PICK_ANY)
-def test_settings_of_a_part_that_is_not_chosen_are_refused(group, tmp_path):
-    (tmp_path / "experiment").mkdir()
-    file = tmp_path / "experiment" / "mine.yaml"
-    file.write_text(f"# @package _global_\n{group}: {{other: {{size: 8}}}}\n")
-    (problem,) = problems(composed("--config-dir", str(tmp_path), "experiment=mine"), with_inputs=False)
-    assert problem.startswith(f"{group}.other has settings but is not chosen: {group}.other.size in {file}; ")
-    assert problem.endswith(f", or drop the settings: ~{group}.other")
+@pytest.fixture
+def experiment(tmp_path):
+    """Writes an experiment of a user's own; the words that run it, and its file."""
+
+    def write(text: str) -> tuple[tuple[str, ...], Path]:
+        file = tmp_path / "experiment" / "mine.yaml"
+        file.parent.mkdir()
+        file.write_text(f"# @package _global_\n{text}")
+        return ("--config-dir", str(tmp_path), "experiment=mine"), file
+
+    return write
 
 
 @pytest.mark.parametrize("group", PICK_ANY)
-def test_settings_of_a_part_go_where_the_command_line_chooses_others(group, tmp_path):
-    (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{group}: {{other: {{size: 8}}}}\n")
-    left = composed("--config-dir", str(tmp_path), "experiment=mine", f"{group}=[]")
-    assert "other" not in left.config[group] and problems(left, with_inputs=False) == []
+def test_settings_of_a_part_that_is_not_chosen_are_refused(group, experiment):
+    words, file = experiment(f"{group}: {{other: {{size: 8}}}}\n")
+    for typed in ((), (f"{group}=[]",), ("task=fit_rl",)):
+        found = problems(composed(*words, *typed), with_inputs=False)
+        told = f"{group}.other has settings but is not chosen: {group}.other.size in {file}; "
+        assert [problem for problem in found if problem.startswith(told)], typed
+
+
+@pytest.mark.parametrize("group", PICK_ANY)
+def test_settings_of_a_part_go_where_the_command_line_chooses_others(group, experiment):
+    name = next(name for name in GROUPS[group] if not brings_others(group, name) and brought(group, name) == name)
+    words, _ = experiment(f"defaults:\n  - override /{group}: [{name}]\n{group}: {{{name}: {{size: 8}}}}\n")
+    assert name in composed(*words).config[group]
+    left = composed(*words, f"{group}=[]")
+    assert name not in left.config[group] and problems(left, with_inputs=False) == []
 
 
 def test_the_fix_for_settings_of_a_part_that_is_not_chosen_keeps_those_that_are():

@@ -58,7 +58,8 @@ def parse(argv: list[str]) -> Command:
     if "hydra.mode=MULTIRUN" in typed:
         command.flags.add("--multirun")
     known = groups([config_dir(), *command.config_dirs])
-    command.overrides = [_override(word, command.multirun, known) for word in typed]
+    task = next((word.removeprefix("task=") for word in typed if word.startswith("task=")), "")
+    command.overrides = [_override(word, command.multirun, known, task) for word in typed]
     return command
 
 
@@ -109,11 +110,11 @@ def _known_task(name: str, command: Command) -> str:
     return name
 
 
-def _override(word: str, multirun: bool, known: dict[str, list[str]]) -> str:
+def _override(word: str, multirun: bool, known: dict[str, list[str]], task: str) -> str:
     match = _OVERRIDE.fullmatch(word)
-    if match and (key := new_key(match["key"])) != match["key"]:
+    if match and (key := new_key(match["key"], task)) != match["key"]:
         warn_of_old_name(match["key"], key)
-        return _override(f"{match['prefix']}{key}={match['value']}", multirun, known)
+        return _override(f"{match['prefix']}{key}={match['value']}", multirun, known, task)
     if match and (group := match["key"].partition("@")[0]) in known:
         value = null_as_none(group, match["value"], required_groups(config_dir()), known[group], multirun)
         return f"{match['prefix']}{match['key']}={quote_value(match['key'], value, multirun)}"

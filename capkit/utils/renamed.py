@@ -328,7 +328,9 @@ NAMES = {f"capkit.{old}": f"capkit.{new}" for old, new in (line.split() for line
 # Callbacks as checkpoints name them: by their class alone.
 CALLBACKS = {"Guide": "CurriculumFeedback", "Guard": "SkipBadSteps", "Memory": "OOMBackoff"}
 # Keys at the top of a config.
-KEYS = {"judge": "reward_encoder", "judge2": "eval_encoder", "share": "utilization"}
+KEYS = {"judge": "reward_encoder", "judge2": "eval_encoder"}
+# Those of one task alone: a task of a user's own may have a key of the same name.
+TASK_KEYS = {"plan": {"share": "utilization"}}
 # Arguments of constructors, by the name of today of their class.
 ARGUMENTS = {
     f"capkit.{name}": {"judge": "encoder"}
@@ -364,12 +366,12 @@ def _is_module(dotted: str, length: int) -> bool:
     return bool(words) and ((folder / f"{words[0]}.py").exists() or (folder / words[0]).is_dir())
 
 
-def new_key(key: str) -> str:
-    """The name of today of a config's key, as it is typed: `metric.clip_score.judge.ckpt`."""
+def new_key(key: str, task: str = "") -> str:
+    """The name of today of a config's key, as it is typed for a task: `metric.clip_score.judge.ckpt`."""
     head, *rest = key.split(".")
     if head in ("metric", "reward") and rest and not rest[0].startswith("nli"):
         rest = ["encoder" if word == "judge" else word for word in rest]
-    return ".".join([KEYS.get(head, head), *rest])
+    return ".".join([(KEYS | TASK_KEYS.get(task, {})).get(head, head), *rest])
 
 
 def renamed_config(config: Any) -> Any:

@@ -127,7 +127,6 @@ def test_a_users_files_are_rewritten(tmp_path):
     [
         ("judge", "reward_encoder"),
         ("judge2", "eval_encoder"),
-        ("share", "utilization"),
         ("metric.rd20.judge.ckpt", "metric.rd20.encoder.ckpt"),
         ("reward.clip_score.scorer.judge.ckpt", "reward.clip_score.scorer.encoder.ckpt"),
         ("reward.nli.scorer.judge.name", "reward.nli.scorer.judge.name"),
@@ -139,6 +138,12 @@ def test_keys_as_they_were_typed(old, new):
     if old != new:
         with pytest.warns(FutureWarning, match=f"{old} is now {new}"):
             assert parse([f"{old}=0.5"]).overrides == [f"{new}=0.5"]
+
+
+def test_a_key_of_one_task_is_renamed_under_that_task_alone():
+    with pytest.warns(FutureWarning, match="share is now utilization"):
+        assert parse(["plan", "share=0.5"]).overrides == ["task=plan", "utilization=0.5"]
+    assert parse(["fit", "share=0.5"]).overrides == ["task=fit", "share=0.5"]
 
 
 def test_the_config_of_an_earlier_run_has_todays_keys_and_arguments():

@@ -42,6 +42,7 @@ WARNINGS = (
     r".*GPU available but not used.*",
     r".*Can't initialize NVML.*",
     r".*The pynvml package is deprecated.*",
+    r".*`torch.jit.load` is deprecated.*",  # OpenAI's files of CLIP are TorchScript
 )
 # Ignored log messages: advice about calls that capkit makes on purpose.
 LOGGED = re.compile(

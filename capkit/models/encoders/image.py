@@ -60,13 +60,14 @@ def image_features(batch: CaptionBatch, image_encoder: Callable[[Tensor], Tensor
     return image_encoder(batch.pixels)
 
 
-def _freeze_if(frozen: bool, module: nn.Module) -> None:
+def freeze_if(frozen: bool, module: nn.Module) -> None:
+    """Freeze the module's weights and put it into eval mode, if `frozen`."""
     if frozen:
         module.requires_grad_(False)
         module.eval()
 
 
-def _set_mode(encoder: nn.Module, frozen: bool, mode: bool) -> None:
+def set_mode(encoder: nn.Module, frozen: bool, mode: bool) -> None:
     """`nn.Module.train(mode)`, but frozen parts stay in eval mode."""
     nn.Module.train(encoder, mode and (not frozen or trains(encoder)))
     if frozen and encoder.training:
@@ -79,7 +80,8 @@ def trains(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
-def _grid_tokens(features: Float[Tensor, "B D H W"]) -> Float[Tensor, "B N D"]:
+def grid_tokens(features: Float[Tensor, "B D H W"]) -> Float[Tensor, "B N D"]:
+    """A grid's cells as tokens, row by row."""
     return features.flatten(2).transpose(1, 2)
 
 
@@ -148,7 +150,7 @@ class SmallCNN(nn.Module):
                 "set model.image_encoder.image_size to the size of the data's images"
             )
         features = self.stages(pixels.contiguous(memory_format=torch.channels_last))  # faster on CPU and GPU
-        return self.project(_grid_tokens(features)) + self.positions
+        return self.project(grid_tokens(features)) + self.positions
 
 
 class HFImageEncoder(nn.Module):
@@ -180,7 +182,7 @@ class HFImageEncoder(nn.Module):
         self.output, self.frozen = output, frozen
         self.model = self._build(name if pretrained else None, model_config)
         self.width = model_config.projection_dim if output == "projected" else _config_width(model_config)
-        _freeze_if(frozen, self)
+        freeze_if(frozen, self)
         if not frozen:
             freeze_unused(self.model, model_config, self._tokens)
 
@@ -195,7 +197,7 @@ class HFImageEncoder(nn.Module):
         return load_pretrained(MODEL_MAPPING[type(config)], name, "image encoder", config)
 
     def train(self, mode: bool = True) -> "HFImageEncoder":
-        _set_mode(self, self.frozen, mode)
+        set_mode(self, self.frozen, mode)
         return self
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
@@ -208,7 +210,7 @@ class HFImageEncoder(nn.Module):
         if self.output == "pooled":
             return out.pooler_output.flatten(1)[:, None]
         states = out.last_hidden_state
-        return _grid_tokens(states) if states.ndim == 4 else states
+        return grid_tokens(states) if states.ndim == 4 else states
 
 
 def vision_config(name: str | None, config: Mapping[str, Any] | None) -> Any:
@@ -251,7 +253,7 @@ class TorchvisionEncoder(nn.Module):
         self.frozen = frozen
         self.trunk = self._trunk(name, model)
         self.width = self._width(name)
-        _freeze_if(frozen, self)
+        freeze_if(frozen, self)
 
     @staticmethod
     def _trunk(name: str, model: nn.Module) -> nn.Module:
@@ -274,12 +276,12 @@ class TorchvisionEncoder(nn.Module):
         return grid.shape[1]
 
     def train(self, mode: bool = True) -> "TorchvisionEncoder":
-        _set_mode(self, self.frozen, mode)
+        set_mode(self, self.frozen, mode)
         return self
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains(self)):
-            return _grid_tokens(self.trunk(pixels))
+            return grid_tokens(self.trunk(pixels))
 
 
 class EfficientNetLite0(nn.Module):
@@ -301,15 +303,15 @@ class EfficientNetLite0(nn.Module):
         self.model = EfficientNet.from_name("efficientnet-lite0")
         if weights is not None:
             self.model.load_state_dict(_efficientnet_weights(weights))
-        _freeze_if(frozen, self)
+        freeze_if(frozen, self)
 
     def train(self, mode: bool = True) -> "EfficientNetLite0":
-        _set_mode(self, self.frozen, mode)
+        set_mode(self, self.frozen, mode)
         return self
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains(self)):
-            return _grid_tokens(self.model.extract_features(pixels))
+            return grid_tokens(self.model.extract_features(pixels))
 
 
 def _efficientnet_weights(weights: str) -> dict[str, Tensor]:

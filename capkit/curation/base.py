@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from jaxtyping import UInt8
+
+from capkit.data.images import BadImage
 from capkit.data.records import Caption, Record
+from capkit.errors import UsageError
+from capkit.llm.base import Picture
 
 Records = Callable[[], Iterable[Record]]
 
@@ -48,6 +54,24 @@ def captions_of_one_language(record: Record) -> tuple[list[Caption], str]:
 
 def ignore_failure(failure: Failure) -> None:
     """Default until a task sets where failures go."""
+
+
+def readable(
+    records: Iterable[Record],
+    read: Callable[[str], UInt8[np.ndarray, "H W 3"]] | None,
+    step: str,
+    report: Callable[[Failure], None],
+) -> list[tuple[Record, Picture]]:
+    """Records with their pictures, in order; those whose picture `read` cannot give are reported and left out."""
+    if read is None:
+        raise UsageError(f"{step} looks at pictures; call attach_images, or run it by task=curate")
+    found = []
+    for record in records:
+        try:
+            found.append((record, Picture(read(record.key), record.metadata)))
+        except BadImage as problem:
+            report(Failure(record.key, step, f"picture: {problem}"))
+    return found
 
 
 def hook(step: Any, name: str, argument: Any) -> None:

@@ -19,7 +19,7 @@ from capkit.utils.tensors import default_device
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def _from_pretrained(factory: Any, name: str, revision: str | None, **settings: Any) -> Any:
+def from_hub(factory: Any, name: str, revision: str | None, **settings: Any) -> Any:
     try:
         return factory.from_pretrained(name, revision=revision, local_files_only=not hub_reachable(), **settings)
     except (OSError, ValueError, RuntimeError) as error:
@@ -31,7 +31,7 @@ def _from_pretrained(factory: Any, name: str, revision: str | None, **settings: 
 
 def found_revision(name: str, revision: str | None) -> str:
     """The commit of a hub model, or a hash of a folder's files (about 1 GB/s)."""
-    _from_pretrained(AutoConfig, name, revision)
+    from_hub(AutoConfig, name, revision)
     if not Path(name).is_dir():
         cached = try_to_load_from_cache(name, "config.json", revision=revision)  # .../snapshots/COMMIT/config.json
         assert isinstance(cached, str), f"{name} was loaded without passing through the hub's cache"
@@ -51,14 +51,14 @@ def _loaded(kind: str, name: str, revision: str | None, dtype: str) -> tuple[Any
         "text": (AutoModelForCausalLM, AutoTokenizer),
         "vision": (AutoModelForImageTextToText, AutoProcessor),
     }[kind]
-    reader = _from_pretrained(reader_factory, name, revision)
+    reader = from_hub(reader_factory, name, revision)
     tokenizer = getattr(reader, "tokenizer", reader)
     if getattr(reader, "chat_template", None) is None:
         raise UsageError(f"the model {name!r} has no chat template; use an instruction-tuned model")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
-    model = _from_pretrained(factory, name, revision, dtype=_DTYPES[dtype])
+    model = from_hub(factory, name, revision, dtype=_DTYPES[dtype])
     return model.to(default_device()).eval(), reader
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from capkit.errors import UsageError
 from capkit.llm.base import Answer, Picture
+from capkit.sceneworld.experts import scene_in
 from capkit.sceneworld.language.captions import caption
 from capkit.sceneworld.language.merging import AmbiguousError, enriched, union
 from capkit.sceneworld.language.parser import ParsedCaption, parse
@@ -82,11 +82,7 @@ class SceneVision:
         return [Answer(caption(self._seen(picture), "dense").text) for picture in pictures]
 
     def _seen(self, picture: Picture) -> Scene:
-        if "scene" not in picture.metadata:
-            raise UsageError(
-                "vision_chat=scene needs SceneWorld's metadata 'scene', got data without it; choose another vision_chat"
-            )
-        scene = Scene.from_dict(picture.metadata["scene"])
+        scene = scene_in(picture, "vision_chat=scene")
         draw = stable_hash(self.seed, "seen", scene_hash(scene)) + np.arange(len(scene.objects))
         is_wrong, choice = uniform(draw, 0) < self.wrong, uniform(draw, 1)
         objects = [

@@ -33,8 +33,9 @@ MAY_IMPORT = {
     "evaluators": BOTTOM | {"data", "fault_tolerance", "metrics", "models", "text"},
     "checkpoint": BOTTOM | {"config", "distributed", "models", "run", "text", "upstream"},
     "reports": BOTTOM | {"metrics", "run"},
-    "curation": BOTTOM | {"data", "llm", "run", "scorers", "text"},
-    "sceneworld": BOTTOM | {"data", "llm", "metrics", "scorers", "text"},
+    "experts": BOTTOM | {"llm", "models", "text"},
+    "curation": BOTTOM | {"data", "experts", "llm", "run", "scorers", "text"},
+    "sceneworld": BOTTOM | {"data", "experts", "llm", "metrics", "scorers", "text"},
     "testing": BOTTOM | {"data", "distributed", "models", "text"},
     "cli": BOTTOM | {"config"},
 }
@@ -45,6 +46,7 @@ PROTOCOLS = {"capkit.models.captioners.base", "capkit.models.dual_encoders.base"
 # Of models, these folders may know the protocols only; metrics also the one frozen judge of text and the cache.
 MODELS_KNOWN = {
     "objectives": PROTOCOLS,
+    "experts": PROTOCOLS,
     "evaluators": PROTOCOLS
     | {
         "capkit.models.dual_encoders.cached",

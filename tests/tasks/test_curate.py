@@ -56,7 +56,8 @@ def work(tmp_path, monkeypatch):
 
 def curated(*words, lm=None):
     """Runs the task; `lm` replaces the language model of the steps."""
-    config = compose_config(parse(["curate", "data.train.count=12", *words])).config
+    count = [] if any("data.train.count=" in word for word in words) else ["data.train.count=12"]
+    config = compose_config(parse(["curate", *count, *words])).config
     OmegaConf.set_struct(config, False)
     if lm is not None:
         target = f"{LoggingLM.__module__}.{LoggingLM.__name__}"
@@ -233,3 +234,24 @@ def test_a_step_that_needs_all_records_refuses_shards(work):
     assert list(build_steps(group, 1)) == ["align"]
     with pytest.raises(UsageError, match="num_shards=1"):
         build_steps(group, 2)
+
+
+def test_memes_get_candidate_captions_from_tags_boxes_and_a_model_that_sees(work):
+    words = ["data=scene_memes", "data.train.count=16", "data.train.size=32", "step=[locate_scene,meme_caption]"]
+    counts = curated(*words, "vision_chat=scene", "out=first")
+    assert (counts["records"], counts["kept"], counts["failed"]) == (16, 16, 0)
+    manifest = Manifest("first/train.jsonl")
+    old, wrote = ["informative", "generic"], "memecaption/meme_v1/scene_vision"
+    for index in range(16):
+        record = manifest.record(index)
+        scene = Scene.from_dict(record.metadata["scene"])
+        assert [(region.box, region.text) for region in record.regions] == [(o.box, o.shape) for o in scene.objects]
+        assert sorted(record.metadata["candidates"][:2]) == sorted(old) and record.metadata["candidates"][2] == wrote
+        score = score_caption(scene, record.captions[2].text, [])
+        assert score.precision == 1.0 and scene.objects[0].color in record.captions[2].text
+    again = ["data=curated_memes", "data.train.path=first/train.jsonl", "step=[meme_caption]", "vision_chat=scene"]
+    config = compose_config(parse(["curate", *again, "vision_chat.wrong=1", "out=second"])).config
+    run(config)
+    second = Manifest("second/train.jsonl")
+    assert all(second.record(i).metadata["candidates"][2:] == [wrote, wrote] for i in range(16))
+    assert all(second.record(i).captions[2] != second.record(i).captions[3] for i in range(16))

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from capkit.curation.base import Failure, Records, batches, ignore_failure
+from capkit.curation.base import Failure, Records, batches, ignore_failure, readable
 from capkit.curation.caption_answers import json_caption, plain_text
 from capkit.curation.steps.blend_captions import BLENDCAP
-from capkit.data.images import BadImage
 from capkit.data.records import Caption, Record
 from capkit.errors import UsageError
-from capkit.llm.base import Answer, Picture, TextLM, VisionChat
+from capkit.llm.base import Answer, TextLM, VisionChat
 from capkit.llm.cache import CachedModel
 from capkit.llm.prompts import Prompt
 from capkit.utils.ranges import PositiveInt, check_ranges
@@ -101,26 +100,18 @@ class HolisticCaption:
 
     def _descriptions(self, batch: Sequence[Record]) -> dict[str, str]:
         """What the model saw, by the record's key; failures are reported."""
-        pictures = {record.key: picture for record in batch if (picture := self._picture(record)) is not None}
-        records = [record for record in batch if record.key in pictures]
-        answers = self._vision.ask([self._describe.fill()] * len(records), list(pictures.values())) if records else []
+        for record in batch:
+            anchor_of(record)
+        found = readable(batch, self._read, "holistic_caption", self._report)
+        pictures = [picture for _, picture in found]
+        answers = self._vision.ask([self._describe.fill()] * len(found), pictures) if found else []
         seen = {}
-        for record, answer in zip(records, answers, strict=True):
+        for (record, _), answer in zip(found, answers, strict=True):
             if answer.text is None:
                 self._fail(record, answer)
             else:
                 seen[record.key] = answer.text
         return seen
-
-    def _picture(self, record: Record) -> Picture | None:
-        if self._read is None:
-            raise UsageError("holistic_caption looks at pictures; call attach_images, or run it by task=curate")
-        anchor_of(record)
-        try:
-            return Picture(self._read(record.key), record.metadata)
-        except BadImage as problem:
-            self._report(Failure(record.key, "holistic_caption", f"picture: {problem}"))
-            return None
 
     def _fail(self, record: Record, answer: Answer) -> None:
         self._report(Failure(record.key, "holistic_caption", str(answer.failure), answer.said))

@@ -62,7 +62,7 @@ class Memes:
         candidates: Sequence[str] = (),
         text: str = "none",
     ) -> None:
-        self._files = ImageFiles(existing_folder(images, "images").absolute())
+        self.files = ImageFiles(existing_folder(images, "images").absolute())
         if annotations is None:
             raise UsageError("annotations: none given; add annotations=FILE, a JSON list of memes (docs/camu.md)")
         self._path = existing_file(annotations, "annotations").absolute()
@@ -114,7 +114,7 @@ class Memes:
         return self._records[index]
 
     def image(self, index: int) -> np.ndarray:
-        return self._files.load(self._records[index].image)
+        return self.files.load(self._records[index].image)
 
 
 def _split(row: dict[str, Any]) -> Any:

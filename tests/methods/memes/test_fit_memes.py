@@ -142,3 +142,23 @@ def test_the_paper_s_recipe_runs_on_a_small_set_of_its_format(tmp_path):
     lines = (tmp_path / "run/predictions/test.jsonl").read_text().splitlines()
     assert [json.loads(line)["metadata"]["candidates"] for line in lines] == [["ivl", "gemini"]] * 4
     assert 0 <= RunFolder(tmp_path / "run").metrics()["test/auroc"] <= 1
+
+
+def test_curated_memes_are_trained_on(encoder, tmp_path):
+    """The whole way: candidate captions by `capkit curate`, then CAMU on the manifests that it left."""
+    words = [
+        "data=scene_memes",
+        "data.train.count=8",
+        "data.val.count=8",
+        "data.test.count=8",
+        "splits=[train,val,test]",
+    ]
+    steps = ["step=[locate_scene,meme_caption]", f"step.meme_caption.cache_dir={tmp_path / 'answers'}"]
+    assert main(["curate", *words, *steps, f"out={tmp_path / 'memes'}"]) == 0
+    manifests = [f"data.{split}.path={tmp_path / 'memes' / split}.jsonl" for split in ("train", "val", "test")]
+    run = ["experiment=camu_sceneworld", "data=curated_memes", *manifests, "data.num_workers=0", "data.batch_size=8"]
+    size = ["data.transform.size=32", "max_steps=1", "val_every=1", "controls=0", "trainer=cpu", "trainer.devices=1"]
+    assert main([*run, *size, f"model.encoder.ckpt={encoder}", f"run_dir={tmp_path / 'run'}"]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run/predictions/test.jsonl").read_text().splitlines()]
+    assert [len(row["candidates"]) for row in rows] == [3] * 8
+    assert all(row["metadata"]["candidates"][2] == "memecaption/meme_v1/scene_vision" for row in rows)

@@ -1,0 +1,86 @@
+"""Open-vocabulary detectors of transformers: Grounding DINO (arXiv 2303.05499), OWL-ViT, OWLv2."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+
+from capkit.errors import UsageError
+from capkit.experts.base import Detection
+from capkit.llm.base import Picture
+from capkit.llm.huggingface import found_revision, from_hub
+from capkit.utils.ranges import PositiveInt, Probability, check_ranges
+from capkit.utils.tensors import default_device
+
+_READS_ONE_TEXT = ("grounding-dino", "mm-grounding-dino")  # all names in one text: tokens have thresholds of their own
+_READS_A_LIST = ("owlvit", "owlv2")
+
+
+@check_ranges
+class HFDetector:
+    """A detector by hub name or folder, loaded at first use; pictures are read one by one, each with its own names.
+
+    Boxes with a score above `threshold` are kept, the best `max_boxes` of a picture. Grounding DINO names a box by the
+    words of the names whose score is above `text_threshold`: it may join or cut names; a box without any is dropped.
+
+    Raises UsageError for a model that is no such detector.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        revision: str | None = None,
+        threshold: Probability = 0.25,
+        text_threshold: Probability = 0.25,
+        max_boxes: PositiveInt = 20,
+    ) -> None:
+        self.name, self.revision = name, found_revision(name, revision)
+        self.threshold, self.text_threshold, self.max_boxes = threshold, text_threshold, max_boxes
+        self._asked_revision = revision
+        self._loaded: tuple[Any, Any] | None = None
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        settings = {"threshold": self.threshold, "text_threshold": self.text_threshold, "max_boxes": self.max_boxes}
+        return {"model": self.name.rstrip("/").rpartition("/")[2], "revision": self.revision, **settings}
+
+    def detect(self, pictures: Sequence[Picture], names: Sequence[Sequence[str]]) -> list[list[Detection]]:
+        return [
+            self._in_picture(picture, list(asked)) if asked else []
+            for picture, asked in zip(pictures, names, strict=True)
+        ]
+
+    def _parts(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            model = from_hub(AutoModelForZeroShotObjectDetection, self.name, self._asked_revision, dtype=torch.float32)
+            if model.config.model_type not in (*_READS_ONE_TEXT, *_READS_A_LIST):
+                raise UsageError(
+                    f"HFDetector expected a model_type of {', '.join((*_READS_ONE_TEXT, *_READS_A_LIST))}; got "
+                    f"{model.config.model_type}; give e.g. name=IDEA-Research/grounding-dino-base"
+                )
+            processor = from_hub(AutoProcessor, self.name, self._asked_revision)
+            self._loaded = (model.to(default_device()).eval(), processor)
+        return self._loaded
+
+    @torch.inference_mode()
+    def _in_picture(self, picture: Picture, names: list[str]) -> list[Detection]:
+        model, processor = self._parts()
+        inputs = processor(images=[picture.pixels], text=[names], return_tensors="pt").to(model.device)
+        output = model(**inputs)
+        height, width = picture.pixels.shape[:2]
+        settings: dict[str, Any] = {"threshold": self.threshold, "target_sizes": [(height, width)]}
+        if model.config.model_type in _READS_ONE_TEXT:
+            settings |= {"input_ids": inputs["input_ids"], "text_threshold": self.text_threshold}
+        else:
+            settings["text_labels"] = [names]
+        (found,) = processor.post_process_grounded_object_detection(output, **settings)
+        boxes = found["boxes"].cpu() / torch.tensor([width, height, width, height])
+        labels = [_words(label, processor.tokenizer.all_special_tokens) for label in found["text_labels"]]
+        rows = zip(found["scores"].tolist(), labels, boxes.clamp(0, 1).tolist(), strict=True)
+        best = sorted(rows, key=lambda row: -row[0])[: self.max_boxes]
+        return [Detection(label, (box[0], box[1], box[2], box[3]), score) for score, label, box in best if label]
+
+
+def _words(label: str, special: list[str]) -> str:
+    """A label's words: transformers counts the marks between and after Grounding DINO's names among them."""
+    return " ".join(word for word in label.replace(".", " ").split() if word not in special)

@@ -1,0 +1,130 @@
+"""Tiny detectors with random weights, saved to a folder and loaded from there as any model is."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    BertTokenizerFast,
+    CLIPTokenizerFast,
+    GroundingDinoConfig,
+    GroundingDinoForObjectDetection,
+    GroundingDinoImageProcessor,
+    GroundingDinoProcessor,
+    OwlViTConfig,
+    OwlViTForObjectDetection,
+    OwlViTImageProcessor,
+    OwlViTProcessor,
+)
+
+from capkit.errors import UsageError
+from capkit.experts.base import Detector
+from capkit.experts.hf_detector import HFDetector
+from capkit.llm.base import Picture
+
+WORDS = ["a", "red", "circle", "blue", "square"]
+
+
+def random_picture(seed, height=48, width=64):
+    return Picture(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def shaken(model):
+    """Weights large enough that boxes and scores differ."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def owl(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("owl")
+    letters = sorted(set("".join(WORDS)))
+    pieces = ["!", "<|startoftext|>", "<|endoftext|>", *letters, *[f"{letter}</w>" for letter in letters]]
+    (folder / "vocab.json").write_text(json.dumps({piece: place for place, piece in enumerate(pieces)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizerFast.from_pretrained(folder, model_max_length=16)
+    parts = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+    config = OwlViTConfig(
+        text_config={**parts, "vocab_size": len(pieces), "max_position_embeddings": 16, **special},
+        vision_config={**parts, "image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
+    shaken(OwlViTForObjectDetection(config)).save_pretrained(folder)
+    images = OwlViTImageProcessor(size={"height": 32, "width": 32}, crop_size={"height": 32, "width": 32})
+    OwlViTProcessor(images, tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dino(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dino")
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", *WORDS]))
+    tokenizer = BertTokenizerFast.from_pretrained(folder)
+    config = GroundingDinoConfig(
+        backbone_config={
+            "model_type": "swin", "image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 1, 1],
+            "num_heads": [1, 1, 1], "window_size": 2, "out_features": ["stage2", "stage3"],
+        },
+        text_config={
+            "model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "intermediate_size": 32, "vocab_size": len(tokenizer),
+        },
+        d_model=32, encoder_layers=1, encoder_ffn_dim=16, encoder_attention_heads=2, decoder_layers=2,
+        decoder_ffn_dim=16, decoder_attention_heads=2, num_queries=12, num_feature_levels=2, max_text_len=16,
+    )  # fmt: skip
+    shaken(GroundingDinoForObjectDetection(config)).save_pretrained(folder)
+    images = GroundingDinoImageProcessor(size={"shortest_edge": 32, "longest_edge": 48})
+    GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["owl", "dino"])
+def test_every_box_has_a_name_that_was_asked_for_and_lies_in_the_picture(kind, request):
+    detector = HFDetector(str(request.getfixturevalue(kind)), threshold=0.0, text_threshold=0.0, max_boxes=1000)
+    assert isinstance(detector, Detector)
+    names = [["red circle", "blue square"], [], ["circle"]]
+    first, none, last = detector.detect([random_picture(0), random_picture(1), random_picture(2)], names)
+    assert none == [] and len(first) > 5 and len(last) > 5
+    for found, asked in ((first, names[0]), (last, names[2])):
+        words = {word for name in asked for word in name.split()}
+        assert {word for item in found for word in item.label.split()} == words
+        assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
+        assert len({item.box for item in found}) > 1
+        for item in found:
+            x0, y0, x1, y1 = item.box
+            assert 0 <= x0 <= x1 <= 1 and 0 <= y0 <= y1 <= 1 and 0 <= item.score <= 1
+
+
+def test_boxes_are_those_of_the_model_relative_to_width_and_height(owl):
+    """OWL-ViT stretches a picture to a square: its centre, width and height are relative already."""
+    from transformers import AutoProcessor
+
+    picture, names = random_picture(3), ["red circle", "blue square"]
+    inputs = AutoProcessor.from_pretrained(owl)(images=[picture.pixels], text=[names], return_tensors="pt")
+    with torch.no_grad():
+        output = OwlViTForObjectDetection.from_pretrained(owl)(**inputs)
+    scores, labels = output.logits[0].max(-1)
+    best = int(scores.argmax())
+    x, y, width, height = output.pred_boxes[0, best].tolist()
+    (found,) = HFDetector(str(owl), threshold=0.0, max_boxes=1).detect([picture], [names])
+    corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+    assert found[0].label == names[labels[best]]
+    assert found[0].score == pytest.approx(float(scores[best].sigmoid()), abs=1e-5)
+    assert found[0].box == pytest.approx([min(1, max(0, corner)) for corner in corners], abs=1e-5)
+
+
+def test_a_threshold_drops_what_is_less_sure(owl):
+    everything = HFDetector(str(owl), threshold=0.0, max_boxes=1000).detect([random_picture(0)], [["circle"]])[0]
+    middle = everything[len(everything) // 2].score
+    kept = HFDetector(str(owl), threshold=middle, max_boxes=1000).detect([random_picture(0)], [["circle"]])[0]
+    assert 0 < len(kept) < len(everything) and all(item.score > middle for item in kept)
+
+
+def test_other_models_and_missing_folders_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="could not be loaded"):
+        HFDetector(str(tmp_path / "nothing"))

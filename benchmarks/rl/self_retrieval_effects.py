@@ -33,8 +33,6 @@ SETTINGS = [
     f"max_steps={STEPS}",
     f"val_every={STEPS}",
     "metric=[facts]",
-    "~metric.clip_score",
-    "~metric.rd20",
     "controls=0",
 ]
 BAG_COLUMNS = {

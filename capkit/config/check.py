@@ -162,20 +162,18 @@ def _parts(config: dict[str, Any], composed: Composed) -> Iterator[str]:
                 key = f"{group}.{name}"
                 yield f"{key} {composed.origin(key)}: expected a part or null, got {_shown(part)}; set {key}.KEY=VALUE"
             elif part is not None and "_target_" not in part:
-                yield _not_chosen(group, name, part, config[group], composed)
+                yield _not_chosen(group, name, part, composed)
 
 
-def _not_chosen(group: str, name: str, part: dict[str, Any], chosen: dict[str, Any], composed: Composed) -> str:
+def _not_chosen(group: str, name: str, part: dict[str, Any], composed: Composed) -> str:
     """Message for settings of a part that is not chosen: they would have no effect."""
     key = f"{group}.{name}"
     origins: dict[str, list[str]] = {}
     for setting, _ in leaves(part, key):
         origins.setdefault(composed.origin(setting), []).append(setting)
     listed = ", ".join(f"{', '.join(settings)} {origin}" for origin, settings in origins.items())
-    names = [*(other for other, node in chosen.items() if other != name and node and "_target_" in node), name]
-    fix = f"add {group}=[{','.join(names)}]"
-    if name not in composed.groups[group]:
-        fix = f"choose the {group} that it is meant for ({', '.join(composed.groups[group])})"
+    choosing = composed.choosing(group, name)
+    fix = f"add {choosing}" if choosing else f"choose another {group} ({', '.join(composed.groups[group])})"
     return f"{key} has settings but is not chosen: {listed}; {fix}, or drop the settings: ~{key}"
 
 

@@ -33,6 +33,8 @@ def refuse_wrong_choice(override: Override, known: dict[str, list[str]], require
     if override.is_delete():
         if group in required:
             raise UsageError(f"~{group}: expected one {group}, got none; {listed}")
+        if group in PICK_ANY:
+            raise UsageError(f"~{group}: expected a list of names; for none, write {group}=[]")
         return
     value = override.value()
     names = value if isinstance(value, list) else [value]

@@ -13,10 +13,11 @@ from omegaconf.errors import OmegaConfBaseException
 from capkit.config.arguments import Command
 from capkit.config.choices import refuse_wrong_choice, required_groups
 from capkit.config.composed import CONFIG_NAME, Composed, hydra_on, read_yaml
-from capkit.config.locations import PICK_ANY, config_dir, groups
+from capkit.config.locations import config_dir, groups
 from capkit.config.of_run import take_from_run
 from capkit.config.quoting import quote
 from capkit.config.refusals import first_paragraph, missing_choice, unknown_key
+from capkit.config.replaced import drop_settings_of_replaced_parts
 from capkit.config.signatures import signature
 from capkit.config.sweeps import refuse_sweep
 from capkit.errors import UsageError, did_you_mean
@@ -46,8 +47,8 @@ def compose_config(command: Command) -> Composed:
             del config["hydra"]
             of_run: Any = OmegaConf.to_container(config.task.pop("of_run", OmegaConf.create()))
             task_keys: Any = OmegaConf.to_container(config.task.pop("keys", OmegaConf.create()))
-            _drop_settings_of_replaced_parts(config, parsed, known)
         composed = Composed(config, hydra, overrides, choices, folders, known, task_keys, of_run)
+        drop_settings_of_replaced_parts(composed, parsed)
         take_from_run(composed, parsed)
         composed.overrides = [str(o.input_line) if _is_chosen(o, composed) else _apply(o, composed) for o in parsed]
         composed.config = _with_new_names(composed.config)
@@ -58,28 +59,6 @@ def compose_config(command: Command) -> Composed:
         raise UsageError(first_paragraph(error)) from error
     except yaml.YAMLError as error:
         raise UsageError(f"a config file is not valid YAML; correct it: {error}") from error
-
-
-def _drop_settings_of_replaced_parts(config: DictConfig, parsed: list[Override], known: dict[str, list[str]]) -> None:
-    """Remove what a yaml sets of parts that it chose itself, if the command line chose others in their place.
-
-    `experiment=clip_pretrain_sceneworld evaluator=[sts_scenes]`: the experiment's fold_size of `retrieval` has no use.
-    Settings of what no yaml chose (a typo), and what is typed, stay for the check to refuse.
-    """
-    typed = [override.key_or_group for override in parsed]
-    for group in PICK_ANY:
-        replacing = {group, "task"} & set(typed)
-        parts: Any = OmegaConf.to_container(config.get(group) or OmegaConf.create(), resolve=False)
-        unchosen = [name for name, part in parts.items() if isinstance(part, dict) and "_target_" not in part]
-        if not replacing or not unchosen:
-            continue
-        others = [str(o.input_line) for o in parsed if _is_choice(o, known) and o.key_or_group not in replacing]
-        with hydra_on(config_dir()):
-            before = compose(CONFIG_NAME, others)
-        for name in unchosen:
-            is_typed = any(f"{key}.".startswith(f"{group}.{name}.") for key in typed)
-            if not is_typed and OmegaConf.select(before, f"{group}.{name}._target_") is not None:
-                del config[group][name]
 
 
 def _with_new_names(config: DictConfig) -> DictConfig:

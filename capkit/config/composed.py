@@ -1,5 +1,6 @@
 """A composed config, and where each of its keys was set."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 CONFIG_NAME = "train"
+_PACKAGE = re.compile(r"# @package (\S+)")
 
 
 @dataclass(frozen=True)
@@ -85,22 +87,33 @@ class Composed:
     @cached_property
     def files(self) -> list[ConfigFile]:
         """The yaml files of this config, in the order in which they are merged."""
-        with hydra_on(self.folders[0]):
-            loader = GlobalHydra.instance().config_loader()
-            entries = loader.compute_defaults_list(CONFIG_NAME, self.choices, RunMode.RUN).defaults
-        files = []
-        for entry in entries:
-            path = find_yaml(self.folders, str(entry.config_path))
-            if path is not None:
-                body = read_yaml(self.folders, str(entry.config_path))
-                files.append(ConfigFile(path, str(entry.config_path).split("/")[0], entry.package or "", body))
-        return files
+        return config_files(self.folders, self.choices)
+
+    def part_files(self, group: str, choices: list[str] | None = None) -> dict[str, list[Path]]:
+        """The group's files that make each part of a "pick any" group; with `choices`, in place of this config's."""
+        found: dict[str, list[Path]] = {}
+        for file in self.files if choices is None else config_files(self.folders, choices):
+            owner, _, name = file.package.partition(".")
+            if file.group == owner == group:
+                for part in [name] if name else file.body:  # a preset sets values of several parts
+                    found.setdefault(part, []).append(file.path)
+        return found
+
+    def choosing(self, group: str, part: str) -> str | None:
+        """The words that choose a part of a "pick any" group besides those chosen, if a file brings it."""
+        parts = [name for name, node in (self.config.get(group) or {}).items() if node and "_target_" in node]
+        files = {} if self.run_of(group) else self.part_files(group)
+        names = [files[name][-1].stem if name in files else str(name) for name in parts if name != part]
+        brings = [name for name in self.groups[group] if brought_part(self.folders, group, name) == part]
+        names = list(dict.fromkeys([*names, part if part in brings else brings[0]])) if brings else []
+        return f"{group}=[{','.join(names)}]" if brings else None
 
     def origin(self, key: str) -> str:
         """Where a key was last set: on the command line, in a file, or by an earlier run."""
         for override in self.overrides:
             typed = override.partition("=")[0].lstrip("+~")
-            if typed == key or (key.startswith(f"{typed}.") and typed not in self.groups):
+            is_part = key.startswith(f"{typed}.") and typed not in self.groups
+            if typed == key or is_part or typed.startswith(f"{key}."):
                 return "on the command line"
         holders = [file for file in self.files if file.holds(key)]
         if run := self.run_of(key):
@@ -123,6 +136,27 @@ def hydra_on(folder: Path) -> Iterator[None]:
             yield
     finally:
         GlobalHydra.instance().hydra = outer
+
+
+def config_files(folders: list[Path], choices: list[str]) -> list[ConfigFile]:
+    """The yaml files that choices bring, in the order in which they are merged. `folders[0]` is capkit's own."""
+    with hydra_on(folders[0]):
+        loader = GlobalHydra.instance().config_loader()
+        entries = loader.compute_defaults_list(CONFIG_NAME, choices, RunMode.RUN).defaults
+    files = []
+    for entry in entries:
+        path = find_yaml(folders, str(entry.config_path))
+        if path is not None:
+            body = read_yaml(folders, str(entry.config_path))
+            files.append(ConfigFile(path, str(entry.config_path).split("/")[0], entry.package or "", body))
+    return files
+
+
+def brought_part(folders: list[Path], group: str, name: str) -> str | None:
+    """The part that a file of a "pick any" group brings, as its first line says; None for a preset of several."""
+    path = find_yaml(folders, f"{group}/{name}")
+    package = _PACKAGE.match(path.read_text(encoding="utf-8")) if path else None
+    return package[1].partition(".")[2] or None if package else None
 
 
 def find_yaml(folders: list[Path], name: str) -> Path | None:

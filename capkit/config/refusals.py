@@ -8,6 +8,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from capkit.config.composed import Composed, read_yaml
+from capkit.config.locations import PICK_ANY
 from capkit.config.signatures import signature
 from capkit.errors import did_you_mean
 
@@ -16,8 +17,10 @@ def unknown_key(prefix: str, word: str, valid: list[str], composed: Composed) ->
     """Message for an unknown key: where it was set, and the nearest valid key."""
     key = f"{prefix}.{word}" if prefix else word
     message = f"unknown key {key!r} {composed.origin(key)}"
-    if word in composed.groups.get(prefix, ()):
-        return f"{message}; choose it first: {prefix}=[{','.join([*valid, word])}]"
+    if prefix in PICK_ANY:
+        if choosing := composed.choosing(prefix, word):
+            return f"{message}; choose it first: {choosing}"
+        valid = composed.groups[prefix]
     if not prefix:
         if tasks := _tasks_with(word, composed):
             return f"{message}; task {composed.task!r} does not take it; it belongs to task {' and '.join(tasks)}"

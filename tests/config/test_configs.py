@@ -16,6 +16,7 @@ from capkit.config.compose import compose_config
 from capkit.config.composed import CONFIG_NAME
 from capkit.config.locations import PICK_ANY, config_dir, groups
 from capkit.config.signatures import signature
+from capkit.errors import UsageError
 
 GROUPS = groups([config_dir()])
 CHOICES = [(group, name) for group, names in GROUPS.items() for name in names]
@@ -102,19 +103,101 @@ def test_settings_of_a_part_that_is_not_chosen_are_refused(group, experiment):
         assert [problem for problem in found if problem.startswith(told)], typed
 
 
+def own_name(group):
+    """A choice that brings one part, of its own name."""
+    return next(name for name in GROUPS[group] if not brings_others(group, name) and brought(group, name) == name)
+
+
 @pytest.mark.parametrize("group", PICK_ANY)
 def test_settings_of_a_part_go_where_the_command_line_chooses_others(group, experiment):
-    name = next(name for name in GROUPS[group] if not brings_others(group, name) and brought(group, name) == name)
+    name = own_name(group)
     words, _ = experiment(f"defaults:\n  - override /{group}: [{name}]\n{group}: {{{name}: {{size: 8}}}}\n")
-    assert name in composed(*words).config[group]
+    assert composed(*words).config[group][name]["size"] == 8
     left = composed(*words, f"{group}=[]")
     assert name not in left.config[group] and problems(left, with_inputs=False) == []
+    assert composed(*words, f"{group}=null", f"~{group}.{name}").config[group] == left.config[group], "no longer needed"
+
+
+@pytest.mark.parametrize("group", [group for group in PICK_ANY if len(GROUPS[group]) > 1])
+def test_settings_of_a_part_go_where_a_list_without_it_is_chosen(group, experiment):
+    name, *others = (n for n in GROUPS[group] if not brings_others(group, n) and brought(group, n) == n)
+    words, _ = experiment(f"defaults:\n  - override /{group}: [{name}]\n{group}: {{{name}: {{size: 8}}}}\n")
+    assert list(composed(*words, f"{group}=[{','.join(others[:2])}]").config[group]) == others[:2]
+
+
+@pytest.mark.parametrize("group", PICK_ANY)
+def test_settings_that_are_typed_for_a_part_that_is_not_chosen_are_refused_by_name(group, experiment):
+    name = own_name(group)
+    words, _ = experiment(f"defaults:\n  - override /{group}: [{name}]\n{group}: {{{name}: {{size: 8}}}}\n")
+    for before in (words, ()):
+        with pytest.raises(UsageError) as caught:
+            compose_config(parse([*before, f"{group}=[]", f"{group}.{name}.size=8"]))
+        told = f"unknown key '{group}.{name}' on the command line; choose it first: {group}=[{name}]"
+        assert str(caught.value) == told
+
+
+@pytest.mark.parametrize("group", PICK_ANY)
+def test_a_wrong_name_of_a_part_is_refused_with_the_right_one(group):
+    name, typo = own_name(group), f"{own_name(group)}x"
+    with pytest.raises(UsageError, match=f"there is no {group} '{typo}'; did you mean '{name}'"):
+        compose_config(parse([f"{group}=[{typo}]"]))
+    for chosen in ([], [f"{group}=[{name}]"]):
+        with pytest.raises(UsageError, match=f"unknown key '{group}.{typo}' .*; did you mean '{group}.{name}'"):
+            compose_config(parse([*chosen, f"{group}.{typo}.size=8"]))
+
+
+@pytest.mark.parametrize("group", PICK_ANY)
+def test_no_part_is_written_as_an_empty_list(group):
+    with pytest.raises(UsageError, match=rf"~{group}: expected a list of names; for none, write {group}=\[\]"):
+        compose_config(parse([f"~{group}"]))
+
+
+def test_settings_of_a_tasks_own_part_go_where_the_command_line_chooses_others():
+    left = composed("task=fit_memes", "callback=[progress]")  # the task says what checkpoints monitor
+    assert list(left.config.callback) == ["progress"] and problems(left, with_inputs=False) == []
+
+
+SHUFFLED = "experiment=clip_reward_shuffled_sceneworld"  # sets reward.clip_score.scorer.scorer.encoder.ckpt, a weight
+
+
+@pytest.mark.parametrize(
+    ("words", "weights"),
+    [
+        ([SHUFFLED, "reward=[clip_score]"], {"clip_score": None}),
+        ([SHUFFLED, "reward=[clip_score_trained,length]"], {"clip_score": None, "length": None}),
+        (["experiment=clip_reward_grammar_sceneworld", "reward=clips_grammar_paper"], {"clip_score": 1, "grammar": 2}),
+        (["experiment=clip_reward_grammar_sceneworld", "reward=[clip_score_trained]"], {"clip_score": 2}),
+        ([SHUFFLED, "reward=[clip_score]", "reward.clip_score.weight=3"], {"clip_score": 3}),
+    ],
+)
+def test_settings_of_a_part_do_not_pass_to_another_of_the_same_name(words, weights):
+    left = composed(*words)
+    assert {name: term.get("weight") for name, term in left.config.reward.items()} == weights
+    assert problems(left, with_inputs=False) == []
+
+
+def settings_of_groups():
+    """Each experiment with each "pick any" group of which its own file sets values."""
+    for name in GROUPS["experiment"]:
+        body = yaml.safe_load((config_dir() / "experiment" / f"{name}.yaml").read_text())
+        yield from ((name, group) for group in PICK_ANY if group in body)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("experiment", "group"), settings_of_groups())
+def test_every_choice_is_sound_in_place_of_what_an_experiment_sets(experiment, group):
+    for name in GROUPS[group]:
+        found = compose_config(parse([f"experiment={experiment}", f"{group}=[{name}]"]))
+        assert problems(found, with_inputs=False) == [], name
 
 
 def test_the_fix_for_settings_of_a_part_that_is_not_chosen_keeps_those_that_are():
-    words = ("experiment=clip_pretrain_sceneworld", "evaluator=[sts_scenes]", "evaluator.retrieval.fold_size=8")
-    (problem,) = problems(composed(*words), with_inputs=False)
-    assert "evaluator.retrieval.fold_size on the command line; add evaluator=[sts_scenes,retrieval]" in problem
+    words = ["experiment=cider_scst_sceneworld", "metric=[clip_score_trained]", "metric.rd20.num_distractors=5"]
+    with pytest.raises(UsageError) as caught:
+        compose_config(parse(words))
+    assert str(caught.value).endswith(
+        "'metric.rd20' on the command line; choose it first: metric=[clip_score_trained,rd20_trained]"
+    )
 
 
 @pytest.mark.parametrize("task", GROUPS["task"])

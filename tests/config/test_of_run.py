@@ -85,6 +85,25 @@ def test_data_that_is_chosen_keeps_the_transform_that_the_model_was_built_for():
     assert (given["size"], given["resize"]) == (32, "pad")
 
 
+def test_parts_of_a_run_take_settings_and_parts_it_lacks_are_refused_by_name():
+    leave_run("runs/pairs", "fit_encoder", "evaluator=[zero_shot_holdout]")
+    assert compose("evaluate", "ckpt=runs/mine", "metric.bleu.language=pt")["metric"]["bleu"]["language"] == "pt"
+    assert compose("evaluate", "ckpt=runs/mine", "metric=[]")["metric"] == {}
+    told = refusal("evaluate", "ckpt=runs/mine", "metric.spice.language=pt")
+    assert told == "unknown key 'metric.spice' on the command line; choose it first: metric=[bleu,cider,spice]"
+    told = refusal("evaluate", "ckpt=runs/mine", "metric=[bleu]", "metric.cider.sigma=9")
+    assert told == "unknown key 'metric.cider' on the command line; choose it first: metric=[bleu,cider]"
+    told = refusal("evaluate_encoder", "ckpt=runs/pairs", "evaluator.retrieval.fold_size=9")
+    fix = "choose it first: evaluator=[zero_shot_holdout,retrieval]"
+    assert told == f"unknown key 'evaluator.retrieval' on the command line; {fix}"
+
+
+def test_an_experiments_settings_of_replaced_parts_go_on_a_run_too():
+    leave_run("runs/pairs", "fit_encoder", "evaluator=[zero_shot_holdout]")
+    words = ["evaluate_encoder", "experiment=clip_pretrain_sceneworld", "ckpt=runs/pairs"]
+    assert list(compose(*words, "evaluator=[sts_scenes]")["evaluator"]) == ["sts_scenes"]
+
+
 def test_a_key_that_the_runs_data_lacks_names_the_run():
     leave_run("runs/scenes")
     message = refusal("evaluate", "ckpt=runs/scenes", "data.train.images=photos")

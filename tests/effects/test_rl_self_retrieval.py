@@ -14,7 +14,7 @@ from benchmarks.rl.self_retrieval_effects import boosted_captioner, tuned_by_rea
 pytestmark = pytest.mark.effect
 
 ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
-BRIEF = ["max_steps=50", "val_every=50", "data.test.source.count=200", "~metric.clip_score", "controls=0"]
+BRIEF = ["max_steps=50", "val_every=50", "data.test.source.count=200", "controls=0"]
 
 
 def numbers(folder):
@@ -54,7 +54,7 @@ WORLD = [f"data.{split}.source.count={count}" for split, count in (("train", 400
 WORLD.append("data=sceneworld_backgrounds")
 TUNING = [
     "data.batch_size=16", "objective.baseline=leave_one_out", "max_steps=40", "val_every=40", "metric=[facts]",
-    "~metric.clip_score", "~metric.rd20", "controls=0", "eval_limit=16",
+    "controls=0", "eval_limit=16",
 ]  # fmt: skip
 
 

@@ -38,6 +38,9 @@ OBJECTIVES = {
     "whiten": lambda: SelfCritical(SAMPLED, num_samples=2, baseline="none", whiten=True, reduction="seq_sum"),
     "running_mean": lambda: SelfCritical(SAMPLED, num_samples=2, baseline="running_mean", learn_eos=False, **K2),
     "ppo_k1_reward": lambda: PPO(TRUNCATED, num_samples=3, inner_updates=2, kl="k1_reward", kl_weight=0.1),
+    "ppo_k1_advantage": lambda: PPO(
+        TRUNCATED, num_samples=3, inner_updates=2, reduction="seq_mean", kl="k1_advantage", kl_weight=0.1
+    ),
     "ppo_k2": lambda: PPO(TRUNCATED, num_samples=3, inner_updates=2, reduction="seq_mean", **K2),
     "ppo_k3": lambda: PPO(SAMPLED, num_samples=3, inner_updates=2, clip_high=0.3, kl="k3", kl_weight=0.3),
     "weighted_sum": lambda: WeightedSum(

@@ -114,6 +114,15 @@ class Reward:
             name: _score(name, scorer, batch, samples) for name, scorer in self._scorers.items() if scorer.scores_alone
         }
 
+    @property
+    def compared(self) -> list[str]:
+        """The terms whose value depends on other captions of the batch: with any, one caption has no total."""
+        return [
+            name
+            for name, term in self.terms.items()
+            if term.normalize != "none" or not self._scorers[name].scores_alone
+        ]
+
     def attach_captioner(self, tokenizer: Any, prompt: str) -> None:
         """Gives the scorers the tokenizer and prompt of the captioner that is rewarded."""
         for scorer in self._scorers.values():

@@ -12,6 +12,7 @@ from capkit.checkpoint.loading import read_checkpoint
 from capkit.config.instantiate import build_all
 from capkit.data.dataset import Encode
 from capkit.distributed.collectives import rank
+from capkit.errors import UsageError
 from capkit.reports.bags import bag_examples
 from capkit.reports.rl import write_rl_report
 from capkit.run.folder import RunFolder
@@ -65,6 +66,7 @@ class FitRL(Job[RLModule]):
 
     def prepare(self, run: Run, module: RLModule) -> None:
         data = run.data
+        check_selection(run.trainer.callbacks, module.reward)  # type: ignore[attr-defined]
         warn_of_captions(data, module.model, learns_likelihood=module.likelihood is not None)
         with phase("preparing the reward"):
             device = run.trainer.strategy.root_device
@@ -91,6 +93,19 @@ class FitRL(Job[RLModule]):
 
     def next_tasks(self, run: Run) -> list[str]:
         return tasks_on_captioner(run.folder, run.data)
+
+
+def check_selection(callbacks: Sequence[Any], reward: Reward) -> None:
+    """Raise UsageError if checkpoints are chosen by the reward of a validation, and a caption alone has none."""
+    for callback in callbacks:
+        if isinstance(callback, Checkpoints) and callback.selection is not None and reward.compared:
+            names = {name.removeprefix("val/") for name in callback.selection.names}
+            if "reward" in names:
+                raise UsageError(
+                    f"expected a reward of single captions where checkpoints are chosen by it; got "
+                    f"{' and '.join(f'reward.{name}' for name in reward.compared)}, which compare the captions of a "
+                    "batch; choose by a metric, such as callback.checkpoints.select='max cider'"
+                )
 
 
 def initial_captions(run: Run, module: RLModule) -> list[Row]:

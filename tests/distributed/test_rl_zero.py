@@ -20,6 +20,7 @@ CASES: dict[str, dict[str, Any]] = {
     "weighted_sum": {"objective": "weighted_sum", "micro_batch_size": 2},
     "adapters_k1_reward": {"objective": "ppo_k1_reward", "lora": True, "micro_batch_size": 2},
     "adapters_k2": {"objective": "ppo_k2", "lora": True, "micro_batch_size": 2},
+    "ppo_k1_advantage": {"objective": "ppo_k1_advantage", "micro_batch_size": 2},
 }
 
 

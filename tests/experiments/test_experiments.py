@@ -164,10 +164,11 @@ def test_no_experiment_is_left_out():
         "camu", "camu_sceneworld", "camu_encoder_sceneworld",  # tests/methods/memes/test_fit_memes.py
         "cider_scst", "cider_nsc", "cider_scst_sceneworld", "cider_nsc_sceneworld", "clip_reward_sceneworld",
         "clip_reward_grammar_sceneworld", "clip_reward_shuffled_sceneworld",
-        "mocha_sceneworld", "discritune_sceneworld", "discritune_shuffled_sceneworld",
+        "mocha_sceneworld", "mocha_shuffled_sceneworld", "discritune_sceneworld", "discritune_shuffled_sceneworld",
         "ndlb_bagcurri_sceneworld",  # tests/experiments/test_rl_experiments.py
         "clip_reward", "clip_reward_grammar", "clip_cider",  # their models are on a hub: composed by
         "mocha",  # tests/config/test_configs.py
+        "mocha_bert_score_sceneworld",  # tests/effects/test_mocha.py
     }  # fmt: skip
     shipped = {path.stem for path in (config_dir() / "experiment").glob("*.yaml")}
     assert shipped == {*SMALL, *ENCODERS, *CAPTIONERS, *PLANS, *elsewhere}

@@ -23,8 +23,8 @@ SCENEWORLD = {
     "discritune_sceneworld": "generic_mle_sceneworld",
     "discritune_shuffled_sceneworld": "generic_mle_sceneworld",
     "discritune_whitened_sceneworld": "generic_mle_sceneworld",
-    "mocha_sceneworld": "confused_mle_sceneworld",
 }
+MOCHA = ("mocha_sceneworld", "mocha_shuffled_sceneworld")
 COCO = ("cider_scst", "cider_nsc")
 coco = pytest.fixture(scope="module")(karpathy.__wrapped__)
 
@@ -60,6 +60,38 @@ def test_an_experiment_on_sceneworld_trains_two_steps(experiment, runs, tmp_path
     assert {"test/cider", "test/initial/cider", "test/rd20_r1", "test/clip_score_mean"} <= numbers.keys()
     page = run.report.read_text()
     assert all(row["caption"] in page for row in run.read_rows("initial"))
+
+
+@pytest.mark.parametrize("experiment", MOCHA)
+def test_mocha_on_sceneworld_trains_two_steps_and_is_judged_by_the_scenes(experiment, runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(runs)
+    start = f"init_from={runs / 'confused_mle_sceneworld'}"
+    run = RunFolder(tmp_path / "run")
+    assert main([f"experiment={experiment}", *TINY, start, f"run_dir={run.path}"]) == 0
+    numbers = run.metrics()
+    assert numbers["train/steps"] == 2
+    judged = {f"test/{name}" for name in ("cider", "scene_chair_i_color", "fact_recall", "color_said", "nli_scenes")}
+    assert judged <= numbers.keys()
+
+
+def test_the_best_validation_reward_chooses_the_checkpoint(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(runs)
+    words = [*TINY, f"init_from={runs / 'confused_mle_sceneworld'}", "callback.checkpoints.select=max reward"]
+    run = RunFolder(tmp_path / "run")
+    # from step to step the mean reward of captions of other lengths differs
+    rewards = ["reward=[length,fact_recall]", "reward.length.scorer.shortest=0", "optimizer.lr=0.1", "val_every=1"]
+    assert main(["experiment=mocha_sceneworld", *rewards, *words, f"run_dir={run.path}"]) == 0
+    validated = {row["step"]: row["val/reward"] for row in run.rows() if "val/reward" in row}
+    assert len(set(validated.values())) > 1
+    assert run.metrics()["train/selected_step"] == max(validated, key=validated.__getitem__)
+
+
+def test_a_reward_that_compares_captions_is_refused_as_choice_of_the_checkpoint(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    words = [*TINY, f"init_from={runs / 'confused_mle_sceneworld'}", "callback.checkpoints.select=max reward"]
+    assert main(["experiment=mocha_shuffled_sceneworld", *words, f"run_dir={tmp_path / 'run'}"]) == 2
+    told = capsys.readouterr().err
+    assert "reward.nli_scenes and reward.fact_recall, which compare the captions of a batch" in told
 
 
 def test_self_retrieval_on_growing_bags_trains_from_mined_neighbours(runs, tmp_path, monkeypatch):

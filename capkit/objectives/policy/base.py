@@ -26,7 +26,7 @@ class PolicyObjective(Protocol):
     needs_greedy: bool  # whether the baseline is the reward of a greedy caption of each image
     inner_updates: int  # optimizer updates on one batch of samples
     dropout: bool  # whether dropout is active in the forward pass with gradient
-    kl: str  # none, k1_reward, k2 or k3
+    kl: str  # none, k1_reward, k1_advantage, k2 or k3
     kl_weight: float | int | Schedule
     max_logprob_gap: float  # warn if sampled and teacher-forced log-probabilities differ more on average
 

@@ -29,7 +29,7 @@ from capkit.metrics.base import TextScore
 from capkit.metrics.degeneration import sample_numbers
 from capkit.objectives.base import Objective
 from capkit.objectives.policy.base import PolicyObjective
-from capkit.objectives.policy.kl import kl_loss
+from capkit.objectives.policy.kl import LOSS_FORMS, caption_kl, kl_loss
 from capkit.objectives.policy.weighted_sum import WeightedSum
 from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
@@ -223,17 +223,20 @@ class RLModule(CaptionerModule):
         logprobs = self._logprobs(self.model, context, samples, samples.support)
         if part.old_logprobs is None:
             part.old_logprobs = logprobs.detach()
-        loss, extra = objective.loss(logprobs, part.old_logprobs, part.advantages, loss_mask)
+        advantages, difference = part.advantages, None
+        if part.reference is not None:
+            difference = self._free_logprobs(context, samples, logprobs) - part.reference
+            distances = caption_kl(difference, loss_mask)
+            if objective.kl == "k1_advantage":
+                advantages = advantages - self._kl_weight(step) * distances
+        loss, extra = objective.loss(logprobs, part.old_logprobs, advantages, loss_mask)
         num_tokens = loss_mask.sum()
         sums: Sums = {f"rl/{name}": (value, num_tokens) for name, value in extra.items()}
         gap = (part.old_logprobs - samples.logprobs).abs().masked_fill(~loss_mask, 0.0)
         sums["rl/logprob_gap"] = (gap.sum(), num_tokens)
-        if part.reference is not None:
-            free = logprobs if samples.support is None else self._logprobs(self.model, context, samples, None)
-            difference = free - part.reference
-            per_caption = difference.detach().masked_fill(~loss_mask, 0.0).sum()
-            sums["rl/kl"] = (per_caption, loss_mask.any(-1).sum())
-            if objective.kl in ("k2", "k3"):
+        if difference is not None:
+            sums["rl/kl"] = (distances.sum(), loss_mask.any(-1).sum())
+            if objective.kl in LOSS_FORMS:
                 loss = loss + self._kl_weight(step) * objective.reduce(kl_loss(objective.kl, difference), loss_mask)
         sums["policy_loss"] = (loss.detach(), objective.num_targets(loss_mask))
         policy_weight, likelihood_weight = (self._at(weight, step) for weight in self._weights)
@@ -243,6 +246,13 @@ class RLModule(CaptionerModule):
             loss = loss + likelihood_weight * output.loss_sum / targets[1]
             sums["likelihood_loss"] = (output.loss_sum.detach(), output.num_targets)
         return loss, sums
+
+    def _free_logprobs(self, context: Any, samples: Samples, logprobs: Tensor) -> Float[Tensor, "B K M"]:
+        """Untruncated log-probabilities of the policy, with gradient only where KL is a loss."""
+        if samples.support is None:
+            return logprobs
+        with torch.set_grad_enabled(self.objective.kl in LOSS_FORMS):
+            return self._logprobs(self.model, context, samples, None)
 
     def _logprobs(self, model: Any, context: Any, samples: Samples, support: Tensor | None) -> Tensor:
         return model.logprobs(context, samples.tokens, samples.mask, self._temperature, support)
@@ -264,8 +274,7 @@ class RLModule(CaptionerModule):
             part = Rollout(batch.select(rows), samples.images(rows), loss_mask[rows], distances[rows])
             with evaluating(self.model):
                 now = self._logprobs(self.model, self.model.encode(part.batch), part.samples, None)  # type: ignore[operator]
-            difference = now - self._reference_logprobs(part)
-            distances[rows] = difference.masked_fill(~part.loss_mask, 0.0).sum(-1)
+            distances[rows] = caption_kl(now - self._reference_logprobs(part), part.loss_mask)
         return distances
 
     # -- numbers
@@ -322,10 +331,14 @@ class RLModule(CaptionerModule):
     # -- validation and checkpoints
 
     def validation_sums(self, batch: CaptionBatch, samples: Samples) -> Sums:
-        """Mean raw score of each term on greedy captions. Terms that compare captions across ranks are left out,
-        since ranks have different numbers of validation batches."""
+        """Mean raw score of each term on greedy captions, and of the total as `reward`, with weights as at the end.
+
+        Terms that compare captions across ranks are left out, since ranks have different numbers of validation batches;
+        then there is no total.
+        """
         scores = self.reward.score_alone(batch, samples)
-        return {f"reward/{name}": sum_of(values) for name, values in scores.items()}
+        sums = {f"reward/{name}": sum_of(values) for name, values in scores.items()}
+        return sums if self.reward.compared else {"reward": sum_of(self.reward.combined(scores, 1, 1).total), **sums}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["rl"] = {"objective": self.objective.state_dict(), "reward": self.reward.state_dict()}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from capkit.errors import UsageError
-from capkit.objectives.policy.kl import KL_FORMS, check_kl, kl_loss
+from capkit.objectives.policy.kl import KL_FORMS, caption_kl, check_kl, kl_loss
 
 LOGITS = torch.tensor([0.3, -1.2, 2.0, 0.5, -0.4], dtype=torch.float64)
 REFERENCE = torch.tensor([1.0, 0.1, 0.4, -2.0, 0.9], dtype=torch.float64).log_softmax(-1)
@@ -70,6 +70,15 @@ def test_estimators_by_hand():
     difference = torch.tensor([2.0, 1.0]).log()
     torch.testing.assert_close(kl_loss("k2", difference), torch.tensor([0.240227, 0.0]), atol=1e-6, rtol=0)
     torch.testing.assert_close(kl_loss("k3", difference), torch.tensor([0.193147, 0.0]), atol=1e-6, rtol=0)
+
+
+def test_the_kl_of_a_caption_by_hand():
+    # Three learned tokens: .5 - .2 + .1 = .4 nats; two: -.3 - .4 = -.7; none: 0, whatever stands there.
+    difference = torch.tensor([[[0.5, -0.2, 0.1], [-0.3, -0.4, 9.0], [torch.nan, torch.inf, 9.0]]], requires_grad=True)
+    loss_mask = torch.tensor([[[True, True, True], [True, True, False], [False, False, False]]])
+    distances = caption_kl(difference, loss_mask)
+    torch.testing.assert_close(distances, torch.tensor([[0.4, -0.7, 0.0]]))
+    assert not distances.requires_grad  # a charge on what the caption earned, not a loss
 
 
 @pytest.mark.parametrize("kl", ["k1", "k1_loss"])

@@ -33,6 +33,7 @@ from capkit.objectives.policy.weighted_sum import WeightedSum
 from capkit.optim.optimizers import AdamW
 from capkit.optim.schedules import Linear
 from capkit.scorers.reward import Reward, RewardError, RewardTerm
+from capkit.scorers.shuffled import Shuffled
 from capkit.scorers.text_rules import Length
 from capkit.train.rl.module import RLModule
 
@@ -283,14 +284,14 @@ def test_the_reference_is_in_no_state_dict_and_no_optimizer():
     assert len(list(module.parameters())) == len(list(plain.parameters()))
 
 
-@pytest.mark.parametrize("objective", ["running_mean", "ppo_k1_reward", "ppo_k2", "ppo_k3"])
+@pytest.mark.parametrize("objective", ["running_mean", "ppo_k1_reward", "ppo_k1_advantage", "ppo_k2", "ppo_k3"])
 def test_the_distance_is_zero_before_the_first_update_and_grows(objective):
     first, second = (row["rl/kl"] for row in train(objective).rows)
     assert abs(first) < 1e-5
     assert second > 0.01
 
 
-@pytest.mark.parametrize("objective", ["running_mean", "ppo_k1_reward", "ppo_k2", "ppo_k3"])
+@pytest.mark.parametrize("objective", ["running_mean", "ppo_k1_reward", "ppo_k1_advantage", "ppo_k2", "ppo_k3"])
 def test_adapters_off_are_a_frozen_copy(objective):
     def adapted(with_copy):
         module = module_of(OBJECTIVES[objective](), lora=True, lr=0.05)
@@ -369,6 +370,53 @@ def test_k1_in_the_reward_charges_each_caption_its_own_distance():
     expected = found["k2"][1].advantages - 0.3 * distances(module, rollout).sum(-1).detach()
     torch.testing.assert_close(rollout.advantages, expected, atol=1e-5, rtol=1e-4)
     assert distances(module, rollout).sum(-1).abs().max() > 0.05
+
+
+def charged_loss(module, found, old_logprobs, charges):
+    """PPO in loops: the charges of a caption's learned tokens are taken from its advantage. Also pi_old."""
+    samples, losses = found.samples, []
+    temperature = float(module.objective.rollout.temperature)
+    context = module.model.encode(found.batch)
+    logprobs = module.model.logprobs(context, samples.tokens, samples.mask, temperature, samples.support)
+    old_logprobs = logprobs.detach() if old_logprobs is None else old_logprobs
+    for b, k in found.loss_mask.any(-1).nonzero().tolist():
+        learned = found.loss_mask[b, k].nonzero()[:, 0].tolist()
+        gain = found.advantages[b, k] - sum(charges[b, k, t] for t in learned)
+        ratios = [(logprobs[b, k, t] - old_logprobs[b, k, t]).exp() for t in learned]
+        terms = [-torch.minimum(ratio * gain, ratio.clamp(0.8, 1.2) * gain) for ratio in ratios]
+        losses.append(sum(terms) / len(terms))
+    return sum(losses) / len(losses), old_logprobs
+
+
+def gradients(module):
+    return {name: p.grad.clone() for name, p in module.model.named_parameters() if p.grad is not None}
+
+
+def test_k1_in_the_advantage_charges_the_kl_of_the_policy_of_each_update():
+    settings = {"num_samples": 3, "baseline": "none", "learn_eos": False, "reduction": "seq_mean"}
+    charged = PPO(TRUNCATED, kl="k1_advantage", kl_weight=Linear(4.0, 2.0), **settings)
+    module, plain = (
+        attached(moved(module_of(objective, micro_batch_size=3))) for objective in (charged, PPO(TRUNCATED, **settings))
+    )
+    module.manual_backward = torch.Tensor.backward
+    batch = batches_of_all_ranks(1)[0]
+    rollout = module.rollout(batch, step=5)[0]
+    assert torch.equal(rollout.advantages, plain.rollout(batch, step=5)[0].advantages)  # no charge on the reward
+    parts, old_logprobs, losses, charges = list(rollout.parts(3)), None, [], []
+    for _ in range(2):
+        module.zero_grad()
+        losses.append(float(module.backward_parts(parts, step=5, is_first=False)["loss"]))
+        ours = gradients(module)
+        module.zero_grad()
+        charges.append(3.0 * distances(module, rollout).detach())  # half way from 4 to 2
+        loss, old_logprobs = charged_loss(module, rollout, old_logprobs, charges[-1])
+        loss.backward()
+        assert losses[-1] == pytest.approx(loss.item(), rel=1e-4)
+        for name, gradient in gradients(module).items():
+            torch.testing.assert_close(ours[name], gradient, atol=1e-5, rtol=1e-3)
+        stale, _ = charged_loss(module, rollout, old_logprobs, charges[0])
+        moved(module)
+    assert abs(losses[1] - stale.item()) > 0.01
 
 
 @pytest.mark.parametrize("kl", ["k2", "k3"])
@@ -493,6 +541,42 @@ def test_validation_logs_each_term_on_greedy_captions():
     found = trainer.callback_metrics
     scores = Overlap()(batch, module.generate_captions(batch))
     assert found["val/reward/overlap"] == pytest.approx(scores.nanmean().item(), rel=1e-5)
+    assert found["val/reward"] == pytest.approx(2 * scores.nanmean().item(), rel=1e-5)
+
+
+def validated(reward):
+    """Means of the first batch by name, the batch, and its captions."""
+    module = attached(module_of(OBJECTIVES["greedy"](), reward))
+    module.decoding = Decoding(max_length=6)
+    batch = batches_of_all_ranks(1)[0]
+    samples = module.generate_captions(batch)
+    sums = module.validation_sums(batch, samples)
+    return {name: float(total / count) for name, (total, count) in sums.items()}, batch, samples
+
+
+@pytest.mark.parametrize(
+    ("combine", "total"),
+    [("sum", lambda a, b: 2 * a + 0.5 * b), ("geometric_mean", lambda a, b: (a**2 * b**0.5) ** (1 / 2.5))],
+)
+def test_the_validation_reward_is_the_mean_total_with_the_weights_of_the_end(combine, total):
+    """Of captions that all terms can score, clipped as in training: a weight that moves would move the number."""
+    short = RewardTerm(Length(shortest=0, longest=1, fall_off=20), weight=Linear(5.0, 0.5))
+    reward = Reward({"overlap": RewardTerm(Overlap(), weight=2.0, clip=[0.2, 0.6]), "short": short}, combine)
+    found, batch, samples = validated(reward)
+    pairs = zip(
+        Overlap()(batch, samples).flatten().tolist(), short.scorer(batch, samples).flatten().tolist(), strict=True
+    )
+    totals = [total(min(max(a, 0.2), 0.6), b) for a, b in pairs if not math.isnan(a)]
+    assert len(set(totals)) > 1
+    assert found["reward"] == pytest.approx(sum(totals) / len(totals), rel=1e-4)
+    assert "reward/overlap" in found and "reward/short" in found
+
+
+def test_terms_that_compare_captions_leave_no_validation_reward():
+    reward = Reward({"overlap": RewardTerm(Overlap()), "other": RewardTerm(Shuffled(Overlap()))})
+    assert set(validated(reward)[0]) == {"reward/overlap"}
+    assert reward.compared == ["other"]
+    assert Reward({"overlap": RewardTerm(Overlap(), normalize="batch")}).compared == ["overlap"]
 
 
 # -- wrong input

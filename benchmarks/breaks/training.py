@@ -1,0 +1,138 @@
+"""Breaks in the training step: sampling, rewards of a rollout, learning rate, micro-batches, ranks."""
+
+from benchmarks.breaks.planted import Break
+
+RL, STEP = "capkit/train/rl/module.py", "capkit/train/train_module.py"
+COLLECTIVES = "capkit/distributed/collectives.py"
+RL_TESTS = ("tests/train/rl/test_rl_module.py",)
+RL_SPLITS = ("tests/invariant/test_rl_splits.py",)
+SPLITS = ("tests/invariant/test_batch_splits.py",)
+
+BREAKS = [
+    Break(
+        "learning rate does not follow the schedule",
+        STEP,
+        'group["lr"] = group["initial_lr"] * factor',
+        'group["lr"] = group["initial_lr"]',
+        ("tests/train", "tests/optim"),
+    ),
+    Break(
+        "dropout is seeded by the step alone",
+        STEP,
+        'stable_hash(self.seed, "step", step, rank())',
+        'stable_hash(self.seed, "step", 0, rank())',
+        ("tests/checkpoint/test_resume.py", "tests/train"),
+    ),
+    Break(
+        "samples without a reward are learned",
+        RL,
+        " & ~advantages.isnan()[..., None]",
+        "",
+        RL_TESTS,
+    ),
+    Break(
+        "KL is added to the reward",
+        RL,
+        "rewards - self._kl_weight(step) * kl",
+        "rewards + self._kl_weight(step) * kl",
+        RL_TESTS,
+    ),
+    Break(
+        "the greedy caption gets the reward of the last sample",
+        RL,
+        "scores.total[:, num_samples].to(self.device)",
+        "scores.total[:, num_samples - 1].to(self.device)",
+        RL_TESTS,
+    ),
+    Break(
+        "every step samples with the same random numbers",
+        RL,
+        "seed=self._rollout_seed(step)",
+        "seed=self._rollout_seed(0)",
+        RL_TESTS,
+    ),
+    Break(
+        "the old policy follows the new one",
+        RL,
+        "objective.loss(logprobs, part.old_logprobs, part.advantages, loss_mask)",
+        "objective.loss(logprobs, logprobs.detach(), part.advantages, loss_mask)",
+        RL_TESTS,
+    ),
+    Break(
+        "log-probabilities ignore the truncation of sampling",
+        RL,
+        "logprobs = self._logprobs(self.model, context, samples, samples.support)",
+        "logprobs = self._logprobs(self.model, context, samples, None)",
+        RL_TESTS,
+    ),
+    Break(
+        "each rank divides by its own targets",
+        RL,
+        "totals = all_reduce_sum(counted.to(device_for_collectives()))",
+        "totals = counted.to(device_for_collectives())",
+        RL_SPLITS,
+    ),
+    Break(
+        "sampling takes the token after the drawn one",
+        "capkit/decoding/sampling.py",
+        "return torch.searchsorted(cumulated, threshold, right=True).squeeze(-1)",
+        "return (torch.searchsorted(cumulated, threshold, right=True).squeeze(-1) + 1) % logprobs.shape[-1]",
+        ("tests/decoding",),
+    ),
+    Break(
+        "top-p is ignored",
+        "capkit/decoding/sampling.py",
+        "    if decoding.top_p < 1.0:\n",
+        "    if False:\n",
+        ("tests/decoding",),
+    ),
+    Break(
+        "reward weights are ignored",
+        "capkit/scorers/reward.py",
+        "weighted = {name: weights[name] * shaped[name] for name in shaped}",
+        "weighted = {name: shaped[name] for name in shaped}",
+        ("tests/scorers/test_reward_terms.py",),
+    ),
+    Break(
+        "geometric mean without its root",
+        "capkit/scorers/reward.py",
+        "return (logs / sum(weights[name] for name in shaped)).exp()",
+        "return logs.exp()",
+        ("tests/scorers/test_reward_terms.py",),
+    ),
+    Break(
+        "normalised rewards keep their mean",
+        "capkit/scorers/reward.py",
+        "else (scores - mean) / deviation",
+        "else scores / deviation",
+        ("tests/scorers/test_reward_terms.py",),
+    ),
+    Break(
+        "a gathered row's gradient is this rank's alone",
+        COLLECTIVES,
+        "return ctx.layout.reduce_scatter(gradient), None",
+        "return gradient[ctx.layout.own], None",
+        ("tests/objectives/contrastive",),
+    ),
+    Break(
+        "gathered rows are padded",
+        COLLECTIVES,
+        "return torch.cat([part[:count] for part, count in zip(gathered, self.counts, strict=True)])",
+        "return torch.cat(gathered)",
+        ("tests/objectives/contrastive",),
+    ),
+    Break(
+        "standard deviation of one rank",
+        COLLECTIVES,
+        "(squares,) = added((kept - mean).square().sum())",
+        "squares = float((kept - mean).square().sum())",
+        ("tests/distributed/test_means_over_ranks.py", "tests/objectives/policy/test_advantages.py"),
+    ),
+    Break(
+        "unused parameters leave the graph",
+        COLLECTIVES,
+        "return _TouchAll.apply(loss, *(parameter for parameter in parameters if parameter.requires_grad))",
+        "return loss",
+        ("tests/train/test_unused_parameters.py",),
+    ),
+]

@@ -49,14 +49,17 @@ class Keep(pl.Callback):
 
 
 def trajectory(
-    micro_batch_size: int | None, distributed: bool = False, dropout: float = 0.0
+    micro_batch_size: int | None, distributed: bool = False, dropout: float = 0.0, **settings: object
 ) -> list[tuple[float, float]]:
-    """(loss, gradient norm before clipping) of each step."""
+    """(loss, gradient norm before clipping) of each step. `settings` are attributes of the module."""
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
     keep = Keep()
     trainer = bare_trainer(max_steps=STEPS, callbacks=[keep])
     loader = DataLoader(batches(rank, world_size), batch_size=None)
-    trainer.fit(module_of(micro_batch_size, dropout), loader)
+    module = module_of(micro_batch_size, dropout)
+    for name, value in settings.items():
+        setattr(module, name, value)
+    trainer.fit(module, loader)
     return keep.rows
 
 
@@ -119,3 +122,12 @@ def test_dropout_of_a_step_does_not_depend_on_what_was_drawn_before(whole):
     torch.rand(13)
     assert first == trajectory(None, dropout=0.3)
     assert not same(first, whole)
+
+
+def test_dropout_differs_from_step_to_step(monkeypatch):
+    """With the same batch in each step and a learning rate of 0 nothing else does."""
+    whole_batches = batches
+    monkeypatch.setitem(globals(), "batches", lambda rank, world_size: whole_batches(rank, world_size)[:1] * STEPS)
+    still = {"schedule": Constant(0.0)}
+    assert len({loss for loss, _ in trajectory(None, **still)}) == 1
+    assert len({loss for loss, _ in trajectory(None, dropout=0.3, **still)}) == STEPS

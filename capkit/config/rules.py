@@ -221,7 +221,9 @@ def _picture_sizes(node: Any, key: str) -> Iterator[tuple[str, int]]:
     """Parts of a model that accept a single image size: the key that sets it, and the size."""
     if not isinstance(node, dict):
         return
-    is_fixed = node.get("_target_") == "capkit.models.encoders.image.SmallCNN" or node.get("model_type") in _ONE_SIZE
+    target, model_type = node.get("_target_"), node.get("model_type")
+    is_pooled = target == "capkit.models.encoders.modified_resnet.ModifiedResNet" and node.get("output") == "pooled"
+    is_fixed = target == "capkit.models.encoders.image.SmallCNN" or is_pooled or model_type in _ONE_SIZE
     if is_fixed and (size := node.get("image_size", _default(node, "image_size"))) is not None:
         yield f"{key}.image_size", size
     for name, value in node.items():

@@ -97,6 +97,11 @@ def test_the_screen_says_what_is_the_models():
             ],
             "model.image_encoder.config.image_size=32",
         ),
+        (
+            ["model=coco_transformer_clip", "data.transform.size=256", "model.image_encoder.weights=null",
+             "model.image_encoder.output=pooled"],
+            "model.image_encoder.image_size=224",
+        ),
     ],
 )  # fmt: skip
 def test_pictures_of_another_size_than_the_models_are_refused_with_both_keys(words, key):

@@ -21,6 +21,12 @@ CLIP = (
 SMALL = {
     "coco_clipcap": ["model.tokenizer=word", GPT2, "model.image_encoder.name=null", CLIP],
     "coco_transformer": ["model.image_encoder.name=resnet18", "model.image_encoder.weights=null", "model.width=32"],
+    "clip_reward_mle": [
+        "model.image_encoder.weights=null",
+        "model.image_encoder.layers=[1,1,1,1]",
+        "model.image_encoder.stem=4",
+        "model.width=32",
+    ],
 }
 FULL = {
     "coco_clipcap": [
@@ -28,6 +34,7 @@ FULL = {
         "model.image_encoder.config={model_type:clip_vision_model,patch_size:32,projection_dim:512}",
     ],
     "coco_transformer": ["model.image_encoder.weights=null"],
+    "clip_reward_mle": ["model.image_encoder.weights=null"],
 }  # fmt: skip
 
 
@@ -70,7 +77,9 @@ def test_a_coco_recipe_plans_a_run_with_its_real_sizes(experiment, karpathy, tmp
     assert main([*words(experiment, karpathy, tmp_path), "dry_run=true", *FULL[experiment]]) == 0
     printed = capsys.readouterr().out
     # 8 training images (train and restval): one step an epoch.
+    # CLIP's RN50 has 38,316,896 weights, of which attention pooling has 14,789,632 + 50 x 2,048.
     expected = {
+        "clip_reward_mle": ["200 images a step = 1 ranks x 4 micro-batches of 50, 5 captions an image", "23,527,264"],
         "coco_clipcap": ["10 of 40 images; 10.00 epochs of 1", "lm", "87,849,216"],
         "coco_transformer": ["10 images a step = 1 ranks x 1 micro-batches of 10, 5 captions an image", "23,508,032"],
     }

@@ -37,6 +37,7 @@ class Number:
 
 
 CHO = "Cho et al. 2022, released configs of phase 2"
+CHO_MLE = "Cho et al. 2022, released configs of phase 1"
 CHO_TEXT = "Cho et al. 2022, released retrieval/configs (clip_negative_text)"
 LUO = "ImageCaptioning.pytorch, MODEL_ZOO and transformer configs"
 CLIPCAP = "Mokady et al. 2021, section 4; released train.py"
@@ -72,6 +73,30 @@ BY_CLIP_SCORE = [
     Number("reward.clip_score.scorer.encoder.model", "openai/clip-vit-base-patch32", CHO),
     Number("reward.clip_score.scorer.encoder.prompt", "A photo depicts", CHO),
     Number("callback.checkpoints.select", "CIDEr", CHO, None, 3),
+]
+TRANSFORMER = [
+    Number("model.width", 512, LUO),
+    Number("model.num_layers", 6, LUO),
+    Number("model.context_layers", 6, LUO),
+    Number("model.num_heads", 8, LUO),
+    Number("model.feedforward", 2048, LUO),
+    Number("model.dropout", 0.1, LUO),
+    Number("data.captions_per_image", 5, LUO),
+    Number("optimizer.lr", 5e-4, LUO),
+    Number("scheduler.warmup", 20000, LUO),
+    Number("decoding.num_beams", 5, LUO),
+]
+GRAMMAR_HEAD = [
+    Number("model.name", "openai/clip-vit-base-patch32", CHO_TEXT),
+    Number("model.tune_image.mode", "frozen", CHO_TEXT),
+    Number("model.grammar_head", True, CHO_TEXT),
+    Number("objective.weights", None, f"{CHO_TEXT}: 1 and 1"),
+    Number("data.batch_size", 1600, CHO_TEXT),
+    Number("optimizer.lr", 1e-4, CHO_TEXT),
+    Number("optimizer.weight_decay", 0.01, CHO_TEXT),
+    Number("optimizer.eps", 1e-6, CHO_TEXT),
+    Number("max_epochs", 30, CHO_TEXT),
+    Number("trainer.precision", "32-true", CHO_TEXT),
 ]
 GREEDY_LISTENER = [
     Number("reward.self_retrieval.scorer.encoder.model", "openai/clip-vit-base-patch32", DISCRITUNE),
@@ -117,18 +142,21 @@ BAGS = {3: "hard-2", 8: "hard-3", 10: "hard-5", 12: "hard-7", 14: "hard-10", 17:
 
 PUBLISHED = {
     "coco_transformer": [
-        Number("model.width", 512, LUO),
-        Number("model.num_layers", 6, LUO),
-        Number("model.context_layers", 6, LUO),
-        Number("model.num_heads", 8, LUO),
-        Number("model.feedforward", 2048, LUO),
-        Number("model.dropout", 0.1, LUO),
+        *TRANSFORMER,
         Number("data.batch_size", 10, LUO),
-        Number("data.captions_per_image", 5, LUO),
-        Number("optimizer.lr", 5e-4, LUO),
-        Number("scheduler.warmup", 20000, LUO),
         Number("max_epochs", 15, LUO),
-        Number("decoding.num_beams", 5, LUO),
+    ],
+    "clip_reward_mle": [
+        *TRANSFORMER,
+        Number("model.image_encoder._target_", "capkit.models.encoders.modified_resnet.ModifiedResNet", CHO_MLE),
+        Number("model.image_encoder.layers", [3, 4, 6, 3], "Radford et al. 2021, table 19: RN50"),
+        Number("model.image_encoder.stem", 64, "Radford et al. 2021, table 19: RN50, width 2048"),
+        Number("model.image_encoder.output", "grid", CHO_MLE),
+        Number("model.image_encoder.frozen", True, CHO_MLE),
+        Number("data.batch_size", 200, CHO_MLE),
+        Number("max_epochs", 25, CHO_MLE),
+        Number("objective.label_smoothing", 0.0, CHO_MLE),
+        Number("trainer.precision", "16-mixed", CHO_MLE),
     ],
     "cider_scst": [
         *SAMPLED,
@@ -146,17 +174,21 @@ PUBLISHED = {
     "clip_reward": BY_CLIP_SCORE,
     "clip_reward_grammar": [*BY_CLIP_SCORE, Number("reward.grammar.weight", 1.0, f"{CHO}; issue 11 of its repository")],
     "clip_cider": [*BY_CLIP_SCORE, Number("reward.cider.weight", 1.0, CHO)],
-    "grammar_clip": [
-        Number("model.name", "openai/clip-vit-base-patch32", CHO_TEXT),
-        Number("model.tune_image.mode", "frozen", CHO_TEXT),
-        Number("model.grammar_head", True, CHO_TEXT),
-        Number("objective.weights", None, f"{CHO_TEXT}: 1 and 1"),
-        Number("data.batch_size", 1600, CHO_TEXT),
-        Number("optimizer.lr", 1e-4, CHO_TEXT),
-        Number("optimizer.weight_decay", 0.01, CHO_TEXT),
-        Number("optimizer.eps", 1e-6, CHO_TEXT),
-        Number("max_epochs", 30, CHO_TEXT),
-        Number("trainer.precision", "32-true", CHO_TEXT),
+    "clip_reward_cider": [
+        *SAMPLED,
+        Number("data.batch_size", 200, CHO),
+        Number("optimizer.lr", 5e-6, CHO),
+        Number("reward.cider.weight", 1.0, CHO),
+        Number("reward.cider.scorer.append_eos", True, LUO),
+    ],
+    "grammar_clip": GRAMMAR_HEAD,
+    "grammar_clip_joint": [
+        *GRAMMAR_HEAD,
+        Number(
+            "objective.terms.info_nce._target_",
+            "capkit.objectives.contrastive.edited_candidates.EditedCandidates",
+            f"{CHO_TEXT}: joint_out",
+        ),
     ],
     "coco_clipcap": [
         *CLIPCAP_MODEL,

@@ -25,7 +25,11 @@ SCENEWORLD = {
     "discritune_whitened_sceneworld": "generic_mle_sceneworld",
 }
 MOCHA = ("mocha_sceneworld", "mocha_shuffled_sceneworld")
-COCO = ("cider_scst", "cider_nsc")
+COCO = {
+    "cider_scst": ("coco_transformer", []),
+    "cider_nsc": ("coco_transformer", []),
+    "clip_reward_cider": ("clip_reward_mle", ["metric=[cider,diversity]"]),  # its others ask CLIP
+}
 coco = pytest.fixture(scope="module")(karpathy.__wrapped__)
 
 
@@ -130,10 +134,10 @@ def test_self_retrieval_after_boosted_captions_trains_adapters(runs, tmp_path, m
 @pytest.mark.parametrize("experiment", COCO)
 def test_a_coco_recipe_trains_two_steps_from_its_likelihood_stage(experiment, coco, tmp_path):
     tiny = ["debug=tiny", "decoding.max_length=5", "decoding.num_beams=2"]
-    start = words("coco_transformer", coco, tmp_path)[:-1]
-    assert main([*start, *tiny, *SMALL["coco_transformer"], f"run_dir={tmp_path / 'mle'}"]) == 0
+    stage, changes = COCO[experiment]
+    assert main([*words(stage, coco, tmp_path)[:-1], *tiny, *SMALL[stage], f"run_dir={tmp_path / 'mle'}"]) == 0
     inputs = words(experiment, coco, tmp_path)
-    assert main([*inputs, *tiny, "objective.rollout.max_length=5", f"init_from={tmp_path / 'mle'}"]) == 0
+    assert main([*inputs, *tiny, *changes, "objective.rollout.max_length=5", f"init_from={tmp_path / 'mle'}"]) == 0
     numbers = RunFolder(tmp_path / "run").metrics()
     assert numbers["train/steps"] == 2 and {"test/cider", "test/initial/cider"} <= numbers.keys()
 

@@ -27,6 +27,7 @@ CLIP = {"model_type": "clip_vision_model", "projection_dim": 12, **VISION}
 TINY = {
     "encoder_decoder": {},
     "coco_transformer": {"image_encoder": {"name": "resnet18", "weights": None}},
+    "coco_transformer_clip": {"image_encoder": {"weights": None, "layers": [1, 1, 1, 1], "stem": 8}},
     "clip_prefix": {"lm": GPT2, "image_encoder": {"name": None, "config": CLIP}},
     "coco_clipcap": {"lm": GPT2, "image_encoder": {"name": None, "config": CLIP}},
     "vision_encoder_decoder": {
@@ -67,15 +68,16 @@ def test_recipe_builds_from_configs_without_a_hub(name):
     config = OmegaConf.merge(load(name), TINY[name])
     model = instantiate(config, tokenizer=TOKENIZER, _convert_="all")
     assert isinstance(model, Captioner)
-    size = 64 if name in ("encoder_decoder", "coco_transformer") else 32
+    size = 64 if name in ("encoder_decoder", "coco_transformer", "coco_transformer_clip") else 32
     context = model.encode(CaptionBatch(["x", "y"], torch.randn(2, 3, size, size)))
     tokens = torch.tensor([[[1, 4, 2]], [[1, 5, 2]]])
     losses = model.token_losses(context, tokens, torch.ones_like(tokens, dtype=torch.bool), 0.1)
     assert losses.isfinite().all()
 
 
-def test_coco_transformer_has_the_published_sizes():
-    config = OmegaConf.merge(load("coco_transformer"), TINY["coco_transformer"])
+@pytest.mark.parametrize("name", ["coco_transformer", "coco_transformer_clip"])
+def test_coco_transformers_have_the_published_sizes(name):
+    config = OmegaConf.merge(load(name), TINY[name])
     model = instantiate(config, tokenizer=TOKENIZER, _convert_="all")
     assert len(model.decoder.layers) == 6
     assert sum(isinstance(m, torch.nn.TransformerEncoderLayer) for m in model.project) == 6

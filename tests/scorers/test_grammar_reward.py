@@ -1,6 +1,7 @@
 """P(grammatical) as a score: what training saw of a caption is what the reward sees of it."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -61,6 +62,17 @@ def test_the_reward_is_the_softmax_of_the_logits_that_training_had(prompt):
     for name, texts in (("grammar_logits", CAPTIONS), ("grammar_negative_logits", edited)):
         wanted = pairs.extras[name].softmax(-1)[:, 1]
         torch.testing.assert_close(score(model, [[text] for text in texts])[:, 0], wanted)
+
+
+@pytest.mark.parametrize("grammar_head", [True, False])
+def test_edits_are_embedded_as_captions_are(grammar_head):
+    model = encoder(grammar_head=grammar_head)
+    batch, edited = training_batch(model)
+    pairs = model(batch)
+    torch.testing.assert_close(pairs.extras["negative_texts"], model.encode_text(edited))
+    again = model(replace(batch, tokens=batch.negative_tokens, mask=batch.negative_mask))
+    assert torch.equal(pairs.extras["negative_text_ids"], again.text_ids)
+    assert ("grammar_negative_logits" in pairs.extras) == grammar_head
 
 
 def test_both_losses_reach_the_text_tower_and_none_the_image_side():

@@ -176,15 +176,18 @@ class TrainableDualEncoder(nn.Module, ABC):
         )
 
     def extras(self, batch: CaptionBatch, pooled: Float[Tensor, "M W"]) -> dict[str, Tensor]:
-        """Additional outputs for objectives: the grammar head's logits of captions and of edited captions."""
-        if self.grammar_head is None:
-            return {}
-        logits = {"grammar_logits": self.grammar_head(pooled)}
+        """Additional outputs for objectives: embeddings and text ids of edited captions, and the grammar head's logits
+        of captions and of edited ones."""
+        head = self.grammar_head
+        found = {} if head is None else {"grammar_logits": head(pooled)}
         if batch.negative_tokens is not None and batch.negative_mask is not None:
             real = batch.negative_mask.flatten(0, 1).any(-1)
-            negatives = batch.negative_tokens.flatten(0, 1)[real], batch.negative_mask.flatten(0, 1)[real]
-            logits["grammar_negative_logits"] = self.grammar_head(self.pool_texts(*negatives))
-        return logits
+            tokens, mask = batch.negative_tokens.flatten(0, 1)[real], batch.negative_mask.flatten(0, 1)[real]
+            edited = self.pool_texts(tokens, mask)
+            found |= {"negative_texts": self.project_texts(edited), "negative_text_ids": text_ids(tokens, mask)}
+            if head is not None:
+                found["grammar_negative_logits"] = head(edited)
+        return found
 
     @property
     def max_length(self) -> int:

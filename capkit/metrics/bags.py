@@ -12,6 +12,7 @@ from capkit.errors import UsageError
 from capkit.metrics.embedding_metric import EmbeddingMetric, Pairs
 from capkit.metrics.ranking import Ranks, pool_ranks
 from capkit.models.dual_encoders.base import DualEncoder
+from capkit.utils.renamed import takes_old_arguments
 from capkit.utils.text_files import expect, read_json, shown
 
 
@@ -56,6 +57,7 @@ def read_bags(path: str) -> list[list[str]]:
     return bags
 
 
+@takes_old_arguments
 class Bags(EmbeddingMetric):
     """R@1 by bag size, with each image captioned on its own: `<name>_3_r1`, `<name>_5_r1`, `<name>_7_r1`.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from capkit.metrics.embedding_metric import EmbeddingMetric, Pairs
 from capkit.models.dual_encoders.base import DualEncoder
 from capkit.utils.ranges import PositiveFloat, check_ranges
+from capkit.utils.renamed import takes_old_arguments
 
 
 def clip_score(cosine: Float[Tensor, " B"], weight: float = 2.5) -> Float[Tensor, " B"]:
@@ -50,6 +51,7 @@ def best_reference_cosine(
     return torch.cat(best)
 
 
+@takes_old_arguments
 @check_ranges
 class ClipScore(EmbeddingMetric):
     """Mean CLIPScore, and mean RefCLIPScore if every prediction has references.

@@ -10,9 +10,11 @@ from capkit.metrics.embedding_metric import EmbeddingMetric, Pairs
 from capkit.metrics.ranking import pool_ranks
 from capkit.models.dual_encoders.base import DualEncoder
 from capkit.utils.ranges import AtLeastTwo, check_ranges
+from capkit.utils.renamed import takes_old_arguments
 from capkit.utils.text_files import parse_json, read_text, shown
 
 
+@takes_old_arguments
 @check_ranges
 class ImageCode(EmbeddingMetric):
     """R@1 of the target's caption within its set: over all sets, over static images, and over video frames.

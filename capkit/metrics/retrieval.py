@@ -24,6 +24,7 @@ from capkit.metrics.ranking import (
 from capkit.models.dual_encoders.base import DualEncoder
 from capkit.utils import rng
 from capkit.utils.ranges import PositiveInt, Seed, check_ranges
+from capkit.utils.renamed import takes_old_arguments
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def distractor_pools(ids: Int[Tensor, " N"], num_distractors: int, seed: int) ->
     return torch.cat([own[:, None], chosen + (chosen >= own[:, None]).long()], dim=1)  # shifts past the image itself
 
 
+@takes_old_arguments
 @check_ranges
 class Retrieval(EmbeddingMetric):
     """R@k and median rank in both directions within the evaluated images."""
@@ -127,6 +129,7 @@ class Retrieval(EmbeddingMetric):
         return retrieval(pairs.images, pairs.texts, pairs.owner, self.at)
 
 
+@takes_old_arguments
 @check_ranges
 class RandomDistractors(EmbeddingMetric):
     """RD100 (Dessi et al. 2023): R@1 of a caption's image among 99 random others, averaged over `num_seeds` draws."""

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from capkit.errors import UsageError
 from capkit.metrics.embedding_metric import picture_of
 from capkit.metrics.text_metric import TextMetric
-from capkit.scorers.base import BaseScorer, Scorer, as_scorer, score_captions
+from capkit.scorers.base import BaseScorer, Scorer, as_scorer, require_text_scorer, score_captions
 
 
 class ScorerMetric(TextMetric):
@@ -18,7 +18,8 @@ class ScorerMetric(TextMetric):
 
     A scorer that looks at pictures finds them in the metadata, as `EmbeddingMetric` does: "key" and "image". Document
     frequencies, where the scorer counts them and has no file of them, are those of the references that are scored.
-    Raises UsageError for a scorer whose scores depend on the batch: the number would depend on how data is divided.
+    Raises UsageError for a scorer whose scores depend on the batch, since the number would depend on how data is
+    divided (metric=[retrieval] compares a whole set of captions), and for one that needs token ids.
     """
 
     scorer: BaseScorer
@@ -26,11 +27,7 @@ class ScorerMetric(TextMetric):
     def __init__(self, scorer: Scorer, name: str) -> None:
         super().__init__()
         scorer = as_scorer(scorer)
-        if not scorer.scores_alone:
-            raise UsageError(
-                f"metric {name}: expected a scorer that scores each caption by itself; got one that compares the "
-                "captions of a batch; take a metric of a whole set of captions, such as metric=[retrieval]"
-            )
+        require_text_scorer(scorer, f"metric {name}")
         # past nn.Module's registration: a frozen judge must not appear in the checkpoint of whoever owns the metric
         object.__setattr__(self, "scorer", scorer)
         self.name = name

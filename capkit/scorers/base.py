@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from capkit.errors import UsageError
 from capkit.types import CaptionBatch, Samples
 
 ReadImage = Callable[[str], UInt8[np.ndarray, "H W 3"] | None]
@@ -38,6 +39,8 @@ class BaseScorer(Scorer):
     """Whether a caption can only be scored beside references of its image."""
     needs_fit = False
     """Whether `fit` must be called before the first score."""
+    needs_tokens = False
+    """Whether samples must come with the captioner's token ids: captions given as texts cannot be scored."""
 
     @abstractmethod
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]: ...
@@ -83,7 +86,17 @@ class BaseScorer(Scorer):
 
 
 _HOOKS = (
-    *("communicates", "needs_references", "needs_fit", "attach_captioner", "attach_images", "fit", "to", "logs"),
+    *(
+        "communicates",
+        "needs_references",
+        "needs_fit",
+        "needs_tokens",
+        "attach_captioner",
+        "attach_images",
+        "fit",
+        "to",
+        "logs",
+    ),
     *("provenance", "state_dict", "load_state_dict"),
 )
 
@@ -107,6 +120,19 @@ class ScorerWrapper(BaseScorer):
 def as_scorer(scorer: Scorer) -> BaseScorer:
     """The scorer itself where it is a BaseScorer; any other callable with defaults for the hooks that it lacks."""
     return scorer if isinstance(scorer, BaseScorer) else ScorerWrapper(scorer)
+
+
+def require_text_scorer(scorer: BaseScorer, user: str) -> None:
+    """Raises UsageError where captions cannot be scored one by one from their texts, as `user` does."""
+    if not scorer.scores_alone:
+        raise UsageError(
+            f"{user}: expected a scorer that scores each caption by itself; got one that compares the captions of a "
+            "batch; take another one, such as clip_score in the place of self_retrieval, and no normalize"
+        )
+    if scorer.needs_tokens:
+        raise UsageError(
+            f"{user}: expected a scorer of texts; got one that counts the captioner's token ids; give units=word"
+        )
 
 
 def score_captions(

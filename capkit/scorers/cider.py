@@ -57,7 +57,7 @@ class CiderD(BaseScorer):
     ) -> None:
         if units not in ("word", "token"):
             raise UsageError(f"CiderD wants units=word or units=token; got {units!r}")
-        self.append_eos, self._by_token = append_eos, units == "token"
+        self.append_eos, self.needs_tokens = append_eos, units == "token"
         self.needs_fit = document_frequencies is None
         self._remembered: dict[str, Int[np.ndarray, " _"]] = {}
         self._tables: dict[torch.device, IdfTable] = {}
@@ -66,8 +66,8 @@ class CiderD(BaseScorer):
         self._given = None if self._own_references else document_frequencies
         self.tokenizer: Any = None
         self.prompt = ""
-        if not self._by_token or tokenizer is not None:
-            self._set_units(tokenizer if self._by_token else None, prompt)
+        if not self.needs_tokens or tokenizer is not None:
+            self._set_units(tokenizer if self.needs_tokens else None, prompt)
 
     @property
     def scores_alone(self) -> bool:
@@ -75,7 +75,7 @@ class CiderD(BaseScorer):
 
     def attach_captioner(self, tokenizer: Any, prompt: str) -> None:
         """Takes the tokenizer for `units="token"`, unless one was given before."""
-        if self._by_token and self.tokenizer is None:
+        if self.needs_tokens and self.tokenizer is None:
             self._set_units(tokenizer, prompt)
 
     def _set_units(self, tokenizer: Any, prompt: str) -> None:
@@ -88,7 +88,7 @@ class CiderD(BaseScorer):
             self.document_frequencies = DocumentFrequencies.load(self._given)
 
     def _require_tokenizer(self) -> None:
-        if self._by_token and self.tokenizer is None:
+        if self.needs_tokens and self.tokenizer is None:
             raise UsageError(
                 "CiderD(units=token) counts the captioner's ids and wants its tokenizer; got none; give tokenizer, or "
                 "take units=word"

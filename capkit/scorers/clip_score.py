@@ -15,8 +15,10 @@ from capkit.scorers.flatten import references_of, unflatten_scores
 from capkit.scorers.image_text import PictureScorer
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.ranges import PositiveFloat, check_ranges
+from capkit.utils.renamed import takes_old_arguments
 
 
+@takes_old_arguments
 @check_ranges
 class ClipScore(PictureScorer):
     """w max(cos(picture, caption), 0): equation 1 of Hessel et al. (2021, arXiv 2104.08718), in 0 .. w.

@@ -108,10 +108,12 @@ class Reward:
             total = _geometric_mean({name: shaped[name] for name in used}, weights)
         return Scores(total, raw, weighted)
 
-    def score_alone(self, batch: CaptionBatch, samples: Samples) -> dict[str, Tensor]:
-        """Raw scores of the terms that need no other captions or images of the batch."""
+    def score_alone(self, batch: CaptionBatch, samples: Samples) -> dict[str, Float[Tensor, "B K"]]:
+        """Raw scores of the terms that need no other captions or images of the batch, nor token ids that are absent."""
         return {
-            name: _score(name, scorer, batch, samples) for name, scorer in self._scorers.items() if scorer.scores_alone
+            name: _score(name, scorer, batch, samples)
+            for name, scorer in self._scorers.items()
+            if scorer.scores_alone and (samples.tokens is not None or not scorer.needs_tokens)
         }
 
     @property
@@ -174,6 +176,7 @@ class RewardTotal(BaseScorer):
         self.communicates = self._normalizes or any(scorer.communicates for scorer in self._scorers.values())
         self.needs_references = any(scorer.needs_references for scorer in self._scorers.values())
         self.needs_fit = any(scorer.needs_fit for scorer in self._scorers.values())
+        self.needs_tokens = any(scorer.needs_tokens for scorer in self._scorers.values())
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
         raw = {name: scorer(batch, samples).float() for name, scorer in self._scorers.items()}

@@ -23,6 +23,7 @@ from capkit.scorers.image_text import PictureScorer
 from capkit.scorers.neighbors import read_neighbors
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.ranges import NonNegativeInt, PositiveFloat, check_ranges
+from capkit.utils.renamed import takes_old_arguments
 from capkit.utils.rng import stable_hash
 from capkit.utils.tensors import first_of_each
 
@@ -30,6 +31,7 @@ FORMS = ("log_softmax", "accuracy", "similarity", "two_sided")
 LARGEST_MARGIN = 16.0  # nats; the published code's
 
 
+@takes_old_arguments
 @check_ranges
 class SelfRetrieval(PictureScorer):
     """How well each caption retrieves its own picture from a pool.

@@ -90,6 +90,7 @@ class Length(BaseScorer):
         if shortest > longest:
             raise UsageError(f"Length wants shortest <= longest; got {shortest=}, {longest=}")
         self.shortest, self.longest, self.fall_off, self.units = shortest, longest, fall_off, units
+        self.needs_tokens = units == "token"
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
         """Raises UsageError for units=token where the samples are texts only."""

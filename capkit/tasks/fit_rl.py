@@ -2,13 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
 
-from capkit.checkpoint.loading import read_checkpoint
 from capkit.config.instantiate import build_all
 from capkit.data.dataset import Encode
 from capkit.distributed.collectives import rank
@@ -26,9 +24,8 @@ from capkit.train.build import (
     training_references,
     vocabulary_captions,
 )
-from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.callbacks.degeneration import Degeneration
-from capkit.train.evaluation import NUM_SAMPLES, evaluate_split
+from capkit.train.evaluation import NUM_SAMPLES, evaluate_split, load_best
 from capkit.train.job import Job, run_training
 from capkit.train.rl.module import RLModule
 from capkit.train.sanity import warn_of_captions
@@ -76,13 +73,17 @@ class FitRL(Job[RLModule]):
         self.before = initial_captions(run, module)
 
     def evaluate(self, run: Run, module: RLModule) -> list[Row]:
-        load_selected(run, module)
+        note_restored_step(run)
+        load_best(run, module)
         limit = run.cfg.eval_limit
         return evaluate_split(run.trainer, module, run.data, run.folder, "test", "test", limit, controls=True)
 
     def samples(self, run: Run, module: RLModule, rows: list[Row]) -> list[Row]:
         before = {row["key"]: row["caption"] for row in self.before}
-        return with_rewards(module.reward, rows[:NUM_SAMPLES], before)
+        shown = with_rewards(module.reward, rows[:NUM_SAMPLES], before)
+        if left_out := [name for name in module.reward.terms if shown and name not in shown[0]["rewards"]]:
+            say(f"the report shows no scores of {', '.join(left_out)}: they need token ids, or the rest of a batch")
+        return shown
 
     def write_report(
         self, run: Run, module: RLModule, rows: list[Row], samples: Sequence[tuple[Row, np.ndarray]]
@@ -123,18 +124,11 @@ def initial_captions(run: Run, module: RLModule) -> list[Row]:
     return rows
 
 
-def load_selected(run: Run, module: RLModule) -> None:
-    """The weights of the best checkpoint, where the run selects one. Says where weights are not those of the end."""
+def note_restored_step(run: Run) -> None:
+    """Writes into metrics.json that the weights are earlier ones, where captions had degenerated."""
     for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Degeneration) and callback.restored_step is not None and rank() == 0:
             run.folder.write_metrics({"train/restored_step": callback.restored_step})
-        path = callback.best_path if isinstance(callback, Checkpoints) else None
-        if path is not None and Path(path).exists():
-            checkpoint = read_checkpoint(Path(path))
-            module.load_state_dict(checkpoint["state_dict"])
-            if rank() == 0:
-                run.folder.write_metrics({"train/selected_step": int(checkpoint["global_step"])})
-                say(f"evaluating the selected checkpoint, step {checkpoint['global_step']:,}")
 
 
 def captions_by_key(folder: RunFolder, prefix: str) -> dict[str, str]:
@@ -148,7 +142,7 @@ def captions_by_key(folder: RunFolder, prefix: str) -> dict[str, str]:
 def with_rewards(reward: Reward, rows: list[Row], before: Mapping[str, str]) -> list[Row]:
     """The rows with what the first policy wrote ("before"), and the raw score of each term then and now.
 
-    Terms that compare a batch of captions with each other are left out: a table is no batch.
+    Terms that compare the captions of a batch, or that count token ids, are left out: a table has texts alone.
     """
     keys, references, metadata = ([row[name] for row in rows] for name in ("key", "references", "metadata"))
     batch = CaptionBatch(keys=keys, references=references, metadata=metadata)

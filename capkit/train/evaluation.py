@@ -7,16 +7,18 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 
+from capkit.checkpoint.loading import read_checkpoint
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.loader import CaptionLoader
 from capkit.distributed.collectives import broadcast_object, rank
 from capkit.evaluators.base import Evaluator
 from capkit.metrics.scoring import gather_rows, provenance, score_rows, shuffled_rows, write_predictions
 from capkit.run.folder import RunFolder
+from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.captioner_module import CaptionerModule
-from capkit.train.session import print_numbers
+from capkit.train.session import Run, print_numbers
 from capkit.types import Row
-from capkit.utils.console import phase
+from capkit.utils.console import phase, say
 from capkit.utils.files import write_atomically
 
 NUM_SAMPLES = 24  # test images that a report and loggers show
@@ -64,6 +66,23 @@ def evaluate_split(
         if judges := provenance(module.metrics):
             write_atomically(folder.path / "judges.json", json.dumps(judges, indent=1) + "\n")
     return rows
+
+
+def load_best(run: Run, module: pl.LightningModule, monitored: bool = False) -> None:
+    """The weights of the best checkpoint, where the run selects one, in the place of those of the end; says so.
+
+    `monitored`: also the one that `callback.checkpoints.monitor` chose, not only that of `select`.
+    """
+    for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
+        if not isinstance(callback, Checkpoints):
+            continue
+        path = callback.kept_best if monitored else callback.best_path
+        if path is not None and path.exists():
+            checkpoint = read_checkpoint(path)
+            module.load_state_dict(checkpoint["state_dict"])
+            if rank() == 0:
+                run.folder.write_metrics({"train/selected_step": int(checkpoint["global_step"])})
+                say(f"evaluating the selected checkpoint, step {checkpoint['global_step']:,}")
 
 
 def evaluate_encoder(

@@ -4,6 +4,7 @@
 and documents.
 """
 
+import functools
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -13,8 +14,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
+Class = TypeVar("Class", bound=type)
 GONE_IN = "0.3"  # the version that no longer knows the old names
 
 # Modules of version 0.1 and what they are called now, both within capkit.
@@ -345,6 +347,25 @@ ARGUMENTS = {
         "scorers.self_retrieval.SelfRetrieval",
     )
 }
+
+
+def takes_old_arguments(cls: Class) -> Class:
+    """Decorate a class: its constructor takes keyword arguments by their old names too (ARGUMENTS), with a warning."""
+    names = ARGUMENTS[f"{cls.__module__}.{cls.__qualname__}"]
+    init = cls.__init__  # type: ignore[misc]
+
+    @functools.wraps(init)
+    def with_new_names(self: Any, *args: Any, **kwargs: Any) -> None:
+        for old, new in names.items():
+            if old in kwargs:
+                if new in kwargs:
+                    raise TypeError(f"{cls.__name__}: expected {new}, got {new} and its old name {old}; keep {new}")
+                warn_of_old_name(f"{cls.__name__}({old}=...)", f"{cls.__name__}({new}=...)")
+                kwargs[new] = kwargs.pop(old)
+        init(self, *args, **kwargs)
+
+    cls.__init__ = with_new_names  # type: ignore[misc]
+    return cls
 
 
 def new_name(dotted: str) -> str:

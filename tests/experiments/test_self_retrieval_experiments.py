@@ -79,7 +79,7 @@ def tuned(coco, start, judge, tmp_path_factory):
     found = []
     run = tmp_path_factory.mktemp("tuned") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_rl, "load_selected", lambda this, module: found.append(module))
+        patch.setattr(fit_rl, "load_best", lambda this, module: found.append(module))
         assert main(by_rewards("ndlb_sr", start, judge, run, *boosted(coco), EVERY_STEP)) == 0
     return RunFolder(run), found[0]
 

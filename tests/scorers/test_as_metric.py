@@ -16,6 +16,7 @@ from capkit.scorers.as_metric import ScorerMetric
 from capkit.scorers.base import as_scorer
 from capkit.scorers.cider import CiderD
 from capkit.scorers.clip_score import ClipScore
+from capkit.scorers.reward import RewardTerm, RewardTotal
 from capkit.scorers.shuffled import Shuffled
 from capkit.scorers.text_rules import Bleu, Length
 from capkit.testing.distributed import run_distributed
@@ -103,6 +104,13 @@ def test_document_frequencies_are_those_of_the_references_that_are_scored():
     first = metric.score(captions, references, [{}, {}])
     other = metric.score(captions[:1] * 2, [["a red dog"], ["a red dog"]], [{}, {}])
     assert first["cider_d"] > 5 and other["cider_d"] == 0  # every n-gram of the second set is in all its images
+
+
+@pytest.mark.parametrize("scorer", [Length(1, 2, 2, units="token"), CiderD(units="token")])
+def test_scores_of_token_ids_make_no_metric(scorer):
+    for made in (scorer, RewardTotal({"term": RewardTerm(scorer)})):
+        with pytest.raises(UsageError, match="metric x: expected a scorer of texts"):
+            ScorerMetric(made, "x")
 
 
 @pytest.mark.parametrize("scorer", [Shuffled(words), CiderD(document_frequencies="batch")])

@@ -10,6 +10,8 @@ from capkit.distributed.collectives import mean_and_std_over_ranks
 from capkit.errors import UsageError
 from capkit.optim.schedules import Linear
 from capkit.scorers.reward import Reward, RewardError, RewardTerm
+from capkit.scorers.shuffled import Shuffled
+from capkit.scorers.text_rules import Length
 from capkit.testing.distributed import run_distributed
 from capkit.types import CaptionBatch, Samples
 
@@ -207,6 +209,19 @@ def test_terms_that_communicate_are_left_out_of_scores_alone():
     scores = reward.score_alone(BATCH, SAMPLES)
     assert list(scores) == ["own"]
     close(scores["own"], [[1.0, 2.0], [3.0, 4.0]])
+
+
+def test_terms_of_token_ids_are_left_out_where_captions_are_texts_and_scored_where_they_are_tokens():
+    terms = {"words": Length(1, 2, 2), "ids": Length(1, 2, 2, units="token"), "shuffled": Shuffled(Length(1, 2, 2))}
+    reward = Reward({name: RewardTerm(scorer) for name, scorer in terms.items()})
+    assert list(reward.score_alone(BATCH, SAMPLES)) == ["words"]
+    ended, mask = torch.tensor([[True, True]] * 2), torch.ones(2, 2, 3, dtype=torch.bool)
+    tokens = Samples(SAMPLES.texts, torch.ones(2, 2, 3, dtype=torch.long), mask, ended)
+    scored = reward.score_alone(BATCH, tokens)
+    assert list(scored) == ["words", "ids"]
+    close(scored["ids"], [[1.0, 1.0]] * 2)  # three ids, of which EOS is not counted
+    wrapped = Shuffled(Length(1, 2, 2, units="token"))
+    assert wrapped.needs_tokens and not Shuffled(given(1.0, 2.0, 3.0, 4.0)).needs_tokens
 
 
 # -- hooks

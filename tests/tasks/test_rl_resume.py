@@ -24,9 +24,10 @@ REWARDED = [
     "objective.baseline=running_mean", "objective.num_samples=3", "optimizer.lr=1e-2",
 ]  # fmt: skip
 ADAPTERS = "model.lora={decoder: {rank: 2, targets: [query_key_value]}}"
+BY_TOKENS = "reward.length.scorer.units=token"  # the final report has texts alone, which this term cannot score
 CASES = {
     "distance_to_a_copy": ["objective.kl=k2", "objective.kl_weight=0.1"],
-    "distance_to_adapters_off": ["objective.kl=k1_reward", "objective.kl_weight=0.1", ADAPTERS],
+    "distance_to_adapters_off": ["objective.kl=k1_reward", "objective.kl_weight=0.1", ADAPTERS, BY_TOKENS],
 }
 
 

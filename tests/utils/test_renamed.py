@@ -1,6 +1,7 @@
 """Old names: importable with a warning, mended in configs and in files that are rewritten."""
 
 import importlib
+import inspect
 import subprocess
 import sys
 import warnings
@@ -9,7 +10,9 @@ import pytest
 
 from capkit.config.arguments import Command, parse
 from capkit.config.compose import compose_config
+from capkit.testing.models import two_tower
 from capkit.utils.renamed import (
+    ARGUMENTS,
     CALLBACKS,
     MODULES,
     NAMES,
@@ -28,6 +31,21 @@ def test_every_name_of_today_exists():
     for name in NAMES.values():
         module, _, leaf = name.rpartition(".")
         assert hasattr(importlib.import_module(module), leaf), name
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_constructors_take_their_old_arguments_with_a_warning(name, tmp_path):
+    module, _, leaf = name.rpartition(".")
+    made = getattr(importlib.import_module(module), leaf)
+    (tmp_path / "sets.json").write_text('{"set": {"0": "a caption"}}')
+    more = {"file": str(tmp_path / "sets.json")} if leaf == "ImageCode" else {}
+    encoder = two_tower()
+    for old, new in ARGUMENTS[name].items():
+        with pytest.warns(FutureWarning, match=rf"\({old}=...\) is now \w+\({new}=...\)"):
+            assert getattr(made(**{old: encoder}, **more), new) is encoder
+        with pytest.raises(TypeError, match=f"got {new} and its old name {old}"):
+            made(**{old: encoder, new: encoder}, **more)
+        assert old not in inspect.signature(made).parameters
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

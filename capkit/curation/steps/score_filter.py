@@ -12,7 +12,7 @@ from capkit.curation.base import Failure, Records, batches, ignore_failure
 from capkit.data.images import BadImage
 from capkit.data.records import Record
 from capkit.errors import UsageError
-from capkit.scorers.base import Scorer, as_scorer, score_captions
+from capkit.scorers.base import Scorer, as_scorer, require_text_scorer, score_captions
 from capkit.utils.ranges import FiniteFloat, PositiveInt, Range, check_ranges
 from capkit.utils.tensors import default_device
 
@@ -38,7 +38,7 @@ class ScoreFilter:
     The scores of the captions that stay are written into metadata `name`, in their order, None for NaN. `counts` has
     the captions `kept`, `dropped` for their score, `dropped_unscored` and `kept_unscored`.
 
-    Raises UsageError for a scorer whose scores depend on what else is in the batch.
+    Raises UsageError for a scorer whose scores depend on what else is in the batch, or that needs token ids.
     """
 
     def __init__(
@@ -59,11 +59,7 @@ class ScoreFilter:
         if unscored not in UNSCORED:
             raise UsageError(f"score_filter: expected unscored=drop or unscored=keep, got {unscored!r}")
         self._scorer = as_scorer(scorer)
-        if not self._scorer.scores_alone:
-            raise UsageError(
-                "score_filter: expected a scorer that scores each caption by itself, got one that compares "
-                "captions of a batch; take for example clip_score in the place of self_retrieval, and no normalize"
-            )
+        require_text_scorer(self._scorer, "score_filter")
         self.by_record = quantile is None
         self._threshold, self._best, self._quantile = threshold, best, quantile
         self._keeps_unscored, self._name, self._batch_size = unscored == "keep", name, batch_size

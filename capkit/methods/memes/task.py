@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from capkit.checkpoint.loading import read_checkpoint
 from capkit.config.instantiate import build
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.dataset import Encode
@@ -20,8 +19,7 @@ from capkit.methods.memes.module import MemeModule, score_memes
 from capkit.metrics.scoring import gather_rows
 from capkit.reports.page import write_report
 from capkit.train.build import build_optimization
-from capkit.train.callbacks.checkpoints import Checkpoints
-from capkit.train.evaluation import NUM_SAMPLES
+from capkit.train.evaluation import NUM_SAMPLES, load_best
 from capkit.train.job import Job, run_training
 from capkit.train.session import Run
 from capkit.types import Row
@@ -60,7 +58,7 @@ class FitMemes(Job[MemeModule]):
         test(run, module, "test/untrained", run.cfg.controls)
 
     def evaluate(self, run: Run, module: MemeModule) -> list[Row]:
-        take_best(run, module)
+        load_best(run, module, monitored=True)
         return test(run, module, "test", run.cfg.eval_limit)
 
     def samples(self, run: Run, module: MemeModule, rows: list[Row]) -> list[Row]:
@@ -83,14 +81,6 @@ def build_camu(cfg: DictConfig, data: CaptionDataModule) -> Camu:
             "choose model=camu and data=memes or data=scene_memes"
         )
     return model
-
-
-def take_best(run: Run, module: MemeModule) -> None:
-    """The weights of the best validation, where a checkpoint of it was kept."""
-    kept = [c.folder / "best.ckpt" for c in run.trainer.callbacks if isinstance(c, Checkpoints) and c.monitor]  # type: ignore[attr-defined]
-    for path in kept:
-        if path.exists():
-            module.load_state_dict(read_checkpoint(path)["state_dict"])
 
 
 def test(run: Run, module: MemeModule, prefix: str, limit: int | None) -> list[Row]:

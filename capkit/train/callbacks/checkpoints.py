@@ -129,7 +129,12 @@ class Checkpoints(Callback):
     @property
     def best_path(self) -> Path | None:
         """The checkpoint chosen by `select`; None without `select`, or if no validation satisfied its limits."""
-        return None if self.select is None or self.best is None else self._best
+        return None if self.select is None else self.kept_best
+
+    @property
+    def kept_best(self) -> Path | None:
+        """The best checkpoint so far, chosen by `select` or by `monitor`; None if there is none."""
+        return None if self.best is None else self._best
 
     @property
     def _best(self) -> Path:

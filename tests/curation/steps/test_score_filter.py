@@ -18,7 +18,7 @@ from capkit.scorers.base import BaseScorer
 from capkit.scorers.cider import CiderD
 from capkit.scorers.reward import RewardTerm, RewardTotal
 from capkit.scorers.shuffled import Shuffled
-from capkit.scorers.text_rules import Bleu
+from capkit.scorers.text_rules import Bleu, Length
 from capkit.types import CaptionBatch
 
 
@@ -126,6 +126,7 @@ def test_terms_are_added_up():
             {"threshold": 0.5, "scorer": RewardTotal({"a": RewardTerm(tenths, normalize="batch")})},
             "scores each caption by itself",
         ),
+        ({"threshold": 0.5, "scorer": Length(1, 2, 2, units="token")}, "expected a scorer of texts"),
         ({"quantile": 1.5}, "quantile"),
     ],
 )

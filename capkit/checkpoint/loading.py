@@ -17,6 +17,7 @@ from capkit.config.defaults import with_defaults
 from capkit.config.instantiate import build, nested, plain
 from capkit.config.targets import MODELS, check_arguments, check_targets
 from capkit.errors import UsageError, usage_error_behind
+from capkit.models.dual_encoders.ensemble import Ensemble
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.models.tuning.lora import LoRA
 from capkit.models.tuning.policy import Tuning
@@ -227,11 +228,7 @@ def load_dual_encoder(
             "expected a trained dual encoder, got null; give its run or checkpoint: ckpt=RUN, or "
             "reward_encoder=RUN eval_encoder=RUN"
         )
-    model = model_from_checkpoint(read_checkpoint(Path(ckpt)))
-    if not isinstance(model, TrainableDualEncoder):
-        raise UsageError(
-            f"expected a dual encoder, got ckpt={ckpt} with a {type(model).__name__}; train one with task=fit_encoder"
-        )
+    model = _dual_encoder_in(read_checkpoint(Path(ckpt)), ckpt)
     model.origin = Origin()
     for side, tuning in (("image", tune_image), ("text", tune_text)):
         for module in model.side(side) if tuning is None else ():
@@ -241,6 +238,42 @@ def load_dual_encoder(
     model.tune(tune_image, tune_text)
     if grammar_head:
         model.add_grammar_head()
+    return model
+
+
+def load_ensemble(ckpts: Sequence[str]) -> Ensemble:
+    """The ensemble of several checkpoints of one run, frozen, e.g. of the ends of its learning-rate cycles.
+
+    Raises UsageError for fewer than two checkpoints, one named twice, or checkpoints of runs that differ in seed,
+    model, data, objective or optimization: their embedding spaces are not aligned, and a mean over them means nothing.
+    """
+    paths = [resolve_checkpoint(Path(ckpt)) for ckpt in ckpts]
+    for number, path in enumerate(paths):
+        if path.resolve() in [earlier.resolve() for earlier in paths[:number]]:
+            raise UsageError(f"an ensemble expected different checkpoints, got {path} twice; leave one of them out")
+    checkpoints = [read_checkpoint(path) for path in paths]
+    first = {key: stored(checkpoints[0], "config", dict).get(key) for key in _OF_ONE_RUN}
+    for path, checkpoint in zip(paths[1:], checkpoints[1:], strict=True):
+        config = stored(checkpoint, "config", dict)
+        if differing := [key for key in _OF_ONE_RUN if config.get(key) != first[key]]:
+            raise UsageError(
+                f"an ensemble expected checkpoints of one run, got {paths[0]} and {path}, which differ in "
+                f"{', '.join(differing)}; give checkpoints of one run: ckpt=[RUN/checkpoints/step-....ckpt, ...]"
+            )
+    models = [_dual_encoder_in(*pair) for pair in zip(checkpoints, ckpts, strict=True)]
+    return Ensemble([model.requires_grad_(False) for model in models])
+
+
+# The entries of a run's config that make another run of it, in the order of a message.
+_OF_ONE_RUN = ("seed", "model", "data", "objective", "optimizer", "scheduler")
+
+
+def _dual_encoder_in(checkpoint: Mapping[str, Any], ckpt: str) -> TrainableDualEncoder:
+    model = model_from_checkpoint(checkpoint)
+    if not isinstance(model, TrainableDualEncoder):
+        raise UsageError(
+            f"expected a dual encoder, got ckpt={ckpt} with a {type(model).__name__}; train one with task=fit_encoder"
+        )
     return model
 
 

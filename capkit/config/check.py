@@ -6,6 +6,7 @@ those declared in train.yaml and the task's yaml; paths with the disk; combinati
 
 import ast
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,7 @@ _LOADERS = frozenset(
     {"capkit.checkpoint.loading.load_captioner_to_tune", "capkit.checkpoint.loading.load_dual_encoder"}
 )
 _NO_PATH = frozenset({"auto", ""})
+_MEMBER = re.compile(r"ckpt\.\d+")  # a checkpoint of several, ckpt=[A,B]
 MISSING = "???"
 # Types of other packages' arguments, where their own annotations are too loose.
 _LIGHTNING = {
@@ -258,6 +260,7 @@ def _missing_files(config: dict[str, Any], composed: Composed) -> Iterator[str]:
     """Paths that do not exist, each once, since val and test often refer to train's."""
     told = set()
     for key, value in leaves(config):
+        key = "ckpt" if _MEMBER.fullmatch(key) else key
         if not isinstance(value, str) or value in _NO_PATH or value in told or not is_path_key(key):
             continue
         if any(len(part.encode()) > _LONGEST_NAME for part in Path(value).parts):
@@ -276,6 +279,7 @@ def _missing_files(config: dict[str, Any], composed: Composed) -> Iterator[str]:
 def _missing_checkpoints(config: dict[str, Any], composed: Composed) -> Iterator[str]:
     """Parts to load from a run that is not given, and given paths that cannot be a run."""
     for key, value in leaves(config):
+        key = "ckpt" if _MEMBER.fullmatch(key) else key
         part, _, word = key.rpartition(".")
         if key not in composed.of_run and not _is_built(key, composed.task):
             continue

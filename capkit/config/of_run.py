@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from capkit.config.composed import Composed
 from capkit.config.locations import exists
@@ -31,6 +31,8 @@ def take_from_run(composed: Composed, parsed: list[Override]) -> None:
     """
     for key, groups in composed.of_run.items():
         value = _value(key, parsed, composed.config)
+        if isinstance(value, ListConfig) and value:
+            value = value[0]  # of an ensemble: its members are of one run
         if isinstance(value, str) and exists(value) and problem(Path(value)) is None:
             _take(composed, parsed, groups, read_run_config(Path(value)), f"{key}={value}")
             return

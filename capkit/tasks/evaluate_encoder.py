@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
-from capkit.checkpoint.loading import load_dual_encoder
+from capkit.checkpoint.loading import load_dual_encoder, load_ensemble
 from capkit.config.instantiate import build, build_all, plain
 from capkit.data.datamodule import CaptionDataModule
 from capkit.run.folder import RunFolder, default_run_dir
@@ -17,14 +17,18 @@ from capkit.utils.tensors import default_device
 def run(cfg: DictConfig) -> dict[str, float]:
     """The numbers of every evaluator. The encoder is the checkpoint's; data and evaluators are this config's.
 
+    Several checkpoints of one run, `ckpt=[A,B,C]`, are evaluated as an ensemble: their embeddings are averaged.
+
     One process does it. The same command again goes on where an interrupted one stopped.
     """
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     evaluators = build_all(cfg.evaluator)
     folder = RunFolder(cfg.run_dir or default_run_dir(f"{cfg.name}-evaluate"))
-    model = load_dual_encoder(cfg.ckpt)
+    model = load_ensemble(list(cfg.ckpt)) if isinstance(cfg.ckpt, ListConfig) else load_dual_encoder(cfg.ckpt)
     data: CaptionDataModule = build(cfg.data)
+    if data.features is not None:
+        data.features.check(**model.about_features())
     folder.open(plain(cfg))
     data.attach(run_dir=folder.path)
     numbers = evaluate_encoder(model.to(default_device()), evaluators, data, folder, "test")

@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import torch
 
 from capkit.data.records import Record
 from capkit.errors import UsageError
@@ -29,12 +30,39 @@ def test_the_classifier_is_the_normalised_mean_over_templates_by_hand(table, lis
     assert rows_in(tmp_path / "zero_shot.jsonl")[1] == {"key": "k1", "label": "dog", "prediction": "dog", "rank": 1.0}
 
 
-def test_a_mean_that_was_not_normalised_would_decide_otherwise(table, listed, data_of, tmp_path):
+def test_one_template_alone_would_decide_otherwise(table, listed, data_of, tmp_path):
     # cos with the plain first template "a cat" is 1 / 1.345 = .743 > .669: one template alone errs
     numbers = ZeroShot(ARGS["classes"], templates=["a {}"])(table(IMAGES, TEXTS), data_of(test=listed(ROWS)), tmp_path)
     assert numbers["zero_shot_top1"] == pytest.approx(3 / 4)
     # dog: 1 of 2; cat and hen: 1 of 1
     assert numbers["zero_shot_per_class"] == pytest.approx((1 + 0.5 + 1) / 3)
+
+
+@pytest.fixture
+def as_they_are(table):
+    """Texts embedded at the norms of the table, as by an encoder that does not normalise."""
+
+    class AsTheyAre(table):
+        def encode_text(self, texts):
+            return torch.tensor([self.texts[text] for text in texts])
+
+    return AsTheyAre
+
+
+@pytest.mark.parametrize("image", [[1.0, 1.0, 1.2], [1.0, 0.0, 0.5]])
+def test_templates_of_unequal_norm_count_alike_and_so_do_classes_whose_templates_disagree(
+    image, as_they_are, listed, data_of, tmp_path
+):
+    """Catches a mean over templates, or a class mean, that is left unnormalised; the working:
+
+    Cat's templates (1, 0, 0) and (0, 3, 0) have the normalised mean c = (1, 1, 0) / sqrt(2), dog's are (0, 0, 1) twice.
+    Image (1, 1, 1.2): c gives 2 / sqrt(2) = 1.41 > 1.2, but the mean (1, 1, 0) / 2 of unit vectors 1 < 1.2.
+    Image (1, 0, .5): c gives 1 / sqrt(2) = .71 > .5, but the direction of (1, 3, 0), the plain sum, .32 < .5.
+    """
+    texts = {"a cat": [1.0, 0, 0], "the cat": [0, 3.0, 0], "a dog": [0, 0, 1.0], "the dog": [0, 0, 1.0]}
+    data = data_of(test=listed([("k0", [], {"label": "cat"})]))
+    numbers = ZeroShot(["cat", "dog"], templates=["a {}", "the {}"])(as_they_are([image], texts), data, tmp_path)
+    assert numbers["zero_shot_top1"] == 1
 
 
 def test_top5_counts_the_first_five(table, listed, data_of, tmp_path):

@@ -293,8 +293,10 @@ PUBLISHED = {
         Number("model.config.projection_dim", 2560, ALIGN, 640, 2),
     ],
     "sentence_gru": [
-        Number("model.image_tower.name", "resnet152", MERKX),
-        Number("model.image_tower.frozen", True, MERKX),
+        Number("model.image_tower.encoder.name", "resnet152", MERKX),
+        Number("model.image_tower.encoder.frozen", True, MERKX),
+        Number("model.image_tower.size", 224, f"{MERKX}: ten crops of 224 pixels"),
+        Number("recommended.image_size", 256, f"{MERKX}: the side that crops are cut from"),
         Number("model.embed_dim", 4096, f"{MERKX}: 2 directions x 1,024 x 2 heads"),
         Number("model.text_tower.embedding", 20, MERKX),
         Number("model.text_tower.hidden", 1024, MERKX),
@@ -303,6 +305,10 @@ PUBLISHED = {
         Number("model.text_tower.heads", 2, MERKX),
         Number("objective.terms.ranking_hinge.margin", 0.2, MERKX),
         Number("objective.terms.ranking_hinge.negatives", "both", MERKX),
+        *(
+            Number(f"objective.terms.diverse_heads.{key}", 1.0, f"{MERKX}: attention_loss, on Flickr8k")
+            for key in ("weights", "attention", "embeddings", "margin")
+        ),
         Number("data.batch_size", 32, MERKX),
         Number("optimizer.lr", 1e-3, MERKX),
         Number("scheduler.cycles", 8, MERKX),

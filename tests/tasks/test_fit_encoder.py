@@ -12,8 +12,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
-from capkit.checkpoint.loading import checkpoint_extras, load_dual_encoder, read_checkpoint
+from capkit.checkpoint.loading import checkpoint_extras, load_dual_encoder, load_ensemble, read_checkpoint
 from capkit.cli import main
+from capkit.config.instantiate import build
 from capkit.errors import UsageError
 from capkit.metrics.clip_score import ClipScore
 from capkit.models.captioners.encoder_decoder import EncoderDecoder
@@ -56,7 +57,7 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(scenes):
-    return train("runs/whole", "max_steps=6", "micro_batch_size=3")
+    return train("runs/whole", "max_steps=6", "micro_batch_size=3", "callback.checkpoints.keep_last=2")
 
 
 def test_a_run_leaves_numbers_rows_and_a_report(whole):
@@ -142,6 +143,61 @@ def test_evaluating_a_checkpoint_gives_the_runs_numbers(whole):
     assert main([*words, "data.train.size=32"]) == 0
     ours, theirs = RunFolder("runs/evaluated").metrics(), whole.metrics()
     assert ours["test/retrieval_t2i_r1"] == theirs["test/retrieval_t2i_r1"]
+
+
+def members_of(run):
+    """The checkpoints of both saves, as paths."""
+    found = sorted(run.checkpoints.glob("step-*.ckpt"))
+    assert [path.name for path in found] == ["step-00000003.ckpt", "step-00000006.ckpt"]
+    return list(map(str, found))
+
+
+def test_several_checkpoints_of_a_run_are_evaluated_as_an_ensemble_on_its_data(whole, tmp_path):
+    pairs = ("a red circle\ta circle\n", "one star\ta star\n", "a blue square\ta red square\n")
+    (tmp_path / "sts.tsv").write_text("".join(f"{score}\t{pair}" for score, pair in enumerate(pairs)))
+    words = [f"ckpt=[{','.join(members_of(whole))}]", "data.test.count=12", "data.train.size=32"]
+    sts = f"evaluator.sts.files={{mine: {tmp_path / 'sts.tsv'}}}"
+    assert main(["evaluate_encoder", *words, "run_dir=runs/together", "evaluator=[retrieval,sts]", sts]) == 0
+    numbers = RunFolder("runs/together").metrics()
+    encoders = [load_dual_encoder(path) for path in members_of(whole)]
+    images = torch.stack([image_embeddings(encoder, whole) for encoder in encoders]).mean(0)
+    captions = [row["caption"] for row in rows_of("runs/together", "retrieval") if row["way"] == "t2i"]
+    texts = torch.stack([encoder.encode_text(captions) for encoder in encoders]).mean(0)
+    keys = [row["key"] for row in rows_of("runs/together", "retrieval") if row["way"] == "i2t"]
+    owners = [keys.index(row["key"]) for row in rows_of("runs/together", "retrieval") if row["way"] == "t2i"]
+    cosines = torch.nn.functional.normalize(texts, dim=1) @ torch.nn.functional.normalize(images, dim=1).T
+    hits = cosines.argmax(1) == torch.tensor(owners)
+    assert numbers["test/retrieval_t2i_r1"] == pytest.approx(float(hits.float().mean()))
+    first, second = (
+        torch.stack([encoder.encode_text([pair.strip().split("\t")[side] for pair in pairs]) for encoder in encoders])
+        for side in (0, 1)
+    )
+    expected = torch.nn.functional.cosine_similarity(first.mean(0), second.mean(0))
+    assert [row["cosine"] for row in rows_of("runs/together", "sts")] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def rows_of(folder, name):
+    lines = (RunFolder(folder).predictions / "test" / f"{name}.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def image_embeddings(encoder, run):
+    data = build(OmegaConf.create(run.config()).data)
+    return encoder.encode_image(encoder.preprocess([data.source("test").image(place) for place in range(12)]))
+
+
+def test_an_ensemble_is_refused_where_its_members_are_no_snapshots_of_one_run(whole, capsys):
+    first = members_of(whole)[0]
+    for ckpt, message in (
+        (f"[{first},{first}]", "twice"),
+        (f"[{first}]", "two encoders or more"),
+        (f"[{first},runs/nowhere]", "ckpt=runs/nowhere: no such file or folder"),
+    ):
+        assert main(["evaluate_encoder", f"ckpt={ckpt}", "run_dir=runs/refused"]) == 2
+        assert message in capsys.readouterr().err
+    other = train("runs/other", "max_steps=3", "seed=1", "data.train.count=16")
+    with pytest.raises(UsageError, match="which differ in seed, data; give checkpoints of one run"):
+        load_ensemble([first, str(other.path)])
 
 
 def test_an_exported_clip_is_loaded_by_transformers_with_adapters_merged():

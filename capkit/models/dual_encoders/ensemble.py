@@ -16,27 +16,55 @@ class Ensemble:
 
     Members are snapshots of one run, e.g. from the ends of its learning-rate cycles (Merkx & Frank 2019): they
     share the preprocessing, and their embedding spaces are aligned. Averaging runs of different seeds is meaningless.
+    `capkit.checkpoint.loading.load_ensemble` makes one of checkpoints, and refuses those of different runs.
 
-    Raises UsageError for fewer than two members, or members that differ in prompt, max_length or preprocessing.
+    Deliberate difference: (1) the mean has unit norm, so that scores are cosines; the released code ranks by dot
+    products of sums.
+
+    Raises UsageError for fewer than two members, or members that differ in prompt, max_length, preprocessing or the
+    width of their embeddings.
     """
 
-    def __init__(self, encoders: Sequence[Any], name: str = "ensemble") -> None:
+    def __init__(self, encoders: Sequence[Any], name: str | None = None) -> None:
         if len(encoders) < 2:
             raise UsageError(f"an ensemble needs two encoders or more; got {len(encoders)}")
-        self.encoders, self.name = list(encoders), name
+        self.encoders = list(encoders)
         first = self.encoders[0]
+        self.name = name or f"ensemble of {len(self.encoders)} {first.name}"
         self.prompt, self.max_length = first.prompt, first.max_length
         for number, encoder in enumerate(self.encoders):
             if _reads(encoder) != _reads(first):
                 raise UsageError(
                     f"members of an ensemble must read inputs alike; number {number} differs from the first in "
-                    "preprocessing, prompt or max_length; use snapshots of one run"
+                    "preprocessing, prompt, max_length or width; use snapshots of one run"
                 )
 
     def to(self, device: torch.device | str) -> "Ensemble":
         for encoder in self.encoders:
             encoder.to(device)
         return self
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(getattr(self.encoders[0], "device", "cpu"))
+
+    def eval(self) -> "Ensemble":
+        for encoder in self.encoders:
+            encoder.eval()
+        return self
+
+    def about_features(self) -> dict[str, Any]:
+        """The provenance that cached features must have for every member (`FeatureStore.check`).
+
+        Raises UsageError if the members would need features of different weights.
+        """
+        first, *others = [encoder.about_features() for encoder in self.encoders]
+        if any(other != first for other in others):
+            raise UsageError(
+                "data.features: expected members of the ensemble with one frozen image tower, got towers with "
+                "different weights; set data.features=null"
+            )
+        return first
 
     def fingerprint_fields(self, side: str) -> dict[str, Any]:
         return {"side": side, "members": [encoder.fingerprint_fields(side) for encoder in self.encoders]}
@@ -61,4 +89,5 @@ class Ensemble:
 
 
 def _reads(encoder: Any) -> tuple[Any, ...]:
-    return encoder.prompt, encoder.max_length, encoder.fingerprint_fields("image").get("preprocessing")
+    width = getattr(encoder, "embed_dim", None)
+    return encoder.prompt, encoder.max_length, width, encoder.fingerprint_fields("image").get("preprocessing")

@@ -162,7 +162,7 @@ class TrainableDualEncoder(nn.Module, ABC):
         """
         rows = rows or PairRows.of(batch)
         images = self.embed_images(batch)  # first: its longer GPU work hides the launch of the text tower's kernels
-        pooled = self.pool_texts(rows.tokens, rows.mask)
+        pooled, of_tower = self.pool_with_extras(rows.tokens, rows.mask)
         scale, bias = self.scale()
         return PairEmbeddings(
             images=images,
@@ -172,8 +172,14 @@ class TrainableDualEncoder(nn.Module, ABC):
             owners=rows.owners,
             text_ids=rows.text_ids,
             logit_bias=bias,
-            extras=self.extras(batch, pooled),
+            extras=of_tower | self.extras(batch, pooled),
         )
+
+    def pool_with_extras(
+        self, tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]
+    ) -> tuple[Float[Tensor, "M W"], dict[str, Tensor]]:
+        """`pool_texts` in training, and further outputs of the text tower for objectives, with a row for each text."""
+        return self.pool_texts(tokens, mask), {}
 
     def extras(self, batch: CaptionBatch, pooled: Float[Tensor, "M W"]) -> dict[str, Tensor]:
         """Additional outputs for objectives: embeddings and text ids of edited captions, and the grammar head's logits

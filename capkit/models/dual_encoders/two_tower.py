@@ -162,12 +162,14 @@ class TwoTower(TrainableDualEncoder):
     def project_texts(self, pooled: Float[Tensor, "M W"]) -> Float[Tensor, "M D"]:
         return unit(self.text_projection(pooled))
 
-    def extras(self, batch: CaptionBatch, pooled: Float[Tensor, "M W"]) -> dict[str, Tensor]:
-        """Add the similarity of a character GRU's heads (`capkit.objectives.contrastive.diverse_heads`)."""
-        found = super().extras(batch, pooled)
-        if isinstance(self.text_tower, CharGRU) and len(self.text_tower.heads) > 1:
-            found["head_similarity"] = self.text_tower.diversity_penalty(pooled)
-        return found
+    def pool_with_extras(
+        self, tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]
+    ) -> tuple[Float[Tensor, "M W"], dict[str, Tensor]]:
+        """Add the distances between a character GRU's heads (`capkit.objectives.contrastive.diverse_heads`)."""
+        if not isinstance(self.text_tower, CharGRU) or len(self.text_tower.heads) == 1:
+            return super().pool_with_extras(tokens, mask)
+        pooled, distances = self.text_tower.with_head_distances(tokens, mask)
+        return pooled, {f"head_distance_{kind}": distance for kind, distance in distances.items()}
 
     def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "B 3 H W"]:
         if self.transform is None:

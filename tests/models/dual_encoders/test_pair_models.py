@@ -161,14 +161,14 @@ def test_what_embeddings_depend_on_changes_with_weights_and_prompt_of_that_side_
     assert model.fingerprint_fields("image") == image and model.fingerprint_fields("text") != text
 
 
-@pytest.mark.parametrize(("heads", "expected"), [(1, set()), (2, {"head_similarity"})])
-def test_a_character_gru_says_how_much_alike_its_heads_are(heads, expected):
+@pytest.mark.parametrize("heads", [1, 2, 3])
+def test_a_character_gru_says_how_far_apart_its_heads_are(heads):
     tower = CharGRU(embedding=4, hidden=3, attention_hidden=2, heads=heads)
     model = TwoTower(tower, SmallCNN(image_size=32, channels=(8, 16), blocks=(0, 0), width=16), embed_dim=8)
     pairs = model(batch_for(model))
-    assert set(pairs.extras) == expected
-    if expected:
-        assert pairs.extras["head_similarity"].shape == (5,)
+    kinds = {"weights", "attention", "embeddings"} if heads > 1 else set()
+    assert set(pairs.extras) == {f"head_distance_{kind}" for kind in kinds}
+    assert all(distance.shape == (5, heads * (heads - 1) // 2) for distance in pairs.extras.values())
 
 
 def test_frozen_towers_stay_in_eval_mode_while_the_rest_trains():

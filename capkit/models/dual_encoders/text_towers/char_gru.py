@@ -1,6 +1,6 @@
 """Character-level sentence embedding: a bidirectional GRU with vectorial attention (Merkx & Frank 2019).
 
-M texts, L characters, H hidden units of both directions, N heads, W = N * H width of the output.
+M texts, L characters, H hidden units of both directions, N heads, P pairs of heads, W = N * H width of the output.
 """
 
 import itertools
@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from capkit.models.dual_encoders.text_towers.base import never_empty
 from capkit.models.dual_encoders.text_towers.tokenize import Characters
 from capkit.utils.ranges import PositiveInt, check_ranges
+from capkit.utils.tensors import unit
 
 
 class VectorialAttention(nn.Module):
@@ -29,6 +30,11 @@ class VectorialAttention(nn.Module):
 
     def forward(self, states: Float[Tensor, "M L H"], mask: Bool[Tensor, "M L"]) -> Float[Tensor, "M H"]:
         return (self.weights(states, mask) * states).sum(1)
+
+    def first_layer(self) -> Float[Tensor, "H A"]:
+        """W1 transposed, computed by the layer's own call: ZeRO-3 gathers sharded weights in calls only."""
+        unit_vectors = torch.eye(self.w1.in_features, device=self.w1.weight.device)
+        return self.w1(unit_vectors) - self.w1(torch.zeros_like(unit_vectors[:1]))
 
 
 @check_ranges
@@ -57,22 +63,37 @@ class CharGRU(nn.Module):
 
     def forward(self, tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Float[Tensor, "M W"]:
         mask = never_empty(mask)
-        packed = pack_padded_sequence(self.embed(tokens), mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=tokens.shape[1])
+        states = self._states(tokens, mask)
         return torch.cat([head(states, mask) for head in self.heads], dim=1)
 
-    def diversity_penalty(self, pooled: Float[Tensor, "M W"], margin: float = 1.0) -> Float[Tensor, " M"]:
-        """Similarity of the heads: max(0, margin - distance), averaged over pairs of heads; 0 for one head.
+    def with_head_distances(
+        self, tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]
+    ) -> tuple[Float[Tensor, "M W"], dict[str, Float[Tensor, "M P"]]]:
+        """`forward`, and how far apart each pair of heads is, by what is compared.
 
-        The distance is 1 - cosine of the heads' pooled vectors, so a margin of 1 asks for orthogonal heads. Of the
-        paper's three variants (on weights, attention or embeddings) this is the last, which needs only the output.
+        Distances are Euclidean (Frobenius): "weights" of the first layers W1, the same for every text; "attention" of a
+        text's attention weights over all positions and dimensions; "embeddings" of the heads' parts of the unit-norm
+        sentence embedding. `capkit.objectives.contrastive.diverse_heads` penalises small ones.
         """
-        parts = nn.functional.normalize(pooled.unflatten(1, (len(self.heads), -1)), dim=-1)  # (M N H)
-        pairs = list(itertools.combinations(range(len(self.heads)), 2))
-        if not pairs:
-            return pooled.new_zeros(len(pooled))
-        cosines = torch.stack([(parts[:, i] * parts[:, j]).sum(-1) for i, j in pairs])
-        return (margin - (1 - cosines)).clamp(min=0).mean(0)
+        mask = never_empty(mask)
+        states = self._states(tokens, mask)
+        attention = [head.weights(states, mask) for head in self.heads]
+        parts = [(weights * states).sum(1) for weights in attention]
+        pooled = torch.cat(parts, dim=1)
+        compared = {
+            "weights": [head.first_layer().flatten().expand(len(tokens), -1) for head in self.heads],
+            "attention": [weights.flatten(1) for weights in attention],
+            "embeddings": list(unit(pooled).chunk(len(parts), dim=1)),
+        }
+        pairs = list(itertools.combinations(range(len(parts)), 2))
+        return pooled, {
+            kind: torch.stack([torch.linalg.vector_norm(of[i] - of[j], dim=1) for i, j in pairs], dim=1)
+            for kind, of in compared.items()
+        }
+
+    def _states(self, tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Float[Tensor, "M L H"]:
+        packed = pack_padded_sequence(self.embed(tokens), mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=tokens.shape[1])[0]
 
     def blocks(self) -> list[nn.Module]:
         return []

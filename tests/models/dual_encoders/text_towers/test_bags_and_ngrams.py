@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from text_tower_examples import TEXTS, build, words
@@ -39,14 +41,18 @@ def ngrams_of(text, orders, skips):
     return found
 
 
+# The same two, three and four words in every order.
+REORDERED = [" ".join(words) for n in (2, 3, 4) for words in itertools.permutations(("red", "star", "left", "of")[:n])]
+
+
 @pytest.mark.parametrize("orders, skips", [([1], []), ([2], []), ([1, 2, 3], []), ([1, 2, 3], [1, 2]), ([4], [3])])
 def test_equal_ngrams_share_a_bucket_and_others_do_not(orders, skips):
     tower = NGrams(orders=orders, skips=skips, buckets=2, hidden=1, width=1)
     tower.buckets = 2**40  # so many that no two n-grams meet
-    tokens, mask = tower.tokenize(TEXTS)
+    tokens, mask = tower.tokenize(TEXTS + REORDERED)
     ids, counted = tower.hashed(tokens, mask)
     bucket_of, ngram_of = {}, {}
-    for row, text in enumerate(TEXTS):
+    for row, text in enumerate(TEXTS + REORDERED):
         expected = ngrams_of(text, orders, skips)
         buckets = ids[row][counted[row]].tolist()
         assert len(buckets) == len(expected)
@@ -60,6 +66,17 @@ def test_buckets_stay_in_range_and_are_used_evenly():
     tokens, mask = tower.tokenize([" ".join(f"word{i}" for i in range(20_000))])
     counts = tower.hashed(tokens, mask)[0].flatten().bincount(minlength=50)
     assert len(counts) == 50 and counts.min() > 300 and counts.max() < 500  # 400 each, standard deviation 20
+
+
+@pytest.mark.parametrize(
+    "text, other", [("circle square", "square circle"), ("circle above square", "square above circle")]
+)
+def test_words_in_reverse_share_their_words_and_no_longer_n_gram(text, other):
+    """Exchanged attributes (below) make n-grams of other words; these are told apart by the order within alone."""
+    tower = NGrams(orders=[1, 2, 3], skips=[1], buckets=2**20, hidden=4, width=4)
+    ids, counted = tower.hashed(*tower.tokenize([text, other]))
+    first, second = (set(row[real].tolist()) for row, real in zip(ids, counted, strict=True))
+    assert len(first & second) == len(text.split())
 
 
 def test_swapped_attributes_share_all_words_but_not_all_bigrams():

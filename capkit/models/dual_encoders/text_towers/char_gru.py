@@ -4,6 +4,7 @@ M texts, L characters, H hidden units of both directions, N heads, P pairs of he
 """
 
 import itertools
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -77,11 +78,12 @@ class CharGRU(nn.Module):
         """
         mask = never_empty(mask)
         states = self._states(tokens, mask)
-        attention = [head.weights(states, mask) for head in self.heads]
+        heads = [cast(VectorialAttention, head) for head in self.heads]
+        attention = [head.weights(states, mask) for head in heads]
         parts = [(weights * states).sum(1) for weights in attention]
         pooled = torch.cat(parts, dim=1)
         compared = {
-            "weights": [head.first_layer().flatten().expand(len(tokens), -1) for head in self.heads],
+            "weights": [head.first_layer().flatten().expand(len(tokens), -1) for head in heads],
             "attention": [weights.flatten(1) for weights in attention],
             "embeddings": list(unit(pooled).chunk(len(parts), dim=1)),
         }

@@ -56,12 +56,21 @@ def run_once(pytestconfig, tmp_path_factory) -> Callable[..., Path]:
     return partial(made_once, shared)
 
 
+JUDGED = "evaluator=[retrieval,zero_shot_scenes,zero_shot_holdout,sts_scenes,composed_scenes]"
+CLIP = ["experiment=clip_pretrain_sceneworld", "trainer=cpu", "trainer.devices=1", "val_every=400", JUDGED]
+
+
 @pytest.fixture(scope="session")
 def sceneworld_clip(run_once) -> Path:
     """The run folder of experiment=clip_pretrain_sceneworld, on one thread: a dual encoder for many tests."""
-    judged = "evaluator=[retrieval,zero_shot_scenes,zero_shot_holdout,sts_scenes,composed_scenes]"
-    words = ["experiment=clip_pretrain_sceneworld", "trainer=cpu", "trainer.devices=1", "val_every=400", judged]
-    return run_once("sceneworld clip", words)
+    return run_once("sceneworld clip", CLIP)
+
+
+@pytest.fixture(scope="session")
+def sceneworld_clips(run_once, sceneworld_clip, seeds) -> list[Path]:
+    """`sceneworld_clip`, and the same with further seeds where a session asks for them."""
+    others = [run_once(f"sceneworld clip {seed}", [*CLIP, f"seed={seed}"]) for seed in seeds if seed != 0]
+    return [sceneworld_clip, *others]
 
 
 @pytest.fixture(scope="session")

@@ -12,29 +12,33 @@ pytestmark = pytest.mark.effect
 
 
 @pytest.fixture(scope="module")
-def numbers(sceneworld_clip):
-    return RunFolder(sceneworld_clip).metrics()
+def runs(sceneworld_clips):
+    """The numbers of a run for each seed."""
+    return [RunFolder(folder).metrics() for folder in sceneworld_clips]
 
 
 @pytest.mark.parametrize("name", ["zero_shot_scenes", "zero_shot_holdout"])
-def test_colour_and_shape_are_named_far_above_chance_also_where_never_seen_together(numbers, name):
-    threshold = 3 * numbers[f"test/{name}_chance"]
-    assert numbers[f"test/{name}_chance"] == pytest.approx(1 / 48)
-    assert numbers[f"test/{name}_top1"] > threshold
-    assert numbers[f"test/untrained/{name}_top1"] < threshold
+def test_colour_and_shape_are_named_far_above_chance_also_where_never_seen_together(runs, name):
+    for numbers in runs:
+        threshold = 3 * numbers[f"test/{name}_chance"]
+        assert numbers[f"test/{name}_chance"] == pytest.approx(1 / 48)
+        assert numbers[f"test/{name}_top1"] > threshold
+        assert numbers[f"test/untrained/{name}_top1"] < threshold
 
 
-def test_cosines_of_captions_follow_the_facts_that_they_share(numbers):
+def test_cosines_of_captions_follow_the_facts_that_they_share(runs):
     threshold = 0.5
-    assert numbers["test/sts_scenes_pearson"] > threshold
-    assert numbers["test/untrained/sts_scenes_pearson"] < threshold
+    for numbers in runs:
+        assert numbers["test/sts_scenes_pearson"] > threshold
+        assert numbers["test/untrained/sts_scenes_pearson"] < threshold
 
 
-def test_image_plus_and_minus_words_finds_the_recoloured_picture_that_the_image_alone_does_not(numbers):
-    def gain(prefix):
+def test_image_plus_and_minus_words_finds_the_recoloured_picture_that_the_image_alone_does_not(runs):
+    def gain(numbers, prefix):
         return numbers[f"{prefix}/composed_scenes_r1"] - numbers[f"{prefix}/composed_scenes_image_only_r1"]
 
     threshold = 0.1
-    assert gain("test") > threshold
-    assert gain("test/untrained") < threshold
-    assert numbers["test/composed_scenes_r1"] > numbers["test/composed_scenes_text_only_r1"] + threshold
+    for numbers in runs:
+        assert gain(numbers, "test") > threshold
+        assert gain(numbers, "test/untrained") < threshold
+        assert numbers["test/composed_scenes_r1"] > numbers["test/composed_scenes_text_only_r1"] + threshold

@@ -24,6 +24,7 @@ from capkit.train.build import (
     training_references,
     vocabulary_captions,
 )
+from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.callbacks.degeneration import Degeneration
 from capkit.train.evaluation import NUM_SAMPLES, evaluate_split, load_best
 from capkit.train.job import Job, run_training

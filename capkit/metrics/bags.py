@@ -1,4 +1,7 @@
-"""R@1 within bags of similar images (TrueMatch, Gaur et al. 2024)."""
+"""R@1 and CLIP score within bags of similar images (TrueMatch, Gaur et al. 2024).
+
+N images, M captions, Q queries, D width.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from capkit.errors import UsageError
+from capkit.metrics.clip_score import clip_score
 from capkit.metrics.embedding_metric import EmbeddingMetric, Pairs
 from capkit.metrics.ranking import Ranks, pool_ranks
 from capkit.models.dual_encoders.base import DualEncoder
@@ -23,20 +27,30 @@ def bag_ranks(
 
     `bags` lists rows of `images`.
     """
+    queries = _queries(owner, bags)
+    width = max(map(len, bags))
+    pools = [[target, *(row for row in bag if row != target)] + [-1] * (width - len(bag)) for _, target, bag in queries]
+    return pool_ranks(texts[_captions(queries, texts)], images, torch.tensor(pools, device=images.device))
+
+
+def bag_cosines(
+    images: Float[Tensor, "N D"], texts: Float[Tensor, "M D"], owner: Int[Tensor, " M"], bags: list[list[int]]
+) -> Float[Tensor, " Q"]:
+    """Cosine of each caption with its own image, for the queries of `bag_ranks`."""
+    captions = _captions(_queries(owner, bags), texts)
+    return (texts[captions] * images[owner[captions]]).sum(-1)
+
+
+def _queries(owner: Int[Tensor, " M"], bags: list[list[int]]) -> list[tuple[int, int, list[int]]]:
+    """Caption, target and bag of each query."""
     captions: dict[int, list[int]] = defaultdict(list)
     for caption, image in enumerate(owner.tolist()):
         captions[image].append(caption)
-    queries, pools = [], []
-    width = max(map(len, bags))
-    for bag in bags:
-        for target in bag:
-            pool = [target, *(row for row in bag if row != target)]
-            for caption in captions[target]:
-                queries.append(caption)
-                pools.append(pool + [-1] * (width - len(pool)))
-    return pool_ranks(
-        texts[torch.tensor(queries, device=texts.device)], images, torch.tensor(pools, device=images.device)
-    )
+    return [(caption, target, bag) for bag in bags for target in bag for caption in captions[target]]
+
+
+def _captions(queries: list[tuple[int, int, list[int]]], texts: Tensor) -> Int[Tensor, " Q"]:
+    return torch.tensor([caption for caption, _, _ in queries], device=texts.device)
 
 
 def read_bags(path: str) -> list[list[str]]:
@@ -61,7 +75,9 @@ def read_bags(path: str) -> list[list[str]]:
 class Bags(EmbeddingMetric):
     """R@1 by bag size, with each image captioned on its own: `<name>_3_r1`, `<name>_5_r1`, `<name>_7_r1`.
 
-    A constant caption gets 1/n in bags of n images; captions that distinguish all images get 1.
+    A constant caption gets 1/n in bags of n images; captions that distinguish all images get 1. Beside each stands the
+    paper's CLIP score, `<name>_3_clip_score`: the mean of 100 max(cos, 0) of captions and their own images, over the
+    same queries. It does not depend on the bags' other images.
 
     Args:
         encoder: compares captions with images.
@@ -85,7 +101,9 @@ class Bags(EmbeddingMetric):
         numbers = {}
         for size in sorted(by_size):
             ranks = bag_ranks(pairs.images, pairs.texts, pairs.owner, by_size[size])
+            cosines = bag_cosines(pairs.images, pairs.texts, pairs.owner, by_size[size])
             numbers[f"{size}_r1"] = ranks.recall(1)
+            numbers[f"{size}_clip_score"] = float(clip_score(cosines, weight=100.0).mean())
             numbers[f"{size}_bags"] = float(len(by_size[size]))
         return numbers
 

@@ -1,4 +1,4 @@
-"""Report section on bags of similar images: R@1 in bags over training, bag size, and bags with their captions."""
+"""Report section on bags of similar images: R@1 and CLIP score by bag size, bag size, and bags with their captions."""
 
 import html
 import re
@@ -22,7 +22,7 @@ STYLE = """
 """
 NOTE = (
     "R@1: fraction of captions by which the encoder finds their image among those of its bag; a caption that fits all "
-    "n equally gets 1/n."
+    "n equally gets 1/n. CLIP score: 100 max(cosine of caption and own image, 0), over the images of these bags."
 )
 EXAMPLES_NOTE = (
     "Held-out bags. ✓: the encoder finds the image by its caption among those of the bag; ✗: it does not, or only by "
@@ -40,7 +40,10 @@ class BagExample:
 
 
 def bag_charts(rows: Sequence[Mapping[str, Any]]) -> str:
-    """For each encoder, R@1 by bag size over validations; and the bag size of training. Empty without either."""
+    """For each encoder, R@1 and CLIP score by bag size over validations; and the bag size of training.
+
+    Empty without either.
+    """
     names = {name for row in rows for name in row}
     sizes: dict[str, list[int]] = {}
     for name in names:
@@ -49,9 +52,10 @@ def bag_charts(rows: Sequence[Mapping[str, Any]]) -> str:
             sizes.setdefault(match[1], []).append(int(match[2]))
     drawn = [
         line_chart(
-            f"R@1 in bags: {judge}", {f"of {size}": curve(rows, f"val/{judge}_{size}_r1") for size in sorted(of)}
+            f"{title} in bags: {judge}", {f"of {size}": curve(rows, f"val/{judge}_{size}_{key}") for size in sorted(of)}
         )
         for judge, of in sorted(sizes.items())
+        for title, key in (("R@1", "r1"), ("CLIP score", "clip_score"))
     ]
     drawn.append(line_chart("images in a bag", {"training": _stairs(curve(rows, "train/bag_size"))}))
     return chart_row(drawn) if any(drawn) else ""

@@ -10,7 +10,9 @@ from capkit.data.sources.caption_files import read_captions
 from capkit.data.sources.imagecode import ImageCodeSets
 from capkit.data.sources.karpathy import Karpathy
 from capkit.data.sources.manifest import Manifest
+from capkit.data.sources.mmvp import MMVP
 from capkit.data.sources.sentence_pairs import read_pairs
+from capkit.data.sources.winoground import Winoground
 from capkit.errors import UsageError
 from capkit.methods.memes.source import Memes
 from capkit.metrics.bags import read_bags
@@ -23,6 +25,16 @@ from capkit.scorers.neighbors import read_neighbors
 def bag_folder(path):
     path.rename(path.with_name("bags.json"))
     return BagFolder(path.parent)
+
+
+def winoground(path):
+    path.rename(path.with_name("examples.jsonl"))
+    return Winoground(str(path.parent))
+
+
+def mmvp(path):
+    path.rename(path.with_name("Questions.csv"))
+    return MMVP(str(path.parent))
 
 
 def instances(path):
@@ -42,12 +54,14 @@ JSON_READERS = {
     "imagecode targets": lambda path: read_targets(str(path), 10),
     "instances": instances,
     "neighbors": lambda path: read_neighbors(str(path), 1),
+    "winoground": winoground,
 }
 TEXT_READERS = JSON_READERS | {
     "table": lambda path: read_captions(path.rename(path.with_suffix(".csv"))),
     "sentence pairs": lambda path: read_pairs(str(path)),
     "finecapeval": lambda path: read_finecapeval(str(path)),
     "synonyms": lambda path: ObjectLexicon(str(path)),
+    "mmvp": mmvp,
 }
 UNREADABLE = {
     "deep": b"[" * 100_000 + b"]" * 100_000,
@@ -90,6 +104,9 @@ def values_of_other_types(content):
 
 CAPTIONED = {"file": "a.jpg", "captions": ["a dog", {"text": "one dog"}], "split": "train"}
 COCO = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "a dog"}]}
+WINOGROUND = {
+    "id": 0, "caption_0": "x y", "caption_1": "y x", "image_0": "a", "image_1": "b", "collapsed_tag": "Object",
+}  # fmt: skip
 KARPATHY = [
     {"filename": f"{n}.jpg", "filepath": "x", "cocoid": n, "split": "train", "sentences": [{"raw": "a dog"}]}
     for n in range(3)
@@ -114,6 +131,7 @@ RIGHT = [
     ("imagecode targets", {"set": {"1": "x"}}),
     ("instances", {"categories": [{"id": 1, "name": "dog"}], "annotations": [{"image_id": 1, "category_id": 1}]}),
     ("neighbors", {"key": "a", "neighbors": ["b"]}),
+    ("winoground", WINOGROUND),
     ("bag folder", {"split": "val", "keys_hash": "0", "lists": {}}),
 ]
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from capkit.errors import UsageError
-from capkit.metrics.bags import Bags, bag_ranks, read_bags
+from capkit.metrics.bags import Bags, bag_cosines, bag_ranks, read_bags
+from capkit.metrics.clip_score import clip_score
 
 
 class CornerJudge:
@@ -55,6 +56,23 @@ def test_a_constant_caption_scores_one_over_the_bag_size(files):
     numbers = Bags(CornerJudge(), files).score(*_rows(["a picture"] * 9))
     assert numbers["truematch_3_r1"] == pytest.approx(1 / 3)
     assert numbers["truematch_5_r1"] == pytest.approx(1 / 5)
+
+
+def test_the_clip_score_of_a_bag_size_is_of_captions_and_their_own_images(files):
+    """100 max(cos, 0) over the bags' queries: image 2 is in two bags of three and counts twice."""
+    captions = [str(i) for i in range(9)]
+    captions[2] = "a picture"  # cosine 1 / sqrt(32) with every picture
+    captions[5] = "6"  # cosine 0 with its own
+    numbers = Bags(CornerJudge(), files).score(*_rows(captions))
+    assert numbers["truematch_3_clip_score"] == pytest.approx(100 * (4 + 2 / 32**0.5) / 6)
+    assert numbers["truematch_5_clip_score"] == pytest.approx(100 * 4 / 5)
+    assert numbers["truematch_3_r1"] == pytest.approx((4 + 2 / 3) / 6)
+
+
+def test_the_clip_score_of_an_opposite_caption_is_zero_and_not_negative():
+    cosines = bag_cosines(torch.eye(2), torch.tensor([[1.0, 0], [0, -1.0]]), torch.arange(2), [[0, 1]])
+    assert cosines.tolist() == [1, -1]
+    assert clip_score(cosines, 100.0).tolist() == [100, 0]
 
 
 def test_a_caption_of_another_image_of_the_bag_misses_and_of_one_outside_is_chance(files):

@@ -15,7 +15,7 @@ VALIDATIONS = [
     {
         "step": step, "val/truematch_3_r1": step / 100, "val/truematch_3_bags": 9.0, "val/truematch_12_r1": step / 200,
         "val/truematch_12_bags": 2.0, "val/second_3_r1": 0.4, "val/second_3_bags": 9.0, "val/rd100_r1": 0.1,
-        "val/retrieval_t2i_r1": 0.3,
+        "val/retrieval_t2i_r1": 0.3, "val/truematch_3_clip_score": 30.0 + step,
     }
     for step in (0, 50, 100)
 ]  # fmt: skip
@@ -33,9 +33,10 @@ def lines(svgs):
 
 def test_each_judge_has_a_chart_with_a_line_for_each_bag_size():
     drawn = bag_charts(VALIDATIONS)
-    assert titles(drawn) == ["R@1 in bags: second", "R@1 in bags: truematch"]
-    assert re.findall(r">(of \d+)<", drawn) == ["of 3", "of 3", "of 12"]
-    _, three, twelve = lines(drawn)
+    assert titles(drawn) == ["R@1 in bags: second", "R@1 in bags: truematch", "CLIP score in bags: truematch"]
+    assert re.findall(r">(of \d+)<", drawn) == ["of 3", "of 3", "of 12", "of 3"]
+    _, three, twelve, clip_score = lines(drawn)
+    assert clip_score[0][1] > clip_score[1][1] > clip_score[2][1], "30, 80 and 130"
     heights = [[height for _, height in line] for line in (three, twelve)]
     assert heights[0][0] == heights[1][0] and heights[0][2] < heights[1][2], "up is a smaller y: R@1 of 1 and of .5"
 
@@ -108,7 +109,7 @@ def test_bags_of_pictures_that_have_no_caption_at_the_start_are_no_examples():
 
 def test_pictures_stand_in_a_row_with_their_captions_below(examples):
     section = bag_section(VALIDATIONS + STEPS, examples[:2])
-    assert section.count("<svg") == 3 and section.count("<table class='bag'>") == 2
+    assert section.count("<svg") == 4 and section.count("<table class='bag'>") == 2
     assert re.findall(r"<tr><th>([^<]*)</th>", section) == ["bag of 2", "before", "now", "bag of 3", "before", "now"]
     assert section.count("data:image/png;base64,") == 5 and "&lt;b&gt;" in section
     found, missed = "<span class='found'>✓</span>", "<span class='missed'>✗</span>"

@@ -21,7 +21,7 @@ from capkit.models.dual_encoders.base import DualEncoder
 
 
 class MatchedPairs:
-    """Text, image and group score of pairs of images with a caption each: `<name>_text`, `<name>_image`, `<name>_group`.
+    """Scores of pairs of images with a caption each: `<name>_text`, `<name>_image` and `<name>_group`.
 
     Images whose records have the same `bag` form a pair; each has one caption. MMVP-VLM's accuracy is the image score.
     If metadata name a `kind`, the same scores of each kind are `<name>_<kind>_text` and so on. `template` is what an

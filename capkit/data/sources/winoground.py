@@ -1,4 +1,4 @@
-"""Winoground: pairs of pictures whose captions have the same words in another order (Thrush et al. 2022, 2204.03162)."""
+"""Winoground: pairs of pictures whose captions have the same words in another order (Thrush et al. 2022)."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from capkit.utils.text_files import expect, file_name, member, read_json_or_line
 
 
 class Winoground:
-    """Both pictures of each example, each with its caption; the two of an example share `bag`.
+    """Both pictures of each example (arXiv 2204.03162), each with its caption; the two of an example share `bag`.
 
     `folder` holds the data set as released: `examples.jsonl`, a line an example with id, caption_0, caption_1, image_0,
     image_1 and tags, and the pictures as `images/<image_0>.png`. A picture's key is its name, such as `ex_0_img_0`.

@@ -10,7 +10,8 @@ from capkit.errors import UsageError
 # Lines of the released form: the captions have the same words.
 EXAMPLES = [
     {
-        "id": n, "image_0": f"ex_{n}_img_0", "image_1": f"ex_{n}_img_1", "caption_0": "an old person kisses a young one",
+        "id": n, "image_0": f"ex_{n}_img_0", "image_1": f"ex_{n}_img_1",
+        "caption_0": "an old person kisses a young one",
         "caption_1": "a young person kisses an old one", "tag": "Adjective-Age", "secondary_tag": "",
         "num_main_preds": 1, "collapsed_tag": "Object",
     }

@@ -82,7 +82,7 @@ def _caption(record: Record) -> str:
 
 
 def _by_kind(scores: PairScores, kinds: list[str]) -> dict[str, float]:
-    numbers = {}
+    numbers: dict[str, float] = {}
     for kind in sorted(set(kinds) - {""}):
         chosen = torch.tensor([found == kind for found in kinds])
         means = PairScores(scores.text[chosen], scores.image[chosen]).means()

@@ -47,3 +47,15 @@ class VisionChat(Protocol):
     def fingerprint_fields(self) -> dict[str, Any]: ...
 
     def answer(self, prompts: Sequence[str], pictures: Sequence[Picture]) -> list[Answer]: ...
+
+
+@runtime_checkable
+class SampledVisionChat(VisionChat, Protocol):
+    """A VisionChat that can answer one question several times."""
+
+    def sample(self, number: int) -> VisionChat:
+        """The same model with random draws of its own, told apart by `fingerprint_fields`: so answers are cached apart.
+
+        Raises UsageError if decoding is deterministic.
+        """
+        ...

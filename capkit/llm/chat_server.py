@@ -1,6 +1,7 @@
 """Client of servers with OpenAI's chat completions API: vLLM, SGLang, llama.cpp, Ollama, or hosted ones."""
 
 import base64
+import copy
 import io
 import json
 import os
@@ -75,12 +76,23 @@ class ChatServer:
             )
         self._url, self._key_variable = url.rstrip("/") + "/chat/completions", api_key_variable
         self._model, self._revision = model, revision
-        self._settings = {"temperature": temperature, "max_tokens": max_tokens}
+        self._settings: dict[str, float | int] = {"temperature": temperature, "max_tokens": max_tokens}
         self._timeout_s, self._num_attempts, self._first_wait_s = timeout_s, num_attempts, first_wait_s
         self._num_connections = num_connections
 
     def fingerprint_fields(self) -> dict[str, Any]:
         return {"backend": "chat_server", "model": self._model, "revision": self._revision, **self._settings}
+
+    def sample(self, number: int) -> "ChatServer":
+        """The same model, asked with `seed=number`. Raises UsageError at temperature 0."""
+        if not self._settings["temperature"]:
+            raise UsageError(
+                "several answers to one question need a model that samples, got temperature=0; set temperature, such "
+                "as 0.7"
+            )
+        drawn = copy.copy(self)
+        drawn._settings = {**self._settings, "seed": number}
+        return drawn
 
     def complete(self, prompts: Sequence[str]) -> list[Answer]:
         return self._ask_all(list(prompts))

@@ -1,5 +1,6 @@
 """Local models of transformers: chat language models, with or without pictures."""
 
+import copy
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
@@ -13,7 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from capkit.errors import UsageError
 from capkit.llm.base import Answer, Picture
 from capkit.text.tokenizers import hub_reachable
-from capkit.utils.ranges import PositiveInt, check_ranges
+from capkit.utils.ranges import NonNegativeFloat, PositiveInt, check_ranges
+from capkit.utils.rng import stable_hash
 from capkit.utils.tensors import default_device
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -63,18 +65,33 @@ def _loaded(kind: str, name: str, revision: str | None, dtype: str) -> tuple[Any
 
 
 class _LocalModel:
-    """Shared by both kinds of models: settings, greedy decoding, answers without the prompt."""
+    """Shared by both kinds of models: settings, decoding, answers without the prompt.
 
-    def __init__(self, kind: str, name: str, revision: str | None, dtype: str, max_tokens: int, batch_size: int):
+    At temperature 0 decoding is greedy; else answers are drawn by (`draw`, first question of the batch).
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        revision: str | None,
+        dtype: str,
+        max_tokens: int,
+        batch_size: int,
+        temperature: float = 0.0,
+    ) -> None:
         if dtype not in _DTYPES:
             raise UsageError(f"dtype must be one of {', '.join(_DTYPES)}; got {dtype!r}")
         self.name, self.revision = name, found_revision(name, revision)
         self.max_tokens, self.batch_size, self.dtype = max_tokens, batch_size, dtype
+        self.temperature, self.draw = temperature, 0
         self._load = functools.partial(_loaded, kind, name, revision, dtype)
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """Without a folder's path: the revision identifies its weights."""
-        settings = {"decoding": "greedy", "max_tokens": self.max_tokens, "dtype": self.dtype}
+        sampling = {"temperature": self.temperature, "draw": self.draw}
+        decoding = {"decoding": "sample", **sampling} if self.temperature else {"decoding": "greedy"}
+        settings = {**decoding, "max_tokens": self.max_tokens, "dtype": self.dtype}
         return {"backend": "transformers", "model": Path(self.name).name, "revision": self.revision, **settings}
 
     @torch.inference_mode()
@@ -87,13 +104,19 @@ class _LocalModel:
             inputs = inputs_of(reader, slice(start, start + self.batch_size)).to(model.device)
             if "pixel_values" in inputs:
                 inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
-            output = model.generate(
-                **inputs, max_new_tokens=self.max_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
-            )
+            output = self._generated(model, inputs, tokenizer.pad_token_id)
             ends = _end_ids(model, tokenizer)
             for row in output[:, inputs["input_ids"].shape[1] :].tolist():
                 answers.append(_until_end(row, ends, tokenizer))
         return answers
+
+    def _generated(self, model: Any, inputs: Any, pad_token_id: int) -> torch.Tensor:
+        options = {"max_new_tokens": self.max_tokens, "pad_token_id": pad_token_id}
+        if not self.temperature:
+            return model.generate(**inputs, do_sample=False, **options)
+        with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+            torch.manual_seed(stable_hash("draw", self.draw, str(inputs["input_ids"].tolist())) % 2**63)
+            return model.generate(**inputs, do_sample=True, temperature=self.temperature, top_k=0, **options)
 
 
 def _end_ids(model: Any, tokenizer: Any) -> set[int]:
@@ -142,7 +165,10 @@ class HFTextLM:
 
 @check_ranges
 class HFVisionChat:
-    """An image-text-to-text model by hub name or folder, decoded greedily and loaded at first use."""
+    """An image-text-to-text model by hub name or folder, loaded at first use; greedy unless `temperature` is set.
+
+    A sampled answer depends on the other questions of its batch, unless `batch_size=1`.
+    """
 
     def __init__(
         self,
@@ -151,8 +177,21 @@ class HFVisionChat:
         dtype: str = "float32",
         max_tokens: PositiveInt = 256,
         batch_size: PositiveInt = 4,
+        temperature: NonNegativeFloat = 0.0,
     ) -> None:
-        self._model = _LocalModel("vision", name, revision, dtype, max_tokens, batch_size)
+        self._model = _LocalModel("vision", name, revision, dtype, max_tokens, batch_size, temperature)
+
+    def sample(self, number: int) -> "HFVisionChat":
+        """The same model with the draws of this number. Raises UsageError at temperature 0."""
+        if not self._model.temperature:
+            raise UsageError(
+                "several descriptions of one picture need a model that samples, got temperature=0; set "
+                "vision_chat.temperature, such as 0.7"
+            )
+        drawn = copy.copy(self)
+        drawn._model = copy.copy(self._model)
+        drawn._model.draw = number
+        return drawn
 
     def fingerprint_fields(self) -> dict[str, Any]:
         return self._model.fingerprint_fields()

@@ -16,6 +16,7 @@ from capkit.sceneworld.experts import scene_in
 from capkit.sceneworld.language.captions import caption
 from capkit.sceneworld.language.merging import AmbiguousError, enriched, union
 from capkit.sceneworld.language.parser import ParsedCaption, parse
+from capkit.sceneworld.language.plan import STYLES
 from capkit.sceneworld.language.writing import UnsayableError, write_facts
 from capkit.sceneworld.world.options import COLORS
 from capkit.sceneworld.world.scene import Scene, scene_hash
@@ -23,6 +24,7 @@ from capkit.utils.ranges import Probability, Seed, check_ranges
 from capkit.utils.rng import stable_hash, uniform
 
 _SECTION = re.compile(r"^\[(\w+)\]\n", re.MULTILINE)
+_OPTIONAL = ("size", "place", "relations", "count", "background")
 _NUMBER = re.compile(r"^\d+\. ", re.MULTILINE)
 
 
@@ -70,16 +72,37 @@ class SceneVision:
     """A VisionChat that describes SceneWorld pictures in the dense style, from the scene in the picture's metadata.
 
     `wrong` is the share of objects, drawn by (seed, scene, object), with a wrong colour, which an anchor can correct.
+    `omitted` is the probability, drawn by (seed, scene), of leaving out all sizes, all places, all relations, the
+    number of objects, or the background.
     """
 
-    def __init__(self, wrong: Probability = 0.0, seed: Seed = 0) -> None:
-        self.wrong, self.seed = wrong, seed
+    def __init__(self, wrong: Probability = 0.0, seed: Seed = 0, omitted: Probability = 0.0) -> None:
+        self.wrong, self.seed, self.omitted = wrong, seed, omitted
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        return {"model": "scene_vision", "revision": "1", "decoding": "exact", "wrong": self.wrong, "seed": self.seed}
+        about = {"model": "scene_vision", "revision": "1", "decoding": "exact", "wrong": self.wrong, "seed": self.seed}
+        return about | ({"omitted": self.omitted} if self.omitted else {})  # answers without it are those of before
+
+    def sample(self, number: int) -> "SceneVision":
+        """Another seed. Raises UsageError if nothing is drawn."""
+        if not self.wrong and not self.omitted:
+            raise UsageError(
+                "vision_chat=scene describes a picture in one way only; for several descriptions set "
+                "vision_chat.omitted, such as 0.5"
+            )
+        return SceneVision(self.wrong, stable_hash(self.seed, "sample", number) % 2**31, self.omitted)
 
     def answer(self, prompts: Sequence[str], pictures: Sequence[Picture]) -> list[Answer]:
-        return [Answer(caption(self._seen(picture), "dense").text) for picture in pictures]
+        return [Answer(self._description(self._seen(picture))) for picture in pictures]
+
+    def _description(self, scene: Scene) -> str:
+        draws = stable_hash(self.seed, "said", scene_hash(scene)) + np.arange(len(_OPTIONAL))
+        said = uniform(draws, 0) >= self.omitted
+        detail = STYLES["dense"]
+        for name, keep in zip(_OPTIONAL, said, strict=True):
+            if not keep:
+                detail = replace(detail, **{name: 0 if name == "relations" else False})
+        return caption(scene, "dense", detail=detail).text
 
     def _seen(self, picture: Picture) -> Scene:
         scene = scene_in(picture, "vision_chat=scene")

@@ -230,6 +230,16 @@ def test_settings_that_cannot_work_are_refused(server, settings):
         client(server, **settings)
 
 
+def test_samples_are_asked_with_seeds_of_their_own_and_cached_apart(server):
+    model = client(server, temperature=0.7)
+    for number in (0, 3):
+        assert model.sample(number).complete(["hello"])[0].text == "HELLO"
+    assert [request["body"]["seed"] for request in server.requests] == [0, 3]
+    assert len({str(m.fingerprint_fields()) for m in (model, model.sample(0), model.sample(3))}) == 3
+    with pytest.raises(UsageError, match="temperature=0; set temperature"):
+        client(server).sample(0)
+
+
 def test_an_address_that_is_none_is_refused():
     with pytest.raises(UsageError, match="url"):
         ChatServer("localhost:8000", "tiny")

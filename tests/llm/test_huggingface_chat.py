@@ -151,6 +151,18 @@ def test_the_vision_model_reads_its_picture(vision_folder):
     assert len(same_prompt) > 1 and all(answer.failure for answer in alone)
 
 
+def test_samples_of_the_vision_model_differ_and_each_comes_again(vision_folder):
+    pictures, prompts = [Picture(np.zeros((28, 28, 3), np.uint8))], ["what is it"]
+    model = HFVisionChat(str(vision_folder), max_tokens=6, temperature=5.0)
+    before = torch.random.get_rng_state()
+    said = [model.sample(number).answer(prompts, pictures) for number in (0, 1, 2, 1)]
+    assert said[1] == said[3] and len({answer.said or answer.text for (answer,) in said}) == 3
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert model.sample(1).fingerprint_fields() != model.sample(2).fingerprint_fields()
+    with pytest.raises(UsageError, match="need a model that samples"):
+        HFVisionChat(str(vision_folder)).sample(0)
+
+
 def test_the_revision_of_a_folder_changes_with_its_weights(text_folder):
     before = found_revision(str(text_folder), None)
     assert HFTextLM(str(text_folder)).fingerprint_fields()["revision"] == before

@@ -4,7 +4,8 @@ BlendCap is the anchor: what contradicts it is dropped. The paper's prompts were
 and `holistic_v1` in `capkit/llm/prompts`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from capkit.curation.caption_answers import json_caption, plain_text
 from capkit.curation.steps.blend_captions import BLENDCAP
 from capkit.data.records import Caption, Record
 from capkit.errors import UsageError
-from capkit.llm.base import Answer, TextLM, VisionChat
+from capkit.llm.base import Answer, Picture, SampledVisionChat, TextLM, VisionChat
 from capkit.llm.cache import CachedModel
 from capkit.llm.prompts import Prompt
 from capkit.utils.ranges import PositiveInt, check_ranges
@@ -30,8 +31,10 @@ class HolisticCaption:
     """Records whose BlendCap was enriched by what a model saw; those without usable answers of both are left out.
 
     Each record needs a caption that blend_captions wrote: the last one is the anchor. `describe_prompt` goes to the
-    vision model with the picture alone, `merge_prompt` to the language model with anchor and description. With `keep`,
-    the captions that were there stay before the new one. Its source is "holisticcap/<merge prompt>/<language
+    vision model with the picture alone, `merge_prompt` to the language model with anchor and description. With
+    `num_captions` of 2 or more, the vision model describes the picture so often, each time with draws of its own, and
+    each description is merged with the anchor (the published data have five); a record keeps those that succeed. With
+    `keep`, the captions that were there stay before the new ones. Their source is "holisticcap/<merge prompt>/<language
     model>/<vision model>". Answers are kept in `cache_dir`; `batch_size` records are asked for at a time, which is what
     a kill can lose.
     """
@@ -45,6 +48,7 @@ class HolisticCaption:
         describe_prompt: str = "describe_v1",
         merge_prompt: str = "holistic_v1",
         keep: bool = False,
+        num_captions: PositiveInt = 1,
         max_words: PositiveInt = 250,
         batch_size: PositiveInt = 32,
         cache_dir: str = "data/answers",
@@ -56,7 +60,10 @@ class HolisticCaption:
             )
         self._describe, self._merge = Prompt(describe_prompt, []), Prompt(merge_prompt, ["anchor", "description"])
         self._keep, self._batch_size = keep, batch_size
-        self._vision = CachedModel(vision_chat, cache_dir, partial(plain_text, max_words=max_words))
+        self._visions = [
+            CachedModel(model, cache_dir, partial(plain_text, max_words=max_words))
+            for model in _draws(vision_chat, num_captions)
+        ]
         self._text = CachedModel(text_lm, cache_dir, partial(json_caption, max_words=max_words))
         self._about = {
             "prompts": [self._describe.fingerprint_fields(), self._merge.fingerprint_fields()],
@@ -64,6 +71,7 @@ class HolisticCaption:
             "vision_chat": vision_chat.fingerprint_fields(),
             "keep": keep,
             "max_words": max_words,
+            **({"num_captions": num_captions} if num_captions > 1 else {}),
         }
         models = f"{text_lm.fingerprint_fields()['model']}/{vision_chat.fingerprint_fields()['model']}"
         self._source = f"{HOLISTICCAP}/{self._merge.name}/{models}"
@@ -83,38 +91,56 @@ class HolisticCaption:
     @property
     def counts(self) -> dict[str, int]:
         counts = {f"text_{name}": count for name, count in self._text.counts.items()}
-        return counts | {f"vision_{name}": count for name, count in self._vision.counts.items()}
+        seen = sum((vision.counts for vision in self._visions), Counter())
+        return counts | {f"vision_{name}": seen[name] for name in self._visions[0].counts}
 
     def __call__(self, records: Records) -> Iterator[Record]:
         for batch in batches(records(), self._batch_size):
-            seen = self._descriptions(batch)
-            described = [(record, anchor_of(record), seen[record.key]) for record in batch if record.key in seen]
-            prompts = [self._merge.fill(anchor=anchor.text, description=text) for _, anchor, text in described]
-            answers = self._text.ask(prompts) if prompts else []
-            for (record, anchor, _), answer in zip(described, answers, strict=True):
-                if answer.text is None:
-                    self._fail(record, answer)
-                    continue
-                merged = Caption(answer.text, self._source, anchor.language)
-                yield replace(record, captions=[*(record.captions if self._keep else ()), merged])
+            for record in batch:
+                anchor_of(record)
+            found = readable(batch, self._read, "holistic_caption", self._report)
+            merged: dict[str, list[Caption]] = defaultdict(list)
+            for vision in self._visions:
+                for record, text in self._merged(self._descriptions(found, vision)):
+                    merged[record.key].append(Caption(text, self._source, anchor_of(record).language))
+            for record, _ in found:
+                if record.key in merged:
+                    kept = record.captions if self._keep else ()
+                    yield replace(record, captions=[*kept, *merged[record.key]])
 
-    def _descriptions(self, batch: Sequence[Record]) -> dict[str, str]:
-        """What the model saw, by the record's key; failures are reported."""
-        for record in batch:
-            anchor_of(record)
-        found = readable(batch, self._read, "holistic_caption", self._report)
+    def _merged(self, described: list[tuple[Record, str]]) -> Iterator[tuple[Record, str]]:
+        """Anchor and description of each record as one text; failures are reported."""
+        prompts = [self._merge.fill(anchor=anchor_of(record).text, description=text) for record, text in described]
+        answers = self._text.ask(prompts) if prompts else []
+        return self._usable([record for record, _ in described], answers)
+
+    def _descriptions(self, found: list[tuple[Record, Picture]], vision: CachedModel) -> list[tuple[Record, str]]:
+        """What the model saw in each record's picture; failures are reported."""
         pictures = [picture for _, picture in found]
-        answers = self._vision.ask([self._describe.fill()] * len(found), pictures) if found else []
-        seen = {}
-        for (record, _), answer in zip(found, answers, strict=True):
+        answers = vision.ask([self._describe.fill()] * len(found), pictures) if found else []
+        return list(self._usable([record for record, _ in found], answers))
+
+    def _usable(self, records: list[Record], answers: list[Answer]) -> Iterator[tuple[Record, str]]:
+        for record, answer in zip(records, answers, strict=True):
             if answer.text is None:
                 self._fail(record, answer)
             else:
-                seen[record.key] = answer.text
-        return seen
+                yield record, answer.text
 
     def _fail(self, record: Record, answer: Answer) -> None:
         self._report(Failure(record.key, "holistic_caption", str(answer.failure), answer.said))
+
+
+def _draws(vision_chat: VisionChat, number: int) -> list[VisionChat]:
+    """The model itself, or as many of its samples. Raises UsageError for a model that cannot sample."""
+    if number == 1:
+        return [vision_chat]
+    if not isinstance(vision_chat, SampledVisionChat):
+        raise UsageError(
+            f"num_captions={number} needs a vision_chat that can be sampled (capkit/llm/base.py: SampledVisionChat), "
+            f"got {type(vision_chat).__name__}; choose another, or num_captions=1"
+        )
+    return [vision_chat.sample(place) for place in range(number)]
 
 
 def anchor_of(record: Record) -> Caption:

@@ -153,3 +153,58 @@ def test_it_wants_two_models_and_pictures(tmp_path):
     step = HolisticCaption(SceneLM(), SceneVision(), cache_dir=str(tmp_path))
     with pytest.raises(UsageError, match="attach_images"):
         list(step(lambda: BlendCaptions(SceneLM(), cache_dir=str(tmp_path))(lambda: RECORDS)))
+
+
+def test_five_captions_come_from_five_descriptions_each_anchored(tmp_path):
+    """Each keeps every fact of the references and adds none that is wrong; together they add more than one alone."""
+    vision = SceneVision(omitted=0.5)
+    records, failures = boosted(tmp_path, vision, RECORDS[:20], num_captions=5)
+    assert len(records) == 20 and not failures
+    recalls = []
+    for record in records:
+        assert len(record.captions) == 5 and {c.source.partition("/")[0] for c in record.captions} == {"holisticcap"}
+        scene = SCENES[int(record.key)]
+        said = make_plan(scene, "human", STYLES["human"]).facts()
+        found = [score_caption(scene, caption.text, said) for caption in record.captions]
+        assert all(score.precision == 1.0 and score.recall == 1.0 for score in found)
+        recalls.append(len({caption.text for caption in record.captions}))
+    assert np.mean(recalls) > 3, "the five differ"
+
+
+def test_five_descriptions_are_asked_once_each_and_kept_apart(tmp_path):
+    first, _ = boosted(tmp_path, SceneVision(omitted=0.5), RECORDS[:3], num_captions=5)
+    step = HolisticCaption(SceneLM(), SceneVision(omitted=0.5), cache_dir=str(tmp_path), num_captions=5)
+    step.attach_images(read)
+    blend = BlendCaptions(SceneLM(), cache_dir=str(tmp_path))
+    assert [r.captions for r in step(lambda: blend(lambda: RECORDS[:3]))] == [r.captions for r in first]
+    assert step.counts["vision_cached"] == 15 and step.counts["vision_asked"] == 0
+
+
+class OnceSilent(Silent):
+    """Its second sample has nothing to say about the second picture."""
+
+    def sample(self, number):
+        found = Silent() if number == 1 else Speaking()
+        found.number = number
+        return found
+
+
+class Speaking(Silent):
+    def fingerprint_fields(self):
+        return {"model": "speaking", "sample": self.number}
+
+    def answer(self, prompts, pictures):
+        return [Answer("a white background")] * len(pictures)
+
+
+def test_a_record_keeps_the_captions_that_succeed(tmp_path):
+    records, failures = boosted(tmp_path, OnceSilent(), RECORDS[:4], num_captions=3)
+    assert [len(record.captions) for record in records] == [3, 2, 3, 3]
+    assert [(f.key, f.reason) for f in failures] == [("1", "unparsable answer: it is empty")]
+
+
+def test_a_model_that_says_the_same_each_time_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="one way only"):
+        HolisticCaption(SceneLM(), SceneVision(), cache_dir=str(tmp_path), num_captions=5)
+    with pytest.raises(UsageError, match="can be sampled"):
+        HolisticCaption(SceneLM(), Silent(), cache_dir=str(tmp_path), num_captions=5)

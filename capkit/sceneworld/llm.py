@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from capkit.errors import UsageError
 from capkit.llm.base import Answer, Picture
 from capkit.sceneworld.experts import scene_in
 from capkit.sceneworld.language.captions import caption
@@ -24,7 +25,7 @@ from capkit.utils.ranges import Probability, Seed, check_ranges
 from capkit.utils.rng import stable_hash, uniform
 
 _SECTION = re.compile(r"^\[(\w+)\]\n", re.MULTILINE)
-_OPTIONAL = ("size", "place", "relations", "count", "background")
+_LEFT_OUT: dict[str, Any] = {"size": False, "place": False, "relations": 0, "count": False, "background": False}
 _NUMBER = re.compile(r"^\d+\. ", re.MULTILINE)
 
 
@@ -96,13 +97,10 @@ class SceneVision:
         return [Answer(self._description(self._seen(picture))) for picture in pictures]
 
     def _description(self, scene: Scene) -> str:
-        draws = stable_hash(self.seed, "said", scene_hash(scene)) + np.arange(len(_OPTIONAL))
-        said = uniform(draws, 0) >= self.omitted
-        detail = STYLES["dense"]
-        for name, keep in zip(_OPTIONAL, said, strict=True):
-            if not keep:
-                detail = replace(detail, **{name: 0 if name == "relations" else False})
-        return caption(scene, "dense", detail=detail).text
+        draws = stable_hash(self.seed, "said", scene_hash(scene)) + np.arange(len(_LEFT_OUT))
+        is_left_out = uniform(draws, 0) < self.omitted
+        changes = {name: value for (name, value), out in zip(_LEFT_OUT.items(), is_left_out, strict=True) if out}
+        return caption(scene, "dense", detail=replace(STYLES["dense"], **changes)).text
 
     def _seen(self, picture: Picture) -> Scene:
         scene = scene_in(picture, "vision_chat=scene")

@@ -37,6 +37,8 @@ class Decoding:
         top_k: Sample from the k most probable tokens; 0 disables it.
         top_p: Then sample from the smallest set of tokens with at least this probability mass; 1 disables it.
         no_repeat_ngram_size: No n-gram of tokens of this size occurs twice; 0 disables it.
+        stop: A caption ends with the first token whose text contains this, such as "." (ClipCap, DiscriTune). The token
+            is kept, and EOS follows as the only possible token. None: captions end with EOS alone.
         num_candidates: Captions proposed for each image, by sampling or by the beams, of which a scorer picks one
             (`capkit/scorers/as_reranker.py`); None: the method's one caption.
         seed: Each draw depends on (seed, image key, sample, position) and nothing else.
@@ -53,6 +55,7 @@ class Decoding:
     top_k: NonNegativeInt = 0
     top_p: PositiveProbability = 1.0
     no_repeat_ngram_size: NonNegativeInt = 0
+    stop: str | None = None
     num_candidates: AtLeastTwo | None = None
     seed: Seed = 0
 
@@ -66,6 +69,8 @@ class Decoding:
             raise UsageError(
                 f"decoding.min_length must be less than max_length={self.max_length}; got {self.min_length}"
             )
+        if self.stop == "":
+            raise UsageError('decoding.stop: expected text such as ".", or null for none; got an empty text')
         for method, defaults in _ONLY_FOR.items():
             unused = [name for name, default in defaults.items() if getattr(self, name) != default]
             if unused and method != self.method:

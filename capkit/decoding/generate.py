@@ -14,7 +14,7 @@ from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList,
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from capkit.decoding.config import Decoding
-from capkit.decoding.sampling import ChooseToken, constraints, warpers
+from capkit.decoding.sampling import ChooseToken, constraints, stop_token_ids, warpers
 from capkit.errors import UsageError
 from capkit.text.tokenizers import decode_captions, prompt_ids
 from capkit.types import Context, Samples
@@ -156,13 +156,17 @@ def generate(captioner: StepwiseCaptioner, context: Context, decoding: Decoding,
     the tokens that it could choose from are recorded too. A caption that reaches `max_length` has no EOS. Under ZeRO-3
     the weights are gathered for the duration (capkit/distributed/zero.py), so ranks may take different numbers of
     steps.
+
+    With `decoding.stop` EOS follows a stop token. It is no choice then: its log-probability is 0 if captions are
+    sampled, while greedy and beam search record the model's, as for all their tokens.
     """
     tokenizer, start = captioner.tokenizer, prompt_ids(captioner.tokenizer, captioner.prompt)
     _check(captioner, decoding, num_samples, len(start))
     num_images, device = context.states.shape[0], context.states.device
     rows_per_image = num_samples if decoding.method == "sample" else 1
     prompt = torch.tensor(start, device=device).expand(num_images * rows_per_image, -1)
-    processors = constraints(decoding, len(start), tokenizer.eos_token_id, device)
+    stop_ids = () if decoding.stop is None else stop_token_ids(tokenizer, decoding.stop)
+    processors = constraints(decoding, len(start), tokenizer.eos_token_id, device, stop_ids)
     chooser = None
     if decoding.method != "beam":
         ids = _sample_ids(context, decoding, num_samples) if decoding.method == "sample" else None

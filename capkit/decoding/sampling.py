@@ -3,7 +3,8 @@
 R rows (images x samples), V vocabulary, T tokens so far.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,18 +22,59 @@ from transformers import (
 
 from capkit.decoding.config import Decoding
 from capkit.decoding.truncation import pack
+from capkit.errors import UsageError
 from capkit.utils import rng
 
 
-def constraints(decoding: Decoding, prompt_length: int, eos_token_id: int, device: torch.device) -> LogitsProcessorList:
-    """Constraints of every method: no EOS before `min_length`, no repeated n-grams."""
-    processors = LogitsProcessorList()
-    if decoding.min_length:
-        processors.append(
-            MinNewTokensLengthLogitsProcessor(prompt_length, decoding.min_length, eos_token_id, device=str(device))
+class EndAfterStop(LogitsProcessor):
+    """After a new token of `stop_ids`, EOS is the only possible token, with log-probability 0."""
+
+    def __init__(self, stop_ids: Sequence[int], eos_token_id: int, prompt_length: int, device: torch.device) -> None:
+        self._stop_ids = torch.tensor(stop_ids, device=device)
+        self._eos_token_id, self._prompt_length = eos_token_id, prompt_length
+
+    def __call__(self, input_ids: Int[Tensor, "R T"], scores: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+        if input_ids.shape[1] <= self._prompt_length:  # a prompt may contain the stop text
+            return scores
+        only_eos = torch.full_like(scores, -torch.inf)
+        only_eos[:, self._eos_token_id] = 0.0
+        return torch.where(torch.isin(input_ids[:, -1:], self._stop_ids), only_eos, scores)
+
+
+@functools.lru_cache(maxsize=8)
+def stop_token_ids(tokenizer: Any, stop: str) -> tuple[int, ...]:
+    """Ids of all tokens whose text contains `stop`: 121 of GPT-2's contain ".". Raises UsageError if there are none."""
+    special = set(tokenizer.all_special_ids)
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    found = tuple(token for token, text in enumerate(texts) if stop in text and token not in special)
+    if not found:
+        raise UsageError(
+            f"decoding.stop={stop!r}: expected text that a token of the tokenizer contains, got none among "
+            f"{len(texts)} tokens; set decoding.stop=null, or train on captions with it"
         )
+    return found
+
+
+def constraints(
+    decoding: Decoding,
+    prompt_length: int,
+    eos_token_id: int,
+    device: torch.device,
+    stop_ids: Sequence[int] = (),
+) -> LogitsProcessorList:
+    """Constraints of every method: no end before `min_length`, no repeated n-grams, EOS after a token of `stop_ids`."""
+    processors = LogitsProcessorList()
+
+    def forbid_before(num_tokens: int, tokens: list[int]) -> None:
+        if num_tokens > 0 and tokens:
+            processors.append(MinNewTokensLengthLogitsProcessor(prompt_length, num_tokens, tokens, device=str(device)))
+
+    forbid_before(decoding.min_length, [eos_token_id])
+    forbid_before(decoding.min_length - 1, list(stop_ids))  # a stop is the caption's last token, EOS comes after it
     if decoding.no_repeat_ngram_size:
         processors.append(NoRepeatNGramLogitsProcessor(decoding.no_repeat_ngram_size))
+    if stop_ids:
+        processors.append(EndAfterStop(stop_ids, eos_token_id, prompt_length, device))
     return processors
 
 

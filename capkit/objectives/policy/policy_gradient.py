@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from capkit.decoding.config import Decoding
+from capkit.errors import UsageError
 from capkit.objectives.policy.advantages import Advantages
 from capkit.objectives.policy.base import check_reduction, check_sampling, count_targets, learned_tokens, reduce_losses
 from capkit.objectives.policy.kl import check_kl
@@ -60,6 +61,11 @@ class PolicyGradient:
 
     def __post_init__(self) -> None:
         check_sampling(type(self).__name__, self.rollout, self.num_samples, self.baseline)
+        if self.rollout.stop is not None and self.learn_eos:
+            raise UsageError(
+                f"after rollout.stop={self.rollout.stop!r} EOS is certain and not a choice to be learned; expected "
+                "learn_eos=false, got true; set objective.learn_eos=false"
+            )
         check_reduction(self.reduction)
         check_kl(self.kl)
         self.needs_greedy = self.baseline == "greedy"

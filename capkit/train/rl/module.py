@@ -317,6 +317,7 @@ class RLModule(CaptionerModule):
             max_length=rollout.max_length,
             min_length=rollout.min_length,
             no_repeat_ngram_size=rollout.no_repeat_ngram_size,
+            stop=rollout.stop,
         )
 
     @property

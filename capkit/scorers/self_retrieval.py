@@ -2,7 +2,8 @@
 
 DiscriTune (Dessi et al. 2023, arXiv 2304.01662) and No Detail Left Behind (Gaur et al. 2024, arXiv 2409.03025).
 
-B images, K samples per image, M captions, N images of the pool, P captions of all ranks, D width.
+B images, K samples per image, M captions, N images of the pool, P captions of all ranks, D width; U neighbours that
+belong to single images.
 """
 
 import math
@@ -38,7 +39,8 @@ class SelfRetrieval(PictureScorer):
 
     The pool consists of the images of the global batch, the first `num_neighbors` mined neighbours of each, and the
     last `queue_size` images of earlier batches, each image once, so that the reward does not depend on how a batch is
-    split over ranks. With scale s and cosines c, `form` is one of:
+    split over ranks. With `share_neighbors=false` an image's neighbours are candidates for its own captions alone:
+    the published (B, B + H). With scale s and cosines c of a caption and its candidates, `form` is one of:
 
     - log_softmax: s c_own - log sum_j exp(s c_j), at most 0, as in both papers.
     - accuracy: 1 if the own picture is the most similar, else 0; 1 / n if n pictures tie for it.
@@ -49,12 +51,15 @@ class SelfRetrieval(PictureScorer):
     A caption whose picture cannot be read gets NaN, and neither is in the pool. Every rank must call it for each batch,
     since it communicates.
 
+    Deliberate difference from DiscriTune's code: (1) a neighbour that is in the batch too is one candidate, not two.
+
     Args:
         encoder: The frozen dual encoder.
         form: See above.
         scale: null: the encoder's own (100 in CLIP). DiscriTune's public reproduction uses 1. The larger it is, the
             more only the most similar pictures matter.
         neighbors_file: neighbors.jsonl of `capkit mine`, with `num_neighbors` of 1 or more.
+        share_neighbors: Whether the neighbours of an image are candidates for all captions, or for its own alone.
         folder: Caches embeddings of pictures on disk.
     """
 
@@ -67,6 +72,7 @@ class SelfRetrieval(PictureScorer):
         scale: PositiveFloat | None = None,
         neighbors_file: str | None = None,
         num_neighbors: NonNegativeInt = 0,
+        share_neighbors: bool = True,
         queue_size: NonNegativeInt = 0,
         folder: str | None = None,
     ) -> None:
@@ -79,7 +85,11 @@ class SelfRetrieval(PictureScorer):
                 f"got {neighbors_file} and {num_neighbors}; give both, or neither"
             )
         self.form, self.scale = form, _scale(encoder, scale)
-        self.num_neighbors = num_neighbors
+        if not share_neighbors and num_neighbors == 0:
+            raise UsageError(
+                "share_neighbors=false needs neighbors; got num_neighbors=0; give neighbors_file and num_neighbors"
+            )
+        self.num_neighbors, self.share_neighbors = num_neighbors, share_neighbors
         self._neighbors = {} if neighbors_file is None else read_neighbors(neighbors_file, num_neighbors)
         self._queue = ImageQueue(queue_size, self.images.width)
         self._logs: dict[str, float] = {}
@@ -90,26 +100,34 @@ class SelfRetrieval(PictureScorer):
         ids = torch.tensor([stable_hash(key) for key in batch.keys], device=pictures.device)
         readable = ~pictures.isnan().any(1)
         seen = Images(ids, pictures).select(readable).over_ranks()
-        pool = self._pool(seen, [key for key, found in zip(batch.keys, readable.tolist(), strict=True) if found])
+        keys = [key for key, found in zip(batch.keys, readable.tolist(), strict=True) if found]
+        pool = self._pool(seen, keys)
 
         scored = readable[owners]
         own = torch.searchsorted(pool.ids, ids[owners[scored]])
-        cosines = _cosines(texts[scored], pool)
+        in_pool = _cosines(texts[scored], pool)
+        cosines = in_pool
+        if not self.share_neighbors:
+            place_in_keys = readable.long().cumsum(0) - 1
+            more = self._to_own_neighbors(texts[scored], place_in_keys[owners[scored]], keys, pool)
+            cosines = torch.cat([in_pool, more], dim=1)
         hits = _hits(cosines, own)
         scores = torch.full((len(texts),), torch.nan, dtype=torch.float64, device=texts.device)
         if self.form == "two_sided":
-            rivals = self._rivals(cosines, own, _pair_ids(batch, samples).to(own.device)[scored])
-            scores[scored] = two_sided_reward(cosines, own, rivals, self.scale)
+            rivals = self._rivals(in_pool, own, _pair_ids(batch, samples).to(own.device)[scored])
+            scores[scored] = two_sided_reward(cosines, own, rivals[own], self.scale)
         elif self.form == "log_softmax":
             scores[scored] = log_softmax_reward(cosines, own, self.scale)
         else:
             scores[scored] = hits if self.form == "accuracy" else _of_own(cosines, own)
-        self._logs = {"pool": float(len(pool)), "r1": _mean_over_ranks(hits)}
+        num_candidates = cosines.isfinite().sum(1, dtype=torch.float64)
+        size = float(len(pool)) if self.share_neighbors else _mean_over_ranks(num_candidates)
+        self._logs = {"pool": size, "r1": _mean_over_ranks(hits)}
         self._queue.push(seen)
         return unflatten_scores(scores, samples)
 
     def logs(self) -> dict[str, float]:
-        """Of the last batch over all ranks: the pool's size, and R@1 of all scored captions."""
+        """Of the last batch over all ranks: candidates of a caption (their mean), and R@1 of all scored captions."""
         return self._logs
 
     def provenance(self) -> dict[str, Any]:
@@ -118,6 +136,7 @@ class SelfRetrieval(PictureScorer):
             "form": self.form,
             "scale": self.scale,
             "num_neighbors": self.num_neighbors,
+            "share_neighbors": self.share_neighbors,
             "queue_size": self._queue.size,
         }
 
@@ -128,11 +147,26 @@ class SelfRetrieval(PictureScorer):
         self._queue.load_state_dict(state["queue"])
 
     def _pool(self, seen: Images, keys: list[str]) -> Images:
-        """The images of all ranks, their neighbours and the queue, each image once."""
+        """The images of all ranks, the queue, and their neighbours if all captions share them, each image once."""
         pool = seen.concat(self._queue.images.to(seen.rows.device))
-        if self._neighbors:
+        if self._neighbors and self.share_neighbors:
             pool = pool.concat(self._neighbors_of(keys).over_ranks())
         return pool.distinct()
+
+    def _to_own_neighbors(
+        self, texts: Float[Tensor, "M D"], owners: Int[Tensor, " M"], keys: list[str], pool: Images
+    ) -> Float[Tensor, "M U"]:
+        """Cosines with this rank's neighbours; -inf with those of other images, and with those that the pool has.
+
+        `owners` are the captions' places in `keys`. The own picture is in the pool, so it is never its own negative.
+        """
+        neighbors = self._neighbors_of(keys).distinct()
+        is_own = torch.zeros(len(keys), len(neighbors), dtype=torch.bool, device=texts.device)
+        for place, key in enumerate(keys):
+            own_ids = torch.tensor([stable_hash(name) for name in self._neighbors[key]], dtype=torch.int64)
+            is_own[place] = torch.isin(neighbors.ids, own_ids.to(texts.device))
+        allowed = is_own[owners] & ~torch.isin(neighbors.ids, pool.ids)
+        return _cosines(texts, neighbors).masked_fill(~allowed, -torch.inf)
 
     def _neighbors_of(self, keys: list[str]) -> Images:
         unknown = [key for key in keys if key not in self._neighbors]
@@ -159,18 +193,18 @@ def log_softmax_reward(cosines: Float[Tensor, "M N"], own: Int[Tensor, " M"], sc
 
 
 def two_sided_reward(
-    cosines: Float[Tensor, "M N"], own: Int[Tensor, " M"], rivals: Float[Tensor, " N"], scale: float
+    cosines: Float[Tensor, "M N"], own: Int[Tensor, " M"], rivals: Float[Tensor, " M"], scale: float
 ) -> Float[Tensor, " M"]:
     """(1 / 2s) [min(s c_own - log sum of exp(s c) over the other pictures, 16) + the same over other captions].
 
     From Chaffin et al. (2024, arXiv 2402.13936). The sums exclude the pair itself, so this is a margin, which can
-    exceed 0, and not a log-probability. `rivals` is the second log-sum for each picture. Difference: their code sums
-    over all other captions, including those of the same picture; here only over those of other pictures.
+    exceed 0, and not a log-probability. `rivals` is the second log-sum, of each caption's picture. Difference: their
+    code sums over all other captions, including those of the same picture; here only over those of other pictures.
     """
     logits = scale * cosines
     mine = _of_own(logits, own)
     other_pictures = logits.masked_fill(_is_own(logits, own), -torch.inf).logsumexp(1)
-    margins = torch.stack([mine - other_pictures, mine - rivals[own]])
+    margins = torch.stack([mine - other_pictures, mine - rivals])
     return margins.clamp(max=LARGEST_MARGIN).mean(0) / scale
 
 

@@ -206,6 +206,7 @@ def test_what_is_wrong_with_neighbors_is_named(tmp_path):
         (dict(neighbors_file=good, num_neighbors=3), "expected num_neighbors of at most"),
         (dict(neighbors_file=good), "give both, or neither"),
         (dict(num_neighbors=1), "give both, or neither"),
+        (dict(share_neighbors=False), "share_neighbors=false needs neighbors; got num_neighbors=0"),
         (dict(queue_size=-1), "queue_size: expected an integer of at least 0"),
         (dict(scale=0.0), "scale: expected a finite number greater than 0"),
     ):
@@ -213,6 +214,53 @@ def test_what_is_wrong_with_neighbors_is_named(tmp_path):
             scorer_of("log_softmax", **arguments)
     with pytest.raises(UsageError, match="form must be one of"):
         scorer_of("softmax")
+
+
+# -- hard negatives row by row, (B, B + H)
+
+
+def row_by_row(judge, form, pictures, neighbors):
+    """Each image's captions choose among the batch and that image's own neighbours."""
+    pools = [{*pictures, *neighbors[picture]} for picture in pictures]
+    return torch.stack([loops(judge, form, pictures, pool)[place] for place, pool in enumerate(pools)])
+
+
+def test_row_by_row_by_hand(tmp_path):
+    # Captions 0 and 1 of pictures 0 and 1; picture 2 is the neighbour of 0 alone, that of 1 is 0, which is in the batch.
+    # With scale 1, caption 0: .31 - log(e^.31 + e^.24 + e^.20) = -1.03965, the published value of three
+    # pictures. Caption 1: .28 - log(e^.22 + e^.28) = -.663597, of two. In a shared pool both have three.
+    judge = TableJudge(torch.eye(4)[:3], {str(i): row for i, row in enumerate(texts_at(COSINES))})
+    file = mined(tmp_path / "neighbors.jsonl", {"0": ["2"], "1": ["0"]})
+    found = {}
+    for share in (False, True):
+        arguments = dict(scale=1, neighbors_file=file, num_neighbors=1, share_neighbors=share)
+        scorer = scorer_of("log_softmax", judge, **arguments)
+        scores = scorer(CaptionBatch(["0", "1"]), Samples.from_texts([["0"], ["1"]]))
+        found[share] = scores[:, 0].tolist(), scorer.logs()["pool"]
+    assert found[False] == (pytest.approx([-1.03965, -0.663597], abs=1e-5), 2.5)
+    assert found[True] == (pytest.approx([-1.03965, -1.075621], abs=1e-5), 3.0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("pictures", [[3, 6], [4, 2, 0, 1, 3], list(range(NUM_PICTURES))])
+def test_rewards_row_by_row_equal_loops(form, pictures, tmp_path):
+    neighbors = {b: [(b + step) % NUM_PICTURES for step in (1, 4)] for b in range(NUM_PICTURES)}
+    as_text = {str(b): [str(other) for other in row] for b, row in neighbors.items()}
+    judge = random_judge()
+    arguments = dict(neighbors_file=mined(tmp_path / "neighbors.jsonl", as_text), num_neighbors=2)
+    scores = score(scorer_of(form, judge, share_neighbors=False, **arguments), pictures)
+    torch.testing.assert_close(scores, row_by_row(judge, form, pictures, neighbors))
+    if form == "log_softmax" and len(pictures) == 5:
+        assert not torch.allclose(scores, score(scorer_of(form, judge, **arguments), pictures))
+
+
+def test_neighbors_that_are_the_own_picture_or_in_the_batch_or_unreadable_add_no_candidate(tmp_path):
+    file = mined(tmp_path / "neighbors.jsonl", {"0": ["0", "1", "8"], "1": ["1", "0", "8"]})
+    judge = random_judge()
+    arguments = dict(neighbors_file=file, num_neighbors=3, share_neighbors=False)
+    scorer = scorer_of("log_softmax", judge, unreadable=["8"], **arguments)
+    torch.testing.assert_close(score(scorer, [0, 1]), loops(judge, "log_softmax", [0, 1]))
+    assert scorer.logs()["pool"] == 2.0
 
 
 # -- queue
@@ -286,6 +334,7 @@ def test_scores_say_what_they_must_be_quoted_with():
         "form": "log_softmax",
         "scale": 5.0,
         "num_neighbors": 0,
+        "share_neighbors": True,
         "queue_size": 2,
     }
 
@@ -295,17 +344,18 @@ def test_scores_say_what_they_must_be_quoted_with():
 
 STEPS = ([0, 1, 2, 3, 4, 5], [6, 0, 7, 1, 8, 6])  # two batches; the second has an image twice
 SHARES = {1: [6], 2: [4, 2], 4: [1, 3, 1, 1]}
+CASES = [(form, share) for form in FORMS for share in (True, False)]
 
 
 def steps_of_rank(shares, folder, unreadable):
     """Of each form: this rank's rewards of both batches, the last logs, and the queue."""
     start = sum(shares[: rank()])
     results = {}
-    for form in FORMS:
-        file = f"{folder}/neighbors.jsonl"
-        scorer = scorer_of(form, unreadable=unreadable, neighbors_file=file, num_neighbors=2, queue_size=4)
+    for form, share in CASES:
+        arguments = dict(neighbors_file=f"{folder}/neighbors.jsonl", num_neighbors=2, share_neighbors=share)
+        scorer = scorer_of(form, unreadable=unreadable, queue_size=4, **arguments)
         scores = [score(scorer, pictures[start : start + shares[rank()]]) for pictures in STEPS]
-        results[form] = scores, scorer.logs(), scorer.state_dict()["queue"]
+        results[form, share] = scores, scorer.logs(), scorer.state_dict()["queue"]
     return results
 
 
@@ -315,13 +365,13 @@ def test_the_reward_is_the_same_for_uneven_shares_on_two_and_four_ranks(world_si
     mined(tmp_path / "neighbors.jsonl", {str(b): [str((b + 1) % 9), str((b + 4) % 9)] for b in range(NUM_PICTURES)})
     whole = steps_of_rank(SHARES[1], str(tmp_path), ["3"])
     ranks = run_distributed(steps_of_rank, world_size, SHARES[world_size], str(tmp_path), ["3"])
-    for form in FORMS:
-        scores, logs, queue = whole[form]
+    for case in CASES:
+        scores, logs, queue = whole[case]
         assert logs["pool"] > 6 and scores[0][3].isnan().all()
         for step in range(len(STEPS)):
-            together = torch.cat([results[form][0][step] for results in ranks])
+            together = torch.cat([results[case][0][step] for results in ranks])
             torch.testing.assert_close(together, scores[step], equal_nan=True)
-        for _, rank_logs, rank_queue in (results[form] for results in ranks):
+        for _, rank_logs, rank_queue in (results[case] for results in ranks):
             assert rank_logs == pytest.approx(logs)
             assert torch.equal(rank_queue["ids"], queue["ids"]) and torch.equal(rank_queue["rows"], queue["rows"])
 
@@ -330,5 +380,5 @@ def test_the_reward_is_the_same_for_uneven_shares_on_two_and_four_ranks(world_si
 def test_a_rank_that_can_read_no_picture_goes_along(tmp_path):
     mined(tmp_path / "neighbors.jsonl", {str(b): [str((b + 1) % 9), "8"] for b in range(NUM_PICTURES)})
     first, second = run_distributed(steps_of_rank, 2, SHARES[2], str(tmp_path), ["4", "5"])
-    for form in FORMS:
-        assert second[form][0][0].isnan().all() and not first[form][0][0].isnan().any()
+    for case in CASES:
+        assert second[case][0][0].isnan().all() and not first[case][0][0].isnan().any()

@@ -39,6 +39,7 @@ PREFIX_ARGUMENTS = {
         "normalize": "layer",
     },
     "prefix_gpt2_mlp": {"lm": GPT2, "freeze_lm": True, "normalize": "l2"},
+    "prefix_gpt2_without_bos": {"lm": GPT2, "bos_after_prefix": False},
 }
 NAMES = ["encoder_decoder", *PREFIX_ARGUMENTS, *HF_CONFIGS]
 

@@ -226,7 +226,7 @@ def row_by_row(judge, form, pictures, neighbors):
 
 
 def test_row_by_row_by_hand(tmp_path):
-    # Captions 0 and 1 of pictures 0 and 1; picture 2 is the neighbour of 0 alone, that of 1 is 0, which is in the batch.
+    # Captions 0 and 1 of pictures 0 and 1; picture 2 is the neighbour of 0, that of 1 is 0, which is in the batch.
     # With scale 1, caption 0: .31 - log(e^.31 + e^.24 + e^.20) = -1.03965, the published value of three
     # pictures. Caption 1: .28 - log(e^.22 + e^.28) = -.663597, of two. In a shared pool both have three.
     judge = TableJudge(torch.eye(4)[:3], {str(i): row for i, row in enumerate(texts_at(COSINES))})

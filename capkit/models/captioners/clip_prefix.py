@@ -14,6 +14,7 @@ from transformers import Cache, DynamicCache
 
 from capkit.errors import UsageError
 from capkit.models.captioners.base import null_context, resolve_tokenizer
+from capkit.models.captioners.clipcap_weights import load_clipcap_weights
 from capkit.models.captioners.headed import HeadedCaptioner
 from capkit.models.encoders.image import encoder_width, image_features
 from capkit.models.pretrained import language_model, split_head
@@ -64,8 +65,9 @@ class ClipPrefix(HeadedCaptioner):
 
     Cached features in a batch replace its pixels.
 
-    Deliberate differences from the released ClipCap: (1) a BOS token stands between prefix and caption; (2) EOS is
-    learned, even if it is also the padding token; (3) token 0 is learned like any other.
+    Deliberate differences from the released ClipCap: (1) a BOS token stands between prefix and caption, unless
+    `bos_after_prefix` is false; (2) EOS is learned, even if it is also the padding token; (3) token 0 is learned like
+    any other.
 
     Args:
         lm: Hub name, folder, or config dict with `model_type` (random weights).
@@ -79,6 +81,10 @@ class ClipPrefix(HeadedCaptioner):
         pretrained: If false, a name gives the architecture only.
         freeze_lm: Train the mapper only, and keep the language model in eval mode.
         lora: Rank, alpha, dropout and targets of adapters on the otherwise frozen language model.
+        bos_after_prefix: Whether the language model reads BOS between prefix and caption. If false the prefix's last
+            embedding predicts the first word, as in the released ClipCap.
+        clipcap_weights: A .pt file of the released ClipCap, whose weights the mapper and the language model take
+            (`capkit.models.captioners.clipcap_weights`). They were trained with `bos_after_prefix=false`.
         prompt: Text that every caption starts with; it is not learned.
         max_length: Maximum number of tokens, prompt included.
     """
@@ -98,6 +104,8 @@ class ClipPrefix(HeadedCaptioner):
         pretrained: bool = True,
         freeze_lm: bool = False,
         lora: Mapping[str, Any] | None = None,
+        bos_after_prefix: bool = True,
+        clipcap_weights: str | None = None,
         prompt: str = "",
         max_length: PositiveInt = 64,
     ):
@@ -105,7 +113,7 @@ class ClipPrefix(HeadedCaptioner):
         _check_choices(mapper, normalize, freeze_lm, lora)
         self.tokenizer = resolve_tokenizer(tokenizer, lm if isinstance(lm, str) else None)
         self.prompt, self.prefix_length, self.normalize, self.freeze_lm = prompt, prefix_length, normalize, freeze_lm
-        self.image_encoder = image_encoder
+        self.bos_after_prefix, self.image_encoder = bos_after_prefix, image_encoder
         self.feature_width = encoder_width(image_encoder, feature_width)
         self.lm = language_model(lm, pretrained, self.tokenizer)
         self.max_length = _checked_length(max_length, prefix_length, self.lm.config)
@@ -118,6 +126,8 @@ class ClipPrefix(HeadedCaptioner):
                 self.feature_width, prefix_length, width, mapper_layers, mapper_heads, mapper_tokens
             )
         split_head(self.lm)  # fail now if the language model is unsuitable
+        if clipcap_weights is not None:
+            load_clipcap_weights(self, clipcap_weights)
         if lora is not None:
             LoRA.from_mapping(lora).add_to(self.lm)
         if freeze_lm:
@@ -153,13 +163,16 @@ class ClipPrefix(HeadedCaptioner):
     def _run(
         self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache | None, past: int
     ) -> Float[Tensor, "R T W"]:
-        """Hidden states at the tokens. While the cache is empty, the prefix is fed in front of them."""
+        """Hidden states at the tokens. While the cache is empty, the prefix is fed in front of them.
+
+        Without `bos_after_prefix` the prefix's last embedding stands in the place of BOS, the first token.
+        """
         repeats = len(tokens) // len(context.states)
         embeds = self.lm.get_input_embeddings()(tokens)
         if past == 0:
             prefix = context.states.repeat_interleave(repeats, 0).to(embeds.dtype)
-            embeds = torch.cat([prefix, embeds], dim=1)
-        written = max(past - self.prefix_length, 0) + tokens.shape[1]
+            embeds = torch.cat([prefix, embeds if self.bos_after_prefix else embeds[:, 1:]], dim=1)
+        written = past + embeds.shape[1] - self.prefix_length
         seen = context.mask.repeat_interleave(repeats, 0)
         seen = torch.cat([seen, seen.new_ones((len(tokens), written))], dim=1)
         out = self.lm.base_model(

@@ -75,14 +75,15 @@ def test_another_image_gives_other_logits(captioner, batch):
 
 
 def test_masked_context_positions_are_not_attended(captioner, batch):
+    """The second position: a prefix's last one may stand in the place of BOS, where the first word is predicted."""
     context = captioner.encode(batch)
     context.mask = context.mask.clone()
-    context.mask[:, -1] = False
+    context.mask[:, 1] = False
     hidden = captioner.logprobs(context, batch.tokens, batch.mask)
     context.states = context.states.clone()
-    context.states[:, -1] = 3.0
+    context.states[:, 1] = 3.0
     torch.testing.assert_close(captioner.logprobs(context, batch.tokens, batch.mask), hidden, **CLOSE)
-    context.mask[:, -1] = True
+    context.mask[:, 1] = True
     assert (captioner.logprobs(context, batch.tokens, batch.mask) - hidden).abs().max() > 1e-3
 
 

@@ -2,6 +2,7 @@ import functools
 from pathlib import Path
 
 import pytest
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
@@ -52,3 +53,34 @@ def test_curriculum_of_the_config_reaches_the_data(given):
     module = load("sceneworld", **({"curriculum": curriculum} if given else {}))
     made = module._make_curriculum
     assert isinstance(made, functools.partial) and made.func is Shuffle if given else made is Shuffle
+
+
+def test_img2dataset_config_reads_captions_beside_pictures(tmp_path):
+    for number in range(4):
+        for split in ("training", "validation"):
+            file = tmp_path / split / "00000" / f"00000000{number}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 6), (number, 0, 0)).save(file)
+            file.with_suffix(".txt").write_text(f"{split} {number}")
+            file.with_suffix(".json").write_text(f'{{"caption": "{split} {number}", "status": "success"}}')
+    paths = {"data.train.images": str(tmp_path / "training"), "data.test.images": str(tmp_path / "validation")}
+    paths["data.train.val"] = 0.25
+    module = load("img2dataset", overrides=paths)
+    assert [module.num_images(split) for split in ("train", "val", "test")] == [3, 1, 4]
+    assert sorted(module.captions("test")) == [f"validation {number}" for number in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "splits", "missing"),
+    [
+        ("conceptual_captions", ("train", "val", "test"), r"images: no folder 'data/conceptual_captions/training'"),
+        ("nocaps", ("test",), r"images: no folder 'data/nocaps/validation'"),
+        ("concadia", ("train", "val", "test"), r"images: no folder 'data/concadia/images'"),
+    ],
+)
+def test_configs_of_corpora_name_the_folder_that_is_missing(name, splits, missing):
+    """What each reads is shown in tests/data/sources/test_corpora.py."""
+    node = OmegaConf.load(CONFIGS / "data" / f"{name}.yaml")
+    assert tuple(key for key in ("train", "val", "test") if key in node) == splits
+    with pytest.raises(InstantiationException, match=missing):
+        load(name)

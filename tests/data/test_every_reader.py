@@ -7,10 +7,13 @@ import pytest
 from capkit.data.curricula.bag_files import BagFolder
 from capkit.data.prediction_files import read_captions as read_scored
 from capkit.data.sources.caption_files import read_captions
+from capkit.data.sources.concadia import Concadia
+from capkit.data.sources.conceptual_captions import ConceptualCaptions
 from capkit.data.sources.imagecode import ImageCodeSets
 from capkit.data.sources.karpathy import Karpathy
 from capkit.data.sources.manifest import Manifest
 from capkit.data.sources.mmvp import MMVP
+from capkit.data.sources.nocaps import Nocaps
 from capkit.data.sources.sentence_pairs import read_pairs
 from capkit.data.sources.winoground import Winoground
 from capkit.errors import UsageError
@@ -46,6 +49,8 @@ JSON_READERS = {
     "captions": read_captions,
     "karpathy": lambda path: len(Karpathy(str(path.parent), str(path), "train")),
     "manifest": lambda path: len(Manifest(str(path))),
+    "nocaps": lambda path: len(Nocaps(str(path.parent), str(path))),
+    "concadia": lambda path: len(Concadia(str(path.parent), str(path), "train")),
     "memes": lambda path: len(Memes(str(path.parent), str(path), "train", ["c"])),
     "scored": lambda path: read_scored(path, "references"),
     "bag folder": bag_folder,
@@ -58,6 +63,7 @@ JSON_READERS = {
 }
 TEXT_READERS = JSON_READERS | {
     "table": lambda path: read_captions(path.rename(path.with_suffix(".csv"))),
+    "conceptual captions": lambda path: len(ConceptualCaptions(str(path.parent), str(path))),
     "sentence pairs": lambda path: read_pairs(str(path)),
     "finecapeval": lambda path: read_finecapeval(str(path)),
     "synonyms": lambda path: ObjectLexicon(str(path)),

@@ -123,7 +123,7 @@ def _read_json(path: Path) -> list[CaptionRow]:
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected an object or a list, got {shown(content)}; docs/data.md shows the formats")
     if isinstance(content.get("annotations"), list):
-        return _from_coco(content, path)
+        return rows_of_coco(content, path)
     if isinstance(content.get("images"), list):
         raise _without_annotations(content["images"], path)
     if "key" in content or (file_column(list(content)) is not None and caption_columns(list(content))):
@@ -180,7 +180,7 @@ def _from_objects(objects: Sequence[tuple[str, Any]]) -> list[CaptionRow]:
     return [*records.values(), *joined.all()]
 
 
-def _from_coco(content: dict[str, Any], path: Path) -> list[CaptionRow]:
+def rows_of_coco(content: dict[str, Any], path: Path) -> list[CaptionRow]:
     """COCO's captions_*.json: `images` with id and file_name, `annotations` with image_id and caption.
 
     Ids are compared as text, since some programs write 17 in one list and "17" in the other.

@@ -1,0 +1,122 @@
+"""Conceptual Captions: tables of captions and web addresses, with the pictures that were downloaded.
+
+Sharma et al., "Conceptual Captions: A Cleaned, Hypernymed, Image Alt-text Dataset" (ACL 2018).
+"""
+
+import zlib
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+
+from capkit.data.files import ImageFiles
+from capkit.data.records import Caption, Record
+from capkit.data.sources.caption_files import CaptionRow
+from capkit.data.sources.folder import existing_folder
+from capkit.data.splits import check_shares, rows_of_split
+from capkit.errors import UsageError
+from capkit.text.caption_text import clean_text
+from capkit.utils.ranges import Range, Seed, check_ranges
+from capkit.utils.text_files import existing_file, read_text, shown
+
+
+def picture_name(url: str) -> str:
+    """The name under which the downloader stores the picture of an address: its CRC-32, in decimal."""
+    return str(zlib.crc32(url.encode()))
+
+
+@check_ranges
+class ConceptualCaptions:
+    """Pictures of a released table (Train_GCC-training.tsv, Validation_GCC-1.1.0-Validation.tsv) that are on disk.
+
+    Each line is a caption, a tab and an address; there is no header. Pictures are named as the usual downloader names
+    them (igorbrigadir/DownloadConceptualCaptions): `picture_name` of the address, with or without an ending. Addresses
+    die, so lines without a picture are left out. A name that two different addresses share is left out too: whose
+    picture it is cannot be told. Lines of one address are captions of one picture. A record's key is the name.
+
+    Pictures that img2dataset downloaded are read by data=folder (docs/data.md).
+
+    Args:
+        images: Folder of the pictures.
+        captions: The table.
+        split: "all", or "train", "val" or "test" of the table.
+        val: Share of the pictures that is val, chosen by a hash of (seed, key).
+        test: Likewise for test.
+    """
+
+    def __init__(
+        self,
+        images: str | None,
+        captions: str | None,
+        split: str = "all",
+        val: Annotated[float | int, Range(0, below=1)] = 0.0,
+        test: Annotated[float | int, Range(0, below=1)] = 0.0,
+        seed: Seed = 0,
+    ) -> None:
+        self._root = existing_folder(images, "images").absolute()
+        if captions is None:
+            raise UsageError("captions: none given; add captions=FILE, a table such as Train_GCC-training.tsv")
+        self._path = existing_file(captions, "captions").absolute()
+        if split not in ("all", "train", "val", "test"):
+            raise UsageError(f"split must be all, train, val or test; got {split!r}")
+        check_shares(val, test)
+        self._split, self._val, self._test, self._seed = split, val, test, seed
+        self.files = ImageFiles(self._root)
+
+    @cached_property
+    def _records(self) -> list[Record]:
+        rows = _read(self._path, self._root, self._path.stat().st_mtime_ns)
+        if self._split != "all":
+            rows = rows_of_split(rows, self._split, self._val, self._test, self._seed, str(self._path))
+        if not rows:
+            raise UsageError(
+                f"{self._path}: no pictures in split {self._split!r}; set {self._split}=0.01, its share of the pictures"
+            )
+        return [row.record for row in rows]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def record(self, index: int) -> Record:
+        return self._records[index]
+
+    def image(self, index: int) -> np.ndarray:
+        return self.files.load(self._records[index].image)
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path, root: Path, modified_ns: int) -> list[CaptionRow]:
+    """Rows of the pictures on disk, in the table's order. Cached, since train and val share a table."""
+    captions: dict[str, list[str]] = {}
+    for number, line in enumerate(read_text(path, "captions").split("\n"), 1):
+        if line.strip():
+            caption, url = _cells(line, f"{path} line {number}")
+            captions.setdefault(url, []).append(caption)
+    urls: dict[str, list[str]] = {}
+    for url in captions:
+        urls.setdefault(picture_name(url), []).append(url)
+    files = {Path(file.name).stem: file.name for file in root.iterdir()}
+    rows = [
+        CaptionRow(Record(name, files[name], [Caption(text) for text in captions[same[0]]], metadata={"url": same[0]}))
+        for name, same in urls.items()
+        if len(same) == 1 and name in files
+    ]
+    if not rows:
+        example = next(iter(urls), None)
+        raise UsageError(
+            f"{path}: expected pictures named like {example!r}, the CRC-32 of the address, in {str(root)!r}; got none "
+            f"of {len(urls)}; give images=DIR, the downloader's folder training or validation"
+            if example is not None
+            else f"{path}: expected lines of a caption, a tab and an address; got an empty file"
+        )
+    return rows
+
+
+def _cells(line: str, where: str) -> tuple[str, str]:
+    cells = line.split("\t")
+    if len(cells) != 2 or "://" not in cells[1] or not clean_text(cells[0]):
+        raise UsageError(
+            f"{where}: expected a caption, a tab and an address, as Google released them; got {shown(line)}"
+        )
+    return cells[0], cells[1].strip()

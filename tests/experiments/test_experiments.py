@@ -167,7 +167,8 @@ def test_no_experiment_is_left_out():
         "stamps_mle", "stamps_lora_text", "grammar_clip_stamps", "stamps_clip_reward", "stamps_sr",
         "stamps_sr_shuffled",  # tests/tasks/test_stamps_run.py
         "discritune", "discritune_whitened", "ndlb_mle", "ndlb_sr", "ndlb_sr_cider",
-        "ndlb_bagcurri",  # tests/experiments/test_self_retrieval_experiments.py
+        "ndlb_bagcurri", "discritune_conceptual",
+        "discritune_blip",  # tests/experiments/test_self_retrieval_experiments.py
         "discritune_whitened_sceneworld", "ndlb_mle_sceneworld", "ndlb_sr_sceneworld",
         "ndlb_sr_cider_sceneworld",  # tests/experiments/test_rl_experiments.py
         "camu", "camu_sceneworld", "camu_encoder_sceneworld",  # tests/methods/memes/test_fit_memes.py

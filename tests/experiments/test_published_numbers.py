@@ -42,6 +42,7 @@ CHO_TEXT = "Cho et al. 2022, released retrieval/configs (clip_negative_text)"
 LUO = "ImageCaptioning.pytorch, MODEL_ZOO and transformer configs"
 CLIPCAP = "Mokady et al. 2021, section 4; released train.py"
 DISCRITUNE = "Dessi et al. 2023, section 3; command in EGG issue 258"
+EGG = "DiscriTune's code as kept in manugaurdl/no-detail-left-behind, egg/zoo/emergent_captioner/finetuning"
 YEMOKOO = "yemokoo/DiscriTune-reproduce, training script"
 NDLB = "manugaurdl/no-detail-left-behind, finetuning configs"
 MOCHA = "assafbk/mocha_code, training script"
@@ -201,6 +202,34 @@ PUBLISHED = {
         Number("objective.baseline", "running_mean", DISCRITUNE),
         Number("objective.reduction", "seq_mean", DISCRITUNE),
         Number("objective.rollout.max_length", 20, DISCRITUNE),
+        Number("objective.rollout.stop", ".", f"{EGG}, utils.py"),
+        Number("decoding.stop", ".", f"{EGG}, utils.py"),
+        Number("objective.learn_eos", False, f"{EGG}, clipcap.py"),
+    ],
+    "discritune_conceptual": [
+        *(number for number in GREEDY_LISTENER if number.key != "max_epochs"),
+        Number("max_epochs", 2, DISCRITUNE),
+        Number("reward.self_retrieval.scorer.scale", None, f"{DISCRITUNE}: CLIP's own logit scale"),
+        Number("objective.baseline", "running_mean", DISCRITUNE),
+        Number("objective.reduction", "seq_mean", DISCRITUNE),
+        Number("objective.rollout.stop", ".", f"{EGG}, utils.py"),
+        Number("model.prefix_length", 10, f"{EGG}, clipcap.py"),
+        Number("model.mapper", "mlp", f"{EGG}, clipcap.py"),
+        Number("model.bos_after_prefix", False, f"{EGG}, clipcap.py"),
+    ],
+    "discritune_blip": [
+        *(number for number in GREEDY_LISTENER if number.key not in ("max_epochs", "decoding.num_beams")),
+        Number("max_epochs", 3, DISCRITUNE),
+        Number("reward.self_retrieval.scorer.scale", None, f"{DISCRITUNE}: CLIP's own logit scale"),
+        Number("objective.baseline", "running_mean", DISCRITUNE),
+        Number("objective.reduction", "seq_mean", f"{EGG}, blip.py"),
+        Number("objective.learn_eos", True, f"{EGG}, blip.py: every token but padding"),
+        Number("objective.rollout.stop", None, f"{EGG}, blip.py"),
+        Number("objective.rollout.max_length", 20, f"{EGG}, blip.py"),
+        Number("decoding.num_beams", 1, f"{EGG}, blip.py"),
+        Number("model.freeze_image_encoder", True, f"{EGG}, blip.py: the text decoder alone is trained"),
+        Number("model.prompt", "a picture of", "LAVIS, blip_caption_base_coco.yaml"),
+        Number("data.transform.size", 384, "LAVIS, blip_caption_base_coco.yaml"),
     ],
     "discritune_whitened": [
         *GREEDY_LISTENER,

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 from test_experiments import SMALL, karpathy, manifest, words
 from tokenizers.processors import TemplateProcessing
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
@@ -12,6 +13,8 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 from capkit.checkpoint.loading import load_captioner, load_captioner_to_tune, read_checkpoint
 from capkit.cli import main
 from capkit.config.instantiate import build
+from capkit.data.sources.conceptual_captions import picture_name
+from capkit.models.captioners.clip_prefix import ClipPrefix
 from capkit.models.dual_encoders.hf_frozen import HFDualEncoder
 from capkit.run.folder import RunFolder
 from capkit.tasks import fit_rl
@@ -140,6 +143,65 @@ def test_the_reproduction_writes_greedily_and_compares_plain_cosines(coco, start
     assert abs(row["reward/self_retrieval"] + 1.386) < 2 and row["train/grad_norm"] > 0
     names = read_checkpoint(run)["state_dict"]
     assert "model.lm.transformer.wte.weight" in names and not any("image_encoder" in name for name in names)
+
+
+BLIP = (
+    "model.config={model_type:blip,"
+    "vision_config:{hidden_size:16,intermediate_size:24,num_hidden_layers:1,num_attention_heads:2,image_size:32,"
+    "patch_size:16},text_config:{hidden_size:16,intermediate_size:24,num_hidden_layers:1,num_attention_heads:2,"
+    "encoder_hidden_size:16}}"
+)
+
+
+def test_blip_trains_its_text_decoder_alone(coco, judge, tmp_path):
+    data = words("discritune_blip", coco, tmp_path)[1:3]
+    parts = ["model.name=null", BLIP, "model.tokenizer=word", "model.prompt=a", "data.transform.size=32"]
+    more = [*data, *parts, "~decoding.num_beams", EVERY_STEP]
+    assert main(by_rewards("discritune_blip", "null", judge, tmp_path / "run", *more)) == 0
+    first, last = (
+        read_checkpoint(tmp_path / "run" / "checkpoints" / f"step-0000000{step}.ckpt")["state_dict"] for step in (1, 2)
+    )
+    changed = {name for name in first if not torch.equal(first[name], last[name])}
+    assert changed and all(".text_decoder." in name for name in changed)
+    assert not any("vision" in name for name in first)
+
+
+def test_released_weights_of_clipcap_start_training_on_conceptual_captions(judge, tmp_path):
+    """Tables, pictures and a file of weights in their released forms."""
+    captions = [f"a red bus number {number}." for number in range(8)]
+    tables = {"train": "training", "test": "validation"}
+    for folder in tables.values():
+        (tmp_path / folder).mkdir()
+        urls = [f"http://example.org/{folder}/{number}" for number in range(8)]
+        for number, url in enumerate(urls):
+            Image.new("RGB", (40, 30), (30 * number, 0, 0)).save(tmp_path / folder / picture_name(url), "PNG")
+        rows = [f"{caption}\t{url}\n" for caption, url in zip(captions, urls, strict=True)]
+        (tmp_path / f"{folder}.tsv").write_text("".join(rows))
+    tokenizer = word_tokenizer(captions)
+    lm = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2}
+    clipcap = ClipPrefix(lm, tokenizer, feature_width=16)
+    names = {"mapper.layers": "clip_project.model", "lm": "gpt"}
+    weights = {
+        new + name.removeprefix(old): value
+        for name, value in clipcap.state_dict().items()
+        for old, new in names.items()
+        if name.startswith(f"{old}.")
+    }
+    torch.save(weights, tmp_path / "weights.pt")
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    data = [f"data.{split}.{key}={tmp_path / folder}{end}" for split, folder in tables.items()
+            for key, end in (("images", ""), ("captions", ".tsv"))]  # fmt: skip
+    parts = [*SMALL["coco_clipcap"][1:], f"model.tokenizer={tmp_path / 'tokenizer'}", "data.train.val=0.2"]
+    parts.append(f"model.clipcap_weights={tmp_path / 'weights.pt'}")
+    run = tmp_path / "run"
+    more = [*data, *parts, "optimizer.lr=1e-12"]
+    assert main(by_rewards("discritune_conceptual", "null", judge, run, *more)) == 0
+    trained, _ = load_captioner(str(run))
+    assert trained.bos_after_prefix is False
+    for name, value in trained.state_dict().items():
+        if name.startswith(("mapper.", "lm.")):
+            torch.testing.assert_close(value, clipcap.state_dict()[name])
+    assert len(RunFolder(run).metrics()) and RunFolder(run).metrics()["train/steps"] == 2
 
 
 def test_bags_are_mined_by_the_listener_and_the_mix_with_cider_learns_on_them(coco, start, judge, tmp_path):

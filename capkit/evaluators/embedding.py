@@ -57,13 +57,15 @@ def embed_images(
     limit: int | None = None,
     source: DataSource | None = None,
     needs_captions: bool = False,
+    pooled: bool = False,
 ) -> Images:
     """Embed the first `limit` images of `source`, or of the data's split.
 
-    If the encoder reads features, the data's cached features replace images. Images that cannot be read, or that lack a
+    `pooled`: by the image tower alone, before its projection and the normalisation; this reads pictures. Otherwise, if
+    the encoder reads features, the data's cached features replace images. Images that cannot be read, or that lack a
     required caption, are listed in skipped.jsonl. Raises UsageError if there are more than `data.max_skipped` allows.
     """
-    features = data.features if source is None and hasattr(encoder, "encode_features") else None
+    features = data.features if source is None and hasattr(encoder, "encode_features") and not pooled else None
     source = source or data.source(split)
     total = len(source) if limit is None else min(limit, len(source))
     records: list[Record] = []
@@ -80,7 +82,8 @@ def embed_images(
                 skipped.append(Skipped(split, record.key, record.image, str(problem)))
         if found:
             records += [record for record, _ in found]
-            parts += map_in_chunks([item for _, item in found], lambda items: _encode(encoder, items, features).cpu())
+            items = [item for _, item in found]
+            parts += map_in_chunks(items, lambda part: _encode(encoder, part, features, pooled).cpu())
     log = SkipLog(folder / "skipped.jsonl")
     log.add(skipped)
     log.check_budget(split, data.max_skipped, total)
@@ -100,7 +103,11 @@ def _input(source: DataSource, place: int, record: Record, features: FeatureStor
     return record.key
 
 
-def _encode(encoder: CachedDualEncoder, items: list[Any], features: FeatureStore | None) -> Float[Tensor, "n D"]:
+def _encode(
+    encoder: CachedDualEncoder, items: list[Any], features: FeatureStore | None, pooled: bool
+) -> Float[Tensor, "n D"]:
+    if pooled:
+        return encoder.encode_pooled(encoder.preprocess(items))
     if features is None:
         return encoder.encode_image(encoder.preprocess(items))
     return encoder.encode_features(torch.from_numpy(features[items]))

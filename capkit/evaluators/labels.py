@@ -1,6 +1,6 @@
 """Labels of records, and lists of names given in a config, for classification."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from capkit.data.records import Record
@@ -8,12 +8,17 @@ from capkit.errors import UsageError
 from capkit.utils.text_files import read_text
 
 
-def read_lines(value: str | Sequence[str], what: str) -> list[str]:
-    """A list itself, or the lines of a UTF-8 file; blank ones are skipped. Raises UsageError if none are left."""
+def read_lines(value: str | Sequence[str], what: str, shipped: Mapping[str, Path] | None = None) -> list[str]:
+    """A list itself, or the lines of a UTF-8 file; blank ones are skipped. `shipped`: files that a name stands for.
+
+    Raises UsageError if no line is left.
+    """
     if isinstance(value, str):
-        if not Path(value).is_file():
-            raise UsageError(f"{what}: no file {value!r}; give a list, or a file with one entry per line")
-        value = read_text(value, what).split("\n")
+        file = (shipped or {}).get(value, Path(value))
+        if not file.is_file():
+            names = f", or one of {', '.join(shipped)}" if shipped else ""
+            raise UsageError(f"{what}: no file {value!r}; give a list, a file with one entry per line{names}")
+        value = read_text(file, what).split("\n")
     lines = [line.strip() for line in value if line.strip()]
     if not lines:
         raise UsageError(f"{what} is empty; give one or more")

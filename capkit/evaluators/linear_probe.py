@@ -1,8 +1,9 @@
-"""Linear probe: accuracy of a logistic regression on frozen image embeddings.
+"""Linear probe: accuracy of a logistic regression on frozen image features.
 
 N images, C classes, D width.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from capkit.evaluators.labels import check_label_pattern, label_of
 from capkit.evaluators.logistic import Logistic, best_strength, fit_logistic
 from capkit.metrics.ranking import normalize
 from capkit.models.dual_encoders.base import DualEncoder
+from capkit.models.dual_encoders.cached import CachedDualEncoder
 from capkit.utils.ranges import PositiveInt, check_ranges
+
+FEATURES = ("embedding", "tower")
 
 
 @check_ranges
@@ -29,8 +33,10 @@ class LinearProbe:
     The final regression is trained on train and val together. Labels are the pattern `label` filled from an image's
     metadata; classes are those of train. Sources default to the data's splits. `limit` applies to train.
 
-    Differences from CLIP: 1. features are the unit-norm joint embeddings, not the tower's output before the projection.
-    2. A label that train lacks counts as an error on val and test.
+    `features`: "embedding", the unit-norm vectors of the joint space; or "tower", the image tower's pooled features
+    before the projection and as they are, which CLIP probes: the projection may lose what captions do not say.
+
+    Difference from CLIP: a label that train lacks counts as an error on val and test.
     """
 
     def __init__(
@@ -40,24 +46,24 @@ class LinearProbe:
         val: DataSource | None = None,
         test: DataSource | None = None,
         limit: PositiveInt | None = None,
+        features: str = "embedding",
         name: str = "linear_probe",
     ) -> None:
         check_label_pattern(label)
-        self.label, self.limit, self.name = label, limit, name
+        if features not in FEATURES:
+            raise UsageError(f"{name}: expected features=embedding or features=tower, got {features!r}")
+        self.label, self.limit, self.features, self.name = label, limit, features, name
         self.sources = {"train": train, "val": val, "test": test}
 
     def __call__(self, encoder: DualEncoder, data: CaptionDataModule, folder: Path) -> dict[str, float]:
         cached = resumable(encoder, folder)
-        splits = {
-            split: embed_images(cached, data, split, folder, self.limit if split == "train" else None, source)
-            for split, source in self.sources.items()
-        }
+        splits = {split: self._features(cached, data, split, folder) for split in self.sources}
         labels = {split: [label_of(r, self.label) for r in images.records] for split, images in splits.items()}
         classes = sorted(set(labels["train"]))
         if len(classes) < 2:
             raise UsageError(f"{self.name}: expected 2 or more classes in train; label={self.label!r} gives {classes}")
         probe, strength = _chosen(splits, labels, classes)
-        predictions = [classes[i] for i in probe.predict(normalize(splits["test"].embeddings)).tolist()]
+        predictions = [classes[i] for i in probe.predict(splits["test"].embeddings).tolist()]
         hits = [prediction == label for prediction, label in zip(predictions, labels["test"], strict=True)]
         numbers = {
             "top1": sum(hits) / len(hits),
@@ -73,13 +79,21 @@ class LinearProbe:
             {"key": record.key, "label": label, "prediction": prediction}
             for record, label, prediction in zip(splits["test"].records, labels["test"], predictions, strict=True)
         ]
-        write_results(folder, self.name, rows, numbers, provenance(cached) | {"label": self.label})
+        write_results(
+            folder, self.name, rows, numbers, provenance(cached) | {"label": self.label, "features": self.features}
+        )
         return numbers
+
+    def _features(self, encoder: CachedDualEncoder, data: CaptionDataModule, split: str, folder: Path) -> Images:
+        limit = self.limit if split == "train" else None
+        pooled = self.features == "tower"
+        images = embed_images(encoder, data, split, folder, limit, self.sources[split], pooled=pooled)
+        return images if pooled else replace(images, embeddings=normalize(images.embeddings))
 
 
 def _chosen(splits: dict[str, Images], labels: dict[str, list[str]], classes: list[str]) -> tuple[Logistic, float]:
     """The regression on train and val, with the strength that is best on val after training on train alone."""
-    train, val = (normalize(splits[split].embeddings) for split in ("train", "val"))
+    train, val = (splits[split].embeddings for split in ("train", "val"))
     train_labels, val_labels = (_numbered(labels[split], classes) for split in ("train", "val"))
     last: list[Logistic] = []
 

@@ -32,14 +32,18 @@ TEMPLATES = (
     "a dark photo of {}.",
     "this is {}.",
 )
-"""Generic templates, for class names with an article. Templates made for a data set (ImageNet's 80) come in a file."""
+"""Generic templates, for class names with an article."""
+SHIPPED = {"openai_imagenet": Path(__file__).with_name("openai_imagenet.txt")}
+"""The 80 templates of CLIP's ImageNet numbers, for class names without an article, in alphabetical order. Published in
+github.com/openai/CLIP (MIT), notebooks/Prompt_Engineering_for_ImageNet.ipynb; open_clip has them too."""
 
 
 @check_ranges
 class ZeroShot:
     """Top-1, top-5 and mean per-class accuracy of images whose label is the pattern `label` filled from their metadata.
 
-    `classes` and `templates` are lists, or files with one entry per line. A class is a label, optionally followed by a
+    `classes` and `templates` are lists, or files with one entry per line; `templates=openai_imagenet` takes CLIP's 80
+    (SHIPPED). A class is a label, optionally followed by a
     tab and its description (default: the label), which replaces {} in each template. A class's weight vector is the
     normalised mean over templates of unit-norm text embeddings. Images come from `source`, or the data's `split`. Ties
     are resolved by chance. All classes are candidates; the per-class mean covers classes with images.
@@ -62,7 +66,7 @@ class ZeroShot:
             raise UsageError(
                 f"expected 2 or more distinct classes; got {len(pairs)} lines with {len(self.words)} distinct labels"
             )
-        self.templates = read_lines(templates, "templates")
+        self.templates = read_lines(templates, "templates", SHIPPED)
         for template in self.templates:
             if template.count("{}") != 1:
                 raise UsageError(f"expected a template with {{}} once, where the class goes; got {template!r}")

@@ -1,10 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
 from capkit.evaluators.linear_probe import LinearProbe
 from capkit.evaluators.logistic import Logistic, best_strength, fit_logistic
+from capkit.models.dual_encoders.two_tower import TwoTower
+from capkit.testing.models import two_tower
 
 
 def newton(features, labels, strength, steps=50):
@@ -97,3 +101,44 @@ def test_a_label_that_train_lacks_is_an_error_of_the_probe_and_not_of_the_run(ta
     assert LinearProbe("{kind}")(encoder, data, tmp_path)["linear_probe_top1"] == pytest.approx(2 / 3)
     with pytest.raises(UsageError, match="2 or more classes in train"):
         LinearProbe("{kind}", train=listed(rows[:1]))(encoder, data, tmp_path)
+
+
+class Colors(nn.Module):
+    """A tower whose features are the mean red, green and blue of a picture."""
+
+    width = 3
+
+    def forward(self, pixels):
+        return pixels.mean((2, 3))[:, None]
+
+
+@pytest.fixture
+def blind_to_blue():
+    """A dual encoder whose projection, unlike its tower, does not know how blue a picture is."""
+    model = TwoTower(two_tower().text_tower, Colors(), embed_dim=12, transform=ImageTransform(4)).eval()
+    with torch.no_grad():
+        model.image_projection.weight[:, 2] = 0
+    return model
+
+
+def test_the_tower_knows_what_the_projection_lost(blind_to_blue, listed, data_of, tmp_path):
+    random = np.random.default_rng(0)
+    rows = [(f"{i}", [], {"blue": "much" if i % 2 else "little"}) for i in range(80)]
+    source = listed(rows)
+    colors = [[*random.integers(0, 255, 2), 200 if i % 2 else 60] for i in range(80)]
+    source.image = lambda index: np.full((4, 4, 3), colors[index], np.uint8)
+    data = data_of(train=source, val=source, test=source)
+
+    def top1(features):  # both in one folder: embeddings that were kept must not pass for features of the tower
+        return LinearProbe("{blue}", features=features)(blind_to_blue, data, tmp_path)["linear_probe_top1"]
+
+    assert top1("embedding") < 0.7 and top1("tower") == 1
+
+
+def test_features_of_another_kind_or_of_an_encoder_without_them_are_refused(table, listed, data_of, tmp_path):
+    with pytest.raises(UsageError, match="expected features=embedding or features=tower, got 'pooled'"):
+        LinearProbe("{kind}", features="pooled")
+    source = listed([(f"{i}", [], {"kind": "ab"[i]}) for i in range(2)])
+    data = data_of(train=source, val=source, test=source)
+    with pytest.raises(UsageError, match="expected an encoder with features before its projection, got TableEncoder"):
+        LinearProbe("{kind}", features="tower")(table([[1.0, 0], [0, 1.0]]), data, tmp_path)

@@ -1,4 +1,5 @@
 import math
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -93,6 +94,22 @@ def test_labels_words_and_templates_come_from_files_and_nested_metadata(table, l
     encoder = table(IMAGES, TEXTS)
     assert evaluator(encoder, data_of(test=listed(rows)), tmp_path)["zero_shot_top1"] == 1
     assert sorted(encoder.seen_texts) == ["a cat", "a dog", "the cat", "the dog"]
+
+
+def test_the_published_templates_for_imagenet_come_by_name():
+    templates = ZeroShot(["cat", "dog"], templates="openai_imagenet").templates
+    known = {"a photo of a {}.", "itap of my {}.", "the {} in a video game."}
+    assert len(set(templates)) == 80 and known < set(templates)
+    with pytest.raises(UsageError, match=r"templates: no file 'imagenet'.*or one of openai_imagenet"):
+        ZeroShot(["cat", "dog"], templates="imagenet")
+
+
+@pytest.mark.skipif(find_spec("open_clip") is None, reason="compares with open_clip, which is not installed")
+def test_the_published_templates_are_those_that_open_clip_has():
+    from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
+
+    published = sorted(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+    assert ZeroShot(["cat", "dog"], templates="openai_imagenet").templates == published
 
 
 def test_images_may_come_from_a_source_of_its_own(table, listed, data_of, tmp_path):

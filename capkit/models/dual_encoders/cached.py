@@ -75,6 +75,7 @@ class CachedDualEncoder(CachedTextEncoder):
     def __init__(self, encoder: Any, folder: str | Path) -> None:
         super().__init__(encoder, folder)
         self._images = EmbeddingStore(folder, encoder.fingerprint_fields("image"))
+        self._pooled: EmbeddingStore | None = None
 
     # Delegated explicitly: since Python 3.12, isinstance with a protocol does not call __getattr__.
     @property
@@ -106,16 +107,31 @@ class CachedDualEncoder(CachedTextEncoder):
         """The encoder's embeddings of cached features, if it supports them."""
         return self._image_rows("features", features, self.encoder.encode_features)
 
-    def _image_rows(self, kind: str, inputs: Tensor, encode: Any) -> Float[Tensor, "B D"]:
+    def encode_pooled(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B F"]:
+        """The image tower's pooled features. Raises UsageError for an encoder that has none, such as an ensemble."""
+        if not hasattr(self.encoder, "encode_pooled"):
+            raise UsageError(
+                f"expected an encoder with features before its projection, got {type(self.encoder).__name__}; take its "
+                "embeddings, or one of its members"
+            )
+        if self._pooled is None:
+            about = {**self.encoder.fingerprint_fields("image"), "output": "pooled"}
+            self._pooled = EmbeddingStore(self.folder, about)
+        return self._image_rows("pixels", pixels, self.encoder.encode_pooled, self._pooled)
+
+    def _image_rows(
+        self, kind: str, inputs: Tensor, encode: Any, store: EmbeddingStore | None = None
+    ) -> Float[Tensor, "B D"]:
+        store = self._images if store is None else store
         if not len(inputs):
             return encode(inputs).to(self._device)
         keys = [_content(kind, row) for row in inputs]
-        unknown = self._images.missing(keys)
+        unknown = store.missing(keys)
         if unknown:
             self.encoder.to(self._device)
             place = {key: i for i, key in enumerate(keys)}
-            self._images.add(unknown, _rows(encode(inputs[[place[key] for key in unknown]])))
-        return torch.from_numpy(self._images[keys]).to(self._device)
+            store.add(unknown, _rows(encode(inputs[[place[key] for key in unknown]])))
+        return torch.from_numpy(store[keys]).to(self._device)
 
 
 def _rows(embeddings: Float[Tensor, "n D"]) -> Float[np.ndarray, "n D"]:

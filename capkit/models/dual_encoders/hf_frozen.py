@@ -99,6 +99,12 @@ class HFDualEncoder:
         return _unit(self.model.get_image_features(pixel_values=pixels.to(self.device, dtype)))
 
     @torch.no_grad()
+    def encode_pooled(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B F"]:
+        """The image tower's pooled features of preprocessed pixels, before projection and normalisation."""
+        dtype = next(self.model.parameters()).dtype
+        return self.model.vision_model(pixel_values=pixels.to(self.device, dtype)).pooler_output.flatten(1)
+
+    @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Float[Tensor, "B D"]:
         return embed_distinct(texts, self._encode, self.batch_size)
 

@@ -125,12 +125,14 @@ class HFTwoTower(TrainableDualEncoder):
             return processor_settings(self.image_processor)
         return None if self.transform is None else self.transform.fingerprint_fields()
 
+    def pool_images(self, batch: CaptionBatch) -> Float[Tensor, "B W"]:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains(self.image_tower)):
+            return self.image_tower(pixel_values=_pixels(batch)).pooler_output.flatten(1)
+
     def embed_images(self, batch: CaptionBatch) -> Float[Tensor, "B D"]:
         if self.cached_images and batch.features is not None:
             return unit(batch.features[:, 0])
-        with torch.set_grad_enabled(torch.is_grad_enabled() and trains(self.image_tower)):
-            pooled = self.image_tower(pixel_values=_pixels(batch)).pooler_output
-        return unit(self.image_projection(pooled.flatten(1)))
+        return unit(self.image_projection(self.pool_images(batch)))
 
     def embed_patches(self, batch: CaptionBatch) -> Float[Tensor, "B P D"]:
         states = self.image_tower(pixel_values=_pixels(batch)).last_hidden_state

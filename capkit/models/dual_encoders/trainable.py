@@ -117,6 +117,10 @@ class TrainableDualEncoder(nn.Module, ABC):
         """Settings of the image preprocessing, as plain data."""
 
     @abstractmethod
+    def pool_images(self, batch: CaptionBatch) -> Float[Tensor, "B W"]:
+        """The image tower's pooled features, before the projection."""
+
+    @abstractmethod
     def embed_images(self, batch: CaptionBatch) -> Float[Tensor, "B D"]:
         """Unit-norm image embeddings, with gradient."""
 
@@ -215,6 +219,11 @@ class TrainableDualEncoder(nn.Module, ABC):
     def encode_features(self, features: Float[Tensor, "B P F"]) -> Float[Tensor, "B D"]:
         """Like `encode_image`, from cached features instead of pixels."""
         return self.embed_images(CaptionBatch(keys=[""] * len(features), features=features.to(self.device)))
+
+    @torch.no_grad()
+    def encode_pooled(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B F"]:
+        """The image tower's pooled features of preprocessed pixels, before projection and normalisation."""
+        return self.pool_images(_pictures(pixels.to(self.device)))
 
     @torch.no_grad()
     def encode_patches(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P D"]:

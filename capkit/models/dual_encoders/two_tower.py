@@ -145,13 +145,14 @@ class TwoTower(TrainableDualEncoder):
     def image_states(self, batch: CaptionBatch) -> Float[Tensor, "B N W"]:
         return image_features(batch, self.image_tower)
 
-    def embed_images(self, batch: CaptionBatch) -> Float[Tensor, "B D"]:
+    def pool_images(self, batch: CaptionBatch) -> Float[Tensor, "B W"]:
         states = self.image_states(batch)
         if self.pool is not None:
-            pooled = self.pool(states)
-        else:
-            pooled = states.mean(1) if self.pooling == "mean" else states[:, 0]
-        return unit(self.image_projection(pooled))
+            return self.pool(states)
+        return states.mean(1) if self.pooling == "mean" else states[:, 0]
+
+    def embed_images(self, batch: CaptionBatch) -> Float[Tensor, "B D"]:
+        return unit(self.image_projection(self.pool_images(batch)))
 
     def embed_patches(self, batch: CaptionBatch) -> Float[Tensor, "B N D"]:
         return unit(self.image_projection(self.image_states(batch)))

@@ -63,6 +63,15 @@ def test_embeddings_have_unit_norm_and_one_width(kind):
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_embeddings_of_pictures_are_what_the_tower_pools_and_projects(kind):
+    encoder = _encoder(kind)
+    pixels = encoder.preprocess(_pictures())
+    project = encoder.model.visual_projection if kind == "clip" else torch.nn.Identity()
+    projected = torch.nn.functional.normalize(project(encoder.encode_pooled(pixels)), dim=-1)
+    torch.testing.assert_close(projected, encoder.encode_image(pixels))
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_a_text_is_embedded_alike_whatever_its_batch(kind):
     texts = ["a dog", "a red circle on the blue square", "the dog", "a dog", "grass"]
     encoder = _encoder(kind, batch_size=2)

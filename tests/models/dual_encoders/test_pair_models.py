@@ -74,6 +74,14 @@ def test_it_is_a_judge_and_its_embeddings_can_be_kept(model):
     assert model.encode_text([]).shape == (0, model.embed_dim)
 
 
+def test_embeddings_are_the_projection_of_what_the_image_tower_pools(model):
+    pixels = torch.randn(2, 3, 32, 32)
+    pooled = model.eval().encode_pooled(pixels)
+    projected = torch.nn.functional.normalize(model.image_projection(pooled), dim=-1)
+    assert torch.allclose(model.encode_image(pixels), projected, atol=1e-5)
+    assert not pooled.requires_grad
+
+
 def test_patches_have_unit_norm_and_the_width_of_the_space(model):
     patches = model.encode_patches(torch.randn(2, 3, 32, 32))
     assert patches.shape[0] == 2 and patches.shape[2] == model.embed_dim

@@ -156,6 +156,11 @@ class Samples(_TensorFields):
         changes = {name: None if value is None else value[rows] for name, value in self._tensors().items()}
         return Samples(texts=[self.texts[row] for row in rows], **changes)
 
+    def numbers(self, some: slice) -> "Samples":
+        """The given samples of each image."""
+        changes = {name: None if value is None else value[:, some] for name, value in self._tensors().items()}
+        return Samples(texts=[texts[some] for texts in self.texts], **changes)
+
     def select(self, row: int, number: int) -> "Samples":
         """One sample of one image, as its own batch."""
         changes = {

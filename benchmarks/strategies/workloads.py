@@ -103,10 +103,10 @@ class Replaying(RLModule):
 
     tape: dict[tuple[int, str], Samples]
 
-    def sample(self, batch: CaptionBatch, decoding: Decoding) -> Samples:
+    def sample(self, batch: CaptionBatch, decoding: Decoding, with_greedy: bool = False) -> Samples:
         place = (self.global_step, decoding.method)
         if place not in self.tape:
-            self.tape[place] = super().sample(batch, decoding).to("cpu")
+            self.tape[place] = super().sample(batch, decoding, with_greedy).to("cpu")
         return self.tape[place].images([int(key) for key in batch.keys]).to(self.device)
 
 

@@ -1,24 +1,25 @@
-"""Generate captions with any captioner through transformers' `generate`: greedy, beam search, reproducible sampling.
+"""Generate captions with any captioner: greedy, beam search, reproducible sampling.
 
-B images, K captions per image, R = B x K rows (beams included), P prompt tokens, T tokens so far, L tokens in all.
+B images, K captions per image, R = B x K rows, T new tokens, L tokens in all, V vocabulary.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
-from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from capkit.decoding.beam import beam_search
 from capkit.decoding.config import Decoding
-from capkit.decoding.sampling import ChooseToken, constraints, stop_token_ids, warpers
+from capkit.decoding.engine import Plan, run
+from capkit.decoding.graphs import run_graphs
+from capkit.decoding.sampling import stop_token_ids
 from capkit.errors import UsageError
 from capkit.text.tokenizers import decode_captions, prompt_ids
 from capkit.types import Context, Samples
-from capkit.upstream.transformers import TokensAndCache, as_cache
 from capkit.utils import rng
 
 
@@ -26,10 +27,11 @@ from capkit.utils import rng
 class StepwiseCaptioner(Protocol):
     """The part of a captioner that generation uses.
 
-    `start` returns an empty KV cache: a `transformers.DynamicCache`, or a subclass with its own `get_seq_length` and
-    `reorder_cache`. `step` takes each row's new tokens (first the prompt, then one token at a time), appends them
-    to the cache and returns the logits of the next token.
-    Rows b K .. b K + K - 1 belong to image b of the context.
+    `start` returns an empty KV cache for `capacity` tokens, prompt included: a `transformers.Cache`
+    (`capkit.decoding.cache`). `step` takes each row's new tokens (first the prompt, then one token at a time), appends
+    them to the cache and returns the logits of the next token. Rows b K .. b K + K - 1 belong to image b of the
+    context. `decoder_parts` are the modules that `step` runs, and the head among them. `is_graphable`: whether `step`
+    can be captured in a CUDA graph, that is, never waits for the device.
     """
 
     tokenizer: Any
@@ -37,8 +39,10 @@ class StepwiseCaptioner(Protocol):
     max_length: int
     vocab_size: int  # number of logits: at least the tokenizer's size
 
-    def start(self, context: Context) -> Any: ...
+    def start(self, context: Context, capacity: int) -> Any: ...
     def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: Any) -> Float[Tensor, "R V"]: ...
+    def decoder_parts(self) -> tuple[list[nn.Module], nn.Module]: ...
+    def is_graphable(self) -> bool: ...
     def logprobs(
         self,
         context: Context,
@@ -47,37 +51,6 @@ class StepwiseCaptioner(Protocol):
         temperature: float = 1.0,
         support: UInt8[Tensor, "B K M W"] | None = None,
     ) -> Float[Tensor, "B K M"]: ...
-
-
-class _GenerationAdapter(TokensAndCache, PreTrainedModel, GenerationMixin):
-    """Wraps a captioner and its context as the causal language model that transformers' `generate` expects.
-
-    The context is an attribute rather than a model argument: `generate` would repeat an argument's rows for each
-    caption, while the context keeps one row per image.
-    """
-
-    config_class = PretrainedConfig
-    main_input_name = "input_ids"
-
-    def __init__(self, captioner: StepwiseCaptioner, context: Context):
-        config = PretrainedConfig()
-        config.vocab_size = captioner.vocab_size  # beam search of transformers 5.17 divides by it
-        super().__init__(config)
-        # Bypasses nn.Module's registration: the adapter borrows the captioner and owns no parameter.
-        self.__dict__["captioner"] = captioner
-        self.context = context
-
-    @property
-    def device(self) -> torch.device:
-        return self.context.states.device
-
-    def forward(
-        self, input_ids: Tensor, cache: Any = None, past_key_values: Any = None, return_dict: bool = True
-    ) -> Any:
-        """Accepts the cache under both of its names, since `generate` rejects arguments missing from this signature."""
-        cache = past_key_values if cache is None else cache
-        logits = self.__dict__["captioner"].step(self.context, input_ids, cache)
-        return CausalLMOutputWithPast(logits=logits[:, None], **as_cache(cache))
 
 
 @contextmanager
@@ -116,28 +89,17 @@ def _check(captioner: StepwiseCaptioner, decoding: Decoding, num_samples: int, p
         )
 
 
-def _sample_ids(context: Context, decoding: Decoding, num_samples: int) -> Int[Tensor, " R"]:
+def _sample_ids(context: Context, decoding: Decoding, num_samples: int) -> Int[Tensor, "B K"]:
     # One id per (seed, image, sample): draws do not depend on the batch, its order or the rank.
-    ids = [rng.stable_hash(decoding.seed, key, sample) for key in context.keys for sample in range(num_samples)]
-    return torch.tensor(ids, dtype=torch.int64, device=context.states.device)
+    ids = [[rng.stable_hash(decoding.seed, key, sample) for sample in range(num_samples)] for key in context.keys]
+    return torch.tensor(ids, dtype=torch.int64).to(context.states.device, non_blocking=True)
 
 
-def _config(captioner: StepwiseCaptioner, decoding: Decoding, num_samples: int) -> GenerationConfig:
-    beam = decoding.method == "beam"
-    return GenerationConfig(
-        do_sample=False,
-        max_new_tokens=decoding.max_length,
-        num_beams=decoding.num_beams if beam else 1,
-        num_return_sequences=num_samples if beam else 1,
-        length_penalty=decoding.length_penalty if beam else None,
-        early_stopping=False if beam else None,
-        pad_token_id=captioner.tokenizer.pad_token_id,
-        eos_token_id=captioner.tokenizer.eos_token_id,
-        use_cache=True,
-    )
+def _stop_ids(captioner: StepwiseCaptioner, decoding: Decoding) -> tuple[int, ...]:
+    return () if decoding.stop is None else stop_token_ids(captioner.tokenizer, decoding.stop)
 
 
-def _written(
+def _real(
     tokens: Int[Tensor, "B K L"], prompt_length: int, eos_token_id: int
 ) -> tuple[Bool[Tensor, "B K L"], Bool[Tensor, "B K"]]:
     """Masks of the real tokens (up to and including the first EOS after the prompt) and of the captions with EOS."""
@@ -147,8 +109,61 @@ def _written(
     return eos_before == 0, is_eos.any(-1)
 
 
+def _of_beams(captioner: StepwiseCaptioner, context: Context, decoding: Decoding, num_captions: int) -> Samples:
+    tokenizer, start = captioner.tokenizer, prompt_ids(captioner.tokenizer, captioner.prompt)
+    tokens = beam_search(captioner, context, decoding, num_captions, start, _stop_ids(captioner, decoding))
+    mask, ended = _real(tokens, len(start), tokenizer.eos_token_id)
+    logprobs = captioner.logprobs(context, tokens, mask)
+    return Samples(texts=[], tokens=tokens, mask=mask, ended=ended, logprobs=logprobs)
+
+
+def _of_loop(
+    captioner: StepwiseCaptioner, context: Context, decoding: Decoding, num_samples: int, with_greedy: bool
+) -> Samples:
+    tokenizer, start = captioner.tokenizer, prompt_ids(captioner.tokenizer, captioner.prompt)
+    num_sampled = num_samples if decoding.method == "sample" else 0
+    plan = Plan(
+        # Without its seed, which is in the ids: what is captured for one step of a run serves the next.
+        decoding=replace(decoding, seed=0),
+        num_sampled=num_sampled,
+        with_greedy=with_greedy or decoding.method == "greedy",
+        prompt=tuple(start),
+        eos_token_id=tokenizer.eos_token_id,
+        stop_ids=_stop_ids(captioner, decoding),
+    )
+    ids = _sample_ids(context, decoding, num_sampled)
+    on_graphs = context.states.device.type == "cuda" and captioner.is_graphable()
+    written = (run_graphs if on_graphs else run)(captioner, context, plan, ids)
+    new = torch.stack(written.tokens, -1)
+    tokens = torch.cat([torch.tensor(start, device=new.device).expand(*new.shape[:2], -1), new], -1)
+    mask, ended = _real(tokens, len(start), tokenizer.eos_token_id)
+    length = int(mask.flatten(0, 1).any(0).sum())
+    # `logprobs` belong to tokens[..., 1:]: in front of the steps, one column for each given token after BOS.
+    logprobs = nn.functional.pad(torch.stack(written.logprobs, -1), (len(start) - 1, 0))
+    support = None
+    if written.supports:
+        packed = torch.stack(written.supports, 2)
+        packed = nn.functional.pad(packed, (0, 0, len(start) - 1, 0), value=255)  # given: no restriction
+        support = nn.functional.pad(packed, (0, 0, 0, 0, 0, plan.captions_per_image - num_sampled), value=255)
+        support = support[:, :, : length - 1]
+    return Samples(
+        texts=[],
+        tokens=tokens[..., :length],
+        mask=mask[..., :length],
+        ended=ended,
+        logprobs=logprobs[..., : length - 1],
+        support=support,
+    )
+
+
 @torch.no_grad()
-def generate(captioner: StepwiseCaptioner, context: Context, decoding: Decoding, num_samples: int = 1) -> Samples:
+def generate(
+    captioner: StepwiseCaptioner,
+    context: Context,
+    decoding: Decoding,
+    num_samples: int = 1,
+    with_greedy: bool = False,
+) -> Samples:
     """Generate `num_samples` captions per image: samples, the best beams, or the single greedy caption.
 
     Runs in eval mode and without gradient. Recorded log-probabilities are those of the distribution sampled from
@@ -159,44 +174,23 @@ def generate(captioner: StepwiseCaptioner, context: Context, decoding: Decoding,
 
     With `decoding.stop` EOS follows a stop token. It is no choice then: its log-probability is 0 if captions are
     sampled, while greedy and beam search record the model's, as for all their tokens.
+
+    `with_greedy` adds the greedy caption of each image, under the same constraints, behind its samples
+    (method=sample): one more row of the same loop.
     """
     tokenizer, start = captioner.tokenizer, prompt_ids(captioner.tokenizer, captioner.prompt)
     _check(captioner, decoding, num_samples, len(start))
-    num_images, device = context.states.shape[0], context.states.device
-    rows_per_image = num_samples if decoding.method == "sample" else 1
-    prompt = torch.tensor(start, device=device).expand(num_images * rows_per_image, -1)
-    stop_ids = () if decoding.stop is None else stop_token_ids(tokenizer, decoding.stop)
-    processors = constraints(decoding, len(start), tokenizer.eos_token_id, device, stop_ids)
-    chooser = None
-    if decoding.method != "beam":
-        ids = _sample_ids(context, decoding, num_samples) if decoding.method == "sample" else None
-        chooser = ChooseToken(processors, warpers(decoding), ids)
-        processors = LogitsProcessorList([chooser])
+    if with_greedy and decoding.method != "sample":
+        raise UsageError(f"with_greedy goes with method=sample; got method={decoding.method}")
     with evaluating(captioner):
-        adapter: Any = _GenerationAdapter(captioner, context)
-        sequences = adapter.generate(
-            prompt,
-            generation_config=_config(captioner, decoding, num_samples),
-            logits_processor=processors,
-            **as_cache(captioner.start(context)),
-        )
-        tokens = sequences.unflatten(0, (num_images, num_samples))
-        mask, ended = _written(tokens, len(start), tokenizer.eos_token_id)
-        support = None
-        if chooser is None:
-            logprobs = captioner.logprobs(context, tokens, mask)
+        if decoding.method == "beam":
+            samples = _of_beams(captioner, context, decoding, num_samples)
         else:
-            # On some devices transformers runs one step past the end, which it cuts from the sequences.
-            num_steps = tokens.shape[-1] - len(start)
-            steps = torch.stack(chooser.logprobs, -1)[:, :num_steps]
-            # `logprobs` belong to tokens[..., 1:]: in front of the steps, one column for each given token after BOS.
-            logprobs = nn.functional.pad(steps, (len(start) - 1, 0)).unflatten(0, (num_images, num_samples))
-            if chooser.supports:
-                packed = torch.stack(chooser.supports, 1)[:, :num_steps]
-                support = nn.functional.pad(packed, (0, 0, len(start) - 1, 0), value=255)  # given: no restriction
-                support = support.unflatten(0, (num_images, num_samples))
-    given = torch.arange(1, tokens.shape[-1], device=device) < len(start)
+            samples = _of_loop(captioner, context, decoding, num_samples, with_greedy)
+    tokens, mask, logprobs = samples.tokens, samples.mask, samples.logprobs
+    assert tokens is not None and mask is not None and logprobs is not None
+    given = torch.arange(1, tokens.shape[-1], device=tokens.device) < len(start)
     logprobs = logprobs.masked_fill(given | ~mask[..., 1:], 0.0)
     tokens = tokens.masked_fill(~mask, tokenizer.pad_token_id)
     texts = decode_captions(tokenizer, tokens, mask, len(start))
-    return Samples(texts=texts, tokens=tokens, mask=mask, ended=ended, logprobs=logprobs, support=support)
+    return replace(samples, texts=texts, tokens=tokens, logprobs=logprobs)

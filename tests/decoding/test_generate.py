@@ -124,6 +124,20 @@ def test_greedy_takes_the_best_token_at_each_step(captioner, batch):
     assert (best[real] == samples.tokens[..., 1:][real]).all()
 
 
+@pytest.mark.parametrize("settings", [{}, {"min_length": 3, "no_repeat_ngram_size": 2}, {"top_k": 3}])
+def test_greedy_captions_in_the_rows_of_a_rollout_are_those_written_alone(captioner, batch, settings):
+    context = captioner.encode(batch)
+    both = captioner.generate(context, Decoding("sample", max_length=10, **settings), 2, with_greedy=True)
+    sampled = captioner.generate(context, Decoding("sample", max_length=10, **settings), 2)
+    settings.pop("top_k", None)
+    greedy = captioner.generate(context, Decoding(max_length=10, **settings))
+    assert_same_rows(rows(both.numbers(slice(0, 2))), rows(sampled))
+    assert_same_rows(rows(both.numbers(slice(2, None))), rows(greedy))
+    assert both.texts == [[*a, *b] for a, b in zip(sampled.texts, greedy.texts, strict=True)]
+    if both.support is not None:
+        assert (both.support[:, 2:] == 255).all()  # the greedy caption is of the whole distribution
+
+
 def exhaustive(captioner, context, max_length, length_penalty):
     """The best of all captions of one image: every sequence that ends at EOS or is cut at `max_length`."""
     bos, eos = captioner.tokenizer.bos_token_id, captioner.tokenizer.eos_token_id

@@ -1,20 +1,20 @@
 import pytest
 import torch
-from transformers import LogitsProcessorList
 
 from capkit.decoding.config import Decoding
-from capkit.decoding.sampling import ChooseToken, constraints, inverse_cdf, warpers
+from capkit.decoding.sampling import BLOCK, TokenChooser, constrained, constraints, inverse_cdf
 from capkit.utils import rng
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -0.5, -1.0, -3.0])
 NUM_DRAWS = 40_000
+NO_EOS = -1
 
 
 def draw(decoding, logits=LOGITS):
     """Independent draws of one token from the same logits, and their recorded log-probs."""
-    chooser = ChooseToken(LogitsProcessorList(), warpers(decoding), torch.arange(NUM_DRAWS))
-    scores = chooser(torch.zeros(NUM_DRAWS, 1, dtype=torch.int64), logits.expand(NUM_DRAWS, -1))
-    return scores.argmax(-1), chooser.logprobs[0]
+    chooser = TokenChooser(decoding, NO_EOS, torch.arange(NUM_DRAWS))
+    drawn = chooser(logits.expand(NUM_DRAWS, -1), torch.zeros(NUM_DRAWS, 1, dtype=torch.int64))
+    return drawn, chooser.logprobs[0]
 
 
 def chi_square(drawn, probabilities):
@@ -75,31 +75,59 @@ def test_top_p_counts_what_temperature_and_top_k_left():
 
 
 def test_inverse_cdf_hand_worked():
-    logprobs = torch.tensor([[0.25, 0.0, 0.5, 0.25, 0.0]]).log().repeat(6, 1)  # cumulated .25 .25 .75 1 1
+    probabilities = torch.tensor([[0.25, 0.0, 0.5, 0.25, 0.0]]).repeat(6, 1)  # cumulated .25 .25 .75 1 1
     uniforms = torch.tensor([0.0, 0.2499, 0.2501, 0.7499, 0.7501, 1 - 2**-53], dtype=torch.float64)
-    assert inverse_cdf(logprobs, uniforms).tolist() == [0, 0, 2, 2, 3, 3]
+    assert inverse_cdf(probabilities, uniforms).tolist() == [0, 0, 2, 2, 3, 3]
+
+
+def test_inverse_cdf_in_two_levels_is_that_of_the_whole_vocabulary():
+    generator = torch.Generator().manual_seed(0)
+    probabilities = torch.randn(300, 3 * BLOCK + 7, generator=generator).mul(4).softmax(-1)
+    probabilities[:, BLOCK : 2 * BLOCK] = 0.0  # a block that nothing may hit
+    uniforms = torch.rand(300, generator=generator, dtype=torch.float64)
+    whole = probabilities.double().cumsum(-1)
+    expected = torch.searchsorted(whole, uniforms[:, None] * whole[:, -1:], right=True).squeeze(-1)
+    assert inverse_cdf(probabilities, uniforms).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
+def test_no_token_of_probability_zero_is_drawn_at_the_edges_of_a_block(uniform):
+    """Probabilities that are no binary fractions, so that the two levels round differently."""
+    probabilities = torch.zeros(50, 3 * BLOCK)
+    for row in range(50):
+        probabilities[row, BLOCK - 1 - row : BLOCK - 1] = 0.1 / (row + 3)
+        probabilities[row, 2 * BLOCK + row] = 0.3
+    drawn = inverse_cdf(probabilities, torch.full((50,), uniform, dtype=torch.float64))
+    assert (probabilities.gather(1, drawn[:, None]) > 0).all()
 
 
 def test_draw_uses_the_keyed_uniform_of_its_position():
     ids = torch.tensor([5, 6, 7])
-    chooser = ChooseToken(LogitsProcessorList(), LogitsProcessorList(), ids)
+    chooser = TokenChooser(Decoding("sample"), NO_EOS, ids)
     for position in range(3):
-        scores = chooser(torch.zeros(3, 1 + position, dtype=torch.int64), LOGITS.expand(3, -1))
-        expected = inverse_cdf(LOGITS.log_softmax(-1).expand(3, -1), rng.uniform(ids, position))
-        assert scores.argmax(-1).tolist() == expected.tolist()
+        drawn = chooser(LOGITS.expand(3, -1), torch.zeros(3, 1 + position, dtype=torch.int64))
+        expected = inverse_cdf(LOGITS.softmax(-1).expand(3, -1), rng.uniform(ids, position))
+        assert drawn.tolist() == expected.tolist()
 
 
 def test_greedy_obeys_constraints_and_records_the_untouched_model():
-    decoding = Decoding(min_length=2)
     eos = 0  # the most probable token, banned at first
-    chooser = ChooseToken(constraints(decoding, 1, eos, torch.device("cpu")), LogitsProcessorList(), None)
+    chooser = TokenChooser(Decoding(min_length=2), eos, None)
     for num_written, expected in ((0, 1), (1, 1), (2, 0)):
-        scores = chooser(torch.ones(1, 1 + num_written, dtype=torch.int64), LOGITS[None])
-        assert scores.argmax(-1).item() == expected
+        chosen = chooser(LOGITS[None], torch.ones(1, 1 + num_written, dtype=torch.int64))
+        assert chosen.item() == expected
         assert chooser.logprobs[-1].item() == pytest.approx(LOGITS.log_softmax(-1)[expected].item())
 
 
-def test_chosen_token_is_the_only_one_left():
-    chooser = ChooseToken(LogitsProcessorList(), LogitsProcessorList(), torch.arange(4))
-    scores = chooser(torch.zeros(4, 1, dtype=torch.int64), LOGITS.expand(4, -1))
-    assert (scores > -torch.inf).sum(-1).tolist() == [1, 1, 1, 1]
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("length", [1, 2, 3, 9])
+def test_constraints_are_those_of_transformers(size, length):
+    generator = torch.Generator().manual_seed(length)
+    tokens = torch.randint(4, (20, length), generator=generator)
+    scores = torch.randn(20, 7, generator=generator)
+    decoding = Decoding(min_length=3, no_repeat_ngram_size=size)
+    expected = constraints(decoding, 1, 6, torch.device("cpu"))(tokens, scores)
+    assert torch.equal(constrained(scores, tokens, length - 1, decoding, 6), expected)
+    stops = torch.tensor([1, 3])
+    expected = constraints(decoding, 1, 6, torch.device("cpu"), stops.tolist())(tokens, scores)
+    assert torch.equal(constrained(scores, tokens, length - 1, decoding, 6, stops), expected)

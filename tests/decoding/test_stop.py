@@ -37,7 +37,13 @@ class Bigrams:
         ):
             self.table[before, after] = probability
 
-    def start(self, context):
+    def decoder_parts(self):
+        return [], torch.nn.Identity()
+
+    def is_graphable(self):
+        return False
+
+    def start(self, context, capacity):
         return DynamicCache()
 
     def step(self, context, tokens, cache):

@@ -27,10 +27,10 @@ class Replaying(RLModule):
         super().__init__(*args, **settings)
         self.kind = kind
 
-    def sample(self, batch: CaptionBatch, decoding: Decoding) -> Samples:
+    def sample(self, batch: CaptionBatch, decoding: Decoding, with_greedy=False) -> Samples:
         place = (self.kind, self.global_step, decoding.method)
         if place not in TAPE:
-            TAPE[place] = super().sample(batch, decoding)
+            TAPE[place] = super().sample(batch, decoding, with_greedy)
         return TAPE[place].images([int(key) for key in batch.keys])
 
 

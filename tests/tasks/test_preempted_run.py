@@ -49,7 +49,7 @@ def stop_in_rollout(command, monkeypatch, step):
     sampled = []
     sample = RLModule.sample
 
-    def signalled(self, batch, decoding):
+    def signalled(self, batch, decoding, with_greedy):
         generate = self.model.generate
 
         def count(*arguments):
@@ -59,7 +59,7 @@ def stop_in_rollout(command, monkeypatch, step):
 
         if self.global_step == step:
             self.model.generate = count
-        return sample(self, batch, decoding)
+        return sample(self, batch, decoding, with_greedy)
 
     with monkeypatch.context() as patched:
         patched.setattr(RLModule, "sample", signalled)

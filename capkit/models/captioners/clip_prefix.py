@@ -1,17 +1,18 @@
 """ClipCap: an image's features become a prefix of a causal language model's input embeddings.
 
 Mokady et al. 2021, arXiv 2111.09734. B images, K captions per image, R = B x K rows, L tokens (T new ones), N image
-tokens, P prefix tokens, D image width, W width of the language model, V vocabulary.
+tokens, P prefix tokens, Q queries, S keys, D image width, W width of the language model, V vocabulary.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache
+from transformers import Cache
 
+from capkit.decoding.cache import PreallocatedCache
 from capkit.errors import UsageError
 from capkit.models.captioners.base import null_context, resolve_tokenizer
 from capkit.models.captioners.clipcap_weights import load_clipcap_weights
@@ -22,6 +23,9 @@ from capkit.models.tuning.lora import LoRA
 from capkit.types import CaptionBatch, Context
 from capkit.upstream.transformers import as_cache
 from capkit.utils.ranges import PositiveInt, check_ranges
+
+# Language models whose forward pass with a cache never waits for the device: a CUDA graph can hold it.
+GRAPHABLE = ("gpt2", "llama", "qwen2", "mistral")
 
 
 class MLPMapper(nn.Module):
@@ -172,11 +176,11 @@ class ClipPrefix(HeadedCaptioner):
         if past == 0:
             prefix = context.states.repeat_interleave(repeats, 0).to(embeds.dtype)
             embeds = torch.cat([prefix, embeds if self.bos_after_prefix else embeds[:, 1:]], dim=1)
-        written = past + embeds.shape[1] - self.prefix_length
-        seen = context.mask.repeat_interleave(repeats, 0)
-        seen = torch.cat([seen, seen.new_ones((len(tokens), written))], dim=1)
         out = self.lm.base_model(
-            inputs_embeds=embeds, attention_mask=seen.long(), use_cache=cache is not None, **as_cache(cache)
+            inputs_embeds=embeds,
+            attention_mask=_causal_mask(context.mask.repeat_interleave(repeats, 0), past, embeds.shape[1]),
+            use_cache=cache is not None,
+            **as_cache(cache),
         )
         return out.last_hidden_state[:, -tokens.shape[1] :]
 
@@ -187,11 +191,29 @@ class ClipPrefix(HeadedCaptioner):
     def _head(self) -> nn.Module:
         return split_head(self.lm)[1]
 
-    def start(self, context: Context) -> Cache:
-        return DynamicCache(config=self.lm.config)
+    @property
+    def _decoder(self) -> nn.Module:
+        return self.lm.base_model
+
+    def is_graphable(self) -> bool:
+        return self.lm.config.model_type in GRAPHABLE
+
+    def start(self, context: Context, capacity: int) -> Cache:
+        return PreallocatedCache(self.prefix_length + capacity)
 
     def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache) -> Float[Tensor, "R V"]:
         return self._head(self._run(context, tokens, cache, cache.get_seq_length())[:, -1])
+
+
+def _causal_mask(seen: Bool[Tensor, "R P"], past: int, num_new: int) -> Bool[Tensor, "R 1 Q S"]:
+    """True where a new position may attend: at itself and before it, except to masked prefix positions.
+
+    Whole, so that transformers adds nothing to it: made from a mask of the positions, it would wait for the device.
+    """
+    num_keys = past + num_new
+    places = torch.arange(num_keys, device=seen.device)
+    allowed = torch.nn.functional.pad(seen, (0, num_keys - seen.shape[1]), value=True)
+    return (allowed[:, None] & (places <= places[past:, None]))[:, None]
 
 
 def _check_choices(mapper: str, normalize: str, freeze_lm: bool, lora: Mapping[str, Any] | None) -> None:

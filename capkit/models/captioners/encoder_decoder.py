@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import DynamicCache
+from transformers import Cache
 
+from capkit.decoding.cache import PreallocatedCache
 from capkit.errors import UsageError
 from capkit.models.captioners.base import null_context, resolve_tokenizer
 from capkit.models.captioners.headed import HeadedCaptioner
@@ -29,11 +30,11 @@ def _join_heads(x: Float[Tensor, "X H L E"]) -> Float[Tensor, "X L D"]:
     return x.transpose(1, 2).flatten(2)
 
 
-class _DecoderCache(DynamicCache):
+class _DecoderCache(PreallocatedCache):
     """KV cache: self-attention keys and values per row, cross-attention ones per image."""
 
-    def __init__(self, cross: list[KeyValue]):
-        super().__init__()
+    def __init__(self, capacity: int, cross: list[KeyValue]):
+        super().__init__(capacity)
         self.cross = cross
 
 
@@ -46,7 +47,7 @@ class SelfAttention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, x: Float[Tensor, "R T D"], cache: DynamicCache | None) -> Float[Tensor, "R T D"]:
+    def forward(self, x: Float[Tensor, "R T D"], cache: Cache | None) -> Float[Tensor, "R T D"]:
         query, key, value = (_split_heads(part, self.num_heads) for part in self.query_key_value(x).chunk(3, dim=-1))
         if cache is not None:
             key, value = cache.update(key, value, self.layer)
@@ -100,7 +101,7 @@ class DecoderLayer(nn.Module):
         x: Float[Tensor, "R T D"],
         key_value: KeyValue,
         context_mask: Bool[Tensor, "B N"],
-        cache: DynamicCache | None,
+        cache: Cache | None,
     ) -> Float[Tensor, "R T D"]:
         x = x + self.dropout(self.self_attention(self.norms[0](x), cache))
         x = x + self.dropout(self.cross_attention(self.norms[1](x), key_value, context_mask))
@@ -152,7 +153,7 @@ class TransformerDecoder(nn.Module):
         tokens: Int[Tensor, "R T"],
         cross: list[KeyValue],
         context_mask: Bool[Tensor, "B N"],
-        cache: DynamicCache | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "R T D"]:
         start = cache.get_seq_length() if cache is not None else 0
         x = self.dropout(self.embedding(tokens) + self.positions[start : start + tokens.shape[1]])
@@ -246,8 +247,15 @@ class EncoderDecoder(HeadedCaptioner):
         hidden = self.decoder(tokens.flatten(0, 1), self.decoder.cross(context.states), context.mask)
         return hidden.unflatten(0, tokens.shape[:2])
 
-    def start(self, context: Context) -> _DecoderCache:
-        return _DecoderCache(self.decoder.cross(context.states))
+    @property
+    def _decoder(self) -> nn.Module:
+        return self.decoder
+
+    def is_graphable(self) -> bool:
+        return True
+
+    def start(self, context: Context, capacity: int) -> _DecoderCache:
+        return _DecoderCache(capacity, self.decoder.cross(context.states))
 
     def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: _DecoderCache) -> Float[Tensor, "R V"]:
         return self.head(self.decoder(tokens, cache.cross, context.mask, cache)[:, -1])

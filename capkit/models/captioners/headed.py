@@ -25,12 +25,17 @@ class HeadedCaptioner(nn.Module, ABC):
     def _head(self) -> nn.Module:
         """The module that maps hidden states to logits."""
 
+    @property
+    @abstractmethod
+    def _decoder(self) -> nn.Module:
+        """The network in front of the head that `step` runs."""
+
     @abstractmethod
     def _hidden(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L D"]:
         """Hidden states, from which the head predicts the token after each position."""
 
     @abstractmethod
-    def start(self, context: Context) -> Any: ...
+    def start(self, context: Context, capacity: int) -> Any: ...
 
     @abstractmethod
     def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: Any) -> Float[Tensor, "R V"]: ...
@@ -61,5 +66,13 @@ class HeadedCaptioner(nn.Module, ABC):
             hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, label_smoothing
         )
 
-    def generate(self, context: Context, decoding: Decoding, num_samples: int = 1) -> Samples:
-        return generate(self, context, decoding, num_samples)
+    def decoder_parts(self) -> tuple[list[nn.Module], nn.Module]:
+        return [self._decoder], self._head
+
+    def is_graphable(self) -> bool:
+        return False
+
+    def generate(
+        self, context: Context, decoding: Decoding, num_samples: int = 1, with_greedy: bool = False
+    ) -> Samples:
+        return generate(self, context, decoding, num_samples, with_greedy)

@@ -130,8 +130,12 @@ class HFCaptioner(HeadedCaptioner):
     def _hidden(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L W"]:
         return self._run(context, tokens.flatten(0, 1), None).unflatten(0, tokens.shape[:2])
 
-    def start(self, context: Context) -> Cache:
-        return self._family.new_cache()
+    @property
+    def _decoder(self) -> nn.Module:
+        return self._language_model.base_model
+
+    def start(self, context: Context, capacity: int) -> Cache:
+        return self._family.new_cache(context.states.shape[1], capacity)
 
     def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache) -> Float[Tensor, "R V"]:
         return self._head(self._run(context, tokens, cache)[:, -1])

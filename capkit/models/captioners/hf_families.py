@@ -19,6 +19,7 @@ from transformers import (
     VisionEncoderDecoderModel,
 )
 
+from capkit.decoding.cache import PreallocatedCache
 from capkit.errors import UsageError
 from capkit.models.pretrained import build_config
 from capkit.upstream.transformers import as_cache
@@ -36,7 +37,7 @@ class Family:
     project: Callable[[Any, Tensor], Tensor]
     states_width: Callable[[Any], int]
     hidden: Callable[[Any, Tensor, Tensor, Tensor, Cache | None], Tensor]
-    new_cache: Callable[[], Cache]
+    new_cache: Callable[[int, int], Cache]  # of the numbers of image and text tokens
 
 
 def _cross_attending(**settings: Any) -> Callable[[Any, Tensor, Tensor, Tensor, Cache | None], Tensor]:
@@ -57,6 +58,10 @@ def _cross_attending(**settings: Any) -> Callable[[Any, Tensor, Tensor, Tensor, 
         return out.last_hidden_state
 
     return hidden
+
+
+def _cross_attention_cache(num_image: int, num_text: int) -> Cache:
+    return EncoderDecoderCache(PreallocatedCache(num_text), DynamicCache())
 
 
 def _pass_image_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -117,7 +122,7 @@ FAMILIES = {
         project=lambda model, x: model.enc_to_dec_proj(x) if _projects(model) else x,
         states_width=lambda model: (model.decoder if _projects(model) else model.encoder).config.hidden_size,
         hidden=_cross_attending(),
-        new_cache=lambda: EncoderDecoderCache(DynamicCache(), DynamicCache()),
+        new_cache=_cross_attention_cache,
     ),
     "blip": Family(
         model_class=BlipForConditionalGeneration,
@@ -128,7 +133,7 @@ FAMILIES = {
         project=lambda model, x: x,
         states_width=lambda model: model.config.vision_config.hidden_size,
         hidden=_cross_attending(is_decoder=True),
-        new_cache=lambda: EncoderDecoderCache(DynamicCache(), DynamicCache()),
+        new_cache=_cross_attention_cache,
     ),
     "git": Family(
         model_class=GitForCausalLM,
@@ -139,7 +144,7 @@ FAMILIES = {
         project=lambda model, x: model.git.visual_projection(x),
         states_width=lambda model: model.config.hidden_size,
         hidden=_git_hidden,
-        new_cache=DynamicCache,
+        new_cache=lambda num_image, num_text: PreallocatedCache(num_image + num_text),
     ),
 }
 

@@ -133,8 +133,11 @@ class RLModule(CaptionerModule):
 
     def _rollout(self, batch: CaptionBatch, step: int) -> tuple[Rollout, dict[str, Tensor]]:
         with self.whole_weights():
-            samples = self.sample(batch, replace(self.objective.rollout, seed=self._rollout_seed(step)))
-            greedy = self.sample(batch, self._greedy_decoding()) if self.objective.needs_greedy else None
+            decoding = replace(self.objective.rollout, seed=self._rollout_seed(step))
+            written = self.sample(batch, decoding, with_greedy=self.objective.needs_greedy)
+            num_samples = self._num_samples(decoding)
+            samples = written.numbers(slice(0, num_samples))
+            greedy = written.numbers(slice(num_samples, None)) if self.objective.needs_greedy else None
             kl = None
             if self.objective.kl == "k1_reward":
                 kl = self.in_memory(lambda: self._kl_to_reference(batch, samples), "micro_batch_size", len(batch))
@@ -169,12 +172,16 @@ class RLModule(CaptionerModule):
         return rollout, {name: torch.tensor(value, device=self.device) for name, value in numbers.items()}
 
     @torch.no_grad()
-    def sample(self, batch: CaptionBatch, decoding: Decoding) -> Samples:
-        """Sample captions with dropout off. Ends with a safe point, where a stopping run discards a partial rollout."""
-        return self.in_memory(lambda: self._sample(batch, decoding), "rollout_batch_size", len(batch))
+    def sample(self, batch: CaptionBatch, decoding: Decoding, with_greedy: bool = False) -> Samples:
+        """Sample captions with dropout off; the greedy ones come last. Ends with a safe point, where a stopping run
+        discards a partial rollout.
+        """
+        return self.in_memory(lambda: self._sample(batch, decoding, with_greedy), "rollout_batch_size", len(batch))
 
-    def _sample(self, batch: CaptionBatch, decoding: Decoding) -> Samples:
-        num_samples = self.objective.num_samples if decoding.method == "sample" else 1
+    def _num_samples(self, decoding: Decoding) -> int:
+        return self.objective.num_samples if decoding.method == "sample" else 1
+
+    def _sample(self, batch: CaptionBatch, decoding: Decoding, with_greedy: bool) -> Samples:
         size = self.rollout_batch_size or len(batch)
         parts = []
         with evaluating(self.model):
@@ -182,7 +189,9 @@ class RLModule(CaptionerModule):
                 if self.is_stopping():
                     break
                 context = self.model.encode(batch[start : start + size])  # type: ignore[operator]
-                parts.append(self.model.generate(context, decoding, num_samples))  # type: ignore[operator]
+                parts.append(
+                    self.model.generate(context, decoding, self._num_samples(decoding), with_greedy)  # type: ignore[operator]
+                )
         self.safe_point()
         return concat_images(parts, self._pad_token_id)
 
@@ -310,15 +319,6 @@ class RLModule(CaptionerModule):
 
     def _rollout_seed(self, step: int) -> int:
         return stable_hash(self.objective.rollout.seed, self.seed, "rollout", step)
-
-    def _greedy_decoding(self) -> Decoding:
-        rollout = self.objective.rollout
-        return Decoding(
-            max_length=rollout.max_length,
-            min_length=rollout.min_length,
-            no_repeat_ngram_size=rollout.no_repeat_ngram_size,
-            stop=rollout.stop,
-        )
 
     @property
     def _temperature(self) -> float:

@@ -34,7 +34,7 @@ def test_a_run_tells_its_sections_and_that_it_gets_on(tmp_path):
     sections, watchdog, rollouts = Sections(), Watchdog(), []
     module = rl_steps.module_of(OBJECTIVES["leave_one_out"]())
     sample = module.sample
-    module.sample = lambda *args: (rollouts.append(liveness.NOW.section), sample(*args))[1]
+    module.sample = lambda *args, **more: (rollouts.append(liveness.NOW.section), sample(*args, **more))[1]
     trainer = trainer_of("auto", 3, [watchdog, sections])
     trainer._default_root_dir = str(tmp_path)
     trainer.fit(module, loader(3))

@@ -1,0 +1,76 @@
+"""How long the parts of training take beside what a user would take instead, on the same machine in one run.
+
+    python -m benchmarks.speed [rollout ...] [--rows WORD] [--rounds 10] [--out FILE] [--tiny] [--no-static]
+
+Sides run in turn. Prints a table; `--out` keeps all numbers as JSON. `--tiny` is small enough for a CPU, to try the
+program. transformers' static cache compiles: half a minute a row.
+"""
+
+import argparse
+import datetime
+import json
+from pathlib import Path
+
+import torch
+import transformers
+
+from benchmarks.speed import rollout
+from benchmarks.speed.measure import Side
+
+SECTIONS = {"rollout": rollout}
+COLUMNS = (
+    "work",
+    "side",
+    "ms (median, range)",
+    "over capkit",
+    "GPU busy ms",
+    "kernels",
+    "host waits",
+    "GiB",
+    "first s",
+)
+
+
+def line(work: str, side: Side) -> str:
+    cells = [
+        work, side.name, f"{side.ms:.1f} [{side.fastest:.1f} .. {side.slowest:.1f}]", f"{side.ratio:.2f}",
+        "" if side.busy_ms is None else f"{side.busy_ms:.1f}", "" if side.kernels is None else str(side.kernels),
+        "" if side.host_waits is None else str(side.host_waits), f"{side.gib:.1f}", f"{side.first_s:.1f}",
+    ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; none: all")
+    parser.add_argument("--rows", default="", help="only rows whose name holds this")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--out", type=Path, help="keep all numbers in this JSON file")
+    parser.add_argument("--tiny", action="store_true", help="a few layers and images")
+    parser.add_argument("--no-static", action="store_true", help="leave out transformers' static cache")
+    args = parser.parse_args()
+    if unknown := set(args.sections) - set(SECTIONS):
+        parser.error(f"expected sections of {', '.join(SECTIONS)}; got {', '.join(sorted(unknown))}")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    about = {
+        "device": name, "date": str(datetime.date.today()), "torch": torch.__version__,
+        "transformers": transformers.__version__, "rounds": args.rounds,
+    }  # fmt: skip
+    print(", ".join(f"{key} {value}" for key, value in about.items()))
+    print("| " + " | ".join(COLUMNS) + " |\n" + "|" + " --- |" * len(COLUMNS))
+    rows = []
+    for section in args.sections or SECTIONS:
+        for row in SECTIONS[section].rows(args.tiny):
+            if args.rows not in row.name:
+                continue
+            sides = SECTIONS[section].measure(row, args.tiny, device, args.rounds, not args.no_static)
+            for side in sides:
+                print(line(row.name, side), flush=True)
+                rows.append({"section": section, "work": row.name, **side.as_row()})
+    if args.out:
+        args.out.write_text(json.dumps({**about, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

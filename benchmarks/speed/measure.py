@@ -1,0 +1,98 @@
+"""Times of several ways to do the same work, in turn: each round runs every side once, so all see the same host."""
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+Work = Callable[[], Any]
+
+
+@dataclass
+class Side:
+    """One way. Milliseconds are medians over rounds; busy time, kernels and waits are of one more call."""
+
+    name: str
+    ms: float
+    fastest: float
+    slowest: float
+    ratio: float  # median over rounds of this side's time over capkit's
+    gib: float  # most GPU memory of a call
+    first_s: float  # the first call: compilation and capture are in it
+    busy_ms: float | None = None
+    kernels: int | None = None
+    host_waits: int | None = None
+
+    def as_row(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def milliseconds(work: Work, device: str) -> float:
+    wait(device)
+    start = time.perf_counter()
+    work()
+    wait(device)
+    return 1000 * (time.perf_counter() - start)
+
+
+def host_waits(work: Work) -> int:
+    """How often the host waits for the GPU, as far as torch knows."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            work()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in told)
+
+
+def gpu_busy(work: Work) -> tuple[float, int]:
+    """Milliseconds of kernels, and their number."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        work()
+        torch.cuda.synchronize()
+    events = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    return sum(event.time_range.elapsed_us() for event in events) / 1000, len(events)
+
+
+def in_turn(sides: Mapping[str, Work], rounds: int, device: str, warm_up: int = 3) -> list[Side]:
+    """`sides["capkit"]` is what the others are compared with."""
+    first, peaks = {}, {}
+    for name, work in sides.items():
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        first[name] = milliseconds(work, device) / 1000
+        for _ in range(warm_up):
+            work()
+        peaks[name] = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, work in sides.items():
+            times[name].append(milliseconds(work, device))
+    found = []
+    for name, work in sides.items():
+        ratios = [other / own for other, own in zip(times[name], times["capkit"], strict=True)]
+        side = Side(
+            name,
+            statistics.median(times[name]),
+            min(times[name]),
+            max(times[name]),
+            statistics.median(ratios),
+            peaks[name],
+            first[name],
+        )
+        if device == "cuda":
+            side.busy_ms, side.kernels = gpu_busy(work)
+            side.host_waits = host_waits(work)
+        found.append(side)
+    return found

@@ -1,0 +1,98 @@
+"""The decoding loop as captured CUDA graphs: a rollout is launched in a few calls instead of thousands."""
+
+import weakref
+from collections import OrderedDict
+from contextlib import closing
+from itertools import islice
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from capkit.decoding.engine import Given, Plan, Written, steps
+from capkit.types import Context
+
+STEPS_A_GRAPH = 5  # the host looks for captions that have ended between graphs
+MOST_GRAPHS = 8  # shapes and settings of one captioner whose graphs are kept; each holds its caches and logits
+
+
+class RolloutGraphs:
+    """A plan's steps for one shape, captured in graphs of a few steps that share their memory.
+
+    Weights are read where they lay at capture, so that training in place is seen; `key` tells whether they still do.
+    """
+
+    def __init__(self, captioner: Any, context: Context, plan: Plan, ids: Int[Tensor, "B S"]) -> None:
+        self.context = Context(context.states.clone(), context.mask.clone(), list(context.keys))
+        # What a graph reads is read at its address: all of it is held here.
+        self.given = Given.of(plan, ids.clone())
+        self._warm_up(captioner, plan)
+        pool = torch.cuda.graph_pool_handle()
+        self.graphs: list[torch.cuda.CUDAGraph] = []
+        self.all_ended: list[Tensor] = []
+        self.written = Written()
+        with closing(steps(captioner, self.context, plan, self.given)) as loop:
+            while len(self.written.tokens) < plan.decoding.max_length:
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, pool=pool):
+                    for written in islice(loop, STEPS_A_GRAPH):
+                        self.written = written
+                    self.all_ended.append(self.written.ended[-1].all())
+                self.graphs.append(graph)
+        self._seen = torch.zeros(len(self.graphs), dtype=torch.bool, pin_memory=True)
+        self._copied = [torch.cuda.Event() for _ in self.graphs]
+
+    def _warm_up(self, captioner: Any, plan: Plan) -> None:
+        """Once op by op, on a stream of its own: libraries allocate and choose kernels, which no capture may hold."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in steps(captioner, self.context, plan, self.given):
+                pass
+        torch.cuda.current_stream().wait_stream(side)
+
+    def __call__(self, context: Context, ids: Int[Tensor, "B S"]) -> Written:
+        """Captions of these images. What is returned is overwritten by the next call."""
+        self.context.states.copy_(context.states)
+        self.context.mask.copy_(context.mask)
+        self.given.ids.copy_(ids)
+        num_steps = 0
+        for number, graph in enumerate(self.graphs):
+            # The host waits for the graph before the last one, while the device still has the last one to do.
+            if number >= 2:
+                self._copied[number - 2].synchronize()
+                if self._seen[number - 2]:
+                    break
+            graph.replay()
+            self._seen[number].copy_(self.all_ended[number], non_blocking=True)
+            self._copied[number].record()
+            num_steps = min(num_steps + STEPS_A_GRAPH, len(self.written.tokens))
+        return self.written.first(num_steps)
+
+
+_kept: weakref.WeakKeyDictionary[Any, OrderedDict[Any, RolloutGraphs]] = weakref.WeakKeyDictionary()
+
+
+def _key(captioner: Any, context: Context, plan: Plan) -> Any:
+    parts, head = captioner.decoder_parts()
+    weights = tuple(parameter.data_ptr() for part in (*parts, head) for parameter in part.parameters())
+    amp = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
+    return plan, tuple(context.states.shape), context.states.dtype, amp, hash(weights)
+
+
+def run_graphs(captioner: Any, context: Context, plan: Plan, ids: Int[Tensor, "B S"]) -> Written:
+    """The loop by graphs: captured at a shape's first rollout, kept for later ones of the same captioner."""
+    kept = _kept.setdefault(captioner, OrderedDict())
+    key = _key(captioner, context, plan)
+    if key not in kept:
+        while len(kept) >= MOST_GRAPHS:
+            kept.popitem(last=False)
+        kept[key] = RolloutGraphs(captioner, context, plan, ids)
+    kept.move_to_end(key)
+    return kept[key](context, ids)
+
+
+def release_graphs(captioner: Any) -> None:
+    """Free the memory of all graphs of a captioner."""
+    _kept.pop(captioner, None)

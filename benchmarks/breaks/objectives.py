@@ -81,8 +81,8 @@ BREAKS = [
     Break(
         "PPO clips on one side",
         f"{POLICY}/ppo.py",
-        "ratio.clamp(1 - self.clip_low, 1 + self.clip_high)",
-        "ratio.clamp(max=1 + self.clip_high)",
+        "ratio.clamp(1 - self.clip_low, 1 + clip_high)",
+        "ratio.clamp(max=1 + clip_high)",
         POLICIES,
     ),
     Break(

@@ -37,6 +37,7 @@ def project(tmp_path):
     return tmp_path
 
 
+@pytest.mark.integration
 def test_a_break_is_caught_missed_stale_or_an_error(project):
     missed = Break("wrong name", "half.py", "'half'", "'third'", ("test_half.py",))
     stale = Break("gone", "half.py", "x / 4", "x", ("test_half.py",))
@@ -46,6 +47,7 @@ def test_a_break_is_caught_missed_stale_or_an_error(project):
     assert "x / 2" in (project / "half.py").read_text()
 
 
+@pytest.mark.integration
 def test_tests_that_fail_without_a_break_are_refused(project):
     (project / "test_half.py").write_text("def test_half():\n    assert False\n")
     with pytest.raises(SystemExit, match="without a break"):

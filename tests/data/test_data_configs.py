@@ -9,6 +9,7 @@ from PIL import Image
 
 from capkit.data.curricula.shuffle import Shuffle
 from capkit.data.datamodule import CaptionDataModule
+from capkit.sceneworld.world.options import HOLDOUT
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -84,3 +85,25 @@ def test_configs_of_corpora_name_the_folder_that_is_missing(name, splits, missin
     assert tuple(key for key in ("train", "val", "test") if key in node) == splits
     with pytest.raises(InstantiationException, match=missing):
         load(name)
+
+
+def test_sceneworld_out_of_domain_shares_no_background_with_home_and_each_test_picture_has_an_unseen_pair(tmp_path):
+    def scenes(name, split, inner):
+        counts = {f"data.{part}.{inner}count": 40 for part in ("train", "val", "test")}
+        cache = {f"data.{part}.{inner}cache_dir": str(tmp_path) for part in ("train", "val", "test")}
+        source = load(name, overrides={**counts, **cache}).source(split)
+        return [source.record(index) for index in range(40)]
+
+    def pairs(record):
+        return {(item["shape"], item["color"]) for item in record.metadata["scene"]["objects"]}
+
+    home = scenes("sceneworld_generic", "train", "source.")
+    abroad = scenes("sceneworld_out_of_domain", "test", "")
+    seen = set.union(*map(pairs, home))
+    assert all(pairs(record) & set(HOLDOUT) for record in abroad) and not seen & set(HOLDOUT)
+    backgrounds = [{record.metadata["scene"]["background"] for record in records} for records in (home, abroad)]
+    assert not backgrounds[0] & backgrounds[1]
+    assert {len(record.metadata["scene"]["objects"]) for record in abroad} == {2, 3}
+    for record in abroad:  # every colour is named
+        colors = [item["color"] for item in record.metadata["scene"]["objects"]]
+        assert all(color in caption.text for color in colors for caption in record.captions)

@@ -73,11 +73,20 @@ def sceneworld_clips(run_once, sceneworld_clip, seeds) -> list[Path]:
     return [sceneworld_clip, *others]
 
 
+GENERIC = ["experiment=generic_mle_sceneworld", "controls=0", "val_every=1000", "eval_limit=16", *ONE_CORE]
+
+
 @pytest.fixture(scope="session")
 def generic_captioner(run_once) -> Path:
     """A captioner of captions that leave most colours out (docs/sceneworld.md)."""
-    words = ["experiment=generic_mle_sceneworld", "controls=0", "val_every=1000", "eval_limit=16"]
-    return run_once("generic_captioner", [*words, *ONE_CORE])
+    return run_once("generic_captioner", GENERIC)
+
+
+@pytest.fixture(scope="session")
+def generic_captioners(run_once, generic_captioner, seeds) -> list[Path]:
+    """`generic_captioner`, and the same with further seeds where a session asks for them."""
+    others = [run_once(f"generic_captioner_{seed}", [*GENERIC, f"seed={seed}"]) for seed in seeds if seed != 0]
+    return [generic_captioner, *others]
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,9 @@
     python -m benchmarks.rl.effects --out runs/rl_effects [--seeds 0 1 2] [--only clip shuffled] [--table docs/table.md]
 
 Runs are kept in --out: a run that is complete is not made again, and one that was cut goes on. Each starts from a
-captioner trained on captions that leave most colours out (MOCHa: that name wrong ones), judged by two dual encoders:
-one that rewards, and one that the reward never saw. Each run takes a minute or two on one core.
+captioner trained on captions that leave most colours out, judged by two dual encoders: one that rewards, and one that
+the reward never saw. MOCHa starts from one that names wrong colours, and is judged by the scenes; `mocha_bert` wants
+MiniLM (`python train.py prepare data=minilm`). Each run takes a minute or two on one core.
 """
 
 import argparse
@@ -27,6 +28,11 @@ class Arm:
     start: str = "generic"
     words: tuple[str, ...] = ()
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether dual encoders reward or judge it."""
+        return self.start == "generic"
+
 
 def mocha(alpha: float) -> Arm:
     weights = (f"reward.nli_scenes.weight={alpha}", f"reward.fact_recall.weight={1 - alpha}")
@@ -46,6 +52,9 @@ ARMS = {
     "mocha_0": mocha(0.0),
     "mocha_0.5": mocha(0.5),
     "mocha_1": mocha(1.0),
+    "mocha_no_kl": Arm("mocha_sceneworld", "confused", ("objective.kl_weight=0.0",)),
+    "mocha_shuffled": Arm("mocha_shuffled_sceneworld", "confused"),
+    "mocha_bert": Arm("mocha_bert_score_sceneworld", "confused"),
 }
 STILL = ("optimizer.lr=1e-12", "max_steps=60", "val_every=60", "callback.recorder.every_steps=1")
 COLUMNS = {
@@ -58,6 +67,16 @@ COLUMNS = {
     "repetition": "test/repetition",
     "bad endings": "test/bad_endings",
     "words": "test/length",
+}
+MOCHA_COLUMNS = {
+    "fidelity": "test/nli_scenes",
+    "fact recall": "test/fact_recall",
+    "colours right": "test/color_precision",
+    "CHAIR by colour": "test/scene_chair_i_color",
+    "CIDEr": "test/cider",
+    "repetition": "test/repetition",
+    "words": "test/length",
+    "KL": "rl/kl",
 }
 
 
@@ -90,7 +109,9 @@ class Study:
         arm = ARMS[name]
         start = self.base(arm.start, seed % 3)
         given = [f"experiment={arm.experiment}", f"init_from={start}", f"seed={seed}"]
-        given += [f"reward_encoder={self.judge(0)}", f"eval_encoder={self.judge(1)}", *arm.words, *words]
+        if arm.is_judged:
+            given += [f"reward_encoder={self.judge(0)}", f"eval_encoder={self.judge(1)}"]
+        given += [*arm.words, *words]
         if name == "clip_grammar":
             grammar = self.run("judge_grammar-0", ["experiment=judge_grammar_sceneworld"])
             given.append(f"reward.grammar.scorer.encoder.ckpt={grammar}")
@@ -98,14 +119,10 @@ class Study:
 
 
 def numbers(folder: Path) -> dict[str, float]:
-    """The run's final numbers, and the last validation's rewards (MOCHa's two terms are read from them)."""
+    """The run's final numbers, and the last step's KL to the start, where it was logged."""
     found = json.loads((folder / "metrics.json").read_text())
     for line in (folder / "metrics.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        if any(key.startswith("val/") for key in row):
-            rewards = {key: value for key, value in row.items() if key.startswith("val/reward/")}
-            found |= rewards
-            found |= {f"initial/{key}": value for key, value in rewards.items() if row["step"] == 0}
+        found |= {key: value for key, value in json.loads(line).items() if key == "rl/kl"}
     return found
 
 
@@ -123,9 +140,9 @@ def gradient_sizes(study: Study, name: str, seeds: list[int]) -> list[float]:
     return sizes
 
 
-def table(study: Study, arms: list[str], seeds: list[int]) -> str:
+def table(study: Study, arms: list[str], seeds: list[int], columns: dict[str, str] = COLUMNS) -> str:
     """Each arm's numbers as "seed seed seed", and those of the captioners that it starts from."""
-    lines = [f"| | {' | '.join(COLUMNS)} |", f"| --- |{' --- |' * len(COLUMNS)}"]
+    lines = [f"| | {' | '.join(columns)} |", f"| --- |{' --- |' * len(columns)}"]
     for name in arms:
         found = [numbers(study.out / f"{name}-{seed}") for seed in seeds if finished(study, name, seed)]
         if not found:
@@ -134,30 +151,13 @@ def table(study: Study, arms: list[str], seeds: list[int]) -> str:
             {key.replace("test/initial/", "test/"): v for key, v in f.items() if "initial/" in key} for f in found
         ]
         for label, rows in ((f"{name}: start", starts), (name, found)):
-            cells = [" ".join(f"{row.get(key, float('nan')):.3f}" for row in rows) for key in COLUMNS.values()]
+            cells = [" ".join(f"{row.get(key, float('nan')):.3f}" for row in rows) for key in columns.values()]
             lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def finished(study: Study, name: str, seed: int) -> bool:
     return (study.out / f"{name}-{seed}" / "report.html").exists()
-
-
-def terms_of_mocha(study: Study, seeds: list[int]) -> str:
-    """Fidelity and recall of greedy captions of the validation split, at the start and at the end."""
-    lines = ["| alpha | fidelity | fact recall | words |", "| --- | --- | --- | --- |"]
-    for name in ("mocha_0", "mocha_0.5", "mocha_1"):
-        found = [numbers(study.out / f"{name}-{seed}") for seed in seeds if finished(study, name, seed)]
-        for label, prefix in (("start", "initial/"), (name.removeprefix("mocha_"), "")):
-            cells = [
-                " ".join(f"{row[f'{prefix}val/reward/{term}']:.3f}" for row in found)
-                for term in ("nli_scenes", "fact_recall")
-            ]
-            length = "test/initial/length" if prefix else "test/length"
-            cells.append(" ".join(f"{row[length]:.2f}" for row in found))
-            if label != "start" or name == "mocha_0":
-                lines.append(f"| {label} | {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def main() -> None:
@@ -174,9 +174,10 @@ def main() -> None:
         for seed in given.seeds:
             for name in given.only:
                 study.arm(name, seed)
-    text = f"Made {time.strftime('%Y-%m-%d')}, seeds {given.seeds}.\n\n{table(study, given.only, given.seeds)}\n"
-    if all(name in given.only for name in ("mocha_0", "mocha_0.5", "mocha_1")):
-        text += f"\n{terms_of_mocha(study, given.seeds)}\n"
+    text = f"Made {time.strftime('%Y-%m-%d')}, seeds {given.seeds}.\n"
+    for columns, is_judged in ((COLUMNS, True), (MOCHA_COLUMNS, False)):
+        if arms := [name for name in given.only if ARMS[name].is_judged == is_judged]:
+            text += f"\n{table(study, arms, given.seeds, columns)}\n"
     for name in ("cider_greedy", "cider_loo") if given.variance else ():
         sizes = gradient_sizes(study, name, given.seeds)
         text += f"\n{name}: mean squared gradient norm {' '.join(f'{size:.4f}' for size in sizes)}\n"

@@ -74,6 +74,7 @@ def test_mocha_on_sceneworld_trains_two_steps_and_is_judged_by_the_scenes(experi
     assert main([f"experiment={experiment}", *TINY, start, f"run_dir={run.path}"]) == 0
     numbers = run.metrics()
     assert numbers["train/steps"] == 2
+    assert max(abs(row["rl/kl"]) for row in run.rows() if "rl/kl" in row) > 1e-4  # from a start that is kept
     judged = {f"test/{name}" for name in ("cider", "scene_chair_i_color", "fact_recall", "color_said", "nli_scenes")}
     assert judged <= numbers.keys()
 

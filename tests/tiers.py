@@ -59,8 +59,9 @@ GROUPS = {
     "test_encoder_evaluators": "clip",
     "test_rl_clip_reward": "rl",
     "test_rl_self_retrieval": "rl",
+    "test_mocha": "mocha",
 }
-SHARED_RUNS = ("sceneworld_clip", "generic_captioner", "judges")
+SHARED_RUNS = ("sceneworld_clip", "generic_captioner", "confused_captioner", "judges")
 
 
 def group_of(nodeid: str) -> str:

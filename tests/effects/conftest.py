@@ -90,6 +90,13 @@ def generic_captioners(run_once, generic_captioner, seeds) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
+def confused_captioner(run_once) -> Callable[[int], Path]:
+    """By seed: a captioner that names every colour, and learned nearly half of them as a neighbouring hue."""
+    words = ["experiment=confused_mle_sceneworld", "controls=0", "val_every=1000", "eval_limit=16"]
+    return lambda seed: run_once(f"confused_captioner_{seed}", [*words, *ONE_CORE, f"seed={seed}"])
+
+
+@pytest.fixture(scope="session")
 def judges(run_once) -> list[str]:
     """The words that name two judges of full captions: one to reward, another to evaluate."""
     words = ["experiment=judge_sceneworld", "val_every=600", *ONE_CORE]

@@ -58,10 +58,14 @@ GROUPS = {
     "test_align": "clip",
     "test_encoder_evaluators": "clip",
     "test_rl_clip_reward": "rl",
+    "test_rl_grammar_reward": "rl",
     "test_rl_self_retrieval": "rl",
     "test_mocha": "mocha",
 }
-SHARED_RUNS = ("sceneworld_clip", "generic_captioner", "confused_captioner", "judges")
+SHARED_RUNS = (
+    "sceneworld_clip", "generic_captioner", "confused_captioner", "judges", "weak_captioners", "weak_encoder",
+    "grammar_judge",
+)  # fmt: skip
 
 
 def group_of(nodeid: str) -> str:

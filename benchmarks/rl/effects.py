@@ -27,11 +27,12 @@ class Arm:
     experiment: str
     start: str = "generic"
     words: tuple[str, ...] = ()
+    encoder: str = "judge"  # that rewards
 
     @property
     def is_judged(self) -> bool:
         """Whether dual encoders reward or judge it."""
-        return self.start == "generic"
+        return self.start in ("generic", "weak")
 
 
 def mocha(alpha: float) -> Arm:
@@ -39,11 +40,23 @@ def mocha(alpha: float) -> Arm:
     return Arm("mocha_sceneworld", "confused", weights)
 
 
-BASES = {"generic": "generic_mle_sceneworld", "confused": "confused_mle_sceneworld"}
+def degenerate(part: str = "") -> Arm:
+    return Arm(f"clip_reward_degenerate{part}_sceneworld", "weak", encoder="weak_judge")
+
+
+BASES = {
+    "generic": ("experiment=generic_mle_sceneworld",),
+    "confused": ("experiment=confused_mle_sceneworld",),
+    "weak": ("experiment=generic_mle_sceneworld", "max_steps=500", "val_every=500"),
+}
+ENCODERS = {"judge": (), "weak_judge": ("max_steps=400", "val_every=400")}
 ARMS = {
     "clip": Arm("clip_reward_sceneworld"),
     "clip_grammar": Arm("clip_reward_grammar_sceneworld"),
     "shuffled": Arm("clip_reward_shuffled_sceneworld"),
+    "degenerate": degenerate(),
+    "degenerate_grammar": degenerate("_grammar"),
+    "degenerate_shuffled": degenerate("_shuffled"),
     "cider_greedy": Arm("cider_scst_sceneworld"),
     "cider_loo": Arm("cider_nsc_sceneworld"),
     "cider_no_eos": Arm("cider_scst_sceneworld", words=("reward.cider.scorer.append_eos=false",)),
@@ -99,10 +112,10 @@ class Study:
         return folder
 
     def base(self, kind: str, seed: int) -> Path:
-        return self.run(f"{kind}-{seed}", [f"experiment={BASES[kind]}", f"seed={seed}", "controls=0"])
+        return self.run(f"{kind}-{seed}", [*BASES[kind], f"seed={seed}", "controls=0"])
 
-    def judge(self, seed: int) -> Path:
-        return self.run(f"judge-{seed}", ["experiment=judge_sceneworld", f"seed={seed}"])
+    def judge(self, seed: int, kind: str = "judge") -> Path:
+        return self.run(f"{kind}-{seed}", ["experiment=judge_sceneworld", *ENCODERS[kind], f"seed={seed}"])
 
     def arm(self, name: str, seed: int, suffix: str = "", words: tuple[str, ...] = ()) -> Path:
         """The arm's run of a seed. Seeds beyond the third start from the first three's captioners."""
@@ -110,9 +123,9 @@ class Study:
         start = self.base(arm.start, seed % 3)
         given = [f"experiment={arm.experiment}", f"init_from={start}", f"seed={seed}"]
         if arm.is_judged:
-            given += [f"reward_encoder={self.judge(0)}", f"eval_encoder={self.judge(1)}"]
+            given += [f"reward_encoder={self.judge(0, arm.encoder)}", f"eval_encoder={self.judge(1)}"]
         given += [*arm.words, *words]
-        if name == "clip_grammar":
+        if name in ("clip_grammar", "degenerate_grammar", "degenerate_shuffled"):
             grammar = self.run("judge_grammar-0", ["experiment=judge_grammar_sceneworld"])
             given.append(f"reward.grammar.scorer.encoder.ckpt={grammar}")
         return self.run(f"{name}{suffix}-{seed}", given)

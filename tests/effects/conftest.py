@@ -102,3 +102,24 @@ def judges(run_once) -> list[str]:
     words = ["experiment=judge_sceneworld", "val_every=600", *ONE_CORE]
     runs = [run_once(f"judge_{seed}", [*words, f"seed={seed}"]) for seed in (0, 1)]
     return [f"reward_encoder={runs[0]}", f"eval_encoder={runs[1]}"]
+
+
+@pytest.fixture(scope="session")
+def weak_captioners(run_once, seeds) -> list[Path]:
+    """A captioner of each seed, of half as many steps as `generic_captioner`: it hardly writes grammar yet."""
+    words = ["experiment=generic_mle_sceneworld", "controls=0", "max_steps=500", "val_every=500", "eval_limit=16"]
+    return [run_once(f"weak_captioner_{seed}", [*words, *ONE_CORE, f"seed={seed}"]) for seed in seeds]
+
+
+@pytest.fixture(scope="session")
+def weak_encoder(run_once) -> Path:
+    """A dual encoder of fewer steps than `judges`, as a reward that can be exploited."""
+    words = ["experiment=judge_sceneworld", "controls=0", "max_steps=400", "val_every=400"]
+    return run_once("weak_encoder", [*words, *ONE_CORE])
+
+
+@pytest.fixture(scope="session")
+def grammar_judge(run_once) -> Path:
+    """A grammar head that finds edited captions of the small world."""
+    words = ["experiment=judge_grammar_sceneworld", "controls=0", "val_every=500", "evaluator.grammar.num_captions=100"]
+    return run_once("grammar_judge", [*words, *ONE_CORE])

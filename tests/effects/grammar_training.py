@@ -25,11 +25,11 @@ class ColorPatches(nn.Module):
         return (nn.functional.avg_pool2d(pixels, 8).flatten(2).transpose(1, 2) @ self.weight).relu()
 
 
-def train_grammar_head(text_tower, data, steps, lr, tower_lr=1.0, seed=0, **image):
+def train_grammar_head(text_tower, data, steps, lr, tower_lr=1.0, seed=0, contrastive=None, **image):
     """The trained dual encoder. `image` is image_tower or feature_width; `tower_lr` multiplies the tower's rate."""
     torch.manual_seed(seed)
     model = TwoTower(text_tower, embed_dim=64, grammar_head=True, tune_image=Tuning("frozen"), **image)
-    objective = PairSum({"info_nce": InfoNCE(), "grammar": GrammarCrossEntropy()})
+    objective = PairSum({"info_nce": contrastive or InfoNCE(), "grammar": GrammarCrossEntropy()})
     optimizer = AdamW(lr, weight_decay=0.01, eps=1e-6, lr_multipliers={"text_tower.*": tower_lr})(model)
     rates, schedule = [group["lr"] for group in optimizer.param_groups], Linear(warmup=0.1)
     data.attach(encode=model.encode)

@@ -20,6 +20,9 @@ SCENEWORLD = {
     "clip_reward_sceneworld": "generic_mle_sceneworld",
     "clip_reward_grammar_sceneworld": "generic_mle_sceneworld",
     "clip_reward_shuffled_sceneworld": "generic_mle_sceneworld",
+    "clip_reward_degenerate_sceneworld": "generic_mle_sceneworld",
+    "clip_reward_degenerate_grammar_sceneworld": "generic_mle_sceneworld",
+    "clip_reward_degenerate_shuffled_sceneworld": "generic_mle_sceneworld",
     "discritune_sceneworld": "generic_mle_sceneworld",
     "discritune_shuffled_sceneworld": "generic_mle_sceneworld",
     "discritune_whitened_sceneworld": "generic_mle_sceneworld",
@@ -54,7 +57,7 @@ def runs(tmp_path_factory):
 def test_an_experiment_on_sceneworld_trains_two_steps(experiment, runs, tmp_path, monkeypatch):
     monkeypatch.chdir(runs)
     judges = [f"reward_encoder={runs / 'judge_sceneworld'}", f"eval_encoder={runs / 'judge_sceneworld'}"]
-    if "grammar" in experiment:
+    if "grammar" in experiment or experiment == "clip_reward_degenerate_shuffled_sceneworld":
         judges.append(f"reward.grammar.scorer.encoder.ckpt={runs / 'judge_grammar_sceneworld'}")
     start = f"init_from={runs / SCENEWORLD[experiment]}"
     assert main([f"experiment={experiment}", *TINY, start, *judges, f"run_dir={tmp_path / 'run'}"]) == 0

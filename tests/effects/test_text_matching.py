@@ -210,17 +210,60 @@ def test_an_untrained_channel_fails_the_same_threshold(training_scenes):
         assert _prefers_the_truth(model, _pairs_in_order("test", 500), descriptions) < 0.7
 
 
-def _recalls(negatives: str, pictures: int, projection: str, seed: int) -> tuple[float, float]:
-    """(image to text, text to image) R@1 within 300 held-out images and their 1,500 captions."""
+def _recalls(negatives: str, pictures: int, projection: str, seed: int, others: int = 0) -> Tensor:
+    """(image to text, text to image) R@1 within 300 held-out images and their 1,500 captions.
+
+    In training each image has the captions of the one `others` places further.
+    """
     torch.manual_seed(seed)
     known, held_out = scenes(WorldOptions(), "train", pictures), scenes(WorldOptions(), "test", 300)
     captions = [[caption(scene, "human", variant).text for variant in range(5)] for scene in known]
     tokenizer = word_tokenizer(text for texts in captions for text in texts)
     model = two_towers(BagOfWords(tokenizer, hidden=256, width=256), image_projection=projection)
     objective = RankingHinge(margin=0.1, negatives=negatives, reduction="sum")
-    pairs = Pairs(model, known, captions)
+    pairs = Pairs(model, known, captions[others:] + captions[:others])
     train(model, objective, pairs, steps=500, batch_size=64, lr=1e-3, seed=seed, all_captions=True)
     texts = [caption(scene, "human", variant).text for scene in held_out for variant in range(5)]
     images = model.encode_features(grid_features(held_out))
     numbers = retrieval(images, model.encode_text(texts), torch.arange(300).repeat_interleave(5))
-    return numbers["i2t_r1"], numbers["t2i_r1"]
+    return torch.tensor([numbers["i2t_r1"], numbers["t2i_r1"]])
+
+
+# Training pictures and image projection: how much R@1 wrong sentences win in annotation, and wrong images in search, at
+# least; None: at most 3 points either way.
+SETTINGS = {
+    (300, "linear"): (0.1, 0.01),
+    (300, "mlp"): (0.02, None),
+    (2000, "linear"): (0.2, 0.05),
+    (2000, "mlp"): (None, 0.03),
+}
+
+
+def _serve_their_search(sentences: Tensor, images: Tensor, least: tuple[float | None, float | None]) -> bool:
+    """Whether the R@1 (seeds, searches) of either kind of negatives differ by so much on average."""
+    won = (sentences - images).mean(0) * torch.tensor([1, -1])
+    return all(
+        abs(float(gain)) < 0.03 if wanted is None else float(gain) > wanted
+        for gain, wanted in zip(won, least, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "pictures, projection",
+    [pytest.param(*setting, marks=[pytest.mark.study] * (setting != (2000, "linear"))) for setting in SETTINGS],
+)
+def test_wrong_sentences_serve_annotation_and_wrong_images_serve_search(pictures, projection, seeds):
+    """Five captions an image: the direction that the loss ranks in is the one that it serves.
+
+    Catches negatives of one kind taken for the other. Control: captions of other pictures, where nothing is won.
+    """
+    sentences, images = (
+        torch.stack([_recalls(negatives, pictures, projection, seed) for seed in seeds])
+        for negatives in ("sentences", "images")
+    )
+    print(f"{pictures} {projection}: sentences {sentences.mean(0).tolist()}, images {images.mean(0).tolist()}")
+    least = SETTINGS[pictures, projection]
+    assert _serve_their_search(sentences, images, least)
+    assert not _serve_their_search(images, sentences, least)
+    untaught = [_recalls(negatives, pictures, projection, 0, others=1)[None] for negatives in ("sentences", "images")]
+    assert not _serve_their_search(*untaught, least)

@@ -325,7 +325,7 @@ PUBLISHED = {
         Number("model.image_tower.encoder.name", "resnet152", MERKX),
         Number("model.image_tower.encoder.frozen", True, MERKX),
         Number("model.image_tower.size", 224, f"{MERKX}: ten crops of 224 pixels"),
-        Number("recommended.image_size", 256, f"{MERKX}: the side that crops are cut from"),
+        Number("data.transform.size", 256, f"{MERKX}: the side that crops are cut from"),
         Number("model.embed_dim", 4096, f"{MERKX}: 2 directions x 1,024 x 2 heads"),
         Number("model.text_tower.embedding", 20, MERKX),
         Number("model.text_tower.hidden", 1024, MERKX),

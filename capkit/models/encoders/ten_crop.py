@@ -21,7 +21,7 @@ class TenCrop(nn.Module):
     `transform.size` is the side that they are cut from: 256 for crops of 224, as of Merkx & Frank's ResNet features.
     It costs ten passes of the encoder; the output of a frozen one can be cached (`data.features`).
 
-    Raises UsageError for pictures smaller than a crop.
+    Raises UsageError for pictures no larger than a crop, of which all crops would be the same.
     """
 
     def __init__(self, encoder: ImageEncoder, size: PositiveInt = 224) -> None:
@@ -29,9 +29,9 @@ class TenCrop(nn.Module):
         self.encoder, self.size, self.width = encoder, size, encoder.width
 
     def forward(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B 1 D"]:
-        if min(pixels.shape[-2:]) < self.size:
+        if min(pixels.shape[-2:]) <= self.size:
             raise UsageError(
-                f"TenCrop expected pictures of at least {self.size} pixels a side to cut from, got "
+                f"TenCrop expected pictures of more than {self.size} pixels a side to cut from, got "
                 f"{tuple(pixels.shape[-2:])}; set data.transform.size, e.g. to 256 for crops of 224"
             )
         crops = F.ten_crop(pixels, [self.size, self.size])

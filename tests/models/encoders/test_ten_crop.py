@@ -64,6 +64,7 @@ def test_a_frozen_encoder_stays_frozen_and_its_features_are_not_those_of_one_cro
     assert weights_fingerprint(ten) != weights_fingerprint(encoder)
 
 
-def test_pictures_smaller_than_a_crop_are_a_usage_error():
-    with pytest.raises(UsageError, match=r"at least 224 pixels a side to cut from, got \(64, 64\)"):
-        TenCrop(Corner())(torch.zeros(1, 3, 64, 64))
+@pytest.mark.parametrize("side", [64, 224])
+def test_pictures_no_larger_than_a_crop_are_a_usage_error(side):
+    with pytest.raises(UsageError, match=rf"more than 224 pixels a side to cut from, got \({side}, {side}\)"):
+        TenCrop(Corner())(torch.zeros(1, 3, side, side))

@@ -98,6 +98,16 @@ def test_parts_of_a_run_take_settings_and_parts_it_lacks_are_refused_by_name():
     assert told == f"unknown key 'evaluator.retrieval' on the command line; {fix}"
 
 
+def test_settings_without_a_part_in_an_older_runs_config_are_refused_by_name_and_can_be_dropped():
+    body = leave_run("runs/pairs", "fit_encoder", "evaluator=[sts_scenes]")
+    body["evaluator"]["retrieval"] = {"fold_size": 100}  # as earlier versions left it behind
+    Path("runs/pairs/config.yaml").write_text(yaml.safe_dump(body))
+    told = refusal("evaluate_encoder", "ckpt=runs/pairs")
+    assert "evaluator.retrieval.fold_size in runs/pairs/config.yaml; add evaluator=[sts_scenes,retrieval], or" in told
+    config = compose("evaluate_encoder", "ckpt=runs/pairs", "~evaluator.retrieval")
+    assert list(config["evaluator"]) == ["sts_scenes"]
+
+
 def test_an_experiments_settings_of_replaced_parts_go_on_a_run_too():
     leave_run("runs/pairs", "fit_encoder", "evaluator=[zero_shot_holdout]")
     words = ["evaluate_encoder", "experiment=clip_pretrain_sceneworld", "ckpt=runs/pairs"]

@@ -4,7 +4,8 @@
 
 - listener: self-retrieval against a listener that is asked for another picture.
 - bags: batches of mined look-alikes against random batches, at equal steps, in a world where random pictures seldom
-  need what the starting captions leave out; random batches of four times the size as well.
+  need what the starting captions leave out; random batches of four times the size as well (look_alike_bags.py).
+- captions: likelihood training on plain, merged and enriched captions (boosted_captions.py).
 - boosting: self-retrieval after generic captions against self-retrieval after merged ones (BlendCap), by judges that
   have read both, at the experiment's learning rate, one that decays and a lower one.
 
@@ -19,29 +20,27 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from benchmarks.rl import boosted_captions
+from benchmarks.rl.boosted_captions import KINDS
 from benchmarks.rl.effects import Study, table
+from benchmarks.rl.look_alike_bags import ARMS, Comparison
 
-BACKGROUNDS = "data=sceneworld_backgrounds"
-NUM_TEST = 2000  # enough for bags of test pictures that look alike
-
-# Chosen on seed 0 alone (docs/self_retrieval_effects.md).
-STEPS, BATCH_SIZE = 40, 16
-SIZES = {"train": [2, 4, 8], "test": [5]}  # of bags; training takes those of two for 30 steps, then those of four
-ARMS = {"random": BATCH_SIZE, "random_x4": 4 * BATCH_SIZE, "bags": BATCH_SIZE}  # images of a batch
-SETTINGS = [
-    "objective.baseline=leave_one_out",
-    f"max_steps={STEPS}",
-    f"val_every={STEPS}",
-    "metric=[facts]",
-    "controls=0",
-]
 BAG_COLUMNS = {
     "R@1 in bags of 5": "truematch_5_r1",
+    "CLIP score": "truematch_5_clip_score",
     "R@1 in 20": "rd20_r1",
     "background said": "background_said",
     "said rightly": "background_precision",
     "fact precision": "fact_precision",
     "fact recall": "fact_recall",
+    "words": "length",
+}
+CAPTION_COLUMNS = {
+    "R@1 in 20": "rd20_r1",
+    "fact recall": "fact_recall",
+    "fact precision": "fact_precision",
+    "colours named": "color_recall",
+    "background named": "background_recall",
     "words": "length",
 }
 BOOST_COLUMNS = {
@@ -65,62 +64,19 @@ def listener(study: Study, seeds: Sequence[int]) -> str:
 # Bags of look-alikes against random batches ---------------------------------------------------------------------------
 
 
-def background_judge(study: Study, seed: int) -> Path:
-    """A dual encoder of captions half of which say the background."""
-    words = ["experiment=judge_sceneworld", BACKGROUNDS, "data.train.background=0.5", f"seed={seed}"]
-    return study.run(f"background_judge-{seed}", words)
-
-
-def background_captioner(study: Study, seed: int) -> Path:
-    """What both arms start from: it names every object with its colour, and no background."""
-    words = ["experiment=generic_mle_sceneworld", BACKGROUNDS, f"seed={seed}", "controls=0"]
-    return study.run(f"background_start-{seed}", words)
-
-
-def look_alikes(study: Study, split: str) -> Path:
-    """The folder of bags of a split, by the judge that rewards; pictures of the same content are near-duplicates."""
-    encoder = f"encoder={{_target_: capkit.checkpoint.loading.load_dual_encoder, ckpt: {background_judge(study, 0)}}}"
-    words = [BACKGROUNDS, f"data.test.source.count={NUM_TEST}", f"split={split}", "by=combined", encoder]
-    words += ["num_neighbors=50", "duplicate_threshold=0.95"]
-    mined = study.run(f"mine_{split}", ["task=mine", *words], made="neighbors/neighbors.json")
-    words = ["task=bags", f"neighbors={mined}", f"split={split}", f"sizes={SIZES[split]}".replace(" ", "")]
-    return study.run(f"bags_{split}", words, made="bags/bags.json") / "bags"
-
-
-def tuned(study: Study, arm: str, seed: int) -> Path:
-    """A run of one of ARMS."""
-    judge = background_judge(study, 0)
-    words = [
-        f"init_from={background_captioner(study, seed)}",
-        f"reward_encoder={judge}",
-        f"eval_encoder={judge}",
-        f"seed={seed}",
-    ]
-    words.append(f"data.batch_size={ARMS[arm]}")
-    experiment = "discritune_sceneworld"
-    if arm == "bags":
-        experiment = "ndlb_bagcurri_sceneworld"
-        words.append(f"curriculum.folder={look_alikes(study, 'train').parent}")
-    return study.run(f"{arm}-{seed}", [f"experiment={experiment}", BACKGROUNDS, *SETTINGS, *words])
-
-
-def judged(study: Study, run: Path) -> dict[str, float]:
-    """Numbers of a captioner on the test pictures, in look-alike bags and among random ones, by the second judge."""
-    judge = background_judge(study, 1)
-    words = ["task=evaluate", f"ckpt={run}", BACKGROUNDS, f"data.test.source.count={NUM_TEST}", "data.batch_size=100"]
-    words += ["metric=[truematch_trained,rd20_trained,facts,fact_kinds,diversity]", "decoding.max_length=16"]
-    words += [f"metric.truematch.encoder.ckpt={judge}", f"metric.rd20.encoder.ckpt={judge}"]
-    words += [f"metric.truematch.files=[{look_alikes(study, 'test') / 'hard-5.json'}]"]
-    return metrics(study.run(f"{run.name}-judged", [*words, "metric.fact_kinds.kinds=[background]"]))
-
-
 def bags(study: Study, seeds: Sequence[int]) -> str:
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in ("start", *ARMS)}
+    rows: dict[str, list[dict[str, float]]] = {}
     for seed in seeds:
-        rows["start"].append(judged(study, background_captioner(study, seed)))
-        for arm in ARMS:
-            rows[arm].append(judged(study, tuned(study, arm, seed)))
+        comparison = Comparison(study.run, seed)
+        for arm in ("start", *ARMS):
+            rows.setdefault(arm, []).append(comparison.numbers(arm))
     return table_of(rows, BAG_COLUMNS)
+
+
+def captions(study: Study, seeds: Sequence[int]) -> str:
+    """Likelihood training on each kind of captions."""
+    rows = {f"MLE({kind})": [boosted_captions.numbers(study, kind, seed) for seed in seeds] for kind in KINDS}
+    return table_of(rows, CAPTION_COLUMNS)
 
 
 # Generic captions against merged ones ---------------------------------------------------------------------------------
@@ -192,7 +148,12 @@ def table_of(rows: dict[str, list[dict[str, float]]], columns: dict[str, str]) -
     return "\n".join(lines)
 
 
-PARTS: dict[str, Callable[[Study, Sequence[int]], str]] = {"listener": listener, "bags": bags, "boosting": boosting}
+PARTS: dict[str, Callable[[Study, Sequence[int]], str]] = {
+    "listener": listener,
+    "bags": bags,
+    "captions": captions,
+    "boosting": boosting,
+}
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from benchmarks.rl.look_alike_bags import Comparison
 from capkit.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -123,3 +124,13 @@ def grammar_judge(run_once) -> Path:
     """A grammar head that finds edited captions of the small world."""
     words = ["experiment=judge_grammar_sceneworld", "controls=0", "val_every=500", "evaluator.grammar.num_captions=100"]
     return run_once("grammar_judge", [*words, *ONE_CORE])
+
+
+@pytest.fixture(scope="session")
+def look_alike_bags(run_once) -> Callable[[int], Comparison]:
+    """By seed: bags of look-alikes against random batches. What the first seed starts from is made here."""
+    made = functools.cache(
+        lambda seed: Comparison(lambda name, words, last: run_once(name, [*words, *ONE_CORE], last), seed)
+    )
+    assert made(0).start and made(0).train_bags and made(0).test_bags
+    return made

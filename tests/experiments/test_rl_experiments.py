@@ -107,8 +107,8 @@ def test_self_retrieval_on_growing_bags_trains_from_mined_neighbours(runs, tmp_p
     judge = runs / "judge_sceneworld"
     encoder = f"encoder={{_target_: capkit.checkpoint.loading.load_dual_encoder, ckpt: {judge}}}"
     mine = ["num_neighbors=10", "duplicate_threshold=1", f"run_dir={tmp_path / 'mine'}"]
-    assert main(["mine", "data=sceneworld_generic", *COUNTS, encoder, *mine]) == 0
-    bags = ["sizes=[2,4,8]", f"run_dir={tmp_path / 'bags'}"]
+    assert main(["mine", "data=sceneworld_backgrounds", *COUNTS, encoder, *mine]) == 0
+    bags = ["sizes=[2,4]", f"run_dir={tmp_path / 'bags'}"]
     assert main(["bags", f"neighbors={tmp_path / 'mine'}", *bags]) == 0
     start = [f"init_from={runs / 'generic_mle_sceneworld'}", f"reward_encoder={judge}", f"eval_encoder={judge}"]
     folder = [f"curriculum.folder={tmp_path / 'bags'}", "data.batch_size=8"]

@@ -34,7 +34,14 @@ def curated(study: Study, name: str, step: list[str]) -> list[str]:
 def judge(study: Study) -> Path:
     """A dual encoder of all three kinds of captions."""
     length = [f"model.text_tower.{key}={LENGTH}" for key in ("max_length", "config.max_position_embeddings")]
-    words = [*curated(study, "all", ALL_KINDS), *length, f"max_steps={JUDGE_STEPS}", f"val_every={JUDGE_STEPS}"]
+    words = [
+        *curated(study, "all", ALL_KINDS),
+        *length,
+        "~data.train.dropped",
+        "data.batch_size=32",
+        f"max_steps={JUDGE_STEPS}",
+        f"val_every={JUDGE_STEPS}",
+    ]
     return study.run("captions_judge", ["experiment=judge_sceneworld", *words, "seed=100"])
 
 

@@ -15,15 +15,12 @@ Run = Callable[[str, list[str], str], Path]
 """(name, words of a command, file that it writes last) to the run folder; made once."""
 
 WORLD = ["data=sceneworld_backgrounds"]
-WORLD += [f"data.{split}.source.count={count}" for split, count in (("train", 3000), ("val", 50), ("test", 600))]
+WORLD += [f"data.{split}.source.count={count}" for split, count in (("train", 4000), ("val", 50), ("test", 600))]
 # Pictures of the same content in other places are near-duplicates: no caption tells them apart.
 MINING = ["by=combined", "num_neighbors=50", "duplicate_threshold=0.95"]
 TUNING = ["metric=[facts]", "controls=0", "eval_limit=16"]
-ARMS = {
-    "bags": [],
-    "random": ["curriculum=shuffle"],
-    "random_x4": ["curriculum=shuffle", "data.batch_size=64"],
-}
+RANDOM = ["curriculum=shuffle", "~curriculum.by", "~curriculum.stages"]
+ARMS = {"bags": [], "random": RANDOM, "random_x4": [*RANDOM, "data.batch_size=64"]}
 
 
 class Comparison:
@@ -38,7 +35,7 @@ class Comparison:
 
     def encoder(self, seed: int) -> Path:
         """A dual encoder of captions half of which say the background."""
-        words = ["experiment=judge_sceneworld", *WORLD, "data.train.background=0.5", "max_steps=250", "val_every=250"]
+        words = ["experiment=judge_sceneworld", *WORLD, "data.train.background=0.5", "max_steps=400", "val_every=400"]
         return self._run(f"bags_encoder-{seed}", [*words, f"seed={seed}"], "report.html")
 
     @cached_property
@@ -52,7 +49,7 @@ class Comparison:
     @cached_property
     def start(self) -> Path:
         """A captioner that names every object with its colour, and no background."""
-        words = ["experiment=generic_mle_sceneworld", *WORLD, "max_steps=400", "val_every=400"]
+        words = ["experiment=generic_mle_sceneworld", *WORLD, "max_steps=600", "val_every=600"]
         return self.make("start", [*words, "controls=0", "eval_limit=16"])
 
     def bags(self, split: str, encoder: Path, sizes: str) -> Path:

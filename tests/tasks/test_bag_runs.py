@@ -212,3 +212,30 @@ def test_imagecodes_pictures_are_captioned_and_judged_without_captions_of_their_
     numbers = RunFolder(tmp_path / "run").metrics()
     assert numbers["predict/imagecode_targets"] == 2 and numbers["predict/imagecode_pool"] == 8
     assert 0 <= numbers["predict/imagecode_r1"] == numbers["predict/imagecode_static_r1"] <= 1
+
+
+def test_winogrounds_pairs_judge_an_encoder_and_a_captioner_by_command(trained, tmp_path):
+    (tmp_path / "images").mkdir()
+    rows = []
+    for pair in range(3):
+        names = [f"ex_{pair}_img_{side}" for side in (0, 1)]
+        for side, name in enumerate(names):
+            picture = np.full((32, 32, 3), 80 * pair + 30 * side, np.uint8)
+            Image.fromarray(picture).save(tmp_path / "images" / f"{name}.png")
+        images = dict(zip(("image_0", "image_1"), names, strict=True))
+        texts = {"caption_0": "a red circle", "caption_1": "a circle, red", "collapsed_tag": "Object"}
+        rows.append(json.dumps({"id": pair, **images, **texts}))
+    (tmp_path / "examples.jsonl").write_text("\n".join(rows))
+    words = [f"evaluator.winoground.source.folder={tmp_path}", f"run_dir={tmp_path / 'encoder'}", *ONE_PROCESS]
+    assert main(["evaluate_encoder", f"ckpt={trained / 'judge'}", "evaluator=[winoground]", *words]) == 0
+    numbers = RunFolder(tmp_path / "encoder").metrics()
+    assert numbers["test/winoground_pairs"] == 3
+    scores = [numbers[f"test/winoground_{name}"] for name in ("group", "text", "image")]
+    assert scores == [numbers[f"test/winoground_object_{name}"] for name in ("group", "text", "image")]
+    assert 0 <= scores[0] <= min(scores[1:])
+    data = ["data=winoground", f"data.predict.folder={tmp_path}", "data.transform.size=32", "data.num_workers=0"]
+    judge = ["metric=[truematch_trained]", f"metric.truematch.encoder.ckpt={trained / 'judge'}"]
+    words = ["split=predict", *judge, "metric.truematch.files=null", *ONE_PROCESS, f"run_dir={tmp_path / 'captioner'}"]
+    assert main(["evaluate", f"ckpt={trained / 'mle'}", *data, *words]) == 0
+    numbers = RunFolder(tmp_path / "captioner").metrics()
+    assert numbers["predict/truematch_2_bags"] == 3 and 0 <= numbers["predict/truematch_2_r1"] <= 1

@@ -11,7 +11,7 @@ from capkit.upstream.transformers import Conv1D
 HEAD_MULTIPLE = 64  # rows: matrix products over a vocabulary like 50,257 run in slow, unaligned kernels
 
 
-def _is_sharded(parameter: Tensor) -> bool:
+def is_sharded(parameter: Tensor) -> bool:
     """Whether DeepSpeed's ZeRO-3 owns the parameter: its hooks need the parameter itself."""
     return hasattr(parameter, "ds_id")
 
@@ -41,7 +41,7 @@ def cast_once(parts: Iterable[nn.Module], head: nn.Module, device: torch.device)
         for layer in dict.fromkeys(layers):
             pads = layer is head and isinstance(head, nn.Linear) and device.type == "cuda"
             for name, parameter in list(layer.named_parameters(recurse=False)):
-                if _is_sharded(parameter):
+                if is_sharded(parameter):
                     continue
                 rows = len(parameter)
                 rows += -rows % HEAD_MULTIPLE if pads else 0

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from capkit.decoding.beam import beam_search
 from capkit.decoding.config import Decoding
 from capkit.decoding.engine import Plan, run
-from capkit.decoding.graphs import run_graphs
+from capkit.decoding.graphs import can_run_graphs, run_graphs
 from capkit.decoding.sampling import stop_token_ids
 from capkit.errors import UsageError
 from capkit.text.tokenizers import decode_captions, prompt_ids
@@ -132,8 +132,7 @@ def _of_loop(
         stop_ids=_stop_ids(captioner, decoding),
     )
     ids = _sample_ids(context, decoding, num_sampled)
-    on_graphs = context.states.device.type == "cuda" and captioner.is_graphable()
-    written = (run_graphs if on_graphs else run)(captioner, context, plan, ids)
+    written = (run_graphs if can_run_graphs(captioner, context) else run)(captioner, context, plan, ids)
     new = torch.stack(written.tokens, -1)
     tokens = torch.cat([torch.tensor(start, device=new.device).expand(*new.shape[:2], -1), new], -1)
     mask, ended = _real(tokens, len(start), tokenizer.eos_token_id)

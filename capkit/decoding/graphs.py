@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from capkit.decoding.engine import Given, Plan, Written, steps
+from capkit.decoding.cast import is_sharded
+from capkit.decoding.engine import Given, Plan, Written, run, steps
 from capkit.types import Context
 
 STEPS_A_GRAPH = 5  # the host looks for captions that have ended between graphs
@@ -20,7 +21,7 @@ MOST_GRAPHS = 8  # shapes and settings of one captioner whose graphs are kept; e
 class RolloutGraphs:
     """A plan's steps for one shape, captured in graphs of a few steps that share their memory.
 
-    Weights are read where they lay at capture, so that training in place is seen; `key` tells whether they still do.
+    Weights are read where they lay at capture, so that training in place is seen. Their addresses are in the key.
     """
 
     def __init__(self, captioner: Any, context: Context, plan: Plan, ids: Int[Tensor, "B S"]) -> None:
@@ -71,7 +72,8 @@ class RolloutGraphs:
         return self.written.first(num_steps)
 
 
-_kept: weakref.WeakKeyDictionary[Any, OrderedDict[Any, RolloutGraphs]] = weakref.WeakKeyDictionary()
+# By captioner: graphs by key, None for a key that came once.
+_kept: weakref.WeakKeyDictionary[Any, OrderedDict[Any, RolloutGraphs | None]] = weakref.WeakKeyDictionary()
 
 
 def _key(captioner: Any, context: Context, plan: Plan) -> Any:
@@ -81,16 +83,28 @@ def _key(captioner: Any, context: Context, plan: Plan) -> Any:
     return plan, tuple(context.states.shape), context.states.dtype, amp, hash(weights)
 
 
+def can_run_graphs(captioner: Any, context: Context) -> bool:
+    """Whether the captioner's steps can be captured: on a GPU, with weights that stay where they are."""
+    if context.states.device.type != "cuda" or not captioner.is_graphable():
+        return False
+    parts, head = captioner.decoder_parts()
+    return not any(is_sharded(parameter) for part in (*parts, head) for parameter in part.parameters())
+
+
 def run_graphs(captioner: Any, context: Context, plan: Plan, ids: Int[Tensor, "B S"]) -> Written:
-    """The loop by graphs: captured at a shape's first rollout, kept for later ones of the same captioner."""
+    """The loop by graphs. They are captured when a shape comes again: a capture takes the time of several rollouts."""
     kept = _kept.setdefault(captioner, OrderedDict())
     key = _key(captioner, context, plan)
-    if key not in kept:
-        while len(kept) >= MOST_GRAPHS:
-            kept.popitem(last=False)
-        kept[key] = RolloutGraphs(captioner, context, plan, ids)
+    is_new = key not in kept
+    graphs = kept.setdefault(key, None)
     kept.move_to_end(key)
-    return kept[key](context, ids)
+    if is_new:
+        while len(kept) > MOST_GRAPHS:
+            kept.popitem(last=False)
+        return run(captioner, context, plan, ids)
+    if graphs is None:
+        graphs = kept[key] = RolloutGraphs(captioner, context, plan, ids)
+    return graphs(context, ids)
 
 
 def release_graphs(captioner: Any) -> None:

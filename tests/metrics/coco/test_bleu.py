@@ -21,6 +21,12 @@ def test_of_two_equally_near_references_the_shorter_counts():
     assert bleu(["a b c d"], [["a b c", "a b c d e"]], tokenized=True)[0] == pytest.approx(1.0)
 
 
+def test_the_nearest_reference_counts_though_another_is_shorter():
+    # 4 words against references of 2 and 5: the nearer one asks for exp(1 - 5/4), the shorter one for no penalty.
+    value = bleu(["a b c d"], [["a b", "a b c d e"]], tokenized=True)[0]
+    assert value == pytest.approx(math.exp(1 - 5 / 4))
+
+
 def test_a_short_caption_is_penalised():
     assert bleu(["a b"], [["a b c d"]], tokenized=True)[0] == pytest.approx(math.exp(1 - 4 / 2))
 

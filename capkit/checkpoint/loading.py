@@ -245,7 +245,7 @@ def load_ensemble(ckpts: Sequence[str]) -> Ensemble:
     """The ensemble of several checkpoints of one run, frozen, e.g. of the ends of its learning-rate cycles.
 
     Raises UsageError for fewer than two checkpoints, one named twice, or checkpoints of runs that differ in seed,
-    model, data, objective or optimization: their embedding spaces are not aligned, and a mean over them means nothing.
+    model, data, objective or optimization, whose embedding spaces are not aligned.
     """
     paths = [resolve_checkpoint(Path(ckpt)) for ckpt in ckpts]
     for number, path in enumerate(paths):

@@ -34,16 +34,19 @@ def _untrained(seed: int) -> TwoTower:
     return two_towers(CharGRU(hidden=64, attention_hidden=64, max_length=160)).eval()
 
 
-def _pairs(model: TwoTower, options: WorldOptions, count: int, style: str, others: int = 0) -> Pairs:
-    """Training scenes with five captions each: those of the scene `others` places further."""
+def _pairs(model: TwoTower, options: WorldOptions, count: int, style: str, shuffled: bool = False) -> Pairs:
+    """Training scenes with five captions each; `shuffled`: of five other scenes, one of each."""
     known = scenes(options, "train", count)
-    captions = [[caption(scene, style, variant).text for variant in range(5)] for scene in known]
-    return Pairs(model, known, captions[others:] + captions[:others])
+    captions = [
+        [caption(known[(i + shuffled * (variant + 1)) % count], style, variant).text for variant in range(5)]
+        for i in range(count)
+    ]
+    return Pairs(model, known, captions)
 
 
-def _taught(seed: int, others: int = 0, options: WorldOptions = TWO_OBJECTS, steps: int = 400) -> TwoTower:
+def _taught(seed: int, shuffled: bool = False, options: WorldOptions = TWO_OBJECTS, steps: int = 400) -> TwoTower:
     model = _untrained(seed)
-    pairs = _pairs(model, options, 2000, "human", others)
+    pairs = _pairs(model, options, 2000, "human", shuffled)
     train(model, RankingHinge(margin=0.2), pairs, steps, batch_size=32, lr=8e-3, seed=seed)
     return model
 
@@ -56,8 +59,12 @@ def taught(seeds) -> list[TwoTower]:
 
 @pytest.fixture(scope="module")
 def taught_by_other_captions(seeds) -> list[TwoTower]:
-    """The same training with captions of other pictures: the method without its grounding."""
-    return [_taught(seed, others=1) for seed in seeds]
+    """The same training with captions of other pictures: the method without its grounding.
+
+    Each caption of a picture comes from another scene. With the five of one other scene together a picture would still
+    say which captions paraphrase each other, and that alone teaches similarity (Pearson .63), though no retrieval.
+    """
+    return [_taught(seed, shuffled=True) for seed in seeds]
 
 
 def _snapshots(seed: int, cycles: int, steps: int) -> list[TwoTower]:
@@ -161,8 +168,8 @@ def _recall(encoder) -> float:
 def test_an_ensemble_of_snapshots_is_better_than_the_best_of_them(converged, seeds):
     """Snapshots from the second half of a run, as of the released code, which leaves the first cycles out.
 
-    Catches an ensemble that is one of its members, or no better: the best member, chosen on the test pictures, alone
-    or twice over, must miss the threshold. So must a mean over runs of different seeds, whose spaces are not aligned.
+    Catches an ensemble that is one of its members, or no better: the best snapshot, chosen on the test pictures, alone
+    or twice over, must miss the threshold.
     """
     for seed, snapshots in zip(seeds, converged, strict=True):
         members = snapshots[len(snapshots) // 2 :]
@@ -170,8 +177,7 @@ def test_an_ensemble_of_snapshots_is_better_than_the_best_of_them(converged, see
         threshold, together = _recall(best) + 0.005, _recall(Ensemble(members))
         print(f"seed {seed}: {[f'{_recall(snapshot):.3f}' for snapshot in snapshots]}, together {together:.3f}")
         assert together >= threshold
-        foreign = _snapshots(seed + 100, cycles=1, steps=200)
-        for control in (best, Ensemble([best, best]), Ensemble([best, *foreign])):
+        for control in (best, Ensemble([best, best])):
             assert _recall(control) < threshold
 
 

@@ -15,7 +15,8 @@ class Ensemble:
     """Normalised mean of its members' unit-norm embeddings; implements CacheableEncoder.
 
     Members are snapshots of one run, e.g. from the ends of its learning-rate cycles (Merkx & Frank 2019): they
-    share the preprocessing, and their embedding spaces are aligned. Averaging runs of different seeds is meaningless.
+    share the preprocessing, and their embedding spaces are aligned. Those of different runs are not: products across
+    them are noise beside the mean of the members' own similarities.
     `capkit.checkpoint.loading.load_ensemble` makes one of checkpoints, and refuses those of different runs.
 
     Deliberate difference: (1) the mean has unit norm, so that scores are cosines; the released code ranks by dot

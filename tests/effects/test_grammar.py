@@ -17,6 +17,8 @@ from capkit.data.transforms import ImageTransform
 from capkit.evaluators.grammar import Grammar
 from capkit.models.dual_encoders.text_towers.bag_of_words import BagOfWords
 from capkit.models.dual_encoders.text_towers.hf import HFTextTower
+from capkit.objectives.contrastive.edited_candidates import EditedCandidates
+from capkit.objectives.contrastive.info_nce import InfoNCE
 from capkit.sceneworld.sources.scenes import SceneWorld
 from capkit.sceneworld.world.scene import WorldOptions
 from capkit.text.corruption import KINDS, Edits, vocabulary_of

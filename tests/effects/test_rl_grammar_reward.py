@@ -3,8 +3,8 @@
 From a captioner of 500 steps, rewarded by an encoder of 400. Repetition is that of 4-grams, which no caption of the
 world's grammar repeats (`test_no_reference_repeats_four_words`). Retrieval is judged by an encoder that no reward saw.
 
-Caught: a grammar weight / 100 (words repeat as under CLIP-S alone) and CLIP-S of another picture (nothing is gained; the
-control). Not caught: a grammar head that never saw repetition, which knows babble from its other negatives.
+Caught: a grammar weight / 100 (words repeat as under CLIP-S alone) and CLIP-S of another picture (nothing is gained:
+the control). Not caught: a grammar head that never saw repetition, which knows babble from its other negatives.
 """
 
 import json

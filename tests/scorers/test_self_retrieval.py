@@ -263,6 +263,16 @@ def test_neighbors_that_are_the_own_picture_or_in_the_batch_or_unreadable_add_no
     assert scorer.logs()["pool"] == 2.0
 
 
+def test_own_neighbors_stay_with_their_picture_where_an_earlier_one_cannot_be_read(tmp_path):
+    neighbors = {b: [(b + 4) % NUM_PICTURES, (b + 6) % NUM_PICTURES] for b in range(NUM_PICTURES)}
+    file = mined(tmp_path / "neighbors.jsonl", {str(b): [str(other) for other in row] for b, row in neighbors.items()})
+    judge = random_judge()
+    arguments = dict(neighbors_file=file, num_neighbors=2, share_neighbors=False)
+    scores = score(scorer_of("log_softmax", judge, unreadable=["0"], **arguments), [0, 1, 2])
+    assert scores[0].isnan().all()
+    torch.testing.assert_close(scores[1:], row_by_row(judge, "log_softmax", [1, 2], neighbors))
+
+
 # -- queue
 
 

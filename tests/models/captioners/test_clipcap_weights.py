@@ -95,10 +95,10 @@ def next_words(state, prefix, words):
     return gpt(inputs_embeds=embeds[None]).logits[0, PREFIX - 1 :]
 
 
-def loaded(path, mapper, state=None, **settings):
-    torch.save(released(mapper) if state is None else state, path)
+def loaded(path, kind, state=None, **settings):
+    torch.save(released(kind) if state is None else state, path)
     arguments = {"lm": {"model_type": "gpt2", **GPT2}, "tokenizer": tokenizer(), "feature_width": FEATURES}
-    arguments |= {"prefix_length": PREFIX, "max_length": 24, **MAPPERS[mapper]}
+    arguments |= {"prefix_length": PREFIX, "max_length": 24, **MAPPERS[kind]}
     return ClipPrefix(**(arguments | {"bos_after_prefix": False, "clipcap_weights": str(path)} | settings)).eval()
 
 

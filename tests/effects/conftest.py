@@ -91,10 +91,10 @@ def generic_captioners(run_once, generic_captioner, seeds) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def confused_captioner(run_once) -> Callable[[int], Path]:
-    """By seed: a captioner that names every colour, and learned nearly half of them as a neighbouring hue."""
+def confused_captioner(run_once) -> Callable[..., Path]:
+    """By seed, and words that change it: a captioner that names all colours, nearly half of them as it should not."""
     words = ["experiment=confused_mle_sceneworld", "controls=0", "val_every=1000", "eval_limit=16"]
-    return lambda seed: run_once(f"confused_captioner_{seed}", [*words, *ONE_CORE, f"seed={seed}"])
+    return lambda seed, *more: run_once(f"confused_captioner_{seed}", [*words, *ONE_CORE, f"seed={seed}", *more])
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,13 @@
-"""Synthetic memes whose label depends on picture and text together and on neither alone.
+"""Synthetic memes whose label needs the picture, the text on it and a caption at once.
 
-As in the Hateful Memes challenge (Kiela et al. 2020, arXiv 2005.04790), every text occurs on a picture that makes it
-hateful and on one that does not ("benign confounder"). Here the label is 1 if exactly one of two conditions holds: the
-object's colour is warm; the text is unkind. The text is not drawn into the picture, which would then suffice alone.
+The label is 1 if an odd number of three conditions hold: the object's colour is warm, which only the picture shows; the
+text is unkind; the words are not meant as they are said, which only the informative caption tells. As in the Hateful
+Memes challenge (Kiela et al. 2020, arXiv 2005.04790), every picture and every text occur in memes of both labels
+("benign confounders"), and here every pair of picture, text and caption does. The text is not drawn into the picture.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from capkit.sceneworld.language.captions import Detail, caption
 from capkit.sceneworld.world.options import WorldOptions
@@ -14,58 +16,90 @@ from capkit.sceneworld.world.stream import Stream
 
 WARM = ("red", "orange", "yellow", "pink")
 COOL = ("green", "cyan", "blue", "purple")
-KIND = ("lovely", "great", "welcome", "nice", "sweet", "good", "brave", "dear")
-UNKIND = ("ugly", "awful", "unwanted", "nasty", "bad", "cruel", "vile", "mean")
-_TEXTS = (
-    "this is {}", "so {} today", "we find it {}", "everyone says {}", "look how {}", "how {} of them", "{} as always",
-    "that {} thing again",
-)  # fmt: skip
-_SAYS_COLOR = Detail(size=False, inside=False, text=False)
-_GENERIC = Detail(color=False, size=False, inside=False, text=False)
-GROUP = 4  # memes that share two pictures and two texts
-_VARIANTS = (0, 2, 3)  # the variants of style short that differ for a single object
+KIND = ("lovely", "great", "nice", "good")
+UNKIND = ("ugly", "awful", "nasty", "bad")
+_TEXTS = ("so {}", "how {}", "very {}", "{} indeed")
+EARNEST = ("earnest", "sincere")
+IRONIC = ("ironic", "joking")
+PRINTED = ("printed", "short")  # of the caption that tells how the words look
+_SAYS = ("{} words", "{} text")
+_COLOR = Detail(size=False, inside=False, text=False)
+_NO_COLOR = Detail(color=False, size=False, inside=False, text=False)
+GROUP = 8  # memes that share two pictures, two texts and two meanings
 
 
 @dataclass(frozen=True)
 class SceneMeme:
     """A picture (its text is not drawn), the text on it, the label, and the candidate captions.
 
-    `informative` is the index of the caption that names the object's colour and repeats the text, as CAMU's prompt
-    demands; the other one is generic and only mentions a shape with words.
+    `informative` is the index of the caption that tells how the words are meant: `meaning`, one of EARNEST and IRONIC.
+    The other one tells in the same form how they look. Both name the object's shape.
     """
 
     scene: Scene
     text: str
+    meaning: str
     label: int
     captions: tuple[str, str]
     informative: int
 
 
-def make_meme(seed: int, split: str, index: int, refused: float = 0.0) -> SceneMeme:
+def make_meme(
+    seed: int, split: str, index: int, refused: float = 0.0, names_color: bool = False, ironic: float | None = None
+) -> SceneMeme:
     """The meme at (seed, split, index), with two candidate captions in random order.
 
     In a share `refused` of the groups the informative caption is empty, as models refuse to describe hateful pictures.
+    With `names_color` the captions name the object's colour too: they fit the picture as captions of the web do, and
+    no longer leave a part of the label to it. A meme is ironic with the probability `ironic`.
 
-    Memes 4 g to 4 g + 3 combine two pictures, one warm and one cool, with two texts, one kind and one unkind. Over
-    complete groups each picture and each text has both labels equally often, so a classifier of one of them alone has
-    an AUROC of exactly .5. Splits share no pictures.
+    Memes 8 g to 8 g + 7 combine two pictures, one warm and one cool, with two texts, one kind and one unkind. Where
+    `ironic` is None, they combine them with two meanings too: over complete groups each pair of picture, text and
+    meaning then has both labels equally often, so a classifier that lacks one of the three has an AUROC of .5. Splits
+    share no pictures.
     """
     group, member = divmod(index, GROUP)
-    is_warm, is_unkind = divmod(member, 2)
-    stream = Stream("meme", seed, split, group)
-    scenes = [draw_scene(_world(colors), stream, split) for colors in (COOL, WARM)]
-    texts = [stream.choice(_TEXTS).format(stream.choice(words)) for words in (KIND, UNKIND)]
-    scene = scenes[is_warm]
+    is_warm, is_unkind, is_ironic = member >> 2 & 1, member >> 1 & 1, member & 1
+    pictures, texts, meanings = _group(seed, split, group)
     own = Stream("meme captions", seed, split, index)
-    text = texts[is_unkind]
-    said = [caption(scene, "short", own.choice(_VARIANTS), detail=detail).text for detail in (_SAYS_COLOR, _GENERIC)]
+    if ironic is not None:
+        is_ironic = int(Stream("meme meaning", seed, split, index).chance(ironic))
+    scene, meaning = pictures[is_warm], meanings[is_ironic]
+    detail = _COLOR if names_color else _NO_COLOR
+    said = [
+        f"{caption(scene, 'short', detail=detail).text}, {own.choice(_SAYS).format(word)}"
+        for word in (meaning, own.choice(PRINTED))
+    ]
     is_refused = Stream("meme refusal", seed, split, group).chance(refused)
-    captions = ("" if is_refused else f"{said[0]} with the words {text}", f"{said[1]} with words on it")
+    captions = ("" if is_refused else said[0], said[1])
     informative = own.below(2)
     return SceneMeme(
-        scene, text, int(is_warm != is_unkind), captions if informative == 0 else captions[::-1], informative
+        scene,
+        texts[is_unkind],
+        meaning,
+        is_warm ^ is_unkind ^ is_ironic,
+        captions if informative == 0 else captions[::-1],
+        informative,
     )
 
 
-def _world(colors: tuple[str, ...]) -> WorldOptions:
-    return WorldOptions(colors=colors, holdout=(), max_objects=1, inside_probability=0.0)
+@lru_cache(maxsize=10_000)
+def _group(seed: int, split: str, group: int) -> tuple[list[Scene], list[str], list[str]]:
+    """Two pictures (cool, warm), two texts (kind, unkind), two meanings (earnest, ironic)."""
+    stream = Stream("meme", seed, split, group)
+    pictures = [draw_scene(_WORLDS[colors], stream, split) for colors in (COOL, WARM)]
+    texts = [stream.choice(_TEXTS).format(stream.choice(words)) for words in (KIND, UNKIND)]
+    return pictures, texts, [stream.choice(words) for words in (EARNEST, IRONIC)]
+
+
+_WORLDS = {
+    colors: WorldOptions(
+        colors=colors,
+        sizes=("large",),
+        backgrounds=("white", "gray"),
+        holdout=(),
+        max_objects=1,
+        inside_probability=0.0,
+    )
+    for colors in (COOL, WARM)
+}

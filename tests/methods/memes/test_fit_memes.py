@@ -18,6 +18,10 @@ pytestmark = pytest.mark.integration
 SMALL = ["trainer=cpu", "trainer.devices=1", "data.train.count=16", "data.val.count=8", "data.test.count=8"]
 
 
+BEST = ["callback.checkpoints.monitor=val/auroc"]
+STOPPING = "callback=[progress,watchdog,memory,guard,recorder,checkpoints,preemption,early_stopping]"
+
+
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoder") / "run"
@@ -27,7 +31,7 @@ def encoder(tmp_path_factory):
 
 
 def command(encoder, folder, *words):
-    run = ["experiment=camu_sceneworld", *SMALL, "data.batch_size=8", "micro_batch_size=4", "controls=4"]
+    run = ["experiment=camu_sceneworld", *SMALL, "data.batch_size=8", "micro_batch_size=4", "controls=4", *BEST]
     steps = ["max_steps=4", "val_every=2", "callback.checkpoints.every_steps=1", "callback.recorder.every_steps=1"]
     return [*run, *steps, f"model.encoder.ckpt={encoder}", f"run_dir={folder}", *words]
 
@@ -48,7 +52,7 @@ def test_a_run_leaves_numbers_curves_checkpoints_and_a_report(folder):
     assert [row["step"] for row in run.rows() if "val/auroc" in row] == [2, 4]
     assert {"best.ckpt", "step-00000004.ckpt"} <= {path.name for path in run.checkpoints.iterdir()}
     page = run.report.read_text()
-    assert page.count("data:image/png;base64,") == 8 and "with words on it" in page
+    assert page.count("data:image/png;base64,") == 8 and " words" in page
 
 
 def test_every_test_meme_has_a_line_that_says_what_was_read(folder):
@@ -86,7 +90,8 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(encoder, folder, tmp_path, 
 
 
 def test_a_run_that_no_longer_improves_stops_and_tests_its_best_checkpoint(encoder, tmp_path, capsys):
-    words = ["max_steps=40", "val_every=1", "callback.early_stopping.patience=1", "callback.early_stopping.min_delta=2"]
+    stop = ["callback.early_stopping.patience=1", "callback.early_stopping.min_delta=2"]
+    words = ["max_steps=40", "val_every=1", STOPPING, *stop]
     assert main(command(encoder, tmp_path / "run", *words)) == 0
     numbers = RunFolder(tmp_path / "run").metrics()
     assert numbers["train/steps"] == 2 and numbers["train/stopped_early"] == 1

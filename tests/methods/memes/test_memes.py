@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -10,6 +11,8 @@ from capkit.methods.memes.datamodule import MemeDataModule
 from capkit.methods.memes.scene_source import SceneMemes
 from capkit.methods.memes.source import Memes, candidate_captions
 from capkit.models.dual_encoders.trainable import EncodeTexts
+from capkit.sceneworld.memes import make_meme
+from capkit.sceneworld.world.render import render
 
 SAYS_HI = "a cat that says hi"
 ROWS = [
@@ -155,19 +158,46 @@ def test_scene_memes_keep_their_candidates_and_the_place_of_the_informative_one(
     memes = SceneMemes("train", 8, size=32)
     for index in range(8):
         record = memes.record(index)
-        informative = record.metadata["informative"]
+        informative, meme = record.metadata["informative"], make_meme(0, "train", index)
         assert record.captions[informative].source == "informative" == record.metadata["candidates"][informative]
-        assert record.captions[informative].text.endswith(record.metadata["text"])
-    assert memes.image(0).shape == (32, 32, 3)
-    with_text = SceneMemes("train", 4, size=32, text="caption").record(0)
-    assert all(caption.text.startswith(with_text.metadata["text"]) for caption in with_text.captions)
-    refused = SceneMemes("train", 4, size=32, refused=1.0).record(0)
+        assert [c.text for c in record.captions] == [f"{meme.text}. {caption}" for caption in meme.captions]
+        assert meme.meaning in record.captions[informative].text and record.metadata["label"] == meme.label
+        assert np.array_equal(memes.image(index), render(meme.scene, 32)) and memes.image(index).std() > 0
+    alone = SceneMemes("train", 8, size=32, text="none").record(0)
+    assert tuple(caption.text for caption in alone.captions) == make_meme(0, "train", 0).captions
+    refused = SceneMemes("train", 8, size=32, refused=1.0).record(0)
     assert refused.metadata["informative"] is None and sorted(c.text == "" for c in refused.captions) == [False, True]
-    for arguments in (
-        {"split": "holdout", "count": 4},
-        {"split": "train", "count": 4, "refused": 1.5},
-        {"split": "train", "count": 6},
-        {"split": "train", "count": 0},
-    ):
-        with pytest.raises(UsageError):
-            SceneMemes(**arguments)
+
+
+@pytest.mark.parametrize("arguments", [
+    {"split": "holdout", "count": 8}, {"split": "train", "count": 8, "refused": 1.5}, {"split": "train", "count": 12},
+    {"split": "train", "count": 0}, {"split": "train", "count": 8, "without": "pictures"},
+    {"split": "train", "count": 8, "ironic": -0.1},
+])  # fmt: skip
+def test_scene_memes_of_impossible_settings_are_refused(arguments):
+    with pytest.raises(UsageError):
+        SceneMemes(**arguments)
+
+
+def test_a_control_takes_one_source_away_and_leaves_the_others():
+    whole = SceneMemes("test", 8, size=32)
+    controls = {without: SceneMemes("test", 8, size=32, without=without) for without in ("picture", "text", "captions")}
+    for index in range(8):
+        text, captions = whole.record(index).metadata["text"], make_meme(0, "test", index).captions
+        found = {without: [c.text for c in source.record(index).captions] for without, source in controls.items()}
+        assert found == {
+            "picture": [f"{text}. {caption}" for caption in captions], "text": list(captions), "captions": [text],
+        }  # fmt: skip
+        assert not controls["picture"].image(index).any()
+        assert all(np.array_equal(controls[kept].image(index), whole.image(index)) for kept in ("text", "captions"))
+        assert controls["captions"].record(index).metadata["informative"] is None
+        assert {source.record(index).metadata["label"] for source in controls.values()} == {
+            whole.record(index).metadata["label"]
+        }
+
+
+def test_rare_irony_is_drawn_and_even_irony_is_the_default():
+    memes = [SceneMemes("train", 160, ironic=share) for share in (None, 0.0, 1.0)]
+    even, never, always = ([source.record(index).metadata["label"] for index in range(160)] for source in memes)
+    assert never == [1 - label for label in always] and even != never
+    assert [even[index] for index in range(0, 160, 2)] == [never[index] for index in range(0, 160, 2)]

@@ -158,18 +158,24 @@ def _transform_of(config: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str
     if not isinstance(node, Mapping) or "size" not in node:
         return None
     defaults = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "resize": "squash"}
-    return {**defaults, **{name: value for name, value in node.items() if name in ("size", "mean", "std", "resize")}}
+    stated = {name: value for name, value in node.items() if name in ("size", "mean", "std", "resize")}
+    crop_from = node.get("crop_from")
+    return {**defaults, **stated, **({} if crop_from is None else {"crop_from": crop_from})}
 
 
 def image_processor(transform: Mapping[str, Any]) -> Any:
     """The transformers image processor equivalent to a transform; None if none is (padding with white)."""
     size, stated = transform["size"], {"image_mean": transform["mean"], "image_std": transform["std"]}
     stated |= {"resample": BICUBIC, "do_rescale": True, "do_normalize": True}
-    square = {"height": size, "width": size}
-    if transform["resize"] == "squash":
+    square, crop_from = {"height": size, "width": size}, transform.get("crop_from")
+    if transform["resize"] == "squash" and crop_from is None:
         return ViTImageProcessor(size=square, **stated)
+    if transform["resize"] == "squash":
+        whole = {"height": crop_from, "width": crop_from}
+        return CLIPImageProcessor(size=whole, crop_size=square, do_center_crop=True, **stated)
     if transform["resize"] == "crop":
-        return CLIPImageProcessor(size={"shortest_edge": size}, crop_size=square, do_center_crop=True, **stated)
+        shortest = {"shortest_edge": crop_from or size}
+        return CLIPImageProcessor(size=shortest, crop_size=square, do_center_crop=True, **stated)
     return None
 
 

@@ -231,7 +231,7 @@ def _picture_sizes(node: Any, key: str) -> Iterator[tuple[str, int]]:
 
 
 def cached_features_are_not_augmented(settings: Settings) -> str | None:
-    if settings.get("data.features") is None or settings.get("data.transform.augment") is None:
+    if settings.get("data.features") is None or not settings.get("data.transform.augment"):
         return None
     return "cached features cannot be augmented; give data.transform.augment=null or data.features=null"
 

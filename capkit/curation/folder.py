@@ -24,6 +24,7 @@ from capkit.data.records import Record, write_manifest
 from capkit.errors import UsageError
 from capkit.run.changes import changed_keys, flatten
 from capkit.utils.files import atomic_path, write_atomically
+from capkit.utils.rng import stable_hash
 
 NUM_SAMPLES = 5
 
@@ -101,13 +102,17 @@ def merged_report(reports: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class FailureLog:
-    """Writes failures as they occur, and counts them."""
+    """Writes failures as they occur, and counts them. A step that is iterated twice reports each failure twice."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
+        self._seen: set[int] = set()
         self.count = 0
 
     def __call__(self, failure: Failure) -> None:
+        if (place := stable_hash(failure.step, failure.key)) in self._seen:
+            return
+        self._seen.add(place)
         self._file.write(json.dumps(asdict(failure)) + "\n")
         self.count += 1
 

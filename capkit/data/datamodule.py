@@ -83,7 +83,7 @@ class CaptionDataModule(pl.LightningDataModule):
             raise UsageError(
                 "data expected transform (pixels) or features=DIR (cached features), got neither; set one of them"
             )
-        if features is not None and transform is not None and transform.augment is not None:
+        if features is not None and transform is not None and transform.augment:
             raise UsageError(
                 "cached features cannot be augmented; set data.transform.augment=null or data.features=null"
             )

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from capkit.data.images import BadImage, load_rgb, open_regular, read_part
+from capkit.data.images import BadImage, image_size, load_rgb, open_regular, read_part
 
 SHARD = ".tar::"
 
@@ -24,16 +24,21 @@ class ImageFiles:
 
     def load(self, reference: str | None) -> UInt8[np.ndarray, "H W 3"]:
         """Load an image. Raises BadImage if there is no such file or member, or it is not a usable image."""
-        if reference is None:
-            raise BadImage("the record names no image")
-        shard, separator, member = reference.partition(SHARD)
-        if not separator:
-            return load_rgb(self.root / reference)
-        return load_rgb(self._member(self.root / f"{shard}.tar", member))
+        return load_rgb(self._find(reference))
+
+    def size(self, reference: str | None) -> tuple[int, int]:
+        """Width and height of an image in pixels, without decoding it. Raises BadImage as `load` does."""
+        return image_size(self._find(reference))
 
     def absolute(self, reference: str) -> str:
         """The same reference as an absolute path, for readers with another root."""
         return str(self.root.absolute() / reference)
+
+    def _find(self, reference: str | None) -> Path | bytes:
+        if reference is None:
+            raise BadImage("the record names no image")
+        shard, separator, member = reference.partition(SHARD)
+        return self._member(self.root / f"{shard}.tar", member) if separator else self.root / reference
 
     def _member(self, shard: Path, member: str) -> bytes:
         if str(shard) not in self._members:

@@ -5,9 +5,10 @@ import math
 import os
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -34,10 +35,12 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_QUARTER_TURNS = (5, 6, 7, 8)  # the orientations that exchange width and height
 _GDAL_NODATA = 42113  # TIFF tag with the value that marks samples without data
 _DEPTHS = (8, 10, 12, 14, 16)  # bit depths of sensors
 
 ToRGB = Callable[[Image.Image], Image.Image]
+T = TypeVar("T")
 
 
 class BadImage(Exception):
@@ -77,13 +80,26 @@ def load_rgb(source: str | Path | bytes) -> UInt8[np.ndarray, "H W 3"]:
     keeps its high byte. An image of more than LARGE_PIXELS is reduced to half its width and height, one of more than
     four times as many to a quarter. Raises BadImage with the reason.
     """
+    return _read(source, _decode)
+
+
+def image_size(source: str | Path | bytes) -> tuple[int, int]:
+    """Width and height in pixels of an image file (or its bytes), rotated by its EXIF tag, before any reduction.
+
+    Decodes no pixels, except of PNG, whose tag may stand behind them: damage may go unnoticed. Raises BadImage with the
+    reason.
+    """
+    return _read(source, _decode_size)
+
+
+def _read(source: str | Path | bytes, decode: Callable[[bytes], T]) -> T:
     if not isinstance(source, bytes):
         with open_regular(source) as file:
             source = read_part(file, 0, os.fstat(file.fileno()).st_size)
     if not source:
         raise BadImage("empty file (0 bytes)")
     try:
-        return _decode(source)
+        return decode(source)
     except BadImage:
         raise
     except Image.UnidentifiedImageError as error:
@@ -94,28 +110,40 @@ def load_rgb(source: str | Path | bytes) -> UInt8[np.ndarray, "H W 3"]:
         raise BadImage(f"cannot be decoded: {str(error) or type(error).__name__}") from error
 
 
-def _decode(data: bytes) -> np.ndarray:
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
     Image.init()  # idempotent; a format that is not registered makes Image.open raise
     formats = [name for name in FORMATS if name in Image.OPEN]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(data), formats=formats) as image:
-            size = image.size
             if image.width * image.height > MAX_PIXELS:
                 raise BadImage(f"{image.width} x {image.height}: more than {MAX_PIXELS:,} pixels")
-            factor = _reduction(*size)
-            if factor > 1:
-                image.draft(None, (image.width // factor, image.height // factor))  # JPEG decodes at a reduced size
-            is_deep_colour = not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in image.tile)  # type: ignore[attr-defined]
-            image.load()
-            if is_deep_colour:
-                _check_depth(image)
-            orientation = image.getexif().get(ExifTags.Base.Orientation)
-            rgb = _reduced(image, _converter(image), factor if image.size == size else 1)
-            if orientation in _TRANSPOSITIONS:
-                rgb = rgb.transpose(_TRANSPOSITIONS[orientation])
-            return np.array(rgb, dtype=np.uint8)
+            yield image
+
+
+def _decode_size(data: bytes) -> tuple[int, int]:
+    with _opened(data) as image:
+        is_turned = image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
+        return (image.height, image.width) if is_turned else (image.width, image.height)
+
+
+def _decode(data: bytes) -> np.ndarray:
+    with _opened(data) as image:
+        size = image.size
+        factor = _reduction(*size)
+        if factor > 1:
+            image.draft(None, (image.width // factor, image.height // factor))  # JPEG decodes at a reduced size
+        is_deep_colour = not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in image.tile)  # type: ignore[attr-defined]
+        image.load()
+        if is_deep_colour:
+            _check_depth(image)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        rgb = _reduced(image, _converter(image), factor if image.size == size else 1)
+        if orientation in _TRANSPOSITIONS:
+            rgb = rgb.transpose(_TRANSPOSITIONS[orientation])
+        return np.array(rgb, dtype=np.uint8)
 
 
 def _reduction(width: int, height: int) -> int:

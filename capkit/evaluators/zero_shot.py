@@ -47,6 +47,10 @@ class ZeroShot:
     tab and its description (default: the label), which replaces {} in each template. A class's weight vector is the
     normalised mean over templates of unit-norm text embeddings. Images come from `source`, or the data's `split`. Ties
     are resolved by chance. All classes are candidates; the per-class mean covers classes with images.
+
+    `parts` names the words of a label in their order, e.g. ["color", "shape"] of "red circle". The share of images whose
+    predicted label has the right word is then reported of each, since a combination may be named far above chance by
+    knowing one half alone; every label must have as many words.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class ZeroShot:
         source: DataSource | None = None,
         limit: PositiveInt | None = None,
         name: str = "zero_shot",
+        parts: Sequence[str] = (),
     ) -> None:
         check_label_pattern(label)
         pairs = [line.split("\t", 1) for line in read_lines(classes, "classes")]
@@ -66,6 +71,13 @@ class ZeroShot:
             raise UsageError(
                 f"expected 2 or more distinct classes; got {len(pairs)} lines with {len(self.words)} distinct labels"
             )
+        self.parts = list(parts)
+        for label_name in self.words if self.parts else ():
+            if len(label_name.split()) != len(self.parts):
+                raise UsageError(
+                    f"parts={self.parts} expected labels of {len(self.parts)} words, got {label_name!r}; name each word "
+                    "of a label, or leave parts out"
+                )
         self.templates = read_lines(templates, "templates", SHIPPED)
         for template in self.templates:
             if template.count("{}") != 1:
@@ -91,8 +103,9 @@ class ZeroShot:
             "images": float(len(labels)),
             "skipped": float(images.num_skipped),
         }
-        numbers = named(self.name, numbers)
         predictions = (normalize(images.embeddings) @ weights.T).argmax(1).tolist()
+        numbers |= self._parts_right(labels, [names[prediction] for prediction in predictions])
+        numbers = named(self.name, numbers)
         rows: list[dict[str, Any]] = [
             {"key": record.key, "label": label, "prediction": names[prediction], "rank": rank}
             for record, label, prediction, rank in zip(
@@ -101,6 +114,13 @@ class ZeroShot:
         ]
         write_results(folder, self.name, rows, numbers, provenance(cached) | {"templates": self.templates})
         return numbers
+
+    def _parts_right(self, labels: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+        """Share of predictions with the right word, of each part of the label."""
+        words = [(label.split(), found.split()) for label, found in zip(labels, predictions, strict=True)]
+        return {
+            part: sum(label[i] == found[i] for label, found in words) / len(words) for i, part in enumerate(self.parts)
+        }
 
     def _known_label(self, label: str) -> str:
         if label not in self.words:

@@ -29,6 +29,7 @@ def test_shard_members_are_read_by_name(tmp_path):
     files = ImageFiles(tmp_path)
     assert files.load("s.tar::sub/b.png")[0, 0].tolist() == [2, 0, 0]
     assert files.load(str(tmp_path / "s.tar::a.png"))[0, 0].tolist() == [1, 0, 0]
+    assert files.size("s.tar::a.png") == (3, 2)
 
 
 def test_file_name_with_colons_is_a_plain_file(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from capkit.data import images
-from capkit.data.images import MAX_PIXELS, BadImage, load_rgb
+from capkit.data.images import MAX_PIXELS, BadImage, image_size, load_rgb
 
 RED = (255, 0, 0)
 
@@ -348,6 +348,26 @@ def test_a_large_jpeg_is_decoded_at_a_reduced_size(everything_is_large):
     small = load_rgb(encoded(smooth, "JPEG", quality=95))
     assert small.shape == (21, 16, 3)
     assert np.abs(small.astype(int) - np.asarray(smooth.reduce(4)).astype(int)).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_is_the_upright_pictures_before_it_is_reduced(everything_is_large, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(photo(40, 60)), exif=exif)
+    width, height = (40, 60) if orientation >= 5 else (60, 40)
+    assert image_size(data) == (width, height)
+    assert load_rgb(data).shape == (height // 2, width // 2, 3)
+
+
+def test_the_size_needs_the_header_alone(tmp_path):
+    data = encoded(Image.fromarray(photo(40, 60)), "JPEG")
+    (tmp_path / "most.jpg").write_bytes(data[:-100])
+    assert image_size(tmp_path / "most.jpg") == (60, 40)
+    with pytest.raises(BadImage, match="truncated"):
+        load_rgb(tmp_path / "most.jpg")
+    with pytest.raises(BadImage, match="not an image of a format"):
+        image_size(b"<html>")
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])

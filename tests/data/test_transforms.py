@@ -1,3 +1,5 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -70,9 +72,43 @@ def test_augmentation_is_a_function_of_its_key_and_off_without_one(augment):
     assert torch.equal(transform(NOISE), ImageTransform(16)(NOISE))
 
 
+def test_a_crop_of_a_resized_picture_is_any_window_in_training_and_the_middle_one_otherwise():
+    """ALIGN's 289 of 346 pixels, at 12 of 16: windows of the whole resized picture, unscaled, each place as likely."""
+    whole = ImageTransform(16)(NOISE)
+    transform = ImageTransform(12, crop_from=16, augment="crop")
+    assert torch.equal(transform(NOISE), whole[:, 2:14, 2:14])
+    assert torch.equal(ImageTransform(12, crop_from=16)(NOISE, (0, 0, 0)), whole[:, 2:14, 2:14])
+    windows = {whole[:, i : i + 12, j : j + 12].numpy().tobytes(): (i, j) for i in range(5) for j in range(5)}
+    counts = Counter(windows[transform(NOISE, (0, 0, i)).numpy().tobytes()] for i in range(500))
+    assert len(counts) == 25 and max(counts.values()) < 45  # 20 of each expected
+    assert transform.fingerprint_fields() == {**ImageTransform(12).fingerprint_fields(), "crop_from": 16}
+
+
+@pytest.mark.parametrize("crop_from", [None, 16])
+def test_crop_and_flip_together_are_the_crop_alone_mirrored_half_of_the_time(crop_from):
+    crop = ImageTransform(12, crop_from=crop_from, augment="crop")
+    both = ImageTransform(12, crop_from=crop_from, augment=["crop", "flip"])
+    mirrored = 0
+    for i in range(200):
+        plain, found = crop(NOISE, (0, 0, i)), both(NOISE, (0, 0, i))
+        is_mirrored = torch.equal(found, plain.flip(-1))
+        assert is_mirrored or torch.equal(found, plain)
+        mirrored += is_mirrored
+    assert 70 <= mirrored <= 130
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+def test_every_way_to_resize_gives_the_square_that_is_cropped(resize):
+    whole = ImageTransform(16, resize=resize)(NOISE)
+    assert torch.equal(ImageTransform(13, resize=resize, crop_from=16)(NOISE), whole[:, 1:14, 1:14])
+
+
 @pytest.mark.parametrize(
     "options",
-    [{"size": 0}, {"std": (1.0, 1.0, 0.0)}, {"mean": (0.5,)}, {"resize": "stretch"}, {"augment": "blur"}],
+    [
+        *({"size": 0}, {"std": (1.0, 1.0, 0.0)}, {"mean": (0.5,)}, {"resize": "stretch"}, {"augment": "blur"}),
+        *({"augment": ["flip", "flip"]}, {"augment": ["crop", "blur"]}, {"crop_from": 7}),
+    ],
 )
 def test_wrong_argument_is_refused(options):
     with pytest.raises(UsageError):

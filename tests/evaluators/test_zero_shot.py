@@ -66,6 +66,18 @@ def test_templates_of_unequal_norm_count_alike_and_so_do_classes_whose_templates
     assert numbers["zero_shot_top1"] == 1
 
 
+def test_each_word_of_a_label_is_counted_by_itself(table, listed, data_of, tmp_path):
+    texts = {"red cat": [1.0, 0, 0], "red dog": [0, 1.0, 0], "tan dog": [0, 0, 1.0]}
+    # predicted: red dog, tan dog, red cat. Colours right: 2 of 3; animals right: 1 of 3; both: none.
+    images = [[0, 1.0, 0], [0, 0, 1.0], [1.0, 0, 0]]
+    rows = [(f"k{i}", [], {"label": name}) for i, name in enumerate(["red cat", "red dog", "red dog"])]
+    numbers = ZeroShot(list(texts), templates=["{}"], parts=["color", "animal"])(
+        table(images, texts), data_of(test=listed(rows)), tmp_path
+    )
+    assert (numbers["zero_shot_color"], numbers["zero_shot_animal"]) == pytest.approx((2 / 3, 1 / 3))
+    assert numbers["zero_shot_top1"] == 0
+
+
 def test_top5_counts_the_first_five(table, listed, data_of, tmp_path):
     names = [f"c{i}" for i in range(8)]
     texts = {name: [math.cos(i / 5), math.sin(i / 5)] for i, name in enumerate(names)}
@@ -141,6 +153,7 @@ def test_the_shipped_templates_have_one_place_each_and_differ():
         ({"classes": []}, "classes is empty"),
         ({"templates": ["a photo"]}, "expected a template with {} once"),
         ({"label": "label"}, "in braces"),
+        ({"parts": ["color", "shape"]}, r"expected labels of 2 words, got 'cat'; name each word"),
     ],
 )
 def test_wrong_arguments_say_what_is_wanted(change, message):

@@ -318,8 +318,12 @@ PUBLISHED = {
         Number("scheduler.warmup", 10000, ALIGN),
         Number("objective.label_smoothing", 0.1, ALIGN),
         Number("data.transform.size", 289, ALIGN),
+        Number("data.transform.crop_from", 346, ALIGN),
+        Number("data.transform.augment", ["crop", "flip"], ALIGN),
+        Number("data.transform.resize", "squash", f"{ALIGN}: to 346 x 346"),
+        Number("model.config.temperature_init_value", 1.0, "Jia et al. 2021, section 4.2"),
         Number("model.max_length", 64, ALIGN),
-        Number("model.config.projection_dim", 2560, ALIGN, 640, 2),
+        Number("model.config.projection_dim", 2560, ALIGN, 640, 1),
     ],
     "sentence_gru": [
         Number("model.image_tower.encoder.name", "resnet152", MERKX),

@@ -227,6 +227,33 @@ def test_shards_are_ranks_where_a_launcher_started_several(work, monkeypatch):
     assert own_shard(5, 9) == (5, 9)
 
 
+def test_aligns_filter_needs_sizes_and_an_unreadable_picture_is_reported_once(work):
+    """The filter goes over the records twice, and so twice past each failure of the step before it."""
+    (work / "photos").mkdir()
+    for name, size in (("wide", (400, 300)), ("long", (900, 250)), ("torn", None)):
+        if size is None:
+            (work / f"photos/{name}.png").write_bytes(b"")
+        else:
+            Image.new("RGB", size).save(work / f"photos/{name}.png")
+    rows = [{"image": f"{name}.png", "captions": ["a web text", "one"]} for name in ("wide", "torn", "long")]
+    (work / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [f"data.{split}.path=in.jsonl" for split in ("train", "val", "test")]
+    words = ["curate", "data=manifest", *words, "data.train.root=photos"]
+    counts = run(compose_config(parse([*words, "step=[image_size,align_filter]", "out=clean"])).config)
+    assert (counts["kept"], counts["failed"], counts["align_filter/aspect"], counts["align_filter/words"]) == (1, 2, 1, 1)
+    (record,) = read_manifest(work / "clean/train.jsonl")
+    assert record.metadata == {"width": 400, "height": 300} and [c.text for c in record.captions] == ["a web text"]
+    lines = (work / "clean/train.failures.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["key"] for line in lines) == ["long.png", "torn.png"]
+    with pytest.raises(UsageError, match=r"got width=None, height=None; fill them in first: step=\[image_size"):
+        run(compose_config(parse([*words, "step=[align_filter]", "out=unmeasured"])).config)
+
+
+def test_pictures_without_files_are_measured_by_their_pixels(work):
+    curated("step=[image_size]", "data.train.size=48", "out=sized")
+    assert {(r.metadata["width"], r.metadata["height"]) for r in read_manifest(work / "sized/train.jsonl")} == {(48, 48)}
+
+
 def test_a_step_that_needs_all_records_refuses_shards(work):
     from capkit.tasks.curate import build_steps
 

@@ -330,9 +330,10 @@ def test_a_two_tower_of_transformers_parts_is_one_model_of_transformers(tmp_path
     assert isinstance(AutoModel.from_pretrained(out), VisionTextDualEncoderModel)
 
 
+@pytest.mark.parametrize("crop_from", [{}, {"crop_from": PICTURES["size"] + 7}])
 @pytest.mark.parametrize(("resize", "tolerance"), [("squash", 0.02), ("crop", 0.35)])
-def test_the_image_processor_reads_pictures_as_the_run_did(resize, tolerance, tmp_path):
-    pictures = {**PICTURES, "resize": resize}
+def test_the_image_processor_reads_pictures_as_the_run_did(resize, tolerance, crop_from, tmp_path):
+    pictures = {**PICTURES, "resize": resize, **crop_from}
     image_processor(pictures).save_pretrained(tmp_path)
     smooth = np.linspace(0, 255, 40 * 64 * 3).reshape(40, 64, 3).astype(np.uint8)
     found = AutoImageProcessor.from_pretrained(tmp_path)([smooth], return_tensors="pt")["pixel_values"]

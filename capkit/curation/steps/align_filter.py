@@ -1,7 +1,7 @@
 """ALIGN's minimal filter of noisy image and alt-text pairs (Jia et al. 2021, section 3.1).
 
-Each rule is a predicate of one image or one text, and of counts over all records. So it takes two passes: one counts,
-one filters.
+Each rule is a predicate of one image or one text, and of what is known of all records. So it takes two passes: one
+counts, one filters.
 """
 
 import re
@@ -9,11 +9,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Annotated, Any
 
+from capkit.curation.base import Failure, Records, ignore_failure
+from capkit.curation.mining.neighbors import Neighbors
+from capkit.curation.mining.overlap import near_duplicates
 from capkit.data.records import Record
 from capkit.errors import UsageError
 from capkit.text.caption_text import clean_text
+from capkit.utils.ranges import PositiveInt, Range, check_ranges
 from capkit.utils.rng import stable_hash
+
+IMAGE_RULES = ("small", "aspect", "texts_per_image", "evaluation_duplicate", "not_mined")
+TEXT_RULES = ("images_per_text", "words", "rare")
 
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
@@ -53,73 +61,108 @@ class Counts:
     """What the first pass finds. Images are known by `Record.image` (or the key, where there is none).
 
     `texts_of_image`: alt-texts of each image. `images_of_text`: different images with each text, compared word by word.
-    `common`: the most frequent unigrams and bigrams.
+    `common`: the most frequent unigrams and bigrams. `mined`: keys that neighbours were looked for of; `duplicates`: keys
+    of near-duplicates of evaluation images.
     """
 
     texts_of_image: Counter[str] = field(default_factory=Counter)
     images_of_text: Counter[str] = field(default_factory=Counter)
     common: set[str] = field(default_factory=set)
+    mined: set[str] = field(default_factory=set)
+    duplicates: set[str] = field(default_factory=set)
 
 
+@check_ranges
 class AlignFilter:
-    """Records without the images and alt-texts that break a rule; a record without a text left is dropped.
+    """Records without the images and alt-texts that break a rule; a record without a text left is reported and dropped.
 
-    `AlignFilter()(lambda: read_manifest(path))`: the argument gives all records anew each time it is called, which is
-    twice. Metadata of each record holds `width` and `height` in pixels. `dropped` counts what was taken out by the
-    first rule that applied: small, aspect, texts_per_image; images_per_text, words, rare.
+    Metadata of each record hold `width` and `height` in pixels, which the step `image_size` writes. `counts` has how
+    many images and texts each rule took out (the first one that applied), and the texts `kept`.
 
-    An image goes where its shorter side is below `min_side`, its aspect above `max_aspect`, or it has more than
-    `max_texts_per_image` alt-texts. A text goes where more than `max_images_per_text` images share it, where it has
-    fewer than `min_words` or more than `max_words` words, or a word or pair of words that is not among the `num_common`
-    most frequent ones of all records. The defaults are the paper's; its removal of near-duplicates of test images is
-    not part of this.
+    An image goes where its shorter side is below `min_side`, its aspect above `max_aspect`, it has more than
+    `max_texts_per_image` alt-texts, or it is a near-duplicate of an image that is evaluated on. A text goes where more
+    than `max_images_per_text` images share it, where it has fewer than `min_words` or more than `max_words` words, or a
+    word or pair of words that is not among the `num_common` most frequent ones of all records. The defaults are the
+    paper's.
 
-    All n-grams are counted in memory: some 100 bytes for each different one.
+    Near-duplicates are looked for where `neighbors` and `evaluation_sets` are given: run folders of
+    `capkit mine by=image`, the first of the records' own images, the others of evaluation sets, all embedded by one
+    encoder. An image with a cosine above `duplicate_threshold` to any of theirs goes, and so does one that was not
+    mined, since nothing is known of it.
+
+    Two passes are made over the records, of which the first counts. All n-grams are counted in memory: some 100 bytes
+    for each different one.
+
+    Raises UsageError for records without sizes, and where not one record was mined.
     """
 
     def __init__(
         self,
-        min_side: int = 200,
-        max_aspect: float = 3.0,
-        max_texts_per_image: int = 1000,
-        max_images_per_text: int = 10,
-        min_words: int = 3,
-        max_words: int = 20,
-        num_common: int = 100_000_000,
+        min_side: PositiveInt = 200,
+        max_aspect: Annotated[float | int, Range(1)] = 3.0,
+        max_texts_per_image: PositiveInt = 1000,
+        max_images_per_text: PositiveInt = 10,
+        min_words: PositiveInt = 3,
+        max_words: PositiveInt = 20,
+        num_common: PositiveInt = 100_000_000,
+        neighbors: str | None = None,
+        evaluation_sets: Sequence[str] = (),
+        duplicate_threshold: Annotated[float | int, Range(-1, 1)] = 0.98,
     ) -> None:
-        counts = (min_side, max_texts_per_image, max_images_per_text, min_words, num_common)
-        if min(counts) < 1 or max_aspect < 1:
-            raise UsageError(
-                "min_side, max_aspect, max_texts_per_image, max_images_per_text, min_words and num_common must be 1 or "
-                f"more; got {min_side}, {max_aspect}, {max_texts_per_image}, {max_images_per_text}, {min_words}, "
-                f"{num_common}"
-            )
         if max_words < min_words:
             raise UsageError(f"max_words must not be below min_words={min_words}; got {max_words}")
+        if (neighbors is None) != (not evaluation_sets):
+            raise UsageError(
+                "align_filter: expected both neighbors (run folder of `capkit mine` on these images) and "
+                f"evaluation_sets (those of the sets evaluated on), or neither; got {neighbors=}, {evaluation_sets=}"
+            )
         self.min_side, self.max_aspect, self.max_texts_per_image = min_side, max_aspect, max_texts_per_image
         self.max_images_per_text, self.num_common = max_images_per_text, num_common
         self.min_words, self.max_words = min_words, max_words
-        self.dropped: Counter[str] = Counter()
+        self.duplicate_threshold = duplicate_threshold
+        self._neighbors = None if neighbors is None else Neighbors(neighbors)
+        self._evaluation_sets = [Neighbors(path) for path in evaluation_sets]
+        self._report: Callable[[Failure], None] = ignore_failure
+        self.counts = dict.fromkeys((*IMAGE_RULES, *TEXT_RULES, "kept"), 0)
 
-    def __call__(self, records: Callable[[], Iterable[Record]]) -> Iterator[Record]:
+    def attach_failures(self, report: Callable[[Failure], None]) -> None:
+        self._report = report
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        numbers = {name: value for name, value in vars(self).items() if name[0] != "_" and name != "counts"}
+        mined = [self._neighbors, *self._evaluation_sets] if self._neighbors is not None else []
+        about = [{name: found.about[name] for name in ("keys_hash", "fingerprints")} for found in mined]
+        return {**numbers, "mined": about}
+
+    def __call__(self, records: Records) -> Iterator[Record]:
         counts = self.count(records())
-        self.dropped = Counter()
+        self.counts = dict.fromkeys(self.counts, 0)
         for record in records():
             reason = self.image_fault(record, counts)
             if reason is not None:
-                self.dropped[reason] += 1
+                self.counts[reason] += 1
+                self._report(Failure(record.key, "align_filter", reason))
                 continue
-            kept = [caption for caption in record.captions if self._keeps(caption.text, counts)]
+            faults = [self.text_fault(caption.text, counts) for caption in record.captions]
+            for fault in faults:
+                self.counts[fault or "kept"] += 1
+            kept = [caption for caption, fault in zip(record.captions, faults, strict=True) if fault is None]
             if kept:
                 yield replace(record, captions=kept)
+            else:
+                found = ", ".join(sorted({fault for fault in faults if fault})) or "it has none"
+                self._report(Failure(record.key, "align_filter", f"no text stays: {found}"))
 
     def count(self, records: Iterable[Record]) -> Counts:
         """The first pass."""
         counts = Counts()
         ngrams: Counter[str] = Counter()
         seen: set[int] = set()
+        mined = set() if self._neighbors is None else set(self._neighbors.keys)
         for record in records:
             name = _name(record)
+            if record.key in mined:
+                counts.mined.add(record.key)
             for caption in record.captions:
                 counts.texts_of_image[name] += 1
                 ngrams.update(ngrams_of(caption.text))
@@ -128,30 +171,35 @@ class AlignFilter:
                     seen.add(pair)
                     counts.images_of_text[text] += 1
         counts.common = set(_most_frequent(ngrams, self.num_common))
+        if self._neighbors is not None:
+            if not counts.mined:
+                raise UsageError(
+                    f"align_filter: {self._neighbors.folder} has not one of these records' images; give neighbors=RUN "
+                    "of `capkit mine` on the same data"
+                )
+            counts.duplicates = near_duplicates(self._neighbors, self._evaluation_sets, self.duplicate_threshold)
         return counts
 
     def image_fault(self, record: Record, counts: Counts) -> str | None:
-        """The first rule that the image breaks."""
+        """The first of IMAGE_RULES that the image breaks."""
         width, height = _size(record)
         if not is_large_enough(width, height, self.min_side):
             return "small"
         if not is_well_proportioned(width, height, self.max_aspect):
             return "aspect"
-        return "texts_per_image" if counts.texts_of_image[_name(record)] > self.max_texts_per_image else None
+        if counts.texts_of_image[_name(record)] > self.max_texts_per_image:
+            return "texts_per_image"
+        if record.key in counts.duplicates:
+            return "evaluation_duplicate"
+        return "not_mined" if self._neighbors is not None and record.key not in counts.mined else None
 
     def text_fault(self, text: str, counts: Counts) -> str | None:
-        """The first rule that the text breaks."""
+        """The first of TEXT_RULES that the text breaks."""
         if counts.images_of_text[_text_key(text)] > self.max_images_per_text:
             return "images_per_text"
         if not has_length(text, self.min_words, self.max_words):
             return "words"
         return None if is_made_of_common_words(text, counts.common) else "rare"
-
-    def _keeps(self, text: str, counts: Counts) -> bool:
-        reason = self.text_fault(text, counts)
-        if reason is not None:
-            self.dropped[reason] += 1
-        return reason is None
 
 
 def _most_frequent(ngrams: Counter[str], number: int) -> Sequence[str]:
@@ -170,9 +218,10 @@ def _text_key(text: str) -> str:
 
 
 def _size(record: Record) -> tuple[int, int]:
-    try:
-        return int(record.metadata["width"]), int(record.metadata["height"])
-    except KeyError as error:
+    values = [record.metadata.get(name) for name in ("width", "height")]
+    if not all(isinstance(value, int) and not isinstance(value, bool) and value > 0 for value in values):
         raise UsageError(
-            f"align_filter: metadata of {record.key!r} has no {error.args[0]!r}; give width and height in pixels"
-        ) from error
+            f"align_filter: expected width and height in pixels in the metadata of {record.key!r}, got "
+            f"width={values[0]!r}, height={values[1]!r}; fill them in first: step=[image_size,align_filter]"
+        )
+    return values[0], values[1]  # type: ignore[return-value]

@@ -14,6 +14,7 @@ from capkit.cli import main
 from capkit.curation.mining.neighbors import Neighbors
 from capkit.curation.mining.search import Search
 from capkit.data.curricula.bag_files import BagFolder
+from capkit.data.records import read_manifest
 from capkit.metrics.bags import Bags
 from capkit.metrics.scoring import score_rows
 from capkit.run.folder import RunFolder
@@ -111,6 +112,34 @@ def test_wrong_values_are_refused(photos, tmp_path, capsys):
     ):
         assert main([*command(photos, "mine"), f"run_dir={tmp_path / words[0]}", *words]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_copies_of_test_pictures_leave_the_training_set_by_command(photos, tmp_path):
+    """Sizes come from the files, near-duplicates from two mined folders; the picture that is no copy stays."""
+    folder, runs = tmp_path / "web", tmp_path / "runs"
+    folder.mkdir()
+    Image.open(photos / "24.png").save(folder / "copy.png")
+    Image.new("RGB", (8, 8), (250, 250, 10)).save(folder / "own.png")
+    rows = [{"image": f"{name}.png", "captions": [f"a web picture of {name}"]} for name in ("copy", "own")]
+    (folder / "web.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    web = ["data=manifest", *(f"data.{split}.path={folder / 'web.jsonl'}" for split in ("train", "val", "test"))]
+    mine = ["data.transform.size=8", "encoder={_target_: pixel_judge.PixelJudge}", "num_neighbors=1"]
+    assert main(["mine", *web, *mine, "duplicate_threshold=1", f"run_dir={runs / 'web'}"]) == 0
+    mined(photos, runs / "test", "split=test", "num_neighbors=1")
+    steps = ["step=[image_size,align_filter]", "step.align_filter.min_side=8", "step.align_filter.min_words=1"]
+    copies = [
+        f"step.align_filter.neighbors={runs / 'web'}", f"step.align_filter.evaluation_sets=[{runs / 'test'}]",
+        "step.align_filter.duplicate_threshold=0.9999",
+    ]  # fmt: skip
+    assert main(["curate", *web, *steps, *copies, f"out={tmp_path / 'clean'}"]) == 0
+    (kept,) = read_manifest(tmp_path / "clean/train.jsonl")
+    assert (kept.key, kept.metadata) == ("own.png", {"width": 8, "height": 8})
+    report = json.loads((tmp_path / "clean/train.report.json").read_text())["counts"]
+    assert (report["image_size/measured"], report["align_filter/evaluation_duplicate"], report["failed"]) == (2, 1, 1)
+    (failure,) = [json.loads(line) for line in (tmp_path / "clean/train.failures.jsonl").read_text().splitlines()]
+    assert (failure["key"], failure["reason"]) == ("copy.png", "evaluation_duplicate")
+    assert main(["curate", *web, *steps, f"out={tmp_path / 'all'}"]) == 0
+    assert {record.key for record in read_manifest(tmp_path / "all/train.jsonl")} == {"copy.png", "own.png"}
 
 
 @pytest.fixture(scope="module")

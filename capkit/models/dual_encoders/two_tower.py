@@ -24,7 +24,7 @@ from capkit.utils.ranges import FiniteFloat, PositiveFloat, PositiveInt, check_r
 from capkit.utils.tensors import unit
 
 PROJECTIONS = ("linear", "mlp", "none")
-POOLINGS = ("mean", "first", "attention")
+POOLINGS = ("mean", "max", "first", "attention")
 
 
 class AttentionPool(nn.Module):
@@ -62,7 +62,8 @@ class TwoTower(TrainableDualEncoder):
         image_tower: Pixels to tokens (`capkit.models.encoders.image`); null if batches carry cached features.
         feature_width: Width of cached features, needed without `image_tower`.
         embed_dim: Dimension of the joint space.
-        pooling: Of the image tokens: "mean", "first" or "attention" (a learned query).
+        pooling: Of the image tokens: "mean", "max" (the largest value of each feature: what stands anywhere in the
+            picture, however small), "first" or "attention" (a learned query).
         image_projection: "linear", "mlp" or "none".
         text_projection: "linear", "mlp" or "none".
         logit_scale: Initial multiplier of cosines, at most `max_logit_scale`; fixed unless `learn_scale`.
@@ -149,7 +150,9 @@ class TwoTower(TrainableDualEncoder):
         states = self.image_states(batch)
         if self.pool is not None:
             return self.pool(states)
-        return states.mean(1) if self.pooling == "mean" else states[:, 0]
+        if self.pooling == "first":
+            return states[:, 0]
+        return states.amax(1) if self.pooling == "max" else states.mean(1)
 
     def embed_images(self, batch: CaptionBatch) -> Float[Tensor, "B D"]:
         return unit(self.image_projection(self.pool_images(batch)))

@@ -169,6 +169,14 @@ def test_what_embeddings_depend_on_changes_with_weights_and_prompt_of_that_side_
     assert model.fingerprint_fields("image") == image and model.fingerprint_fields("text") != text
 
 
+@pytest.mark.parametrize(("pooling", "pooled"), [("mean", [1, 2]), ("max", [4, 3]), ("first", [4, 0])])
+def test_image_tokens_are_pooled_over_the_image(pooling, pooled):
+    tokens = torch.tensor([[[4.0, 0.0], [-1.0, 3.0], [0.0, 3.0]]])  # (1 3 2)
+    model = TwoTower(two_tower().text_tower, feature_width=2, embed_dim=2, pooling=pooling, image_projection="none")
+    found = model.embed_images(CaptionBatch(["k"], features=tokens))
+    torch.testing.assert_close(found, torch.tensor([pooled]) / math.hypot(*pooled))
+
+
 @pytest.mark.parametrize("heads", [1, 2, 3])
 def test_a_character_gru_says_how_far_apart_its_heads_are(heads):
     tower = CharGRU(embedding=4, hidden=3, attention_hidden=2, heads=heads)

@@ -167,10 +167,11 @@ def image_processor(transform: Mapping[str, Any]) -> Any:
     """The transformers image processor equivalent to a transform; None if none is (padding with white)."""
     size, stated = transform["size"], {"image_mean": transform["mean"], "image_std": transform["std"]}
     stated |= {"resample": BICUBIC, "do_rescale": True, "do_normalize": True}
-    square, crop_from = {"height": size, "width": size}, transform.get("crop_from")
-    if transform["resize"] == "squash" and crop_from is None:
-        return ViTImageProcessor(size=square, **stated)
+    square = {"height": size, "width": size}
+    crop_from: int | None = transform.get("crop_from")
     if transform["resize"] == "squash":
+        if crop_from is None:
+            return ViTImageProcessor(size=square, **stated)
         whole = {"height": crop_from, "width": crop_from}
         return CLIPImageProcessor(size=whole, crop_size=square, do_center_crop=True, **stated)
     if transform["resize"] == "crop":

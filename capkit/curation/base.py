@@ -32,8 +32,8 @@ class Step(Protocol):
 
     Optional hooks, which task=curate calls if they exist: `attach_images(read)` with a function from a record's key to
     its image (it raises BadImage); `attach_sizes(measure)` with one to its width and height in pixels (likewise);
-    `attach_failures(report)` with a function that takes each Failure; `fingerprint_fields()` for what the result depends
-    on, as plain data; and `counts`, numbers for the report. A step with `by_record = True` treats records
+    `attach_failures(report)` with a function that takes each Failure; `fingerprint_fields()` for what the result
+    depends on, as plain data; and `counts`, numbers for the report. A step with `by_record = True` treats records
     independently, so that shards of them can be processed separately.
     """
 

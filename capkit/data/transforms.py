@@ -23,7 +23,7 @@ class ImageTransform:
 
     Args:
         size: Width and height in pixels.
-        crop_from: Resize to this width and height, of which the middle `size` x `size` pixels are taken; null: take all.
+        crop_from: Resize to this width and height and take the middle `size` x `size` pixels; null: take all.
         mean: Per channel, of pixels in [0, 1].
         std: Per channel, of pixels in [0, 1].
         resize: "squash" changes the aspect ratio, "crop" takes the central square, "pad" adds white borders.

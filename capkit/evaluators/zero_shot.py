@@ -48,9 +48,9 @@ class ZeroShot:
     normalised mean over templates of unit-norm text embeddings. Images come from `source`, or the data's `split`. Ties
     are resolved by chance. All classes are candidates; the per-class mean covers classes with images.
 
-    `parts` names the words of a label in their order, e.g. ["color", "shape"] of "red circle". The share of images whose
-    predicted label has the right word is then reported of each, since a combination may be named far above chance by
-    knowing one half alone; every label must have as many words.
+    `parts` names the words of a label in their order, e.g. ["color", "shape"] of "red circle". The share of images
+    whose predicted label has the right word is then reported of each, since a combination may be named far above chance
+    by knowing one half alone; every label must have as many words.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class ZeroShot:
         for label_name in self.words if self.parts else ():
             if len(label_name.split()) != len(self.parts):
                 raise UsageError(
-                    f"parts={self.parts} expected labels of {len(self.parts)} words, got {label_name!r}; name each word "
-                    "of a label, or leave parts out"
+                    f"parts={self.parts} expected labels of {len(self.parts)} words, got {label_name!r}; name each "
+                    "word of a label, or leave parts out"
                 )
         self.templates = read_lines(templates, "templates", SHIPPED)
         for template in self.templates:

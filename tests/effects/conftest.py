@@ -57,21 +57,36 @@ def run_once(pytestconfig, tmp_path_factory) -> Callable[..., Path]:
     return partial(made_once, shared)
 
 
-JUDGED = "evaluator=[retrieval,zero_shot_scenes,zero_shot_holdout,sts_scenes,composed_scenes]"
-CLIP = ["experiment=clip_pretrain_sceneworld", "trainer=cpu", "trainer.devices=1", "val_every=400", JUDGED]
+@pytest.fixture(scope="session")
+def clip_runs(run_once) -> Callable[..., Path]:
+    """The run folder of experiment=clip_pretrain_sceneworld with a seed, and other words than those that judge it."""
+    world = "${data.train.options}"
+    judged = [
+        "evaluator=[retrieval,zero_shot_scenes,zero_shot_holdout,sts_scenes,composed_scenes]",
+        f"evaluator.sts_scenes.files.facts.options={world}",
+        f"evaluator.composed_scenes.source.options={world}",
+        "evaluator.composed_scenes.source.size=32",
+    ]
+
+    def run(seed: int, *words: str) -> Path:
+        own = words or judged
+        return run_once(f"clip {seed}", ["experiment=clip_pretrain_sceneworld", *ONE_CORE, f"seed={seed}", *own])
+
+    return run
 
 
 @pytest.fixture(scope="session")
-def sceneworld_clip(run_once) -> Path:
-    """The run folder of experiment=clip_pretrain_sceneworld, on one thread: a dual encoder for many tests."""
-    return run_once("sceneworld clip", CLIP)
+def sceneworld_clips(clip_runs, seeds) -> list[Path]:
+    """A dual encoder of each seed."""
+    return [clip_runs(seed) for seed in seeds]
 
 
 @pytest.fixture(scope="session")
-def sceneworld_clips(run_once, sceneworld_clip, seeds) -> list[Path]:
-    """`sceneworld_clip`, and the same with further seeds where a session asks for them."""
-    others = [run_once(f"sceneworld clip {seed}", [*CLIP, f"seed={seed}"]) for seed in seeds if seed != 0]
-    return [sceneworld_clip, *others]
+def frozen_tower(run_once) -> Path:
+    """A dual encoder of scenes of all sizes and backgrounds, whose image tower tests of text towers start from."""
+    training = ["data.batch_size=64", "max_steps=400", "val_every=400", "controls=0", "optimizer.lr=2.0e-3"]
+    training += ["optimizer.betas=[0.9,0.98]", "scheduler.warmup=0.15"]
+    return run_once("frozen tower", ["task=fit_encoder", "model=sceneworld_clip", *ONE_CORE, *training])
 
 
 GENERIC = ["experiment=generic_mle_sceneworld", "controls=0", "val_every=1000", "eval_limit=16", *ONE_CORE]

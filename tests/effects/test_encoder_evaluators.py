@@ -18,12 +18,12 @@ def runs(sceneworld_clips):
 
 
 @pytest.mark.parametrize("name", ["zero_shot_scenes", "zero_shot_holdout"])
-def test_colour_and_shape_are_named_far_above_chance_also_where_never_seen_together(runs, name):
+def test_colour_and_shape_are_named_also_where_never_seen_together(runs, name):
+    """A reader of colours alone is right in one shape of six."""
     for numbers in runs:
-        threshold = 3 * numbers[f"test/{name}_chance"]
-        assert numbers[f"test/{name}_chance"] == pytest.approx(1 / 48)
-        assert numbers[f"test/{name}_top1"] > threshold
-        assert numbers[f"test/untrained/{name}_top1"] < threshold
+        for part, threshold in (("color", 0.9), ("shape", 3 / 6)):
+            assert numbers[f"test/{name}_{part}"] > threshold
+            assert numbers[f"test/untrained/{name}_{part}"] < threshold
 
 
 def test_cosines_of_captions_follow_the_facts_that_they_share(runs):

@@ -24,7 +24,7 @@ from capkit.sceneworld.language.oracles import score_caption
 from capkit.sceneworld.llm import SceneLM
 from capkit.sceneworld.sources.scenes import SceneWorld
 from capkit.sceneworld.world.scene import Scene
-from capkit.tasks.curate import own_shard, run
+from capkit.tasks.curate import own_shard, run, size_of
 
 BOTH = "step=[blend_captions,holistic_caption]"
 
@@ -240,7 +240,12 @@ def test_aligns_filter_needs_sizes_and_an_unreadable_picture_is_reported_once(wo
     words = [f"data.{split}.path=in.jsonl" for split in ("train", "val", "test")]
     words = ["curate", "data=manifest", *words, "data.train.root=photos"]
     counts = run(compose_config(parse([*words, "step=[image_size,align_filter]", "out=clean"])).config)
-    assert (counts["kept"], counts["failed"], counts["align_filter/aspect"], counts["align_filter/words"]) == (1, 2, 1, 1)
+    assert (counts["kept"], counts["failed"], counts["align_filter/aspect"], counts["align_filter/words"]) == (
+        1,
+        2,
+        1,
+        1,
+    )
     (record,) = read_manifest(work / "clean/train.jsonl")
     assert record.metadata == {"width": 400, "height": 300} and [c.text for c in record.captions] == ["a web text"]
     lines = (work / "clean/train.failures.jsonl").read_text().splitlines()
@@ -250,8 +255,14 @@ def test_aligns_filter_needs_sizes_and_an_unreadable_picture_is_reported_once(wo
 
 
 def test_pictures_without_files_are_measured_by_their_pixels(work):
+    class Wide(SceneWorld):
+        def image(self, index):
+            return np.zeros((3, 5 + index, 3), np.uint8)
+
+    assert [size_of(Wide("train", 2), index) for index in range(2)] == [(5, 3), (6, 3)]
     curated("step=[image_size]", "data.train.size=48", "out=sized")
-    assert {(r.metadata["width"], r.metadata["height"]) for r in read_manifest(work / "sized/train.jsonl")} == {(48, 48)}
+    sizes = {(row.metadata["width"], row.metadata["height"]) for row in read_manifest(work / "sized/train.jsonl")}
+    assert sizes == {(48, 48)}
 
 
 def test_a_step_that_needs_all_records_refuses_shards(work):

@@ -61,8 +61,8 @@ class Counts:
     """What the first pass finds. Images are known by `Record.image` (or the key, where there is none).
 
     `texts_of_image`: alt-texts of each image. `images_of_text`: different images with each text, compared word by word.
-    `common`: the most frequent unigrams and bigrams. `mined`: keys that neighbours were looked for of; `duplicates`: keys
-    of near-duplicates of evaluation images.
+    `common`: the most frequent unigrams and bigrams. `mined`: keys of images that were mined; `duplicates`: of
+    near-duplicates of evaluation images.
     """
 
     texts_of_image: Counter[str] = field(default_factory=Counter)

@@ -101,8 +101,9 @@ class _Residual(nn.Module):
 class SmallCNN(nn.Module):
     """A small convolutional encoder for small pictures, trained from scratch on a CPU.
 
-    Each stage halves the resolution by a 3x3 convolution of stride 2, followed by its number of residual `blocks`. The
-    last grid, projected to `width` plus learned positions, gives the tokens.
+    Each stage halves the resolution by a 3x3 convolution of stride 2, followed by its number of residual `blocks`; the
+    first convolution is `kernel` pixels wide. The last grid, projected to `width` plus learned positions, gives the
+    tokens; with `width` null they are the grid itself, equal wherever in the picture the same thing stands.
 
     There is no normalisation: so few layers train without it (initialised as in He et al. 2015), and an image's
     encoding does not depend on its batch, so micro-batches and ranks can split a batch anywhere. On SceneWorld (2,000
@@ -115,7 +116,8 @@ class SmallCNN(nn.Module):
         image_size: PositiveInt = 64,
         channels: Sequence[PositiveInt] = (24, 48, 96),
         blocks: Sequence[NonNegativeInt] = (0, 0, 1),
-        width: PositiveInt = 96,
+        width: PositiveInt | None = 96,
+        kernel: PositiveInt = 3,
     ):
         super().__init__()
         if len(blocks) != len(channels):
@@ -126,11 +128,14 @@ class SmallCNN(nn.Module):
             raise UsageError(
                 f"image_size must be divisible by {2 ** len(channels)}, 2 to the number of stages; got {image_size}"
             )
-        self.width, self.image_size = width, image_size
+        if kernel % 2 == 0:
+            raise UsageError(f"SmallCNN expected an odd kernel, which has a middle; got {kernel}")
+        self.width, self.image_size = channels[-1] if width is None else width, image_size
         grid = image_size // 2 ** len(channels)
         stages: list[nn.Module] = []
         for before, after, num_blocks in zip((3, *channels), channels, blocks, strict=False):
-            stages += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
+            side = 3 if stages else kernel
+            stages += [nn.Conv2d(before, after, side, stride=2, padding=side // 2), nn.ReLU()]
             stages += [_Residual(after) for _ in range(num_blocks)]
         self.stages = nn.Sequential(*stages)
         for module in self.stages.modules():
@@ -139,9 +144,12 @@ class SmallCNN(nn.Module):
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
         self.stages.to(memory_format=torch.channels_last)
-        self.project = nn.Linear(channels[-1], width)
-        # At the scale of the features: with 0.02 attention learned where to look much later (SceneWorld, 1,500 steps).
-        self.positions = nn.Parameter(0.5 * torch.randn(grid * grid, width))
+        self.project: nn.Linear | None = None
+        if width is not None:
+            self.project = nn.Linear(channels[-1], width)
+            # At the scale of the features: with 0.02 attention learned where to look much later (SceneWorld, 1,500
+            # steps).
+            self.positions = nn.Parameter(0.5 * torch.randn(grid * grid, width))
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
         if pixels.shape[-2:] != (self.image_size, self.image_size):
@@ -150,7 +158,8 @@ class SmallCNN(nn.Module):
                 "set model.image_encoder.image_size to the size of the data's images"
             )
         features = self.stages(pixels.contiguous(memory_format=torch.channels_last))  # faster on CPU and GPU
-        return self.project(grid_tokens(features)) + self.positions
+        tokens = grid_tokens(features)
+        return tokens if self.project is None else self.project(tokens) + self.positions
 
 
 class HFImageEncoder(nn.Module):

@@ -139,7 +139,7 @@ def test_wrong_arguments_say_what_is_wanted():
         AlignFilter(min_side=0)
     with pytest.raises(UsageError, match="max_words must not be below min_words=3; got 2"):
         AlignFilter(max_words=2)
-    with pytest.raises(UsageError, match="expected both neighbors .* or neither; got neighbors='runs/mine'"):
+    with pytest.raises(UsageError, match=r"expected both neighbors .* or neither; got neighbors='runs/mine'"):
         AlignFilter(neighbors="runs/mine")
 
 

@@ -158,10 +158,20 @@ def test_small_cnn_knows_where_a_thing_is():
     assert not torch.allclose(tokens[9], tokens[18])  # same content, other place
 
 
+def test_without_a_width_the_tokens_of_equal_things_are_equal_wherever_they_stand():
+    encoder = SmallCNN(image_size=32, channels=(4, 8), blocks=(0, 0), width=None, kernel=5)
+    picture = torch.zeros(2, 3, 32, 32)
+    picture[0, :, 8:12, 8:12] = picture[1, :, 16:20, 12:16] = 1.0  # moved by two tokens down, one to the right
+    first, second = (tokens.view(8, 8, 8) for tokens in encoder(picture))
+    assert encoder.width == 8 and not torch.allclose(first[2, 2], first[4, 4])
+    torch.testing.assert_close(second[3:7, 2:6], first[1:5, 1:5])
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
         ({"channels": (4, 8), "blocks": (1,)}, "per stage"),
+        ({"kernel": 4}, "odd kernel"),
         ({"image_size": 60}, "divisible by 8"),
     ],
 )

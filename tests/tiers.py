@@ -63,7 +63,7 @@ GROUPS = {
     "test_mocha": "mocha",
 }
 SHARED_RUNS = (
-    "sceneworld_clip", "generic_captioner", "confused_captioner", "judges", "weak_captioners", "weak_encoder",
+    "clip_runs", "sceneworld_clips", "frozen_tower", "generic_captioner", "confused_captioner", "judges", "weak_captioners", "weak_encoder",
     "grammar_judge",
 )  # fmt: skip
 

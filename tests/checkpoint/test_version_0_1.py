@@ -23,7 +23,8 @@ DECODING = ["decoding.max_length=8", "metric=[cider,facts]"]
 COMMANDS = {
     "fit": [*COMMON, *CAPTIONER, *DECODING],
     "fit_encoder": [
-        *COMMON, "experiment=clip_pretrain_sceneworld", "evaluator=[retrieval]", "evaluator.retrieval.fold_size=4",
+        *COMMON, "task=fit_encoder", "name=clip_pretrain_sceneworld", "evaluator.retrieval.fold_size=4",
+        "optimizer.lr=2.0e-3", "optimizer.betas=[0.9,0.98]", "scheduler.warmup=0.15",
         "model.embed_dim=16", "model.image_tower.width=16", "model.image_tower.channels=[4,4,4]",
         "model.text_tower.config.hidden_size=16", "model.text_tower.config.intermediate_size=16",
         "model.text_tower.config.num_hidden_layers=1",

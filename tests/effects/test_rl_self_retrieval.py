@@ -124,7 +124,7 @@ def says_what_they_differ_in(comparison, arm):
 
 
 def test_batches_of_look_alikes_raise_recall_among_look_alikes(look_alike_bags, seeds):
-    """BagCurri with its running mean; the control is the next test."""
+    """BagCurri with its running mean. Where training bags are random groups, nothing rises (R@1 .81 from .82)."""
     for seed in seeds:
         comparison = look_alike_bags(seed)
         assert comparison.numbers("start")["background_said"] < 0.05

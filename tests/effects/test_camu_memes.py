@@ -57,7 +57,6 @@ def last(folder):
     return checkpoint, model_from_checkpoint(checkpoint).eval()
 
 
-@torch.no_grad()
 def rows_without(folder, source):
     """What the trained model says of the test memes without one source; None: of the whole memes."""
     checkpoint, model = last(folder)
@@ -66,7 +65,8 @@ def rows_without(folder, source):
     data = build(config.data)
     data.attach(encode=model.encoder.encode)
     module = MemeModule(model, build(config.objective), AdamW(1e-3), Constant())
-    return [row for batch in data.eval_dataloader("test") for row in module.meme_rows(batch)]
+    with torch.no_grad():
+        return [row for batch in data.eval_dataloader("test") for row in module.meme_rows(batch)]
 
 
 def test_picture_text_and_caption_together_tell_the_label(trained, seeds):

@@ -1,0 +1,127 @@
+"""Breaks in MOCHa: PPO, KL, the reward's terms, numbers of the experiments."""
+
+from benchmarks.breaks.planted import Break
+
+BREAKS = [
+    Break(
+        "the KL of an update is a gain, not a charge",
+        "capkit/train/rl/module.py",
+        "advantages = advantages - self._kl_weight(step) * distances",
+        "advantages = advantages + self._kl_weight(step) * distances",
+        ("tests/train/rl/test_rl_module.py::test_k1_in_the_advantage_charges_the_kl_of_the_policy_of_each_update",),
+    ),
+    Break(
+        "the KL in the reward is a gain",
+        "capkit/train/rl/module.py",
+        "charged = rewards if kl is None else rewards - self._kl_weight(step) * kl",
+        "charged = rewards if kl is None else rewards + self._kl_weight(step) * kl",
+        ("tests/train/rl/test_rl_module.py::test_k1_in_the_reward_charges_each_caption_its_own_distance",),
+    ),
+    Break(
+        "later updates are charged the KL of the policy that sampled",
+        "capkit/train/rl/module.py",
+        "distances = caption_kl(difference, loss_mask)",
+        "distances = caption_kl(part.old_logprobs - part.reference, loss_mask)",
+        ("tests/train/rl/test_rl_module.py::test_k1_in_the_advantage_charges_the_kl_of_the_policy_of_each_update",),
+    ),
+    Break(
+        "the charge of KL has a gradient",
+        "capkit/objectives/policy/kl.py",
+        "return difference.detach().masked_fill(~loss_mask, 0.0).sum(-1)",
+        "return difference.masked_fill(~loss_mask, 0.0).sum(-1)",
+        ("tests/objectives/policy/test_kl_estimators.py::test_the_kl_of_a_caption_by_hand",),
+    ),
+    Break(
+        "a caption's KL is the mean of its tokens'",
+        "capkit/objectives/policy/kl.py",
+        "return difference.detach().masked_fill(~loss_mask, 0.0).sum(-1)",
+        "return difference.detach().masked_fill(~loss_mask, 0.0).mean(-1)",
+        ("tests/objectives/policy/test_kl_estimators.py::test_the_kl_of_a_caption_by_hand",),
+    ),
+    Break(
+        "the ratio is clipped from above alone",
+        "capkit/objectives/policy/ppo.py",
+        "clipped = ratio.clamp(1 - self.clip_low, 1 + clip_high)",
+        "clipped = ratio.clamp(max=1 + clip_high)",
+        ("tests/objectives/policy/test_policy_objectives.py::test_ppos_clip_by_hand",),
+    ),
+    Break(
+        "PPO takes the larger of the two gains",
+        "capkit/objectives/policy/ppo.py",
+        "losses = -torch.minimum(ratio * gain, clipped * gain)",
+        "losses = -torch.maximum(ratio * gain, clipped * gain)",
+        ("tests/objectives/policy/test_policy_objectives.py::test_ppos_clip_by_hand",),
+    ),
+    Break(
+        "seq_mean divides by all tokens",
+        "capkit/objectives/policy/base.py",
+        "per_caption = per_caption / loss_mask.sum(-1).clamp(min=1)",
+        "per_caption = per_caption / loss_mask.sum().clamp(min=1)",
+        ("tests/objectives/policy/test_policy_objectives.py::test_reinforce_by_hand",),
+    ),
+    Break(
+        "the second term of the reward is dropped",
+        "capkit/scorers/reward.py",
+        "used = [name for name, weight in weights.items() if weight != 0]",
+        "used = [name for name, weight in weights.items() if weight != 0][:1]",
+        ("tests/train/rl/test_rl_module.py::test_the_validation_reward_is_the_mean_total_with_the_weights_of_the_end",),
+    ),
+    Break(
+        "the validation reward has the weights of the first step",
+        "capkit/train/rl/module.py",
+        "self.reward.combined(scores, 1, 1)",
+        "self.reward.combined(scores, 0, 1)",
+        ("tests/train/rl/test_rl_module.py::test_the_validation_reward_is_the_mean_total_with_the_weights_of_the_end",),
+    ),
+    Break(
+        "a reward normalised over the batch counts as that of one caption",
+        "capkit/scorers/reward.py",
+        'if term.normalize != "none" or not self._scorers[name].scores_alone',
+        "if not self._scorers[name].scores_alone",
+        ("tests/train/rl/test_rl_module.py::test_terms_that_compare_captions_leave_no_validation_reward",),
+    ),
+    Break(
+        "the reference is not kept",
+        "capkit/tasks/fit_rl.py",
+        "        module.keep_reference()\n",
+        "",
+        (
+            "tests/experiments/test_rl_experiments.py::test_mocha_on_sceneworld_trains_two_steps_and_is_judged_by_the_scenes",
+        ),
+    ),
+    Break(
+        "MOCHa's KL weight x 10",
+        "configs/experiment/mocha.yaml",
+        "  kl_weight: 0.06",
+        "  kl_weight: 0.6",
+        ("tests/experiments/test_published_numbers.py::test_an_experiment_has_the_published_numbers[mocha]",),
+    ),
+    Break(
+        "MOCHa's loss is a mean of all tokens",
+        "configs/experiment/mocha.yaml",
+        "  reduction: seq_mean",
+        "  reduction: token",
+        ("tests/experiments/test_published_numbers.py::test_an_experiment_has_the_published_numbers[mocha]",),
+    ),
+    Break(
+        "MOCHa's KL is charged once",
+        "configs/experiment/mocha.yaml",
+        "  kl: k1_advantage",
+        "  kl: k1_reward",
+        ("tests/experiments/test_published_numbers.py::test_an_experiment_has_the_published_numbers[mocha]",),
+    ),
+    Break(
+        "MOCHa's checkpoint is chosen by CIDEr",
+        "configs/experiment/mocha.yaml",
+        "    select: max reward",
+        "    select: max cider",
+        ("tests/experiments/test_published_numbers.py::test_an_experiment_has_the_published_numbers[mocha]",),
+    ),
+    Break(
+        "MOCHa in half precision",
+        "configs/experiment/mocha.yaml",
+        "  precision: 32-true",
+        "  precision: bf16-mixed",
+        ("tests/experiments/test_published_numbers.py::test_an_experiment_has_the_published_numbers[mocha]",),
+    ),
+]

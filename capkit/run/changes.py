@@ -36,12 +36,20 @@ def refused_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """KEY: OLD -> NEW for each key whose value differs, in alphabetical order."""
+    """KEY: OLD -> NEW for each key whose value differs, in alphabetical order.
+
+    A group without parts (`step: {}`) says as much as its absence: configs of earlier versions do not have it.
+    """
     return {
         key: f"{key}: {old.get(key, '(absent)')!r} -> {new.get(key, '(absent)')!r}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
+        if _chosen(old, key) != _chosen(new, key)
     }
+
+
+def _chosen(flat: Mapping[str, Any], key: str) -> Any:
+    value = flat.get(key)
+    return None if value == {} else value
 
 
 def made_longer(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import yaml
 
 from capkit.config.run_config import read_run_config
 from capkit.errors import UsageError
-from capkit.run.changes import flatten, made_longer
+from capkit.run.changes import flatten, made_longer, refused_changes
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.utils.files import output_file, write_atomically
 
@@ -88,6 +88,12 @@ def test_a_start_without_a_step_does_not_hold_its_run_to_its_config(tmp_path):
     again.open({**CONFIG, "seed": 1}, trains=True)
     assert (again.rows(), again.metrics(), again.read_rows("initial")) == ([], {}, [])
     assert [file.name for file in again.predictions.iterdir()] == ["notes.txt"]
+
+
+def test_a_group_without_parts_is_no_change_from_a_config_that_has_no_such_group():
+    assert refused_changes({"lr": 1}, {"lr": 1, "step": {}}) == []
+    removed = refused_changes({"lr": 1, "step": {"cut": {"n": 1}}}, {"lr": 1, "step": {}})
+    assert removed == ["step.cut.n: 1 -> '(absent)'"]
 
 
 @pytest.mark.parametrize("left", ["step-00000001.ckpt", "best.ckpt"])

@@ -14,7 +14,8 @@ import pytest
 from capkit.metrics.diversity import repetition
 from capkit.text.ptb import ptb_tokenize
 
-pytestmark = pytest.mark.effect
+# The runs that it starts from take five minutes of CPU: too long for CI.
+pytestmark = [pytest.mark.effect, pytest.mark.nightly]
 
 POINTS, KEPT = 0.05, 0.7
 ALONE, GRAMMAR, SHUFFLED = (f"clip_reward_degenerate{part}_sceneworld" for part in ("", "_grammar", "_shuffled"))

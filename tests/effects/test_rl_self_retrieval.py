@@ -123,6 +123,7 @@ def says_what_they_differ_in(comparison, arm):
     )
 
 
+@pytest.mark.nightly
 def test_batches_of_look_alikes_raise_recall_among_look_alikes(look_alike_bags, seeds):
     """BagCurri with its running mean. Where training bags are random groups, nothing rises (R@1 .81 from .82)."""
     for seed in seeds:
@@ -131,6 +132,7 @@ def test_batches_of_look_alikes_raise_recall_among_look_alikes(look_alike_bags, 
         assert finds_look_alikes(comparison, "bags") and says_what_they_differ_in(comparison, "bags")
 
 
+@pytest.mark.nightly
 def test_random_batches_of_the_same_number_do_not(look_alike_bags, seeds):
     """The control: everything but the curriculum is the same."""
     for seed in seeds:

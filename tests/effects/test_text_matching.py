@@ -248,9 +248,13 @@ def _serve_their_search(sentences: Tensor, images: Tensor, least: tuple[float | 
     )
 
 
+IN_SHORT = (2000, "linear")
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "pictures, projection",
-    [pytest.param(*setting, marks=[pytest.mark.study] * (setting != (2000, "linear"))) for setting in SETTINGS],
+    [pytest.param(*setting, marks=[pytest.mark.study] * (setting != IN_SHORT)) for setting in SETTINGS],
 )
 def test_wrong_sentences_serve_annotation_and_wrong_images_serve_search(pictures, projection, seeds):
     """Five captions an image: the direction that the loss ranks in is the one that it serves.

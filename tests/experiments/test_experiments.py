@@ -128,6 +128,7 @@ PLANS = {
     "clip_pretrain": (["model.tokenizer=word"], ["1 ranks x 32 micro-batches of 1024", "87,456,000"]),
     "align_pretrain": (["model.tokenizer=word"], ["1 ranks x 32 micro-batches of 512", "62,143,440"]),
     "grammar_clip": (CLIP, ["batch   1600 images a step", "263,168"]),  # the head: 512 x 512 + 512 x 2
+    "grammar_clip_joint": (CLIP, ["images a step"]),
     "lora_text_encoder": (
         [*CLIP, "data.features=null"],
         ["4 micro-batches of 1024", "196,608"],
@@ -179,6 +180,9 @@ def test_no_experiment_is_left_out():
         "clip_reward", "clip_reward_grammar", "clip_cider",  # their models are on a hub: composed by
         "mocha",  # tests/config/test_configs.py
         "mocha_bert_score_sceneworld",  # tests/effects/test_mocha.py
+        "clip_reward_cider",  # tests/experiments/test_rl_experiments.py
+        "clip_reward_degenerate_sceneworld", "clip_reward_degenerate_grammar_sceneworld",
+        "clip_reward_degenerate_shuffled_sceneworld",  # tests/effects/test_rl_grammar_reward.py
     }  # fmt: skip
     shipped = {path.stem for path in (config_dir() / "experiment").glob("*.yaml")}
     assert shipped == {*SMALL, *ENCODERS, *CAPTIONERS, *PLANS, *elsewhere}

@@ -122,9 +122,9 @@ def test_a_single_image_that_does_not_fit_ends_the_run_with_what_to_change(folde
 class Small(Recording):
     """Memory ends in a rollout of more than 4 images, and in a part of more than 2 in the second update of a step."""
 
-    def _sample(self, batch, decoding):
+    def _sample(self, batch, decoding, with_greedy):
         full(self.rollout_batch_size or len(batch), 4)
-        return super()._sample(batch, decoding)
+        return super()._sample(batch, decoding, with_greedy)
 
     def _share(self, part, targets, step):
         full(len(part.batch) if part.old_logprobs is not None else 0, 2)

@@ -62,7 +62,11 @@ class OpenClipTwoTower(TrainableDualEncoder):
         start = float(network.logit_scale.detach().exp())
         scale = LogitScale(start, max(max_logit_scale, start))
         super().__init__(Subwords(tokenizer, max_length), visual.proj.shape[1], scale, prompt, name, batch_size)
-        visual.output_tokens = True
+        # Its own projection is taken out of the tower, so that features before it can be had.
+        width, joint = visual.proj.shape
+        self.image_projection = nn.Linear(width, joint, bias=False)
+        self.image_projection.weight = nn.Parameter(visual.proj.detach().T.contiguous())
+        visual.output_tokens, visual.proj = True, None
         self.image_tower, self.text_tower, self.text_pooling = visual, text.transformer, text.pooler
         self.text_projection = text.proj
         self.tokenizer = tokenizer
@@ -73,7 +77,7 @@ class OpenClipTwoTower(TrainableDualEncoder):
         return int(self.text_tower.config.hidden_size)
 
     def side(self, side: str) -> list[nn.Module]:
-        return [self.text_tower, self.text_projection] if side == "text" else [self.image_tower]
+        return [self.text_tower, self.text_projection] if side == "text" else [self.image_tower, self.image_projection]
 
     def about_features(self) -> dict[str, Any]:
         raise UsageError("a model of open_clip reads pixels, not cached features; set data.features=null")
@@ -81,14 +85,17 @@ class OpenClipTwoTower(TrainableDualEncoder):
     def about_preprocessing(self) -> Any:
         return {name: str(value) for name, value in sorted(self.image_tower.preprocess_cfg.items())}
 
+    def pool_images(self, batch: CaptionBatch) -> Float[Tensor, "B W"]:
+        return self._seen(batch)[0]
+
     def embed_images(self, batch: CaptionBatch) -> Float[Tensor, "B D"]:
-        return unit(self._seen(batch)[0])
+        return unit(self.image_projection(self.pool_images(batch)))
 
     def embed_patches(self, batch: CaptionBatch) -> Float[Tensor, "B P D"]:
-        return unit(self._seen(batch)[1] @ self.image_tower.proj)
+        return unit(self.image_projection(self._seen(batch)[1]))
 
-    def _seen(self, batch: CaptionBatch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B P V"]]:
-        """The projected class token, and the normed patches before the projection."""
+    def _seen(self, batch: CaptionBatch) -> tuple[Float[Tensor, "B W"], Float[Tensor, "B P W"]]:
+        """The class token and the patches, normed, before the projection."""
         if batch.pixels is None:
             raise UsageError("a model of open_clip expected pixels; got a batch without; set data.features=null")
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains(self.image_tower)):

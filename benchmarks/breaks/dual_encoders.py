@@ -101,18 +101,4 @@ BREAKS = [
         "  embed_dim: 64\n  learn_scale: false\n  logit_scale: 1.0",
         ("tests/effects/test_clip.py::test_colours_and_shapes_that_were_never_seen_together_are_both_named",),
     ),
-    Break(
-        "InfoNCE: the loss is one-sided",
-        "capkit/objectives/contrastive/info_nce.py",
-        "loss = loss + mean / len(queries)",
-        "loss = mean",
-        ("tests/objectives/contrastive/test_info_nce.py",),
-    ),
-    Break(
-        "InfoNCE: label smoothing is spread over the positives again",
-        "capkit/objectives/contrastive/info_nce.py",
-        "expected = (1 - label_smoothing) * on_positives + label_smoothing * on_candidates",
-        "expected = (1 - label_smoothing) * on_positives + label_smoothing * on_positives",
-        ("tests/objectives/contrastive/test_info_nce.py",),
-    ),
 ]

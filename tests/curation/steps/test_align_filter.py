@@ -73,6 +73,8 @@ def test_a_text_of_more_than_ten_images_goes_whatever_its_case_and_punctuation(n
 def test_a_text_that_one_image_has_often_is_shared_by_one_image():
     repeated = record("k", *["the very same text"] * 20)
     assert len(filtered(AlignFilter(), [repeated])["k"]) == 20
+    records = [record(f"k{i}", "the very same text", image="same.jpg") for i in range(20)]
+    assert len(filtered(AlignFilter(), records)) == 20
 
 
 @pytest.mark.parametrize(("num_words", "kept"), [(2, False), (3, True), (20, True), (21, False)])

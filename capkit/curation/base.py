@@ -57,22 +57,33 @@ def ignore_failure(failure: Failure) -> None:
     """Default until a task sets where failures go."""
 
 
-def readable(
-    records: Iterable[Record],
-    read: Callable[[str], UInt8[np.ndarray, "H W 3"]] | None,
-    step: str,
-    report: Callable[[Failure], None],
-) -> list[tuple[Record, Picture]]:
-    """Records with their pictures, in order; those whose picture `read` cannot give are reported and left out."""
-    if read is None:
-        raise UsageError(f"{step} looks at pictures; call attach_images, or run it by task=curate")
-    found = []
-    for record in records:
-        try:
-            found.append((record, Picture(read(record.key), record.metadata)))
-        except BadImage as problem:
-            report(Failure(record.key, step, f"picture: {problem}"))
-    return found
+class PictureStep:
+    """Base class of steps that look at pictures, each record by itself."""
+
+    by_record = True
+
+    def __init__(self) -> None:
+        self._report: Callable[[Failure], None] = ignore_failure
+        self._read: Callable[[str], UInt8[np.ndarray, "H W 3"]] | None = None
+
+    def attach_failures(self, report: Callable[[Failure], None]) -> None:
+        self._report = report
+
+    def attach_images(self, read: Callable[[str], UInt8[np.ndarray, "H W 3"]]) -> None:
+        """`read` gives the picture of a record's key, or raises BadImage."""
+        self._read = read
+
+    def readable(self, records: Iterable[Record], step: str) -> list[tuple[Record, Picture]]:
+        """Records with their pictures, in order; those whose picture cannot be read are reported and left out."""
+        if self._read is None:
+            raise UsageError(f"{step} looks at pictures; call attach_images, or run it by task=curate")
+        found = []
+        for record in records:
+            try:
+                found.append((record, Picture(self._read(record.key), record.metadata)))
+            except BadImage as problem:
+                self._report(Failure(record.key, step, f"picture: {problem}"))
+        return found
 
 
 def hook(step: Any, name: str, argument: Any) -> None:

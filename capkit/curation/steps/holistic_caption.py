@@ -5,15 +5,12 @@ and `holistic_v1` in `capkit/llm/prompts`.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
-
-from capkit.curation.base import Failure, Records, batches, ignore_failure, readable
+from capkit.curation.base import Failure, PictureStep, Records, batches
 from capkit.curation.caption_answers import json_caption, plain_text
 from capkit.curation.steps.blend_captions import BLENDCAP
 from capkit.data.records import Caption, Record
@@ -27,7 +24,7 @@ HOLISTICCAP = "holisticcap"
 
 
 @check_ranges
-class HolisticCaption:
+class HolisticCaption(PictureStep):
     """Records whose BlendCap was enriched by what a model saw; those without usable answers of both are left out.
 
     Each record needs a caption that blend_captions wrote: the last one is the anchor. `describe_prompt` goes to the
@@ -38,8 +35,6 @@ class HolisticCaption:
     model>/<vision model>". Answers are kept in `cache_dir`; `batch_size` records are asked for at a time, which is what
     a kill can lose.
     """
-
-    by_record = True
 
     def __init__(
         self,
@@ -75,15 +70,7 @@ class HolisticCaption:
         }
         models = f"{text_lm.fingerprint_fields()['model']}/{vision_chat.fingerprint_fields()['model']}"
         self._source = f"{HOLISTICCAP}/{self._merge.name}/{models}"
-        self._report: Callable[[Failure], None] = ignore_failure
-        self._read: Callable[[str], UInt8[np.ndarray, "H W 3"]] | None = None
-
-    def attach_failures(self, report: Callable[[Failure], None]) -> None:
-        self._report = report
-
-    def attach_images(self, read: Callable[[str], UInt8[np.ndarray, "H W 3"]]) -> None:
-        """`read` gives the picture of a record's key, or raises BadImage."""
-        self._read = read
+        super().__init__()
 
     def fingerprint_fields(self) -> dict[str, Any]:
         return self._about
@@ -98,7 +85,7 @@ class HolisticCaption:
         for batch in batches(records(), self._batch_size):
             for record in batch:
                 anchor_of(record)
-            found = readable(batch, self._read, "holistic_caption", self._report)
+            found = self.readable(batch, "holistic_caption")
             merged: dict[str, list[Caption]] = defaultdict(list)
             for vision in self._visions:
                 for record, text in self._merged(self._descriptions(found, vision)):

@@ -3,15 +3,12 @@
 The paper's prompt was not released in full; ours is `capkit/llm/prompts/meme_v1.txt`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
-
-from capkit.curation.base import Failure, Records, batches, ignore_failure, readable
+from capkit.curation.base import Failure, PictureStep, Records, batches
 from capkit.curation.caption_answers import plain_text
 from capkit.data.records import Caption, Record, Region
 from capkit.errors import UsageError
@@ -24,7 +21,7 @@ MEME_CAPTION = "memecaption"
 
 
 @check_ranges
-class MemeCaption:
+class MemeCaption(PictureStep):
     """Records with one more candidate caption, or with it alone (`keep=false`).
 
     The model gets the picture, the text on the meme (`metadata["text"]`) and the record's regions, one "name: x0 y0 x1
@@ -35,8 +32,6 @@ class MemeCaption:
     The source of the new caption is "memecaption/<prompt>/<model>"; `metadata["candidates"]` lists the sources of all.
     Answers are kept in `cache_dir`; `batch_size` records are asked for at a time, which is what a kill can lose.
     """
-
-    by_record = True
 
     def __init__(
         self,
@@ -59,15 +54,7 @@ class MemeCaption:
         }
         self._model = CachedModel(vision_chat, cache_dir, partial(plain_text, max_words=max_words))
         self._source = f"{MEME_CAPTION}/{self._prompt.name}/{about['model']}"
-        self._report: Callable[[Failure], None] = ignore_failure
-        self._read: Callable[[str], UInt8[np.ndarray, "H W 3"]] | None = None
-
-    def attach_failures(self, report: Callable[[Failure], None]) -> None:
-        self._report = report
-
-    def attach_images(self, read: Callable[[str], UInt8[np.ndarray, "H W 3"]]) -> None:
-        """`read` gives the picture of a record's key, or raises BadImage."""
-        self._read = read
+        super().__init__()
 
     def fingerprint_fields(self) -> dict[str, Any]:
         return self._about
@@ -78,7 +65,7 @@ class MemeCaption:
 
     def __call__(self, records: Records) -> Iterator[Record]:
         for batch in batches(records(), self._batch_size):
-            seen = readable(batch, self._read, "meme_caption", self._report)
+            seen = self.readable(batch, "meme_caption")
             prompts = [self._question(record) for record, _ in seen]
             answers = self._model.ask(prompts, [picture for _, picture in seen]) if seen else []
             for (record, _), answer in zip(seen, answers, strict=True):

@@ -4,12 +4,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from capkit.data.files import ImageFiles
 from capkit.data.records import Caption, Record
 from capkit.data.sources.caption_files import CaptionRow, check_rows
 from capkit.data.sources.folder import check_folder_prefix, existing_folder
+from capkit.data.sources.listed import ListedPictures
 from capkit.errors import UsageError
 from capkit.text.caption_text import caption_texts
 from capkit.utils.ranges import check_ranges
@@ -19,7 +18,7 @@ TEXTS = ("caption", "description")
 
 
 @check_ranges
-class Concadia:
+class Concadia(ListedPictures):
     """One split of wiki_split.json.
 
     A caption says what the picture adds to the article, a description (alt text) what is to be seen in it. A record's
@@ -52,15 +51,6 @@ class Concadia:
             raise UsageError(f"{self._path}: no pictures in split {self._split!r}; choose another split")
         check_folder_prefix(self._root, [str(record.image) for record in records], str(self._path))
         return records
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def record(self, index: int) -> Record:
-        return self._records[index]
-
-    def image(self, index: int) -> np.ndarray:
-        return self.files.load(self._records[index].image)
 
 
 @lru_cache(maxsize=1)

@@ -8,12 +8,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-
 from capkit.data.files import ImageFiles
 from capkit.data.records import Caption, Record
 from capkit.data.sources.caption_files import CaptionRow
 from capkit.data.sources.folder import existing_folder
+from capkit.data.sources.listed import ListedPictures
 from capkit.data.splits import check_shares, rows_of_split
 from capkit.errors import UsageError
 from capkit.text.caption_text import clean_text
@@ -27,7 +26,7 @@ def picture_name(url: str) -> str:
 
 
 @check_ranges
-class ConceptualCaptions:
+class ConceptualCaptions(ListedPictures):
     """Pictures of a released table (Train_GCC-training.tsv, Validation_GCC-1.1.0-Validation.tsv) that are on disk.
 
     Each line is a caption, a tab and an address; there is no header. Pictures are named as the usual downloader names
@@ -74,15 +73,6 @@ class ConceptualCaptions:
                 f"{self._path}: no pictures in split {self._split!r}; set {self._split}=0.01, its share of the pictures"
             )
         return [row.record for row in rows]
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def record(self, index: int) -> Record:
-        return self._records[index]
-
-    def image(self, index: int) -> np.ndarray:
-        return self.files.load(self._records[index].image)
 
 
 @lru_cache(maxsize=2)

@@ -8,12 +8,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-import numpy as np
-
 from capkit.data.files import ImageFiles
 from capkit.data.records import Caption, Record
 from capkit.data.sources.caption_files import CaptionRow, check_rows
 from capkit.data.sources.folder import existing_folder
+from capkit.data.sources.listed import ListedPictures
 from capkit.data.splits import check_shares, rows_of_split
 from capkit.errors import UsageError
 from capkit.text.caption_text import caption_texts
@@ -51,7 +50,7 @@ def _row(image: Any, where: str) -> CaptionRow:
 
 
 @check_ranges
-class Karpathy:
+class Karpathy(ListedPictures):
     """One split of a Karpathy file.
 
     A record's key is the image's `cocoid`, or else its path without extension.
@@ -111,12 +110,3 @@ class Karpathy:
                 f"{str(self._root)!r} has none of these; put the pictures into them"
             )
         return flat
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def record(self, index: int) -> Record:
-        return self._records[index]
-
-    def image(self, index: int) -> np.ndarray:
-        return self.files.load(self._records[index].image)

@@ -3,12 +3,11 @@
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from capkit.data.files import ImageFiles
 from capkit.data.records import Record
 from capkit.data.sources.caption_files import check_rows, rows_of_coco
 from capkit.data.sources.folder import check_folder_prefix, existing_folder
+from capkit.data.sources.listed import ListedPictures
 from capkit.errors import UsageError
 from capkit.utils.ranges import check_ranges
 from capkit.utils.text_files import existing_file, expect, member, read_json, shown
@@ -17,7 +16,7 @@ DOMAINS = ("in-domain", "near-domain", "out-domain")
 
 
 @check_ranges
-class Nocaps:
+class Nocaps(ListedPictures):
     """The pictures of nocaps_val_4500_captions.json, of one domain or of all.
 
     The file is COCO's captions_*.json, in which each picture names its `domain`. A record's key is the picture's id;
@@ -56,15 +55,6 @@ class Nocaps:
         if not records:
             raise UsageError(f"{self._path}: no pictures of domain {self._domain!r}; set domain=null for all")
         return records
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def record(self, index: int) -> Record:
-        return self._records[index]
-
-    def image(self, index: int) -> np.ndarray:
-        return self.files.load(self._records[index].image)
 
 
 def _domain(image: Any, where: str) -> str:

@@ -1,4 +1,7 @@
-"""Tests run on one torch thread: shared cores stall otherwise. tiers.py says which run, cpu_budget.py how long."""
+"""Tests run on one torch thread: shared cores stall otherwise.
+
+tiers.py says which run, cpu_budget.py how long they take, measured.py what they measured.
+"""
 
 import os
 from collections.abc import Generator
@@ -14,7 +17,7 @@ import torch
 
 torch.set_num_threads(1)
 
-pytest_plugins = ["tiers", "cpu_budget"]
+pytest_plugins = ["tiers", "cpu_budget", "measured"]
 
 UNCHECKED = ("effect", "study", "unchecked")
 
@@ -30,9 +33,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """An effect test that takes `seed` runs once for each."""
+    """An effect test that takes `seed`, or starts from a run of one, runs once for each; its item is named by it."""
     if "seed" in metafunc.fixturenames and metafunc.definition.get_closest_marker("effect"):
-        metafunc.parametrize("seed", _seeds(metafunc.config))
+        metafunc.parametrize("seed", _seeds(metafunc.config), ids="seed{}".format, scope="session")
 
 
 @pytest.fixture(scope="session")

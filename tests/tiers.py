@@ -63,8 +63,8 @@ GROUPS = {
     "test_mocha": "mocha",
 }
 SHARED_RUNS = (
-    "clip_runs", "sceneworld_clips", "frozen_tower", "generic_captioner", "confused_captioner", "judges",
-    "weak_captioners", "weak_encoder", "grammar_judge",
+    "clip_runs", "sceneworld_clip", "frozen_tower", "generic_captioner", "confused_captioner", "judges",
+    "weak_captioner", "weak_encoder", "grammar_judge",
 )  # fmt: skip
 
 

@@ -16,6 +16,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 ROOT = Path(__file__).parents[2]
 QUIET = ["trainer=cpu", "trainer.devices=1", "callback=[recorder,checkpoints]"]
 
@@ -94,7 +96,7 @@ MOCHA_COLUMNS = {
 
 
 class Study:
-    """Runs in a folder, each made once."""
+    """Runs in a folder, each made once, also where several processes ask for it."""
 
     def __init__(self, out: Path) -> None:
         self.out = out.resolve()
@@ -103,12 +105,13 @@ class Study:
     def run(self, name: str, words: list[str], made: str = "report.html") -> Path:
         """The folder of a run; it is there once its file `made` is."""
         folder = self.out / name
-        if not (folder / made).exists():
-            started = time.monotonic()
-            command = [sys.executable, str(ROOT / "train.py"), *words, *QUIET, f"run_dir={folder}"]
-            with (self.out / f"{name}.log").open("a") as log:
-                subprocess.run(command, cwd=self.out, stdout=log, stderr=log, check=True)
-            print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
+        with FileLock(self.out / f"{name}.lock"):
+            if not (folder / made).exists():
+                started = time.monotonic()
+                command = [sys.executable, str(ROOT / "train.py"), *words, *QUIET, f"run_dir={folder}"]
+                with (self.out / f"{name}.log").open("a") as log:
+                    subprocess.run(command, cwd=self.out, stdout=log, stderr=log, check=True)
+                print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
         return folder
 
     def base(self, kind: str, seed: int) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from benchmarks.rl.effects import Study
 from benchmarks.rl.look_alike_bags import Comparison
 from capkit.cli import main
 
@@ -47,14 +48,25 @@ def made_once(shared: Path, name: str, words: list[str], made: str = "report.htm
 
 
 @pytest.fixture(scope="session")
-def run_once(pytestconfig, tmp_path_factory) -> Callable[..., Path]:
+def shared_runs(pytestconfig, tmp_path_factory) -> Path:
+    """The folder of runs that several tests, workers or sessions use."""
     if kept := pytestconfig.getoption("shared_runs"):
         shared = Path(kept).resolve()
         shared.mkdir(parents=True, exist_ok=True)
-    else:
-        base = tmp_path_factory.getbasetemp()
-        shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    return partial(made_once, shared)
+        return shared
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def run_once(shared_runs) -> Callable[..., Path]:
+    return partial(made_once, shared_runs)
+
+
+@pytest.fixture(scope="session")
+def study(shared_runs) -> Study:
+    """Runs as `python -m benchmarks.rl.self_retrieval_effects` makes them."""
+    return Study(shared_runs / f"study-{code()[:12]}")
 
 
 @pytest.fixture(scope="session")
@@ -76,9 +88,8 @@ def clip_runs(run_once) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def sceneworld_clips(clip_runs, seeds) -> list[Path]:
-    """A dual encoder of each seed."""
-    return [clip_runs(seed) for seed in seeds]
+def sceneworld_clip(clip_runs, seed) -> Path:
+    return clip_runs(seed)
 
 
 @pytest.fixture(scope="session")
@@ -93,16 +104,9 @@ GENERIC = ["experiment=generic_mle_sceneworld", "controls=0", "val_every=1000", 
 
 
 @pytest.fixture(scope="session")
-def generic_captioner(run_once) -> Path:
+def generic_captioner(run_once, seed) -> Path:
     """A captioner of captions that leave most colours out (docs/sceneworld.md)."""
-    return run_once("generic_captioner", GENERIC)
-
-
-@pytest.fixture(scope="session")
-def generic_captioners(run_once, generic_captioner, seeds) -> list[Path]:
-    """`generic_captioner`, and the same with further seeds where a session asks for them."""
-    others = [run_once(f"generic_captioner_{seed}", [*GENERIC, f"seed={seed}"]) for seed in seeds if seed != 0]
-    return [generic_captioner, *others]
+    return run_once(f"generic_captioner_{seed}", [*GENERIC, f"seed={seed}"])
 
 
 @pytest.fixture(scope="session")
@@ -121,10 +125,10 @@ def judges(run_once) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def weak_captioners(run_once, seeds) -> list[Path]:
-    """A captioner of each seed, of half as many steps as `generic_captioner`: it hardly writes grammar yet."""
+def weak_captioner(run_once, seed) -> Path:
+    """A captioner of half as many steps as `generic_captioner`: it hardly writes grammar yet."""
     words = ["experiment=generic_mle_sceneworld", "controls=0", "max_steps=500", "val_every=500", "eval_limit=16"]
-    return [run_once(f"weak_captioner_{seed}", [*words, *ONE_CORE, f"seed={seed}"]) for seed in seeds]
+    return run_once(f"weak_captioner_{seed}", [*words, *ONE_CORE, f"seed={seed}"])
 
 
 @pytest.fixture(scope="session")
@@ -142,10 +146,8 @@ def grammar_judge(run_once) -> Path:
 
 
 @pytest.fixture(scope="session")
-def look_alike_bags(run_once) -> Callable[[int], Comparison]:
-    """By seed: bags of look-alikes against random batches. What the first seed starts from is made here."""
-    made = functools.cache(
-        lambda seed: Comparison(lambda name, words, last: run_once(name, [*words, *ONE_CORE], last), seed)
-    )
-    assert made(0).start and made(0).train_bags and made(0).test_bags
-    return made
+def look_alike_bags(run_once, seed) -> Comparison:
+    """Bags of look-alikes against random batches. What both start from is made here."""
+    comparison = Comparison(lambda name, words, last: run_once(name, [*words, *ONE_CORE], last), seed)
+    assert comparison.start and comparison.train_bags and comparison.test_bags
+    return comparison

@@ -40,20 +40,21 @@ def right_by_combination(run):
 
 
 @pytest.mark.parametrize("way", ["t2i", "i2t"])
-def test_most_captions_find_their_picture_among_100(clip_runs, seed, way):
+def test_most_captions_find_their_picture_among_100(clip_runs, seed, way, measured):
     numbers, name = numbers_of(clip_runs(seed)), f"retrieval_fold100_{way}_r1"
-    assert numbers[f"test/{name}"] > 0.6
-    assert numbers[f"test/untrained/{name}"] < 0.6
+    assert measured("R@1", numbers[f"test/{name}"], ">", 0.6)
+    assert not measured("R@1", numbers[f"test/untrained/{name}"], ">", 0.6, control="untrained")
 
 
-def test_colours_and_shapes_that_were_never_seen_together_are_both_named(clip_runs, seed):
+def test_colours_and_shapes_that_were_never_seen_together_are_both_named(clip_runs, seed, measured):
     """Yellow circles, green squares, red triangles and blue stars are in no training picture."""
     numbers, found = numbers_of(clip_runs(seed)), right_by_combination(clip_runs(seed))
-    assert numbers["test/zero_shot_holdout_color"] > COLOR
-    assert numbers["test/zero_shot_holdout_shape"] > SHAPE
-    assert min(found.values()) > EACH, found
-    assert numbers["test/untrained/zero_shot_holdout_color"] < COLOR
-    assert numbers["test/untrained/zero_shot_holdout_shape"] < SHAPE
+    assert measured("colour", numbers["test/zero_shot_holdout_color"], ">", COLOR)
+    assert measured("shape", numbers["test/zero_shot_holdout_shape"], ">", SHAPE)
+    assert measured("worst combination", min(found.values()), ">", EACH), found
+    for part, threshold in (("color", COLOR), ("shape", SHAPE)):
+        of_untrained = numbers[f"test/untrained/zero_shot_holdout_{part}"]
+        assert not measured(part.replace("color", "colour"), of_untrained, ">", threshold, control="untrained")
 
 
 @pytest.mark.parametrize(
@@ -67,9 +68,10 @@ def test_colours_and_shapes_that_were_never_seen_together_are_both_named(clip_ru
         ),
     ],
 )
-def test_neither_colours_alone_nor_wrong_shapes_in_captions_name_the_combinations(clip_runs, seed, words):
+def test_neither_colours_alone_nor_wrong_shapes_in_captions_name_the_combinations(clip_runs, seed, words, measured):
     run = clip_runs(seed, *SHORT, *words)
     numbers, found = numbers_of(run), right_by_combination(run)
-    assert numbers["test/zero_shot_holdout_color"] > COLOR, "the control reads what is left"
-    assert numbers["test/zero_shot_holdout_shape"] < SHAPE
-    assert min(found.values()) < EACH, found
+    color, shape = (numbers[f"test/zero_shot_holdout_{part}"] for part in ("color", "shape"))
+    assert measured("colour", color, ">", COLOR), "the control reads what is left"
+    assert not measured("shape", shape, ">", SHAPE, control="without shapes")
+    assert not measured("worst combination", min(found.values()), ">", EACH, control="without shapes"), found

@@ -12,33 +12,29 @@ pytestmark = pytest.mark.effect
 
 
 @pytest.fixture(scope="module")
-def runs(sceneworld_clips):
-    """The numbers of a run for each seed."""
-    return [RunFolder(folder).metrics() for folder in sceneworld_clips]
+def numbers(sceneworld_clip):
+    return RunFolder(sceneworld_clip).metrics()
 
 
 @pytest.mark.parametrize("name", ["zero_shot_scenes", "zero_shot_holdout"])
-def test_colour_and_shape_are_named_also_where_never_seen_together(runs, name):
+def test_colour_and_shape_are_named_also_where_never_seen_together(numbers, name, measured):
     """A reader of colours alone is right in one shape of six."""
-    for numbers in runs:
-        for part, threshold in (("color", 0.9), ("shape", 3 / 6)):
-            assert numbers[f"test/{name}_{part}"] > threshold
-            assert numbers[f"test/untrained/{name}_{part}"] < threshold
+    for part, threshold in (("color", 0.9), ("shape", 3 / 6)):
+        assert measured(part, numbers[f"test/{name}_{part}"], ">", threshold)
+        assert not measured(part, numbers[f"test/untrained/{name}_{part}"], ">", threshold, control="untrained")
 
 
-def test_cosines_of_captions_follow_the_facts_that_they_share(runs):
+def test_cosines_of_captions_follow_the_facts_that_they_share(numbers, measured):
     threshold = 0.5
-    for numbers in runs:
-        assert numbers["test/sts_scenes_pearson"] > threshold
-        assert numbers["test/untrained/sts_scenes_pearson"] < threshold
+    assert measured("Pearson", numbers["test/sts_scenes_pearson"], ">", threshold)
+    assert not measured("Pearson", numbers["test/untrained/sts_scenes_pearson"], ">", threshold, control="untrained")
 
 
-def test_image_plus_and_minus_words_finds_the_recoloured_picture_that_the_image_alone_does_not(runs):
-    def gain(numbers, prefix):
-        return numbers[f"{prefix}/composed_scenes_r1"] - numbers[f"{prefix}/composed_scenes_image_only_r1"]
+def test_image_plus_and_minus_words_finds_the_recoloured_picture_that_the_image_alone_does_not(numbers, measured):
+    def gain(prefix, over):
+        return numbers[f"{prefix}/composed_scenes_r1"] - numbers[f"{prefix}/composed_scenes_{over}_only_r1"]
 
-    threshold = 0.1
-    for numbers in runs:
-        assert gain(numbers, "test") > threshold
-        assert gain(numbers, "test/untrained") < threshold
-        assert numbers["test/composed_scenes_r1"] > numbers["test/composed_scenes_text_only_r1"] + threshold
+    threshold, name = 0.1, "R@1 over the image alone"
+    assert measured(name, gain("test", "image"), ">", threshold)
+    assert not measured(name, gain("test/untrained", "image"), ">", threshold, control="untrained")
+    assert measured("R@1 over the words alone", gain("test", "text"), ">", threshold)

@@ -74,12 +74,14 @@ def preferred(model, data):
     return shares
 
 
-def finds_rejected_edits(numbers):
-    return min(numbers["grammar_rejected"], numbers["grammar_rejected_balanced"]) >= WANTED
+def finds_rejected_edits(measured, numbers, control=""):
+    found = min(numbers["grammar_rejected"], numbers["grammar_rejected_balanced"])
+    return measured("rejected edits found", found, ">=", WANTED, control)
 
 
-def finds_shuffled_captions(numbers):
-    return min(numbers["grammar_shuffle"], numbers["grammar_shuffle_balanced"]) >= WANTED
+def finds_shuffled_captions(measured, numbers, control=""):
+    found = min(numbers["grammar_shuffle"], numbers["grammar_shuffle_balanced"])
+    return measured("shuffled captions found", found, ">=", WANTED, control)
 
 
 def transformer(words):
@@ -93,34 +95,39 @@ def plain(scenes):
 
 
 @pytest.mark.parametrize("steps", [CORE_STEPS, pytest.param(STEPS, marks=pytest.mark.nightly)])
-def test_a_transformer_finds_nine_of_ten_edits_that_the_parser_rejects(plain, tmp_path, seed, steps):
+def test_a_transformer_finds_nine_of_ten_edits_that_the_parser_rejects(plain, tmp_path, seed, steps, measured):
     numbers = Grammar()(*plain(seed, steps), tmp_path)
     assert numbers["grammar_rejected_count"] > 700 and numbers["grammar_accepted_count"] > 200
-    assert finds_rejected_edits(numbers) and finds_shuffled_captions(numbers), numbers
+    assert finds_rejected_edits(measured, numbers), numbers
+    assert finds_shuffled_captions(measured, numbers), numbers
 
 
-def test_a_transformer_after_one_step_does_not(scenes, tmp_path, seed):
+def test_a_transformer_after_one_step_does_not(scenes, tmp_path, seed, measured):
     numbers = evaluated(transformer, scenes, tmp_path, seed, steps=1)
-    assert not finds_rejected_edits(numbers) and not finds_shuffled_captions(numbers), numbers
+    assert not finds_rejected_edits(measured, numbers, control="one step"), numbers
+    assert not finds_shuffled_captions(measured, numbers, control="one step"), numbers
 
 
 @pytest.mark.nightly
-def test_a_bag_of_words_with_the_same_head_and_training_does_not(scenes, tmp_path, seed):
+def test_a_bag_of_words_with_the_same_head_and_training_does_not(scenes, tmp_path, seed, measured):
     numbers = evaluated(lambda words: BagOfWords(words, hidden=64, width=64), scenes, tmp_path, seed, STEPS)
-    assert not finds_rejected_edits(numbers) and not finds_shuffled_captions(numbers), numbers
+    assert not finds_rejected_edits(measured, numbers, control="bag of words"), numbers
+    assert not finds_shuffled_captions(measured, numbers, control="bag of words"), numbers
     # The same words in another order are the same bag: exactly chance.
     assert numbers["grammar_shuffle_balanced"] == numbers["grammar_shuffle_paired"] == 0.5
     # It does learn: inserted and repeated words change the bag.
-    assert numbers["grammar_insert_paired"] > 0.6 and numbers["grammar_repeat_paired"] > 0.6
+    for kind in ("insert", "repeat"):
+        assert measured(f"{kind}: captions preferred", numbers[f"grammar_{kind}_paired"], ">", 0.6)
 
 
-def test_with_edits_among_its_candidates_an_image_prefers_its_caption(scenes, tmp_path, seed):
+def test_with_edits_among_its_candidates_an_image_prefers_its_caption(scenes, tmp_path, seed, measured):
     model, data = trained(transformer, scenes, seed, CORE_STEPS, contrastive=EditedCandidates(InfoNCE()))
     shares = preferred(model, data)
-    assert min(shares.values()) >= WANTED, shares
-    assert finds_rejected_edits(Grammar()(model, data, tmp_path))
+    assert measured("captions preferred, worst kind of edit", min(shares.values()), ">=", WANTED), shares
+    assert finds_rejected_edits(measured, Grammar()(model, data, tmp_path))
 
 
-def test_without_them_it_does_not(plain, seed):
+def test_without_them_it_does_not(plain, seed, measured):
     shares = preferred(*plain(seed, CORE_STEPS))
-    assert min(shares.values()) < WANTED, shares
+    worst = min(shares.values())
+    assert not measured("captions preferred, worst kind of edit", worst, ">=", WANTED, "no edited candidates"), shares

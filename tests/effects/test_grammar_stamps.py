@@ -41,24 +41,29 @@ def evaluated(tower, stamps, folder, tower_lr, seed):
     return Grammar()(model, data, folder)
 
 
-def tells_shuffled_captions(numbers):
+def tells_shuffled_captions(measured, numbers, control=""):
     """Of 4 words and more: 23 captions, beside themselves unshuffled. Chance is 1/2 in both."""
-    return numbers["grammar_shuffle_long_balanced"] >= 0.7 and numbers["grammar_shuffle_long_paired"] >= 0.8
+    found = [
+        measured("shuffled captions found", numbers["grammar_shuffle_long_balanced"], ">=", 0.7, control),
+        measured("captions preferred to shuffled ones", numbers["grammar_shuffle_long_paired"], ">=", 0.8, control),
+    ]
+    return all(found)
 
 
 @pytest.mark.study
-def test_minilm_tells_repeated_inserted_and_shuffled_words(stamps, tmp_path, seed):
+def test_minilm_tells_repeated_inserted_and_shuffled_words(stamps, tmp_path, seed, measured):
     torch.manual_seed(seed)
     tower = HFTextTower(path("minilm"), pooling="mean", max_length=32)
     numbers = evaluated(tower, stamps, tmp_path, tower_lr=0.1, seed=seed)
-    assert min(numbers["grammar_repeat_balanced"], numbers["grammar_insert_balanced"]) >= 0.75, numbers
-    assert min(numbers["grammar_repeat_paired"], numbers["grammar_insert_paired"]) >= 0.9, numbers
-    assert tells_shuffled_captions(numbers), numbers
+    for kind in ("repeat", "insert"):
+        assert measured(f"{kind}: edits found", numbers[f"grammar_{kind}_balanced"], ">=", 0.75), numbers
+        assert measured(f"{kind}: captions preferred", numbers[f"grammar_{kind}_paired"], ">=", 0.9), numbers
+    assert tells_shuffled_captions(measured, numbers), numbers
 
 
-def test_a_bag_of_words_stays_at_chance_on_shuffled_captions(stamps, tmp_path, seed):
+def test_a_bag_of_words_stays_at_chance_on_shuffled_captions(stamps, tmp_path, seed, measured):
     torch.manual_seed(seed)
     tower = BagOfWords(load_tokenizer(path("minilm")), hidden=384, width=384)
     numbers = evaluated(tower, stamps, tmp_path, tower_lr=1.0, seed=seed)
-    assert not tells_shuffled_captions(numbers)
+    assert not tells_shuffled_captions(measured, numbers, control="bag of words")
     assert numbers["grammar_shuffle_long_paired"] == numbers["grammar_shuffle_long_balanced"] == 0.5

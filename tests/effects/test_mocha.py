@@ -51,43 +51,48 @@ def gain(numbers, name):
     return numbers[f"test/{name}"] - numbers[f"test/initial/{name}"]
 
 
-def rises(numbers):
+def rises(measured, numbers, control=""):
     """Fidelity by rules and by the scenes, and adequacy."""
     return [
-        gain(numbers, "nli_scenes") > 0.15,
-        gain(numbers, "color_precision") > 0.03,
-        gain(numbers, "fact_recall") > 0.015,
+        measured("gain in nli_scenes", gain(numbers, "nli_scenes"), ">", 0.15, control),
+        measured("gain in color_precision", gain(numbers, "color_precision"), ">", 0.03, control),
+        measured("gain in fact_recall", gain(numbers, "fact_recall"), ">", 0.015, control),
     ]
 
 
-def mends(numbers):
+def mends(measured, numbers, control=""):
     """Fewer objects are made up, and captions are nearer to true ones by CIDEr."""
-    made_up = [numbers[f"test/{when}scene_chair_i_color"] for when in ("initial/", "")]
-    return [made_up[1] < 0.85 * made_up[0], gain(numbers, "cider") > 0.3]
+    before, after = (numbers[f"test/{when}scene_chair_i_color"] for when in ("initial/", ""))
+    return [
+        measured("CHAIR, share of that before", after / before, "<", 0.85, control),
+        measured("gain in CIDEr", gain(numbers, "cider"), ">", 0.3, control),
+    ]
 
 
-def test_fidelity_and_adequacy_rise_and_by_rewards_of_other_pictures_neither(tuned, seed):
-    assert all(rises(tuned(seed)))
-    assert not any(rises(tuned(seed, SHUFFLED)))
+def test_fidelity_and_adequacy_rise_and_by_rewards_of_other_pictures_neither(tuned, seed, measured):
+    assert all(rises(measured, tuned(seed)))
+    assert not any(rises(measured, tuned(seed, SHUFFLED), control="shuffled rewards"))
 
 
-def test_chair_falls_with_cider_kept_and_by_rewards_of_other_pictures_neither(tuned, seed):
-    assert all(mends(tuned(seed)))
-    assert not any(mends(tuned(seed, SHUFFLED)))
+def test_chair_falls_with_cider_kept_and_by_rewards_of_other_pictures_neither(tuned, seed, measured):
+    assert all(mends(measured, tuned(seed)))
+    assert not any(mends(measured, tuned(seed, SHUFFLED), control="shuffled rewards"))
 
 
-def test_the_policy_stays_near_its_start(tuned, seed):
-    assert 0 < tuned(seed)["kl"] < KL_BOUND
+def test_the_policy_stays_near_its_start(tuned, seed, measured):
+    kl = tuned(seed)["kl"]
+    assert measured("KL", kl, ">", 0) and measured("KL", kl, "<", KL_BOUND)
 
 
 @pytest.mark.nightly
-def test_kl_that_costs_nothing_grows_past_the_bound(tuned, seed):
+def test_kl_that_costs_nothing_grows_past_the_bound(tuned, seed, measured):
     """In the experiment's own hundred steps."""
-    assert tuned(seed, "mocha_sceneworld", "objective.kl_weight=0.0", length=["controls=0"])["kl"] > KL_BOUND
+    kl = tuned(seed, "mocha_sceneworld", "objective.kl_weight=0.0", length=["controls=0"])["kl"]
+    assert measured("KL of weight 0", kl, ">", KL_BOUND)
 
 
 @pytest.mark.nightly
-def test_fidelity_alone_says_nothing_wrong_and_little_and_adequacy_alone_leaves_contradictions(tuned, seed):
+def test_fidelity_alone_says_nothing_wrong_and_little_and_adequacy_alone_leaves_contradictions(tuned, seed, measured):
     """Both ends of alpha, and between them the mean, from a start that also leaves a fifth of the colours out.
 
     A term that is dropped makes the mean one of the ends.
@@ -98,19 +103,25 @@ def test_fidelity_alone_says_nothing_wrong_and_little_and_adequacy_alone_leaves_
         return tuned(seed, "mocha_sceneworld", *weights, start=["data.train.dropped=0.2"])
 
     adequacy, mean, fidelity = of(0.0), of(0.5), of(1.0)
-    assert gain(fidelity, "nli_scenes") > 0.5
-    assert gain(fidelity, "fact_recall") < -0.2 and gain(fidelity, "color_recall") < -0.4
-    assert gain(adequacy, "fact_recall") > 0.05
-    assert adequacy["test/nli_scenes"] < mean["test/nli_scenes"] - 0.2
-    assert fidelity["test/fact_recall"] + 0.02 < mean["test/fact_recall"] < adequacy["test/fact_recall"] - 0.1
-    assert fidelity["kl"] > KL_BOUND > adequacy["kl"]
+    nli = {name: run["test/nli_scenes"] for name, run in (("adequacy", adequacy), ("mean", mean))}
+    recall = [run["test/fact_recall"] for run in (adequacy, mean, fidelity)]
+    assert measured("fidelity alone: gain in nli_scenes", gain(fidelity, "nli_scenes"), ">", 0.5)
+    assert measured("fidelity alone: gain in fact_recall", gain(fidelity, "fact_recall"), "<", -0.2)
+    assert measured("fidelity alone: gain in color_recall", gain(fidelity, "color_recall"), "<", -0.4)
+    assert measured("adequacy alone: gain in fact_recall", gain(adequacy, "fact_recall"), ">", 0.05)
+    assert measured("nli_scenes, mean - adequacy alone", nli["mean"] - nli["adequacy"], ">", 0.2)
+    assert measured("fact_recall, mean - fidelity alone", recall[1] - recall[2], ">", 0.02)
+    assert measured("fact_recall, adequacy alone - mean", recall[0] - recall[1], ">", 0.1)
+    assert measured("fidelity alone: KL", fidelity["kl"], ">", KL_BOUND)
+    assert measured("adequacy alone: KL", adequacy["kl"], "<", KL_BOUND)
 
 
 @pytest.mark.nightly
 @has_minilm
-def test_bert_score_as_adequacy_mends_the_captions_too(tuned, seed):
+def test_bert_score_as_adequacy_mends_the_captions_too(tuned, seed, measured):
     numbers = tuned(seed, "mocha_bert_score_sceneworld")
-    assert all(rises(numbers)) and all(mends(numbers)) and numbers["kl"] < KL_BOUND
+    assert all(rises(measured, numbers)) and all(mends(measured, numbers))
+    assert measured("KL", numbers["kl"], "<", KL_BOUND)
 
 
 @pytest.mark.nightly

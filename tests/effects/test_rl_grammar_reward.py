@@ -7,6 +7,7 @@ Caught: a grammar weight / 100 (words repeat as under CLIP-S alone) and CLIP-S o
 the control). Not caught: a grammar head that never saw repetition, which knows babble from its other negatives.
 """
 
+import functools
 import json
 
 import pytest
@@ -22,14 +23,14 @@ ALONE, GRAMMAR, SHUFFLED = (f"clip_reward_degenerate{part}_sceneworld" for part 
 
 
 @pytest.fixture(scope="module")
-def tuned(run_once, weak_captioners, weak_encoder, grammar_judge, judges):
+def tuned(run_once, weak_captioner, weak_encoder, grammar_judge, judges, seed):
     """The folder of an experiment that starts from a weak captioner and is rewarded by a weak encoder."""
 
-    def run(experiment, seed):
+    def run(experiment):
         words = [
             f"experiment={experiment}",
             f"seed={seed}",
-            f"init_from={weak_captioners[seed]}",
+            f"init_from={weak_captioner}",
             f"reward_encoder={weak_encoder}",
             judges[1],
             "trainer=cpu",
@@ -47,8 +48,9 @@ def tuned(run_once, weak_captioners, weak_encoder, grammar_judge, judges):
 def gains(tuned):
     """What an experiment adds to a number of the captioner that it starts from, on held-out pictures."""
 
-    def of(experiment, seed):
-        numbers = json.loads((tuned(experiment, seed) / "metrics.json").read_text())
+    @functools.cache
+    def of(experiment):
+        numbers = json.loads((tuned(experiment) / "metrics.json").read_text())
         return {
             name: numbers[f"test/{name}"] - numbers[f"test/initial/{name}"]
             for name in ("repetition", "rd20_r1", "clip_score_mean", "cider")
@@ -57,36 +59,48 @@ def gains(tuned):
     return of
 
 
-def degenerates(gain):
+def degenerates(measured, gain, control=""):
     """Found by the judge, and repeating words."""
-    return gain["rd20_r1"] > 0.1 and gain["repetition"] >= POINTS
+    found = [
+        measured("gain in R@1 in 20", gain["rd20_r1"], ">", 0.1, control),
+        measured("gain in repetition", gain["repetition"], ">=", POINTS, control),
+    ]
+    return all(found)
 
 
-def keeps_language(gain, alone):
+def keeps_language(measured, gain, alone, control=""):
     """Found by the judge as CLIP-S alone is, without repeating words."""
-    return gain["rd20_r1"] >= KEPT * alone["rd20_r1"] > 0 and gain["repetition"] < POINTS
+    kept = gain["rd20_r1"] / alone["rd20_r1"] if alone["rd20_r1"] > 0 else float("nan")
+    found = [
+        measured("gain in R@1 in 20, share of that of CLIP-S alone", kept, ">=", KEPT, control),
+        measured("gain in repetition", gain["repetition"], "<", POINTS, control),
+    ]
+    return all(found)
 
 
-def test_clip_score_alone_repeats_words_and_loses_cider(gains, seed):
-    alone = gains(ALONE, seed)
-    assert degenerates(alone) and not keeps_language(alone, alone), alone
-    assert alone["clip_score_mean"] > 0.3 and alone["cider"] < -1, alone
+def test_clip_score_alone_repeats_words_and_loses_cider(gains, measured):
+    alone = gains(ALONE)
+    assert degenerates(measured, alone)
+    assert not keeps_language(measured, alone, alone, control="CLIP-S alone")
+    assert measured("gain in CLIP-S", alone["clip_score_mean"], ">", 0.3)
+    assert measured("gain in CIDEr", alone["cider"], "<", -1)
 
 
-def test_the_grammar_reward_prevents_it_and_keeps_the_gain(gains, seed):
-    alone, both = gains(ALONE, seed), gains(GRAMMAR, seed)
-    assert keeps_language(both, alone) and not degenerates(both), (both, alone)
-    assert both["cider"] > alone["cider"] + 0.3, (both, alone)
+def test_the_grammar_reward_prevents_it_and_keeps_the_gain(gains, measured):
+    alone, both = gains(ALONE), gains(GRAMMAR)
+    assert keeps_language(measured, both, alone) and not degenerates(measured, both, control="with grammar")
+    assert measured("CIDEr over CLIP-S alone", both["cider"] - alone["cider"], ">", 0.3)
 
 
-def test_a_reward_for_other_pictures_with_grammar_gains_nothing(gains, seed):
-    alone, shuffled = gains(ALONE, seed), gains(SHUFFLED, seed)
-    assert not degenerates(shuffled) and not keeps_language(shuffled, alone), (shuffled, alone)
-    assert shuffled["clip_score_mean"] < 0.3, shuffled
+def test_a_reward_for_other_pictures_with_grammar_gains_nothing(gains, measured):
+    alone, shuffled, control = gains(ALONE), gains(SHUFFLED), "shuffled CLIP-S with grammar"
+    assert not degenerates(measured, shuffled, control)
+    assert not keeps_language(measured, shuffled, alone, control)
+    assert not measured("gain in CLIP-S", shuffled["clip_score_mean"], ">=", 0.3, control)
 
 
-def test_no_reference_repeats_four_words(tuned, seed):
-    rows = json.loads((tuned(ALONE, seed) / "predictions" / "test_references.json").read_text())
+def test_no_reference_repeats_four_words(tuned):
+    rows = json.loads((tuned(ALONE) / "predictions" / "test_references.json").read_text())
     texts = [annotation["caption"] for annotation in rows["annotations"]]
     words = [line.split() for line in ptb_tokenize(texts)]
     assert len(words) >= 200 and max(repetition(line, 4) for line in words) == 0

@@ -7,6 +7,7 @@ import pytest
 import torch
 from grid_pairs import Pairs, grid_features, scenes, train, two_towers
 from jaxtyping import Float
+from measured import Measured, Number
 from torch import Tensor, nn
 
 from capkit.metrics.correlation import pearson
@@ -52,9 +53,9 @@ def _taught(seed: int, shuffled: bool = False, options: WorldOptions = TWO_OBJEC
 
 
 @pytest.fixture(scope="module")
-def taught(seeds) -> list[TwoTower]:
-    """A model for each seed, trained on captions of two objects."""
-    return [_taught(seed) for seed in seeds]
+def taught(seed) -> TwoTower:
+    """A model trained on captions of two objects."""
+    return _taught(seed)
 
 
 def _snapshots(seed: int, cycles: int, steps: int) -> list[TwoTower]:
@@ -85,20 +86,29 @@ def _retrieval(
     return {name: sum(found[name] for found in numbers) / folds for name in numbers[0]}
 
 
-def finds_pairs(numbers: dict[str, float]) -> bool:
-    return all(numbers[f"{search}_r10"] > 0.6 and numbers[f"{search}_median_rank"] <= 5 for search in ("i2t", "t2i"))
+SEARCHES = {"i2t": "pictures to captions", "t2i": "captions to pictures"}
 
 
-def finds_none(numbers: dict[str, float]) -> bool:
-    return all(numbers[f"{search}_r10"] < 0.2 and numbers[f"{search}_median_rank"] > 25 for search in ("i2t", "t2i"))
+def finds_pairs(measured: Measured, numbers: dict[str, float]) -> bool:
+    found = []
+    for search, what in SEARCHES.items():
+        found.append(measured(f"R@10, {what}", numbers[f"{search}_r10"], ">", 0.6))
+        found.append(measured(f"median rank, {what}", numbers[f"{search}_median_rank"], "<=", 5))
+    return all(found)
 
 
-def test_held_out_captions_and_pictures_find_each_other(taught, seeds):
-    for seed, model in zip(seeds, taught, strict=True):
-        numbers = _retrieval(model, TWO_OBJECTS)
-        print(f"seed {seed}", numbers)
-        assert finds_pairs(numbers)
-        assert finds_none(_retrieval(_untrained(seed), TWO_OBJECTS))
+def finds_none(measured: Measured, numbers: dict[str, float], control: str) -> bool:
+    """Far from the thresholds of `finds_pairs`, not below them by a little."""
+    found = []
+    for search, what in SEARCHES.items():
+        found.append(measured(f"R@10, {what}", numbers[f"{search}_r10"], ">=", 0.2, control))
+        found.append(measured(f"median rank, {what}", numbers[f"{search}_median_rank"], "<=", 25, control))
+    return not any(found)
+
+
+def test_held_out_captions_and_pictures_find_each_other(taught, seed, measured):
+    assert finds_pairs(measured, _retrieval(taught, TWO_OBJECTS))
+    assert finds_none(measured, _retrieval(_untrained(seed), TWO_OBJECTS), "untrained")
 
 
 def edited_pairs(options: WorldOptions, count: int) -> list[ScoredPair]:
@@ -125,36 +135,29 @@ def bag_of_characters(texts: list[str]) -> Float[Tensor, "M C"]:
     return (nn.functional.one_hot(tokens, 101) * mask[..., None]).sum(1).float()
 
 
-def test_cosines_agree_with_shared_facts_and_spelling_alone_does_not(taught, seeds):
+def spelling(measured: Measured, seed: int, pairs: list[ScoredPair], most: float) -> list[Number]:
+    """Agreement that spelling brings: of an untrained network and of a bag of characters. Which exceeds `most`?"""
+    controls = {"untrained": _untrained(seed).encode_text, "bag of characters": bag_of_characters}
+    return [measured("Pearson", _agreement(embed, pairs), ">", most, control) for control, embed in controls.items()]
+
+
+def test_cosines_agree_with_shared_facts_and_spelling_alone_does_not(taught, seed, measured):
     """Catches agreement that spelling brings: an untrained network and a bag of characters stay below .3."""
     pairs = edited_pairs(TWO_OBJECTS, 1000)
-    assert _agreement(bag_of_characters, pairs) <= 0.3
-    for seed, model in zip(seeds, taught, strict=True):
-        trained, untrained = (_agreement(encoder.encode_text, pairs) for encoder in (model, _untrained(seed)))
-        print(f"seed {seed}: trained {trained:.3f}, untrained {untrained:.3f}")
-        assert trained >= 0.6
-        assert untrained <= 0.3
+    assert measured("Pearson", _agreement(taught.encode_text, pairs), ">=", 0.6)
+    assert not any(spelling(measured, seed, pairs, most=0.3))
 
 
-def test_captions_of_other_pictures_teach_neither(seeds):
+def test_captions_of_other_pictures_teach_neither(seed, measured):
     """The method without its grounding misses the thresholds above, so that those catch pictures that play no part.
 
     Each caption of a picture comes from another scene. With the five of one other scene together a picture would still
     say which captions paraphrase each other, and that alone teaches similarity (Pearson .63), though no retrieval.
     """
-    pairs = edited_pairs(TWO_OBJECTS, 1000)
-    for seed in seeds:
-        model = _taught(seed, shuffled=True)
-        agreement = _agreement(model.encode_text, pairs)
-        print(f"seed {seed}: {agreement:.3f}")
-        assert finds_none(_retrieval(model, TWO_OBJECTS))
-        assert agreement < 0.5
-
-
-@pytest.fixture(scope="module")
-def converged(seeds) -> list[list[TwoTower]]:
-    """For each seed the snapshots of a run that has stopped improving."""
-    return [_snapshots(seed, cycles=8, steps=1600) for seed in seeds]
+    pairs, control = edited_pairs(TWO_OBJECTS, 1000), "captions of other pictures"
+    model = _taught(seed, shuffled=True)
+    assert finds_none(measured, _retrieval(model, TWO_OBJECTS), control)
+    assert not measured("Pearson", _agreement(model.encode_text, pairs), ">=", 0.5, control)
 
 
 def _recall(encoder) -> float:
@@ -164,47 +167,44 @@ def _recall(encoder) -> float:
 
 
 @pytest.mark.nightly
-def test_an_ensemble_of_snapshots_is_better_than_the_best_of_them(converged, seeds):
-    """Snapshots from the second half of a run, as of the released code, which leaves the first cycles out.
+def test_an_ensemble_of_snapshots_is_better_than_the_best_of_them(seed, measured):
+    """Snapshots of a run that has stopped improving, from its second half, as of the released code, which leaves the
+    first cycles out.
 
     Catches an ensemble that is one of its members, or no better: the best snapshot, chosen on the test pictures, alone
     or twice over, must miss the threshold.
     """
-    for seed, snapshots in zip(seeds, converged, strict=True):
-        members = snapshots[len(snapshots) // 2 :]
-        best = max(snapshots, key=_recall)
-        threshold, together = _recall(best) + 0.005, _recall(Ensemble(members))
-        print(f"seed {seed}: {[f'{_recall(snapshot):.3f}' for snapshot in snapshots]}, together {together:.3f}")
-        assert together >= threshold
-        for control in (best, Ensemble([best, best])):
-            assert _recall(control) < threshold
+    snapshots = _snapshots(seed, cycles=8, steps=1600)
+    best = max(snapshots, key=_recall)
+    alone = _recall(best)
+
+    def gained(encoder, control=""):
+        return measured("R@1 over the best snapshot", _recall(encoder) - alone, ">=", 0.005, control)
+
+    assert gained(Ensemble(snapshots[len(snapshots) // 2 :]))
+    assert not gained(best, "the best alone")
+    assert not gained(Ensemble([best, best]), "the best twice")
 
 
 @pytest.fixture(scope="module")
-def longer(seeds) -> list[TwoTower]:
-    """A model for each seed, trained on captions of up to four objects."""
-    return [_taught(seed, options=WorldOptions(), steps=800) for seed in seeds]
+def longer(seed) -> TwoTower:
+    """A model trained on captions of up to four objects."""
+    return _taught(seed, options=WorldOptions(), steps=800)
 
 
 @pytest.mark.nightly
-def test_captions_of_up_to_four_objects_find_their_pictures_and_agree_with_shared_facts(longer, seeds):
+def test_captions_of_up_to_four_objects_find_their_pictures_and_agree_with_shared_facts(longer, seed, measured):
     pairs = edited_pairs(THREE_OBJECTS, 1000)
-    for seed, model in zip(seeds, longer, strict=True):
-        numbers, trained = _retrieval(model, WorldOptions()), _agreement(model.encode_text, pairs)
-        untrained = _agreement(_untrained(seed).encode_text, pairs)
-        print(f"seed {seed}: {numbers}, trained {trained:.3f}, untrained {untrained:.3f}")
-        assert finds_pairs(numbers) and finds_none(_retrieval(_untrained(seed), WorldOptions()))
-        assert trained >= 0.6
-        assert max(untrained, _agreement(bag_of_characters, pairs)) <= 0.3
+    assert finds_pairs(measured, _retrieval(longer, WorldOptions()))
+    assert finds_none(measured, _retrieval(_untrained(seed), WorldOptions()), "untrained")
+    assert measured("Pearson", _agreement(longer.encode_text, pairs), ">=", 0.6)
+    assert not any(spelling(measured, seed, pairs, most=0.3))
 
 
 @pytest.mark.nightly
-def test_sentences_about_unrelated_scenes_are_told_apart_too(longer, seeds):
+def test_sentences_about_unrelated_scenes_are_told_apart_too(longer, seed, measured):
     """Where spelling alone says a part of it, meaning says more."""
     pairs = [(pair.first, pair.second, pair.similarity) for pair in caption_pairs("test", 1000)]
-    for seed, model in zip(seeds, longer, strict=True):
-        trained = _agreement(model.encode_text, pairs)
-        spelling = [_agreement(_untrained(seed).encode_text, pairs), _agreement(bag_of_characters, pairs)]
-        print(f"seed {seed}: trained {trained:.3f}, untrained and characters {spelling}")
-        assert trained >= 0.6
-        assert max(spelling) <= trained - 0.15
+    trained = _agreement(longer.encode_text, pairs)
+    assert measured("Pearson", trained, ">=", 0.6)
+    assert not any(spelling(measured, seed, pairs, most=trained - 0.15))

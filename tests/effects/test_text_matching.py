@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from grid_pairs import Pairs, grid_features, scenes, train, two_towers
+from measured import Measured
 from torch import Tensor
 
 from capkit.metrics.retrieval import retrieval
@@ -147,9 +148,9 @@ def trained_on(pictured: list[Scene], captions: Captions, name: str, steps: int,
 
 
 @pytest.fixture(scope="module", params=channels([name for name in TOWERS if name != "unordered"], CORE))
-def trained(request, training_scenes, seeds):
-    """(name, a model for each seed)"""
-    return request.param, [trained_on(training_scenes, descriptions, request.param, 1200, seed) for seed in seeds]
+def trained(request, training_scenes, seed):
+    """(name, a model)"""
+    return request.param, trained_on(training_scenes, descriptions, request.param, 1200, seed)
 
 
 @torch.no_grad()
@@ -164,50 +165,50 @@ def _prefers_the_truth(model: TwoTower, pictured: list[Scene], captions: Caption
     return float(((near > far).float() + 0.5 * (near == far).float()).mean())
 
 
-def test_only_channels_that_keep_order_tell_swapped_captions_apart(trained):
-    name, models = trained
-    accuracies = [_prefers_the_truth(model, _pairs_in_order("test", 500), descriptions) for model in models]
-    print(f"{name}: {accuracies}")
+TOLD = "true captions preferred"
+
+
+def test_only_channels_that_keep_order_tell_swapped_captions_apart(trained, measured):
+    name, model = trained
+    accuracy = _prefers_the_truth(model, _pairs_in_order("test", 500), descriptions)
     if name.startswith("bag"):
-        assert set(accuracies) == {0.5}  # bit-equal embeddings: every comparison is a tie
+        assert measured(TOLD, accuracy, "==", 0.5)  # bit-equal embeddings: every comparison is a tie
     elif name in ORDERLESS:
-        assert all(0.4 < accuracy < 0.6 for accuracy in accuracies)
+        assert measured(TOLD, accuracy, ">", 0.4) and measured(TOLD, accuracy, "<", 0.6)
     else:
-        assert min(accuracies) > 0.9
+        assert measured(TOLD, accuracy, ">", 0.9)
 
 
 @pytest.mark.parametrize("name", channels(TOWERS, ("unordered", "bigrams")))
-def test_only_channels_that_keep_order_within_an_n_gram_tell_a_caption_from_its_reverse(name, seed):
+def test_only_channels_that_keep_order_within_an_n_gram_tell_a_caption_from_its_reverse(name, seed, measured):
     """Exchanged descriptions make n-grams of other words where they meet the rest; words in reverse do not.
 
     Catches a hash that forgets the order of an n-gram's words: the control `unordered`, which passes the test above.
     """
     model = trained_on(_stacked("train", 3000), three_words, name, 600, seed)
     accuracy = _prefers_the_truth(model, _stacked("test", 1000), three_words)
-    print(f"{name}: {accuracy:.3f}")
     if name in (*ORDERLESS, "unordered"):
-        assert accuracy == pytest.approx(0.5, abs=0.1)
+        assert measured(TOLD, accuracy, ">=", 0.4) and measured(TOLD, accuracy, "<=", 0.6)
     else:
-        assert accuracy > 0.9
+        assert measured(TOLD, accuracy, ">", 0.9)
 
 
-def test_every_channel_finds_held_out_pairs_far_above_chance(trained):
-    name, models = trained
+def test_every_channel_finds_held_out_pairs_far_above_chance(trained, measured):
+    _, model = trained
     pictured = _pairs_in_order("test", 130)[:100]
-    for model in models:
-        images = model.encode_features(grid_features(pictured))
-        texts = model.encode_text([caption(scene, "human", 0, detail=SAID).text for scene in pictured])
-        numbers = retrieval(images, texts, torch.arange(100))
-        shuffled = retrieval(images, texts, torch.arange(100).roll(1))
-        print(f"{name}: i2t R@1 {numbers['i2t_r1']:.2f}, t2i R@1 {numbers['t2i_r1']:.2f}")
-        assert min(numbers["i2t_r1"], numbers["t2i_r1"]) > 0.4
-        assert max(shuffled["i2t_r1"], shuffled["t2i_r1"]) < 0.1
+    images = model.encode_features(grid_features(pictured))
+    texts = model.encode_text([caption(scene, "human", 0, detail=SAID).text for scene in pictured])
+    numbers = retrieval(images, texts, torch.arange(100))
+    shuffled = retrieval(images, texts, torch.arange(100).roll(1))
+    assert measured("R@1, the lower one", min(numbers["i2t_r1"], numbers["t2i_r1"]), ">", 0.4)
+    assert not measured("R@1, the higher one", max(shuffled["i2t_r1"], shuffled["t2i_r1"]), ">=", 0.1, "other captions")
 
 
-def test_an_untrained_channel_fails_the_same_threshold(training_scenes):
+def test_an_untrained_channel_fails_the_same_threshold(training_scenes, seed, measured):
     for name in ("bigrams", "trigrams", "conv"):
-        model = trained_on(training_scenes[:500], descriptions, name, steps=0, seed=0)
-        assert _prefers_the_truth(model, _pairs_in_order("test", 500), descriptions) < 0.7
+        model = trained_on(training_scenes[:500], descriptions, name, steps=0, seed=seed)
+        accuracy = _prefers_the_truth(model, _pairs_in_order("test", 500), descriptions)
+        assert not measured(TOLD, accuracy, ">=", 0.7, f"untrained {name}")
 
 
 def _recalls(negatives: str, pictures: int, projection: str, seed: int, others: int = 0) -> Tensor:
@@ -239,13 +240,23 @@ SETTINGS = {
 }
 
 
-def _serve_their_search(sentences: Tensor, images: Tensor, least: tuple[float | None, float | None]) -> bool:
+def _serve_their_search(
+    measured: Measured,
+    sentences: Tensor,
+    images: Tensor,
+    least: tuple[float | None, float | None],
+    control: str = "",
+) -> bool:
     """Whether the R@1 (seeds, searches) of either kind of negatives differ by so much on average."""
-    won = (sentences - images).mean(0) * torch.tensor([1, -1])
-    return all(
-        abs(float(gain)) < 0.03 if wanted is None else float(gain) > wanted
-        for gain, wanted in zip(won, least, strict=True)
-    )
+    won = ((sentences - images).mean(0) * torch.tensor([1, -1])).tolist()
+    names = ("R@1 of annotation, by wrong sentences", "R@1 of search, by wrong images")
+    served = []
+    for name, gain, wanted in zip(names, won, least, strict=True):
+        if wanted is None:
+            served.append(measured(f"{name}: difference", abs(gain), "<", 0.03, control))
+        else:
+            served.append(measured(f"{name}: gain", gain, ">", wanted, control))
+    return all(served)
 
 
 IN_SHORT = (2000, "linear")
@@ -256,7 +267,7 @@ IN_SHORT = (2000, "linear")
     "pictures, projection",
     [pytest.param(*setting, marks=[pytest.mark.study] * (setting != IN_SHORT)) for setting in SETTINGS],
 )
-def test_wrong_sentences_serve_annotation_and_wrong_images_serve_search(pictures, projection, seeds):
+def test_wrong_sentences_serve_annotation_and_wrong_images_serve_search(pictures, projection, seeds, measured):
     """Five captions an image: the direction that the loss ranks in is the one that it serves.
 
     Catches negatives of one kind taken for the other. Control: captions of other pictures, where nothing is won.
@@ -265,9 +276,9 @@ def test_wrong_sentences_serve_annotation_and_wrong_images_serve_search(pictures
         torch.stack([_recalls(negatives, pictures, projection, seed) for seed in seeds])
         for negatives in ("sentences", "images")
     )
-    print(f"{pictures} {projection}: sentences {sentences.mean(0).tolist()}, images {images.mean(0).tolist()}")
+    print(f"{pictures} {projection}: sentences {sentences.tolist()}, images {images.tolist()}")
     least = SETTINGS[pictures, projection]
-    assert _serve_their_search(sentences, images, least)
-    assert not _serve_their_search(images, sentences, least)
+    assert _serve_their_search(measured, sentences, images, least)
+    assert not _serve_their_search(measured, images, sentences, least, "exchanged")
     untaught = [_recalls(negatives, pictures, projection, 0, others=1)[None] for negatives in ("sentences", "images")]
-    assert not _serve_their_search(*untaught, least)
+    assert not _serve_their_search(measured, *untaught, least, "captions of other pictures")

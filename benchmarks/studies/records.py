@@ -1,0 +1,95 @@
+"""Records of effect tests: one a test item, as `pytest --record` writes them, and the file that is committed."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+SEEDS = (0, 1, 2)
+OWN_SEED = re.compile(r"-?\bseed(\d+)\b-?")
+READ_BY_EFFECTS = ("capkit", "configs", "tests/effects", "benchmarks/rl")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one item of an effect test did. `seeds`: its own, or all where it averages over them, or none."""
+
+    item: str
+    seeds: tuple[int, ...]
+    outcome: str
+    why: str
+    cpu_seconds: float
+    date: str
+    commit: str
+    python: str
+    torch: str
+    transformers: str
+    numbers: list[dict[str, Any]] = field(default_factory=list)
+    code: str = ""
+
+    @property
+    def file(self) -> str:
+        return file_of(self.item)
+
+    @property
+    def test(self) -> str:
+        """The test in words, with its case, without its seed."""
+        name, _, case = self.item.partition("::")[2].removeprefix("test_").partition("[")
+        case = OWN_SEED.sub("", case.removesuffix("]"))
+        return name.replace("_", " ") + (f" [{case}]" if case else "")
+
+    @property
+    def column(self) -> str:
+        return f"seed {self.seeds[0]}" if len(self.seeds) == 1 else "all"
+
+
+def file_of(item: str) -> str:
+    return item.partition("::")[0].rpartition("/")[2]
+
+
+def seed_of(item: str) -> int | None:
+    """The seed in an item's name."""
+    found = OWN_SEED.search(item.partition("::")[2])
+    return int(found[1]) if found else None
+
+
+def hash_of_code(root: Path) -> str:
+    """A hash of the files that an effect test reads: a record of other code is made again."""
+    files = [
+        file for folder in READ_BY_EFFECTS for file in (root / folder).rglob("*") if file.suffix in (".py", ".yaml")
+    ]
+    parts = (str(file.relative_to(root)).encode() + file.read_bytes() for file in sorted(files))
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
+
+
+def read_lines(folder: Path) -> list[Record]:
+    """Of all files that `--record` wrote below a folder, oldest first; a line that was cut off is left out."""
+    lines = [
+        line
+        for file in sorted(folder.rglob("*.jsonl"), key=lambda file: file.stat().st_mtime)
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if line.endswith("}")
+    ]
+    return [_record(json.loads(line)) for line in lines]
+
+
+def read_table(file: Path) -> list[Record]:
+    return [_record(row) for row in json.loads(file.read_text(encoding="utf-8"))] if file.exists() else []
+
+
+def write_table(file: Path, records: Iterable[Record]) -> None:
+    rows = [json.dumps({**asdict(record), "seeds": list(record.seeds)}) for record in records]
+    file.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
+
+
+def merged(old: Iterable[Record], new: Iterable[Record], items: Iterable[str]) -> list[Record]:
+    """The last record of each item that there still is, in the order of the items."""
+    known = {record.item: record for record in (*old, *new)}
+    return [known[item] for item in sorted(items, key=file_of) if item in known]
+
+
+def _record(row: dict[str, Any]) -> Record:
+    return Record(**{**row, "seeds": tuple(row["seeds"])})

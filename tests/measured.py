@@ -82,7 +82,7 @@ def seeds_of(item: pytest.Item) -> list[int]:
     """The seed of an item that takes one, all seeds of the session for one that takes those; else none."""
     if "seed" in (params := item.callspec.params if hasattr(item, "callspec") else {}):
         return [params["seed"]]
-    return list(getattr(item, "funcargs", {}).get("seeds", ()))
+    return list(getattr(item, "funcargs", {}).get("seeds") or ())
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,8 +9,8 @@ from benchmarks.studies.remarks import FEWER, REMARKS
 HEAD = """# Every effect, over three seeds
 
 Written by `python -m benchmarks.studies`, not by hand: it runs the effect tests of `tests/effects` (those of the night
-and of `--studies` too) as processes of one core, and goes on where it stopped. A test is one claim with its control. Below
-its outcome stand the numbers that it compared, each beside what it wants of them. A control is a run without the
+and of `--studies` too) as processes of one core, and goes on where it stopped. A test is one claim with its control.
+Below its outcome stand the numbers that it compared, each beside what it wants of them. A control is a run without the
 method: the same comparison must *not* hold for it (where a claim is several comparisons, at least one). CPU seconds
 include the runs that an item was the first to need. *all*: tests that average over the seeds, or have none.
 """

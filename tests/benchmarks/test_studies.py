@@ -1,0 +1,111 @@
+"""`python -m benchmarks.studies`: its table forgets no effect, and a run that was cut goes on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.studies.__main__ import collect, run_all
+from benchmarks.studies.records import Record, merged, read_lines, read_table, write_table
+from benchmarks.studies.shards import shards
+from benchmarks.studies.table import page
+
+TESTS = Path(__file__).parents[1]
+
+NUMBER = {"what": "R@1", "value": 0.71234, "comparison": ">", "threshold": 0.6, "control": ""}
+CONTROL = {**NUMBER, "value": 0.01, "control": "untrained"}
+RECORD = Record(
+    item="tests/effects/test_a.py::test_it_is_found[seed0-t2i]",
+    seeds=(0,),
+    outcome="passed",
+    why="",
+    cpu_seconds=61.4,
+    date="2026-11-29",
+    commit="abc",
+    python="3.12.3",
+    torch="2.11.0",
+    transformers="5.17.0",
+    numbers=[NUMBER, CONTROL],
+)
+
+
+def of_seed(seed: int, **changes: object) -> Record:
+    return replace(RECORD, item=RECORD.item.replace("seed0", f"seed{seed}"), seeds=(seed,), **changes)
+
+
+def test_items_of_a_file_and_seed_stay_together_up_to_six_minutes_and_the_longest_come_first():
+    items = [f"test_a.py::test_{name}[seed{seed}]" for name in "abc" for seed in (0, 1)]
+    items += ["test_b.py::test_d[x-seed0]", "test_b.py::test_mean"]
+    seconds = {items[0]: 200.0, items[2]: 150.0, items[4]: 20.0, items[6]: 500.0}
+    assert shards(items, seconds) == [
+        [items[6]],
+        [items[0], items[2]],
+        [items[4]],
+        [items[1], items[3], items[5]],
+        [items[7]],
+    ]
+
+
+def test_the_page_has_numbers_beside_their_thresholds_and_controls():
+    failed = of_seed(1, outcome="failed", why="assert a | b", numbers=[{**NUMBER, "value": 0.5}])
+    text = page([RECORD, failed, replace(RECORD, item="tests/effects/test_b.py::test_of_means", seeds=(0, 1, 2))])
+    assert "| **it is found [t2i]** | | passed, 61 s | **failed**, 61 s |" in text
+    assert "| R@1 | > 0.6 | 0.712 | 0.5 |" in text
+    assert "| *untrained*: R@1 | not > 0.6 | 0.01 |  |" in text
+    assert "| seed 1: assert a \\| b | | | |" in text
+    assert "| [test_a.py](#test_a) | 1 of 1 | **0 of 1** |  |  | 2.0 |" in text
+    assert "| [test_b.py](#test_b) |  |  |  | 1 of 1 | 1.0 |" in text
+    assert "2026-11-29, commit abc, Python 3.12.3, torch 2.11.0, transformers 5.17.0." in text
+
+
+def test_rows_are_replaced_by_later_ones_and_go_with_their_items(tmp_path):
+    old, new = [RECORD, of_seed(1), of_seed(2)], [of_seed(1, outcome="failed")]
+    records = merged(old, new, [RECORD.item, new[0].item])
+    assert records == [RECORD, new[0]]
+    write_table(tmp_path / "table.json", records)
+    assert read_table(tmp_path / "table.json") == records
+
+
+EFFECT = """
+import os
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.effect
+
+@pytest.mark.nightly
+def test_it_is_found(seed, measured):
+    Path(f"ran-{seed}-{len(list(Path.cwd().glob('ran-*')))}").touch()
+    if seed == 2 and not Path("mended").exists():
+        os._exit(9)
+    assert measured("R@1", 0.7 - 0.1 * seed, ">", 0.65)
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{TESTS.parent}")
+    (tmp_path / "tests" / "effects").mkdir(parents=True)
+    (tmp_path / "tests" / "conftest.py").write_text((TESTS / "conftest.py").read_text())
+    (tmp_path / "tests" / "effects" / "test_a.py").write_text(EFFECT)
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\nmarkers = ['effect: e', 'nightly: n']\n")
+    return tmp_path
+
+
+@pytest.mark.integration
+def test_failures_and_dead_processes_are_survived_and_only_what_left_no_record_runs_again(project):
+    items, out = collect(project), project / "out"
+    assert len(items) == 3
+
+    def run():
+        found = run_all(items, project, out, out / "shared", jobs=1, commit="abc", seconds={})
+        return {record.seeds[0]: record.outcome for record in found}
+
+    assert run() == {0: "passed", 1: "failed"}
+    (project / "mended").touch()
+    assert run() == {0: "passed", 1: "failed", 2: "failed"}
+    assert len(list(project.glob("ran-*"))) == 4
+    (project / "tests" / "effects" / "test_a.py").write_text(EFFECT.replace("0.65", "0.45"))
+    assert run() == {0: "passed", 1: "passed", 2: "passed"}, "records of other code do not count"
+    assert all(record.numbers and record.commit == "abc" for record in read_lines(out))

@@ -5,10 +5,11 @@ import json
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from jaxtyping import UInt8
 
 from capkit.data.curricula.base import Curriculum, Grouped
@@ -18,6 +19,7 @@ from capkit.data.dataset import CaptionDataset, Encode
 from capkit.data.features import FeatureStore
 from capkit.data.fingerprint import fingerprint
 from capkit.data.images import BadImage
+from capkit.data.jpeg import Decoder
 from capkit.data.loader import Batches, CaptionLoader, InOrder
 from capkit.data.negatives import EditedCaptions
 from capkit.data.skipped import SkipLog
@@ -58,6 +60,9 @@ class CaptionDataModule(pl.LightningDataModule):
         seed: Of curriculum, augmentation and choice of captions.
         curriculum: Forms the training batches; null: Shuffle.
         negatives: Adds a wrong caption for each caption of train and val.
+        decode: How picture files are read. "turbo": JPEG by libjpeg-turbo itself, all else by Pillow; "pillow": all
+            by Pillow, with the same pixels. "scaled": as turbo, but a JPEG is decoded at 1/8, 1/4 or 1/2 of its size
+            where the transform needs no more: faster, pixels differ (docs/data.md).
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class CaptionDataModule(pl.LightningDataModule):
         seed: Seed = 0,
         curriculum: Callable[..., Curriculum] | None = None,
         negatives: EditedCaptions | None = None,
+        decode: Literal["turbo", "scaled", "pillow"] = "turbo",
     ) -> None:
         super().__init__()
         if transform is None and features is None:
@@ -92,6 +98,7 @@ class CaptionDataModule(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.captions_per_image, self.max_length = captions_per_image, max_length
         self.num_workers, self.max_skipped, self.seed = num_workers, max_skipped, seed
+        self.decode: Decoder = decode
         self._make_curriculum, self._negatives = curriculum or Shuffle, negatives
         self.curriculum: Curriculum | None = None
         self._steps: tuple[int, int] | None = None
@@ -196,6 +203,8 @@ class CaptionDataModule(pl.LightningDataModule):
             self.seed,
             is_training,
             negatives,
+            self.decode,
+            is_raw=torch.cuda.is_available(),
         )
         bag_ids = self.curriculum.bag_ids if is_training and isinstance(self.curriculum, Grouped) else None
         return CaptionLoader(dataset, batches, self._log, self.max_skipped, self.num_workers, bag_ids)

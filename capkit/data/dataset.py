@@ -5,19 +5,22 @@ A batch is built in one call, so that its images are stacked and normalised toge
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from capkit.data.features import FeatureStore
 from capkit.data.images import BadImage
+from capkit.data.jpeg import Decoder, read_picture
 from capkit.data.negatives import EditedCaptions, without_unchanged
 from capkit.data.records import Record
 from capkit.data.skipped import Skipped
-from capkit.data.sources.base import DataSource, clean_captions
+from capkit.data.sources.base import DataSource, clean_captions, picture_file
 from capkit.data.transforms import ImageTransform
 from capkit.text.caption_text import clean_text
 from capkit.types import CaptionBatch
@@ -39,10 +42,14 @@ class Request(NamedTuple):
 
 
 class Collated(NamedTuple):
-    """A batch, or None if no example was usable, and the examples skipped while building it."""
+    """A batch, or None if no example was usable, and the examples skipped while building it.
+
+    `raw` are its pixels where the loader normalises them on the GPU: they travel as bytes.
+    """
 
     batch: CaptionBatch | None
     skipped: list[Skipped]
+    raw: UInt8[Tensor, "B 3 S S"] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,10 @@ class CaptionDataset(Dataset[Collated]):
     epoch, index), without repetition if there are enough; evaluation takes the first ones. With `features`, cached
     features replace pixels. Without `encode`, a batch has no tokens. With `negatives`, each chosen caption comes with a
     wrong one, another in each epoch.
+
+    `decode` reads pictures that a source has as files: "turbo" and "pillow" give equal pixels, "scaled" decodes a JPEG
+    at the smallest size that the transform needs (capkit/data/jpeg.py). With `is_raw`, pixels are not normalised here
+    and lie in `Collated.raw`.
     """
 
     def __init__(
@@ -75,8 +86,12 @@ class CaptionDataset(Dataset[Collated]):
         seed: int,
         is_training: bool,
         negatives: EditedCaptions | None = None,
+        decode: Decoder = "turbo",
+        is_raw: bool = False,
     ) -> None:
         self.source, self.split = source, split
+        self._decode, self._file = decode, None if decode == "pillow" else picture_file(source)
+        self._is_raw = is_raw
         self._transform, self._features, self._encode = transform, features, encode
         self._captions_per_image, self._seed = captions_per_image, seed
         self.is_training, self._negatives = is_training, negatives
@@ -91,11 +106,12 @@ class CaptionDataset(Dataset[Collated]):
         examples = [e for index in request.indices if (e := load(request.epoch, index, skipped)) is not None]
         complete = len(examples) == len(request.indices) if self.is_training else len(examples) > 0
         batch = self._collate(examples) if complete else None
+        raw = self._raw_pixels(examples) if batch is not None and self._is_raw else None
         if batch is not None and request.bags is not None:
             pairs = zip(request.indices, request.bags, strict=True)
             # A replacement of an unusable example does not belong to the bag.
             batch.bag = torch.tensor([-1 if index in self._skipped else bag for index, bag in pairs])
-        return Collated(batch, skipped)
+        return Collated(batch, skipped, raw)
 
     def _replaced(self, epoch: int, index: int, skipped: list[Skipped]) -> _Example | None:
         """The example, or the first usable replacement drawn by (seed, epoch, index); None after MAX_REPLACEMENTS."""
@@ -153,7 +169,21 @@ class CaptionDataset(Dataset[Collated]):
                 raise BadImage(f"no cached features in {self._features.folder}")
             return None
         assert self._transform is not None
-        return self._transform(self.source.image(index), key if self.is_training else None)
+        random_key = key if self.is_training else None
+        if self._file is None:
+            return self._transform(self.source.image(index), random_key)
+        fraction = partial(self._transform.fraction, random_key=random_key) if self._decode == "scaled" else None
+        picture = read_picture(self._file(index), fraction)
+        return self._transform(picture.rgb, random_key, picture.full_size, picture.scale)
+
+    def _raw_pixels(self, examples: list[_Example]) -> Tensor | None:
+        pixels = [e.pixels for e in examples if e.pixels is not None]
+        return torch.stack(pixels) if pixels else None
+
+    def normalize(self, raw: UInt8[Tensor, "B 3 S S"]) -> Tensor:
+        """Pixels as the model reads them, of `Collated.raw`."""
+        assert self._transform is not None
+        return self._transform.normalize(raw)
 
     def _collate(self, examples: list[_Example]) -> CaptionBatch:
         records = [example.record for example in examples]
@@ -164,8 +194,9 @@ class CaptionDataset(Dataset[Collated]):
         )
         if self._features is not None:
             batch.features = torch.from_numpy(self._features[batch.keys])
-        elif self._transform is not None:
-            batch.pixels = self._transform.normalize(torch.stack([e.pixels for e in examples if e.pixels is not None]))
+        elif self._transform is not None and not self._is_raw:
+            raw = self._raw_pixels(examples)
+            batch.pixels = None if raw is None else self._transform.normalize(raw)
         if any(record.bag is not None for record in records):
             batch.bag = torch.tensor([-1 if record.bag is None else stable_hash(record.bag) for record in records])
         if self._encode is not None and self.split != "predict":

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from capkit.data.images import BadImage, image_size, load_rgb, open_regular, read_part
+from capkit.data.images import BadImage, image_size, load_rgb, open_regular, read_file, read_part
 
 SHARD = ".tar::"
 
@@ -25,6 +25,11 @@ class ImageFiles:
     def load(self, reference: str | None) -> UInt8[np.ndarray, "H W 3"]:
         """Load an image. Raises BadImage if there is no such file or member, or it is not a usable image."""
         return load_rgb(self._find(reference))
+
+    def read(self, reference: str | None) -> bytes:
+        """The bytes of an image's file, not decoded. Raises BadImage if there is no such file or member."""
+        found = self._find(reference)
+        return found if isinstance(found, bytes) else read_file(found)
 
     def size(self, reference: str | None) -> tuple[int, int]:
         """Width and height of an image in pixels, without decoding it. Raises BadImage as `load` does."""

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -35,12 +35,35 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_QUARTER_TURNS = (5, 6, 7, 8)  # the orientations that exchange width and height
 _GDAL_NODATA = 42113  # TIFF tag with the value that marks samples without data
 _DEPTHS = (8, 10, 12, 14, 16)  # bit depths of sensors
 
 ToRGB = Callable[[Image.Image], Image.Image]
 T = TypeVar("T")
+
+
+class Turn(NamedTuple):
+    """How an array is turned upright: rows and columns change places first, then rows or columns are reversed."""
+
+    exchanges: bool = False
+    reverses_rows: bool = False
+    reverses_columns: bool = False
+
+
+_TURNS = {
+    2: Turn(False, False, True),
+    3: Turn(False, True, True),
+    4: Turn(False, True, False),
+    5: Turn(True, False, False),
+    6: Turn(True, False, True),
+    7: Turn(True, True, True),
+    8: Turn(True, True, False),
+}
+
+
+def turn_of(orientation: int | None) -> Turn:
+    """The turn of an EXIF orientation; none for 1, and for a value that EXIF does not define."""
+    return Turn() if orientation is None else _TURNS.get(orientation, Turn())
 
 
 class BadImage(Exception):
@@ -73,6 +96,12 @@ def read_part(file: BinaryIO, offset: int, size: int) -> bytes:
         raise BadImage(error.strerror or type(error).__name__) from error
 
 
+def read_file(path: str | Path) -> bytes:
+    """All bytes of a regular file. Raises BadImage as `open_regular` and `read_part` do."""
+    with open_regular(path) as file:
+        return read_part(file, 0, os.fstat(file.fileno()).st_size)
+
+
 def load_rgb(source: str | Path | bytes) -> UInt8[np.ndarray, "H W 3"]:
     """Decode an image file (or its bytes) to 8-bit RGB, rotated by its EXIF tag, with transparency on white.
 
@@ -92,10 +121,14 @@ def image_size(source: str | Path | bytes) -> tuple[int, int]:
     return _read(source, _decode_size)
 
 
+def orientation_of(data: bytes) -> int | None:
+    """The EXIF orientation of an image file's bytes, 1 to 8; None without one. Raises BadImage as `load_rgb` does."""
+    return _read(data, _decode_orientation)
+
+
 def _read(source: str | Path | bytes, decode: Callable[[bytes], T]) -> T:
     if not isinstance(source, bytes):
-        with open_regular(source) as file:
-            source = read_part(file, 0, os.fstat(file.fileno()).st_size)
+        source = read_file(source)
     if not source:
         raise BadImage("empty file (0 bytes)")
     try:
@@ -125,28 +158,38 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
 
 def _decode_size(data: bytes) -> tuple[int, int]:
     with _opened(data) as image:
-        is_turned = image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
-        return (image.height, image.width) if is_turned else (image.width, image.height)
+        turn = turn_of(_orientation(image))
+        return (image.height, image.width) if turn.exchanges else (image.width, image.height)
+
+
+def _decode_orientation(data: bytes) -> int | None:
+    with _opened(data) as image:
+        return _orientation(image)
+
+
+def _orientation(image: Image.Image) -> int | None:
+    return image.getexif().get(ExifTags.Base.Orientation)
 
 
 def _decode(data: bytes) -> np.ndarray:
     with _opened(data) as image:
         size = image.size
-        factor = _reduction(*size)
+        factor = reduction_of(*size)
         if factor > 1:
             image.draft(None, (image.width // factor, image.height // factor))  # JPEG decodes at a reduced size
         is_deep_colour = not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in image.tile)  # type: ignore[attr-defined]
         image.load()
         if is_deep_colour:
             _check_depth(image)
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        orientation = _orientation(image)
         rgb = _reduced(image, _converter(image), factor if image.size == size else 1)
         if orientation in _TRANSPOSITIONS:
             rgb = rgb.transpose(_TRANSPOSITIONS[orientation])
         return np.array(rgb, dtype=np.uint8)
 
 
-def _reduction(width: int, height: int) -> int:
+def reduction_of(width: int, height: int) -> int:
+    """By how much height and width of a picture of this size are reduced: 1, 2 or 4."""
     if width * height <= LARGE_PIXELS:
         return 1
     return 2 if width * height <= 4 * LARGE_PIXELS else 4

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
@@ -13,6 +15,7 @@ from capkit.data.skipped import SkipLog
 from capkit.errors import UsageError
 from capkit.fault_tolerance.stop_signal import outlive_signals_to_all
 from capkit.types import CaptionBatch
+from capkit.utils.tensors import default_device
 
 
 @runtime_checkable
@@ -89,6 +92,8 @@ class CaptionLoader:
     UsageError carries no worker traceback. In evaluation `len` is an upper bound, since a batch whose examples were all
     skipped is omitted. `bag_ids` maps the examples of a batch to their bags, if the curriculum forms batches of bags.
 
+    Where there is a GPU, pixels reach it as bytes from pinned memory and are normalised there.
+
     Workers prefetch within a part of the batches (`InParts`) but not across parts, because the next part depends on
     steps that are not done yet.
     """
@@ -131,7 +136,13 @@ class CaptionLoader:
                     self.close()
                     raise
                 if collated.batch is not None:
-                    yield collated.batch
+                    yield self._normalized(collated.batch, collated.raw)
+
+    def _normalized(self, batch: CaptionBatch, raw: UInt8[Tensor, "B 3 S S"] | None) -> CaptionBatch:
+        """The batch with its raw pixels normalised on this process's GPU, without waiting for it."""
+        if raw is not None:
+            batch.pixels = self.dataset.normalize(raw.to(default_device(), non_blocking=True))
+        return batch
 
     def _account(self, collated: Collated) -> None:
         if collated.skipped:

@@ -1,11 +1,12 @@
 """Transform images to model input: resize and crop to a square, augment by a per-example seed, normalise in batches."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
@@ -59,45 +60,77 @@ class ImageTransform:
         return fields if self.crop_from is None else {**fields, "crop_from": self.crop_from}
 
     def __call__(
-        self, image: UInt8[np.ndarray, "H W 3"], random_key: tuple[object, ...] | None = None
+        self,
+        image: UInt8[np.ndarray, "H W 3"],
+        random_key: tuple[object, ...] | None = None,
+        full_size: tuple[int, int] | None = None,
+        scale: float = 1.0,
     ) -> UInt8[Tensor, "3 S S"]:
-        """The square image. `random_key`, e.g. (seed, epoch, index), seeds the augmentation; None disables it."""
-        pixels = torch.from_numpy(image).permute(2, 0, 1)
-        if random_key is None or not self.augment:
-            return self._middle(self._square(pixels))
-        random = generator(*random_key, "augment")
-        if "crop" not in self.augment:
-            pixels = self._middle(self._square(pixels))
-        elif self.crop_from is not None:
-            top, left = random.integers(self.crop_from - self.size + 1, size=2).tolist()
-            pixels = self._window(self._square(pixels), top, left)
-        else:
-            pixels = self._to_size(_random_crop(pixels, random), self.size, self.size)
-        return pixels.flip(-1) if "flip" in self.augment and random.random() < 0.5 else pixels
+        """The square image. `random_key`, e.g. (seed, epoch, index), seeds the augmentation; None disables it.
 
-    def _middle(self, pixels: Tensor) -> Tensor:
-        margin = (pixels.shape[-1] - self.size) // 2
-        return self._window(pixels, margin, margin)
+        A picture that was decoded at a reduced size comes with its `full_size` (height and width) and its `scale`: the
+        same part of it is taken, to a fraction of a pixel.
+        """
+        height, width = full_size or image.shape[:2]
+        placed = self._placed(height, width, random_key)
+        edges = (placed.left, placed.top, placed.left + placed.box[1], placed.top + placed.box[0])
+        left, top, right, bottom = (edge * scale for edge in edges)
+        if all(edge.is_integer() for edge in (left, top, right, bottom)):
+            pixels = torch.from_numpy(image[int(top) : int(bottom), int(left) : int(right)]).permute(2, 0, 1)
+            pixels = self._to_size(pixels, *placed.resized)
+        else:  # torchvision takes whole pixels only
+            size = placed.resized[::-1]
+            part = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, box=(left, top, right, bottom))
+            pixels = torch.from_numpy(np.array(part)).permute(2, 0, 1)
+        return self._on_canvas(pixels, placed)
 
-    def _window(self, pixels: Tensor, top: int, left: int) -> Tensor:
-        return pixels[:, top : top + self.size, left : left + self.size]
+    def fraction(self, height: int, width: int, random_key: tuple[object, ...] | None = None) -> float:
+        """The share of its height and width that a picture needs, so that no part of it is enlarged more than now.
 
-    def _square(self, pixels: Tensor) -> Tensor:
-        """The image as a square of `crop_from` x `crop_from` pixels, or of `size` x `size`."""
+        `random_key` as for the picture itself. Above 1 where the picture is too small.
+        """
+        placed = self._placed(height, width, random_key)
+        return max(new / old for new, old in zip(placed.resized, placed.box, strict=True))
+
+    def _placed(self, height: int, width: int, random_key: tuple[object, ...] | None) -> "_Placed":
+        """Which part of a picture of this size is taken, to which size it is resized, and where it comes to lie."""
         target = self.crop_from or self.size
-        height, width = pixels.shape[1:]
-        if self.resize == "crop":
+        placed = _Placed(0, 0, (height, width), (target, target))
+        random = generator(*random_key, "augment") if random_key is not None and self.augment else None
+        if random is not None and "crop" in self.augment and self.crop_from is None:
+            placed = placed._replace(**_random_crop(height, width, random))
+        elif self.resize == "crop":
             # Crop first: resizing a 1 x 10,000 strip to the target height first would need gigabytes.
             side = min(height, width)
-            top, left = (height - side) // 2, (width - side) // 2
-            pixels = pixels[:, top : top + side, left : left + side]
-        if self.resize != "pad" or height == width:
-            return self._to_size(pixels, target, target)
-        new_height, new_width = (max(1, round(target * n / max(height, width))) for n in (height, width))
-        square = torch.full((3, target, target), 255, dtype=torch.uint8)
-        top, left = (target - new_height) // 2, (target - new_width) // 2
-        square[:, top : top + new_height, left : left + new_width] = self._to_size(pixels, new_height, new_width)
-        return square
+            placed = placed._replace(top=(height - side) // 2, left=(width - side) // 2, box=(side, side))
+        elif self.resize == "pad" and height != width:
+            new = (
+                max(1, round(target * height / max(height, width))),
+                max(1, round(target * width / max(height, width))),
+            )
+            placed = placed._replace(resized=new, down=(target - new[0]) // 2, right=(target - new[1]) // 2)
+        up, left = (target - self.size) // 2, (target - self.size) // 2
+        if random is not None and "crop" in self.augment and self.crop_from is not None:
+            up, left = random.integers(target - self.size + 1, size=2).tolist()
+        mirrored = random is not None and "flip" in self.augment and bool(random.random() < 0.5)
+        return placed._replace(down=placed.down - up, right=placed.right - left, mirrored=mirrored)
+
+    def _on_canvas(self, pixels: UInt8[Tensor, "3 h w"], placed: "_Placed") -> UInt8[Tensor, "3 S S"]:
+        """Cut off what lies outside of the square, fill what is left of it with white."""
+        rows, columns = (
+            _overlap(placed.down, pixels.shape[1], self.size),
+            _overlap(placed.right, pixels.shape[2], self.size),
+        )
+        part = pixels[
+            :,
+            rows.start - placed.down : rows.stop - placed.down,
+            columns.start - placed.right : columns.stop - placed.right,
+        ]
+        if part.shape[1:] != (self.size, self.size):
+            square = torch.full((3, self.size, self.size), 255, dtype=torch.uint8)
+            square[:, rows, columns] = part
+            part = square
+        return part.flip(-1) if placed.mirrored else part
 
     def _to_size(self, pixels: Tensor, height: int, width: int) -> Tensor:
         if pixels.shape[1:] == (height, width):
@@ -105,14 +138,32 @@ class ImageTransform:
         return F.resize(pixels, [height, width], InterpolationMode.BICUBIC, antialias=True)
 
     def normalize(self, images: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:
-        """Normalise a batch to (pixel / 255 - mean) / std."""
-        return images.to(torch.float32, memory_format=torch.contiguous_format).mul_(self._scale).add_(self._shift)
+        """Normalise a batch to (pixel / 255 - mean) / std, on the device where it is."""
+        scale, shift = self._scale.to(images.device), self._shift.to(images.device)
+        return images.to(torch.float32, memory_format=torch.contiguous_format).mul_(scale).add_(shift)
 
 
-def _random_crop(pixels: Tensor, random: np.random.Generator) -> Tensor:
-    height, width = pixels.shape[1:]
+class _Placed(NamedTuple):
+    """A part of a picture, the size that it is resized to, and its first row and column in the square."""
+
+    top: int
+    left: int
+    box: tuple[int, int]  # height and width
+    resized: tuple[int, int]
+    down: int = 0  # negative: so many rows are cut off
+    right: int = 0
+    mirrored: bool = False
+
+
+def _random_crop(height: int, width: int, random: np.random.Generator) -> dict[str, Any]:
+    """Top, left and box of 50 to 100 % of the area."""
     area, aspect = random.uniform(0.5, 1.0) * height * width, np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
     crop_height = int(np.clip(round(np.sqrt(area / aspect)), 1, height))
     crop_width = int(np.clip(round(np.sqrt(area * aspect)), 1, width))
     top, left = random.integers(height - crop_height + 1), random.integers(width - crop_width + 1)
-    return pixels[:, top : top + crop_height, left : left + crop_width]
+    return {"top": int(top), "left": int(left), "box": (crop_height, crop_width)}
+
+
+def _overlap(start: int, length: int, size: int) -> slice:
+    """The part of 0 .. size that start .. start + length covers."""
+    return slice(max(0, start), min(size, start + length))

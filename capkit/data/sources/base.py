@@ -1,10 +1,12 @@
 """The protocol of a data source, and the cleaning of its captions."""
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
+from capkit.data.files import FileSource
 from capkit.data.records import Caption, Record
 from capkit.text.caption_text import clean_text
 
@@ -42,6 +44,25 @@ class RejectsTexts(Protocol):
 def is_rejected(source: DataSource, text: str) -> bool | None:
     """What the source's own judge says of a text; None for a source without one (see `RejectsTexts`)."""
     return source.is_rejected(text) if isinstance(source, RejectsTexts) else None
+
+
+@runtime_checkable
+class Encoded(Protocol):
+    """A source that has its pictures as files, wherever they lie."""
+
+    def encoded(self, index: int) -> bytes:
+        """The bytes of a picture's file. Raises BadImage if they cannot be read."""
+        ...
+
+
+def picture_file(source: DataSource) -> Callable[[int], bytes] | None:
+    """A function from an index to the bytes of the picture's file; None for a source that draws its pictures."""
+    if isinstance(source, Encoded):
+        return source.encoded
+    if isinstance(source, FileSource):
+        files = source.files
+        return lambda index: files.read(source.record(index).image)
+    return None
 
 
 def clean_captions(captions: list[Caption]) -> list[str]:

@@ -42,6 +42,15 @@ class MemeDataModule(CaptionDataModule):
 
     def _loader(self, split: str, batches: Batches, is_training: bool = False) -> CaptionLoader:
         dataset = MemeDataset(
-            self.source(split), split, self.transform, self.features, self._encode, 1, self.seed, is_training
+            self.source(split),
+            split,
+            self.transform,
+            self.features,
+            self._encode,
+            1,
+            self.seed,
+            is_training,
+            decode=self.decode,
+            is_raw=torch.cuda.is_available(),
         )
         return CaptionLoader(dataset, batches, self._log, self.max_skipped, self.num_workers)

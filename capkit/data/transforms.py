@@ -1,7 +1,8 @@
 """Transform images to model input: resize and crop to a square, augment by a per-example seed, normalise in batches."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -98,22 +99,22 @@ class ImageTransform:
         placed = _Placed(0, 0, (height, width), (target, target))
         random = generator(*random_key, "augment") if random_key is not None and self.augment else None
         if random is not None and "crop" in self.augment and self.crop_from is None:
-            placed = placed._replace(**_random_crop(height, width, random))
+            placed = replace(placed, **_random_crop(height, width, random))
         elif self.resize == "crop":
             # Crop first: resizing a 1 x 10,000 strip to the target height first would need gigabytes.
             side = min(height, width)
-            placed = placed._replace(top=(height - side) // 2, left=(width - side) // 2, box=(side, side))
+            placed = replace(placed, top=(height - side) // 2, left=(width - side) // 2, box=(side, side))
         elif self.resize == "pad" and height != width:
             new = (
                 max(1, round(target * height / max(height, width))),
                 max(1, round(target * width / max(height, width))),
             )
-            placed = placed._replace(resized=new, down=(target - new[0]) // 2, right=(target - new[1]) // 2)
+            placed = replace(placed, resized=new, down=(target - new[0]) // 2, right=(target - new[1]) // 2)
         up, left = (target - self.size) // 2, (target - self.size) // 2
         if random is not None and "crop" in self.augment and self.crop_from is not None:
             up, left = random.integers(target - self.size + 1, size=2).tolist()
         mirrored = random is not None and "flip" in self.augment and bool(random.random() < 0.5)
-        return placed._replace(down=placed.down - up, right=placed.right - left, mirrored=mirrored)
+        return replace(placed, down=placed.down - up, right=placed.right - left, mirrored=mirrored)
 
     def _on_canvas(self, pixels: UInt8[Tensor, "3 h w"], placed: "_Placed") -> UInt8[Tensor, "3 S S"]:
         """Cut off what lies outside of the square, fill what is left of it with white."""
@@ -143,7 +144,8 @@ class ImageTransform:
         return images.to(torch.float32, memory_format=torch.contiguous_format).mul_(scale).add_(shift)
 
 
-class _Placed(NamedTuple):
+@dataclass(frozen=True)
+class _Placed:
     """A part of a picture, the size that it is resized to, and its first row and column in the square."""
 
     top: int

@@ -213,7 +213,7 @@ def test_what_cannot_be_read_is_listed_with_the_same_reason_by_every_reader(fold
 
 
 def test_an_unknown_reader_is_named_before_anything_runs(folder):
-    with pytest.raises(UsageError, match="data.decode.*jpegturbo"):
+    with pytest.raises(UsageError, match=r"data\.decode.*jpegturbo"):
         compose_checked(
             parse(["data=folder", f"data.train.images={folder}", "data.train.captions=x", "data.decode=jpegturbo"])
         )

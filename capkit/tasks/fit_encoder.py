@@ -17,7 +17,7 @@ from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.reports.page import write_report
 from capkit.train.build import build_model, build_optimization, vocabulary_captions
 from capkit.train.dual_encoder_module import DualEncoderModule
-from capkit.train.evaluation import NUM_SAMPLES, evaluate_encoder
+from capkit.train.evaluation import NUM_SAMPLES, evaluate_encoder, load_best
 from capkit.train.job import Job, run_training
 from capkit.train.session import Run
 from capkit.types import Row
@@ -54,7 +54,8 @@ class FitEncoder(Job[DualEncoderModule]):
         evaluate_encoder(module.model, self.evaluators, run.data, run.folder, "test/untrained")
 
     def evaluate(self, run: Run, module: DualEncoderModule) -> list[Row]:
-        """No rows are returned: each evaluator writes its own."""
+        """Of the selected checkpoint, if one is. No rows are returned: each evaluator writes its own."""
+        load_best(run, module)
         evaluate_encoder(module.model, self.evaluators, run.data, run.folder, "test")
         return []
 

@@ -145,6 +145,21 @@ def test_evaluating_a_checkpoint_gives_the_runs_numbers(whole):
     assert ours["test/retrieval_t2i_r1"] == theirs["test/retrieval_t2i_r1"]
 
 
+def test_the_selected_checkpoint_is_evaluated_and_not_the_last(scenes):
+    words = ["max_steps=4", "val_every=1", "optimizer.lr=0.3", "callback.checkpoints.select=min loss", "controls=0"]
+    run = train("runs/selected", *words)
+    losses = {row["step"]: row["val/loss"] for row in run.rows() if "val/loss" in row}
+    best = min(losses, key=losses.__getitem__)
+    assert run.metrics()["train/selected_step"] == best < 4, "so large a learning rate makes the last step a bad one"
+    ranks = {}
+    for name in ("best", "step-00000004"):
+        judged = f"runs/judged {name}"
+        ckpt = f"ckpt={run.checkpoints / name}.ckpt"
+        assert main(["evaluate_encoder", ckpt, f"run_dir={judged}", "data.test.count=12", "data.train.size=32"]) == 0
+        ranks[name] = (RunFolder(judged).predictions / "test" / "retrieval.jsonl").read_text()
+    assert (run.predictions / "test" / "retrieval.jsonl").read_text() == ranks["best"] != ranks["step-00000004"]
+
+
 def members_of(run):
     """The checkpoints of both saves, as paths."""
     found = sorted(run.checkpoints.glob("step-*.ckpt"))

@@ -57,6 +57,13 @@ def _set(node: dict[str, Any], key: str, value: str) -> None:
     node[last] = value
 
 
+def _shapes(shapes: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+    """Those that differ from the others, for a message: the first three by name."""
+    differing = [f"{name} {tuple(shape)}" for name, shape in shapes.items() if others.get(name) != shape]
+    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+    return ", ".join(differing[:3]) + more or "none of these"
+
+
 def load_exported(model: Any, checkpoint: Mapping[str, Any]) -> None:
     """Load the weights of an exported folder. Raises UsageError if they do not fit the model."""
     folders = checkpoint["folders"]
@@ -68,6 +75,10 @@ def load_exported(model: Any, checkpoint: Mapping[str, Any]) -> None:
     rest = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
     apart = tuple(f"{name}." for name in folders)
     expected = {name: value.shape for name, value in model.state_dict().items() if not name.startswith(apart)}
-    if expected != {name: value.shape for name, value in rest.items()}:
-        raise UsageError("the export is broken: its weights do not fit its config; export the checkpoint again")
+    if expected != (found := {name: value.shape for name, value in rest.items()}):
+        lacking, unknown = (_shapes(a, b) for a, b in ((expected, found), (found, expected)))
+        raise UsageError(
+            f"the export is broken: its weights do not fit its config: expected {lacking}, got {unknown}; export the "
+            "checkpoint again, by the version of capkit that trained it where parameters have other names since"
+        )
     model.load_state_dict(rest, strict=False)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from tokenizers.processors import TemplateProcessing
 from torch import nn
@@ -36,7 +37,12 @@ _HIGHEST_ID_AT_EOS_2 = ("clip_text_model", "clipseg_text_model")
 
 
 def export(
-    model: Any, out: Path, config: Mapping[str, Any], run: Mapping[str, Any] | None = None, step: int = 0
+    model: Any,
+    out: Path,
+    config: Mapping[str, Any],
+    run: Mapping[str, Any] | None = None,
+    step: int = 0,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Write a model into a new folder.
 
@@ -44,14 +50,19 @@ def export(
         config: the config that the model was built from.
         run: the config of its run, if known.
         step: the checkpoint's step.
+        dtype: of the weights on disk; None: as they are.
 
-    Adapters are merged into the weights, and also saved separately in adapters/. Files get the mode of the umask.
+    Adapters are merged into the weights, and also saved separately in adapters/, as they are. Files get the mode of the
+    umask. Raises UsageError, and writes nothing, for weights beyond the largest number of `dtype`.
     """
+    if dtype is not None:
+        _check_range(model, dtype)
     for name, adapted in _adapted(model).items():
         save_adapters(adapted, out / "adapters" / name)
     plain: Any = merged(model)
     if isinstance(plain, HFTwoTower):
-        plain.__dict__["_network"] = merged(model.plain_network())
+        plain.__dict__["_network"] = merged(model.plain_network()).to(dtype)
+    plain = plain.to(dtype)
     if isinstance(plain, HFCaptioner):
         _start_as_trained(plain.model, model.tokenizer)
     transform = _transform_of(config, run or {})
@@ -68,7 +79,7 @@ def export(
         _save(part.network, tokenizer, model, out / part.folder, transform)
     inner = {name: child for name, child in model.named_children() if isinstance(child, TrainableDualEncoder)}
     for name, encoder in inner.items():
-        export(encoder, out / name, config.get(name) or {}, run, step)
+        export(encoder, out / name, config.get(name) or {}, run, step, dtype)
     names = [name for part in parts for name in part.names] + list(inner)
     rest = {
         name: value
@@ -110,6 +121,16 @@ def export(
         about |= {"embed_dim": model.embed_dim, "logit_scale": float(model.logit_scale)}
     apply_umask(out)
     write_atomically(out / ABOUT, json.dumps(about, indent=1) + "\n")
+
+
+def _check_range(model: nn.Module, dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and value.numel() and (found := float(value.abs().max())) > largest:
+            raise UsageError(
+                f"dtype={str(dtype).removeprefix('torch.')}: expected weights of at most {largest:g}, got {found:g} in "
+                f"{name}; take dtype=bfloat16"
+            )
 
 
 def plain_config(node: Mapping[str, Any]) -> dict[str, Any]:

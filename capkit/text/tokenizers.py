@@ -59,8 +59,9 @@ def word_tokenizer(captions: Iterable[str], min_count: int = 1) -> PreTrainedTok
     """
     backend = _word_backend()
     counts: Counter[str] = Counter()
-    for caption in captions:
-        counts.update(split_words(caption))
+    for caption, times in Counter(captions).items():
+        for word in split_words(caption):
+            counts[word] += times
     words = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
     if not words:
         raise UsageError(

@@ -22,7 +22,7 @@ from transformers import (
 
 from capkit.checkpoint.exported import export as export_model
 from capkit.checkpoint.exported import image_processor, plain_config
-from capkit.checkpoint.files import identity, read_tensors, saved_step, write_checkpoint
+from capkit.checkpoint.files import identity, read_tensors, save_tensors, saved_step, write_checkpoint
 from capkit.checkpoint.loading import (
     checkpoint_extras,
     load_captioner,
@@ -375,6 +375,37 @@ def test_an_export_is_a_start_for_another_run(tmp_path):
     torch.testing.assert_close(output(module.model.eval()), output(ours))
 
 
+@pytest.mark.parametrize(("dtype", "digits"), [("float16", 11), ("bfloat16", 8)])
+@pytest.mark.parametrize("node", [OWN, PREFIX], ids=["own", "language model"])
+def test_weights_are_rounded_to_the_dtype_on_disk_and_read_back_as_float32(node, dtype, digits, tmp_path):
+    torch.manual_seed(0)
+    run = save(build(OmegaConf.create(node), tokenizer=tokenizer()), node, tmp_path / "run")
+    sizes = []
+    for out, kind in ((tmp_path / "half", dtype), (tmp_path / "whole", None)):
+        export.run(OmegaConf.create({"ckpt": run, "out": str(out), "dtype": kind}))
+        sizes.append(sum(file.stat().st_size for file in out.rglob("*.safetensors")))
+    assert sizes[0] < 0.65 * sizes[1]
+    half, whole = (load_captioner(str(tmp_path / name))[0].state_dict() for name in ("half", "whole"))
+    changed = 0
+    for name, value in whole.items():
+        assert half[name].dtype == value.dtype
+        torch.testing.assert_close(half[name], value, rtol=2.0**-digits, atol=1e-7)
+        changed += not torch.equal(half[name], value)
+    assert changed > 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "told"), [("int8", "expected float16, bfloat16, float32 or null"), ("float16", "take dtype=bfloat16")]
+)
+def test_a_dtype_that_does_not_hold_the_weights_is_refused(dtype, told, tmp_path):
+    model = build(OmegaConf.create(OWN), tokenizer=tokenizer())
+    next(model.parameters()).data[0] = 1e5
+    run = save(model, OWN, tmp_path / "run")
+    with pytest.raises(UsageError, match=told):
+        export.run(OmegaConf.create({"ckpt": run, "out": str(tmp_path / "out"), "dtype": dtype}))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
 def test_files_have_the_mode_that_the_umask_gives(mask, tmp_path):
     before = os.umask(mask)
@@ -402,6 +433,15 @@ def test_an_export_that_is_damaged_is_told(name, content, told, tmp_path):
     _, out = exported(OWN, tmp_path)
     (out / name).unlink() if content is None else (out / name).write_bytes(content)
     with pytest.raises(UsageError, match=told):
+        load_captioner(str(out))
+
+
+def test_weights_under_names_that_the_model_does_not_have_are_told_by_name(tmp_path):
+    _, out = exported(OWN, tmp_path)
+    weights = read_tensors(out / "rest.safetensors")
+    weights["image_encoder.old_name"] = weights.pop("image_encoder.positions")
+    save_tensors(weights, out / "rest.safetensors")
+    with pytest.raises(UsageError, match=r"expected image_encoder\.positions .*got image_encoder\.old_name"):
         load_captioner(str(out))
 
 

@@ -33,6 +33,11 @@ def test_word_ids_are_specials_then_words_by_count_then_spelling():
     assert len(tokenizer) == 8
 
 
+def test_a_caption_that_occurs_twice_counts_twice():
+    vocabulary = word_tokenizer(["a", "d c", "d c"]).get_vocab()
+    assert [vocabulary[word] for word in ("c", "d", "a")] == [4, 5, 6]
+
+
 def test_order_of_captions_does_not_change_ids():
     one, other = word_tokenizer(CAPTIONS), word_tokenizer(reversed(CAPTIONS))
     assert one.get_vocab() == other.get_vocab()

@@ -240,6 +240,13 @@ def references(scene: Scene, style: str = "human", detail: Detail | None = None)
     return [item.text for item in reference_captions(scene, style, detail)]
 
 
+def stated_facts(scene: Scene, style: str = "human", detail: Detail | None = None) -> tuple[str, ...]:
+    """The facts that the five captions of a style state (not noisy: there each states its own)."""
+    detail = STYLES.get(style, Detail()) if detail is None else detail
+    _check(style, 0, detail)
+    return make_plan(scene, style, detail).facts()
+
+
 def reference_captions(scene: Scene, style: str = "human", detail: Detail | None = None) -> list[Caption]:
     """Like `references`, with facts and tags; the facts are computed once for all five."""
     detail = STYLES.get(style, Detail()) if detail is None else detail

@@ -23,9 +23,9 @@ def generic_captions(
     and the caption's number. All shapes are stated correctly. The background is stated with probability `background`
     per caption.
     """
-    captions = []
+    captions, scene_id = [], scene_hash(scene)
     for variant in range(NUM_VARIANTS):
-        stream = Stream("generic", seed, scene_hash(scene), variant)
+        stream = Stream("generic", seed, scene_id, variant)
         text = listed(_groups([_name(item, stream, dropped, confused) for item in scene.objects]), variant)
         captions.append(f"{text} on a {scene.background} background" if stream.chance(background) else text)
     return captions

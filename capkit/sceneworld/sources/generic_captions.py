@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from capkit.data.records import Caption, Record
-from capkit.sceneworld.language.captions import STYLES, reference_captions
+from capkit.sceneworld.language.captions import STYLES, stated_facts
 from capkit.sceneworld.language.generic import generic_captions
 from capkit.sceneworld.sources.scenes import SceneWorld
 from capkit.sceneworld.world.scene import Scene
@@ -38,6 +38,7 @@ class GenericCaptions:
     ) -> None:
         self._source, self._dropped, self._confused, self._seed = source, dropped, confused, seed
         self._background = background
+        self._stated = replace(STYLES["short"], background=background > 0)
 
     def prepare(self) -> None:
         self._source.prepare()
@@ -49,12 +50,10 @@ class GenericCaptions:
         record = self._source.record(index)
         scene = Scene.from_dict(record.metadata["scene"])
         texts = generic_captions(scene, self._dropped, self._confused, self._seed, self._background)
-        detail = replace(STYLES["short"], background=self._background > 0)
-        stated_facts = list(reference_captions(scene, "short", detail)[0].facts)
         return replace(
             record,
             captions=[Caption(text, source="grammar") for text in texts],
-            metadata={**record.metadata, "stated_facts": stated_facts},
+            metadata={**record.metadata, "stated_facts": list(stated_facts(scene, "short", self._stated))},
         )
 
     def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:

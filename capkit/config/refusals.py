@@ -7,7 +7,8 @@ import yaml
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
-from capkit.config.composed import Composed, read_yaml
+import capkit
+from capkit.config.composed import Composed, find_yaml, read_yaml
 from capkit.config.locations import PICK_ANY
 from capkit.config.signatures import signature
 from capkit.errors import did_you_mean
@@ -25,7 +26,7 @@ def unknown_key(prefix: str, word: str, valid: list[str], composed: Composed) ->
         if tasks := _tasks_with(word, composed):
             return f"{message}; task {composed.task!r} does not take it; it belongs to task {' and '.join(tasks)}"
         valid = [name for name in valid if name != "hydra"] + [g for g in composed.groups if "/" not in g]
-        if elsewhere := _arguments_named(word, composed.config):
+        if elsewhere := _arguments_named(word, composed.config, _is_written(word)):
             return f"{message}; did you mean {' or '.join(repr(name) for name in elsewhere)}?"
     elif composed.origin(key) not in ("on the command line", composed.origin(f"{prefix}._target_")):
         message += f"; what {prefix} is was chosen {composed.origin(f'{prefix}._target_')}"
@@ -36,11 +37,23 @@ def unknown_key(prefix: str, word: str, valid: list[str], composed: Composed) ->
 
 def _tasks_with(word: str, composed: Composed) -> list[str]:
     """The tasks that declare a top-level key."""
-    return [task for task in composed.groups.get("task", []) if word in read_yaml(composed.folders, f"task/{task}")]
+    tasks = composed.groups.get("task", [])
+    files = {task: find_yaml(composed.folders, f"task/{task}") for task in tasks}
+    # Parsing a yaml takes a hundred times longer than looking for the word in it.
+    mentioned = [task for task, file in files.items() if file and word in file.read_text(encoding="utf-8")]
+    return [task for task in mentioned if word in read_yaml(composed.folders, f"task/{task}")]
 
 
-def _arguments_named(word: str, node: Any, prefix: str = "") -> list[str]:
-    """Dotted keys of all nodes that take an argument of this name."""
+def _is_written(word: str) -> bool:
+    """Whether a word is anywhere in capkit's sources: else none of its classes takes an argument of this name."""
+    return any(word in path.read_text(encoding="utf-8") for path in Path(capkit.__file__).parent.rglob("*.py"))
+
+
+def _arguments_named(word: str, node: Any, in_capkit: bool, prefix: str = "") -> list[str]:
+    """Dotted keys of all nodes that take an argument of this name; without `in_capkit`, of other packages only.
+
+    Reading one signature parses its source, which takes as long as searching all of them for a word.
+    """
     if not isinstance(node, DictConfig):
         return []
     found = []
@@ -49,10 +62,11 @@ def _arguments_named(word: str, node: Any, prefix: str = "") -> list[str]:
             continue
         child, key = node.get(name), f"{prefix}{name}"
         if isinstance(child, DictConfig):
-            taken = signature(str(child["_target_"])) if child.get("_target_") else None
+            target = str(child.get("_target_") or "")
+            taken = signature(target) if target and (in_capkit or not target.startswith("capkit.")) else None
             if taken and word in taken.arguments:
                 found.append(f"{key}.{word}")
-            found += _arguments_named(word, child, f"{key}.")
+            found += _arguments_named(word, child, in_capkit, f"{key}.")
     return found
 
 

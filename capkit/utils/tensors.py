@@ -10,6 +10,13 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def send(value: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor of the host on a device. The host does not wait for what the device still has to do."""
+    if torch.device(device).type != "cuda" or value.is_cuda:
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)  # from other memory the copy waits its turn
+
+
 def unit(vectors: Num[Tensor, "*n D"]) -> Float[Tensor, "*n D"]:
     """Unit norm in float32, whatever the precision of the network; a zero vector stays zero."""
     return torch.nn.functional.normalize(vectors.float(), dim=-1)

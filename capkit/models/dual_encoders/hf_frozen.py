@@ -8,12 +8,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from capkit.errors import UsageError
-from capkit.models.batching import embed_distinct
+from capkit.models.batching import embed_distinct, fixed_shape
 from capkit.models.dual_encoders.fingerprint import config_digest, processor_settings, side_weights, tokenizer_digest
 from capkit.models.dual_encoders.logit_scale import network_logit_scale
 from capkit.text.tokenizers import tokenize_as_text
 from capkit.utils.ranges import PositiveInt, check_ranges
-from capkit.utils.tensors import unit
+from capkit.utils.tensors import send, unit
+
+# Text towers that are causal and pooled at EOS, which padding follows: without a mask, attention is faster, and
+# transformers does not wait for the device to look at it.
+_READS_TO_EOS = ("clip", "clipseg", "metaclip_2")
 
 
 @check_ranges
@@ -120,8 +124,14 @@ class HFDualEncoder:
         padding = "max_length" if self.model.config.model_type.startswith("siglip") else True
         settings = {"padding": padding, "truncation": True, "max_length": self.max_length, "return_tensors": "pt"}
         encoded = tokenize_as_text(self.tokenizer, self._prompted(texts), **settings)
-        names = [name for name in ("input_ids", "attention_mask") if name in encoded]
-        return _unit(self.model.get_text_features(**{name: encoded[name].to(self.device) for name in names}))
+        tokens = encoded["input_ids"]
+        mask = encoded["attention_mask"].bool() if "attention_mask" in encoded else torch.ones_like(tokens).bool()
+        if self.device.type == "cuda":
+            tokens, mask = fixed_shape(tokens, mask, self.max_length)
+        given = {"input_ids": send(tokens, self.device)}
+        if "attention_mask" in encoded and self.model.config.model_type not in _READS_TO_EOS:
+            given["attention_mask"] = send(mask.long(), self.device)
+        return _unit(self.model.get_text_features(**given))[: len(texts)]
 
 
 def _load(name: str, tokenizer: Any, image_processor: Any) -> tuple[Any, Any, Any]:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from capkit.errors import UsageError
-from capkit.models.batching import embed_distinct
+from capkit.models.batching import embed_distinct, fixed_shape
 from capkit.models.dual_encoders.fingerprint import config_digest, digest_of, tokenizer_digest
 from capkit.models.dual_encoders.grammar_head import GrammarHead, grammar_probability
 from capkit.models.dual_encoders.logit_scale import LogitScale
@@ -23,7 +23,7 @@ from capkit.models.tuning.policy import Tuning, eval_frozen
 from capkit.models.weights import weights_fingerprint
 from capkit.types import CaptionBatch, PairEmbeddings
 from capkit.utils.rng import stable_hash
-from capkit.utils.tensors import unit
+from capkit.utils.tensors import send, unit
 
 TokenizeImages = Callable[[list[list[str]]], tuple[Tensor, Tensor, int]]
 
@@ -263,7 +263,9 @@ class TrainableDualEncoder(nn.Module, ABC):
 
     def _pooled(self, texts: list[str]) -> Float[Tensor, "n W"]:
         tokens, mask = self.tokenize(self.encode.prompted(texts))
-        return self.pool_texts(tokens.to(self.device), mask.to(self.device))
+        if self.device.type == "cuda":
+            tokens, mask = fixed_shape(tokens, mask, self.max_length)
+        return self.pool_texts(send(tokens, self.device), send(mask, self.device))[: len(texts)]
 
     def _encode(self, texts: list[str]) -> Float[Tensor, "n D"]:
         return unit(self.project_texts(self._pooled(texts)))

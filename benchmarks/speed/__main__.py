@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 import transformers
 
-from benchmarks.speed import rollout
+from benchmarks.speed import rollout, step
 from benchmarks.speed.measure import Side
 
-SECTIONS = {"rollout": rollout}
+SECTIONS = {"rollout": rollout, "step": step}
 COLUMNS = (
     "work",
     "side",

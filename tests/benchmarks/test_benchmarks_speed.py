@@ -2,8 +2,13 @@ import json
 import sys
 
 import pytest
+import torch
 
+from benchmarks.speed import vocabulary
 from benchmarks.speed.__main__ import main
+from benchmarks.speed.plain_cider import PlainCiderD
+from capkit.scorers.cider import CiderD
+from capkit.types import CaptionBatch, Samples
 
 
 @pytest.mark.integration
@@ -24,3 +29,26 @@ def test_an_unknown_section_is_named(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main()
     assert "rollouts" in capsys.readouterr().err
+
+
+@pytest.mark.integration
+def test_a_tiny_step_of_each_kind_takes_its_turn_with_a_plain_loop(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["speed", "step", "--tiny", "--rounds", "1"])
+    main()
+    told = capsys.readouterr().out
+    assert told.count("| self-critical encoder_decoder 3 x 5 x 4 |") == 2
+    assert told.count("| self-retrieval clip_prefix 3 x 1 x 4 |") == 2
+
+
+def test_the_plain_cider_is_capkits():
+    """Else the two sides of a step would not do the same work."""
+    corpus = vocabulary.references_of(300, 40, length=6)
+    scorer = CiderD()
+    scorer.fit(corpus)
+    plain = PlainCiderD(corpus)
+    captions = [references[0].rsplit(" ", 2)[0] for references in corpus[:5]]
+    batch = CaptionBatch([str(number) for number in range(5)], references=corpus[:5])
+    found = scorer(batch, Samples.from_texts([[caption] for caption in captions]))[:, 0]
+    wanted = [plain.score(caption, references) for caption, references in zip(captions, corpus[:5], strict=True)]
+    assert min(wanted) > 1
+    torch.testing.assert_close(found, torch.tensor(wanted), rtol=1e-5, atol=1e-6)

@@ -1,0 +1,290 @@
+"""Section step: a whole step of reinforcement learning, from pictures to new weights, against a loop over transformers.
+
+Self-critical: sampled captions and a greedy one of each picture, CLIPScore (ViT-B/32) and CIDEr-D, one update. Self-
+retrieval: one sampled caption of each picture for a ClipCap, and the log-softmax over the batch's pictures. Everything
+that turns tokens into texts, texts into tokens and words into scores is in it. Random weights write common words.
+
+The other side is what a user would write: `generate` twice, `batch_decode`, CLIP's text tower over all captions,
+CIDEr-D as pycocoevalcap has it, and a forward pass with each picture repeated. Both know the judge's
+embeddings of pictures.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPVisionModel,
+    GPT2LMHeadModel,
+    VisionEncoderDecoderModel,
+)
+
+from benchmarks.speed import vocabulary
+from benchmarks.speed.measure import Side, in_turn
+from benchmarks.speed.plain_cider import PlainCiderD
+from benchmarks.speed.rollout import FULL, PREFIX, TINY, Size
+from capkit.decoding.config import Decoding
+from capkit.models.captioners.clip_prefix import ClipPrefix
+from capkit.models.captioners.encoder_decoder import EncoderDecoder
+from capkit.models.dual_encoders.hf_frozen import HFDualEncoder
+from capkit.models.encoders.image import HFImageEncoder
+from capkit.objectives.policy.self_critical import SelfCritical
+from capkit.optim.optimizers import AdamW
+from capkit.optim.schedules import Constant
+from capkit.scorers.cider import CiderD
+from capkit.scorers.clip_score import ClipScore
+from capkit.scorers.reward import Reward, RewardTerm
+from capkit.scorers.self_retrieval import SelfRetrieval
+from capkit.train.callbacks.guard import SkipBadSteps
+from capkit.train.callbacks.recorder import Recorder
+from capkit.train.rl.module import RLModule
+from capkit.types import CaptionBatch
+
+NUM_DOCUMENTS = 5_000  # images of which CIDEr's document frequencies are counted
+
+
+@dataclass(frozen=True)
+class Row:
+    """`self_retrieval`: its reward and no greedy caption; else CLIPScore and CIDEr-D against the greedy caption."""
+
+    model: str
+    images: int
+    samples: int
+    self_retrieval: bool = False
+    length: int = 20
+
+    @property
+    def name(self) -> str:
+        kind = "self-retrieval" if self.self_retrieval else "self-critical"
+        return f"{kind} {self.model} {self.images} x {self.samples} x {self.length}"
+
+
+ROWS = [Row("encoder_decoder", 64, 5), Row("clip_prefix", 100, 1, self_retrieval=True)]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """CLIP ViT-B/32 in size, with random weights. Both sides share the network."""
+
+    encoder: HFDualEncoder
+
+    @classmethod
+    def of(cls, size: Size, device: str) -> "Judge":
+        torch.manual_seed(1)
+        tokenizer = vocabulary.judge_tokenizer_of(size.vocabulary)
+        text = {
+            "hidden_size": 2 * size.width // 3 // 16 * 16, "num_hidden_layers": size.layers, "num_attention_heads": 8,
+            "vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id, "max_position_embeddings": 77,
+        }  # fmt: skip
+        text["intermediate_size"] = 4 * text["hidden_size"]
+        vision = {**size.vision, "patch_size": 2 * size.patch}
+        network = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=text["hidden_size"]))
+        side = {"height": size.image, "width": size.image}
+        reader = CLIPImageProcessor(size={"shortest_edge": size.image}, crop_size=side)
+        return cls(HFDualEncoder(network, tokenizer, reader).to(device))
+
+
+def pictures_of(row: Row, size: Size) -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(0)
+    return {str(i): draw.integers(0, 256, (size.image, size.image, 3), np.uint8) for i in range(row.images)}
+
+
+def captioner_of(row: Row, size: Size) -> Any:
+    torch.manual_seed(0)
+    tokenizer = vocabulary.tokenizer_of(size.vocabulary)
+    if row.model == "encoder_decoder":
+        vision = HFImageEncoder(config={"model_type": "vit", **size.vision})
+        model: Any = EncoderDecoder(tokenizer, vision, width=size.width, num_layers=size.layers, num_heads=size.heads)
+        norm, embedding = model.decoder.norm, model.decoder.embedding.weight
+    else:
+        clip = {"model_type": "clip_vision_model", **size.vision, "patch_size": 2 * size.patch}
+        encoder = HFImageEncoder(config=clip, output="pooled", frozen=True)
+        model = ClipPrefix(size.gpt2, tokenizer, encoder, prefix_length=PREFIX)
+        norm, embedding = model.lm.base_model.ln_f, model.lm.get_input_embeddings().weight
+    vocabulary.favour_common_words(tokenizer, size.vocabulary, norm, embedding)
+    return model
+
+
+def module_of(row: Row, size: Size, judge: Judge, device: str) -> tuple[RLModule, CaptionBatch]:
+    """capkit's module with its reward prepared, and a batch."""
+    pictures = pictures_of(row, size)
+    references = vocabulary.references_of(size.vocabulary, row.images)
+    if row.self_retrieval:
+        reward = Reward({"self_retrieval": RewardTerm(SelfRetrieval(judge.encoder))})
+    else:
+        cider = CiderD()
+        reward = Reward({"clip_score": RewardTerm(ClipScore(judge.encoder)), "cider": RewardTerm(cider)})
+    corpus = vocabulary.references_of(size.vocabulary, min(NUM_DOCUMENTS, 100 * row.images))
+    reward.prepare(pictures.get, lambda: corpus, device)
+    decoding = Decoding("sample", max_length=row.length)
+    objective = SelfCritical(decoding, row.samples, baseline="none" if row.self_retrieval else "greedy")
+    model = captioner_of(row, size)
+    module = RLModule(model, objective, reward, AdamW(lr=1e-9), Constant(), Decoding())
+    pixels = torch.randn(row.images, 3, size.image, size.image)
+    batch = CaptionBatch(list(pictures), pixels=pixels, references=references, metadata=[{} for _ in pictures])
+    return module, batch.to(device)
+
+
+class Within(Callback):
+    """Calls `measure` with one step as a function, once training has begun; then training ends."""
+
+    def __init__(self, batch: CaptionBatch, measure: Callable[[Callable[[], Any]], None]) -> None:
+        self.batch, self.measure = batch, measure
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
+
+        def step() -> Any:
+            outputs: Any = trainer.strategy.training_step(self.batch, 0)
+            for callback in others:
+                callback.on_train_batch_end(trainer, pl_module, outputs, self.batch, 0)
+
+        self.measure(step)
+        trainer.should_stop = True
+
+
+def in_training(
+    module: RLModule, batch: CaptionBatch, device: str, measure: Callable[[Callable[[], Any]], None]
+) -> None:
+    """Calls `measure` with one of capkit's steps, as Lightning runs it in mixed precision."""
+    trainer = pl.Trainer(
+        accelerator="gpu" if device == "cuda" else "cpu", devices=1, precision="bf16-mixed", max_steps=10**6,
+        callbacks=[SkipBadSteps(), Recorder(), Within(batch, measure)], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(module, [batch])
+
+
+def plain_loop(row: Row, size: Size, judge: Judge, device: str) -> Callable[[], Any]:
+    """One step as a user writes it with transformers."""
+    torch.manual_seed(0)
+    tokenizer = vocabulary.tokenizer_of(size.vocabulary)
+    parts, inputs_of = (_encoder_decoder if row.model == "encoder_decoder" else _clip_cap)(row, size, tokenizer, device)
+    model: Any = parts[0]
+    weights = [weight for part in parts for weight in part.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=1e-9)
+    references = vocabulary.references_of(size.vocabulary, row.images)
+    cider = PlainCiderD(vocabulary.references_of(size.vocabulary, min(NUM_DOCUMENTS, 100 * row.images)))
+    network, reader = judge.encoder.model, judge.encoder.tokenizer
+    with torch.no_grad():
+        shown = judge.encoder.preprocess(list(pictures_of(row, size).values()))
+        pictures = judge.encoder.encode_image(shown)
+    settings: dict[str, Any] = {
+        "max_new_tokens": row.length, "pad_token_id": tokenizer.pad_token_id, "top_k": 0,
+        "eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id,
+    }  # fmt: skip
+
+    def rewards_of(texts: list[str], per_image: int) -> Tensor:
+        encoded = reader(texts, padding=True, truncation=True, max_length=77, return_tensors="pt").to(device)
+        features = network.get_text_features(**encoded)
+        features = features if isinstance(features, Tensor) else features.pooler_output
+        features = nn.functional.normalize(features.float(), dim=-1)
+        if row.self_retrieval:
+            logits = 100 * features @ pictures.T
+            own = torch.arange(row.images, device=device).repeat_interleave(per_image)
+            return logits.log_softmax(-1).gather(1, own[:, None])[:, 0]
+        clip = 2.5 * (features * pictures.repeat_interleave(per_image, 0)).sum(-1).clamp(min=0)
+        scores = [cider.score(text, references[number // per_image]) for number, text in enumerate(texts)]
+        return clip + torch.tensor(scores, device=device)
+
+    def step() -> Any:
+        with torch.autocast(device, torch.bfloat16):
+            with torch.no_grad():
+                model.eval()
+                given = inputs_of(1)
+                written = model.generate(**given, do_sample=True, num_return_sequences=row.samples, **settings)
+                rewards = rewards_of(tokenizer.batch_decode(written, skip_special_tokens=True), row.samples)
+                baseline: Any = 0.0
+                if not row.self_retrieval:
+                    best = model.generate(**given, do_sample=False, **settings)
+                    baseline = rewards_of(tokenizer.batch_decode(best, skip_special_tokens=True), 1)
+                    baseline = baseline.repeat_interleave(row.samples)
+            model.train()
+            new = written[:, -row.length :]
+            logits = model(**inputs_of(row.samples, new)).logits[:, -row.length - 1 : -1]
+            logprobs = logits.float().log_softmax(-1).gather(-1, new[..., None])[..., 0]
+            mask = new != tokenizer.pad_token_id
+            loss = -((rewards - baseline)[:, None] * logprobs * mask).sum() / mask.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+Inputs = Callable[..., dict[str, Any]]
+
+
+def _encoder_decoder(row: Row, size: Size, tokenizer: Any, device: str) -> tuple[list[Any], Inputs]:
+    decoder = AutoConfig.for_model(**size.gpt2, is_decoder=True, add_cross_attention=True)
+    vision = AutoConfig.for_model("vit", **size.vision)
+    config = AutoConfig.for_model("vision-encoder-decoder", encoder=vision.to_dict(), decoder=decoder.to_dict())
+    config.decoder_start_token_id = tokenizer.bos_token_id
+    model: Any = VisionEncoderDecoderModel(config).to(device)
+    model.generation_config.decoder_start_token_id = tokenizer.bos_token_id
+    language = model.decoder.transformer
+    vocabulary.favour_common_words(tokenizer, size.vocabulary, language.ln_f, language.wte.weight)
+    pixels = torch.randn(row.images, 3, size.image, size.image, device=device)
+
+    def inputs_of(repeats: int, new: Tensor | None = None) -> dict[str, Any]:
+        given = {"pixel_values": pixels.repeat_interleave(repeats, 0) if new is not None else pixels}
+        if new is not None:
+            start = torch.full((len(new), 1), tokenizer.bos_token_id, device=device)
+            given["decoder_input_ids"] = torch.cat([start, new, start], 1)[:, : row.length + 1]
+        return given
+
+    return [model], inputs_of
+
+
+def _clip_cap(row: Row, size: Size, tokenizer: Any, device: str) -> tuple[list[Any], Inputs]:
+    model: Any = GPT2LMHeadModel(AutoConfig.for_model(**size.gpt2)).to(device)
+    language = model.transformer
+    vocabulary.favour_common_words(tokenizer, size.vocabulary, language.ln_f, language.wte.weight)
+    clip = AutoConfig.for_model("clip_vision_model", **{**size.vision, "patch_size": 2 * size.patch})
+    encoder = CLIPVisionModel(clip).to(device).eval().requires_grad_(False)
+    mapper = nn.Sequential(
+        nn.Linear(size.width, PREFIX * size.width // 2), nn.Tanh(),
+        nn.Linear(PREFIX * size.width // 2, PREFIX * size.width),
+    ).to(device)  # fmt: skip
+    pixels = torch.randn(row.images, 3, size.image, size.image, device=device)
+
+    def inputs_of(repeats: int, new: Tensor | None = None) -> dict[str, Any]:
+        prefix = mapper(encoder(pixel_values=pixels).pooler_output).unflatten(-1, (PREFIX, -1))
+        embed = model.get_input_embeddings()
+        start = torch.full((row.images, 1), tokenizer.bos_token_id, device=device)
+        given = torch.cat([prefix.to(embed.weight.dtype), embed(start)], 1)
+        if new is not None:
+            given = torch.cat([given.repeat_interleave(repeats, 0), embed(new)], 1)
+        return {"inputs_embeds": given}
+
+    return [model, mapper], inputs_of
+
+
+def rows(tiny: bool) -> list[Row]:
+    return [Row(row.model, 3, row.samples, row.self_retrieval, 4) for row in ROWS] if tiny else ROWS
+
+
+def measure(row: Row, tiny: bool, device: str, rounds: int, with_static: bool) -> list[Side]:
+    size = TINY if tiny else FULL
+    judge = Judge.of(size, device)
+    module, batch = module_of(row, size, judge, device)
+    found: list[Side] = []
+
+    def compare(step: Callable[[], Any]) -> None:
+        loop = plain_loop(row, size, judge, device)
+        found.extend(in_turn({"capkit": step, "transformers": loop}, rounds, device))
+
+    in_training(module, batch, device, compare)
+    return found

@@ -3,7 +3,9 @@
 Sharma et al., "Conceptual Captions: A Cleaned, Hypernymed, Image Alt-text Dataset" (ACL 2018).
 """
 
+import warnings
 import zlib
+from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +18,7 @@ from capkit.data.sources.listed import ListedPictures
 from capkit.data.splits import check_shares, rows_of_split
 from capkit.errors import UsageError
 from capkit.text.caption_text import clean_text
-from capkit.utils.ranges import Range, Seed, check_ranges
+from capkit.utils.ranges import Probability, Range, Seed, check_ranges
 from capkit.utils.text_files import existing_file, read_text, shown
 
 
@@ -42,6 +44,7 @@ class ConceptualCaptions(ListedPictures):
         split: "all", or "train", "val" or "test" of the table.
         val: Share of the pictures that is val, chosen by a hash of (seed, key).
         test: Likewise for test.
+        max_missing: Share of the table's addresses, 0 to 1, that may be left out; above it reading is an error.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class ConceptualCaptions(ListedPictures):
         val: Annotated[float | int, Range(0, below=1)] = 0.0,
         test: Annotated[float | int, Range(0, below=1)] = 0.0,
         seed: Seed = 0,
+        max_missing: Probability = 0.5,
     ) -> None:
         self._root = existing_folder(images, "images").absolute()
         if captions is None:
@@ -61,11 +65,12 @@ class ConceptualCaptions(ListedPictures):
             raise UsageError(f"split must be all, train, val or test; got {split!r}")
         check_shares(val, test)
         self._split, self._val, self._test, self._seed = split, val, test, seed
+        self._max_missing = max_missing
         self.files = ImageFiles(self._root)
 
     @cached_property
     def _records(self) -> list[Record]:
-        rows = _read(self._path, self._root, self._path.stat().st_mtime_ns)
+        rows = _read(self._path, self._root, self._path.stat().st_mtime_ns, self._max_missing)
         if self._split != "all":
             rows = rows_of_split(rows, self._split, self._val, self._test, self._seed, str(self._path))
         if not rows:
@@ -76,7 +81,7 @@ class ConceptualCaptions(ListedPictures):
 
 
 @lru_cache(maxsize=2)
-def _read(path: Path, root: Path, modified_ns: int) -> list[CaptionRow]:
+def _read(path: Path, root: Path, modified_ns: int, max_missing: float) -> list[CaptionRow]:
     """Rows of the pictures on disk, in the table's order. Cached, since train and val share a table."""
     captions: dict[str, list[str]] = {}
     for number, line in enumerate(read_text(path, "captions").split("\n"), 1):
@@ -100,7 +105,27 @@ def _read(path: Path, root: Path, modified_ns: int) -> list[CaptionRow]:
             if example is not None
             else f"{path}: expected lines of a caption, a tab and an address; got an empty file"
         )
+    _check_missing(path, root, len(captions), len(captions) - len(rows), _num_colliding(urls.values()), max_missing)
     return rows
+
+
+def _num_colliding(names: Iterable[list[str]]) -> int:
+    return sum(len(same) for same in names if len(same) > 1)
+
+
+def _check_missing(path: Path, root: Path, total: int, left_out: int, colliding: int, max_missing: float) -> None:
+    """Says how many addresses are left out, and raises UsageError if they are too many."""
+    if not left_out:
+        return
+    found = (
+        f"{path}: {left_out} of {total} addresses are left out: {left_out - colliding} have no picture in "
+        f"{str(root)!r}, {colliding} share a CRC-32 with another address"
+    )
+    if left_out > max_missing * total:
+        raise UsageError(
+            f"{found}; expected a share of at most {max_missing:g}; let the downloader finish, or raise max_missing"
+        )
+    warnings.warn(found, stacklevel=2)
 
 
 def _cells(line: str, where: str) -> tuple[str, str]:

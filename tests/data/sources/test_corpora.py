@@ -2,6 +2,7 @@
 
 import functools
 import json
+import warnings
 import zlib
 
 import numpy as np
@@ -68,6 +69,24 @@ def test_addresses_whose_names_collide_are_left_out(tmp_path):
     assert zlib.crc32(urls[-1].encode()) == zlib.crc32(urls[-2].encode())
     source = ConceptualCaptions(*conceptual(tmp_path, urls))
     assert len(source) == 7 and not any("number 8" in row[0] or "number 9" in row[0] for row in texts(source).values())
+
+
+def test_what_is_left_out_is_counted_and_too_much_of_it_is_an_error(tmp_path):
+    """Of ten addresses three are dead, and two of the others share a CRC-32."""
+    paths = conceptual(tmp_path, [*URLS, "x://plumless", "x://buckeroo"], dead=(0, 3, 7))
+    counts = "5 of 10 addresses are left out: 3 have no picture in .*, 2 share a CRC-32"
+    with pytest.warns(UserWarning, match=counts):
+        assert len(ConceptualCaptions(*paths)) == 5
+    with pytest.raises(UsageError, match=f"{counts}.*expected a share of at most 0.4.*raise max_missing"):
+        len(ConceptualCaptions(*paths, max_missing=0.4))
+    with pytest.warns(UserWarning, match=counts):
+        assert len(ConceptualCaptions(*paths, max_missing=0.6)) == 5
+
+
+def test_nothing_is_said_where_nothing_is_left_out(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(ConceptualCaptions(*conceptual(tmp_path, dead=()))) == 8
 
 
 def test_train_and_val_of_a_table_do_not_overlap(tmp_path):

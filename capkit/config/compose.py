@@ -16,7 +16,7 @@ from capkit.config.composed import CONFIG_NAME, Composed, hydra_on, read_yaml
 from capkit.config.locations import config_dir, groups
 from capkit.config.of_run import take_from_run
 from capkit.config.quoting import quote
-from capkit.config.refusals import first_paragraph, missing_choice, unknown_key
+from capkit.config.refusals import first_paragraph, missing_choice, of_another_form, unknown_key
 from capkit.config.replaced import drop_settings_of_replaced_parts
 from capkit.config.signatures import signature
 from capkit.config.sweeps import refuse_sweep
@@ -56,7 +56,7 @@ def compose_config(command: Command) -> Composed:
     except MissingConfigException as error:
         raise UsageError(missing_choice(error, known, overrides, folders)) from error
     except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError(first_paragraph(error)) from error
+        raise UsageError(first_paragraph(error) + of_another_form(error, overrides, known)) from error
     except yaml.YAMLError as error:
         raise UsageError(f"a config file is not valid YAML; correct it: {error}") from error
 

@@ -86,6 +86,17 @@ def missing_choice(
     return f"there is no {group} {name!r}{place}; {near}{listed}"
 
 
+def of_another_form(error: Exception, overrides: list[str], known: dict[str, list[str]]) -> str:
+    """Where an experiment sets a list for a part and the command line chose one that takes a mapping, or vice versa."""
+    typed = [line for line in overrides if line.partition("=")[0] in known and not line.startswith("experiment=")]
+    if "Cannot merge" not in str(error) or not typed:
+        return ""
+    return (
+        f"; this file sets values that have another form where {' '.join(typed)}; leave this choice out, or write an "
+        "experiment of your own without these values"
+    )
+
+
 def _asking_file(group: str, name: str, overrides: list[str], folders: list[Path]) -> str:
     """Names the yaml file (an experiment, say) whose defaults list contains a choice that does not exist."""
     for override in overrides:

@@ -1,5 +1,6 @@
-"""Settings of parts of "pick any" groups (metric, reward ...) that the command line replaced by others."""
+"""Settings of parts that the command line replaced by others, in whose place they mean nothing."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,55 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from capkit.config.composed import CONFIG_NAME, Composed, hydra_on
 from capkit.config.locations import PICK_ANY
+from capkit.config.signatures import signature
+
+_NO_PARTS = ("task", "experiment", "debug", "launcher")
 
 
 def drop_settings_of_replaced_parts(composed: Composed, parsed: list[Override]) -> None:
-    """Remove what an experiment or a task sets of parts in whose place the command line chose others.
+    """Remove what an experiment or a task sets of parts in whose place the command line chose others."""
+    _drop_in_pick_any_groups(composed, parsed)
+    _drop_in_pick_one_groups(composed, parsed)
+
+
+def _drop_in_pick_one_groups(composed: Composed, parsed: list[Override]) -> None:
+    """Of groups with one choice (curriculum, objective, data ...): the settings that the chosen part does not take.
+
+    `experiment=ndlb_bagcurri_sceneworld curriculum=shuffle`: the experiment's `stages` of bags have no use. What the
+    chosen part takes too, such as a batch size or a learning rate, stays as the experiment sets it. So does what the
+    replaced part would not have taken either (a typo), for the check to refuse.
+    """
+    typed = {o.key_or_group: str(o.input_line) for o in parsed}
+    deleted = {o.key_or_group for o in parsed if o.is_delete()}
+    for group in typed.keys() & composed.groups.keys() - {*PICK_ANY, *_NO_PARTS}:
+        bodies = [file.body[group] for file in composed.files if file.is_explicit and group in file.body]
+        left = {key for body in bodies for key in _not_taken(body, composed.config.get(group), group)}
+        if not (left := left - deleted):
+            continue
+        with hydra_on(composed.folders[0]):
+            before = compose(CONFIG_NAME, [line for line in composed.choices if line != typed[group]])
+        was_wrong = {key for body in bodies for key in _not_taken(body, before.get(group), group)}
+        for key in left - was_wrong:
+            parent, _, word = key.rpartition(".")
+            owner = OmegaConf.select(composed.config, parent)
+            with open_dict(owner):
+                del owner[word]
+
+
+def _not_taken(body: Any, node: Any, key: str) -> Iterator[str]:
+    """Keys of a yaml's body that the constructors of the composed node do not take."""
+    if not isinstance(body, dict) or not isinstance(node, DictConfig):
+        return
+    taken = signature(str(node["_target_"])) if "_target_" in node else None
+    for word, value in body.items():
+        if taken and not taken.is_open and word not in taken.arguments and not str(word).startswith("_"):
+            yield f"{key}.{word}"
+        elif word in node and not OmegaConf.is_missing(node, word):
+            yield from _not_taken(value, node.get(word), f"{key}.{word}")
+
+
+def _drop_in_pick_any_groups(composed: Composed, parsed: list[Override]) -> None:
+    """Of groups with any number of choices (metric, reward ...): all settings of parts that are not chosen.
 
     `experiment=clip_pretrain_sceneworld evaluator=[sts_scenes]`: the experiment's fold_size of `retrieval` has no use.
     A part that another file brings under the same name (`reward=[clip_score]` in place of `[clip_score_trained]`) is as

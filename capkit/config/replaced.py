@@ -29,6 +29,8 @@ def _drop_in_pick_one_groups(composed: Composed, parsed: list[Override]) -> None
     replaced part would not have taken either (a typo), for the check to refuse.
     """
     typed = {o.key_or_group: str(o.input_line) for o in parsed}
+    if not (_has_settings(composed) or "task" in typed):
+        return
     deleted = {o.key_or_group for o in parsed if o.is_delete()}
     for group in typed.keys() & composed.groups.keys() - {*PICK_ANY, *_NO_PARTS}:
         bodies = [file.body[group] for file in composed.files if file.is_explicit and group in file.body]
@@ -65,7 +67,7 @@ def _drop_in_pick_any_groups(composed: Composed, parsed: list[Override]) -> None
     its own file has it. Settings of what no yaml chose (a typo) stay, for the check to refuse.
     """
     typed = {o.key_or_group: str(o.input_line) for o in parsed if not o.is_add()}
-    has_settings = any(isinstance(composed.hydra.runtime.choices.get(kind), str) for kind in ("experiment", "debug"))
+    has_settings = _has_settings(composed)
     for group in PICK_ANY:
         node = composed.config.get(group) or OmegaConf.create()
         may_differ = group in typed and has_settings
@@ -82,6 +84,10 @@ def _drop_in_pick_any_groups(composed: Composed, parsed: list[Override]) -> None
                     del node[name]
                 elif group in typed:
                     node[name] = _bare(composed, typed[group], group)[name]
+
+
+def _has_settings(composed: Composed) -> bool:
+    return any(isinstance(composed.hydra.runtime.choices.get(kind), str) for kind in ("experiment", "debug"))
 
 
 def _has_unchosen(node: DictConfig) -> bool:

@@ -122,11 +122,12 @@ class CaptionBatch(_TensorFields):
 class Context(_TensorFields):
     """What decoding attends to. Encoded once per image, and shared by its K samples, guidance and attacks.
 
-    `mask` is True at positions that may be attended. `keys` are the images' keys, from which sampling is seeded.
+    `mask` is True at positions that may be attended; None: at all of them, which needs no look at the device and serves
+    faster attention. `keys` are the images' keys, from which sampling is seeded.
     """
 
     states: Float[Tensor, "B N D"]
-    mask: Bool[Tensor, "B N"]
+    mask: Bool[Tensor, "B N"] | None
     keys: list[str]
 
 

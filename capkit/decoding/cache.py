@@ -1,9 +1,10 @@
 """A KV cache whose memory is taken once.
 
-R rows, G key-value heads, T new tokens, S tokens so far, E head width.
+R rows, G key-value heads, T new tokens, S tokens so far, C slots, E head width.
 """
 
 from functools import partial
+from typing import cast
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -36,6 +37,13 @@ class PreallocatedLayer(DynamicLayer):
             buffer[:, :, start:end] = new
         return self._view(end)
 
+    def append_one(self) -> tuple[Float[Tensor, "R G C E"], Float[Tensor, "R G C E"], int]:
+        """Make room for one more token, which the caller writes; the buffers, and its place in them."""
+        position = self.get_seq_length()
+        self._view(position + 1)
+        keys, values = self.buffers
+        return keys, values, position
+
     def _empty_like(self, states: Tensor, num_rows: int) -> Tensor:
         return states.new_empty((num_rows, states.shape[1], self.capacity, states.shape[3]))
 
@@ -58,8 +66,18 @@ class PreallocatedLayer(DynamicLayer):
             buffer[:, :, :length] = buffer[:, :, :length].index_select(0, beam_idx.to(buffer.device))
 
 
+class SharedCache(DynamicCache):
+    """Keys and values of images, of which each image's captions read the same row."""
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Captions become rows; images stay as they are."""
+
+
 class PreallocatedCache(DynamicCache):
     """A cache of any number of layers, each of `capacity` tokens."""
 
     def __init__(self, capacity: int) -> None:
         Cache.__init__(self, layer_class_to_replicate=partial(PreallocatedLayer, capacity))  # type: ignore[arg-type]
+
+    def preallocated(self, layer: int) -> PreallocatedLayer:
+        return cast(PreallocatedLayer, self.layers[layer])

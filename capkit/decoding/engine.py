@@ -14,7 +14,8 @@ from torch import Tensor
 
 from capkit.decoding.cast import cast_once
 from capkit.decoding.config import Decoding
-from capkit.decoding.sampling import TokenChooser
+from capkit.decoding.fused import has_kernels
+from capkit.decoding.sampling import FusedChooser, TokenChooser, is_unrestricted
 from capkit.types import Context
 
 CHECK_EVERY = 5  # steps on a GPU between looks for captions that have ended: a look waits for the device
@@ -63,6 +64,32 @@ class Written:
         return Written(*(getattr(self, name)[:num_steps] for name in ("tokens", "logprobs", "ended", "supports")))
 
 
+class _RowChooser:
+    """Chooses the next tokens of samples, then of greedy captions."""
+
+    def __init__(self, plan: Plan, given: Given) -> None:
+        ends = plan.num_sampled, plan.captions_per_image
+        kinds = (slice(0, ends[0]), given.ids.flatten()), (slice(*ends), None)
+        self._choosers = [
+            (some, TokenChooser(plan.decoding, plan.eos_token_id, ids, given.stops))
+            for some, ids in kinds
+            if some.stop > some.start
+        ]
+
+    def __call__(
+        self, logits: Float[Tensor, "B K V"], tokens: Int[Tensor, "B K T"]
+    ) -> tuple[Int[Tensor, "B K"], Float[Tensor, "B K"], list[UInt8[Tensor, "B S W"]]]:
+        """Tokens, their log-probabilities, and the samples' support if it is restricted."""
+        images = (len(logits), -1)
+        chosen = [
+            choose(logits[:, some].flatten(0, 1), tokens[:, some].flatten(0, 1)).unflatten(0, images)
+            for some, choose in self._choosers
+        ]
+        logprobs = [choose.logprobs[-1].unflatten(0, images) for _, choose in self._choosers]
+        supports = [choose.supports[-1].unflatten(0, images) for _, choose in self._choosers if choose.supports]
+        return torch.cat(chosen, dim=1), torch.cat(logprobs, dim=1), supports
+
+
 def steps(captioner: Any, context: Context, plan: Plan, given: Given) -> Generator[Written, None, None]:
     """Write captions, a token of each at a step; yields all that is written, after each step.
 
@@ -70,40 +97,30 @@ def steps(captioner: Any, context: Context, plan: Plan, given: Given) -> Generat
     """
     prompt = given.prompt
     device, num_images, num_captions = context.states.device, len(context.states), plan.captions_per_image
-    choosers = []
-    for some, ids in ((slice(0, plan.num_sampled), given.ids.flatten()), (slice(plan.num_sampled, num_captions), None)):
-        if some.stop > some.start:
-            choosers.append((some, TokenChooser(plan.decoding, plan.eos_token_id, ids, given.stops)))
-
-    def by_image(rows: Tensor) -> Tensor:
-        return rows.unflatten(0, (num_images, -1))
-
+    choose: Any = _RowChooser(plan, given)
+    if is_unrestricted(plan.decoding, given.stops) and has_kernels(device):
+        choose = FusedChooser(plan.decoding, given.ids, plan.with_greedy)
     written = Written()
     parts, head = captioner.decoder_parts()
     with cast_once(parts, head, device):
         cache = captioner.start(context, len(prompt) + plan.decoding.max_length)
         # Captions of an image differ from their first token on: the prompt is read once per image.
-        logits = by_image(captioner.step(context, prompt.expand(num_images, -1), cache)).expand(-1, num_captions, -1)
+        logits = captioner.step(context, prompt.expand(num_images, -1), cache)
+        logits = logits[:, None].expand(-1, num_captions, -1)
         if num_captions > 1:
             cache.batch_repeat_interleave(num_captions)
         tokens = prompt.expand(num_images, num_captions, -1)
         for step in range(plan.decoding.max_length):
             if step:
-                logits = by_image(captioner.step(context, tokens[..., -1].reshape(-1, 1), cache))
-            logits = logits[..., : captioner.vocab_size]
-            chosen = torch.cat(
-                [
-                    by_image(choose(logits[:, rows].flatten(0, 1), tokens[:, rows].flatten(0, 1)))
-                    for rows, choose in choosers
-                ],
-                dim=1,
-            )
+                logits = captioner.step(context, tokens[..., -1].reshape(-1, 1), cache)
+                logits = logits.unflatten(0, (num_images, -1))
+            chosen, logprobs, supports = choose(logits[..., : captioner.vocab_size], tokens)
             tokens = torch.cat([tokens, chosen[..., None]], -1)
             ended = chosen == plan.eos_token_id
             written.tokens.append(chosen)
             written.ended.append(ended | written.ended[-1] if step else ended)
-            written.logprobs.append(torch.cat([by_image(choose.logprobs[-1]) for _, choose in choosers], dim=1))
-            written.supports.extend(by_image(choose.supports[-1]) for _, choose in choosers if choose.supports)
+            written.logprobs.append(logprobs)
+            written.supports.extend(supports)
             yield written
 
 

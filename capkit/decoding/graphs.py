@@ -13,6 +13,7 @@ from torch import Tensor
 from capkit.decoding.cast import is_sharded
 from capkit.decoding.engine import Given, Plan, Written, run, steps
 from capkit.types import Context
+from capkit.upstream.peft import BaseTunerLayer
 
 STEPS_A_GRAPH = 5  # the host looks for captions that have ended between graphs
 MOST_GRAPHS = 8  # shapes and settings of one captioner whose graphs are kept; each holds its caches and logits
@@ -25,7 +26,8 @@ class RolloutGraphs:
     """
 
     def __init__(self, captioner: Any, context: Context, plan: Plan, ids: Int[Tensor, "B S"]) -> None:
-        self.context = Context(context.states.clone(), context.mask.clone(), list(context.keys))
+        mask = None if context.mask is None else context.mask.clone()
+        self.context = Context(context.states.clone(), mask, list(context.keys))
         # What a graph reads is read at its address: all of it is held here.
         self.given = Given.of(plan, ids.clone())
         self._warm_up(captioner, plan)
@@ -56,7 +58,8 @@ class RolloutGraphs:
     def __call__(self, context: Context, ids: Int[Tensor, "B S"]) -> Written:
         """Captions of these images. What is returned is overwritten by the next call."""
         self.context.states.copy_(context.states)
-        self.context.mask.copy_(context.mask)
+        if self.context.mask is not None and context.mask is not None:
+            self.context.mask.copy_(context.mask)
         self.given.ids.copy_(ids)
         num_steps = 0
         for number, graph in enumerate(self.graphs):
@@ -79,8 +82,13 @@ _kept: weakref.WeakKeyDictionary[Any, OrderedDict[Any, RolloutGraphs | None]] = 
 def _key(captioner: Any, context: Context, plan: Plan) -> Any:
     parts, head = captioner.decoder_parts()
     weights = tuple(parameter.data_ptr() for part in (*parts, head) for parameter in part.parameters())
+    adapters = tuple(
+        (layer.disable_adapters, layer.merged, tuple(layer.active_adapters))
+        for part in parts for layer in part.modules() if isinstance(layer, BaseTunerLayer)
+    )  # fmt: skip
     amp = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
-    return plan, tuple(context.states.shape), context.states.dtype, amp, hash(weights)
+    shape = tuple(context.states.shape), context.states.dtype, context.mask is None
+    return plan, shape, amp, hash(weights), adapters
 
 
 def can_run_graphs(captioner: Any, context: Context) -> bool:

@@ -145,6 +145,33 @@ def inverse_cdf(probabilities: Float[Tensor, "R V"], uniforms: Float[Tensor, " R
     return (block * BLOCK + torch.minimum(place, last)).squeeze(-1)
 
 
+def is_unrestricted(decoding: Decoding, stops: Int[Tensor, " N"] | None) -> bool:
+    """Whether every token may be sampled at every step: no constraint and no truncation."""
+    limits = decoding.min_length or decoding.no_repeat_ngram_size or decoding.top_k or decoding.top_p < 1.0
+    return stops is None and not limits
+
+
+class FusedChooser:
+    """`TokenChooser` for samples and greedy captions at once where nothing is excluded, on a GPU.
+
+    Reads the logits once, in their own type, and keeps no probabilities.
+    """
+
+    def __init__(self, decoding: Decoding, ids: Int[Tensor, "B S"], with_greedy: bool) -> None:
+        positions = torch.arange(decoding.max_length, device=ids.device)
+        uniforms = rng.uniform(ids, positions[:, None, None])  # (L, B, S)
+        # Negative: the most probable token.
+        self._uniforms = iter(torch.nn.functional.pad(uniforms, (0, int(with_greedy)), value=-1.0).unbind(0))
+        self._temperature = float(decoding.temperature)
+
+    def __call__(
+        self, logits: Float[Tensor, "B K V"], tokens: Int[Tensor, "B K T"]
+    ) -> tuple[Int[Tensor, "B K"], Float[Tensor, "B K"], list[UInt8[Tensor, "B S W"]]]:
+        from capkit.decoding import kernels
+
+        return *kernels.choose(logits, next(self._uniforms), self._temperature), []
+
+
 class TokenChooser:
     """Chooses the next token of each row, and records its log-probability (nats, float32).
 
@@ -165,9 +192,7 @@ class TokenChooser:
         self.warp: Any = warpers(decoding)
         self.logprobs: list[Float[Tensor, " R"]] = []
         self.supports: list[UInt8[Tensor, "R W"]] = []
-        self._truncates = stops is not None or bool(
-            decoding.min_length or decoding.no_repeat_ngram_size or decoding.top_k or decoding.top_p < 1.0
-        )
+        self._truncates = not is_unrestricted(decoding, stops)
 
     def __call__(self, logits: Float[Tensor, "R V"], tokens: Int[Tensor, "R T"]) -> Int[Tensor, " R"]:
         """The next token after `tokens`, prompt included."""

@@ -47,14 +47,22 @@ def _mix_numpy(x: np.ndarray) -> np.ndarray:
 
 
 @overload
-def uniform(ids: Tensor, position: int) -> Tensor: ...
+def uniform(ids: Tensor, position: int | Tensor) -> Tensor: ...
 @overload
 def uniform(ids: np.ndarray, position: int) -> np.ndarray: ...
-def uniform(ids: Tensor | np.ndarray, position: int) -> Tensor | np.ndarray:
-    """One float64 in [0, 1) for each id at a position (splitmix64 of id + position; 53 random bits)."""
+def uniform(ids: Tensor | np.ndarray, position: int | Tensor) -> Tensor | np.ndarray:
+    """One float64 in [0, 1) for each id at a position (splitmix64 of id + position; 53 random bits).
+
+    Positions in a tensor are broadcast against the ids.
+    """
     if isinstance(ids, Tensor):
-        bits = _mix_torch(_mix_torch(ids.to(torch.int64)) + _signed(_GOLDEN * (position + 1)))
+        if isinstance(position, Tensor):
+            step: int | Tensor = (position + 1) * _signed(_GOLDEN)
+        else:
+            step = _signed(_GOLDEN * (position + 1))
+        bits = _mix_torch(_mix_torch(ids.to(torch.int64)) + step)
         return _shift_right(bits, 11).to(torch.float64) * 2.0**-53
+    assert isinstance(position, int)
     with np.errstate(over="ignore"):
         mixed = _mix_numpy(ids.astype(np.uint64)) + np.uint64((_GOLDEN * (position + 1)) & _MASK)
     return (_mix_numpy(mixed) >> np.uint64(11)).astype(np.float64) * 2.0**-53

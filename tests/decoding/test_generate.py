@@ -77,7 +77,7 @@ def test_seed_key_and_sample_each_change_the_draw(captioner, batch):
         return captioner.generate(context, Decoding("sample", max_length=10, seed=seed), 2).texts
 
     context = captioner.encode(batch)
-    same_image = Context(context.states[:1].repeat(2, 1, 1), context.mask[:1].repeat(2, 1), ["x", "y"])
+    same_image = Context(context.states[:1].repeat(2, 1, 1), None, ["x", "y"])
     texts = write(same_image)
     assert len({text for image in texts for text in image}) == 4
     assert write(context) != write(context, seed=1)

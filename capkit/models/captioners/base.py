@@ -71,8 +71,7 @@ class Captioner(Protocol):
 def null_context(num_images: int, num_tokens: int, width: int, like: Tensor) -> Context:
     """Zeros in place of an image's states; the model's biases turn them into a learned representation."""
     states = like.new_zeros((num_images, num_tokens, width))
-    mask = torch.ones((num_images, num_tokens), dtype=torch.bool, device=like.device)
-    return Context(states=states, mask=mask, keys=[f"null-{i}" for i in range(num_images)])
+    return Context(states=states, mask=None, keys=[f"null-{i}" for i in range(num_images)])
 
 
 def resolve_tokenizer(tokenizer: Any, default_name: str | None = None) -> Any:

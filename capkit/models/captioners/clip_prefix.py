@@ -5,7 +5,7 @@ tokens, P prefix tokens, Q queries, S keys, D image width, W width of the langua
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,7 @@ from capkit.decoding.cache import PreallocatedCache
 from capkit.errors import UsageError
 from capkit.models.captioners.base import null_context, resolve_tokenizer
 from capkit.models.captioners.clipcap_weights import load_clipcap_weights
+from capkit.models.captioners.gpt2_step import can_write_one, write_one
 from capkit.models.captioners.headed import HeadedCaptioner
 from capkit.models.encoders.image import encoder_width, image_features
 from capkit.models.pretrained import language_model, split_head
@@ -150,7 +151,7 @@ class ClipPrefix(HeadedCaptioner):
         elif self.normalize == "layer":
             features = nn.functional.layer_norm(features, features.shape[-1:])
         prefix = self.mapper(features)
-        return Context(prefix, torch.ones(prefix.shape[:2], dtype=torch.bool, device=prefix.device), [])
+        return Context(prefix, None, [])
 
     def encode(self, batch: CaptionBatch) -> Context:
         context = self._prefix(image_features(batch, self.image_encoder))
@@ -173,12 +174,14 @@ class ClipPrefix(HeadedCaptioner):
         """
         repeats = len(tokens) // len(context.states)
         embeds = self.lm.get_input_embeddings()(tokens)
+        if past and tokens.shape[1] == 1 and context.mask is None and can_write_one(self.lm.base_model, tokens.device):
+            return write_one(self.lm.base_model, embeds[:, 0], cast(PreallocatedCache, cache))[:, None]
         if past == 0:
             prefix = context.states.repeat_interleave(repeats, 0).to(embeds.dtype)
             embeds = torch.cat([prefix, embeds if self.bos_after_prefix else embeds[:, 1:]], dim=1)
         out = self.lm.base_model(
             inputs_embeds=embeds,
-            attention_mask=_causal_mask(context.mask.repeat_interleave(repeats, 0), past, embeds.shape[1]),
+            attention_mask=_causal_mask(context, repeats, past, embeds.shape[1]),
             use_cache=cache is not None,
             **as_cache(cache),
         )
@@ -205,15 +208,19 @@ class ClipPrefix(HeadedCaptioner):
         return self._head(self._run(context, tokens, cache, cache.get_seq_length())[:, -1])
 
 
-def _causal_mask(seen: Bool[Tensor, "R P"], past: int, num_new: int) -> Bool[Tensor, "R 1 Q S"]:
+def _causal_mask(context: Context, repeats: int, past: int, num_new: int) -> Bool[Tensor, "R 1 Q S"]:
     """True where a new position may attend: at itself and before it, except to masked prefix positions.
 
     Whole, so that transformers adds nothing to it: made from a mask of the positions, it would wait for the device.
     """
     num_keys = past + num_new
-    places = torch.arange(num_keys, device=seen.device)
+    places = torch.arange(num_keys, device=context.states.device)
+    causal = places <= places[past:, None]
+    if context.mask is None:
+        return causal.expand(len(context.states) * repeats, 1, -1, -1)
+    seen = context.mask.repeat_interleave(repeats, 0)
     allowed = torch.nn.functional.pad(seen, (0, num_keys - seen.shape[1]), value=True)
-    return (allowed[:, None] & (places <= places[past:, None]))[:, None]
+    return (allowed[:, None] & causal)[:, None]
 
 
 def _check_choices(mapper: str, normalize: str, freeze_lm: bool, lora: Mapping[str, Any] | None) -> None:

@@ -12,6 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import Cache
 
 from capkit.decoding.cache import PreallocatedCache
+from capkit.decoding.fused import add_norm, attend_image, attend_self, can_fuse
 from capkit.errors import UsageError
 from capkit.models.captioners.base import null_context, resolve_tokenizer
 from capkit.models.captioners.headed import HeadedCaptioner
@@ -73,13 +74,13 @@ class CrossAttention(nn.Module):
         return _split_heads(key, self.num_heads), _split_heads(value, self.num_heads)
 
     def forward(
-        self, x: Float[Tensor, "R T D"], key_value: KeyValue, mask: Bool[Tensor, "B N"]
+        self, x: Float[Tensor, "R T D"], key_value: KeyValue, mask: Bool[Tensor, "B N"] | None
     ) -> Float[Tensor, "R T D"]:
-        per_image = self.query(x).reshape(mask.shape[0], -1, x.shape[-1])  # (B, K T, D)
+        per_image = self.query(x).reshape(len(key_value[0]), -1, x.shape[-1])  # (B, K T, D)
         attended = scaled_dot_product_attention(
             _split_heads(per_image, self.num_heads),
             *key_value,
-            attn_mask=mask[:, None, None, :],
+            attn_mask=None if mask is None else mask[:, None, None, :],
             dropout_p=self.dropout if self.training else 0.0,
         )
         return self.output(_join_heads(attended).reshape(x.shape))
@@ -100,12 +101,15 @@ class DecoderLayer(nn.Module):
         self,
         x: Float[Tensor, "R T D"],
         key_value: KeyValue,
-        context_mask: Bool[Tensor, "B N"],
+        context_mask: Bool[Tensor, "B N"] | None,
         cache: Cache | None,
     ) -> Float[Tensor, "R T D"]:
         x = x + self.dropout(self.self_attention(self.norms[0](x), cache))
         x = x + self.dropout(self.cross_attention(self.norms[1](x), key_value, context_mask))
         return x + self.dropout(self.contract(nn.functional.gelu(self.expand(self.norms[2](x)))))
+
+    def norm(self, number: int) -> nn.LayerNorm:
+        return cast(nn.LayerNorm, self.norms[number])
 
 
 class TransformerDecoder(nn.Module):
@@ -152,14 +156,32 @@ class TransformerDecoder(nn.Module):
         self,
         tokens: Int[Tensor, "R T"],
         cross: list[KeyValue],
-        context_mask: Bool[Tensor, "B N"],
+        context_mask: Bool[Tensor, "B N"] | None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "R T D"]:
         start = cache.get_seq_length() if cache is not None else 0
+        if start and tokens.shape[1] == 1 and context_mask is None and can_fuse(self, tokens.device):
+            return self.write_one(tokens[:, 0], cross, cast(PreallocatedCache, cache))[:, None]
         x = self.dropout(self.embedding(tokens) + self.positions[start : start + tokens.shape[1]])
         for layer, key_value in zip(self.layers, cross, strict=True):
             x = layer(x, key_value, context_mask, cache)
         return self.norm(x)
+
+    def write_one(
+        self, tokens: Int[Tensor, " R"], cross: list[KeyValue], cache: PreallocatedCache
+    ) -> Float[Tensor, "R D"]:
+        """`forward` of one token behind those of the cache, without dropout, by fused operations."""
+        x: Tensor = self.embedding(tokens) + self.positions[cache.get_seq_length()]
+        change: Tensor | None = None
+        for layer, (keys, values) in zip(self._layers(), cross, strict=True):
+            own, image, scale = layer.self_attention, layer.cross_attention, keys.shape[-1] ** -0.5
+            x, normed = add_norm(x, change, layer.norm(0))
+            attended = attend_self(own.query_key_value(normed), cache.preallocated(own.layer), scale)
+            x, normed = add_norm(x, own.output(attended), layer.norm(1))
+            attended = attend_image(image.query(normed), keys, values, scale)
+            x, normed = add_norm(x, image.output(attended), layer.norm(2))
+            change = layer.contract(nn.functional.gelu(layer.expand(normed)))
+        return add_norm(x, change, self.norm)[1]
 
 
 def _context_network(
@@ -229,7 +251,7 @@ class EncoderDecoder(HeadedCaptioner):
 
     def encode(self, batch: CaptionBatch) -> Context:
         states = self.project(image_features(batch, self.image_encoder))
-        return Context(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device), list(batch.keys))
+        return Context(states, None, list(batch.keys))
 
     def null_context(self, num_images: int, device: torch.device | str) -> Context:
         return null_context(num_images, 1, self.width, like=self.decoder.positions.to(device))

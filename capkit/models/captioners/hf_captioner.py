@@ -5,15 +5,17 @@ text decoder, V vocabulary.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, Cache
+from transformers import AutoConfig, Cache, EncoderDecoderCache
 
+from capkit.decoding.cache import PreallocatedCache, SharedCache
 from capkit.errors import UsageError
 from capkit.models.captioners.base import null_context, resolve_tokenizer
+from capkit.models.captioners.gpt2_step import can_write_one, write_one
 from capkit.models.captioners.headed import HeadedCaptioner
 from capkit.models.captioners.hf_families import FAMILIES, Family, align_special_tokens, apply_image_mask, sized_config
 from capkit.models.encoders.image import image_features, trains
@@ -116,7 +118,7 @@ class HFCaptioner(HeadedCaptioner):
 
     def encode(self, batch: CaptionBatch) -> Context:
         states = self._family.project(self.model, image_features(batch, self._image_tokens))
-        return Context(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device), list(batch.keys))
+        return Context(states, None, list(batch.keys))
 
     def null_context(self, num_images: int, device: torch.device | str) -> Context:
         like = self._language_model.get_input_embeddings().weight.to(device)
@@ -124,7 +126,8 @@ class HFCaptioner(HeadedCaptioner):
 
     def _run(self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache | None) -> Float[Tensor, "R T W"]:
         repeats = len(tokens) // len(context.states)
-        states, mask = (x.repeat_interleave(repeats, 0) for x in (context.states, context.mask))
+        states = context.states.repeat_interleave(repeats, 0)
+        mask = None if context.mask is None else context.mask.repeat_interleave(repeats, 0)
         return self._family.hidden(self._language_model, states, mask, tokens, cache)
 
     def _hidden(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L W"]:
@@ -135,7 +138,26 @@ class HFCaptioner(HeadedCaptioner):
         return self._language_model.base_model
 
     def start(self, context: Context, capacity: int) -> Cache:
+        if self._writes_one(context):
+            return EncoderDecoderCache(PreallocatedCache(capacity), SharedCache())
         return self._family.new_cache(context.states.shape[1], capacity)
 
     def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache) -> Float[Tensor, "R V"]:
-        return self._head(self._run(context, tokens, cache)[:, -1])
+        if tokens.shape[1] > 1 or not cache.get_seq_length() or not self._writes_one(context):
+            return self._head(self._run(context, tokens, cache)[:, -1])
+        both, lm = cast(EncoderDecoderCache, cache), self._language_model
+        embeddings = lm.get_input_embeddings()(tokens[:, 0])
+        layers: list[Any] = both.cross_attention_cache.layers
+        images = [(layer.keys, layer.values) for layer in layers]
+        own = cast(PreallocatedCache, both.self_attention_cache)
+        return self._head(write_one(lm.base_model, embeddings, own, images))
+
+    def _has_gpt2(self) -> bool:
+        return self.model_type == "vision-encoder-decoder" and self._language_model.config.model_type == "gpt2"
+
+    def _writes_one(self, context: Context) -> bool:
+        can = self._has_gpt2() and can_write_one(self._language_model.base_model, context.states.device)
+        return can and context.mask is None
+
+    def is_graphable(self) -> bool:
+        return self._has_gpt2()

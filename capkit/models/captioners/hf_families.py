@@ -36,21 +36,23 @@ class Family:
     language_model: Callable[[Any], Any]
     project: Callable[[Any, Tensor], Tensor]
     states_width: Callable[[Any], int]
-    hidden: Callable[[Any, Tensor, Tensor, Tensor, Cache | None], Tensor]
+    hidden: Callable[[Any, Tensor, Tensor | None, Tensor, Cache | None], Tensor]
     new_cache: Callable[[int, int], Cache]  # of the numbers of image and text tokens
 
 
-def _cross_attending(**settings: Any) -> Callable[[Any, Tensor, Tensor, Tensor, Cache | None], Tensor]:
+def _cross_attending(**settings: Any) -> Callable[[Any, Tensor, Tensor | None, Tensor, Cache | None], Tensor]:
     """`hidden` of text decoders that cross-attend to the image in every layer."""
 
-    def hidden(lm: Any, states: Tensor, mask: Tensor, tokens: Tensor, cache: Cache | None) -> Tensor:
+    def hidden(lm: Any, states: Tensor, mask: Tensor | None, tokens: Tensor, cache: Cache | None) -> Tensor:
         past = cache.get_seq_length() if cache is not None else 0
+        # All ones: padding is at the end, where the causal mask hides it from real tokens.
+        inputs = {"input_ids": tokens, "attention_mask": tokens.new_ones((len(tokens), past + tokens.shape[1]))}
+        if lm.config.model_type == "gpt2":  # needs no mask for that, and would wait for the device to look at it
+            inputs = {"inputs_embeds": lm.get_input_embeddings()(tokens)}
         out = lm.base_model(
-            input_ids=tokens,
-            # All ones: padding is at the end, where the causal mask hides it from real tokens.
-            attention_mask=tokens.new_ones((len(tokens), past + tokens.shape[1])),
+            **inputs,
             encoder_hidden_states=states,
-            encoder_attention_mask=mask.long(),
+            encoder_attention_mask=None if mask is None else mask.long(),
             use_cache=cache is not None,
             **as_cache(cache),
             **settings,
@@ -75,9 +77,12 @@ def apply_image_mask(model: Any) -> None:
             module.register_forward_pre_hook(_pass_image_mask, with_kwargs=True)
 
 
-def _git_mask(mask: Bool[Tensor, "R N"], num_new: int, past: int, dtype: torch.dtype) -> Float[Tensor, "R 1 Q S"]:
+def _git_mask(
+    states: Float[Tensor, "R N D"], mask: Bool[Tensor, "R N"] | None, num_new: int, past: int, dtype: torch.dtype
+) -> Float[Tensor, "R 1 Q S"]:
     """GIT's additive attention mask: image tokens attend to image tokens, text to the image and to earlier text."""
-    num_image = mask.shape[1]
+    num_image = states.shape[1]
+    mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask
     total = num_image + (num_new if past == 0 else past - num_image + num_new)
     column = torch.arange(total, device=mask.device)
     row = column[past:, None]
@@ -89,14 +94,14 @@ def _git_mask(mask: Bool[Tensor, "R N"], num_new: int, past: int, dtype: torch.d
     ]
 
 
-def _git_hidden(lm: Any, states: Tensor, mask: Tensor, tokens: Tensor, cache: Cache | None) -> Tensor:
+def _git_hidden(lm: Any, states: Tensor, mask: Tensor | None, tokens: Tensor, cache: Cache | None) -> Tensor:
     """GIT's hidden states at the text tokens. Calls its parts, since its forward cannot start from image states."""
     git, past = lm.git, cache.get_seq_length() if cache is not None else 0
     written = max(past - states.shape[1], 0)
     positions = torch.arange(written, written + tokens.shape[1], device=tokens.device)
     text = git.embeddings(input_ids=tokens, position_ids=positions[None])
     x = torch.cat([states, text], dim=1) if past == 0 else text
-    additive = _git_mask(mask, tokens.shape[1], past, x.dtype)
+    additive = _git_mask(states, mask, tokens.shape[1], past, x.dtype)
     out = git.encoder(x, attention_mask=additive, use_cache=cache is not None, **as_cache(cache))
     return out.last_hidden_state[:, -tokens.shape[1] :]
 

@@ -94,7 +94,7 @@ def test_null_context_is_zeros_all_attended():
     context = null_context(3, 2, 5, like=torch.ones(1))
     assert not context.states.any()
     assert context.states.shape == (3, 2, 5)
-    assert context.mask.all()
+    assert context.mask is None
     assert len(set(context.keys)) == 3
 
 

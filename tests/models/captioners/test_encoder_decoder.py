@@ -66,6 +66,7 @@ def test_logits_equal_the_decoder_written_out(tied):
     m = model(tie_embeddings=tied)
     batch = CaptionBatch(["x", "y", "z"], features=torch.randn(3, 4, 5))
     context = m.encode(batch)
+    context.mask = torch.ones(3, 4, dtype=torch.bool)
     context.mask[1, 2:] = False
     tokens = torch.randint(len(TOKENIZER), (3, 2, 7))
     logits = m(context, tokens, torch.ones_like(tokens, dtype=torch.bool))

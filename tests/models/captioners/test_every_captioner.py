@@ -77,7 +77,7 @@ def test_another_image_gives_other_logits(captioner, batch):
 def test_masked_context_positions_are_not_attended(captioner, batch):
     """The second position: a prefix's last one may stand in the place of BOS, where the first word is predicted."""
     context = captioner.encode(batch)
-    context.mask = context.mask.clone()
+    context.mask = torch.ones(context.states.shape[:2], dtype=torch.bool)
     context.mask[:, 1] = False
     hidden = captioner.logprobs(context, batch.tokens, batch.mask)
     context.states = context.states.clone()

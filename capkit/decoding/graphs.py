@@ -17,6 +17,7 @@ from capkit.upstream.peft import BaseTunerLayer
 
 STEPS_A_GRAPH = 5  # the host looks for captions that have ended between graphs
 MOST_GRAPHS = 8  # shapes and settings of one captioner whose graphs are kept; each holds its caches and logits
+MOST_MEMORY = 0.25  # of the GPU, in which all of them but the last used must fit
 
 
 class RolloutGraphs:
@@ -32,6 +33,8 @@ class RolloutGraphs:
         self.given = Given.of(plan, ids.clone())
         self._warm_up(captioner, plan)
         pool = torch.cuda.graph_pool_handle()
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_reserved()
         self.graphs: list[torch.cuda.CUDAGraph] = []
         self.all_ended: list[Tensor] = []
         self.written = Written()
@@ -43,6 +46,8 @@ class RolloutGraphs:
                         self.written = written
                     self.all_ended.append(self.written.ended[-1].all())
                 self.graphs.append(graph)
+        # What the pool reserved: within it steps share what they do not keep, and nobody else gets it.
+        self.num_bytes = torch.cuda.memory_reserved() - before
         self._seen = torch.zeros(len(self.graphs), dtype=torch.bool, pin_memory=True)
         self._copied = [torch.cuda.Event() for _ in self.graphs]
 
@@ -112,7 +117,15 @@ def run_graphs(captioner: Any, context: Context, plan: Plan, ids: Int[Tensor, "B
         return run(captioner, context, plan, ids)
     if graphs is None:
         graphs = kept[key] = RolloutGraphs(captioner, context, plan, ids)
+        most = MOST_MEMORY * torch.cuda.mem_get_info()[1]
+        while len(kept) > 1 and graph_bytes(captioner) > most:
+            kept.popitem(last=False)
     return graphs(context, ids)
+
+
+def graph_bytes(captioner: Any) -> int:
+    """GPU memory that the captioner's graphs hold."""
+    return sum(graphs.num_bytes for graphs in _kept.get(captioner, {}).values() if graphs is not None)
 
 
 def release_graphs(captioner: Any) -> None:

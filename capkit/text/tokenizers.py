@@ -1,6 +1,7 @@
 """Build a word tokenizer from captions, load and store fast tokenizers, encode and decode captions."""
 
 import functools
+import itertools
 import re
 import socket
 from collections import Counter
@@ -17,6 +18,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from capkit.errors import UsageError
+from capkit.upstream.transformers import decodes_by_backend
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
 
@@ -201,11 +203,15 @@ def decode_captions(
     tokenizer: Any, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], prompt_length: int
 ) -> list[list[str]]:
     """Decode each row's real tokens after the prompt, without special tokens."""
-    rows, keep = tokens[..., prompt_length:].tolist(), mask[..., prompt_length:].tolist()
-    return [
-        [
-            tokenizer.decode([t for t, real in zip(ids, flags, strict=True) if real], skip_special_tokens=True).strip()
-            for ids, flags in zip(image_rows, image_keep, strict=True)
-        ]
-        for image_rows, image_keep in zip(rows, keep, strict=True)
-    ]
+    num_images, num_captions = tokens.shape[:2]
+    marked = torch.where(mask, tokens, -1)[..., prompt_length:].flatten(0, 1).cpu()  # one wait for the device
+    real = marked >= 0
+    ends = [0, *real.sum(-1).cumsum(0).tolist()]
+    flat = marked[real].tolist()
+    rows = [flat[start:end] for start, end in itertools.pairwise(ends)]
+    if decodes_by_backend(tokenizer):  # all at once, by several threads
+        texts = tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=True)
+    else:
+        texts = [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+    stripped = iter([text.strip() for text in texts])
+    return [list(itertools.islice(stripped, num_captions)) for _ in range(num_images)]

@@ -1,9 +1,10 @@
-"""transformers: the KV cache's name, the inputs that `generate` prepares, and GPT-2's linear layer."""
+"""transformers: the KV cache's name, inputs of `generate`, what `decode` does, and GPT-2's linear layer."""
 
 import dataclasses
 from typing import Any
 
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.pytorch_utils import Conv1D as Conv1D
 
@@ -15,6 +16,13 @@ _NAMES = {"cache", "past_key_values"}
 def as_cache(cache: Any) -> dict[str, Any]:
     """Keyword arguments that pass the KV cache to the installed transformers' models, outputs and `generate`."""
     return {CACHE_NAME: cache}
+
+
+def decodes_by_backend(tokenizer: Any) -> bool:
+    """Whether `decode` gives what the backend's own decoding gives: no method replaced, no spaces cleaned up after."""
+    fast, kind = PreTrainedTokenizerFast, type(tokenizer)
+    own = isinstance(tokenizer, fast) and (kind.decode, kind._decode) == (fast.decode, fast._decode)
+    return own and not tokenizer.clean_up_tokenization_spaces
 
 
 class TokensAndCache:

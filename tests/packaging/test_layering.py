@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "utils": {"errors"},
     "assets": {"errors", "utils"},
     "upstream": set(),
-    "text": BOTTOM,
+    "text": BOTTOM | {"upstream"},
     "fault_tolerance": BOTTOM,
     "config": BOTTOM | {"assets", "decoding"},
     "optim": BOTTOM,

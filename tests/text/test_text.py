@@ -18,6 +18,7 @@ from capkit.text.tokenizers import (
     tokenizer_to_json,
     word_tokenizer,
 )
+from capkit.upstream.transformers import decodes_by_backend
 
 CAPTIONS = ["A red circle.", "a red square, left of a circle!", "The t-shirt's 3.5 (big) dots?"]
 
@@ -151,6 +152,50 @@ def test_decoding_leaves_out_prompt_specials_and_padding():
     tokenizer = word_tokenizer(["a photo of b"])
     tokens, mask, prompt_length = encode_captions(tokenizer, [["b b", "a"], ["b"]], "a photo of", 10)
     assert decode_captions(tokenizer, tokens, mask, prompt_length) == [["b b", "a"], ["b", ""]]
+
+
+def word_piece_tokenizer() -> PreTrainedTokenizerFast:
+    """As BERT's: spaces in front of punctuation are cleaned up after decoding."""
+    words = ["[UNK]", "[PAD]", "[SEP]", "a", "dog", "##s", ".", "!", "do", "n't"]
+    backend = Tokenizer(models.WordPiece({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
+    backend.decoder = decoders.WordPiece(cleanup=False)
+    names = {"pad_token": "[PAD]", "eos_token": "[SEP]", "unk_token": "[UNK]"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=True, **names)
+
+
+class Shouting(PreTrainedTokenizerFast):
+    def _decode(self, *args, **kwargs):
+        return super()._decode(*args, **kwargs).upper()
+
+
+DECODERS = {
+    "word": (lambda: word_tokenizer(['a dog , ( red ) ! "b" c']), True),
+    "bytes": (lambda: byte_tokenizer(), True),  # of random bytes some are no UTF-8
+    "pieces": (lambda: piece_tokenizer(), True),
+    "spaces cleaned up": (word_piece_tokenizer, False),
+    "its own": (lambda: Shouting(tokenizer_object=word_tokenizer(["a b c d"]).backend_tokenizer), False),
+}
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_texts_are_those_that_the_tokenizer_decodes_one_by_one(kind):
+    make, by_backend = DECODERS[kind]
+    tokenizer = make()
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(len(tokenizer), (7, 3, 12), generator=generator)
+    mask = torch.rand(tokens.shape, generator=generator) < 0.8
+    mask[1, 2] = False  # no caption
+    expected = [
+        [
+            tokenizer.decode(row[real].tolist(), skip_special_tokens=True).strip()
+            for row, real in zip(*image, strict=True)
+        ]
+        for image in zip(tokens[..., 2:], mask[..., 2:], strict=True)
+    ]
+    assert decode_captions(tokenizer, tokens, mask, 2) == expected
+    assert decodes_by_backend(tokenizer) is by_backend
+    if not by_backend:  # the backend's own texts differ
+        assert tokenizer.backend_tokenizer.decode_batch(tokens[0].tolist()) != tokenizer.batch_decode(tokens[0])
 
 
 def test_no_captions_give_rows_without_real_tokens():

@@ -1,0 +1,101 @@
+"""Which graphs serve a rollout and which are kept, without a GPU: captures are counted and not made."""
+
+import pytest
+import torch
+
+from capkit.decoding import graphs
+from capkit.decoding.config import Decoding
+from capkit.decoding.engine import Plan, Written
+from capkit.models.captioners.clip_prefix import ClipPrefix
+from capkit.models.tuning.lora import adapters_off
+from capkit.text.tokenizers import word_tokenizer
+from capkit.types import Context
+
+GPT2 = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2}
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return ClipPrefix(GPT2, word_tokenizer(["a b"]), feature_width=4, prefix_length=3, lora={"rank": 1}).eval()
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """Names of what was run, in order: the key of each capture, "replay", "loop"."""
+    found = []
+
+    class Graphs:
+        def __init__(self, captioner, context, plan, ids):
+            found.append("capture")
+            self.num_bytes = len(context.states) * GIB
+
+        def __call__(self, context, ids):
+            found.append("replay")
+            return Written()
+
+    monkeypatch.setattr(graphs, "RolloutGraphs", Graphs)
+    monkeypatch.setattr(graphs, "run", lambda *_: found.append("loop") or Written())
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 80 * GIB))
+    return found
+
+
+def write(model, count=2, mask=None, length=5):
+    context = Context(torch.zeros(count, 3, 8), mask, [str(number) for number in range(count)])
+    plan = Plan(Decoding("sample", max_length=length), 2, False, (1,), 2)
+    graphs.run_graphs(model, context, plan, torch.zeros(count, 2, dtype=torch.long))
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(model):
+    yield
+    graphs.release_graphs(model)
+
+
+def test_a_shape_is_captured_when_it_comes_again(model, captured):
+    for _ in range(3):
+        write(model)
+    write(model, count=3)
+    assert captured == ["loop", "capture", "replay", "replay", "loop"]
+
+
+def test_graphs_of_adapters_are_not_those_without(model, captured):
+    for _ in range(2):
+        write(model)
+    with adapters_off(model):
+        for _ in range(2):
+            write(model)
+    write(model)
+    assert captured == ["loop", "capture", "replay"] * 2 + ["replay"]
+
+
+def test_a_masked_context_and_a_whole_one_have_their_own(model, captured):
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    for given in (None, None, mask, mask, None):
+        write(model, mask=given)
+    assert captured == ["loop", "capture", "replay"] * 2 + ["replay"]
+
+
+def test_a_moved_weight_has_its_own(model, captured):
+    for _ in range(2):
+        write(model)
+    bias = model.lm.transformer.ln_f.bias
+    bias.data = bias.data.clone()
+    write(model)
+    assert captured == ["loop", "capture", "replay", "loop"]
+
+
+def test_the_number_and_the_memory_of_graphs_are_bounded(model, captured):
+    for length in range(1, graphs.MOST_GRAPHS + 3):
+        for _ in range(2):
+            write(model, count=1, length=length)
+    assert len(graphs._kept[model]) == graphs.MOST_GRAPHS and graphs.graph_bytes(model) == graphs.MOST_GRAPHS * GIB
+    for _ in range(2):
+        write(model, count=17)  # with three others of 1 GiB a quarter of 80
+    assert graphs.graph_bytes(model) == 20 * GIB
+    for _ in range(2):
+        write(model, count=30)  # more than a quarter by itself: it stays alone
+    assert graphs.graph_bytes(model) == 30 * GIB and len(graphs._kept[model]) == 1
+    graphs.release_graphs(model)
+    assert graphs.graph_bytes(model) == 0

@@ -4,7 +4,7 @@ R rows, B images, K captions per image, H heads, E head width, C slots of a cach
 vocabulary. Sums are in float32, those over the vocabulary in float64.
 """
 
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 import triton
@@ -17,6 +17,7 @@ BLOCKS_AT_ONCE = 16  # that a program sums
 
 
 @triton.jit
+@no_type_check  # the import hook that checks shapes in tests would wrap what Triton must read
 def _add_norm(x, delta, weight, bias, total, out, width, eps, HAS_DELTA: tl.constexpr, WIDTH: tl.constexpr):
     row, column = tl.program_id(0).to(tl.int64), tl.arange(0, WIDTH)
     inside = column < width
@@ -52,6 +53,7 @@ def add_norm(
 
 
 @triton.jit(do_not_specialize=["position"])
+@no_type_check  # the import hook that checks shapes in tests would wrap what Triton must read
 def _attend_self(
     qkv, keys, values, out, position, capacity, scale, num_heads, head_width,
     SLOTS: tl.constexpr, WIDTH: tl.constexpr,
@@ -105,6 +107,7 @@ def attend_self(
 
 
 @triton.jit
+@no_type_check  # the import hook that checks shapes in tests would wrap what Triton must read
 def _attend_image(
     query, keys, values, out, key_image, key_head, key_token, value_image, value_head, value_token,
     captions, tokens, scale, num_heads, head_width,
@@ -144,9 +147,6 @@ def attend_image(
     keys: Float[Tensor, "B H N E"],
     values: Float[Tensor, "B H N E"],
     scale: float,
-    tokens_a_tile: int = 64,
-    warps: int = 4,
-    stages: int = 3,
 ) -> Float[Tensor, "R D"]:
     images, heads, tokens, width = keys.shape
     captions = len(query) // images
@@ -155,13 +155,13 @@ def attend_image(
     _attend_image[(images, heads, triton.cdiv(captions, queries))](
         query, keys, values, out, *keys.stride()[:3], *values.stride()[:3],
         captions, tokens, scale, heads, width,
-        QUERIES=queries, TOKENS=tokens_a_tile, WIDTH=max(16, triton.next_power_of_2(width)),
-        num_warps=warps, num_stages=stages,
+        QUERIES=queries, TOKENS=32, WIDTH=max(16, triton.next_power_of_2(width)), num_warps=2, num_stages=3,
     )  # fmt: skip
     return out
 
 
 @triton.jit
+@no_type_check  # the import hook that checks shapes in tests would wrap what Triton must read
 def _sum_blocks(
     logits, uniforms, largest, sums, of_image, of_caption, captions, vocabulary, num_blocks, temperature,
     BLOCKS: tl.constexpr, BLOCK: tl.constexpr,
@@ -180,6 +180,7 @@ def _sum_blocks(
 
 
 @triton.jit
+@no_type_check  # the import hook that checks shapes in tests would wrap what Triton must read
 def _choose(
     logits, uniforms, largest, sums, chosen, logprobs, of_image, of_caption, captions, vocabulary, num_blocks,
     temperature, BLOCKS: tl.constexpr, BLOCK: tl.constexpr,
@@ -226,7 +227,7 @@ def choose(
     logprobs = torch.empty((images, captions), dtype=torch.float32, device=logits.device)
     common: Any = (*logits.stride()[:2], captions, vocabulary, blocks, temperature)
     _sum_blocks[(rows, triton.cdiv(blocks, BLOCKS_AT_ONCE))](
-        logits, uniforms, largest, sums, *common, BLOCKS=BLOCKS_AT_ONCE, BLOCK=BLOCK, num_warps=8
+        logits, uniforms, largest, sums, *common, BLOCKS=BLOCKS_AT_ONCE, BLOCK=BLOCK, num_warps=4
     )
     _choose[(rows,)](
         logits, uniforms, largest, sums, chosen, logprobs, *common,

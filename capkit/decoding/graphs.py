@@ -2,13 +2,14 @@
 
 import weakref
 from collections import OrderedDict
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from capkit.decoding.cast import is_sharded
 from capkit.decoding.engine import Given, Plan, Written, run, steps
@@ -18,6 +19,16 @@ from capkit.upstream.peft import BaseTunerLayer
 STEPS_A_GRAPH = 5  # the host looks for captions that have ended between graphs
 MOST_GRAPHS = 8  # shapes and settings of one captioner whose graphs are kept; each holds its caches and logits
 MOST_MEMORY = 0.25  # of the GPU, in which all of them but the last used must fit
+
+
+@contextmanager
+def warming_up() -> Iterator[None]:
+    """For once op by op, on a stream of its own: libraries allocate and choose kernels, which no capture may hold."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        yield
+    torch.cuda.current_stream().wait_stream(side)
 
 
 class RolloutGraphs:
@@ -31,7 +42,9 @@ class RolloutGraphs:
         self.context = Context(context.states.clone(), mask, list(context.keys))
         # What a graph reads is read at its address: all of it is held here.
         self.given = Given.of(plan, ids.clone())
-        self._warm_up(captioner, plan)
+        with warming_up():
+            for _ in steps(captioner, self.context, plan, self.given):
+                pass
         pool = torch.cuda.graph_pool_handle()
         torch.cuda.empty_cache()
         before = torch.cuda.memory_reserved()
@@ -50,15 +63,6 @@ class RolloutGraphs:
         self.num_bytes = torch.cuda.memory_reserved() - before
         self._seen = torch.zeros(len(self.graphs), dtype=torch.bool, pin_memory=True)
         self._copied = [torch.cuda.Event() for _ in self.graphs]
-
-    def _warm_up(self, captioner: Any, plan: Plan) -> None:
-        """Once op by op, on a stream of its own: libraries allocate and choose kernels, which no capture may hold."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in steps(captioner, self.context, plan, self.given):
-                pass
-        torch.cuda.current_stream().wait_stream(side)
 
     def __call__(self, context: Context, ids: Int[Tensor, "B S"]) -> Written:
         """Captions of these images. What is returned is overwritten by the next call."""
@@ -86,14 +90,20 @@ _kept: weakref.WeakKeyDictionary[Any, OrderedDict[Any, RolloutGraphs | None]] = 
 
 def _key(captioner: Any, context: Context, plan: Plan) -> Any:
     parts, head = captioner.decoder_parts()
-    weights = tuple(parameter.data_ptr() for part in (*parts, head) for parameter in part.parameters())
+    return plan, tuple(context.states.shape), context.states.dtype, context.mask is None, state_of((*parts, head))
+
+
+def state_of(parts: Iterable[nn.Module]) -> Any:
+    """What a graph of these modules holds fixed: where their weights lie, which adapters act, autocast's type."""
+    modules = [module for part in parts for module in part.modules()]
+    weights = tuple(weight.data_ptr() for module in modules for weight in module.parameters(recurse=False))
     adapters = tuple(
         (layer.disable_adapters, layer.merged, tuple(layer.active_adapters))
-        for part in parts for layer in part.modules() if isinstance(layer, BaseTunerLayer)
-    )  # fmt: skip
+        for layer in modules
+        if isinstance(layer, BaseTunerLayer)
+    )
     amp = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
-    shape = tuple(context.states.shape), context.states.dtype, context.mask is None
-    return plan, shape, amp, hash(weights), adapters
+    return hash(weights), adapters, amp
 
 
 def can_run_graphs(captioner: Any, context: Context) -> bool:

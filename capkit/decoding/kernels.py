@@ -15,9 +15,11 @@ from torch import Tensor
 BLOCK = 256  # tokens whose probabilities are summed at the first level
 BLOCKS_AT_ONCE = 16  # that a program sums
 
+# What Triton compiles it must read as it stands: the import hook that checks shapes in tests passes by `no_type_check`.
+
 
 @triton.jit
-@no_type_check  # the import hook that checks shapes in tests would wrap what Triton must read
+@no_type_check
 def _add_norm(x, delta, weight, bias, total, out, width, eps, HAS_DELTA: tl.constexpr, WIDTH: tl.constexpr):
     row, column = tl.program_id(0).to(tl.int64), tl.arange(0, WIDTH)
     inside = column < width
@@ -53,7 +55,7 @@ def add_norm(
 
 
 @triton.jit(do_not_specialize=["position"])
-@no_type_check  # the import hook that checks shapes in tests would wrap what Triton must read
+@no_type_check
 def _attend_self(
     qkv, keys, values, out, position, capacity, scale, num_heads, head_width,
     SLOTS: tl.constexpr, WIDTH: tl.constexpr,
@@ -107,7 +109,7 @@ def attend_self(
 
 
 @triton.jit
-@no_type_check  # the import hook that checks shapes in tests would wrap what Triton must read
+@no_type_check
 def _attend_image(
     query, keys, values, out, key_image, key_head, key_token, value_image, value_head, value_token,
     captions, tokens, scale, num_heads, head_width,
@@ -161,7 +163,7 @@ def attend_image(
 
 
 @triton.jit
-@no_type_check  # the import hook that checks shapes in tests would wrap what Triton must read
+@no_type_check
 def _sum_blocks(
     logits, uniforms, largest, sums, of_image, of_caption, captions, vocabulary, num_blocks, temperature,
     BLOCKS: tl.constexpr, BLOCK: tl.constexpr,
@@ -180,7 +182,7 @@ def _sum_blocks(
 
 
 @triton.jit
-@no_type_check  # the import hook that checks shapes in tests would wrap what Triton must read
+@no_type_check
 def _choose(
     logits, uniforms, largest, sums, chosen, logprobs, of_image, of_caption, captions, vocabulary, num_blocks,
     temperature, BLOCKS: tl.constexpr, BLOCK: tl.constexpr,

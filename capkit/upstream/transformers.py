@@ -20,9 +20,11 @@ def as_cache(cache: Any) -> dict[str, Any]:
 
 def decodes_by_backend(tokenizer: Any) -> bool:
     """Whether `decode` gives what the backend's own decoding gives: no method replaced, no spaces cleaned up after."""
-    fast, kind = PreTrainedTokenizerFast, type(tokenizer)
-    own = isinstance(tokenizer, fast) and (kind.decode, kind._decode) == (fast.decode, fast._decode)
-    return own and not tokenizer.clean_up_tokenization_spaces
+    if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.clean_up_tokenization_spaces:
+        return False
+    kinds = type(tokenizer).__mro__
+    replaced = {name for kind in kinds[: kinds.index(PreTrainedTokenizerFast)] for name in vars(kind)}
+    return not replaced & {"decode", "_decode"}
 
 
 class TokensAndCache:

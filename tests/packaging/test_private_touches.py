@@ -71,10 +71,6 @@ TOUCHES = (
         "transformers:GenerationMixin", "prepare_inputs_for_generation", _TRANSFORMERS, "overridden",
         ("self", "input_ids", "next_sequence_length"),
     ),
-    Touch(
-        "transformers:PreTrainedTokenizerFast", "_decode", _TRANSFORMERS, "the backend's, if not replaced",
-        ("self", "token_ids", "skip_special_tokens", "clean_up_tokenization_spaces"),
-    ),
     Touch("transformers.pytorch_utils", "Conv1D", _TRANSFORMERS, "GPT-2's linear layer takes adapters"),
     # DeepSpeed
     Touch("deepspeed.ops", "__compatible_ops__", _PARTITIONS, "keeps an unused operator from being compiled"),

@@ -126,6 +126,16 @@ def orientation_of(data: bytes) -> int | None:
     return _read(data, _decode_orientation)
 
 
+def format_of(data: bytes) -> str:
+    """Pillow's name of an image file's format, e.g. JPEG. Raises BadImage as `load_rgb` does."""
+    return _read(data, _decode_format)
+
+
+def _decode_format(data: bytes) -> str:
+    with _opened(data) as image:
+        return str(image.format)
+
+
 def _read(source: str | Path | bytes, decode: Callable[[bytes], T]) -> T:
     if not isinstance(source, bytes):
         source = read_file(source)

@@ -1,9 +1,9 @@
 """How long the parts of training take beside what a user would take instead, on the same machine in one run.
 
-    python -m benchmarks.speed [rollout ...] [--rows WORD] [--rounds 10] [--out FILE] [--tiny] [--no-static]
+    python -m benchmarks.speed [SECTION ...] [--rows WORD] [--rounds 10] [--out FILE] [--plot FILE] [--tiny]
 
 Sides run in turn. Prints a table; `--out` keeps all numbers as JSON. `--tiny` is small enough for a CPU, to try the
-program. transformers' static cache compiles: half a minute a row.
+program. transformers' static cache compiles, half a minute a row: `--no-static` leaves it out.
 """
 
 import argparse
@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 import transformers
 
-from benchmarks.speed import rollout, step
+from benchmarks.speed import data, growth, growth_plot, rollout, step
 from benchmarks.speed.measure import Side
 
-SECTIONS = {"rollout": rollout, "step": step}
+SECTIONS = {"rollout": rollout, "step": step, "data": data, "growth": growth}
 COLUMNS = (
     "work",
     "side",
@@ -32,6 +32,8 @@ COLUMNS = (
 
 
 def line(work: str, side: Side) -> str:
+    if side.out_of_memory:
+        return f"| {work} | {side.name} | out of memory |" + " |" * (len(COLUMNS) - 3)
     cells = [
         work, side.name, f"{side.ms:.1f} [{side.fastest:.1f} .. {side.slowest:.1f}]", f"{side.ratio:.2f}",
         "" if side.busy_ms is None else f"{side.busy_ms:.1f}", "" if side.kernels is None else str(side.kernels),
@@ -46,6 +48,7 @@ def main() -> None:
     parser.add_argument("--rows", default="", help="only rows whose name holds this")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--out", type=Path, help="keep all numbers in this JSON file")
+    parser.add_argument("--plot", type=Path, help="draw the curves of section growth into this SVG")
     parser.add_argument("--tiny", action="store_true", help="a few layers and images")
     parser.add_argument("--no-static", action="store_true", help="leave out transformers' static cache")
     args = parser.parse_args()
@@ -68,6 +71,9 @@ def main() -> None:
             for side in sides:
                 print(line(row.name, side), flush=True)
                 rows.append({"section": section, "work": row.name, **side.as_row()})
+    if args.plot:
+        print(growth_plot.table(rows))
+        args.plot.write_text(growth_plot.plot(rows))
     if args.out:
         args.out.write_text(json.dumps({**about, "rows": rows}, indent=1))
 

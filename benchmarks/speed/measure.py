@@ -26,6 +26,7 @@ class Side:
     busy_ms: float | None = None
     kernels: int | None = None
     host_waits: int | None = None
+    out_of_memory: bool = False  # then there are no numbers
 
     def as_row(self) -> dict[str, Any]:
         return asdict(self)

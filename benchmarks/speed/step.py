@@ -115,8 +115,8 @@ def captioner_of(row: Row, size: Size) -> Any:
     return model
 
 
-def module_of(row: Row, size: Size, judge: Judge, device: str) -> tuple[RLModule, CaptionBatch]:
-    """capkit's module with its reward prepared, and a batch."""
+def module_of(row: Row, size: Size, judge: Judge, device: str, captioner: Any = None) -> tuple[RLModule, CaptionBatch]:
+    """capkit's module, of `captioner` or the row's own, with its reward prepared; and a batch."""
     pictures = pictures_of(row, size)
     references = vocabulary.references_of(size.vocabulary, row.images)
     if row.self_retrieval:
@@ -128,7 +128,7 @@ def module_of(row: Row, size: Size, judge: Judge, device: str) -> tuple[RLModule
     reward.prepare(pictures.get, lambda: corpus, device)
     decoding = Decoding("sample", max_length=row.length)
     objective = SelfCritical(decoding, row.samples, baseline="none" if row.self_retrieval else "greedy")
-    model = captioner_of(row, size)
+    model = captioner or captioner_of(row, size)
     module = RLModule(model, objective, reward, AdamW(lr=1e-9), Constant(), Decoding())
     pixels = torch.randn(row.images, 3, size.image, size.image)
     batch = CaptionBatch(list(pictures), pixels=pixels, references=references, metadata=[{} for _ in pictures])
@@ -154,7 +154,7 @@ class Within(Callback):
 
 
 def in_training(
-    module: RLModule, batch: CaptionBatch, device: str, measure: Callable[[Callable[[], Any]], None]
+    module: pl.LightningModule, batch: CaptionBatch, device: str, measure: Callable[[Callable[[], Any]], None]
 ) -> None:
     """Calls `measure` with one of capkit's steps, as Lightning runs it in mixed precision."""
     trainer = pl.Trainer(

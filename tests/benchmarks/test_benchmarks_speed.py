@@ -1,10 +1,11 @@
 import json
 import sys
+from xml.etree import ElementTree
 
 import pytest
 import torch
 
-from benchmarks.speed import vocabulary
+from benchmarks.speed import growth, vocabulary
 from benchmarks.speed.__main__ import main
 from benchmarks.speed.plain_cider import PlainCiderD
 from capkit.scorers.cider import CiderD
@@ -52,3 +53,39 @@ def test_the_plain_cider_is_capkits():
     wanted = [plain.score(caption, references) for caption, references in zip(captions, corpus[:5], strict=True)]
     assert min(wanted) > 1
     torch.testing.assert_close(found, torch.tensor(wanted), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.integration
+def test_a_tiny_run_of_growth_draws_its_curves_and_says_what_does_not_fit(tmp_path, monkeypatch, capsys):
+    out, plot = tmp_path / "growth.json", tmp_path / "growth.svg"
+    words = ["growth", "--tiny", "--rounds", "1", "--out", str(out), "--plot", str(plot)]
+    whole = growth.rollout
+
+    def rollout(row, *rest):
+        if row.samples == 2:
+            raise torch.OutOfMemoryError
+        return whole(row, *rest)
+
+    monkeypatch.setattr(growth, "rollout", rollout)
+    monkeypatch.setattr(sys, "argv", ["speed", *words])
+    main()
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["work"].partition(",")[0] for row in rows[::2]] == list(growth.WORKS)
+    assert [row["out_of_memory"] for row in rows] == [False, True, False, False, False, False]
+    printed = capsys.readouterr().out
+    assert "| rollout, samples 2 | capkit | out of memory |" in printed
+    assert "| samples 2 | out of memory |" in printed and "| samples 1 | " in printed
+    drawn = ElementTree.fromstring(plot.read_text())
+    assert len(drawn.findall(".//{*}polyline")) == 6  # ms and GiB of three works
+
+
+@pytest.mark.integration
+def test_a_tiny_run_of_data_reads_the_pictures_in_every_way(tmp_path, monkeypatch):
+    out = tmp_path / "data.json"
+    monkeypatch.setattr(sys, "argv", ["speed", "data", "--tiny", "--rounds", "1", "--out", str(out)])
+    main()
+    rows = json.loads(out.read_text())["rows"]
+    sides = ["capkit", "capkit, scaled", "capkit, folder", "capkit, folder, Pillow", "Pillow and torchvision"]
+    for part in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+        assert [row["name"] for row in part][:5] == sides
+        assert all(row["ms"] > 0 for row in part)

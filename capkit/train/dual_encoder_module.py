@@ -1,13 +1,13 @@
 """DualEncoderModule: trains a dual encoder with an objective over all images and captions of the global batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from capkit.distributed.collectives import UnevenGather, all_reduce_sum, device_for_collectives
+from capkit.distributed.collectives import UnevenGather, all_reduce_sum, device_for_collectives, gather_objects
 from capkit.metrics.retrieval import retrieval
 from capkit.models.dual_encoders.trainable import PairRows, TrainableDualEncoder
 from capkit.models.encoders.compile import compile_blocks, restore_blocks
@@ -100,8 +100,7 @@ class DualEncoderModule(TrainModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss with the whole split as one batch, and retrieval within it; the same on every rank."""
-        pairs = join(self._validation) if self._validation else self._no_pairs()
-        self._validation = []
+        pairs = self._pairs_of_validation()
         output = self.objective(pairs, self.global_step)
         numbers = {"loss": float(all_reduce_sum(output.loss.to(device_for_collectives())))}
         numbers |= retrieval_numbers(pairs)
@@ -109,13 +108,24 @@ class DualEncoderModule(TrainModule):
             {f"val/{name}": value for name, value in numbers.items()}, batch_size=1, sync_dist=False, logger=False
         )
 
-    def _no_pairs(self) -> PairEmbeddings:
-        """Zero pairs, with which a rank that has no validation batch takes part in the collectives."""
+    def _pairs_of_validation(self) -> PairEmbeddings:
+        """This rank's pairs: none, with which it takes part in the collectives, where it had no validation batch."""
+        own = join(self._validation) if self._validation else None
+        self._validation = []
+        extras = {} if own is None else own.extras
+        forms = gather_objects({name: (tuple(rows.shape[1:]), rows.dtype) for name, rows in extras.items()})
+        return self._no_pairs(next(filter(None, forms), {})) if own is None else own
+
+    def _no_pairs(self, extras: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> PairEmbeddings:
+        """Zero pairs, with extras of other ranks' row shapes and types: an objective reads them on every rank."""
         model: Any = self.model
         scale, bias = model.scale()
         vectors = torch.empty(0, model.embed_dim, device=self.device)
         ids = torch.empty(0, dtype=torch.int64, device=self.device)
-        return PairEmbeddings(vectors, vectors, scale, ids, ids, ids, bias)
+        rows = {
+            name: torch.empty(0, *shape, dtype=dtype, device=self.device) for name, (shape, dtype) in extras.items()
+        }
+        return PairEmbeddings(vectors, vectors, scale, ids, ids, ids, bias, rows)
 
     def predict_step(self, batch: CaptionBatch, batch_idx: int, dataloader_idx: int = 0) -> PairEmbeddings:
         return join(self.map_in_chunks(batch, self.model))

@@ -3,9 +3,14 @@
 import pytest
 import torch
 
+from capkit.distributed.collectives import rank
+from capkit.objectives.contrastive.edited_candidates import EditedCandidates
 from capkit.objectives.contrastive.info_nce import InfoNCE
+from capkit.objectives.contrastive.pair_sum import PairSum
+from capkit.objectives.grammar import GrammarCrossEntropy
 from capkit.optim.optimizers import AdamW
 from capkit.optim.schedules import Constant
+from capkit.testing.distributed import run_distributed
 from capkit.testing.models import batch_for, two_tower
 from capkit.train.dual_encoder_module import DualEncoderModule, join, retrieval_numbers
 from capkit.types import PairEmbeddings
@@ -75,6 +80,35 @@ def test_micro_batches_keep_no_activations():
         return sum(sizes)
 
     assert held(2) < held(None) / 10
+
+
+def _validated(num_ranks_with_a_batch) -> dict[str, float]:
+    """What a rank logs of a validation whose batches go to the first ranks, by an objective that reads extras."""
+    model = two_tower(grammar_head=True)
+    objective = PairSum({"edits": EditedCandidates(InfoNCE()), "grammar": GrammarCrossEntropy()})
+    this = DualEncoderModule(model, objective, AdamW(lr=1e-3), Constant())
+    logged: dict[str, float] = {}
+    this.log_dict = lambda numbers, **_: logged.update(numbers)
+    batch = batch_for(model, CAPTIONS[:8])
+    batch.negative_tokens, batch.negative_mask = batch.tokens.flip(0), batch.mask.flip(0)
+    share = len(batch) // num_ranks_with_a_batch
+    this.eval()
+    this.on_validation_epoch_start()
+    with torch.no_grad():
+        if rank() < num_ranks_with_a_batch:
+            this.validation_step(batch[rank() * share : (rank() + 1) * share], 0)
+        this.on_validation_epoch_end()
+    return logged
+
+
+@pytest.mark.integration
+def test_a_rank_without_a_validation_batch_takes_part_in_what_an_objective_reads_of_it():
+    """A validation set smaller than the ranks' batches; grammar logits and edited captions are read on every rank."""
+    alone = _validated(1)
+    assert alone["val/loss"] > 0 and alone["val/t2i_r1"] >= 0
+    for num_ranks_with_a_batch in (1, 2):
+        for found in run_distributed(_validated, 2, num_ranks_with_a_batch):
+            assert found == pytest.approx(alone, rel=1e-5)
 
 
 def test_retrieval_within_a_split_counts_each_caption_of_an_image():

@@ -130,6 +130,10 @@ class Context(_TensorFields):
     mask: Bool[Tensor, "B N"] | None
     keys: list[str]
 
+    def without_image(self) -> "Context":
+        """Zeros where the images' states are, behind all that maps them: what `image_dropout` trains on."""
+        return dataclasses.replace(self, states=torch.zeros_like(self.states))
+
 
 @dataclass
 class Samples(_TensorFields):

@@ -14,6 +14,7 @@ from capkit.config.extras import needs
 from capkit.config.machine import has_no_gpu
 from capkit.config.signatures import default
 from capkit.decoding.config import Decoding
+from capkit.decoding.guide import Guide, LanguageModelGuide
 from capkit.errors import UsageError
 
 # Vision models of transformers with position embeddings for one image size.
@@ -198,10 +199,32 @@ def decoding_is_sound(settings: Settings) -> str | None:
     if not isinstance(node, dict) or node.get("_target_") != "capkit.decoding.config.Decoding":
         return None
     try:
-        Decoding(**{key: value for key, value in node.items() if not key.startswith("_")})
+        Decoding(**_arguments(node) | {"guide": _guide(node.get("guide"))})
     except UsageError as error:
         return str(error)
     return None
+
+
+def _arguments(node: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if not key.startswith("_")}
+
+
+def _guide(node: Any) -> Guide | LanguageModelGuide | None:
+    if not isinstance(node, dict):
+        return None
+    classes = {f"{cls.__module__}.{cls.__name__}": cls for cls in (Guide, LanguageModelGuide)}
+    cls = classes.get(str(node.get("_target_")))
+    return None if cls is None else cls(**_arguments(node))
+
+
+def a_guiding_language_model_is_loaded(settings: Settings) -> str | None:
+    name = settings.get("decoding.guide.language_model")
+    if name is None or settings.task in ("evaluate", "caption", "frontier"):
+        return None
+    return (
+        f"decoding.guide.language_model={name}: expected task=evaluate, task=caption or task=frontier, which load it, "
+        f"got task={settings.task}; set decoding=greedy"
+    )
 
 
 def pictures_have_the_models_size(settings: Settings) -> str | None:
@@ -255,6 +278,7 @@ RULES: tuple[Callable[[Settings], str | None], ...] = (
     micro_batch_fits_in_batch,
     resume_or_init,
     decoding_is_sound,
+    a_guiding_language_model_is_loaded,
     pictures_have_the_models_size,
     cached_features_are_not_augmented,
     deepspeed_is_installed,

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from capkit.decoding.guide import Guide, LanguageModelGuide
 from capkit.errors import UsageError, did_you_mean
 from capkit.utils.ranges import (
     AtLeastTwo,
@@ -41,6 +42,7 @@ class Decoding:
             is kept, and EOS follows as the only possible token. None: captions end with EOS alone.
         num_candidates: Captions proposed for each image, by sampling or by the beams, of which a scorer picks one
             (`capkit/scorers/as_reranker.py`); None: the method's one caption.
+        guide: Guidance of each token's score, before all other settings (`capkit/decoding/guided.py`); None: none.
         seed: Each draw depends on (seed, image key, sample, position) and nothing else.
 
     Raises UsageError for a value out of range and for an option that the chosen method would ignore.
@@ -57,6 +59,7 @@ class Decoding:
     no_repeat_ngram_size: NonNegativeInt = 0
     stop: str | None = None
     num_candidates: AtLeastTwo | None = None
+    guide: Guide | LanguageModelGuide | None = None
     seed: Seed = 0
 
     def __post_init__(self) -> None:

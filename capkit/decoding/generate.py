@@ -16,6 +16,7 @@ from capkit.decoding.beam import beam_search
 from capkit.decoding.config import Decoding
 from capkit.decoding.engine import Plan, run
 from capkit.decoding.graphs import can_run_graphs, run_graphs
+from capkit.decoding.guided import GuidedCaptioner
 from capkit.decoding.sampling import stop_token_ids
 from capkit.errors import UsageError
 from capkit.text.tokenizers import decode_captions, prompt_ids
@@ -174,6 +175,8 @@ def generate(
     With `decoding.stop` EOS follows a stop token. It is no choice then: its log-probability is 0 if captions are
     sampled, while greedy and beam search record the model's, as for all their tokens.
 
+    With `decoding.guide` all of this is of the guided distribution.
+
     `with_greedy` adds the greedy caption of each image, under the same constraints, behind its samples
     (method=sample): one more row of the same loop.
     """
@@ -181,11 +184,14 @@ def generate(
     _check(captioner, decoding, num_samples, len(start))
     if with_greedy and decoding.method != "sample":
         raise UsageError(f"with_greedy goes with method=sample; got method={decoding.method}")
+    writer = captioner
+    if decoding.guide is not None:
+        writer = GuidedCaptioner(captioner, decoding.guide, getattr(captioner, "language_model", None))
     with evaluating(captioner):
         if decoding.method == "beam":
-            samples = _of_beams(captioner, context, decoding, num_samples)
+            samples = _of_beams(writer, context, decoding, num_samples)
         else:
-            samples = _of_loop(captioner, context, decoding, num_samples, with_greedy)
+            samples = _of_loop(writer, context, decoding, num_samples, with_greedy)
     tokens, mask, logprobs = samples.tokens, samples.mask, samples.logprobs
     assert tokens is not None and mask is not None and logprobs is not None
     given = torch.arange(1, tokens.shape[-1], device=tokens.device) < len(start)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from capkit.decoding.cast import is_sharded
 from capkit.decoding.engine import Given, Plan, Written, run, steps
+from capkit.decoding.guided import GuidedCaptioner
 from capkit.types import Context
 from capkit.upstream.peft import BaseTunerLayer
 
@@ -116,7 +117,8 @@ def can_run_graphs(captioner: Any, context: Context) -> bool:
 
 def run_graphs(captioner: Any, context: Context, plan: Plan, ids: Int[Tensor, "B S"]) -> Written:
     """The loop by graphs. They are captured when a shape comes again: a capture takes the time of several rollouts."""
-    kept = _kept.setdefault(captioner, OrderedDict())
+    owner = captioner.captioner if isinstance(captioner, GuidedCaptioner) else captioner
+    kept = _kept.setdefault(owner, OrderedDict())
     key = _key(captioner, context, plan)
     is_new = key not in kept
     graphs = kept.setdefault(key, None)

@@ -2,12 +2,14 @@
 
 from typing import Annotated, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from capkit.errors import UsageError
+from capkit.objectives.image_dropout import drop_images
 from capkit.types import CaptionBatch, Context, ObjectiveOutput
-from capkit.utils.ranges import Range, check_ranges
+from capkit.utils.ranges import Probability, Range, Seed, check_ranges
 
 
 @runtime_checkable
@@ -29,10 +31,17 @@ class CrossEntropy:
     Args:
         label_smoothing: e in [0, 1): the target distribution puts 1 - e on the reference token and spreads e evenly
             over the vocabulary (Szegedy et al. 2016, section 7).
+        image_dropout: Share of images that are missing in a step, for `decoding=guided` (`drop_images`).
+        seed: Of the draws of missing images.
     """
 
-    def __init__(self, label_smoothing: Annotated[float | int, Range(0, below=1)] = 0.0) -> None:
-        self.label_smoothing = label_smoothing
+    def __init__(
+        self,
+        label_smoothing: Annotated[float | int, Range(0, below=1)] = 0.0,
+        image_dropout: Probability = 0.0,
+        seed: Seed = 0,
+    ) -> None:
+        self.label_smoothing, self.image_dropout, self.seed = label_smoothing, image_dropout, seed
 
     @staticmethod
     def target_mask(batch: CaptionBatch) -> Bool[Tensor, "B K M"]:
@@ -52,5 +61,8 @@ class CrossEntropy:
     def __call__(self, model: LikelihoodModel, batch: CaptionBatch, step: int) -> ObjectiveOutput:
         mask = self.target_mask(batch)
         assert batch.tokens is not None and batch.mask is not None
-        losses = model.token_losses(model.encode(batch), batch.tokens, batch.mask, self.label_smoothing)
+        context = model.encode(batch)
+        if self.image_dropout and torch.is_grad_enabled():  # not of a validation loss
+            context = drop_images(context, self.image_dropout, self.seed, step)
+        losses = model.token_losses(context, batch.tokens, batch.mask, self.label_smoothing)
         return ObjectiveOutput(loss_sum=(losses * mask).sum(), num_targets=mask.sum())

@@ -23,6 +23,8 @@ FREE_KEYS = (
 # Of any data source: the number of worker processes, and where they cache.
 FREE_NAMES = ("num_workers", "cache_dir")
 LENGTHS = ("max_steps", "max_epochs")
+# Younger than some runs, in whose configs they stand for nothing: draws of image dropout, which those did not have.
+ABSENT_BEFORE = ("objective.seed", "objective.likelihood.seed")
 
 
 def refused_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -32,6 +34,7 @@ def refused_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
         f"{change}{' (may only grow)' * (key in LENGTHS)}"
         for key, change in changed_keys(old, new).items()
         if not _is_free(key) and not _grows(key, old.get(key), new.get(key))
+        if key in old or key not in ABSENT_BEFORE
     ]
 
 

@@ -24,6 +24,7 @@ from capkit.run.changes import flatten
 from capkit.scorers.as_reranker import Reranker
 from capkit.train.build import build_reranker, picture_reader
 from capkit.train.captioner_module import best_captions
+from capkit.train.guidance import attach_language_model
 from capkit.types import CaptionBatch
 from capkit.utils.files import output_file, write_atomically
 from capkit.utils.quiet import quiet_libraries
@@ -60,6 +61,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     before = len(texts)
     model, checkpoint = load_captioner(cfg.ckpt)
     model.to(default_device())
+    attach_language_model(model, decoding, default_device())
     data = data_for(checkpoint, images, out.parent)
     if reranker is not None:
         reranker.attach_captioner(model.tokenizer, model.prompt)
@@ -95,8 +97,9 @@ def run_name(ckpt: str) -> str:
 def what_writes(checkpoint: Path, decoding: Decoding, images: str) -> dict[str, Any]:
     """Everything that captions depend on, as plain data. The checkpoint's hash identifies a run that was moved."""
     settings = asdict(decoding)
-    if decoding.num_candidates is None:
-        del settings["num_candidates"]  # captions of an earlier version are continued
+    for younger in ("num_candidates", "guide"):  # captions of an earlier version are continued
+        if settings[younger] is None:
+            del settings[younger]
     return {
         "checkpoint": str(checkpoint),
         "step": saved_step(checkpoint) if checkpoint.is_dir() else None,

@@ -19,6 +19,7 @@ class HeadedCaptioner(nn.Module, ABC):
     prompt: str
     max_length: int
     vocab_size: int
+    language_model: Any = None  # what guides its decoding, by `decoding.guide`; not a part of it
 
     @property
     @abstractmethod

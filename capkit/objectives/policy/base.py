@@ -111,6 +111,11 @@ def check_sampling(objective: str, rollout: Decoding, num_samples: int, baseline
         raise UsageError(
             f"{objective} learns from sampled or greedy captions; got rollout.method=beam; set sample or greedy"
         )
+    if rollout.guide is not None:
+        raise UsageError(
+            f"{objective} learns from captions of the policy itself, whose log-probabilities those of guided decoding "
+            "are not; got rollout.guide; leave it out, and guide the trained captioner with decoding=guided"
+        )
     if rollout.method == "greedy" and num_samples > 1:
         raise UsageError(
             f"a greedy rollout gives one caption per image; got num_samples={num_samples}; set num_samples=1"

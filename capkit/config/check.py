@@ -296,7 +296,9 @@ def _missing_checkpoints(config: dict[str, Any], composed: Composed) -> Iterator
 def _is_built(key: str, task: str) -> bool:
     """Whether a task loads the checkpoint of this key: training loads models and rewards, evaluate loads metrics."""
     part = key.split(".")[0]
-    return task.startswith("fit") or part in ("ckpt", "encoder") or (task == "evaluate" and part == "metric")
+    return (
+        task.startswith("fit") or part in ("ckpt", "encoder") or (task in ("evaluate", "frontier") and part == "metric")
+    )
 
 
 def _is_used(key: str, task: str) -> bool:

@@ -42,6 +42,7 @@ _ASSET, _CONVERTED = "capkit.assets.cache.path", "smollm2-135m"
 # Parts of the config that a task builds; others are ignored.
 _BUILT = {
     "evaluate": ("data", "metric", "decoding", "trainer", "logger", "callback"),
+    "frontier": ("data", "metric", "decoding", "trainer", "logger", "callback"),
     "evaluate_encoder": ("data", "evaluator"),
     "mine": ("data", "encoder"),
     "prepare": ("data", "image_encoder"),

@@ -177,7 +177,7 @@ def candidates_are_reranked(settings: Settings) -> str | None:
 
 def a_gpu_is_there(settings: Settings) -> str | None:
     accelerator = settings.get("trainer.accelerator")
-    uses_trainer = settings.trains or settings.task == "evaluate"
+    uses_trainer = settings.trains or settings.task in ("evaluate", "frontier")
     if accelerator not in ("gpu", "cuda") or not uses_trainer or not settings.is_here or not has_no_gpu():
         return None
     return (
@@ -219,11 +219,11 @@ def _guide(node: Any) -> Guide | LanguageModelGuide | None:
 
 def a_guiding_language_model_is_loaded(settings: Settings) -> str | None:
     name = settings.get("decoding.guide.language_model")
-    if name is None or settings.task in ("evaluate", "caption", "frontier"):
+    if name is None or settings.task in ("evaluate", "caption"):
         return None
     return (
-        f"decoding.guide.language_model={name}: expected task=evaluate, task=caption or task=frontier, which load it, "
-        f"got task={settings.task}; set decoding=greedy"
+        f"decoding.guide.language_model={name}: expected task=evaluate or task=caption, which load it, got "
+        f"task={settings.task}; set decoding=greedy"
     )
 
 

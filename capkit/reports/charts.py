@@ -53,16 +53,22 @@ def line_chart(
 
 
 def path_chart(
-    title: str, points: Sequence[Point], labels: Sequence[str], x_label: str, marks: Mapping[str, int] | None = None
+    title: str,
+    points: Sequence[Point],
+    labels: Sequence[str],
+    x_label: str,
+    marks: Mapping[str, int] | None = None,
+    others: Mapping[str, Point] | None = None,
 ) -> str:
-    """SVG of labelled (x, y) points, joined in order; `marks` names some points by index.
+    """SVG of labelled (x, y) points, joined in order; `marks` names some points by index, `others` stand alone.
 
     Points that are not finite are left out with their labels and marks; if none remain, the chart is an empty string.
     """
-    shown = [i for i, (x, y) in enumerate(points) if math.isfinite(x) and math.isfinite(y)]
+    shown = [i for i, point in enumerate(points) if all(map(math.isfinite, point))]
+    alone = {name: point for name, point in (others or {}).items() if all(map(math.isfinite, point))}
     if not shown:
         return ""
-    xs, ys = [points[i][0] for i in shown], [points[i][1] for i in shown]
+    xs, ys = zip(*[points[i] for i in shown], *alone.values(), strict=True)
     x_pad, y_pad = _padding(min(xs), max(xs)), _padding(min(ys), max(ys))
     parts, at = _axes(title, (min(xs) - x_pad, max(xs) + x_pad), (min(ys) - y_pad, max(ys) + y_pad), x_label)
     parts.append(_polyline([at(*points[i]) for i in shown], "#93c5fd"))
@@ -70,6 +76,10 @@ def path_chart(
         across, height = at(*points[i])
         parts.append(_circle((across, height), 3.5, f"fill='{COLOURS[0]}'"))
         parts.append(_text(across + 6, height - 5, labels[i], "fill='#6b7280'"))
+    for name, point in alone.items():
+        across, height = at(*point)
+        parts.append(_circle((across, height), 4, f"fill='{COLOURS[1]}'"))
+        parts.append(_text(across + 6, height - 5, name, f"fill='{COLOURS[1]}'"))
     for number, (name, i) in enumerate((marks or {}).items(), start=1):
         if i in shown:
             colour = COLOURS[number % len(COLOURS)]

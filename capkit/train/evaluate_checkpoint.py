@@ -1,0 +1,72 @@
+"""The evaluation of a captioner's checkpoint on a split, in a run folder of its own."""
+
+import json
+from functools import partial
+
+import torch
+from omegaconf import DictConfig
+
+from capkit.checkpoint.loading import load_captioner
+from capkit.config.instantiate import build, plain
+from capkit.data.datamodule import CaptionDataModule
+from capkit.distributed.collectives import on_rank_zero, rank
+from capkit.reports.page import write_report
+from capkit.run.folder import RunFolder, default_run_dir
+from capkit.scorers.as_reranker import Reranker
+from capkit.train.build import (
+    applicable,
+    build_parts,
+    build_reranker,
+    encoder_of,
+    picture_reader,
+    training_references,
+)
+from capkit.train.evaluation import NUM_SAMPLES, evaluate_split, finish
+from capkit.train.guidance import attach_language_model
+from capkit.train.header import print_header
+from capkit.train.mle_module import MLEModule
+from capkit.train.session import build_trainer, listen_to_signals
+from capkit.utils.console import phase
+from capkit.utils.files import write_atomically
+from capkit.utils.quiet import quiet_libraries
+
+
+def evaluate_checkpoint(cfg: DictConfig) -> dict[str, float]:
+    """Caption and score `cfg.split` by `cfg.ckpt`; write predictions, numbers and the report. Returns the numbers."""
+    quiet_libraries()
+    torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
+    folder = RunFolder(cfg.run_dir or default_run_dir(f"{cfg.name}-evaluate"))
+    parts = build_parts(cfg)
+    reranker = build_reranker(parts["decoding"], cfg.reward)
+    data: CaptionDataModule = build(cfg.data)
+    trainer, _ = build_trainer(cfg, folder, data)
+    if trainer.world_size > 1:
+        trainer.strategy.setup_environment()
+    listen_to_signals(trainer)
+    with phase("loading the checkpoint"):
+        model, _ = load_captioner(cfg.ckpt)
+        attach_language_model(model, parts["decoding"], trainer.strategy.root_device)
+    parts["metrics"] = applicable(parts["metrics"], data.source(cfg.split).record(0).metadata)
+    module = MLEModule(model, **parts, reranker=reranker)
+    print_header(trainer, module, data, folder.path, trains=False)
+    if cfg.dry_run:
+        return {}
+    on_rank_zero(lambda: folder.open(plain(cfg)))
+    data.attach(encode=encoder_of(model, data.max_length), run_dir=folder.path)
+    if reranker is not None:
+        reranker.attach_captioner(model.tokenizer, model.prompt)
+        device = trainer.strategy.root_device
+        reranker.prepare(picture_reader(data, (cfg.split,)), lambda: training_references(data), device)
+        on_rank_zero(lambda: _write_about(folder, reranker))
+    rows = evaluate_split(
+        trainer, module, data, folder, cfg.split, prefix=cfg.split, limit=cfg.eval_limit, controls=True
+    )
+    if rank() == 0:
+        write = partial(write_report, folder, cfg.name)
+        finish(folder, trainer, rows[:NUM_SAMPLES], data.image_reader(cfg.split), write)
+    return folder.metrics()
+
+
+def _write_about(folder: RunFolder, reranker: Reranker) -> None:
+    """reranker.json: what the numbers of reranked captions have to be quoted with."""
+    write_atomically(folder.path / "reranker.json", json.dumps(reranker.provenance(), indent=1) + "\n")

@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +29,11 @@ class Place:
 
 
 def write_frontier(folder: Path, name: str, places: Sequence[Place]) -> None:
-    write_atomically(folder / "frontier.json", json.dumps([asdict(place) for place in places], indent=1) + "\n")
+    """The two files of a run; a number that does not exist is null in the first."""
+    rows = [asdict(place) for place in places]
+    for row in rows:
+        row["numbers"] = {key: value if math.isfinite(value) else None for key, value in row["numbers"].items()}
+    write_atomically(folder / "frontier.json", json.dumps(rows, indent=1) + "\n")
     write_atomically(folder / "frontier.html", _page(name, places))
 
 

@@ -39,6 +39,7 @@ class Number:
 CHO = "Cho et al. 2022, released configs of phase 2"
 CHO_MLE = "Cho et al. 2022, released configs of phase 1"
 CHO_TEXT = "Cho et al. 2022, released retrieval/configs (clip_negative_text)"
+KORNBLITH = "Kornblith et al. 2023, section 4.1"
 LUO = "ImageCaptioning.pytorch, MODEL_ZOO and transformer configs"
 CLIPCAP = "Mokady et al. 2021, section 4; released train.py"
 DISCRITUNE = "Dessi et al. 2023, section 3; command in EGG issue 258"
@@ -142,6 +143,14 @@ CLIPCAP_MODEL = [
 BAGS = {3: "hard-2", 8: "hard-3", 10: "hard-5", 12: "hard-7", 14: "hard-10", 17: "hard-15", 20: "hard-20"}
 
 PUBLISHED = {
+    "cfg": [
+        Number("objective.image_dropout", 0.5, KORNBLITH),
+        Number("max_steps", 20_000, KORNBLITH),
+        Number("data.batch_size", 128, KORNBLITH),
+        Number("optimizer.lr", 1e-5, KORNBLITH),
+        Number("scheduler._target_", "capkit.optim.schedules.Linear", KORNBLITH),
+        Number("scheduler.warmup", 1000, KORNBLITH),
+    ],
     "coco_transformer": [
         *TRANSFORMER,
         Number("data.batch_size", 10, LUO),

@@ -66,7 +66,11 @@ def test_groups_with_marked_items_come_first(run):
 
 def test_items_of_a_file_or_of_files_with_one_shared_run_are_one_group():
     assert group_of("tests/text/test_porter.py::test_a[x::y]") == "test_porter"
-    assert group_of("tests/effects/test_clip.py::test_a") == group_of("tests/effects/test_align.py::test_b") == "clip"
+    assert (
+        group_of("tests/effects/test_clip.py::test_a")
+        == group_of("tests/effects/test_encoder_evaluators.py::test_b")
+        == "clip"
+    )
     effects = Path(__file__).parent / "effects"
     shared = {path.stem for path in effects.glob("test_*.py") if any(name in path.read_text() for name in SHARED_RUNS)}
     assert shared == GROUPS.keys()

@@ -55,17 +55,10 @@ def pytest_report_header(config: pytest.Config) -> str:
 # runs a group, so that no other waits while it trains the run.
 GROUPS = {
     "test_clip": "clip",
-    "test_align": "clip",
     "test_encoder_evaluators": "clip",
-    "test_rl_clip_reward": "rl",
-    "test_rl_grammar_reward": "rl",
-    "test_rl_self_retrieval": "rl",
     "test_mocha": "mocha",
 }
-SHARED_RUNS = (
-    "clip_runs", "sceneworld_clip", "frozen_tower", "generic_captioner", "confused_captioner", "judges",
-    "weak_captioner", "weak_encoder", "grammar_judge",
-)  # fmt: skip
+SHARED_RUNS = ("clip_runs", "sceneworld_clip", "confused_captioner")
 
 
 def group_of(nodeid: str) -> str:

@@ -13,9 +13,15 @@ from pathlib import Path
 
 Run = Callable[[str, list[str], str], Path]
 """(name, words of a command, file that it writes last) to the run folder; made once."""
+Model = Callable[[str, int], Path]
+"""(name in benchmarks/starts.py, seed) to the model's folder."""
 
 WORLD = ["data=sceneworld_backgrounds"]
 WORLD += [f"data.{split}.source.count={count}" for split, count in (("train", 4000), ("val", 50), ("test", 600))]
+# A dual encoder of captions half of which say the background.
+ENCODER = ["experiment=judge_sceneworld", *WORLD, "data.train.background=0.5", "max_steps=400", "val_every=400"]
+# A captioner that names every object with its colour, and no background.
+START = ["experiment=generic_mle_sceneworld", *WORLD, "max_steps=600", "val_every=600"]
 # Pictures of the same content in other places are near-duplicates: no caption tells them apart.
 MINING = ["by=combined", "num_neighbors=50", "duplicate_threshold=0.95"]
 TUNING = ["metric=[facts]", "controls=0", "eval_limit=16"]
@@ -26,31 +32,24 @@ ARMS = {"bags": [], "random": RANDOM, "random_x4": [*RANDOM, "data.batch_size=64
 class Comparison:
     """The runs of one seed: encoders, start, bags, and the arms, of which all but `bags` take random batches."""
 
-    def __init__(self, run: Run, seed: int) -> None:
+    def __init__(self, run: Run, model: Model, seed: int) -> None:
         self.seed = seed
-        self._run = run
+        self._run, self._model = run, model
 
     def make(self, name: str, words: list[str], made: str = "report.html") -> Path:
         return self._run(f"bags_{name}-{self.seed}", [*words, f"seed={self.seed}"], made)
 
-    def encoder(self, seed: int) -> Path:
-        """A dual encoder of captions half of which say the background."""
-        words = ["experiment=judge_sceneworld", *WORLD, "data.train.background=0.5", "max_steps=400", "val_every=400"]
-        return self._run(f"bags_encoder-{seed}", [*words, f"seed={seed}"], "report.html")
-
     @cached_property
     def rewarder(self) -> Path:
-        return self.encoder(self.seed)
+        return self._model("bags_encoder", self.seed)
 
     @cached_property
     def judge(self) -> Path:
-        return self.encoder(self.seed + 100)
+        return self._model("bags_encoder", self.seed + 100)
 
     @cached_property
     def start(self) -> Path:
-        """A captioner that names every object with its colour, and no background."""
-        words = ["experiment=generic_mle_sceneworld", *WORLD, "max_steps=600", "val_every=600"]
-        return self.make("start", [*words, "controls=0", "eval_limit=16"])
+        return self._model("bags_start", self.seed)
 
     def bags(self, split: str, encoder: Path, sizes: str) -> Path:
         """The run folder of lists of hard bags of a split."""

@@ -24,6 +24,7 @@ from benchmarks.rl import boosted_captions
 from benchmarks.rl.boosted_captions import KINDS
 from benchmarks.rl.effects import Study, table
 from benchmarks.rl.look_alike_bags import ARMS, Comparison
+from benchmarks.starts import STARTS
 
 BAG_COLUMNS = {
     "R@1 in bags of 5": "truematch_5_r1",
@@ -67,7 +68,9 @@ def listener(study: Study, seeds: Sequence[int]) -> str:
 def bags(study: Study, seeds: Sequence[int]) -> str:
     rows: dict[str, list[dict[str, float]]] = {}
     for seed in seeds:
-        comparison = Comparison(study.run, seed)
+        comparison = Comparison(
+            study.run, lambda name, seed: study.run(f"{name}-{seed}", STARTS[name].words_of(seed)), seed
+        )
         for arm in ("start", *ARMS):
             rows.setdefault(arm, []).append(comparison.numbers(arm))
     return table_of(rows, BAG_COLUMNS)

@@ -239,7 +239,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        limit_val_batches=0 if without_validation else 1.0,
+        limit_val_batches=0 if without_validation else cfg.trainer.get("limit_val_batches", 1.0),
         use_distributed_sampler=False,
         **cluster_environment(),
         **alone,

@@ -1,4 +1,4 @@
-"""Runs that several effect tests start from, made once for all workers of a test session.
+"""Models that effect tests start from, and runs that several of them judge, made once for all workers of a session.
 
 tests/tiers.py has items that start from one such run executed by one xdist worker.
 """
@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from benchmarks.rl.effects import Study
 from benchmarks.rl.look_alike_bags import Comparison
+from benchmarks.starts import STARTS, folder_of
 from capkit.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +71,22 @@ def study(shared_runs) -> Study:
 
 
 @pytest.fixture(scope="session")
+def start(run_once) -> Callable[[str, int], Path]:
+    """The folder of a model that tests start from, by its name in benchmarks/starts.py and its seed.
+
+    Seed 0, and whatever else is in the tree, is taken from there. Further seeds (`--studies`) are trained by the same
+    words.
+    """
+
+    def of(name: str, seed: int) -> Path:
+        if seed in STARTS[name].seeds:
+            return folder_of(name, seed)
+        return run_once(f"{name}-{seed}", [*STARTS[name].words_of(seed), *ONE_CORE])
+
+    return of
+
+
+@pytest.fixture(scope="session")
 def clip_runs(run_once) -> Callable[..., Path]:
     """The run folder of experiment=clip_pretrain_sceneworld with a seed, and other words than those that judge it."""
     world = "${data.train.options}"
@@ -93,23 +110,6 @@ def sceneworld_clip(clip_runs, seed) -> Path:
 
 
 @pytest.fixture(scope="session")
-def frozen_tower(run_once) -> Path:
-    """A dual encoder of scenes of all sizes and backgrounds, whose image tower tests of text towers start from."""
-    training = ["data.batch_size=64", "max_steps=400", "val_every=400", "controls=0", "optimizer.lr=2.0e-3"]
-    training += ["optimizer.betas=[0.9,0.98]", "scheduler.warmup=0.15"]
-    return run_once("frozen tower", ["task=fit_encoder", "model=sceneworld_clip", *ONE_CORE, *training])
-
-
-GENERIC = ["experiment=generic_mle_sceneworld", "controls=0", "val_every=1000", "eval_limit=16", *ONE_CORE]
-
-
-@pytest.fixture(scope="session")
-def generic_captioner(run_once, seed) -> Path:
-    """A captioner of captions that leave most colours out (docs/sceneworld.md)."""
-    return run_once(f"generic_captioner_{seed}", [*GENERIC, f"seed={seed}"])
-
-
-@pytest.fixture(scope="session")
 def confused_captioner(run_once) -> Callable[..., Path]:
     """By seed, and words that change it: a captioner that names all colours, nearly half of them as it should not."""
     words = ["experiment=confused_mle_sceneworld", "controls=0", "val_every=1000", "eval_limit=16"]
@@ -117,37 +117,14 @@ def confused_captioner(run_once) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def judges(run_once) -> list[str]:
+def judges(start) -> list[str]:
     """The words that name two judges of full captions: one to reward, another to evaluate."""
-    words = ["experiment=judge_sceneworld", "val_every=600", *ONE_CORE]
-    runs = [run_once(f"judge_{seed}", [*words, f"seed={seed}"]) for seed in (0, 1)]
-    return [f"reward_encoder={runs[0]}", f"eval_encoder={runs[1]}"]
+    return [f"reward_encoder={start('judge', 0)}", f"eval_encoder={start('judge', 1)}"]
 
 
 @pytest.fixture(scope="session")
-def weak_captioner(run_once, seed) -> Path:
-    """A captioner of half as many steps as `generic_captioner`: it hardly writes grammar yet."""
-    words = ["experiment=generic_mle_sceneworld", "controls=0", "max_steps=500", "val_every=500", "eval_limit=16"]
-    return run_once(f"weak_captioner_{seed}", [*words, *ONE_CORE, f"seed={seed}"])
-
-
-@pytest.fixture(scope="session")
-def weak_encoder(run_once) -> Path:
-    """A dual encoder of fewer steps than `judges`, as a reward that can be exploited."""
-    words = ["experiment=judge_sceneworld", "controls=0", "max_steps=400", "val_every=400"]
-    return run_once("weak_encoder", [*words, *ONE_CORE])
-
-
-@pytest.fixture(scope="session")
-def grammar_judge(run_once) -> Path:
-    """A grammar head that finds edited captions of the small world."""
-    words = ["experiment=judge_grammar_sceneworld", "controls=0", "val_every=500", "evaluator.grammar.num_captions=100"]
-    return run_once("grammar_judge", [*words, *ONE_CORE])
-
-
-@pytest.fixture(scope="session")
-def look_alike_bags(run_once, seed) -> Comparison:
-    """Bags of look-alikes against random batches. What both start from is made here."""
-    comparison = Comparison(lambda name, words, last: run_once(name, [*words, *ONE_CORE], last), seed)
-    assert comparison.start and comparison.train_bags and comparison.test_bags
+def look_alike_bags(run_once, start, seed) -> Comparison:
+    """Bags of look-alikes against random batches. The bags are mined and listed here."""
+    comparison = Comparison(lambda name, words, last: run_once(name, [*words, *ONE_CORE], last), start, seed)
+    assert comparison.train_bags and comparison.test_bags
     return comparison

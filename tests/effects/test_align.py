@@ -31,9 +31,9 @@ def source(split, count, cache):
 
 
 @pytest.fixture(scope="module")
-def pictures(frozen_tower):
+def pictures(start, tmp_path_factory):
     """Features of the first training and test pictures, and the captions of both splits."""
-    encoder, cache = load_dual_encoder(str(frozen_tower)), str(frozen_tower.parent / "short")
+    encoder, cache = load_dual_encoder(str(start("tower", 0))), str(tmp_path_factory.mktemp("short"))
     train, test = source("train", MANY, cache), source("test", 200, cache)
     return {
         "train": train,

@@ -29,17 +29,16 @@ PROJECTION = ["model.encoder.tune_text.mode=projection", "model.encoder.tune_tex
 
 
 @pytest.fixture(scope="session")
-def encoder(run_once, seed):
-    """The run folder of the encoder."""
-    words = ["experiment=camu_encoder_sceneworld", "val_every=1000", *ONE_CORE]
-    return run_once(f"camu_encoder_{seed}", [*words, f"seed={seed}"])
+def encoder(start, seed):
+    """The folder of the encoder that CAMU tunes."""
+    return start("camu_encoder", seed)
 
 
 @pytest.fixture(scope="session")
 def train(run_once, encoder, seed):
     """The run folder of CAMU with the experiment's settings changed by words."""
-    start = [f"model.encoder.ckpt={encoder}", f"seed={seed}", "controls=8", *ONE_CORE]
-    return lambda *words: run_once(f"camu_{seed}", ["experiment=camu_sceneworld", *start, *words])
+    own = [f"model.encoder.ckpt={encoder}", f"seed={seed}", "controls=8", *ONE_CORE]
+    return lambda *words: run_once(f"camu_{seed}", ["experiment=camu_sceneworld", *own, *words])
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from capkit.sceneworld.world.scene import WorldOptions
 pytestmark = pytest.mark.effect
 
 COLOR, SHAPE, EACH = 0.9, 3 / 6, 1 / 6  # a reader of colours alone is right in one of six
-SHORT = ["max_steps=300", "val_every=300", "controls=0", "evaluator=[zero_shot_holdout]"]
+SHORT = ["max_steps=240", "val_every=240", "controls=0", "evaluator=[zero_shot_holdout]"]
 SOURCES = ("data.train", "evaluator.zero_shot_holdout.source")
 NO_SHAPES = [f"{source}._target_=scene_controls.ColorsOnly" for source in SOURCES]
 
@@ -61,11 +61,7 @@ def test_colours_and_shapes_that_were_never_seen_together_are_both_named(clip_ru
     "words",
     [
         pytest.param(NO_SHAPES, id="pictures without shapes"),
-        pytest.param(
-            ["data.train._target_=scene_controls.ShapesShuffled"],
-            id="captions with random shapes",
-            marks=pytest.mark.nightly,
-        ),
+        pytest.param(["data.train._target_=scene_controls.ShapesShuffled"], id="captions with random shapes"),
     ],
 )
 def test_neither_colours_alone_nor_wrong_shapes_in_captions_name_the_combinations(clip_runs, seed, words, measured):

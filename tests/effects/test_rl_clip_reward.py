@@ -10,15 +10,23 @@ import pytest
 
 pytestmark = pytest.mark.effect
 
-ONE_CORE = ["trainer=cpu", "trainer.devices=1", "val_every=100"]
+ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
+BRIEF = ["val_every=100", "controls=0", "data.train.source.count=3200", "data.test.source.count=200"]
 
 
 @pytest.fixture(scope="module")
-def tuned(run_once, generic_captioner, judges, seed):
+def tuned(run_once, start, judges, seed):
     """Final numbers of an experiment that starts from a captioner of generic captions."""
 
     def run(experiment):
-        words = [f"experiment={experiment}", f"init_from={generic_captioner}", *judges, *ONE_CORE, f"seed={seed}"]
+        words = [
+            f"experiment={experiment}",
+            f"init_from={start('generic', seed)}",
+            *judges,
+            *ONE_CORE,
+            *BRIEF,
+            f"seed={seed}",
+        ]
         return json.loads((run_once(experiment, words) / "metrics.json").read_text())
 
     return run

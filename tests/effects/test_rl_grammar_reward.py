@@ -1,7 +1,8 @@
 """System 13 where CLIP-S alone degenerates: captions repeat words; the grammar reward prevents it and keeps the gain.
 
-From a captioner of 500 steps, rewarded by an encoder of 400. Repetition is that of 4-grams, which no caption of the
-world's grammar repeats (`test_no_reference_repeats_four_words`). Retrieval is judged by an encoder that no reward saw.
+From a captioner of 500 steps, rewarded by an encoder of 400: `weak` and `weak_judge` of benchmarks/starts.py.
+Repetition is that of 4-grams, which no caption of the world's grammar repeats (`test_no_reference_repeats_four_words`).
+Retrieval is judged by an encoder that no reward saw.
 
 Caught: a grammar weight / 100 (words repeat as under CLIP-S alone) and CLIP-S of another picture (nothing is gained:
 the control). Not caught: a grammar head that never saw repetition, which knows babble from its other negatives.
@@ -15,30 +16,32 @@ import pytest
 from capkit.metrics.diversity import repetition
 from capkit.text.ptb import ptb_tokenize
 
-# The runs that it starts from take five minutes of CPU: too long for CI.
-pytestmark = [pytest.mark.effect, pytest.mark.nightly]
+pytestmark = pytest.mark.effect
 
 POINTS, KEPT = 0.05, 0.7
 ALONE, GRAMMAR, SHUFFLED = (f"clip_reward_degenerate{part}_sceneworld" for part in ("", "_grammar", "_shuffled"))
 
 
 @pytest.fixture(scope="module")
-def tuned(run_once, weak_captioner, weak_encoder, grammar_judge, judges, seed):
+def tuned(run_once, start, judges, seed):
     """The folder of an experiment that starts from a weak captioner and is rewarded by a weak encoder."""
 
     def run(experiment):
         words = [
             f"experiment={experiment}",
             f"seed={seed}",
-            f"init_from={weak_captioner}",
-            f"reward_encoder={weak_encoder}",
+            f"init_from={start('weak', seed)}",
+            f"reward_encoder={start('weak_judge', 0)}",
             judges[1],
             "trainer=cpu",
             "trainer.devices=1",
+            "data.train.source.count=2240",
+            "data.test.source.count=200",
             "eval_limit=200",
+            "controls=0",
         ]
         if experiment != ALONE:
-            words.append(f"reward.grammar.scorer.encoder.ckpt={grammar_judge}")
+            words.append(f"reward.grammar.scorer.encoder.ckpt={start('grammar', 0)}")
         return run_once(f"{experiment} {seed}", words)
 
     return run

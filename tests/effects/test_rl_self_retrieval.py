@@ -15,7 +15,7 @@ from benchmarks.rl.self_retrieval_effects import boosted_captioner, tuned_by_rea
 pytestmark = pytest.mark.effect
 
 ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
-BRIEF = ["max_steps=50", "val_every=50", "data.test.source.count=200", "controls=0"]
+BRIEF = ["max_steps=50", "val_every=50", "data.test.source.count=200", "controls=0", "data.train.source.count=1600"]
 
 
 def numbers(folder):
@@ -29,11 +29,11 @@ TUNED, SHUFFLED = "discritune_sceneworld", "discritune_shuffled_sceneworld"
 
 
 @pytest.fixture
-def listener(run_once, generic_captioner, judges, seed):
+def listener(run_once, start, judges, seed):
     """The run of an experiment that tunes the generic captioner."""
 
     def of(experiment):
-        words = [f"experiment={experiment}", f"init_from={generic_captioner}", *judges, *BRIEF, *ONE_CORE]
+        words = [f"experiment={experiment}", f"init_from={start('generic', seed)}", *judges, *BRIEF, *ONE_CORE]
         words += ["metric=[cider,facts,fact_kinds,rd20_trained]", f"seed={seed}"]
         return run_once(f"brief_{experiment}_{seed}", words)
 
@@ -65,12 +65,12 @@ def test_a_listener_asked_for_other_pictures_raises_neither(gain, measured):
 
 
 @pytest.fixture
-def abroad(run_once, generic_captioner, listener, judges, seed):
+def abroad(run_once, start, listener, judges, seed):
     """Numbers of captioners of data=sceneworld_generic on a corpus with other scenes and references (docs/data.md)."""
     judge = judges[1].removeprefix("eval_encoder=")  # neither rewards nor mines
 
     def of(experiment):
-        captioner = generic_captioner if experiment is None else listener(experiment)
+        captioner = start("generic", seed) if experiment is None else listener(experiment)
         words = ["task=evaluate", f"ckpt={captioner}", "data=sceneworld_out_of_domain", "decoding.max_length=16"]
         words += ["metric=[cider,facts,rd20_trained]", f"metric.rd20.encoder.ckpt={judge}", *ONE_CORE]
         return numbers(run_once(f"abroad_{experiment}_{seed}", words))
@@ -131,7 +131,6 @@ def says_what_they_differ_in(measured, comparison, arm, control=""):
     return all(said)
 
 
-@pytest.mark.nightly
 def test_batches_of_look_alikes_raise_recall_among_look_alikes(look_alike_bags, measured):
     """BagCurri with its running mean. Where training bags are random groups, nothing rises (R@1 .81 from .82)."""
     assert measured("start: background said", look_alike_bags.numbers("start")["background_said"], "<", 0.05)
@@ -139,7 +138,6 @@ def test_batches_of_look_alikes_raise_recall_among_look_alikes(look_alike_bags, 
     assert says_what_they_differ_in(measured, look_alike_bags, "bags")
 
 
-@pytest.mark.nightly
 def test_random_batches_of_the_same_number_do_not(look_alike_bags, measured):
     """The control: everything but the curriculum is the same."""
     assert not finds_look_alikes(measured, look_alike_bags, "random", control="random batches")

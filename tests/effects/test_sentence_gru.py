@@ -45,7 +45,7 @@ def _pairs(model: TwoTower, options: WorldOptions, count: int, style: str, shuff
     return Pairs(model, known, captions)
 
 
-def _taught(seed: int, shuffled: bool = False, options: WorldOptions = TWO_OBJECTS, steps: int = 400) -> TwoTower:
+def _taught(seed: int, shuffled: bool = False, options: WorldOptions = TWO_OBJECTS, steps: int = 250) -> TwoTower:
     model = _untrained(seed)
     pairs = _pairs(model, options, 2000, "human", shuffled)
     train(model, RankingHinge(margin=0.2), pairs, steps, batch_size=32, lr=8e-3, seed=seed)

@@ -262,7 +262,6 @@ def _serve_their_search(
 IN_SHORT = (2000, "linear")
 
 
-@pytest.mark.nightly
 @pytest.mark.parametrize(
     "pictures, projection",
     [pytest.param(*setting, marks=[pytest.mark.study] * (setting != IN_SHORT)) for setting in SETTINGS],

@@ -305,6 +305,20 @@ def test_a_checkpoint_cannot_name_code_from_elsewhere(folder, tmp_path, capsys):
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize(("words", "batches"), [([], [4]), (["trainer.limit_val_batches=1.0"], [4, 2])])
+def test_a_debug_run_validates_one_batch_and_the_trainer_says_how_many(words, batches, folder, tmp_path, monkeypatch):
+    seen, step = [], MLEModule.validation_step
+
+    def spied(self, batch, batch_idx):
+        seen.append(len(batch.keys))
+        step(self, batch, batch_idx)
+
+    monkeypatch.setattr(MLEModule, "validation_step", spied)
+    short = [*TINY, *caches(folder), "max_steps=1", "val_every=1", "controls=0", "eval_limit=1"]
+    assert main([*short, *words, f"run_dir={tmp_path / 'run'}"]) == 0
+    assert seen == batches
+
+
 def test_without_a_val_source_a_run_trains_and_tests_and_validates_never(folder, tmp_path, capsys):
     tiny = [setting for setting in TINY if not setting.startswith("data.val")]
     command = [*tiny, *caches(folder)[::2], "data.val=null", "max_steps=2", "controls=0", f"run_dir={tmp_path / 'run'}"]

@@ -1,5 +1,6 @@
 """The stamps for real: fetched, converted, trained on for two steps. Needs Debian's and Python's package servers."""
 
+import functools
 import json
 import os
 import shutil
@@ -29,10 +30,23 @@ def cache(tmp_path_factory):
     return folder
 
 
-def test_the_experiment_trains_on_real_photos_with_pretrained_parts(cache, tmp_path, monkeypatch):
-    monkeypatch.setenv("CAPKIT_CACHE", cache)
-    run = RunFolder(tmp_path / "run")
-    assert main(["experiment=stamps_mle", "debug=tiny", f"run_dir={run.path}"]) == 0
+@pytest.fixture(scope="module")
+def tiny_run(cache, tmp_path_factory):
+    """The run folder of an experiment under debug=tiny, made once."""
+
+    @functools.cache
+    def of(experiment):
+        run = RunFolder(tmp_path_factory.mktemp(experiment) / "run")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CAPKIT_CACHE", cache)
+            assert main([f"experiment={experiment}", "debug=tiny", f"run_dir={run.path}"]) == 0
+        return run
+
+    return of
+
+
+def test_the_experiment_trains_on_real_photos_with_pretrained_parts(tiny_run):
+    run = tiny_run("stamps_mle")
     assert {"test/text_r1", "test/text_r1_low", "test/cider", "test/untrained/text_r1"} <= run.metrics().keys()
     checkpoint = next(run.checkpoints.iterdir())
     weights = load_checkpoint(checkpoint)["state_dict"]
@@ -42,14 +56,12 @@ def test_the_experiment_trains_on_real_photos_with_pretrained_parts(cache, tmp_p
     assert len(predictions) == 4
 
 
-def test_real_photos_are_fine_tuned_by_the_reward_of_a_pretrained_pair(cache, tmp_path, monkeypatch):
+def test_real_photos_are_fine_tuned_by_the_reward_of_a_pretrained_pair(cache, tiny_run, tmp_path, monkeypatch):
     monkeypatch.setenv("CAPKIT_CACHE", cache)
-    starts = {"stamps_mle": "mle", "stamps_lora_text": "judge"}
-    for experiment, name in starts.items():
-        assert main([f"experiment={experiment}", "debug=tiny", "controls=0", f"run_dir={tmp_path / name}"]) == 0
+    mle, judge = tiny_run("stamps_mle").path, tiny_run("stamps_lora_text").path
     short = ["decoding.max_length=5", "metric.rd20.num_distractors=3", "val_every=2"]
-    words = ["experiment=stamps_clip_reward", "debug=tiny", *short, f"init_from={tmp_path / 'mle'}"]
-    judges = [f"reward_encoder={tmp_path / 'judge'}", f"eval_encoder={tmp_path / 'judge'}"]
+    words = ["experiment=stamps_clip_reward", "debug=tiny", *short, f"init_from={mle}"]
+    judges = [f"reward_encoder={judge}", f"eval_encoder={judge}"]
     run = RunFolder(tmp_path / "run")
     assert main([*words, *judges, f"run_dir={run.path}"]) == 0
     numbers = run.metrics()
@@ -63,10 +75,8 @@ def test_real_photos_are_fine_tuned_by_the_reward_of_a_pretrained_pair(cache, tm
 
 
 @pytest.mark.parametrize("experiment", ["stamps_lora_text", "grammar_clip_stamps"])
-def test_dual_encoders_train_on_real_photos_with_pretrained_parts(experiment, cache, tmp_path, monkeypatch):
-    monkeypatch.setenv("CAPKIT_CACHE", cache)
-    run = RunFolder(tmp_path / "run")
-    assert main([f"experiment={experiment}", "debug=tiny", f"run_dir={run.path}"]) == 0
+def test_dual_encoders_train_on_real_photos_with_pretrained_parts(experiment, tiny_run):
+    run = tiny_run(experiment)
     numbers = {"stamps_lora_text": "test/retrieval_t2i_r1", "grammar_clip_stamps": "test/grammar_repeat_balanced"}
     assert run.metrics()["train/steps"] == 2 and numbers[experiment] in run.metrics()
     weights = load_checkpoint(next(run.checkpoints.iterdir()))["state_dict"]

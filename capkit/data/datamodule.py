@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
-import torch
 from jaxtyping import UInt8
 
 from capkit.data.curricula.base import Curriculum, Grouped
@@ -130,6 +129,11 @@ class CaptionDataModule(pl.LightningDataModule):
     def world_size(self) -> int:
         return distributed.world_size() if self._world_size is None else self._world_size
 
+    @property
+    def trains_on_gpu(self) -> bool:
+        """Whether a Lightning trainer is about to move the training batches to a GPU."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
     def source(self, split: str) -> DataSource:
         source = self.sources.get(split)
         if source is None:
@@ -204,7 +208,7 @@ class CaptionDataModule(pl.LightningDataModule):
             is_training,
             negatives,
             self.decode,
-            is_raw=torch.cuda.is_available(),
+            is_raw=is_training and self.trains_on_gpu,
         )
         bag_ids = self.curriculum.bag_ids if is_training and isinstance(self.curriculum, Grouped) else None
         return CaptionLoader(dataset, batches, self._log, self.max_skipped, self.num_workers, bag_ids)

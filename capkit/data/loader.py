@@ -92,7 +92,7 @@ class CaptionLoader:
     UsageError carries no worker traceback. In evaluation `len` is an upper bound, since a batch whose examples were all
     skipped is omitted. `bag_ids` maps the examples of a batch to their bags, if the curriculum forms batches of bags.
 
-    Where there is a GPU, pixels reach it as bytes from pinned memory and are normalised there.
+    Raw pixels (`CaptionDataset`'s `is_raw`) reach the GPU as bytes from pinned memory and are normalised there.
 
     Workers prefetch within a part of the batches (`InParts`) but not across parts, because the next part depends on
     steps that are not done yet.

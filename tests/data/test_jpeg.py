@@ -3,6 +3,7 @@
 import functools
 import io
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -231,3 +232,16 @@ def test_raw_pixels_are_normalised_by_the_loader_to_the_same_numbers(folder):
     loader = CaptionLoader(dataset, InOrder(3, 4, 0, 1), SkipLog(None), 1.0, 0)
     (batch,) = loader
     assert torch.equal(batch.pixels.cpu(), wanted.pixels)
+
+
+def test_only_training_on_a_gpu_gives_raw_pixels(folder):
+    """Elsewhere a batch may meet a model that is not on the GPU, as in a dry run."""
+    source = Folder(str(folder))
+    module = CaptionDataModule(train=source, transform=ImageTransform(64), batch_size=2, max_skipped=1)
+    for device, is_raw in ((None, False), ("cpu", False), ("cuda", True)):
+        strategy = SimpleNamespace(root_device=torch.device(device or "cpu"))
+        module.trainer = None if device is None else SimpleNamespace(strategy=strategy)
+        trained, evaluated = module.train_dataloader().dataset, module.eval_dataloader("train").dataset
+        trained.split = evaluated.split = "predict"  # these pictures have no captions
+        assert (trained[Request(0, [0])].raw is not None) == is_raw
+        assert evaluated[Request(0, [0])].raw is None

@@ -51,6 +51,6 @@ class MemeDataModule(CaptionDataModule):
             self.seed,
             is_training,
             decode=self.decode,
-            is_raw=torch.cuda.is_available(),
+            is_raw=is_training and self.trains_on_gpu,
         )
         return CaptionLoader(dataset, batches, self._log, self.max_skipped, self.num_workers)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from capkit.decoding import fused
+from capkit.decoding import engine, fused
 from capkit.decoding.cache import PreallocatedLayer
 from capkit.decoding.config import Decoding
-from capkit.decoding.sampling import TokenChooser, inverse_cdf
+from capkit.decoding.sampling import FusedChooser, TokenChooser, inverse_cdf
 from capkit.utils import rng
 
 HAS_GPU, INTERPRETS = torch.cuda.is_available(), os.environ.get("TRITON_INTERPRET") == "1"
@@ -109,6 +109,22 @@ def test_draws_and_the_best_token(temperature, vocabulary):
     chosen, found = kernels.choose(logits.to(DEVICE), uniforms.to(DEVICE), temperature)
     assert torch.equal(chosen.cpu(), expected)
     torch.testing.assert_close(found.cpu(), logprobs, atol=2e-6, rtol=1e-5)
+
+
+@runs_kernels
+def test_a_rollouts_chooser_draws_at_each_step_what_the_plain_one_draws():
+    ids = torch.tensor([[3, 9], [2**62, 5]])
+    decoding = Decoding("sample", max_length=3, temperature=0.8)
+    plan = engine.Plan(decoding, 2, True, (1,), 2)
+    given = engine.Given.of(plan, ids)
+    plain, fast = engine._RowChooser(plan, given), FusedChooser(decoding, ids.to(DEVICE), with_greedy=True)
+    tokens = torch.zeros(2, 3, 1, dtype=torch.long)
+    for step in range(3):
+        logits = padded(2, 3, 300 + step)
+        expected, logprobs, _ = plain(logits, tokens)
+        chosen, found, supports = fast(logits.to(DEVICE), tokens.to(DEVICE))
+        assert torch.equal(chosen.cpu(), expected) and not supports
+        torch.testing.assert_close(found.cpu(), logprobs, atol=2e-6, rtol=1e-5)
 
 
 @runs_kernels

@@ -33,3 +33,10 @@ def test_key_id_is_stable_and_separates_its_parts():
 def test_generator_depends_on_its_keys_alone():
     assert rng.generator(0, "a").integers(1 << 30) == rng.generator(0, "a").integers(1 << 30)
     assert rng.generator(0, "a").integers(1 << 30) != rng.generator(0, "b").integers(1 << 30)
+
+
+def test_positions_in_a_tensor_give_what_each_gives():
+    ids = torch.tensor([[0, 5], [2**62, 2**63 - 1]])
+    together = rng.uniform(ids, torch.arange(40)[:, None, None])
+    assert torch.equal(together, torch.stack([rng.uniform(ids, position) for position in range(40)]))
+    assert len(together.unique()) == together.numel()

@@ -130,7 +130,7 @@ def run_graphs(captioner: Any, context: Context, plan: Plan, ids: Int[Tensor, "B
     if graphs is None:
         graphs = kept[key] = RolloutGraphs(captioner, context, plan, ids)
         most = MOST_MEMORY * torch.cuda.mem_get_info()[1]
-        while len(kept) > 1 and graph_bytes(captioner) > most:
+        while len(kept) > 1 and graph_bytes(owner) > most:
             kept.popitem(last=False)
     return graphs(context, ids)
 

@@ -83,7 +83,8 @@ class GuidedCaptioner:
     def _twice(context: Context) -> Context:
         """The images, and then the same number of missing ones."""
         states = torch.cat([context.states, context.without_image().states])
-        return replace(context, states=states, mask=context.mask.repeat(2, 1), keys=context.keys * 2)
+        mask = None if context.mask is None else context.mask.repeat(2, 1)
+        return replace(context, states=states, mask=mask, keys=context.keys * 2)
 
     def start(self, context: Context, capacity: int) -> GuidedCache:
         rows = self.captioner.start(self._twice(context), capacity)

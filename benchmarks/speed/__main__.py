@@ -10,14 +10,17 @@ import argparse
 import datetime
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 
-from benchmarks.speed import data, growth, growth_plot, rollout, step
+from benchmarks.speed import data, growth, growth_plot, rollout, step, training
 from benchmarks.speed.measure import Side
 
-SECTIONS = {"rollout": rollout, "step": step, "data": data, "growth": growth}
+SECTIONS: dict[str, Any] = {
+    "rollout": rollout, "mle": training.MLE, "update": training.UPDATE, "step": step, "data": data, "growth": growth,
+}  # fmt: skip
 COLUMNS = (
     "work",
     "side",
@@ -27,6 +30,8 @@ COLUMNS = (
     "kernels",
     "host waits",
     "GiB",
+    "captions/s",
+    "share of matmul",
     "first s",
 )
 
@@ -37,7 +42,9 @@ def line(work: str, side: Side) -> str:
     cells = [
         work, side.name, f"{side.ms:.1f} [{side.fastest:.1f} .. {side.slowest:.1f}]", f"{side.ratio:.2f}",
         "" if side.busy_ms is None else f"{side.busy_ms:.1f}", "" if side.kernels is None else str(side.kernels),
-        "" if side.host_waits is None else str(side.host_waits), f"{side.gib:.1f}", f"{side.first_s:.1f}",
+        "" if side.host_waits is None else str(side.host_waits), f"{side.gib:.1f}",
+        "" if side.per_second is None else f"{side.per_second:,.0f}",
+        "" if side.share is None else f"{side.share:.1%}", f"{side.first_s:.1f}",
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
@@ -50,7 +57,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="keep all numbers in this JSON file")
     parser.add_argument("--plot", type=Path, help="draw the curves of section growth into this SVG")
     parser.add_argument("--tiny", action="store_true", help="a few layers and images")
-    parser.add_argument("--no-static", action="store_true", help="leave out transformers' static cache")
+    parser.add_argument("--no-static", action="store_true", help="leave out sides of transformers that compile")
     args = parser.parse_args()
     if unknown := set(args.sections) - set(SECTIONS):
         parser.error(f"expected sections of {', '.join(SECTIONS)}; got {', '.join(sorted(unknown))}")

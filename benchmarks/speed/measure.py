@@ -27,6 +27,8 @@ class Side:
     kernels: int | None = None
     host_waits: int | None = None
     out_of_memory: bool = False  # then there are no numbers
+    per_second: float | None = None  # captions
+    share: float | None = None  # of the rate of a large matrix product
 
     def as_row(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,16 +68,34 @@ def gpu_busy(work: Work) -> tuple[float, int]:
     return sum(event.time_range.elapsed_us() for event in events) / 1000, len(events)
 
 
-def in_turn(sides: Mapping[str, Work], rounds: int, device: str, warm_up: int = 3) -> list[Side]:
-    """`sides["capkit"]` is what the others are compared with."""
+def matmul_rate(device: str, width: int) -> float:
+    """Operations a second of a bf16 product of square matrices."""
+    one, other = (torch.randn(width, width, device=device, dtype=torch.bfloat16) for _ in range(2))
+    times = [milliseconds(lambda: one @ other, device) for _ in range(13)][3:]
+    return 2 * width**3 / (statistics.median(times) / 1000)
+
+
+def in_turn(
+    sides: Mapping[str, Work],
+    rounds: int,
+    device: str,
+    warm_up: int = 3,
+    held: Mapping[str, int] | None = None,
+) -> list[Side]:
+    """`sides["capkit"]` is what the others are compared with.
+
+    `held`: bytes on the GPU that are each side's own already; memory is then counted without the other sides'.
+    """
     first, peaks = {}, {}
     for name, work in sides.items():
+        others = 0
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
+            others = 0 if held is None else torch.cuda.memory_allocated() - held[name]
         first[name] = milliseconds(work, device) / 1000
         for _ in range(warm_up):
             work()
-        peaks[name] = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
+        peaks[name] = (torch.cuda.max_memory_allocated() - others) / 2**30 if device == "cuda" else 0.0
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, work in sides.items():

@@ -1,7 +1,7 @@
 """Collectives and rank queries that also work in a single process without a process group."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -26,12 +26,12 @@ def world_size() -> int:
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
-    """Sum over ranks, detached; the input is not changed."""
+    """Sum over ranks, detached, on the value's device; the input is not changed."""
     return _all_reduce(value, dist.ReduceOp.SUM)
 
 
 def all_reduce_max(value: Tensor) -> Tensor:
-    """Element-wise maximum over ranks, detached; the input is not changed."""
+    """Element-wise maximum over ranks, detached, on the value's device; the input is not changed."""
     return _all_reduce(value, dist.ReduceOp.MAX)
 
 
@@ -39,9 +39,9 @@ def _all_reduce(value: Tensor, operation: Any) -> Tensor:
     if not is_distributed():
         return value.detach()
     # A contiguous copy: all_reduce works in place and requires dense memory.
-    reduced = value.detach().clone(memory_format=torch.contiguous_format)
+    reduced = value.detach().to(device_for_collectives(), copy=True).contiguous()
     dist.all_reduce(reduced, operation)
-    return reduced
+    return reduced.to(value.device)
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -166,9 +166,33 @@ def means_over_ranks(sums: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
     Names may differ between ranks: every rank returns the union, in alphabetical order.
     """
     names = sorted({name for part in gather_objects(list(sums)) for name in part})
-    values = torch.tensor([[float(x) for x in sums.get(name, (0.0, 0.0))] for name in names], dtype=torch.float64)
-    added = all_reduce_sum(values.view(-1, 2).to(device_for_collectives())).tolist()
+    numbers = [number for name in names for number in sums.get(name, (0.0, 0.0))]
+    on_gpu = (number.device for number in numbers if isinstance(number, Tensor) and number.is_cuda)
+    added = all_reduce_sum(_stacked(numbers, next(on_gpu, torch.device("cpu")))).view(-1, 2).tolist()
     return {name: total / count if count else math.nan for name, (total, count) in zip(names, added, strict=True)}
+
+
+def device_means_over_ranks(sums: Mapping[str, tuple[Any, Any]], device: torch.device) -> dict[str, Tensor]:
+    """The same means as tensors (float64) on `device`, for which the host does not wait.
+
+    All ranks must have the same names.
+    """
+    names = sorted(sums)
+    added = all_reduce_sum(_stacked([number for name in names for number in sums[name]], device)).view(-1, 2)
+    totals, counts = added.unbind(1)
+    means = torch.where(counts != 0, totals / counts, torch.nan)
+    return dict(zip(names, means.unbind(), strict=True))
+
+
+def _stacked(numbers: Sequence[Any], device: torch.device) -> Tensor:
+    """Numbers and scalar tensors as one float64 tensor. Those of the device stay there; others are filled in there."""
+
+    def placed(number: Any) -> Tensor:
+        if isinstance(number, Tensor) and number.device.type == device.type:
+            return number.detach().double()
+        return torch.full((), float(number), dtype=torch.float64, device=device)
+
+    return torch.stack([placed(number) for number in numbers]) if numbers else torch.zeros(0, dtype=torch.float64)
 
 
 def mean_and_std_over_ranks(values: Tensor) -> tuple[float, float]:

@@ -3,8 +3,8 @@
 `TrainModule` steps through it and does not ask which strategy it has.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import lightning.pytorch as pl
@@ -16,13 +16,17 @@ from capkit.distributed.collectives import touch_all_parameters, world_size
 from capkit.errors import UsageError
 
 Rest = TypeVar("Rest")
+Refuses = Callable[[Tensor | None], Tensor]  # a scalar of truth values; the same on all ranks
 
 
 class StepOutcome(NamedTuple):
-    """`grad_norm`: of the whole gradient, before clipping. `skipped`: the update was left out."""
+    """`grad_norm`: of the whole gradient, before clipping. `skipped`: True if the update was left out.
+
+    Both are scalar tensors, for which nobody has waited.
+    """
 
     grad_norm: Tensor
-    skipped: bool
+    skipped: Tensor
 
 
 @runtime_checkable
@@ -38,7 +42,7 @@ class StepStrategy(Protocol):
         """Run one forward and one backward pass; `TrainModule.add_gradient` says what `share` and `last` are."""
         ...
 
-    def step(self, optimizer: Any, update: Callable[[], Any], refuses: Callable[[Tensor | None], bool]) -> StepOutcome:
+    def step(self, optimizer: Any, update: Callable[[], Any], refuses: Refuses) -> StepOutcome:
         """Clip the gradient, then call `update`, which makes the optimizer step; leave no gradient behind.
 
         `refuses(norm)` is asked first: if it is True, the gradient is discarded, and weights and optimizer state stay
@@ -49,6 +53,25 @@ class StepStrategy(Protocol):
     def whole_weights(self) -> AbstractContextManager[None]:
         """Context in which every rank holds all weights, and may run the model independently of the other ranks."""
         ...
+
+
+@contextmanager
+def leaving_out(optimizer: Any, skipped: Tensor) -> Iterator[None]:
+    """Context in which the optimizer's step changes nothing if `skipped` is True.
+
+    PyTorch's fused optimizers read that on the device, as they do for a GradScaler. For others the host waits for it.
+    """
+    inner = getattr(optimizer, "optimizer", optimizer)
+    if not inner.defaults.get("fused"):
+        if skipped:
+            optimizer.zero_grad()  # sets gradients to None, and the optimizer ignores parameters without a gradient
+        yield
+        return
+    inner.found_inf = skipped.float()
+    try:
+        yield
+    finally:
+        del inner.found_inf
 
 
 class SingleDevice:
@@ -74,12 +97,11 @@ class SingleDevice:
         self.module.manual_backward(loss)
         return rest
 
-    def step(self, optimizer: Any, update: Callable[[], Any], refuses: Callable[[Tensor | None], bool]) -> StepOutcome:
+    def step(self, optimizer: Any, update: Callable[[], Any], refuses: Refuses) -> StepOutcome:
         norm = self._clip()
         skipped = refuses(norm)
-        if skipped:
-            optimizer.zero_grad()  # sets gradients to None, and the optimizer ignores parameters without a gradient
-        update()
+        with leaving_out(optimizer, skipped):
+            update()
         optimizer.zero_grad()
         return StepOutcome(norm, skipped)
 

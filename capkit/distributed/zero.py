@@ -21,7 +21,7 @@ from torch.utils.checkpoint import set_checkpoint_early_stop
 from capkit.distributed import zero_partitions as partitions
 from capkit.distributed.build_locks import clear_stale_locks
 from capkit.distributed.collectives import world_size
-from capkit.distributed.strategies import Rest, StepOutcome
+from capkit.distributed.strategies import Refuses, Rest, StepOutcome
 from capkit.errors import UsageError
 from capkit.upstream.lightning import UnwrappedDDPStrategy
 from capkit.utils.ranges import NonNegativeInt, Range, check_ranges
@@ -162,12 +162,16 @@ class Zero(UnwrappedDDPStrategy):
     def backward(self, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("under ZeRO, backward passes must go through `TrainModule.add_gradient`")
 
-    def step(self, optimizer: Any, update: Callable[[], Any], refuses: Callable[[Tensor | None], bool]) -> StepOutcome:
-        """DeepSpeed clips and knows the norm within the update, and itself skips one whose gradient is not finite."""
-        self._discards = refuses(None)
+    def step(self, optimizer: Any, update: Callable[[], Any], refuses: Refuses) -> StepOutcome:
+        """DeepSpeed clips and knows the norm within the update, and itself skips one whose gradient is not finite.
+
+        It decides on the host, which waits for the gradient.
+        """
+        self._discards = bool(refuses(None))
         update()
         norm = torch.as_tensor(self.engine.get_global_grad_norm(), device=self.root_device).detach()
-        return StepOutcome(norm, partitions.skipped_update(self.engine))
+        skipped = torch.full((), partitions.skipped_update(self.engine), device=self.root_device)
+        return StepOutcome(norm, skipped)
 
     def optimizer_step(self, optimizer: Any, closure: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
         """Clip to the optimizer factory's `clip_norm` and update."""

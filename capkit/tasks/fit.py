@@ -24,7 +24,7 @@ class Fit(Job[MLEModule]):
     """A captioner trained by an objective on captions."""
 
     def build_parts(self, cfg: DictConfig) -> dict[str, Any]:
-        return build_parts(cfg)
+        return {**build_parts(cfg), "compile": cfg.compile, "recompute": cfg.recompute}
 
     def build_module(self, run: Run) -> MLEModule:
         data = run.data

@@ -44,7 +44,7 @@ class FitRL(Job[RLModule]):
     """A trained captioner, fine-tuned by rewards of the captions that it samples."""
 
     def build_parts(self, cfg: DictConfig) -> dict[str, Any]:
-        return build_parts(cfg)
+        return {**build_parts(cfg), "compile": cfg.compile, "recompute": cfg.recompute}
 
     def build_module(self, run: Run) -> RLModule:
         cfg, data = run.cfg, run.data

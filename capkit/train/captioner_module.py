@@ -13,16 +13,28 @@ from capkit.distributed.collectives import means_over_ranks
 from capkit.errors import UsageError
 from capkit.metrics.base import TextScore
 from capkit.metrics.scoring import gather_rows, score_rows
+from capkit.models.encoders.compile import compile_blocks, recompute_blocks, restore_blocks
 from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
 from capkit.train.train_module import TrainModule
 from capkit.types import CaptionBatch, Samples
 
 
+LENGTH_MULTIPLE = 4  # of tokens that compiled layers see: each new length costs some seconds
+
+
+def as_they_are() -> Any:
+    """Context in which compiled layers run as they are written: compiling for each length would not pay off."""
+    return torch.compiler.set_stance("force_eager")
+
+
 class CaptionerModule(TrainModule):
     """Base class of modules that train a captioner: generates captions of the validation split and computes metrics.
 
     `image_reader` maps an image's key to its pixels, for metrics that look at the image.
+
+    `compile` compiles each layer of the image encoder and of the decoder for the forward passes with gradient;
+    `recompute` lets them keep their inputs alone. Generation and validation run the layers as they are.
     """
 
     def __init__(
@@ -35,8 +47,11 @@ class CaptionerModule(TrainModule):
         micro_batch_size: int | None,
         seed: int,
         reranker: Callable[[CaptionBatch, Samples], Samples] | None = None,
+        compile: bool = False,
+        recompute: bool = False,
     ) -> None:
         super().__init__(model, optimizer, schedule, micro_batch_size, seed)
+        self.compiled, self.recompute = compile, recompute
         if (decoding.num_candidates is None) != (reranker is None):
             raise UsageError(
                 "decoding.num_candidates and a reranker go together, in task=evaluate and task=caption; got "
@@ -47,6 +62,23 @@ class CaptionerModule(TrainModule):
         self.image_reader: Callable[[str], np.ndarray] | None = None
         self._validation: list[dict[str, Any]] = []
 
+    def on_train_start(self) -> None:
+        if self.compiled:
+            compile_blocks(self._towers())
+            self.model.length_multiple = LENGTH_MULTIPLE  # type: ignore[assignment]
+        if self.recompute:
+            recompute_blocks(self._towers())
+
+    def on_train_end(self) -> None:
+        if self.compiled or self.recompute:
+            restore_blocks(self._towers())
+            self.model.length_multiple = 1  # type: ignore[assignment]
+
+    def _towers(self) -> list[nn.Module]:
+        model: Any = self.model
+        encoder = getattr(model, "image_encoder", None)
+        return [*model.decoder_parts()[0], *([encoder] if isinstance(encoder, nn.Module) else [])]
+
     @abstractmethod
     def validation_sums(self, batch: CaptionBatch, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:
         """Numbers of a validation batch and its greedy captions, each as (sum, count)."""
@@ -55,7 +87,8 @@ class CaptionerModule(TrainModule):
         self._validation = []
 
     def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
-        self._validation += self.map_in_chunks(batch, self._validate)
+        with as_they_are():
+            self._validation += self.map_in_chunks(batch, self._validate)
 
     def _validate(self, batch: CaptionBatch) -> dict[str, Any]:
         samples = self.generate_captions(batch)

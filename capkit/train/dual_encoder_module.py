@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from capkit.distributed.collectives import UnevenGather, all_reduce_sum, device_for_collectives, gather_objects
+from capkit.distributed.collectives import UnevenGather, all_reduce_sum, gather_objects
 from capkit.metrics.retrieval import retrieval
 from capkit.models.dual_encoders.trainable import PairRows, TrainableDualEncoder
 from capkit.models.encoders.compile import compile_blocks, restore_blocks
@@ -62,8 +62,7 @@ class DualEncoderModule(TrainModule):
             return output.loss, output
 
         output = self.add_gradient(share)
-        loss = all_reduce_sum(output.loss.to(device_for_collectives())).to(self.device)
-        return {**output.logs, "loss": loss}
+        return {**output.logs, "loss": all_reduce_sum(output.loss)}
 
     def embed(self, batch: CaptionBatch) -> PairEmbeddings:
         """Embed the rank's pairs, with gradient. With several micro-batches, only the embeddings are kept in memory."""
@@ -102,7 +101,7 @@ class DualEncoderModule(TrainModule):
         """Log the loss with the whole split as one batch, and retrieval within it; the same on every rank."""
         pairs = self._pairs_of_validation()
         output = self.objective(pairs, self.global_step)
-        numbers = {"loss": float(all_reduce_sum(output.loss.to(device_for_collectives())))}
+        numbers = {"loss": float(all_reduce_sum(output.loss))}
         numbers |= retrieval_numbers(pairs)
         self.log_dict(
             {f"val/{name}": value for name, value in numbers.items()}, batch_size=1, sync_dist=False, logger=False

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from capkit.decoding.config import Decoding
-from capkit.distributed.collectives import all_reduce_sum, device_for_collectives
+from capkit.distributed.collectives import all_reduce_sum
 from capkit.metrics.base import TextScore
 from capkit.objectives.base import Objective
 from capkit.optim.optimizers import OptimizerFactory
@@ -17,8 +17,14 @@ from capkit.types import CaptionBatch, ObjectiveOutput, Samples
 
 
 def micro_batches(batch: CaptionBatch, size: int | None) -> Iterator[CaptionBatch]:
-    """Split a batch into micro-batches of captions of similar length, each trimmed to its longest to save padding."""
+    """Split a batch into micro-batches of captions of similar length, each trimmed to its longest to save padding.
+
+    A whole batch stays as it is on a GPU: the loader pads to the longest caption, and to look again would wait.
+    """
     size = size or len(batch)
+    if size >= len(batch) and batch.mask is not None and batch.mask.is_cuda:
+        yield batch
+        return
     order = list(range(len(batch)))
     if size < len(batch) and batch.mask is not None:
         order = batch.mask.sum(-1).amax(-1).argsort(stable=True).tolist()
@@ -45,14 +51,17 @@ class MLEModule(CaptionerModule):
         micro_batch_size: int | None = None,
         seed: int = 0,
         reranker: Callable[[CaptionBatch, Samples], Samples] | None = None,
+        compile: bool = False,
+        recompute: bool = False,
     ) -> None:
-        super().__init__(model, optimizer, schedule, decoding, metrics, micro_batch_size, seed, reranker)
+        super().__init__(
+            model, optimizer, schedule, decoding, metrics, micro_batch_size, seed, reranker, compile, recompute
+        )
         self.objective = objective
 
     def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, Tensor]:
         """Returns the loss of the global batch and the objective's numbers, detached."""
-        device = device_for_collectives()
-        num_targets = all_reduce_sum(self.objective.num_targets(batch).to(device)).to(self.device)
+        num_targets = all_reduce_sum(self.objective.num_targets(batch))
         parts = list(micro_batches(batch, self.micro_batch_size))
         loss_sum = torch.zeros((), device=self.device)
         logs: dict[str, Tensor] = {}
@@ -66,7 +75,7 @@ class MLEModule(CaptionerModule):
             loss_sum += output.loss_sum.detach()
             for name, value in output.logs.items():
                 logs[name] = logs.get(name, torch.zeros_like(value)) + value / len(parts)
-        logs["loss"] = all_reduce_sum(loss_sum.to(device)).to(self.device) / num_targets.clamp(min=1)
+        logs["loss"] = all_reduce_sum(loss_sum) / num_targets.clamp(min=1)
         return logs
 
     def validation_sums(self, batch: CaptionBatch, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:

@@ -1,7 +1,7 @@
 """Base class of capkit's LightningModules: each `training_step` makes exactly one optimizer step."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -10,13 +10,14 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from capkit.distributed.collectives import all_reduce_max, device_for_collectives, rank
+from capkit.distributed.collectives import all_reduce_max, rank
 from capkit.distributed.strategies import StepStrategy, step_strategy
 from capkit.errors import UsageError
 from capkit.fault_tolerance.oom import halve, map_in_chunks, retry_on_oom
 from capkit.models.weights import load_trainable_state, trainable_state
 from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
+from capkit.utils.later import Later
 from capkit.utils.rng import stable_hash
 
 Rest = TypeVar("Rest")
@@ -34,10 +35,11 @@ class StepGuard(Protocol):
     """Decides which updates to skip; see SkipBadSteps in capkit/train/callbacks/guard.py."""
 
     skipped_steps: int
+    watches_spikes: bool
 
     def refuses(self, step: int, loss: float, norm: float | None) -> bool: ...
 
-    def count(self, step: int, loss: float, skipped: bool, ends_step: bool) -> None: ...
+    def count(self, step: int, loss: float, norm: float, skipped: bool, ends_step: bool) -> None: ...
 
 
 def running_statistics(model: nn.Module) -> list[Tensor]:
@@ -47,7 +49,7 @@ def running_statistics(model: nn.Module) -> list[Tensor]:
 
 
 class TrainModule(pl.LightningModule):
-    """One optimizer step: seeding, learning rate, gradients, clipping, update; and what a checkpoint holds.
+    """One optimizer step: seeding, gradients, learning rate, clipping, update; and what a checkpoint holds.
 
     `training_step` receives the rank's whole share of the global batch. A subclass implements `backward_batch`, which
     cuts it into micro-batches as its loss allows and accumulates the gradient of the global batch's loss.
@@ -75,6 +77,7 @@ class TrainModule(pl.LightningModule):
         self.seed = seed
         self.guard: StepGuard | None = None  # capkit/train/callbacks/guard.py
         self.on_shrink: Callable[[str, int, str], None] | None = None  # capkit/train/callbacks/oom.py
+        self._told_later: list[tuple[Later, Callable[[list[float]], None]]] = []
         self.safe_point: Callable[[], None] = _nothing
         self.is_stopping: Callable[[], bool] = _never
 
@@ -101,11 +104,9 @@ class TrainModule(pl.LightningModule):
         return logs
 
     def begin_step(self) -> Any:
-        """Seed the random number generators, set this step's learning rate, and return the optimizer."""
-        step = self.global_step
-        torch.manual_seed(stable_hash(self.seed, "step", step, rank()))
+        """Seed the random number generators, and return the optimizer."""
+        torch.manual_seed(stable_hash(self.seed, "step", self.global_step, rank()))
         optimizer: Any = self.optimizers()
-        self._set_learning_rate(optimizer, step - (0 if self.guard is None else self.guard.skipped_steps))
         self._statistics = [(buffer, buffer.clone()) for buffer in running_statistics(self.model)]
         return optimizer
 
@@ -154,32 +155,67 @@ class TrainModule(pl.LightningModule):
         return self.strategy.add_gradient(share, last)
 
     def update(self, optimizer: Any, logs: dict[str, Tensor], counts: bool = True) -> None:
-        """Clip the gradient to `optimizer.clip_norm` and step. Adds "grad_norm", the norm before clipping, to `logs`.
+        """Set the learning rate, clip the gradient to `optimizer.clip_norm` and step.
 
-        If the guard refuses the update, weights, running statistics and optimizer state stay unchanged, and `logs` gets
-        "skipped". `counts=False` marks an update within a step, which does not advance `global_step`.
+        Adds "grad_norm", the norm before clipping, and "skipped" to `logs`. If the guard refuses the update ("skipped"
+        is 1), weights, running statistics and optimizer state stay unchanged. On a GPU the device decides that, and the
+        guard counts it a step later. `counts=False` marks an update within a step, which does not advance
+        `global_step`.
         """
+        self.settle()
+        self._set_learning_rate(optimizer, self.global_step - (0 if self.guard is None else self.guard.skipped_steps))
         update = optimizer.step
         if not counts:
             update = partial(self.trainer.strategy.optimizer_step, optimizer.optimizer, closure=_nothing)
         norm, skipped = self.strategy.step(optimizer, update, partial(self._refuses, logs["loss"]))
-        logs["grad_norm"] = norm
-        if skipped:
-            self._restore_statistics()
-            logs["skipped"] = torch.ones((), device=self.device)
+        self._restore_statistics(where=skipped)
+        logs["grad_norm"], logs["skipped"] = norm, skipped.float()
         if self.guard is not None:
-            self.guard.count(self.global_step, float(logs["loss"]), skipped, counts)
+            count = partial(self._count, self.global_step, counts)
+            self.tell_later([logs["loss"], norm, logs["skipped"]], count)
 
-    def _refuses(self, loss: Tensor, norm: Tensor | None) -> bool:
-        """Whether the guard of any rank refuses the update; the same answer on every rank."""
+    def _refuses(self, loss: Tensor, norm: Tensor | None) -> Tensor:
+        """Whether the guard refuses the update: the same answer on every rank, since loss and norm are.
+
+        Asked of the host where it watches for spikes, and under ZeRO, where the norm is not known yet.
+        """
         if self.guard is None:
-            return False
-        refused = self.guard.refuses(self.global_step + 1, float(loss), None if norm is None else float(norm))
-        return bool(all_reduce_max(torch.tensor(float(refused), device=device_for_collectives())))
+            return torch.zeros((), dtype=torch.bool, device=self.device)
+        if norm is None or self.guard.watches_spikes or self.device.type == "cpu":
+            refused = self.guard.refuses(self.global_step + 1, float(loss), None if norm is None else float(norm))
+            flag = torch.full((), float(refused), device=self.device)
+        else:
+            flag = (~(loss.isfinite() & norm.isfinite())).float()
+        return all_reduce_max(flag) > 0
 
-    def _restore_statistics(self) -> None:
+    def _count(self, step: int, counts: bool, numbers: list[float]) -> None:
+        assert self.guard is not None
+        loss, norm, skipped = numbers
+        self.guard.count(step, loss, norm, bool(skipped), counts)
+
+    def tell_later(self, numbers: Sequence[Tensor], told: Callable[[list[float]], None]) -> None:
+        """Call `told` with the numbers once they are on the host: now on a CPU, else before the next update.
+
+        After the last step and before a checkpoint nothing is left to be told.
+        """
+        self._told_later.append((Later(torch.stack([number.detach().double() for number in numbers])), told))
+        if not any(number.is_cuda for number in numbers):
+            self.settle()
+
+    def settle(self) -> None:
+        """Do what was put off until numbers of earlier updates are on the host."""
+        while self._told_later:
+            value, told = self._told_later.pop(0)
+            told(value.read().tolist())
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.global_step >= self.trainer.max_steps:
+            self.settle()
+
+    def _restore_statistics(self, where: Tensor | None = None) -> None:
+        """Undo what the step's forward passes did to running statistics, if `where` is True (None: in any case)."""
         for buffer, value in self._statistics:
-            buffer.copy_(value)
+            buffer.copy_(value if where is None else torch.where(where, value, buffer))
 
     def whole_weights(self) -> AbstractContextManager[None]:
         """Context in which every rank holds all weights, and may run the model independently of the other ranks."""

@@ -58,7 +58,7 @@ class Watch(pl.Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.seen.lrs.append(pl_module.optimizers().param_groups[0]["lr"])
-        self.seen.skipped.append("skipped" in outputs)
+        self.seen.skipped.append(bool(outputs["skipped"]))
         self.seen.weights.append(copy.deepcopy(trainer.strategy.lightning_module_state_dict()))
 
     def on_train_end(self, trainer, pl_module):

@@ -20,6 +20,7 @@ class HeadedCaptioner(nn.Module, ABC):
     max_length: int
     vocab_size: int
     language_model: Any = None  # what guides its decoding, by `decoding.guide`; not a part of it
+    length_multiple = 1  # of the positions that layers see with teacher forcing: compiled ones want few lengths
 
     @property
     @abstractmethod
@@ -46,6 +47,15 @@ class HeadedCaptioner(nn.Module, ABC):
     ) -> Float[Tensor, "B K L V"]:
         return self._head(self._hidden(context, tokens))
 
+    def _before_each(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L-1 D"]:
+        """Hidden states from which the tokens after the first are predicted.
+
+        They do not depend on the padding behind them, which makes up a length that the layers have seen.
+        """
+        length = tokens.shape[-1] - 1
+        padded = min(length + -length % self.length_multiple, max(length, self.max_length))
+        return self._hidden(context, nn.functional.pad(tokens[..., :-1], (0, padded - length)))[..., :length, :]
+
     def logprobs(
         self,
         context: Context,
@@ -54,7 +64,7 @@ class HeadedCaptioner(nn.Module, ABC):
         temperature: float = 1.0,
         support: UInt8[Tensor, "B K M W"] | None = None,
     ) -> Float[Tensor, "B K L-1"]:
-        hidden = self._hidden(context, tokens[..., :-1])
+        hidden = self._before_each(context, tokens)
         return chunked_logprobs(
             hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, temperature, support=support
         )
@@ -62,7 +72,7 @@ class HeadedCaptioner(nn.Module, ABC):
     def token_losses(
         self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], label_smoothing: float
     ) -> Float[Tensor, "B K L-1"]:
-        hidden = self._hidden(context, tokens[..., :-1])
+        hidden = self._before_each(context, tokens)
         return chunked_token_losses(
             hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, label_smoothing
         )

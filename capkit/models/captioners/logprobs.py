@@ -8,8 +8,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from capkit.decoding.truncation import restrict
+from capkit.models.captioners.head_losses import head_losses, is_plain
 
 CHUNK_ELEMENTS = 2**26  # logits in memory at a time: 256 MiB in float32
+
+
+def _by_head_losses(hidden: Tensor, head: nn.Module) -> bool:
+    """Whether `head_losses` computes them, at all positions: picking the real ones would wait for a GPU."""
+    return hidden.is_cuda and is_plain(head)
 
 
 def _over_positions(
@@ -47,6 +53,15 @@ def chunked_logprobs(
     tokens.
     """
 
+    if _by_head_losses(hidden, head):
+        if support is not None:  # where nothing is learned, anything may be: an empty support has no softmax
+            support = support.masked_fill(~mask[..., None], 255).flatten(0, -2)
+        size = max(1, chunk_elements // vocab_size)
+        losses = head_losses(
+            hidden.flatten(0, -2), head.weight, targets.flatten(), size, temperature, support=support  # type: ignore[arg-type]
+        )
+        return -losses.view(mask.shape).masked_fill(~mask, 0.0)
+
     def values(h: Tensor, t: Tensor, *allowed: Tensor) -> Tensor:
         logits = head(h).float() / temperature
         for packed in allowed:
@@ -70,6 +85,13 @@ def chunked_token_losses(
 
     With smoothing e the target distribution is (1 - e) on the target plus e / V on every token (Szegedy et al. 2016).
     """
+
+    if _by_head_losses(hidden, head):
+        size = max(1, chunk_elements // vocab_size)
+        losses = head_losses(
+            hidden.flatten(0, -2), head.weight, targets.flatten(), size, label_smoothing=label_smoothing  # type: ignore[arg-type]
+        )
+        return losses.view(mask.shape).masked_fill(~mask, 0.0)
 
     def values(h: Tensor, t: Tensor) -> Tensor:
         return nn.functional.cross_entropy(head(h).float(), t, reduction="none", label_smoothing=label_smoothing)

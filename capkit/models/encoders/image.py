@@ -60,6 +60,15 @@ def image_features(batch: CaptionBatch, image_encoder: Callable[[Tensor], Tensor
     return image_encoder(batch.pixels)
 
 
+def frozen_features(batch: CaptionBatch, image_encoder: Any) -> Float[Tensor, "B N D"] | None:
+    """What `image_features` gives of the batch at any time, since no weight of the encoder trains; else None."""
+    if batch.features is not None or batch.pixels is None:
+        return None
+    if not isinstance(image_encoder, nn.Module) or trains(image_encoder):
+        return None
+    return image_features(batch, image_encoder)
+
+
 def freeze_if(frozen: bool, module: nn.Module) -> None:
     """Freeze the module's weights and put it into eval mode, if `frozen`."""
     if frozen:

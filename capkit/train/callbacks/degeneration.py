@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from capkit.checkpoint.loading import read_checkpoint
 from capkit.errors import UsageError
 from capkit.run.selection import Bound
 from capkit.train.callbacks.checkpoints import Checkpoints
+from capkit.utils.later import Later
 from capkit.utils.ranges import PositiveInt, check_ranges
 
 ACTIONS = ("warn", "stop", "restore")
@@ -24,7 +26,8 @@ class Degeneration(Callback):
 
     Nothing happens before `num_steps` steps, so that a single odd batch has no effect. NaN values are left out; a mean
     over NaN only violates its limit. Numbers are those of all ranks, so that all ranks decide alike. A resumed run
-    decides like an uninterrupted one. Meaning of the monitors: docs/monitors.md.
+    decides like an uninterrupted one. A number that is still on a GPU is looked at a step later, so that nobody waits
+    for it. Meaning of the monitors: docs/monitors.md.
 
     Args:
         limits: `<= NUMBER` or `>= NUMBER` by logged name: {rl/repetition: "<= 0.3"}; null removes a limit.
@@ -49,6 +52,7 @@ class Degeneration(Callback):
         self.healthy_step = self._healthy_before = 0
         self._checkpoints: Checkpoints | None = None
         self._restores = False
+        self._late: dict[str, Later] = {}  # numbers of the last step that were on a GPU
 
     @property
     def restored_step(self) -> int | None:
@@ -57,10 +61,12 @@ class Degeneration(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         recent = {name: list(values) for name, values in self.recent.items()}
-        return {"recent": recent, "outside": self.outside, "healthy_step": self.healthy_step}
+        late = {name: float(value.read()) for name, value in self._late.items()}
+        return {"recent": recent, "outside": self.outside, "healthy_step": self.healthy_step, "late": late}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.outside, self.healthy_step = list(state_dict["outside"]), state_dict["healthy_step"]
+        self._late = {name: Later(torch.tensor(value)) for name, value in state_dict.get("late", {}).items()}
         for name, values in self.recent.items():
             values.extend(state_dict["recent"].get(name, []))
 
@@ -102,7 +108,10 @@ class Degeneration(Callback):
             self._note_health(trainer)
 
     def _values(self, outputs: Mapping[str, Any]) -> dict[str, float]:
-        """The watched numbers of a step; names without a section belong to the section train."""
+        """The watched numbers of a step, of the one before where they are on a GPU.
+
+        Names without a section belong to the section train.
+        """
         for name in self.limits:
             if name.removeprefix("train/") not in outputs:
                 logged = sorted(known if "/" in known else f"train/{known}" for known in outputs)
@@ -110,7 +119,16 @@ class Degeneration(Callback):
                     f"callback.degeneration.limits: {name} is not logged; logged: {', '.join(logged)}; to remove a "
                     f"limit, give callback.degeneration.limits={{{name}: null}}"
                 )
-        return {name: float(outputs[name.removeprefix("train/")]) for name in self.limits}
+        values = {}
+        for name in self.limits:
+            number = outputs[name.removeprefix("train/")]
+            seen: Any = number
+            if isinstance(number, torch.Tensor) and number.is_cuda:
+                seen, self._late[name] = self._late.get(name), Later(number)
+                seen = None if seen is None else seen.read()
+            if seen is not None:
+                values[name] = float(seen)
+        return values
 
     def _mean(self, name: str) -> float:
         numbers = [value for value in self.recent[name] if not math.isnan(value)]

@@ -25,6 +25,9 @@ class SkipBadSteps(Callback):
     advances, but not for the learning rate schedule. `train/skipped_steps` counts skipped steps. Losses are those of
     all ranks. A resumed run decides like an uninterrupted one.
 
+    On a GPU the device leaves an update out, and the host learns of it a step later: it warns, counts and ends the run
+    then. Only with a `spike_factor` does it wait for each step's loss.
+
     Args:
         max_in_a_row: consecutive skipped updates that end the run.
         spike_factor: also watch for spikes (null: do not): a loss above the median of the last `num_steps` by more than
@@ -48,9 +51,17 @@ class SkipBadSteps(Callback):
         self.in_a_row = 0
         self.recent = deque[float](maxlen=num_steps)
         self.reason = ""
-        self._recorder: Recorder | None = None
+        self._trainer: pl.Trainer | None = None
+        self._module: Any = None
+        self._leaves_step_out = False
+
+    @property
+    def watches_spikes(self) -> bool:
+        return self.spike_factor is not None
 
     def state_dict(self) -> dict[str, Any]:
+        if self._module is not None:
+            self._module.settle()
         return {"skipped_steps": self.skipped_steps, "in_a_row": self.in_a_row, "recent": list(self.recent)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -58,8 +69,7 @@ class SkipBadSteps(Callback):
         self.recent.extend(state_dict["recent"])
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        self._recorder = next((callback for callback in callbacks if isinstance(callback, Recorder)), None)
+        self._trainer, self._module = trainer, pl_module
         pl_module.guard = self  # type: ignore[assignment]
 
     # -- called by TrainModule
@@ -69,12 +79,8 @@ class SkipBadSteps(Callback):
 
         Raises Diverged at a spike if that ends the run.
         """
-        self.reason = ""
-        if not math.isfinite(loss):
-            self.reason = f"the loss is {loss}"
-        elif norm is not None and not math.isfinite(norm):
-            self.reason = f"the gradient's norm is {norm}"
-        elif self._is_spike(loss):
+        self.reason = _not_finite(loss, norm)
+        if not self.reason and self._is_spike(loss):
             self.reason = f"the loss is {loss:.4g}, the median of {len(self.recent)} steps {self._median():.4g}"
             if self.on_spike == "stop":
                 raise Diverged(f"step {step}: {self.reason}; callback.guard.on_spike=stop ends the run; {NEXT}")
@@ -83,19 +89,33 @@ class SkipBadSteps(Callback):
                 return False
         return bool(self.reason)
 
-    def count(self, step: int, loss: float, skipped: bool, ends_step: bool) -> None:
+    def count(self, step: int, loss: float, norm: float | None, skipped: bool, ends_step: bool) -> None:
         """Count an update that was made or skipped. Raises Diverged after too many skipped ones in a row."""
-        if not skipped:
+        self._leaves_step_out |= skipped
+        if skipped:
+            self.reason = _not_finite(loss, norm) or self.reason or "the gradient is not finite"
+            self.in_a_row += 1
+            self.skipped_steps += ends_step
+        else:
             self.in_a_row = 0
             self.recent.append(loss)
-            return
-        self.reason = self.reason or "the gradient is not finite"
-        self.in_a_row += 1
-        self.skipped_steps += ends_step
         if self.in_a_row >= self.max_in_a_row:
             raise Diverged(
                 f"step {step}: {self.in_a_row} updates in a row are unusable, the last because {self.reason}; {NEXT}"
             )
+        if ends_step:
+            if self._leaves_step_out:
+                self._tell(step)
+            self._leaves_step_out = False
+
+    def _tell(self, step: int) -> None:
+        if self._trainer is None:
+            return
+        if self._trainer.is_global_zero:
+            warnings.warn(f"step {step}: left out, {self.reason}", stacklevel=2)
+        for callback in self._trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Recorder):
+                callback.record(self._trainer, step, {"train/skipped_steps": float(self.skipped_steps)})
 
     def _median(self) -> float:
         return statistics.median(self.recent)
@@ -107,17 +127,14 @@ class SkipBadSteps(Callback):
         deviation = TO_SIGMA * statistics.median(abs(value - median) for value in self.recent)
         return loss - median > (self.spike_factor - 1) * max(abs(median), deviation)
 
-    # -- logging
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if "skipped" not in outputs:
-            return
-        if trainer.is_global_zero:
-            warnings.warn(f"step {trainer.global_step}: left out, {self.reason}", stacklevel=2)
-        if self._recorder is not None:
-            self._recorder.record(trainer, trainer.global_step, {"train/skipped_steps": float(self.skipped_steps)})
+def _not_finite(loss: float, norm: float | None) -> str:
+    """Which of the two is NaN or infinite, in words; empty: neither."""
+    if not math.isfinite(loss):
+        return f"the loss is {loss}"
+    if norm is not None and not math.isfinite(norm):
+        return f"the gradient's norm is {norm}"
+    return ""
 
 
 NEXT = (

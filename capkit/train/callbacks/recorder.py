@@ -25,7 +25,7 @@ class Recorder(Callback):
         self.every_steps = every_steps
         self.folder: RunFolder | None = None
         self._sums: dict[str, torch.Tensor] = {}
-        self._steps = 0
+        self._steps: torch.Tensor = torch.zeros(())
         self._images = 0
         self._since = 0.0
 
@@ -33,10 +33,10 @@ class Recorder(Callback):
         self.folder = folder
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": self._sums, "steps": self._steps}
+        return {"sums": self._sums, "steps": int(self._steps)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._sums, self._steps = dict(state_dict["sums"]), state_dict["steps"]
+        self._sums, self._steps = dict(state_dict["sums"]), torch.tensor(float(state_dict["steps"]))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._restart_clock()
@@ -47,20 +47,35 @@ class Recorder(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: CaptionBatch, batch_idx: int
     ) -> None:
-        if "skipped" not in outputs:
-            for name, value in outputs.items():
-                self._sums[name] = self._sums.get(name, torch.zeros_like(value)).to(value.device) + value
-            self._steps += 1
+        self._add(outputs)
         self._images += len(batch) * trainer.world_size
         step = trainer.global_step
         if step % self.every_steps and step < trainer.max_steps:
             return
-        numbers = {_with_section(name): float(value) / self._steps for name, value in self._sums.items()}
+        numbers = self._means()
         numbers["train/images_per_second"] = self._images / max(time.monotonic() - self._since, 1e-9)
         numbers["train/lr"] = pl_module.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
         self.record(trainer, step, numbers)
-        self._sums, self._steps = {}, 0
+        self._sums, self._steps = {}, torch.zeros(())
         self._restart_clock()
+
+    def _add(self, outputs: Any) -> None:
+        """Add a step's numbers, on the device, for which nobody waits; nothing of a step that was left out."""
+        skipped = outputs["skipped"] > 0
+        for name, value in outputs.items():
+            if name == "skipped":
+                continue
+            if value.device != skipped.device:  # known to the host: a fill, since a copy would wait for the device
+                value = torch.full((), float(value), dtype=value.dtype, device=skipped.device)
+            kept = torch.where(skipped, torch.zeros_like(value), value)
+            self._sums[name] = self._sums.get(name, torch.zeros_like(kept)).to(kept.device) + kept
+        self._steps = self._steps.to(skipped.device) + (~skipped).float()
+
+    def _means(self) -> dict[str, float]:
+        """Of the steps since the last row, by one transfer from the device; none if all of them were left out."""
+        names = list(self._sums)
+        steps, *sums = torch.stack([self._steps.double(), *(self._sums[name].double() for name in names)]).tolist()
+        return {_with_section(name): total / steps for name, total in zip(names, sums, strict=True)} if steps else {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:

@@ -49,9 +49,11 @@ class RewardSpread(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if "skipped" in outputs:
+        teaches = self._teaches(outputs)
+        # Asked only where it matters, since the flag may still be on the device.
+        if not teaches and float(outputs["skipped"]):
             return
-        self.in_a_row = 0 if self._teaches(outputs) else self.in_a_row + 1
+        self.in_a_row = 0 if teaches else self.in_a_row + 1
         self._last_total = float(outputs["reward/total"])
         stops = self.stop_after is not None and getattr(pl_module, "likelihood", None) is None
         if stops and self.in_a_row >= (self.stop_after or 0):

@@ -18,7 +18,7 @@ from capkit.decoding.config import Decoding
 from capkit.decoding.generate import evaluating
 from capkit.distributed.collectives import (
     all_reduce_sum,
-    device_for_collectives,
+    device_means_over_ranks,
     gather_objects,
     mean_and_std_over_ranks,
     means_over_ranks,
@@ -27,6 +27,7 @@ from capkit.errors import UsageError
 from capkit.fault_tolerance.liveness import section
 from capkit.metrics.base import TextScore
 from capkit.metrics.degeneration import sample_numbers
+from capkit.models.encoders.image import frozen_features
 from capkit.objectives.base import Objective
 from capkit.objectives.policy.base import PolicyObjective
 from capkit.objectives.policy.kl import LOSS_FORMS, caption_kl, kl_loss
@@ -34,7 +35,7 @@ from capkit.objectives.policy.weighted_sum import WeightedSum
 from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
 from capkit.scorers.reward import Reward
-from capkit.train.captioner_module import CaptionerModule
+from capkit.train.captioner_module import CaptionerModule, as_they_are
 from capkit.train.rl.reference_policy import ReferencePolicy
 from capkit.train.rl.rollout import Rollout, concat_images, concat_samples
 from capkit.train.rl.rollout_stats import Sums, policy_sums, reward_sums, sum_of
@@ -70,8 +71,12 @@ class RLModule(CaptionerModule):
         micro_batch_size: int | None = None,
         rollout_batch_size: int | None = None,
         seed: int = 0,
+        compile: bool = False,
+        recompute: bool = False,
     ) -> None:
-        super().__init__(model, optimizer, schedule, decoding, metrics, micro_batch_size, seed)
+        super().__init__(
+            model, optimizer, schedule, decoding, metrics, micro_batch_size, seed, None, compile, recompute
+        )
         if not isinstance(objective, PolicyObjective | WeightedSum):
             raise UsageError(
                 f"expected objective=self_critical, ppo, grpo or weighted_sum for reinforcement learning, got "
@@ -134,6 +139,7 @@ class RLModule(CaptionerModule):
     def _rollout(self, batch: CaptionBatch, step: int) -> tuple[Rollout, dict[str, Tensor]]:
         with self.whole_weights():
             decoding = replace(self.objective.rollout, seed=self._rollout_seed(step))
+            batch = self.in_memory(lambda given=batch: self._with_features(given), "rollout_batch_size", len(batch))
             written = self.sample(batch, decoding, with_greedy=self.objective.needs_greedy)
             num_samples = self._num_samples(decoding)
             samples = written.numbers(slice(0, num_samples))
@@ -169,7 +175,17 @@ class RLModule(CaptionerModule):
             sums["reward/greedy"] = sum_of(greedy_rewards)
         numbers = means_over_ranks(sums) | self._global_numbers(rewards, samples)
         rollout = Rollout(batch, samples, loss_mask, advantages.nan_to_num(0.0))
-        return rollout, {name: torch.tensor(value, device=self.device) for name, value in numbers.items()}
+        return rollout, {name: torch.tensor(value) for name, value in numbers.items()}  # known to the host: left there
+
+    @torch.no_grad()
+    def _with_features(self, batch: CaptionBatch) -> CaptionBatch:
+        """The batch with its images' features if the encoder is frozen: the rollout and all updates share them."""
+        size, encoder = self.rollout_batch_size or len(batch), getattr(self.model, "image_encoder", None)
+        with evaluating(self.model):
+            starts = range(0, len(batch), size)
+            found = [frozen_features(batch[start : start + size], encoder) for start in starts]
+        parts = [part for part in found if part is not None]
+        return replace(batch, features=torch.cat(parts)) if parts else batch
 
     @torch.no_grad()
     def sample(self, batch: CaptionBatch, decoding: Decoding, with_greedy: bool = False) -> Samples:
@@ -184,7 +200,7 @@ class RLModule(CaptionerModule):
     def _sample(self, batch: CaptionBatch, decoding: Decoding, with_greedy: bool) -> Samples:
         size = self.rollout_batch_size or len(batch)
         parts = []
-        with evaluating(self.model):
+        with evaluating(self.model), as_they_are():
             for start in range(0, len(batch), size):
                 if self.is_stopping():
                     break
@@ -200,9 +216,9 @@ class RLModule(CaptionerModule):
         counts = [sum(self.objective.num_targets(part.loss_mask) for part in parts)]
         if self.likelihood is not None:
             counts.append(sum(self.likelihood.num_targets(part.batch) for part in parts))
-        counted = torch.stack([torch.as_tensor(count, dtype=torch.double) for count in counts])
-        totals = all_reduce_sum(counted.to(device_for_collectives()))
-        targets = totals.clamp(min=1).to(self.device).float()
+        totals = all_reduce_sum(torch.stack([torch.as_tensor(count, dtype=torch.double) for count in counts]))
+        totals = totals.to(self.device)
+        targets = totals.clamp(min=1).float()
         sums: Sums = {}
         for number, part in enumerate(parts):
             if part.reference is None and self.objective.kl != "none":
@@ -211,17 +227,17 @@ class RLModule(CaptionerModule):
             for name, (total, count) in found.items():
                 before = sums.get(name, (0.0, 0.0))
                 sums[name] = (before[0] + total, before[1] + count)
-        numbers = means_over_ranks(sums)
+        numbers = device_means_over_ranks(sums, self.device)
         if is_first:
-            self._tell_gap(numbers["rl/logprob_gap"])
+            self.tell_later([numbers["rl/logprob_gap"]], self._tell_gap)
         losses = [numbers[name] for name in ("policy_loss", "likelihood_loss") if name in numbers]
-        weights = [self._at(weight, step) for weight in self._weights]
-        # A loss without targets (no caption has a reward) has no mean, and adds nothing.
-        terms = zip(weights, losses, totals.tolist(), strict=False)
-        loss = float(sum(weight * loss for weight, loss, total in terms if total))
+        loss = torch.zeros((), dtype=torch.double, device=self.device)
+        for weight, mean, total in zip(self._weights, losses, totals, strict=False):
+            # A loss without targets (no caption has a reward) has no mean, and adds nothing.
+            loss = loss + torch.where(total > 0, self._at(weight, step) * mean, 0.0)
         if self.likelihood is None:
             del numbers["policy_loss"]
-        return {name: torch.tensor(value, device=self.device) for name, value in {**numbers, "loss": loss}.items()}
+        return {name: value.float() for name, value in {**numbers, "loss": loss}.items()}
 
     def _share(self, part: Rollout, targets: Float[Tensor, " T"], step: int) -> tuple[Tensor, Sums]:
         """This part's share of the global loss, with gradient, and sums to log."""
@@ -291,7 +307,7 @@ class RLModule(CaptionerModule):
     def _global_numbers(self, rewards: Tensor, samples: Samples) -> dict[str, float]:
         """Numbers that cannot be computed as means of ranks' means."""
         texts = [text for part in gather_objects(samples.texts) for image in part for text in image]
-        failed = all_reduce_sum(rewards.isnan().sum().to(device_for_collectives()))
+        failed = all_reduce_sum(rewards.isnan().sum())
         return {
             "reward/std": mean_and_std_over_ranks(rewards)[1],
             "reward/failed": float(failed),
@@ -299,7 +315,8 @@ class RLModule(CaptionerModule):
             **{f"rl/{name}": value for name, value in (sample_numbers(texts) | self.objective.logs()).items()},
         }
 
-    def _tell_gap(self, gap: float) -> None:
+    def _tell_gap(self, numbers: list[float]) -> None:
+        (gap,) = numbers
         if gap > self.objective.max_logprob_gap and not self.gap_was_told:
             self.gap_was_told = True
             warnings.warn(

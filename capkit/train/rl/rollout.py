@@ -31,8 +31,14 @@ class Rollout:
     reference: Float[Tensor, "B K M"] | None = None
 
     def parts(self, size: int | None) -> Iterator["Rollout"]:
-        """Split into parts of `size` images with captions of similar length, each trimmed to its longest caption."""
+        """Split into parts of `size` images with captions of similar length, each trimmed to its longest caption.
+
+        A whole rollout stays as it is on a GPU: it ends with its longest caption, and to look again would wait.
+        """
         size = size or len(self.batch)
+        if size >= len(self.batch) and self.loss_mask.is_cuda:
+            yield self
+            return
         order = list(range(len(self.batch)))
         if size < len(order):
             assert self.samples.mask is not None

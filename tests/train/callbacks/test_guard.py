@@ -11,7 +11,7 @@ def feed(guard, losses):
     found = []
     for step, loss in enumerate(losses, start=1):
         refused = guard.refuses(step, loss, 1.0)
-        guard.count(step, loss, refused, True)
+        guard.count(step, loss, 1.0, refused, True)
         found.append(refused)
     return found
 
@@ -28,14 +28,14 @@ def test_the_run_ends_after_so_many_in_a_row_and_one_good_step_starts_the_count_
     guard = SkipBadSteps(max_in_a_row=3)
     feed(guard, [1.0, math.nan, math.nan, 1.0, math.nan, math.nan])
     with pytest.raises(Diverged, match="step 7: 3 updates in a row are unusable, the last because the loss is nan"):
-        guard.count(7, math.nan, guard.refuses(7, math.nan, None), True)
+        guard.count(7, math.nan, None, guard.refuses(7, math.nan, None), True)
     assert guard.skipped_steps == 5 and Diverged.status == DIVERGED_STATUS == 83
 
 
 def test_updates_within_a_step_count_in_a_row_but_are_no_steps():
     guard = SkipBadSteps()
-    guard.count(1, math.nan, True, False)
-    guard.count(1, math.nan, True, True)
+    guard.count(1, math.nan, 1.0, True, False)
+    guard.count(1, math.nan, 1.0, True, True)
     assert (guard.in_a_row, guard.skipped_steps) == (2, 1)
 
 

@@ -11,7 +11,10 @@ from capkit.scorers.reward import Reward, RewardTerm
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.callbacks.reward_spread import RewardSpread
 
-NONE = {"reward/total": 0.0, "reward/std": 0.0, "reward/zero_spread": 1.0, "reward/greedy": 0.0, "rl/entropy": 2.0}
+NONE = {
+    "reward/total": 0.0, "reward/std": 0.0, "reward/zero_spread": 1.0, "reward/greedy": 0.0, "rl/entropy": 2.0,
+    "skipped": 0.0,
+}  # fmt: skip
 SOME = {**NONE, "reward/zero_spread": 0.75}
 
 
@@ -55,7 +58,7 @@ def test_one_step_with_spread_starts_the_count_again(teaches):
 
 
 def test_without_samples_to_compare_the_batch_and_the_last_step_are_compared():
-    one = {"reward/total": 0.5, "reward/std": 0.0, "rl/entropy": 2.0}
+    one = {"reward/total": 0.5, "reward/std": 0.0, "rl/entropy": 2.0, "skipped": 0.0}
     assert len(told([one] * 4, RewardSpread(3, None))) == 1
     assert told([one | {"reward/std": 0.1}] * 4, RewardSpread(3, None)) == []
     assert told([one | {"reward/total": step / 8} for step in range(4)], RewardSpread(3, None)) == []

@@ -19,7 +19,6 @@ from capkit.optim.schedules import Schedule
 from capkit.train.train_module import TrainModule
 from capkit.types import CaptionBatch, Samples
 
-
 LENGTH_MULTIPLE = 4  # of tokens that compiled layers see: each new length costs some seconds
 
 

@@ -15,9 +15,7 @@ from capkit.decoding.truncation import restrict
 
 def is_plain(head: nn.Module) -> bool:
     """Whether `head_losses` can stand for the module: a linear layer alone, whose weights this process holds."""
-    if type(head) is not nn.Linear or head.bias is not None:
-        return False
-    return not is_sharded(head.weight) and not head._forward_hooks and not head._forward_pre_hooks
+    return type(head) is nn.Linear and head.bias is None and not is_sharded(head.weight)
 
 
 def head_losses(

@@ -1,6 +1,7 @@
 """Log-probabilities and losses of given tokens, in chunks, so that all (B K L V) logits are never in memory."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -16,6 +17,15 @@ CHUNK_ELEMENTS = 2**26  # logits in memory at a time: 256 MiB in float32
 def _by_head_losses(hidden: Tensor, head: nn.Module) -> bool:
     """Whether `head_losses` computes them, at all positions: picking the real ones would wait for a GPU."""
     return hidden.is_cuda and is_plain(head)
+
+
+def _at_all(
+    hidden: Tensor, head: nn.Module, targets: Tensor, mask: Tensor, chunk_size: int, **settings: Any
+) -> Float[Tensor, "*batch L"]:
+    """`head_losses` at all positions, 0 where the mask is False."""
+    weight = cast(nn.Linear, head).weight
+    losses = head_losses(hidden.flatten(0, -2), weight, targets.flatten(), chunk_size, **settings)
+    return losses.view(mask.shape).masked_fill(~mask, 0.0)
 
 
 def _over_positions(
@@ -57,10 +67,7 @@ def chunked_logprobs(
         if support is not None:  # where nothing is learned, anything may be: an empty support has no softmax
             support = support.masked_fill(~mask[..., None], 255).flatten(0, -2)
         size = max(1, chunk_elements // vocab_size)
-        losses = head_losses(
-            hidden.flatten(0, -2), head.weight, targets.flatten(), size, temperature, support=support  # type: ignore[arg-type]
-        )
-        return -losses.view(mask.shape).masked_fill(~mask, 0.0)
+        return -_at_all(hidden, head, targets, mask, size, temperature=temperature, support=support)
 
     def values(h: Tensor, t: Tensor, *allowed: Tensor) -> Tensor:
         logits = head(h).float() / temperature
@@ -88,10 +95,7 @@ def chunked_token_losses(
 
     if _by_head_losses(hidden, head):
         size = max(1, chunk_elements // vocab_size)
-        losses = head_losses(
-            hidden.flatten(0, -2), head.weight, targets.flatten(), size, label_smoothing=label_smoothing  # type: ignore[arg-type]
-        )
-        return losses.view(mask.shape).masked_fill(~mask, 0.0)
+        return _at_all(hidden, head, targets, mask, size, label_smoothing=label_smoothing)
 
     def values(h: Tensor, t: Tensor) -> Tensor:
         return nn.functional.cross_entropy(head(h).float(), t, reduction="none", label_smoothing=label_smoothing)

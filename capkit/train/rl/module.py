@@ -139,7 +139,7 @@ class RLModule(CaptionerModule):
     def _rollout(self, batch: CaptionBatch, step: int) -> tuple[Rollout, dict[str, Tensor]]:
         with self.whole_weights():
             decoding = replace(self.objective.rollout, seed=self._rollout_seed(step))
-            batch = self.in_memory(lambda given=batch: self._with_features(given), "rollout_batch_size", len(batch))
+            batch = self.in_memory(partial(self._with_features, batch), "rollout_batch_size", len(batch))
             written = self.sample(batch, decoding, with_greedy=self.objective.needs_greedy)
             num_samples = self._num_samples(decoding)
             samples = written.numbers(slice(0, num_samples))

@@ -19,6 +19,7 @@ The share is of the rate of a bf16 product of 8192 x 8192 matrices in the same r
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -91,7 +92,7 @@ def no_reward(batch: CaptionBatch, samples: Samples) -> Tensor:
     return torch.zeros(len(batch), len(samples.texts[0]))
 
 
-def capkit_side(row: Row, size: Size, data: Data, device: str) -> Steps:
+def capkit_side(row: Row, size: Size, data: Data, device: str, **settings: Any) -> Steps:
     torch.manual_seed(0)
     with torch.device(device):
         vision = HFImageEncoder(config={"model_type": "vit", **size.vision})
@@ -102,10 +103,12 @@ def capkit_side(row: Row, size: Size, data: Data, device: str) -> Steps:
     batch = CaptionBatch([str(i) for i in range(row.images)], pixels=data.pixels, tokens=data.tokens, mask=mask)
     optimizer = AdamW(lr=1e-5)
     if row.work == "mle":
-        module: TrainModule = MLEModule(model, CrossEntropy(), optimizer, Linear(), Decoding())
+        module: TrainModule = MLEModule(model, CrossEntropy(), optimizer, Linear(), Decoding(), **settings)
     else:
         reward = Reward({"none": RewardTerm(no_reward)})
-        module = Given(model, SelfCritical(num_samples=row.captions), reward, optimizer, Linear(), Decoding())
+        module = Given(
+            model, SelfCritical(num_samples=row.captions), reward, optimizer, Linear(), Decoding(), **settings
+        )
         logprobs = torch.zeros(mask[..., 1:].shape, device=device)
         ended = torch.zeros(mask.shape[:2], dtype=torch.bool, device=device)
         samples = Samples([[""] * row.captions] * row.images, data.tokens, mask, ended, logprobs)
@@ -164,6 +167,9 @@ class Section:
             "capkit": lambda: capkit_side(row, size, data, device),
             "transformers": lambda: transformers_side(row, size, data, device, compiled=False),
         }
+        if not tiny:
+            for name in ("compile", "recompute"):
+                build[f"capkit, {name}"] = partial(capkit_side, row, size, data, device, **{name: True})
         if with_compiled:
             build["transformers, compiled"] = lambda: transformers_side(row, size, data, device, compiled=True)
         works, held = {}, {}

@@ -1,4 +1,7 @@
-"""Training steps on a GPU: none waits for it, and they are those of a CPU. `python -m pytest tests/train/test_host_waits.py`."""
+"""Training steps on a GPU: none waits for it, and they are those of a CPU.
+
+On a GPU: `python -m pytest tests/train/test_host_waits.py`.
+"""
 
 import warnings
 

@@ -3,6 +3,8 @@
 T tokens, D width, V vocabulary, P = V rounded up to a multiple of 64, C tokens of a chunk.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,16 +28,18 @@ def head_losses(
     temperature: float = 1.0,
     label_smoothing: float = 0.0,
     support: UInt8[Tensor, "T W"] | None = None,
+    compiled: bool = False,
 ) -> Float[Tensor, " T"]:
     """Cross-entropy of each target under softmax(hidden weight^T / temperature), in nats (float32).
 
     Products are in autocast's type where it is on, sums over the vocabulary in float32. The weight is cast once for all
     chunks. Under autocast it gets rows of zeros up to a multiple of 64, which the kernels of a GPU need to be fast:
-    they have no probability and no gradient. `support` restricts the softmax to its tokens.
+    they have no probability and no gradient. `support` restricts the softmax to its tokens. `compiled`: passes over the
+    logits are fused into one kernel each.
     """
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-    settings = (dtype, chunk_size, temperature, label_smoothing)
+    settings = (dtype, chunk_size, temperature, label_smoothing, compiled and support is None)
     return _HeadLosses.apply(hidden, weight, targets, support, settings)
 
 
@@ -46,19 +50,21 @@ class _HeadLosses(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, support: Tensor | None, settings: Any
     ) -> Tensor:
-        dtype, chunk_size, temperature, label_smoothing = settings
+        dtype, chunk_size, temperature, label_smoothing, compiled = settings
         ctx.settings, ctx.vocab_size, ctx.types = settings, len(weight), (hidden.dtype, weight.dtype)
+        losses_of = _fused(_losses) if compiled else _losses
         with torch.autocast(hidden.device.type, enabled=False):
             cast = _padded(weight.to(dtype), 1 if dtype == torch.float32 else HEAD_MULTIPLE)
             rows = hidden.to(dtype)
-            losses = []
-            for some in _chunks(len(rows), chunk_size):
-                logits = _logits(rows[some], cast, len(weight), temperature, support, some)
-                logprobs = nn.functional.log_softmax(logits, -1, dtype=torch.float32)
-                found = (label_smoothing - 1) * logprobs.gather(1, targets[some, None])[:, 0]
-                if label_smoothing:
-                    found -= label_smoothing * logprobs[:, : len(weight)].mean(-1)
-                losses.append(found)
+            losses = [
+                losses_of(
+                    _logits(rows[some], cast, len(weight), temperature, support, some),
+                    targets[some],
+                    len(weight),
+                    label_smoothing,
+                )
+                for some in _chunks(len(rows), chunk_size)
+            ]
         total = torch.cat(losses) if losses else hidden.new_zeros(0, dtype=torch.float32)
         ctx.save_for_backward(rows, cast, targets, total, support)
         return total
@@ -66,23 +72,14 @@ class _HeadLosses(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         rows, cast, targets, losses, support = ctx.saved_tensors
-        dtype, chunk_size, temperature, label_smoothing = ctx.settings
+        dtype, chunk_size, temperature, label_smoothing, compiled = ctx.settings
+        slopes_of = _fused(_slopes) if compiled else _slopes
         of_hidden = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
         of_weight = torch.zeros_like(cast, dtype=ctx.types[1]) if ctx.needs_input_grad[1] else None
         scale = gradient / temperature
         for some in _chunks(len(rows), chunk_size):
             logits = _logits(rows[some], cast, ctx.vocab_size, temperature, support, some)
-            if label_smoothing:
-                slopes = torch.softmax(logits, -1, dtype=torch.float32)
-                slopes[:, : ctx.vocab_size] -= label_smoothing / ctx.vocab_size
-                slopes.scatter_add_(1, targets[some, None], slopes.new_full((len(slopes), 1), label_smoothing - 1))
-                slopes *= scale[some, None]
-            else:
-                slopes = torch.softmax(logits, -1)
-                slopes.mul_(scale[some, None])
-                # From the float32 loss: 1 - p of a sure token would be lost in the rounding of p to 16 bits.
-                of_target = scale[some] * torch.expm1(-losses[some])
-                slopes.scatter_(1, targets[some, None], of_target.to(slopes.dtype)[:, None])
+            slopes = slopes_of(logits, targets[some], losses[some], scale[some], ctx.vocab_size, label_smoothing)
             slopes = slopes.to(dtype)
             if of_hidden is not None:
                 torch.mm(slopes, cast, out=of_hidden[some])
@@ -95,6 +92,42 @@ class _HeadLosses(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _losses(
+    logits: Float[Tensor, "C P"], targets: Int[Tensor, " C"], vocab_size: int, label_smoothing: float
+) -> Float[Tensor, " C"]:
+    logprobs = nn.functional.log_softmax(logits, -1, dtype=torch.float32)
+    found = (label_smoothing - 1) * logprobs.gather(1, targets[:, None])[:, 0]
+    if label_smoothing:
+        found = found - label_smoothing * logprobs[:, :vocab_size].mean(-1)
+    return found
+
+
+def _slopes(
+    logits: Float[Tensor, "C P"],
+    targets: Int[Tensor, " C"],
+    losses: Float[Tensor, " C"],
+    scale: Float[Tensor, " C"],
+    vocab_size: int,
+    label_smoothing: float,
+) -> Float[Tensor, "C P"]:
+    """Gradient of scale x loss in the logits; of the padding 0, since softmax gives it nothing."""
+    if label_smoothing:
+        slopes = torch.softmax(logits, -1, dtype=torch.float32)
+        slopes[:, :vocab_size] -= label_smoothing / vocab_size
+        slopes.scatter_add_(1, targets[:, None], slopes.new_full((len(slopes), 1), label_smoothing - 1))
+        return (slopes * scale[:, None]).to(logits.dtype)
+    # From the float32 loss: 1 - p of a sure token would be lost in the rounding of p to 16 bits.
+    of_target = scale * torch.expm1(-losses)
+    slopes = torch.softmax(logits, -1).mul_(scale[:, None])
+    return slopes.scatter_(1, targets[:, None], of_target.to(slopes.dtype)[:, None])
+
+
+@functools.cache
+def _fused(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Compiled for any number of rows."""
+    return torch.compile(function, dynamic=True)
 
 
 def _padded(weight: Tensor, multiple: int) -> Tensor:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
@@ -56,6 +57,9 @@ class HeadedCaptioner(nn.Module, ABC):
         padded = min(length + -length % self.length_multiple, max(length, self.max_length))
         return self._hidden(context, nn.functional.pad(tokens[..., :-1], (0, padded - length)))[..., :length, :]
 
+    def _is_compiled(self) -> bool:
+        return self.length_multiple > 1 and torch.is_grad_enabled()
+
     def logprobs(
         self,
         context: Context,
@@ -66,16 +70,18 @@ class HeadedCaptioner(nn.Module, ABC):
     ) -> Float[Tensor, "B K L-1"]:
         hidden = self._before_each(context, tokens)
         return chunked_logprobs(
-            hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, temperature, support=support
-        )
+            hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, temperature,
+            support=support, compiled=self._is_compiled(),
+        )  # fmt: skip
 
     def token_losses(
         self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], label_smoothing: float
     ) -> Float[Tensor, "B K L-1"]:
         hidden = self._before_each(context, tokens)
         return chunked_token_losses(
-            hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, label_smoothing
-        )
+            hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, label_smoothing,
+            compiled=self._is_compiled(),
+        )  # fmt: skip
 
     def decoder_parts(self) -> tuple[list[nn.Module], nn.Module]:
         return [self._decoder], self._head

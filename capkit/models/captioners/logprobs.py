@@ -55,6 +55,7 @@ def chunked_logprobs(
     temperature: float = 1.0,
     chunk_elements: int = CHUNK_ELEMENTS,
     support: UInt8[Tensor, "*batch L W"] | None = None,
+    compiled: bool = False,
 ) -> Float[Tensor, "*batch L"]:
     """Log-probability of each target in nats (float32), 0 where the mask is False.
 
@@ -67,7 +68,7 @@ def chunked_logprobs(
         if support is not None:  # where nothing is learned, anything may be: an empty support has no softmax
             support = support.masked_fill(~mask[..., None], 255).flatten(0, -2)
         size = max(1, chunk_elements // vocab_size)
-        return -_at_all(hidden, head, targets, mask, size, temperature=temperature, support=support)
+        return -_at_all(hidden, head, targets, mask, size, temperature=temperature, support=support, compiled=compiled)
 
     def values(h: Tensor, t: Tensor, *allowed: Tensor) -> Tensor:
         logits = head(h).float() / temperature
@@ -87,6 +88,7 @@ def chunked_token_losses(
     vocab_size: int,
     label_smoothing: float = 0.0,
     chunk_elements: int = CHUNK_ELEMENTS,
+    compiled: bool = False,
 ) -> Float[Tensor, "*batch L"]:
     """Cross-entropy of each target in nats (float32), 0 where the mask is False; otherwise like `chunked_logprobs`.
 
@@ -95,7 +97,7 @@ def chunked_token_losses(
 
     if _by_head_losses(hidden, head):
         size = max(1, chunk_elements // vocab_size)
-        return _at_all(hidden, head, targets, mask, size, label_smoothing=label_smoothing)
+        return _at_all(hidden, head, targets, mask, size, label_smoothing=label_smoothing, compiled=compiled)
 
     def values(h: Tensor, t: Tensor) -> Tensor:
         return nn.functional.cross_entropy(head(h).float(), t, reduction="none", label_smoothing=label_smoothing)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, CLIPVisionModelWithProjection
 
 from capkit.errors import UsageError, did_you_mean
+from capkit.models.encoders.compile import use_patch_projections
 from capkit.models.pretrained import build_config, freeze_unused, load_pretrained
 from capkit.models.tuning.policy import eval_frozen
 from capkit.types import CaptionBatch
@@ -199,6 +200,7 @@ class HFImageEncoder(nn.Module):
         model_config = vision_config(name, config)
         self.output, self.frozen = output, frozen
         self.model = self._build(name if pretrained else None, model_config)
+        use_patch_projections(self.model)
         self.width = model_config.projection_dim if output == "projected" else _config_width(model_config)
         freeze_if(frozen, self)
         if not frozen:

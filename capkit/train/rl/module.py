@@ -43,7 +43,7 @@ from capkit.types import CaptionBatch, Samples
 from capkit.utils.rng import stable_hash
 
 # All other numbers are logged from the first update, at which the policy is still the one that sampled.
-OF_LAST_UPDATE = ("loss", "grad_norm", "rl/clip_fraction", "skipped")
+OF_LAST_UPDATE = ("loss", "grad_norm", "rl/clip_fraction")
 
 
 class RLModule(CaptionerModule):
@@ -111,7 +111,9 @@ class RLModule(CaptionerModule):
             for number in range(self.objective.inner_updates):
                 parts, updated = self._backward_in_memory(parts, step, is_first=number == 0)
                 self.update(optimizer, updated, counts=number == self.objective.inner_updates - 1)
+                skipped = torch.maximum(logs.get("skipped", updated["skipped"]), updated["skipped"])
                 logs |= updated if number == 0 else {name: updated[name] for name in OF_LAST_UPDATE if name in updated}
+                logs["skipped"] = skipped  # any of the step's updates
         return logs
 
     def _backward_in_memory(

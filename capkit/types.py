@@ -6,6 +6,7 @@ J tokens of a negative. Of pairs that are compared with each other: N images, M 
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -38,7 +39,7 @@ class _TensorFields:
             if isinstance(value, Tensor):
                 changes[spec.name] = function(value)
             elif isinstance(value, dict):
-                changes[spec.name] = {k: function(v) if isinstance(v, Tensor) else v for k, v in value.items()}
+                changes[spec.name] = {k: _mapped(v, function) for k, v in value.items()}
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Any:
@@ -46,6 +47,12 @@ class _TensorFields:
 
     def pin_memory(self) -> Any:
         return self._map_tensors(lambda t: t.pin_memory())
+
+
+def _mapped(value: Any, function: Any) -> Any:
+    if isinstance(value, _TensorFields):
+        return value._map_tensors(function)
+    return function(value) if isinstance(value, Tensor) else value
 
 
 def _trimmed(tokens: Tensor | None, mask: Tensor | None, multiple: int) -> tuple[Tensor | None, Tensor | None]:
@@ -57,13 +64,28 @@ def _trimmed(tokens: Tensor | None, mask: Tensor | None, multiple: int) -> tuple
 
 
 @dataclass
+class Pictures(_TensorFields):
+    """Pictures that a reward's encoder has not looked at, read and preprocessed for it in a loader's worker.
+
+    `found` are the keys of `asked` that could be read; `pixels` are those of `found` at `places`, all of them where
+    `places` is empty and there are no `contents`. `contents` identify pixels in a cache on disk, which has the others.
+    """
+
+    asked: list[str]
+    found: list[str]
+    pixels: Float[Tensor, "P 3 H W"] | None = None
+    contents: list[bytes] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+
+
+@dataclass
 class CaptionBatch(_TensorFields):
     """Images with their captions. `tokens[b, k]`: [BOS or prompt] w1 .. wn EOS, then padding.
 
     `pixels` are normalised for the model; `features` replace them if a frozen image encoder's outputs were cached.
     `mask` is True at real tokens (BOS, prompt and EOS included), set by position and never by token id, so that EOS
     counts even if the tokenizer also pads with it. `prompt_length` is the number of leading tokens that are given and
-    not learned.
+    not learned. `pictures` are for encoders of rewards, by name, and belong to the whole batch: no part of it has them.
 
     `negative_tokens[b, k]`: caption k edited into a wrong one, if the data makes such edits. A row of `mask` or
     `negative_mask` without any True means that the caption does not exist.
@@ -81,6 +103,7 @@ class CaptionBatch(_TensorFields):
     bag: Int[Tensor, " B"] | None = None
     conditions: dict[str, Tensor] = field(default_factory=dict)
     metadata: list[dict[str, Any]] = field(default_factory=list)
+    pictures: dict[str, Pictures] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -106,9 +129,11 @@ class CaptionBatch(_TensorFields):
 
     def _select(self, rows: slice | list[int]) -> "CaptionBatch":
         """Tensors of a slice are views, so that micro-batches of a large batch take no extra memory."""
-        changes: dict[str, Any] = {}
+        changes: dict[str, Any] = {"pictures": {}}
         for spec in dataclasses.fields(self):
             value = getattr(self, spec.name)
+            if spec.name in changes:
+                continue
             if isinstance(value, Tensor):
                 changes[spec.name] = value[rows]
             elif isinstance(value, list) and value:
@@ -151,6 +176,11 @@ class Samples(_TensorFields):
     ended: Bool[Tensor, "B K"] | None = None
     logprobs: Float[Tensor, "B K M"] | None = None
     support: UInt8[Tensor, "B K M W"] | None = None
+
+    @cached_property
+    def ended_on_host(self) -> Bool[Tensor, "B K"] | None:
+        """`ended` on the CPU; the host waits for it once."""
+        return None if self.ended is None else self.ended.cpu()
 
     @classmethod
     def from_texts(cls, texts: list[list[str]]) -> "Samples":

@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +24,7 @@ from capkit.data.negatives import EditedCaptions
 from capkit.data.skipped import SkipLog
 from capkit.data.sources.base import DataSource, Preparable, clean_captions
 from capkit.data.transforms import ImageTransform
+from capkit.data.viewers import Viewer
 from capkit.distributed import collectives as distributed
 from capkit.errors import UsageError
 from capkit.utils.files import write_atomically
@@ -100,6 +101,7 @@ class CaptionDataModule(pl.LightningDataModule):
         self.decode: Decoder = decode
         self._make_curriculum, self._negatives = curriculum or Shuffle, negatives
         self.curriculum: Curriculum | None = None
+        self._viewers: dict[str, Viewer] = {}
         self._steps: tuple[int, int] | None = None
         self._pending: dict[str, Any] | None = None
         self.attach()
@@ -209,9 +211,21 @@ class CaptionDataModule(pl.LightningDataModule):
             negatives,
             self.decode,
             is_raw=is_training and self.trains_on_gpu,
+            viewers=self._viewers,
         )
         bag_ids = self.curriculum.bag_ids if is_training and isinstance(self.curriculum, Grouped) else None
-        return CaptionLoader(dataset, batches, self._log, self.max_skipped, self.num_workers, bag_ids)
+        unseen = self._unseen if is_training and self._viewers else None
+        return CaptionLoader(dataset, batches, self._log, self.max_skipped, self.num_workers, bag_ids, unseen)
+
+    def show_to(self, viewers: Mapping[str, Viewer]) -> None:
+        """Let viewers see training pictures, read by the workers of the next `train_dataloader`."""
+        self._viewers = dict(viewers)
+
+    def _unseen(self, indices: list[int]) -> dict[str, list[str]]:
+        """Keys of the training pictures that viewers want of these examples, by the viewer's name."""
+        keys = [self._training_keys[index] for index in indices]
+        wanted = {name: viewer.unseen(keys) for name, viewer in self._viewers.items()}
+        return {name: unseen for name, unseen in wanted.items() if unseen}
 
     def _new_curriculum(self) -> Curriculum:
         extra: dict[str, Any] = {}

@@ -3,7 +3,7 @@
 A batch is built in one call, so that its images are stacked and normalised together.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from capkit.data.records import Record
 from capkit.data.skipped import Skipped
 from capkit.data.sources.base import DataSource, clean_captions, picture_file
 from capkit.data.transforms import ImageTransform
+from capkit.data.viewers import Viewer
 from capkit.text.caption_text import clean_text
 from capkit.types import CaptionBatch
 from capkit.utils.rng import stable_hash, uniform
@@ -33,12 +34,14 @@ MAX_REPLACEMENTS = 1000
 class Request(NamedTuple):
     """A loader's request to a worker. Carries the epoch, since persistent workers do not see attributes change.
 
-    `bags` are the examples' bags if the curriculum forms batches of bags; they override the records' bags.
+    `bags` are the examples' bags if the curriculum forms batches of bags; they override the records' bags. `pictures`
+    are the keys of those that viewers want, by their name.
     """
 
     epoch: int
     indices: list[int]
     bags: list[int] | None = None
+    pictures: dict[str, list[str]] | None = None
 
 
 class Collated(NamedTuple):
@@ -72,7 +75,7 @@ class CaptionDataset(Dataset[Collated]):
 
     `decode` reads pictures that a source has as files: "turbo" and "pillow" give equal pixels, "scaled" decodes a JPEG
     at the smallest size that the transform needs (capkit/data/jpeg.py). With `is_raw`, pixels are not normalised here
-    and lie in `Collated.raw`.
+    and lie in `Collated.raw`. `viewers` get further pictures, of the keys that a request names.
     """
 
     def __init__(
@@ -88,8 +91,10 @@ class CaptionDataset(Dataset[Collated]):
         negatives: EditedCaptions | None = None,
         decode: Decoder = "turbo",
         is_raw: bool = False,
+        viewers: Mapping[str, Viewer] | None = None,
     ) -> None:
         self.source, self.split = source, split
+        self._viewers = viewers or {}
         self._decode, self._file = decode, None if decode == "pillow" else picture_file(source)
         self._is_raw = is_raw
         self._transform, self._features, self._encode = transform, features, encode
@@ -111,6 +116,8 @@ class CaptionDataset(Dataset[Collated]):
             pairs = zip(request.indices, request.bags, strict=True)
             # A replacement of an unusable example does not belong to the bag.
             batch.bag = torch.tensor([-1 if index in self._skipped else bag for index, bag in pairs])
+        if batch is not None and request.pictures:
+            batch.pictures = {name: self._viewers[name].preprocess(keys) for name, keys in request.pictures.items()}
         return Collated(batch, skipped, raw)
 
     def _replaced(self, epoch: int, index: int, skipped: list[Skipped]) -> _Example | None:

@@ -56,8 +56,13 @@ class InParts(Protocol):
 class _Requests:
     """The sampler of the DataLoader: requests for the batches of the current part."""
 
-    def __init__(self, batches: Batches, bag_ids: Callable[[list[int]], list[int]] | None) -> None:
-        self._batches, self._bag_ids = batches, bag_ids
+    def __init__(
+        self,
+        batches: Batches,
+        bag_ids: Callable[[list[int]], list[int]] | None,
+        unseen: Callable[[list[int]], dict[str, list[str]]] | None,
+    ) -> None:
+        self._batches, self._bag_ids, self._unseen = batches, bag_ids, unseen
         self._part: Iterator[list[int]] = iter(())
 
     def parts(self) -> Iterator[None]:
@@ -72,7 +77,8 @@ class _Requests:
     def __iter__(self) -> Iterator[Request]:
         for indices in self._part:
             bags = None if self._bag_ids is None else self._bag_ids(indices)
-            yield Request(self._batches.epoch, indices, bags)
+            pictures = None if self._unseen is None else self._unseen(indices)
+            yield Request(self._batches.epoch, indices, bags, pictures)
 
 
 def _unchanged(collated: Collated) -> Collated:
@@ -90,7 +96,8 @@ class CaptionLoader:
 
     Workers report skipped examples instead of raising; the main process logs them and checks the budget, so that its
     UsageError carries no worker traceback. In evaluation `len` is an upper bound, since a batch whose examples were all
-    skipped is omitted. `bag_ids` maps the examples of a batch to their bags, if the curriculum forms batches of bags.
+    skipped is omitted. `bag_ids` maps the examples of a batch to their bags, if the curriculum forms batches of bags;
+    `unseen` to the keys of pictures that the dataset's viewers want with it, asked when the batch is requested.
 
     Raw pixels (`CaptionDataset`'s `is_raw`) reach the GPU as bytes from pinned memory and are normalised there.
 
@@ -106,11 +113,12 @@ class CaptionLoader:
         max_skipped: float | int,
         num_workers: int,
         bag_ids: Callable[[list[int]], list[int]] | None = None,
+        unseen: Callable[[list[int]], dict[str, list[str]]] | None = None,
     ) -> None:
         self.dataset = dataset
         self.batch_sampler = batches
         self._log, self._max_skipped = log, max_skipped
-        self._requests = _Requests(batches, bag_ids)
+        self._requests = _Requests(batches, bag_ids, unseen)
         self._loader = DataLoader(
             dataset,
             sampler=self._requests,  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from capkit.data.viewers import Viewer
 from capkit.errors import UsageError
 from capkit.types import CaptionBatch, Samples
 
@@ -41,6 +42,10 @@ class BaseScorer(Scorer):
     """Whether `fit` must be called before the first score."""
     needs_tokens = False
     """Whether samples must come with the captioner's token ids: captions given as texts cannot be scored."""
+    viewer: Viewer | None = None
+    """What looks at the pictures of training batches, if the scorer compares captions with pictures."""
+    starts_first = False
+    """Whether the host only launches work of the device: what others compute on the host runs beside it."""
 
     @abstractmethod
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]: ...
@@ -91,6 +96,8 @@ _HOOKS = (
         "needs_references",
         "needs_fit",
         "needs_tokens",
+        "starts_first",
+        "viewer",
         "attach_captioner",
         "attach_images",
         "fit",

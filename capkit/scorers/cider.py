@@ -21,9 +21,10 @@ from capkit.metrics.coco.corpus import ImageSentences
 from capkit.metrics.coco.document_frequencies import WORDS, DocumentFrequencies
 from capkit.metrics.coco.ngrams import VOCABULARY, Sentences, hash_ids
 from capkit.scorers.base import BaseScorer
-from capkit.text.ptb import ptb_tokenize
+from capkit.text.ptb import ptb_text
 from capkit.text.tokenizers import encode_captions
 from capkit.types import CaptionBatch, Samples
+from capkit.utils.tensors import send
 
 EOS_WORD = "<end of caption>"  # contains spaces, so it cannot equal a word of a caption
 OWN_REFERENCES = "batch"
@@ -131,7 +132,7 @@ class CiderD(BaseScorer):
         if self.tokenizer is not None and device.type != "cpu" and not self._own_references:
             return self._score_on_device(batch, samples)
         candidates = self._word_samples(samples) if self.tokenizer is None else self._token_samples(batch, samples)
-        return torch.from_numpy(self._score(candidates, batch.references)).to(device, torch.float32)
+        return send(torch.from_numpy(self._score(candidates, batch.references)).float(), device)
 
     def _score(
         self, candidates: list[list[Int[np.ndarray, " _"]]], references: Sequence[Sequence[str]]
@@ -157,8 +158,8 @@ class CiderD(BaseScorer):
 
     def _word_samples(self, samples: Samples) -> list[list[Int[np.ndarray, " _"]]]:
         ended = np.ones((len(samples.texts), len(samples.texts[0])), bool)
-        if samples.ended is not None:
-            ended = samples.ended.cpu().numpy()
+        if samples.ended_on_host is not None:
+            ended = samples.ended_on_host.numpy()
         return [
             [_word_ids(text, bool(end) and self.append_eos) for text, end in zip(texts, ends, strict=True)]
             for texts, ends in zip(samples.texts, ended, strict=True)
@@ -213,7 +214,7 @@ def _units(tokenizer: Any, append_eos: bool) -> str:
 
 def _word_ids(caption: str, append_eos: bool) -> Int[np.ndarray, " _"]:
     """Tokenize a caption on its own, since a score must not depend on the next caption of the batch."""
-    words = ptb_tokenize([caption])[0].split()
+    words = ptb_text(caption).split()
     if append_eos:
         words.append(EOS_WORD)
     return np.fromiter(map(VOCABULARY.__getitem__, words), np.int64, len(words))

@@ -12,6 +12,7 @@ from torch import Tensor
 from capkit.errors import UsageError
 from capkit.text.ptb import ptb_words
 from capkit.types import CaptionBatch, Samples
+from capkit.utils.tensors import send
 
 
 def flat_texts(samples: Samples) -> list[str]:
@@ -32,7 +33,7 @@ def says_something(text: str) -> bool:
 def unflatten_scores(values: Sequence[float] | Float[Tensor, " T"], samples: Samples) -> Float[Tensor, "B K"]:
     """Numbers of `flat_texts` as float32, where the samples lie."""
     device = samples.tokens.device if samples.tokens is not None else torch.device("cpu")
-    return torch.as_tensor(values, dtype=torch.float32, device=device).view(len(samples.texts), -1)
+    return send(torch.as_tensor(values, dtype=torch.float32), device).view(len(samples.texts), -1)
 
 
 def references_of(batch: CaptionBatch, scorer: str) -> list[list[str]]:

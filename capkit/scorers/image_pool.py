@@ -1,6 +1,6 @@
 """Sets of distinct images as a pool of candidates, and a queue of the most recent ones.
 
-N images, D width.
+Ids lie on the CPU, so that looking at them never waits for the device. N images, D width.
 """
 
 from collections.abc import Mapping
@@ -11,19 +11,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from capkit.distributed.collectives import UnevenGather, device_for_collectives
-from capkit.utils.tensors import first_of_each
+from capkit.distributed.collectives import UnevenGather, device_for_collectives, is_distributed
+from capkit.utils.tensors import first_of_each, send
 
 
 def over_ranks(*columns: Tensor) -> list[Tensor]:
     """Gather the rows of each tensor from all ranks, keeping its device. All have equally many rows. Communicates."""
+    if not is_distributed():
+        return [column.detach() for column in columns]
     layout = UnevenGather(len(columns[0]))
     return [layout.gather(column.to(device_for_collectives())).to(column.device) for column in columns]
 
 
 @dataclass(frozen=True)
 class Images:
-    """Embeddings and ids (`rng.stable_hash`) of images."""
+    """Embeddings on any device, and ids (`rng.stable_hash`) on the CPU."""
 
     ids: Int[Tensor, " N"]
     rows: Float[Tensor, "N D"]
@@ -31,8 +33,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def select(self, where: Tensor) -> "Images":
-        return Images(self.ids[where], self.rows[where])
+    def select(self, where: Int[Tensor, " n"]) -> "Images":
+        """The images at these places."""
+        return Images(self.ids[where], self.rows[send(where, self.rows.device)])
 
     def distinct(self) -> "Images":
         """Each image once, in ascending order of ids, however the images were split over ranks."""
@@ -42,7 +45,7 @@ class Images:
         return Images(torch.cat([self.ids, other.ids]), torch.cat([self.rows, other.rows]))
 
     def to(self, device: torch.device | str) -> "Images":
-        return Images(self.ids.to(device), self.rows.to(device))
+        return Images(self.ids, self.rows.to(device))
 
     def over_ranks(self) -> "Images":
         """The images of all ranks. Communicates."""
@@ -60,7 +63,8 @@ class ImageQueue:
         """Add images; those already in the queue become the newest. Within one push, ids ascend."""
         images = images.distinct()
         older = self.images.to(images.rows.device)
-        self._keep(older.select(~torch.isin(older.ids, images.ids)).concat(images))
+        others = (~torch.isin(older.ids, images.ids)).nonzero()[:, 0]
+        self._keep(older.select(others).concat(images))
 
     def state_dict(self) -> dict[str, Any]:
         images = self.images.to("cpu")
@@ -70,5 +74,5 @@ class ImageQueue:
         self._keep(Images(state["ids"], state["rows"]))
 
     def _keep(self, images: Images) -> None:
-        newest = torch.arange(max(0, len(images) - self.size), len(images), device=images.ids.device)
+        newest = torch.arange(max(0, len(images) - self.size), len(images))
         self.images = images.select(newest)

@@ -3,18 +3,21 @@
 B images, K samples per image, M = B K captions, D width.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from capkit.data.viewers import Viewer
 from capkit.models.dual_encoders.base import CacheableEncoder
 from capkit.scorers.base import BaseScorer, ReadImage
 from capkit.scorers.flatten import flat_texts
 from capkit.scorers.image_embeddings import ImageEmbeddings
-from capkit.types import CaptionBatch, Samples
+from capkit.types import CaptionBatch, Pictures, Samples
 from capkit.utils.store import fingerprint
+from capkit.utils.tensors import send
 
 
 class PictureScorer(BaseScorer):
@@ -25,9 +28,24 @@ class PictureScorer(BaseScorer):
     not NaN. A caption whose picture cannot be read gets NaN.
     """
 
+    starts_first = True
+
     def __init__(self, encoder: CacheableEncoder, folder: str | None = None) -> None:
         self.encoder = encoder
         self.images = ImageEmbeddings(encoder, folder)
+
+    @property
+    def viewer(self) -> Viewer:  # type: ignore[override]
+        return self
+
+    def unseen(self, keys: Sequence[str]) -> list[str]:
+        return self.images.unseen(keys)
+
+    def preprocess(self, keys: Sequence[str]) -> Pictures:
+        return self.images.preprocess(keys)
+
+    def look(self, pictures: Pictures) -> None:
+        self.images.look(pictures)
 
     def attach_images(self, read: ReadImage) -> None:
         self.images.attach_images(read)
@@ -44,7 +62,7 @@ class PictureScorer(BaseScorer):
         pictures = self.images(batch.keys)
         owners = [image for image, texts in enumerate(samples.texts) for _ in texts]
         texts = self.encoder.encode_text(flat_texts(samples)).to(pictures.device)
-        return pictures, torch.tensor(owners, device=pictures.device), texts
+        return pictures, send(torch.tensor(owners), pictures.device), texts
 
     def provenance(self) -> dict[str, Any]:
         """Details to report with scores; the hash covers everything that embeddings depend on."""

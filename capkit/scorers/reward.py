@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from capkit.data.viewers import Viewer
 from capkit.distributed.collectives import mean_and_std_over_ranks
 from capkit.errors import RunFailure, UsageError
 from capkit.optim.schedules import Schedule
@@ -91,8 +92,10 @@ class Reward:
         self._scorers = {name: as_scorer(term.scorer) for name, term in terms.items()}
 
     def __call__(self, batch: CaptionBatch, samples: Samples, step: int, total_steps: int) -> Scores:
-        raw = {name: _score(name, scorer, batch, samples) for name, scorer in self._scorers.items()}
-        return self.combined(raw, step, total_steps)
+        _ = samples.ended_on_host  # before there is work for the device, which the host would wait for
+        order = sorted(self._scorers.items(), key=lambda item: not item[1].starts_first)
+        found = {name: _score(name, scorer, batch, samples) for name, scorer in order}
+        return self.combined({name: found[name] for name in self._scorers}, step, total_steps)
 
     def combined(self, raw: dict[str, Tensor], step: int, total_steps: int) -> Scores:
         """The terms' scores, shaped, weighted and added up or multiplied."""
@@ -134,6 +137,16 @@ class Reward:
         """Gives the scorers what they ask for: pictures by key (None: unreadable), training references, the device."""
         for scorer in self._scorers.values():
             scorer.prepare(read_image, references, device)
+
+    def viewers(self) -> dict[str, Viewer]:
+        """What looks at training pictures, by name of the term."""
+        return {name: scorer.viewer for name, scorer in self._scorers.items() if scorer.viewer is not None}
+
+    def look(self, batch: CaptionBatch) -> None:
+        """Lets scorers look at the pictures that came with a batch. Does not wait for the device."""
+        for name, viewer in self.viewers().items():
+            if name in batch.pictures:
+                viewer.look(batch.pictures[name])
 
     def logs(self) -> dict[str, float]:
         """Numbers that scorers know of their last batch (a pool's size), by name of the term."""

@@ -7,16 +7,16 @@ belong to single images.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from capkit.distributed.collectives import all_reduce_sum, device_for_collectives
+from capkit.distributed.collectives import all_reduce_sum, device_for_collectives, is_distributed
 from capkit.errors import UsageError
-from capkit.metrics.ranking import rank_counts
+from capkit.metrics.ranking import TIE_TOLERANCE
 from capkit.models.dual_encoders.base import CacheableEncoder
 from capkit.scorers.flatten import unflatten_scores
 from capkit.scorers.image_pool import ImageQueue, Images, over_ranks
@@ -26,7 +26,7 @@ from capkit.types import CaptionBatch, Samples
 from capkit.utils.ranges import NonNegativeInt, PositiveFloat, check_ranges
 from capkit.utils.renamed import takes_old_arguments
 from capkit.utils.rng import stable_hash
-from capkit.utils.tensors import first_of_each
+from capkit.utils.tensors import first_of_each, send
 
 FORMS = ("log_softmax", "accuracy", "similarity", "two_sided")
 LARGEST_MARGIN = 16.0  # nats; the published code's
@@ -92,43 +92,53 @@ class SelfRetrieval(PictureScorer):
         self.num_neighbors, self.share_neighbors = num_neighbors, share_neighbors
         self._neighbors = {} if neighbors_file is None else read_neighbors(neighbors_file, num_neighbors)
         self._queue = ImageQueue(queue_size, self.images.width)
-        self._logs: dict[str, float] = {}
+        self._logs: dict[str, Tensor] = {}
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
         """Score the samples. Raises UsageError if an image is not in `neighbors_file`."""
-        pictures, owners, texts = self.embed(batch, samples)
-        ids = torch.tensor([stable_hash(key) for key in batch.keys], device=pictures.device)
-        readable = ~pictures.isnan().any(1)
-        seen = Images(ids, pictures).select(readable).over_ranks()
-        keys = [key for key, found in zip(batch.keys, readable.tolist(), strict=True) if found]
+        pictures, _, texts = self.embed(batch, samples)
+        ids = _ids_of(batch.keys)
+        readable = torch.tensor(self.images.readable(batch.keys), dtype=torch.bool)
+        places = readable.nonzero()[:, 0]
+        seen = Images(ids[places], pictures[send(places, pictures.device)]).over_ranks()
+        keys = [batch.keys[place] for place in places.tolist()]
         pool = self._pool(seen, keys)
 
-        scored = readable[owners]
-        own = torch.searchsorted(pool.ids, ids[owners[scored]])
-        in_pool = _cosines(texts[scored], pool)
+        owner = torch.tensor([image for image, own in enumerate(samples.texts) for _ in own], dtype=torch.int64)
+        scored = readable[owner].nonzero()[:, 0]
+        own = send(torch.searchsorted(pool.ids, ids[owner[scored]]), texts.device)
+        rows = send(scored, texts.device)
+        in_pool = _cosines(texts[rows], pool)
         cosines = in_pool
         if not self.share_neighbors:
             place_in_keys = readable.long().cumsum(0) - 1
-            more = self._to_own_neighbors(texts[scored], place_in_keys[owners[scored]], keys, pool)
+            more = self._to_own_neighbors(texts[rows], place_in_keys[owner[scored]], keys, pool)
             cosines = torch.cat([in_pool, more], dim=1)
         hits = _hits(cosines, own)
         scores = torch.full((len(texts),), torch.nan, dtype=torch.float64, device=texts.device)
         if self.form == "two_sided":
-            rivals = self._rivals(in_pool, own, _pair_ids(batch, samples).to(own.device)[scored])
-            scores[scored] = two_sided_reward(cosines, own, rivals[own], self.scale)
+            rivals = self._rivals(in_pool, own, _pair_ids(batch, samples)[scored])
+            scores[rows] = two_sided_reward(cosines, own, rivals[own], self.scale)
         elif self.form == "log_softmax":
-            scores[scored] = log_softmax_reward(cosines, own, self.scale)
+            scores[rows] = log_softmax_reward(cosines, own, self.scale)
         else:
-            scores[scored] = hits if self.form == "accuracy" else _of_own(cosines, own)
+            scores[rows] = hits if self.form == "accuracy" else _of_own(cosines, own)
         num_candidates = cosines.isfinite().sum(1, dtype=torch.float64)
-        size = float(len(pool)) if self.share_neighbors else _mean_over_ranks(num_candidates)
-        self._logs = {"pool": size, "r1": _mean_over_ranks(hits)}
+        size = torch.tensor([len(pool), 1]) if self.share_neighbors else _sum_and_count(num_candidates)
+        self._logs = {"pool": size, "r1": _sum_and_count(hits)}
         self._queue.push(seen)
         return unflatten_scores(scores, samples)
 
+    def unseen(self, keys: Sequence[str]) -> list[str]:
+        """Pictures of these images and of their neighbours."""
+        return super().unseen([*keys, *(name for key in keys for name in self._neighbors.get(key, ()))])
+
     def logs(self) -> dict[str, float]:
-        """Of the last batch over all ranks: candidates of a caption (their mean), and R@1 of all scored captions."""
-        return self._logs
+        """Of the last batch over all ranks: candidates of a caption (their mean), and R@1 of all scored captions.
+
+        Waits for the scores.
+        """
+        return {name: _mean(*totals.tolist()) for name, totals in self._logs.items()}
 
     def provenance(self) -> dict[str, Any]:
         return {
@@ -161,28 +171,26 @@ class SelfRetrieval(PictureScorer):
         `owners` are the captions' places in `keys`. The own picture is in the pool, so it is never its own negative.
         """
         neighbors = self._neighbors_of(keys).distinct()
-        is_own = torch.zeros(len(keys), len(neighbors), dtype=torch.bool, device=texts.device)
+        is_own = torch.zeros(len(keys), len(neighbors), dtype=torch.bool)
         for place, key in enumerate(keys):
-            own_ids = torch.tensor([stable_hash(name) for name in self._neighbors[key]], dtype=torch.int64)
-            is_own[place] = torch.isin(neighbors.ids, own_ids.to(texts.device))
+            is_own[place] = torch.isin(neighbors.ids, _ids_of(self._neighbors[key]))
         allowed = is_own[owners] & ~torch.isin(neighbors.ids, pool.ids)
-        return _cosines(texts, neighbors).masked_fill(~allowed, -torch.inf)
+        return _cosines(texts, neighbors).masked_fill(~send(allowed, texts.device), -torch.inf)
 
     def _neighbors_of(self, keys: list[str]) -> Images:
         unknown = [key for key in keys if key not in self._neighbors]
         if unknown:
             raise UsageError(f"neighbors_file has no row for image {unknown[0]!r}; mine the data that is trained on")
         names = list(dict.fromkeys(name for key in keys for name in self._neighbors[key]))
-        rows = self.images(names)
-        ids = torch.tensor([stable_hash(name) for name in names], dtype=torch.int64, device=rows.device)
-        return Images(ids, rows).select(~rows.isnan().any(1))
+        found = Images(_ids_of(names), self.images(names))
+        return found.select(torch.tensor(self.images.readable(names), dtype=torch.bool).nonzero()[:, 0])
 
     def _rivals(
         self, cosines: Float[Tensor, "M N"], own: Int[Tensor, " M"], pair_ids: Int[Tensor, " M"]
     ) -> Float[Tensor, " N"]:
         """`caption_rivals` over the captions of all ranks, each distinct text of an image once."""
         pair_ids, cosines, own = over_ranks(pair_ids, cosines, own)
-        once = first_of_each(pair_ids)
+        once = send(first_of_each(pair_ids), own.device)
         return caption_rivals(cosines[once], own[once], self.scale)
 
 
@@ -227,8 +235,14 @@ def _cosines(texts: Float[Tensor, "M D"], pool: Images) -> Float[Tensor, "M N"]:
 
 
 def _hits(cosines: Float[Tensor, "M N"], own: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
-    """Probability that the own picture ranks first, with ties broken at random."""
-    return rank_counts(cosines, _is_own(cosines, own)).hits(1) if len(own) else cosines.new_zeros(0)
+    """Probability that the own picture ranks first, with ties broken at random: `rank_counts(...).hits(1)`.
+
+    Each caption has one right picture here, which needs no wait for the device.
+    """
+    mine = _of_own(cosines, own)[:, None]
+    better = (cosines > mine + TIE_TOLERANCE).sum(1)
+    tied = (cosines >= mine - TIE_TOLERANCE).sum(1) - better
+    return torch.where(better == 0, 1 / tied.double(), 0.0)
 
 
 def _pair_ids(batch: CaptionBatch, samples: Samples) -> Int[Tensor, " M"]:
@@ -237,9 +251,17 @@ def _pair_ids(batch: CaptionBatch, samples: Samples) -> Int[Tensor, " M"]:
     return torch.tensor([stable_hash(key, text) for key, texts in rows for text in texts], dtype=torch.int64)
 
 
-def _mean_over_ranks(values: Float[Tensor, " M"]) -> float:
-    totals = torch.stack([values.sum(), values.new_tensor(len(values))])
-    total, count = all_reduce_sum(totals.to(device_for_collectives())).tolist()
+def _ids_of(keys: Sequence[str]) -> Int[Tensor, " n"]:
+    return torch.tensor([stable_hash(key) for key in keys], dtype=torch.int64)
+
+
+def _sum_and_count(values: Float[Tensor, " M"]) -> Float[Tensor, "2"]:
+    """Over all ranks. Communicates."""
+    totals = torch.stack([values.sum(), values.new_full((), len(values))])
+    return all_reduce_sum(totals.to(device_for_collectives())) if is_distributed() else totals
+
+
+def _mean(total: float, count: float) -> float:
     return total / count if count else math.nan
 
 

@@ -69,6 +69,7 @@ class FitRL(Job[RLModule]):
         with phase("preparing the reward"):
             device = run.trainer.strategy.root_device
             module.reward.prepare(picture_reader(data), lambda: training_references(data), device)
+        data.show_to(module.reward.viewers())
         module.keep_reference()
         module.image_reader = data.image_reader("val")
         self.before = initial_captions(run, module)

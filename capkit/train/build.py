@@ -99,8 +99,8 @@ def picture_reader(
         if not places:
             for split in splits:
                 source = data.sources.get(split)
-                for index in range(len(source) if source is not None else 0):
-                    places[source.record(index).key] = (source, index)  # type: ignore[union-attr]
+                keys = data.keys(split) if source is not None else []
+                places.update((key, (source, index)) for index, key in enumerate(keys))
         source, index = places[key]
         try:
             return source.image(index)

@@ -1,6 +1,6 @@
 """Encoders with a cache on disk: stored embeddings are read, missing ones are computed and added."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,24 @@ class CachedDualEncoder(CachedTextEncoder):
             about = {**self.encoder.fingerprint_fields("image"), "output": "pooled"}
             self._pooled = EmbeddingStore(self.folder, about)
         return self._image_rows("pixels", pixels, self.encoder.encode_pooled, self._pooled)
+
+    def contents(self, pixels: Float[Tensor, "B 3 H W"]) -> list[bytes]:
+        """What identifies each image: a hash of its pixels, which lie on the CPU."""
+        return [_content("pixels", row) for row in pixels]
+
+    def unknown(self, contents: list[bytes]) -> list[int]:
+        """Places of the images that are not cached."""
+        missing = set(self._images.missing(contents))
+        return [place for place, content in enumerate(contents) if content in missing]
+
+    def rows_of(self, contents: list[bytes], pixels: Mapping[int, Float[Tensor, "3 H W"]]) -> Float[Tensor, "B D"]:
+        """`encode_image` of images whose contents are known; `pixels` by place are needed of those not cached."""
+        place = {contents[place]: row for place, row in pixels.items()}
+        new = self._images.missing(contents)
+        if new:
+            self.encoder.to(self._device)
+            self._images.add(new, _rows(self.encoder.encode_image(torch.stack([place[content] for content in new]))))
+        return torch.from_numpy(self._images[contents]).to(self._device)
 
     def _image_rows(
         self, kind: str, inputs: Tensor, encode: Any, store: EmbeddingStore | None = None

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from capkit.errors import UsageError
 from capkit.models.batching import embed_distinct, fixed_shape
 from capkit.models.dual_encoders.fingerprint import config_digest, processor_settings, side_weights, tokenizer_digest
 from capkit.models.dual_encoders.logit_scale import network_logit_scale
+from capkit.models.graphed import by_graph
 from capkit.text.tokenizers import tokenize_as_text
 from capkit.utils.ranges import PositiveInt, check_ranges
 from capkit.utils.tensors import send, unit
@@ -100,7 +101,8 @@ class HFDualEncoder:
     @torch.no_grad()
     def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         dtype = next(self.model.parameters()).dtype
-        return _unit(self.model.get_image_features(pixel_values=pixels.to(self.device, dtype)))
+        pixels = pixels.to(self.device, dtype)
+        return by_graph(self.model, self._embed_pixels, pixels) if pixels.is_cuda else self._embed_pixels(pixels)
 
     @torch.no_grad()
     def encode_pooled(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B F"]:
@@ -128,10 +130,20 @@ class HFDualEncoder:
         mask = encoded["attention_mask"].bool() if "attention_mask" in encoded else torch.ones_like(tokens).bool()
         if self.device.type == "cuda":
             tokens, mask = fixed_shape(tokens, mask, self.max_length)
-        given = {"input_ids": send(tokens, self.device)}
+        tokens = send(tokens, self.device)
         if "attention_mask" in encoded and self.model.config.model_type not in _READS_TO_EOS:
-            given["attention_mask"] = send(mask.long(), self.device)
-        return _unit(self.model.get_text_features(**given))[: len(texts)]
+            found = self._embed_texts(tokens, send(mask.long(), self.device))
+        elif self.device.type == "cuda":
+            found = by_graph(self.model, self._embed_texts, tokens)
+        else:
+            found = self._embed_texts(tokens)
+        return found[: len(texts)]
+
+    def _embed_texts(self, tokens: Int[Tensor, "M L"], mask: Int[Tensor, "M L"] | None = None) -> Float[Tensor, "M D"]:
+        return _unit(self.model.get_text_features(input_ids=tokens, attention_mask=mask))
+
+    def _embed_pixels(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        return _unit(self.model.get_image_features(pixel_values=pixels))
 
 
 def _load(name: str, tokenizer: Any, image_processor: Any) -> tuple[Any, Any, Any]:

@@ -7,6 +7,7 @@ next line can affect tokens. Both effects are reproduced. See docs/ptb_tokenizer
 import re
 from array import array
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from capkit.text.checked import checked_text, checked_texts
 from capkit.text.ptb.foreign import warn_if_not_english
@@ -69,7 +70,13 @@ def ptb_tokenize(lines: Sequence[str]) -> list[str]:
 
 def ptb_words(line: str) -> list[str]:
     """The tokens of one caption. Raises UsageError if it is not a text."""
-    return [word for word in ptb_tokenize([checked_text(line, "line")])[0].split(" ") if word]
+    return [word for word in ptb_text(checked_text(line, "line")).split(" ") if word]
+
+
+@lru_cache(maxsize=2**15)  # rewards and monitors of a step read the same captions
+def ptb_text(line: str) -> str:
+    """The tokens of one caption, joined by spaces."""
+    return ptb_tokenize([line])[0]
 
 
 def tokens(text: str, following: str) -> list[str]:

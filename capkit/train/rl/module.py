@@ -139,6 +139,8 @@ class RLModule(CaptionerModule):
             return self._rollout(batch, step)
 
     def _rollout(self, batch: CaptionBatch, step: int) -> tuple[Rollout, dict[str, Tensor]]:
+        self.reward.look(batch)
+        batch = replace(batch, pictures={})
         with self.whole_weights():
             decoding = replace(self.objective.rollout, seed=self._rollout_seed(step))
             batch = self.in_memory(partial(self._with_features, batch), "rollout_batch_size", len(batch))

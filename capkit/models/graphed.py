@@ -1,0 +1,73 @@
+"""Forward passes of frozen networks as captured CUDA graphs: the host launches one call for hundreds of kernels."""
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MOST_GRAPHS = 24  # shapes of one network that are kept
+
+
+class _Graph:
+    """A network's pass for inputs of one shape. Inputs, output and weights lie at fixed addresses."""
+
+    def __init__(self, run: Callable[..., Tensor], inputs: tuple[Tensor, ...], pool: Any) -> None:
+        self.inputs = tuple(value.clone() for value in inputs)
+        # Once op by op, on a stream of its own: libraries allocate and choose kernels, which no capture may hold.
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            run(*self.inputs)
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, pool=pool):
+            self.output = run(*self.inputs)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        for own, given in zip(self.inputs, inputs, strict=True):
+            own.copy_(given, non_blocking=True)
+        self.graph.replay()
+        return self.output.clone()  # the next replay of any graph may write over it
+
+
+class _Graphs:
+    """The graphs of one network, which share their memory; None for a key that came once."""
+
+    def __init__(self) -> None:
+        self.by_key: OrderedDict[Any, _Graph | None] = OrderedDict()
+        self.pool = torch.cuda.graph_pool_handle()
+
+
+_kept: weakref.WeakKeyDictionary[nn.Module, _Graphs] = weakref.WeakKeyDictionary()
+
+
+def by_graph(network: nn.Module, run: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """`run(*inputs)` without gradient, by a graph that is captured when a shape comes for the second time.
+
+    `run` passes the inputs, which lie on a GPU, through the network's frozen weights and never waits for the device.
+    Its name tells it from other functions of the network. Precision is that of autocast at the call.
+    """
+    amp = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
+    # Autocast must not keep 16-bit copies of weights: they would lie in memory that the graph uses again.
+    with torch.no_grad(), torch.autocast("cuda", amp, enabled=amp is not None, cache_enabled=False):
+        graphs = _kept.setdefault(network, _Graphs())
+        addresses = hash(tuple(weight.data_ptr() for weight in network.parameters()))
+        key = run.__name__, tuple((value.shape, value.dtype) for value in inputs), amp, addresses
+        is_new = key not in graphs.by_key
+        graph = graphs.by_key.setdefault(key, None)
+        graphs.by_key.move_to_end(key)
+        if is_new:
+            while len(graphs.by_key) > MOST_GRAPHS:
+                graphs.by_key.popitem(last=False)
+            return run(*inputs)
+        if graph is None:
+            graph = graphs.by_key[key] = _Graph(run, inputs, graphs.pool)
+        return graph(*inputs)
+
+
+def release_graphs(network: nn.Module) -> None:
+    """Free the memory of all graphs of a network."""
+    _kept.pop(network, None)

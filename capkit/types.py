@@ -5,6 +5,7 @@ J tokens of a negative. Of pairs that are compared with each other: N images, M 
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -76,6 +77,25 @@ class Pictures(_TensorFields):
     pixels: Float[Tensor, "P 3 H W"] | None = None
     contents: list[bytes] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
+
+
+@runtime_checkable
+class Viewer(Protocol):
+    """Looks at training pictures beside the model, as a reward's frozen encoder does; sees each picture once.
+
+    It says which ones it wants when their batch is requested, reads and preprocesses them in a loader's worker, and
+    looks at them when the batch has come. What it was not given, it has to read by itself when it needs it.
+    """
+
+    def unseen(self, keys: Sequence[str]) -> list[str]:
+        """Keys of the pictures that it will need for a batch of these images, and has not looked at."""
+        ...
+
+    def preprocess(self, keys: Sequence[str]) -> Pictures:
+        """Read these pictures. Called in a worker: must not use a GPU, and changes nothing that the process keeps."""
+        ...
+
+    def look(self, pictures: Pictures) -> None: ...
 
 
 @dataclass

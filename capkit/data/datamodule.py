@@ -24,9 +24,9 @@ from capkit.data.negatives import EditedCaptions
 from capkit.data.skipped import SkipLog
 from capkit.data.sources.base import DataSource, Preparable, clean_captions
 from capkit.data.transforms import ImageTransform
-from capkit.data.viewers import Viewer
 from capkit.distributed import collectives as distributed
 from capkit.errors import UsageError
+from capkit.types import Viewer
 from capkit.utils.files import write_atomically
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, Probability, Range, Seed, WorkerCount, check_ranges
 
@@ -102,6 +102,7 @@ class CaptionDataModule(pl.LightningDataModule):
         self._make_curriculum, self._negatives = curriculum or Shuffle, negatives
         self.curriculum: Curriculum | None = None
         self._viewers: dict[str, Viewer] = {}
+        self._keys: dict[str, list[str]] = {}
         self._steps: tuple[int, int] | None = None
         self._pending: dict[str, Any] | None = None
         self.attach()
@@ -162,8 +163,10 @@ class CaptionDataModule(pl.LightningDataModule):
 
     def keys(self, split: str) -> list[str]:
         """The keys of all images of a split, in order."""
-        source = self.source(split)
-        return [source.record(index).key for index in range(len(source))]
+        if split not in self._keys:
+            source = self.source(split)
+            self._keys[split] = [source.record(index).key for index in range(len(source))]
+        return self._keys[split]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -178,10 +181,6 @@ class CaptionDataModule(pl.LightningDataModule):
     def _plan(self) -> Curriculum:
         """A curriculum used only to query the lengths of epochs, which do not depend on ranks."""
         return self._new_curriculum()
-
-    @cached_property
-    def _training_keys(self) -> list[str]:
-        return self.keys("train")
 
     def set_steps(self, start: int, total: int) -> None:
         """Make the next `train_dataloader` yield the batches of steps `start` to `total`, across epochs."""
@@ -223,14 +222,14 @@ class CaptionDataModule(pl.LightningDataModule):
 
     def _unseen(self, indices: list[int]) -> dict[str, list[str]]:
         """Keys of the training pictures that viewers want of these examples, by the viewer's name."""
-        keys = [self._training_keys[index] for index in indices]
+        keys = [self.keys("train")[index] for index in indices]
         wanted = {name: viewer.unseen(keys) for name, viewer in self._viewers.items()}
         return {name: unseen for name, unseen in wanted.items() if unseen}
 
     def _new_curriculum(self) -> Curriculum:
         extra: dict[str, Any] = {}
         if "keys" in inspect.signature(self._make_curriculum).parameters:
-            extra["keys"] = lambda: self._training_keys
+            extra["keys"] = lambda: self.keys("train")
         return self._make_curriculum(
             batch_size=self.batch_size,
             seed=self.seed,

@@ -22,9 +22,8 @@ from capkit.data.records import Record
 from capkit.data.skipped import Skipped
 from capkit.data.sources.base import DataSource, clean_captions, picture_file
 from capkit.data.transforms import ImageTransform
-from capkit.data.viewers import Viewer
 from capkit.text.caption_text import clean_text
-from capkit.types import CaptionBatch
+from capkit.types import CaptionBatch, Viewer
 from capkit.utils.rng import stable_hash, uniform
 
 Encode = Callable[[list[list[str]]], tuple[Tensor, Tensor, int]]

@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from capkit.data.viewers import Viewer
 from capkit.errors import UsageError
-from capkit.types import CaptionBatch, Samples
+from capkit.types import CaptionBatch, Samples, Viewer
 
 ReadImage = Callable[[str], UInt8[np.ndarray, "H W 3"] | None]
 References = Sequence[Sequence[str]]

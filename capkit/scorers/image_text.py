@@ -10,12 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from capkit.data.viewers import Viewer
 from capkit.models.dual_encoders.base import CacheableEncoder
 from capkit.scorers.base import BaseScorer, ReadImage
 from capkit.scorers.flatten import flat_texts
 from capkit.scorers.image_embeddings import ImageEmbeddings
-from capkit.types import CaptionBatch, Pictures, Samples
+from capkit.types import CaptionBatch, Pictures, Samples, Viewer
 from capkit.utils.store import fingerprint
 from capkit.utils.tensors import send
 

@@ -11,12 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.data.viewers import Viewer
 from capkit.distributed.collectives import mean_and_std_over_ranks
 from capkit.errors import RunFailure, UsageError
 from capkit.optim.schedules import Schedule
 from capkit.scorers.base import BaseScorer, ReadImage, References, Scorer, as_scorer
-from capkit.types import CaptionBatch, Samples
+from capkit.types import CaptionBatch, Samples, Viewer
 from capkit.utils.ranges import FiniteFloat, Length, check_ranges
 from capkit.utils.renamed import moved_names
 

@@ -124,7 +124,11 @@ class SelfRetrieval(PictureScorer):
         else:
             scores[rows] = hits if self.form == "accuracy" else _of_own(cosines, own)
         num_candidates = cosines.isfinite().sum(1, dtype=torch.float64)
-        size = torch.tensor([len(pool), 1]) if self.share_neighbors else _sum_and_count(num_candidates)
+        size = (
+            torch.tensor([len(pool), 1.0], dtype=torch.float64)
+            if self.share_neighbors
+            else _sum_and_count(num_candidates)
+        )
         self._logs = {"pool": size, "r1": _sum_and_count(hits)}
         self._queue.push(seen)
         return unflatten_scores(scores, samples)

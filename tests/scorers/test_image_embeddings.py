@@ -97,3 +97,53 @@ def test_a_picture_that_changed_under_its_key_is_another_picture(tmp_path):
         images = ImageEmbeddings(encoder, str(tmp_path))
         images.attach_images(lambda key, number=number: picture(number))
         assert torch.equal(images(["photo"])[0], encoder.images_table[number])
+
+
+def test_pictures_that_a_worker_preprocessed_give_the_same_rows_and_are_not_read_again():
+    read_here, read_there = table(), CountingReader(reader(["1"]))
+    images = ImageEmbeddings(read_here)
+    images.attach_images(read_there)
+    keys = ["2", "1", "0"]
+    assert images.unseen([*keys, "2"]) == keys
+    arrived = images.preprocess(keys)
+    assert images.unseen(keys) == keys and read_here.num_encoded == 0  # a worker changes nothing
+    images.look(arrived)
+    assert images.unseen([*keys, "3"]) == ["3"] and images.readable(keys) == [True, False, True]
+    wanted = read_here.images_table[[2, 1, 0]].clone()
+    wanted[1] = torch.nan
+    torch.testing.assert_close(images(keys), wanted, equal_nan=True)
+    assert read_there.keys == keys and read_here.num_encoded == 2
+
+
+def test_a_batch_without_a_readable_picture_arrives_empty():
+    images = ImageEmbeddings(table())
+    images.attach_images(reader(["0", "1"]))
+    arrived = images.preprocess(["0", "1"])
+    assert arrived.pixels is None
+    images.look(arrived)
+    assert images(["0", "1"]).isnan().all() and images.unseen(["0", "1"]) == []
+
+
+def test_pixels_whose_embeddings_lie_in_the_folder_do_not_travel(tmp_path):
+    for travelled, encoded in ((["0", "1", "2"], 3), ([], 0)):
+        encoder = table()
+        images = ImageEmbeddings(encoder, str(tmp_path))
+        images.attach_images(reader())
+        arrived = images.preprocess(["0", "1", "2"])
+        assert [arrived.found[place] for place in arrived.places] == travelled and len(arrived.pixels) == encoded
+        images.look(arrived)
+        assert torch.equal(images(["0", "1", "2"]), encoder.images_table[:3]) and encoder.num_encoded == encoded
+
+
+def test_the_row_of_a_key_is_not_that_of_an_equal_place_in_another_batch(tmp_path):
+    """Some pixels are known on disk: those that travel have other places among themselves."""
+    first = ImageEmbeddings(table(), str(tmp_path))
+    first.attach_images(reader())
+    first(["0", "2"])
+    encoder = table()
+    images = ImageEmbeddings(encoder, str(tmp_path))
+    images.attach_images(reader())
+    arrived = images.preprocess(["0", "1", "2", "3"])
+    assert arrived.places == [1, 3]
+    images.look(arrived)
+    assert torch.equal(images(["3", "2", "1", "0"]), encoder.images_table[[3, 2, 1, 0]]) and encoder.num_encoded == 2

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.studies.__main__ import collect, run_all
-from benchmarks.studies.records import Record, merged, read_lines, read_table, write_table
+from benchmarks.studies.__main__ import JSON, PAGE, ROOT, collect, run_all
+from benchmarks.studies.records import SEEDS, Record, merged, read_lines, read_table, write_table
+from benchmarks.studies.remarks import FEWER, REMARKS
 from benchmarks.studies.shards import shards
 from benchmarks.studies.table import page
 
@@ -65,6 +66,37 @@ def test_rows_are_replaced_by_later_ones_and_go_with_their_items(tmp_path):
     write_table(tmp_path / "table.json", records)
     assert read_table(tmp_path / "table.json") == records
 
+
+# The committed table --------------------------------------------------------------------------------------------------
+
+EFFECTS = sorted(path.name for path in (TESTS / "effects").glob("test_*.py"))
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return read_table(ROOT / JSON)
+
+
+@pytest.mark.parametrize("file", EFFECTS)
+def test_the_committed_table_has_every_effect_with_three_seeds_or_says_why_not(file, committed):
+    """After a new file: `python -m benchmarks.studies FILE`, or an entry in benchmarks/studies/remarks.py."""
+    records = [record for record in committed if record.file == file]
+    seeds = {seed for record in records if record.outcome != "skipped" for seed in record.seeds}
+    assert (seeds >= set(SEEDS)) != (file in FEWER), f"seeds {sorted(seeds)} of {file} in {JSON}"
+    assert all(any(record.numbers for record in records if seed in record.seeds) for seed in seeds)
+
+
+def test_the_committed_page_is_that_of_its_numbers(committed):
+    assert (ROOT / PAGE).read_text(encoding="utf-8") == page(committed)
+
+
+def test_failures_in_the_committed_table_are_explained(committed):
+    failed = {record.file for record in committed if record.outcome == "failed"}
+    assert failed <= REMARKS.keys(), "say in benchmarks/studies/remarks.py what was found out"
+    assert {*FEWER, *REMARKS} <= set(EFFECTS)
+
+
+# Running --------------------------------------------------------------------------------------------------------------
 
 EFFECT = """
 import os

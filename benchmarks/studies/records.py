@@ -10,7 +10,14 @@ from typing import Any
 
 SEEDS = (0, 1, 2)
 OWN_SEED = re.compile(r"-?\bseed(\d+)\b-?")
-READ_BY_EFFECTS = ("capkit", "configs", "tests/effects", "benchmarks/rl")
+READ_BY_EFFECTS = (
+    "capkit/**/*.py",
+    "configs/**/*.yaml",
+    "tests/effects/**/*.py",
+    "tests/effects/**/*.json",
+    "benchmarks/rl/*.py",
+    "benchmarks/starts.py",
+)
 
 
 @dataclass(frozen=True)

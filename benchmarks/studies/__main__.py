@@ -10,6 +10,7 @@ into one --out; the table keeps the rows of items that were not run. Exits with 
 """
 
 import argparse
+import hashlib
 import os
 import subprocess
 import sys
@@ -77,7 +78,8 @@ def run_all(
     )
 
     def attempt(shard: list[str]) -> None:
-        name = f"{file_of(shard[0]).removesuffix('.py')}-{seed_of(shard[0])}-{items.index(shard[0])}"
+        words = hashlib.sha256(" ".join(shard).encode()).hexdigest()[:6]
+        name = f"{file_of(shard[0]).removesuffix('.py')}-{seed_of(shard[0])}-{words}"
         status = run_shard(root, shard, out, shared, name, {"commit": commit, "code": code})
         print(f"{name}: {len(shard)} items, known {total(shard, seconds):.0f} s, status {status}", flush=True)
 

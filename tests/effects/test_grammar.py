@@ -113,8 +113,9 @@ def test_a_bag_of_words_with_the_same_head_and_training_does_not(scenes, tmp_pat
     numbers = evaluated(lambda words: BagOfWords(words, hidden=64, width=64), scenes, tmp_path, seed, STEPS)
     assert not finds_rejected_edits(measured, numbers, control="bag of words"), numbers
     assert not finds_shuffled_captions(measured, numbers, control="bag of words"), numbers
-    # The same words in another order are the same bag: exactly chance.
-    assert numbers["grammar_shuffle_balanced"] == numbers["grammar_shuffle_paired"] == 0.5
+    # The same words in another order are the same bag: chance, but for the rounding of a mean of two shares.
+    assert numbers["grammar_shuffle_balanced"] == pytest.approx(0.5, abs=1e-12)
+    assert numbers["grammar_shuffle_paired"] == 0.5
     # It does learn: inserted and repeated words change the bag.
     for kind in ("insert", "repeat"):
         assert measured(f"{kind}: captions preferred", numbers[f"grammar_{kind}_paired"], ">", 0.6)

@@ -66,4 +66,5 @@ def test_a_bag_of_words_stays_at_chance_on_shuffled_captions(stamps, tmp_path, s
     tower = BagOfWords(load_tokenizer(path("minilm")), hidden=384, width=384)
     numbers = evaluated(tower, stamps, tmp_path, tower_lr=1.0, seed=seed)
     assert not tells_shuffled_captions(measured, numbers, control="bag of words")
-    assert numbers["grammar_shuffle_long_paired"] == numbers["grammar_shuffle_long_balanced"] == 0.5
+    assert numbers["grammar_shuffle_long_balanced"] == pytest.approx(0.5, abs=1e-12)
+    assert numbers["grammar_shuffle_long_paired"] == 0.5

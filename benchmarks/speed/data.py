@@ -1,7 +1,7 @@
 """Section data: pictures from disk to a model's pixels, 640 x 480 JPEG to 224 x 224, beside what a user would take.
 
 "a worker's batches" is the work of one data worker on one core. "a loader's batches" is a loader with a worker for each
-core, and the way to the device. The pictures are random, with the spectrum of photos, and about as large.
+core, 16 at most, and the way to the device. The pictures are random, with the spectrum of photos, and about as large.
 
 Sides: capkit (shards), and the same with `data.decode=scaled`, from a folder, and from a folder by Pillow as before; a
 torch Dataset with Pillow and torchvision's transforms; webdataset with its decoder, where it is installed.
@@ -62,7 +62,7 @@ def picture(number: int, height: int, width: int) -> bytes:
     field = np.fft.irfft2((common + 0.3 * own) / frequency**1.2, (height, width))
     pixels = 118 + 50 * (field - field.mean()) / field.std()
     buffer = io.BytesIO()
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)).save(buffer, "JPEG", quality=90)
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)).save(buffer, "JPEG", quality=75)
     return buffer.getvalue()
 
 
@@ -138,16 +138,18 @@ def webdataset(row: Row, folder: Path) -> Any:
 
 
 def rows(tiny: bool) -> list[Row]:
-    small = {"images": 8, "batch": 4, "height": 48, "width": 64, "size": 32} if tiny else {}
-    return [Row(loader, **small) for loader in (False, True)]
+    if tiny:
+        return [Row(loader, 8, 4, 48, 64, 32) for loader in (False, True)]
+    return [Row(loader=False), Row(loader=True, images=2048)]
 
 
 def measure(row: Row, tiny: bool, device: str, rounds: int, with_static: bool) -> list[Side]:
-    workers = len(os.sched_getaffinity(0))
+    workers = min(16, len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory() as name, _one_thread():
         folder = Path(name)
         source = write_pictures(row, folder)
-        write_shards({"val": source}, folder / "shards", max(1, row.images // 8), workers, 0)
+        # A tar for each worker at least: webdataset gives whole tars to workers.
+        write_shards({"val": source}, folder / "shards", max(1, row.images // max(8, 2 * workers)), workers, 0)
         shards = Shards(str(folder / "shards"), "val")
         sides: dict[str, Work] = {
             "capkit": capkit_side(row, shards, "turbo", device, workers),

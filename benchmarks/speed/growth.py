@@ -6,6 +6,7 @@ What does not fit into the GPU's memory is a cell that says so. `--plot FILE` dr
 """
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -54,9 +55,13 @@ class Row:
         return f"{self.work}, {self.axis} {self.value}{' M' if self.axis == 'decoder' else ''}"
 
 
+_tokenizer = functools.cache(vocabulary.tokenizer_of)
+_judge = functools.cache(steps.Judge.of)
+
+
 def captioner(row: Row, size: Size) -> EncoderDecoder:
     torch.manual_seed(0)
-    tokenizer = vocabulary.tokenizer_of(size.vocabulary)
+    tokenizer = _tokenizer(size.vocabulary)
     width, layers = DECODERS[row.decoder] if size is FULL else (size.width, size.layers)
     vision = HFImageEncoder(config={"model_type": "vit", **size.vision})
     heads = width // 64 if size is FULL else size.heads
@@ -109,15 +114,14 @@ def measure(row: Row, tiny: bool, device: str, rounds: int, with_static: bool) -
     found: list[Side] = []
 
     def compare(work: Work) -> None:
-        found.extend(in_turn({"capkit": work}, rounds, device))
+        found.extend(in_turn({"capkit": work}, rounds, device, warm_up=2))
 
     try:
         if row.work == "rollout":
             compare(rollout(row, size, device))
         elif row.work == "self-critical step":
             task = steps.Row("encoder_decoder", row.images, row.samples, length=row.length)
-            judge = steps.Judge.of(size, device)
-            module, batch = steps.module_of(task, size, judge, device, captioner(row, size))
+            module, batch = steps.module_of(task, size, _judge(size, device), device, captioner(row, size))
             steps.in_training(module, batch, device, compare)
         else:
             model = captioner(row, size)

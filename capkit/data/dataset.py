@@ -182,9 +182,10 @@ class CaptionDataset(Dataset[Collated]):
         picture = read_picture(self._file(index), fraction)
         return self._transform(picture.rgb, random_key, picture.full_size, picture.scale)
 
-    def _raw_pixels(self, examples: list[_Example]) -> Tensor | None:
-        pixels = [e.pixels for e in examples if e.pixels is not None]
-        return torch.stack(pixels) if pixels else None
+    def _raw_pixels(self, examples: list[_Example]) -> UInt8[Tensor, "B 3 S S"] | None:
+        # Stacked as they lie in memory, channels last: a copy with channels first takes five times as long.
+        pixels = [e.pixels.permute(1, 2, 0) for e in examples if e.pixels is not None]
+        return torch.stack(pixels).permute(0, 3, 1, 2) if pixels else None
 
     def normalize(self, raw: UInt8[Tensor, "B 3 S S"]) -> Tensor:
         """Pixels as the model reads them, of `Collated.raw`."""

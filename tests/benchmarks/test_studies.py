@@ -1,5 +1,6 @@
 """`python -m benchmarks.studies`: its table forgets no effect, and a run that was cut goes on."""
 
+import ast
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +71,29 @@ def test_rows_are_replaced_by_later_ones_and_go_with_their_items(tmp_path):
 # The committed table --------------------------------------------------------------------------------------------------
 
 EFFECTS = sorted(path.name for path in (TESTS / "effects").glob("test_*.py"))
+
+
+WITHOUT_NUMBERS = {  # what they compare is no number of a method
+    "test_a_start_in_the_tree_can_do_what_its_run_could",
+    "test_a_start_that_is_made_anew_can_do_the_same",
+    "test_an_encoder_with_the_projections_of_another_cannot",
+    "test_bert_score_is_rescaled_by_what_captions_of_other_pictures_have_in_common",
+    "test_evaluation_is_deterministic",
+    "test_no_reference_repeats_four_words",
+    "test_swapped_captions_hold_the_same_words_and_say_something_else",
+    "test_what_was_frozen_is_unchanged",
+}
+
+
+@pytest.mark.parametrize("file", EFFECTS)
+def test_every_effect_test_records_what_it_measures(file):
+    functions = [node for node in ast.walk(ast.parse((TESTS / "effects" / file).read_text())) if is_test(node)]
+    arguments = {node.name: {argument.arg for argument in node.args.args} for node in functions}
+    assert {name for name, taken in arguments.items() if "measured" not in taken} <= WITHOUT_NUMBERS
+
+
+def is_test(node):
+    return isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
 
 
 @pytest.fixture(scope="module")

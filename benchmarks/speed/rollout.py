@@ -15,6 +15,7 @@ from benchmarks.speed.measure import Side, in_turn
 from capkit.decoding.config import Decoding
 from capkit.models.captioners.clip_prefix import ClipPrefix
 from capkit.models.captioners.encoder_decoder import EncoderDecoder
+from capkit.models.captioners.hf_captioner import HFCaptioner
 from capkit.models.encoders.image import HFImageEncoder
 from capkit.text.tokenizers import word_tokenizer
 from capkit.types import CaptionBatch
@@ -67,6 +68,7 @@ ROWS = [
     Row("encoder_decoder", 64, 5),
     Row("encoder_decoder", 64, 5, greedy=True),
     Row("encoder_decoder", 256, 5),
+    Row("vision_encoder_decoder", 64, 5),
     Row("clip_prefix", 64, 5),
     Row("clip_prefix", 100, 1),
 ]
@@ -85,6 +87,9 @@ def capkit_side(row: Row, size: Size, device: str) -> tuple[Callable[[], Any], A
     if row.model == "encoder_decoder":
         vision = HFImageEncoder(config={"model_type": "vit", **size.vision})
         model = EncoderDecoder(tokenizer, vision, width=size.width, num_layers=size.layers, num_heads=size.heads)
+    elif row.model == "vision_encoder_decoder":
+        config = {"encoder": {"model_type": "vit", **size.vision}, "decoder": size.gpt2}
+        model = HFCaptioner(config={"model_type": "vision-encoder-decoder", **config}, tokenizer=tokenizer)
     else:
         clip = {"model_type": "clip_vision_model", **size.vision, "patch_size": 2 * size.patch}
         model = ClipPrefix(
@@ -109,7 +114,7 @@ def transformers_side(row: Row, size: Size, device: str, static: bool) -> Callab
     if static:
         settings["cache_implementation"] = "static"
     pixels = torch.randn(row.images, 3, size.image, size.image, device=device)
-    if row.model == "encoder_decoder":
+    if row.model != "clip_prefix":
         decoder = AutoConfig.for_model(**size.gpt2, is_decoder=True, add_cross_attention=True)
         vision = AutoConfig.for_model("vit", **size.vision)
         config = AutoConfig.for_model("vision-encoder-decoder", encoder=vision.to_dict(), decoder=decoder.to_dict())
@@ -148,7 +153,7 @@ def transformers_side(row: Row, size: Size, device: str, static: bool) -> Callab
 
 
 def rows(tiny: bool) -> list[Row]:
-    return [Row(row.model, 2, 2, row.greedy, 4) for row in ROWS[:4]] if tiny else ROWS
+    return [Row(row.model, 2, 2, row.greedy, 4) for row in ROWS[:5]] if tiny else ROWS
 
 
 def measure(row: Row, tiny: bool, device: str, rounds: int, with_static: bool) -> list[Side]:

@@ -2,7 +2,7 @@
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any
@@ -16,6 +16,7 @@ from capkit.decoding.engine import Given, Plan, Written, run, steps
 from capkit.decoding.guided import GuidedCaptioner
 from capkit.types import Context
 from capkit.upstream.peft import BaseTunerLayer
+from capkit.upstream.transformers import no_masks_of_ones
 
 STEPS_A_GRAPH = 5  # the host looks for captions that have ended between graphs
 MOST_GRAPHS = 8  # shapes and settings of one captioner whose graphs are kept; each holds its caches and logits
@@ -23,13 +24,24 @@ MOST_MEMORY = 0.25  # of the GPU, in which all of them but the last used must fi
 
 
 @contextmanager
-def warming_up() -> Iterator[None]:
-    """For once op by op, on a stream of its own: libraries allocate and choose kernels, which no capture may hold."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        yield
-    torch.cuda.current_stream().wait_stream(side)
+def capturing(run: Callable[[], object]) -> Iterator[None]:
+    """For captures of `run`, which runs first, op by op and on a stream of its own: libraries allocate and choose
+    kernels then, which no capture may hold.
+
+    Autocast keeps no casts of weights within: a graph would read them instead of the weights.
+    """
+    keeps_casts = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        with no_masks_of_ones():
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                run()
+            torch.cuda.current_stream().wait_stream(side)
+            yield
+    finally:
+        torch.set_autocast_cache_enabled(keeps_casts)
 
 
 class RolloutGraphs:
@@ -43,16 +55,18 @@ class RolloutGraphs:
         self.context = Context(context.states.clone(), mask, list(context.keys))
         # What a graph reads is read at its address: all of it is held here.
         self.given = Given.of(plan, ids.clone())
-        with warming_up():
-            for _ in steps(captioner, self.context, plan, self.given):
-                pass
-        pool = torch.cuda.graph_pool_handle()
-        torch.cuda.empty_cache()
-        before = torch.cuda.memory_reserved()
         self.graphs: list[torch.cuda.CUDAGraph] = []
         self.all_ended: list[Tensor] = []
         self.written = Written()
-        with closing(steps(captioner, self.context, plan, self.given)) as loop:
+
+        def run() -> None:
+            for _ in steps(captioner, self.context, plan, self.given):
+                pass
+
+        with capturing(run), closing(steps(captioner, self.context, plan, self.given)) as loop:
+            pool = torch.cuda.graph_pool_handle()
+            torch.cuda.empty_cache()
+            before = torch.cuda.memory_reserved()
             while len(self.written.tokens) < plan.decoding.max_length:
                 graph = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(graph, pool=pool):

@@ -1,10 +1,12 @@
 """transformers: the KV cache's name, inputs of `generate`, what `decode` does, and GPT-2's linear layer."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, masking_utils
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.pytorch_utils import Conv1D as Conv1D
 
@@ -16,6 +18,24 @@ _NAMES = {"cache", "past_key_values"}
 def as_cache(cache: Any) -> dict[str, Any]:
     """Keyword arguments that pass the KV cache to the installed transformers' models, outputs and `generate`."""
     return {CACHE_NAME: cache}
+
+
+@contextmanager
+def no_masks_of_ones() -> Iterator[None]:
+    """Let models leave out a mask that nobody gave, also while a CUDA graph is captured.
+
+    Before 5.24 transformers then makes one that is all ones, and torch attends several times slower with it.
+    """
+    original = masking_utils.is_tracing
+
+    def is_tracing(tensor: Any = None) -> bool:
+        return tensor is not None and original(tensor)
+
+    masking_utils.is_tracing = is_tracing  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        masking_utils.is_tracing = original
 
 
 def decodes_by_backend(tokenizer: Any) -> bool:

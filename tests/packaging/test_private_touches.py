@@ -72,6 +72,10 @@ TOUCHES = (
         ("self", "input_ids", "next_sequence_length"),
     ),
     Touch("transformers.pytorch_utils", "Conv1D", _TRANSFORMERS, "GPT-2's linear layer takes adapters"),
+    Touch("transformers.masking_utils", "is_tracing", _TRANSFORMERS, "a captured pass needs no mask of ones"),
+    # torch
+    Touch("torch.nn:Module", "_forward_hooks", "models/encoders/graphs.py", "a replay would leave them out"),
+    Touch("torch.nn:Module", "_forward_pre_hooks", "models/encoders/graphs.py", "a replay would leave them out"),
     # DeepSpeed
     Touch("deepspeed.ops", "__compatible_ops__", _PARTITIONS, "keeps an unused operator from being compiled"),
     Touch(_ZERO_12, "single_partition_of_fp32_groups", _PARTITIONS, "the float32 weights that AdamW updates"),

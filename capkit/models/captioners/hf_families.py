@@ -46,13 +46,15 @@ def _cross_attending(**settings: Any) -> Callable[[Any, Tensor, Tensor | None, T
     def hidden(lm: Any, states: Tensor, mask: Tensor | None, tokens: Tensor, cache: Cache | None) -> Tensor:
         past = cache.get_seq_length() if cache is not None else 0
         # All ones: padding is at the end, where the causal mask hides it from real tokens.
+        seen = None if mask is None else mask.long()
         inputs = {"input_ids": tokens, "attention_mask": tokens.new_ones((len(tokens), past + tokens.shape[1]))}
         if lm.config.model_type == "gpt2":  # needs no mask for that, and would wait for the device to look at it
             inputs = {"inputs_embeds": lm.get_input_embeddings()(tokens)}
+            seen = None if mask is None else mask[:, None, None].expand(-1, 1, tokens.shape[1], -1)
         out = lm.base_model(
             **inputs,
             encoder_hidden_states=states,
-            encoder_attention_mask=None if mask is None else mask.long(),
+            encoder_attention_mask=seen,
             use_cache=cache is not None,
             **as_cache(cache),
             **settings,

@@ -15,10 +15,14 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, CLIPVisionModelWi
 
 from capkit.errors import UsageError, did_you_mean
 from capkit.models.encoders.compile import use_patch_projections
+from capkit.models.encoders.graphs import can_graph, encode_by_graph
 from capkit.models.pretrained import build_config, freeze_unused, load_pretrained
 from capkit.models.tuning.policy import eval_frozen
 from capkit.types import CaptionBatch
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
+
+# Vision models whose forward pass never waits for the device: a CUDA graph can hold it.
+GRAPHABLE = ("vit", "clip_vision_model")
 
 
 @runtime_checkable
@@ -58,6 +62,8 @@ def image_features(batch: CaptionBatch, image_encoder: Callable[[Tensor], Tensor
             f"a batch needs features, or pixels and a model with an image encoder; this one has no features and there "
             f"is no {missing}; set model.image_encoder, or cache features with the data"
         )
+    if can_graph(image_encoder, batch.pixels):
+        return encode_by_graph(cast(nn.Module, image_encoder), batch.pixels)
     return image_encoder(batch.pixels)
 
 
@@ -198,7 +204,7 @@ class HFImageEncoder(nn.Module):
         if output not in ("tokens", "pooled", "projected"):
             raise UsageError(f"HFImageEncoder.output must be tokens, pooled or projected; got {output!r}")
         model_config = vision_config(name, config)
-        self.output, self.frozen = output, frozen
+        self.output, self.frozen, self._model_type = output, frozen, model_config.model_type
         self.model = self._build(name if pretrained else None, model_config)
         use_patch_projections(self.model)
         self.width = model_config.projection_dim if output == "projected" else _config_width(model_config)
@@ -219,6 +225,9 @@ class HFImageEncoder(nn.Module):
     def train(self, mode: bool = True) -> "HFImageEncoder":
         set_mode(self, self.frozen, mode)
         return self
+
+    def is_graphable(self) -> bool:
+        return self._model_type in GRAPHABLE
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains(self)):

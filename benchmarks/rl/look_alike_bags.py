@@ -25,7 +25,7 @@ START = ["experiment=generic_mle_sceneworld", *WORLD, "max_steps=600", "val_ever
 # Pictures of the same content in other places are near-duplicates: no caption tells them apart.
 MINING = ["by=combined", "num_neighbors=50", "duplicate_threshold=0.95"]
 TUNING = ["metric=[facts]", "controls=0", "eval_limit=16"]
-RANDOM = ["curriculum=shuffle", "~curriculum.by", "~curriculum.stages"]
+RANDOM = ["curriculum=shuffle"]
 ARMS = {"bags": [], "random": RANDOM, "random_x4": [*RANDOM, "data.batch_size=64"]}
 
 

@@ -66,6 +66,10 @@ STARTS = {
     # Captions that leave most colours out; the same after half of the steps, when it hardly writes grammar.
     "generic": _captioner("generic_mle_sceneworld", 1000),
     "weak": _captioner("generic_mle_sceneworld", 500),
+    # Captions that name an object which is not there, and leave half of the colours out.
+    "hallucinating": Start(
+        _captioner("hallucinating_mle_sceneworld", 1000).words, (*CAPTIONS, "test/scene_chair_i_color")
+    ),
     # Dual encoders of full captions: to reward, to evaluate; one of fewer steps, as a reward that can be exploited.
     "judge": _judge(600, (0, 1)),
     "weak_judge": _judge(400),

@@ -56,9 +56,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 GROUPS = {
     "test_clip": "clip",
     "test_encoder_evaluators": "clip",
-    "test_mocha": "mocha",
 }
-SHARED_RUNS = ("clip_runs", "sceneworld_clip", "confused_captioner")
+SHARED_RUNS = ("clip_runs", "sceneworld_clip")
 
 
 def group_of(nodeid: str) -> str:

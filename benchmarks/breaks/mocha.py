@@ -2,6 +2,10 @@
 
 from benchmarks.breaks.planted import Break
 
+EFFECT = "tests/effects/test_mocha.py"
+BOTH = f"{EFFECT}::test_both_terms_rise_and_chair_falls_with_cider_kept"
+GENERIC = "tests/sceneworld/test_generic_scene_captions.py"
+
 BREAKS = [
     Break(
         "the KL of an update is a gain, not a charge",
@@ -64,7 +68,70 @@ BREAKS = [
         "capkit/scorers/reward.py",
         "used = [name for name, weight in weights.items() if weight != 0]",
         "used = [name for name, weight in weights.items() if weight != 0][:1]",
-        ("tests/train/rl/test_rl_module.py::test_the_validation_reward_is_the_mean_total_with_the_weights_of_the_end",),
+        (BOTH,),
+    ),
+    Break(
+        "fidelity is dropped",
+        "configs/experiment/mocha_sceneworld.yaml",
+        "    weight: 0.5",
+        "    weight: 0.0",
+        (BOTH,),
+    ),
+    Break(
+        "adequacy is dropped",
+        "configs/experiment/mocha_sceneworld.yaml",
+        "    weight: 1.0",
+        "    weight: 0.0",
+        (BOTH,),
+    ),
+    Break(
+        "the rewards are those of another picture",
+        "configs/experiment/mocha_sceneworld.yaml",
+        "override /reward: [nli_scenes, fact_recall]",
+        "override /reward: [nli_scenes_shuffled, fact_recall_shuffled]",
+        (BOTH,),
+    ),
+    Break(
+        "adequacy on SceneWorld is precision",
+        "configs/reward/fact_recall.yaml",
+        "  measure: recall",
+        "  measure: precision",
+        (f"{EFFECT}::test_adequacy_alone_states_facts_and_leaves_what_is_hallucinated",),
+    ),
+    Break(
+        "fidelity by rules swaps premise and hypothesis",
+        "capkit/sceneworld/judges.py",
+        "pairs = zip(hypotheses, premises, strict=True)",
+        "pairs = zip(premises, hypotheses, strict=True)",
+        ("tests/scorers/test_nli.py",),
+    ),
+    Break(
+        "an object too many may be there",
+        "capkit/sceneworld/language/generic.py",
+        "stream.choice([color for color in COLORS if color not in present])",
+        "stream.choice(list(COLORS))",
+        (f"{GENERIC}::test_an_added_object_is_absent_contradicts_every_full_caption_and_costs_no_fact",),
+    ),
+    Break(
+        "an object too many is of a shape that the picture lacks",
+        "capkit/sceneworld/language/generic.py",
+        "shape = stream.choice(scene.objects).shape",
+        'shape = "heart"',
+        (f"{GENERIC}::test_an_added_object_is_absent_contradicts_every_full_caption_and_costs_no_fact",),
+    ),
+    Break(
+        "an object is added wherever the background is said",
+        "capkit/sceneworld/language/generic.py",
+        "if stream.chance(added):",
+        "if stream.chance(added) or says_background:",
+        (f"{GENERIC}::test_backgrounds_are_said_in_that_share_of_captions_and_change_nothing_else",),
+    ),
+    Break(
+        "the fingerprint of generic captions forgets what was added",
+        "capkit/sceneworld/sources/generic_captions.py",
+        "            added=self._added,\n",
+        "",
+        ("tests/sceneworld/test_generic_captions.py::test_the_fingerprint_follows_every_argument_and_reads_no_scene",),
     ),
     Break(
         "the validation reward has the weights of the first step",

@@ -4,8 +4,8 @@
 
 Runs are kept in --out: a run that is complete is not made again, and one that was cut goes on. Each starts from a
 captioner trained on captions that leave most colours out, judged by two dual encoders: one that rewards, and one that
-the reward never saw. MOCHa starts from one that names wrong colours, and is judged by the scenes; `mocha_bert` wants
-MiniLM (`python train.py prepare data=minilm`). Each run takes a minute or two on one core.
+the reward never saw. MOCHa starts from one that names objects which are not there, and is judged by the scenes;
+`mocha_bert` wants MiniLM (`python train.py prepare data=minilm`). Each run takes a minute or two on one core.
 """
 
 import argparse
@@ -37,9 +37,10 @@ class Arm:
         return self.start in ("generic", "weak")
 
 
-def mocha(alpha: float) -> Arm:
-    weights = (f"reward.nli_scenes.weight={alpha}", f"reward.fact_recall.weight={1 - alpha}")
-    return Arm("mocha_sceneworld", "confused", weights)
+def mocha(alpha: float, adequacy: str = "fact_recall") -> Arm:
+    terms = f"reward=[nli_scenes,{adequacy}]"
+    weights = (terms, f"reward.nli_scenes.weight={alpha}", f"reward.{adequacy}.weight={2 * (1 - alpha)}")
+    return Arm("mocha_sceneworld", "hallucinating", weights)
 
 
 def degenerate(part: str = "") -> Arm:
@@ -48,7 +49,7 @@ def degenerate(part: str = "") -> Arm:
 
 BASES = {
     "generic": ("experiment=generic_mle_sceneworld",),
-    "confused": ("experiment=confused_mle_sceneworld",),
+    "hallucinating": ("experiment=hallucinating_mle_sceneworld",),
     "weak": ("experiment=generic_mle_sceneworld", "max_steps=500", "val_every=500"),
 }
 ENCODERS = {"judge": (), "weak_judge": ("max_steps=400", "val_every=400")}
@@ -67,9 +68,10 @@ ARMS = {
     "mocha_0": mocha(0.0),
     "mocha_0.5": mocha(0.5),
     "mocha_1": mocha(1.0),
-    "mocha_no_kl": Arm("mocha_sceneworld", "confused", ("objective.kl_weight=0.0",)),
-    "mocha_shuffled": Arm("mocha_shuffled_sceneworld", "confused"),
-    "mocha_bert": Arm("mocha_bert_score_sceneworld", "confused"),
+    "mocha_0_f1": mocha(0.0, "fact_f1"),
+    "mocha_no_kl": Arm("mocha_sceneworld", "hallucinating", ("objective.kl_weight=0.0",)),
+    "mocha_shuffled": Arm("mocha_shuffled_sceneworld", "hallucinating"),
+    "mocha_bert": Arm("mocha_bert_score_sceneworld", "hallucinating"),
 }
 STILL = ("optimizer.lr=1e-12", "max_steps=60", "val_every=60", "callback.recorder.every_steps=1")
 COLUMNS = {

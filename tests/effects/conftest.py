@@ -110,13 +110,6 @@ def sceneworld_clip(clip_runs, seed) -> Path:
 
 
 @pytest.fixture(scope="session")
-def confused_captioner(run_once) -> Callable[..., Path]:
-    """By seed, and words that change it: a captioner that names all colours, nearly half of them as it should not."""
-    words = ["experiment=confused_mle_sceneworld", "controls=0", "val_every=1000", "eval_limit=16"]
-    return lambda seed, *more: run_once(f"confused_captioner_{seed}", [*words, *ONE_CORE, f"seed={seed}", *more])
-
-
-@pytest.fixture(scope="session")
 def judges(start) -> list[str]:
     """The words that name two judges of full captions: one to reward, another to evaluate."""
     return [f"reward_encoder={start('judge', 0)}", f"eval_encoder={start('judge', 1)}"]

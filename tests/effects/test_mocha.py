@@ -1,14 +1,18 @@
-"""MOCHa on SceneWorld: fidelity and adequacy mend a captioner that learned wrong colours, near where it started.
+"""MOCHa on SceneWorld: fidelity takes hallucinated objects out of captions, adequacy puts missing facts in.
 
-What is true is read from the scenes: which named colours are right, which facts are stated, which named objects are
-made up (CHAIR). Three seeds: `--studies`; longer runs, both ends of alpha: `python -m benchmarks.rl.effects`
-(docs/rl_effects.md).
+The start names an object that is not there in most captions and leaves half of the colours out (docs/sceneworld.md).
+An object too many costs no fact, and a missing fact contradicts nothing: neither term mends the fault of the other.
+What is true is read from the scenes. What is asked is that half of each fault goes; it was set before any run of seeds
+1 and 2.
+Three seeds: `--studies`; longer runs on more pictures: `python -m benchmarks.rl.effects` (docs/rl_effects.md).
 
-What must fail the same thresholds: rewards of another picture, which keep all that the terms know of language; and, for
-the bound on KL, a run whose KL is watched and costs nothing. A captioner that learns nothing gains nothing.
+What must fail the same thresholds: a run by either term alone fails that of the other, so a reward that drops a term
+fails here; rewards of another picture, which keep all that the terms know of language, fail adequacy, and lose what
+the start said.
 """
 
 import json
+import math
 
 import pytest
 
@@ -24,22 +28,23 @@ has_minilm = pytest.mark.skipif(
     not (location("minilm") / ABOUT).is_file(), reason="needs python train.py prepare data=minilm"
 )
 
-ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
 BRIEF = [
-    "max_steps=30", "val_every=30", "optimizer.lr=6e-4", "scheduler=linear", "scheduler.warmup=5",
-    "data.val.source.count=24", "eval_limit=128", "controls=0",
+    "max_steps=20", "val_every=20", "optimizer.lr=1e-3", "data.train.source.count=1000", "data.val.source.count=24",
+    "data.test.source.count=128", "controls=0", "trainer=cpu", "trainer.devices=1",
 ]  # fmt: skip
-SHUFFLED = "mocha_shuffled_sceneworld"
-KL_BOUND = 2.0  # nats a caption; the authors want it below 5
+HALF = 0.5  # of a fault of the start
+# The start adds an object with probability .6 and leaves each of two colours out with .5. Its own true, whole captions
+# are - log .4 - 2 log .5 = 2.3 nats away from it: no policy that writes such captions only is nearer.
+KL_BOUND = -math.log(0.4) - 2 * math.log(0.5) + 1  # a nat more; the authors want it below 5
 
 
 @pytest.fixture(scope="module")
-def tuned(run_once, confused_captioner):
+def tuned(run_once, start, seed):
     """The numbers of a run, those of its start, and KL at its end (mean of the last ten steps)."""
 
-    def run(seed, experiment="mocha_sceneworld", *words, length=BRIEF, start=()):
-        given = [f"experiment={experiment}", f"init_from={confused_captioner(seed, *start)}", f"seed={seed}"]
-        folder = run_once(experiment, [*given, *length, *ONE_CORE, *words])
+    def run(*words, experiment="mocha_sceneworld"):
+        given = [f"experiment={experiment}", f"init_from={start('hallucinating', seed)}", f"seed={seed}"]
+        folder = run_once(experiment, [*given, *BRIEF, *words])
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         kl = [row["rl/kl"] for row in rows if "rl/kl" in row]
         return {**json.loads((folder / "metrics.json").read_text()), "kl": kl[-1]}
@@ -47,80 +52,83 @@ def tuned(run_once, confused_captioner):
     return run
 
 
+def alpha(fidelity):
+    """The words for MOCHa's alpha: 1 is fidelity alone, 0 adequacy alone."""
+    return [f"reward.nli_scenes.weight={fidelity}", f"reward.fact_recall.weight={2 * (1 - fidelity)}"]
+
+
 def gain(numbers, name):
     return numbers[f"test/{name}"] - numbers[f"test/initial/{name}"]
 
 
-def rises(measured, numbers, control=""):
-    """Fidelity by rules and by the scenes, and adequacy."""
+def left(numbers, name, best):
+    """What is left of the start's distance to the best value: 0 nothing, 1 all."""
+    return (best - numbers[f"test/{name}"]) / (best - numbers[f"test/initial/{name}"])
+
+
+def removes(measured, numbers, control=""):
+    """Half of the hallucinated objects (CHAIR by shape and colour) and half of the contradictions are gone."""
     return [
-        measured("gain in nli_scenes", gain(numbers, "nli_scenes"), ">", 0.15, control),
-        measured("gain in color_precision", gain(numbers, "color_precision"), ">", 0.03, control),
-        measured("gain in fact_recall", gain(numbers, "fact_recall"), ">", 0.015, control),
+        measured("hallucinated objects left", left(numbers, "scene_chair_i_color", 0), "<=", HALF, control),
+        measured("contradictions left", left(numbers, "nli_scenes", 1), "<=", HALF, control),
     ]
 
 
-def mends(measured, numbers, control=""):
-    """Fewer objects are made up, and captions are nearer to true ones by CIDEr."""
-    before, after = (numbers[f"test/{when}scene_chair_i_color"] for when in ("initial/", ""))
+def states(measured, numbers, control=""):
+    """Half of the missing facts are said."""
+    return measured("missing facts left", left(numbers, "fact_recall", 1), "<=", HALF, control)
+
+
+def keeps(measured, numbers, control=""):
+    """What the start said is not lost: nothing is mended by silence."""
     return [
-        measured("CHAIR, share of that before", after / before, "<", 0.85, control),
-        measured("gain in CIDEr", gain(numbers, "cider"), ">", 0.3, control),
+        measured("gain in fact_recall", gain(numbers, "fact_recall"), ">=", -0.02, control),
+        measured("gain in CIDEr", gain(numbers, "cider"), ">=", 0, control),
     ]
 
 
-def test_fidelity_and_adequacy_rise_and_by_rewards_of_other_pictures_neither(tuned, seed, measured):
-    assert all(rises(measured, tuned(seed)))
-    assert not any(rises(measured, tuned(seed, SHUFFLED), control="shuffled rewards"))
+def test_both_terms_rise_and_chair_falls_with_cider_kept(tuned, measured):
+    numbers = tuned()
+    assert all(removes(measured, numbers)) and states(measured, numbers) and all(keeps(measured, numbers))
 
 
-def test_chair_falls_with_cider_kept_and_by_rewards_of_other_pictures_neither(tuned, seed, measured):
-    assert all(mends(measured, tuned(seed)))
-    assert not any(mends(measured, tuned(seed, SHUFFLED), control="shuffled rewards"))
-
-
-def test_the_policy_stays_near_its_start(tuned, seed, measured):
-    kl = tuned(seed)["kl"]
+def test_the_policy_stays_near_its_start(tuned, measured):
+    kl = tuned()["kl"]
     assert measured("KL", kl, ">", 0) and measured("KL", kl, "<", KL_BOUND)
 
 
-@pytest.mark.nightly
-def test_kl_that_costs_nothing_grows_past_the_bound(tuned, seed, measured):
-    """In the experiment's own hundred steps."""
-    kl = tuned(seed, "mocha_sceneworld", "objective.kl_weight=0.0", length=["controls=0"])["kl"]
-    assert measured("KL of weight 0", kl, ">", KL_BOUND)
+def test_adequacy_alone_states_facts_and_leaves_what_is_hallucinated(tuned, measured):
+    numbers = tuned(*alpha(0))
+    assert states(measured, numbers)
+    assert not any(removes(measured, numbers, control="adequacy alone"))
+
+
+def test_fidelity_alone_removes_what_is_hallucinated_and_leaves_facts_out(tuned, measured):
+    numbers = tuned(*alpha(1))
+    assert all(removes(measured, numbers))
+    assert not states(measured, numbers, control="fidelity alone")
+
+
+def test_rewards_of_other_pictures_lose_what_the_start_said(tuned, measured):
+    """To say less contradicts less of any picture, so hallucinated objects go as well; facts and CIDEr go with them."""
+    numbers = tuned(experiment="mocha_shuffled_sceneworld")
+    assert not states(measured, numbers, control="shuffled rewards")
+    assert not any(keeps(measured, numbers, control="shuffled rewards"))
 
 
 @pytest.mark.nightly
-def test_fidelity_alone_says_nothing_wrong_and_little_and_adequacy_alone_leaves_contradictions(tuned, seed, measured):
-    """Both ends of alpha, and between them the mean, from a start that also leaves a fifth of the colours out.
-
-    A term that is dropped makes the mean one of the ends.
-    """
-
-    def of(alpha):
-        weights = [f"reward.nli_scenes.weight={alpha}", f"reward.fact_recall.weight={1 - alpha}"]
-        return tuned(seed, "mocha_sceneworld", *weights, start=["data.train.dropped=0.2"])
-
-    adequacy, mean, fidelity = of(0.0), of(0.5), of(1.0)
-    nli = {name: run["test/nli_scenes"] for name, run in (("adequacy", adequacy), ("mean", mean))}
-    recall = [run["test/fact_recall"] for run in (adequacy, mean, fidelity)]
-    assert measured("fidelity alone: gain in nli_scenes", gain(fidelity, "nli_scenes"), ">", 0.5)
-    assert measured("fidelity alone: gain in fact_recall", gain(fidelity, "fact_recall"), "<", -0.2)
-    assert measured("fidelity alone: gain in color_recall", gain(fidelity, "color_recall"), "<", -0.4)
-    assert measured("adequacy alone: gain in fact_recall", gain(adequacy, "fact_recall"), ">", 0.05)
-    assert measured("nli_scenes, mean - adequacy alone", nli["mean"] - nli["adequacy"], ">", 0.2)
-    assert measured("fact_recall, mean - fidelity alone", recall[1] - recall[2], ">", 0.02)
-    assert measured("fact_recall, adequacy alone - mean", recall[0] - recall[1], ">", 0.1)
-    assert measured("fidelity alone: KL", fidelity["kl"], ">", KL_BOUND)
-    assert measured("adequacy alone: KL", adequacy["kl"], "<", KL_BOUND)
+def test_kl_that_costs_nothing_grows_past_the_bound(tuned, measured):
+    """In a hundred steps of one learning rate; with its weight it stays below."""
+    words = ["max_steps=100", "val_every=100", "scheduler=constant", "optimizer.lr=5e-4"]
+    assert measured("KL", tuned(*words)["kl"], "<", KL_BOUND)
+    assert not measured("KL", tuned(*words, "objective.kl_weight=0.0")["kl"], "<", KL_BOUND, control="KL of weight 0")
 
 
 @pytest.mark.nightly
 @has_minilm
-def test_bert_score_as_adequacy_mends_the_captions_too(tuned, seed, measured):
-    numbers = tuned(seed, "mocha_bert_score_sceneworld")
-    assert all(rises(measured, numbers)) and all(mends(measured, numbers))
+def test_bert_score_as_adequacy_mends_the_captions_too(tuned, measured):
+    numbers = tuned(experiment="mocha_bert_score_sceneworld")
+    assert all(removes(measured, numbers)) and states(measured, numbers) and all(keeps(measured, numbers))
     assert measured("KL", numbers["kl"], "<", KL_BOUND)
 
 

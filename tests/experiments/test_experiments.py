@@ -109,7 +109,7 @@ def test_a_dual_encoder_trains_two_steps_on_sceneworld(experiment, tmp_path, mon
     assert numbers["train/steps"] == 2 and numbers["test/retrieval_images"] == 12
 
 
-CAPTIONERS = ("generic_mle_sceneworld", "confused_mle_sceneworld")
+CAPTIONERS = ("generic_mle_sceneworld", "hallucinating_mle_sceneworld")
 
 
 @pytest.mark.parametrize("experiment", CAPTIONERS)

@@ -44,7 +44,7 @@ def runs(tmp_path_factory):
         patch.chdir(folder)
         for name in (
             "generic_mle_sceneworld",
-            "confused_mle_sceneworld",
+            "hallucinating_mle_sceneworld",
             "judge_sceneworld",
             "judge_grammar_sceneworld",
         ):
@@ -72,7 +72,7 @@ def test_an_experiment_on_sceneworld_trains_two_steps(experiment, runs, tmp_path
 @pytest.mark.parametrize("experiment", MOCHA)
 def test_mocha_on_sceneworld_trains_two_steps_and_is_judged_by_the_scenes(experiment, runs, tmp_path, monkeypatch):
     monkeypatch.chdir(runs)
-    start = f"init_from={runs / 'confused_mle_sceneworld'}"
+    start = f"init_from={runs / 'hallucinating_mle_sceneworld'}"
     run = RunFolder(tmp_path / "run")
     assert main([f"experiment={experiment}", *TINY, start, f"run_dir={run.path}"]) == 0
     numbers = run.metrics()
@@ -84,7 +84,7 @@ def test_mocha_on_sceneworld_trains_two_steps_and_is_judged_by_the_scenes(experi
 
 def test_the_best_validation_reward_chooses_the_checkpoint(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(runs)
-    words = [*TINY, f"init_from={runs / 'confused_mle_sceneworld'}", "callback.checkpoints.select=max reward"]
+    words = [*TINY, f"init_from={runs / 'hallucinating_mle_sceneworld'}", "callback.checkpoints.select=max reward"]
     run = RunFolder(tmp_path / "run")
     # from step to step the mean reward of captions of other lengths differs
     rewards = ["reward=[length,fact_recall]", "reward.length.scorer.shortest=0", "optimizer.lr=0.1", "val_every=1"]
@@ -96,7 +96,7 @@ def test_the_best_validation_reward_chooses_the_checkpoint(runs, tmp_path, monke
 
 def test_a_reward_that_compares_captions_is_refused_as_choice_of_the_checkpoint(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(runs)
-    words = [*TINY, f"init_from={runs / 'confused_mle_sceneworld'}", "callback.checkpoints.select=max reward"]
+    words = [*TINY, f"init_from={runs / 'hallucinating_mle_sceneworld'}", "callback.checkpoints.select=max reward"]
     assert main(["experiment=mocha_shuffled_sceneworld", *words, f"run_dir={tmp_path / 'run'}"]) == 2
     told = capsys.readouterr().err
     assert "reward.nli_scenes and reward.fact_recall, which compare the captions of a batch" in told

@@ -3,6 +3,7 @@ from collections import Counter
 import pytest
 
 from capkit.sceneworld.language.captions import references
+from capkit.sceneworld.language.contradiction import contradicts
 from capkit.sceneworld.language.facts import scene_facts
 from capkit.sceneworld.language.generic import NEIGHBOURS, generic_captions
 from capkit.sceneworld.language.oracles import score_caption
@@ -79,6 +80,33 @@ def test_that_share_of_named_colors_is_the_neighbours():
                 counts.update("right" if said == color else said == NEIGHBOURS[color] for said in colors_said(text))
     assert counts[False] == 0
     assert counts[True] / (counts[True] + counts["right"]) == pytest.approx(0.3, abs=0.03)  # of about 2,000
+
+
+def test_that_share_of_captions_names_an_object_too_many_and_the_rest_stays():
+    bare = [text for scene in SCENES for text in generic_captions(scene, 0.5, 0.0)]
+    texts = [text for scene in SCENES for text in generic_captions(scene, 0.5, 0.0, added=0.3)]
+    more = [len(parse(text).mentions) - len(parse(without).mentions) for text, without in zip(texts, bare, strict=True)]
+    assert set(more) == {0, 1}
+    assert all(text == without for text, without, extra in zip(texts, bare, more, strict=True) if not extra)
+    assert sum(more) / len(more) == pytest.approx(0.3, abs=0.036)  # of 1,500: three standard errors
+
+
+def test_an_added_object_is_absent_contradicts_every_full_caption_and_costs_no_fact():
+    for scene in SCENES[:60]:
+        facts = scene_facts(scene)
+        stated = [fact for fact in facts if fact.startswith(("shape:", "color:"))]
+        present = {(item.color, item.shape) for item in scene.objects}
+        for text in generic_captions(scene, 0.0, 0.0, added=1.0):
+            named = {
+                (value, mention.shape)
+                for mention in parse(text).mentions
+                for kind, value in mention.attributes
+                if kind == "color"
+            }
+            (absent,) = named - present
+            assert absent[1] in {item.shape for item in scene.objects}
+            assert all(contradicts(text, reference) for reference in references(scene, "short"))
+            assert score_caption(scene, text, stated).recall == 1
 
 
 def test_neighbours_come_in_pairs():

@@ -1,4 +1,4 @@
-"""Captions that omit colours or name a neighbouring one, as training data for a generic captioner."""
+"""Captions that omit colours, name a neighbouring one or add objects, as training data for faulty captioners."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,19 +15,24 @@ assert NEIGHBOURS.keys() == COLORS.keys()
 
 
 def generic_captions(
-    scene: Scene, dropped: float, confused: float, seed: int = 0, background: float = 0.0
+    scene: Scene, dropped: float, confused: float, seed: int = 0, background: float = 0.0, added: float = 0.0
 ) -> list[str]:
     """The five captions of style short, each colour omitted with probability `dropped`.
 
     A named colour is its neighbour's with probability `confused`. Both are drawn per object and caption, by seed, scene
     and the caption's number. All shapes are stated correctly. The background is stated with probability `background`
-    per caption.
+    per caption. With probability `added` per caption an object follows that the scene does not have: a shape that it
+    has, in a colour that none of that shape has.
     """
     captions, scene_id = [], scene_hash(scene)
     for variant in range(NUM_VARIANTS):
         stream = Stream("generic", seed, scene_id, variant)
-        text = listed(_groups([_name(item, stream, dropped, confused) for item in scene.objects]), variant)
-        captions.append(f"{text} on a {scene.background} background" if stream.chance(background) else text)
+        names = [_name(item, stream, dropped, confused) for item in scene.objects]
+        says_background = stream.chance(background)
+        if stream.chance(added):
+            names.append(_absent(scene, stream))
+        text = listed(_groups(names), variant)
+        captions.append(f"{text} on a {scene.background} background" if says_background else text)
     return captions
 
 
@@ -37,6 +42,13 @@ def _name(item: SceneObject, stream: Stream, dropped: float, confused: float) ->
     if is_dropped:
         return "", item.shape
     return NEIGHBOURS[item.color] if is_confused else item.color, item.shape
+
+
+def _absent(scene: Scene, stream: Stream) -> tuple[str, str]:
+    """(colour, shape) of one object too many: every caption that names all objects of its shape contradicts it."""
+    shape = stream.choice(scene.objects).shape
+    present = {item.color for item in scene.objects if item.shape == shape}
+    return stream.choice([color for color in COLORS if color not in present]), shape
 
 
 def _groups(names: Sequence[tuple[str, str]]) -> list[tuple[int, str]]:

@@ -1,10 +1,11 @@
-"""SceneWorld with generic captions that omit details, as a starting point for rewards that demand detail."""
+"""SceneWorld with captions that omit details or add objects, as a starting point for rewards."""
 
 from dataclasses import replace
 
 import numpy as np
 from jaxtyping import UInt8
 
+from capkit.data.fingerprint import fingerprint_of
 from capkit.data.records import Caption, Record
 from capkit.sceneworld.language.captions import STYLES, stated_facts
 from capkit.sceneworld.language.generic import generic_captions
@@ -24,8 +25,9 @@ class GenericCaptions:
     Args:
         source: The scenes.
         dropped: Probability of omitting a colour.
-        confused: Probability that a named colour is a neighbouring hue. With both 0, captions are those of style short.
+        confused: Probability that a named colour is a neighbouring hue. With all 0, captions are those of style short.
         background: Probability of naming the background.
+        added: Probability that a caption names an object that the scene does not have.
     """
 
     def __init__(
@@ -35,13 +37,25 @@ class GenericCaptions:
         confused: Probability = 0.0,
         seed: Seed = 0,
         background: Probability = 0.0,
+        added: Probability = 0.0,
     ) -> None:
         self._source, self._dropped, self._confused, self._seed = source, dropped, confused, seed
-        self._background = background
+        self._background, self._added = background, added
         self._stated = replace(STYLES["short"], background=background > 0)
 
     def prepare(self) -> None:
         self._source.prepare()
+
+    def fingerprint(self) -> str:
+        """Hash of everything that the records depend on, without reading scenes."""
+        return fingerprint_of(
+            source=self._source.fingerprint(),
+            dropped=self._dropped,
+            confused=self._confused,
+            seed=self._seed,
+            background=self._background,
+            added=self._added,
+        )
 
     def __len__(self) -> int:
         return len(self._source)
@@ -49,7 +63,7 @@ class GenericCaptions:
     def record(self, index: int) -> Record:
         record = self._source.record(index)
         scene = Scene.from_dict(record.metadata["scene"])
-        texts = generic_captions(scene, self._dropped, self._confused, self._seed, self._background)
+        texts = generic_captions(scene, self._dropped, self._confused, self._seed, self._background, self._added)
         return replace(
             record,
             captions=[Caption(text, source="grammar") for text in texts],

@@ -16,6 +16,7 @@ FREE_KEYS = (
     "torch_threads",
     "recommended",
     "compile",
+    "recompute",
     "micro_batch_size",
     "rollout_batch_size",
     "data.eval_batch_size",

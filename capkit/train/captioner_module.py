@@ -61,6 +61,15 @@ class CaptionerModule(TrainModule):
         self.image_reader: Callable[[str], np.ndarray] | None = None
         self._validation: list[dict[str, Any]] = []
 
+    def setup(self, stage: str) -> None:
+        """Raises UsageError for compiled layers under ZeRO-3, whose hooks gather the weights of parts of a layer."""
+        super().setup(stage)
+        if self.compiled and getattr(self.strategy, "stage", 0) == 3:
+            raise UsageError(
+                "compile=true compiles whole layers, which ZeRO-3 cannot gather weights within; expected another "
+                "strategy, got trainer=deepspeed_3; set compile=false, or choose trainer=ddp or deepspeed_2"
+            )
+
     def on_train_start(self) -> None:
         if self.compiled:
             compile_blocks(self._towers())

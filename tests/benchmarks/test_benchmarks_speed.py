@@ -5,9 +5,10 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from benchmarks.speed import growth, vocabulary
+from benchmarks.speed import growth, training, vocabulary
 from benchmarks.speed.__main__ import main
 from benchmarks.speed.plain_cider import PlainCiderD
+from benchmarks.speed.rollout import FULL
 from capkit.scorers.cider import CiderD
 from capkit.types import CaptionBatch, Samples
 
@@ -22,6 +23,30 @@ def test_a_tiny_run_prints_a_table_and_keeps_its_numbers(tmp_path, monkeypatch, 
     assert [row["name"] for row in rows] == ["capkit", "transformers"]
     assert rows[0]["ratio"] == 1 and all(row["ms"] > 0 for row in rows)
     assert capsys.readouterr().out.count("| encoder_decoder 2 x 2 + greedy x 4 |") == 2
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("section", ["mle", "update"])
+def test_tiny_training_steps_take_turns_with_transformers(section, tmp_path, monkeypatch):
+    """capkit's are whole steps of a Trainer: the run ends with the section."""
+    out = tmp_path / "speed.json"
+    monkeypatch.setattr(sys, "argv", ["speed", section, "--tiny", "--rounds", "2", "--no-static", "--out", str(out)])
+    main()
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["name"] for row in rows] == ["capkit", "transformers"]
+    assert all(row["per_second"] == pytest.approx(4000 / row["ms"]) and row["share"] > 0 for row in rows)
+
+
+def test_operations_of_a_training_step_by_hand():
+    """Width 768, 12 layers, 197 image tokens, 32 tokens a caption, 50,257 words: 149 GFLOP an image.
+
+    An image: 12 (24 x 197 x 768^2 + 4 x 197^2 x 768) + 2 x 196 x 768^2 = 35.1e9, keys and values
+    12 x 4 x 197 x 768^2 = 5.6e9. A caption: 12 x 32 (28 x 768^2 + 4 x 32 x 768 + 4 x 197 x 768) = 6.6e9, head
+    2 x 32 x 768 x 50,257 = 2.5e9. Forward and backward: 3 x 49.8e9.
+    """
+    one, five = (training.Row("mle", 1, captions, 32).flop(FULL) for captions in (1, 5))
+    assert one == pytest.approx(149.3e9, rel=0.002)
+    assert five - one == pytest.approx(3 * 4 * (6.6e9 + 2.5e9), rel=0.01)
 
 
 @pytest.mark.integration

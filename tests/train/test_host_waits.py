@@ -30,7 +30,10 @@ STEPS = 6
 
 
 class Waits(Callback):
-    """Makes a wait of the host an error from the third step on; `from_update`: within updates alone."""
+    """Makes a wait of the host an error from the third step to the last but one; the last is written.
+
+    `from_update`: not at all; others see to updates.
+    """
 
     def __init__(self, from_update=False):
         self.from_update, self.losses, self.skipped = from_update, [], []
@@ -38,6 +41,8 @@ class Waits(Callback):
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         if batch_idx == 2 and not self.from_update:
             torch.cuda.set_sync_debug_mode("error")
+        if batch_idx == STEPS - 1:
+            torch.cuda.set_sync_debug_mode("default")
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         self.losses.append(outputs["loss"])

@@ -1,5 +1,7 @@
 """Training steps with layers recomputed, lengths filled up, and features of a frozen encoder shared: equal to plain."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from rl_steps import CAPTIONS, OBJECTIVES, Overlap, batches_of_all_ranks, captioner, tokenizer, trainer_of
@@ -7,6 +9,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from capkit.decoding.config import Decoding
+from capkit.distributed.zero import Zero
+from capkit.errors import UsageError
 from capkit.models.captioners.encoder_decoder import EncoderDecoder
 from capkit.models.captioners.head_losses import _losses, _slopes
 from capkit.models.encoders.compile import recompute_blocks, restore_blocks
@@ -18,6 +22,7 @@ from capkit.scorers.reward import Reward, RewardTerm
 from capkit.text.tokenizers import encode_captions
 from capkit.train.mle_module import MLEModule
 from capkit.train.rl.module import RLModule
+from capkit.train.train_module import TrainModule
 from capkit.types import CaptionBatch
 
 STEPS = 2
@@ -80,6 +85,14 @@ def test_a_length_that_is_filled_up_changes_no_loss_and_no_gradient(multiple):
     assert seen[0] == min(-(-length // multiple) * multiple, 12) > length
     for ours, theirs in zip(found[1], found[0], strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_compiled_layers_are_refused_where_zero_gathers_weights_within_them(compile, monkeypatch):
+    module = MLEModule(captioner(), CrossEntropy(), AdamW(lr=0.01), Linear(), Decoding(), compile=compile)
+    monkeypatch.setattr(TrainModule, "setup", lambda self, stage: setattr(self, "strategy", Zero(3)))
+    with pytest.raises(UsageError, match="compile=false") if compile else nullcontext():
+        module.setup("fit")
 
 
 def with_pixels(num_steps):

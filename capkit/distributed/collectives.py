@@ -195,6 +195,18 @@ def _stacked(numbers: Sequence[Any], device: torch.device) -> Tensor:
     return torch.stack([placed(number) for number in numbers]) if numbers else torch.zeros(0, dtype=torch.float64)
 
 
+def device_std_over_ranks(values: Tensor) -> Tensor:
+    """Population standard deviation of all ranks' values, in float64 on their device, for which the host does not wait.
+
+    NaN values are left out; without any other it is NaN.
+    """
+    kept = ~values.isnan()
+    numbers = values.double().where(kept, 0.0)
+    count, total = all_reduce_sum(torch.stack([kept.sum().double(), numbers.sum()])).unbind()
+    squares = all_reduce_sum((numbers - total / count).square().where(kept, 0.0).sum())
+    return (squares / count).sqrt()
+
+
 def mean_and_std_over_ranks(values: Tensor) -> tuple[float, float]:
     """Mean and population standard deviation of all ranks' values, in float64. NaN values are left out."""
     kept = values[~values.isnan()].double()

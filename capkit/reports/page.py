@@ -11,6 +11,7 @@ from PIL import Image
 
 from capkit.reports.charts import Point, line_chart
 from capkit.run.folder import RunFolder
+from capkit.run.metric_names import THROUGHPUT
 from capkit.types import Row
 from capkit.utils.files import write_atomically
 
@@ -115,8 +116,24 @@ def write_report(
 
 
 def numbers_section(folder: RunFolder, note: str) -> str:
-    """The final numbers as a table, with a note on how to read them."""
-    return f"<h2>Numbers</h2>{metric_table(folder.metrics())}<p class='note'>{html.escape(note)}</p>"
+    """The final numbers as a table, with a note on how to read them; and the run's throughput if it was measured."""
+    numbers = {key: value for key, value in folder.metrics().items() if key not in THROUGHPUT}
+    section = f"<h2>Numbers</h2>{metric_table(numbers)}<p class='note'>{html.escape(note)}</p>"
+    return section + throughput_section(folder)
+
+
+def throughput_section(folder: RunFolder) -> str:
+    """What callback=throughput measured: a table of the whole run, and curves. Empty without it."""
+    numbers = {key: value for key, value in folder.metrics().items() if key in THROUGHPUT}
+    if not numbers:
+        return ""
+    names = {key: key.removeprefix("throughput/").replace("_", " ") for key in THROUGHPUT}
+    rows = "".join(f"<tr><td>{names[key]}</td><td>{_number(value)}</td></tr>" for key, value in numbers.items())
+    measured = folder.current_rows()
+    shares = {names[key]: curve(measured, key) for key in numbers if key.endswith("_share")}
+    speed = {names[key]: curve(measured, key) for key in numbers if key.endswith("_per_second")}
+    drawn = chart_row([line_chart("share of time, of matmul rate", shares), line_chart("speed", speed)])
+    return f"<h2>Throughput</h2><table><tr><th>of the run</th><th></th></tr>{rows}</table>{drawn}"
 
 
 def write_page(folder: RunFolder, title: str, body: str, style: str = "") -> None:

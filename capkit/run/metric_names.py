@@ -2,6 +2,12 @@
 
 TRAIN = ("train/loss", "train/grad_norm", "train/lr", "train/images_per_second")
 
+# Logged with callback=throughput: docs/throughput.md.
+THROUGHPUT = (
+    "throughput/images_per_second", "throughput/tokens_per_second", "throughput/data_share", "throughput/rollout_share",
+    "throughput/reward_share", "throughput/update_share", "throughput/matmul_share", "throughput/peak_gib",
+)  # fmt: skip
+
 # Logged if batches are made of bags of similar images.
 BAG_SIZE = "train/bag_size"
 

@@ -16,6 +16,7 @@ from capkit.models.dual_encoders.base import DualEncoder
 from capkit.models.dual_encoders.cached import CachedDualEncoder
 from capkit.scorers.base import ReadImage
 from capkit.types import Pictures
+from capkit.utils.later import Later
 from capkit.utils.tensors import send
 
 _BATCH = 64
@@ -39,7 +40,7 @@ class ImageEmbeddings:
         self._device = torch.device("cpu")
         self._width: int | None = None
         self._rows: dict[str, Float[Tensor, " D"]] = {}
-        self._late: list[tuple[list[str], _OnTheWay]] = []
+        self._late: list[tuple[list[str], Tensor, Later]] = []  # rows on the GPU, and on their way to the CPU
         self._unreadable: set[str] = set()
 
     def attach_images(self, read: ReadImage) -> None:
@@ -102,13 +103,11 @@ class ImageEmbeddings:
             return torch.empty(0, self.width, device=self._device)
         self._settle()
         on_device: dict[str, Tensor] = {}
-        for names, rows in self._late:
-            on_device |= zip(names, rows.on_device.unbind(), strict=True)
+        for names, rows, _ in self._late:
+            on_device |= zip(names, rows.unbind(), strict=True)
         if all(key in on_device for key in keys):
             return torch.stack([on_device[key] for key in keys])
-        for _, rows in self._late:
-            rows.wait()
-        self._settle()
+        self._settle(wait=True)
         return send(torch.stack([self._rows[key] for key in keys]), self._device)
 
     @property
@@ -137,33 +136,13 @@ class ImageEmbeddings:
 
     def _keep(self, keys: list[str], rows: Float[Tensor, "N D"]) -> None:
         """Rows on a GPU are there at once and reach the CPU later."""
-        late = _OnTheWay(rows.float())
-        self._rows |= zip(keys, late.on_host.unbind(), strict=True)
-        self._late.append((keys, late))
+        rows = rows.float()
+        self._late.append((keys, rows, Later(rows)))
+        self._rows |= dict.fromkeys(keys, torch.empty(0))  # seen
         self._settle()
 
-    def _settle(self) -> None:
-        """Copy rows that have reached the CPU out of pinned memory."""
-        while self._late and self._late[0][1].is_there():
-            keys, late = self._late.pop(0)
-            if late.on_host is not late.on_device:
-                self._rows |= zip(keys, late.on_host.clone().unbind(), strict=True)
-
-
-class _OnTheWay:
-    """Rows on a device, and their copy on the host, which is complete once `is_there`."""
-
-    def __init__(self, rows: Float[Tensor, "N D"]) -> None:
-        self.on_device = rows
-        self.on_host = rows.to("cpu", non_blocking=True)  # pinned memory, if it comes from a GPU
-        self._event: torch.cuda.Event | None = None
-        if rows.is_cuda:
-            self._event = torch.cuda.Event()
-            self._event.record()
-
-    def is_there(self) -> bool:
-        return self._event is None or self._event.query()
-
-    def wait(self) -> None:
-        if self._event is not None:
-            self._event.synchronize()
+    def _settle(self, wait: bool = False) -> None:
+        """Take rows that have reached the CPU; with `wait`, all."""
+        while self._late and (wait or self._late[0][2].is_there()):
+            keys, _, late = self._late.pop(0)
+            self._rows |= zip(keys, late.read().clone().unbind(), strict=True)  # not kept in pinned memory

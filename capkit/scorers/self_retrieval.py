@@ -23,6 +23,7 @@ from capkit.scorers.image_pool import ImageQueue, Images, over_ranks
 from capkit.scorers.image_text import PictureScorer
 from capkit.scorers.neighbors import read_neighbors
 from capkit.types import CaptionBatch, Samples
+from capkit.utils.later import Later
 from capkit.utils.ranges import NonNegativeInt, PositiveFloat, check_ranges
 from capkit.utils.renamed import takes_old_arguments
 from capkit.utils.rng import stable_hash
@@ -92,7 +93,7 @@ class SelfRetrieval(PictureScorer):
         self.num_neighbors, self.share_neighbors = num_neighbors, share_neighbors
         self._neighbors = {} if neighbors_file is None else read_neighbors(neighbors_file, num_neighbors)
         self._queue = ImageQueue(queue_size, self.images.width)
-        self._logs: dict[str, Tensor] = {}
+        self._logs: dict[str, Later] = {}
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
         """Score the samples. Raises UsageError if an image is not in `neighbors_file`."""
@@ -129,7 +130,7 @@ class SelfRetrieval(PictureScorer):
             if self.share_neighbors
             else _sum_and_count(num_candidates)
         )
-        self._logs = {"pool": size, "r1": _sum_and_count(hits)}
+        self._logs = {"pool": Later(size), "r1": Later(_sum_and_count(hits))}
         self._queue.push(seen)
         return unflatten_scores(scores, samples)
 
@@ -140,9 +141,9 @@ class SelfRetrieval(PictureScorer):
     def logs(self) -> dict[str, float]:
         """Of the last batch over all ranks: candidates of a caption (their mean), and R@1 of all scored captions.
 
-        Waits for the scores.
+        Waits for the scores, but not for what the device was given after them.
         """
-        return {name: _mean(*totals.tolist()) for name, totals in self._logs.items()}
+        return {name: _mean(*totals.read().tolist()) for name, totals in self._logs.items()}
 
     def provenance(self) -> dict[str, Any]:
         return {

@@ -23,7 +23,7 @@ from capkit.upstream.transformers import decodes_by_backend
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
 
 # A word with its inner apostrophes, hyphens and decimal points, or one character of punctuation.
-_WORD = r"\w+(?:['’\-]\w+|(?<=\d)[.,:]\d+)*|[^\w\s]"
+WORD = r"\w+(?:['’\-]\w+|(?<=\d)[.,:]\d+)*|[^\w\s]"
 
 # Applied to the words joined by spaces. A quote closes when an even number of quotes follows it.
 _SPACES_TO_DROP = (
@@ -37,7 +37,7 @@ _SPACES_TO_DROP = (
 def _word_backend() -> Tokenizer:
     backend = Tokenizer(models.WordLevel(unk_token=SPECIAL_TOKENS["unk_token"]))
     backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True)
     # WordPiece puts a space before every word: none starts with "##", since # is always a separate token.
     join = [decoders.WordPiece(prefix="##", cleanup=False), decoders.Fuse()]
     backend.decoder = decoders.Sequence([*join, *(decoders.Replace(Regex(p), "") for p in _SPACES_TO_DROP)])

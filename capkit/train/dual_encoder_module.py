@@ -56,6 +56,9 @@ class DualEncoderModule(TrainModule):
         self.compiled = compile
         self._validation: list[PairEmbeddings] = []
 
+    def num_tokens(self, batch: CaptionBatch, logs: Mapping[str, Tensor]) -> Tensor | float:
+        return 0.0 if batch.mask is None else batch.mask.sum()
+
     def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, Tensor]:
         def share() -> tuple[Tensor, PairLoss]:
             output = self.objective(self.embed(batch), step)

@@ -59,6 +59,9 @@ class MLEModule(CaptionerModule):
         )
         self.objective = objective
 
+    def num_tokens(self, batch: CaptionBatch, logs: Mapping[str, Tensor]) -> Tensor | float:
+        return self.objective.num_targets(batch)
+
     def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, Tensor]:
         """Returns the loss of the global batch and the objective's numbers, detached."""
         num_targets = all_reduce_sum(self.objective.num_targets(batch))

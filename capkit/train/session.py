@@ -34,6 +34,7 @@ from capkit.train.callbacks.curriculum import CurriculumFeedback
 from capkit.train.callbacks.oom import OOMBackoff
 from capkit.train.callbacks.preemption import Preemption
 from capkit.train.callbacks.recorder import Recorder
+from capkit.train.callbacks.throughput import Throughput
 from capkit.train.callbacks.watchdog import Watchdog
 from capkit.upstream.lightning import FitLoop
 from capkit.utils.console import command_name, phase, say
@@ -214,7 +215,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
     total_steps = num_steps(cfg, data)
     callbacks = build_all(cfg.callback)
     for callback in callbacks.values():
-        if isinstance(callback, Recorder | OOMBackoff):
+        if isinstance(callback, Recorder | OOMBackoff | Throughput):
             callback.attach(folder)
         if isinstance(callback, Checkpoints):
             callback.attach(folder.checkpoints, folder.append)

@@ -27,6 +27,10 @@ def _nothing() -> None:
     """No-op: the closure of an optimizer step whose gradient exists already, and the default `safe_point`."""
 
 
+def _unmeasured(phase: str | None) -> None:
+    """Nobody wants to know which phase of a step begins: the default `enter_phase`."""
+
+
 def _never() -> bool:
     return False
 
@@ -78,6 +82,7 @@ class TrainModule(pl.LightningModule):
         self.guard: StepGuard | None = None  # capkit/train/callbacks/guard.py
         self.on_shrink: Callable[[str, int, str], None] | None = None  # capkit/train/callbacks/oom.py
         self._told_later: list[tuple[Later, Callable[[list[float]], None]]] = []
+        self.enter_phase: Callable[[str | None], None] = _unmeasured  # capkit/train/callbacks/throughput.py
         self.safe_point: Callable[[], None] = _nothing
         self.is_stopping: Callable[[], bool] = _never
 
@@ -87,6 +92,10 @@ class TrainModule(pl.LightningModule):
 
         Returns detached numbers to log; among them "loss", the loss of the global batch.
         """
+
+    def num_tokens(self, batch: Any, logs: Mapping[str, Tensor]) -> Tensor | float:
+        """Tokens that this rank learned from in a step, given what the step logged; 0 where there are none."""
+        return 0.0
 
     def setup(self, stage: str) -> None:
         """Raises UsageError for a strategy under which gradient accumulation has not been verified."""

@@ -11,7 +11,9 @@ from capkit.errors import UsageError
 from capkit.models.batching import embed_distinct, fixed_shape
 from capkit.models.dual_encoders.fingerprint import config_digest, processor_settings, side_weights, tokenizer_digest
 from capkit.models.dual_encoders.logit_scale import network_logit_scale
+from capkit.models.dual_encoders.text_towers.tokenize import pad_rows
 from capkit.models.graphed import by_graph
+from capkit.text.caption_ids import CaptionIds
 from capkit.text.tokenizers import tokenize_as_text
 from capkit.utils.ranges import PositiveInt, check_ranges
 from capkit.utils.tensors import send, unit
@@ -63,6 +65,7 @@ class HFDualEncoder:
             )
         self.model: Any = network.eval().requires_grad_(False)
         self.tokenizer, self.image_processor = tokenizer, image_processor
+        self._ids = CaptionIds(tokenizer)
         limit = int(network.config.get_text_config().max_position_embeddings)
         self.max_length = limit if max_length is None else max_length
         if not 2 < self.max_length <= limit:
@@ -123,15 +126,13 @@ class HFDualEncoder:
 
     def _encode(self, texts: list[str]) -> Tensor:
         # SigLIP was trained on texts padded to its full length, and attends to the padding.
-        padding = "max_length" if self.model.config.model_type.startswith("siglip") else True
-        settings = {"padding": padding, "truncation": True, "max_length": self.max_length, "return_tensors": "pt"}
-        encoded = tokenize_as_text(self.tokenizer, self._prompted(texts), **settings)
-        tokens = encoded["input_ids"]
-        mask = encoded["attention_mask"].bool() if "attention_mask" in encoded else torch.ones_like(tokens).bool()
+        length = self.max_length if self.model.config.model_type.startswith("siglip") else None
+        rows = self._ids(self._prompted(texts), self.max_length)
+        tokens, mask = pad_rows(rows, self.tokenizer.pad_token_id, length)
         if self.device.type == "cuda":
             tokens, mask = fixed_shape(tokens, mask, self.max_length)
         tokens = send(tokens, self.device)
-        if "attention_mask" in encoded and self.model.config.model_type not in _READS_TO_EOS:
+        if "attention_mask" in self.tokenizer.model_input_names and self.model.config.model_type not in _READS_TO_EOS:
             found = self._embed_texts(tokens, send(mask.long(), self.device))
         elif self.device.type == "cuda":
             found = by_graph(self.model, self._embed_texts, tokens)

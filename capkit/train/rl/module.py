@@ -19,9 +19,8 @@ from capkit.decoding.generate import evaluating
 from capkit.distributed.collectives import (
     all_reduce_sum,
     device_means_over_ranks,
+    device_std_over_ranks,
     gather_objects,
-    mean_and_std_over_ranks,
-    means_over_ranks,
 )
 from capkit.errors import UsageError
 from capkit.fault_tolerance.liveness import section
@@ -92,6 +91,9 @@ class RLModule(CaptionerModule):
         self.gap_was_told = False
         self.reference = ReferencePolicy(model)
 
+    def num_tokens(self, batch: CaptionBatch, logs: Mapping[str, Tensor]) -> Tensor | float:
+        return logs["rl/tokens"] * (len(batch) * self.objective.num_samples)
+
     def keep_reference(self) -> None:
         """Store the current policy as the reference, if the objective uses a KL term."""
         if self.objective.kl != "none":
@@ -110,6 +112,8 @@ class RLModule(CaptionerModule):
             parts = list(rollout.parts(self.micro_batch_size))
             for number in range(self.objective.inner_updates):
                 parts, updated = self._backward_in_memory(parts, step, is_first=number == 0)
+                if number == 0:
+                    logs |= self._host_numbers(rollout.samples)
                 self.update(optimizer, updated, counts=number == self.objective.inner_updates - 1)
                 skipped = torch.maximum(logs.get("skipped", updated["skipped"]), updated["skipped"])
                 logs |= updated if number == 0 else {name: updated[name] for name in OF_LAST_UPDATE if name in updated}
@@ -131,7 +135,8 @@ class RLModule(CaptionerModule):
     def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, Tensor]:
         """Roll out the batch and compute the gradient of its first update."""
         rollout, logs = self.rollout(batch, step)
-        return logs | self.backward_parts(list(rollout.parts(self.micro_batch_size)), step, is_first=True)
+        logs |= self.backward_parts(list(rollout.parts(self.micro_batch_size)), step, is_first=True)
+        return logs | self._host_numbers(rollout.samples)
 
     def rollout(self, batch: CaptionBatch, step: int) -> tuple[Rollout, dict[str, Tensor]]:
         """Sample captions, and compute their advantages over the global batch. Returns also numbers to log."""
@@ -139,7 +144,9 @@ class RLModule(CaptionerModule):
             return self._rollout(batch, step)
 
     def _rollout(self, batch: CaptionBatch, step: int) -> tuple[Rollout, dict[str, Tensor]]:
+        self.enter_phase("reward")
         self.reward.look(batch)
+        self.enter_phase("rollout")
         batch = replace(batch, pictures={})
         with self.whole_weights():
             decoding = replace(self.objective.rollout, seed=self._rollout_seed(step))
@@ -165,6 +172,7 @@ class RLModule(CaptionerModule):
 
         `kl`: KL divergence of each caption from the reference policy in nats, which k1_reward subtracts.
         """
+        self.enter_phase("reward")
         scored = samples if greedy is None else concat_samples(samples, greedy, self._pad_token_id)
         with torch.no_grad():
             scores = self.reward(batch, scored, step, self.trainer.max_steps)
@@ -177,9 +185,13 @@ class RLModule(CaptionerModule):
         sums = reward_sums(scores, num_samples) | policy_sums(samples, loss_mask)
         if greedy_rewards is not None:
             sums["reward/greedy"] = sum_of(greedy_rewards)
-        numbers = means_over_ranks(sums) | self._global_numbers(rewards, samples)
+        numbers = device_means_over_ranks(sums, self.device)
+        numbers |= {
+            "reward/std": device_std_over_ranks(rewards),
+            "reward/failed": all_reduce_sum(rewards.isnan().sum()),
+        }
         rollout = Rollout(batch, samples, loss_mask, advantages.nan_to_num(0.0))
-        return rollout, {name: torch.tensor(value) for name, value in numbers.items()}  # known to the host: left there
+        return rollout, {name: value.float() for name, value in numbers.items()}
 
     @torch.no_grad()
     def _with_features(self, batch: CaptionBatch) -> CaptionBatch:
@@ -217,6 +229,7 @@ class RLModule(CaptionerModule):
 
     def backward_parts(self, parts: list[Rollout], step: int, is_first: bool) -> dict[str, Tensor]:
         """Compute the gradient of one update, and its numbers over all ranks."""
+        self.enter_phase("update")
         counts = [sum(self.objective.num_targets(part.loss_mask) for part in parts)]
         if self.likelihood is not None:
             counts.append(sum(self.likelihood.num_targets(part.batch) for part in parts))
@@ -308,16 +321,12 @@ class RLModule(CaptionerModule):
 
     # -- numbers
 
-    def _global_numbers(self, rewards: Tensor, samples: Samples) -> dict[str, float]:
-        """Numbers that cannot be computed as means of ranks' means."""
+    def _host_numbers(self, samples: Samples) -> dict[str, Tensor]:
+        """Numbers that the host computes, of texts above all: asked for when the device has work to do beside it."""
         texts = [text for part in gather_objects(samples.texts) for image in part for text in image]
-        failed = all_reduce_sum(rewards.isnan().sum())
-        return {
-            "reward/std": mean_and_std_over_ranks(rewards)[1],
-            "reward/failed": float(failed),
-            **{f"reward/{name}": value for name, value in self.reward.logs().items()},
-            **{f"rl/{name}": value for name, value in (sample_numbers(texts) | self.objective.logs()).items()},
-        }
+        numbers = {f"reward/{name}": value for name, value in self.reward.logs().items()}
+        numbers |= {f"rl/{name}": value for name, value in (sample_numbers(texts) | self.objective.logs()).items()}
+        return {name: torch.tensor(value) for name, value in numbers.items()}  # known to the host: left there
 
     def _tell_gap(self, numbers: list[float]) -> None:
         (gap,) = numbers

@@ -20,11 +20,11 @@ def pad_rows(
 ) -> tuple[Int[Tensor, "M L"], Bool[Tensor, "M L"]]:
     """Pad rows of ids to the longest or to `length`; return the tensor and the mask of real ids."""
     length = max([1, *map(len, rows)]) if length is None else length
-    tokens = torch.full((len(rows), length), pad_id, dtype=torch.int64)
-    for row, ids in enumerate(rows):
-        tokens[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
     lengths = torch.tensor([len(ids) for ids in rows], dtype=torch.int64)
-    return tokens, torch.arange(length)[None] < lengths[:, None]
+    mask = torch.arange(length)[None] < lengths[:, None]
+    tokens = torch.full(mask.shape, pad_id, dtype=torch.int64)
+    tokens[mask] = torch.tensor([i for ids in rows for i in ids], dtype=torch.int64)
+    return tokens, mask
 
 
 def _check_length(max_length: int, least: int) -> None:

@@ -9,8 +9,12 @@ CIDEr-D as pycocoevalcap has it, and a forward pass with each picture repeated. 
 embeddings of pictures.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -29,9 +33,14 @@ from transformers import (
 )
 
 from benchmarks.speed import vocabulary
+from benchmarks.speed.data import picture
 from benchmarks.speed.measure import Side, in_turn
 from benchmarks.speed.plain_cider import PlainCiderD
 from benchmarks.speed.rollout import FULL, PREFIX, TINY, Size
+from capkit.data.datamodule import CaptionDataModule
+from capkit.data.jpeg import read_picture
+from capkit.data.records import Caption, Record
+from capkit.data.transforms import ImageTransform
 from capkit.decoding.config import Decoding
 from capkit.models.captioners.clip_prefix import ClipPrefix
 from capkit.models.captioners.encoder_decoder import EncoderDecoder
@@ -49,6 +58,7 @@ from capkit.train.callbacks.recorder import Recorder
 from capkit.train.rl.module import RLModule
 from capkit.types import CaptionBatch
 
+NUM_NEW = 64  # batches of new pictures that a run may take
 NUM_DOCUMENTS = 5_000  # images of which CIDEr's document frequencies are counted
 
 
@@ -60,15 +70,21 @@ class Row:
     images: int
     samples: int
     self_retrieval: bool = False
+    new_pictures: bool = False  # that the judge has not seen, 640 x 480 JPEG, beside those it has
     length: int = 20
 
     @property
     def name(self) -> str:
         kind = "self-retrieval" if self.self_retrieval else "self-critical"
-        return f"{kind} {self.model} {self.images} x {self.samples} x {self.length}"
+        pictures = ", new pictures" if self.new_pictures else ""
+        return f"{kind} {self.model} {self.images} x {self.samples} x {self.length}{pictures}"
 
 
-ROWS = [Row("encoder_decoder", 64, 5), Row("clip_prefix", 100, 1, self_retrieval=True)]
+ROWS = [
+    Row("encoder_decoder", 64, 5),
+    Row("encoder_decoder", 64, 5, new_pictures=True),
+    Row("clip_prefix", 100, 1, self_retrieval=True),
+]
 
 
 @dataclass(frozen=True)
@@ -144,10 +160,10 @@ class Within(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
 
-        def step() -> Any:
-            outputs: Any = trainer.strategy.training_step(self.batch, 0)
+        def step(batch: CaptionBatch = self.batch) -> Any:
+            outputs: Any = trainer.strategy.training_step(batch, 0)
             for callback in others:
-                callback.on_train_batch_end(trainer, pl_module, outputs, self.batch, 0)
+                callback.on_train_batch_end(trainer, pl_module, outputs, batch, 0)
 
         self.measure(step)
         trainer.should_stop = True
@@ -272,13 +288,77 @@ def _clip_cap(row: Row, size: Size, tokenizer: Any, device: str) -> tuple[list[A
     return [model, mapper], inputs_of
 
 
+class Jpegs:
+    """As many records as there are steps to take, of few files: each key is a picture that nobody has seen."""
+
+    def __init__(self, folder: Path, references: list[list[str]], tiny: bool) -> None:
+        self.references, self.paths, self.prefix = references, [], "new"
+        for number in range(len(references)):
+            self.paths.append(folder / f"{number}.jpg")
+            self.paths[-1].write_bytes(picture(number, *((48, 64) if tiny else (480, 640))))
+
+    def __len__(self) -> int:
+        return NUM_NEW * len(self.paths)
+
+    def record(self, index: int) -> Record:
+        captions = self.references[index % len(self.paths)]
+        return Record(f"{self.prefix}-{index}", None, [Caption(text) for text in captions])
+
+    def image(self, index: int) -> np.ndarray:
+        return read_picture(self.paths[index % len(self.paths)].read_bytes()).rgb
+
+
+def new_batches(source: Jpegs, module: RLModule, size: Size, device: str, with_viewers: bool) -> Iterator[CaptionBatch]:
+    """Batches of pictures that the reward has not seen, with `with_viewers` read for it by the loader's workers."""
+    workers = min(16, len(os.sched_getaffinity(0))) if device == "cuda" else 0
+    transform = ImageTransform(size.image)
+    data = CaptionDataModule(source, transform=transform, batch_size=len(source.paths), num_workers=workers)
+    if with_viewers:
+        data.show_to(module.reward.viewers())
+    for batch in data.train_dataloader():
+        yield batch.to(device, non_blocking=True)
+
+
+def measure_new(row: Row, size: Size, judge: Judge, tiny: bool, device: str, rounds: int) -> list[Side]:
+    """Steps with pictures that were seen, with new ones that come with the batch, and with new ones that do not."""
+    module, seen = module_of(row, size, judge, device)
+    found: list[Side] = []
+    with tempfile.TemporaryDirectory() as folder:
+        references = vocabulary.references_of(size.vocabulary, row.images)
+        sources = [Jpegs(Path(folder), references, tiny) for _ in range(2)]
+        sources[1].prefix = "other"
+        module.reward.prepare(partial(_read, sources, pictures_of(row, size)), lambda: references, device)
+        coming = new_batches(sources[0], module, size, device, with_viewers=True)
+        late = new_batches(sources[1], module, size, device, with_viewers=False)
+
+        def compare(step: Callable[..., Any]) -> None:
+            sides = {
+                "capkit": step,
+                "capkit, new pictures": lambda: step(next(coming)),
+                "capkit, new pictures read in the step": lambda: step(next(late)),
+            }
+            found.extend(in_turn(sides, rounds, device))
+
+        in_training(module, seen, device, compare)
+    return found
+
+
+def _read(sources: list[Jpegs], seen: dict[str, np.ndarray], key: str) -> np.ndarray | None:
+    if key in seen:
+        return seen[key]
+    prefix, _, index = key.partition("-")
+    return next(source for source in sources if source.prefix == prefix).image(int(index))
+
+
 def rows(tiny: bool) -> list[Row]:
-    return [Row(row.model, 3, row.samples, row.self_retrieval, 4) for row in ROWS] if tiny else ROWS
+    return [replace(row, images=3, length=4) for row in ROWS] if tiny else ROWS
 
 
 def measure(row: Row, tiny: bool, device: str, rounds: int, with_static: bool) -> list[Side]:
     size = TINY if tiny else FULL
     judge = Judge.of(size, device)
+    if row.new_pictures:
+        return measure_new(row, size, judge, tiny, device, rounds)
     module, batch = module_of(row, size, judge, device)
     found: list[Side] = []
 

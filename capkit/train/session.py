@@ -33,6 +33,7 @@ from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.callbacks.curriculum import CurriculumFeedback
 from capkit.train.callbacks.oom import OOMBackoff
 from capkit.train.callbacks.preemption import Preemption
+from capkit.train.callbacks.profile import Profile
 from capkit.train.callbacks.recorder import Recorder
 from capkit.train.callbacks.throughput import Throughput
 from capkit.train.callbacks.watchdog import Watchdog
@@ -215,7 +216,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
     total_steps = num_steps(cfg, data)
     callbacks = build_all(cfg.callback)
     for callback in callbacks.values():
-        if isinstance(callback, Recorder | OOMBackoff | Throughput):
+        if isinstance(callback, Recorder | OOMBackoff | Profile | Throughput):
             callback.attach(folder)
         if isinstance(callback, Checkpoints):
             callback.attach(folder.checkpoints, folder.append)

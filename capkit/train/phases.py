@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,7 +22,9 @@ class Mark(Protocol):
 
     def wait(self) -> None: ...
 
-    def seconds_since(self, earlier: "Mark") -> float: ...
+    def seconds_since(self, earlier: Any) -> float:
+        """Since another mark of the same kind."""
+        ...
 
 
 class HostMark:
@@ -36,7 +38,7 @@ class HostMark:
 
     def wait(self) -> None: ...
 
-    def seconds_since(self, earlier: "HostMark") -> float:  # type: ignore[override]
+    def seconds_since(self, earlier: Any) -> float:
         return self.at - earlier.at
 
 
@@ -53,7 +55,7 @@ class DeviceMark:
     def wait(self) -> None:
         self.event.synchronize()
 
-    def seconds_since(self, earlier: "DeviceMark") -> float:  # type: ignore[override]
+    def seconds_since(self, earlier: Any) -> float:
         return earlier.event.elapsed_time(self.event) / 1000
 
 

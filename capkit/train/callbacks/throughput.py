@@ -135,5 +135,5 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
         one @ other
         end = DeviceMark() if device.type == "cuda" else HostMark()
         end.wait()
-        times.append(end.seconds_since(begin))  # type: ignore[arg-type]
+        times.append(end.seconds_since(begin))
     return 2 * width**3 / statistics.median(times[3:])

@@ -80,7 +80,8 @@ def tokenizer_of(size: Size) -> Any:
     return word_tokenizer([" ".join(f"w{number}" for number in range(size.vocabulary - special))])
 
 
-def capkit_side(row: Row, size: Size, device: str) -> tuple[Callable[[], Any], Any]:
+def capkit_side(row: Row, size: Size, device: str, decoding: Decoding | None = None) -> tuple[Callable[[], Any], Any]:
+    """Samples of the row's length, or `decoding`."""
     torch.manual_seed(0)
     tokenizer = tokenizer_of(size)
     model: Any
@@ -98,12 +99,12 @@ def capkit_side(row: Row, size: Size, device: str) -> tuple[Callable[[], Any], A
     model = model.to(device).eval()
     pixels = torch.randn(row.images, 3, size.image, size.image, device=device)
     batch = CaptionBatch([str(number) for number in range(row.images)], pixels=pixels)
-    decoding = Decoding("sample", max_length=row.length)
+    settings = decoding or Decoding("sample", max_length=row.length)
 
     @torch.no_grad()
     def work() -> Any:
         with torch.autocast(device, torch.bfloat16, cache_enabled=False):
-            return model.generate(model.encode(batch), decoding, row.samples, with_greedy=row.greedy).tokens
+            return model.generate(model.encode(batch), settings, row.samples, with_greedy=row.greedy).tokens
 
     return work, model
 

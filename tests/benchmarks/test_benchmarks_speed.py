@@ -37,6 +37,15 @@ def test_tiny_training_steps_take_turns_with_transformers(section, tmp_path, mon
     assert all(row["per_second"] == pytest.approx(4000 / row["ms"]) and row["share"] > 0 for row in rows)
 
 
+@pytest.mark.integration
+def test_tiny_guided_captions_take_turns_with_plain_ones(tmp_path, monkeypatch):
+    out = tmp_path / "speed.json"
+    monkeypatch.setattr(sys, "argv", ["speed", "guided", "--tiny", "--rounds", "1", "--out", str(out)])
+    main()
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["name"] for row in rows] == ["capkit", "capkit, guided"] * 2
+
+
 def test_operations_of_a_training_step_by_hand():
     """Width 768, 12 layers, 197 image tokens, 32 tokens a caption, 50,257 words: 149 GFLOP an image.
 

@@ -20,6 +20,8 @@ from capkit.upstream.transformers import no_masks_of_ones
 
 STEPS_A_GRAPH = 5  # the host looks for captions that have ended between graphs
 MOST_GRAPHS = 8  # shapes and settings of one captioner whose graphs are kept; each holds its caches and logits
+# Only calls of the capturing thread may break a capture: others go on, such as the loader's, which pins memory.
+ERROR_MODE = "thread_local"
 MOST_MEMORY = 0.25  # of the GPU, in which all of them but the last used must fit
 
 
@@ -69,7 +71,7 @@ class RolloutGraphs:
             before = torch.cuda.memory_reserved()
             while len(self.written.tokens) < plan.decoding.max_length:
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, pool=pool):
+                with torch.cuda.graph(graph, pool=pool, capture_error_mode=ERROR_MODE):
                     for written in islice(loop, STEPS_A_GRAPH):
                         self.written = written
                     self.all_ended.append(self.written.ended[-1].all())

@@ -23,7 +23,8 @@ class _Graph:
             run(*self.inputs)
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=pool):
+        # Other threads go on meanwhile, such as the loader's, which pins memory: only this one's calls may break it.
+        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
             self.output = run(*self.inputs)
 
     def __call__(self, *inputs: Tensor) -> Tensor:

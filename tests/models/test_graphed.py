@@ -1,5 +1,7 @@
 """Frozen networks by CUDA graphs against op by op. On a GPU: `python -m pytest tests/models/test_graphed.py`."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,28 @@ def test_a_tower_does_not_wait_for_the_device():
         judge.encode_text(texts(3))
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_capture_stands_a_loader_that_pins_memory_meanwhile():
+    """A loader's thread does so all the time; by CUDA's default, its calls would break the capture."""
+    stop = threading.Event()
+
+    def pin():
+        kept = []
+        while not stop.is_set():
+            kept.append(torch.empty(1_000_000 + 4096 * len(kept), dtype=torch.uint8, pin_memory=True))
+            kept = kept[-50:]
+
+    thread = threading.Thread(target=pin)
+    thread.start()
+    try:
+        judge = encoder()
+        for count in range(1, 13):
+            pixels = torch.randn(count, 3, 32, 32)
+            torch.testing.assert_close(judge.encode_image(pixels), judge.encode_image(pixels), rtol=0, atol=1e-5)
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_few_graphs_are_kept_and_release_frees_them():

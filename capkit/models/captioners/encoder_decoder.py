@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import Cache
 
 from capkit.decoding.cache import PreallocatedCache
-from capkit.decoding.fused import add_norm, attend_image, attend_self, can_fuse
+from capkit.decoding.fused import add_norm, attend_image, attend_self, can_fuse, compute_type
 from capkit.errors import UsageError
 from capkit.models.captioners.base import null_context, resolve_tokenizer
 from capkit.models.captioners.headed import HeadedCaptioner
@@ -277,7 +277,8 @@ class EncoderDecoder(HeadedCaptioner):
         return True
 
     def start(self, context: Context, capacity: int) -> _DecoderCache:
-        return _DecoderCache(capacity, self.decoder.cross(context.states))
+        states = context.states  # cast here, since autocast would do so in each layer
+        return _DecoderCache(capacity, self.decoder.cross(states.to(compute_type(states))))
 
     def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: _DecoderCache) -> Float[Tensor, "R V"]:
         return self.head(self.decoder(tokens, cache.cross, context.mask, cache)[:, -1])

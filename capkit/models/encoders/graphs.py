@@ -43,20 +43,20 @@ def is_on_gpu(pixels: Tensor) -> bool:
 def can_graph(encoder: Any, pixels: Tensor) -> bool:
     """Whether the pass can be captured: on a GPU, without gradient, by a network that says so and is left as it is.
 
-    Hooks would not run in a replay, and compiled blocks have graphs of their own.
+    Hooks would not run in a replay.
     """
     if not is_on_gpu(pixels) or torch.is_grad_enabled() or not getattr(encoder, "is_graphable", lambda: False)():
         return False
     return not any(
-        part.training or part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part)
-        for part in encoder.modules()
+        part.training or part._forward_hooks or part._forward_pre_hooks for part in encoder.modules()
     ) and not any(is_sharded(parameter) for parameter in encoder.parameters())
 
 
 def encode_by_graph(encoder: nn.Module, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
     """The encoder's tokens. A graph is captured when a shape comes for the second time."""
     kept = _kept.setdefault(encoder, OrderedDict())
-    key = tuple(pixels.shape), pixels.dtype, state_of([encoder])
+    replaced = hash(tuple("forward" in vars(part) for part in encoder.modules()))  # compiled or recomputed layers
+    key = tuple(pixels.shape), pixels.dtype, replaced, state_of([encoder])
     is_new = key not in kept
     graph = kept.setdefault(key, None)
     kept.move_to_end(key)

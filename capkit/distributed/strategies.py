@@ -56,13 +56,14 @@ class StepStrategy(Protocol):
 
 
 @contextmanager
-def leaving_out(optimizer: Any, skipped: Tensor) -> Iterator[None]:
+def leaving_out(optimizer: Any, skipped: Tensor, has_scaler: bool = False) -> Iterator[None]:
     """Context in which the optimizer's step changes nothing if `skipped` is True.
 
-    PyTorch's fused optimizers read that on the device, as they do for a GradScaler. For others the host waits for it.
+    PyTorch's fused optimizers read that on the device, as they do for a GradScaler. For others the host waits for it;
+    also if there is a GradScaler (precision=16-mixed), which sets the flag for itself.
     """
     inner = getattr(optimizer, "optimizer", optimizer)
-    if not inner.defaults.get("fused"):
+    if has_scaler or not inner.defaults.get("fused"):
         if skipped:
             optimizer.zero_grad()  # sets gradients to None, and the optimizer ignores parameters without a gradient
         yield
@@ -100,7 +101,8 @@ class SingleDevice:
     def step(self, optimizer: Any, update: Callable[[], Any], refuses: Refuses) -> StepOutcome:
         norm = self._clip()
         skipped = refuses(norm)
-        with leaving_out(optimizer, skipped):
+        has_scaler = getattr(self.module.trainer.precision_plugin, "scaler", None) is not None
+        with leaving_out(optimizer, skipped, has_scaler):
             update()
         optimizer.zero_grad()
         return StepOutcome(norm, skipped)

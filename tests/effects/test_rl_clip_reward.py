@@ -11,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.effect
 
 ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
-BRIEF = ["max_steps=60", "val_every=60", "controls=0", "data.train.source.count=1920", "data.test.source.count=200"]
+BRIEF = ["val_every=100", "controls=0", "data.train.source.count=3200"]
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,6 @@ def test_an_encoder_with_the_projections_of_another_cannot(tmp_path, monkeypatch
 @pytest.mark.parametrize(("name", "made_with"), COMMITTED)
 def test_a_start_that_is_made_anew_can_do_the_same(name, made_with, tmp_path):
     """So the command that stands beside each still makes it."""
-    make(name, made_with, tmp_path, tmp_path)
-    expected, found = (recorded(*folder)[f"{name}-{made_with}"]["numbers"] for folder in ((), (tmp_path,)))
+    make(name, made_with, tmp_path / "starts", tmp_path)
+    expected, found = (recorded(*folder)[f"{name}-{made_with}"]["numbers"] for folder in ((), (tmp_path / "starts",)))
     assert found == pytest.approx(expected, abs=ANEW, rel=ANEW)

@@ -13,7 +13,8 @@ pytestmark = pytest.mark.integration
 
 ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
 COUNTS = [f"data.{split}.source.count={count}" for split, count in (("train", 16), ("val", 24), ("test", 24))]
-TINY = ["debug=tiny", "eval_limit=24", *COUNTS, *ONE_CORE]
+WHOLE = ["eval_limit=24", "trainer.limit_val_batches=1.0"]  # so many pictures as retrieval among 20 wants
+TINY = ["debug=tiny", *WHOLE, *COUNTS, *ONE_CORE]
 SCENEWORLD = {
     "cider_scst_sceneworld": "generic_mle_sceneworld",
     "cider_nsc_sceneworld": "generic_mle_sceneworld",
@@ -123,7 +124,7 @@ def test_self_retrieval_after_boosted_captions_trains_adapters(runs, tmp_path, m
     curate = ["curate", "data=sceneworld_generic", *COUNTS, "out=data/blended_scenes"]
     assert main([*curate, "step=[blend_captions]"]) == 0
     assert main([*curate, "step=[]", "splits=[val,test]"]) == 0
-    tiny = ["debug=tiny", "eval_limit=24", *ONE_CORE]
+    tiny = ["debug=tiny", *WHOLE, *ONE_CORE]
     assert main(["experiment=ndlb_mle_sceneworld", *tiny, "run_dir=blended"]) == 0
     judges = [f"{name}={runs / 'judge_sceneworld'}" for name in ("judge", "judge2")]
     for experiment in ("ndlb_sr_sceneworld", "ndlb_sr_cider_sceneworld"):

@@ -79,11 +79,11 @@ def main() -> None:
             for side in sides:
                 print(line(row.name, side), flush=True)
                 rows.append({"section": section, "work": row.name, **side.as_row()})
+            if args.out:  # after each row: what was measured stays if a later one fails
+                args.out.write_text(json.dumps({**about, "rows": rows}, indent=1))
     if args.plot:
         print(growth_plot.table(rows))
         args.plot.write_text(growth_plot.plot(rows))
-    if args.out:
-        args.out.write_text(json.dumps({**about, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks.speed import data, growth, growth_plot, guided, rollout, step, training
+from benchmarks.speed import data, growth, growth_plot, guided, rollout, startup, step, training
 from benchmarks.speed.measure import Side
 
 SECTIONS: dict[str, Any] = {
     "rollout": rollout, "guided": guided, "mle": training.MLE, "update": training.UPDATE, "step": step, "data": data,
-    "growth": growth,
+    "growth": growth, "startup": startup,
 }  # fmt: skip
 COLUMNS = (
     "work",

@@ -46,6 +46,16 @@ def test_tiny_guided_captions_take_turns_with_plain_ones(tmp_path, monkeypatch):
     assert [row["name"] for row in rows] == ["capkit", "capkit, guided"] * 2
 
 
+@pytest.mark.integration
+def test_commands_are_timed_as_processes_of_their_own(tmp_path, monkeypatch):
+    out = tmp_path / "speed.json"
+    monkeypatch.setattr(sys, "argv", ["speed", "startup", "--tiny", "--rounds", "1", "--out", str(out)])
+    main()
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["name"] for row in rows] == ["capkit", "import hydra.compose"] * 2
+    assert all(row["ms"] > 50 for row in rows)  # a process that fails at once takes less
+
+
 def test_operations_of_a_training_step_by_hand():
     """Width 768, 12 layers, 197 image tokens, 32 tokens a caption, 50,257 words: 149 GFLOP an image.
 

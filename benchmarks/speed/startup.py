@@ -1,0 +1,57 @@
+"""Section startup: how long a command takes before it does anything, beside what its libraries take to be imported.
+
+Each command is a process of its own. Bytecode and SceneWorld are cached by the first call (column "first s"); where
+site-packages has no bytecode and cannot be written, give PYTHONPYCACHEPREFIX.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed.measure import Side, in_turn
+
+FEW = ["data.val.count=20", "data.test.count=20", "controls=0", "max_steps=1", "val_every=1"]
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    words: tuple[str, ...]
+    libraries: str  # what it needs in any case
+
+
+ROWS = [
+    Row("--help", ("--help",), "hydra.compose"),
+    Row("a typo", ("modle=clip_prefix",), "hydra.compose"),
+    Row("dry_run=true", ("dry_run=true",), "lightning.pytorch"),
+    Row("a run of one step", tuple(FEW), "lightning.pytorch"),
+]
+
+
+def rows(tiny: bool) -> list[Row]:
+    return ROWS[:2] if tiny else ROWS
+
+
+def measure(row: Row, tiny: bool, device: str, rounds: int, with_static: bool) -> list[Side]:
+    with tempfile.TemporaryDirectory() as folder:
+
+        def process(*words: str) -> Callable[[], Any]:
+            command = [sys.executable, *words]
+            return lambda: subprocess.run(command, cwd=folder, check=False, capture_output=True)
+
+        program = (
+            f"import sys; sys.path.insert(0, {str(Path.cwd())!r}); from capkit.cli import main; main(sys.argv[1:])"
+        )
+        trainer = (
+            [f"trainer={'gpu' if device == 'cuda' else 'cpu'}", "trainer.devices=1"] if row.words[0] in FEW else []
+        )
+        task = [] if row.words == ("--help",) else ["fit"]
+        sides = {
+            "capkit": process("-c", program, *task, *row.words, *trainer),
+            f"import {row.libraries}": process("-c", f"import {row.libraries}"),
+        }
+        return in_turn(sides, rounds, "cpu", warm_up=0)

@@ -57,11 +57,6 @@ def _judge(steps: int, seeds: Sequence[int] = (0,)) -> Start:
     return Start(words, RETRIEVAL, seeds)
 
 
-TOWER = [
-    "task=fit_encoder", "model=sceneworld_clip", "max_steps=400", "val_every=400", "controls=0", "data.batch_size=64",
-    "optimizer.lr=2.0e-3", "optimizer.betas=[0.9,0.98]", "scheduler.warmup=0.15", "evaluator=[retrieval]",
-    "evaluator.retrieval.fold_size=100",
-]  # fmt: skip
 STARTS = {
     # Captions that leave most colours out; the same after half of the steps, when it hardly writes grammar.
     "generic": _captioner("generic_mle_sceneworld", 1000),
@@ -81,8 +76,6 @@ STARTS = {
     # A captioner that names no background; encoders that read it: to mine and reward, to judge.
     "bags_start": Start([*START, "controls=0", "eval_limit=200"], CAPTIONS),
     "bags_encoder": Start([*ENCODER, "controls=0"], RETRIEVAL, (0, 100)),
-    # A dual encoder of scenes of all sizes and backgrounds, whose image tower stays frozen.
-    "tower": Start(TOWER, RETRIEVAL),
     # A dual encoder of memes as pairs of picture and captions.
     "camu_encoder": Start(
         ["experiment=camu_encoder_sceneworld", "val_every=200", "evaluator=[retrieval]"], ("test/retrieval_t2i_r10",)

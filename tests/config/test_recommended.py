@@ -75,7 +75,7 @@ def test_no_pretrained_network_is_tuned_at_the_rate_of_a_small_new_one():
 
 def test_what_an_experiment_says_stands_above_the_model():
     config = compose("experiment=clip_pretrain_sceneworld")
-    assert (config["optimizer"]["lr"], config["scheduler"]["warmup"]) == (2e-3, 0.15)
+    assert (config["optimizer"]["lr"], config["scheduler"]["warmup"]) == (4e-3, 0.15)
 
 
 def test_the_screen_says_what_is_the_models():

@@ -89,7 +89,7 @@ def start(run_once) -> Callable[[str, int], Path]:
 @pytest.fixture(scope="session")
 def clip_runs(run_once) -> Callable[..., Path]:
     """The run folder of experiment=clip_pretrain_sceneworld with a seed, and other words than those that judge it."""
-    world = "${data.train.options}"
+    world = "${data.test.options}"
     judged = [
         "evaluator=[retrieval,zero_shot_scenes,zero_shot_holdout,sts_scenes,composed_scenes]",
         f"evaluator.sts_scenes.files.facts.options={world}",

@@ -26,7 +26,7 @@ class ColorsOnly(SceneWorld):
 
 
 class ShapesShuffled(SceneWorld):
-    """Captions (style human) that name a random shape for each object; colours, sizes and places stay right.
+    """Captions (style short) that name a random shape for each object; colours and numbers of objects stay right.
 
     They name no (shape, colour) pair of the holdout, as those of SceneWorld.
     """
@@ -38,5 +38,5 @@ class ShapesShuffled(SceneWorld):
         for item in scene.objects:
             known = [shape for shape in world.shapes if (shape, item.color) not in world.holdout_pairs]
             objects.append(replace(item, shape=known[draw.integers(len(known))]))
-        texts = references(replace(scene, objects=tuple(objects)))
+        texts = references(replace(scene, objects=tuple(objects)), "short")
         return replace(record, captions=[Caption(text) for text in texts])

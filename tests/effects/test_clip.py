@@ -20,11 +20,10 @@ from capkit.sceneworld.world.scene import WorldOptions
 pytestmark = pytest.mark.effect
 
 COLOR, SHAPE, EACH = 0.9, 0.6, 1 / 3  # a reader of colours alone is right in one of six, up to .46 by luck
-SHORT = ["controls=0", "evaluator=[zero_shot_holdout]"]
+SHORT = ["max_steps=300", "val_every=300", "controls=0", "evaluator=[zero_shot_holdout]"]  # until colours are read
 SOURCES = ("data.train", "evaluator.zero_shot_holdout.source")
-# Steps until colours are read. Scattered pixels take longer than areas do.
-NO_SHAPES = [f"{source}._target_=scene_controls.ColorsOnly" for source in SOURCES] + ["max_steps=300", "val_every=300"]
-WRONG_SHAPES = ["data.train._target_=scene_controls.ShapesShuffled", "max_steps=160", "val_every=160"]
+NO_SHAPES = [f"{source}._target_=scene_controls.ColorsOnly" for source in SOURCES]
+WRONG_SHAPES = ["data.train._target_=scene_controls.ShapesShuffled"]
 
 
 def numbers_of(run):

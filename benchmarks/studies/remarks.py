@@ -5,7 +5,6 @@ FEWER: dict[str, str] = {
     "test_align.py": "its present form was not run yet",
     "test_encoder_evaluators.py": "seed 2 of its present form was not run yet",
     "test_grammar_stamps.py": "it was not run yet",
-    "test_mocha.py": "its present form was not run yet",
     "test_rl_clip_reward.py": "its present form was not run yet",
     "test_rl_grammar_reward.py": "its present form was not run yet",
     "test_rl_self_retrieval.py": "its present form was not run yet",

@@ -122,8 +122,8 @@ def main() -> None:
     write_table(ROOT / JSON, records)
     (ROOT / PAGE).write_text(page(records), encoding="utf-8")
     outcomes = {record.item: record.outcome for record in records}
-    missing = [item for item in items if outcomes.get(item) not in ("passed", "skipped")]
-    print(*(f"{outcomes.get(item, 'no record')}: {item}" for item in missing), sep="\n")
+    missing = [item for item in items if outcomes[item] not in ("passed", "skipped")]
+    print(*(f"{outcomes[item]}: {item}" for item in missing), sep="\n")
     print(f"{len(items) - len(missing)} of {len(items)} items passed or were skipped; {PAGE}")
     sys.exit(1 if missing else 0)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 SEEDS = (0, 1, 2)
+NOT_RUN = "not run"
 OWN_SEED = re.compile(r"-?\bseed(\d+)\b-?")
 READ_BY_EFFECTS = (
     "capkit/**/*.py",
@@ -93,9 +94,14 @@ def write_table(file: Path, records: Iterable[Record]) -> None:
 
 
 def merged(old: Iterable[Record], new: Iterable[Record], items: Iterable[str]) -> list[Record]:
-    """The last record of each item that there still is, in the order of the items."""
+    """The last record of each item that there still is, in the order of the items; of those without one, that."""
     known = {record.item: record for record in (*old, *new)}
-    return [known[item] for item in sorted(items, key=file_of) if item in known]
+    return [known.get(item) or _not_run(item) for item in sorted(items, key=file_of)]
+
+
+def _not_run(item: str) -> Record:
+    seed = seed_of(item)
+    return Record(item, () if seed is None else (seed,), NOT_RUN, "", 0.0, *[""] * 5)
 
 
 def _record(row: dict[str, Any]) -> Record:

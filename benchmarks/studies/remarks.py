@@ -1,13 +1,9 @@
 """What the table says of a file besides its numbers."""
 
 FEWER: dict[str, str] = {
-    "test_starts.py": "it holds the models in tests/effects/starts to their numbers, and trains by no seed of its own",
     "test_align.py": "its present form was not run yet",
-    "test_encoder_evaluators.py": "seed 2 of its present form was not run yet",
-    "test_grammar_stamps.py": "it was not run yet",
-    "test_rl_clip_reward.py": "its present form was not run yet",
-    "test_rl_grammar_reward.py": "its present form was not run yet",
-    "test_rl_self_retrieval.py": "its present form was not run yet",
+    "test_grammar_stamps.py": "it wants MiniLM's weights and six CPU minutes a seed; seeds 1 and 2 were not run yet",
+    "test_starts.py": "it holds the models in tests/effects/starts to their numbers, and trains by no seed of its own",
 }
 """Files of effect tests that are not in the table with three seeds, and why."""
 
@@ -15,6 +11,16 @@ REMARKS: dict[str, str] = {
     "test_grammar.py": (
         "Seeds 1 and 2 of the bag of words failed on an equality with 1/2 that rounding missed by 6e-17; the equality "
         "was mended, no threshold."
+    ),
+    "test_rl_clip_reward.py": (
+        "Seed 0: the shuffled reward raises R@1 by .08 where its own bound is .03; the method raises it by more than "
+        ".3, so the control misses the method's threshold, but not its own. By chance its captions name a few colours "
+        "more."
+    ),
+    "test_rl_self_retrieval.py": (
+        "The effect of bags depends on the seed where training is short: whether the background is said at all is "
+        "found by chance. After 60 steps two of six seeds had not found it, and seed 0 failed; the experiment takes "
+        "90 (docs/self_retrieval_effects.md). No threshold was changed."
     ),
 }
 """What was found out about a row, such as a seed at which a test fails."""

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from benchmarks.studies.records import SEEDS, Record
+from benchmarks.studies.records import NOT_RUN, SEEDS, Record
 from benchmarks.studies.remarks import FEWER, REMARKS
 
 HEAD = """# Every effect, over three seeds
@@ -45,6 +45,7 @@ def _made(rows: Sequence[Record]) -> str:
     made = {
         f"{row.date}, commit {row.commit}, Python {row.python}, torch {row.torch}, transformers {row.transformers}"
         for row in rows
+        if row.outcome != NOT_RUN
     }
     return "; ".join(sorted(made)) + "."
 
@@ -64,7 +65,7 @@ def _file_table(rows: Sequence[Record]) -> list[str]:
 
 def _outcome(row: Record) -> str:
     outcome = row.outcome if row.outcome == "passed" else f"**{row.outcome}**"
-    return f"{outcome}, {row.cpu_seconds:.0f} s"
+    return outcome if row.outcome == NOT_RUN else f"{outcome}, {row.cpu_seconds:.0f} s"
 
 
 def _number_rows(found: dict[str, Record], columns: Sequence[str]) -> list[tuple[str, list[str]]]:

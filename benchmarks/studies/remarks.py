@@ -2,7 +2,7 @@
 
 FEWER: dict[str, str] = {
     "test_align.py": "its present form was not run yet",
-    "test_grammar_stamps.py": "it wants MiniLM's weights and six CPU minutes a seed; seeds 1 and 2 were not run yet",
+    "test_grammar_stamps.py": "it wants MiniLM's weights and six CPU minutes a seed; seed 2 was not run yet",
     "test_starts.py": "it holds the models in tests/effects/starts to their numbers, and trains by no seed of its own",
 }
 """Files of effect tests that are not in the table with three seeds, and why."""

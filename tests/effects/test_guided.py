@@ -19,7 +19,7 @@ from capkit.sceneworld.world.options import COLORS
 pytestmark = pytest.mark.effect
 
 ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
-TUNING = ["controls=0", "eval_limit=16", "data.train.source.count=4000", "data.test.source.count=200"]
+TUNING = ["controls=0", "eval_limit=16", "data.test.source.count=200"]
 SCALES = [1, 1.2, 1.5, 2]
 SHAPES = ("circle", "square", "triangle", "cross")
 OBJECT = rf"(?:[a-z]+ )?(?:{'|'.join(SHAPES)})"

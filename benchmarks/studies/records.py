@@ -66,9 +66,7 @@ def seed_of(item: str) -> int | None:
 
 def hash_of_code(root: Path) -> str:
     """A hash of the files that an effect test reads: a record of other code is made again."""
-    files = [
-        file for folder in READ_BY_EFFECTS for file in (root / folder).rglob("*") if file.suffix in (".py", ".yaml")
-    ]
+    files = {file for pattern in READ_BY_EFFECTS for file in root.glob(pattern)}
     parts = (str(file.relative_to(root)).encode() + file.read_bytes() for file in sorted(files))
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
 

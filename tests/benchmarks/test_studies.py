@@ -78,6 +78,7 @@ EFFECTS = sorted(path.name for path in (TESTS / "effects").glob("test_*.py"))
 WITHOUT_NUMBERS = {  # what they compare is no number of a method
     "test_a_start_in_the_tree_can_do_what_its_run_could",
     "test_a_start_that_is_made_anew_can_do_the_same",
+    "test_a_frontier_goes_on_where_it_stopped",
     "test_an_encoder_with_the_projections_of_another_cannot",
     "test_bert_score_is_rescaled_by_what_captions_of_other_pictures_have_in_common",
     "test_evaluation_is_deterministic",

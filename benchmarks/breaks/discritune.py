@@ -6,8 +6,8 @@ BREAKS = [
     Break(
         "target index of the retrieval loss shifted",
         "capkit/scorers/self_retrieval.py",
-        "own = torch.searchsorted(pool.ids, ids[owners[scored]])",
-        "own = (torch.searchsorted(pool.ids, ids[owners[scored]]) + 1) % len(pool)",
+        "own = send(torch.searchsorted(pool.ids, ids[owner[scored]]), texts.device)",
+        "own = send((torch.searchsorted(pool.ids, ids[owner[scored]]) + 1) % len(pool), texts.device)",
         ("tests/scorers/test_self_retrieval.py",),
     ),
     Break(

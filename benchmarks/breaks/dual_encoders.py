@@ -34,7 +34,7 @@ BREAKS = [
     Break(
         "image sizes: EXIF turns are forgotten",
         "capkit/data/images.py",
-        "return (image.height, image.width) if is_turned else (image.width, image.height)",
+        "return (image.height, image.width) if turn.exchanges else (image.width, image.height)",
         "return (image.width, image.height)",
         ("tests/data/test_images.py",),
     ),
@@ -48,15 +48,15 @@ BREAKS = [
     Break(
         "transform: crop_from always takes the top left window",
         "capkit/data/transforms.py",
-        "top, left = random.integers(self.crop_from - self.size + 1, size=2).tolist()",
-        "top, left = 0, 0",
+        "up, left = random.integers(target - self.size + 1, size=2).tolist()",
+        "up, left = 0, 0",
         ("tests/data/test_transforms.py",),
     ),
     Break(
         "transform: crop and flip only crops",
         "capkit/data/transforms.py",
-        'return pixels.flip(-1) if "flip" in self.augment and random.random() < 0.5 else pixels',
-        'return pixels.flip(-1) if self.augment == ["flip"] and random.random() < 0.5 else pixels',
+        'mirrored = random is not None and "flip" in self.augment and',
+        'mirrored = random is not None and self.augment == ["flip"] and',
         ("tests/data/test_transforms.py",),
     ),
     Break(

@@ -116,8 +116,8 @@ BREAKS = [
     Break(
         "captions that were cut pass for complete ones",
         "capkit/scorers/cider.py",
-        "        ended = samples.ended.cpu().numpy()\n",
-        "        ended = np.ones_like(samples.ended.cpu().numpy())\n",
+        "            ended = samples.ended_on_host.numpy()",
+        "            ended = np.ones_like(samples.ended_on_host.numpy())",
         ("tests/scorers/test_cider_reward.py",),
     ),
     Break(

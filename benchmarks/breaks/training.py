@@ -18,7 +18,7 @@ BREAKS = [
     Break(
         "dropout is seeded by the step alone",
         STEP,
-        'stable_hash(self.seed, "step", step, rank())',
+        'stable_hash(self.seed, "step", self.global_step, rank())',
         'stable_hash(self.seed, "step", 0, rank())',
         ("tests/invariant/test_batch_splits.py::test_dropout_differs_from_step_to_step",),
     ),
@@ -67,8 +67,8 @@ BREAKS = [
     Break(
         "each rank divides by its own targets",
         RL,
-        "totals = all_reduce_sum(counted.to(device_for_collectives()))",
-        "totals = counted.to(device_for_collectives())",
+        "totals = all_reduce_sum(torch.stack([torch.as_tensor(count, dtype=torch.double) for count in counts]))",
+        "totals = torch.stack([torch.as_tensor(count, dtype=torch.double) for count in counts])",
         RL_SPLITS,
     ),
     Break(

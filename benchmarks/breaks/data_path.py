@@ -21,7 +21,10 @@ BREAKS = [
         "jpeg fast dct changes pixels",
         "capkit/data/jpeg.py",
         'rgb = simplejpeg.decode_jpeg(data, "RGB", min_height=least[0], min_width=least[1])',
-        'rgb = simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=True, min_height=least[0], min_width=least[1])',
+        (
+            'rgb = simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=True, min_height=le'
+            "ast[0], min_width=least[1])"
+        ),
         ("tests/data/test_jpeg.py::test_pixels_equal_pillows",),
     ),
     Break(
@@ -48,7 +51,10 @@ BREAKS = [
     Break(
         "shards leave out the unusable",
         "capkit/data/shard_writer.py",
-        "            entries.append(tar.add(record, picture) if reason is None else Entry(row_of(record), unusable=reason))",
+        (
+            "            entries.append(tar.add(record, picture) if reason is None else Entry(row_of("
+            "record), unusable=reason))"
+        ),
         "            if reason is None:\n                entries.append(tar.add(record, picture))",
         ("tests/data/test_shards.py::test_batches_are_those_of_the_pictures_folder",),
     ),
@@ -62,8 +68,14 @@ BREAKS = [
     Break(
         "shards order of finishing",
         "capkit/data/shard_writer.py",
-        "            entries = _entries(folder, [task for task in tasks if task.split == split])\n            abouts[split]",
-        "            entries = _entries(folder, [task for task in reversed(tasks) if task.split == split])\n            abouts[split]",
+        (
+            "            entries = _entries(folder, [task for task in tasks if task.split == split])\n"
+            "            abouts[split]"
+        ),
+        (
+            "            entries = _entries(folder, [task for task in reversed(tasks) if task.split ="
+            "= split])\n            abouts[split]"
+        ),
         ("tests/data/test_shards.py::test_records_pictures_and_order_are_the_sources",),
     ),
     Break(
@@ -113,7 +125,10 @@ BREAKS = [
         "capkit/sceneworld/sources/generic_captions.py",
         'stated_facts(scene, "short", self._stated)',
         'stated_facts(scene, "short", replace(self._stated, color=False))',
-        ("tests/sceneworld/test_generic_captions.py", "tests/sceneworld/test_generic_scene_captions.py"),
+        (
+            "tests/sceneworld/test_generic_captions.py",
+            "tests/sceneworld/test_generic_scene_captions.py",
+        ),
     ),
     Break(
         "a debug run validates everything",
@@ -140,7 +155,13 @@ BREAKS = [
         "the projection of an exported dual encoder is read transposed",
         "capkit/checkpoint/export_reader.py",
         "    model.load_state_dict(rest, strict=False)",
-        "    model.load_state_dict({n: v.T if v.ndim == 2 and v.shape[0] == v.shape[1] else v for n, v in rest.items()}, strict=False)",
-        ("tests/effects/test_starts.py", "tests/tasks/test_export.py"),
+        (
+            "    model.load_state_dict({n: v.T if v.ndim == 2 and v.shape[0] == v.shape[1] else v for"
+            " n, v in rest.items()}, strict=False)"
+        ),
+        (
+            "tests/effects/test_starts.py",
+            "tests/tasks/test_export.py",
+        ),
     ),
 ]

@@ -33,7 +33,10 @@ BREAKS = [
         ".log_softmax(-1).clamp(min=LEAST)",
         ".log_softmax(-1)",
         (
-            "tests/decoding/test_guided.py::test_what_is_impossible_without_the_image_has_a_finite_score_and_what_is_with_it_none",
+            (
+                "tests/decoding/test_guided.py::test_what_is_impossible_without_the_image_has_a_finite_sc"
+                "ore_and_what_is_with_it_none"
+            ),
         ),
     ),
     Break(
@@ -76,6 +79,6 @@ BREAKS = [
         "capkit/objectives/image_dropout.py",
         "kept[:, None, None], 0.0)",
         "kept[:, None, None], 0.1 * context.states)",
-        ("tests/objectives/test_image_dropout.py::test_loss_and_gradient_are_those_of_zeros_behind_the_projection",),
+        (("tests/objectives/test_image_dropout.py::test_loss_and_gradient_are_those_of_zeros_behind_the_projection"),),
     ),
 ]

@@ -23,7 +23,10 @@ BREAKS = [
         "x, normed = add_norm(x, own.output(attended), layer.norm(1))",
         "x, normed = add_norm(x, own.output(attended), layer.norm(0))",
         (
-            "tests/models/captioners/test_fused_step.py::test_captions_are_those_of_the_usual_step[encoder_decoder_model-]",
+            (
+                "tests/models/captioners/test_fused_step.py::test_captions_are_those_of_the_usual_step[en"
+                "coder_decoder_model-]"
+            ),
         ),
     ),
     Break(
@@ -31,7 +34,12 @@ BREAKS = [
         "capkit/models/captioners/gpt2_step.py",
         "x = embeddings + model.wpe.weight[cache.get_seq_length()]",
         "x = embeddings + model.wpe.weight[0]",
-        ("tests/models/captioners/test_fused_step.py::test_captions_are_those_of_the_usual_step[clip_prefix_model-]",),
+        (
+            (
+                "tests/models/captioners/test_fused_step.py::test_captions_are_those_of_the_usual_step[cl"
+                "ip_prefix_model-]"
+            ),
+        ),
     ),
     Break(
         "the picture is left out of VisionEncoderDecoder's fused step",
@@ -39,7 +47,10 @@ BREAKS = [
         "if images is not None:",
         "if images is not None and number:",
         (
-            "tests/models/captioners/test_fused_step.py::test_captions_are_those_of_the_usual_step[vision_encoder_decoder_model-]",
+            (
+                "tests/models/captioners/test_fused_step.py::test_captions_are_those_of_the_usual_step[vi"
+                "sion_encoder_decoder_model-]"
+            ),
         ),
     ),
     Break(
@@ -48,7 +59,10 @@ BREAKS = [
         "if start and tokens.shape[1] == 1 and context_mask is None and can_fuse(self, tokens.device):",
         "if start and tokens.shape[1] == 1 and can_fuse(self, tokens.device):",
         (
-            "tests/models/captioners/test_fused_step.py::test_masked_context_takes_the_usual_step[encoder_decoder_model]",
+            (
+                "tests/models/captioners/test_fused_step.py::test_masked_context_takes_the_usual_step[enc"
+                "oder_decoder_model]"
+            ),
         ),
     ),
     Break(
@@ -189,7 +203,12 @@ BREAKS = [
         "capkit/models/encoders/image.py",
         "    if not isinstance(image_encoder, nn.Module) or trains(image_encoder):\n        return None\n",
         "    if not isinstance(image_encoder, nn.Module):\n        return None\n",
-        ("tests/train/test_ways_of_layers.py::test_features_are_not_kept_where_the_encoder_trains_or_there_are_some",),
+        (
+            (
+                "tests/train/test_ways_of_layers.py::test_features_are_not_kept_where_the_encoder_trains_"
+                "or_there_are_some"
+            ),
+        ),
     ),
     Break(
         "update: the encoder reads the picture again",
@@ -223,7 +242,7 @@ BREAKS = [
         "added columns count as tokens",
         "capkit/models/batching.py",
         "return torch.nn.functional.pad(tokens[places], pad), torch.nn.functional.pad(mask[places], pad)",
-        "return torch.nn.functional.pad(tokens[places], pad), torch.nn.functional.pad(mask[places], pad, value=True)",
+        ("return torch.nn.functional.pad(tokens[places], pad), torch.nn.functional.pad(mask[places], pad, value=True)"),
         ("tests/models/test_batching.py::test_added_columns_are_no_tokens",),
     ),
     Break(
@@ -267,7 +286,10 @@ BREAKS = [
         "                if phase is not None:\n                    seconds[phase] += end.seconds_since(begin)",
         '                seconds[phase or "data"] += end.seconds_since(begin)',
         (
-            "tests/train/callbacks/test_throughput.py::test_time_belongs_to_the_phase_entered_last_and_validation_to_none",
+            (
+                "tests/train/callbacks/test_throughput.py::test_time_belongs_to_the_phase_entered_last_an"
+                "d_validation_to_none"
+            ),
         ),
     ),
     Break(
@@ -316,7 +338,10 @@ BREAKS = [
         "texts are counted before the update is launched",
         "capkit/train/rl/module.py",
         "            rollout, logs = self.rollout(batch, step)\n            parts = list(",
-        "            rollout, logs = self.rollout(batch, step)\n            logs |= self._host_numbers(rollout.samples)\n            parts = list(",
+        (
+            "            rollout, logs = self.rollout(batch, step)\n            logs |= self._host_num"
+            "bers(rollout.samples)\n            parts = list("
+        ),
         ("tests/train/rl/test_beside_the_update.py",),
     ),
     Break(

@@ -3,6 +3,8 @@
 On a GPU: `python -m pytest tests/train/test_host_waits.py`.
 """
 
+import warnings
+
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -121,6 +123,20 @@ def test_an_update_by_rewards_never_waits(name):
     given = module_of(OBJECTIVES[name]())
     given.__class__ = type("Given", (Updates, type(given)), {})
     fit(given, batches_of_all_ranks(STEPS), "cuda", Waits(from_update=True))
+
+
+@pytest.mark.unchecked  # compiled code cannot run the checks of shapes
+def test_compiled_layers_learn_as_they_are_written():
+    """In bfloat16, whose rounding fused kernels change; lengths are filled up to multiples of 4."""
+    plain, compiled = Waits(), Waits()
+    fit(mle(), batches_of_all_ranks(STEPS), "cuda", plain, "bf16-mixed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = mle(compile=True)
+        compiled.from_update = True  # compiling itself waits
+        fit(module, batches_of_all_ranks(STEPS), "cuda", compiled, "bf16-mixed")
+    assert compiled.losses == pytest.approx(plain.losses, rel=0.02)
+    assert module.model.length_multiple == 1
 
 
 def test_the_head_of_many_words_is_that_of_float64():

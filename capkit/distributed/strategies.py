@@ -75,6 +75,15 @@ def leaving_out(optimizer: Any, skipped: Tensor, has_scaler: bool = False) -> It
         del inner.found_inf
 
 
+def _has_scaler(module: pl.LightningModule) -> bool:
+    """Whether a GradScaler scales the module's loss (precision=16-mixed); without a trainer none does."""
+    try:
+        plugin = module.trainer.precision_plugin
+    except RuntimeError:  # not attached to a trainer
+        return False
+    return getattr(plugin, "scaler", None) is not None
+
+
 class SingleDevice:
     """One process. `model` is the part of `module` that is trained; its gradients lie in `parameter.grad`."""
 
@@ -101,8 +110,7 @@ class SingleDevice:
     def step(self, optimizer: Any, update: Callable[[], Any], refuses: Refuses) -> StepOutcome:
         norm = self._clip()
         skipped = refuses(norm)
-        has_scaler = getattr(self.module.trainer.precision_plugin, "scaler", None) is not None
-        with leaving_out(optimizer, skipped, has_scaler):
+        with leaving_out(optimizer, skipped, _has_scaler(self.module)):
             update()
         optimizer.zero_grad()
         return StepOutcome(norm, skipped)

@@ -181,10 +181,13 @@ def test_a_reward_of_a_task_that_does_not_train_by_one_is_refused():
 def test_candidates_are_reranked_by_a_scorer_in_tasks_that_rerank(run):
     rerank = ["evaluate", f"ckpt={run}", "data=sceneworld", "decoding=rerank"]
     assert "wants a scorer to pick captions by, got none" in refusal(*rerank)
+    assert compose_checked(parse([*rerank, "reward=[length]"])).config.decoding.num_candidates == 8
+
+
+def test_candidates_that_cannot_be_reranked_are_refused(run):
     assert "expected task=evaluate or task=caption" in refusal("decoding=rerank")
-    given = [*rerank, "reward=[length]"]
-    assert "num_candidates must be at most 1" in refusal(*given, "decoding.method=greedy")
-    assert compose_checked(parse(given)).config.decoding.num_candidates == 8
+    rerank = ["evaluate", f"ckpt={run}", "data=sceneworld", "decoding=rerank", "reward=[length]"]
+    assert "num_candidates must be at most 1" in refusal(*rerank, "decoding.method=greedy")
 
 
 def test_what_the_scorer_of_a_filter_lacks_is_told_once(run):

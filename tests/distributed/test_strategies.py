@@ -45,8 +45,8 @@ def step(refused: bool):
     told = steps.add_gradient(lambda: ((module.model.weight * torch.tensor([3.0, 4.0])).sum(), "rest"), last=True)
     assert told == "rest" and module.model.bias.grad.tolist() == [0.0]  # no share used it
     seen = []
-    outcome = steps.step(optimizer, optimizer.step, lambda norm: seen.append(float(norm)) or refused)
-    assert seen == [5.0] and float(outcome.grad_norm) == 5.0 and outcome.skipped is refused
+    outcome = steps.step(optimizer, optimizer.step, lambda norm: seen.append(float(norm)) or torch.tensor(refused))
+    assert seen == [5.0] and float(outcome.grad_norm) == 5.0 and bool(outcome.skipped) is refused
     assert module.model.weight.grad is None
     return (before - module.model.weight.detach()).flatten().tolist()
 

@@ -29,11 +29,12 @@ def run(cfg: DictConfig) -> dict[str, float]:
             f"expected scales and runs of different names, one scale at least; got scales={list(cfg.scales)}, "
             f"runs={list(cfg.runs)}"
         )
-    for path in cfg.runs:
-        resolve_checkpoint(Path(path))
+    # The checkpoints themselves: a run that has gone on meanwhile is another captioner, and its folder is refused.
+    cfg.ckpt = str(resolve_checkpoint(Path(cfg.ckpt)))
+    runs = [str(resolve_checkpoint(Path(path))) for path in cfg.runs]
     folder = Path(cfg.run_dir or default_run_dir(f"{cfg.name}-frontier"))
     cells = {f"scale-{scale:g}": _guided(cfg, scale) for scale in sorted(cfg.scales)}
-    cells |= {f"run-{name}": _plain_run(cfg, path) for name, path in zip(names, cfg.runs, strict=True)}
+    cells |= {f"run-{name}": _plain_run(cfg, path) for name, path in zip(names, runs, strict=True)}
     places = []
     for name, cell in cells.items():
         cell.run_dir = str(folder / name)

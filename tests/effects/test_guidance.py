@@ -9,6 +9,7 @@ import csv
 import json
 import random
 import re
+import shutil
 
 import pytest
 from PIL import Image
@@ -143,8 +144,11 @@ def test_a_language_model_gives_the_form_and_the_image_the_facts(
     assert not measured("captions of the form", share(plain, "picture of a"), ">=", 0.8, "no guidance")
 
 
-def test_a_frontier_goes_on_where_it_stopped(run_once, tuned, judged, guided, seed, monkeypatch):
-    """All of its folders are whole: nothing is decoded, and the files are written again."""
+def test_a_frontier_goes_on_where_it_stopped(run_once, tuned, judged, guided, seed, monkeypatch, tmp_path, capsys):
+    """All of its folders are whole: nothing is decoded, and the files are written again.
+
+    Not so where the run has a newer checkpoint: that is another captioner, whose numbers those folders do not hold.
+    """
     words = ["frontier", f"ckpt={tuned()}", f"scales={SCALES}", *judged]
     folder = run_once(f"frontier_{seed}", words, "frontier.html")
     (folder / "frontier.json").unlink()
@@ -154,3 +158,12 @@ def test_a_frontier_goes_on_where_it_stopped(run_once, tuned, judged, guided, se
     assert len(before) == len(SCALES)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert {row["scale"] for row in json.loads((folder / "frontier.json").read_text())} == set(SCALES)
+
+    shutil.copytree(tuned(), tmp_path / "run")
+    few = ["frontier", f"ckpt={tmp_path / 'run'}", "scales=[1]", *judged, "eval_limit=20", f"run_dir={tmp_path / 'few'}"]
+    assert main(few) == 0
+    (newest,) = (tmp_path / "run" / "checkpoints").glob("step-*.ckpt")
+    shutil.copytree(newest, newest.with_name("step-00000999.ckpt"))
+    capsys.readouterr()
+    assert main(few) == 2
+    assert "was started with another config" in capsys.readouterr().err

@@ -160,7 +160,8 @@ def test_a_frontier_goes_on_where_it_stopped(run_once, tuned, judged, guided, se
     assert {row["scale"] for row in json.loads((folder / "frontier.json").read_text())} == set(SCALES)
 
     shutil.copytree(tuned(), tmp_path / "run")
-    few = ["frontier", f"ckpt={tmp_path / 'run'}", "scales=[1]", *judged, "eval_limit=20", f"run_dir={tmp_path / 'few'}"]
+    few = ["frontier", f"ckpt={tmp_path / 'run'}", "scales=[1]", *judged]
+    few += ["eval_limit=20", f"run_dir={tmp_path / 'few'}"]
     assert main(few) == 0
     (newest,) = (tmp_path / "run" / "checkpoints").glob("step-*.ckpt")
     shutil.copytree(newest, newest.with_name("step-00000999.ckpt"))

@@ -24,7 +24,7 @@ from capkit.run.changes import flatten
 from capkit.scorers.as_reranker import Reranker
 from capkit.train.build import build_reranker, picture_reader
 from capkit.train.captioner_module import best_captions
-from capkit.train.guidance import attach_language_model
+from capkit.train.guidance import prepare_guide
 from capkit.types import CaptionBatch
 from capkit.utils.files import output_file, write_atomically
 from capkit.utils.quiet import quiet_libraries
@@ -61,7 +61,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     before = len(texts)
     model, checkpoint = load_captioner(cfg.ckpt)
     model.to(default_device())
-    attach_language_model(model, decoding, default_device())
+    prepare_guide(model, checkpoint, decoding, default_device())
     data = data_for(checkpoint, images, out.parent)
     if reranker is not None:
         reranker.attach_captioner(model.tokenizer, model.prompt)

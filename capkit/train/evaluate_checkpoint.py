@@ -22,7 +22,7 @@ from capkit.train.build import (
     training_references,
 )
 from capkit.train.evaluation import NUM_SAMPLES, evaluate_split, finish
-from capkit.train.guidance import attach_language_model
+from capkit.train.guidance import prepare_guide
 from capkit.train.header import print_header
 from capkit.train.mle_module import MLEModule
 from capkit.train.session import build_trainer, listen_to_signals
@@ -44,8 +44,8 @@ def evaluate_checkpoint(cfg: DictConfig) -> dict[str, float]:
         trainer.strategy.setup_environment()
     listen_to_signals(trainer)
     with phase("loading the checkpoint"):
-        model, _ = load_captioner(cfg.ckpt)
-        attach_language_model(model, parts["decoding"], trainer.strategy.root_device)
+        model, checkpoint = load_captioner(cfg.ckpt)
+        prepare_guide(model, checkpoint, parts["decoding"], trainer.strategy.root_device)
     parts["metrics"] = applicable(parts["metrics"], data.source(cfg.split).record(0).metadata)
     module = MLEModule(model, **parts, reranker=reranker)
     print_header(trainer, module, data, folder.path, trains=False)

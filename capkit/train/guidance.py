@@ -1,12 +1,14 @@
-"""Loading the language model that guides a captioner."""
+"""What guides a loaded captioner: its training without images, and a language model."""
 
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from capkit.checkpoint.files import is_export
-from capkit.checkpoint.loading import load_captioner
+from capkit.checkpoint.loading import load_captioner, stored
 from capkit.decoding.config import Decoding
 from capkit.decoding.guide import LanguageModelGuide
 from capkit.decoding.language_model import (
@@ -21,12 +23,25 @@ from capkit.models.pretrained import language_model
 from capkit.text.tokenizers import load_tokenizer
 
 
-def attach_language_model(captioner: Any, decoding: Decoding, device: torch.device | str) -> None:
+def prepare_guide(
+    captioner: Any, checkpoint: Mapping[str, Any], decoding: Decoding, device: torch.device | str
+) -> None:
     """Let `decoding.guide.language_model`, if there is one, guide the captioner. Both are frozen in eval mode.
 
-    Raises UsageError if it cannot be loaded, if its tokenizer is another, or if a captioner is given a prompt.
+    Warns if the run that wrote the checkpoint missed no image (`objective.image_dropout`): such a captioner does not
+    know what it would write without one. Raises UsageError if the language model cannot be loaded, if its tokenizer is
+    another, or if a captioner is given a prompt.
     """
     guide = decoding.guide
+    if guide is None:
+        return
+    objective = stored(checkpoint, "config", dict).get("objective") or {}
+    if not objective.get("image_dropout"):
+        warnings.warn(
+            "decoding.guide: this captioner was trained with every image, so what it writes without one is a guess, "
+            "and guidance costs more CIDEr; tune it with objective.image_dropout=0.5 first",
+            stacklevel=2,
+        )
     if isinstance(guide, LanguageModelGuide):
         captioner.language_model = _loaded(guide, captioner, device)
 

@@ -11,18 +11,8 @@ import pytest
 from capkit.config.arguments import Command, parse
 from capkit.config.compose import compose_config
 from capkit.testing.models import two_tower
-from capkit.utils.renamed import (
-    ARGUMENTS,
-    CALLBACKS,
-    MODULES,
-    NAMES,
-    main,
-    new_key,
-    new_name,
-    renamed_config,
-    renamed_state,
-    rewritten,
-)
+from capkit.utils.old_names import ARGUMENTS, CALLBACKS, MODULES, NAMES
+from capkit.utils.renamed import main, new_key, new_name, renamed_config, renamed_state, rewritten
 
 
 def test_every_name_of_today_exists():

@@ -153,7 +153,7 @@ def _from_folder(node: dict[str, Any], part: Part) -> list[str]:
     """Set the weight sources in a model's config to this part's folder; returns their keys.
 
     A network that was built from a config is built from it again. The towers of a VisionTextDualEncoderModel have no
-    folder of their own: they are built from their configs.
+    folder of their own: they are built from their configs. A captioner joined of two named networks is one network now.
     """
     if isinstance(part.network, VisionTextDualEncoderModel):
         for tower, network in (("image_tower", part.network.vision_model), ("text_tower", part.network.text_model)):
@@ -166,6 +166,8 @@ def _from_folder(node: dict[str, Any], part: Part) -> list[str]:
             is_config = isinstance(node.get("lm"), Mapping) and "_target_" not in node["lm"]
             keys += [] if is_config else ["lm"]
         elif not part.folder:
+            if isinstance(node.get("encoder"), str) or isinstance(node.get("decoder"), str):
+                node |= {"name": "", "encoder": None, "decoder": None}
             keys = ["name"] if node.get("name") is not None else []
         elif owner and (node.get(owner) or {}).get("name") is not None:
             keys.append(f"{owner}.name")

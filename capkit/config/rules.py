@@ -18,7 +18,7 @@ from capkit.decoding.guide import Guide, LanguageModelGuide
 from capkit.errors import UsageError
 
 # Vision models of transformers with position embeddings for one image size.
-_ONE_SIZE = frozenset({"blip_vision_model", "clip_vision_model", "siglip_vision_model", "vit"})
+_ONE_SIZE = frozenset({"blip_vision_model", "clip_vision_model", "deit", "siglip_vision_model", "vit"})
 
 
 @dataclass(frozen=True)

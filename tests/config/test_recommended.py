@@ -41,6 +41,8 @@ def transform(*words):
         (["model=coco_clipcap"], 224),
         (["model=blip"], 384),
         (["model=blip", "model.name=null", "model.config={model_type: blip, vision_config: {image_size: 32}}"], 32),
+        (["model=vision_encoder_decoder", "model.name=null", "model.encoder={image_size: 96}", "model.decoder={}"], 96),
+        (["model=swin_distilbertimbau"], 224),
         (["fit_encoder"], 64),
         (["data.transform.size=96", "model.image_encoder.image_size=96"], 96),
     ],

@@ -34,6 +34,10 @@ TINY = {
         "name": None,
         "config": {"model_type": "vision-encoder-decoder", "encoder": {"model_type": "vit", **VISION}, "decoder": GPT2},
     },
+    "swin_distilbertimbau": {
+        "encoder": {"model_type": "vit", **VISION},
+        "decoder": {"model_type": "bert", **TEXT, "max_position_embeddings": 96},
+    },
     "blip": {
         "name": None,
         "config": {"model_type": "blip", "vision_config": VISION, "text_config": TEXT | {"encoder_hidden_size": 16}},

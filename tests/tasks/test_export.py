@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BertConfig,
     BlipForConditionalGeneration,
     GitForCausalLM,
     VisionEncoderDecoderModel,
     VisionTextDualEncoderModel,
+    ViTConfig,
 )
 
 from capkit.checkpoint.exported import export as export_model
@@ -226,6 +229,11 @@ CAPTIONERS = {
         }
         for kind, sizes in WHOLE.items()
     },
+    "encoder and decoder": {
+        "_target_": "capkit.models.captioners.hf_captioner.HFCaptioner",
+        **{part: WHOLE["vision-encoder-decoder"][part] for part in ("encoder", "decoder")},
+        "max_length": 20,
+    },
     "clip_prefix": PREFIX,
     "encoder_decoder": OWN,
     "encoder_decoder of a ViT": {**OWN, "image_encoder": VIT},
@@ -262,6 +270,26 @@ def test_capkit_reads_a_captioner_that_it_exported(kind, tmp_path):
     assert checkpoint["capkit"]["config"]["data"]["transform"]["mean"] == PICTURES["mean"]
     assert list(AutoImageProcessor.from_pretrained(out).image_mean) == PICTURES["mean"]
     assert saved_step(out) == 1 and identity(out) != identity(tmp_path / "run" / "checkpoints" / "step-00000001.ckpt")
+
+
+def test_an_export_of_two_named_networks_needs_neither_of_them(tmp_path):
+    torch.manual_seed(0)
+    AutoModel.from_config(ViTConfig(**VISION)).save_pretrained(tmp_path / "image")
+    sizes = {**TEXT, "vocab_size": len(tokenizer())}
+    AutoModelForCausalLM.from_config(BertConfig(**sizes, is_decoder=True)).save_pretrained(tmp_path / "text")
+    parts = {"encoder": str(tmp_path / "image"), "decoder": str(tmp_path / "text")}
+    ours, out = exported(
+        {"_target_": "capkit.models.captioners.hf_captioner.HFCaptioner", **parts, "max_length": 20}, tmp_path
+    )
+    for part in parts.values():
+        shutil.rmtree(part)
+    again, _ = load_captioner(str(out))
+    torch.testing.assert_close(output(again), output(ours), rtol=1e-5, atol=1e-6)
+    theirs = VisionEncoderDecoderModel.from_pretrained(out).eval()
+    batch = batch_of(ours)
+    captions = theirs.generate(batch.pixels, max_new_tokens=6, do_sample=False, num_beams=1)
+    samples = ours.generate(ours.encode(batch), Decoding(max_length=6))
+    assert captions.tolist() == samples.tokens[:, 0, : captions.shape[1]].tolist()
 
 
 @pytest.mark.parametrize("kind", DUAL_ENCODERS)

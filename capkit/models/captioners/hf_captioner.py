@@ -18,6 +18,7 @@ from capkit.models.captioners.base import null_context, resolve_tokenizer
 from capkit.models.captioners.gpt2_step import can_write_one, write_one
 from capkit.models.captioners.headed import HeadedCaptioner
 from capkit.models.captioners.hf_families import FAMILIES, Family, align_special_tokens, apply_image_mask, sized_config
+from capkit.models.captioners.joined import join
 from capkit.models.encoders.image import image_features, trains
 from capkit.models.pretrained import freeze_unused, load_pretrained, split_head
 from capkit.models.tuning.policy import eval_frozen
@@ -29,17 +30,20 @@ from capkit.utils.ranges import PositiveInt, check_ranges
 class HFCaptioner(HeadedCaptioner):
     """A VisionEncoderDecoder, BLIP or GIT model by hub name or folder, or from a config dict (random weights).
 
-    Cached features in a batch, as the image part outputs them, replace its pixels.
+    Or a new VisionEncoderDecoder of an `encoder` and a `decoder` (`capkit/models/captioners/joined.py`). Cached
+    features in a batch, as the image part outputs them, replace its pixels.
 
     Args:
-        name: Hub name or folder; or give `config`.
+        name: Hub name or folder; or give `config`, or `encoder` and `decoder`.
         config: `model_type` (vision-encoder-decoder, blip, git) and that type's nested settings. The vocabulary size
             comes from the tokenizer.
-        pretrained: If false, `name` gives the architecture only.
-        tokenizer: Object, hub name or folder; null: the one of `name`.
+        pretrained: If false, names give the architecture only.
+        tokenizer: Object, hub name or folder; null: the one of `name` or of `decoder`.
         prompt: Text that every caption starts with; it is not learned.
         max_length: Maximum number of tokens, prompt included.
         freeze_image_encoder: Freeze the image part and keep it in eval mode.
+        encoder: Image transformer (ViT, DeiT, BEiT, Swin ...): hub name, folder, or a config dict with `model_type`.
+        decoder: Text model of BERT's, RoBERTa's or GPT-2's type, or DistilBERT: likewise. Its cross-attention is new.
     """
 
     def __init__(
@@ -51,23 +55,24 @@ class HFCaptioner(HeadedCaptioner):
         prompt: str = "",
         max_length: PositiveInt = 64,
         freeze_image_encoder: bool = False,
+        encoder: str | Mapping[str, Any] | None = None,
+        decoder: str | Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        if (name is None) == (config is None):
-            raise UsageError(f"HFCaptioner expected a name or a config, got {name=}, {config=}; set one of them")
-        self.tokenizer = resolve_tokenizer(tokenizer, name)
+        sources = [name is not None, config is not None, encoder is not None and decoder is not None]
+        if sum(sources) != 1 or (encoder is None) != (decoder is None):
+            raise UsageError(
+                f"HFCaptioner expected a name or a config, or an encoder and a decoder; got {name=}, {config=}, "
+                f"{encoder=}, {decoder=}; set one of them, the others to null"
+            )
+        self.tokenizer = resolve_tokenizer(tokenizer, decoder if isinstance(decoder, str) else name)
         self.prompt, self.max_length = prompt, max_length
-        full = load_pretrained(AutoConfig, name, "captioner") if name else sized_config(config or {}, self.tokenizer)
-        if full.model_type not in FAMILIES:
-            raise UsageError(f"HFCaptioner expected a model_type of {', '.join(FAMILIES)}; got {full.model_type}")
-        self.model_type = full.model_type
-        if name is not None and pretrained:
-            bos, eos = self._family.special_ids(full)
-            align_special_tokens(self.tokenizer, {"bos": bos, "eos": eos})
-            self.model = load_pretrained(self._family.model_class, name, "captioner")
+        if encoder is not None and decoder is not None:
+            self.model: Any = join(encoder, decoder, pretrained, self.tokenizer)
         else:
-            self.model = self._family.model_class(full)
-        if full.model_type == "blip":
+            self.model = self._whole(name, config, pretrained)
+        self.model_type = self.model.config.model_type
+        if self.model_type == "blip":
             apply_image_mask(self.model)
         self._check_sizes(self._family.text_config(self.model.config))
         self.freeze_image_encoder = freeze_image_encoder
@@ -77,6 +82,17 @@ class HFCaptioner(HeadedCaptioner):
         else:
             freeze_unused(self._image_part, self._image_part.config, lambda out: out.last_hidden_state)
 
+    def _whole(self, name: str | None, config: Mapping[str, Any] | None, pretrained: bool) -> Any:
+        full = load_pretrained(AutoConfig, name, "captioner") if name else sized_config(config or {}, self.tokenizer)
+        if full.model_type not in FAMILIES:
+            raise UsageError(f"HFCaptioner expected a model_type of {', '.join(FAMILIES)}; got {full.model_type}")
+        family = FAMILIES[full.model_type]
+        if name is None or not pretrained:
+            return family.model_class(full)
+        bos, eos = family.special_ids(full)
+        align_special_tokens(self.tokenizer, {"bos": bos, "eos": eos})
+        return load_pretrained(family.model_class, name, "captioner")
+
     def _check_sizes(self, config: Any) -> None:
         self.vocab_size = config.vocab_size
         if len(self.tokenizer) > self.vocab_size:
@@ -85,6 +101,8 @@ class HFCaptioner(HeadedCaptioner):
                 "use the model's own tokenizer (tokenizer=null)"
             )
         positions = getattr(config, "max_position_embeddings", self.max_length)
+        if config.model_type in ("roberta", "xlm-roberta", "camembert"):  # they count from behind the padding's id
+            positions -= config.pad_token_id + 1
         if self.max_length > positions:
             raise UsageError(
                 f"model.max_length must be at most the text decoder's {positions} positions; got {self.max_length}"

@@ -4,9 +4,10 @@
 
 Runs the items of tests/effects, nightly ones and studies too, as processes of one core each: items of one file and seed
 together, divided where the committed table says that they take more than six CPU minutes. Items start from shared runs,
-which the first process that asks makes while the others wait. Each item is recorded as it ends. What --out holds of
-this code is not run again, so a run that was cut goes on where it stopped, and records of several machines can be put
-into one --out; the table keeps the rows of items that were not run. Exits with 1 if an item failed or left no record.
+which the first process that asks makes while the others wait. Each item is recorded as it ends, in --out/records. What
+lies there of this code is not run again, so a run that was cut goes on where it stopped, and records of several
+machines can be put together; the table keeps the rows of items that were not run. Exits with 1 if an item failed or
+left no record.
 """
 
 import argparse
@@ -69,9 +70,10 @@ def run_all(
     items: Sequence[str], root: Path, out: Path, shared: Path, jobs: int, commit: str, seconds: dict[str, float]
 ) -> list[Record]:
     """The records of items, of which those that `out` has of this code are not run again."""
-    out.mkdir(parents=True, exist_ok=True)
+    records = out / "records"  # shared runs write lines of their own
+    records.mkdir(parents=True, exist_ok=True)
     code = hash_of_code(root)
-    done = {record.item for record in read_lines(out) if record.code == code}
+    done = {record.item for record in read_lines(records) if record.code == code}
     parts = shards([item for item in items if item not in done], seconds)
     print(
         f"{len(items)} items, {len(done & set(items))} of them done; {len(parts)} processes, {jobs} at once", flush=True
@@ -80,12 +82,12 @@ def run_all(
     def attempt(shard: list[str]) -> None:
         words = hashlib.sha256(" ".join(shard).encode()).hexdigest()[:6]
         name = f"{file_of(shard[0]).removesuffix('.py')}-{seed_of(shard[0])}-{words}"
-        status = run_shard(root, shard, out, shared, name, {"commit": commit, "code": code})
+        status = run_shard(root, shard, records, shared, name, {"commit": commit, "code": code})
         print(f"{name}: {len(shard)} items, known {total(shard, seconds):.0f} s, status {status}", flush=True)
 
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(attempt, parts))
-    return [record for record in read_lines(out) if record.item in set(items)]
+    return [record for record in read_lines(records) if record.item in set(items)]
 
 
 def main() -> None:
@@ -94,7 +96,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, help="only the items of these seeds")
     parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="only items whose name holds one")
     parser.add_argument("--jobs", type=int, default=1, help="how many processes at once, of one core each")
-    parser.add_argument("--out", type=Path, default=Path("runs/studies"), help="records and logs")
+    parser.add_argument("--out", type=Path, default=Path("runs/studies"), help="records with logs, and shared runs")
     parser.add_argument("--shared-runs", type=Path, help="the folder of runs that items start from; OUT/shared without")
     parser.add_argument("--commit", help="what the code is called, where it is no git repository")
     parser.add_argument("--no-runs", action="store_true", help="only put what --out holds into the table")
@@ -114,7 +116,7 @@ def main() -> None:
     old = read_table(ROOT / JSON)
     seconds = {record.item: record.cpu_seconds for record in old}
     if given.no_runs:
-        found = read_lines(out)
+        found = read_lines(out / "records")
     else:
         shared = (given.shared_runs or out / "shared").resolve()
         found = run_all(items, ROOT, out, shared, given.jobs, given.commit or commit_of(ROOT), seconds)

@@ -156,6 +156,8 @@ def project(tmp_path, monkeypatch):
 def test_failures_and_dead_processes_are_survived_and_only_what_left_no_record_runs_again(project):
     items, out = collect(project), project / "out"
     assert len(items) == 3
+    (out / "shared" / "run").mkdir(parents=True)
+    (out / "shared" / "run" / "metrics.jsonl").write_text('{"step": 1}\n')
 
     def run():
         found = run_all(items, project, out, out / "shared", jobs=1, commit="abc", seconds={})
@@ -167,4 +169,4 @@ def test_failures_and_dead_processes_are_survived_and_only_what_left_no_record_r
     assert len(list(project.glob("ran-*"))) == 4
     (project / "tests" / "effects" / "test_a.py").write_text(EFFECT.replace("0.65", "0.45"))
     assert run() == {0: "passed", 1: "passed", 2: "passed"}, "records of other code do not count"
-    assert all(record.numbers and record.commit == "abc" for record in read_lines(out))
+    assert all(record.numbers and record.commit == "abc" for record in read_lines(out / "records"))

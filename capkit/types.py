@@ -1,7 +1,7 @@
 """Types that flow through capkit, and the legend of all shape annotations.
 
 B images in the batch, K captions or samples per image, L tokens, N context tokens, D width, V vocabulary, H W pixels;
-J tokens of a negative. Of pairs that are compared with each other: N images, M captions.
+J tokens of a negative; C vectors of conditions, W width of the decoder. Of pairs that are compared with each other: N images, M captions.
 """
 
 import dataclasses
@@ -107,6 +107,9 @@ class CaptionBatch(_TensorFields):
     counts even if the tokenizer also pads with it. `prompt_length` is the number of leading tokens that are given and
     not learned. `pictures` are for encoders of rewards, by name, and belong to the whole batch: no part of it has them.
 
+    `conditions[name]` are values that captions are to be written under (capkit/models/conditions), NaN where none is
+    given: of images (B, *value), or of captions (B, K, *value).
+
     `negative_tokens[b, k]`: caption k edited into a wrong one, if the data makes such edits. A row of `mask` or
     `negative_mask` without any True means that the caption does not exist.
     """
@@ -169,14 +172,32 @@ class Context(_TensorFields):
 
     `mask` is True at positions that may be attended; None: at all of them, which needs no look at the device and serves
     faster attention. `keys` are the images' keys, from which sampling is seeded.
+
+    `conditions` are the C vectors, of the decoder's width W, that stand in front of a caption's tokens: of all captions
+    of an image (K = 1), or of K captions each. Where there are more captions, each vector serves as many of them, in
+    their order.
     """
 
     states: Float[Tensor, "B N D"]
     mask: Bool[Tensor, "B N"] | None
     keys: list[str]
+    conditions: Float[Tensor, "B K C W"] | None = None
+
+    @property
+    def num_conditions(self) -> int:
+        """C: places that the conditions take in front of the tokens."""
+        return 0 if self.conditions is None else self.conditions.shape[2]
+
+    @property
+    def num_prompts(self) -> int:
+        """B x K: how many beginnings of captions differ, by their image or their conditions."""
+        return len(self.states) * (1 if self.conditions is None else self.conditions.shape[1])
 
     def without_image(self) -> "Context":
-        """Zeros where the images' states are, behind all that maps them: what `image_dropout` trains on."""
+        """Zeros where the images' states are, behind all that maps them: what `image_dropout` trains on.
+
+        The conditions stay: guidance takes away the image, not what is wished for.
+        """
         return dataclasses.replace(self, states=torch.zeros_like(self.states))
 
 

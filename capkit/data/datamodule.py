@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 from jaxtyping import UInt8
 
+from capkit.data.conditions.readers import condition_readers
 from capkit.data.curricula.base import Curriculum, Grouped
 from capkit.data.curricula.shuffle import Shuffle, check_batch_size
 from capkit.data.curricula.single_epoch import Steps
@@ -63,6 +64,8 @@ class CaptionDataModule(pl.LightningDataModule):
         decode: How picture files are read. "turbo": JPEG by libjpeg-turbo itself, all else by Pillow; "pillow": all
             by Pillow, with the same pixels. "scaled": as turbo, but a JPEG is decoded at 1/8, 1/4 or 1/2 of its size
             where the transform needs no more: faster, pixels differ (docs/data.md).
+        conditions: What captions are written under, by name, such as {length: length} (docs/conditions.md); null: none.
+        condition_dropout: Share of their values that a training step does not see.
     """
 
     def __init__(
@@ -83,6 +86,8 @@ class CaptionDataModule(pl.LightningDataModule):
         curriculum: Callable[..., Curriculum] | None = None,
         negatives: EditedCaptions | None = None,
         decode: Literal["turbo", "scaled", "pillow"] = "turbo",
+        conditions: Mapping[str, Any] | None = None,
+        condition_dropout: Probability = 0.0,
     ) -> None:
         super().__init__()
         if transform is None and features is None:
@@ -99,6 +104,7 @@ class CaptionDataModule(pl.LightningDataModule):
         self.captions_per_image, self.max_length = captions_per_image, max_length
         self.num_workers, self.max_skipped, self.seed = num_workers, max_skipped, seed
         self.decode: Decoder = decode
+        self._conditions, self._condition_dropout = condition_readers(conditions or {}), condition_dropout
         self._make_curriculum, self._negatives = curriculum or Shuffle, negatives
         self.curriculum: Curriculum | None = None
         self._viewers: dict[str, Viewer] = {}
@@ -211,6 +217,8 @@ class CaptionDataModule(pl.LightningDataModule):
             self.decode,
             is_raw=is_training and self.trains_on_gpu,
             viewers=self._viewers,
+            conditions=self._conditions,
+            condition_dropout=self._condition_dropout,
         )
         bag_ids = self.curriculum.bag_ids if is_training and isinstance(self.curriculum, Grouped) else None
         unseen = self._unseen if is_training and self._viewers else None

@@ -4,7 +4,7 @@ A batch is built in one call, so that its images are stacked and normalised toge
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,13 +14,15 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from capkit.data.conditions.base import ConditionReader
 from capkit.data.features import FeatureStore
 from capkit.data.images import BadImage
 from capkit.data.jpeg import Decoder, read_picture
 from capkit.data.negatives import EditedCaptions, without_unchanged
 from capkit.data.records import Record
 from capkit.data.skipped import Skipped
-from capkit.data.sources.base import DataSource, clean_captions, picture_file
+from capkit.data.sources.base import DataSource, picture_file
+from capkit.data.targets import Target, caption_targets
 from capkit.data.transforms import ImageTransform
 from capkit.text.caption_text import clean_text
 from capkit.types import CaptionBatch, Viewer
@@ -61,6 +63,7 @@ class _Example:
     chosen: list[str]
     negatives: list[str]
     pixels: Tensor | None
+    conditions: dict[str, Tensor] = field(default_factory=dict)  # of the chosen captions (K *value)
 
 
 class CaptionDataset(Dataset[Collated]):
@@ -75,6 +78,9 @@ class CaptionDataset(Dataset[Collated]):
     `decode` reads pictures that a source has as files: "turbo" and "pillow" give equal pixels, "scaled" decodes a JPEG
     at the smallest size that the transform needs (capkit/data/jpeg.py). With `is_raw`, pixels are not normalised here
     and lie in `Collated.raw`. `viewers` get further pictures, of the keys that a request names.
+
+    `conditions` read the values of the chosen captions, by name. In training each value is dropped with probability
+    `condition_dropout`, drawn by (seed, epoch, index, name, caption).
     """
 
     def __init__(
@@ -91,6 +97,8 @@ class CaptionDataset(Dataset[Collated]):
         decode: Decoder = "turbo",
         is_raw: bool = False,
         viewers: Mapping[str, Viewer] | None = None,
+        conditions: Mapping[str, ConditionReader] | None = None,
+        condition_dropout: float | int = 0.0,
     ) -> None:
         self.source, self.split = source, split
         self._viewers = viewers or {}
@@ -99,6 +107,7 @@ class CaptionDataset(Dataset[Collated]):
         self._transform, self._features, self._encode = transform, features, encode
         self._captions_per_image, self._seed = captions_per_image, seed
         self.is_training, self._negatives = is_training, negatives
+        self._conditions, self._condition_dropout = conditions or {}, condition_dropout if is_training else 0.0
         self._skipped: dict[int, Skipped] = {}
 
     def __len__(self) -> int:
@@ -145,13 +154,27 @@ class CaptionDataset(Dataset[Collated]):
         return example
 
     def _example(self, epoch: int, index: int, record: Record) -> _Example:
-        captions = clean_captions(record.captions)
-        if not captions and self.split != "predict":
+        targets = caption_targets(record)
+        if not targets and self.split != "predict":
             raise BadImage("no caption, or only empty ones")
         key = (self._seed, epoch, index)
-        chosen = self._choose(captions, key)
-        negatives = [] if self._negatives is None else self._negatives(chosen, key)
-        return _Example(record, captions, chosen, negatives, self._pixels(index, record, key))
+        chosen = self._choose(targets, key)
+        captions, texts = ([target.text for target in some] for some in (targets, chosen))
+        negatives = [] if self._negatives is None else self._negatives(texts, key)
+        values = self._values(record, chosen, key)
+        return _Example(record, captions, texts, negatives, self._pixels(index, record, key), values)
+
+    def _values(self, record: Record, chosen: list[Target], key: tuple[int, int, int]) -> dict[str, Tensor]:
+        """The chosen captions' values of each condition (K *value), NaN where there is none or it is dropped."""
+        found = {}
+        for name, reader in self._conditions.items():
+            values = [reader(record, target) for target in chosen]
+            nothing = np.full(reader.value_shape, np.nan)
+            rows = np.array([nothing if value is None else value for value in values], dtype=np.float32)
+            draws = uniform(stable_hash(*key, "condition", name) + np.arange(len(rows)), 0)
+            rows[draws < self._condition_dropout] = np.nan
+            found[name] = torch.from_numpy(rows)
+        return found
 
     def _empty_captions(self, record: Record) -> list[Skipped]:
         return [
@@ -160,14 +183,14 @@ class CaptionDataset(Dataset[Collated]):
             if not clean_text(caption.text)
         ]
 
-    def _choose(self, captions: list[str], key: tuple[int, int, int]) -> list[str]:
-        if not captions:
+    def _choose(self, targets: list[Target], key: tuple[int, int, int]) -> list[Target]:
+        if not targets:
             return []
-        order: Sequence[int] = range(len(captions))
-        if self.is_training and len(captions) > 1:
+        order: Sequence[int] = range(len(targets))
+        if self.is_training and len(targets) > 1:
             # Sorting hashed draws takes a quarter of the time of seeding a generator per image.
-            order = uniform(stable_hash(*key, "captions") + np.arange(len(captions)), 0).argsort().tolist()
-        return [captions[order[k % len(captions)]] for k in range(self._captions_per_image)]
+            order = uniform(stable_hash(*key, "captions") + np.arange(len(targets)), 0).argsort().tolist()
+        return [targets[order[k % len(targets)]] for k in range(self._captions_per_image)]
 
     def _pixels(self, index: int, record: Record, key: tuple[int, int, int]) -> Tensor | None:
         if self._features is not None:
@@ -206,6 +229,10 @@ class CaptionDataset(Dataset[Collated]):
             batch.pixels = None if raw is None else self._transform.normalize(raw)
         if any(record.bag is not None for record in records):
             batch.bag = torch.tensor([-1 if record.bag is None else stable_hash(record.bag) for record in records])
+        if self.split != "predict":
+            batch.conditions = {
+                name: torch.stack([example.conditions[name] for example in examples]) for name in self._conditions
+            }
         if self._encode is not None and self.split != "predict":
             self._add_tokens(batch, examples)
         return batch

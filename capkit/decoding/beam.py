@@ -52,7 +52,10 @@ class _GenerationAdapter(TokensAndCache, PreTrainedModel, GenerationMixin):
 def beam_search(
     captioner: Any, context: Context, decoding: Decoding, num_captions: int, prompt: list[int], stop_ids: Sequence[int]
 ) -> Int[Tensor, "B K L"]:
-    """The best captions of each image, best first: token ids with the prompt in front, padding after EOS."""
+    """The best captions of each image, best first: token ids with the prompt in front, padding after EOS.
+
+    Of an image whose captions have conditions of their own, the best under each of them.
+    """
     tokenizer, num_images, device = captioner.tokenizer, len(context.states), context.states.device
     config = GenerationConfig(
         do_sample=False,
@@ -67,9 +70,9 @@ def beam_search(
     )
     adapter: Any = _GenerationAdapter(captioner, context)
     sequences = adapter.generate(
-        torch.tensor(prompt, device=device).expand(num_images, -1),
+        torch.tensor(prompt, device=device).expand(context.num_prompts, -1),
         generation_config=config,
         logits_processor=constraints(decoding, len(prompt), tokenizer.eos_token_id, device, stop_ids),
         **as_cache(captioner.start(context, len(prompt) + decoding.max_length)),
     )
-    return sequences.unflatten(0, (num_images, num_captions))
+    return sequences.unflatten(0, (num_images, -1))

@@ -1,6 +1,7 @@
 """The decoding loop of greedy and sampled captions.
 
-B images, K captions per image (S of them sampled), P prompt tokens, N stop tokens, V vocabulary, W bytes of a support.
+B images (where their captions have conditions of their own: pairs of an image and a condition), K captions per image
+(S of them sampled), P prompt tokens, N stop tokens, V vocabulary, W bytes of a support.
 """
 
 from collections.abc import Generator
@@ -96,7 +97,7 @@ def steps(captioner: Any, context: Context, plan: Plan, given: Given) -> Generat
     Nothing waits for the device.
     """
     prompt = given.prompt
-    device, num_images, num_captions = context.states.device, len(context.states), plan.captions_per_image
+    device, num_images, num_captions = context.states.device, context.num_prompts, plan.captions_per_image
     choose: Any = _RowChooser(plan, given)
     if is_unrestricted(plan.decoding, given.stops) and has_kernels(device):
         choose = FusedChooser(plan.decoding, given.ids, plan.with_greedy)
@@ -104,7 +105,7 @@ def steps(captioner: Any, context: Context, plan: Plan, given: Given) -> Generat
     parts, head = captioner.decoder_parts()
     with cast_once(parts, head, device):
         cache = captioner.start(context, len(prompt) + plan.decoding.max_length)
-        # Captions of an image differ from their first token on: the prompt is read once per image.
+        # Captions of an image differ from their first token on: the prompt is read once per image and condition.
         logits = captioner.step(context, prompt.expand(num_images, -1), cache)
         logits = logits[:, None].expand(-1, num_captions, -1)
         if num_captions > 1:

@@ -1,6 +1,7 @@
 """Generate captions with any captioner: greedy, beam search, reproducible sampling.
 
-B images, K captions per image, R = B x K rows, T new tokens, L tokens in all, V vocabulary.
+B images, K captions per image, R = B x K rows, T new tokens, L tokens in all, V vocabulary; G pairs of an image and the
+conditions of its captions, N captions of an image under all of them.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 
 from capkit.decoding.beam import beam_search
@@ -67,11 +68,18 @@ def evaluating(model: Any) -> Iterator[None]:
             module.training = True
 
 
-def _check(captioner: StepwiseCaptioner, decoding: Decoding, num_samples: int, prompt_length: int) -> None:
+def _check(
+    captioner: StepwiseCaptioner, context: Context, decoding: Decoding, num_samples: int, prompt_length: int
+) -> None:
     if decoding.num_candidates not in (None, num_samples):
         raise UsageError(
             f"decoding.num_candidates={decoding.num_candidates} needs a reranker, which only task=evaluate and "
             "task=caption have; leave it out here"
+        )
+    if decoding.num_candidates is not None and context.num_prompts > len(context.states):
+        raise UsageError(
+            f"decoding.num_candidates={decoding.num_candidates} are candidates of an image; got conditions of each of "
+            "its captions; give one value for all, conditions.NAME=VALUE, or leave num_candidates out"
         )
     if num_samples < 1 or (decoding.method == "greedy" and num_samples != 1):
         raise UsageError(
@@ -90,10 +98,14 @@ def _check(captioner: StepwiseCaptioner, decoding: Decoding, num_samples: int, p
         )
 
 
-def _sample_ids(context: Context, decoding: Decoding, num_samples: int) -> Int[Tensor, "B K"]:
-    # One id per (seed, image, sample): draws do not depend on the batch, its order or the rank.
-    ids = [[rng.stable_hash(decoding.seed, key, sample) for sample in range(num_samples)] for key in context.keys]
-    return torch.tensor(ids, dtype=torch.int64).to(context.states.device, non_blocking=True)
+def _sample_ids(context: Context, decoding: Decoding, num_samples: int) -> Int[Tensor, "G K"]:
+    # One id per (seed, image, sample): draws do not depend on the batch, its order or the rank. An image's samples are
+    # counted over all of its conditions.
+    num_prompts = context.num_prompts
+    samples = range(num_samples * num_prompts // max(1, len(context.keys)))
+    ids = [[rng.stable_hash(decoding.seed, key, sample) for sample in samples] for key in context.keys]
+    grouped = torch.tensor(ids, dtype=torch.int64).view(num_prompts, num_samples)
+    return grouped.to(context.states.device, non_blocking=True)
 
 
 def _stop_ids(captioner: StepwiseCaptioner, decoding: Decoding) -> tuple[int, ...]:
@@ -118,6 +130,11 @@ def _of_beams(captioner: StepwiseCaptioner, context: Context, decoding: Decoding
     return Samples(texts=[], tokens=tokens, mask=mask, ended=ended, logprobs=logprobs)
 
 
+def _by_image(written: Shaped[Tensor, "G K *rest"], context: Context) -> Shaped[Tensor, "B N *rest"]:
+    """What was written under each of an image's conditions, one after the other."""
+    return written.reshape(len(context.states), -1, *written.shape[2:])
+
+
 def _of_loop(
     captioner: StepwiseCaptioner, context: Context, decoding: Decoding, num_samples: int, with_greedy: bool
 ) -> Samples:
@@ -134,18 +151,18 @@ def _of_loop(
     )
     ids = _sample_ids(context, decoding, num_sampled)
     written = (run_graphs if can_run_graphs(captioner, context) else run)(captioner, context, plan, ids)
-    new = torch.stack(written.tokens, -1)
+    new = _by_image(torch.stack(written.tokens, -1), context)
     tokens = torch.cat([torch.tensor(start, device=new.device).expand(*new.shape[:2], -1), new], -1)
     mask, ended = _real(tokens, len(start), tokenizer.eos_token_id)
     length = int(mask.flatten(0, 1).any(0).sum())
     # `logprobs` belong to tokens[..., 1:]: in front of the steps, one column for each given token after BOS.
-    logprobs = nn.functional.pad(torch.stack(written.logprobs, -1), (len(start) - 1, 0))
+    logprobs = nn.functional.pad(_by_image(torch.stack(written.logprobs, -1), context), (len(start) - 1, 0))
     support = None
     if written.supports:
         packed = torch.stack(written.supports, 2)
         packed = nn.functional.pad(packed, (0, 0, len(start) - 1, 0), value=255)  # given: no restriction
         support = nn.functional.pad(packed, (0, 0, 0, 0, 0, plan.captions_per_image - num_sampled), value=255)
-        support = support[:, :, : length - 1]
+        support = _by_image(support, context)[:, :, : length - 1]
     return Samples(
         texts=[],
         tokens=tokens[..., :length],
@@ -177,13 +194,19 @@ def generate(
 
     With `decoding.guide` all of this is of the guided distribution.
 
+    Where captions have conditions of their own, each image has `num_samples` captions under each of them, in their
+    order.
+
     `with_greedy` adds the greedy caption of each image, under the same constraints, behind its samples
     (method=sample): one more row of the same loop.
     """
     tokenizer, start = captioner.tokenizer, prompt_ids(captioner.tokenizer, captioner.prompt)
-    _check(captioner, decoding, num_samples, len(start))
-    if with_greedy and decoding.method != "sample":
-        raise UsageError(f"with_greedy goes with method=sample; got method={decoding.method}")
+    _check(captioner, context, decoding, num_samples, len(start))
+    if with_greedy and (decoding.method != "sample" or context.num_prompts > len(context.states)):
+        raise UsageError(
+            f"with_greedy goes with method=sample and conditions of images, not of their captions; got "
+            f"method={decoding.method}, {context.num_prompts} prompts of {len(context.states)} images"
+        )
     writer = captioner
     if decoding.guide is not None:
         writer = GuidedCaptioner(captioner, decoding.guide, getattr(captioner, "language_model", None))

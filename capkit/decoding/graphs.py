@@ -54,7 +54,8 @@ class RolloutGraphs:
 
     def __init__(self, captioner: Any, context: Context, plan: Plan, ids: Int[Tensor, "B S"]) -> None:
         mask = None if context.mask is None else context.mask.clone()
-        self.context = Context(context.states.clone(), mask, list(context.keys))
+        conditions = None if context.conditions is None else context.conditions.clone()
+        self.context = Context(context.states.clone(), mask, list(context.keys), conditions)
         # What a graph reads is read at its address: all of it is held here.
         self.given = Given.of(plan, ids.clone())
         self.graphs: list[torch.cuda.CUDAGraph] = []
@@ -86,6 +87,8 @@ class RolloutGraphs:
         self.context.states.copy_(context.states)
         if self.context.mask is not None and context.mask is not None:
             self.context.mask.copy_(context.mask)
+        if self.context.conditions is not None and context.conditions is not None:
+            self.context.conditions.copy_(context.conditions)
         self.given.ids.copy_(ids)
         num_steps = 0
         for number, graph in enumerate(self.graphs):
@@ -107,7 +110,9 @@ _kept: weakref.WeakKeyDictionary[Any, OrderedDict[Any, RolloutGraphs | None]] = 
 
 def _key(captioner: Any, context: Context, plan: Plan) -> Any:
     parts, head = captioner.decoder_parts()
-    return plan, tuple(context.states.shape), context.states.dtype, context.mask is None, state_of((*parts, head))
+    shape = None if context.conditions is None else (tuple(context.conditions.shape), context.conditions.dtype)
+    inputs = tuple(context.states.shape), context.states.dtype, context.mask is None, shape
+    return plan, *inputs, state_of((*parts, head))
 
 
 def state_of(parts: Iterable[nn.Module]) -> Any:

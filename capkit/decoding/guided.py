@@ -84,7 +84,8 @@ class GuidedCaptioner:
         """The images, and then the same number of missing ones."""
         states = torch.cat([context.states, context.without_image().states])
         mask = None if context.mask is None else context.mask.repeat(2, 1)
-        return replace(context, states=states, mask=mask, keys=context.keys * 2)
+        conditions = None if context.conditions is None else context.conditions.repeat(2, 1, 1, 1)
+        return replace(context, states=states, mask=mask, keys=context.keys * 2, conditions=conditions)
 
     def start(self, context: Context, capacity: int) -> GuidedCache:
         rows = self.captioner.start(self._twice(context), capacity)

@@ -41,6 +41,8 @@ PREFIX_ARGUMENTS = {
     "prefix_gpt2_mlp": {"lm": GPT2, "freeze_lm": True, "normalize": "l2"},
     "prefix_gpt2_without_bos": {"lm": GPT2, "bos_after_prefix": False},
 }
+CONDITIONS = {"alignment": {"kind": "bins", "count": 4}, "length": {"kind": "length", "longest": 9}, "box": "box"}
+TAKE_NONE = ("blip", "git")
 NAMES = ["encoder_decoder", *PREFIX_ARGUMENTS, *HF_CONFIGS]
 
 
@@ -49,13 +51,14 @@ def tiny_tokenizer():
 
 
 @functools.cache
-def build(name, max_length=24):
+def build(name, max_length=24, is_conditioned=False):
     """A captioner in eval mode whose weights are large enough for captions to differ between images."""
     torch.manual_seed(1)
+    conditions = CONDITIONS if is_conditioned else None
     tokenizer = tiny_tokenizer()
     if name == "encoder_decoder":
         encoder = SmallCNN(image_size=32, channels=(4, 8, 8), blocks=(0, 0, 1), width=12)
-        model = EncoderDecoder(tokenizer, encoder, width=16, num_heads=2, max_length=max_length)
+        model = EncoderDecoder(tokenizer, encoder, width=16, num_heads=2, max_length=max_length, conditions=conditions)
     elif name in PREFIX_ARGUMENTS:
         encoder = HFImageEncoder(config={"model_type": "vit", **VISION})
         model = ClipPrefix(
@@ -63,10 +66,11 @@ def build(name, max_length=24):
             image_encoder=encoder,
             prefix_length=3,
             max_length=max_length,
+            conditions=conditions,
             **PREFIX_ARGUMENTS[name],
         )
     else:
-        model = HFCaptioner(config=HF_CONFIGS[name], tokenizer=tokenizer, max_length=max_length)
+        model = HFCaptioner(config=HF_CONFIGS[name], tokenizer=tokenizer, max_length=max_length, conditions=conditions)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             parameter.data.normal_(std=0.25)
@@ -78,9 +82,19 @@ def captioner(request):
     return copy.deepcopy(build(request.param))  # a test may change it
 
 
+@pytest.fixture(params=[name for name in NAMES if name not in TAKE_NONE])
+def conditioned(request):
+    """A captioner with conditions of every kind."""
+    return copy.deepcopy(build(request.param, is_conditioned=True))
+
+
 @pytest.fixture
 def batch(captioner):
     """Eight images; two captions each, of different lengths, one of them missing."""
+    return batch_for(captioner)
+
+
+def batch_for(captioner):
     captions = [["a red circle.", "the small star"], ["a blue square is left of the circle.", "one"]] * 3
     captions += [["a", "green star, near one square"], ["a small circle"]]
     tokens, mask, prompt_length = encode_captions(captioner.tokenizer, captions, captioner.prompt, 16)

@@ -4,6 +4,7 @@ Mokady et al. 2021, arXiv 2111.09734. B images, K captions per image, R = B x K 
 tokens, P prefix tokens, Q queries, S keys, D image width, W width of the language model, V vocabulary.
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from capkit.models.captioners.base import null_context, resolve_tokenizer
 from capkit.models.captioners.clipcap_weights import load_clipcap_weights
 from capkit.models.captioners.gpt2_step import can_write_one, write_one
 from capkit.models.captioners.headed import HeadedCaptioner
+from capkit.models.conditions.prefix import positions, with_conditions
 from capkit.models.encoders.image import encoder_width, image_features
 from capkit.models.pretrained import language_model, split_head
 from capkit.models.tuning.lora import LoRA
@@ -92,6 +94,8 @@ class ClipPrefix(HeadedCaptioner):
             (`capkit.models.captioners.clipcap_weights`). They were trained with `bos_after_prefix=false`.
         prompt: Text that every caption starts with; it is not learned.
         max_length: Maximum number of tokens, prompt included.
+        conditions: Kinds of conditions by name (`capkit/models/conditions`), such as {length: length}; null: none.
+            Their vectors stand between the prefix and the caption.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class ClipPrefix(HeadedCaptioner):
         clipcap_weights: str | None = None,
         prompt: str = "",
         max_length: PositiveInt = 64,
+        conditions: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         _check_choices(mapper, normalize, freeze_lm, lora)
@@ -138,6 +143,8 @@ class ClipPrefix(HeadedCaptioner):
         if freeze_lm:
             self.lm.requires_grad_(False)
             self.lm.eval()
+        _check_positions(self.lm, conditions)
+        self._add_conditions(conditions, width)
 
     def train(self, mode: bool = True) -> "ClipPrefix":
         super().train(mode)
@@ -145,45 +152,44 @@ class ClipPrefix(HeadedCaptioner):
             self.lm.eval()
         return self
 
-    def _prefix(self, features: Float[Tensor, "B N D"]) -> Context:
+    def _prefix(self, features: Float[Tensor, "B N D"]) -> Float[Tensor, "B P W"]:
         if self.normalize == "l2":
             features = nn.functional.normalize(features, dim=-1)
         elif self.normalize == "layer":
             features = nn.functional.layer_norm(features, features.shape[-1:])
-        prefix = self.mapper(features)
-        return Context(prefix, None, [])
+        return self.mapper(features)
 
     def encode(self, batch: CaptionBatch) -> Context:
-        context = self._prefix(image_features(batch, self.image_encoder))
-        context.keys = list(batch.keys)
-        return context
+        prefix = self._prefix(image_features(batch, self.image_encoder))
+        return self._conditioned(Context(prefix, None, list(batch.keys)), batch.conditions)
 
     def null_context(self, num_images: int, device: torch.device | str) -> Context:
         like = next(self.mapper.parameters()).to(device)
         zeros = null_context(num_images, 1, self.feature_width, like=like)
-        context = self._prefix(zeros.states)
-        context.keys = zeros.keys
-        return context
+        return self._conditioned(Context(self._prefix(zeros.states), None, zeros.keys), {})
 
     def _run(
         self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache | None, past: int
     ) -> Float[Tensor, "R T W"]:
-        """Hidden states at the tokens. While the cache is empty, the prefix is fed in front of them.
+        """Hidden states at the tokens. While the cache is empty, prefix and conditions are fed in front of them.
 
         Without `bos_after_prefix` the prefix's last embedding stands in the place of BOS, the first token.
         """
         repeats = len(tokens) // len(context.states)
         embeds = self.lm.get_input_embeddings()(tokens)
         if past and tokens.shape[1] == 1 and context.mask is None and can_write_one(self.lm.base_model, tokens.device):
-            return write_one(self.lm.base_model, embeds[:, 0], cast(PreallocatedCache, cache))[:, None]
+            position = past - context.num_conditions
+            return write_one(self.lm.base_model, embeds[:, 0], cast(PreallocatedCache, cache), position)[:, None]
         if past == 0:
             prefix = context.states.repeat_interleave(repeats, 0).to(embeds.dtype)
-            embeds = torch.cat([prefix, embeds if self.bos_after_prefix else embeds[:, 1:]], dim=1)
+            embeds = with_conditions(context, embeds if self.bos_after_prefix else embeds[:, 1:])
+            embeds = torch.cat([prefix, embeds], dim=1)
         out = self.lm.base_model(
             inputs_embeds=embeds,
             attention_mask=_causal_mask(context, repeats, past, embeds.shape[1]),
             use_cache=cache is not None,
             **as_cache(cache),
+            **_given_positions(context, past, embeds.shape[1]),
         )
         return out.last_hidden_state[:, -tokens.shape[1] :]
 
@@ -202,7 +208,7 @@ class ClipPrefix(HeadedCaptioner):
         return self.lm.config.model_type in GRAPHABLE
 
     def start(self, context: Context, capacity: int) -> Cache:
-        return PreallocatedCache(self.prefix_length + capacity)
+        return PreallocatedCache(self.prefix_length + context.num_conditions + capacity)
 
     def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache) -> Float[Tensor, "R V"]:
         return self._head(self._run(context, tokens, cache, cache.get_seq_length())[:, -1])
@@ -221,6 +227,21 @@ def _causal_mask(context: Context, repeats: int, past: int, num_new: int) -> Boo
     seen = context.mask.repeat_interleave(repeats, 0)
     allowed = torch.nn.functional.pad(seen, (0, num_keys - seen.shape[1]), value=True)
     return (allowed[:, None] & causal)[:, None]
+
+
+def _given_positions(context: Context, past: int, num_new: int) -> dict[str, Tensor]:
+    """Positions for transformers, which counts by itself where no conditions stand between."""
+    if context.conditions is None:
+        return {}
+    return {"position_ids": positions(context, past, num_new, front=context.states.shape[1])}
+
+
+def _check_positions(lm: Any, conditions: Mapping[str, Any] | None) -> None:
+    if conditions and "position_ids" not in inspect.signature(lm.base_model.forward).parameters:
+        raise UsageError(
+            f"model.conditions: expected a language model whose positions can be given, since conditions have none; "
+            f"{lm.config.model_type} counts its own; use one such as GPT-2, Llama or OPT, or model.conditions=null"
+        )
 
 
 def _check_choices(mapper: str, normalize: str, freeze_lm: bool, lora: Mapping[str, Any] | None) -> None:

@@ -1,8 +1,10 @@
 """Any image encoder with a compact pre-norm transformer decoder that cross-attends to the image.
 
 B images, K captions per image, R = B x K rows, L tokens (T new ones), N context tokens, D width, H heads, V vocabulary.
+Conditions take C places in front of the tokens.
 """
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -16,6 +18,7 @@ from capkit.decoding.fused import add_norm, attend_image, attend_self, can_fuse,
 from capkit.errors import UsageError
 from capkit.models.captioners.base import null_context, resolve_tokenizer
 from capkit.models.captioners.headed import HeadedCaptioner
+from capkit.models.conditions.prefix import with_conditions
 from capkit.models.encoders.image import encoder_width, image_features
 from capkit.types import CaptionBatch, Context
 from capkit.utils.ranges import DropoutRate, NonNegativeInt, PositiveInt, check_ranges
@@ -156,22 +159,25 @@ class TransformerDecoder(nn.Module):
         self,
         tokens: Int[Tensor, "R T"],
         cross: list[KeyValue],
-        context_mask: Bool[Tensor, "B N"] | None,
+        context: Context,
         cache: Cache | None = None,
     ) -> Float[Tensor, "R T D"]:
-        start = cache.get_seq_length() if cache is not None else 0
-        if start and tokens.shape[1] == 1 and context_mask is None and can_fuse(self, tokens.device):
-            return self.write_one(tokens[:, 0], cross, cast(PreallocatedCache, cache))[:, None]
-        x = self.dropout(self.embedding(tokens) + self.positions[start : start + tokens.shape[1]])
+        """Hidden states at the tokens; while the cache is empty, the conditions' vectors are read in front of them."""
+        past = cache.get_seq_length() if cache is not None else 0
+        start = max(0, past - context.num_conditions)
+        if past and tokens.shape[1] == 1 and context.mask is None and can_fuse(self, tokens.device):
+            return self.write_one(tokens[:, 0], cross, cast(PreallocatedCache, cache), start)[:, None]
+        x = self.embedding(tokens) + self.positions[start : start + tokens.shape[1]]
+        x = self.dropout(x if past else with_conditions(context, x))
         for layer, key_value in zip(self.layers, cross, strict=True):
-            x = layer(x, key_value, context_mask, cache)
-        return self.norm(x)
+            x = layer(x, key_value, context.mask, cache)
+        return self.norm(x[:, -tokens.shape[1] :])
 
     def write_one(
-        self, tokens: Int[Tensor, " R"], cross: list[KeyValue], cache: PreallocatedCache
+        self, tokens: Int[Tensor, " R"], cross: list[KeyValue], cache: PreallocatedCache, position: int
     ) -> Float[Tensor, "R D"]:
         """`forward` of one token behind those of the cache, without dropout, by fused operations."""
-        x: Tensor = self.embedding(tokens) + self.positions[cache.get_seq_length()]
+        x: Tensor = self.embedding(tokens) + self.positions[position]
         change: Tensor | None = None
         for layer, (keys, values) in zip(self._layers(), cross, strict=True):
             own, image, scale = layer.self_attention, layer.cross_attention, keys.shape[-1] ** -0.5
@@ -214,6 +220,7 @@ class EncoderDecoder(HeadedCaptioner):
         prompt: Text that every caption starts with; it is not learned.
         tie_embeddings: Share the weights of token embedding and head.
         context_layers: Transformer layers over the image tokens.
+        conditions: Kinds of conditions by name (`capkit/models/conditions`), such as {length: length}; null: none.
     """
 
     def __init__(
@@ -230,6 +237,7 @@ class EncoderDecoder(HeadedCaptioner):
         prompt: str = "",
         tie_embeddings: bool = True,
         context_layers: NonNegativeInt = 0,
+        conditions: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         if width % num_heads:
@@ -248,13 +256,14 @@ class EncoderDecoder(HeadedCaptioner):
         nn.init.normal_(self.head.weight, std=0.5 * width**-0.5)
         if tie_embeddings:
             self.head.weight = self.decoder.embedding.weight
+        self._add_conditions(conditions, width)
 
     def encode(self, batch: CaptionBatch) -> Context:
         states = self.project(image_features(batch, self.image_encoder))
-        return Context(states, None, list(batch.keys))
+        return self._conditioned(Context(states, None, list(batch.keys)), batch.conditions)
 
     def null_context(self, num_images: int, device: torch.device | str) -> Context:
-        return null_context(num_images, 1, self.width, like=self.decoder.positions.to(device))
+        return self._conditioned(null_context(num_images, 1, self.width, self.decoder.positions.to(device)), {})
 
     @property
     def _head(self) -> nn.Module:
@@ -266,7 +275,7 @@ class EncoderDecoder(HeadedCaptioner):
                 f"captions must fit into the model's {self.max_length} positions; got {tokens.shape[-1]} tokens; "
                 "raise model.max_length or lower the data's max_length"
             )
-        hidden = self.decoder(tokens.flatten(0, 1), self.decoder.cross(context.states), context.mask)
+        hidden = self.decoder(tokens.flatten(0, 1), self.decoder.cross(context.states), context)
         return hidden.unflatten(0, tokens.shape[:2])
 
     @property
@@ -278,7 +287,7 @@ class EncoderDecoder(HeadedCaptioner):
 
     def start(self, context: Context, capacity: int) -> _DecoderCache:
         states = context.states  # cast here, since autocast would do so in each layer
-        return _DecoderCache(capacity, self.decoder.cross(states.to(compute_type(states))))
+        return _DecoderCache(context.num_conditions + capacity, self.decoder.cross(states.to(compute_type(states))))
 
     def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: _DecoderCache) -> Float[Tensor, "R V"]:
-        return self.head(self.decoder(tokens, cache.cross, context.mask, cache)[:, -1])
+        return self.head(self.decoder(tokens, cache.cross, context, cache)[:, -1])

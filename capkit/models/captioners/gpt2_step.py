@@ -32,13 +32,18 @@ def _activation(config: Any, block: Any) -> Callable[[Tensor], Tensor]:
 
 
 def write_one(
-    model: Any, embeddings: Float[Tensor, "R D"], cache: PreallocatedCache, images: Sequence[KeyValue] | None = None
+    model: Any,
+    embeddings: Float[Tensor, "R D"],
+    cache: PreallocatedCache,
+    position: int,
+    images: Sequence[KeyValue] | None = None,
 ) -> Float[Tensor, "R D"]:
     """Hidden states at one token behind those of the cache, without dropout.
 
+    `position`: of its embedding; that of its place in the cache, but for conditions in front, which have none.
     `images`: each layer's keys and values of the images, for a model that cross-attends to them.
     """
-    x = embeddings + model.wpe.weight[cache.get_seq_length()]
+    x = embeddings + model.wpe.weight[position]
     scale = (model.config.hidden_size // model.config.num_attention_heads) ** -0.5
     change: Tensor | None = None
     for number, block in enumerate(model.h):

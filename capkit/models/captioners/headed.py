@@ -1,6 +1,8 @@
 """Base class of captioners whose logits are `head(hidden_states)`."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from capkit.decoding.config import Decoding
 from capkit.decoding.generate import generate
 from capkit.models.captioners.logprobs import chunked_logprobs, chunked_token_losses
+from capkit.models.conditions.parts import Conditions
 from capkit.types import Context, Samples
 
 
@@ -21,7 +24,18 @@ class HeadedCaptioner(nn.Module, ABC):
     max_length: int
     vocab_size: int
     language_model: Any = None  # what guides its decoding, by `decoding.guide`; not a part of it
+    conditions: Conditions | None
     length_multiple = 1  # of the positions that layers see with teacher forcing: compiled ones want few lengths
+
+    def _add_conditions(self, settings: Mapping[str, Any] | None, width: int) -> None:
+        """Give the captioner its condition parts, as the last of its new weights: all others stay as without any."""
+        self.conditions = Conditions(settings, width) if settings else None
+
+    def _conditioned(self, context: Context, values: Mapping[str, Tensor]) -> Context:
+        """The context with the vectors of these conditions; of those that are not in `values`, the learned ones."""
+        if self.conditions is None:
+            return context
+        return replace(context, conditions=self.conditions(values, len(context.states)))
 
     @property
     @abstractmethod

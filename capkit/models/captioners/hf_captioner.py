@@ -17,7 +17,7 @@ from capkit.errors import UsageError
 from capkit.models.captioners.base import null_context, resolve_tokenizer
 from capkit.models.captioners.gpt2_step import can_write_one, write_one
 from capkit.models.captioners.headed import HeadedCaptioner
-from capkit.models.captioners.hf_families import FAMILIES, Family, align_special_tokens, apply_image_mask, sized_config
+from capkit.models.captioners.hf_families import COUNTED_BEHIND_PADDING, FAMILIES, Family, align_special_tokens, apply_image_mask, sized_config
 from capkit.models.captioners.joined import join
 from capkit.models.encoders.image import image_features, trains
 from capkit.models.pretrained import freeze_unused, load_pretrained, split_head
@@ -44,6 +44,8 @@ class HFCaptioner(HeadedCaptioner):
         freeze_image_encoder: Freeze the image part and keep it in eval mode.
         encoder: Image transformer (ViT, DeiT, BEiT, Swin ...): hub name, folder, or a config dict with `model_type`.
         decoder: Text model of BERT's, RoBERTa's or GPT-2's type, or DistilBERT: likewise. Its cross-attention is new.
+        conditions: Kinds of conditions by name (`capkit/models/conditions`), such as {length: length}; null: none. For
+            a VisionEncoderDecoder only.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class HFCaptioner(HeadedCaptioner):
         freeze_image_encoder: bool = False,
         encoder: str | Mapping[str, Any] | None = None,
         decoder: str | Mapping[str, Any] | None = None,
+        conditions: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         sources = [name is not None, config is not None, encoder is not None and decoder is not None]
@@ -70,7 +73,7 @@ class HFCaptioner(HeadedCaptioner):
         if encoder is not None and decoder is not None:
             self.model: Any = join(encoder, decoder, pretrained, self.tokenizer)
         else:
-            self.model = self._whole(name, config, pretrained)
+            self.model = self._whole(name, config, pretrained, takes_conditions=bool(conditions))
         self.model_type = self.model.config.model_type
         if self.model_type == "blip":
             apply_image_mask(self.model)
@@ -81,12 +84,17 @@ class HFCaptioner(HeadedCaptioner):
             self._image_part.eval()
         else:
             freeze_unused(self._image_part, self._image_part.config, lambda out: out.last_hidden_state)
+        self._add_conditions(conditions, self._language_model.get_input_embeddings().embedding_dim)
 
-    def _whole(self, name: str | None, config: Mapping[str, Any] | None, pretrained: bool) -> Any:
+    def _whole(
+        self, name: str | None, config: Mapping[str, Any] | None, pretrained: bool, takes_conditions: bool
+    ) -> Any:
         full = load_pretrained(AutoConfig, name, "captioner") if name else sized_config(config or {}, self.tokenizer)
         if full.model_type not in FAMILIES:
             raise UsageError(f"HFCaptioner expected a model_type of {', '.join(FAMILIES)}; got {full.model_type}")
         family = FAMILIES[full.model_type]
+        if takes_conditions:
+            family.check_conditions(full)
         if name is None or not pretrained:
             return family.model_class(full)
         bos, eos = family.special_ids(full)
@@ -101,7 +109,7 @@ class HFCaptioner(HeadedCaptioner):
                 "use the model's own tokenizer (tokenizer=null)"
             )
         positions = getattr(config, "max_position_embeddings", self.max_length)
-        if config.model_type in ("roberta", "xlm-roberta", "camembert"):  # they count from behind the padding's id
+        if config.model_type in COUNTED_BEHIND_PADDING:
             positions -= config.pad_token_id + 1
         if self.max_length > positions:
             raise UsageError(
@@ -136,17 +144,18 @@ class HFCaptioner(HeadedCaptioner):
 
     def encode(self, batch: CaptionBatch) -> Context:
         states = self._family.project(self.model, image_features(batch, self._image_tokens))
-        return Context(states, None, list(batch.keys))
+        return self._conditioned(Context(states, None, list(batch.keys)), batch.conditions)
 
     def null_context(self, num_images: int, device: torch.device | str) -> Context:
         like = self._language_model.get_input_embeddings().weight.to(device)
-        return null_context(num_images, 1, self._family.states_width(self.model), like=like)
+        context = null_context(num_images, 1, self._family.states_width(self.model), like=like)
+        return self._conditioned(context, {})
 
     def _run(self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache | None) -> Float[Tensor, "R T W"]:
         repeats = len(tokens) // len(context.states)
         states = context.states.repeat_interleave(repeats, 0)
         mask = None if context.mask is None else context.mask.repeat_interleave(repeats, 0)
-        return self._family.hidden(self._language_model, states, mask, tokens, cache)
+        return self._family.hidden(self._language_model, states, mask, tokens, cache, context)
 
     def _hidden(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L W"]:
         return self._run(context, tokens.flatten(0, 1), None).unflatten(0, tokens.shape[:2])
@@ -157,8 +166,8 @@ class HFCaptioner(HeadedCaptioner):
 
     def start(self, context: Context, capacity: int) -> Cache:
         if self._writes_one(context):
-            return EncoderDecoderCache(PreallocatedCache(capacity), SharedCache())
-        return self._family.new_cache(context.states.shape[1], capacity)
+            return EncoderDecoderCache(PreallocatedCache(context.num_conditions + capacity), SharedCache())
+        return self._family.new_cache(context.states.shape[1], context.num_conditions + capacity)
 
     def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache) -> Float[Tensor, "R V"]:
         if tokens.shape[1] > 1 or not cache.get_seq_length() or not self._writes_one(context):
@@ -168,7 +177,8 @@ class HFCaptioner(HeadedCaptioner):
         layers: list[Any] = both.cross_attention_cache.layers
         images = [(layer.keys, layer.values) for layer in layers]
         own = cast(PreallocatedCache, both.self_attention_cache)
-        return self._head(write_one(lm.base_model, embeddings, own, images))
+        position = own.get_seq_length() - context.num_conditions
+        return self._head(write_one(lm.base_model, embeddings, own, position, images))
 
     def _has_gpt2(self) -> bool:
         return self.model_type == "vision-encoder-decoder" and self._language_model.config.model_type == "gpt2"

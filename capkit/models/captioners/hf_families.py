@@ -21,13 +21,21 @@ from transformers import (
 
 from capkit.decoding.cache import PreallocatedCache
 from capkit.errors import UsageError
+from capkit.models.conditions.prefix import positions, with_conditions
 from capkit.models.pretrained import build_config
+from capkit.types import Context
 from capkit.upstream.transformers import as_cache
+
+Hidden = Callable[[Any, Tensor, Tensor | None, Tensor, Cache | None, Context], Tensor]
 
 
 @dataclass(frozen=True)
 class Family:
-    """Accessors of one model family's parts. `hidden` maps image states, their mask, tokens and KV cache to (R T W)."""
+    """Accessors of one model family's parts.
+
+    `hidden` maps the image states and mask of each row, tokens, KV cache and the images' context, for its conditions, to
+    (R T W). `check_conditions` raises UsageError, with the reason, for a model that takes no conditions.
+    """
 
     model_class: Any
     text_config: Callable[[Any], Any]
@@ -36,21 +44,28 @@ class Family:
     language_model: Callable[[Any], Any]
     project: Callable[[Any, Tensor], Tensor]
     states_width: Callable[[Any], int]
-    hidden: Callable[[Any, Tensor, Tensor | None, Tensor, Cache | None], Tensor]
+    hidden: Hidden
     new_cache: Callable[[int, int], Cache]  # of the numbers of image and text tokens
+    check_conditions: Callable[[Any], None]
 
 
-def _cross_attending(**settings: Any) -> Callable[[Any, Tensor, Tensor | None, Tensor, Cache | None], Tensor]:
+def _cross_attending(**settings: Any) -> Hidden:
     """`hidden` of text decoders that cross-attend to the image in every layer."""
 
-    def hidden(lm: Any, states: Tensor, mask: Tensor | None, tokens: Tensor, cache: Cache | None) -> Tensor:
+    def hidden(
+        lm: Any, states: Tensor, mask: Tensor | None, tokens: Tensor, cache: Cache | None, context: Context
+    ) -> Tensor:
         past = cache.get_seq_length() if cache is not None else 0
         # All ones: padding is at the end, where the causal mask hides it from real tokens.
         seen = None if mask is None else mask.long()
         inputs = {"input_ids": tokens, "attention_mask": tokens.new_ones((len(tokens), past + tokens.shape[1]))}
         if lm.config.model_type == "gpt2":  # needs no mask for that, and would wait for the device to look at it
             inputs = {"inputs_embeds": lm.get_input_embeddings()(tokens)}
-            seen = None if mask is None else mask[:, None, None].expand(-1, 1, tokens.shape[1], -1)
+        if context.conditions is not None:
+            inputs = _conditioned(lm, tokens, context, past)
+        if lm.config.model_type == "gpt2":
+            num_new = tokens.shape[1] + (0 if past else context.num_conditions)
+            seen = None if mask is None else mask[:, None, None].expand(-1, 1, num_new, -1)
         out = lm.base_model(
             **inputs,
             encoder_hidden_states=states,
@@ -59,9 +74,47 @@ def _cross_attending(**settings: Any) -> Callable[[Any, Tensor, Tensor | None, T
             **as_cache(cache),
             **settings,
         )
-        return out.last_hidden_state
+        return out.last_hidden_state[:, -tokens.shape[1] :]
 
     return hidden
+
+
+COUNTED_BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert")  # their first position is the padding's id, and one
+CONDITIONED_DECODERS = ("gpt2", "bert", *COUNTED_BEHIND_PADDING)
+"""Types of text decoders whose positions can be given."""
+
+
+def _conditioned(lm: Any, tokens: Tensor, context: Context, past: int) -> dict[str, Tensor]:
+    """A decoder's inputs at the tokens; while its cache is empty, with the conditions' vectors in front of them."""
+    embeddings = lm.get_input_embeddings()(tokens)
+    embeddings = embeddings if past else with_conditions(context, embeddings)
+    num_new = embeddings.shape[1]
+    # A mask always: without one transformers takes places of one position for the beginnings of packed sequences.
+    mask = tokens.new_ones((len(tokens), past + num_new))
+    if lm.config.model_type == "gpt2":  # whole, so that it need not look at the device
+        mask = mask[:, None, None].bool().expand(-1, 1, num_new, -1).tril(past)
+    first = lm.config.pad_token_id + 1 if lm.config.model_type in COUNTED_BEHIND_PADDING else 0
+    places = first + positions(context, past, num_new)
+    return {"inputs_embeds": embeddings, "position_ids": places, "attention_mask": mask}
+
+
+def _check_decoder(config: Any) -> None:
+    if config.decoder.model_type not in CONDITIONED_DECODERS:
+        raise UsageError(
+            f"model.conditions: expected a VisionEncoderDecoder with a decoder of type "
+            f"{', '.join(CONDITIONED_DECODERS)}, whose positions can be given, since conditions have none; got "
+            f"{config.decoder.model_type}; use another decoder, or model.conditions=null"
+        )
+
+
+def _refuse_conditions(why: str) -> Callable[[Any], None]:
+    def refuse(config: Any) -> None:
+        raise UsageError(
+            f"model.conditions: expected encoder_decoder, clip_prefix or a VisionEncoderDecoder, got {config.model_type}, "
+            f"which takes none: {why}; use another model, or model.conditions=null"
+        )
+
+    return refuse
 
 
 def _cross_attention_cache(num_image: int, num_text: int) -> Cache:
@@ -96,7 +149,9 @@ def _git_mask(
     ]
 
 
-def _git_hidden(lm: Any, states: Tensor, mask: Tensor | None, tokens: Tensor, cache: Cache | None) -> Tensor:
+def _git_hidden(
+    lm: Any, states: Tensor, mask: Tensor | None, tokens: Tensor, cache: Cache | None, context: Context
+) -> Tensor:
     """GIT's hidden states at the text tokens. Calls its parts, since its forward cannot start from image states."""
     git, past = lm.git, cache.get_seq_length() if cache is not None else 0
     written = max(past - states.shape[1], 0)
@@ -130,6 +185,7 @@ FAMILIES = {
         states_width=lambda model: (model.decoder if _projects(model) else model.encoder).config.hidden_size,
         hidden=_cross_attending(),
         new_cache=_cross_attention_cache,
+        check_conditions=_check_decoder,
     ),
     "blip": Family(
         model_class=BlipForConditionalGeneration,
@@ -141,6 +197,7 @@ FAMILIES = {
         states_width=lambda model: model.config.vision_config.hidden_size,
         hidden=_cross_attending(is_decoder=True),
         new_cache=_cross_attention_cache,
+        check_conditions=_refuse_conditions("its text decoder adds positions to what it is given in place"),
     ),
     "git": Family(
         model_class=GitForCausalLM,
@@ -152,6 +209,7 @@ FAMILIES = {
         states_width=lambda model: model.config.hidden_size,
         hidden=_git_hidden,
         new_cache=lambda num_image, num_text: PreallocatedCache(num_image + num_text),
+        check_conditions=_refuse_conditions("image and text are one sequence, whose mask and positions are its own"),
     ),
 }
 

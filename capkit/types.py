@@ -1,7 +1,8 @@
 """Types that flow through capkit, and the legend of all shape annotations.
 
 B images in the batch, K captions or samples per image, L tokens, N context tokens, D width, V vocabulary, H W pixels;
-J tokens of a negative; C vectors of conditions, W width of the decoder. Of pairs that are compared with each other: N images, M captions.
+J tokens of a negative; C vectors of conditions, W width of the decoder. Of pairs that are compared with each other: N
+images, M captions.
 """
 
 import dataclasses

@@ -268,6 +268,24 @@ def deepspeed_is_installed(settings: Settings) -> str | None:
     )
 
 
+def conditions_come_with_the_data(settings: Settings) -> str | None:
+    """A part that never sees a value learns nothing, and a wish for one is not heard."""
+    given, learned = (settings.get(f"{part}.conditions") or {} for part in ("data", "model"))
+    if settings.task == "fit" and (missing := [name for name in learned if name not in given]):
+        return (
+            f"model.conditions has {', '.join(missing)}, which data.conditions does not give "
+            f"({', '.join(given) or 'it has none'}); give data.conditions.{missing[0]}=KIND (docs/conditions.md)"
+        )
+    number = settings.get("data.captions_per_image")
+    if settings.task == "fit_rl" and given and isinstance(number, int) and number > 1:
+        return (
+            f"data.captions_per_image={number}: expected 1 for task=fit_rl with data.conditions, since the samples of "
+            "an image, which are compared with each other, are written under one value of each; give "
+            "data.captions_per_image=1"
+        )
+    return None
+
+
 RULES: tuple[Callable[[Settings], str | None], ...] = (
     length_is_given_once,
     trainer_holds_no_length,
@@ -282,6 +300,7 @@ RULES: tuple[Callable[[Settings], str | None], ...] = (
     pictures_have_the_models_size,
     cached_features_are_not_augmented,
     deepspeed_is_installed,
+    conditions_come_with_the_data,
 )
 
 # Rules about what a user must provide, besides missing values and files that must exist.

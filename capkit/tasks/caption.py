@@ -24,6 +24,7 @@ from capkit.run.changes import flatten
 from capkit.scorers.as_reranker import Reranker
 from capkit.train.build import build_reranker, picture_reader
 from capkit.train.captioner_module import best_captions
+from capkit.train.conditions import UNCONDITIONED, Requested, model_config, requested_conditions
 from capkit.train.guidance import prepare_guide
 from capkit.types import CaptionBatch
 from capkit.utils.files import output_file, write_atomically
@@ -43,6 +44,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     """
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
+    requested = requested_conditions(cfg, model_config(cfg.ckpt))
     decoding: Decoding = build(cfg.decoding)
     reranker = build_reranker(decoding, cfg.reward)
     if reranker is not None and (reranker.scorer.needs_references or reranker.scorer.needs_fit):
@@ -53,6 +55,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
     images = Folder(cfg.images)
     out = output_file(cfg.out or f"{Path(cfg.images).resolve().name}.{run_name(cfg.ckpt)}.captions.jsonl")
     about = what_writes(resolve_checkpoint(Path(cfg.ckpt)), decoding, cfg.images)
+    if requested.values:
+        about["conditions"] = dict(requested.values)
     if reranker is not None:
         about["rerank"] = {"reward": plain(cfg.reward), "provenance": reranker.provenance()}
     texts = captioned_before(out)
@@ -70,7 +74,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(about_file(out), json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     with naming(out), out.open("a", encoding="utf-8") as file:
-        for keys, captions in caption_batches(model, data.predict_dataloader(), decoding, set(texts), reranker):
+        batches = data.predict_dataloader()
+        for keys, captions in caption_batches(model, batches, decoding, set(texts), reranker, requested):
             for key, caption in zip(keys, captions, strict=True):
                 file.write(json.dumps({"image": key, "caption": caption}, ensure_ascii=False) + "\n")
             file.flush()
@@ -171,6 +176,7 @@ def caption_batches(
     decoding: Decoding,
     done: set[str],
     reranker: Reranker | None = None,
+    requested: Requested = UNCONDITIONED,
 ) -> Iterator[tuple[list[str], list[str]]]:
     """Yield (keys, captions) of each batch, or of parts that fit into memory, skipping images captioned before."""
     device = default_device()
@@ -181,7 +187,7 @@ def caption_batches(
         at_once = size
 
     def write(batch: CaptionBatch) -> tuple[list[str], list[str]]:
-        samples = best_captions(model, batch.to(device), decoding, reranker)
+        samples = best_captions(model, batch.to(device), decoding, reranker, requested)
         return batch.keys, [texts[0] for texts in samples.texts]
 
     for whole in batches:

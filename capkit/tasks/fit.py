@@ -4,8 +4,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from capkit.config.instantiate import plain
 from capkit.data.dataset import Encode
 from capkit.train.build import applicable, build_model, build_parts, encoder_of, vocabulary_captions
+from capkit.train.conditions import requested_conditions
 from capkit.train.evaluation import evaluate_split
 from capkit.train.job import Job, run_training
 from capkit.train.mle_module import MLEModule
@@ -24,7 +26,8 @@ class Fit(Job[MLEModule]):
     """A captioner trained by an objective on captions."""
 
     def build_parts(self, cfg: DictConfig) -> dict[str, Any]:
-        return {**build_parts(cfg), "compile": cfg.compile, "recompute": cfg.recompute}
+        requested = requested_conditions(cfg, plain(cfg.model))
+        return {**build_parts(cfg), "compile": cfg.compile, "recompute": cfg.recompute, "requested": requested}
 
     def build_module(self, run: Run) -> MLEModule:
         data = run.data

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from capkit.config.instantiate import build_all
+from capkit.config.instantiate import build_all, plain
 from capkit.data.dataset import Encode
 from capkit.distributed.collectives import rank
 from capkit.errors import UsageError
@@ -26,6 +26,7 @@ from capkit.train.build import (
 )
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.callbacks.degeneration import Degeneration
+from capkit.train.conditions import requested_conditions
 from capkit.train.evaluation import NUM_SAMPLES, evaluate_split, load_best
 from capkit.train.job import Job, run_training
 from capkit.train.rl.module import RLModule
@@ -44,7 +45,8 @@ class FitRL(Job[RLModule]):
     """A trained captioner, fine-tuned by rewards of the captions that it samples."""
 
     def build_parts(self, cfg: DictConfig) -> dict[str, Any]:
-        return {**build_parts(cfg), "compile": cfg.compile, "recompute": cfg.recompute}
+        requested = requested_conditions(cfg, plain(cfg.model))
+        return {**build_parts(cfg), "compile": cfg.compile, "recompute": cfg.recompute, "requested": requested}
 
     def build_module(self, run: Run) -> RLModule:
         cfg, data = run.cfg, run.data

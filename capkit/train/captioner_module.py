@@ -16,6 +16,7 @@ from capkit.metrics.scoring import gather_rows, score_rows
 from capkit.models.encoders.compile import compile_blocks, recompute_blocks, restore_blocks
 from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
+from capkit.train.conditions import UNCONDITIONED, Requested
 from capkit.train.train_module import TrainModule
 from capkit.types import CaptionBatch, Samples
 
@@ -30,7 +31,8 @@ def as_they_are() -> Any:
 class CaptionerModule(TrainModule):
     """Base class of modules that train a captioner: generates captions of the validation split and computes metrics.
 
-    `image_reader` maps an image's key to its pixels, for metrics that look at the image.
+    `image_reader` maps an image's key to its pixels, for metrics that look at the image. `requested`: the conditions
+    that captions are written under.
 
     `compile` compiles each layer of the image encoder and of the decoder for the forward passes with gradient;
     `recompute` lets them keep their inputs alone. Generation and validation run the layers as they are.
@@ -48,6 +50,7 @@ class CaptionerModule(TrainModule):
         reranker: Callable[[CaptionBatch, Samples], Samples] | None = None,
         compile: bool = False,
         recompute: bool = False,
+        requested: Requested = UNCONDITIONED,
     ) -> None:
         super().__init__(model, optimizer, schedule, micro_batch_size, seed)
         self.compiled, self.recompute = compile, recompute
@@ -56,7 +59,7 @@ class CaptionerModule(TrainModule):
                 "decoding.num_candidates and a reranker go together, in task=evaluate and task=caption; got "
                 f"num_candidates={decoding.num_candidates} and reranker={reranker}; set decoding=greedy elsewhere"
             )
-        self.decoding, self.reranker = decoding, reranker
+        self.decoding, self.reranker, self.requested = decoding, reranker, requested
         self.metrics = dict(metrics or {})
         self.image_reader: Callable[[str], np.ndarray] | None = None
         self._validation: list[dict[str, Any]] = []
@@ -130,8 +133,8 @@ class CaptionerModule(TrainModule):
         return [row for rows in parts for row in rows]
 
     def generate_captions(self, batch: CaptionBatch) -> Samples:
-        """Generate one caption per image with `self.decoding`."""
-        return best_captions(self.model, batch, self.decoding, self.reranker)
+        """Generate one caption per image with `self.decoding`, or one for each condition of its captions."""
+        return best_captions(self.model, batch, self.decoding, self.reranker, self.requested)
 
 
 def best_captions(
@@ -139,17 +142,23 @@ def best_captions(
     batch: CaptionBatch,
     decoding: Decoding,
     reranker: Callable[[CaptionBatch, Samples], Samples] | None = None,
+    requested: Requested = UNCONDITIONED,
 ) -> Samples:
-    """One caption of each image: the one that the captioner writes, or that the reranker picks from its candidates."""
-    candidates = model.generate(model.encode(batch), decoding, num_samples=decoding.num_candidates or 1)
+    """One caption of each image: the one that the captioner writes, or that the reranker picks from its candidates.
+
+    Where `requested` takes conditions of each caption from the data, one caption for each of them.
+    """
+    context = model.encode(requested(batch))
+    candidates = model.generate(context, decoding, num_samples=decoding.num_candidates or 1)
     return candidates if reranker is None else reranker(batch, candidates)
 
 
 def rows_of(batch: CaptionBatch, samples: Samples) -> list[dict[str, Any]]:
-    """One row per image: key, caption, references and the record's metadata."""
+    """One row per image: key, caption, references and the record's metadata; `captions` where it has several."""
     metadata = batch.metadata or [{} for _ in batch.keys]
     references = batch.references or [[] for _ in batch.keys]
     return [
         {"key": key, "caption": caption[0], "references": refs, "metadata": data}
+        | ({"captions": caption} if len(caption) > 1 else {})
         for key, caption, refs, data in zip(batch.keys, samples.texts, references, metadata, strict=True)
     ]

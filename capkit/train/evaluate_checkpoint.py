@@ -21,6 +21,7 @@ from capkit.train.build import (
     picture_reader,
     training_references,
 )
+from capkit.train.conditions import model_config, requested_conditions
 from capkit.train.evaluation import NUM_SAMPLES, evaluate_split, finish
 from capkit.train.guidance import prepare_guide
 from capkit.train.header import print_header
@@ -36,6 +37,7 @@ def evaluate_checkpoint(cfg: DictConfig) -> dict[str, float]:
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     folder = RunFolder(cfg.run_dir or default_run_dir(f"{cfg.name}-evaluate"))
+    requested = requested_conditions(cfg, model_config(cfg.ckpt))
     parts = build_parts(cfg)
     reranker = build_reranker(parts["decoding"], cfg.reward)
     data: CaptionDataModule = build(cfg.data)
@@ -47,7 +49,7 @@ def evaluate_checkpoint(cfg: DictConfig) -> dict[str, float]:
         model, checkpoint = load_captioner(cfg.ckpt)
         prepare_guide(model, checkpoint, parts["decoding"], trainer.strategy.root_device)
     parts["metrics"] = applicable(parts["metrics"], data.source(cfg.split).record(0).metadata)
-    module = MLEModule(model, **parts, reranker=reranker)
+    module = MLEModule(model, **parts, reranker=reranker, requested=requested)
     print_header(trainer, module, data, folder.path, trains=False)
     if cfg.dry_run:
         return {}

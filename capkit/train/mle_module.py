@@ -13,6 +13,7 @@ from capkit.objectives.base import Objective
 from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
 from capkit.train.captioner_module import CaptionerModule
+from capkit.train.conditions import UNCONDITIONED, Requested
 from capkit.types import CaptionBatch, ObjectiveOutput, Samples
 
 
@@ -53,9 +54,20 @@ class MLEModule(CaptionerModule):
         reranker: Callable[[CaptionBatch, Samples], Samples] | None = None,
         compile: bool = False,
         recompute: bool = False,
+        requested: Requested = UNCONDITIONED,
     ) -> None:
         super().__init__(
-            model, optimizer, schedule, decoding, metrics, micro_batch_size, seed, reranker, compile, recompute
+            model,
+            optimizer,
+            schedule,
+            decoding,
+            metrics,
+            micro_batch_size,
+            seed,
+            reranker,
+            compile,
+            recompute,
+            requested,
         )
         self.objective = objective
 

@@ -17,7 +17,14 @@ from capkit.errors import UsageError
 from capkit.models.captioners.base import null_context, resolve_tokenizer
 from capkit.models.captioners.gpt2_step import can_write_one, write_one
 from capkit.models.captioners.headed import HeadedCaptioner
-from capkit.models.captioners.hf_families import COUNTED_BEHIND_PADDING, FAMILIES, Family, align_special_tokens, apply_image_mask, sized_config
+from capkit.models.captioners.hf_families import (
+    COUNTED_BEHIND_PADDING,
+    FAMILIES,
+    Family,
+    align_special_tokens,
+    apply_image_mask,
+    sized_config,
+)
 from capkit.models.captioners.joined import join
 from capkit.models.encoders.image import image_features, trains
 from capkit.models.pretrained import freeze_unused, load_pretrained, split_head

@@ -33,8 +33,8 @@ Hidden = Callable[[Any, Tensor, Tensor | None, Tensor, Cache | None, Context], T
 class Family:
     """Accessors of one model family's parts.
 
-    `hidden` maps the image states and mask of each row, tokens, KV cache and the images' context, for its conditions, to
-    (R T W). `check_conditions` raises UsageError, with the reason, for a model that takes no conditions.
+    `hidden` maps the image states and mask of each row, tokens, KV cache and the images' context (for its conditions)
+    to (R T W). `check_conditions` raises UsageError, with the reason, for a model that takes no conditions.
     """
 
     model_class: Any
@@ -110,8 +110,8 @@ def _check_decoder(config: Any) -> None:
 def _refuse_conditions(why: str) -> Callable[[Any], None]:
     def refuse(config: Any) -> None:
         raise UsageError(
-            f"model.conditions: expected encoder_decoder, clip_prefix or a VisionEncoderDecoder, got {config.model_type}, "
-            f"which takes none: {why}; use another model, or model.conditions=null"
+            f"model.conditions: expected encoder_decoder, clip_prefix or a VisionEncoderDecoder, got "
+            f"{config.model_type}, which takes none: {why}; use another model, or model.conditions=null"
         )
 
     return refuse

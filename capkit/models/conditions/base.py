@@ -29,10 +29,10 @@ class ConditionKind(Protocol):
         """
         ...
 
-    def is_learned(self, values: Float[Tensor, "R *value"]) -> Bool[Tensor, " R"]:
+    def is_learned(self, values: Float[Tensor, "R ..."]) -> Bool[Tensor, " R"]:
         """Whether values of data are learned; the others count as not given. Does not wait for the device."""
         ...
 
-    def __call__(self, values: Float[Tensor, "R *value"]) -> Float[Tensor, "R P W"]:
+    def __call__(self, values: Float[Tensor, "R ..."]) -> Float[Tensor, "R P W"]:
         """Vectors of learned values; of zeros, which stand where a value is not given, any vectors."""
         ...

@@ -44,7 +44,7 @@ class Bins(nn.Module):
     def forward(self, values: Float[Tensor, " R"]) -> Float[Tensor, "R 1 W"]:
         if not values.is_cuda and len(values) and values.max() >= self.count:
             raise UsageError(
-                f"expected bins from 0 to {self.count - 1}, got {int(values.max())} of the data; give the model as many "
-                "bins (model.conditions.NAME.count) as the data has"
+                f"expected bins from 0 to {self.count - 1}, got {int(values.max())} of the data; give the model as "
+                "many bins (model.conditions.NAME.count) as the data has"
             )
         return self.embedding(values.long())[:, None]

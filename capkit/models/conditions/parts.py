@@ -69,7 +69,7 @@ class ConditionPart(nn.Module):
         self.not_given = nn.Parameter(torch.empty(kind.num_vectors, width))
         nn.init.normal_(self.not_given, std=0.5 * width**-0.5)
 
-    def forward(self, values: Float[Tensor, "R *value"]) -> Float[Tensor, "R P W"]:
+    def forward(self, values: Float[Tensor, "R ..."]) -> Float[Tensor, "R P W"]:
         """Vectors of each row's value; of a NaN, and of a value that is not learned, those of none."""
         kind = cast(ConditionKind, self.kind)
         given = ~values.isnan().flatten(1).any(1) if values.ndim > 1 else ~values.isnan()
@@ -109,6 +109,7 @@ class Conditions(nn.Module):
         shape = cast(ConditionKind, part.kind).value_shape
         if values is None:
             values = torch.full((num_images, *shape), torch.nan, device=part.not_given.device)
+        values = values.to(part.not_given.device, non_blocking=True)
         per_image = values if values.ndim > 1 + len(shape) else values[:, None]  # (B K *value)
         if len(per_image) != num_images or per_image.shape[2:] != shape:
             raise UsageError(

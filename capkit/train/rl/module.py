@@ -35,6 +35,7 @@ from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
 from capkit.scorers.reward import Reward
 from capkit.train.captioner_module import CaptionerModule, as_they_are
+from capkit.train.conditions import UNCONDITIONED, Requested
 from capkit.train.rl.reference_policy import ReferencePolicy
 from capkit.train.rl.rollout import Rollout, concat_images, concat_samples
 from capkit.train.rl.rollout_stats import Sums, policy_sums, reward_sums, sum_of
@@ -50,7 +51,8 @@ class RLModule(CaptionerModule):
     `objective.inner_updates` updates.
 
     Samples are seeded by (seed, step, image key, sample): they do not depend on the number of ranks, on micro-batches
-    or on resuming. The loss is computed on the sampled token ids; captions are never tokenized again.
+    or on resuming. They are written under the conditions that their image has in the batch. The loss is computed on the
+    sampled token ids; captions are never tokenized again.
     `rollout_batch_size` is the number of images per process to sample at once (None: its whole share);
     `micro_batch_size` cuts the rest of the step. Loss denominators and advantages are those of the global batch.
 
@@ -72,9 +74,10 @@ class RLModule(CaptionerModule):
         seed: int = 0,
         compile: bool = False,
         recompute: bool = False,
+        requested: Requested = UNCONDITIONED,
     ) -> None:
         super().__init__(
-            model, optimizer, schedule, decoding, metrics, micro_batch_size, seed, None, compile, recompute
+            model, optimizer, schedule, decoding, metrics, micro_batch_size, seed, None, compile, recompute, requested
         )
         if not isinstance(objective, PolicyObjective | WeightedSum):
             raise UsageError(

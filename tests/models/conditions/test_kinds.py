@@ -12,7 +12,9 @@ from capkit.models.conditions.box import Box
 from capkit.models.conditions.length import Length
 from capkit.models.conditions.parts import build_kinds, parse_values
 
-KINDS = build_kinds({"alignment": {"kind": "bins", "count": 4}, "length": {"kind": "length", "longest": 9}, "box": "box"}, 6)
+KINDS = build_kinds(
+    {"alignment": {"kind": "bins", "count": 4}, "length": {"kind": "length", "longest": 9}, "box": "box"}, 6
+)
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

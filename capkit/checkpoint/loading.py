@@ -278,7 +278,10 @@ def _dual_encoder_in(checkpoint: Mapping[str, Any], ckpt: str) -> TrainableDualE
 
 
 def load_weights(module: nn.Module, checkpoint: Mapping[str, Any]) -> None:
-    """Load the weights for `init_from`, without optimizer and step. Raises UsageError if the tokenizers differ."""
+    """Load the weights for `init_from`, without optimizer and step. Raises UsageError if the tokenizers differ.
+
+    Conditions that the checkpoint does not have keep their new weights.
+    """
     tokenizer: Any = module.model.tokenizer  # type: ignore[union-attr]
     theirs = stored(checkpoint, "tokenizer", dict, NoneType)
     ours = None if tokenizer is None else tokenizer_to_json(tokenizer)
@@ -290,4 +293,6 @@ def load_weights(module: nn.Module, checkpoint: Mapping[str, Any]) -> None:
     if "folders" in checkpoint:
         exported = model_from_checkpoint(checkpoint).state_dict()
         checkpoint = {"state_dict": {f"model.{name}": value for name, value in exported.items()}}
-    module.load_state_dict(checkpoint["state_dict"])
+    own = module.state_dict().items()
+    new = {name: value for name, value in own if name.startswith("model.conditions.")}
+    module.load_state_dict({**new, **checkpoint["state_dict"]})

@@ -194,3 +194,26 @@ def test_what_the_scorer_of_a_filter_lacks_is_told_once(run):
     words = ["curate", "step=[score_filter]", "step.score_filter.best=1", "reward=[clip_score_trained]", "out=x"]
     told = "needs reward.clip_score.scorer.encoder.ckpt; add reward.clip_score.scorer.encoder.ckpt=..."
     assert refusal(*words).endswith(told)
+
+
+# --- conditions
+
+
+def test_conditions_that_the_data_does_not_give_are_refused():
+    said = refusal("model.conditions={length:length,box:box}", "data.conditions={length:length}")
+    assert "model.conditions has box, which data.conditions does not give (length)" in said
+    compose_checked(parse(["model.conditions={length:length}", "data.conditions={length:length,box:box}"]))
+
+
+def test_conditions_are_named_by_the_user_and_other_keys_are_not():
+    composed = compose_checked(
+        parse(["model.conditions.words={kind:length,longest:9}", "data.conditions.words=length", "conditions.words=4"])
+    )
+    assert composed.config.conditions == {"words": 4}
+    assert "unknown key 'condition'" in refusal("condition.words=4")
+    assert "task 'bags' does not take it" in refusal("bags", "conditions.words=4")
+
+
+def test_rollouts_are_of_one_value_an_image(run):
+    words = [f"init_from={run}", "reward=[cider]", "data=sceneworld", "data.captions_per_image=2"]
+    assert "expected 1 for task=fit_rl with data.conditions" in refusal("fit_rl", *words, "data.conditions.a=length")

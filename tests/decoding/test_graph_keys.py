@@ -41,8 +41,8 @@ def captured(monkeypatch):
     return found
 
 
-def write(model, count=2, mask=None, length=5):
-    context = Context(torch.zeros(count, 3, 8), mask, [str(number) for number in range(count)])
+def write(model, count=2, mask=None, length=5, conditions=None):
+    context = Context(torch.zeros(count, 3, 8), mask, [str(number) for number in range(count)], conditions)
     plan = Plan(Decoding("sample", max_length=length), 2, False, (1,), 2)
     graphs.run_graphs(model, context, plan, torch.zeros(count, 2, dtype=torch.long))
 
@@ -75,6 +75,15 @@ def test_a_masked_context_and_a_whole_one_have_their_own(model, captured):
     for given in (None, None, mask, mask, None):
         write(model, mask=given)
     assert captured == ["loop", "capture", "replay"] * 2 + ["replay"]
+
+
+def test_contexts_with_and_without_conditions_and_of_other_numbers_have_their_own(model, captured):
+    """Of other values under the same shape there is one: they are copied to where it reads them."""
+    for given in (None, torch.zeros(2, 1, 2, 8), torch.zeros(2, 3, 2, 8)):
+        for _ in range(2):
+            write(model, conditions=given)
+    write(model, conditions=torch.ones(2, 3, 2, 8))
+    assert captured == ["loop", "capture", "replay"] * 3 + ["replay"]
 
 
 def test_a_moved_weight_has_its_own(model, captured):

@@ -66,20 +66,19 @@ def test_caption_writes_under_what_is_asked_for_and_goes_on_with_nothing_else(fo
     about = json.loads((tmp_path / "out.jsonl.about.json").read_text())
     assert about["conditions"] == {"length": 4.0, "box": [0.0, 0.1, 0.5, 1.0]}
     assert main([*command, "decoding.max_length=6", "conditions.length=5", "conditions.box=[0,.1,.5,1]"]) == 2
-    assert "conditions.length: 4.0 -> 5.0" in capsys.readouterr().err
+    assert "conditions.length is 4.0, wanted 5.0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("task", "words", "said"),
     [
-        (["conditions.lenght=4"], "expected one of length, box"),
-        (["conditions.length=41"], "expected 1 to 40 words, as in training, got 41"),
-        (["conditions.box=[.5,0,.5,1]"], "expected a box x0,y0,x1,y1"),
-        (["conditions.box=[0,0,1,1.5]"], "expected a box x0,y0,x1,y1"),
-        (["conditions.length=data"], "expected data that gives length"),
+        ("caption", "conditions.lenght=4", "expected one of length, box"),
+        ("caption", "conditions.length=41", "expected 1 to 40 words, as in training, got 41"),
+        ("caption", "conditions.box=[.5,0,.5,1]", "expected a box x0,y0,x1,y1"),
+        ("evaluate", "conditions.box=[0,0,1,1.5]", "expected a box x0,y0,x1,y1"),
+        ("evaluate", "conditions.length=data", "expected data that gives length"),
     ],
 )
-@pytest.mark.parametrize("task", ["caption", "evaluate"])
 @pytest.mark.integration
 def test_what_cannot_be_asked_for_is_told_before_any_weights_load(folder, task, words, said, monkeypatch, capsys):
     def read(*_):
@@ -87,9 +86,9 @@ def test_what_cannot_be_asked_for_is_told_before_any_weights_load(folder, task, 
 
     for module in ("capkit.tasks.caption", "capkit.train.evaluate_checkpoint"):
         monkeypatch.setattr(f"{module}.load_captioner", read)
-    command = [task, f"ckpt={folder / 'run'}"]
-    command += [f"images={folder / 'photos'}"] if task == "caption" else ["data.conditions={box:box}"]
-    assert main([*command, *words]) == 2
+    command = [task, f"ckpt={folder / 'run'}", words]
+    command += [f"images={folder / 'photos'}"] if task == "caption" else [*TINY, "data.conditions=null"]
+    assert main(command) == 2
     assert said in capsys.readouterr().err
 
 
@@ -109,6 +108,27 @@ def test_an_export_and_a_resumed_run_keep_the_conditions(folder, tmp_path):
         "model.conditions.parts.box.not_given",
         *(f"model.conditions.parts.box.kind.layers.{n}.{kind}" for n in (0, 2) for kind in ("weight", "bias")),
     }
+
+
+@pytest.mark.integration
+def test_a_captioner_without_conditions_gives_its_weights_to_one_with_and_not_the_other_way(folder, tmp_path, capsys):
+    plain = [*TINY, *caches(folder), "data.captions_per_image=2"]
+    assert main([*plain, f"run_dir={tmp_path / 'plain'}", "max_steps=1", "val_every=1"]) == 0
+    command = [
+        *plain,
+        *CONDITIONS,
+        f"init_from={tmp_path / 'plain'}",
+        f"run_dir={tmp_path / 'run'}",
+        "optimizer.lr=1e-9",
+    ]
+    assert main([*command, "max_steps=1", "val_every=1"]) == 0
+    own, theirs = (
+        load_checkpoint(tmp_path / run / "checkpoints/step-00000001.ckpt")["state_dict"] for run in ("run", "plain")
+    )
+    assert all(torch.allclose(own[name], theirs[name], atol=1e-6) for name in theirs)
+    assert {name.split(".")[1] for name in own.keys() - theirs.keys()} == {"conditions"}
+    assert main([*plain, f"init_from={folder / 'run'}", f"run_dir={tmp_path / 'back'}"]) == 2
+    assert "unknown: conditions.parts" in capsys.readouterr().err
 
 
 @pytest.mark.integration

@@ -3,6 +3,8 @@
 On a GPU tests/decoding/test_graphs.py holds the kernels against the same.
 """
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -91,7 +93,7 @@ def context_of(model):
         return model.encode(batch())
 
 
-SAMPLE = Decoding("sample", max_length=9)
+SAMPLE, BEAMS = Decoding("sample", max_length=9), Decoding("beam", max_length=6, num_beams=3)
 
 
 @pytest.mark.parametrize("prompt", ["", "w1 w2"])
@@ -109,6 +111,25 @@ def test_captions_are_those_of_the_usual_step(model, prompt, fuse):
     torch.testing.assert_close(fused.logprobs[:, :4, given:], forced[:, :4, given:], atol=2e-5, rtol=1e-5)
 
 
+def test_captions_under_conditions_are_those_of_the_usual_step(model, fuse):
+    """Each caption of an image under its own length; its tokens' positions do not count the conditions in front."""
+    model._add_conditions({"length": {"kind": "length", "longest": 9}, "box": "box"}, 16)
+    for parameter in model.conditions.parameters():
+        parameter.data.normal_()
+    lengths, boxes = torch.tensor([[1.0, 2.0], [torch.nan, 4.0], [9.0, 9.0]]), torch.rand(3, 4)
+    given = dataclasses.replace(batch(), conditions={"length": lengths, "box": boxes})
+    context_of(model)
+    with torch.no_grad():
+        context = model.encode(given)
+    usual = [model.generate(context, decoding, 3) for decoding in (SAMPLE, BEAMS)]
+    steps = fuse()
+    fused = [model.generate(context, decoding, 3) for decoding in (SAMPLE, BEAMS)]
+    assert len(steps) >= 8 and len({text for texts in fused[0].texts for text in texts}) > 5
+    for one, other in zip(usual, fused, strict=True):
+        assert torch.equal(one.tokens, other.tokens) and one.tokens.shape[1] == 6
+        torch.testing.assert_close(one.logprobs, other.logprobs, atol=2e-5, rtol=1e-5)
+
+
 def test_captions_do_not_depend_on_how_many_share_an_image(model, fuse):
     context = context_of(model)
     fuse()
@@ -118,10 +139,10 @@ def test_captions_do_not_depend_on_how_many_share_an_image(model, fuse):
 
 
 def test_beams_are_those_of_the_usual_step(model, fuse):
-    context, beams = context_of(model), Decoding("beam", max_length=6, num_beams=3)
-    usual = model.generate(context, beams, 2)
+    context = context_of(model)
+    usual = model.generate(context, BEAMS, 2)
     steps = fuse()
-    assert model.generate(context, beams, 2).texts == usual.texts and steps
+    assert model.generate(context, BEAMS, 2).texts == usual.texts and steps
 
 
 def test_masked_context_takes_the_usual_step(model, fuse):

@@ -7,9 +7,13 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
+from capkit.decoding.config import Decoding
 from capkit.errors import UsageError
+from capkit.models.captioners.encoder_decoder import EncoderDecoder
+from capkit.text.tokenizers import word_tokenizer
+from capkit.train.captioner_module import best_captions, rows_of
 from capkit.train.conditions import UNCONDITIONED, Requested, model_config, requested_conditions
-from capkit.types import CaptionBatch
+from capkit.types import CaptionBatch, Samples
 
 MODEL = {"_target_": "capkit.models.captioners.encoder_decoder.EncoderDecoder"}
 MODEL |= {
@@ -55,6 +59,34 @@ def test_a_captioner_without_conditions_is_asked_for_none():
         assert asked(model) == Requested()
         with pytest.raises(UsageError, match="expected none, since this captioner was trained without any"):
             asked(model, length=3)
+
+
+def test_captions_and_candidates_are_written_under_what_is_asked_for():
+    torch.manual_seed(0)
+    settings = {"length": {"kind": "length", "longest": 9}}
+    tokenizer = word_tokenizer(["a red circle is left of one blue star"])
+    model = EncoderDecoder(
+        tokenizer, feature_width=6, width=16, num_layers=1, num_heads=2, max_length=12, conditions=settings
+    )
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.7)
+    batch = CaptionBatch(
+        ["a", "b", "c"], features=torch.randn(3, 4, 6), conditions={"length": torch.tensor([2.0, 3, 4])}
+    )
+    asked_for = CaptionBatch(batch.keys, features=batch.features, conditions={"length": torch.full((3,), 7.0)})
+    candidates = Decoding("sample", max_length=8, num_candidates=4)
+    for decoding, reranker, num in ((Decoding(max_length=8), None, 1), (candidates, lambda _, found: found, 4)):
+        found = best_captions(model, batch, decoding, reranker, Requested({"length": 7.0}))
+        assert found.texts == model.eval().generate(model.encode(asked_for), decoding, num).texts
+        assert found.texts != best_captions(model, batch, decoding, reranker).texts
+        own = best_captions(model, batch, decoding, reranker, Requested(from_data=("length",)))
+        assert own.texts == model.generate(model.encode(batch), decoding, num).texts != found.texts
+
+
+def test_a_caption_of_each_condition_is_a_row_with_several():
+    batch = CaptionBatch(["a"], references=[["x"]])
+    assert rows_of(batch, Samples.from_texts([["one", "two"]]))[0]["captions"] == ["one", "two"]
+    assert "captions" not in rows_of(batch, Samples.from_texts([["one"]]))[0]
 
 
 def test_values_of_data_are_refused_of_a_users_images():

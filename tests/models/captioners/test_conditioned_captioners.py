@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_captioners import CONDITIONS, HF_CONFIGS, TAKE_NONE, batch_for, build, tiny_tokenizer
+from tiny_captioners import CONDITIONS, HF_CONFIGS, TAKE_NONE, TEXT, VISION, batch_for, build, tiny_tokenizer
 
 from capkit.decoding.config import Decoding
 from capkit.decoding.guide import Guide
@@ -110,6 +110,18 @@ def test_guidance_of_scale_one_is_plain_decoding_and_keeps_the_conditions(condit
     assert torch.equal(context.without_image().conditions, context.conditions)
 
 
+def test_guidance_compares_with_a_missing_image_under_the_same_conditions(conditioned, batch):
+    """Twice the log-probabilities with the image less those without it, both with teacher forcing, worked out here."""
+    context = conditioned.encode(batch)
+    written = conditioned.generate(context, Decoding(max_length=5, guide=Guide(2.0)))
+    with_image, without = (
+        conditioned(some, written.tokens, written.mask)[:, :, :-1].log_softmax(-1)
+        for some in (context, context.without_image())
+    )
+    expected = (2 * with_image - without).log_softmax(-1).gather(-1, written.tokens[..., 1:, None])[..., 0]
+    torch.testing.assert_close(written.logprobs, expected.masked_fill(~written.mask[..., 1:], 0), **CLOSE)
+
+
 def test_a_missing_image_has_no_conditions_given(conditioned, batch):
     null = conditioned.null_context(4, "cpu")
     torch.testing.assert_close(null.conditions, conditioned.encode(of_images(batch)).conditions)
@@ -181,6 +193,30 @@ def test_a_token_keeps_its_position_behind_conditions(name):
         logprobs(captioner, batch_for(captioner)).sum().backward()
         read.append(positions_of(captioner).grad.any(-1).nonzero().flatten().tolist())
     assert read[0] == read[1] == list(range(len(read[0])))
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "camembert"])
+def test_decoders_that_count_positions_from_behind_the_padding(model_type):
+    """Their first token is at position 1 + the padding's id; written step by step and read at once they agree."""
+    read = []
+    for conditions in (None, CONDITIONS):
+        torch.manual_seed(0)
+        encoder, decoder = {"model_type": "vit", **VISION}, {"model_type": model_type, **TEXT, "pad_token_id": 0}
+        captioner = HFCaptioner(
+            encoder=encoder, decoder=decoder, tokenizer=tiny_tokenizer(), max_length=24, conditions=conditions
+        )
+        for parameter in captioner.parameters():
+            parameter.data.normal_(std=0.25)
+        batch = batch_for(captioner.eval())
+        batch.conditions = {"length": torch.tensor([1.0, 2.0, torch.nan, 4.0] * 2)}
+        logprobs(captioner, batch).sum().backward()
+        table = captioner.model.decoder.base_model.embeddings.position_embeddings.weight
+        read.append(table.grad.any(-1).nonzero().flatten().tolist())
+        context = captioner.encode(batch)
+        written = captioner.generate(context, Decoding(max_length=8))
+        forced = captioner.logprobs(context, written.tokens, written.mask)
+        torch.testing.assert_close(written.logprobs, forced, **CLOSE)
+    assert read[0] == read[1] == list(range(1, 1 + len(read[0])))
 
 
 @pytest.mark.parametrize("name", TAKE_NONE)

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import inspect
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,16 @@ def test_the_default_run_is_sound():
     assert problems(composed()) == []
 
 
-@pytest.mark.parametrize(("group", "name"), CHOICES)
-def test_every_choice_composes_and_is_sound(group, name):
-    assert problems(composed(typed(group, name)), with_inputs=False) == []
+# Parts of "pick any" groups do not depend on each other: the first of every group are chosen together, the second ...
+PARTS = [group for group in PICK_ANY if group in GROUPS]
+TOGETHER = list(itertools.zip_longest(*([typed(group, name) for name in GROUPS[group]] for group in PARTS)))
+TOGETHER = [tuple(filter(None, words)) for words in TOGETHER]
+ALONE = [(typed(group, name),) for group, name in CHOICES if group not in PICK_ANY]
+
+
+@pytest.mark.parametrize("words", [*TOGETHER, *ALONE], ids=" ".join)
+def test_every_choice_composes_and_is_sound(words):
+    assert problems(composed(*words), with_inputs=False) == []
 
 
 # Tasks that use a trained captioner, and debug presets. Each experiment with one of them in CI, with all at night.
@@ -85,7 +93,8 @@ def brought(group, name):
     ("group", "name"), [pair for pair in CHOICES if pair[0] in PICK_ANY and not brings_others(*pair)]
 )
 def test_entries_of_pick_any_groups_keep_their_names(group, name):
-    assert brought(group, name) in OmegaConf.to_container(composed(typed(group, name)).config)[group]
+    words = next(words for words in TOGETHER if typed(group, name) in words)
+    assert list(OmegaConf.to_container(composed(*words).config)[group]) == [brought(group, name)]
 
 
 @pytest.fixture
@@ -101,35 +110,54 @@ def experiment(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("group", PICK_ANY)
-def test_settings_of_a_part_that_is_not_chosen_are_refused(group, experiment):
-    words, file = experiment(f"{group}: {{other: {{size: 8}}}}\n")
-    for typed in ((), (f"{group}=[]",), ("task=fit_rl",)):
-        found = problems(composed(*words, *typed), with_inputs=False)
+def lines(*blocks):
+    return "".join(f"{block}\n" for block in blocks)
+
+
+NO_PARTS = tuple(f"{group}=[]" for group in PICK_ANY)
+
+
+@pytest.mark.parametrize("typed", [(), NO_PARTS, ("task=fit_rl",)], ids=" ".join)
+def test_settings_of_a_part_that_is_not_chosen_are_refused(typed, experiment):
+    words, file = experiment(lines(*(f"{group}: {{other: {{size: 8}}}}" for group in PICK_ANY)))
+    found = problems(composed(*words, *typed), with_inputs=False)
+    for group in PICK_ANY:
         told = f"{group}.other has settings but is not chosen: {group}.other.size in {file}; "
-        assert [problem for problem in found if problem.startswith(told)], typed
+        assert [problem for problem in found if problem.startswith(told)], group
 
 
 def own_name(group):
     """A choice that brings one part, of its own name."""
-    return next(name for name in GROUPS[group] if not brings_others(group, name) and brought(group, name) == name)
+    return own_names(group)[0]
 
 
-@pytest.mark.parametrize("group", PICK_ANY)
-def test_settings_of_a_part_go_where_the_command_line_chooses_others(group, experiment):
-    name = own_name(group)
-    words, _ = experiment(f"defaults:\n  - override /{group}: [{name}]\n{group}: {{{name}: {{size: 8}}}}\n")
-    assert composed(*words).config[group][name]["size"] == 8
-    left = composed(*words, f"{group}=[]")
-    assert name not in left.config[group] and problems(left, with_inputs=False) == []
-    assert composed(*words, f"{group}=null", f"~{group}.{name}").config[group] == left.config[group], "no longer needed"
+def own_names(group):
+    return [name for name in GROUPS[group] if not brings_others(group, name) and brought(group, name) == name]
 
 
-@pytest.mark.parametrize("group", [group for group in PICK_ANY if len(GROUPS[group]) > 1])
-def test_settings_of_a_part_go_where_a_list_without_it_is_chosen(group, experiment):
-    name, *others = (n for n in GROUPS[group] if not brings_others(group, n) and brought(group, n) == n)
-    words, _ = experiment(f"defaults:\n  - override /{group}: [{name}]\n{group}: {{{name}: {{size: 8}}}}\n")
-    assert list(composed(*words, f"{group}=[{','.join(others[:2])}]").config[group]) == others[:2]
+def one_part_of_each(groups=PICK_ANY):
+    """An experiment that chooses a part of each group, and sets a value of it."""
+    chosen = [f"  - override /{group}: [{own_name(group)}]" for group in groups]
+    return lines("defaults:", *chosen, *(f"{group}: {{{own_name(group)}: {{size: 8}}}}" for group in groups))
+
+
+def test_settings_of_a_part_go_where_the_command_line_chooses_others(experiment):
+    words, _ = experiment(one_part_of_each())
+    left = composed(*words, *NO_PARTS)
+    assert problems(left, with_inputs=False) == []
+    deleted = [f"~{group}.{own_name(group)}" for group in PICK_ANY]
+    by_hand = composed(*words, *(f"{group}=null" for group in PICK_ANY), *deleted)
+    for group in PICK_ANY:
+        assert composed(*words).config[group][own_name(group)]["size"] == 8
+        assert own_name(group) not in left.config[group]
+        assert by_hand.config[group] == left.config[group], "no longer needed"
+
+
+def test_settings_of_a_part_go_where_a_list_without_it_is_chosen(experiment):
+    others = {group: own_names(group)[1:3] for group in PICK_ANY if len(GROUPS[group]) > 1}
+    words, _ = experiment(one_part_of_each(others))
+    left = composed(*words, *(f"{group}=[{','.join(names)}]" for group, names in others.items()))
+    assert {group: list(left.config[group]) for group in others} == others
 
 
 @pytest.mark.parametrize("group", PICK_ANY)
@@ -192,26 +220,31 @@ REPLACED = [  # group, a choice, what it alone takes, what both take, the other 
 ]
 
 
-@pytest.mark.parametrize(("group", "first", "own", "shared", "other"), REPLACED)
-def test_what_the_choice_of_the_command_line_does_not_take_goes_and_the_rest_stays(
-    group, first, own, shared, other, experiment
-):
-    words, _ = experiment(f"defaults:\n  - override /{group}: {first}\n{group}:\n  {own}\n  {shared}\n")
-    kept, dropped = (dict(leaves(yaml.safe_load(text) or {}, group)) for text in (shared, own))
-    assert kept.items() | dropped.items() <= written(composed(*words)).items()
-    left = composed(*words, f"{group}={other}")
+OTHERS = tuple(f"{group}={other}" for group, *_, other in REPLACED)
+FIRST = lines("defaults:", *(f"  - override /{group}: {first}" for group, first, *_ in REPLACED))
+
+
+def test_what_the_choice_of_the_command_line_does_not_take_goes_and_the_rest_stays(experiment):
+    settings = [f"{group}:\n  {own}\n  {shared}" for group, _, own, shared, _ in REPLACED]
+    words, _ = experiment(FIRST + lines(*settings))
+    before, left = composed(*words), composed(*words, *OTHERS)
     assert problems(left, with_inputs=False) == []
-    found = written(left)
-    assert kept.items() <= found.items() and not dropped.keys() & found.keys()
-    deleted = composed(*words, f"{group}={other}", *(f"~{key}" for key in dropped))
+    all_dropped = []
+    for group, _, own, shared, _ in REPLACED:
+        kept, dropped = (dict(leaves(yaml.safe_load(text) or {}, group)) for text in (shared, own))
+        assert kept.items() | dropped.items() <= written(before).items()
+        assert kept.items() <= written(left).items() and not dropped.keys() & written(left).keys()
+        all_dropped += dropped
+    deleted = composed(*words, *OTHERS, *(f"~{key}" for key in all_dropped))
     assert deleted.config == left.config, "may still be deleted by hand"
 
 
-@pytest.mark.parametrize(("group", "first", "own", "shared", "other"), REPLACED)
-def test_a_typo_in_an_experiment_is_refused_whatever_is_chosen(group, first, own, shared, other, experiment):
-    words, file = experiment(f"defaults:\n  - override /{group}: {first}\n{group}: {{typo: 1}}\n")
-    for typed in ((), (f"{group}={other}",)):
-        assert any(f"unknown key '{group}.typo' in {file}" in text for text in problems(composed(*words, *typed)))
+@pytest.mark.parametrize("typed", [(), OTHERS], ids=" ".join)
+def test_a_typo_in_an_experiment_is_refused_whatever_is_chosen(typed, experiment):
+    words, file = experiment(FIRST + lines(*(f"{group}: {{typo: 1}}" for group, *_ in REPLACED)))
+    found = problems(composed(*words, *typed))
+    for group, *_ in REPLACED:
+        assert any(f"unknown key '{group}.typo' in {file}" in text for text in found), group
 
 
 def test_settings_that_are_typed_for_a_choice_that_is_not_made_are_refused():

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from capkit.config.instantiate import plain
@@ -158,6 +157,9 @@ def ranks_from_outside() -> tuple[int, int] | None:
 
 def cluster_environment() -> dict[str, Any]:
     """Trainer arguments that keep Lightning from waiting for SLURM tasks in a job whose ranks srun did not start."""
+    # Imported here, for this module starts every rank and Lightning takes as long to import as torch.
+    from lightning.pytorch.plugins.environments import LightningEnvironment
+
     alone = "SLURM_NTASKS" in os.environ and "RANK" not in os.environ and ranks_from_outside() is None
     return {"plugins": [LightningEnvironment()]} if alone else {}
 

@@ -144,7 +144,15 @@ def test_it_is_found(seed, measured):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{TESTS.parent}")
+    """A project with one effect test and this suite's plugins.
+
+    Torch and transformers, of which they want the versions, are empty modules: the real ones would take most of the
+    time of each process.
+    """
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "torch.py").write_text("__version__ = '2'\ndef set_num_threads(number): pass\n")
+    (tmp_path / "empty" / "transformers.py").write_text("__version__ = '5'\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'empty'}:{TESTS}:{TESTS.parent}")
     (tmp_path / "tests" / "effects").mkdir(parents=True)
     (tmp_path / "tests" / "conftest.py").write_text((TESTS / "conftest.py").read_text())
     (tmp_path / "tests" / "effects" / "test_a.py").write_text(EFFECT)
@@ -169,4 +177,6 @@ def test_failures_and_dead_processes_are_survived_and_only_what_left_no_record_r
     assert len(list(project.glob("ran-*"))) == 4
     (project / "tests" / "effects" / "test_a.py").write_text(EFFECT.replace("0.65", "0.45"))
     assert run() == {0: "passed", 1: "passed", 2: "passed"}, "records of other code do not count"
-    assert all(record.numbers and record.commit == "abc" for record in read_lines(out / "records"))
+    records = read_lines(out / "records")
+    assert all(record.numbers and record.commit == "abc" for record in records)
+    assert {(record.torch, record.transformers) for record in records} == {("2", "5")}

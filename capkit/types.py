@@ -108,8 +108,11 @@ class CaptionBatch(_TensorFields):
     counts even if the tokenizer also pads with it. `prompt_length` is the number of leading tokens that are given and
     not learned. `pictures` are for encoders of rewards, by name, and belong to the whole batch: no part of it has them.
 
-    `conditions[name]` are values that captions are to be written under (capkit/models/conditions), NaN where none is
+        `conditions[name]` are values that captions are to be written under (capkit/models/conditions), NaN where none is
     given: of images (B, *value), or of captions (B, K, *value).
+
+    `regions[b][k]`, where captions are of regions: the region that caption k is of, as {"number": its place in the
+    record, "box": xyxy in [0, 1] of the whole picture, "text"}. Rows of `mask` beyond an image's last one are False.
 
     `negative_tokens[b, k]`: caption k edited into a wrong one, if the data makes such edits. A row of `mask` or
     `negative_mask` without any True means that the caption does not exist.
@@ -125,6 +128,7 @@ class CaptionBatch(_TensorFields):
     negative_mask: Bool[Tensor, "B K J"] | None = None
     references: list[list[str]] = field(default_factory=list)
     bag: Int[Tensor, " B"] | None = None
+    regions: list[list[dict[str, Any]]] = field(default_factory=list)
     conditions: dict[str, Tensor] = field(default_factory=dict)
     metadata: list[dict[str, Any]] = field(default_factory=list)
     pictures: dict[str, Pictures] = field(default_factory=dict)

@@ -22,8 +22,10 @@ from capkit.data.images import BadImage
 from capkit.data.jpeg import Decoder
 from capkit.data.loader import Batches, CaptionLoader, InOrder
 from capkit.data.negatives import EditedCaptions
+from capkit.data.records import Record
 from capkit.data.skipped import SkipLog
-from capkit.data.sources.base import DataSource, Preparable, clean_captions
+from capkit.data.sources.base import DataSource, Preparable
+from capkit.data.targets import CaptionsOf, texts_of
 from capkit.data.transforms import ImageTransform
 from capkit.distributed import collectives as distributed
 from capkit.errors import UsageError
@@ -61,6 +63,10 @@ class CaptionDataModule(pl.LightningDataModule):
         seed: Of curriculum, augmentation and choice of captions.
         curriculum: Forms the training batches; null: Shuffle.
         negatives: Adds a wrong caption for each caption of train and val.
+        captions_of: "images", or "regions": then texts of regions are learned, and evaluation has a row for each
+            region.
+        regions_per_image: Most regions of an image in a training batch, which share its encoding; evaluation takes all.
+        min_visible: Share of a region's area that the transform must leave; else the region is left out, and counted.
         decode: How picture files are read. "turbo": JPEG by libjpeg-turbo itself, all else by Pillow; "pillow": all
             by Pillow, with the same pixels. "scaled": as turbo, but a JPEG is decoded at 1/8, 1/4 or 1/2 of its size
             where the transform needs no more: faster, pixels differ (docs/data.md).
@@ -85,6 +91,9 @@ class CaptionDataModule(pl.LightningDataModule):
         seed: Seed = 0,
         curriculum: Callable[..., Curriculum] | None = None,
         negatives: EditedCaptions | None = None,
+        captions_of: Literal["images", "regions"] = "images",
+        regions_per_image: PositiveInt = 8,
+        min_visible: Probability = 0.5,
         decode: Literal["turbo", "scaled", "pillow"] = "turbo",
         conditions: Mapping[str, Any] | None = None,
         condition_dropout: Probability = 0.0,
@@ -98,11 +107,23 @@ class CaptionDataModule(pl.LightningDataModule):
             raise UsageError(
                 "cached features cannot be augmented; set data.transform.augment=null or data.features=null"
             )
+        if captions_of == "regions" and captions_per_image != 1:
+            raise UsageError(
+                "captions_of=regions takes data.regions_per_image regions of an image; expected captions_per_image=1, "
+                f"got {captions_per_image}; leave it out"
+            )
+        if captions_of == "regions" and transform is None:
+            raise UsageError(
+                "captions_of=regions with features expected the transform of the pictures that they are of, which says "
+                "where boxes lie in them; got transform=null; set data.transform"
+            )
         self.sources: dict[str, DataSource | None] = {"train": train, "val": val, "test": test, "predict": predict}
         self.transform, self.features = transform, FeatureStore(features) if features is not None else None
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.captions_per_image, self.max_length = captions_per_image, max_length
         self.num_workers, self.max_skipped, self.seed = num_workers, max_skipped, seed
+        self.captions_of: CaptionsOf = captions_of
+        self.regions_per_image, self.min_visible = regions_per_image, min_visible
         self.decode: Decoder = decode
         self._conditions, self._condition_dropout = condition_readers(conditions or {}), condition_dropout
         self._make_curriculum, self._negatives = curriculum or Shuffle, negatives
@@ -152,20 +173,31 @@ class CaptionDataModule(pl.LightningDataModule):
     def num_images(self, split: str) -> int:
         return len(self.source(split))
 
+    def texts(self, record: Record) -> list[str]:
+        """The cleaned texts of a record that are learned: its captions, or what `captions_of` says."""
+        return texts_of(record, self.captions_of)
+
     def captions(self, split: str) -> Iterator[str]:
-        """Iterate over all cleaned captions of a split without reading images, e.g. to build a vocabulary."""
+        """Iterate over all texts of a split without reading images, e.g. to build a vocabulary."""
         source = self.source(split)
         for index in range(len(source)):
-            yield from clean_captions(source.record(index).captions)
+            yield from self.texts(source.record(index))
 
     def image_reader(self, split: str) -> Callable[[str], UInt8[np.ndarray, "H W 3"]]:
         """Return a function from a record's key to its untransformed picture, for reports and metrics.
 
-        It returns one white pixel for a picture that cannot be read, since cached features may outlive the file.
+        `KEY#NUMBER`, the key of a region's row, gives the picture that the region is of. It returns one white pixel for
+        a picture that cannot be read, since cached features may outlive the file.
         """
         source = self.source(split)
         place = {source.record(i).key: i for i in range(len(source))}
+        if self.captions_of == "regions":
+            return lambda key: _image_or_white(source, place[key.rpartition("#")[0]])
         return lambda key: _image_or_white(source, place[key])
+
+    def removed_regions(self, split: str) -> int:
+        """How many regions this process left out so far because the transform left less than `min_visible` of them."""
+        return self._log.removed_regions[split]
 
     def keys(self, split: str) -> list[str]:
         """The keys of all images of a split, in order."""
@@ -219,6 +251,9 @@ class CaptionDataModule(pl.LightningDataModule):
             viewers=self._viewers,
             conditions=self._conditions,
             condition_dropout=self._condition_dropout,
+            captions_of=self.captions_of,
+            regions_per_image=self.regions_per_image,
+            min_visible=self.min_visible,
         )
         bag_ids = self.curriculum.bag_ids if is_training and isinstance(self.curriculum, Grouped) else None
         unseen = self._unseen if is_training and self._viewers else None

@@ -3,8 +3,9 @@
 A batch is built in one call, so that its images are stacked and normalised together.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from capkit.data.conditions.base import ConditionReader
@@ -19,12 +21,13 @@ from capkit.data.features import FeatureStore
 from capkit.data.images import BadImage
 from capkit.data.jpeg import Decoder, read_picture
 from capkit.data.negatives import EditedCaptions, without_unchanged
+from capkit.data.placement import Placement
 from capkit.data.records import Record
 from capkit.data.skipped import Skipped
-from capkit.data.sources.base import DataSource, picture_file
-from capkit.data.targets import Target, caption_targets
+from capkit.data.sources.base import DataSource, Mirrors, picture_file, picture_size
+from capkit.data.targets import CaptionsOf, Target, placed, targets_of
 from capkit.data.transforms import ImageTransform
-from capkit.text.caption_text import clean_text
+from capkit.text.sides import says_left_or_right
 from capkit.types import CaptionBatch, Viewer
 from capkit.utils.rng import stable_hash, uniform
 
@@ -48,22 +51,35 @@ class Request(NamedTuple):
 class Collated(NamedTuple):
     """A batch, or None if no example was usable, and the examples skipped while building it.
 
-    `raw` are its pixels where the loader normalises them on the GPU: they travel as bytes.
+    `raw` are its pixels where the loader normalises them on the GPU: they travel as bytes. `removed_regions` of its
+    images have a crop that leaves too little of them.
     """
 
     batch: CaptionBatch | None
     skipped: list[Skipped]
     raw: UInt8[Tensor, "B 3 S S"] | None = None
+    removed_regions: int = 0
 
 
 @dataclass(frozen=True)
 class _Example:
+    index: int
     record: Record
-    captions: list[str]
-    chosen: list[str]
+    references: list[str]
+    chosen: list[Target]
     negatives: list[str]
     pixels: Tensor | None
+    unusable: list[str] = field(default_factory=list)  # why captions or regions of the record are no targets
+    removed_regions: int = 0
     conditions: dict[str, Tensor] = field(default_factory=dict)  # of the chosen captions (K *value)
+
+
+@dataclass
+class _LeftOut:
+    """What a batch had to do without."""
+
+    skipped: list[Skipped] = field(default_factory=list)
+    removed_regions: int = 0
 
 
 class CaptionDataset(Dataset[Collated]):
@@ -74,6 +90,13 @@ class CaptionDataset(Dataset[Collated]):
     epoch, index), without repetition if there are enough; evaluation takes the first ones. With `features`, cached
     features replace pixels. Without `encode`, a batch has no tokens. With `negatives`, each chosen caption comes with a
     wrong one, another in each epoch.
+
+    With `captions_of="regions"`, captions are texts of regions: in training `regions_per_image` of them or, if an image
+    has fewer, all; in evaluation all. Where another image of the batch has more, the mask of what is missing is False.
+    Regions of which the transform leaves less than `min_visible` of the area are left out and counted. An image that
+    is left without any is replaced in training, as the unusable are, but may come again in the next epoch.
+
+    A picture is mirrored only if its record's texts say neither left nor right, or if the source `Mirrors` them too.
 
     `decode` reads pictures that a source has as files: "turbo" and "pillow" give equal pixels, "scaled" decodes a JPEG
     at the smallest size that the transform needs (capkit/data/jpeg.py). With `is_raw`, pixels are not normalised here
@@ -99,6 +122,9 @@ class CaptionDataset(Dataset[Collated]):
         viewers: Mapping[str, Viewer] | None = None,
         conditions: Mapping[str, ConditionReader] | None = None,
         condition_dropout: float | int = 0.0,
+        captions_of: CaptionsOf = "images",
+        regions_per_image: int = 8,
+        min_visible: float = 0.0,
     ) -> None:
         self.source, self.split = source, split
         self._viewers = viewers or {}
@@ -108,61 +134,86 @@ class CaptionDataset(Dataset[Collated]):
         self._captions_per_image, self._seed = captions_per_image, seed
         self.is_training, self._negatives = is_training, negatives
         self._conditions, self._condition_dropout = conditions or {}, condition_dropout if is_training else 0.0
+        self._captions_of, self._regions_per_image, self._min_visible = captions_of, regions_per_image, min_visible
         self._skipped: dict[int, Skipped] = {}
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, request: Request) -> Collated:
-        skipped: list[Skipped] = []
+        left_out = _LeftOut()
         load = self._replaced if self.is_training else self._load
-        examples = [e for index in request.indices if (e := load(request.epoch, index, skipped)) is not None]
+        examples = [e for index in request.indices if (e := load(request.epoch, index, left_out)) is not None]
         complete = len(examples) == len(request.indices) if self.is_training else len(examples) > 0
         batch = self._collate(examples) if complete else None
         raw = self._raw_pixels(examples) if batch is not None and self._is_raw else None
         if batch is not None and request.bags is not None:
-            pairs = zip(request.indices, request.bags, strict=True)
             # A replacement of an unusable example does not belong to the bag.
-            batch.bag = torch.tensor([-1 if index in self._skipped else bag for index, bag in pairs])
+            rows = zip(examples, request.indices, request.bags, strict=True)
+            batch.bag = torch.tensor([bag if example.index == index else -1 for example, index, bag in rows])
         if batch is not None and request.pictures:
             batch.pictures = {name: self._viewers[name].preprocess(keys) for name, keys in request.pictures.items()}
-        return Collated(batch, skipped, raw)
+        return Collated(batch, left_out.skipped, raw, left_out.removed_regions)
 
-    def _replaced(self, epoch: int, index: int, skipped: list[Skipped]) -> _Example | None:
+    def _replaced(self, epoch: int, index: int, left_out: _LeftOut) -> _Example | None:
         """The example, or the first usable replacement drawn by (seed, epoch, index); None after MAX_REPLACEMENTS."""
-        example = self._load(epoch, index, skipped)
+        example = self._load(epoch, index, left_out)
         draw = np.array([stable_hash(self._seed, "replacement", epoch, index)])
         for attempt in range(MAX_REPLACEMENTS):
             if example is not None:
                 break
-            example = self._load(epoch, int(uniform(draw, attempt)[0] * len(self)), skipped)
+            example = self._load(epoch, int(uniform(draw, attempt)[0] * len(self)), left_out)
         return example
 
-    def _load(self, epoch: int, index: int, skipped: list[Skipped]) -> _Example | None:
+    def _load(self, epoch: int, index: int, left_out: _LeftOut) -> _Example | None:
         if index in self._skipped:
-            skipped.append(self._skipped[index])
+            left_out.skipped.append(self._skipped[index])
             return None
         record = self.source.record(index)
         try:
             example = self._example(epoch, index, record)
         except BadImage as error:
             self._skipped[index] = Skipped(self.split, record.key, record.image, str(error))
-            skipped.append(self._skipped[index])
+            left_out.skipped.append(self._skipped[index])
             return None
-        if len(example.captions) < len(record.captions):
-            skipped += self._empty_captions(record)
+        left_out.skipped += [self._part(record, reason) for reason in example.unusable]
+        left_out.removed_regions += example.removed_regions
+        if not example.chosen and example.removed_regions:
+            left_out.skipped.append(self._part(record, "the crop leaves none of its regions"))
+            return None
         return example
 
+    def _part(self, record: Record, reason: str) -> Skipped:
+        """A skipped caption or region of a record; it does not count against the budget of unusable examples."""
+        what = "caption" if self._captions_of == "images" else "region"
+        return Skipped(self.split, record.key, record.image, reason, what)
+
     def _example(self, epoch: int, index: int, record: Record) -> _Example:
-        targets = caption_targets(record)
+        targets, reasons = targets_of(record, self._captions_of)
         if not targets and self.split != "predict":
-            raise BadImage("no caption, or only empty ones")
+            what = "caption, or only empty ones" if self._captions_of == "images" else "region with an area and a text"
+            raise BadImage(f"no {what}")
         key = (self._seed, epoch, index)
-        chosen = self._choose(targets, key)
-        captions, texts = ([target.text for target in some] for some in (targets, chosen))
-        negatives = [] if self._negatives is None else self._negatives(texts, key)
-        values = self._values(record, chosen, key)
-        return _Example(record, captions, texts, negatives, self._pixels(index, record, key), values)
+        pixels, placement, shown = self._picture(index, record, key)
+        if shown is not record:
+            targets, _ = targets_of(shown, self._captions_of)
+        targets = self._drawn(targets, key)
+        seen = targets if placement is None else placed(targets, placement, self._min_visible)
+        chosen = self._first(seen)
+        negatives = [] if self._negatives is None else self._negatives([target.text for target in chosen], key)
+        told = chosen if self._captions_of == "regions" else sorted(targets, key=lambda target: target.number)
+        references = [target.text for target in told]
+        return _Example(
+            index=index,
+            record=shown,
+            references=references,
+            chosen=chosen,
+            negatives=negatives,
+            pixels=pixels,
+            unusable=reasons,
+            removed_regions=len(targets) - len(seen),
+            conditions=self._values(shown, chosen, key),
+        )
 
     def _values(self, record: Record, chosen: list[Target], key: tuple[int, int, int]) -> dict[str, Tensor]:
         """The chosen captions' values of each condition (K *value), NaN where there is none or it is dropped."""
@@ -176,34 +227,57 @@ class CaptionDataset(Dataset[Collated]):
             found[name] = torch.from_numpy(rows)
         return found
 
-    def _empty_captions(self, record: Record) -> list[Skipped]:
-        return [
-            Skipped(self.split, record.key, record.image, f"caption {place} is empty", what="caption")
-            for place, caption in enumerate(record.captions)
-            if not clean_text(caption.text)
-        ]
+    def _drawn(self, targets: list[Target], key: tuple[int, int, int]) -> list[Target]:
+        """In training the targets in an order drawn by `key`, before any crop: it does not change the others' order."""
+        if not self.is_training or len(targets) < 2:
+            return targets
+        # Sorting hashed draws takes a quarter of the time of seeding a generator per image.
+        order = uniform(stable_hash(*key, "captions") + np.arange(len(targets)), 0).argsort().tolist()
+        return [targets[place] for place in order]
 
-    def _choose(self, targets: list[Target], key: tuple[int, int, int]) -> list[Target]:
-        if not targets:
-            return []
-        order: Sequence[int] = range(len(targets))
-        if self.is_training and len(targets) > 1:
-            # Sorting hashed draws takes a quarter of the time of seeding a generator per image.
-            order = uniform(stable_hash(*key, "captions") + np.arange(len(targets)), 0).argsort().tolist()
-        return [targets[order[k % len(targets)]] for k in range(self._captions_per_image)]
+    def _first(self, targets: list[Target]) -> list[Target]:
+        if self._captions_of == "regions":
+            return targets[: self._regions_per_image] if self.is_training else targets
+        return [targets[k % len(targets)] for k in range(self._captions_per_image)] if targets else []
 
-    def _pixels(self, index: int, record: Record, key: tuple[int, int, int]) -> Tensor | None:
+    def _picture(
+        self, index: int, record: Record, key: tuple[int, int, int]
+    ) -> tuple[Tensor | None, Placement | None, Record]:
+        """The picture as the model sees it, how it is placed, and the record of it: another one of a mirror image.
+
+        With cached features there is no picture, and a placement only where regions need one.
+        """
         if self._features is not None:
             if record.key not in self._features:
                 raise BadImage(f"no cached features in {self._features.folder}")
-            return None
+            return None, self._placement_of_features(index) if self._captions_of == "regions" else None, record
         assert self._transform is not None
         random_key = key if self.is_training else None
         if self._file is None:
-            return self._transform(self.source.image(index), random_key)
-        fraction = partial(self._transform.fraction, random_key=random_key) if self._decode == "scaled" else None
-        picture = read_picture(self._file(index), fraction)
-        return self._transform(picture.rgb, random_key, picture.full_size, picture.scale)
+            rgb, scale = self.source.image(index), 1.0
+            full_size = (rgb.shape[0], rgb.shape[1])
+        else:
+            fraction = partial(self._transform.fraction, random_key=random_key) if self._decode == "scaled" else None
+            rgb, full_size, scale = read_picture(self._file(index), fraction)
+        placement = self._transform.placement(*full_size, random_key)
+        if placement.mirrored:
+            mirrored = self._mirrored(record)
+            placement, record = replace(placement, mirrored=mirrored is not None), mirrored or record
+        return self._transform.place(rgb, placement, scale), placement, record
+
+    def _mirrored(self, record: Record) -> Record | None:
+        """The record of the mirror image; None if its texts would be wrong."""
+        if isinstance(self.source, Mirrors):
+            return self.source.mirrored(record)
+        texts = [*(caption.text for caption in record.captions), *(region.text for region in record.regions)]
+        return None if says_left_or_right(texts) else record
+
+    def _placement_of_features(self, index: int) -> Placement:
+        assert self._transform is not None
+        if self._transform.keeps_shares:
+            return self._transform.placement(1, 1)
+        width, height = picture_size(self.source, index)
+        return self._transform.placement(height, width)
 
     def _raw_pixels(self, examples: list[_Example]) -> UInt8[Tensor, "B 3 S S"] | None:
         # Stacked as they lie in memory, channels last: a copy with channels first takes five times as long.
@@ -219,9 +293,11 @@ class CaptionDataset(Dataset[Collated]):
         records = [example.record for example in examples]
         batch = CaptionBatch(
             keys=[record.key for record in records],
-            references=[example.captions for example in examples],
+            references=[example.references for example in examples],
             metadata=[_metadata(record) for record in records],
         )
+        if self._captions_of == "regions":
+            batch.regions = [[_region(target) for target in example.chosen] for example in examples]
         if self._features is not None:
             batch.features = torch.from_numpy(self._features[batch.keys])
         elif self._transform is not None and not self._is_raw:
@@ -230,21 +306,42 @@ class CaptionDataset(Dataset[Collated]):
         if any(record.bag is not None for record in records):
             batch.bag = torch.tensor([-1 if record.bag is None else stable_hash(record.bag) for record in records])
         if self.split != "predict":
-            batch.conditions = {
-                name: torch.stack([example.conditions[name] for example in examples]) for name in self._conditions
-            }
+            batch.conditions = {name: self._stacked(name, examples) for name in self._conditions}
         if self._encode is not None and self.split != "predict":
             self._add_tokens(batch, examples)
         return batch
 
+    def _stacked(self, name: str, examples: list[_Example]) -> Tensor:
+        """A condition's values (B K *value), NaN where an image has fewer captions than another."""
+        return pad_sequence([e.conditions[name] for e in examples], batch_first=True, padding_value=math.nan)
+
     def _add_tokens(self, batch: CaptionBatch, examples: list[_Example]) -> None:
         assert self._encode is not None
-        batch.tokens, batch.mask, batch.prompt_length = self._encode([example.chosen for example in examples])
+        batch.tokens, batch.mask, batch.prompt_length = self._tokens([[t.text for t in e.chosen] for e in examples])
         if self._negatives is not None:
-            batch.negative_tokens, mask, _ = self._encode([example.negatives for example in examples])
+            batch.negative_tokens, mask, _ = self._tokens([example.negatives for example in examples])
             batch.negative_mask = without_unchanged(batch.negative_tokens, mask, batch.tokens, batch.mask)
+
+    def _tokens(self, texts: list[list[str]]) -> tuple[Tensor, Tensor, int]:
+        """Tokens, mask and the length of the prompt, of as many captions an image as the image with the most has.
+
+        Those that are missing are empty, and their mask is False.
+        """
+        assert self._encode is not None
+        most = max(map(len, texts))
+        padded = [row + [""] * (most - len(row)) for row in texts]
+        tokens, mask, prompt_length = self._encode(padded)
+        if not all(map(all, padded)):
+            mask = mask & torch.tensor([[bool(text) for text in row] for row in padded])[..., None]
+        return tokens, mask, prompt_length
 
 
 def _metadata(record: Record) -> dict[str, Any]:
     """The record's metadata plus the name of its bag, if any, which metrics read there."""
     return record.metadata if record.bag is None else {**record.metadata, "bag": record.bag}
+
+
+def _region(target: Target) -> dict[str, Any]:
+    """Of a region: its number in the record, its box in the picture, and its text."""
+    assert target.region is not None
+    return {"number": target.number, "box": list(target.region.box), "text": target.text}

@@ -153,6 +153,7 @@ class CaptionLoader:
         return batch
 
     def _account(self, collated: Collated) -> None:
+        self._log.removed_regions[self.dataset.split] += collated.removed_regions
         if collated.skipped:
             self._log.add(collated.skipped)
             self._log.check_budget(self.dataset.split, self._max_skipped, len(self.dataset))

@@ -4,6 +4,7 @@ import fcntl
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from capkit.errors import UsageError
 
 @dataclass(frozen=True)
 class Skipped:
-    """A skipped example (`what="example"`, counted against the budget) or a skipped caption."""
+    """A skipped example (`what="example"`, counted against the budget), or a skipped caption or region of one."""
 
     split: str
     key: str
@@ -24,7 +25,7 @@ class Skipped:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """Deduplication key: an example is listed once for any reason, a caption once per position (in the reason)."""
+        """Deduplication key: an example is listed once for any reason, a part of it once per reason, which names it."""
         return (self.split, self.key) if self.what == "example" else (self.split, self.key, self.reason)
 
 
@@ -36,6 +37,9 @@ def allowed_skips(max_skipped: float | int, num_examples: int) -> int:
 class SkipLog:
     """List each skipped item once per run. Ranks share the file and write rows under a file lock.
 
+    `removed_regions` counts, by split, the regions that crops left out: too many to list, since another crop comes with
+    each epoch.
+
     The budget counts what this attempt of the run skipped. Rows of an earlier attempt are not written again, and count
     only if they are skipped again, since the images may have been repaired. Without a path, nothing is written.
     """
@@ -45,6 +49,7 @@ class SkipLog:
         self._counted: dict[tuple[str, ...], Skipped] = {}
         self._listed: set[tuple[str, ...]] = set()
         self._read_to = 0
+        self.removed_regions: Counter[str] = Counter()
         if path is not None and path.exists():
             with path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH)  # released when the file closes

@@ -1,7 +1,7 @@
 """Transform images to model input: resize and crop to a square, augment by a per-example seed, normalise in batches."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from capkit.data.placement import Placement
 from capkit.errors import UsageError
 from capkit.utils.ranges import FiniteFloat, Length, PositiveFloat, PositiveInt, check_ranges
 from capkit.utils.rng import generator
@@ -29,9 +30,10 @@ class ImageTransform:
         mean: Per channel, of pixels in [0, 1].
         std: Per channel, of pixels in [0, 1].
         resize: "squash" changes the aspect ratio, "crop" takes the central square, "pad" adds white borders.
-        augment: In training only: one name, or a list. "flip" mirrors half of the images, which makes captions with
-            "left" or "right" wrong. "crop" takes any `size` x `size` pixels of `crop_from` in place of the middle ones;
-            without `crop_from` it replaces `resize` by a random crop of 50 to 100 % of the area, aspect 3:4 to 4:3.
+        augment: In training only: one name, or a list. "flip" mirrors half of the images, but none whose captions say
+            left or right, unless the source knows what they say of the mirror image (docs/data.md). "crop" takes any
+            `size` x `size` pixels of `crop_from` in place of the middle ones; without `crop_from` it replaces `resize`
+            by a random crop of 50 to 100 % of the area, aspect 3:4 to 4:3.
     """
 
     def __init__(
@@ -69,41 +71,25 @@ class ImageTransform:
     ) -> UInt8[Tensor, "3 S S"]:
         """The square image. `random_key`, e.g. (seed, epoch, index), seeds the augmentation; None disables it.
 
-        A picture that was decoded at a reduced size comes with its `full_size` (height and width) and its `scale`: the
-        same part of it is taken, to a fraction of a pixel.
+        `full_size` and `scale` as in `place`.
         """
         height, width = full_size or image.shape[:2]
-        placed = self._placed(height, width, random_key)
-        edges = (placed.left, placed.top, placed.left + placed.box[1], placed.top + placed.box[0])
-        left, top, right, bottom = (edge * scale for edge in edges)
-        if all(edge.is_integer() for edge in (left, top, right, bottom)):
-            pixels = torch.from_numpy(image[int(top) : int(bottom), int(left) : int(right)]).permute(2, 0, 1)
-            pixels = self._to_size(pixels, *placed.resized)
-        else:  # torchvision takes whole pixels only
-            size = placed.resized[::-1]
-            part = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, box=(left, top, right, bottom))
-            pixels = torch.from_numpy(np.array(part)).permute(2, 0, 1)
-        return self._on_canvas(pixels, placed)
+        return self.place(image, self.placement(height, width, random_key), scale)
 
-    def fraction(self, height: int, width: int, random_key: tuple[object, ...] | None = None) -> float:
-        """The share of its height and width that a picture needs, so that no part of it is enlarged more than now.
+    def placement(self, height: int, width: int, random_key: tuple[object, ...] | None = None) -> Placement:
+        """How a picture of this size is placed; it says where the boxes of its regions come to lie.
 
-        `random_key` as for the picture itself. Above 1 where the picture is too small.
+        `random_key` as for the picture itself.
         """
-        placed = self._placed(height, width, random_key)
-        return max(new / old for new, old in zip(placed.resized, placed.box, strict=True))
-
-    def _placed(self, height: int, width: int, random_key: tuple[object, ...] | None) -> "_Placed":
-        """Which part of a picture of this size is taken, to which size it is resized, and where it comes to lie."""
         target = self.crop_from or self.size
-        placed = _Placed(0, 0, (height, width), (target, target))
+        placed = Placement((height, width), 0, 0, (height, width), (target, target), self.size)
         random = generator(*random_key, "augment") if random_key is not None and self.augment else None
         if random is not None and "crop" in self.augment and self.crop_from is None:
             placed = replace(placed, **_random_crop(height, width, random))
         elif self.resize == "crop":
             # Crop first: resizing a 1 x 10,000 strip to the target height first would need gigabytes.
             side = min(height, width)
-            placed = replace(placed, top=(height - side) // 2, left=(width - side) // 2, box=(side, side))
+            placed = replace(placed, top=(height - side) // 2, left=(width - side) // 2, part=(side, side))
         elif self.resize == "pad" and height != width:
             new = (
                 max(1, round(target * height / max(height, width))),
@@ -116,7 +102,37 @@ class ImageTransform:
         mirrored = random is not None and "flip" in self.augment and bool(random.random() < 0.5)
         return replace(placed, down=placed.down - up, right=placed.right - left, mirrored=mirrored)
 
-    def _on_canvas(self, pixels: UInt8[Tensor, "3 h w"], placed: "_Placed") -> UInt8[Tensor, "3 S S"]:
+    def place(self, image: UInt8[np.ndarray, "H W 3"], placed: Placement, scale: float = 1.0) -> UInt8[Tensor, "3 S S"]:
+        """The square image of a picture that is placed so.
+
+        One that was decoded at a reduced size comes with its `scale`, its share of the full height and width: the same
+        part of it is taken, to a fraction of a pixel.
+        """
+        edges = (placed.left, placed.top, placed.left + placed.part[1], placed.top + placed.part[0])
+        left, top, right, bottom = (edge * scale for edge in edges)
+        if all(edge.is_integer() for edge in (left, top, right, bottom)):
+            pixels = torch.from_numpy(image[int(top) : int(bottom), int(left) : int(right)]).permute(2, 0, 1)
+            pixels = self._to_size(pixels, *placed.resized)
+        else:  # torchvision takes whole pixels only
+            size = placed.resized[::-1]
+            part = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, box=(left, top, right, bottom))
+            pixels = torch.from_numpy(np.array(part)).permute(2, 0, 1)
+        return self._on_canvas(pixels, placed)
+
+    @property
+    def keeps_shares(self) -> bool:
+        """Whether, without augmentation, boxes lie in the square as in the picture, whatever its size."""
+        return self.resize == "squash" and self.crop_from in (None, self.size)
+
+    def fraction(self, height: int, width: int, random_key: tuple[object, ...] | None = None) -> float:
+        """The share of its height and width that a picture needs, so that no part of it is enlarged more than now.
+
+        `random_key` as for the picture itself. Above 1 where the picture is too small.
+        """
+        placed = self.placement(height, width, random_key)
+        return max(new / old for new, old in zip(placed.resized, placed.part, strict=True))
+
+    def _on_canvas(self, pixels: UInt8[Tensor, "3 h w"], placed: Placement) -> UInt8[Tensor, "3 S S"]:
         """Cut off what lies outside of the square, fill what is left of it with white."""
         rows, columns = (
             _overlap(placed.down, pixels.shape[1], self.size),
@@ -144,26 +160,13 @@ class ImageTransform:
         return images.to(torch.float32, memory_format=torch.contiguous_format).mul_(scale).add_(shift)
 
 
-@dataclass(frozen=True)
-class _Placed:
-    """A part of a picture, the size that it is resized to, and its first row and column in the square."""
-
-    top: int
-    left: int
-    box: tuple[int, int]  # height and width
-    resized: tuple[int, int]
-    down: int = 0  # negative: so many rows are cut off
-    right: int = 0
-    mirrored: bool = False
-
-
 def _random_crop(height: int, width: int, random: np.random.Generator) -> dict[str, Any]:
-    """Top, left and box of 50 to 100 % of the area."""
+    """Top, left and part of 50 to 100 % of the area."""
     area, aspect = random.uniform(0.5, 1.0) * height * width, np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
     crop_height = int(np.clip(round(np.sqrt(area / aspect)), 1, height))
     crop_width = int(np.clip(round(np.sqrt(area * aspect)), 1, width))
     top, left = random.integers(height - crop_height + 1), random.integers(width - crop_width + 1)
-    return {"top": int(top), "left": int(left), "box": (crop_height, crop_width)}
+    return {"top": int(top), "left": int(left), "part": (crop_height, crop_width)}
 
 
 def _overlap(start: int, length: int, size: int) -> slice:

@@ -19,7 +19,7 @@ from capkit.curation.folder import CuratedFolder, FailureLog, sampled
 from capkit.data.files import FileSource
 from capkit.data.images import BadImage
 from capkit.data.records import Record
-from capkit.data.sources.base import DataSource, Preparable
+from capkit.data.sources.base import DataSource, Preparable, picture_size
 from capkit.errors import UsageError
 from capkit.utils.quiet import quiet_libraries
 
@@ -94,7 +94,7 @@ def curate(source: DataSource, steps: Mapping[str, Step], folder: CuratedFolder)
         for step in steps.values():
             hook(step, "attach_failures", failures)
             hook(step, "attach_images", lambda key: source.image(places[key]))
-            hook(step, "attach_sizes", lambda key: size_of(source, places[key]))
+            hook(step, "attach_sizes", lambda key: picture_size(source, places[key]))
             records = _then(records, step)
         finished = _with_pictures(records(), source, places, folder, failures)
         kept = folder.write_shard(sampled(finished, lambda key: source.record(places[key]), samples))
@@ -107,14 +107,6 @@ def curate(source: DataSource, steps: Mapping[str, Step], folder: CuratedFolder)
         folder.merge()
     _show(counts, samples, seconds, folder)
     return {name: float(count) for name, count in counts.items()}
-
-
-def size_of(source: DataSource, index: int) -> tuple[int, int]:
-    """Width and height of an image in pixels; of an image file without decoding it. Raises BadImage."""
-    if isinstance(source, FileSource) and (image := source.record(index).image) is not None:
-        return source.files.size(image)
-    height, width = source.image(index).shape[:2]
-    return width, height
 
 
 def _then(records: Records, step: Step) -> Records:

@@ -50,6 +50,11 @@ class FitRL(Job[RLModule]):
 
     def build_module(self, run: Run) -> RLModule:
         cfg, data = run.cfg, run.data
+        if data.captions_of == "regions":
+            raise UsageError(
+                "task=fit_rl samples captions of whole pictures; expected data.captions_of=images, got regions; leave "
+                "it out, or learn captions of regions by task=fit"
+            )
         with phase("building the model and the reward"):
             model: Any = build_model(cfg.model, lambda: vocabulary_captions(data, cfg.dry_run), cfg.seed)
             reward = Reward(build_all(cfg.reward), cfg.combine)

@@ -12,7 +12,7 @@ from torch import nn
 from capkit.config.instantiate import build, build_all, nested
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.images import BadImage
-from capkit.data.sources.base import Preparable, clean_captions
+from capkit.data.sources.base import Preparable
 from capkit.decoding.config import Decoding
 from capkit.scorers.as_reranker import Reranker
 from capkit.scorers.reward import RewardTotal
@@ -41,7 +41,7 @@ def vocabulary_captions(data: CaptionDataModule, dry_run: bool) -> Iterable[str]
     if not (dry_run and isinstance(source, Preparable)) or len(source) <= DRY_RUN_RECORDS:
         return data.captions("train")
     say(f"vocabulary: of the first {DRY_RUN_RECORDS:,} training images; the run reads all, and may find more words")
-    return (text for index in range(DRY_RUN_RECORDS) for text in clean_captions(source.record(index).captions))
+    return (text for index in range(DRY_RUN_RECORDS) for text in data.texts(source.record(index)))
 
 
 def build_parts(cfg: DictConfig) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def picture_reader(
 
 
 def training_references(data: CaptionDataModule) -> Sequence[Sequence[str]]:
-    """The captions of every training image that has any."""
+    """The captions of every training image that has any; those of its regions where captions are of these."""
     source = data.source("train")
-    cleaned = (clean_captions(source.record(index).captions) for index in range(len(source)))
+    cleaned = (data.texts(source.record(index)) for index in range(len(source)))
     return [captions for captions in cleaned if captions]

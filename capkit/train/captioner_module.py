@@ -154,11 +154,34 @@ def best_captions(
 
 
 def rows_of(batch: CaptionBatch, samples: Samples) -> list[dict[str, Any]]:
-    """One row per image: key, caption, references and the record's metadata; `captions` where it has several."""
+    """One row per image: key, caption, references and the record's metadata; `captions` where it has several.
+
+    Where captions are of regions, one row per region, with the caption at its place, or the only one of its image: its
+    key is `KEY#NUMBER`, its reference the region's text, and its metadata have `region`: {"image": the image's key,
+    "number", "box", "text"}.
+    """
     metadata = batch.metadata or [{} for _ in batch.keys]
+    if batch.regions:
+        images = zip(batch.keys, samples.texts, batch.regions, metadata, strict=True)
+        return [row for image in images for row in _region_rows(*image)]
     references = batch.references or [[] for _ in batch.keys]
     return [
         {"key": key, "caption": caption[0], "references": refs, "metadata": data}
         | ({"captions": caption} if len(caption) > 1 else {})
         for key, caption, refs, data in zip(batch.keys, samples.texts, references, metadata, strict=True)
+    ]
+
+
+def _region_rows(
+    key: str, captions: list[str], regions: list[dict[str, Any]], metadata: dict[str, Any]
+) -> list[dict[str, Any]]:
+    of_region = captions if len(captions) > 1 else captions * len(regions)
+    return [
+        {
+            "key": f"{key}#{region['number']}",
+            "caption": caption,
+            "references": [region["text"]],
+            "metadata": {**metadata, "region": {"image": key, **region}},
+        }
+        for caption, region in zip(of_region, regions, strict=False)  # another image of the batch may have more regions
     ]

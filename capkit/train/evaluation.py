@@ -10,7 +10,7 @@ import numpy as np
 from capkit.checkpoint.loading import read_checkpoint
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.loader import CaptionLoader
-from capkit.distributed.collectives import broadcast_object, rank
+from capkit.distributed.collectives import broadcast_object, gather_objects, rank
 from capkit.evaluators.base import Evaluator
 from capkit.metrics.scoring import gather_rows, provenance, score_rows, shuffled_rows, write_predictions
 from capkit.run.folder import RunFolder
@@ -53,7 +53,9 @@ def evaluate_split(
     controls: bool = False,
 ) -> list[Row]:
     """Captions a split, writes the predictions, scores them; with `controls` also with shuffled images."""
+    removed_before = data.removed_regions(split)
     rows = caption_split(trainer, module, data, split, limit)
+    write_removed_regions(data, folder, split, prefix, removed_before)
     if rank() == 0:
         write_predictions(folder.predictions, prefix.replace("/", "_"), rows)
     image = data.image_reader(split)
@@ -66,6 +68,14 @@ def evaluate_split(
         if judges := provenance(module.metrics):
             write_atomically(folder.path / "judges.json", json.dumps(judges, indent=1) + "\n")
     return rows
+
+
+def write_removed_regions(data: CaptionDataModule, folder: RunFolder, split: str, prefix: str, before: int = 0) -> None:
+    """`PREFIX/removed_regions`: how many regions crops left out, on all ranks, more than the `before` of this one."""
+    if data.captions_of == "regions":
+        removed = sum(gather_objects(data.removed_regions(split) - before))
+        if rank() == 0:
+            folder.write_metrics({f"{prefix}/removed_regions": removed})
 
 
 def load_best(run: Run, module: pl.LightningModule, monitored: bool = False) -> None:

@@ -12,7 +12,7 @@ from capkit.data.dataset import Encode
 from capkit.distributed.collectives import rank
 from capkit.reports.page import write_report
 from capkit.train.dry_run import print_plan
-from capkit.train.evaluation import NUM_SAMPLES, finish
+from capkit.train.evaluation import NUM_SAMPLES, finish, write_removed_regions
 from capkit.train.header import print_header
 from capkit.train.session import Run, on_all_ranks, open_run, train
 from capkit.train.train_module import TrainModule
@@ -95,6 +95,7 @@ def run_training(cfg: DictConfig, job: Job[Any]) -> dict[str, float]:
     if run.resume is None and cfg.controls:
         job.evaluate_untrained(run, module)
     train(run, module)
+    write_removed_regions(data, folder, "train", "train")
     rows = job.evaluate(run, module)
     if rank() == 0:
         finish(

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from capkit.data.datamodule import CaptionDataModule
-from capkit.data.sources.base import DataSource, clean_captions
+from capkit.data.sources.base import DataSource
+from capkit.data.targets import CaptionsOf, texts_of
 from capkit.distributed.collectives import rank
 from capkit.text.ptb.foreign import unspaced_language
 from capkit.text.tokenizers import encode_captions, is_word_tokenizer, split_words
@@ -30,7 +31,7 @@ def warn_of_captions(data: CaptionDataModule, model: Any, learns_likelihood: boo
     """
     if rank() != 0:
         return
-    captions = sampled_captions(data.source("train"))
+    captions = sampled_captions(data.source("train"), captions_of=data.captions_of)
     problems = [alike(captions), without_spaces(captions, model.tokenizer)]
     if learns_likelihood:
         problems.append(cut(captions, model.tokenizer, model.prompt, data.max_length))
@@ -39,10 +40,12 @@ def warn_of_captions(data: CaptionDataModule, model: Any, learns_likelihood: boo
             warnings.warn(problem, DataWarning, stacklevel=2)
 
 
-def sampled_captions(source: DataSource, num_images: int = NUM_IMAGES) -> list[list[str]]:
-    """The cleaned captions of evenly spaced images, without reading a picture."""
+def sampled_captions(
+    source: DataSource, num_images: int = NUM_IMAGES, captions_of: CaptionsOf = "images"
+) -> list[list[str]]:
+    """The cleaned captions of evenly spaced images, or of their regions, without reading a picture."""
     places = np.linspace(0, len(source) - 1, min(num_images, len(source))).astype(int)
-    return [clean_captions(source.record(int(place)).captions) for place in places]
+    return [texts_of(source.record(int(place)), captions_of) for place in places]
 
 
 def alike(captions: Sequence[Sequence[str]]) -> str | None:

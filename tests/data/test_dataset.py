@@ -54,7 +54,7 @@ def dataset(source, split="train", captions_per_image=1, **changes):
 
 
 def test_batch_holds_pixels_tokens_references_and_metadata():
-    batch, skipped, _ = dataset(Source(), "val", captions_per_image=2)[Request(0, [3, 7])]
+    batch, skipped, *_ = dataset(Source(), "val", captions_per_image=2)[Request(0, [3, 7])]
     assert skipped == [] and batch.keys == ["k3", "k7"] and batch.metadata == [{"index": 3}, {"index": 7}]
     wanted = torch.tensor([3.0, 7.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4) / 127.5 - 1
     torch.testing.assert_close(batch.pixels, wanted)
@@ -90,7 +90,7 @@ def test_augmentation_does_not_depend_on_the_batch():
 
 def test_training_replaces_what_cannot_be_used_and_says_so():
     data = dataset(Source(bad=range(0, 20, 2)))
-    batch, skipped, _ = data[Request(0, list(range(20)))]
+    batch, skipped, *_ = data[Request(0, list(range(20)))]
     assert len(batch) == 20 and all(int(key[1:]) % 2 for key in batch.keys)
     assert [batch.keys[i] for i in range(1, 20, 2)] == [f"k{i}" for i in range(1, 20, 2)]
     assert {row.key for row in skipped} == {f"k{i}" for i in range(0, 20, 2)}
@@ -107,7 +107,7 @@ def test_replacement_is_the_same_in_any_batch_and_changes_with_the_epoch():
 
 
 def test_training_gives_up_when_nothing_can_be_used():
-    batch, skipped, _ = dataset(Source(bad=range(20)))[Request(0, [0])]
+    batch, skipped, *_ = dataset(Source(bad=range(20)))[Request(0, [0])]
     assert batch is None and {row.reason for row in skipped} == {"broken"}
 
 
@@ -120,7 +120,7 @@ def test_evaluation_leaves_out_what_cannot_be_used():
 def test_empty_captions_are_dropped_and_listed():
     captions = [Caption(""), Caption(" a \n dog\x00 "), Caption(" \t\ud83d")]
     data = dataset(Source(records={1: Record("k1", "1.png", captions)}), "val")
-    batch, skipped, _ = data[Request(0, [1])]
+    batch, skipped, *_ = data[Request(0, [1])]
     assert batch.references == [["a dog"]]
     assert [(row.what, row.reason) for row in skipped] == [
         ("caption", "caption 0 is empty"),
@@ -130,7 +130,7 @@ def test_empty_captions_are_dropped_and_listed():
 
 def test_example_without_any_caption_is_skipped_except_in_predict():
     record = Record("k1", "1.png", [Caption(" ")])
-    batch, skipped, _ = dataset(Source(records={1: record}), "val")[Request(0, [0, 1])]
+    batch, skipped, *_ = dataset(Source(records={1: record}), "val")[Request(0, [0, 1])]
     assert batch.keys == ["k0"] and skipped[0].reason == "no caption, or only empty ones"
     batch = dataset(Source(records={1: record}), "predict")[Request(0, [0, 1])].batch
     assert batch.keys == ["k0", "k1"] and batch.tokens is None and batch.references[1] == []
@@ -154,7 +154,7 @@ def test_features_take_the_place_of_pixels(tmp_path):
     with FeatureWriter(tmp_path / "f", [f"k{i}" for i in range(19)], (1, 3), "float32") as writer:
         writer.write([f"k{i}" for i in range(19)], values[:19])
     data = dataset(Source(bad=range(20)), "val", transform=None, features=FeatureStore(tmp_path / "f"))
-    batch, skipped, _ = data[Request(0, [4, 19, 2])]
+    batch, skipped, *_ = data[Request(0, [4, 19, 2])]
     assert batch.pixels is None and batch.features.tolist() == values[[4, 2]].tolist()
     assert [row.key for row in skipped] == ["k19"] and "no cached features" in skipped[0].reason
 

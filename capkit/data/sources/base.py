@@ -55,6 +55,26 @@ class Encoded(Protocol):
         ...
 
 
+@runtime_checkable
+class Mirrors(Protocol):
+    """A source that knows what its records say of a picture that is mirrored left to right."""
+
+    def mirrored(self, record: Record) -> Record | None:
+        """The record with captions, texts of regions and metadata of the mirror image; boxes stay as they are.
+
+        None for a picture that must not be mirrored, such as one with drawn letters.
+        """
+        ...
+
+
+def picture_size(source: DataSource, index: int) -> tuple[int, int]:
+    """Width and height of a picture in pixels; of a file without decoding it. Raises BadImage."""
+    if isinstance(source, FileSource) and (image := source.record(index).image) is not None:
+        return source.files.size(image)
+    height, width = source.image(index).shape[:2]
+    return width, height
+
+
 def picture_file(source: DataSource) -> Callable[[int], bytes] | None:
     """A function from an index to the bytes of the picture's file; None for a source that draws its pictures."""
     if isinstance(source, Encoded):

@@ -1,13 +1,12 @@
 """Memes to batches: all candidate captions of each, at their places, and the label."""
 
-import dataclasses
-
 import torch
 
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.dataset import CaptionDataset, _Example
 from capkit.data.loader import Batches, CaptionLoader
 from capkit.data.records import Record
+from capkit.data.targets import Target
 from capkit.text.caption_text import clean_text
 from capkit.types import CaptionBatch
 
@@ -21,18 +20,12 @@ class MemeDataset(CaptionDataset):
     """
 
     def _example(self, epoch: int, index: int, record: Record) -> _Example:
-        candidates = [clean_text(caption.text) for caption in record.captions]
-        pixels = self._pixels(index, record, (self._seed, epoch, index))
-        return _Example(record, candidates, candidates, [], pixels)
+        pixels, _, record = self._picture(index, record, (self._seed, epoch, index))
+        candidates = [Target(clean_text(c.text), c, number) for number, c in enumerate(record.captions)]
+        return _Example(index, record, [candidate.text for candidate in candidates], candidates, [], pixels)
 
     def _collate(self, examples: list[_Example]) -> CaptionBatch:
-        num_candidates = max(len(example.chosen) for example in examples)
-        padded = [example.chosen + [""] * (num_candidates - len(example.chosen)) for example in examples]
-        batch = super()._collate(
-            [dataclasses.replace(example, chosen=texts) for example, texts in zip(examples, padded, strict=True)]
-        )
-        if batch.mask is not None:
-            batch.mask = batch.mask & torch.tensor([[bool(text) for text in texts] for texts in padded]).unsqueeze(-1)
+        batch = super()._collate(examples)
         batch.conditions["label"] = torch.tensor([float(example.record.metadata["label"]) for example in examples])
         return batch
 

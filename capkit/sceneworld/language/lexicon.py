@@ -68,6 +68,8 @@ def _place_phrases() -> dict[str, str]:
         for preposition in ("in the", "at the", "on the"):
             for end in ("", " corner"):
                 phrases[f"{preposition} {name}{end}"] = place
+        phrases[f"at {name}"] = place
+    phrases |= {place: place for place in PLACES if " " in place}  # "red circle top left"
     return phrases
 
 

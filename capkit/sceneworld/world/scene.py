@@ -4,7 +4,7 @@ The picture is a grid of 3 x 3 cells. Every object is near the centre of its own
 another object. Coordinates are fractions of the picture's side, with y pointing down.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from capkit.errors import UsageError, did_you_mean
@@ -82,6 +82,14 @@ class Scene:
             objects=tuple(SceneObject(**item) for item in data["objects"]),
             background=data["background"],
             text=None if text is None else SceneText(**text),
+        )
+
+    def mirrored(self) -> "Scene":
+        """The scene of the picture mirrored left to right, its objects in the order that they had."""
+        return replace(
+            self,
+            objects=tuple(replace(item, x=1 - item.x) for item in self.objects),
+            text=None if self.text is None else replace(self.text, x=1 - self.text.x),
         )
 
     def boxes(self) -> list[tuple[float, float, float, float]]:

@@ -114,6 +114,18 @@ def test_every_trainable_parameter_gets_a_gradient_and_no_other(captioner, batch
     assert any(p.grad is not None and p.grad.any() for p in image_part.parameters())
 
 
+def test_a_caption_that_an_image_has_not_weighs_nothing_beside_the_others(captioner, batch):
+    mask = batch.mask.clone()
+    mask[2, 1] = False  # as of an image with fewer regions than others
+    context = captioner.encode(batch)
+    losses = captioner.token_losses(context, batch.tokens, mask, 0.1)
+    whole = captioner.token_losses(context, batch.tokens, batch.mask, 0.1)
+    whole[2, 1] = 0
+    torch.testing.assert_close(losses, whole, **CLOSE)
+    losses.sum().backward()
+    assert all(p.grad.isfinite().all() for p in captioner.parameters() if p.grad is not None)
+
+
 def test_batch_without_any_real_target_is_zero_and_keeps_the_graph(captioner, batch):
     mask = torch.zeros_like(batch.mask)
     loss = captioner.token_losses(captioner.encode(batch), batch.tokens, mask, 0.1).sum()

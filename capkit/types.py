@@ -108,7 +108,7 @@ class CaptionBatch(_TensorFields):
     counts even if the tokenizer also pads with it. `prompt_length` is the number of leading tokens that are given and
     not learned. `pictures` are for encoders of rewards, by name, and belong to the whole batch: no part of it has them.
 
-        `conditions[name]` are values that captions are to be written under (capkit/models/conditions), NaN where none is
+    `conditions[name]` are values that captions are to be written under (capkit/models/conditions), NaN where none is
     given: of images (B, *value), or of captions (B, K, *value).
 
     `regions[b][k]`, where captions are of regions: the region that caption k is of, as {"number": its place in the

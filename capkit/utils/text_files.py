@@ -6,6 +6,7 @@ values of the wrong type. Each error is a UsageError with the file and the line 
 """
 
 import json
+import math
 import re
 import reprlib
 import stat
@@ -29,6 +30,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "an object": dict,
     "text or a whole number": (str, int),
     "a whole number": int,
+    "a number": (int, float),
 }
 _SURROGATE = re.compile("[\\ud800-\\udfff]")
 _SHORT = reprlib.Repr()
@@ -155,8 +157,12 @@ def shown(value: Any) -> str:
 
 
 def expect(value: Any, kind: str, where: str, what: str = "") -> Any:
-    """The value, if it is of that JSON type: text, a list, an object, a whole number, text or a whole number."""
-    if not isinstance(value, _TYPES[kind]) or isinstance(value, bool):
+    """The value, if it is of that JSON type: text, a list, an object, a (whole) number, text or a whole number.
+
+    A number is finite: NaN and Infinity are read by Python's JSON, and are none.
+    """
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    if not isinstance(value, _TYPES[kind]) or isinstance(value, bool) or not is_finite:
         raise UsageError(f"{where}: expected {kind}{what and f' as {what!r}'}, got {shown(value)}")
     return value
 

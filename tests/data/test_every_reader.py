@@ -15,6 +15,8 @@ from capkit.data.sources.manifest import Manifest
 from capkit.data.sources.mmvp import MMVP
 from capkit.data.sources.nocaps import Nocaps
 from capkit.data.sources.sentence_pairs import read_pairs
+from capkit.data.sources.triplets import Triplets
+from capkit.data.sources.visual_genome import VisualGenome
 from capkit.data.sources.winoground import Winoground
 from capkit.errors import UsageError
 from capkit.methods.memes.source import Memes
@@ -40,6 +42,20 @@ def mmvp(path):
     return MMVP(str(path.parent))
 
 
+PICTURES = [{"image_id": 1, "url": "https://x/VG_100K/1.jpg", "width": 4, "height": 4}]
+REGION_ROW = {"x": 0, "y": 1, "width": 2, "height": 2.5, "phrase": "a dog", "region_id": 3}
+
+
+def visual_genome(path):
+    (path.parent / "image_data.json").write_text(json.dumps(PICTURES))
+    return len(VisualGenome(str(path.parent), str(path), str(path.parent / "image_data.json"), "train", None, 0.0, 0.0))
+
+
+def image_data(path):
+    (path.parent / "regions.json").write_text(json.dumps([{"id": 1, "regions": [REGION_ROW]}]))
+    return len(VisualGenome(str(path.parent), str(path.parent / "regions.json"), str(path), "train", None, 0.0, 0.0))
+
+
 def instances(path):
     (path.parent / "synonyms.txt").write_text("dog, puppy\n")
     return read_instances(str(path), ObjectLexicon(str(path.parent / "synonyms.txt")))
@@ -60,6 +76,9 @@ JSON_READERS = {
     "instances": instances,
     "neighbors": lambda path: read_neighbors(str(path), 1),
     "winoground": winoground,
+    "visual genome": visual_genome,
+    "visual genome's pictures": image_data,
+    "triplets": lambda path: len(Triplets(str(path.parent), str(path))),
 }
 TEXT_READERS = JSON_READERS | {
     "table": lambda path: read_captions(path.rename(path.with_suffix(".csv"))),
@@ -138,6 +157,9 @@ RIGHT = [
     ("instances", {"categories": [{"id": 1, "name": "dog"}], "annotations": [{"image_id": 1, "category_id": 1}]}),
     ("neighbors", {"key": "a", "neighbors": ["b"]}),
     ("winoground", WINOGROUND),
+    ("visual genome", [{"id": 1, "regions": [REGION_ROW]}]),
+    ("visual genome's pictures", PICTURES),
+    ("triplets", {"image": "a.jpg", "box": [0, 0, 0.5, 1], "caption": "a dog"}),
     ("bag folder", {"split": "val", "keys_hash": "0", "lists": {}}),
 ]
 

@@ -1,7 +1,8 @@
 """The box of the region that a caption describes."""
 
+from capkit.data.placement import Box
 from capkit.data.records import Record
-from capkit.data.targets import Box, Target
+from capkit.data.targets import Target
 
 
 class RegionBox:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import box_iou
 from transformers import (
     BertTokenizerFast,
     CLIPTokenizerFast,
@@ -123,6 +124,36 @@ def test_a_threshold_drops_what_is_less_sure(owl):
     middle = everything[len(everything) // 2].score
     kept = HFDetector(str(owl), threshold=middle, max_boxes=1000).detect([random_picture(0)], [["circle"]])[0]
     assert 0 < len(kept) < len(everything) and all(item.score > middle for item in kept)
+
+
+def test_with_every_name_a_box_has_each_that_is_sure_enough_and_no_near_duplicate(owl):
+    """A name's scores are those it has alone. Without `every_name`, a box has its best name only."""
+    picture, names = random_picture(0), ["red circle", "blue square", "circle"]
+    settings = {"threshold": 0.0, "max_boxes": 1000}
+    (found,) = HFDetector(str(owl), every_name=True, **settings).detect([picture], [names])
+    for name in names:
+        (alone,) = HFDetector(str(owl), **settings).detect([picture], [[name]])
+        scores = {item.box: item.score for item in alone}
+        own = [item for item in found if item.label == name]
+        assert own and all(item.score == pytest.approx(scores[item.box], abs=1e-5) for item in own)
+        overlaps = box_iou(*(torch.tensor([item.box for item in own]) for _ in range(2))).fill_diagonal_(0)
+        assert overlaps.max() <= 0.5 and len(own) < len(alone)
+    (best,) = HFDetector(str(owl), **settings).detect([picture], [names])
+    assert len({item.box for item in best}) == len(best)
+    assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
+
+
+def test_a_name_longer_than_the_detector_reads_is_not_looked_for(owl):
+    detector = HFDetector(str(owl), threshold=0.0)
+    long = "red circle blue square"  # 20 letters, each a token of this tiny vocabulary; 16 are read
+    assert detector.detect([random_picture(0)], [[long]]) == [[]]
+    (found,) = detector.detect([random_picture(0)], [[long, "circle"]])
+    assert {item.label for item in found} == {"circle"}
+
+
+def test_every_name_needs_a_detector_that_scores_each(dino):
+    with pytest.raises(UsageError, match="every_name=true needs a score for each box and name"):
+        HFDetector(str(dino), every_name=True).detect([random_picture(0)], [["circle"]])
 
 
 def test_other_models_and_missing_folders_are_refused(tmp_path):

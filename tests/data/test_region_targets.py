@@ -5,6 +5,8 @@ import pytest
 import torch
 from test_dataset import Source, dataset, decode
 
+from capkit.data.conditions.box import RegionBox
+from capkit.data.conditions.length import CaptionLength
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.dataset import Request
 from capkit.data.features import FeatureStore, FeatureWriter
@@ -128,6 +130,26 @@ def test_the_box_of_a_target_lies_where_the_model_sees_its_region():
             assert abs(pixels[0, :, x0:x1].mean() / 255 - middle) < 0.08
         other = next(t for t in targets if t.number == 0), next(t for t in targets if t.number == 3)
         assert other[0].region.box != other[1].region.box
+
+
+def test_conditions_are_those_of_the_chosen_regions_as_the_model_sees_them():
+    """Under crop and flip, by the transform's own placement; where an image has fewer regions they are not given."""
+    transform = ImageTransform(16, augment=["crop", "flip"])
+    data = of_regions(
+        [9, 2], transform=transform, regions_per_image=4, conditions={"box": RegionBox(), "length": CaptionLength()}
+    )
+    mirrored = set()
+    for epoch in range(10):
+        batch = data[Request(epoch, [0, 1])].batch
+        assert batch.conditions["box"].shape == (2, batch.tokens.shape[1], 4)
+        for row, key in enumerate(batch.keys):
+            placement = transform.placement(8, 32, (0, epoch, int(key[1:])))
+            mirrored.add(placement.mirrored)
+            wanted = [placement.box(tuple(region["box"])) for region in batch.regions[row]]
+            torch.testing.assert_close(batch.conditions["box"][row, : len(wanted)], torch.tensor(wanted))
+            assert (batch.conditions["length"][row, : len(wanted)] == 3).all()  # "r0 of 1"
+            assert all(value[row, len(wanted) :].isnan().all() for value in batch.conditions.values())
+    assert mirrored == {False, True}
 
 
 # flips ---------------------------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def evaluate_split(
 def write_removed_regions(data: CaptionDataModule, folder: RunFolder, split: str, prefix: str, before: int = 0) -> None:
     """`PREFIX/removed_regions`: how many regions crops left out, on all ranks, more than the `before` of this one."""
     if data.captions_of == "regions":
-        removed = sum(gather_objects(data.removed_regions(split) - before))
+        removed = float(sum(gather_objects(data.removed_regions(split) - before)))
         if rank() == 0:
             folder.write_metrics({f"{prefix}/removed_regions": removed})
 

@@ -1,6 +1,7 @@
 """Visual Genome's regions and triplets, in small files of the public format that the tests write."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,8 +49,8 @@ def write(folder, regions=REGIONS, in_folders=True, pictures=(1, 2, 3, 4)):
 def genome(folder, split="train", **options):
     settings = {"images": folder / "images", "regions": folder / "region_descriptions.json"}
     settings |= {"image_data": folder / "image_data.json", "splits": folder / "splits.json"} | options
-    paths = {name: str(path) for name, path in settings.items() if path is not None}
-    return VisualGenome(**paths, split=split)
+    texts = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+    return VisualGenome(**texts, split=split)
 
 
 @pytest.mark.parametrize("in_folders", [True, False])
@@ -130,7 +131,7 @@ def test_files_and_splits_that_are_missing_or_wrong_are_named(tmp_path):
         len(genome(tmp_path))
     (tmp_path / "splits.json").write_text('{"train": [1]}')
     with pytest.raises(UsageError, match="no pictures in split 'val'"):
-        len(genome(tmp_path, "val", val="0.0"))
+        len(genome(tmp_path, "val", val=0.0))
 
 
 # triplets ------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from capkit.config.of_run import take_from_run
 from capkit.config.quoting import quote
 from capkit.config.refusals import first_paragraph, missing_choice, of_another_form, unknown_key
 from capkit.config.replaced import drop_settings_of_replaced_parts
+from capkit.config.shared_settings import SHARED, spread
 from capkit.config.signatures import signature
 from capkit.config.sweeps import refuse_sweep
 from capkit.errors import UsageError, did_you_mean
@@ -52,6 +53,7 @@ def compose_config(command: Command) -> Composed:
         take_from_run(composed, parsed)
         composed.overrides = [str(o.input_line) if _is_chosen(o, composed) else _apply(o, composed) for o in parsed]
         composed.config = _with_new_names(composed.config)
+        spread(composed, parsed)
         return composed
     except MissingConfigException as error:
         raise UsageError(missing_choice(error, known, overrides, folders)) from error
@@ -121,6 +123,8 @@ def _delete(key: str, config: DictConfig) -> None:
 
 def _is_new(key: str, composed: Composed) -> bool:
     """Whether a key is in no yaml. Raises UsageError if it is not an argument of a constructor either."""
+    if key == SHARED:
+        return True
     owner: Any = composed.config
     words = key.split(".")
     for depth, word in enumerate(words):

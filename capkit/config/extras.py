@@ -24,6 +24,7 @@ _GGUF = Need(("gguf",), "capkit[stamps]")
 
 # By a part's `_target_`.
 OF_TARGETS = {
+    "capkit.data.sources.parquet.Parquet": Need(("pyarrow",), "capkit[parquet]"),
     "capkit.metrics.coco.meteor.Meteor": _JAVA,
     "capkit.metrics.coco.spice.Spice": _JAVA,
     "capkit.models.dual_encoders.open_clip_two_tower.OpenClipTwoTower": Need(("open_clip",), "capkit[openclip]"),

@@ -286,6 +286,21 @@ def conditions_come_with_the_data(settings: Settings) -> str | None:
     return None
 
 
+def metrics_read_the_datas_language(settings: Settings) -> str | None:
+    languages = settings.get("data.languages")
+    if not isinstance(languages, list) or not languages:
+        return None
+    spoken = {str(language).lower().replace("_", "-").split("-")[0] for language in languages}
+    for name in settings.config.get("metric") or {}:
+        read = settings.get(f"metric.{name}.language")
+        if read is not None and str(read).lower().replace("_", "-").split("-")[0] not in spoken:
+            return (
+                f"metric.{name}.language={read}, but data.languages=[{', '.join(map(str, languages))}]: expected a "
+                f"metric of the captions' language; give metric.language={languages[0]}"
+            )
+    return None
+
+
 RULES: tuple[Callable[[Settings], str | None], ...] = (
     length_is_given_once,
     trainer_holds_no_length,
@@ -299,6 +314,7 @@ RULES: tuple[Callable[[Settings], str | None], ...] = (
     a_guiding_language_model_is_loaded,
     pictures_have_the_models_size,
     cached_features_are_not_augmented,
+    metrics_read_the_datas_language,
     deepspeed_is_installed,
     conditions_come_with_the_data,
 )

@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,6 +25,7 @@ from capkit.data.negatives import EditedCaptions
 from capkit.data.records import Record
 from capkit.data.skipped import SkipLog
 from capkit.data.sources.base import DataSource, Preparable
+from capkit.data.sources.in_languages import InLanguages
 from capkit.data.targets import CaptionsOf, texts_of
 from capkit.data.transforms import ImageTransform
 from capkit.distributed import collectives as distributed
@@ -72,6 +73,8 @@ class CaptionDataModule(pl.LightningDataModule):
             where the transform needs no more: faster, pixels differ (docs/data.md).
         conditions: What captions are written under, by name, such as {length: length} (docs/conditions.md); null: none.
         condition_dropout: Share of their values that a training step does not see.
+        languages: BCP 47 tags, such as pt-BR: of train, val and test only captions in these languages, and only images
+            that have one; null: all captions.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class CaptionDataModule(pl.LightningDataModule):
         decode: Literal["turbo", "scaled", "pillow"] = "turbo",
         conditions: Mapping[str, Any] | None = None,
         condition_dropout: Probability = 0.0,
+        languages: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         if transform is None and features is None:
@@ -118,6 +122,10 @@ class CaptionDataModule(pl.LightningDataModule):
                 "where boxes lie in them; got transform=null; set data.transform"
             )
         self.sources: dict[str, DataSource | None] = {"train": train, "val": val, "test": test, "predict": predict}
+        if languages is not None:
+            for split in ("train", "val", "test"):
+                if (source := self.sources[split]) is not None:
+                    self.sources[split] = InLanguages(source, languages, split)
         self.transform, self.features = transform, FeatureStore(features) if features is not None else None
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.captions_per_image, self.max_length = captions_per_image, max_length

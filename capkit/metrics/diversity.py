@@ -1,10 +1,10 @@
 """Diversity and degeneration of captions: distinct n-grams, repetition, bad endings, length, vocabulary, self-CIDEr.
 
-All on PTB tokens (lower case, without punctuation), as the COCO tools see captions.
+On words in lower case without punctuation: in English PTB tokens, as the COCO tools see captions.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from capkit.errors import UsageError
@@ -12,7 +12,7 @@ from capkit.metrics.coco.document_frequencies import WORDS, DocumentFrequencies
 from capkit.metrics.self_cider import self_cider
 from capkit.metrics.text_metric import TextMetric
 from capkit.text.checked import require_words
-from capkit.text.ptb import ptb_tokenize
+from capkit.text.normalize import normalize_all, primary_language
 from capkit.utils.ranges import PositiveInt, check_ranges
 
 Words = list[str]
@@ -39,6 +39,14 @@ BAD_ENDINGS = frozenset(
     )
 )
 """Words that do not end a complete caption: the list in ruotianluo/ImageCaptioning.pytorch (eval_utils.py)."""
+PORTUGUESE_BAD_ENDINGS = frozenset(
+    {"o", "a", "os", "as", "um", "uma", "uns", "umas", "e", "ou", "que", "é", "são", "está", "estão"}
+    | {"de", "em", "por", "para", "com", "sem", "sob", "sobre", "até", "entre", "ao", "aos", "à", "às"}
+    | {"do", "da", "dos", "das", "no", "na", "nos", "nas", "num", "numa", "nuns", "numas", "dum", "duma"}
+    | {"pelo", "pela", "pelos", "pelas", "àquele", "àquela", "àqueles", "àquelas"}
+)
+"""The same of Portuguese: articles, prepositions, their contractions, and forms of "ser" and "estar"."""
+_BAD_ENDINGS = {"en": BAD_ENDINGS, "pt": PORTUGUESE_BAD_ENDINGS}
 
 
 def ngrams(words: Words, n: int) -> list[tuple[str, ...]]:
@@ -67,10 +75,10 @@ def repetition(words: Words, n: int = 2) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def has_bad_ending(words: Words) -> bool:
+def has_bad_ending(words: Words, endings: Collection[str] = BAD_ENDINGS) -> bool:
     """Whether the caption breaks off: its last word is an article, preposition or form of "be". False if empty."""
     require_words(words, "words")
-    return bool(words) and words[-1] in BAD_ENDINGS
+    return bool(words) and words[-1] in endings
 
 
 @check_ranges
@@ -80,33 +88,38 @@ class Diversity(TextMetric):
     Rows with the same metadata "key" are captions of one image. If there are such rows, `self_cider`, `div_1` and
     `div_2` are added: means over images with two or more captions. Document frequencies for self-CIDEr come from the
     references of all images, or from a file saved by `DocumentFrequencies`. `repetition`, `bad_endings` and `empty` are
-    fractions; `length` is in words.
+    fractions; `length` is in words. `bad_endings` is known for English and Portuguese and left out for others.
     """
 
     higher_is_better = None
 
-    def __init__(self, repetition_ngram: PositiveInt = 2, document_frequencies: str | None = None) -> None:
+    def __init__(
+        self, repetition_ngram: PositiveInt = 2, document_frequencies: str | None = None, language: str = "en"
+    ) -> None:
         frequencies = None if document_frequencies is None else DocumentFrequencies.load(document_frequencies)
         if frequencies is not None and frequencies.units != WORDS:
             raise UsageError(f"self-CIDEr: expected document frequencies of PTB words; got units {frequencies.units!r}")
         super().__init__()
         self.repetition_ngram, self.frequencies = repetition_ngram, frequencies
+        self.language, self._endings = language, _BAD_ENDINGS.get(primary_language(language))
 
     def score(
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
     ) -> dict[str, float]:
-        lines = ptb_tokenize(predictions)
+        lines = normalize_all(predictions, self.language)
         captions = [line.split() for line in lines]
         count = len(captions)
         numbers = {
             "distinct_1": distinct(captions, 1),
             "distinct_2": distinct(captions, 2),
             "repetition": sum(repetition(words, self.repetition_ngram) for words in captions) / count,
-            "bad_endings": sum(map(has_bad_ending, captions)) / count,
+            "bad_endings": sum(has_bad_ending(words, self._endings or ()) for words in captions) / count,
             "empty": sum(not words for words in captions) / count,
             "length": sum(map(len, captions)) / count,
             "vocabulary_size": float(len({word for words in captions for word in words})),
         }
+        if self._endings is None:
+            del numbers["bad_endings"]
         keys = [str(row.get("key", i)) for i, row in enumerate(metadata)]
         return numbers | self._within_images(lines, references, keys)
 
@@ -117,7 +130,7 @@ class Diversity(TextMetric):
         several = [group for group in groups.values() if len(group) > 1]
         if not several:
             return {}
-        frequencies = self.frequencies or _frequencies(dict(zip(keys, references, strict=True)))
+        frequencies = self.frequencies or _frequencies(dict(zip(keys, references, strict=True)), self.language)
         words = [[line.split() for line in group] for group in several]
         totals = {
             "self_cider": sum(self_cider(group, frequencies) for group in several),
@@ -127,10 +140,10 @@ class Diversity(TextMetric):
         return {name: total / len(several) for name, total in totals.items()}
 
 
-def _frequencies(references: dict[str, list[str]]) -> DocumentFrequencies:
+def _frequencies(references: dict[str, list[str]], language: str) -> DocumentFrequencies:
     if not any(references.values()):
         raise UsageError(
             "self-CIDEr needs references for its document frequencies; got none; pass references, or set "
             "document_frequencies"
         )
-    return DocumentFrequencies.from_references(list(references.values()))
+    return DocumentFrequencies.from_references(list(references.values()), language=language)

@@ -18,7 +18,7 @@ from capkit.metrics.coco.bleu import bleu_of
 from capkit.metrics.coco.cider import cider_scores_of
 from capkit.metrics.coco.corpus import Corpus
 from capkit.metrics.coco.document_frequencies import DocumentFrequencies
-from capkit.metrics.coco.meteor import meteor_of, require_meteor
+from capkit.metrics.coco.meteor import check_language, meteor_of, require_meteor
 from capkit.metrics.coco.rouge import rouge_l_scores_of
 from capkit.metrics.coco.spice import require_spice, spice_scores_of
 from capkit.text.checked import ScoreWarning
@@ -57,7 +57,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         per_image: dict[str, np.ndarray] = {}
         for metric in metrics:
             with phase(f"scoring by {metric}"):
-                of_corpus, of_images = METRICS[metric](corpus, frequencies)
+                of_corpus, of_images = METRICS[metric](corpus, frequencies, cfg.language)
             numbers |= of_corpus
             per_image |= of_images
     _show(numbers, len(images), notes)
@@ -93,33 +93,33 @@ def _warn_of_references_alike(references: Sequence[Sequence[str]]) -> None:
         )
 
 
-def _bleu(corpus: Corpus, frequencies: DocumentFrequencies | None) -> Scores:
+def _bleu(corpus: Corpus, frequencies: DocumentFrequencies | None, language: str) -> Scores:
     names = [f"bleu_{order}" for order in range(1, 5)]
     of_corpus, of_images = bleu_of(corpus)
     return dict(zip(names, of_corpus, strict=True)), dict(zip(names, of_images.T, strict=True))
 
 
-def _rouge(corpus: Corpus, frequencies: DocumentFrequencies | None) -> Scores:
+def _rouge(corpus: Corpus, frequencies: DocumentFrequencies | None, language: str) -> Scores:
     scores = rouge_l_scores_of(corpus)
     return {"rouge_l": float(scores.mean())}, {"rouge_l": scores}
 
 
-def _cider(corpus: Corpus, frequencies: DocumentFrequencies | None) -> Scores:
+def _cider(corpus: Corpus, frequencies: DocumentFrequencies | None, language: str) -> Scores:
     scores = cider_scores_of(corpus, frequencies)
     return {"cider": float(scores.mean())}, {"cider": scores}
 
 
-def _meteor(corpus: Corpus, frequencies: DocumentFrequencies | None) -> Scores:
-    value, scores = meteor_of(corpus)
+def _meteor(corpus: Corpus, frequencies: DocumentFrequencies | None, language: str) -> Scores:
+    value, scores = meteor_of(corpus, language)
     return {"meteor": value}, {"meteor": scores}
 
 
-def _spice(corpus: Corpus, frequencies: DocumentFrequencies | None) -> Scores:
+def _spice(corpus: Corpus, frequencies: DocumentFrequencies | None, language: str) -> Scores:
     scores = spice_scores_of(corpus)
     return {"spice": float(np.nanmean(scores))}, {"spice": scores}
 
 
-METRICS: dict[str, Callable[[Corpus, DocumentFrequencies | None], Scores]] = {
+METRICS: dict[str, Callable[[Corpus, DocumentFrequencies | None, str], Scores]] = {
     "bleu": _bleu,
     "rouge": _rouge,
     "cider": _cider,
@@ -136,10 +136,10 @@ def _check_metrics(chosen: Any, language: object) -> list[str]:
     for metric in metrics:
         if metric not in METRICS:
             raise UsageError(f"metrics has no {metric!r}; {did_you_mean(str(metric), METRICS)}")
-    english_only = sorted({"meteor", "spice"} & set(metrics))
-    if primary_language(language) != "en" and english_only:
-        raise UsageError(f"{' and '.join(english_only)} support English only; got language={language}; omit them")
+    if primary_language(language) != "en" and "spice" in metrics:
+        raise UsageError(f"spice supports English only; got language={language}; omit it")
     if "meteor" in metrics:
+        check_language(language)
         require_meteor()
     if "spice" in metrics:
         require_spice()

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import unicodedata
 import warnings
 from typing import Any
 
@@ -19,11 +20,12 @@ _TEXT_MEMBERS = ("text", "caption", "raw")
 
 
 def clean_text(text: str) -> str:
-    """Clean a text to one line: collapse white space; remove control characters and lone surrogates.
+    """Clean a text to one line: collapse white space; remove control characters and lone surrogates; compose (NFC).
 
-    JSON can contain lone surrogates, on which Rust tokenizers raise.
+    JSON can contain lone surrogates, on which Rust tokenizers raise. A letter and a loose accent become the composed
+    letter: byte-level and WordPiece tokenizers read the two as different words, which look alike.
     """
-    return " ".join(_NOT_TEXT.sub(" ", text).split())
+    return unicodedata.normalize("NFC", " ".join(_NOT_TEXT.sub(" ", text).split()))
 
 
 def caption_texts(value: Any, where: str) -> list[str]:

@@ -69,6 +69,18 @@ def test_it_is_told_which_part_is_whose():
     ]
 
 
+def test_the_metrics_language_is_the_runs_unless_the_command_line_says_another():
+    leave_run("runs/portuguese", *OWN, *BEAM, "metric.language=pt")
+
+    def languages(*words):
+        metrics = compose("evaluate", "ckpt=runs/portuguese", *words)["metric"]
+        return [metrics[name]["language"] for name in ("bleu", "cider")]
+
+    assert languages() == ["pt", "pt"]
+    assert languages("metric.language=de") == ["de", "de"]
+    assert languages("metric.cider.language=de") == ["pt", "de"]
+
+
 def test_values_of_the_command_line_stand_on_top_and_val_and_test_follow_train():
     config = compose("evaluate", "ckpt=runs/mine", "data.train.images=others", "decoding.num_beams=3")
     assert [config["data"][split]["images"] for split in ("train", "val", "test")] == ["others"] * 3

@@ -50,6 +50,7 @@ MOCHA = "assafbk/mocha_code, training script"
 CLIP = "Radford et al. 2021, tables 18 and 19"
 ALIGN = "Jia et al. 2021, section 5"
 MERKX = "Merkx & Frank 2019, section 3; released code"
+BROMONSCHENKEL = "laicsiifes/transformer-caption-ptbr, ved/src: config.yml and train.py"
 CAMU = "CAMU (arXiv 2504.17902), implementation details"
 
 SAMPLED = [
@@ -150,6 +151,26 @@ PUBLISHED = {
         Number("optimizer.lr", 1e-5, KORNBLITH),
         Number("scheduler._target_", "capkit.optim.schedules.Linear", KORNBLITH),
         Number("scheduler.warmup", 1000, KORNBLITH),
+    ],
+    "captioner_ptbr": [
+        Number("model.encoder", "microsoft/swin-base-patch4-window7-224", BROMONSCHENKEL),
+        Number("model.decoder", "adalbertojunior/distilbert-portuguese-cased", BROMONSCHENKEL),
+        Number("max_epochs", 20, BROMONSCHENKEL),
+        Number("data.batch_size", 16, BROMONSCHENKEL),
+        Number("data.captions_per_image", 5, f"{BROMONSCHENKEL}: 16 images with their captions, 1,813 steps an epoch"),
+        Number("data.max_length", 25, BROMONSCHENKEL),
+        Number("data.transform.resize", "squash", f"{BROMONSCHENKEL}: ViTImageProcessor"),
+        Number("optimizer.lr", 5e-5, BROMONSCHENKEL),
+        Number("optimizer.weight_decay", 0.01, BROMONSCHENKEL),
+        Number("optimizer.betas", [0.9, 0.999], f"{BROMONSCHENKEL}: transformers' default"),
+        Number("scheduler._target_", "capkit.optim.schedules.Linear", f"{BROMONSCHENKEL}: transformers' default"),
+        Number("scheduler.warmup", 0, f"{BROMONSCHENKEL}: transformers' default"),
+        Number("trainer.precision", "16-mixed", BROMONSCHENKEL, "bf16-mixed", 1),
+        Number("decoding.num_beams", 5, BROMONSCHENKEL),
+        Number("decoding.max_length", 25, BROMONSCHENKEL),
+        Number(
+            "callback.checkpoints.monitor", "rouge_score's ROUGE-L of greedy search", BROMONSCHENKEL, "val/rouge_l", 5
+        ),
     ],
     "coco_transformer": [
         *TRANSFORMER,

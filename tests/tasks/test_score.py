@@ -224,7 +224,8 @@ def test_files_that_do_not_fit_are_a_usage_error(config, predictions, references
         ({"language": None}, "language must be a code .*got None"),
         ({"document_frequencies": "none.safetensors"}, "no file 'none.safetensors'"),
         ({"missing": "maybe"}, "expected missing to be error or ignore; got 'maybe'"),
-        ({"metrics": ["meteor"], "language": "pt"}, "meteor support English only; got language=pt"),
+        ({"metrics": ["meteor"], "language": "de"}, r"METEOR: expected a language of .*\bpt\b.*got 'de'"),
+        ({"metrics": ["spice"], "language": "pt"}, "spice supports English only; got language=pt"),
     ],
 )
 def test_wrong_values_are_a_usage_error(config, values, message):

@@ -34,7 +34,7 @@ def read_captions(path: Path) -> list[CaptionRow]:
     if suffix in _TABLES:
         joined = _Joined()
         for row in read_table(read_text(path, "captions"), path):
-            joined.add(row.file, row.captions, row.split, row.where)
+            joined.add(row.file, [_caption(text, row.language) for text in row.captions], row.split, row.where)
         rows = joined.all()
     elif suffix in _JSON:
         rows = _read_json(path)
@@ -105,12 +105,31 @@ class _Joined:
     def all(self) -> list[CaptionRow]:
         return list(self._rows.values())
 
-    def add(self, file: str, captions: list[str], split: str | None, where: str) -> None:
+    def add(self, file: str, captions: list[Caption], split: str | None, where: str) -> None:
         row = self._rows.setdefault(file, CaptionRow(Record(file, file), split))
         row.split = row.split or split
         if split not in (None, row.split):
             raise UsageError(f"{where}: {file!r} is in split {split!r} and in {row.split!r}; give an image one split")
-        row.record.captions += [Caption(text) for text in captions]
+        row.record.captions += captions
+
+
+def _caption(text: str, language: str | None) -> Caption:
+    return Caption(text) if language is None else Caption(text, language=language)
+
+
+def _captions(value: Any, language: str | None, where: str) -> list[Caption]:
+    """The captions of one entry, each with its own language if it is an object that says one, or else the entry's."""
+    if not isinstance(value, list) or not any(isinstance(item, dict) and "language" in item for item in value):
+        return [_caption(text, _language(value, where) or language) for text in caption_texts(value, where)]
+    return [
+        _caption(text, _language(item, where) or language) for item in value for text in caption_texts([item], where)
+    ]
+
+
+def _language(item: Any, where: str) -> str | None:
+    """What an object says of its language; None for a text or if it says nothing."""
+    language = item.get("language") if isinstance(item, dict) else None
+    return None if language in (None, "") else expect(language, "text", where, "language")
 
 
 def _read_json(path: Path) -> list[CaptionRow]:
@@ -135,7 +154,7 @@ def _read_json(path: Path) -> list[CaptionRow]:
             isinstance(item, dict) and file_column(list(item)) is not None for item in value
         ):
             raise UsageError(f"{where}: a list of entries that name files themselves; give this list alone")
-        joined.add(file_name(file, where), caption_texts(value, where), None, where)
+        joined.add(file_name(file, where), _captions(value, None, where), None, where)
     return joined.all()
 
 
@@ -169,11 +188,12 @@ def _from_objects(objects: Sequence[tuple[str, Any]]) -> list[CaptionRow]:
                     f"{where}: no column named {' or '.join(wanted)}; the columns are {', '.join(names) or 'none'}"
                 )
         assert file_at is not None
-        texts = [text for place in captions_at for text in caption_texts(row[names[place]], where)]
+        language = _language(row, where)
+        captions = [caption for place in captions_at for caption in _captions(row[names[place]], language, where)]
         split = row.get("split")
         joined.add(
             file_name(row[names[file_at]], where),
-            texts,
+            captions,
             None if split in (None, "") else split_name(split, where),
             where,
         )

@@ -31,12 +31,13 @@ _ROW_IN_CELL = re.compile(rf'\n"?[^\n,;"]+{_IMAGE}"?\s*[,;]', re.IGNORECASE)
 
 
 class TableRow(NamedTuple):
-    """The relevant cells of a row, and its location."""
+    """The relevant cells of a row, and its location. `language` is None where the table has no such column."""
 
     where: str
     file: str
     captions: list[str]
     split: str | None
+    language: str | None = None
 
 
 def read_table(text: str, path: Path) -> list[TableRow]:
@@ -84,7 +85,7 @@ def caption_columns(names: Sequence[str]) -> list[int]:
 def _with_header(lines: list[str], first: int, separator: str, names: list[str], path: Path) -> Iterator[TableRow]:
     file_at, captions_at = file_column(names), caption_columns(names)
     assert file_at is not None
-    split_at = names.index("split") if "split" in names else None
+    split_at, language_at = (names.index(name) if name in names else None for name in ("split", "language"))
     _warn_of_unread(names, captions_at, path)
     rows = _quoted_rows if separator in _QUOTING else _plain_rows
     for number, cells in rows(lines, first + 1, separator, path):
@@ -101,7 +102,10 @@ def _with_header(lines: list[str], first: int, separator: str, names: list[str],
         if len(captions_at) > 1:  # the table is as wide as the most captions of an image
             texts = [text for text in texts if text.strip()]
         split = cells[split_at].strip() if split_at is not None else ""
-        yield TableRow(where, _file(cells[file_at], where), texts, split_name(split, where) if split else None)
+        language = cells[language_at].strip() if language_at is not None else None
+        yield TableRow(
+            where, _file(cells[file_at], where), texts, split_name(split, where) if split else None, language or None
+        )
 
 
 def _warn_of_unread(names: list[str], captions_at: list[int], path: Path) -> None:

@@ -99,7 +99,11 @@ class Stamps:
     def _records(self) -> list[Record]:
         records = [record for file in sorted(self._root.rglob("*.txt")) if (record := self._read(file)) is not None]
         if not records:
-            raise UsageError(f"no stamps for split={self._split} in {str(self._root)!r}; check exclude and languages")
+            spoken = {caption.language for file in self._root.rglob("*.txt") for caption in read_captions(file)}
+            raise UsageError(
+                f"no stamps for split={self._split} in {str(self._root)!r}; check exclude, and data.languages: "
+                f"captions are in {', '.join(sorted(spoken)) or 'no language'}"
+            )
         return records
 
     def _read(self, file: Path) -> Record | None:

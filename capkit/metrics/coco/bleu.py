@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from capkit.metrics.coco.corpus import Corpus, ImageSentences
 from capkit.metrics.coco.ngrams import MAX_ORDER, NgramCounts, starts_of_runs
 from capkit.metrics.text_metric import TextMetric
+from capkit.text.normalize import primary_language
 
 _SMALL, _TINY = 1e-9, 1e-15  # pycocoevalcap's smoothing: an image without any match scores about 0, never 0 / 0
 
@@ -48,6 +49,7 @@ class Bleu(TextMetric):
 
     def __init__(self, tokenized: bool = False, language: str = "en") -> None:
         super().__init__()
+        primary_language(language)
         self.tokenized, self.language = tokenized, language
 
     def score(

@@ -18,6 +18,7 @@ from capkit.metrics.coco.document_frequencies import WORDS, DocumentFrequencies,
 from capkit.metrics.coco.ngrams import MAX_ORDER, VOCABULARY, NgramCounts, starts_of_runs
 from capkit.metrics.text_metric import TextMetric
 from capkit.text.checked import ScoreWarning
+from capkit.text.normalize import primary_language
 
 SIGMA = 6.0
 
@@ -84,6 +85,7 @@ class Cider(TextMetric):
         document_frequencies: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
+        primary_language(language)
         self.tokenized, self.language = tokenized, language
         self.document_frequencies = (
             None if document_frequencies is None else DocumentFrequencies.load(document_frequencies)

@@ -16,7 +16,7 @@ from capkit.errors import UsageError
 from capkit.metrics.coco.corpus import ImageSentences
 from capkit.metrics.coco.ngrams import VOCABULARY, NgramCounts, Sentences, starts_of_runs
 from capkit.text.checked import checked_references
-from capkit.text.ptb import ptb_tokenize
+from capkit.text.normalize import normalize_all
 from capkit.utils.files import atomic_path
 
 WORDS = "word"  # units: PTB words without EOS, as pycocoevalcap counts
@@ -36,11 +36,13 @@ class DocumentFrequencies:
     units: str = WORDS
 
     @classmethod
-    def from_references(cls, references: Sequence[Sequence[str]], *, tokenized: bool = False) -> "DocumentFrequencies":
-        """Count PTB words over the references of each image. Raises UsageError if there are none."""
+    def from_references(
+        cls, references: Sequence[Sequence[str]], *, tokenized: bool = False, language: str = "en"
+    ) -> "DocumentFrequencies":
+        """Count words over the references of each image: in English PTB words. Raises UsageError if there are none."""
         references = checked_references(references)
         flat = [caption for captions in references for caption in captions]
-        lines = flat if tokenized else ptb_tokenize(flat)
+        lines = flat if tokenized else normalize_all(flat, language)
         sentences = Sentences.from_texts(lines)
         hashes = VOCABULARY.hashes()[sentences.ids]
         return cls.from_ids(sentences, [len(captions) for captions in references], hashes, WORDS)

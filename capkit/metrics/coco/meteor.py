@@ -1,4 +1,8 @@
-"""METEOR 1.5 (Denkowski and Lavie 2014) through its official jar, in one long-lived Java process. English.
+"""METEOR 1.5 (Denkowski and Lavie 2014) through its official jar, in one long-lived Java process.
+
+English words match by form, stem, synonym and paraphrase, with weights tuned to English. In the other languages of
+`LANGUAGES` words match by form and stem (Snowball's stemmer of the language), with METEOR's language-independent
+weights: such numbers are not comparable with English ones.
 
 B images.
 """
@@ -19,30 +23,38 @@ from capkit.errors import UsageError
 from capkit.metrics.coco.corpus import Corpus
 from capkit.metrics.coco.java import java_binary, pycocoevalcap_folder
 from capkit.metrics.text_metric import TextMetric
+from capkit.text.normalize import primary_language
 
 _JAR = "meteor-1.5.jar"
+LANGUAGES = {code: code for code in ("da", "en", "fi", "hu", "it", "nl", "no", "pt", "ro", "ru", "tr")}
+LANGUAGES |= {"nb": "no", "nn": "no", "sv": "se"}
+"""The jar's own code of each language. German, French, Spanish and Czech want tables that pycocoevalcap leaves out."""
 _NOT_IN_A_LINE = re.compile("[\r\n\ud800-\udfff]")  # line ends to Java, and what UTF-8 cannot encode
 _LINES_AT_ONCE = 64  # requests sent before reading the answers; few enough that neither pipe fills up
 
 
-def meteor(predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False) -> float:
+def meteor(
+    predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False, language: str = "en"
+) -> float:
     """METEOR of the corpus, in 0 .. 1. `tokenized=True`: the texts are already words joined by spaces.
 
-    Raises UsageError if the `java` extra is not installed.
+    Raises UsageError if the `java` extra is not installed, or METEOR does not know the language.
     """
-    return meteor_of(Corpus.from_texts(predictions, references, tokenized=tokenized))[0]
+    check_language(language)
+    return meteor_of(Corpus.from_texts(predictions, references, tokenized=tokenized, language=language), language)[0]
 
 
 def meteor_scores(
-    predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False
+    predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False, language: str = "en"
 ) -> Float[np.ndarray, " B"]:
     """METEOR of each image. The corpus's METEOR is not their mean."""
-    return meteor_of(Corpus.from_texts(predictions, references, tokenized=tokenized))[1]
+    check_language(language)
+    return meteor_of(Corpus.from_texts(predictions, references, tokenized=tokenized, language=language), language)[1]
 
 
-def meteor_of(corpus: Corpus) -> tuple[float, Float[np.ndarray, " B"]]:
+def meteor_of(corpus: Corpus, language: str = "en") -> tuple[float, Float[np.ndarray, " B"]]:
     """METEOR of the corpus and of each image, from this Python process's shared Java process."""
-    process = _shared_process()
+    process = _shared_process(check_language(language))
     try:
         return process.score(corpus)
     except BaseException:  # an interrupted exchange (Ctrl-C) would answer the next corpus with this one's numbers
@@ -52,17 +64,28 @@ def meteor_of(corpus: Corpus) -> tuple[float, Float[np.ndarray, " B"]]:
 
 
 class Meteor(TextMetric):
-    """meteor of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are already PTB words."""
+    """meteor of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are already words."""
 
-    def __init__(self, tokenized: bool = False) -> None:
+    def __init__(self, tokenized: bool = False, language: str = "en") -> None:
         super().__init__()
+        check_language(language)
         require_meteor()
-        self.tokenized = tokenized
+        self.tokenized, self.language = tokenized, language
 
     def score(
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
     ) -> dict[str, float]:
-        return {"meteor": meteor(predictions, references, tokenized=self.tokenized)}
+        return {"meteor": meteor(predictions, references, tokenized=self.tokenized, language=self.language)}
+
+
+def check_language(language: object) -> str:
+    """The jar's code of a language. Raises UsageError for one that it cannot score."""
+    primary = primary_language(language)
+    if primary not in LANGUAGES:
+        raise UsageError(
+            f"METEOR: expected a language of {', '.join(LANGUAGES)}, got {language!r}; omit meteor from the metrics"
+        )
+    return LANGUAGES[primary]
 
 
 def require_meteor() -> None:
@@ -76,12 +99,15 @@ def require_meteor() -> None:
 class MeteorProcess:
     """A running METEOR process: SCORE requests return each image's statistics, one EVAL request the scores.
 
-    Close it, or use it in a `with` block; it also ends with the interpreter. Threads may share it.
+    Close it, or use it in a `with` block; it also ends with the interpreter. Threads may share it. `code` is the jar's
+    of a language, see `LANGUAGES`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, code: str = "en") -> None:
         require_meteor()
-        command = [java_binary("METEOR"), "-Xmx2G", "-jar", _JAR, "-", "-", "-stdio", "-l", "en", "-norm"]
+        command = [java_binary("METEOR"), "-Xmx2G", "-jar", _JAR, "-", "-", "-stdio", "-l", code]
+        if code == "en":  # pycocoevalcap's setting; it cuts words by English rules
+            command.append("-norm")
         # A file, since a pipe that nobody reads would fill up and block the process.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
         self._process = subprocess.Popen(
@@ -146,5 +172,5 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 
 @lru_cache(maxsize=1)
-def _shared_process() -> MeteorProcess:
-    return MeteorProcess()
+def _shared_process(code: str) -> MeteorProcess:
+    return MeteorProcess(code)

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from capkit.metrics.coco.corpus import Corpus
 from capkit.metrics.coco.ngrams import Sentences
 from capkit.metrics.text_metric import TextMetric
+from capkit.text.normalize import primary_language
 
 _BETA = 1.2
 _PAIRS_AT_ONCE = 4096  # pairs of similar length: little padding, and the arrays fit the cache
@@ -56,6 +57,7 @@ class RougeL(TextMetric):
 
     def __init__(self, tokenized: bool = False, language: str = "en") -> None:
         super().__init__()
+        primary_language(language)
         self.tokenized, self.language = tokenized, language
 
     def score(

@@ -18,6 +18,7 @@ from capkit.errors import UsageError
 from capkit.metrics.coco.corpus import Corpus
 from capkit.metrics.coco.java import java_binary, pycocoevalcap_folder
 from capkit.metrics.text_metric import TextMetric
+from capkit.text.normalize import primary_language
 
 _JAR = "spice-1.0.jar"
 _CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
@@ -51,10 +52,15 @@ def spice_scores_of(corpus: Corpus) -> Float[np.ndarray, " B"]:
 
 
 class Spice(TextMetric):
-    """spice of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are already PTB words."""
+    """spice of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are already PTB words.
 
-    def __init__(self, tokenized: bool = False) -> None:
+    Raises UsageError for a `language` other than English: parser and synonyms are English.
+    """
+
+    def __init__(self, tokenized: bool = False, language: str = "en") -> None:
         super().__init__()
+        if primary_language(language) != "en":
+            raise UsageError(f"SPICE: expected language=en, the only one it parses, got {language!r}; omit spice")
         require_spice()
         self.tokenized = tokenized
 

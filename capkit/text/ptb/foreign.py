@@ -57,7 +57,7 @@ def _warn_once(unspaced: str | None) -> None:
     others = "" if unspaced else " (or de, ru, ...: the captions' language)"
     warnings.warn(
         f"this text is not English, but the PTB tokenizer is for English: it {problem}; set language={language}"
-        f"{others}: `capkit score ... language={language}`, metric.cider.language={language} in training, "
+        f"{others}: `capkit score ... language={language}`, metric.language={language} in training, "
         f"cider(..., language={language!r}) in Python",
         LanguageWarning,
         stacklevel=4,

@@ -141,5 +141,5 @@ def test_wrong_arguments_are_usage_errors(root, arguments, message):
 
 
 def test_nothing_left_is_an_error_that_says_what_to_check(root):
-    with pytest.raises(UsageError, match="check exclude and languages"):
+    with pytest.raises(UsageError, match=r"check exclude, and data.languages: captions are in en, pt, pt-BR"):
         len(Stamps(root, languages=["xx"]))

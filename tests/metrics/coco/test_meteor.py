@@ -44,11 +44,11 @@ def test_the_separator_of_the_protocol_is_taken_out_of_texts():
 def test_a_line_break_is_a_space_and_shifts_no_other_image():
     references = [["a plate is on a table"], ["the bird"]]
     plain = meteor_scores(["a plate on a table", "a bird"], references, tokenized=True)
-    process = module._shared_process()
+    process = module._shared_process("en")
     for broken in ("a plate\non a table", "a plate\r\non a table", "a plate on \ud83d a table"):
         assert meteor_scores([broken, "a bird"], references, tokenized=True).tolist() == plain.tolist()
     assert plain[1] == pytest.approx(0.3)
-    assert module._shared_process() is process
+    assert module._shared_process("en") is process
 
 
 @pytest.mark.java
@@ -61,12 +61,12 @@ def test_a_closed_process_is_gone():
 
 @pytest.mark.java
 def test_the_shared_process_is_replaced_after_a_failure():
-    broken = module._shared_process()
+    broken = module._shared_process("en")
     broken._process.kill()
     with pytest.raises((RuntimeError, BrokenPipeError)):
         meteor(*nlg_eval())
-    assert module._shared_process() is not broken
-    assert module._shared_process()._process.poll() is None
+    assert module._shared_process("en") is not broken
+    assert module._shared_process("en")._process.poll() is None
 
 
 def test_without_the_java_extra_the_fix_is_named(monkeypatch):

@@ -148,8 +148,11 @@ def plan_lines(module: TrainModule, data: CaptionDataModule, precision: str) -> 
     share = data.batch_size // ranks
     micro = min(module.micro_batch_size or share, share)
     gib = memory_bytes(module.model, precision) / GIB
+    texts = f"{data.captions_per_image} captions"
+    if data.captions_of == "regions":
+        texts = f"up to {data.regions_per_image} regions"
     return [
         f"batch   {data.batch_size} images a step = {ranks} ranks x {-(-share // micro)} micro-batches of {micro}, "
-        f"{data.captions_per_image} captions an image",
+        f"{texts} an image",
         f"memory  {gib:.2f} GiB a rank for weights, gradients and Adam's moments, plus activations of one micro-batch",
     ]

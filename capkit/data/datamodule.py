@@ -200,7 +200,7 @@ class CaptionDataModule(pl.LightningDataModule):
         source = self.source(split)
         place = {source.record(i).key: i for i in range(len(source))}
         if self.captions_of == "regions":
-            return lambda key: _image_or_white(source, place[key.rpartition("#")[0]])
+            return lambda key: _image_or_white(source, place[key if key in place else key.rpartition("#")[0]])
         return lambda key: _image_or_white(source, place[key])
 
     def removed_regions(self, split: str) -> int:

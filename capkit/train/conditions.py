@@ -45,13 +45,13 @@ UNCONDITIONED = Requested()
 def requested_conditions(cfg: DictConfig, model: Mapping[str, Any] | None) -> Requested:
     """What `cfg.conditions` asks of the captioner with this config; `NAME=null` asks for nothing.
 
-    Raises UsageError for a name that the captioner has no part for, for a value outside of its range, and for values
-    from data that has none.
+    Raises UsageError for a name that the captioner has no part for, for a value outside of its range, for values from
+    data that has none, and for a kind that there is not.
     """
     asked = {str(name): value for name, value in plain(cfg.conditions).items() if value is not None}
+    kinds = build_kinds(_settings(model), width=1)  # for what they say of values; these have no trained weights
     if not asked:
         return UNCONDITIONED
-    kinds = build_kinds(_settings(model), width=1)  # for what they say of values; these have no trained weights
     from_data = tuple(name for name, value in asked.items() if value == FROM_DATA and name in kinds)
     given = OmegaConf.select(cfg, "data.conditions") or {} if "images" not in cfg else {}
     if missing := [name for name in from_data if name not in given]:
@@ -68,7 +68,8 @@ def _settings(model: Mapping[str, Any] | None) -> Mapping[str, Any]:
         return {}
     if "conditions" not in model and isinstance(ckpt := model.get("ckpt"), str):
         return _settings(model_config(ckpt))
-    return model.get("conditions") or {}
+    found = model.get("conditions")
+    return found if isinstance(found, Mapping) else {}
 
 
 def model_config(ckpt: str) -> Mapping[str, Any] | None:

@@ -54,6 +54,11 @@ def test_what_cannot_be_asked_for_is_refused_by_name(conditions, said):
     assert said in str(error.value)
 
 
+def test_a_kind_that_there_is_not_is_told_where_nothing_is_asked_for():
+    with pytest.raises(UsageError, match=r"model\.conditions\.x: expected a kind"):
+        asked({"conditions": {"x": "lengths"}})
+
+
 def test_a_captioner_without_conditions_is_asked_for_none():
     for model in ({}, {"conditions": None}, None):
         assert asked(model) == Requested()

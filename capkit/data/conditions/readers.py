@@ -20,7 +20,7 @@ def condition_readers(settings: Mapping[str, Any]) -> dict[str, ConditionReader]
     readers = {}
     for name, setting in settings.items():
         where = f"data.conditions.{name}"
-        arguments = {"kind": setting} if isinstance(setting, str) else dict(setting)
+        arguments = dict(setting) if isinstance(setting, Mapping) else {"kind": setting}
         kind = str(arguments.pop("kind", None))
         if kind not in READERS:
             known = ", ".join(READERS)

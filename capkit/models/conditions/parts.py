@@ -31,7 +31,7 @@ def build_kinds(settings: Mapping[str, Any], width: int) -> dict[str, ConditionK
         where = f"model.conditions.{name}"
         if not name.isidentifier():
             raise UsageError(f"{where}: expected a name of letters, digits and underscores, got {name!r}")
-        arguments = {"kind": setting} if isinstance(setting, str) else dict(setting)
+        arguments = dict(setting) if isinstance(setting, Mapping) else {"kind": setting}
         kind = str(arguments.pop("kind", None))
         if kind not in KINDS:
             raise UsageError(f"{where}: expected a kind ({', '.join(KINDS)}), got {kind}; {did_you_mean(kind, KINDS)}")

@@ -71,6 +71,7 @@ def test_a_captioner_without_conditions_says_so():
     ("setting", "said"),
     [
         ("lengths", "expected a kind (bins, length, box), got lengths; did you mean 'length'"),
+        (3, "expected a kind (bins, length, box), got 3"),
         ({"count": 4}, "expected a kind (bins, length, box), got None"),
         ({"kind": "bins", "longest": 4}, "bins takes count, got 'longest'"),
         ({"kind": "bins", "count": 1}, "count: expected an integer of at least 2, got 1"),

@@ -31,7 +31,12 @@ class Requested:
     from_data: tuple[str, ...] = ()
 
     def __call__(self, batch: CaptionBatch) -> CaptionBatch:
-        """The batch with these conditions and no others."""
+        """The batch with these conditions and no others. Raises UsageError where the data has no captions to read."""
+        if missing := [name for name in self.from_data if name not in batch.conditions]:
+            raise UsageError(
+                f"conditions.{missing[0]}={FROM_DATA}: expected images with captions, whose values it asks for, got "
+                f"images alone; give a value, conditions.{missing[0]}=VALUE"
+            )
         conditions = {name: batch.conditions[name] for name in self.from_data}
         for name, value in self.values.items():
             of_one = torch.tensor(value, dtype=torch.float32)

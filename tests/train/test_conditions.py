@@ -94,6 +94,11 @@ def test_a_caption_of_each_condition_is_a_row_with_several():
     assert "captions" not in rows_of(batch, Samples.from_texts([["one"]]))[0]
 
 
+def test_images_without_captions_have_no_values_of_their_own():
+    with pytest.raises(UsageError, match="length=data: expected images with captions"):
+        asked(length="data")(CaptionBatch(["a"]))
+
+
 def test_values_of_data_are_refused_of_a_users_images():
     cfg = OmegaConf.create(
         {"conditions": {"length": "data"}, "images": "photos", "data": {"conditions": {"length": 1}}}

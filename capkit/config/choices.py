@@ -3,17 +3,17 @@
 from functools import cache
 from pathlib import Path
 
-import yaml
 from hydra.core.override_parser.types import Override
 
 from capkit.config.locations import PICK_ANY
 from capkit.errors import UsageError, did_you_mean
+from capkit.utils.yaml_files import load_yaml
 
 
 @cache
 def required_groups(folder: Path) -> frozenset[str]:
     """Groups with exactly one choice per config: those for which train.yaml in the folder chooses a file."""
-    defaults = yaml.safe_load((folder / "train.yaml").read_text(encoding="utf-8"))["defaults"]
+    defaults = load_yaml((folder / "train.yaml").read_text(encoding="utf-8"))["defaults"]
     chosen = {str(k): v for entry in defaults if isinstance(entry, dict) for k, v in entry.items()}
     return frozenset(group for group, name in chosen.items() if isinstance(name, str) and " " not in group)
 

@@ -8,11 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig
+
+from capkit.utils.yaml_files import by_libyaml, load_yaml
 
 CONFIG_NAME = "train"
 _PACKAGE = re.compile(r"# @package (\S+)")
@@ -132,7 +133,7 @@ def hydra_on(folder: Path) -> Iterator[None]:
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(folder), version_base="1.3"):
+        with initialize_config_dir(str(folder), version_base="1.3"), by_libyaml():
             yield
     finally:
         GlobalHydra.instance().hydra = outer
@@ -166,5 +167,5 @@ def find_yaml(folders: list[Path], name: str) -> Path | None:
 def read_yaml(folders: list[Path], name: str) -> dict[str, Any]:
     """A config file's content without its defaults list."""
     path = find_yaml(folders, name)
-    body = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path else {}
+    body = (load_yaml(path.read_text(encoding="utf-8")) or {}) if path else {}
     return {key: value for key, value in body.items() if key != "defaults"}

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
 from capkit.config.annotations import wanted
@@ -17,6 +16,7 @@ from capkit.config.composed import CONFIG_NAME, find_yaml
 from capkit.config.locations import PICK_ANY, config_dir, groups
 from capkit.config.signatures import signature, summary
 from capkit.errors import UsageError, did_you_mean
+from capkit.utils.yaml_files import load_yaml
 
 SHORT = """\
 usage: capkit [TASK] [KEY=VALUE ...] [FLAGS]
@@ -101,7 +101,7 @@ def _task_keys(task: str, folders: list[Path]) -> Iterator[tuple[str, str]]:
         path = find_yaml(folders, name)
         text = path.read_text(encoding="utf-8") if path else ""
         comments = {line.partition(":")[0]: line.partition(" # ")[2] for line in text.splitlines()}
-        body = yaml.safe_load(text) or {}
+        body = load_yaml(text) or {}
         types = RUN_KEYS if name == CONFIG_NAME else body.get("task", {}).get("keys", {})
         for key, value in body.items():
             if key in types:
@@ -148,7 +148,7 @@ def _about(group: str, name: str, folders: list[Path]) -> str:
     """The first comment in a choice's file, else the first line of its class's docstring."""
     if text := _description(group, name, folders):
         return text
-    body = yaml.safe_load(path.read_text(encoding="utf-8")) if (path := find_yaml(folders, f"{group}/{name}")) else {}
+    body = load_yaml(path.read_text(encoding="utf-8")) if (path := find_yaml(folders, f"{group}/{name}")) else {}
     target = (body or {}).get("_target_")
     return summary(target) if isinstance(target, str) else ""
 

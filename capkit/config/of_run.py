@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
@@ -17,6 +16,7 @@ from capkit.config.locations import exists
 from capkit.config.run_config import RunConfig, problem, read_run_config
 from capkit.config.targets import RUN_PARTS, check_targets
 from capkit.errors import UsageError
+from capkit.utils.yaml_files import load_yaml
 
 # Arguments that val and test set independently, even if they happen to equal train's.
 _OWN = frozenset({"_target_", "split", "count", "path"})
@@ -82,7 +82,7 @@ def _take(composed: Composed, parsed: list[Override], groups: list[str], run: Ru
 def _chosen_in(name: str, folders: list[Path]) -> Iterator[str]:
     """Groups whose choice a config file overrides, directly or through files of its group in its defaults list."""
     path = next((path for folder in folders if (path := folder / f"{name}.yaml").is_file()), None)
-    body = yaml.safe_load(path.read_text(encoding="utf-8")) if path else None
+    body = load_yaml(path.read_text(encoding="utf-8")) if path else None
     for entry in (body or {}).get("defaults", []):
         if isinstance(entry, dict):
             yield from (str(key).split()[-1].lstrip("/") for key in entry)

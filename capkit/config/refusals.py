@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
@@ -12,6 +11,7 @@ from capkit.config.composed import Composed, find_yaml, read_yaml
 from capkit.config.locations import PICK_ANY
 from capkit.config.signatures import signature
 from capkit.errors import did_you_mean
+from capkit.utils.yaml_files import load_yaml
 
 
 def unknown_key(prefix: str, word: str, valid: list[str], composed: Composed) -> str:
@@ -103,7 +103,7 @@ def _asking_file(group: str, name: str, overrides: list[str], folders: list[Path
         chosen = override.lstrip("+").replace("=", "/")
         for path in (folder / f"{chosen}.yaml" for folder in folders):
             if path.is_file():
-                defaults = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("defaults", [])
+                defaults = (load_yaml(path.read_text(encoding="utf-8")) or {}).get("defaults", [])
                 if any(group in str(entry) and name in str(entry) for entry in defaults):
                     return f", which {path} chooses"
     return ""

@@ -12,6 +12,7 @@ import yaml
 
 from capkit.errors import UsageError
 from capkit.utils.renamed import renamed_config
+from capkit.utils.yaml_files import load_yaml
 
 CONFIG, STATE = "config.yaml", "state.pt"
 
@@ -55,7 +56,7 @@ def _is_within_run(path: Path) -> bool:
 def read_config_file(file: Path, remedy: str = "restore it, or give a checkpoint of the run") -> dict[str, Any]:
     """Read a run's config.yaml. Raises UsageError with line and remedy if it is damaged."""
     try:
-        body = yaml.safe_load(file.read_bytes())
+        body = load_yaml(file.read_bytes())
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         raise UsageError(
             f"{file}{_line(error)}: expected the config of a run, got {_problem(error)}; {remedy}"

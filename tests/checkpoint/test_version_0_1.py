@@ -66,5 +66,6 @@ def test_a_run_of_version_0_1_goes_on_as_it_would_have_then(name, runs, capsys):
 
 @pytest.mark.integration
 def test_a_captioner_of_version_0_1_captions(runs):
-    assert main(["evaluate", "ckpt=runs/fit", "run_dir=runs/evaluated", "eval_limit=2"]) == 0
+    words = ["trainer=cpu", "trainer.devices=1", "run_dir=runs/evaluated", "eval_limit=2"]
+    assert main(["evaluate", "ckpt=runs/fit", *words]) == 0
     assert RunFolder(runs / "evaluated").metrics()

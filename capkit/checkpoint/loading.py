@@ -210,6 +210,20 @@ def load_captioner_to_tune(
     return model
 
 
+def load_image_encoder(ckpt: str) -> nn.Module:
+    """The image encoder of a captioner trained by capkit, frozen: what `capkit prepare` computes features with.
+
+    Raises UsageError for a dual encoder's checkpoint, or a captioner without an image encoder of its own.
+    """
+    model, _ = load_captioner(ckpt)
+    if not isinstance(getattr(model, "image_encoder", None), nn.Module):
+        raise UsageError(
+            f"expected a captioner with an image encoder, got ckpt={ckpt} with a {type(model).__name__} without one; give "
+            "another run"
+        )
+    return model.image_encoder.requires_grad_(False)
+
+
 def load_dual_encoder(
     ckpt: str | None, tune_image: Tuning | None = None, tune_text: Tuning | None = None, grammar_head: bool = False
 ) -> TrainableDualEncoder:

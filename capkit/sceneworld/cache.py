@@ -24,6 +24,7 @@ from jaxtyping import UInt8
 
 from capkit.errors import UsageError
 from capkit.sceneworld.language.captions import Detail, reference_captions
+from capkit.sceneworld.language.languages import GRAMMARS
 from capkit.sceneworld.world.render import render
 from capkit.sceneworld.world.scene import Scene, WorldOptions, make_scene
 from capkit.utils.checksums import changed_files, checksums_of
@@ -79,7 +80,7 @@ class CachedSplit:
 class UnbuiltSplit:
     """The first `count` scenes of a split without a cache: each is generated on demand.
 
-    `style` and `detail` apply to the references.
+    `style`, `detail` and `dialect` (a key of `GRAMMARS`) apply to the references.
     """
 
     seed: int
@@ -89,10 +90,14 @@ class UnbuiltSplit:
     options: WorldOptions = field(default_factory=WorldOptions)
     style: str = "human"
     detail: Detail | None = None
+    dialect: str | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Everything that the scenes depend on, as plain data."""
-        return {"generator_version": GENERATOR_VERSION, **asdict(self)}
+        """Everything that the scenes depend on, as plain data; of English scenes as before there were dialects."""
+        described = {"generator_version": GENERATOR_VERSION, **asdict(self)}
+        if self.dialect is None:
+            del described["dialect"]
+        return described
 
     def folder(self, cache_dir: str | Path) -> Path:
         """The folder that `build_split` writes."""
@@ -101,7 +106,7 @@ class UnbuiltSplit:
 
     def row(self, index: int) -> dict[str, Any]:
         """Like `CachedSplit.row`."""
-        return json.loads(_line_of(self._scene(index), self.style, self.detail))
+        return json.loads(self._line_of(self._scene(index)))
 
     def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         return render(self._scene(index), self.size)
@@ -109,10 +114,19 @@ class UnbuiltSplit:
     def image_and_line(self, index: int) -> tuple[UInt8[np.ndarray, "H W 3"], bytes]:
         """The picture of a scene, and its line of scenes.jsonl."""
         scene = self._scene(index)
-        return render(scene, self.size), _line_of(scene, self.style, self.detail)
+        return render(scene, self.size), self._line_of(scene)
 
     def _scene(self, index: int) -> Scene:
         return make_scene(self.options, self.seed, self.split, index)
+
+    def _line_of(self, scene: Scene) -> bytes:
+        captions = reference_captions(scene, self.style, self.detail, GRAMMARS[self.dialect])
+        row = {
+            "scene": scene.to_dict(),
+            "references": [item.text for item in captions],
+            "stated_facts": list(captions[0].facts),
+        }
+        return json.dumps(row, separators=(",", ":")).encode() + b"\n"
 
 
 def build_split(unbuilt: UnbuiltSplit, cache_dir: str | Path, num_workers: int = 0) -> CachedSplit:
@@ -161,16 +175,6 @@ def _damage(path: Path, meta: dict[str, Any]) -> str | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         return "meta.json cannot be read, or has no checksums"
     return f"{', '.join(changed)}: not as written" if changed else None
-
-
-def _line_of(scene: Scene, style: str, detail: Detail | None) -> bytes:
-    captions = reference_captions(scene, style, detail)
-    row = {
-        "scene": scene.to_dict(),
-        "references": [item.text for item in captions],
-        "stated_facts": list(captions[0].facts),
-    }
-    return json.dumps(row, separators=(",", ":")).encode() + b"\n"
 
 
 def _make_chunk(unbuilt: UnbuiltSplit, path: str, start: int, end: int) -> list[bytes]:

@@ -16,6 +16,7 @@ from capkit.models.dual_encoders.text_towers.ngrams import NGrams
 from capkit.models.dual_encoders.two_tower import TwoTower
 from capkit.objectives.contrastive.ranking_hinge import RankingHinge
 from capkit.sceneworld.language.captions import Detail, caption
+from capkit.sceneworld.language.english import GRAMMAR as ENGLISH
 from capkit.sceneworld.language.plan import describe
 from capkit.sceneworld.world.options import GRID
 from capkit.sceneworld.world.scene import Scene, WorldOptions
@@ -53,12 +54,8 @@ class Unordered(NGrams):
 def true_and_swapped(scene: Scene, variant: int) -> tuple[str, str]:
     """A caption of both objects and their relation, and the same words with the two objects exchanged."""
     text = caption(scene, "human", variant, detail=SAID).text
-    first, second = (_with_article(describe(item, SAID, {})) for item in scene.objects)
+    first, second = (ENGLISH.a(describe(item, SAID)) for item in scene.objects)
     return text, first.join(part.replace(first, second) for part in text.split(second))
-
-
-def _with_article(description: str) -> str:
-    return f"{'an' if description[0] in 'aeiou' else 'a'} {description}"
 
 
 def _pairs_in_order(split: str, count: int) -> list[Scene]:

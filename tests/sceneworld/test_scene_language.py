@@ -7,8 +7,9 @@ import pytest
 
 from capkit.errors import UsageError
 from capkit.sceneworld.language.captions import caption, reference_captions, references
+from capkit.sceneworld.language.english import TAG_OF, tag_words
 from capkit.sceneworld.language.facts import scene_facts
-from capkit.sceneworld.language.lexicon import TAG_OF, tag_words, words_of
+from capkit.sceneworld.language.lexicon import words_of
 from capkit.sceneworld.language.plan import STYLES, Detail
 from capkit.sceneworld.world.options import WorldOptions
 from capkit.sceneworld.world.scene import Scene, SceneObject, make_scene

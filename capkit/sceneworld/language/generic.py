@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from capkit.sceneworld.language.captions import NUM_VARIANTS, listed
+from capkit.sceneworld.language.english import GRAMMAR as ENGLISH
+from capkit.sceneworld.language.grammar import Description, Grammar
 from capkit.sceneworld.world.options import COLORS
 from capkit.sceneworld.world.scene import Scene, SceneObject, scene_hash
 from capkit.sceneworld.world.stream import Stream
@@ -15,7 +17,13 @@ assert NEIGHBOURS.keys() == COLORS.keys()
 
 
 def generic_captions(
-    scene: Scene, dropped: float, confused: float, seed: int = 0, background: float = 0.0, added: float = 0.0
+    scene: Scene,
+    dropped: float,
+    confused: float,
+    seed: int = 0,
+    background: float = 0.0,
+    added: float = 0.0,
+    grammar: Grammar = ENGLISH,
 ) -> list[str]:
     """The five captions of style short, each colour omitted with probability `dropped`.
 
@@ -31,35 +39,36 @@ def generic_captions(
         says_background = stream.chance(background)
         if stream.chance(added):
             names.append(_absent(scene, stream))
-        text = listed(_groups(names), variant)
-        captions.append(f"{text} on a {scene.background} background" if says_background else text)
+        text = listed(_groups(names), variant, grammar)
+        tail = grammar.background_tail.format(grammar.background_word(scene.background))
+        captions.append(text + tail if says_background else text)
     return captions
 
 
-def _name(item: SceneObject, stream: Stream, dropped: float, confused: float) -> tuple[str, str]:
-    """(colour or "", shape) of an object as named in a caption."""
+def _name(item: SceneObject, stream: Stream, dropped: float, confused: float) -> Description:
+    """An object as named in a caption."""
     is_dropped, is_confused = stream.chance(dropped), stream.chance(confused)
     if is_dropped:
-        return "", item.shape
-    return NEIGHBOURS[item.color] if is_confused else item.color, item.shape
+        return Description(item.shape)
+    return Description(item.shape, NEIGHBOURS[item.color] if is_confused else item.color)
 
 
-def _absent(scene: Scene, stream: Stream) -> tuple[str, str]:
-    """(colour, shape) of one object too many: every caption that names all objects of its shape contradicts it."""
+def _absent(scene: Scene, stream: Stream) -> Description:
+    """One object too many: every caption that names all objects of its shape contradicts it."""
     shape = stream.choice(scene.objects).shape
     present = {item.color for item in scene.objects if item.shape == shape}
-    return stream.choice([color for color in COLORS if color not in present]), shape
+    return Description(shape, stream.choice([color for color in COLORS if color not in present]))
 
 
-def _groups(names: Sequence[tuple[str, str]]) -> list[tuple[int, str]]:
+def _groups(names: Sequence[Description]) -> list[tuple[int, Description]]:
     """(count, description) of equal names, in order of first appearance.
 
     "Two circles" means two in total, so next to a circle with a colour, circles without one are listed one by one.
     """
-    counts, shapes = Counter(names), Counter(shape for _, shape in names)
+    counts, shapes = Counter(names), Counter(name.shape for name in names)
     groups = []
-    for color, shape in dict.fromkeys(names):
-        count = counts[color, shape]
-        is_total = color != "" or count == shapes[shape]
-        groups += [(count, f"{color} {shape}".strip())] if is_total else [(1, shape)] * count
+    for name in dict.fromkeys(names):
+        count = counts[name]
+        is_total = name.color != "" or count == shapes[name.shape]
+        groups += [(count, name)] if is_total else [(1, name)] * count
     return groups

@@ -1,55 +1,17 @@
-"""The vocabulary of SceneWorld's captions: meanings for the parser, and parts of speech (Penn tags)."""
+"""What the parser knows of a language: words with their meanings, and phrases by function."""
 
 import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from capkit.sceneworld.language.facts import PLACES
-from capkit.sceneworld.world.options import BACKGROUNDS, COLORS, SHAPES, SIZES
+_TOKEN = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
 
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-NUMBER_WORDS = {word: i for i, word in enumerate(NUMBERS) if i} | {str(i): i for i in range(1, 11)}
-PLURALS = {shape: {"cross": "crosses"}.get(shape, shape + "s") for shape in SHAPES}
 
-SHAPE_WORDS = {word: shape for shape in SHAPES for word in (shape, PLURALS[shape])}
-SHAPE_WORDS |= {"disc": "circle", "discs": "circle", "box": "square", "boxes": "square", "rhombus": "diamond"}
-SHAPE_WORDS |= {"crescent": "moon", "crescents": "moon"}
-GENERIC_WORDS = {"shape", "shapes", "object", "objects", "thing", "things", "figure", "figures"}
-SINGULAR_WORDS = {*SHAPES, "disc", "box", "rhombus", "crescent", "shape", "object", "thing", "figure"}
-SIZE_WORDS = {size: size for size in SIZES} | {"big": "large", "huge": "large", "little": "small", "tiny": "small"}
-# Any colour word states a colour. One that no object can have is a wrong fact, not an unknown word.
-COLOR_WORDS = {color: color for color in (*COLORS, *BACKGROUNDS, "brown")}
-COLOR_WORDS |= {"grey": "gray", "violet": "purple", "stripy": "striped"}
-ARTICLES = {"a", "an", "the", "another", "this", "that"}
-
-# Phrases by function. Relations are (name, swapped): "X right of Y" states left(Y, X).
-_LEFT = ("to the left of", "on the left of", "at the left of", "left of", "on the left side of")
-_RIGHT = ("to the right of", "on the right of", "at the right of", "right of", "on the right side of")
-_RELATION_PHRASES: dict[tuple[str, bool], tuple[str, ...]] = {
-    ("left", False): _LEFT,
-    ("left", True): _RIGHT,
-    ("above", False): ("above", "over", "on top of"),
-    ("above", True): ("below", "under", "underneath", "beneath"),
-    ("inside", False): ("inside", "inside of", "within"),
-    ("inside", True): ("containing", "contains", "that contains", "around", "surrounding", "holding", "holds"),
-}
-# Relations to a host named before "with": "X with Y to its right" states left(X, Y).
-_HOST_PHRASES: dict[tuple[str, bool], tuple[str, ...]] = {
-    ("left", False): ("to its left", "on its left", "at its left"),
-    ("left", True): ("to its right", "on its right", "at its right"),
-    ("inside", False): ("in it", "in its center", "in its middle"),
-}
-_TEXT_KEYS = ("word", "letter", "number", "text", "digit")
-_TEXT_PHRASES = tuple(f"{article}{key}" for key in _TEXT_KEYS for article in ("", "the ", "a "))
-_TEXT_PHRASES += ("the text reads", "the text says", "text that reads", "that reads", "that says", "reads", "says")
-_WITH = ("with", "along with", "together with", "has", "that has", "which has", "having")
-_PICTURE = tuple(f"{a}{noun}" for noun in ("picture", "image", "photo") for a in ("", "a ", "an ", "the ", "this "))
-_FILLERS = (
-    "and", "also", "is", "are", "there", "there is", "there are", "which", "which is", "that is", "we see", "you see",
-    "i see", "we can see", "this shows", "this is", "shows", "shown", "of", "plus", "plain", "written", "is written",
-    "drawn", "seen", "of the picture", "of the image", "in the picture", "in the image", "both",
-    *_PICTURE, *(f"{noun} of" for noun in _PICTURE), *(f"{noun} shows" for noun in _PICTURE),
-    *(f"{noun} has" for noun in _PICTURE),
-)  # fmt: skip
+def words_of(text: str) -> list[str]:
+    """Split a text into lower-case words and punctuation marks; accents are composed (NFC)."""
+    return _TOKEN.findall(unicodedata.normalize("NFC", text).lower())
 
 
 class Phrase(NamedTuple):
@@ -61,77 +23,66 @@ class Phrase(NamedTuple):
     swapped: bool = False
 
 
-def _place_phrases() -> dict[str, str]:
-    names = {place: place for place in PLACES} | {"middle": "center", "centre": "center", "middle center": "center"}
-    phrases = {}
-    for name, place in names.items():
-        for preposition in ("in the", "at the", "on the"):
-            for end in ("", " corner"):
-                phrases[f"{preposition} {name}{end}"] = place
-        phrases[f"at {name}"] = place
-    phrases |= {place: place for place in PLACES if " " in place}  # "red circle top left"
-    return phrases
+def phrases(kind: str, texts: Iterable[str], value: str = "", swapped: bool = False) -> list[Phrase]:
+    """The phrases of one meaning. Relations are (value, swapped): "X right of Y" states left(Y, X)."""
+    return [Phrase(tuple(text.split()), kind, value, swapped) for text in texts]
 
 
-def _all_phrases() -> dict[str, list[Phrase]]:
-    found: dict[str, tuple[str, str, bool]] = {phrase: ("filler", "", False) for phrase in _FILLERS}
-    found |= {phrase: ("with", "", False) for phrase in _WITH}
-    found |= {phrase: ("text", "", False) for phrase in _TEXT_PHRASES}
-    found |= {phrase: ("place", place, False) for phrase, place in _place_phrases().items()}
-    for (name, swapped), phrases in _RELATION_PHRASES.items():
-        found |= {phrase: ("relation", name, swapped) for phrase in phrases}
-    for (name, swapped), phrases in _HOST_PHRASES.items():
-        found |= {phrase: ("host", name, swapped) for phrase in phrases}
-    by_first: dict[str, list[Phrase]] = {}
-    for phrase in sorted(found, key=lambda text: -len(text.split())):
-        words = tuple(phrase.split())
-        by_first.setdefault(words[0], []).append(Phrase(words, *found[phrase]))
-    return by_first
+@dataclass(frozen=True)
+class Lexicon:
+    """The words that state facts, each with its meaning, and those that hold a caption together.
 
-
-PHRASES = _all_phrases()  # by first word, longest first
-
-_TAGS = {
-    "DT": "a an the this that another both", "CC": "and plus", "EX": "there",
-    "VBZ": "is contains shows reads says has holds", "VBP": "are see", "VBG": "containing surrounding holding having",
-    "VBN": "written drawn shown seen", "RB": "also along together", "TO": "to",
-    "PRP": "it we you i", "PRP$": "its", "WDT": "which", "MD": "can",
-    "IN": "of with in on at above below under over inside within around beneath underneath",
-    "JJ": "top bottom middle plain",
-    "NN": "left right center corner background picture image photo word letter number text side",
-    "CD": " ".join(NUMBERS),
-}  # fmt: skip
-TAG_OF = {word: tag for tag, words in _TAGS.items() for word in words.split()}
-TAG_OF |= {word: "NN" if word in SINGULAR_WORDS else "NNS" for word in (*SHAPE_WORDS, *GENERIC_WORDS)}
-TAG_OF |= {word: "JJ" for word in (*SIZE_WORDS, *COLOR_WORDS)}
-TAG_OF |= {".": ".", ",": ","}
-_TOKEN = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
-_LAST_WORDS = {"inside", ".", ",", "and", "it", "is"}
-
-
-def words_of(text: str) -> list[str]:
-    """Split a text into lower-case words and punctuation marks."""
-    return _TOKEN.findall(text.lower())
-
-
-def tag_words(words: list[str]) -> list[str]:
-    """Penn part-of-speech tag of each word of a caption.
-
-    Exact for generated captions; unknown words get NN, digits CD, punctuation SYM.
+    Args:
+        generic: Nouns without a shape ("thing").
+        singular: Nouns that denote one object, though no number or article says so.
+        definite: The articles that point back to an earlier mention.
+        phrases: Of two with the same words the later one counts.
+        pronouns: Of the host or subject.
+        conjunctions: After them a relation is of the clause's subject.
+        contractions: Words that are read as two ("do" as "de o").
+        adjectives_follow: Adjectives may stand behind their noun, too.
     """
-    return [_tag(words, i) for i in range(len(words))]
 
+    shapes: Mapping[str, str]
+    sizes: Mapping[str, str]
+    colors: Mapping[str, str]
+    numbers: Mapping[str, int]
+    generic: frozenset[str]
+    singular: frozenset[str]
+    articles: frozenset[str]
+    definite: frozenset[str]
+    pronouns: frozenset[str]
+    copulas: frozenset[str]
+    conjunctions: frozenset[str]
+    background: str
+    background_prepositions: frozenset[str]
+    plain: frozenset[str]
+    phrases: tuple[Phrase, ...]
+    contractions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    adjectives_follow: bool = False
 
-def _tag(words: list[str], i: int) -> str:
-    word = words[i]
-    if i and words[i - 1] in ("word", "letter", "number", "reads"):  # drawn text: "the letter a"
-        return "CD" if word.isdigit() else "NN"
-    if word == "inside" and (i + 1 == len(words) or words[i + 1] in _LAST_WORDS):
-        return "IN" if words[i + 1 : i + 2] == ["it"] else "RB"
-    if word == "that" and i and TAG_OF.get(words[i - 1], "NN").startswith("NN"):
-        return "WDT"
-    if word in TAG_OF:
-        return TAG_OF[word]
-    if not word[0].isalnum():
-        return "SYM"
-    return "CD" if word.isdigit() else "NN"
+    def __post_init__(self) -> None:
+        by_first: dict[str, list[Phrase]] = {}
+        for phrase in sorted({item.words: item for item in self.phrases}.values(), key=lambda item: -len(item.words)):
+            by_first.setdefault(phrase.words[0], []).append(phrase)
+        object.__setattr__(self, "_by_first", by_first)
+
+    _by_first: Mapping[str, list[Phrase]] = field(init=False, repr=False, compare=False)
+
+    def phrases_from(self, word: str) -> list[Phrase]:
+        """The phrases that begin with a word, longest first."""
+        return self._by_first.get(word, [])
+
+    def tokens(self, text: str) -> tuple[list[str], list[str]]:
+        """The words that the parser reads, with `,` `.` `;`, and beside each the word of the text that it stands for.
+
+        The second word of a contraction stands for "".
+        """
+        read: list[str] = []
+        shown: list[str] = []
+        for word in words_of(text):
+            if word[0].isalnum() or word in ".,;" or word[0] == "_":
+                parts = self.contractions.get(word, (word,))
+                read += parts
+                shown += [word, ""][: len(parts)]
+        return read, shown

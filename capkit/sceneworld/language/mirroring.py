@@ -4,8 +4,9 @@ import re
 
 from capkit.sceneworld.language.facts import relation_fact
 
-_OTHER = {"left": "right", "right": "left"}
-_SIDES = re.compile(r"\b(left|right)\b")
+_PAIRS = (("left", "right"), ("esquerda", "direita"), ("esquerdo", "direito"))  # no language has another's words
+_OTHER = {one: other for pair in _PAIRS for one, other in (pair, pair[::-1])}
+_SIDES = re.compile(rf"\b({'|'.join(_OTHER)})\b")
 _LEFT_FACT = re.compile(r"left:(\d+),(\d+)")
 
 

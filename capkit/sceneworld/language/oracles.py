@@ -32,12 +32,13 @@ class FactScore:
     num_recalled: int
 
 
-def score_caption(scene: Scene, text: str, stated_facts: Iterable[str]) -> FactScore:
+def score_caption(scene: Scene, text: str, stated_facts: Iterable[str], language: str = "en") -> FactScore:
     """Precision relative to all facts of the scene, recall relative to `stated_facts` of a reference.
 
-    If `stated_facts` is empty, a caption with facts has recall 1, since there was nothing to miss.
+    If `stated_facts` is empty, a caption with facts has recall 1, since there was nothing to miss. `language` is a
+    BCP 47 tag; one that the parser does not know is a UsageError.
     """
-    parsed = parse(text)
+    parsed = parse(text, language)
     stated = frozenset(stated_facts)
     correct, recalled = count_matches(parsed, frozenset(scene_facts(scene)), stated, len(scene.objects))
     num_facts = len(parsed.facts)

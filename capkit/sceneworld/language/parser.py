@@ -11,26 +11,19 @@ phrase; a word that fits neither is unparsed. Rules:
    sentence has none, the subject of the previous sentence.
 4. A number with "shapes" counts all shapes; a number with a bare plural ("two circles") counts that shape.
 5. Adjectives, articles and relations without a noun, and words outside the vocabulary, are unparsed.
+
+The words are those of a lexicon; the rules are the same in every language. Where adjectives may follow their noun, a
+noun takes those on both sides of it. Agreement in gender and number is not asked for.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from capkit.sceneworld.language import facts as fact
-from capkit.sceneworld.language.lexicon import (
-    ARTICLES,
-    COLOR_WORDS,
-    GENERIC_WORDS,
-    NUMBER_WORDS,
-    PHRASES,
-    SHAPE_WORDS,
-    SINGULAR_WORDS,
-    SIZE_WORDS,
-    Phrase,
-    words_of,
-)
+from capkit.sceneworld.language.languages import lexicon_of
+from capkit.sceneworld.language.lexicon import Lexicon, Phrase
 
 _MAX_COUNT = 10
-_COPULAS = {("is",), ("are",)}
 
 
 @dataclass
@@ -65,18 +58,18 @@ class ParsedCaption:
         return found + [fact.relation_fact(*item) for item in sorted(self.relations)] + sorted(self.globals)
 
 
-def parse(text: str) -> ParsedCaption:
-    """Parse a text to its facts and unparsed words; never fails."""
-    words = [word for word in words_of(text) if word[0].isalnum() or word in ".,;" or word[0] == "_"]
-    return _Scanner(words).run()
+def parse(text: str, language: str = "en") -> ParsedCaption:
+    """Parse a text to its facts and unparsed words. Any text is read; UsageError for a language without a lexicon."""
+    return _Scanner(text, lexicon_of(language)).run()
 
 
 _Group = tuple[int, ...]  # the mentions that a noun phrase denotes
 
 
 class _Scanner:
-    def __init__(self, words: list[str]) -> None:
-        self.words = words
+    def __init__(self, text: str, lexicon: Lexicon) -> None:
+        self.words, self.shown = lexicon.tokens(text)
+        self.lexicon = lexicon
         self.at = 0
         self.result = ParsedCaption()
         self.last: _Group = ()  # last mention of this sentence
@@ -84,6 +77,7 @@ class _Scanner:
         self.host: _Group = ()  # X in "X with ..."
         self.previous_subject: _Group = ()
         self.place: Phrase | None = None  # stated before its noun: "in the center is a circle"
+        self.place_shown: list[str] = []  # its words
         self.after_break = False  # the previous word was "," or "and"
         self.about_background = False  # "the background is ..."
 
@@ -100,12 +94,16 @@ class _Scanner:
     def _drop_place(self) -> None:
         """Mark a place without a noun as unparsed."""
         if self.place is not None:
-            self.result.unparsed += self.place.words
+            self.result.unparsed += self.place_shown
             self.place = None
 
     def _reject(self, count: int) -> None:
-        self.result.unparsed += self.words[self.at : self.at + count]
+        self.result.unparsed += self._shown(self.at, count)
         self.at += count
+
+    def _shown(self, start: int, count: int) -> list[str]:
+        """Words as the text has them: a contraction is one."""
+        return [word for word in self.shown[start : start + count] if word]
 
     def _punctuation(self) -> bool:
         word = self.words[self.at]
@@ -124,7 +122,7 @@ class _Scanner:
     def _match(self, at: int) -> Phrase | None:
         if at >= len(self.words):
             return None
-        for phrase in PHRASES.get(self.words[at], ()):
+        for phrase in self.lexicon.phrases_from(self.words[at]):
             if tuple(self.words[at : at + len(phrase.words)]) == phrase.words:
                 return phrase
         return None
@@ -139,20 +137,26 @@ class _Scanner:
             return True
         start, self.at = self.at, self.at + len(words)
         if kind == "filler":
-            self.after_break = words == ("and",)
-            if words in _COPULAS:
+            self.after_break = self._are(words, self.lexicon.conjunctions)
+            if self._are(words, self.lexicon.copulas):
                 self._predicate()
         elif kind == "with":
             self.host = self.last
         elif kind == "place":
-            self._say_place(phrase)
+            self._say_place(phrase, self._shown(start, len(words)))
         elif not (self._say_text() if kind == "text" else self._say_host(phrase)):
             self.at = start
             self._reject(len(words))
         return True
 
+    def _are(self, words: tuple[str, ...], kind: frozenset[str]) -> bool:
+        return len(words) == 1 and words[0] in kind
+
+    def _word_in(self, at: int, kind: Container[str]) -> bool:
+        return at < len(self.words) and self.words[at] in kind
+
     def _pronoun(self) -> bool:
-        if self.words[self.at] != "it" or not self._referent():
+        if self.words[self.at] not in self.lexicon.pronouns or not self._referent():
             return False
         self.last = self.subject = self._referent()
         self.at += 1
@@ -165,22 +169,23 @@ class _Scanner:
 
     def _adjective(self, at: int) -> tuple[str, str] | None:
         word = self.words[at] if at < len(self.words) else ""
-        if word in SIZE_WORDS:
-            return ("size", SIZE_WORDS[word])
-        return ("color", COLOR_WORDS[word]) if word in COLOR_WORDS else None
+        if word in self.lexicon.sizes:
+            return ("size", self.lexicon.sizes[word])
+        return ("color", self.lexicon.colors[word]) if word in self.lexicon.colors else None
 
-    def _say_place(self, said: Phrase) -> None:
+    def _say_place(self, said: Phrase, shown: list[str]) -> None:
         if not self.last:
             self._drop_place()
-            self.place = said
+            self.place, self.place_shown = said, shown
         for index in self.last:
             self.result.mentions[index].attributes.add(("place", said.value))
 
     def _say_text(self) -> bool:
-        if self.at >= len(self.words) or not self.words[self.at][0].isalnum():
+        word = self.shown[self.at] if self.at < len(self.words) else ""  # "no" is no contraction where it is drawn
+        if not word or not word[0].isalnum():
             return False
-        self.result.globals.add(fact.text_fact(self.words[self.at]))
-        self.at += 1
+        self.result.globals.add(fact.text_fact(word))
+        self.at += 1 + (self.shown[self.at + 1 : self.at + 2] == [""])
         return True
 
     def _predicate(self) -> None:
@@ -189,10 +194,10 @@ class _Scanner:
         while (adjective := self._adjective(end)) is not None:
             found.append(adjective)
             end += 1
-            if self.words[end : end + 1] in (["and"], [","]) and self._adjective(end + 1) is not None:
+            joined = self._word_in(end, self.lexicon.conjunctions) or self._word_in(end, (",",))
+            if joined and self._adjective(end + 1) is not None:
                 end += 1
-        noun = self.words[end] if end < len(self.words) else ""
-        if not found or noun in SHAPE_WORDS or noun in GENERIC_WORDS or noun == "background":
+        if not found or self._is_noun(end) or self._word_in(end, (self.lexicon.background,)):
             return
         if self.about_background:
             self.result.globals |= {fact.background_fact(value) for _, value in found}
@@ -205,18 +210,20 @@ class _Scanner:
 
     def _background(self) -> bool:
         """ "on a white background", "a white background", "the background"."""
-        at = self.at + (self.words[self.at] in ("on", "against"))
-        at += at < len(self.words) and self.words[at] in ARTICLES
-        at += at < len(self.words) and self.words[at] == "plain"
-        adjective = self._adjective(at)
-        at += adjective is not None
-        if self.words[at : at + 1] != ["background"]:
+        at = self.at + self._word_in(self.at, self.lexicon.background_prepositions)
+        at += self._word_in(at, self.lexicon.articles)
+        at += self._word_in(at, self.lexicon.plain)
+        before = self._adjective(at)
+        at += before is not None
+        if not self._word_in(at, (self.lexicon.background,)):
             return False
+        behind = self._adjective(at + 1) if self.lexicon.adjectives_follow and before is None else None
+        adjective = before or behind
         if adjective is None:
             self.about_background = True
         else:
             self.result.globals.add(fact.background_fact(adjective[1]))
-        self.at = at + 1
+        self.at = at + 1 + (behind is not None)
         return True
 
     # noun phrases -------------------------------------------------------------------------------------------------
@@ -235,23 +242,34 @@ class _Scanner:
     def _noun_phrase(self) -> _Group | None:
         """The denoted mentions, () for a mere count ("three shapes"), or None if this is no noun phrase."""
         at = self.at
-        article = self.words[at] if at < len(self.words) and self.words[at] in ARTICLES else None
-        at += article is not None
-        number = NUMBER_WORDS.get(self.words[at]) if at < len(self.words) else None
+        is_definite = self._word_in(at, self.lexicon.definite)
+        at += self._word_in(at, self.lexicon.articles)
+        number = self.lexicon.numbers.get(self.words[at]) if at < len(self.words) else None
         at += number is not None
-        attributes = set()
-        while (adjective := self._adjective(at)) is not None:
-            attributes.add(adjective)
-            at += 1
-        noun = self.words[at] if at < len(self.words) else ""
-        if noun not in SHAPE_WORDS and noun not in GENERIC_WORDS:
+        attributes, at = self._adjectives(at)
+        if not self._is_noun(at):
             return None
-        self.at = at + 1
-        return self._refer(noun, number, attributes, article == "the")
+        noun, at = self.words[at], at + 1
+        if self.lexicon.adjectives_follow:
+            behind, at = self._adjectives(at)
+            attributes |= behind
+        self.at = at
+        return self._refer(noun, number, attributes, is_definite)
+
+    def _adjectives(self, at: int) -> tuple[set[tuple[str, str]], int]:
+        """The adjectives from a word on, and where they end."""
+        found = set()
+        while (adjective := self._adjective(at)) is not None:
+            found.add(adjective)
+            at += 1
+        return found, at
+
+    def _is_noun(self, at: int) -> bool:
+        return self._word_in(at, self.lexicon.shapes) or self._word_in(at, self.lexicon.generic)
 
     def _refer(self, noun: str, number: int | None, attributes: set[tuple[str, str]], definite: bool) -> _Group:
-        shape = SHAPE_WORDS.get(noun)
-        many = number or (1 if noun in SINGULAR_WORDS else 2)
+        shape = self.lexicon.shapes.get(noun)
+        many = number or (1 if noun in self.lexicon.singular else 2)
         if number is not None and not attributes and (shape is None or number > 1):
             self.result.globals.add(fact.count_fact(shape or "object", number))
         if shape is None and not attributes:
@@ -285,7 +303,7 @@ class _Scanner:
         while phrase is not None and phrase.kind == "relation":
             said.append(phrase)
             self.at += len(phrase.words)
-            after_and = self._match(self.at + 1) if self.words[self.at : self.at + 1] == ["and"] else None
+            after_and = self._match(self.at + 1) if self._word_in(self.at, self.lexicon.conjunctions) else None
             joined = after_and is not None and after_and.kind == "relation"
             self.at += joined
             phrase = after_and if joined else None
@@ -299,7 +317,7 @@ class _Scanner:
             self._relate(relation, subject, target)
 
     def _target(self, may_omit: bool) -> _Group:
-        if self.words[self.at : self.at + 1] == ["it"] and self._referent():
+        if self._word_in(self.at, self.lexicon.pronouns) and self._referent():
             self.at += 1
             return self._referent()
         before = self.at

@@ -1,9 +1,11 @@
 """Plan of a caption before its wording: level of detail and facts of each style."""
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from capkit.sceneworld.language import facts as fact
+from capkit.sceneworld.language.grammar import Description
 from capkit.sceneworld.world.options import MAX_OBJECTS
 from capkit.sceneworld.world.scene import Scene, SceneObject
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
@@ -51,7 +53,7 @@ class Plan:
     inner: dict[int, int]  # container -> the object inside it, if stated
     outer: list[int]  # named objects not stated to be inside another
     relations: list[tuple[str, int, int]]
-    groups: list[tuple[int, str]] = field(default_factory=list)  # style short: (count, description)
+    groups: list[tuple[int, Description]] = field(default_factory=list)  # of style short
     counts: list[tuple[str, int]] = field(default_factory=list)
 
     def facts(self) -> tuple[str, ...]:
@@ -84,8 +86,8 @@ def make_plan(scene: Scene, style: str, detail: Detail) -> Plan:
         plan.groups = _groups(objects, detail)
         if not detail.color and not detail.size:  # "two circles" means two in total
             if len(objects) < len(scene.objects):
-                plan.groups = [(1, item.shape) for item in objects]
-            plan.counts = [(shape, count) for count, shape in plan.groups if count > 1]
+                plan.groups = [(1, Description(item.shape)) for item in objects]
+            plan.counts = [(thing.shape, count) for count, thing in plan.groups if count > 1]
     if detail.count:
         plan.counts.append(("object", len(scene.objects)))
     return plan
@@ -111,26 +113,20 @@ def _both_relations(objects: tuple[SceneObject, ...], i: int, j: int) -> list[tu
     return found + ([("above", j, i)] if fact.is_above(objects[j], objects[i]) else [])
 
 
-def describe(item: SceneObject, detail: Detail, sizes: dict[str, str]) -> str:
-    """Adjectives and noun, without article."""
-    size = f"{sizes.get(item.size, item.size)} " if detail.size else ""
-    color = f"{item.color} " if detail.color else ""
-    return f"{size}{color}{item.shape}"
+def describe(item: SceneObject, detail: Detail) -> Description:
+    return Description(item.shape, item.color if detail.color else "", item.size if detail.size else "")
 
 
-def definite(objects: tuple[SceneObject, ...], index: int, detail: Detail) -> str | None:
-    """The shortest "the ..." that identifies one named object; None if every description also fits another."""
+def definite(objects: tuple[SceneObject, ...], index: int, detail: Detail) -> Description | None:
+    """The shortest description that identifies one named object; None if every one also fits another."""
     for use_size in (False, True) if detail.size else (False,):
         short = replace(detail, size=use_size)
-        names = [describe(item, short, {}) for item in objects]
+        names = [describe(item, short) for item in objects]
         if names.count(names[index]) == 1:
-            return f"the {names[index]}"
+            return names[index]
     return None
 
 
-def _groups(objects: tuple[SceneObject, ...], detail: Detail) -> list[tuple[int, str]]:
-    counts: dict[str, int] = {}
-    for item in objects:
-        description = describe(item, detail, {})
-        counts[description] = counts.get(description, 0) + 1
+def _groups(objects: tuple[SceneObject, ...], detail: Detail) -> list[tuple[int, Description]]:
+    counts = Counter(describe(item, detail) for item in objects)
     return [(count, description) for description, count in counts.items()]

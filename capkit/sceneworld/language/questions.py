@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from capkit.sceneworld.language import facts as fact
-from capkit.sceneworld.language.lexicon import NUMBERS, PLURALS
+from capkit.sceneworld.language.english import NUMBERS, PLURALS
 from capkit.sceneworld.world.options import BACKGROUNDS, COLORS, MAX_OBJECTS, SHAPES, SIZES, WORDS
 from capkit.sceneworld.world.scene import Scene, scene_hash
 from capkit.sceneworld.world.stream import Stream

@@ -4,7 +4,7 @@
 attributes. A sentence introduces each object; its relations follow as "it is ...".
 """
 
-from capkit.sceneworld.language.lexicon import NUMBERS, PLURALS
+from capkit.sceneworld.language.english import NUMBERS, PLURALS
 from capkit.sceneworld.language.parser import Mention, ParsedCaption, parse
 
 _RELATIONS = {

@@ -28,7 +28,8 @@ class SceneChair(TextMetric):
     """CHAIR by shape, like published CHAIR by category, and `..._color` by shape and colour.
 
     If the picture only has a blue circle, "a red circle" is present by shape but hallucinated by colour. Mentions come
-    from the scene parser; metadata "scene" is the scene (`Scene.to_dict()`). References are not used.
+    from the scene parser; metadata "scene" is the scene (`Scene.to_dict()`), and "language" that of the captions, if
+    not English. References are not used.
     """
 
     higher_is_better = False
@@ -40,7 +41,8 @@ class SceneChair(TextMetric):
         if not all("scene" in row for row in metadata):
             raise UsageError("SceneChair needs metadata 'scene' for each picture, got none; use it on SceneWorld data")
         scenes = [Scene.from_dict(row["scene"]) for row in metadata]
-        parsed = [parse(caption).mentions for caption in predictions]
+        languages = [row.get("language", "en") for row in metadata]
+        parsed = [parse(*pair).mentions for pair in zip(predictions, languages, strict=True)]
         numbers: dict[str, float] = {}
         for suffix, with_color in (("", False), ("_color", True)):
             named = [[name for m in mentions if (name := _name(m, with_color))] for mentions in parsed]

@@ -7,7 +7,7 @@ from capkit.errors import UsageError, did_you_mean
 from capkit.metrics.text_metric import TextMetric
 from capkit.sceneworld.language.facts import scene_facts
 from capkit.sceneworld.language.oracles import count_matches
-from capkit.sceneworld.language.parser import parse
+from capkit.sceneworld.language.parser import ParsedCaption, parse
 from capkit.sceneworld.world.scene import Scene
 
 KINDS = ("shape", "color", "size", "place", "background")
@@ -21,7 +21,8 @@ class FactKinds(TextMetric):
     - `<kind>_precision`: stated facts of the kind that are correct; NaN if there are none.
 
     Mentions are matched to objects as for fact precision (docs/sceneworld.md): an adjective of a wrong noun is wrong.
-    Metadata "scene" is the scene (`Scene.to_dict()`). References are not used.
+    Metadata "scene" is the scene (`Scene.to_dict()`), and "language" that of the captions, if not English. References
+    are not used.
     """
 
     needs = ("scene",)
@@ -41,9 +42,10 @@ class FactKinds(TextMetric):
         if not all("scene" in row for row in metadata):
             raise UsageError("FactKinds needs metadata 'scene' for each picture, got none; use it on SceneWorld data")
         scenes = [Scene.from_dict(row["scene"]) for row in metadata]
+        parsed = [parse(text, row.get("language", "en")) for text, row in zip(predictions, metadata, strict=True)]
         numbers = {}
         for kind in self.kinds:
-            counts = [_count(kind, scene, text) for scene, text in zip(scenes, predictions, strict=True)]
+            counts = [_count(kind, *pair) for pair in zip(scenes, parsed, strict=True)]
             said, right, true = (sum(column) for column in zip(*counts, strict=True))
             numbers[f"{kind}_said"] = sum(row[0] > 0 for row in counts) / len(counts)
             numbers[f"{kind}_recall"] = right / true
@@ -51,9 +53,9 @@ class FactKinds(TextMetric):
         return numbers
 
 
-def _count(kind: str, scene: Scene, text: str) -> tuple[int, int, int]:
+def _count(kind: str, scene: Scene, parsed: ParsedCaption) -> tuple[int, int, int]:
     """Number of facts of the kind that the caption states, that are correct, and that the scene has."""
-    parsed, facts = parse(text), scene_facts(scene)
+    facts = scene_facts(scene)
     of_kind = (f"{kind}:", f"{kind}=")
     true = frozenset(fact for fact in facts if fact.startswith(of_kind))
     _, right = count_matches(parsed, frozenset(facts), true, len(scene.objects))

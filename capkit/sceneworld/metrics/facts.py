@@ -13,8 +13,10 @@ from capkit.text.checked import checked_texts
 def score_rows(predictions: list[str], metadata: list[dict[str, Any]]) -> list[FactScore]:
     """The score of each prediction against `metadata["scene"]` and `metadata["stated_facts"]`.
 
+    It is read in the language `metadata["language"]`, English where there is none.
+
     Raises:
-        UsageError: lists of unequal length, or metadata that is not SceneWorld's.
+        UsageError: lists of unequal length, metadata that is not SceneWorld's, or a language that it does not read.
     """
     predictions = checked_texts(predictions, "predictions")
     if len(predictions) != len(metadata):
@@ -29,7 +31,8 @@ def score_rows(predictions: list[str], metadata: list[dict[str, Any]]) -> list[F
                 f"fact scores need metadata 'scene' and 'stated_facts', {missing} is missing; they exist in SceneWorld "
                 "only; remove fact metrics and rewards for other data"
             )
-        scores.append(score_caption(Scene.from_dict(row["scene"]), text, row["stated_facts"]))
+        scene, language = Scene.from_dict(row["scene"]), row.get("language", "en")
+        scores.append(score_caption(scene, text, row["stated_facts"], language))
     return scores
 
 

@@ -63,10 +63,13 @@ class GenericCaptions:
     def record(self, index: int) -> Record:
         record = self._source.record(index)
         scene = Scene.from_dict(record.metadata["scene"])
-        texts = generic_captions(scene, self._dropped, self._confused, self._seed, self._background, self._added)
+        grammar = self._source.grammar
+        texts = generic_captions(
+            scene, self._dropped, self._confused, self._seed, self._background, self._added, grammar
+        )
         return replace(
             record,
-            captions=[Caption(text, source="grammar") for text in texts],
+            captions=[Caption(text, source="grammar", language=grammar.language) for text in texts],
             metadata={**record.metadata, "stated_facts": list(stated_facts(scene, "short", self._stated))},
         )
 

@@ -13,6 +13,8 @@ from capkit.errors import UsageError, did_you_mean
 from capkit.sceneworld.cache import CachedSplit, UnbuiltSplit, build_split
 from capkit.sceneworld.language import acceptance
 from capkit.sceneworld.language.captions import STYLES, Detail
+from capkit.sceneworld.language.grammar import Grammar
+from capkit.sceneworld.language.languages import GRAMMARS
 from capkit.sceneworld.language.mirroring import mirrored_fact, mirrored_text
 from capkit.sceneworld.language.regions import RegionTexts, regions_of
 from capkit.sceneworld.world.scene import SPLITS, Scene, WorldOptions
@@ -23,8 +25,9 @@ from capkit.utils.ranges import PositiveInt, Range, Seed, WorkerCount, check_ran
 class SceneWorld:
     """The first `count` scenes of a SceneWorld split, with five references each.
 
-    Metadata hold the scene and the facts that the references state, which fact metrics use. Until `prepare` has built
-    the cache, each scene is generated on demand.
+    Metadata hold the scene and the facts that the references state, which fact metrics use, and the language that they
+    read captions in, unless it is English. Pictures, splits and facts are the same in every language. Until `prepare`
+    has built the cache, each scene is generated on demand.
 
     Args:
         split: "train", "val", "test" or "holdout".
@@ -33,7 +36,9 @@ class SceneWorld:
         style: Of the references: "short", "human", "dense" or "noisy".
         detail: What the references state; null: the style's default.
         options: What scenes consist of; null: the defaults.
-        regions: Texts of each object's box, for captions_of=regions; null: none.
+        dialect: Of Brazilian Portuguese: "native" or "literal", word for word from the English (docs/sceneworld.md);
+            null: English.
+        regions: Texts of each object's box, for captions_of=regions, in English; null: none.
         cache_dir: Folder of the cache.
         num_workers: Processes that generate; they do not affect the result.
     """
@@ -47,6 +52,7 @@ class SceneWorld:
         style: str = "human",
         detail: Detail | None = None,
         options: WorldOptions | None = None,
+        dialect: str | None = None,
         cache_dir: str = "data/scenes",
         num_workers: WorkerCount = 0,
         regions: RegionTexts | None = None,
@@ -55,8 +61,20 @@ class SceneWorld:
             raise UsageError(f"split {split!r} is not one of SceneWorld's; {did_you_mean(split, SPLITS)}")
         if style not in STYLES:
             raise UsageError(f"style {style!r} is not one of SceneWorld's; {did_you_mean(style, STYLES)}")
-        self._unbuilt = UnbuiltSplit(seed, split, count, size, options or WorldOptions(), style, detail)
+        if dialect not in GRAMMARS:
+            known = [name for name in GRAMMARS if name]
+            raise UsageError(f"dialect {dialect!r} is not one of SceneWorld's; {did_you_mean(str(dialect), known)}")
+        if dialect is not None and style == "noisy":
+            raise UsageError("style noisy is web English; got a dialect of Portuguese; use style short, human or dense")
+        if dialect is not None and regions is not None:
+            raise UsageError(f"texts of regions are in English; got dialect={dialect}; leave out one of the two")
+        self._unbuilt = UnbuiltSplit(seed, split, count, size, options or WorldOptions(), style, detail, dialect)
         self._cache_dir, self._num_workers, self._regions = cache_dir, num_workers, regions
+
+    @property
+    def grammar(self) -> Grammar:
+        """Of the captions."""
+        return GRAMMARS[self._unbuilt.dialect]
 
     @cached_property
     def _cache(self) -> CachedSplit:
@@ -84,12 +102,13 @@ class SceneWorld:
         return self._unbuilt.count
 
     def record(self, index: int) -> Record:
-        row = self._scenes.row(index)
+        row, language = self._scenes.row(index), self.grammar.language
+        metadata = {"scene": row["scene"], "stated_facts": row["stated_facts"]}
         return Record(
             key=f"{self._unbuilt.split}-{index}",
-            captions=[Caption(text, source="grammar") for text in row["references"]],
+            captions=[Caption(text, source="grammar", language=language) for text in row["references"]],
             regions=[] if self._regions is None else regions_of(Scene.from_dict(row["scene"]), self._regions),
-            metadata={"scene": row["scene"], "stated_facts": row["stated_facts"]},
+            metadata=metadata if language == "en" else {**metadata, "language": language},
         )
 
     def mirrored(self, record: Record) -> Record | None:
@@ -109,4 +128,4 @@ class SceneWorld:
         return self._scenes.image(index)
 
     def is_rejected(self, text: str) -> bool:
-        return acceptance.is_rejected(text)
+        return acceptance.is_rejected(text, self.grammar.language)

@@ -218,8 +218,8 @@ def load_image_encoder(ckpt: str) -> nn.Module:
     model, _ = load_captioner(ckpt)
     if not isinstance(getattr(model, "image_encoder", None), nn.Module):
         raise UsageError(
-            f"expected a captioner with an image encoder, got ckpt={ckpt} with a {type(model).__name__} without one; give "
-            "another run"
+            f"expected a captioner with an image encoder, got ckpt={ckpt} with a {type(model).__name__} without one; "
+            "give another run"
         )
     return model.image_encoder.requires_grad_(False)
 

@@ -168,7 +168,7 @@ scenes.facts sceneworld.language.facts
 scenes.generic sceneworld.language.generic
 scenes.glyphs sceneworld.world.glyphs
 scenes.language sceneworld.language.captions
-scenes.lexicon sceneworld.language.lexicon
+scenes.lexicon sceneworld.language.english
 scenes.memes sceneworld.memes
 scenes.merging sceneworld.language.merging
 scenes.noise sceneworld.language.noise

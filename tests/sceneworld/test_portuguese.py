@@ -299,8 +299,8 @@ def test_fact_metrics_and_the_judge_read_the_language_of_the_record(dialect: str
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_captions_of_the_mirror_image_state_its_facts(dialect: str, style: str) -> None:
     """Control: captions that stay as they are miss facts of the mirror image, where any has a side."""
-    world, lost = source(dialect, style=style), 0
-    for index in range(6):
+    world, lost = SceneWorld("val", 12, size=32, dialect=dialect, style=style), 0
+    for index in range(12):
         record = world.record(index)
         mirrored = world.mirrored(record)
         assert mirrored is not None

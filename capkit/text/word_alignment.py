@@ -4,7 +4,7 @@ Model 1: each word f of a translation has one word e of the sentence behind it, 
 t(f | e). Words without one ("de", articles) come from an empty word that each sentence has.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from capkit.errors import UsageError
@@ -30,19 +30,19 @@ def translation_probabilities(
             f"word alignment expected pairs of sentences and iterations >= 1; got {len(pairs)} pairs, {iterations=}"
         )
     sentences = [([EMPTY, *source], list(target)) for source, target in pairs]
-    found: dict[str, dict[str, float]] = defaultdict(dict)
+    found: dict[str, dict[str, float]] = {}
     for source, target in sentences:
         for e in source:
-            found[e].update(dict.fromkeys(target, 1.0))
+            found.setdefault(e, {}).update(dict.fromkeys(target, 1.0))
     for _ in range(iterations):
-        counts: dict[str, Counter[str]] = {e: Counter() for e in found}
+        counts: dict[str, dict[str, float]] = {e: defaultdict(float) for e in found}
         for source, target in sentences:
             for f in target:
                 total = sum(found[e][f] for e in source)
                 for e in source:
                     counts[e][f] += found[e][f] / total
-        found = {e: _normalised(count) for e, count in counts.items()}  # type: ignore[assignment]
-    return dict(found)
+        found = {e: _normalised(count) for e, count in counts.items()}
+    return found
 
 
 def _normalised(counts: Mapping[str, float]) -> dict[str, float]:

@@ -41,7 +41,8 @@ def translated(lexicon: Lexicon, table: Mapping[str, str]) -> Lexicon:
 
 
 def _translated_phrase(phrase: Phrase, table: Mapping[str, str]) -> Phrase:
-    return phrase._replace(words=tuple(translate(word, table) for word in phrase.words))
+    words = tuple(translate(word, table) for word in phrase.words)
+    return Phrase(words, phrase.kind, phrase.value, phrase.swapped)
 
 
 def _translated(value: Any, table: Mapping[str, str]) -> Any:

@@ -178,6 +178,7 @@ def test_no_experiment_is_left_out():
         "mocha_sceneworld", "mocha_shuffled_sceneworld", "discritune_sceneworld", "discritune_shuffled_sceneworld",
         "ndlb_bagcurri_sceneworld",  # tests/experiments/test_rl_experiments.py
         "cfg_sceneworld", "cfg_stamps",  # tests/effects/test_guidance.py; the other changes one value of stamps_mle
+        "captioner_ptbr",  # its models are on a hub: composed by tests/config/test_configs.py
         "captioner_ptbr_sceneworld",  # tests/effects/test_language.py
         "cfg", "clip_reward", "clip_reward_grammar", "clip_cider",  # their models are on a hub: composed by
         "mocha",  # tests/config/test_configs.py

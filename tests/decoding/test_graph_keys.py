@@ -5,7 +5,7 @@ import torch
 
 from capkit.decoding import graphs
 from capkit.decoding.config import Decoding
-from capkit.decoding.engine import Plan, Written
+from capkit.decoding.engine import Given, Plan, Written
 from capkit.models.captioners.clip_prefix import ClipPrefix
 from capkit.models.tuning.lora import adapters_off
 from capkit.text.tokenizers import word_tokenizer
@@ -84,6 +84,18 @@ def test_contexts_with_and_without_conditions_and_of_other_numbers_have_their_ow
             write(model, conditions=given)
     write(model, conditions=torch.ones(2, 3, 2, 8))
     assert captured == ["loop", "capture", "replay"] * 3 + ["replay"]
+
+
+def test_a_replay_reads_the_states_mask_conditions_and_ids_that_it_is_given():
+    """What the graphs read lies at its own place; without any graph, the copies are all that a call does."""
+    held = object.__new__(graphs.RolloutGraphs)
+    mask, ids = torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 2, dtype=torch.long)
+    held.context = Context(torch.zeros(2, 3, 8), mask, ["a", "b"], torch.zeros(2, 1, 2, 8))
+    held.given, held.graphs, held.written = Given(torch.tensor([1]), None, ids), [], Written()
+    places = held.context.states, held.context.mask, held.context.conditions, held.given.ids
+    values = torch.rand(2, 3, 8), ~mask, torch.rand(2, 1, 2, 8), ids + 5
+    held(Context(*values[:2], ["c", "d"], values[2]), values[3])
+    assert all(torch.equal(place, value) for place, value in zip(places, values, strict=True))
 
 
 def test_a_moved_weight_has_its_own(model, captured):

@@ -8,7 +8,6 @@ import replay
 import torch
 from torch.utils.data import DataLoader
 
-from capkit.decoding.config import Decoding
 from capkit.distributed.collectives import rank, world_size
 from capkit.distributed.zero import Zero
 from capkit.models.captioners.encoder_decoder import EncoderDecoder
@@ -84,7 +83,9 @@ def encoder_decoder(dropout: float) -> EncoderDecoder:
 
 def captioner(micro_batch_size: int | None, dropout: float = 0.0) -> MLEModule:
     model = encoder_decoder(dropout)
-    return MLEModule(model, CrossEntropy(0.1), optimizer(), Linear(), Decoding(), micro_batch_size=micro_batch_size)
+    return MLEModule(
+        model, CrossEntropy(0.1), optimizer(), Linear(), replay.VALIDATION, micro_batch_size=micro_batch_size
+    )
 
 
 def self_critical(micro_batch_size: int | None, dropout: float = 0.0) -> replay.Replaying:
@@ -124,7 +125,7 @@ def adapters(micro_batch_size: int | None, dropout: float = 0.0) -> MLEModule:
     model.requires_grad_(False)
     LoRA(rank=2, targets=["query_key_value", "key_value"]).add_to(model.decoder)
     factory = AdamW(lr=0.01, betas=(BETA, 0.99), clip_norm=CLIP_NORM)
-    return MLEModule(model, CrossEntropy(0.1), factory, Linear(), Decoding(), micro_batch_size=micro_batch_size)
+    return MLEModule(model, CrossEntropy(0.1), factory, Linear(), replay.VALIDATION, micro_batch_size=micro_batch_size)
 
 
 class Sometimes(MLEModule):
@@ -140,7 +141,9 @@ class Sometimes(MLEModule):
 def seldom_used(micro_batch_size: int | None, dropout: float = 0.0) -> Sometimes:
     model = encoder_decoder(dropout)
     model.seldom = torch.nn.Parameter(torch.ones(7))
-    return Sometimes(model, CrossEntropy(0.1), optimizer(), Linear(), Decoding(), micro_batch_size=micro_batch_size)
+    return Sometimes(
+        model, CrossEntropy(0.1), optimizer(), Linear(), replay.VALIDATION, micro_batch_size=micro_batch_size
+    )
 
 
 MODULES = {

@@ -74,7 +74,7 @@ def _cost(compute: Callable[[], Any], weights: set[int], mixed: bool) -> tuple[i
         storage = value.untyped_storage()
         if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
-        return value
+        return value.detach()  # an operation that keeps its own output would keep itself, and the model, for ever
 
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     counter = FlopCounterMode(display=False, custom_mapping={kernel: attention_flop})

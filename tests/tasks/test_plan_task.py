@@ -1,5 +1,8 @@
 """`capkit plan`, and the dry run that prints its command."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -46,3 +49,16 @@ def test_attention_counts_where_the_processor_fuses_it():
 
 def test_work_that_is_not_known_is_not_measured():
     assert measure(lambda count: None, [], mixed=False) is None
+
+
+def measured_weight():
+    layer = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+    measure(lambda count: layer(torch.ones(count, 4)), layer.parameters(), mixed=False)
+    return weakref.ref(layer[0].weight)
+
+
+def test_a_measured_model_is_not_kept():
+    """Tanh keeps its own output for the backward pass, which a dry run never makes."""
+    weight = measured_weight()
+    gc.collect()
+    assert weight() is None

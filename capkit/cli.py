@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import capkit
 from capkit.config.arguments import Command, parse
+from capkit.config.cells import hand_over
 from capkit.config.check import compose_checked
 from capkit.config.compose import compose_config
 from capkit.config.composed import CONFIG_NAME, Composed
@@ -92,6 +93,7 @@ def _run_composed(composed: Composed) -> Any:
     """Run a task after printing the values that it takes from an earlier run or a model's recommendations."""
     for line in described(composed):
         say(line)
+    hand_over(composed)
     return run_task(composed.config)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from capkit.config.choices import null_as_none, required_groups
+from capkit.config.datasets import DATASETS, datasets_override
 from capkit.config.locations import config_dir, groups
 from capkit.config.quoting import quote_value
 from capkit.errors import UsageError, did_you_mean
@@ -115,6 +116,8 @@ def _override(word: str, multirun: bool, known: dict[str, list[str]], task: str)
     if match and (key := new_key(match["key"], task)) != match["key"]:
         warn_of_old_name(match["key"], key)
         return _override(f"{match['prefix']}{key}={match['value']}", multirun, known, task)
+    if match and task == "cross" and match["key"] in ("data", DATASETS):
+        return datasets_override(match["value"])
     if match and (group := match["key"].partition("@")[0]) in known:
         value = null_as_none(group, match["value"], required_groups(config_dir()), known[group], multirun)
         return f"{match['prefix']}{match['key']}={quote_value(match['key'], value, multirun)}"

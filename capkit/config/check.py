@@ -91,6 +91,8 @@ def compose_checked(command: Command) -> Composed:
 def check(composed: Composed) -> None:
     """Raises a UsageError with one line for each error in a config."""
     found = problems(composed)
+    for run, row in composed.cells.items():
+        found += [f"{run} on {text}: {line}" for text, cell in row.items() for line in problems(cell)]
     if found:
         raise UsageError("\n".join(found))
 
@@ -297,7 +299,9 @@ def _is_built(key: str, task: str) -> bool:
     """Whether a task loads the checkpoint of this key: training loads models and rewards, evaluate loads metrics."""
     part = key.split(".")[0]
     return (
-        task.startswith("fit") or part in ("ckpt", "encoder") or (task in ("evaluate", "frontier") and part == "metric")
+        task.startswith("fit")
+        or part in ("ckpt", "encoder")
+        or (task in ("evaluate", "frontier", "cross") and part == "metric")
     )
 
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from capkit.config.arguments import Command
+from capkit.config.cells import compose_cells
 from capkit.config.choices import refuse_wrong_choice, required_groups
 from capkit.config.composed import CONFIG_NAME, Composed, hydra_on, read_yaml
 from capkit.config.locations import config_dir, groups
@@ -54,6 +55,7 @@ def compose_config(command: Command) -> Composed:
         composed.overrides = [str(o.input_line) if _is_chosen(o, composed) else _apply(o, composed) for o in parsed]
         composed.config = _with_new_names(composed.config)
         spread(composed, parsed)
+        composed.cells = compose_cells(composed, parsed, compose_config)
         return composed
     except MissingConfigException as error:
         raise UsageError(missing_choice(error, known, overrides, folders)) from error

@@ -53,7 +53,7 @@ class Composed:
 
     `overrides` are in Hydra's syntax. `task_keys` has the types of the task's own top-level keys, as annotations.
     `of_run` lists groups that the task takes from an earlier run, under the key that names the run; `taken` maps groups
-    that were taken to the file they came from.
+    that were taken to the file they came from. `cells` are those of a matrix, by run and data (capkit/config/cells.py).
     """
 
     config: DictConfig
@@ -65,6 +65,7 @@ class Composed:
     task_keys: dict[str, str] = field(default_factory=dict)
     of_run: dict[str, list[str]] = field(default_factory=dict)
     taken: dict[str, Path] = field(default_factory=dict)
+    cells: dict[str, dict[str, "Composed"]] = field(default_factory=dict)
 
     @property
     def task(self) -> str:

@@ -162,7 +162,7 @@ def candidates_are_reranked(settings: Settings) -> str | None:
     number = settings.get("decoding.num_candidates")
     if number is None:
         return None
-    if settings.task not in ("evaluate", "caption"):
+    if settings.task not in ("evaluate", "caption", "cross"):
         return (
             f"decoding.num_candidates={number}: expected task=evaluate or task=caption, which rerank captions, got "
             f"task={settings.task}; set decoding=greedy"
@@ -177,7 +177,7 @@ def candidates_are_reranked(settings: Settings) -> str | None:
 
 def a_gpu_is_there(settings: Settings) -> str | None:
     accelerator = settings.get("trainer.accelerator")
-    uses_trainer = settings.trains or settings.task in ("evaluate", "frontier")
+    uses_trainer = settings.trains or settings.task in ("evaluate", "frontier", "cross")
     if accelerator not in ("gpu", "cuda") or not uses_trainer or not settings.is_here or not has_no_gpu():
         return None
     return (
@@ -219,7 +219,7 @@ def _guide(node: Any) -> Guide | LanguageModelGuide | None:
 
 def a_guiding_language_model_is_loaded(settings: Settings) -> str | None:
     name = settings.get("decoding.guide.language_model")
-    if name is None or settings.task in ("evaluate", "caption"):
+    if name is None or settings.task in ("evaluate", "caption", "cross"):
         return None
     return (
         f"decoding.guide.language_model={name}: expected task=evaluate or task=caption, which load it, got "

@@ -1,6 +1,10 @@
-"""Bootstrap confidence intervals of a mean over images."""
+"""Bootstrap confidence intervals over images: of a mean, and of any number that is a function of sums over images.
 
-from collections.abc import Sequence
+N images, S sums, R resamples.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -10,23 +14,70 @@ from capkit.errors import UsageError
 from capkit.utils import rng
 
 
+@dataclass(frozen=True)
+class ImageSums:
+    """Numbers of a set of images as functions of sums over them: means, ratios of counts, BLEU.
+
+    `values` has each image's terms of the sums; `numbers` maps rows of sums to numbers by name, NaN where there is none.
+    """
+
+    values: Float[np.ndarray, "N S"]
+    numbers: Callable[[Float[np.ndarray, "R S"]], dict[str, Float[np.ndarray, " R"]]]
+
+
+def image_means(scores: Mapping[str, Sequence[float] | np.ndarray]) -> ImageSums:
+    """Means over the images that have a score, which is NaN where they have none."""
+    table = np.array([np.asarray(values, dtype=np.float64) for values in scores.values()]).T  # (N names)
+    scored = np.isfinite(table)
+
+    def numbers(sums: Float[np.ndarray, "R S"]) -> dict[str, Float[np.ndarray, " R"]]:
+        totals, counts = np.split(sums, 2, axis=1)
+        means = np.divide(totals, counts, out=np.full(totals.shape, np.nan), where=counts > 0)
+        return dict(zip(scores, means.T, strict=True))
+
+    return ImageSums(np.concatenate([np.where(scored, table, 0.0), scored], axis=1), numbers)
+
+
+def bootstrap_intervals(
+    images: ImageSums, confidence: float = 0.95, num_resamples: int = 2000, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Percentile interval of each number, resampling images with replacement (Efron 1979).
+
+    The draws depend only on `seed` and the number of images: two captioners on one test set are resampled alike. A
+    resample without a number (no image of it has a score) is left out; a number that no resample has gives NaN.
+    Raises UsageError for no images or a confidence outside (0, 1).
+    """
+    values = images.values
+    if not len(values):
+        raise UsageError("bootstrap_intervals: expected one or more images, got none")
+    if not 0 < confidence < 1:
+        raise UsageError(f"expected confidence between 0 and 1, such as 0.95; got {confidence}")
+    random = rng.generator("bootstrap", seed)
+    drawn = (random.integers(0, len(values), len(values)) for _ in range(num_resamples))
+    found = images.numbers(np.stack([values[rows].sum(0) for rows in drawn]))
+    return {name: _percentiles(numbers, confidence) for name, numbers in found.items()}
+
+
 def bootstrap_interval(
     per_item_values: Sequence[float] | np.ndarray | Float[Tensor, " n"],
     confidence: float = 0.95,
     num_resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of the mean, resampling items with replacement (Efron 1979).
+    """Percentile interval of the mean of items, as `bootstrap_intervals`.
 
-    Give one value per image, not per caption: captions of the same image are not independent. The draws depend only on
-    `seed`. Raises UsageError for no values, values that are not finite, or a confidence outside (0, 1).
+    Give one value per image, not per caption: captions of the same image are not independent. Raises UsageError for no
+    values, values that are not finite, or a confidence outside (0, 1).
     """
     values = np.asarray(per_item_values, dtype=np.float64)
     if not len(values) or not np.isfinite(values).all():
         raise UsageError(f"bootstrap_interval: expected one or more finite values; got {len(values)} values")
-    if not 0 < confidence < 1:
-        raise UsageError(f"expected confidence between 0 and 1, such as 0.95; got {confidence}")
-    random = rng.generator("bootstrap", seed)
-    means = np.array([values[random.integers(0, len(values), len(values))].mean() for _ in range(num_resamples)])
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return bootstrap_intervals(image_means({"mean": values}), confidence, num_resamples, seed)["mean"]
+
+
+def _percentiles(numbers: Float[np.ndarray, " R"], confidence: float) -> tuple[float, float]:
+    finite = numbers[np.isfinite(numbers)]
+    if not len(finite):
+        return float("nan"), float("nan")
+    low, high = np.quantile(finite, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from capkit.errors import UsageError
+from capkit.metrics.bootstrap import ImageSums, image_means
 from capkit.metrics.coco.document_frequencies import WORDS, DocumentFrequencies
 from capkit.metrics.self_cider import self_cider
 from capkit.metrics.text_metric import TextMetric
@@ -108,20 +109,29 @@ class Diversity(TextMetric):
     ) -> dict[str, float]:
         lines = normalize_all(predictions, self.language)
         captions = [line.split() for line in lines]
-        count = len(captions)
         numbers = {
             "distinct_1": distinct(captions, 1),
             "distinct_2": distinct(captions, 2),
-            "repetition": sum(repetition(words, self.repetition_ngram) for words in captions) / count,
-            "bad_endings": sum(has_bad_ending(words, self._endings or ()) for words in captions) / count,
-            "empty": sum(not words for words in captions) / count,
-            "length": sum(map(len, captions)) / count,
+            **{name: sum(values) / len(values) for name, values in self._of_captions(captions).items()},
             "vocabulary_size": float(len({word for words in captions for word in words})),
         }
-        if self._endings is None:
-            del numbers["bad_endings"]
         keys = [str(row.get("key", i)) for i, row in enumerate(metadata)]
         return numbers | self._within_images(lines, references, keys)
+
+    def image_sums(
+        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
+    ) -> ImageSums:
+        """Of what is a mean over captions; distinct n-grams and the vocabulary are not."""
+        return image_means(self._of_captions([line.split() for line in normalize_all(predictions, self.language)]))
+
+    def _of_captions(self, captions: Sequence[Words]) -> dict[str, list[float]]:
+        values = {
+            "repetition": [repetition(words, self.repetition_ngram) for words in captions],
+            "bad_endings": [float(has_bad_ending(words, self._endings or ())) for words in captions],
+            "empty": [float(not words) for words in captions],
+            "length": [float(len(words)) for words in captions],
+        }
+        return {name: value for name, value in values.items() if name != "bad_endings" or self._endings is not None}
 
     def _within_images(self, lines: list[str], references: list[list[str]], keys: list[str]) -> dict[str, float]:
         groups: dict[str, list[str]] = defaultdict(list)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from capkit.distributed.collectives import broadcast_object, gather_objects, rank
-from capkit.metrics.base import TextScore
+from capkit.metrics.base import Resampled, TextScore
+from capkit.metrics.bootstrap import bootstrap_intervals
 from capkit.types import Row
 from capkit.utils.console import phase
 from capkit.utils.files import write_atomically
@@ -36,14 +37,34 @@ def score_rows(
     """
     numbers: dict[str, float] = {}
     if rank() == 0:
-        with_references = [row for row in rows if row["references"]]
         for name, metric in metrics.items():
             if is_stopping():
                 break
-            scored = with_references if getattr(metric, "needs_references", True) else rows
+            scored = _scored(rows, metric)
             with phase(f"scoring {name}"):
                 numbers.update(metric.score(*_columns(scored, image)) if scored else {})
     return broadcast_object(numbers)
+
+
+def resample_rows(
+    rows: Sequence[Row],
+    metrics: Mapping[str, TextScore],
+    image: Callable[[str], np.ndarray] | None,
+    confidence: float,
+    seed: int,
+) -> dict[str, tuple[float, float]]:
+    """Bootstrap intervals over images, on rank 0, of the numbers of metrics that can be resampled; see `Resampled`."""
+    found: dict[str, tuple[float, float]] = {}
+    if rank() == 0:
+        for name, metric in metrics.items():
+            if isinstance(metric, Resampled) and (scored := _scored(rows, metric)):
+                with phase(f"resampling {name}"):
+                    found |= bootstrap_intervals(metric.image_sums(*_columns(scored, image)), confidence, seed=seed)
+    return found
+
+
+def _scored(rows: Sequence[Row], metric: TextScore) -> Sequence[Row]:
+    return [row for row in rows if row["references"]] if getattr(metric, "needs_references", True) else rows
 
 
 def _columns(

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from capkit.errors import UsageError
+from capkit.metrics.bootstrap import ImageSums, image_means
 from capkit.metrics.embedding_metric import picture_of
 from capkit.metrics.text_metric import TextMetric
 from capkit.scorers.base import BaseScorer, Scorer, as_scorer, require_text_scorer, score_captions
@@ -40,6 +41,11 @@ class ScorerMetric(TextMetric):
         scored = scores[~np.isnan(scores)]
         mean = float(scored.mean()) if len(scored) else float("nan")
         return {self.name: mean, f"{self.name}_unscored": float(len(scores) - len(scored))}
+
+    def image_sums(
+        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
+    ) -> ImageSums:
+        return image_means({self.name: self.scores(predictions, references, metadata)})
 
     def scores(
         self, predictions: Sequence[str], references: Sequence[Sequence[str]], metadata: Sequence[dict[str, Any]]

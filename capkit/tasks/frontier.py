@@ -6,12 +6,12 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from capkit.checkpoint.files import resolve_checkpoint
-from capkit.config.instantiate import plain
+from capkit.config.cells import run_name
 from capkit.distributed.collectives import rank
 from capkit.errors import UsageError
 from capkit.reports.frontier import Place, write_frontier
-from capkit.run.folder import RunFolder, default_run_dir
-from capkit.train.evaluate_checkpoint import evaluate_checkpoint
+from capkit.run.folder import default_run_dir
+from capkit.train.evaluated_cell import evaluated_cell
 from capkit.train.session import on_all_ranks
 from capkit.utils.console import say
 
@@ -23,7 +23,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     Each has a folder of its own in the run's: what is there already is not decoded again. Writes frontier.json, of all
     numbers, and frontier.html. Returns nothing of its own.
     """
-    names = [_name(path) for path in cfg.runs]
+    names = [run_name(path) for path in cfg.runs]
     if not cfg.scales or len(set(cfg.scales)) < len(cfg.scales) or len(set(names)) < len(names):
         raise UsageError(
             f"expected scales and runs of different names, one scale at least; got scales={list(cfg.scales)}, "
@@ -38,7 +38,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     places = []
     for name, cell in cells.items():
         cell.run_dir = str(folder / name)
-        numbers = _evaluated(cell)
+        numbers = evaluated_cell(cell)
         scale = OmegaConf.select(cell, "decoding.guide.scale")
         label = name.removeprefix("run-") if scale is None else f"{scale:g}"
         places.append(Place(label, scale, {key.removeprefix(f"{cfg.split}/"): value for key, value in numbers.items()}))
@@ -46,11 +46,6 @@ def run(cfg: DictConfig) -> dict[str, float]:
         write_frontier(folder, cfg.name, places)
         say(f"wrote {folder / 'frontier.json'} and {folder / 'frontier.html'}")
     return {}
-
-
-def _name(path: str) -> str:
-    found = Path(path).resolve()
-    return found.parents[1].name if found.parent.name == "checkpoints" else found.stem
 
 
 def _guided(cfg: DictConfig, scale: float) -> DictConfig:
@@ -65,11 +60,3 @@ def _plain_run(cfg: DictConfig, path: str) -> DictConfig:
     OmegaConf.update(cell, "decoding.guide", None, merge=False, force_add=True)
     cell.ckpt = path
     return cell
-
-
-def _evaluated(cell: DictConfig) -> dict[str, float]:
-    folder = RunFolder(cell.run_dir)
-    if folder.report.exists():  # written last
-        folder.check(plain(cell))
-        return folder.metrics()
-    return evaluate_checkpoint(cell)

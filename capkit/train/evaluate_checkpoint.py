@@ -2,6 +2,8 @@
 
 import json
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -10,9 +12,9 @@ from capkit.checkpoint.loading import load_captioner
 from capkit.config.instantiate import build, plain
 from capkit.data.datamodule import CaptionDataModule
 from capkit.distributed.collectives import on_rank_zero, rank
+from capkit.metrics.scoring import resample_rows
 from capkit.reports.page import write_report
 from capkit.run.folder import RunFolder, default_run_dir
-from capkit.scorers.as_reranker import Reranker
 from capkit.train.build import (
     applicable,
     build_parts,
@@ -31,9 +33,14 @@ from capkit.utils.console import phase
 from capkit.utils.files import write_atomically
 from capkit.utils.quiet import quiet_libraries
 
+INTERVALS = "intervals.json"
 
-def evaluate_checkpoint(cfg: DictConfig) -> dict[str, float]:
-    """Caption and score `cfg.split` by `cfg.ckpt`; write predictions, numbers and the report. Returns the numbers."""
+
+def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dict[str, float]:
+    """Caption and score `cfg.split` by `cfg.ckpt`; write predictions, numbers and the report. Returns the numbers.
+
+    With `confidence`, also intervals.json: bootstrap intervals over images, by the names of numbers without the split.
+    """
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     folder = RunFolder(cfg.run_dir or default_run_dir(f"{cfg.name}-evaluate"))
@@ -59,16 +66,19 @@ def evaluate_checkpoint(cfg: DictConfig) -> dict[str, float]:
         reranker.attach_captioner(model.tokenizer, model.prompt)
         device = trainer.strategy.root_device
         reranker.prepare(picture_reader(data, (cfg.split,)), lambda: training_references(data), device)
-        on_rank_zero(lambda: _write_about(folder, reranker))
+        # What the numbers of reranked captions have to be quoted with.
+        on_rank_zero(lambda: _write_json(folder.path / "reranker.json", reranker.provenance()))
     rows = evaluate_split(
         trainer, module, data, folder, cfg.split, prefix=cfg.split, limit=cfg.eval_limit, controls=True
     )
     if rank() == 0:
+        if confidence is not None:
+            image = data.image_reader(cfg.split)
+            _write_json(folder.path / INTERVALS, resample_rows(rows, module.metrics, image, confidence, cfg.seed))
         write = partial(write_report, folder, cfg.name)
         finish(folder, trainer, rows[:NUM_SAMPLES], data.image_reader(cfg.split), write)
     return folder.metrics()
 
 
-def _write_about(folder: RunFolder, reranker: Reranker) -> None:
-    """reranker.json: what the numbers of reranked captions have to be quoted with."""
-    write_atomically(folder.path / "reranker.json", json.dumps(reranker.provenance(), indent=1) + "\n")
+def _write_json(path: Path, value: Any) -> None:
+    write_atomically(path, json.dumps(value, indent=1) + "\n")

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from capkit.errors import UsageError
-from capkit.metrics.bootstrap import bootstrap_interval
+from capkit.metrics.bootstrap import ImageSums, bootstrap_interval, bootstrap_intervals, image_means
+from capkit.utils.rng import generator
 
 
 def test_interval_of_a_share_agrees_with_the_normal_approximation():
@@ -42,3 +43,38 @@ def test_nine_of_ten_intervals_hold_the_true_mean():
 def test_no_values_or_no_confidence_is_an_error(values, confidence):
     with pytest.raises(UsageError):
         bootstrap_interval(values, confidence)
+
+
+def test_sums_over_images_give_ratios_their_own_interval():
+    """Right answers of those given: 1 of 1, 1 of 3, 0 of 0. The mean of shares would be another number."""
+    counts = np.array([[1.0, 1.0], [1.0, 3.0], [0.0, 0.0]])
+
+    def share(sums):
+        return {"share": np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)}
+
+    images = ImageSums(counts, share)
+    assert images.numbers(counts.sum(0, keepdims=True))["share"] == [0.5]
+    low, high = bootstrap_intervals(images)["share"]
+    assert (low, high) == (pytest.approx(1 / 3), 1.0)  # resamples of the third image alone have no share
+
+
+def test_images_without_a_score_do_not_count():
+    images = image_means({"score": [1.0, float("nan"), 0.0, 1.0], "none": [float("nan")] * 4})
+    found = images.numbers(images.values.sum(0, keepdims=True))
+    assert found["score"] == [pytest.approx(2 / 3)] and np.isnan(found["none"]).all()
+    intervals = bootstrap_intervals(images)
+    assert intervals["score"] == (0.0, 1.0) and np.isnan(intervals["none"]).all()
+
+
+def test_captioners_are_resampled_alike_on_the_same_images():
+    """The second is better by .1 on every image: so are both ends of its interval."""
+    scores = np.random.default_rng(0).random(30)
+    first, second = (bootstrap_intervals(image_means({"s": values}))["s"] for values in (scores, scores + 0.1))
+    assert second == pytest.approx((first[0] + 0.1, first[1] + 0.1))
+
+
+def test_a_mean_over_images_is_resampled_as_before():
+    values = np.random.default_rng(1).random(25)
+    random = generator("bootstrap", 5)
+    means = [values[random.integers(0, 25, 25)].mean() for _ in range(2000)]
+    assert bootstrap_interval(values, 0.9, seed=5) == pytest.approx(tuple(np.quantile(means, [0.05, 0.95])))

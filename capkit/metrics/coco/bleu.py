@@ -1,14 +1,15 @@
 """BLEU-1 .. BLEU-4 as the COCO tools compute it (Papineni et al. 2002; closest reference length, counts smoothed).
 
-B images, N images or 1 corpus.
+B images, N images or 1 corpus, R resamples.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
+from capkit.metrics.bootstrap import ImageSums
 from capkit.metrics.coco.corpus import Corpus, ImageSentences
 from capkit.metrics.coco.ngrams import MAX_ORDER, NgramCounts, starts_of_runs
 from capkit.metrics.text_metric import TextMetric
@@ -58,6 +59,18 @@ class Bleu(TextMetric):
         values = bleu(predictions, references, tokenized=self.tokenized, language=self.language)
         return {f"bleu_{order}": value for order, value in enumerate(values, 1)}
 
+    def image_sums(
+        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
+    ) -> ImageSums:
+        corpus = Corpus.from_texts(predictions, references, tokenized=self.tokenized, language=self.language)
+        correct, guessed, length, nearest = _statistics(corpus.by_whitespace)
+
+        def numbers(sums: Float[np.ndarray, "R 10"]) -> dict[str, Float[np.ndarray, " R"]]:
+            values = _formula(sums[:, :4], sums[:, 4:8], sums[:, 8], sums[:, 9])
+            return {f"bleu_{order}": column for order, column in enumerate(values.T, 1)}
+
+        return ImageSums(np.column_stack([correct, guessed, length, nearest]).astype(np.float64), numbers)
+
 
 def _statistics(
     images: ImageSentences,
@@ -87,10 +100,10 @@ def _clipped_matches(images: ImageSentences, counts: NgramCounts) -> Int[np.ndar
 
 
 def _formula(
-    correct: Int[np.ndarray, "N 4"],
-    guessed: Int[np.ndarray, "N 4"],
-    length: Int[np.ndarray, " N"],
-    reference_length: Int[np.ndarray, " N"],
+    correct: Num[np.ndarray, "N 4"],
+    guessed: Num[np.ndarray, "N 4"],
+    length: Num[np.ndarray, " N"],
+    reference_length: Num[np.ndarray, " N"],
 ) -> Float[np.ndarray, "N 4"]:
     precision = (correct + _TINY) / (guessed + _SMALL)
     mean = np.cumprod(precision, axis=1) ** (1 / np.arange(1, MAX_ORDER + 1))

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from capkit.errors import UsageError
+from capkit.metrics.bootstrap import ImageSums, image_means
 from capkit.metrics.coco.corpus import Corpus, ImageSentences
 from capkit.metrics.coco.document_frequencies import WORDS, DocumentFrequencies, images_with_gram
 from capkit.metrics.coco.ngrams import MAX_ORDER, VOCABULARY, NgramCounts, starts_of_runs
@@ -96,6 +97,13 @@ class Cider(TextMetric):
     ) -> dict[str, float]:
         corpus = Corpus.from_texts(predictions, references, tokenized=self.tokenized, language=self.language)
         return {"cider": float(cider_scores_of(corpus, self.document_frequencies).mean())}
+
+    def image_sums(
+        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
+    ) -> ImageSums:
+        """Document frequencies are those of all images in every resample."""
+        corpus = Corpus.from_texts(predictions, references, tokenized=self.tokenized, language=self.language)
+        return image_means({"cider": cider_scores_of(corpus, self.document_frequencies)})
 
 
 def cider_d_from_ids(

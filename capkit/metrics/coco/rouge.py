@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from capkit.metrics.bootstrap import ImageSums, image_means
 from capkit.metrics.coco.corpus import Corpus
 from capkit.metrics.coco.ngrams import Sentences
 from capkit.metrics.text_metric import TextMetric
@@ -64,6 +65,12 @@ class RougeL(TextMetric):
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
     ) -> dict[str, float]:
         return {"rouge_l": rouge_l(predictions, references, tokenized=self.tokenized, language=self.language)}
+
+    def image_sums(
+        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
+    ) -> ImageSums:
+        scores = rouge_l_scores(predictions, references, tokenized=self.tokenized, language=self.language)
+        return image_means({"rouge_l": scores})
 
 
 def longest_common_subsequence(

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from capkit.errors import UsageError
+from capkit.metrics.bootstrap import ImageSums, image_means
 from capkit.metrics.coco.corpus import Corpus
 from capkit.metrics.coco.java import java_binary, pycocoevalcap_folder
 from capkit.metrics.text_metric import TextMetric
@@ -68,6 +69,11 @@ class Spice(TextMetric):
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
     ) -> dict[str, float]:
         return {"spice": spice(predictions, references, tokenized=self.tokenized)}
+
+    def image_sums(
+        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
+    ) -> ImageSums:
+        return image_means({"spice": spice_scores(predictions, references, tokenized=self.tokenized)})
 
 
 def require_spice() -> None:

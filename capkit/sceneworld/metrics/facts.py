@@ -1,9 +1,9 @@
 """Fact precision, recall and F1 of SceneWorld captions, computed exactly by parser and scene graph."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from capkit.errors import UsageError
+from capkit.metrics.bootstrap import ImageSums, image_means
 from capkit.metrics.text_metric import TextMetric
 from capkit.sceneworld.language.oracles import FactScore, score_caption
 from capkit.sceneworld.world.scene import Scene
@@ -42,18 +42,20 @@ def fact_scores(predictions: list[str], metadata: list[dict[str, Any]]) -> dict[
     Precision is relative to all facts of the scene, recall to the facts that the references state. fact_f1 is the mean
     of the captions' F1, not the F1 of the two means. NaN without captions.
     """
-    scores = score_rows(predictions, metadata)
     return {
-        "fact_precision": _mean(score.precision for score in scores),
-        "fact_recall": _mean(score.recall for score in scores),
-        "fact_f1": _mean(score.f1 for score in scores),
-        "unparsed_words": _mean(score.num_unparsed for score in scores),
+        name: sum(values) / len(values) if values else float("nan") for name, values in _each(predictions, metadata)
     }
 
 
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found) if found else float("nan")
+def _each(predictions: list[str], metadata: list[dict[str, Any]]) -> list[tuple[str, list[float]]]:
+    """The value of each caption, by the name of the mean."""
+    scores = score_rows(predictions, metadata)
+    return [
+        ("fact_precision", [score.precision for score in scores]),
+        ("fact_recall", [score.recall for score in scores]),
+        ("fact_f1", [score.f1 for score in scores]),
+        ("unparsed_words", [float(score.num_unparsed) for score in scores]),
+    ]
 
 
 class Facts(TextMetric):
@@ -65,3 +67,8 @@ class Facts(TextMetric):
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
     ) -> dict[str, float]:
         return fact_scores(predictions, metadata)
+
+    def image_sums(
+        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
+    ) -> ImageSums:
+        return image_means(dict(_each(predictions, metadata)))

@@ -1,8 +1,8 @@
 """The cells of a matrix of runs and test sets: `capkit cross runs=[A,B] data=[NAME KEY=VALUE ..., NAME ...]`.
 
-A cell is what `capkit evaluate ckpt=RUN data=NAME data.KEY=VALUE ...` with the other words of the command line would be,
-except that metrics and decoding are those of the first run in every cell, so that cells can be compared. All of them
-are composed and checked with the command, before torch is imported.
+A cell is what `capkit evaluate ckpt=RUN data=NAME data.KEY=VALUE ...` with the other words of the command line would
+be, except that metrics and decoding are those of the first run in every cell, so that cells can be compared. All of
+them are composed and checked with the command, before torch is imported.
 """
 
 import re

@@ -298,11 +298,8 @@ def _missing_checkpoints(config: dict[str, Any], composed: Composed) -> Iterator
 def _is_built(key: str, task: str) -> bool:
     """Whether a task loads the checkpoint of this key: training loads models and rewards, evaluate loads metrics."""
     part = key.split(".")[0]
-    return (
-        task.startswith("fit")
-        or part in ("ckpt", "encoder")
-        or (task in ("evaluate", "frontier", "cross") and part == "metric")
-    )
+    evaluates = task in ("evaluate", "frontier", "cross") and part == "metric"
+    return task.startswith("fit") or part in ("ckpt", "encoder") or evaluates
 
 
 def _is_used(key: str, task: str) -> bool:

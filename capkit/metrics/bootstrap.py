@@ -18,7 +18,7 @@ from capkit.utils import rng
 class ImageSums:
     """Numbers of a set of images as functions of sums over them: means, ratios of counts, BLEU.
 
-    `values` has each image's terms of the sums; `numbers` maps rows of sums to numbers by name, NaN where there is none.
+    `values` has each image's terms; `numbers` maps rows of sums to numbers by name, NaN where there is none.
     """
 
     values: Float[np.ndarray, "N S"]

@@ -2,11 +2,13 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
@@ -20,13 +22,16 @@ from capkit.data.sources.folder import Folder
 from capkit.decoding.config import Decoding
 from capkit.errors import UsageError, naming
 from capkit.fault_tolerance.oom import map_in_chunks
+from capkit.models.captioners.word_attention import Attending, require_attention, word_attention
+from capkit.reports.word_attention import AttentionFile
 from capkit.run.changes import flatten
 from capkit.scorers.as_reranker import Reranker
 from capkit.train.build import build_reranker, picture_reader
 from capkit.train.captioner_module import best_captions
 from capkit.train.conditions import UNCONDITIONED, Requested, model_config, requested_conditions
+from capkit.train.evaluation import NUM_SAMPLES
 from capkit.train.guidance import prepare_guide
-from capkit.types import CaptionBatch
+from capkit.types import CaptionBatch, Samples
 from capkit.utils.files import output_file, write_atomically
 from capkit.utils.quiet import quiet_libraries
 from capkit.utils.store import check_about
@@ -40,7 +45,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
     One line is written as soon as its image is captioned. An `out` file that holds lines already is continued: images
     it names are not captioned again. What wrote them stands in OUT.about.json; UsageError is raised where that is
     another checkpoint, decoding or folder of images. Images that cannot be read are listed in skipped.jsonl beside it.
-    The caption of a single image is printed.
+    The caption of a single image is printed. With `cfg.attention`, where the captioner looked at each word is written
+    beside the captions, with a page of pictures (`AttentionFile`).
     """
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
@@ -59,6 +65,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
         about["conditions"] = dict(requested.values)
     if reranker is not None:
         about["rerank"] = {"reward": plain(cfg.reward), "provenance": reranker.provenance()}
+    if cfg.attention:
+        about["attention"] = True
     texts = captioned_before(out)
     if texts:
         check_written_by(about, out)
@@ -70,17 +78,23 @@ def run(cfg: DictConfig) -> dict[str, float]:
     if reranker is not None:
         reranker.attach_captioner(model.tokenizer, model.prompt)
         reranker.prepare(picture_reader(data, ("predict",)), list, default_device())
+    attention = AttentionFile(out)
+    look = partial(write_attention, attention, require_attention(model)) if cfg.attention else None
+    if look is not None:
+        attention.start(texts)
     start = time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(about_file(out), json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     with naming(out), out.open("a", encoding="utf-8") as file:
         batches = data.predict_dataloader()
-        for keys, captions in caption_batches(model, batches, decoding, set(texts), reranker, requested):
+        for keys, captions in caption_batches(model, batches, decoding, set(texts), reranker, requested, look):
             for key, caption in zip(keys, captions, strict=True):
                 file.write(json.dumps({"image": key, "caption": caption}, ensure_ascii=False) + "\n")
             file.flush()
             texts |= dict(zip(keys, captions, strict=True))
     seconds = time.monotonic() - start
+    if look is not None:
+        attention.write_page(f"{out.name}: attention", partial(seen_picture, data), NUM_SAMPLES)
     keys = [images.record(index).key for index in range(len(images))]
     written, skipped = len(texts) - before, sum(key not in texts for key in keys)
     console = Console()
@@ -90,6 +104,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
     earlier = f" ({before} were there before)" if before else ""
     told = f"{written} captions in {seconds:.1f} s{earlier}{note}: {out}"
     console.print(told, highlight=False, markup=False, soft_wrap=True)
+    if look is not None:
+        console.print(f"attention: {attention.page}", highlight=False, markup=False, soft_wrap=True)
     return {"captions": float(written), "skipped": float(skipped), "seconds": seconds}
 
 
@@ -177,8 +193,12 @@ def caption_batches(
     done: set[str],
     reranker: Reranker | None = None,
     requested: Requested = UNCONDITIONED,
+    look: Callable[[CaptionBatch, Samples], None] | None = None,
 ) -> Iterator[tuple[list[str], list[str]]]:
-    """Yield (keys, captions) of each batch, or of parts that fit into memory, skipping images captioned before."""
+    """Yield (keys, captions) of each batch, or of parts that fit into memory, skipping images captioned before.
+
+    `look` is called with what was written of each part, before it is yielded.
+    """
     device = default_device()
     at_once: int | None = None
 
@@ -187,9 +207,25 @@ def caption_batches(
         at_once = size
 
     def write(batch: CaptionBatch) -> tuple[list[str], list[str]]:
-        samples = best_captions(model, batch.to(device), decoding, reranker, requested)
+        batch = batch.to(device)
+        samples = best_captions(model, batch, decoding, reranker, requested)
+        if look is not None:
+            look(requested(batch), samples)
         return batch.keys, [texts[0] for texts in samples.texts]
 
     for whole in batches:
         wanted = [row for row, key in enumerate(whole.keys) if key not in done]
         yield from map_in_chunks(whole.select(wanted), write, at_once, keep)
+
+
+def write_attention(file: AttentionFile, model: Attending, batch: CaptionBatch, samples: Samples) -> None:
+    """Read where the captioner looks in a pass over the captions that it has written; decoding is as without it."""
+    found = word_attention(model, model.encode(batch), samples)
+    for key, texts, row in zip(batch.keys, samples.texts, found, strict=True):
+        file.append(key, texts[0], row.words, row.shares)
+
+
+def seen_picture(data: CaptionDataModule, key: str) -> np.ndarray:
+    """The picture as the model sees it, before its pixels are normalised."""
+    assert data.transform is not None
+    return data.transform(data.image_reader("predict")(key)).permute(1, 2, 0).numpy()

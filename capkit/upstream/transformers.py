@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, masking_utils
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -36,6 +37,37 @@ def no_masks_of_ones() -> Iterator[None]:
         yield
     finally:
         masking_utils.is_tracing = original
+
+
+def for_kernel(model: Any, mask: Tensor) -> Tensor:
+    """A (R 1 Q S) mask, True where is attended, as the model's kernel reads it: eager attention adds it to the scores."""
+    if model.config._attn_implementation != "eager":
+        return mask
+    added = torch.zeros(mask.shape, dtype=model.dtype, device=mask.device)
+    return added.masked_fill(~mask, torch.finfo(model.dtype).min)
+
+
+@contextmanager
+def keeping_cross_attention(model: Any) -> Iterator[list[Tensor | None]]:
+    """A list to which the (R H T N) weights of each layer are added while the decoder runs; None of a layer without.
+
+    Only eager attention gives weights; the model's own kernel is back afterwards.
+    """
+    found: list[Tensor | None] = []
+    kernel = model.config._attn_implementation
+
+    def keep(module: Any, arguments: Any, out: Any) -> None:
+        found.extend(out.cross_attentions or ())
+
+    model.set_attn_implementation("eager")
+    model.config.output_attentions = True
+    hook = model.base_model.register_forward_hook(keep)
+    try:
+        yield found
+    finally:
+        hook.remove()
+        model.config.output_attentions = False
+        model.set_attn_implementation(kernel)
 
 
 def decodes_by_backend(tokenizer: Any) -> bool:

@@ -53,13 +53,24 @@ def refusal(*words):
 FOLDER = "folder train.images=photos train.captions=captions.json"
 
 
-def test_a_cell_is_what_evaluate_would_be_with_metrics_and_decoding_of_the_first_run():
-    common = ("data.eval_batch_size=5", "split=val", "seed=3")
-    found = cells(f"[{FOLDER}]", *common)
-    assert list(found) == ["first", "second"] and list(found["second"]) == [FOLDER]
-    cell = found["second"][FOLDER]
+COMMON = ("data.eval_batch_size=5", "split=val", "seed=3")
+
+
+@pytest.fixture(scope="module")
+def matrix(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return cells(f"[{FOLDER}]", *COMMON)
+
+
+def test_cells_are_listed_by_run_and_by_what_was_written(matrix):
+    assert {run: list(row) for run, row in matrix.items()} == {"first": [FOLDER], "second": [FOLDER]}
+
+
+def test_a_cell_is_what_evaluate_would_be_with_metrics_and_decoding_of_the_first_run(matrix):
+    cell = matrix["second"][FOLDER]
     photos = ["data=folder", "data.train.images=photos", "data.train.captions=captions.json"]
-    alone = compose("evaluate", "ckpt=runs/second", *photos, *common)
+    alone = compose("evaluate", "ckpt=runs/second", *photos, *COMMON)
     assert {key for key in alone if cell[key] != alone[key]} == {"metric", "decoding"}
     assert list(cell["metric"]) == ["cider", "facts"] and cell["decoding"]["num_beams"] == 5
     assert cell["data"]["transform"]["resize"] == "crop"  # of the model that it was built for

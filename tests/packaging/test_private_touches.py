@@ -72,6 +72,7 @@ TOUCHES = (
         ("self", "input_ids", "next_sequence_length"),
     ),
     Touch("transformers.pytorch_utils", "Conv1D", _TRANSFORMERS, "GPT-2's linear layer takes adapters"),
+    Touch("transformers:PreTrainedConfig", "_attn_implementation", _TRANSFORMERS, "the kernel, to set and to put back"),
     Touch("transformers.masking_utils", "is_tracing", _TRANSFORMERS, "a captured pass needs no mask of ones"),
     # torch
     Touch("torch.nn:Module", "_forward_hooks", "models/encoders/graphs.py", "a replay would leave them out"),

@@ -18,8 +18,10 @@ from capkit.decoding.fused import add_norm, attend_image, attend_self, can_fuse,
 from capkit.errors import UsageError
 from capkit.models.captioners.base import null_context, resolve_tokenizer
 from capkit.models.captioners.headed import HeadedCaptioner
+from capkit.models.captioners.word_attention import mean_of_layers
 from capkit.models.conditions.prefix import with_conditions
 from capkit.models.encoders.image import encoder_width, image_features
+from capkit.models.encoders.token_grid import tokens_before_grid
 from capkit.types import CaptionBatch, Context
 from capkit.utils.ranges import DropoutRate, NonNegativeInt, PositiveInt, check_ranges
 
@@ -87,6 +89,17 @@ class CrossAttention(nn.Module):
             dropout_p=self.dropout if self.training else 0.0,
         )
         return self.output(_join_heads(attended).reshape(x.shape))
+
+    def weights(
+        self, x: Float[Tensor, "R T D"], key_value: KeyValue, mask: Bool[Tensor, "B N"] | None
+    ) -> Float[Tensor, "R H T N"]:
+        """What `forward` weighs the image's values by; it never has them as a tensor."""
+        query, key = _split_heads(self.query(x), self.num_heads), key_value[0]  # (R H T E), (B H N E)
+        grouped = query.unflatten(0, (len(key), -1))  # (B K H T E)
+        scores = grouped @ key[:, None].mT * query.shape[-1] ** -0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None, None, None, :], -torch.inf)
+        return scores.softmax(-1, dtype=torch.float32).flatten(0, 1)
 
 
 class DecoderLayer(nn.Module):
@@ -277,6 +290,24 @@ class EncoderDecoder(HeadedCaptioner):
             )
         hidden = self.decoder(tokens.flatten(0, 1), self.decoder.cross(context.states), context)
         return hidden.unflatten(0, tokens.shape[:2])
+
+    def cross_attention(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L-1 N"]:
+        """See `Attending`."""
+        layers: list[Tensor] = []
+
+        def keep(attention: Any, arguments: tuple[Any, ...]) -> None:
+            layers.append(attention.weights(*arguments).mean(1))
+
+        hooks = [layer.cross_attention.register_forward_pre_hook(keep) for layer in self.decoder.layers]
+        try:
+            self._hidden(context, tokens[..., :-1])
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return mean_of_layers(layers, tokens)
+
+    def tokens_before_grid(self) -> int:
+        return tokens_before_grid(self.image_encoder)
 
     @property
     def _decoder(self) -> nn.Module:

@@ -26,10 +26,13 @@ from capkit.models.captioners.hf_families import (
     sized_config,
 )
 from capkit.models.captioners.joined import join
+from capkit.models.captioners.word_attention import mean_of_layers
 from capkit.models.encoders.image import image_features, trains
+from capkit.models.encoders.token_grid import tokens_before_grid_of
 from capkit.models.pretrained import freeze_unused, load_pretrained, split_head
 from capkit.models.tuning.policy import eval_frozen
 from capkit.types import CaptionBatch, Context
+from capkit.upstream.transformers import keeping_cross_attention
 from capkit.utils.ranges import PositiveInt, check_ranges
 
 
@@ -166,6 +169,25 @@ class HFCaptioner(HeadedCaptioner):
 
     def _hidden(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L W"]:
         return self._run(context, tokens.flatten(0, 1), None).unflatten(0, tokens.shape[:2])
+
+    def cross_attention(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L-1 N"]:
+        """See `Attending`. The decoder attends eagerly for it, and by its own kernel again afterwards."""
+        with keeping_cross_attention(self._language_model) as found:
+            self._hidden(context, tokens[..., :-1])
+        if not found or any(weights is None for weights in found):
+            raise UsageError(
+                f"attention: expected a text decoder that gives its weights of cross-attention, got "
+                f"{self._language_model.config.model_type}, whose attention kernel gives none"
+            )
+        return mean_of_layers([weights.float().mean(1) for weights in found], tokens)
+
+    def tokens_before_grid(self) -> int:
+        if self.model_type == "git":
+            raise UsageError(
+                "attention: expected a captioner that attends to image tokens in layers of their own, got GIT, whose "
+                "image is a prefix of the text; take model=encoder_decoder or model=vision_encoder_decoder"
+            )
+        return tokens_before_grid_of(self._image_part.config)
 
     @property
     def _decoder(self) -> nn.Module:

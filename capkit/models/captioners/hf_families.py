@@ -24,7 +24,7 @@ from capkit.errors import UsageError
 from capkit.models.conditions.prefix import positions, with_conditions
 from capkit.models.pretrained import build_config
 from capkit.types import Context
-from capkit.upstream.transformers import as_cache
+from capkit.upstream.transformers import as_cache, for_kernel
 
 Hidden = Callable[[Any, Tensor, Tensor | None, Tensor, Cache | None, Context], Tensor]
 
@@ -65,7 +65,7 @@ def _cross_attending(**settings: Any) -> Hidden:
             inputs = _conditioned(lm, tokens, context, past)
         if lm.config.model_type == "gpt2":
             num_new = tokens.shape[1] + (0 if past else context.num_conditions)
-            seen = None if mask is None else mask[:, None, None].expand(-1, 1, num_new, -1)
+            seen = None if mask is None else for_kernel(lm, mask[:, None, None].expand(-1, 1, num_new, -1))
         out = lm.base_model(
             **inputs,
             encoder_hidden_states=states,
@@ -92,7 +92,7 @@ def _conditioned(lm: Any, tokens: Tensor, context: Context, past: int) -> dict[s
     # A mask always: without one transformers takes places of one position for the beginnings of packed sequences.
     mask = tokens.new_ones((len(tokens), past + num_new))
     if lm.config.model_type == "gpt2":  # whole, so that it need not look at the device
-        mask = mask[:, None, None].bool().expand(-1, 1, num_new, -1).tril(past)
+        mask = for_kernel(lm, mask[:, None, None].bool().expand(-1, 1, num_new, -1).tril(past))
     first = lm.config.pad_token_id + 1 if lm.config.model_type in COUNTED_BEHIND_PADDING else 0
     places = first + positions(context, past, num_new)
     return {"inputs_embeds": embeddings, "position_ids": places, "attention_mask": mask}

@@ -49,6 +49,9 @@ class AttentionFile:
         if not captioned:
             self.path.unlink(missing_ok=True)
             return
+        if self.path.exists():
+            whole, newline, _ = self.path.read_bytes().rpartition(b"\n")  # without a line that was cut off
+            self.path.write_bytes(whole + newline)
         missing = set(captioned) - {row["image"] for row in self.rows()}
         if missing:
             raise UsageError(

@@ -27,7 +27,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     found = []
     for name, row in cfg.cells.items():
         for data, config in row.items():
-            cell = OmegaConf.create(OmegaConf.to_container(config))
+            cell = DictConfig(OmegaConf.to_container(config))
             # The checkpoint itself: a run that has gone on meanwhile is another captioner, and its folder is refused.
             cell.ckpt = str(resolve_checkpoint(Path(cell.ckpt)))
             cell.run_dir = str(folder / name / slug(data))

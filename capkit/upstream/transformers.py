@@ -40,7 +40,7 @@ def no_masks_of_ones() -> Iterator[None]:
 
 
 def for_kernel(model: Any, mask: Tensor) -> Tensor:
-    """A (R 1 Q S) mask, True where is attended, as the model's kernel reads it: eager attention adds it to the scores."""
+    """A (R 1 Q S) mask, True where is attended, as the model's kernel reads it: eager attention adds it to scores."""
     if model.config._attn_implementation != "eager":
         return mask
     added = torch.zeros(mask.shape, dtype=model.dtype, device=mask.device)

@@ -298,7 +298,7 @@ class EncoderDecoder(HeadedCaptioner):
         def keep(attention: Any, arguments: tuple[Any, ...]) -> None:
             layers.append(attention.weights(*arguments).mean(1))
 
-        hooks = [layer.cross_attention.register_forward_pre_hook(keep) for layer in self.decoder.layers]
+        hooks = [layer.cross_attention.register_forward_pre_hook(keep) for layer in self.decoder._layers()]
         try:
             self._hidden(context, tokens[..., :-1])
         finally:

@@ -174,12 +174,13 @@ class HFCaptioner(HeadedCaptioner):
         """See `Attending`. The decoder attends eagerly for it, and by its own kernel again afterwards."""
         with keeping_cross_attention(self._language_model) as found:
             self._hidden(context, tokens[..., :-1])
-        if not found or any(weights is None for weights in found):
+        layers = [weights.float().mean(1) for weights in found if weights is not None]
+        if not layers or len(layers) < len(found):
             raise UsageError(
                 f"attention: expected a text decoder that gives its weights of cross-attention, got "
                 f"{self._language_model.config.model_type}, whose attention kernel gives none"
             )
-        return mean_of_layers([weights.float().mean(1) for weights in found], tokens)
+        return mean_of_layers(layers, tokens)
 
     def tokens_before_grid(self) -> int:
         if self.model_type == "git":

@@ -40,7 +40,7 @@ def pointing(
             f"pointing: expected words, attention and a scene for each caption, got {len(words)}, {len(shares)} and "
             f"{len(scenes)}"
         )
-    own, others, chances = [], [], []
+    found: dict[str, list[float]] = {"pointing": [], "pointing_chance": [], "pointing_others": []}
     for said, looks, scene in zip(words, shares, scenes, strict=True):
         shapes = [item.shape for item in scene.objects]
         places = [i for i, word in enumerate(said) if shapes.count(nouns.get(word.lower(), "")) == 1]
@@ -48,12 +48,12 @@ def pointing(
         for place in places:
             cell = np.unravel_index(looks[place].argmax(), looks[place].shape)
             on_object = cells[shapes.index(nouns[said[place].lower()])]
-            own.append(bool(on_object[cell]))
-            others.append(bool(cells[:, *cell].any()) and not own[-1])
-            chances.append(float(on_object.mean()))
-    found = {"pointing": own, "pointing_chance": chances, "pointing_others": others}
+            hits = bool(on_object[cell])
+            found["pointing"].append(hits)
+            found["pointing_chance"].append(float(on_object.mean()))
+            found["pointing_others"].append(bool(cells[:, *cell].any()) and not hits)
     means = {name: float(np.mean(values)) if values else float("nan") for name, values in found.items()}
-    return {**means, "pointing_nouns": float(len(own))}
+    return {**means, "pointing_nouns": float(len(found["pointing"]))}
 
 
 def centres_on_objects(scene: Scene, side: int) -> Bool[np.ndarray, "N S S"]:

@@ -218,6 +218,7 @@ def caption_batches(
         yield from map_in_chunks(whole.select(wanted), write, at_once, keep)
 
 
+@torch.no_grad()
 def write_attention(file: AttentionFile, model: Attending, batch: CaptionBatch, samples: Samples) -> None:
     """Read where the captioner looks in a pass over the captions that it has written; decoding is as without it."""
     found = word_attention(model, model.encode(batch), samples)

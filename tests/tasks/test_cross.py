@@ -14,7 +14,7 @@ from capkit.cli import main
 pytestmark = pytest.mark.integration
 
 RUNS = [folder_of("generic", 0), folder_of("hallucinating", 0)]
-WORLD = "sceneworld_generic test.source.count=12"
+WORLD = "sceneworld_generic test.source.count=12 train.source.count=20 val.source.count=5"
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +22,11 @@ def words(tmp_path_factory):
     """Two captioners on SceneWorld and on a folder of pictures, whose captions have no facts to be scored by."""
     folder = tmp_path_factory.mktemp("cross")
     captions = ["image,caption,split"]
-    for number in range(6):
-        pixels = np.full((32, 32, 3), 40 * number, dtype=np.uint8)
+    for number in range(8):  # the first two to train and validate, without which data is none
+        pixels = np.full((32, 32, 3), 30 * number, dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
-        captions += [f"{number}.png,a square and a cross,test", f"{number}.png,a shade of gray {number},test"]
+        split = ("train", "val")[number] if number < 2 else "test"
+        captions += [f"{number}.png,a square and a cross,{split}", f"{number}.png,a shade of gray {number},{split}"]
     (folder / "captions.csv").write_text("\n".join(captions) + "\n")
     runs = []
     for run in RUNS:
@@ -87,7 +88,7 @@ def test_a_run_or_data_set_added_later_leaves_the_other_cells(words, matrix, mon
     folder, line = words
     monkeypatch.chdir(folder)
     before = predictions(matrix)
-    first = [line[0], line[1].split(",")[0] + "]", f"data=[sceneworld_generic test.source.count=5, {WORLD}]", *line[3:]]
+    first = [line[0], line[1].split(",")[0] + "]", f"data=[{WORLD.replace('count=12', 'count=4')}, {WORLD}]", *line[3:]]
     assert main(first) == 0
     assert {path: time for path, time in predictions(matrix).items() if path in before} == before
     assert len(json.loads((matrix / "cross.json").read_text())["cells"]) == 2

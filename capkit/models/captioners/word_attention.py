@@ -71,6 +71,7 @@ def require_attention(model: Any) -> Attending:
     return model
 
 
+@torch.no_grad()
 def word_attention(model: Attending, context: Context, samples: Samples) -> list[WordAttention]:
     """Of the first caption of each image. Tokens of a word are averaged; only cells of the picture count."""
     assert samples.tokens is not None and samples.mask is not None

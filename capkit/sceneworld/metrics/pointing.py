@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from capkit.errors import UsageError
-from capkit.sceneworld.language.lexicon import SHAPE_WORDS
+from capkit.sceneworld.language.english import SHAPE_WORDS
 from capkit.sceneworld.world.render import masks
 from capkit.sceneworld.world.scene import Scene
 
@@ -33,7 +33,7 @@ def pointing(
         words: Of each caption.
         shares: Attention of each word to the cells of its picture, such as `word_attention` gives.
         scenes: What the pictures show, drawn as wide and high as the grid.
-        nouns: From a word, in lower case, to the shape that it names.
+        nouns: From a word, in lower case, to the shape that it names: a `Lexicon`'s `shapes`; English.
     """
     if not len(words) == len(shares) == len(scenes):
         raise UsageError(

@@ -15,7 +15,8 @@ def spread(composed: Composed, parsed: list[Override]) -> None:
     """Set the language of each metric that takes one, in place of the group's own key.
 
     What the command line gives to one metric (`metric.cider.language=en`) stays. So a config, and the run that it
-    makes, holds the language where it is read. Raises UsageError if no chosen metric takes one.
+    makes, holds the language where it is read. Raises UsageError if the command line gives a language and no chosen
+    metric takes one; an experiment's has no use then.
     """
     group = composed.config.get(_GROUP)
     if not isinstance(group, DictConfig) or isinstance(group.get(_ARGUMENT), DictConfig) or _ARGUMENT not in group:
@@ -24,7 +25,7 @@ def spread(composed: Composed, parsed: list[Override]) -> None:
     with open_dict(group):
         value = group.pop(_ARGUMENT)
         readers = [str(name) for name, part in group.items() if _reads(part)]
-        if not readers:
+        if not readers and SHARED in typed:
             raise UsageError(
                 f"{SHARED}={value}: expected a metric that reads a language, such as bleu, rouge, cider or meteor, got "
                 f"{', '.join(map(str, group)) or 'none'}; choose one, or omit {SHARED}"

@@ -35,6 +35,8 @@ def test_what_one_metric_is_given_wins():
 def test_a_language_that_no_metric_reads_is_refused():
     with pytest.raises(UsageError, match=r"metric.language=pt: expected a metric that reads a language.*got facts"):
         composed("metric=[facts]", "metric.language=pt")
+    assert languages("experiment=captioner_ptbr", "metric=[facts]") == {"facts": None}  # not asked for here
+    assert languages("experiment=captioner_ptbr", "metric=[facts,bleu]")["bleu"] == "pt"
 
 
 @pytest.mark.parametrize(

@@ -160,14 +160,14 @@ def test_several_machines_without_a_launcher_are_refused_with_the_way_out():
 
 
 WAITING = """
-import os, time
+import os, sys, time
 from pathlib import Path
 from capkit.fault_tolerance.stop_signal import listen, stoppable
 
 @stoppable()
 def run(cfg):
     listen(int(os.environ["RANK"]))
-    Path(cfg.run_dir, "ready-" + os.environ["RANK"]).touch()
+    Path(cfg.run_dir, "ready-" + os.environ["RANK"]).write_text("lightning" if "lightning" in sys.modules else "")
     time.sleep(60)
 """
 STARTING = """
@@ -202,3 +202,5 @@ def test_signals_to_the_process_that_starts_the_ranks_reach_them_and_its_status_
     assert parent.returncode == status
     assert told.count("stopped by") == 1
     assert "Traceback" not in errors and "elastic" not in errors
+    # What starts a rank imports no Lightning: where the task needs none, this halves the time of a start.
+    assert [file.read_text() for file in tmp_path.glob("ready-*")] == ["", ""]

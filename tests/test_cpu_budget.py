@@ -131,8 +131,9 @@ def test_seconds_are_printed_and_written(outcome, pytester):
 def test_workers_measure_and_the_controller_sums(outcome, pytester, monkeypatch):
     """Under xdist, where names lose the suffix of their group."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     text = "def test_long(): burn(0.5)\n@pytest.mark.integration\ndef test_run(): burn(0.7)"
-    words = ["-n", "2", "--dist", "loadgroup", "--tier", "1", "--budget"]
+    words = ["-p", "xdist", "-n", "2", "--dist", "loadgroup", "--tier", "1", "--budget"]
     result = outcome(text, *words, budget="0.5 1.2", start=pytester.runpytest_subprocess)
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["FAILED test_here.py::test_long - *"])

@@ -79,10 +79,13 @@ def test_items_of_a_file_or_of_files_with_one_shared_run_are_one_group():
 @pytest.mark.integration
 def test_one_worker_runs_a_group(pytester, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # hypothesis alone takes longer to import than this test
     pytester.makeconftest('pytest_plugins = ["tiers"]')
     body = "import pytest\n\n@pytest.mark.parametrize('n', range(20))\ndef test_it(n): pass\n"
     pytester.makepyfile(test_first=body, test_second=body)
-    out = pytester.runpytest_subprocess("-v", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider").outlines
+    out = pytester.runpytest_subprocess(
+        "-v", "-p", "xdist", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider"
+    ).outlines
     pairs = {
         (line[1:4], name)
         for line in out

@@ -30,7 +30,8 @@ HALF = Break("halves become thirds", "half.py", "/ 2", "/ 3", ("test_half.py",))
 
 
 @pytest.fixture
-def project(tmp_path):
+def project(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they take longer to import than the tests
     (tmp_path / "half.py").write_text("def half(x):\n    return x / 2\n\n\ndef name():\n    return 'half'\n")
     (tmp_path / "test_half.py").write_text("from half import half\n\n\ndef test_half():\n    assert half(4) == 2\n")
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)

@@ -153,6 +153,7 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "empty" / "torch.py").write_text("__version__ = '2'\ndef set_num_threads(number): pass\n")
     (tmp_path / "empty" / "transformers.py").write_text("__version__ = '5'\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'empty'}:{TESTS}:{TESTS.parent}")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     (tmp_path / "tests" / "effects").mkdir(parents=True)
     (tmp_path / "tests" / "conftest.py").write_text((TESTS / "conftest.py").read_text())
     (tmp_path / "tests" / "effects" / "test_a.py").write_text(EFFECT)

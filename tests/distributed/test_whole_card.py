@@ -32,17 +32,29 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def command(folder):
+def words(folder):
     starts = Starts(folder)
     for done, words in starts.commands():
         assert main(words) == 0 and done.exists()
-    return [sys.executable, str(ROOT / "train.py"), *starts.words("rl"), *SHORT, *STRATEGIES["zero2"]]
+    return [*starts.words("rl"), *SHORT, *STRATEGIES["zero2"]]
 
 
-def start(command, run_dir):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+
+
+def start(words, run_dir):
+    command = [sys.executable, str(ROOT / "train.py"), *words, f"run_dir={run_dir}"]
     with Path(f"{run_dir}.log").open("a") as log:
-        return subprocess.Popen([*command, f"run_dir={run_dir}"], stdout=log, stderr=log, env=environment)
+        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **ENVIRONMENT})
+
+
+def finish(words, run_dir):
+    """The same command, whose ranks this process starts: it has imported all already."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**ENVIRONMENT, "CAPKIT_COMMAND": "", "TORCH_CPP_LOG_LEVEL": "ERROR"}.items():
+            patch.setenv(name, value)  # the last two, which it sets, are as before afterwards
+        assert main([*words, f"run_dir={run_dir}"]) == 0
+    return RunFolder(run_dir)
 
 
 def kill(launcher):
@@ -59,24 +71,21 @@ def kill(launcher):
 
 
 @pytest.fixture(scope="module")
-def once(command, folder):
-    process = start(command, folder / "once")
-    assert process.wait(300) == 0, Path(f"{folder / 'once'}.log").read_text()[-3000:]
-    return RunFolder(folder / "once")
+def once(words, folder):
+    return finish(words, folder / "once")
 
 
 @pytest.fixture(scope="module")
-def again(command, folder):
+def again(words, folder):
     """Killed once it has saved step 4, somewhere in what follows: its validation, a rollout, an update, a save."""
     run = RunFolder(folder / "again")
-    process = start(command, run.path)
+    process = start(words, run.path)
     deadline = time.monotonic() + 300
     while not (run.checkpoints / "step-00000004.ckpt").exists():
         assert process.poll() is None and time.monotonic() < deadline, Path(f"{run.path}.log").read_text()[-3000:]
         time.sleep(0.01)
     assert kill(process) == 2
-    assert start(command, run.path).wait(300) == 0, Path(f"{run.path}.log").read_text()[-3000:]
-    return run
+    return finish(words, run.path)
 
 
 def test_a_killed_run_of_the_whole_card_ends_as_the_undisturbed_one(once, again):

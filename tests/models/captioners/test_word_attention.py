@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from tiny_captioners import build, tiny_tokenizer
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from capkit.decoding.config import Decoding
 from capkit.errors import UsageError
@@ -146,6 +148,21 @@ def test_a_words_cells_are_the_mean_of_its_predictions_without_cls():
     (found,) = word_attention(model, CONTEXT, Samples([["circle."]], tokens, mask))
     assert found.words == ["circle"]
     assert np.allclose(found.shares, [[[0.2, 0.0], [0.8, 0.0]]])
+
+
+def test_a_word_of_two_tokens_has_the_mean_of_their_rows():
+    """(.5 .5 0 0 0) and (0 0 0 0 1) are (.25 .25 0 0 .5), of which CLS takes the first: 1/3 and 2/3 are left."""
+    pieces = {piece: number for number, piece in enumerate(["[UNK]", "[CLS]", "[SEP]", "cora", "##ção"])}
+    backend = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
+    backend.decoder = decoders.WordPiece()
+    model = Stub([[0.5, 0.5, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0], [0.2] * 5])
+    special = {"bos_token": "[CLS]", "eos_token": "[SEP]", "pad_token": "[SEP]", "unk_token": "[UNK]"}
+    model.tokenizer, model.prompt = PreTrainedTokenizerFast(tokenizer_object=backend, **special), ""
+    tokens, mask, given = encode_captions(model.tokenizer, [["coração"]], "", 24)
+    assert given == 1 and tokens.tolist() == [[[1, 3, 4, 2]]]
+    (found,) = word_attention(model, CONTEXT, Samples([["coração"]], tokens, mask))
+    assert found.words == ["coração"]
+    assert np.allclose(found.shares, [[[1 / 3, 0.0], [0.0, 2 / 3]]])
 
 
 def test_a_caption_without_words_has_no_cells():

@@ -9,9 +9,10 @@ images/train/00000012.png           images of sources without image files
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,13 +21,29 @@ import numpy as np
 from PIL import Image
 
 from capkit.curation.base import Failure
+from capkit.data.files import FileSource
+from capkit.data.images import BadImage
 from capkit.data.records import Record, write_manifest
+from capkit.data.sources.base import DataSource
 from capkit.errors import UsageError
 from capkit.run.changes import changed_keys, flatten
 from capkit.utils.files import atomic_path, write_atomically
 from capkit.utils.rng import stable_hash
 
 NUM_SAMPLES = 5
+
+
+def own_shard(shard: int | None, num_shards: int | None) -> tuple[int, int]:
+    """The shard given; else this process's rank under torchrun or srun; else the only shard."""
+    if (shard is None) != (num_shards is None):
+        raise UsageError(f"expected both shard and num_shards, or neither; got {shard=}, {num_shards=}")
+    if shard is None or num_shards is None:
+        pairs = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
+        found = next((pair for pair in pairs if all(name in os.environ for name in pair)), None)
+        shard, num_shards = (int(os.environ[name]) for name in found) if found else (0, 1)
+    if not 0 <= shard < num_shards:
+        raise UsageError(f"expected shard from 0 to num_shards - 1; got {shard=}, {num_shards=}")
+    return shard, num_shards
 
 
 class CuratedFolder:
@@ -68,6 +85,27 @@ class CuratedFolder:
     def write_report(self, report: Mapping[str, Any]) -> None:
         write_atomically(self._file(self.shard, "report.json"), json.dumps(report, indent=1) + "\n")
 
+    def with_pictures(
+        self,
+        records: Iterable[Record],
+        source: DataSource,
+        places: Mapping[str, int],
+        failures: Callable[[Failure], None],
+    ) -> Iterator[Record]:
+        """Records with the full path of their image file; images from other sources are written beside the manifest.
+
+        `places` are the records' indices by key. A record without a usable image of that kind is reported and left out.
+        """
+        for record in records:
+            if isinstance(source, FileSource) and record.image is not None:
+                yield replace(record, image=source.files.absolute(record.image))
+                continue
+            index = places[record.key]
+            try:
+                yield replace(record, image=self.write_picture(index, source.image(index)))
+            except BadImage as problem:
+                failures(Failure(record.key, "curate", f"picture: {problem}"))
+
     def write_picture(self, index: int, pixels: np.ndarray) -> str:
         """Write the image of the record at `index` as PNG; returns its path as in the manifest."""
         name = f"images/{self.split}/{index:08d}.png"
@@ -76,6 +114,10 @@ class CuratedFolder:
             with atomic_path(path, flush=False) as temporary:  # one of many
                 Image.fromarray(pixels).save(temporary, "PNG")
         return name
+
+    def shard_file(self, ending: str) -> Path:
+        """A file of this shard's own."""
+        return self._file(self.shard, ending)
 
     def missing_shards(self) -> list[int]:
         return [i for i in range(self.num_shards) if not self._file(i, "report.json").exists()]

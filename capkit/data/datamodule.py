@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 from jaxtyping import UInt8
 
+from capkit.data.conditions.base import OfOneCorpus
 from capkit.data.conditions.readers import condition_readers
 from capkit.data.curricula.base import Curriculum, Grouped
 from capkit.data.curricula.shuffle import Shuffle, check_batch_size
@@ -24,6 +25,7 @@ from capkit.data.loader import Batches, CaptionLoader, InOrder
 from capkit.data.negatives import EditedCaptions
 from capkit.data.records import Record
 from capkit.data.skipped import SkipLog
+from capkit.data.sources.above_score import above_score
 from capkit.data.sources.base import DataSource, Preparable
 from capkit.data.sources.in_languages import InLanguages
 from capkit.data.targets import CaptionsOf, texts_of
@@ -32,7 +34,16 @@ from capkit.distributed import collectives as distributed
 from capkit.errors import UsageError
 from capkit.types import Viewer
 from capkit.utils.files import write_atomically
-from capkit.utils.ranges import NonNegativeInt, PositiveInt, Probability, Range, Seed, WorkerCount, check_ranges
+from capkit.utils.ranges import (
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    Probability,
+    Range,
+    Seed,
+    WorkerCount,
+    check_ranges,
+)
 
 
 def _image_or_white(source: DataSource, index: int) -> UInt8[np.ndarray, "H W 3"]:
@@ -75,6 +86,7 @@ class CaptionDataModule(pl.LightningDataModule):
         condition_dropout: Share of their values that a training step does not see.
         languages: BCP 47 tags, such as pt-BR: of train, val and test only captions in these languages, and only images
             that have one; null: all captions.
+        min_score: Train on captions with this score or more (`capkit align`), and on no others; null: on all.
     """
 
     def __init__(
@@ -101,6 +113,7 @@ class CaptionDataModule(pl.LightningDataModule):
         conditions: Mapping[str, Any] | None = None,
         condition_dropout: Probability = 0.0,
         languages: Sequence[str] | None = None,
+        min_score: FiniteFloat | None = None,
     ) -> None:
         super().__init__()
         if transform is None and features is None:
@@ -121,6 +134,9 @@ class CaptionDataModule(pl.LightningDataModule):
                 "captions_of=regions with features expected the transform of the pictures that they are of, which says "
                 "where boxes lie in them; got transform=null; set data.transform"
             )
+        self._corpus = train
+        if train is not None and min_score is not None:
+            train = above_score(train, min_score)
         self.sources: dict[str, DataSource | None] = {"train": train, "val": val, "test": test, "predict": predict}
         if languages is not None:
             for split in ("train", "val", "test"):
@@ -133,7 +149,7 @@ class CaptionDataModule(pl.LightningDataModule):
         self.captions_of: CaptionsOf = captions_of
         self.regions_per_image, self.min_visible = regions_per_image, min_visible
         self.decode: Decoder = decode
-        self._conditions, self._condition_dropout = condition_readers(conditions or {}), condition_dropout
+        self.conditions, self._condition_dropout = condition_readers(conditions or {}), condition_dropout
         self._make_curriculum, self._negatives = curriculum or Shuffle, negatives
         self.curriculum: Curriculum | None = None
         self._viewers: dict[str, Viewer] = {}
@@ -257,7 +273,7 @@ class CaptionDataModule(pl.LightningDataModule):
             self.decode,
             is_raw=is_training and self.trains_on_gpu,
             viewers=self._viewers,
-            conditions=self._conditions,
+            conditions=self.conditions,
             condition_dropout=self._condition_dropout,
             captions_of=self.captions_of,
             regions_per_image=self.regions_per_image,
@@ -296,6 +312,7 @@ class CaptionDataModule(pl.LightningDataModule):
             write_atomically(self._run_dir / "curriculum.json", text)
 
     def train_dataloader(self) -> CaptionLoader:
+        self._check_conditions()
         self.curriculum = self._new_curriculum()
         _ = self.fingerprint  # computed now, while the records are as training starts with them
         if self._pending is not None:
@@ -309,6 +326,11 @@ class CaptionDataModule(pl.LightningDataModule):
         """The first `limit` images of a split, or all: in order, without augmentation, each on exactly one rank."""
         num_images = self.num_images(split) if limit is None else min(limit, self.num_images(split))
         return self._loader(split, InOrder(num_images, self.eval_batch_size, self.rank, self.world_size))
+
+    def _check_conditions(self) -> None:
+        for reader in self.conditions.values():
+            if isinstance(reader, OfOneCorpus) and self._corpus is not None:
+                reader.check(self._corpus)
 
     def val_dataloader(self) -> CaptionLoader:
         return self.eval_dataloader("val")

@@ -305,6 +305,10 @@ class CaptionDataset(Dataset[Collated]):
             batch.pixels = None if raw is None else self._transform.normalize(raw)
         if any(record.bag is not None for record in records):
             batch.bag = torch.tensor([-1 if record.bag is None else stable_hash(record.bag) for record in records])
+        scores = [[math.nan if t.caption.score is None else t.caption.score for t in e.chosen] for e in examples]
+        if any(not math.isnan(score) for own in scores for score in own):
+            rows = [torch.tensor(own) for own in scores]
+            batch.scores = pad_sequence(rows, batch_first=True, padding_value=math.nan)
         if self.split != "predict":
             batch.conditions = {name: self._stacked(name, examples) for name in self._conditions}
         if self._encode is not None and self.split != "predict":

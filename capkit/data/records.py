@@ -1,6 +1,7 @@
 """Records (an image with its captions and metadata) and their JSONL format."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,11 +16,15 @@ from capkit.utils.text_files import decode, existing_file, file_name, has_lone_s
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A caption with its source ("human", "alt_text", a model's name) and its language as a BCP 47 tag."""
+    """A caption with its source ("human", "alt_text", a model's name) and its language as a BCP 47 tag.
+
+    `score` says how well it fits its image, in the units of the scorer that gave it (`capkit align`); None: not scored.
+    """
 
     text: str
     source: str = "human"
     language: str = "en"
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +76,20 @@ def _captions(value: list[Any] | str, where: str) -> list[Caption]:
 def _caption(value: Any, where: str) -> Caption:
     fields = {"text": value} if isinstance(value, str) else value
     if not isinstance(fields, dict) or "text" not in fields or set(fields) - {*Caption.__slots__}:
-        raise _wrong(where, f"a caption is a text or {{text, source, language}}, not {shown(value)}")
+        raise _wrong(where, f"a caption is a text or {{text, source, language, score}}, not {shown(value)}")
     for name, content in fields.items():
-        if not isinstance(content, str):
+        if name == "score":
+            if content is not None and not is_number(content):
+                raise _wrong(where, f"'score' of a caption is a finite number or null, not {shown(content)}")
+        elif not isinstance(content, str):
             raise _wrong(where, f"{name!r} of a caption is a text, not {shown(content)}")
-    return Caption(**fields)
+    score = fields.get("score")
+    return Caption(**{**fields, "score": None if score is None else float(score)})
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _region(value: Any, where: str) -> Region:
@@ -124,13 +138,21 @@ def read_manifest(path: str | Path) -> Iterator[Record]:
                 yield parse_line(line, Path(path), number)
 
 
+def row_of(record: Record) -> dict[str, Any]:
+    """A record as JSON, without what it does not have: `record_from_row` gives it back."""
+    row = {name: value for name, value in asdict(record).items() if value or name == "key"}
+    for caption in row.get("captions", ()):
+        if caption["score"] is None:
+            del caption["score"]
+    return row
+
+
 def write_manifest(path: str | Path, records: Iterable[Record]) -> int:
     """Writes records as JSONL, replacing the file only when all are written; returns how many."""
     count = 0
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as lines:
         for record in records:
-            row = {name: value for name, value in asdict(record).items() if value or name == "key"}
-            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+            lines.write(json.dumps(row_of(record), ensure_ascii=False) + "\n")
             count += 1
     return count
 

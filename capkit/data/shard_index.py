@@ -9,14 +9,13 @@ The tars are plain webdataset tars (KEY.jpg, KEY.json), which other programs rea
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
 
-from capkit.data.records import Record
 from capkit.errors import UsageError
 from capkit.utils.files import atomic_path, write_atomically
 from capkit.utils.text_files import expect, member, read_json
@@ -50,11 +49,6 @@ class Entry:
 def hash_of(data: bytes) -> int:
     """64-bit hash of a picture's bytes."""
     return xxhash.xxh3_64_intdigest(data)
-
-
-def row_of(record: Record) -> dict[str, Any]:
-    """A record as JSON: `record_from_row` gives it back."""
-    return {name: value for name, value in asdict(record).items() if value or name == "key"}
 
 
 def write_split(folder: Path, split: str, entries: Iterable[Entry]) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from PIL import Image
 
 from capkit.data.fingerprint import fingerprint
 from capkit.data.images import BadImage
-from capkit.data.records import Record, check_unique_keys, record_from_row
-from capkit.data.shard_index import ABOUT, Entry, Tar, row_of, write_about, write_split
+from capkit.data.records import Record, check_unique_keys, record_from_row, row_of
+from capkit.data.shard_index import ABOUT, Entry, Tar, write_about, write_split
 from capkit.data.skipped import SkipLog, Skipped
 from capkit.data.sources.base import DataSource, picture_file
 from capkit.data.sources.caption_files import CaptionRow

@@ -17,8 +17,8 @@ import xxhash
 
 from capkit.data.images import EXTENSIONS, BadImage, format_of
 from capkit.data.jpeg import read_picture
-from capkit.data.records import Caption, Record, record_from_row
-from capkit.data.shard_index import Entry, hash_of, row_of
+from capkit.data.records import Caption, Record, record_from_row, row_of
+from capkit.data.shard_index import Entry, hash_of
 from capkit.errors import UsageError
 from capkit.text.caption_text import caption_texts
 from capkit.utils.text_files import decode, parse_json, shown

@@ -33,6 +33,9 @@ class CrossEntropy:
             over the vocabulary (Szegedy et al. 2016, section 7).
         image_dropout: Share of images that are missing in a step, for `decoding=guided` (`drop_images`).
         seed: Of the draws of missing images.
+        weigh_by_score: Multiply each caption's losses by its score (`batch.scores`), or by 0 where that is negative or
+            absent: an alternative to alignment levels (NoC, Kang et al. 2023, arXiv 2212.13563). The divisor stays the
+            number of targets. Losses of validation are not weighted.
     """
 
     def __init__(
@@ -40,8 +43,10 @@ class CrossEntropy:
         label_smoothing: Annotated[float | int, Range(0, below=1)] = 0.0,
         image_dropout: Probability = 0.0,
         seed: Seed = 0,
+        weigh_by_score: bool = False,
     ) -> None:
         self.label_smoothing, self.image_dropout, self.seed = label_smoothing, image_dropout, seed
+        self.weigh_by_score = weigh_by_score
 
     @staticmethod
     def target_mask(batch: CaptionBatch) -> Bool[Tensor, "B K M"]:
@@ -65,4 +70,15 @@ class CrossEntropy:
         if self.image_dropout and torch.is_grad_enabled():  # not of a validation loss
             context = drop_images(context, self.image_dropout, self.seed, step)
         losses = model.token_losses(context, batch.tokens, batch.mask, self.label_smoothing)
+        if self.weigh_by_score and torch.is_grad_enabled():
+            losses = losses * _weights(batch)[..., None]
         return ObjectiveOutput(loss_sum=(losses * mask).sum(), num_targets=mask.sum())
+
+
+def _weights(batch: CaptionBatch) -> Float[Tensor, "B K"]:
+    if batch.scores is None:
+        raise UsageError(
+            "objective.weigh_by_score expected captions with scores, got none in a batch; score them by `capkit align` "
+            "and train on the manifest that it writes"
+        )
+    return batch.scores.nan_to_num(0.0).clamp(min=0)

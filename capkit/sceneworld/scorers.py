@@ -1,10 +1,11 @@
-"""Fact precision, recall and F1 as a reward on SceneWorld, computed exactly by parser and scene graph.
+"""Fact precision, recall and F1 as scorers on SceneWorld, exact or with an error of their own.
 
 B images, K samples per image.
 """
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from capkit.sceneworld.metrics.facts import score_rows
 from capkit.scorers.base import BaseScorer
 from capkit.scorers.flatten import flat_texts, unflatten_scores
 from capkit.types import CaptionBatch, Samples
+from capkit.utils.ranges import NonNegativeFloat, Seed, check_ranges
+from capkit.utils.rng import generator
 
 MEASURES = ("f1", "precision", "recall")
 
@@ -41,3 +44,26 @@ class Facts(BaseScorer):
 
     def provenance(self) -> dict[str, Any]:
         return {"measure": self.measure, "scorer": "SceneWorld's parser and scene graph"}
+
+
+@check_ranges
+class NoisyFacts(Facts):
+    """`Facts` plus a normal error, drawn by seed, key and caption: an imperfect scorer, as a dual encoder is one.
+
+    Args:
+        error: Standard deviation of the error.
+    """
+
+    def __init__(self, measure: str = "f1", error: NonNegativeFloat = 0.12, seed: Seed = 0) -> None:
+        super().__init__(measure)
+        self.error, self.seed = float(error), seed
+
+    def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
+        errors = [
+            [generator(self.seed, "score", key, text).normal() for text in texts]
+            for key, texts in zip(batch.keys, samples.texts, strict=True)
+        ]
+        return super().__call__(batch, samples) + self.error * torch.tensor(errors)
+
+    def provenance(self) -> dict[str, Any]:
+        return {**super().provenance(), "error": self.error, "seed": self.seed}

@@ -1,4 +1,4 @@
-"""CLIPScore, RefCLIPScore and PAC-S of each caption as rewards: the metrics' own functions, caption by caption.
+"""Cosine, CLIPScore, RefCLIPScore and PAC-S of each caption: the metrics' own functions, caption by caption.
 
 B images, K samples per image, M = B K captions, D width.
 """
@@ -16,6 +16,14 @@ from capkit.scorers.image_text import PictureScorer
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.ranges import PositiveFloat, check_ranges
 from capkit.utils.renamed import takes_old_arguments
+
+
+class Cosine(PictureScorer):
+    """cos(picture, caption), in -1 .. 1: what CLIPScore is made of, and alignment levels are made of."""
+
+    def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
+        pictures, owners, texts = self.embed(batch, samples)
+        return unflatten_scores((pictures[owners] * texts).sum(-1), samples)
 
 
 @takes_old_arguments

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -31,6 +32,7 @@ from capkit.train.captioner_module import best_captions
 from capkit.train.conditions import UNCONDITIONED, Requested, model_config, requested_conditions
 from capkit.train.evaluation import NUM_SAMPLES
 from capkit.train.guidance import prepare_guide
+from capkit.train.sweep import cells, swept
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.files import output_file, write_atomically
 from capkit.utils.quiet import quiet_libraries
@@ -41,6 +43,20 @@ from capkit.utils.text_files import decode, parse_json
 
 def run(cfg: DictConfig) -> dict[str, float]:
     """Caption every image of `cfg.images`; returns the numbers of captions and skipped images, and the time.
+
+    With `conditions.NAME=sweep` once for each bin, into a file of its own, OUT.NAME-BIN.jsonl; the numbers are sums.
+    """
+    if (name := swept(cfg)) is None:
+        return caption(cfg)
+    out, totals = _out(cfg), Counter[str]()
+    for number, cell in cells(cfg, name):
+        cell.out = str(out.with_name(f"{out.stem}.{name}-{number}{out.suffix}"))
+        totals.update(caption(cell))
+    return dict(totals)
+
+
+def caption(cfg: DictConfig) -> dict[str, float]:
+    """Caption every image of `cfg.images` into one file.
 
     One line is written as soon as its image is captioned. An `out` file that holds lines already is continued: images
     it names are not captioned again. What wrote them stands in OUT.about.json; UsageError is raised where that is
@@ -59,7 +75,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
             f"{', '.join(cfg.reward)}; take for example reward=[clip_score]"
         )
     images = Folder(cfg.images)
-    out = output_file(cfg.out or f"{Path(cfg.images).resolve().name}.{run_name(cfg.ckpt)}.captions.jsonl")
+    out = _out(cfg)
     about = what_writes(resolve_checkpoint(Path(cfg.ckpt)), decoding, cfg.images)
     if requested.values:
         about["conditions"] = dict(requested.values)
@@ -107,6 +123,10 @@ def run(cfg: DictConfig) -> dict[str, float]:
     if look is not None:
         console.print(f"attention: {attention.page}", highlight=False, markup=False, soft_wrap=True)
     return {"captions": float(written), "skipped": float(skipped), "seconds": seconds}
+
+
+def _out(cfg: DictConfig) -> Path:
+    return output_file(cfg.out or f"{Path(cfg.images).resolve().name}.{run_name(cfg.ckpt)}.captions.jsonl")
 
 
 def run_name(ckpt: str) -> str:

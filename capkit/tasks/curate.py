@@ -1,9 +1,7 @@
 """task=curate: passes the records of a data config through data steps, and writes a manifest for data=manifest."""
 
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,8 @@ from rich.progress import track
 from rich.table import Table
 
 from capkit.config.instantiate import build, build_all, plain
-from capkit.curation.base import Failure, Records, Step, hook
-from capkit.curation.folder import CuratedFolder, FailureLog, sampled
-from capkit.data.files import FileSource
-from capkit.data.images import BadImage
+from capkit.curation.base import Records, Step, hook
+from capkit.curation.folder import CuratedFolder, FailureLog, own_shard, sampled
 from capkit.data.records import Record
 from capkit.data.sources.base import DataSource, Preparable, picture_size
 from capkit.errors import UsageError
@@ -47,19 +43,6 @@ def run(cfg: DictConfig) -> dict[str, float]:
         for name, count in counts.items():
             totals[name] = totals.get(name, 0.0) + count
     return totals
-
-
-def own_shard(shard: int | None, num_shards: int | None) -> tuple[int, int]:
-    """The shard given; else this process's rank under torchrun or srun; else the only shard."""
-    if (shard is None) != (num_shards is None):
-        raise UsageError(f"expected both shard and num_shards, or neither; got {shard=}, {num_shards=}")
-    if shard is None or num_shards is None:
-        pairs = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
-        found = next((pair for pair in pairs if all(name in os.environ for name in pair)), None)
-        shard, num_shards = (int(os.environ[name]) for name in found) if found else (0, 1)
-    if not 0 <= shard < num_shards:
-        raise UsageError(f"expected shard from 0 to num_shards - 1; got {shard=}, {num_shards=}")
-    return shard, num_shards
 
 
 def build_steps(group: Mapping[str, Any] | None, num_shards: int) -> dict[str, Step]:
@@ -96,7 +79,7 @@ def curate(source: DataSource, steps: Mapping[str, Step], folder: CuratedFolder)
             hook(step, "attach_images", lambda key: source.image(places[key]))
             hook(step, "attach_sizes", lambda key: picture_size(source, places[key]))
             records = _then(records, step)
-        finished = _with_pictures(records(), source, places, folder, failures)
+        finished = folder.with_pictures(records(), source, places, failures)
         kept = folder.write_shard(sampled(finished, lambda key: source.record(places[key]), samples))
     counts = {"records": len(indices), "kept": kept, "failed": failures.count}
     for name, step in steps.items():
@@ -117,25 +100,6 @@ def _records(source: DataSource, indices: range, folder: CuratedFolder) -> Itera
     what = f"{folder.split}, shard {folder.shard} of {folder.num_shards}"
     for index in track(indices, what, console=Console()):
         yield source.record(index)
-
-
-def _with_pictures(
-    records: Iterable[Record],
-    source: DataSource,
-    places: Mapping[str, int],
-    folder: CuratedFolder,
-    failures: Callable[[Failure], None],
-) -> Iterator[Record]:
-    """Records with the full path of their image file; images from other sources are written next to the manifest."""
-    for record in records:
-        if isinstance(source, FileSource) and record.image is not None:
-            yield replace(record, image=source.files.absolute(record.image))
-            continue
-        index = places[record.key]
-        try:
-            yield replace(record, image=folder.write_picture(index, source.image(index)))
-        except BadImage as problem:
-            failures(Failure(record.key, "curate", f"picture: {problem}"))
 
 
 def _show(counts: Mapping[str, int], samples: list[dict[str, Any]], seconds: float, folder: CuratedFolder) -> None:

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from capkit.config.instantiate import plain
 from capkit.data.dataset import Encode
 from capkit.train.build import applicable, build_model, build_parts, encoder_of, vocabulary_captions
-from capkit.train.conditions import requested_conditions
+from capkit.train.conditions import check_bins, requested_conditions
 from capkit.train.evaluation import evaluate_split
 from capkit.train.job import Job, run_training
 from capkit.train.mle_module import MLEModule
@@ -40,6 +40,7 @@ class Fit(Job[MLEModule]):
         return encoder_of(module.model, run.data.max_length)
 
     def prepare(self, run: Run, module: MLEModule) -> None:
+        check_bins(run.data, module.model)
         warn_of_captions(run.data, module.model)
 
     def evaluate_untrained(self, run: Run, module: MLEModule) -> None:

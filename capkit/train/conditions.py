@@ -11,8 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from capkit.checkpoint.files import ABOUT, is_export
 from capkit.config.instantiate import plain
 from capkit.config.run_config import read_run_config
+from capkit.data.conditions.bins import ScoreBin
+from capkit.data.datamodule import CaptionDataModule
 from capkit.errors import UsageError
-from capkit.models.conditions.base import Value
+from capkit.models.conditions.base import ConditionKind, Value
+from capkit.models.conditions.bins import Bins
 from capkit.models.conditions.parts import build_kinds, parse_values
 from capkit.run.folder import read_object
 from capkit.types import CaptionBatch
@@ -54,7 +57,7 @@ def requested_conditions(cfg: DictConfig, model: Mapping[str, Any] | None) -> Re
     data that has none, and for a kind that there is not.
     """
     asked = {str(name): value for name, value in plain(cfg.conditions).items() if value is not None}
-    kinds = build_kinds(_settings(model), width=1)  # for what they say of values; these have no trained weights
+    kinds = kinds_of(model)
     if not asked:
         return UNCONDITIONED
     from_data = tuple(name for name, value in asked.items() if value == FROM_DATA and name in kinds)
@@ -65,6 +68,24 @@ def requested_conditions(cfg: DictConfig, model: Mapping[str, Any] | None) -> Re
             f"{', '.join(map(str, given)) or 'data without conditions'}; give a value, or data.conditions.{missing[0]}"
         )
     return Requested(parse_values(kinds, {k: v for k, v in asked.items() if k not in from_data}), from_data)
+
+
+def kinds_of(model: Mapping[str, Any] | None) -> dict[str, ConditionKind]:
+    """The conditions of a captioner with this config, for what they say of values: they have no trained weights."""
+    return build_kinds(_settings(model), width=1)
+
+
+def check_bins(data: CaptionDataModule, model: Any) -> None:
+    """Raises UsageError where the data has bins of another number than the captioner that learns them."""
+    kinds = model.conditions.kinds if getattr(model, "conditions", None) is not None else {}
+    for name, reader in data.conditions.items():
+        kind = kinds.get(name)
+        if isinstance(reader, ScoreBin) and isinstance(kind, Bins) and kind.count != len(reader.bins):
+            num_bins = len(reader.bins)
+            raise UsageError(
+                f"model.conditions.{name}: expected as many bins as data.conditions.{name} has, {num_bins}; got "
+                f"{kind.count}; give model.conditions.{name}={{kind:bins,count:{num_bins}}}"
+            )
 
 
 def _settings(model: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -40,6 +40,7 @@ CHO = "Cho et al. 2022, released configs of phase 2"
 CHO_MLE = "Cho et al. 2022, released configs of phase 1"
 CHO_TEXT = "Cho et al. 2022, released retrieval/configs (clip_negative_text)"
 KORNBLITH = "Kornblith et al. 2023, section 4.1"
+NOC = "kakaobrain/noc, released configs; Kang et al. 2023, section 4.1"
 LUO = "ImageCaptioning.pytorch, MODEL_ZOO and transformer configs"
 CLIPCAP = "Mokady et al. 2021, section 4; released train.py"
 DISCRITUNE = "Dessi et al. 2023, section 3; command in EGG issue 258"
@@ -171,6 +172,28 @@ PUBLISHED = {
         Number(
             "callback.checkpoints.monitor", "rouge_score's ROUGE-L of greedy search", BROMONSCHENKEL, "val/rouge_l", 5
         ),
+    ],
+    "noc": [
+        Number("model.conditions.alignment.count", 8, NOC),
+        Number("model.image_encoder.name", "openai/clip-vit-large-patch14", NOC),
+        Number("model.image_encoder.pool", 4, NOC),
+        Number("model.num_layers", 6, NOC),
+        Number("model.width", 768, NOC),
+        Number("model.num_heads", 12, NOC),
+        Number("model.feedforward", 3072, NOC),
+        Number("model.tokenizer", "gpt2", NOC),
+        Number("model.max_length", 25, NOC),
+        Number("data.max_length", 25, NOC),
+        Number("data.batch_size", 2048, NOC),
+        Number("max_steps", 13_960, NOC),
+        Number("optimizer.lr", 1e-4, NOC),
+        Number("optimizer.lr_multipliers", {"image_encoder.*": 0.1}, NOC),
+        Number("optimizer.weight_decay", 1e-5, NOC),
+        Number("optimizer.clip_norm", 1.0, NOC),
+        Number("scheduler._target_", "capkit.optim.schedules.Cosine", NOC),
+        Number("scheduler.warmup", 0.1, NOC),
+        Number("trainer.precision", "16-mixed", NOC, "bf16-mixed", 2),
+        Number("conditions.alignment", "0", NOC, "top", 4),
     ],
     "coco_transformer": [
         *TRANSFORMER,

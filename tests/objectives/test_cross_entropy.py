@@ -65,6 +65,42 @@ def test_more_padding_changes_neither_loss_nor_count():
     assert a.num_targets == b.num_targets
 
 
+def test_losses_are_weighted_by_the_captions_score_by_hand():
+    """Uniform logits, V = 4: 2, 3 and 1 targets of log 4 each, with weights .5, 0 (negative) and 0 (no score)."""
+    tokens, mask = [[[1, 2, 0, 0], [1, 3, 2, 0], [1, 0, 0, 0]]], [[[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0]]]
+    batch = batch_of(tokens, mask)
+    batch.scores = torch.tensor([[0.5, -0.3, math.nan]])
+    objective, model = CrossEntropy(weigh_by_score=True), TableModel(torch.zeros(1, 3, 4, 4))
+    output = objective(model, batch, 0)
+    assert float(output.loss_sum) == pytest.approx(0.5 * 2 * math.log(4)) and output.num_targets == 6
+    with torch.no_grad():  # a validation loss is that of all captions
+        assert float(objective(model, batch, 0).loss_sum) == pytest.approx(6 * math.log(4))
+    assert float(CrossEntropy()(model, batch, 0).loss_sum) == pytest.approx(6 * math.log(4))
+
+
+def test_weights_of_one_change_neither_loss_nor_gradient_and_twice_the_scores_double_both():
+    torch.manual_seed(0)
+    batch = batch_of([[[1, 2, 0], [1, 3, 2]]], [[[1, 1, 1], [1, 1, 1]]])
+
+    def gradient(scores, **settings):
+        logits = torch.linspace(-1, 1, 24).view(1, 2, 3, 4).sin().requires_grad_()
+        batch.scores = scores
+        loss = CrossEntropy(**settings)(TableModel(logits), batch, 0).loss_sum
+        loss.backward()
+        return loss.detach(), logits.grad
+
+    plain = gradient(None)
+    torch.testing.assert_close(gradient(torch.ones(1, 2), weigh_by_score=True), plain)
+    doubled = gradient(torch.full((1, 2), 2.0), weigh_by_score=True)
+    torch.testing.assert_close(doubled, tuple(2 * value for value in plain))
+
+
+def test_weights_without_scores_are_refused():
+    batch = batch_of([[[1, 0]]], [[[1, 1]]])
+    with pytest.raises(UsageError, match="expected captions with scores, got none in a batch"):
+        CrossEntropy(weigh_by_score=True)(TableModel(torch.zeros(1, 1, 2, 2)), batch, 0)
+
+
 def test_images_without_captions_and_a_wrong_smoothing_are_refused():
     with pytest.raises(UsageError, match="expected captions"):
         CrossEntropy().num_targets(CaptionBatch(["a"]))

@@ -3,16 +3,17 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from capkit.curation.base import Failure, Records, batches, ignore_failure
+from capkit.curation.scores import no_training_references, score_records
 from capkit.data.images import BadImage
 from capkit.data.records import Record
 from capkit.errors import UsageError
-from capkit.scorers.base import Scorer, as_scorer, require_text_scorer, score_captions
+from capkit.scorers.base import Scorer, as_scorer, require_text_scorer
 from capkit.utils.ranges import FiniteFloat, PositiveInt, Range, check_ranges
 from capkit.utils.tensors import default_device
 
@@ -75,7 +76,7 @@ class ScoreFilter:
         self._read = read
 
     def __call__(self, records: Records) -> Iterator[Record]:
-        self._scorer.prepare(self._picture, _no_training_references, default_device())
+        self._scorer.prepare(self._picture, no_training_references, default_device())
         self.counts = dict.fromkeys(self.counts, 0)
         threshold = -math.inf if self._threshold is None else float(self._threshold)
         if self._quantile is None:
@@ -91,16 +92,7 @@ class ScoreFilter:
 
     def _scored(self, records: Records) -> Iterator[_Scored]:
         for batch in batches(records(), self._batch_size):
-            texts = [[caption.text for caption in record.captions] for record in batch]
-            values = score_captions(
-                self._scorer,
-                captions=[text for own in texts for text in own],
-                keys=[record.key for record, own in zip(batch, texts, strict=True) for _ in own],
-                references=[own[:i] + own[i + 1 :] for own in texts for i in range(len(own))],
-                metadata=[record.metadata for record, own in zip(batch, texts, strict=True) for _ in own],
-            )
-            ends = np.cumsum([len(own) for own in texts])
-            yield from zip(batch, np.split(values, ends[:-1]), strict=True)
+            yield from zip(batch, score_records(self._scorer, batch), strict=True)
 
     def _kept(self, record: Record, scores: Float[np.ndarray, " N"], threshold: float) -> Iterator[Record]:
         """The record with the captions that stay, or nothing."""
@@ -136,10 +128,3 @@ class ScoreFilter:
 def _plain(score: float) -> float | None:
     """NaN is no JSON."""
     return None if math.isnan(score) else float(score)
-
-
-def _no_training_references() -> NoReturn:
-    raise UsageError(
-        "score_filter: this scorer counts document frequencies, which would differ from shard to shard; give it "
-        "those of a file: reward.cider.scorer.document_frequencies=FILE, or take another scorer"
-    )

@@ -4,6 +4,7 @@ A frozen encoder gets no gradient and stays in eval mode even if its owner train
 statistics. If adapters are added to it later, gradients flow and only its frozen parts stay in eval mode.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -101,6 +102,22 @@ def grid_tokens(features: Float[Tensor, "B D H W"]) -> Float[Tensor, "B N D"]:
     return features.flatten(2).transpose(1, 2)
 
 
+def pooled_tokens(tokens: Float[Tensor, "B N D"], size: int) -> Float[Tensor, "B M D"]:
+    """The means of all `size` x `size` squares of the last tokens, a square grid, behind the tokens in front of it.
+
+    Raises UsageError for a grid whose side is no multiple of `size`.
+    """
+    side = math.isqrt(tokens.shape[1])
+    if side % size:
+        raise UsageError(
+            f"model.image_encoder.pool={size}: expected a grid of patches that it divides, got {side} x {side}; give "
+            "another pool"
+        )
+    front, grid = tokens.split([tokens.shape[1] - side * side, side * side], dim=1)
+    cells = grid.transpose(1, 2).unflatten(2, (side, side))  # (B D H W)
+    return torch.cat([front, grid_tokens(nn.functional.avg_pool2d(cells, size))], dim=1)
+
+
 class _Residual(nn.Module):
     """Residual block of two 3x3 convolutions."""
 
@@ -188,6 +205,8 @@ class HFImageEncoder(nn.Module):
         output: "tokens" (last hidden states), "pooled" (the pooler's output as one token) or "projected" (CLIP's image
             embedding before normalisation, as one token).
         frozen: Do not train it.
+        pool: Average the tokens of each square of `pool` x `pool` patches; those in front of them (CLIP's class token)
+            stay. 1: none are averaged.
     """
 
     def __init__(
@@ -197,14 +216,18 @@ class HFImageEncoder(nn.Module):
         pretrained: bool = True,
         output: str = "tokens",
         frozen: bool = False,
+        pool: PositiveInt = 1,
     ):
         super().__init__()
         if (name is None) == (config is None):
             raise UsageError(f"HFImageEncoder expected a name or a config, got {name=}, {config=}; set one of them")
         if output not in ("tokens", "pooled", "projected"):
             raise UsageError(f"HFImageEncoder.output must be tokens, pooled or projected; got {output!r}")
+        if pool > 1 and output != "tokens":
+            raise UsageError(f"pool={pool} averages an image's tokens; output={output} is a single one; omit pool")
         model_config = vision_config(name, config)
         self.output, self.frozen, self._model_type = output, frozen, model_config.model_type
+        self.pool = pool
         self.model = self._build(name if pretrained else None, model_config)
         use_patch_projections(self.model)
         self.width = model_config.projection_dim if output == "projected" else _config_width(model_config)
@@ -239,7 +262,8 @@ class HFImageEncoder(nn.Module):
         if self.output == "pooled":
             return out.pooler_output.flatten(1)[:, None]
         states = out.last_hidden_state
-        return grid_tokens(states) if states.ndim == 4 else states
+        states = grid_tokens(states) if states.ndim == 4 else states
+        return states if self.pool == 1 else pooled_tokens(states, self.pool)
 
 
 def vision_config(name: str | None, config: Mapping[str, Any] | None) -> Any:

@@ -39,7 +39,7 @@ def generic_captions(
         says_background = stream.chance(background)
         if stream.chance(added):
             names.append(_absent(scene, stream))
-        text = listed(_groups(names), variant, grammar)
+        text = listed(grouped(names), variant, grammar)
         tail = grammar.background_tail.format(grammar.background_word(scene.background))
         captions.append(text + tail if says_background else text)
     return captions
@@ -60,7 +60,7 @@ def _absent(scene: Scene, stream: Stream) -> Description:
     return Description(shape, stream.choice([color for color in COLORS if color not in present]))
 
 
-def _groups(names: Sequence[Description]) -> list[tuple[int, Description]]:
+def grouped(names: Sequence[Description]) -> list[tuple[int, Description]]:
     """(count, description) of equal names, in order of first appearance.
 
     "Two circles" means two in total, so next to a circle with a colour, circles without one are listed one by one.

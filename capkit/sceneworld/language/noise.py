@@ -20,7 +20,7 @@ def noisy_caption(scene: Scene, variant: int, seed: int, num_objects: int | None
     """Noisy text and the facts, true or false, that its readable words state; seeded by scene, variant and seed."""
     stream = Stream("noise", scene_hash(scene), variant, seed)
     if stream.chance(_UNRELATED_SHARE):
-        return _numbered(stream, stream.choice(_UNRELATED)), ()
+        return boilerplate(stream), ()
     facts: list[str] = []
     parts: list[str] = []
     for i, item in enumerate(scene.objects[:num_objects]):
@@ -32,6 +32,11 @@ def noisy_caption(scene: Scene, variant: int, seed: int, num_objects: int | None
     if stream.chance(_BOILERPLATE):
         text = f"{text} {_numbered(stream, stream.choice(_SUFFIXES))}"
     return text, tuple(facts)
+
+
+def boilerplate(stream: Stream) -> str:
+    """A text that says nothing of any picture."""
+    return _numbered(stream, stream.choice(_UNRELATED))
 
 
 def _numbered(stream: Stream, text: str) -> str:

@@ -11,7 +11,7 @@ from capkit.errors import UsageError
 FULL = Record(
     key="7",
     image="a b/c.png",
-    captions=[Caption("Um cão.", "gemma", "pt-BR"), Caption("a dog")],
+    captions=[Caption("Um cão.", "gemma", "pt-BR"), Caption("a dog", score=-0.25)],
     regions=[Region((0.0, 0.25, 0.5, 1.0), "dog")],
     bag="dogs",
     metadata={"source": {"id": 3}},
@@ -57,6 +57,9 @@ def test_key_defaults_to_the_image_and_captions_may_be_texts(tmp_path):
         ('{"image": 3}', "'image' has a value of the wrong type: 3"),
         ('{"image": "a", "captions": [3]}', "a caption is a text or"),
         ('{"image": "a", "captions": [{"text": "x", "lang": "en"}]}', "a caption is a text or"),
+        ('{"image": "a", "captions": [{"text": "x", "score": "high"}]}', "'score' of a caption is a finite number"),
+        ('{"image": "a", "captions": [{"text": "x", "score": true}]}', "'score' of a caption is a finite number"),
+        ('{"image": "a", "captions": [{"text": "x", "score": NaN}]}', "'score' of a caption is a finite number"),
         ('{"image": "a", "regions": [{"box": [0, 0, 2, 1]}]}', "0 <= x0 <= x1 <= 1"),
         ('{"image": "a", "regions": [[0, 0, 1, 1]]}', "a region is"),
         ('{"image": "a", "metadata": []}', "'metadata' has a value of the wrong type"),

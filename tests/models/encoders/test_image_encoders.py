@@ -4,7 +4,7 @@ import torchvision
 from transformers import CLIPConfig, CLIPModel
 
 from capkit.errors import UsageError
-from capkit.models.encoders.image import EfficientNetLite0, HFImageEncoder, SmallCNN, TorchvisionEncoder
+from capkit.models.encoders.image import EfficientNetLite0, HFImageEncoder, SmallCNN, TorchvisionEncoder, pooled_tokens
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 VISION = SIZES | {"image_size": 32, "patch_size": 16}
@@ -206,3 +206,26 @@ def test_efficientnet_lite0_weights_of_the_package_see_a_daisy():
 def test_missing_efficientnet_weights_are_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="cannot be read"):
         EfficientNetLite0(weights=str(tmp_path / "none.pth"))
+
+
+def test_pooled_tokens_by_hand():
+    """A class token and a grid of 4 x 4 cells, numbered row by row: squares 0, 1, 4, 5 and so on, of mean 2.5 ..."""
+    tokens = torch.tensor([-9.0, *range(16)])[None, :, None]
+    assert pooled_tokens(tokens, 2)[0, :, 0].tolist() == [-9.0, 2.5, 4.5, 10.5, 12.5]
+    assert pooled_tokens(tokens[:, 1:], 4)[0, :, 0].tolist() == [7.5]
+    with pytest.raises(UsageError, match="pool=3: expected a grid of patches that it divides, got 4 x 4"):
+        pooled_tokens(tokens, 3)
+
+
+def test_an_encoder_pools_its_patches_and_keeps_its_class_token():
+    config = {"model_type": "clip_vision_model", **VISION, "image_size": 64}
+    torch.manual_seed(0)
+    encoder = HFImageEncoder(config=config, pool=4).eval()
+    pixels = torch.randn(2, 3, 64, 64)
+    pooled = encoder(pixels)
+    encoder.pool = 1
+    tokens = encoder(pixels)
+    assert pooled.shape == (2, 2, 16) and tokens.shape == (2, 17, 16)
+    torch.testing.assert_close(pooled, torch.stack([tokens[:, 0], tokens[:, 1:].mean(1)], 1))
+    with pytest.raises(UsageError, match="output=pooled is a single one; omit pool"):
+        HFImageEncoder(config=config, output="pooled", pool=4)

@@ -1,0 +1,40 @@
+"""sweep.json and sweep.html: a split's numbers under each bin of a condition."""
+
+import html
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from capkit.reports.charts import line_chart
+from capkit.reports.page import STYLE, chart_row, metric_table
+from capkit.utils.files import write_atomically
+
+NOTE = "A column for each bin that captions were asked for, from the lowest to the highest. All are in sweep.json."
+
+
+def write_sweep(folder: Path, title: str, name: str, numbers: Mapping[int, Mapping[str, float]]) -> None:
+    """The two files of a sweep over condition `name`; a number that does not exist is null in the first."""
+    rows = [
+        {name: number, "numbers": {key: value if math.isfinite(value) else None for key, value in own.items()}}
+        for number, own in numbers.items()
+    ]
+    write_atomically(folder / "sweep.json", json.dumps(rows, indent=1) + "\n")
+    write_atomically(folder / "sweep.html", _page(title, name, numbers))
+
+
+def _page(title: str, name: str, numbers: Mapping[int, Mapping[str, float]]) -> str:
+    metrics = {
+        number: {key.split("/")[1]: value for key, value in own.items() if key.count("/") == 1}
+        for number, own in numbers.items()
+    }
+    shown = dict.fromkeys(key for own in metrics.values() for key in own)
+    drawn = [
+        line_chart(key, {"": [(number, own[key]) for number, own in metrics.items() if key in own]}, name)
+        for key in shown
+    ]
+    table = metric_table({f"{name} {number}/{key}": own[key] for number, own in metrics.items() for key in own})
+    return (
+        f"<!doctype html><meta charset='utf-8'><title>{html.escape(title)}</title><style>{STYLE}</style>"
+        f"<h1>{html.escape(title)}</h1><p class='note'>{html.escape(NOTE)}</p>{table}{chart_row(drawn)}\n"
+    )

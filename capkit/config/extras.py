@@ -26,6 +26,7 @@ _GGUF = Need(("gguf",), "capkit[stamps]")
 OF_TARGETS = {
     "capkit.data.sources.parquet.Parquet": Need(("pyarrow",), "capkit[parquet]"),
     "capkit.metrics.coco.meteor.Meteor": _JAVA,
+    "capkit.metrics.dense_caption_map.MeteorText": _JAVA,
     "capkit.metrics.coco.spice.Spice": _JAVA,
     "capkit.models.dual_encoders.open_clip_two_tower.OpenClipTwoTower": Need(("open_clip",), "capkit[openclip]"),
     "capkit.models.encoders.image.EfficientNetLite0": Need(("efficientnet_lite_pytorch",), "capkit[stamps]"),

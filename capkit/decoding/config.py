@@ -42,6 +42,8 @@ class Decoding:
             is kept, and EOS follows as the only possible token. None: captions end with EOS alone.
         num_candidates: Captions proposed for each image, by sampling or by the beams, of which a scorer picks one
             (`capkit/scorers/as_reranker.py`); None: the method's one caption.
+        prompt: Words that every caption starts with, as in "the colour is": given, and part of the caption, behind the
+            captioner's own `prompt`, which is not.
         guide: Guidance of each token's score, before all other settings (`capkit/decoding/guided.py`); None: none.
         seed: Each draw depends on (seed, image key, sample, position) and nothing else.
 
@@ -59,6 +61,7 @@ class Decoding:
     no_repeat_ngram_size: NonNegativeInt = 0
     stop: str | None = None
     num_candidates: AtLeastTwo | None = None
+    prompt: str = ""
     guide: Guide | LanguageModelGuide | None = None
     seed: Seed = 0
 

@@ -20,7 +20,7 @@ from capkit.decoding.graphs import can_run_graphs, run_graphs
 from capkit.decoding.guided import GuidedCaptioner
 from capkit.decoding.sampling import stop_token_ids
 from capkit.errors import UsageError
-from capkit.text.tokenizers import decode_captions, prompt_ids
+from capkit.text.tokenizers import decode_captions, given_ids, prompt_ids
 from capkit.types import Context, Samples
 from capkit.utils import rng
 
@@ -108,6 +108,13 @@ def _sample_ids(context: Context, decoding: Decoding, num_samples: int) -> Int[T
     return grouped.to(context.states.device, non_blocking=True)
 
 
+def _start_ids(captioner: StepwiseCaptioner, decoding: Decoding) -> tuple[list[int], int]:
+    """BOS, the captioner's prompt and the decoding's, and how many of these tokens are in front of the caption."""
+    tokenizer = captioner.tokenizer
+    own = prompt_ids(tokenizer, captioner.prompt)
+    return own + given_ids(tokenizer, decoding.prompt, captioner.prompt), len(own)
+
+
 def _stop_ids(captioner: StepwiseCaptioner, decoding: Decoding) -> tuple[int, ...]:
     return () if decoding.stop is None else stop_token_ids(captioner.tokenizer, decoding.stop)
 
@@ -123,7 +130,7 @@ def _real(
 
 
 def _of_beams(captioner: StepwiseCaptioner, context: Context, decoding: Decoding, num_captions: int) -> Samples:
-    tokenizer, start = captioner.tokenizer, prompt_ids(captioner.tokenizer, captioner.prompt)
+    tokenizer, (start, _) = captioner.tokenizer, _start_ids(captioner, decoding)
     tokens = beam_search(captioner, context, decoding, num_captions, start, _stop_ids(captioner, decoding))
     mask, ended = _real(tokens, len(start), tokenizer.eos_token_id)
     logprobs = captioner.logprobs(context, tokens, mask)
@@ -138,7 +145,7 @@ def _by_image(written: Shaped[Tensor, "G K *rest"], context: Context) -> Shaped[
 def _of_loop(
     captioner: StepwiseCaptioner, context: Context, decoding: Decoding, num_samples: int, with_greedy: bool
 ) -> Samples:
-    tokenizer, start = captioner.tokenizer, prompt_ids(captioner.tokenizer, captioner.prompt)
+    tokenizer, (start, _) = captioner.tokenizer, _start_ids(captioner, decoding)
     num_sampled = num_samples if decoding.method == "sample" else 0
     plan = Plan(
         # Without its seed, which is in the ids: what is captured for one step of a run serves the next.
@@ -192,6 +199,8 @@ def generate(
     With `decoding.stop` EOS follows a stop token. It is no choice then: its log-probability is 0 if captions are
     sampled, while greedy and beam search record the model's, as for all their tokens.
 
+    The words of `decoding.prompt` are in the texts, and their log-probabilities are 0, as those of all given tokens.
+
     With `decoding.guide` all of this is of the guided distribution.
 
     Where captions have conditions of their own, each image has `num_samples` captions under each of them, in their
@@ -200,7 +209,7 @@ def generate(
     `with_greedy` adds the greedy caption of each image, under the same constraints, behind its samples
     (method=sample): one more row of the same loop.
     """
-    tokenizer, start = captioner.tokenizer, prompt_ids(captioner.tokenizer, captioner.prompt)
+    tokenizer, (start, prompt_length) = captioner.tokenizer, _start_ids(captioner, decoding)
     _check(captioner, context, decoding, num_samples, len(start))
     if with_greedy and (decoding.method != "sample" or context.num_prompts > len(context.states)):
         raise UsageError(
@@ -220,5 +229,5 @@ def generate(
     given = torch.arange(1, tokens.shape[-1], device=tokens.device) < len(start)
     logprobs = logprobs.masked_fill(given | ~mask[..., 1:], 0.0)
     tokens = tokens.masked_fill(~mask, tokenizer.pad_token_id)
-    texts = decode_captions(tokenizer, tokens, mask, len(start))
+    texts = decode_captions(tokenizer, tokens, mask, prompt_length)
     return replace(samples, texts=texts, tokens=tokens, logprobs=logprobs)

@@ -90,10 +90,13 @@ def write_predictions(folder: Path, name: str, rows: Sequence[Row]) -> Path:
     """Write `<name>.json` in COCO's results format, and `<name>_references.json` as COCO annotations.
 
     Image ids that are numbers in the data, like COCO's, stay numbers: pycocotools compares ids by value and type.
+    Captions and references of regions also have their `box`, captions their `confidence`.
     """
-    results = [{"image_id": _image_id(row), "caption": row["caption"]} for row in rows]
+    results = [
+        {"image_id": _image_id(row), "caption": row["caption"], **_of_region(row, "box", "confidence")} for row in rows
+    ]
     annotations = [
-        {"id": f"{row['key']}#{i}", "image_id": _image_id(row), "caption": reference}
+        {"id": f"{row['key']}#{i}", "image_id": _image_id(row), "caption": reference, **_of_region(row, "box")}
         for row in rows
         for i, reference in enumerate(row["references"])
     ]
@@ -101,6 +104,11 @@ def write_predictions(folder: Path, name: str, rows: Sequence[Row]) -> Path:
     write_atomically(folder / f"{name}.json", json.dumps(results, ensure_ascii=False, indent=0))
     write_atomically(folder / f"{name}_references.json", json.dumps(references, ensure_ascii=False, indent=0))
     return folder / f"{name}.json"
+
+
+def _of_region(row: Row, *names: str) -> dict[str, Any]:
+    region = row["metadata"].get("region")
+    return {name: region[name] for name in names if name in region} if isinstance(region, dict) else {}
 
 
 def _image_id(row: Row) -> str | int:

@@ -138,8 +138,8 @@ def run_name(ckpt: str) -> str:
 def what_writes(checkpoint: Path, decoding: Decoding, images: str) -> dict[str, Any]:
     """Everything that captions depend on, as plain data. The checkpoint's hash identifies a run that was moved."""
     settings = asdict(decoding)
-    for younger in ("num_candidates", "guide"):  # captions of an earlier version are continued
-        if settings[younger] is None:
+    for younger in ("num_candidates", "guide", "prompt"):  # captions of an earlier version are continued
+        if not settings[younger]:
             del settings[younger]
     return {
         "checkpoint": str(checkpoint),

@@ -168,6 +168,28 @@ def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
     return [tokenizer.bos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
 
 
+def given_ids(tokenizer: Any, words: str, prompt: str) -> list[int]:
+    """The tokens of the words that a caption starts with, behind the prompt's.
+
+    Raises UsageError for words that a word tokenizer does not know: no caption of the training data has them.
+    """
+    if not words.strip():
+        return []
+    ids = tokenize_as_text(tokenizer, [_first_words(words.strip(), prompt)], add_special_tokens=False)["input_ids"][0]
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+        unknown = [word for word in words.split() if tokenizer.unk_token_id in tokenizer(word)["input_ids"]]
+        raise UsageError(
+            f"prompt={words!r}: expected words of the captioner's vocabulary, got {', '.join(unknown)}, which no "
+            "training caption has; leave them out"
+        )
+    return ids
+
+
+def _first_words(caption: str, prompt: str) -> str:
+    """Byte-level tokenizers have different ids for a word at the start and after a space."""
+    return f" {caption.strip()}" if prompt else caption
+
+
 def encode_captions(
     tokenizer: Any, captions: list[list[str]], prompt: str, max_length: int
 ) -> tuple[Int[Tensor, "B K L"], Bool[Tensor, "B K L"], int]:
@@ -182,8 +204,7 @@ def encode_captions(
             f"max_length must leave room after the prompt's {len(start)} tokens; got {max_length}; "
             "raise max_length or shorten the prompt"
         )
-    # Byte-level tokenizers have different ids for a word at the start and after a space.
-    flat = [f" {text.strip()}" if prompt else text for texts in captions for text in texts]
+    flat = [_first_words(text, prompt) for texts in captions for text in texts]
     encoded = tokenize_as_text(tokenizer, flat, add_special_tokens=False)["input_ids"] if flat else []
     rows = [[*start, *ids, tokenizer.eos_token_id][:max_length] for ids in encoded]
     num_images, num_captions = len(captions), max(map(len, captions), default=0)

@@ -158,11 +158,11 @@ def rows_of(batch: CaptionBatch, samples: Samples) -> list[dict[str, Any]]:
 
     Where captions are of regions, one row per region, with the caption at its place, or the only one of its image: its
     key is `KEY#NUMBER`, its reference the region's text, and its metadata have `region`: {"image": the image's key,
-    "number", "box", "text"}.
+    "number", "box", "text"}, and the caption's `confidence` if its log-probabilities are known.
     """
     metadata = batch.metadata or [{} for _ in batch.keys]
     if batch.regions:
-        images = zip(batch.keys, samples.texts, batch.regions, metadata, strict=True)
+        images = zip(batch.keys, samples.texts, _confidences(samples), batch.regions, metadata, strict=True)
         return [row for image in images for row in _region_rows(*image)]
     references = batch.references or [[] for _ in batch.keys]
     return [
@@ -172,16 +172,33 @@ def rows_of(batch: CaptionBatch, samples: Samples) -> list[dict[str, Any]]:
     ]
 
 
+def _confidences(samples: Samples) -> list[list[dict[str, float]]]:
+    """`confidence` of each caption: the mean log-probability of its tokens, EOS included, in nats; {} where unknown.
+
+    Given words count as tokens of log-probability 0.
+    """
+    if samples.logprobs is None or samples.mask is None:
+        return [[{}] * len(texts) for texts in samples.texts]
+    means = samples.logprobs.sum(-1) / samples.mask[..., 1:].sum(-1).clamp(min=1)
+    return [[{"confidence": value} for value in of_image] for of_image in means.tolist()]
+
+
 def _region_rows(
-    key: str, captions: list[str], regions: list[dict[str, Any]], metadata: dict[str, Any]
+    key: str,
+    texts: list[str],
+    confidences: list[dict[str, float]],
+    regions: list[dict[str, Any]],
+    metadata: dict[str, Any],
 ) -> list[dict[str, Any]]:
+    captions = list(zip(texts, confidences, strict=True))
     of_region = captions if len(captions) > 1 else captions * len(regions)
     return [
         {
             "key": f"{key}#{region['number']}",
             "caption": caption,
             "references": [region["text"]],
-            "metadata": {**metadata, "region": {"image": key, **region}},
+            "metadata": {**metadata, "region": {"image": key, **region, **confidence}},
         }
-        for caption, region in zip(of_region, regions, strict=False)  # another image of the batch may have more regions
+        # another image of the batch may have more regions
+        for (caption, confidence), region in zip(of_region, regions, strict=False)
     ]

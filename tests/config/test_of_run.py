@@ -168,7 +168,7 @@ def test_an_experiment_that_chooses_its_decoding_keeps_it(tmp_path):
     (folder / "base.yaml").write_text("# @package _global_\ndefaults: [{override /decoding: greedy}]\n")
     (folder / "mine.yaml").write_text("# @package _global_\ndefaults: [base, _self_]\ndecoding: {max_length: 9}\n")
     config = compose(f"--config-dir={tmp_path / 'configs'}", "evaluate", "experiment=mine", "ckpt=runs/mine")
-    assert config["decoding"] == {"_target_": "capkit.decoding.config.Decoding", "max_length": 9}
+    assert config["decoding"] == {"_target_": "capkit.decoding.config.Decoding", "max_length": 9, "prompt": ""}
 
 
 @pytest.mark.integration

@@ -1,12 +1,15 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from capkit.decoding.config import Decoding
+from capkit.decoding.guide import Guide
 from capkit.errors import UsageError
 from capkit.models.captioners.encoder_decoder import EncoderDecoder
+from capkit.objectives.policy.base import check_sampling
 from capkit.text.tokenizers import word_tokenizer
 from capkit.types import CaptionBatch, Context
 
@@ -263,6 +266,39 @@ def test_prompt_is_kept_in_tokens_left_out_of_texts_and_without_logprobs(caption
     assert samples.texts[0][0] == captioner.tokenizer.decode(new, skip_special_tokens=True)
 
 
+@pytest.mark.parametrize(("decoding", "num_samples"), METHODS)
+def test_words_to_start_with_are_in_the_caption_behind_the_captioners_own_prompt(
+    captioner, batch, decoding, num_samples
+):
+    """The same tokens as with a captioner whose prompt is both; but the words are in the text."""
+    captioner.prompt = "w1"
+    context = captioner.encode(batch)
+    given = captioner.generate(context, replace(decoding, prompt="w5 w2"), num_samples)
+    captioner.prompt = "w1 w5 w2"
+    whole = captioner.generate(context, decoding, num_samples)
+    assert_same_rows(rows(given), rows(whole))
+    assert given.texts == [[f"w5 w2 {text}".strip() for text in texts] for texts in whole.texts]
+    assert (given.logprobs[..., :3] == 0).all()
+
+
+def test_guided_captions_start_with_the_words_too(captioner, batch):
+    decoding = Decoding(max_length=6, prompt="w5 w2", guide=Guide(1.0))
+    context = captioner.encode(batch)
+    guided = captioner.generate(context, decoding)
+    assert guided.texts == captioner.generate(context, replace(decoding, guide=None)).texts
+    assert all(text.startswith("w5 w2") for (text,) in guided.texts)
+
+
+def test_rollouts_take_no_words_to_start_with():
+    with pytest.raises(UsageError, match=r"rollout\.prompt are given, not written; got 'w1'"):
+        check_sampling("SelfCritical", Decoding("sample", prompt="w1"), 2, "none")
+
+
+def test_words_that_the_vocabulary_lacks_cannot_start_a_caption(captioner, batch):
+    with pytest.raises(UsageError, match=r"prompt='w5 colour is': .* got colour, is, which no training caption has"):
+        captioner.generate(captioner.encode(batch), Decoding(max_length=6, prompt="w5 colour is"))
+
+
 def test_writing_is_without_dropout_and_gradient_and_restores_training_mode(captioner, batch):
     context = captioner.encode(batch)
     captioner.train()
@@ -282,6 +318,7 @@ def test_writing_is_without_dropout_and_gradient_and_restores_training_mode(capt
         (Decoding("sample"), 0, "num_samples"),
         (Decoding("beam", num_beams=2, max_length=5), 3, "num_beams"),
         (Decoding(max_length=24), 1, "24 positions"),
+        (Decoding(max_length=22, prompt="w1 w2"), 1, "got 3 .*=22"),
     ],
 )
 def test_impossible_requests_are_usage_errors(captioner, batch, decoding, num_samples, words):

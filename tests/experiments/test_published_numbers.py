@@ -52,6 +52,7 @@ CLIP = "Radford et al. 2021, tables 18 and 19"
 ALIGN = "Jia et al. 2021, section 5"
 MERKX = "Merkx & Frank 2019, section 3; released code"
 BROMONSCHENKEL = "laicsiifes/transformer-caption-ptbr, ved/src: config.yml and train.py"
+FLEXCAP = "Dwibedi et al. 2024, implementation details"
 CAMU = "CAMU (arXiv 2504.17902), implementation details"
 
 SAMPLED = [
@@ -399,6 +400,24 @@ PUBLISHED = {
         Number("optimizer.lr", 1e-3, MERKX),
         Number("scheduler.cycles", 8, MERKX),
         Number("scheduler.end", 1e-3, f"{MERKX}: from 1e-3 down to 1e-6"),
+    ],
+    "flexcap": [
+        Number("model.image_encoder.name", "google/siglip-so400m-patch14-224", f"{FLEXCAP}: SigLIP's SO400M/14"),
+        Number("model.image_encoder.frozen", False, FLEXCAP),
+        Number("model.width", 768, FLEXCAP),
+        Number("model.num_layers", 12, FLEXCAP),
+        Number("model.num_heads", 12, FLEXCAP),
+        Number("model.conditions.length.longest", 8, f"{FLEXCAP}: phrases of 1 to 8 words"),
+        Number("data.regions_per_image", 8, FLEXCAP),
+        Number("data.max_length", 32, FLEXCAP),
+        Number("data.batch_size", 4096, FLEXCAP),
+        Number("data.transform.size", 224, FLEXCAP),
+        Number("optimizer._target_", "capkit.optim.optimizers.AdamW", FLEXCAP),
+        Number("optimizer.lr", 1.6e-4, FLEXCAP),
+        Number("optimizer.weight_decay", 0.05, FLEXCAP),
+        Number("scheduler._target_", "capkit.optim.schedules.Cosine", FLEXCAP),
+        Number("scheduler.warmup", 10_000, FLEXCAP),
+        Number("max_steps", 400_000, FLEXCAP),
     ],
     "camu": [
         Number("model.encoder.name", "openai/clip-vit-large-patch14", CAMU),

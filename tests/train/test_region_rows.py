@@ -1,6 +1,7 @@
 """An evaluation of regions: the image is encoded once, and each region's row has the caption of its own box."""
 
 import json
+import math
 from itertools import pairwise
 
 import pytest
@@ -12,6 +13,7 @@ from capkit.data.dataset import CaptionDataset, Request
 from capkit.data.records import Record, Region
 from capkit.data.transforms import ImageTransform
 from capkit.decoding.config import Decoding
+from capkit.metrics.scoring import write_predictions
 from capkit.models.captioners.encoder_decoder import EncoderDecoder
 from capkit.models.encoders.image import SmallCNN
 from capkit.run.folder import RunFolder
@@ -19,6 +21,7 @@ from capkit.text.tokenizers import word_tokenizer
 from capkit.train.build import encoder_of
 from capkit.train.captioner_module import best_captions, rows_of
 from capkit.train.conditions import Requested
+from capkit.types import CaptionBatch, Samples
 
 COUNTS = [2, 5, 1]
 
@@ -73,6 +76,26 @@ def test_each_row_is_the_caption_of_its_own_box_from_one_encoding_of_the_image(m
     got = {row["key"]: row["caption"] for row in rows}
     assert got == expected and got != shifted  # the control: the box of the region beside it
     assert len(set(got.values())) > 3
+
+
+def test_a_rows_confidence_is_the_mean_logprob_of_its_caption_and_stands_in_the_file(tmp_path):
+    """Tokens of probabilities 1/2, 1/8 and 1: log 2 x -4 / 3. The second caption has two, of 1/4 and 1."""
+    regions = [[{"number": 4, "box": [0, 0, 1, 1], "text": "red"}, {"number": 7, "box": [0, 0, 0.5, 1], "text": "a b"}]]
+    logprobs = torch.tensor([[[1 / 2, 1 / 8, 1.0], [1 / 4, 1.0, 1.0]]]).log()
+    mask = torch.tensor([[[True] * 4, [True] * 3 + [False]]])
+    samples = Samples([["x y", "z"]], mask=mask, logprobs=logprobs)
+    rows = rows_of(CaptionBatch(["k"], regions=regions), samples)
+    expected = [-4 / 3 * math.log(2), -math.log(2)]
+    assert [row["metadata"]["region"]["confidence"] for row in rows] == pytest.approx(expected)
+    assert (
+        "confidence" not in rows_of(CaptionBatch(["k"], regions=regions), Samples([["x y"]]))[0]["metadata"]["region"]
+    )
+
+    written = json.loads(write_predictions(tmp_path, "test", rows).read_text())
+    assert [(row["image_id"], row["box"]) for row in written] == [("k#4", [0, 0, 1, 1]), ("k#7", [0, 0, 0.5, 1])]
+    assert [row["confidence"] for row in written] == pytest.approx(expected)
+    references = json.loads((tmp_path / "test_references.json").read_text())["annotations"]
+    assert [row["box"] for row in references] == [row["box"] for row in written]
 
 
 @pytest.mark.integration

@@ -116,6 +116,11 @@ def check_sampling(objective: str, rollout: Decoding, num_samples: int, baseline
             f"{objective} learns from captions of the policy itself, whose log-probabilities those of guided decoding "
             "are not; got rollout.guide; leave it out, and guide the trained captioner with decoding=guided"
         )
+    if rollout.prompt:
+        raise UsageError(
+            f"{objective} learns every word of a caption, and those of rollout.prompt are given, not written; got "
+            f"{rollout.prompt!r}; leave it out, and set decoding.prompt when the trained captioner writes"
+        )
     if rollout.method == "greedy" and num_samples > 1:
         raise UsageError(
             f"a greedy rollout gives one caption per image; got num_samples={num_samples}; set num_samples=1"

@@ -170,3 +170,12 @@ def test_weights_and_modes_survive_pickling(captioner, batch):
         parameter.data.zero_()
     captioner.load_state_dict(copy)
     torch.testing.assert_close(logprobs(captioner, batch), expected)
+
+
+def test_captions_start_with_the_words_of_the_decoding(captioner, batch):
+    """Written with the cache, their scores are those of teacher forcing on the whole caption."""
+    context = captioner.encode(batch)
+    samples = captioner.generate(context, Decoding(max_length=5, prompt="blue star"))
+    assert all(text.startswith("blue star") for (text,) in samples.texts)
+    forced = captioner.logprobs(context, samples.tokens, samples.mask)
+    torch.testing.assert_close(samples.logprobs[..., 2:], forced[..., 2:], **CLOSE)

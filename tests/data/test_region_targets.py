@@ -1,5 +1,7 @@
 """Captions of regions: which are learned, with which box, and what becomes of the others; when pictures are flipped."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from capkit.data.records import Caption, Record, Region
 from capkit.data.targets import placed, targets_of
 from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
+from capkit.text.tokenizers import encode_captions, word_tokenizer
 from capkit.train.captioner_module import rows_of
 from capkit.types import Samples
 
@@ -53,6 +56,13 @@ def test_each_region_of_an_image_is_a_caption_and_all_share_the_image():
     assert texts(batch, 0) == ["r0 of 0", "r1 of 0"] and texts(batch, 1) == [f"r{k} of 1" for k in range(4)]
     assert batch.references == [["r0 of 0", "r1 of 0"], [f"r{k} of 1" for k in range(4)]]
     assert batch.regions[0][1] == {"number": 1, "box": [0.5, 0.0, 1.0, 1.0], "text": "r1 of 0"}
+
+
+def test_what_an_image_has_not_is_masked_though_the_tokenizer_begins_and_ends_an_empty_text():
+    encode = partial(encode_captions, word_tokenizer(["r0 r1 r2 r3 of 0 1"]), prompt="", max_length=8)
+    batch = of_regions([2, 4], "val", encode=encode)[Request(0, [0, 1])].batch
+    assert batch.mask.any(-1).tolist() == [[True, True, False, False], [True] * 4]
+    assert (batch.mask.sum(-1)[1] == 5).all()  # BOS, three words, EOS
 
 
 def test_training_takes_at_most_so_many_regions_drawn_by_key_and_evaluation_all():

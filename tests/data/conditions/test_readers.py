@@ -49,7 +49,7 @@ def test_length_counts_the_words_that_the_model_sees_and_a_caption_of_the_pictur
 
 
 def test_a_region_has_its_box():
-    target = Target("the star", Caption("the star"), (0.1, 0.2, 0.3, 0.4))
+    target = Target("the star", Caption("the star"), box=(0.1, 0.2, 0.3, 0.4))
     assert condition_readers({"box": {"kind": "box"}})["box"](Record("a"), target) == (0.1, 0.2, 0.3, 0.4)
 
 

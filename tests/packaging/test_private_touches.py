@@ -6,6 +6,7 @@ underscore in capkit's source that is not in the list fails too.
 """
 
 import ast
+import functools
 import importlib
 import importlib.metadata
 import inspect
@@ -232,11 +233,17 @@ def test_no_entry_has_outlived_its_use():
     assert not gone
 
 
+@functools.cache
+def private_names() -> dict[str, set[str]]:
+    """Of each file, read once for all packages."""
+    return {file: {name for _, name in private_uses(tree, set())} for file, tree in sources().items()}
+
+
 @pytest.mark.parametrize("distribution", ["lightning", "transformers", "deepspeed", "peft"])
 def test_all_touches_of_a_package_stand_in_one_file(distribution):
     (file,) = {touch.file for touch in TOUCHES if touch.distribution == distribution}
     names = {touch.name for touch in TOUCHES if touch.distribution == distribution and is_private(touch.name)}
-    others = {other for other, tree in sources().items() if names & {name for _, name in private_uses(tree, set())}}
+    others = {other for other, found in private_names().items() if names & found}
     assert others <= {file}, "what is private to the package is used elsewhere too"
 
 

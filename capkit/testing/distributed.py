@@ -17,6 +17,15 @@ from lightning.fabric.plugins.environments import TorchElasticEnvironment
 from capkit.distributed.collectives import is_distributed, world_size
 
 NO_RESULT = "no result: hung or killed"
+# Imported once, for all ranks of all calls; the modules that train bring transformers and peft.
+PRELOADED = [
+    "capkit.testing.distributed",
+    "lightning.pytorch",
+    "pytest",
+    "capkit.train.mle_module",
+    "capkit.train.rl.module",
+    "capkit.train.dual_encoder_module",
+]
 
 
 def _run_rank(func: Callable[..., Any], rank: int, world_size: int, folder: str, args: tuple[Any, ...]) -> None:
@@ -40,9 +49,7 @@ def run_distributed(func: Callable[..., Any], world_size: int, *args: Any, timeo
     Raises RuntimeError with the rank's own traceback if one fails or does not finish in time.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["capkit.testing.distributed", "lightning.pytorch"]
-    )  # imported once, for all ranks of all calls
+    context.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory() as folder:
         processes = [
             context.Process(target=_run_rank, args=(func, rank, world_size, folder, args)) for rank in range(world_size)

@@ -46,6 +46,7 @@ MODELS = Allowed(
         "capkit.assets.cache.path",
         "capkit.checkpoint.loading.load_captioner_to_tune",
         "capkit.checkpoint.loading.load_dual_encoder",
+        "capkit.checkpoint.loading.load_image_encoder",
     ),
 )
 # Parts that a task takes from an earlier run: data, metrics, evaluators and decoding.

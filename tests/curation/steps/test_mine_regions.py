@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,6 +111,9 @@ def test_a_run_that_was_stopped_asks_only_for_what_it_had_not(tmp_path):
     again = Fixed([0.5] * 8)
     whole, _, step = mined(tmp_path, again, batch_size=5)
     assert step.counts["cached"] == 4 and len(again.asked) == len(RECORDS) - 4 and whole[:4] == part
+    rewritten = Fixed([0.5] * 8)
+    mined(tmp_path, rewritten, [replace(RECORDS[0], captions=[Caption("big dog")])])
+    assert rewritten.asked == [["big", "big dog", "dog"]], "other phrases of the same picture"
     other = Fixed([0.4] * 8)
     mined(tmp_path, other)
     assert len(other.asked) == len(RECORDS), "another detector has found nothing yet"

@@ -24,7 +24,7 @@ from capkit.models.encoders.image import encoder_width, image_features
 from capkit.models.pretrained import language_model, split_head
 from capkit.models.tuning.lora import LoRA
 from capkit.types import CaptionBatch, Context
-from capkit.upstream.transformers import as_cache
+from capkit.upstream.transformers import as_cache, for_kernel
 from capkit.utils.ranges import PositiveInt, check_ranges
 
 # Language models whose forward pass with a cache never waits for the device: a CUDA graph can hold it.
@@ -186,7 +186,7 @@ class ClipPrefix(HeadedCaptioner):
             embeds = torch.cat([prefix, embeds], dim=1)
         out = self.lm.base_model(
             inputs_embeds=embeds,
-            attention_mask=_causal_mask(context, repeats, past, embeds.shape[1]),
+            attention_mask=for_kernel(self.lm, _causal_mask(context, repeats, past, embeds.shape[1])),
             use_cache=cache is not None,
             **as_cache(cache),
             **_given_positions(context, past, embeds.shape[1]),

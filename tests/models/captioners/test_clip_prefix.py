@@ -53,6 +53,17 @@ def test_logits_equal_the_language_model_on_prefix_and_caption_embeddings():
             torch.testing.assert_close(logits[b, k, : len(words)], expected, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("lm", [GPT2, LLAMA], ids=["gpt2", "llama"])
+def test_eager_attention_attends_where_the_others_do(lm):
+    """It adds its mask to scores: True and False would let a token see those behind it."""
+    m = model(lm=lm).eval()
+    batch = make_batch(m.tokenizer, [["a b", "c"], ["f e d c", "."]])
+    context = m.encode(batch)
+    usual = m(context, batch.tokens, batch.mask)
+    m.lm.set_attn_implementation("eager")
+    torch.testing.assert_close(m(context, batch.tokens, batch.mask), usual)
+
+
 def test_mlp_mapper_is_tanh_between_two_layers_of_the_mean():
     mapper, features = MLPMapper(6, 3, 8), torch.randn(2, 5, 6)
     first, _, second = mapper.layers

@@ -4,6 +4,7 @@ FEWER: dict[str, str] = {
     "test_align.py": "its present form was not run yet",
     "test_attention.py": "its present form was not run by this command yet; docs/attention.md has three seeds",
     "test_flexcap.py": "one seed was run",
+    "test_flexcap_regions.py": "one seed was run",
     "test_guidance.py": "its present form was not run by this command yet; docs/guided.md has three seeds",
     "test_grammar_stamps.py": "it wants MiniLM's weights and six CPU minutes a seed; seed 2 was not run yet",
     "test_language.py": "its present form was not run by this command yet; docs/sceneworld.md has three seeds",

@@ -1,7 +1,6 @@
 """What the table says of a file besides its numbers."""
 
 FEWER: dict[str, str] = {
-    "test_align.py": "its present form was not run yet",
     "test_attention.py": "its present form was not run by this command yet; docs/attention.md has three seeds",
     "test_flexcap.py": "one seed was run",
     "test_flexcap_regions.py": "one seed was run",
@@ -17,11 +16,6 @@ REMARKS: dict[str, str] = {
     "test_grammar.py": (
         "Seeds 1 and 2 of the bag of words failed on an equality with 1/2 that rounding missed by 6e-17; the equality "
         "was mended, no threshold."
-    ),
-    "test_rl_clip_reward.py": (
-        "Seed 0: the shuffled reward raises R@1 by .08 where its own bound is .03; the method raises it by more than "
-        ".3, so the control misses the method's threshold, but not its own. By chance its captions name a few colours "
-        "more."
     ),
     "test_rl_self_retrieval.py": (
         "The effect of bags depends on the seed where training is short: whether the background is said at all is "

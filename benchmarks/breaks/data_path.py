@@ -37,7 +37,7 @@ BREAKS = [
     Break(
         "reduced without the crops part",
         "capkit/data/transforms.py",
-        "return max(new / old for new, old in zip(placed.resized, placed.box, strict=True))",
+        "return max(new / old for new, old in zip(placed.resized, placed.part, strict=True))",
         "return max(new / old for new, old in zip(placed.resized, (height, width), strict=True))",
         ("tests/data/test_jpeg.py::test_the_fraction_is_that_of_the_part_which_is_taken",),
     ),

@@ -40,7 +40,7 @@ BREAKS = [
     ),
     Break(
         "image sizes: width and height of arrays swapped",
-        "capkit/tasks/curate.py",
+        "capkit/data/sources/base.py",
         "    return width, height",
         "    return height, width",
         ("tests/tasks/test_curate.py::test_pictures_without_files_are_measured_by_their_pixels",),

@@ -32,7 +32,7 @@ BREAKS = [
     Break(
         "GPT-2's positions are left out",
         "capkit/models/captioners/gpt2_step.py",
-        "x = embeddings + model.wpe.weight[cache.get_seq_length()]",
+        "x = embeddings + model.wpe.weight[position]",
         "x = embeddings + model.wpe.weight[0]",
         (
             (
@@ -56,8 +56,8 @@ BREAKS = [
     Break(
         "a mask is ignored by the fused step",
         "capkit/models/captioners/encoder_decoder.py",
-        "if start and tokens.shape[1] == 1 and context_mask is None and can_fuse(self, tokens.device):",
-        "if start and tokens.shape[1] == 1 and can_fuse(self, tokens.device):",
+        "if past and tokens.shape[1] == 1 and context.mask is None and can_fuse(self, tokens.device):",
+        "if past and tokens.shape[1] == 1 and can_fuse(self, tokens.device):",
         (
             (
                 "tests/models/captioners/test_fused_step.py::test_masked_context_takes_the_usual_step[enc"
@@ -75,8 +75,8 @@ BREAKS = [
     Break(
         "graphs of whole contexts serve masked ones",
         "capkit/decoding/graphs.py",
-        "context.states.dtype, context.mask is None, state_of",
-        "context.states.dtype, state_of",
+        "context.states.dtype, context.mask is None, shape",
+        "context.states.dtype, shape",
         ("tests/decoding/test_graph_keys.py::test_a_masked_context_and_a_whole_one_have_their_own",),
     ),
     Break(

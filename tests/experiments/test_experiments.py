@@ -178,10 +178,12 @@ def test_no_experiment_is_left_out():
         "mocha_sceneworld", "mocha_shuffled_sceneworld", "discritune_sceneworld", "discritune_shuffled_sceneworld",
         "ndlb_bagcurri_sceneworld",  # tests/experiments/test_rl_experiments.py
         "noc_sceneworld",  # tests/effects/test_noc.py
+        "flexcap_sceneworld",  # tests/effects/test_flexcap.py
         "cfg_sceneworld", "cfg_stamps",  # tests/effects/test_guidance.py; the other changes one value of stamps_mle
         "captioner_ptbr",  # its models are on a hub: composed by tests/config/test_configs.py
         "captioner_ptbr_sceneworld",  # tests/effects/test_language.py
-        "cfg", "noc", "clip_reward", "clip_reward_grammar", "clip_cider",  # their models are on a hub: composed by
+        "cfg", "noc", "flexcap", "clip_reward",
+        "clip_reward_grammar", "clip_cider",  # their models are on a hub: composed by
         "mocha",  # tests/config/test_configs.py
         "mocha_bert_score_sceneworld",  # tests/effects/test_mocha.py
         "clip_reward_cider",  # tests/experiments/test_rl_experiments.py

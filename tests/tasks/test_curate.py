@@ -17,6 +17,7 @@ from PIL import Image
 from capkit.config.arguments import parse
 from capkit.config.compose import compose_config
 from capkit.data.records import read_manifest
+from capkit.data.sources.base import picture_size
 from capkit.data.sources.manifest import Manifest
 from capkit.errors import UsageError
 from capkit.llm.base import Answer
@@ -24,7 +25,7 @@ from capkit.sceneworld.language.oracles import score_caption
 from capkit.sceneworld.llm import SceneLM
 from capkit.sceneworld.sources.scenes import SceneWorld
 from capkit.sceneworld.world.scene import Scene
-from capkit.tasks.curate import own_shard, run, size_of
+from capkit.tasks.curate import own_shard, run
 
 BOTH = "step=[blend_captions,holistic_caption]"
 
@@ -259,7 +260,7 @@ def test_pictures_without_files_are_measured_by_their_pixels(work):
         def image(self, index):
             return np.zeros((3, 5 + index, 3), np.uint8)
 
-    assert [size_of(Wide("train", 2), index) for index in range(2)] == [(5, 3), (6, 3)]
+    assert [picture_size(Wide("train", 2), index) for index in range(2)] == [(5, 3), (6, 3)]
     curated("step=[image_size]", "data.train.size=48", "out=sized")
     sizes = {(row.metadata["width"], row.metadata["height"]) for row in read_manifest(work / "sized/train.jsonl")}
     assert sizes == {(48, 48)}

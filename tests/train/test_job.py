@@ -69,6 +69,7 @@ def phases(monkeypatch, *, resumed=False, done=False, **settings):
     monkeypatch.setattr("capkit.train.session.start_ranks", noted("start_ranks", False))
     monkeypatch.setattr(job_module, "open_run", open_run)
     monkeypatch.setattr(job_module, "finish", finish)
+    monkeypatch.setattr(job_module, "write_removed_regions", lambda *_: None)
     for name in ("checkpoint_extras", "print_header", "print_plan", "train"):
         monkeypatch.setattr(job_module, name, noted(name))
     numbers = run_training(OmegaConf.create({"dry_run": False, "controls": 4, **settings}), Recorded(called))

@@ -195,6 +195,7 @@ class SmallCNN(nn.Module):
         return tokens if self.project is None else self.project(tokens) + self.positions
 
 
+@check_ranges
 class HFImageEncoder(nn.Module):
     """A vision model of transformers (ViT, CLIP, SigLIP, DINOv2, Swin, ...) by name or folder, or from a config dict.
 

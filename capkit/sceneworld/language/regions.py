@@ -7,7 +7,7 @@ from capkit.data.records import Region
 from capkit.errors import UsageError
 from capkit.sceneworld.language.facts import PLACES
 from capkit.sceneworld.world.scene import Scene, SceneObject
-from capkit.utils.ranges import check_ranges
+from capkit.utils.ranges import PositiveInt, check_ranges
 
 LENGTHS = (1, 2, 3, 4, 5, 6)
 
@@ -22,7 +22,7 @@ class RegionTexts:
         statements: Also "the colour is red", "the size is large" and "the shape is square": answers to a prompt.
     """
 
-    lengths: Sequence[int] = LENGTHS
+    lengths: Sequence[PositiveInt] = LENGTHS
     statements: bool = False
 
     def __post_init__(self) -> None:

@@ -98,7 +98,7 @@ def test_data_without_conditions_gives_none():
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("lengths", "data.conditions.x: expected a kind (length, box), got lengths; did you mean 'length'"),
+        ("lengths", "data.conditions.x: expected a kind (length, box, bins), got lengths; did you mean 'length'"),
         ({"kind": "length", "longest": 3}, "data.conditions.x: length takes nothing, got 'longest'"),
     ],
 )

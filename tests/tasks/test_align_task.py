@@ -183,6 +183,7 @@ def test_a_picture_that_cannot_be_read_leaves_its_captions_without_a_score(work)
     assert Manifest("a/train.jsonl").record(0).image == str(work / "0.png")
 
 
+@pytest.mark.integration
 def test_bins_of_equal_width_with_few_captions_are_warned_of_by_name(work, capfd):
     """Three bins of 10 to 40: 150 captions, 149, and one, which is less than 1 % of 300."""
     words = pictures([10, 25, 40], [150, 149, 1])

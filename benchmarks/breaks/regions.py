@@ -1,0 +1,118 @@
+"""Breaks in captions of regions: where boxes lie, readers, mining."""
+
+from benchmarks.breaks.planted import Break
+
+BREAKS = [
+    Break(
+        "placement: a mirrored picture's boxes stay where they were",
+        "capkit/data/placement.py",
+        "return (1 - x1, y0, 1 - x0, y1) if self.mirrored else (x0, y0, x1, y1)",
+        "return (x0, y0, x1, y1)",
+        ("tests/data/test_placement.py",),
+    ),
+    Break(
+        "placement: mirrored with the ends in the wrong order",
+        "capkit/data/placement.py",
+        "return (1 - x1, y0, 1 - x0, y1) if self.mirrored",
+        "return (1 - x0, y0, 1 - x1, y1) if self.mirrored",
+        ("tests/data/test_placement.py",),
+    ),
+    Break(
+        "placement: where the resized part is laid is forgotten",
+        "capkit/data/placement.py",
+        "whole = [(edge - first) * scale + offset for edge in (start, end)]",
+        "whole = [(edge - first) * scale for edge in (start, end)]",
+        ("tests/data/test_placement.py",),
+    ),
+    Break(
+        "placement: the part's height in the place of its width",
+        "capkit/data/placement.py",
+        "self.left, self.part[1], self.resized[1], self.right)",
+        "self.left, self.part[0], self.resized[1], self.right)",
+        ("tests/data/test_placement.py",),
+    ),
+    Break(
+        "targets: a region counts as seen whatever share a crop leaves",
+        "capkit/data/targets.py",
+        "placement.box(target.region.box, min_visible)",
+        "placement.box(target.region.box)",
+        ("tests/data/test_region_targets.py",),
+    ),
+    Break(
+        "dataset: pictures whose captions say left or right are flipped",
+        "capkit/data/dataset.py",
+        "return None if says_left_or_right(texts) else record",
+        "return record",
+        ("tests/data/test_region_targets.py",),
+    ),
+    Break(
+        "dataset: values of the drawn regions, not of those that the crop leaves",
+        "capkit/data/dataset.py",
+        "conditions=self._values(shown, chosen, key),",
+        "conditions=self._values(shown, self._first(targets), key),",
+        ("tests/data/test_region_targets.py",),
+    ),
+    Break(
+        "dataset: regions that an image has not are learned as empty captions",
+        "capkit/data/dataset.py",
+        "        if not all(map(all, padded)):\n",
+        "        if not padded:\n",
+        ("tests/data/test_region_targets.py",),
+    ),
+    Break(
+        "dataset: the first regions, not drawn ones",
+        "capkit/data/dataset.py",
+        "        return [targets[place] for place in order]",
+        '        return targets if self._captions_of == "regions" else [targets[place] for place in order]',
+        ("tests/data/test_region_targets.py",),
+    ),
+    Break(
+        "rows: every region of an image has its first caption",
+        "capkit/train/captioner_module.py",
+        "captions if len(captions) > 1 else captions * len(regions)",
+        "captions[:1] * len(regions)",
+        ("tests/data/test_region_targets.py", "tests/train/test_region_rows.py"),
+    ),
+    Break(
+        "mirror image: left facts keep their order",
+        "capkit/sceneworld/language/mirroring.py",
+        'return relation_fact("left", int(found[2]), int(found[1]))',
+        'return relation_fact("left", int(found[1]), int(found[2]))',
+        ("tests/sceneworld/test_scene_regions.py",),
+    ),
+    Break(
+        "mirror image: drawn letters are mirrored",
+        "capkit/sceneworld/sources/scenes.py",
+        "        if scene.text is not None:\n            return None",
+        '        if scene.text == "":\n            return None',
+        ("tests/sceneworld/test_scene_regions.py",),
+    ),
+    Break(
+        "Visual Genome: rows as shares of the width",
+        "capkit/data/sources/visual_genome.py",
+        "(min(max(edge, 0), picture.height) / picture.height for edge",
+        "(min(max(edge, 0), picture.height) / picture.width for edge",
+        ("tests/data/sources/test_region_sources.py",),
+    ),
+    Break(
+        "mining: phrases may end with a function word",
+        "capkit/curation/steps/mine_regions.py",
+        "for end in ends if words[end - 1] not in incomplete}",
+        "for end in ends}",
+        ("tests/curation/steps/test_mine_regions.py",),
+    ),
+    Break(
+        "mining: a score of the threshold is enough",
+        "capkit/curation/steps/mine_regions.py",
+        "elif item.score <= self._min_score:",
+        "elif item.score < self._min_score:",
+        ("tests/curation/steps/test_mine_regions.py",),
+    ),
+    Break(
+        "mining: what was found for other phrases is taken from the cache",
+        "capkit/curation/steps/mine_regions.py",
+        "question_key(json.dumps(asked), picture)",
+        'question_key("", picture)',
+        ("tests/curation/steps/test_mine_regions.py",),
+    ),
+]

@@ -4,9 +4,9 @@ FEWER: dict[str, str] = {
     "test_attention.py": "its present form was not run by this command yet; docs/attention.md has three seeds",
     "test_flexcap.py": "one seed was run",
     "test_flexcap_regions.py": "one seed was run",
-    "test_guidance.py": "its present form was not run by this command yet; docs/guided.md has three seeds",
+    "test_guidance.py": "this command was stopped before it had all seeds; docs/guided.md has three seeds",
     "test_grammar_stamps.py": "it wants MiniLM's weights and six CPU minutes a seed; seed 2 was not run yet",
-    "test_language.py": "its present form was not run by this command yet; docs/sceneworld.md has three seeds",
+    "test_language.py": "this command was stopped before it had all seeds; docs/sceneworld.md has three seeds",
     "test_noc.py": "one seed was run",
     "test_starts.py": "it holds the models in tests/effects/starts to their numbers, and trains by no seed of its own",
 }

@@ -1,15 +1,12 @@
 """task=align as the command line composes it: scores in shards and after a kill, and the edges of their bins."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from killed import run_and_kill
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -144,14 +141,8 @@ aligned(*WORDS, "out=a", scorer=logging("asked.txt", delay_s=0.2))
 def test_a_killed_run_goes_on(work):
     """Killed (SIGKILL) in the middle of ten batches of four; one batch at most is scored twice."""
     (work / "align_helper.py").write_text(Path(__file__).read_text())
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(work), *sys.path])}
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT], env=environment, stdout=subprocess.DEVNULL)
     log = work / "asked.txt"
-    deadline = time.monotonic() + 120
-    while asked(log) < 16 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    run_and_kill(SCRIPT, work, lambda: asked(log) >= 16)
     before = asked(log)
     assert 16 <= before < 40 and not Path("a/train.jsonl").exists()
     aligned(*WORDS, "out=a", scorer=logging("asked.txt"))

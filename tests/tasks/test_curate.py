@@ -1,16 +1,13 @@
 """task=curate as the command line composes it, on SceneWorld and on image files."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hydra.errors import InstantiationException
+from killed import run_and_kill
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -154,14 +151,8 @@ curated("out=vcb", "step.blend_captions.batch_size=2", lm={"log_file": "asked.tx
 def test_a_killed_run_goes_on_and_loses_only_the_answers_in_flight(work):
     """Killed (SIGKILL) in the middle of six batches of two; the questions of one batch at most are asked twice."""
     (work / "tests_curate_helper.py").write_text(Path(__file__).read_text())
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(work), *sys.path])}
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT], env=environment, stdout=subprocess.DEVNULL)
     log = work / "asked.txt"
-    deadline = time.monotonic() + 120
-    while asked(log) < 6 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    run_and_kill(SCRIPT, work, lambda: asked(log) >= 6)
     before = asked(log)
     assert 6 <= before < 12 and not (work / "vcb/train.jsonl").exists()
     counts = curated("out=vcb", "step.blend_captions.batch_size=2", lm={"log_file": str(log)})

@@ -113,8 +113,8 @@ BREAKS = [
     Break(
         "all five HolisticCaps come from one description",
         "capkit/curation/steps/holistic_caption.py",
-        "    return [vision_chat.sample(place) for place in range(number)]",
-        "    return [vision_chat.sample(0) for _ in range(number)]",
+        "(picture,), sample=sample) for sample in range(self._num_captions)]",
+        "(picture,), sample=0) for _ in range(self._num_captions)]",
         ("tests/curation/steps/test_holistic_caption.py",),
     ),
     Break(

@@ -73,17 +73,20 @@ class PictureStep:
         """`read` gives the picture of a record's key, or raises BadImage."""
         self._read = read
 
-    def readable(self, records: Iterable[Record], step: str) -> list[tuple[Record, Picture]]:
-        """Records with their pictures, in order; those whose picture cannot be read are reported and left out."""
+    def picture(self, record: Record, step: str) -> Picture | None:
+        """The record's picture; None, reported, if it cannot be read."""
         if self._read is None:
             raise UsageError(f"{step} looks at pictures; call attach_images, or run it by task=curate")
-        found = []
-        for record in records:
-            try:
-                found.append((record, Picture(self._read(record.key), record.metadata)))
-            except BadImage as problem:
-                self._report(Failure(record.key, step, f"picture: {problem}"))
-        return found
+        try:
+            return Picture(self._read(record.key), record.metadata)
+        except BadImage as problem:
+            self._report(Failure(record.key, step, f"picture: {problem}"))
+            return None
+
+    def readable(self, records: Iterable[Record], step: str) -> list[tuple[Record, Picture]]:
+        """Records with their pictures, in order; those whose picture cannot be read are reported and left out."""
+        pictures = ((record, self.picture(record, step)) for record in records)
+        return [(record, picture) for record, picture in pictures if picture is not None]
 
 
 def hook(step: Any, name: str, argument: Any) -> None:

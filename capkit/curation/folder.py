@@ -80,7 +80,7 @@ class CuratedFolder:
     def failures(self) -> TextIO:
         """Open the file of this attempt's failures, which are written as they occur."""
         self.out.mkdir(parents=True, exist_ok=True)
-        return self._file(self.shard, "failures.jsonl").open("w", encoding="utf-8", buffering=1)
+        return self._file(self.shard, "failures.jsonl").open("w+", encoding="utf-8", buffering=1)
 
     def write_report(self, report: Mapping[str, Any]) -> None:
         write_atomically(self._file(self.shard, "report.json"), json.dumps(report, indent=1) + "\n")
@@ -150,6 +150,18 @@ class FailureLog:
         self._file = file
         self._seen: set[int] = set()
         self.count = 0
+
+    def rewrite(self, place_of: Callable[[str, str], tuple[int, int]]) -> None:
+        """Bring the failures into the order of `place_of(key, step)`.
+
+        Steps run ahead of each other, so that the order in which failures occur depends on batches and shards.
+        """
+        self._file.seek(0)
+        rows = [json.loads(line) for line in self._file]
+        rows.sort(key=lambda row: place_of(row["key"], row["step"]))
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.writelines(json.dumps(row) + "\n" for row in rows)
 
     def __call__(self, failure: Failure) -> None:
         if (place := stable_hash(failure.step, failure.key)) in self._seen:

@@ -1,20 +1,12 @@
-"""Protocols of language models that answer single questions, with their pictures and answers."""
+"""Questions to language models, with or without pictures, and the protocol of the models that answer them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A model's answer; or `text` None, the reason, and in `said` the rejected output if any."""
-
-    text: str | None
-    failure: str | None = None
-    said: str | None = None
 
 
 @dataclass(frozen=True)
@@ -25,37 +17,78 @@ class Picture:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Question:
+    """One user message with its pictures, which stand before the text, and an optional system message.
+
+    `sample` numbers the answers to one question: a model that draws gives each number an answer of its own. `schema` is
+    the JSON schema of the reply, for models that are `structured`.
+    """
+
+    text: str
+    pictures: tuple[Picture, ...] = ()
+    system: str | None = None
+    sample: int = 0
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's answer; or `text` None, the reason, and in `said` the rejected output if any.
+
+    `tokens_in` and `tokens_out` count the question's and the answer's tokens, None if unknown. `value` is what a reply
+    reader took from the text (`capkit/llm/replies.py`), None in what a model returns.
+    """
+
+    text: str | None
+    failure: str | None = None
+    said: str | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    value: Any = None
+
+
 @runtime_checkable
-class TextLM(Protocol):
-    """Answers prompts, one answer each, in order. A prompt is one user message; the model applies its chat template.
+class ChatModel(Protocol):
+    """Answers questions, one answer each, in order. The model applies its chat template.
 
     A failed question gives an Answer with the reason. A failure of all questions (wrong key, unknown model, no server)
     raises UsageError.
+
+    Optional attributes: `draws` (True if samples of one question differ; without it the model counts as
+    deterministic), `takes_pictures` (True if it needs pictures, False if it takes none; without it nothing is checked),
+    `structured` (True if it heeds `Question.schema`).
     """
 
-    def fingerprint_fields(self) -> dict[str, Any]:
-        """Everything but the prompt that answers depend on, as plain data: model, revision, decoding settings."""
+    def about(self) -> dict[str, Any]:
+        """Everything but the question that answers depend on, as plain data: model, revision, decoding settings.
+
+        "model" is the name by which captions' sources call it.
+        """
         ...
 
-    def complete(self, prompts: Sequence[str]) -> list[Answer]: ...
+    def ask(self, questions: Sequence[Question]) -> list[Answer]: ...
 
 
 @runtime_checkable
-class VisionChat(Protocol):
-    """Like TextLM, with one picture per prompt."""
+class BatchedModel(ChatModel, Protocol):
+    """A ChatModel that answers in batches of its own and gives each answer when its batch is done."""
 
-    def fingerprint_fields(self) -> dict[str, Any]: ...
-
-    def answer(self, prompts: Sequence[str], pictures: Sequence[Picture]) -> list[Answer]: ...
+    def ask_each(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
+        """Each question's place and its answer, in the order in which they are found."""
+        ...
 
 
 @runtime_checkable
-class SampledVisionChat(VisionChat, Protocol):
-    """A VisionChat that can answer one question several times."""
+class ConcurrentModel(ChatModel, Protocol):
+    """A ChatModel that works on many questions at once, as servers do. `num_open` keep it busy."""
 
-    def sample(self, number: int) -> VisionChat:
-        """The same model with random draws of its own, told apart by `fingerprint_fields`: so answers are cached apart.
+    num_open: int
 
-        Raises UsageError if decoding is deterministic.
+    def open(self, question: Question) -> "Future[Answer]":
+        """Start a question and return without waiting, however many are open.
+
+        The future holds the answer of `ask`; its exception is a UsageError that ends the run. A future that has not
+        begun can be cancelled.
         """
         ...

@@ -1,7 +1,6 @@
 """Client of servers with OpenAI's chat completions API: vLLM, SGLang, llama.cpp, Ollama, or hosted ones."""
 
 import base64
-import copy
 import io
 import json
 import os
@@ -17,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from capkit.errors import UsageError
-from capkit.llm.base import Answer, Picture
+from capkit.llm.base import Answer, Question
 from capkit.utils.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, WorkerCount, check_ranges
 from capkit.utils.rng import stable_hash, uniform
 
@@ -36,7 +35,7 @@ class _Unanswered(Exception):
 
 @check_ranges
 class ChatServer:
-    """A TextLM and VisionChat at `url` (".../v1"; "/chat/completions" is added). Pictures are sent as PNG.
+    """A ChatModel at `url` (".../v1"; "/chat/completions" is added). Pictures are sent as PNG.
 
     Lost connections, timeouts and the statuses 408, 409, 425, 429 and 5xx are retried with exponential backoff, at most
     a minute. A question has no answer if all attempts fail, or if the reply is malformed or truncated at `max_tokens`.
@@ -80,29 +79,16 @@ class ChatServer:
         self._timeout_s, self._num_attempts, self._first_wait_s = timeout_s, num_attempts, first_wait_s
         self._num_connections = num_connections
 
-    def fingerprint_fields(self) -> dict[str, Any]:
+    @property
+    def draws(self) -> bool:
+        return self._settings["temperature"] > 0
+
+    def about(self) -> dict[str, Any]:
         return {"backend": "chat_server", "model": self._model, "revision": self._revision, **self._settings}
 
-    def sample(self, number: int) -> "ChatServer":
-        """The same model, asked with `seed=number`. Raises UsageError at temperature 0."""
-        if not self._settings["temperature"]:
-            raise UsageError(
-                "several answers to one question need a model that samples, got temperature=0; set temperature, such "
-                "as 0.7"
-            )
-        drawn = copy.copy(self)
-        drawn._settings = {**self._settings, "seed": number}
-        return drawn
-
-    def complete(self, prompts: Sequence[str]) -> list[Answer]:
-        return self._ask_all(list(prompts))
-
-    def answer(self, prompts: Sequence[str], pictures: Sequence[Picture]) -> list[Answer]:
-        return self._ask_all([_content(*pair) for pair in zip(prompts, pictures, strict=True)])
-
-    def _ask_all(self, contents: Sequence[Any]) -> list[Answer]:
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
         with ThreadPoolExecutor(self._num_connections) as pool:
-            outcomes = list(pool.map(self._ask, contents))
+            outcomes = list(pool.map(self._ask, questions))
         lost = [outcome for outcome in outcomes if isinstance(outcome, _Unanswered) and outcome.unreachable]
         if outcomes and len(lost) == len(outcomes):
             raise UsageError(
@@ -110,9 +96,11 @@ class ChatServer:
             )
         return [Answer(None, str(o)) if isinstance(o, _Unanswered) else Answer(o) for o in outcomes]
 
-    def _ask(self, content: Any) -> str | _Unanswered:
+    def _ask(self, question: Question) -> str | _Unanswered:
         """The model's answer, or the reason why all attempts failed."""
-        body = {"model": self._model, "messages": [{"role": "user", "content": content}], **self._settings}
+        body = {"model": self._model, "messages": _messages(question), **self._settings}
+        if self.draws:
+            body["seed"] = question.sample
         data = json.dumps(body).encode()
         draw = np.array([stable_hash(data)])
         attempt = 0
@@ -155,11 +143,21 @@ class ChatServer:
         return _Unanswered(f"status {error.code}: {said}", wait)
 
 
-def _content(prompt: str, picture: Picture) -> list[dict[str, Any]]:
-    file = io.BytesIO()
-    Image.fromarray(picture.pixels).save(file, "PNG")
-    url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-    return [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": prompt}]
+def _messages(question: Question) -> list[dict[str, Any]]:
+    system = [] if question.system is None else [{"role": "system", "content": question.system}]
+    return [*system, {"role": "user", "content": _content(question)}]
+
+
+def _content(question: Question) -> Any:
+    if not question.pictures:
+        return question.text
+    parts: list[dict[str, Any]] = []
+    for picture in question.pictures:
+        file = io.BytesIO()
+        Image.fromarray(picture.pixels).save(file, "PNG")
+        url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+        parts.append({"type": "image_url", "image_url": {"url": url}})
+    return [*parts, {"type": "text", "text": question.text}]
 
 
 def _words(reply: bytes) -> str:

@@ -1,6 +1,5 @@
 """Local models of transformers: chat language models, with or without pictures."""
 
-import copy
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
@@ -12,12 +11,13 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from capkit.errors import UsageError
-from capkit.llm.base import Answer, Picture
+from capkit.llm.base import Answer, Question
 from capkit.text.tokenizers import hub_reachable
 from capkit.utils.ranges import NonNegativeFloat, PositiveInt, check_ranges
 from capkit.utils.rng import stable_hash
 from capkit.utils.tensors import default_device
 
+_IMAGE = [{"type": "image"}]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -67,7 +67,7 @@ def _loaded(kind: str, name: str, revision: str | None, dtype: str) -> tuple[Any
 class _LocalModel:
     """Shared by both kinds of models: settings, decoding, answers without the prompt.
 
-    At temperature 0 decoding is greedy; else answers are drawn by (`draw`, first question of the batch).
+    At temperature 0 decoding is greedy; else answers are drawn by (samples, questions) of the batch.
     """
 
     def __init__(
@@ -84,38 +84,39 @@ class _LocalModel:
             raise UsageError(f"dtype must be one of {', '.join(_DTYPES)}; got {dtype!r}")
         self.name, self.revision = name, found_revision(name, revision)
         self.max_tokens, self.batch_size, self.dtype = max_tokens, batch_size, dtype
-        self.temperature, self.draw = temperature, 0
+        self.temperature = temperature
         self._load = functools.partial(_loaded, kind, name, revision, dtype)
 
-    def fingerprint_fields(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         """Without a folder's path: the revision identifies its weights."""
-        sampling = {"temperature": self.temperature, "draw": self.draw}
-        decoding = {"decoding": "sample", **sampling} if self.temperature else {"decoding": "greedy"}
+        sampling = {"decoding": "sample", "temperature": self.temperature}
+        decoding = sampling if self.temperature else {"decoding": "greedy"}
         settings = {**decoding, "max_tokens": self.max_tokens, "dtype": self.dtype}
         return {"backend": "transformers", "model": Path(self.name).name, "revision": self.revision, **settings}
 
     @torch.inference_mode()
-    def run(self, count: int, inputs_of: Callable[[Any, slice], Any]) -> list[Answer]:
-        """Answer `count` questions in batches of `batch_size`; `inputs_of` builds the model inputs of a slice."""
+    def run(self, questions: Sequence[Question], inputs_of: Callable[[Any, Sequence[Question]], Any]) -> list[Answer]:
+        """Answer questions in batches of `batch_size`; `inputs_of` builds the model inputs of one."""
         model, reader = self._load()
         tokenizer = getattr(reader, "tokenizer", reader)
         answers: list[Answer] = []
-        for start in range(0, count, self.batch_size):
-            inputs = inputs_of(reader, slice(start, start + self.batch_size)).to(model.device)
+        for start in range(0, len(questions), self.batch_size):
+            batch = questions[start : start + self.batch_size]
+            inputs = inputs_of(reader, batch).to(model.device)
             if "pixel_values" in inputs:
                 inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
-            output = self._generated(model, inputs, tokenizer.pad_token_id)
+            output = self._generated(model, inputs, tokenizer.pad_token_id, [question.sample for question in batch])
             ends = _end_ids(model, tokenizer)
             for row in output[:, inputs["input_ids"].shape[1] :].tolist():
                 answers.append(_until_end(row, ends, tokenizer))
         return answers
 
-    def _generated(self, model: Any, inputs: Any, pad_token_id: int) -> torch.Tensor:
+    def _generated(self, model: Any, inputs: Any, pad_token_id: int, samples: list[int]) -> torch.Tensor:
         options = {"max_new_tokens": self.max_tokens, "pad_token_id": pad_token_id}
         if not self.temperature:
             return model.generate(**inputs, do_sample=False, **options)
         with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
-            torch.manual_seed(stable_hash("draw", self.draw, str(inputs["input_ids"].tolist())) % 2**63)
+            torch.manual_seed(stable_hash("draw", samples, str(inputs["input_ids"].tolist())) % 2**63)
             return model.generate(**inputs, do_sample=True, temperature=self.temperature, top_k=0, **options)
 
 
@@ -150,17 +151,19 @@ class HFTextLM:
     ) -> None:
         self._model = _LocalModel("text", name, revision, dtype, max_tokens, batch_size)
 
-    def fingerprint_fields(self) -> dict[str, Any]:
-        return self._model.fingerprint_fields()
+    def about(self) -> dict[str, Any]:
+        return self._model.about()
 
-    def complete(self, prompts: Sequence[str]) -> list[Answer]:
-        def inputs_of(tokenizer: Any, rows: slice) -> Any:
-            chats = [[{"role": "user", "content": prompt}] for prompt in prompts[rows]]
+    takes_pictures = False
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        def inputs_of(tokenizer: Any, batch: Sequence[Question]) -> Any:
+            chats = [[{"role": "user", "content": question.text}] for question in batch]
             return tokenizer.apply_chat_template(
                 chats, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
             )
 
-        return self._model.run(len(prompts), inputs_of)
+        return self._model.run(questions, inputs_of)
 
 
 @check_ranges
@@ -181,29 +184,28 @@ class HFVisionChat:
     ) -> None:
         self._model = _LocalModel("vision", name, revision, dtype, max_tokens, batch_size, temperature)
 
-    def sample(self, number: int) -> "HFVisionChat":
-        """The same model with the draws of this number. Raises UsageError at temperature 0."""
-        if not self._model.temperature:
-            raise UsageError(
-                "several descriptions of one picture need a model that samples, got temperature=0; set "
-                "vision_chat.temperature, such as 0.7"
-            )
-        drawn = copy.copy(self)
-        drawn._model = copy.copy(self._model)
-        drawn._model.draw = number
-        return drawn
+    takes_pictures = True
 
-    def fingerprint_fields(self) -> dict[str, Any]:
-        return self._model.fingerprint_fields()
+    @property
+    def draws(self) -> bool:
+        return self._model.temperature > 0
 
-    def answer(self, prompts: Sequence[str], pictures: Sequence[Picture]) -> list[Answer]:
-        def inputs_of(processor: Any, rows: slice) -> Any:
+    def about(self) -> dict[str, Any]:
+        return self._model.about()
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        def inputs_of(processor: Any, batch: Sequence[Question]) -> Any:
             chats = [
-                [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
-                for prompt in prompts[rows]
+                [
+                    {
+                        "role": "user",
+                        "content": [*_IMAGE * len(q.pictures), {"type": "text", "text": q.text}],
+                    }
+                ]
+                for q in batch
             ]
             texts = [processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats]
-            images = [[picture.pixels] for picture in pictures[rows]]
+            images = [[picture.pixels for picture in question.pictures] for question in batch]
             return processor(text=texts, images=images, padding=True, return_tensors="pt")
 
-        return self._model.run(len(prompts), inputs_of)
+        return self._model.run(questions, inputs_of)

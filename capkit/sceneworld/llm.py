@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from capkit.errors import UsageError
-from capkit.llm.base import Answer, Picture
+from capkit.llm.base import Answer, Picture, Question
 from capkit.sceneworld.experts import scene_in
 from capkit.sceneworld.language.captions import caption
 from capkit.sceneworld.language.merging import AmbiguousError, enriched, union
@@ -36,18 +35,20 @@ def sections(prompt: str) -> dict[str, str]:
 
 
 class SceneLM:
-    """A TextLM for the prompts blend and holistic: SceneWorld captions in, one caption as JSON out.
+    """A ChatModel for the prompts blend and holistic: SceneWorld captions in, one caption as JSON out.
 
     From [captions] it states the union of their facts; from an [anchor] and a [description], the anchor's facts and
     those facts of the description that contradict none of them (`capkit.sceneworld.language.merging`). Words that state
     no fact are dropped. It fails if the texts leave open which object is which, and on any other prompt.
     """
 
-    def fingerprint_fields(self) -> dict[str, Any]:
+    takes_pictures = False
+
+    def about(self) -> dict[str, Any]:
         return {"model": "scene_lm", "revision": "1", "decoding": "exact"}
 
-    def complete(self, prompts: Sequence[str]) -> list[Answer]:
-        return [self._answer(sections(prompt)) for prompt in prompts]
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        return [self._answer(sections(question.text)) for question in questions]
 
     def _answer(self, given: dict[str, str]) -> Answer:
         try:
@@ -70,41 +71,41 @@ def _as_json(facts: ParsedCaption) -> Answer:
 
 @check_ranges
 class SceneVision:
-    """A VisionChat that describes SceneWorld pictures in the dense style, from the scene in the picture's metadata.
+    """A ChatModel that describes SceneWorld pictures in the dense style, from the scene in the picture's metadata.
 
     `wrong` is the share of objects, drawn by (seed, scene, object), with a wrong colour, which an anchor can correct.
     `omitted` is the probability, drawn by (seed, scene), of leaving out all sizes, all places, all relations, the
-    number of objects, or the background.
+    number of objects, or the background. Further samples of a question have seeds of their own.
     """
+
+    takes_pictures = True
 
     def __init__(self, wrong: Probability = 0.0, seed: Seed = 0, omitted: Probability = 0.0) -> None:
         self.wrong, self.seed, self.omitted = wrong, seed, omitted
 
-    def fingerprint_fields(self) -> dict[str, Any]:
+    @property
+    def draws(self) -> bool:
+        return bool(self.wrong or self.omitted)
+
+    def about(self) -> dict[str, Any]:
         about = {"model": "scene_vision", "revision": "1", "decoding": "exact", "wrong": self.wrong, "seed": self.seed}
         return about | ({"omitted": self.omitted} if self.omitted else {})  # answers without it are those of before
 
-    def sample(self, number: int) -> "SceneVision":
-        """Another seed. Raises UsageError if nothing is drawn."""
-        if not self.wrong and not self.omitted:
-            raise UsageError(
-                "vision_chat=scene describes a picture in one way only; for several descriptions set "
-                "vision_chat.omitted, such as 0.5"
-            )
-        return SceneVision(self.wrong, stable_hash(self.seed, "sample", number) % 2**31, self.omitted)
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        return [Answer(self._description(question)) for question in questions]
 
-    def answer(self, prompts: Sequence[str], pictures: Sequence[Picture]) -> list[Answer]:
-        return [Answer(self._description(self._seen(picture))) for picture in pictures]
-
-    def _description(self, scene: Scene) -> str:
-        draws = stable_hash(self.seed, "said", scene_hash(scene)) + np.arange(len(_LEFT_OUT))
+    def _description(self, question: Question) -> str:
+        seed = stable_hash(self.seed, "sample", question.sample) if question.sample else self.seed
+        (picture,) = question.pictures
+        scene = self._seen(picture, seed)
+        draws = stable_hash(seed, "said", scene_hash(scene)) + np.arange(len(_LEFT_OUT))
         is_left_out = uniform(draws, 0) < self.omitted
         changes = {name: value for (name, value), out in zip(_LEFT_OUT.items(), is_left_out, strict=True) if out}
         return caption(scene, "dense", detail=replace(STYLES["dense"], **changes)).text
 
-    def _seen(self, picture: Picture) -> Scene:
+    def _seen(self, picture: Picture, seed: int) -> Scene:
         scene = scene_in(picture, "vision_chat=scene")
-        draw = stable_hash(self.seed, "seen", scene_hash(scene)) + np.arange(len(scene.objects))
+        draw = stable_hash(seed, "seen", scene_hash(scene)) + np.arange(len(scene.objects))
         is_wrong, choice = uniform(draw, 0) < self.wrong, uniform(draw, 1)
         objects = [
             replace(item, color=_other_color(item.color, choice[i])) if is_wrong[i] else item

@@ -81,6 +81,8 @@ def curate(source: DataSource, steps: Mapping[str, Step], folder: CuratedFolder)
             records = _then(records, step)
         finished = folder.with_pictures(records(), source, places, failures)
         kept = folder.write_shard(sampled(finished, lambda key: source.record(places[key]), samples))
+        order = {name: place for place, name in enumerate(steps)}
+        failures.rewrite(lambda key, step: (places[key], order.get(step, len(order))))
     counts = {"records": len(indices), "kept": kept, "failed": failures.count}
     for name, step in steps.items():
         counts |= {f"{name}/{key}": value for key, value in getattr(step, "counts", {}).items()}

@@ -22,6 +22,7 @@ checkpoint_files checkpoint.files
 checkpoint_io checkpoint.lightning_io
 checksums utils.checksums
 console utils.console
+curation.caption_answers llm.replies
 curricula data.curricula
 curricula.bag_files data.curricula.bag_files
 curricula.bags data.curricula.bags
@@ -49,7 +50,7 @@ data.stamps data.sources.stamps
 data.steps curation.steps
 data.steps.align_filter curation.steps.align_filter
 data.steps.blend_captions curation.steps.blend_captions
-data.steps.caption_answers curation.caption_answers
+data.steps.caption_answers llm.replies
 data.steps.holistic_caption curation.steps.holistic_caption
 data.steps.step curation.base
 decoding.choose decoding.sampling

@@ -1,110 +1,88 @@
-import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from capkit.errors import UsageError
-from capkit.llm.base import Answer, Picture
-from capkit.llm.cache import AnswerStore, CachedModel, Unparsable, question_key
+from capkit.llm.base import Answer, Picture, Question
+from capkit.llm.cache import FLUSH_COUNT, AnswerStore, question_key
 from capkit.testing.distributed import run_distributed
-
-
-class Upper:
-    """Answers in capitals and remembers what it was asked; `bad` prompts have no answer, `odd` ones an unusable one."""
-
-    def __init__(self, model="upper", bad=(), odd=()):
-        self.model, self.bad, self.odd, self.asked = model, set(bad), set(odd), []
-
-    def fingerprint_fields(self):
-        return {"model": self.model}
-
-    def complete(self, prompts):
-        self.asked += prompts
-        return [
-            Answer(None, "no answer") if p in self.bad else Answer("?" if p in self.odd else p.upper()) for p in prompts
-        ]
-
-    def answer(self, prompts, pictures):
-        self.asked += [int(picture.pixels.sum()) for picture in pictures]
-        return [Answer(f"{prompt} {picture.pixels.sum()}") for prompt, picture in zip(prompts, pictures, strict=True)]
-
-
-def parse(text):
-    if text == "?":
-        raise Unparsable("it is a question mark")
-    return text.lower() + "!"
-
-
-def test_a_second_run_asks_nothing_and_answers_the_same(tmp_path):
-    model = Upper()
-    first = CachedModel(model, tmp_path, parse).ask(["a", "b", "a"])
-    again = CachedModel(Upper(bad=["a", "b"]), tmp_path, parse)
-    assert [answer.text for answer in first] == ["a!", "b!", "a!"]
-    assert again.ask(["a", "b", "a"]) == first
-    assert model.asked == ["a", "b"]
-    assert again.counts == {"cached": 3, "asked": 0, "failed": 0}
-
-
-def test_only_what_is_missing_is_asked_in_order(tmp_path):
-    CachedModel(Upper(), tmp_path, parse).ask(["b", "d"])
-    model = Upper()
-    assert [a.text for a in CachedModel(model, tmp_path, parse).ask(list("abcde"))] == ["a!", "b!", "c!", "d!", "e!"]
-    assert model.asked == ["a", "c", "e"]
-
-
-def test_failed_and_refused_answers_are_not_kept_and_are_asked_again(tmp_path):
-    cached = CachedModel(Upper(bad=["a"], odd=["b"]), tmp_path, parse)
-    failed, refused, good = cached.ask(["a", "b", "c"])
-    assert (failed.text, failed.failure) == (None, "no answer")
-    assert (refused.text, refused.said) == (None, "?") and "question mark" in refused.failure
-    assert good.text == "c!"
-    assert cached.counts == {"cached": 0, "asked": 3, "failed": 2}
-    mended = Upper()
-    assert [a.text for a in CachedModel(mended, tmp_path, parse).ask(["a", "b", "c"])] == ["a!", "b!", "c!"]
-    assert mended.asked == ["a", "b"]
-
-
-def test_another_model_or_setting_is_another_cache(tmp_path):
-    CachedModel(Upper(), tmp_path, parse).ask(["a"])
-    other = Upper("upper, temperature 1")
-    CachedModel(other, tmp_path, parse).ask(["a"])
-    assert other.asked == ["a"]
-    assert sorted(json.loads(p.read_text())["model"] for p in tmp_path.glob("*/about.json")) == ["upper", other.model]
-
-
-def test_pictures_are_told_apart_by_their_pixels_and_shape(tmp_path):
-    pictures = [Picture(np.full((2, 3, 3), value, np.uint8)) for value in (1, 2)]
-    flat = Picture(np.full((3, 2, 3), 1, np.uint8))
-    model = Upper()
-    answers = CachedModel(model, tmp_path, str.strip).ask(["see", "see", "see"], [*pictures, flat])
-    assert [a.text for a in answers] == ["see 18", "see 36", "see 18"]
-    assert model.asked == [18, 36, 18]
-    again = Upper()
-    copy = Picture(pictures[0].pixels.copy(), {"anything": "else"})
-    assert CachedModel(again, tmp_path, str.strip).ask(["see"], [copy])[0].text == "see 18"
-    assert again.asked == []
-    assert question_key("see") != question_key("see", flat)
+from capkit.utils.store import digest
 
 
 @pytest.mark.parametrize("cut", range(2, 26, 4))
 def test_a_line_that_a_kill_cut_off_is_lost_and_nothing_else(tmp_path, cut):
     store = AnswerStore(tmp_path, {"model": "m"})
-    store.write({"k1": "one", "k2": "two"})
+    store.add("k1", Answer("one"))
+    store.add("k2", Answer("two"))
     file = store.folder / "answers.jsonl"
-    file.write_bytes(file.read_bytes()[:-cut])
+    os.truncate(file, file.stat().st_size - cut)
     found = AnswerStore(tmp_path, {"model": "m"})
-    assert found.read(["k1", "k2"]) == {"k1": "one"}
-    found.write({"k3": "three\nlines"})
-    assert AnswerStore(tmp_path, {"model": "m"}).read(["k1", "k2", "k3"]) == {"k1": "one", "k3": "three\nlines"}
+    assert found.read(["k1", "k2"]) == {"k1": Answer("one")}
+    found.add("k3", Answer("three\nlines"))
+    again = AnswerStore(tmp_path, {"model": "m"}).read(["k1", "k2", "k3"])
+    assert again == {"k1": Answer("one"), "k3": Answer("three\nlines")}
     assert len(found) == 2
 
 
 def test_one_process_sees_what_another_wrote(tmp_path):
     one, other = AnswerStore(tmp_path, {"model": "m"}), AnswerStore(tmp_path, {"model": "m"})
-    one.write({"a": "1"})
-    assert other.read(["a", "b"]) == {"a": "1"}
-    one.write({"b": "2"})
-    assert other.read(["a", "b"]) == {"a": "1", "b": "2"}
+    one.add("a", Answer("1"))
+    assert other.read(["a", "b"]) == {"a": Answer("1")}
+    one.add("b", Answer("2", tokens_in=3, tokens_out=1))
+    assert other.get("b") == Answer("2", tokens_in=3, tokens_out=1)
+    assert other.read(["a", "b"]) == {"a": Answer("1"), "b": Answer("2", tokens_in=3, tokens_out=1)}
+
+
+def test_a_refused_reply_is_kept_with_what_was_said(tmp_path):
+    store = AnswerStore(tmp_path, {"model": "m"})
+    store.add("a", refused := Answer(None, "cut off", "half a"))
+    assert store.get("a") == refused and len(store) == 1
+    assert AnswerStore(tmp_path, {"model": "m"}).get("a") == refused
+
+
+def test_each_answer_is_written_at_once_and_on_disk_with_a_hundred_others_or_after_a_while(tmp_path, monkeypatch):
+    """Written is what survives kill -9, on disk (fsync) what survives a crash of the machine."""
+    on_disk = []
+    store, other = AnswerStore(tmp_path, {"model": "m"}), AnswerStore(tmp_path, {"model": "m"})
+    monkeypatch.setattr("capkit.llm.cache.os.fsync", lambda file: on_disk.append(len(other)))
+    monkeypatch.setattr("capkit.llm.cache.FLUSH_S", 1000.0)
+    for i in range(2 * FLUSH_COUNT - 1):
+        store.add(str(i), Answer("x"))
+        assert len(other) == i + 1
+    assert on_disk == [FLUSH_COUNT]
+    store.flush()
+    store.flush()
+    assert on_disk == [FLUSH_COUNT, 2 * FLUSH_COUNT - 1]
+    monkeypatch.setattr("capkit.llm.cache.FLUSH_S", 0.01)
+    store.add("one more", Answer("x"))
+    store._timer.join(30)
+    assert on_disk[2:] == [2 * FLUSH_COUNT]
+
+
+def test_threads_share_a_store(tmp_path):
+    store = AnswerStore(tmp_path, {"model": "m"})
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: store.add(str(i), Answer(str(i) * 50)), range(300)))
+        found = list(pool.map(lambda i: store.get(str(i)), range(300)))
+    assert found == [Answer(str(i) * 50) for i in range(300)]
+
+
+def test_keys_tell_all_of_a_question_apart_and_are_those_of_version_0_1_where_they_can_be():
+    picture, other = (Picture(np.full((2, 3, 3), value, np.uint8)) for value in (1, 2))
+    questions = [
+        Question("see"), Question("see", system=""), Question("see", system="Be brief."), Question("see", sample=1),
+        Question("see", schema={"type": "object"}), Question("see", (picture,)), Question("see", (other,)),
+        Question("see", (picture, other)), Question("see", (other, picture)), Question("see", (picture,), sample=1),
+        Question("see", (Picture(picture.pixels.reshape(3, 2, 3)),)),
+    ]  # fmt: skip
+    assert len({question_key(question) for question in questions}) == len(questions)
+    pixels = picture.pixels
+    assert question_key(questions[0]) == digest(b"see").hex()
+    assert question_key(questions[5]) == digest(b"see", repr(pixels.shape).encode(), pixels.tobytes()).hex()
+    copy = Picture(pixels.copy(), {"anything": "else"})
+    assert question_key(Question("see", (copy,))) == question_key(questions[5])
 
 
 def write_many(folder):
@@ -112,7 +90,7 @@ def write_many(folder):
 
     store = AnswerStore(folder, {"model": "m"})
     for i in range(200):
-        store.write({f"{dist.get_rank()}-{i}": "x" * (i + 1)})
+        store.add(f"{dist.get_rank()}-{i}", Answer("x" * (i + 1)))
     return len(store)
 
 
@@ -120,7 +98,7 @@ def write_many(folder):
 def test_two_processes_write_at_once_and_nothing_is_lost(tmp_path):
     run_distributed(write_many, 2, str(tmp_path))
     found = AnswerStore(tmp_path, {"model": "m"}).read([f"{rank}-{i}" for rank in range(2) for i in range(200)])
-    assert [len(text) for text in found.values()] == [*range(1, 201)] * 2
+    assert [len(answer.text) for answer in found.values()] == [*range(1, 201)] * 2
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from capkit.errors import UsageError
-from capkit.llm.base import Picture, TextLM, VisionChat
+from capkit.llm.base import ChatModel, Picture, Question
 from capkit.llm.chat_server import ChatServer
 
 KEY = "sk-secret-4711"
@@ -73,13 +73,17 @@ def status(code, headers=None, text="sorry"):
     return (code, headers or {}, text, 0.0)
 
 
-def test_it_serves_text_and_pictures(server):
-    assert isinstance(client(server), TextLM) and isinstance(client(server), VisionChat)
+def asked(model, *prompts, **more):
+    return model.ask([Question(prompt, **more) for prompt in prompts])
+
+
+def test_it_is_a_model_like_any_other(server):
+    assert isinstance(client(server), ChatModel)
 
 
 def test_answers_come_in_the_order_of_the_prompts(server):
     server.plan = {"a": [(200, {}, reply("slow"), 0.2)]}
-    answers = client(server).complete(["a", "b", "c"])
+    answers = asked(client(server), "a", "b", "c")
     assert [answer.text for answer in answers] == ["slow", "B", "C"]
     sent = server.requests[0]
     assert sent["path"] == "/v1/chat/completions"
@@ -89,7 +93,7 @@ def test_answers_come_in_the_order_of_the_prompts(server):
 
 def test_pictures_arrive_with_every_pixel(server):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    (answer,) = client(server).answer(["what is it"], [Picture(pixels)])
+    (answer,) = asked(client(server), "what is it", pictures=(Picture(pixels),))
     assert answer.text == "WHAT IS IT"
     url = server.requests[0]["body"]["messages"][0]["content"][0]["image_url"]["url"]
     head, _, data = url.partition(",")
@@ -100,13 +104,13 @@ def test_pictures_arrive_with_every_pixel(server):
 @pytest.mark.parametrize("code", [429, 500, 503])
 def test_errors_that_pass_are_tried_again(server, code):
     server.plan = {"a": [status(code), status(code)]}
-    (answer,) = client(server).complete(["a"])
+    (answer,) = asked(client(server), "a")
     assert answer.text == "A" and len(server.requests) == 3
 
 
 def test_errors_that_stay_are_a_failure_of_that_question_alone(server):
     server.plan = {"a": [status(500, text="out of memory")] * 9}
-    answers = client(server, num_attempts=3).complete(["a", "b"])
+    answers = asked(client(server, num_attempts=3), "a", "b")
     assert answers[0].text is None and answers[0].failure == "status 500: out of memory"
     assert answers[1].text == "B"
     assert sum(r["body"]["messages"][0]["content"] == "a" for r in server.requests) == 3
@@ -114,27 +118,27 @@ def test_errors_that_stay_are_a_failure_of_that_question_alone(server):
 
 def test_a_question_that_the_server_will_never_take_is_asked_once(server):
     server.plan = {"a": [status(400, text="too long")]}
-    (answer,) = client(server).complete(["a"])
+    (answer,) = asked(client(server), "a")
     assert answer.failure == "status 400: too long" and len(server.requests) == 1
 
 
 def test_the_wait_that_a_rate_limit_names_is_kept(server):
     server.plan = {"a": [status(429, {"Retry-After": "1"})]}
     start = time.monotonic()
-    (answer,) = client(server).complete(["a"])
+    (answer,) = asked(client(server), "a")
     assert answer.text == "A" and time.monotonic() - start >= 1.0
 
 
 def test_waits_double(server):
     server.plan = {"a": [status(503)] * 3}
     start = time.monotonic()
-    client(server, first_wait_s=0.1).complete(["a"])
+    asked(client(server, first_wait_s=0.1), "a")
     assert 0.35 <= time.monotonic() - start < 1.5  # half to all of 0.1 + 0.2 + 0.4
 
 
 def test_a_slow_answer_is_asked_again_and_then_given_up(server):
     server.plan = {"a": [(200, {}, reply("late"), 0.6)], "b": [(200, {}, reply("late"), 0.6)] * 2}
-    answers = client(server, timeout_s=0.3, num_attempts=2).complete(["a", "b"])
+    answers = asked(client(server, timeout_s=0.3, num_attempts=2), "a", "b")
     assert answers[0].text == "A"
     assert answers[1].text is None and "0.3 s" in answers[1].failure
 
@@ -152,27 +156,27 @@ def test_a_slow_answer_is_asked_again_and_then_given_up(server):
 )
 def test_a_reply_without_a_whole_answer_is_a_failure_with_its_reason(server, text, reason):
     server.plan = {"a": [(200, {}, text, 0.0)]}
-    (answer,) = client(server).complete(["a"])
+    (answer,) = asked(client(server), "a")
     assert answer.text is None and reason in answer.failure
 
 
 def test_no_more_requests_run_at_a_time_than_were_allowed(server):
     server.delay = 0.05
-    client(server, num_connections=3).complete([f"q{i}" for i in range(12)])
+    asked(client(server, num_connections=3), *(f"q{i}" for i in range(12)))
     assert server.most_running == 3
 
 
 def test_a_server_that_is_not_there_stops_the_run(server):
     gone = ChatServer("http://127.0.0.1:9/v1", "tiny", first_wait_s=0.01, num_attempts=2)
     with pytest.raises(UsageError, match=r"no connection to http://127\.0\.0\.1:9.*start the server"):
-        gone.complete(["a", "b"])
+        asked(gone, "a", "b")
 
 
 @pytest.mark.parametrize("code", [401, 403, 404])
 def test_a_refused_key_or_model_stops_the_run(server, code):
     server.plan = {"a": [status(code, text="no such model")]}
     with pytest.raises(UsageError, match=f"{code}.*no such model"):
-        client(server).complete(["a"])
+        asked(client(server), "a")
     assert len(server.requests) == 1
 
 
@@ -183,11 +187,11 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere_else(server, monkey
         "b": [status(401, text=f"wrong key {KEY}")],
     }
     model = client(server, api_key_variable="SOME_KEY")
-    (answer,) = model.complete(["a"])
+    (answer,) = asked(model, "a")
     assert server.requests[0]["key"] == f"Bearer {KEY}"
     with pytest.raises(UsageError) as refused:
-        model.complete(["b"])
-    for text in (answer.failure, str(refused.value), repr(vars(model)), json.dumps(model.fingerprint_fields())):
+        asked(model, "b")
+    for text in (answer.failure, str(refused.value), repr(vars(model)), json.dumps(model.about())):
         assert "(key)" in text or "key " not in text
         assert KEY not in text
 
@@ -209,7 +213,7 @@ def test_the_key_does_not_follow_a_redirect(server, monkeypatch):
     thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     server.plan = {"a": [status(302, {"Location": f"http://127.0.0.1:{other.server_address[1]}/"})] * 2}
-    client(server, api_key_variable="SOME_KEY", num_attempts=1).complete(["a"])
+    asked(client(server, api_key_variable="SOME_KEY", num_attempts=1), "a")
     other.shutdown()
     thread.join()
     other.server_close()
@@ -230,14 +234,21 @@ def test_settings_that_cannot_work_are_refused(server, settings):
         client(server, **settings)
 
 
-def test_samples_are_asked_with_seeds_of_their_own_and_cached_apart(server):
+def test_samples_are_asked_with_seeds_of_their_own(server):
     model = client(server, temperature=0.7)
     for number in (0, 3):
-        assert model.sample(number).complete(["hello"])[0].text == "HELLO"
+        assert asked(model, "hello", sample=number)[0].text == "HELLO"
     assert [request["body"]["seed"] for request in server.requests] == [0, 3]
-    assert len({str(m.fingerprint_fields()) for m in (model, model.sample(0), model.sample(3))}) == 3
-    with pytest.raises(UsageError, match="temperature=0; set temperature"):
-        client(server).sample(0)
+    assert model.draws and not client(server).draws
+    asked(client(server), "hello")
+    assert "seed" not in server.requests[-1]["body"]
+
+
+def test_a_system_message_comes_first(server):
+    asked(client(server), "hello", system="Be brief.")
+    assert server.requests[0]["body"]["messages"] == [
+        {"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"},
+    ]  # fmt: skip
 
 
 def test_an_address_that_is_none_is_refused():
@@ -247,9 +258,5 @@ def test_an_address_that_is_none_is_refused():
 
 def test_the_cache_knows_the_model_and_the_settings_and_not_the_address(server):
     here, moved = client(server), ChatServer("http://elsewhere/v1", "tiny")
-    assert here.fingerprint_fields() == moved.fingerprint_fields()
-    assert (
-        client(server, temperature=1.0).fingerprint_fields()
-        != here.fingerprint_fields()
-        != client(server, revision="2").fingerprint_fields()
-    )
+    assert here.about() == moved.about()
+    assert client(server, temperature=1.0).about() != here.about() != client(server, revision="2").about()

@@ -18,7 +18,7 @@ from transformers import (
 
 from capkit.assets.cache import location
 from capkit.errors import UsageError
-from capkit.llm.base import Picture, TextLM, VisionChat
+from capkit.llm.base import ChatModel, Picture, Question
 from capkit.llm.huggingface import HFTextLM, HFVisionChat, _loaded, found_revision
 from capkit.text.tokenizers import word_tokenizer
 
@@ -95,6 +95,11 @@ def ends_at(folder, token):
     file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token_id": [int(token)]}))
 
 
+def asked(model, prompts, pictures=None, sample=0):
+    pictures = [()] * len(prompts) if pictures is None else [(picture,) for picture in pictures]
+    return model.ask([Question(*pair, sample=sample) for pair in zip(prompts, pictures, strict=True)])
+
+
 def raw_tokens(folder, prompt, count):
     """What plain transformers says greedily to a prompt."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -106,7 +111,7 @@ def raw_tokens(folder, prompt, count):
 
 def test_an_answer_that_does_not_end_is_a_failure(text_folder):
     lm = HFTextLM(str(text_folder), max_tokens=6)
-    (answer,) = lm.complete(["what is it"])
+    (answer,) = asked(lm, ["what is it"])
     tokenizer, said = raw_tokens(text_folder, "what is it", 6)
     assert tokenizer.eos_token_id not in said.tolist()
     assert answer.text is None and "max_tokens=6" in answer.failure
@@ -117,27 +122,27 @@ def test_an_answer_ends_where_the_model_ends_it(text_folder):
     tokenizer, said = raw_tokens(text_folder, "a red circle", 8)
     end = next(i for i in range(1, 8) if said[i] not in said[:i])
     ends_at(text_folder, said[end])
-    (answer,) = HFTextLM(str(text_folder), max_tokens=8).complete(["a red circle"])
+    (answer,) = asked(HFTextLM(str(text_folder), max_tokens=8), ["a red circle"])
     assert answer.text == tokenizer.decode(said[:end], skip_special_tokens=True)
 
 
 def test_prompts_of_other_lengths_in_one_batch_change_no_answer(text_folder):
     prompts = ["a", "a red circle and blue square what is it", "what is it", "blue"]
-    alone = HFTextLM(str(text_folder), max_tokens=5, batch_size=1).complete(prompts)
-    assert HFTextLM(str(text_folder), max_tokens=5, batch_size=3).complete(prompts) == alone
+    alone = asked(HFTextLM(str(text_folder), max_tokens=5, batch_size=1), prompts)
+    assert asked(HFTextLM(str(text_folder), max_tokens=5, batch_size=3), prompts) == alone
     assert len({answer.said for answer in alone}) > 1
 
 
 def test_they_are_models_and_load_when_they_are_asked(text_folder, vision_folder):
     lm, vision = HFTextLM(str(text_folder)), HFVisionChat(str(vision_folder))
-    assert isinstance(lm, TextLM) and isinstance(vision, VisionChat)
-    lm.fingerprint_fields(), vision.fingerprint_fields()
+    assert isinstance(lm, ChatModel) and isinstance(vision, ChatModel)
+    lm.about(), vision.about()
     assert _loaded.cache_info().currsize == 0
 
 
 def test_two_steps_that_name_one_model_share_its_weights(text_folder):
     for _ in range(2):
-        HFTextLM(str(text_folder), max_tokens=2).complete(["a"])
+        asked(HFTextLM(str(text_folder), max_tokens=2), ["a"])
     assert _loaded.cache_info().misses == 1
 
 
@@ -145,8 +150,8 @@ def test_the_vision_model_reads_its_picture(vision_folder):
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)]
     pictures = [Picture(np.full((20 + 9 * i, 30, 3), colour, np.uint8)) for i, colour in enumerate(colours)]
     prompts = ["what is it", "a red circle and blue square", "what is it", "what is it", "a"]
-    alone = HFVisionChat(str(vision_folder), max_tokens=6, batch_size=1).answer(prompts, pictures)
-    assert HFVisionChat(str(vision_folder), max_tokens=6, batch_size=3).answer(prompts, pictures) == alone
+    alone = asked(HFVisionChat(str(vision_folder), max_tokens=6, batch_size=1), prompts, pictures)
+    assert asked(HFVisionChat(str(vision_folder), max_tokens=6, batch_size=3), prompts, pictures) == alone
     same_prompt = {alone[i].said for i in (0, 2, 3)}
     assert len(same_prompt) > 1 and all(answer.failure for answer in alone)
 
@@ -155,17 +160,15 @@ def test_samples_of_the_vision_model_differ_and_each_comes_again(vision_folder):
     pictures, prompts = [Picture(np.zeros((28, 28, 3), np.uint8))], ["what is it"]
     model = HFVisionChat(str(vision_folder), max_tokens=6, temperature=5.0)
     before = torch.random.get_rng_state()
-    said = [model.sample(number).answer(prompts, pictures) for number in (0, 1, 2, 1)]
+    said = [asked(model, prompts, pictures, number) for number in (0, 1, 2, 1)]
     assert said[1] == said[3] and len({answer.said or answer.text for (answer,) in said}) == 3
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert model.sample(1).fingerprint_fields() != model.sample(2).fingerprint_fields()
-    with pytest.raises(UsageError, match="need a model that samples"):
-        HFVisionChat(str(vision_folder)).sample(0)
+    assert model.draws and not HFVisionChat(str(vision_folder)).draws
 
 
 def test_the_revision_of_a_folder_changes_with_its_weights(text_folder):
     before = found_revision(str(text_folder), None)
-    assert HFTextLM(str(text_folder)).fingerprint_fields()["revision"] == before
+    assert HFTextLM(str(text_folder)).about()["revision"] == before
     model = LlamaForCausalLM.from_pretrained(text_folder)
     with torch.no_grad():
         model.lm_head.weight[0, 0] += 1
@@ -176,7 +179,7 @@ def test_the_revision_of_a_folder_changes_with_its_weights(text_folder):
 def test_a_model_without_a_chat_template_is_refused(text_folder):
     (text_folder / "chat_template.jinja").unlink()
     with pytest.raises(UsageError, match="no chat template"):
-        HFTextLM(str(text_folder)).complete(["a"])
+        asked(HFTextLM(str(text_folder)), ["a"])
 
 
 @pytest.mark.parametrize("settings", [{"dtype": "int8"}, {"max_tokens": 0}, {"batch_size": 0}])
@@ -193,7 +196,7 @@ def test_a_model_that_is_not_there_is_told(tmp_path):
 @pytest.mark.integration
 @pytest.mark.skipif(not location("smollm2-135m").exists(), reason="wants the assets of data=stamps")
 def test_a_real_chat_model_answers():
-    (answer,) = HFTextLM(str(location("smollm2-135m")), max_tokens=30).complete(["What is the capital of France?"])
+    (answer,) = asked(HFTextLM(str(location("smollm2-135m")), max_tokens=30), ["What is the capital of France?"])
     assert answer.text is not None and "Paris" in answer.text
 
 

@@ -33,11 +33,12 @@ class LoggingLM(SceneLM):
     def __init__(self, log_file: str, delay_s: float = 0.0, bad: str = "") -> None:
         self.log_file, self.delay_s, self.bad = log_file, delay_s, bad
 
-    def complete(self, prompts):
+    def ask(self, questions):
+        prompts = [question.text for question in questions]
         time.sleep(self.delay_s)
         with open(self.log_file, "a") as file:
             file.writelines(f"{prompt!r}\n" for prompt in prompts)
-        answers = super().complete(prompts)
+        answers = super().ask(questions)
         return [
             Answer(None, "it gave up") if self.bad and self.bad in prompt else answer
             for prompt, answer in zip(prompts, answers, strict=True)

@@ -5,18 +5,17 @@ The paper's prompt was not released; ours is `capkit/llm/prompts/blend_v1.txt`.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-from capkit.curation.base import Failure, Records, batches, captions_of_one_language, ignore_failure
-from capkit.curation.caption_answers import json_caption
+from capkit.curation.base import Failure, Records, captions_of_one_language, ignore_failure
 from capkit.data.records import Caption, Record
 from capkit.data.sources.base import clean_captions
 from capkit.errors import UsageError
-from capkit.llm.base import TextLM
-from capkit.llm.cache import CachedModel
+from capkit.llm.asker import Asker
+from capkit.llm.base import ChatModel, Question
 from capkit.llm.prompts import Prompt, numbered
-from capkit.utils.ranges import PositiveInt, check_ranges
+from capkit.llm.replies import JSONField, Text
+from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 
 BLENDCAP = "blendcap"
 
@@ -26,32 +25,36 @@ class BlendCaptions:
     """Records with one caption merged from theirs; records that the model has no usable answer for are left out.
 
     Of captions in several languages, those in the language of the first are merged. With `keep`, the captions it was
-    made from stay before it. The source of the new one is "blendcap/<prompt>/<model>". Answers are kept in `cache_dir`;
-    `batch_size` records are asked for at a time, which is what a kill can lose.
+    made from stay before it. The source of the new one is "blendcap/<prompt>/<model>". `retries`, `batch_size` and
+    `cache_dir` are those of `Asker`.
     """
 
     by_record = True
 
     def __init__(
         self,
-        text_lm: TextLM | None = None,
+        text_lm: ChatModel | None = None,
         prompt: str = "blend_v1",
         keep: bool = False,
         max_words: PositiveInt = 150,
+        retries: NonNegativeInt = 0,
         batch_size: PositiveInt = 32,
         cache_dir: str = "data/answers",
     ) -> None:
         if text_lm is None:
             raise UsageError("blend_captions needs a language model; add text_lm=hf, text_lm=server or text_lm=scene")
-        self._prompt, self._keep, self._batch_size = Prompt(prompt, ["captions"]), keep, batch_size
+        self._prompt, self._keep = Prompt(prompt, ["captions"]), keep
+        reply = JSONField("caption", Text(max_words))
+        self._asker = Asker(text_lm, cache_dir, reply, retries, batch_size=batch_size, pictures=False)
+        about = text_lm.about()
         self._about = {
             "prompt": self._prompt.fingerprint_fields(),
-            "text_lm": text_lm.fingerprint_fields(),
+            "text_lm": about,
             "keep": keep,
             "max_words": max_words,
+            **({"retries": retries} if retries else {}),
         }
-        self._model = CachedModel(text_lm, cache_dir, partial(json_caption, max_words=max_words))
-        self._source = f"{BLENDCAP}/{self._prompt.name}/{text_lm.fingerprint_fields()['model']}"
+        self._source = f"{BLENDCAP}/{self._prompt.name}/{about['model']}"
         self._report: Callable[[Failure], None] = ignore_failure
 
     def attach_failures(self, report: Callable[[Failure], None]) -> None:
@@ -62,17 +65,15 @@ class BlendCaptions:
 
     @property
     def counts(self) -> dict[str, int]:
-        return {f"text_{name}": count for name, count in self._model.counts.items()}
+        return {f"text_{name}": count for name, count in self._asker.counts.items()}
 
     def __call__(self, records: Records) -> Iterator[Record]:
-        for batch in batches(self._usable(records), self._batch_size):
-            answers = self._model.ask([self._question(record) for record in batch])
-            for record, answer in zip(batch, answers, strict=True):
-                if answer.text is None:
-                    self._report(Failure(record.key, "blend_captions", str(answer.failure), answer.said))
-                    continue
-                merged = Caption(answer.text, self._source, captions_of_one_language(record)[1])
-                yield replace(record, captions=[*(record.captions if self._keep else ()), merged])
+        for record, (answer,) in self._asker.stream(self._usable(records), self._questions):
+            if answer.text is None:
+                self._report(Failure(record.key, "blend_captions", str(answer.failure), answer.said))
+                continue
+            merged = Caption(answer.value, self._source, captions_of_one_language(record)[1])
+            yield replace(record, captions=[*(record.captions if self._keep else ()), merged])
 
     def _usable(self, records: Records) -> Iterator[Record]:
         for record in records():
@@ -81,6 +82,6 @@ class BlendCaptions:
             else:
                 self._report(Failure(record.key, "blend_captions", "no caption, or only empty ones"))
 
-    def _question(self, record: Record) -> str:
+    def _questions(self, record: Record) -> list[Question]:
         captions, _ = captions_of_one_language(record)
-        return self._prompt.fill(captions=numbered(list(dict.fromkeys(clean_captions(captions)))))
+        return [Question(self._prompt.fill(captions=numbered(list(dict.fromkeys(clean_captions(captions))))))]

@@ -4,21 +4,19 @@ BlendCap is the anchor: what contradicts it is dropped. The paper's prompts were
 and `holistic_v1` in `capkit/llm/prompts`.
 """
 
-from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-from capkit.curation.base import Failure, PictureStep, Records, batches
-from capkit.curation.caption_answers import json_caption, plain_text
+from capkit.curation.base import Failure, PictureStep, Records
 from capkit.curation.steps.blend_captions import BLENDCAP
 from capkit.data.records import Caption, Record
 from capkit.errors import UsageError
-from capkit.llm.base import Answer, Picture, SampledVisionChat, TextLM, VisionChat
-from capkit.llm.cache import CachedModel
+from capkit.llm.asker import Asker
+from capkit.llm.base import Answer, ChatModel, Question
 from capkit.llm.prompts import Prompt
-from capkit.utils.ranges import PositiveInt, check_ranges
+from capkit.llm.replies import JSONField, Text
+from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 
 HOLISTICCAP = "holisticcap"
 
@@ -29,22 +27,23 @@ class HolisticCaption(PictureStep):
 
     Each record needs a caption that blend_captions wrote: the last one is the anchor. `describe_prompt` goes to the
     vision model with the picture alone, `merge_prompt` to the language model with anchor and description. With
-    `num_captions` of 2 or more, the vision model describes the picture so often, each time with draws of its own, and
-    each description is merged with the anchor (the published data have five); a record keeps those that succeed. With
+    `num_captions` of 2 or more, the vision model describes the picture so often, each time as another sample, and each
+    description is merged with the anchor (the published data have five); a record keeps those that succeed. With
     `keep`, the captions that were there stay before the new ones. Their source is "holisticcap/<merge prompt>/<language
-    model>/<vision model>". Answers are kept in `cache_dir`; `batch_size` records are asked for at a time, which is what
-    a kill can lose.
+    model>/<vision model>". The retries, `batch_size` and `cache_dir` are those of `Asker`.
     """
 
     def __init__(
         self,
-        text_lm: TextLM | None = None,
-        vision_chat: VisionChat | None = None,
+        text_lm: ChatModel | None = None,
+        vision_chat: ChatModel | None = None,
         describe_prompt: str = "describe_v1",
         merge_prompt: str = "holistic_v1",
         keep: bool = False,
         num_captions: PositiveInt = 1,
         max_words: PositiveInt = 250,
+        describe_retries: NonNegativeInt = 0,
+        merge_retries: NonNegativeInt = 0,
         batch_size: PositiveInt = 32,
         cache_dir: str = "data/answers",
     ) -> None:
@@ -54,21 +53,22 @@ class HolisticCaption(PictureStep):
                 "hf, server or scene"
             )
         self._describe, self._merge = Prompt(describe_prompt, []), Prompt(merge_prompt, ["anchor", "description"])
-        self._keep, self._batch_size = keep, batch_size
-        self._visions = [
-            CachedModel(model, cache_dir, partial(plain_text, max_words=max_words))
-            for model in _draws(vision_chat, num_captions)
-        ]
-        self._text = CachedModel(text_lm, cache_dir, partial(json_caption, max_words=max_words))
+        self._keep, self._num_captions = keep, num_captions
+        text = Text(max_words)
+        self._vision = Asker(vision_chat, cache_dir, text, describe_retries, num_captions, batch_size, pictures=True)
+        merged = JSONField("caption", text)
+        self._text = Asker(text_lm, cache_dir, merged, merge_retries, batch_size=batch_size, pictures=False)
+        abouts = {"text_lm": text_lm.about(), "vision_chat": vision_chat.about()}
         self._about = {
             "prompts": [self._describe.fingerprint_fields(), self._merge.fingerprint_fields()],
-            "text_lm": text_lm.fingerprint_fields(),
-            "vision_chat": vision_chat.fingerprint_fields(),
+            **abouts,
             "keep": keep,
             "max_words": max_words,
             **({"num_captions": num_captions} if num_captions > 1 else {}),
+            **({"describe_retries": describe_retries} if describe_retries else {}),
+            **({"merge_retries": merge_retries} if merge_retries else {}),
         }
-        models = f"{text_lm.fingerprint_fields()['model']}/{vision_chat.fingerprint_fields()['model']}"
+        models = "/".join(str(about["model"]) for about in abouts.values())
         self._source = f"{HOLISTICCAP}/{self._merge.name}/{models}"
         super().__init__()
 
@@ -77,57 +77,42 @@ class HolisticCaption(PictureStep):
 
     @property
     def counts(self) -> dict[str, int]:
-        counts = {f"text_{name}": count for name, count in self._text.counts.items()}
-        seen = sum((vision.counts for vision in self._visions), Counter())
-        return counts | {f"vision_{name}": seen[name] for name in self._visions[0].counts}
+        return {
+            f"{kind}_{name}": count
+            for kind, asker in (("text", self._text), ("vision", self._vision))
+            for name, count in asker.counts.items()
+        }
 
     def __call__(self, records: Records) -> Iterator[Record]:
-        for batch in batches(records(), self._batch_size):
-            for record in batch:
-                anchor_of(record)
-            found = self.readable(batch, "holistic_caption")
-            merged: dict[str, list[Caption]] = defaultdict(list)
-            for vision in self._visions:
-                for record, text in self._merged(self._descriptions(found, vision)):
-                    merged[record.key].append(Caption(text, self._source, anchor_of(record).language))
-            for record, _ in found:
-                if record.key in merged:
-                    kept = record.captions if self._keep else ()
-                    yield replace(record, captions=[*kept, *merged[record.key]])
+        for (record, _), answers in self._text.stream(self._described(records), self._merge_questions):
+            language = anchor_of(record).language
+            merged = [Caption(answer.value, self._source, language) for answer in self._usable(record, answers)]
+            if merged:
+                yield replace(record, captions=[*(record.captions if self._keep else ()), *merged])
 
-    def _merged(self, described: list[tuple[Record, str]]) -> Iterator[tuple[Record, str]]:
-        """Anchor and description of each record as one text; failures are reported."""
-        prompts = [self._merge.fill(anchor=anchor_of(record).text, description=text) for record, text in described]
-        answers = self._text.ask(prompts) if prompts else []
-        return self._usable([record for record, _ in described], answers)
+    def _described(self, records: Records) -> Iterator[tuple[Record, list[str]]]:
+        """Records with what the model saw in their pictures."""
+        for record, answers in self._vision.stream(records(), self._describe_questions):
+            if texts := [answer.value for answer in self._usable(record, answers)]:
+                yield record, texts
 
-    def _descriptions(self, found: list[tuple[Record, Picture]], vision: CachedModel) -> list[tuple[Record, str]]:
-        """What the model saw in each record's picture; failures are reported."""
-        pictures = [picture for _, picture in found]
-        answers = vision.ask([self._describe.fill()] * len(found), pictures) if found else []
-        return list(self._usable([record for record, _ in found], answers))
+    def _describe_questions(self, record: Record) -> list[Question]:
+        anchor_of(record)  # raises before anything is asked about the record
+        picture = self.picture(record, "holistic_caption")
+        if picture is None:
+            return []
+        return [Question(self._describe.fill(), (picture,), sample=sample) for sample in range(self._num_captions)]
 
-    def _usable(self, records: list[Record], answers: list[Answer]) -> Iterator[tuple[Record, str]]:
-        for record, answer in zip(records, answers, strict=True):
+    def _merge_questions(self, described: tuple[Record, list[str]]) -> list[Question]:
+        record, texts = described
+        return [Question(self._merge.fill(anchor=anchor_of(record).text, description=text)) for text in texts]
+
+    def _usable(self, record: Record, answers: list[Answer]) -> list[Answer]:
+        """The answers that there are; failures are reported."""
+        for answer in answers:
             if answer.text is None:
-                self._fail(record, answer)
-            else:
-                yield record, answer.text
-
-    def _fail(self, record: Record, answer: Answer) -> None:
-        self._report(Failure(record.key, "holistic_caption", str(answer.failure), answer.said))
-
-
-def _draws(vision_chat: VisionChat, number: int) -> list[VisionChat]:
-    """The model itself, or as many of its samples. Raises UsageError for a model that cannot sample."""
-    if number == 1:
-        return [vision_chat]
-    if not isinstance(vision_chat, SampledVisionChat):
-        raise UsageError(
-            f"num_captions={number} needs a vision_chat that can be sampled (capkit/llm/base.py: SampledVisionChat), "
-            f"got {type(vision_chat).__name__}; choose another, or num_captions=1"
-        )
-    return [vision_chat.sample(place) for place in range(number)]
+                self._report(Failure(record.key, "holistic_caption", str(answer.failure), answer.said))
+        return [answer for answer in answers if answer.text is not None]
 
 
 def anchor_of(record: Record) -> Caption:

@@ -5,17 +5,16 @@ The paper's prompt was not released in full; ours is `capkit/llm/prompts/meme_v1
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-from capkit.curation.base import Failure, PictureStep, Records, batches
-from capkit.curation.caption_answers import plain_text
+from capkit.curation.base import Failure, PictureStep, Records
 from capkit.data.records import Caption, Record, Region
 from capkit.errors import UsageError
-from capkit.llm.base import VisionChat
-from capkit.llm.cache import CachedModel
+from capkit.llm.asker import Asker
+from capkit.llm.base import ChatModel, Question
 from capkit.llm.prompts import Prompt
-from capkit.utils.ranges import PositiveInt, check_ranges
+from capkit.llm.replies import Text
+from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 
 MEME_CAPTION = "memecaption"
 
@@ -30,29 +29,31 @@ class MemeCaption(PictureStep):
     unreadable are left out.
 
     The source of the new caption is "memecaption/<prompt>/<model>"; `metadata["candidates"]` lists the sources of all.
-    Answers are kept in `cache_dir`; `batch_size` records are asked for at a time, which is what a kill can lose.
+    `retries`, `batch_size` and `cache_dir` are those of `Asker`.
     """
 
     def __init__(
         self,
-        vision_chat: VisionChat | None = None,
+        vision_chat: ChatModel | None = None,
         prompt: str = "meme_v1",
         keep: bool = True,
         max_words: PositiveInt = 150,
+        retries: NonNegativeInt = 0,
         batch_size: PositiveInt = 32,
         cache_dir: str = "data/answers",
     ) -> None:
         if vision_chat is None:
             raise UsageError("meme_caption needs a model that sees; add vision_chat=hf, server or scene")
-        self._prompt, self._keep, self._batch_size = Prompt(prompt, ["text", "boxes"]), keep, batch_size
-        about = vision_chat.fingerprint_fields()
+        self._prompt, self._keep = Prompt(prompt, ["text", "boxes"]), keep
+        self._asker = Asker(vision_chat, cache_dir, Text(max_words), retries, batch_size=batch_size, pictures=True)
+        about = vision_chat.about()
         self._about = {
             "prompt": self._prompt.fingerprint_fields(),
             "vision_chat": about,
             "keep": keep,
             "max_words": max_words,
+            **({"retries": retries} if retries else {}),
         }
-        self._model = CachedModel(vision_chat, cache_dir, partial(plain_text, max_words=max_words))
         self._source = f"{MEME_CAPTION}/{self._prompt.name}/{about['model']}"
         super().__init__()
 
@@ -61,24 +62,22 @@ class MemeCaption(PictureStep):
 
     @property
     def counts(self) -> dict[str, int]:
-        return {f"vision_{name}": count for name, count in self._model.counts.items()}
+        return {f"vision_{name}": count for name, count in self._asker.counts.items()}
 
     def __call__(self, records: Records) -> Iterator[Record]:
-        for batch in batches(records(), self._batch_size):
-            seen = self.readable(batch, "meme_caption")
-            prompts = [self._question(record) for record, _ in seen]
-            answers = self._model.ask(prompts, [picture for _, picture in seen]) if seen else []
-            for (record, _), answer in zip(seen, answers, strict=True):
+        for record, answers in self._asker.stream(records(), self._questions):
+            for answer in answers:  # none where the picture cannot be read
                 if answer.text is None:
                     self._report(Failure(record.key, "meme_caption", str(answer.failure), answer.said))
-                added = Caption(answer.text or "", self._source)
-                captions = [*(record.captions if self._keep else ()), added]
+                captions = [*(record.captions if self._keep else ()), Caption(answer.value or "", self._source)]
                 candidates = [caption.source for caption in captions]
                 yield replace(record, captions=captions, metadata={**record.metadata, "candidates": candidates})
 
-    def _question(self, record: Record) -> str:
+    def _questions(self, record: Record) -> list[Question]:
         boxes = "\n".join(_line(region) for region in record.regions)
-        return self._prompt.fill(text=record.metadata.get("text") or "(not known)", boxes=boxes or "(none found)")
+        text = self._prompt.fill(text=record.metadata.get("text") or "(not known)", boxes=boxes or "(none found)")
+        picture = self.picture(record, "meme_caption")
+        return [] if picture is None else [Question(text, (picture,))]
 
 
 def _line(region: Region) -> str:

@@ -11,7 +11,7 @@ from capkit.data.records import Record, Region
 from capkit.data.sources.base import clean_captions
 from capkit.errors import UsageError
 from capkit.experts.base import Detection, Detector
-from capkit.llm.base import Picture
+from capkit.llm.base import Answer, Picture, Question
 from capkit.llm.cache import AnswerStore, question_key
 from capkit.utils.ranges import PositiveInt, Probability, check_ranges
 
@@ -117,15 +117,17 @@ class MineRegions(PictureStep):
 
     def _found(self, pictures: list[Picture], phrases: list[list[str]]) -> list[list[Detection]]:
         """What the detector finds; of what was asked before, what it found then."""
-        keys = [question_key(json.dumps(asked), picture) for picture, asked in zip(pictures, phrases, strict=True)]
-        known = {key: _parsed(text) for key, text in self._store.read(keys).items()}
+        keys = [question_key(Question(json.dumps(a), (picture,))) for picture, a in zip(pictures, phrases, strict=True)]
+        known = {key: _parsed(str(answer.text)) for key, answer in self._store.read(keys).items()}
         self.counts["cached"] += sum(key in known for key in keys)
         new = {key: place for place, key in enumerate(keys) if key not in known}
         if new:
             places = list(new.values())
             found = self._detector.detect([pictures[i] for i in places], [phrases[i] for i in places])
             known |= dict(zip(new, found, strict=True))
-            self._store.write({key: _written(known[key]) for key in new})
+            for key in new:
+                self._store.add(key, Answer(_written(known[key])))
+            self._store.flush()
         return [known[key] for key in keys]
 
 

@@ -20,10 +20,11 @@ class Joiner:
     def __init__(self):
         self.prompts = []
 
-    def fingerprint_fields(self):
+    def about(self):
         return {"model": "joiner"}
 
-    def complete(self, prompts):
+    def ask(self, questions):
+        prompts = [question.text for question in questions]
         self.prompts += prompts
         return [self._answer(prompt.partition("[captions]\n")[2].splitlines()) for prompt in prompts]
 
@@ -79,7 +80,7 @@ def test_a_second_run_asks_for_the_failures_alone(cache):
     step = BlendCaptions(again, cache_dir=cache)
     blended(step)
     assert [prompt.rpartition(". ")[2] for prompt in again.prompts] == ["fail", "odd"]
-    assert step.counts == {"text_cached": 2, "text_asked": 2, "text_failed": 2}
+    assert step.counts == {"text_cached": 2, "text_asked": 2, "text_failed": 2, "text_refused": 1}
 
 
 def test_captions_can_be_kept(cache):

@@ -24,11 +24,12 @@ class Parrot:
     def __init__(self):
         self.asked = []
 
-    def fingerprint_fields(self):
+    def about(self):
         return {"model": "parrot"}
 
-    def answer(self, prompts, pictures):
-        pairs = zip(prompts, pictures, strict=True)
+    def ask(self, questions):
+        prompts = [question.text for question in questions]
+        pairs = [(question.text, *question.pictures) for question in questions]
         self.asked += [(sections(prompt), int(picture.pixels[0, 0, 0])) for prompt, picture in pairs]
         return [
             Answer(None, "refused", "I cannot help with that.") if "hateful" in prompt

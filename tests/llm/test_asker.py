@@ -1,0 +1,325 @@
+"""An Asker over small models: one that answers lists, one in batches of its own, one many questions at once."""
+
+import json
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from capkit.errors import UsageError
+from capkit.llm.asker import Asker
+from capkit.llm.base import Answer, Picture, Question
+from capkit.llm.cache import question_key
+from capkit.llm.replies import Unparsable
+
+
+class Upper:
+    """Answers in capitals and remembers what it was asked; `bad` texts have no answer, `odd` ones an unusable one.
+
+    `odd` maps a text to the number of its samples that are unusable.
+    """
+
+    draws = True
+
+    def __init__(self, model="upper", bad=(), odd=None):
+        self.model, self.bad, self.odd, self.asked = model, set(bad), odd or {}, []
+
+    def about(self):
+        return {"model": self.model}
+
+    def ask(self, questions):
+        return [self.answer(question) for question in questions]
+
+    def answer(self, question):
+        self.asked.append((question.text, question.sample) if question.sample else question.text)
+        if question.text in self.bad:
+            return Answer(None, "no answer")
+        if question.sample < self.odd.get(question.text, 0):
+            return Answer("?", tokens_in=2, tokens_out=1)
+        pixels = "".join(f" {picture.pixels.sum()}" for picture in question.pictures)
+        number = f" {question.sample}" if question.sample else ""
+        return Answer(question.text.upper() + pixels + number, tokens_in=3, tokens_out=1)
+
+
+class InBatches(Upper):
+    """Answers the last question first, each by itself."""
+
+    def ask_each(self, questions):
+        for place in reversed(range(len(questions))):
+            yield place, self.answer(questions[place])
+
+
+class AtOnce(Upper):
+    """Answers from four threads."""
+
+    num_open = 4
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self.pool = ThreadPoolExecutor(4)
+
+    def open(self, question):
+        return self.pool.submit(self.answer, question)
+
+
+class Lower:
+    def read(self, text):
+        if text == "?":
+            raise Unparsable("it is a question mark")
+        return text.lower() + "!"
+
+    def schema(self):
+        return {"type": "string"}
+
+
+KINDS = [Upper, InBatches, AtOnce]
+
+
+def asker(folder, model, **settings):
+    return Asker(model, folder, Lower(), **settings)
+
+
+def values(answers):
+    return [answer.value for answer in answers]
+
+
+def ask(asker, *texts):
+    return asker.ask([Question(text) for text in texts])
+
+
+def counts(cached=0, asked=0, failed=0, refused=0):
+    return {"cached": cached, "asked": asked, "failed": failed, "refused": refused}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_second_run_asks_nothing_and_answers_the_same(tmp_path, kind):
+    model = kind()
+    first = ask(asker(tmp_path, model), "a", "b", "a")
+    again = asker(tmp_path, kind(bad=["a", "b"]))
+    assert values(first) == ["a!", "b!", "a!"] and [answer.text for answer in first] == ["A", "B", "A"]
+    assert ask(again, "a", "b", "a") == first
+    assert sorted(model.asked) == ["a", "b"]
+    assert again.counts == counts(cached=3)
+
+
+def test_only_what_is_missing_is_asked_in_order(tmp_path):
+    ask(asker(tmp_path, Upper()), "b", "d")
+    model = Upper()
+    assert values(ask(asker(tmp_path, model), *"abcde")) == ["a!", "b!", "c!", "d!", "e!"]
+    assert model.asked == ["a", "c", "e"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_failed_and_refused_answers_are_not_kept_and_are_asked_again(tmp_path, kind):
+    cached = asker(tmp_path, kind(bad=["a"], odd={"b": 9}))
+    failed, refused, good = ask(cached, "a", "b", "c")
+    assert (failed.text, failed.failure) == (None, "no answer")
+    assert (refused.text, refused.said) == (None, "?") and "question mark" in refused.failure
+    assert good.value == "c!" and (good.tokens_in, good.tokens_out) == (3, 1)
+    assert cached.counts == counts(asked=3, failed=2, refused=1)
+    mended = kind()
+    assert values(ask(asker(tmp_path, mended), "a", "b", "c")) == ["a!", "b!", "c!"]
+    assert sorted(mended.asked) == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_refused_reply_is_asked_again_as_its_next_sample(tmp_path, kind):
+    model = kind(odd={"b": 2, "c": 9})
+    first = asker(tmp_path, model, retries=3)
+    answers = ask(first, "a", "b", "c")
+    assert values(answers) == ["a!", "b 2!", None]
+    assert answers[2].said == "?"
+    assert sorted(map(str, model.asked)) == sorted(map(str, ["a", "b", "c", *((x, n) for x, n in [
+        ("b", 1), ("b", 2), ("c", 1), ("c", 2), ("c", 3)])]))  # fmt: skip
+    assert first.counts == counts(asked=7 + 1, failed=1, refused=2 + 4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_later_run_comes_to_the_same_answer_without_asking_what_was_refused(tmp_path, kind):
+    """Even of a model that would now answer what it was refused for: the manifest of a resumed run must not differ."""
+    first = ask(asker(tmp_path, kind(odd={"b": 2, "c": 9}), retries=3), "b", "c")
+    model = kind()
+    again = asker(tmp_path, model, retries=3)
+    answers = ask(again, "b", "c")
+    assert answers[0] == first[0] and again.counts["cached"] == 1
+    assert model.asked == [("c", 3)], "the last refusal is no answer: it is asked for again"
+    assert values(answers) == ["b 2!", "c 3!"]
+
+
+def test_a_retry_is_no_sample_that_is_wanted_for_itself(tmp_path):
+    """Of three samples the second is refused: its next one is number 4, since number 2 is an answer of its own."""
+
+    class SecondIsOdd(Upper):
+        def answer(self, question):
+            return Answer("?") if question.sample == 1 else super().answer(question)
+
+    drawn = asker(tmp_path, SecondIsOdd(), retries=1, num_samples=3)
+    answers = drawn.ask([Question("a", sample=sample) for sample in range(3)])
+    assert values(answers) == ["a!", "a 4!", "a 2!"]
+
+
+def test_a_failure_is_not_asked_again_in_the_same_run(tmp_path):
+    model = Upper(bad=["a"])
+    ask(asker(tmp_path, model, retries=3), "a")
+    assert model.asked == ["a"], "the server has retried already"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_items_come_in_order_with_all_their_answers(tmp_path, kind, size):
+    def questions_of(item):
+        return [Question(f"{item} {i}") for i in range(item % 3)]
+
+    stream = asker(tmp_path, kind(), batch_size=size).stream(iter(range(30)), questions_of)
+    found = [(item, values(answers)) for item, answers in stream]
+    assert found == [(item, [f"{item} {i}!" for i in range(item % 3)]) for item in range(30)]
+
+
+def test_later_items_are_asked_while_the_first_waits(tmp_path):
+    """No barrier: with the first question held back, the model gets as many others as it can work on, and no more.
+
+    A stream that waits for a batch, or for each item, would never open the second.
+    """
+    held = []
+
+    class Held(Upper):
+        num_open = 4
+
+        def open(self, question):
+            future = Future()
+            held.append((question, future))
+            return future
+
+    model, taken = Held(), []
+
+    def items():
+        for number in range(10):
+            taken.append(number)
+            yield number
+
+    found = []
+    stream = asker(tmp_path, model).stream(items(), lambda item: [Question(str(item))])
+    reader = threading.Thread(target=lambda: found.extend(item for item, _ in stream))
+    reader.start()
+    answered = 0
+    while answered < 9:  # all but the first, in whatever order they are opened
+        if len(held) > answered + 1:
+            question, future = held[answered + 1]
+            future.set_result(model.answer(question))
+            answered += 1
+            assert len(held) - answered <= 4
+    assert found == [] and len(held) == 10
+    held[0][1].set_result(Answer("FIRST"))
+    reader.join(30)
+    assert found == list(range(10))
+
+
+def test_an_answer_is_kept_when_it_comes_whatever_the_reader_does(tmp_path):
+    """The reader of the stream stops after the first item; what the others said is on disk all the same."""
+    model = AtOnce()
+    first = asker(tmp_path, model)
+    stream = first.stream(range(4), lambda item: [Question(str(item))])
+    next(stream)
+    model.pool.shutdown(wait=True)
+    first.store.flush()
+    store = asker(tmp_path, Upper()).store
+    kept = [store.get(question_key(Question(str(item)))) is not None for item in range(4)]
+    assert kept == [text in model.asked for text in "0123"] and kept[0]
+    stream.close()
+
+
+def test_what_stops_a_model_stops_the_stream(tmp_path):
+    class Gone(AtOnce):
+        def answer(self, question):
+            raise UsageError("no connection")
+
+    class GoneInBatches(Upper):
+        def ask(self, questions):
+            raise UsageError("no connection")
+
+    for model in (Gone(), GoneInBatches()):
+        with pytest.raises(UsageError, match="no connection"):
+            ask(asker(tmp_path, model), "a", "b")
+
+
+def test_a_model_that_drops_a_question_is_an_error(tmp_path):
+    class Short(Upper):
+        def ask(self, questions):
+            return super().ask(questions)[1:]
+
+    with pytest.raises(ValueError, match="shorter"):
+        ask(asker(tmp_path, Short()), "a", "b")
+
+
+def test_another_model_or_setting_is_another_store(tmp_path):
+    ask(asker(tmp_path, Upper()), "a")
+    other = Upper("upper, temperature 1")
+    ask(asker(tmp_path, other), "a")
+    assert other.asked == ["a"]
+    assert sorted(json.loads(p.read_text())["model"] for p in tmp_path.glob("*/about.json")) == ["upper", other.model]
+
+
+def test_a_sample_is_asked_for_once(tmp_path):
+    questions = [Question("a", sample=sample) for sample in range(10)]
+    ten = asker(tmp_path, Upper(), num_samples=10).ask(questions)
+    assert values(ten)[:2] == ["a!", "a 1!"] and len(set(values(ten))) == 10
+    model = Upper()
+    assert asker(tmp_path, model, num_samples=10).ask([questions[3]]) == [ten[3]]
+    assert model.asked == []
+
+
+def test_only_a_structured_model_gets_the_schema(tmp_path):
+    class Seen(Upper):
+        def answer(self, question):
+            self.asked.append(question.schema)
+            return Answer("yes")
+
+    plain, structured = Seen(), Seen("structured")
+    structured.structured = True
+    for model in (plain, structured):
+        ask(asker(tmp_path, model), "a")
+    assert plain.asked == [None] and structured.asked == [{"type": "string"}]
+
+
+def test_pictures_are_let_go_when_a_question_is_answered(tmp_path):
+    import weakref
+
+    pixels = [np.full((2, 2, 3), value, np.uint8) for value in range(3)]
+    alive = [weakref.ref(array) for array in pixels]
+    questions = [Question("see", (Picture(array),)) for array in pixels]
+    stream = asker(tmp_path, Upper()).stream(range(3), lambda item: [questions.pop(0)])
+    del pixels
+    assert values(next(stream)[1]) == ["see 0!"]
+    assert [reference() for reference in alive] == [None] * 3
+
+
+class OldText:
+    def fingerprint_fields(self):
+        return {"model": "old"}
+
+    def complete(self, prompts):
+        return []
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize(
+    ("model", "settings", "reason"),
+    [
+        (OldText(), {}, r"about\(\) and ask\(questions\).*got OldText; complete is now ask.*fingerprint_fields is now"),
+        ("upper", {}, "got str"),
+        ("greedy", {"retries": 2}, r"retries=2 .* in one way only; set temperature, such as 0.7, or retries=0"),
+        ("greedy", {"num_samples": 5}, "5 answers to one question need a model that samples"),
+        ("blind", {"pictures": True}, "which takes no pictures"),
+        ("sees", {"pictures": False}, "which needs a picture each time"),
+        ("greedy", {"retries": -1}, "expected an integer of at least 0"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_told_before_anything_is(tmp_path, model, settings, reason):
+    if model in ("greedy", "blind", "sees"):
+        kind, model = model, Upper()
+        model.draws = kind != "greedy"
+        model.takes_pictures = {"blind": False, "sees": True}.get(kind)
+    with pytest.raises(UsageError, match=reason):
+        asker(tmp_path, model, **settings)
+    assert not list(tmp_path.iterdir())

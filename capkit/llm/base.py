@@ -8,6 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+from capkit.utils.renamed import moved_names
+
+__getattr__ = moved_names(__name__)  # ChatModel was TextLM and VisionChat
+
 
 @dataclass(frozen=True)
 class Picture:

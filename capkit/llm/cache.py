@@ -22,7 +22,10 @@ import numpy as np
 
 from capkit.errors import UsageError
 from capkit.llm.base import Answer, Question
+from capkit.utils.renamed import moved_names
 from capkit.utils.store import digest, fingerprint, write_about
+
+__getattr__ = moved_names(__name__)  # Asker was CachedModel
 
 FLUSH_COUNT = 100
 FLUSH_S = 1.0

@@ -263,6 +263,12 @@ exported.load_exported checkpoint.export_reader.load_exported
 exported.parts_of checkpoint.export_parts.parts_of
 exported.read_export checkpoint.export_reader.read_export
 keyed.key_id utils.rng.stable_hash
+llm.base.TextLM llm.base.ChatModel
+llm.base.VisionChat llm.base.ChatModel
+llm.cache.CachedModel llm.asker.Asker
+llm.cache.Unparsable llm.replies.Unparsable
+llm.huggingface.HFTextLM llm.huggingface.HFChat
+llm.huggingface.HFVisionChat llm.huggingface.HFChat
 liveness.Doing fault_tolerance.liveness.Liveness
 liveness.advance fault_tolerance.liveness.mark_progress
 liveness.doing fault_tolerance.liveness.section

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "config": BOTTOM | {"assets", "decoding"},
     "optim": BOTTOM,
     "run": BOTTOM | {"config"},
-    "llm": BOTTOM | {"text"},
+    "llm": BOTTOM | {"decoding", "text"},
     "decoding": BOTTOM | {"text", "upstream"},
     "distributed": BOTTOM | {"config", "fault_tolerance", "run", "upstream"},
     "data": BOTTOM | {"distributed", "fault_tolerance", "text"},

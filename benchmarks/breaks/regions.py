@@ -111,8 +111,8 @@ BREAKS = [
     Break(
         "mining: what was found for other phrases is taken from the cache",
         "capkit/curation/steps/mine_regions.py",
-        "question_key(json.dumps(asked), picture)",
-        'question_key("", picture)',
+        "question_key(Question(json.dumps(a), (picture,)))",
+        'question_key(Question("", (picture,)))',
         ("tests/curation/steps/test_mine_regions.py",),
     ),
 ]

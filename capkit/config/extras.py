@@ -25,6 +25,7 @@ _GGUF = Need(("gguf",), "capkit[stamps]")
 # By a part's `_target_`.
 OF_TARGETS = {
     "capkit.data.sources.parquet.Parquet": Need(("pyarrow",), "capkit[parquet]"),
+    "capkit.experts.rapid_ocr.RapidOCR": Need(("rapidocr", "onnxruntime"), "capkit[ocr]"),
     "capkit.metrics.coco.meteor.Meteor": _JAVA,
     "capkit.metrics.dense_caption_map.MeteorText": _JAVA,
     "capkit.metrics.coco.spice.Spice": _JAVA,
@@ -48,7 +49,7 @@ _BUILT = {
     "evaluate_encoder": ("data", "evaluator"),
     "mine": ("data", "encoder"),
     "prepare": ("data", "image_encoder"),
-    "curate": ("data", "step", "text_lm", "vision_chat"),
+    "curate": ("data", "step", "expert", "text_lm", "vision_chat"),
 }
 
 

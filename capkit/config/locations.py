@@ -5,7 +5,7 @@ from pathlib import Path
 import capkit
 
 # Groups with any number of choices: the first line of their yaml files places them at `group.name`.
-PICK_ANY = ("metric", "evaluator", "callback", "logger", "reward", "step")
+PICK_ANY = ("metric", "evaluator", "callback", "logger", "reward", "expert", "step")
 
 # Last words of keys that name something to read, which must exist when a command starts.
 INPUT_WORDS = frozenset(

@@ -14,6 +14,7 @@ from capkit.errors import UsageError
 from capkit.llm.base import Picture
 
 Records = Callable[[], Iterable[Record]]
+SCOPES = ("record", "group", "all")
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class Step(Protocol):
     Optional hooks, which task=curate calls if they exist: `attach_images(read)` with a function from a record's key to
     its image (it raises BadImage); `attach_sizes(measure)` with one to its width and height in pixels (likewise);
     `attach_failures(report)` with a function that takes each Failure; `fingerprint_fields()` for what the result
-    depends on, as plain data; and `counts`, numbers for the report. A step with `by_record = True` treats records
-    independently, so that shards of them can be processed separately.
+    depends on, as plain data; and `counts`, numbers for the report. `scope` says what a step works on, and so where its
+    records can be cut into shards: "record" (anywhere), "group" (between the views of one object, which
+    `capkit.curation.groups.groups` gives), or "all" (nowhere; the default).
     """
 
     def __call__(self, records: Records) -> Iterator[Record]: ...
@@ -60,7 +62,7 @@ def ignore_failure(failure: Failure) -> None:
 class PictureStep:
     """Base class of steps that look at pictures, each record by itself."""
 
-    by_record = True
+    scope = "record"
 
     def __init__(self) -> None:
         self._report: Callable[[Failure], None] = ignore_failure
@@ -87,6 +89,14 @@ class PictureStep:
         """Records with their pictures, in order; those whose picture cannot be read are reported and left out."""
         pictures = ((record, self.picture(record, step)) for record in records)
         return [(record, picture) for record, picture in pictures if picture is not None]
+
+
+def scope_of(step: Any) -> str:
+    """What a step works on. Steps of before there were groups say `by_record`."""
+    scope = getattr(step, "scope", "record" if getattr(step, "by_record", False) else "all")
+    if scope not in SCOPES:
+        raise UsageError(f"{type(step).__name__}.scope: expected one of {', '.join(SCOPES)}; got {scope!r}")
+    return scope
 
 
 def hook(step: Any, name: str, argument: Any) -> None:

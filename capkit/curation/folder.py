@@ -10,8 +10,9 @@ images/train/00000012.png           images of sources without image files
 
 import json
 import os
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
@@ -69,9 +70,16 @@ class CuratedFolder:
                 + "\ngive another out=FOLDER, or delete this one; models' answers are cached elsewhere and stay"
             )
 
-    def indices(self, num_records: int) -> range:
-        """This shard's records: consecutive ones, so that the shards in order give the whole split."""
-        return range(self.shard * num_records // self.num_shards, (self.shard + 1) * num_records // self.num_shards)
+    def indices(self, num_records: int, starts: Sequence[int] | None = None) -> range:
+        """This shard's records: consecutive ones, so that the shards in order give the whole split.
+
+        `starts` are the first records of groups that must stay whole: a cut within one moves to its end.
+        """
+        cuts = [shard * num_records // self.num_shards for shard in (self.shard, self.shard + 1)]
+        if starts is not None:
+            ends = [*starts, num_records]
+            cuts = [ends[bisect_left(ends, cut)] for cut in cuts]
+        return range(*cuts)
 
     def write_shard(self, records: Iterable[Record]) -> int:
         """Write this shard's manifest, which appears when complete; returns the number of records."""

@@ -17,7 +17,7 @@ class Fingerprinted(Protocol):
 
 
 def fingerprint(source: DataSource) -> str:
-    """Hash the records: sensitive to order, keys, captions and their scores, regions, bags and metadata.
+    """Hash the records: sensitive to order, keys, captions and their scores, regions, bags, objects and metadata.
 
     Image paths are excluded, so that a folder may be moved, and so are pixels. 600,000 captions of 120,000 records take
     1.2 s on one core.
@@ -30,6 +30,8 @@ def fingerprint(source: DataSource) -> str:
         captions = [_fields(caption) for caption in record.captions]
         regions = [[region.box, region.text] for region in record.regions]
         row = [record.key, captions, regions, record.bag, record.metadata]
+        if record.object is not None:
+            row.append(record.object)
         state.update(json.dumps(row, sort_keys=True, default=str).encode())
     return state.hexdigest()
 

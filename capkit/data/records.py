@@ -15,16 +15,27 @@ from capkit.utils.text_files import decode, existing_file, file_name, has_lone_s
 
 
 @dataclass(frozen=True, slots=True)
+class Added:
+    """What a data step offered for a caption beside what it was written from: a finding's text, by whom, how sure."""
+
+    text: str
+    expert: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Caption:
     """A caption with its source ("human", "alt_text", a model's name) and its language as a BCP 47 tag.
 
     `score` says how well it fits its image, in the units of the scorer that gave it (`capkit align`); None: not scored.
+    `added` lists what a data step added to it, and where from (docs/experts.md).
     """
 
     text: str
     source: str = "human"
     language: str = "en"
     score: float | None = None
+    added: tuple[Added, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +52,7 @@ class Record:
 
     `key` identifies it in predictions and seeds its randomness. `image` is a path (absolute, or relative to the
     source's root), a shard member ("shard.tar::member"), or None if pixels come from elsewhere. `bag` names the group
-    of similar images that it belongs to.
+    of similar images that it belongs to. `object` names what is seen: records with the same value are views of it.
     """
 
     key: str
@@ -50,9 +61,10 @@ class Record:
     regions: list[Region] = field(default_factory=list)
     bag: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    object: str | None = None
 
 
-_FIELDS = ("key", "image", "captions", "regions", "bag", "metadata")
+_FIELDS = ("key", "image", "captions", "regions", "bag", "metadata", "object")
 
 
 def _wrong(where: str, problem: str) -> UsageError:
@@ -76,15 +88,26 @@ def _captions(value: list[Any] | str, where: str) -> list[Caption]:
 def _caption(value: Any, where: str) -> Caption:
     fields = {"text": value} if isinstance(value, str) else value
     if not isinstance(fields, dict) or "text" not in fields or set(fields) - {*Caption.__slots__}:
-        raise _wrong(where, f"a caption is a text or {{text, source, language, score}}, not {shown(value)}")
+        raise _wrong(where, f"a caption is a text or {{text, source, language, score, added}}, not {shown(value)}")
     for name, content in fields.items():
         if name == "score":
             if content is not None and not is_number(content):
                 raise _wrong(where, f"'score' of a caption is a finite number or null, not {shown(content)}")
+        elif name == "added":
+            if not isinstance(content, list):
+                raise _wrong(where, f"'added' of a caption is a list, not {shown(content)}")
         elif not isinstance(content, str):
             raise _wrong(where, f"{name!r} of a caption is a text, not {shown(content)}")
-    score = fields.get("score")
-    return Caption(**{**fields, "score": None if score is None else float(score)})
+    score, added = fields.get("score"), tuple(_added(item, where) for item in fields.get("added", ()))
+    return Caption(**{**fields, "score": None if score is None else float(score), "added": added})
+
+
+def _added(value: Any, where: str) -> Added:
+    if not isinstance(value, dict) or set(value) != {*Added.__slots__} or not is_number(value["score"]):
+        raise _wrong(where, f"'added' of a caption lists {{text, expert, score}}, not {shown(value)}")
+    if not isinstance(value["text"], str) or not isinstance(value["expert"], str):
+        raise _wrong(where, f"'text' and 'expert' of what was added to a caption are texts, not {shown(value)}")
+    return Added(value["text"], value["expert"], float(value["score"]))
 
 
 def is_number(value: Any) -> bool:
@@ -121,6 +144,7 @@ def record_from_row(row: Any, where: str) -> Record:
         captions=_captions(_typed(row, "captions", (list, str), [], where), where),
         regions=[_region(r, where) for r in _typed(row, "regions", list, [], where)],
         bag=_typed(row, "bag", str, None, where),
+        object=_typed(row, "object", str, None, where),
         metadata=_typed(row, "metadata", dict, {}, where),
     )
 
@@ -144,6 +168,8 @@ def row_of(record: Record) -> dict[str, Any]:
     for caption in row.get("captions", ()):
         if caption["score"] is None:
             del caption["score"]
+        if not caption["added"]:
+            del caption["added"]
     return row
 
 

@@ -9,7 +9,7 @@ from torchvision.ops import nms
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from capkit.errors import UsageError
-from capkit.experts.base import Detection
+from capkit.experts.base import Finding
 from capkit.llm.base import Picture
 from capkit.llm.huggingface import found_revision, from_hub
 from capkit.utils.ranges import PositiveInt, Probability, check_ranges
@@ -49,12 +49,12 @@ class HFDetector:
         self._asked_revision = revision
         self._loaded: tuple[Any, Any] | None = None
 
-    def fingerprint_fields(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         settings: dict[str, Any] = {"threshold": self.threshold, "text_threshold": self.text_threshold}
         settings |= {"max_boxes": self.max_boxes, **({"every_name": True} if self.every_name else {})}
         return {"model": self.name.rstrip("/").rpartition("/")[2], "revision": self.revision, **settings}
 
-    def detect(self, pictures: Sequence[Picture], names: Sequence[Sequence[str]]) -> list[list[Detection]]:
+    def detect(self, pictures: Sequence[Picture], names: Sequence[Sequence[str]]) -> list[list[Finding]]:
         return [
             self._in_picture(picture, list(asked)) if asked else []
             for picture, asked in zip(pictures, names, strict=True)
@@ -78,7 +78,7 @@ class HFDetector:
         return self._loaded
 
     @torch.inference_mode()
-    def _in_picture(self, picture: Picture, names: list[str]) -> list[Detection]:
+    def _in_picture(self, picture: Picture, names: list[str]) -> list[Finding]:
         model, processor = self._parts()
         reads_a_list = model.config.model_type in _READS_A_LIST
         if reads_a_list:
@@ -104,7 +104,12 @@ class HFDetector:
             labels = [_words(label, special) if not reads_a_list else label for label in found["text_labels"]]
             rows += [(float(scores[k]), labels[k], boxes[k].tolist()) for k in kept]
         best = sorted(rows, key=lambda row: -row[0])[: self.max_boxes]
-        return [Detection(label, (box[0], box[1], box[2], box[3]), score) for score, label, box in best if label]
+        model_name = self.about()["model"]
+        return [
+            Finding("object", label, (box[0], box[1], box[2], box[3]), score, model_name)
+            for score, label, box in best
+            if label
+        ]
 
     @staticmethod
     def _of_each(names: list[str], output: Any, settings: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:

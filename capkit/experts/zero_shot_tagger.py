@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from capkit.errors import UsageError
+from capkit.experts.base import Finding
 from capkit.llm.base import Picture
 from capkit.models.dual_encoders.base import CacheableEncoder
 from capkit.text.caption_text import clean_text
@@ -18,7 +19,7 @@ from capkit.utils.text_files import existing_file
 
 @check_ranges
 class ZeroShotTagger:
-    """The `top` names of `tags` with the highest cosine to the picture, in that order.
+    """The `top` names of `tags` with the highest cosine to the picture, in that order, scored by (1 + cosine) / 2.
 
     `tags` is a text file with one name a line; empty lines and repeated names do not count. `prompt` holds each name at
     its braces.
@@ -42,17 +43,25 @@ class ZeroShotTagger:
             "top": top,
             "prompt": prompt,
         }
+        self._model = f"zero_shot_tagger/{encoder.name}"
         self._texts: torch.Tensor | None = None
 
-    def fingerprint_fields(self) -> dict[str, Any]:
-        return self._about
+    def about(self) -> dict[str, Any]:
+        return {"model": self._model, **self._about}
 
     @torch.no_grad()
-    def tag(self, pictures: Sequence[Picture]) -> list[list[str]]:
+    def look(self, pictures: Sequence[Picture]) -> list[list[Finding]]:
         device = default_device()
         if self._texts is None:
             self._encoder.to(device)
             self._texts = self._encoder.encode_text([self._prompt.format(name) for name in self.names])  # (tags D)
         pixels = self._encoder.preprocess([picture.pixels for picture in pictures]).to(device)
         cosines = self._encoder.encode_image(pixels) @ self._texts.T  # (B tags)
-        return [[self.names[place] for place in row] for row in cosines.topk(self._top).indices.tolist()]
+        best = cosines.topk(self._top)
+        return [
+            [
+                Finding("tag", self.names[place], score=min((1 + cosine) / 2, 1.0), expert=self._model)
+                for place, cosine in zip(places, values, strict=True)
+            ]
+            for places, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]

@@ -12,8 +12,9 @@ from rich.progress import track
 from rich.table import Table
 
 from capkit.config.instantiate import build, build_all, plain
-from capkit.curation.base import Records, Step, hook
+from capkit.curation.base import Records, Step, hook, scope_of
 from capkit.curation.folder import CuratedFolder, FailureLog, own_shard, sampled
+from capkit.curation.groups import group_starts
 from capkit.data.records import Record
 from capkit.data.sources.base import DataSource, Preparable, picture_size
 from capkit.errors import UsageError
@@ -29,6 +30,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     shard, num_shards = own_shard(cfg.shard, cfg.num_shards)
+    _refuse_idle_experts(cfg.get("expert"), cfg.get("step"))
     totals: dict[str, float] = {}
     for split in cfg.splits:
         steps = build_steps(cfg.get("step"), num_shards)
@@ -45,10 +47,20 @@ def run(cfg: DictConfig) -> dict[str, float]:
     return totals
 
 
+def _refuse_idle_experts(experts: Mapping[str, Any] | None, steps: Mapping[str, Any] | None) -> None:
+    """Raises UsageError for experts that no step asks."""
+    if experts and not any(step is not None and "experts" in step for step in (steps or {}).values()):
+        names = ",".join(map(str, experts))
+        raise UsageError(
+            f"expert=[{names}]: expected a step that lets experts look, got step=[{','.join(map(str, steps or ()))}]; "
+            "add gather_findings before the others, such as step=[gather_findings]"
+        )
+
+
 def build_steps(group: Mapping[str, Any] | None, num_shards: int) -> dict[str, Step]:
     """The steps in order. Without any, records stay as they are."""
     steps = build_all(group)
-    whole = [name for name, step in steps.items() if not getattr(step, "by_record", False)]
+    whole = [name for name, step in steps.items() if scope_of(step) == "all"]
     if whole and num_shards > 1:
         raise UsageError(
             f"step {' and '.join(whole)} looks at all records together and cannot work on a shard of them; run it "
@@ -68,7 +80,8 @@ def abouts(steps: Mapping[str, Any], config: Any) -> dict[str, Any]:
 def curate(source: DataSource, steps: Mapping[str, Step], folder: CuratedFolder) -> dict[str, float]:
     """Pass one shard of a split through all steps, in order."""
     start = time.monotonic()
-    indices = folder.indices(len(source))
+    by_group = [name for name, step in steps.items() if scope_of(step) == "group"]
+    indices = folder.indices(len(source), group_starts(source, by_group[0]) if by_group else None)
     places = {source.record(i).key: i for i in indices}
     samples: list[dict[str, Any]] = []
     records: Records = lambda: _records(source, indices, folder)  # noqa: E731

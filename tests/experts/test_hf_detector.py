@@ -1,65 +1,21 @@
 """Tiny detectors with random weights, saved to a folder and loaded from there as any model is."""
 
-import json
-
-import numpy as np
 import pytest
 import torch
+from tiny_detectors import WORDS, random_picture, shaken
 from torchvision.ops import box_iou
 from transformers import (
     BertTokenizerFast,
-    CLIPTokenizerFast,
     GroundingDinoConfig,
     GroundingDinoForObjectDetection,
     GroundingDinoImageProcessor,
     GroundingDinoProcessor,
-    OwlViTConfig,
     OwlViTForObjectDetection,
-    OwlViTImageProcessor,
-    OwlViTProcessor,
 )
 
 from capkit.errors import UsageError
 from capkit.experts.base import Detector
 from capkit.experts.hf_detector import HFDetector
-from capkit.llm.base import Picture
-
-WORDS = ["a", "red", "circle", "blue", "square"]
-
-
-def random_picture(seed, height=48, width=64):
-    return Picture(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
-def shaken(model):
-    """Weights large enough that boxes and scores differ."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def owl(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("owl")
-    letters = sorted(set("".join(WORDS)))
-    pieces = ["!", "<|startoftext|>", "<|endoftext|>", *letters, *[f"{letter}</w>" for letter in letters]]
-    (folder / "vocab.json").write_text(json.dumps({piece: place for place, piece in enumerate(pieces)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = CLIPTokenizerFast.from_pretrained(folder, model_max_length=16)
-    parts = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
-    config = OwlViTConfig(
-        text_config={**parts, "vocab_size": len(pieces), "max_position_embeddings": 16, **special},
-        vision_config={**parts, "image_size": 32, "patch_size": 8},
-        projection_dim=16,
-    )
-    torch.manual_seed(1)
-    shaken(OwlViTForObjectDetection(config)).save_pretrained(folder)
-    images = OwlViTImageProcessor(size={"height": 32, "width": 32}, crop_size={"height": 32, "width": 32})
-    OwlViTProcessor(images, tokenizer).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +51,7 @@ def test_every_box_has_a_name_that_was_asked_for_and_lies_in_the_picture(kind, r
     assert none == [] and len(first) > 5 and len(last) > 5
     for found, asked in ((first, names[0]), (last, names[2])):
         words = {word for name in asked for word in name.split()}
-        assert {word for item in found for word in item.label.split()} == words
+        assert {word for item in found for word in item.text.split()} == words
         assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
         assert len({item.box for item in found}) > 1
         for item in found:
@@ -116,7 +72,7 @@ def test_boxes_are_those_of_the_model_relative_to_width_and_height(owl):
     x, y, width, height = output.pred_boxes[0, best].tolist()
     (found,) = HFDetector(str(owl), threshold=0.0, max_boxes=1).detect([picture], [names])
     corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-    assert found[0].label == names[labels[best]]
+    assert found[0].text == names[labels[best]]
     assert found[0].score == pytest.approx(float(scores[best].sigmoid()), abs=1e-5)
     assert found[0].box == pytest.approx([min(1, max(0, corner)) for corner in corners], abs=1e-5)
 
@@ -136,7 +92,7 @@ def test_with_every_name_a_box_has_each_that_is_sure_enough_and_no_near_duplicat
     for name in names:
         (alone,) = HFDetector(str(owl), **settings).detect([picture], [[name]])
         scores = {item.box: item.score for item in alone}
-        own = [item for item in found if item.label == name]
+        own = [item for item in found if item.text == name]
         assert own and all(item.score == pytest.approx(scores[item.box], abs=1e-5) for item in own)
         overlaps = box_iou(*(torch.tensor([item.box for item in own]) for _ in range(2))).fill_diagonal_(0).nan_to_num()
         assert overlaps.max() <= 0.5 and len(own) < len(alone)
@@ -150,7 +106,7 @@ def test_a_name_longer_than_the_detector_reads_is_not_looked_for(owl):
     long = "red circle blue square"  # 20 letters, each a token of this tiny vocabulary; 16 are read
     assert detector.detect([random_picture(0)], [[long]]) == [[]]
     (found,) = detector.detect([random_picture(0)], [[long, "circle"]])
-    assert {item.label for item in found} == {"circle"}
+    assert {item.text for item in found} == {"circle"}
 
 
 def test_every_name_needs_a_detector_that_scores_each(dino):

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from capkit.errors import UsageError
-from capkit.experts.base import Tagger
+from capkit.experts.base import Expert, Finding
 from capkit.experts.zero_shot_tagger import ZeroShotTagger
 from capkit.llm.base import Picture
 from capkit.utils.tensors import unit
@@ -49,28 +51,32 @@ def tags(tmp_path):
 def test_tags_are_those_of_the_highest_cosine_in_order(tags):
     """Of (200, 120, 0), with |v| = 233.2: yellow 320 / (233.2 x 1.414) = .970, red .857, green .514, blue 0."""
     tagger = ZeroShotTagger(MeanColor(), tags, top=3)
-    assert isinstance(tagger, Tagger)
-    assert tagger.tag([picture((200, 120, 0)), picture((0, 10, 200))]) == [
-        ["yellow", "red", "green"], ["blue", "green", "yellow"],
-    ]  # fmt: skip
+    assert isinstance(tagger, Expert)
+    found = tagger.look([picture((200, 120, 0)), picture((0, 10, 200))])
+    assert [[item.text for item in row] for row in found] == [["yellow", "red", "green"], ["blue", "green", "yellow"]]
+    scores = [item.score for item in found[0]]
+    assert scores == pytest.approx([(1 + cosine) / 2 for cosine in (0.970, 0.857, 0.514)], abs=1e-3)
+    assert replace(found[0][0], score=1.0) == Finding("tag", "yellow", expert="zero_shot_tagger/mean color")
 
 
 def test_a_tag_does_not_depend_on_the_other_pictures(tags):
     tagger = ZeroShotTagger(MeanColor(), tags, top=1)
     pictures = [picture(color) for color in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
-    assert tagger.tag(pictures) == [tagger.tag([one])[0] for one in pictures] == [["red"], ["green"], ["blue"]]
+    found = tagger.look(pictures)
+    assert found == [tagger.look([one])[0] for one in pictures]
+    assert [item.text for (item,) in found] == ["red", "green", "blue"]
 
 
 def test_what_tags_depend_on_is_told(tags, tmp_path):
     (tmp_path / "fewer.txt").write_text("red\ngreen\n")
-    about = ZeroShotTagger(MeanColor(), tags, top=1).fingerprint_fields()
+    about = ZeroShotTagger(MeanColor(), tags, top=1).about()
     for other in (
         ZeroShotTagger(MeanColor(), str(tmp_path / "fewer.txt"), top=1),
         ZeroShotTagger(MeanColor(), tags, top=2),
         ZeroShotTagger(MeanColor(), tags, top=1, prompt="a drawing of {}"),
     ):
-        assert other.fingerprint_fields() != about
-    assert ZeroShotTagger(MeanColor(), tags, top=1).fingerprint_fields() == about
+        assert other.about() != about
+    assert ZeroShotTagger(MeanColor(), tags, top=1).about() == about
 
 
 def test_short_lists_and_prompts_without_a_place_are_refused(tags):

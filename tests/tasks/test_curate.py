@@ -286,3 +286,17 @@ def test_memes_get_candidate_captions_from_tags_boxes_and_a_model_that_sees(work
     second = Manifest("second/train.jsonl")
     assert all(second.record(i).metadata["candidates"][2:] == [wrote, wrote] for i in range(16))
     assert all(second.record(i).captions[2] != second.record(i).captions[3] for i in range(16))
+
+
+def test_findings_of_experts_are_gathered_in_shards_as_in_one_and_idle_experts_are_refused(work):
+    words = ["step=[gather_findings]", "expert=[scene_detector,scene_ocr]", "expert.scene_detector.wrong=0.2"]
+    counts = curated(*words, "out=one")
+    objects = sum(len(SceneWorld("train", 12).record(i).metadata["scene"]["objects"]) for i in range(12))
+    assert counts["gather_findings/objects"] + counts["gather_findings/below_score"] // 3 == objects
+    for shard in range(2):
+        curated(*words, "out=two", f"shard={shard}", "num_shards=2")
+    assert (work / "one/train.jsonl").read_bytes() == (work / "two/train.jsonl").read_bytes()
+    found = Manifest("one/train.jsonl").record(0).metadata["findings"]
+    assert found and all(set(item) == {"kind", "text", "box", "score", "expert"} for item in found)
+    with pytest.raises(UsageError, match=r"expert=\[scene_ocr\]: expected a step that lets experts look"):
+        curated("expert=[scene_ocr]", "out=idle")

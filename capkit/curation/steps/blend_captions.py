@@ -29,7 +29,7 @@ class BlendCaptions:
     `cache_dir` are those of `Asker`.
     """
 
-    by_record = True
+    scope = "record"
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ class ImageSize:
     are measured anew: those of web data are often of another version of the picture.
     """
 
-    by_record = True
+    scope = "record"
 
     def __init__(self) -> None:
         self._measure: Callable[[str], tuple[int, int]] | None = None

@@ -10,8 +10,9 @@ from capkit.curation.base import Failure, PictureStep, Records, batches, caption
 from capkit.data.records import Record, Region
 from capkit.data.sources.base import clean_captions
 from capkit.errors import UsageError
-from capkit.experts.base import Detection, Detector
-from capkit.llm.base import Answer, Picture, Question
+from capkit.experts.base import Detector, Finding, check_expert
+from capkit.experts.kept import kept_findings
+from capkit.llm.base import Picture, Question
 from capkit.llm.cache import AnswerStore, question_key
 from capkit.utils.ranges import PositiveInt, Probability, check_ranges
 
@@ -70,9 +71,10 @@ class MineRegions(PictureStep):
     ) -> None:
         if detector is None:
             raise UsageError("mine_regions needs a detector; see configs/step/mine_regions.yaml")
+        check_expert(detector, Detector, "mine_regions: detector")
         self._detector, self._max_words, self._min_score = detector, max_words, float(min_score)
         self._function_words, self._batch_size = tuple(function_words), batch_size
-        self._store = AnswerStore(cache_dir, {"detections": detector.fingerprint_fields()})
+        self._store = AnswerStore(cache_dir, {"detections": detector.about()})
         lengths = [f"words_{length}" for length in range(1, max_words + 1)]
         names = ("phrases", "boxes", *lengths, "below_score", "other_phrases", "cached", "without_regions")
         self.counts = dict.fromkeys(names, 0)
@@ -81,7 +83,7 @@ class MineRegions(PictureStep):
     def fingerprint_fields(self) -> dict[str, Any]:
         settings = {"max_words": self._max_words, "min_score": self._min_score}
         words = sorted(self._function_words)
-        return {"detector": self._detector.fingerprint_fields(), **settings, "function_words": words}
+        return {"detector": self._detector.about(), **settings, "function_words": words}
 
     def __call__(self, records: Records) -> Iterator[Record]:
         for batch in batches(records(), self._batch_size):
@@ -102,38 +104,27 @@ class MineRegions(PictureStep):
         self.counts["phrases"] += len(found)
         return list(found)
 
-    def _regions(self, asked: set[str], found: Sequence[Detection]) -> list[Region]:
+    def _regions(self, asked: set[str], found: Sequence[Finding]) -> list[Region]:
         regions = []
         for item in found:
-            if item.label not in asked:
+            if item.text not in asked:
                 self.counts["other_phrases"] += 1
             elif item.score <= self._min_score:
                 self.counts["below_score"] += 1
             else:
-                regions.append(Region(item.box, item.label))
+                assert item.box is not None, "a detector gives boxes"
+                regions.append(Region(item.box, item.text))
                 self.counts["boxes"] += 1
-                self.counts[f"words_{len(item.label.split())}"] += 1
+                self.counts[f"words_{len(item.text.split())}"] += 1
         return regions
 
-    def _found(self, pictures: list[Picture], phrases: list[list[str]]) -> list[list[Detection]]:
+    def _found(self, pictures: list[Picture], phrases: list[list[str]]) -> list[list[Finding]]:
         """What the detector finds; of what was asked before, what it found then."""
         keys = [question_key(Question(json.dumps(a), (picture,))) for picture, a in zip(pictures, phrases, strict=True)]
-        known = {key: _parsed(str(answer.text)) for key, answer in self._store.read(keys).items()}
-        self.counts["cached"] += sum(key in known for key in keys)
-        new = {key: place for place, key in enumerate(keys) if key not in known}
-        if new:
-            places = list(new.values())
-            found = self._detector.detect([pictures[i] for i in places], [phrases[i] for i in places])
-            known |= dict(zip(new, found, strict=True))
-            for key in new:
-                self._store.add(key, Answer(_written(known[key])))
-            self._store.flush()
-        return [known[key] for key in keys]
-
-
-def _written(found: Sequence[Detection]) -> str:
-    return json.dumps([[item.label, item.box, item.score] for item in found])
-
-
-def _parsed(text: str) -> list[Detection]:
-    return [Detection(label, (box[0], box[1], box[2], box[3]), score) for label, box, score in json.loads(text)]
+        found, num_cached = kept_findings(
+            self._store,
+            keys,
+            lambda places: self._detector.detect([pictures[i] for i in places], [phrases[i] for i in places]),
+        )
+        self.counts["cached"] += num_cached
+        return found

@@ -61,7 +61,7 @@ class ScoreFilter:
             raise UsageError(f"score_filter: expected unscored=drop or unscored=keep, got {unscored!r}")
         self._scorer = as_scorer(scorer)
         require_text_scorer(self._scorer, "score_filter")
-        self.by_record = quantile is None
+        self.scope = "record" if quantile is None else "all"
         self._threshold, self._best, self._quantile = threshold, best, quantile
         self._keeps_unscored, self._name, self._batch_size = unscored == "keep", name, batch_size
         self._read: Callable[[str], UInt8[np.ndarray, "H W 3"]] | None = None

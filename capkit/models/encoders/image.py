@@ -367,6 +367,10 @@ class EfficientNetLite0(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains(self)):
             return grid_tokens(self.model.extract_features(pixels))
 
+    def class_logits(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
+        """Of ImageNet's 1,000 classes, by the network's own last layer."""
+        return self.model(pixels)
+
 
 def _efficientnet_weights(weights: str) -> dict[str, Tensor]:
     path = weights

@@ -11,7 +11,7 @@ from jaxtyping import Bool, UInt8
 from capkit.errors import UsageError
 from capkit.sceneworld.world.glyphs import draw_word
 from capkit.sceneworld.world.options import COLORS
-from capkit.sceneworld.world.scene import Scene, SceneObject
+from capkit.sceneworld.world.scene import Scene, SceneObject, SceneText
 
 MIN_SIZE = 32
 _BACKGROUND_RGB = {"white": (245, 245, 245), "gray": (150, 150, 150), "black": (18, 18, 18)}
@@ -98,11 +98,27 @@ def render(scene: Scene, size: int = 64) -> UInt8[np.ndarray, "H W 3"]:
         rows, columns, pixels = _square(item, size)
         image[rows, columns][sprite(item.shape, pixels)] = COLORS[item.color]
     if scene.text is not None:
-        drawn = draw_word(scene.text.word, max(1, size // 64))
-        height, width = drawn.shape
-        top, left = int(scene.text.y * size - height / 2), int(scene.text.x * size - width / 2)
-        image[top : top + height, left : left + width][drawn] = 255 if scene.background == "black" else 0
+        drawn = _drawn(scene.text, size)
+        top, left, bottom, right = _text_edges(scene.text, size)
+        image[top:bottom, left:right][drawn] = 255 if scene.background == "black" else 0
     return image
+
+
+def _drawn(text: SceneText, size: int) -> Bool[np.ndarray, "h w"]:
+    return draw_word(text.word, max(1, size // 64))
+
+
+def _text_edges(text: SceneText, size: int) -> tuple[int, int, int, int]:
+    """First row and column of a drawn word, and those after the last."""
+    height, width = _drawn(text, size).shape
+    top, left = int(text.y * size - height / 2), int(text.x * size - width / 2)
+    return top, left, top + height, left + width
+
+
+def text_box(text: SceneText, size: int = 64) -> tuple[float, float, float, float]:
+    """xyxy box of a drawn word, in [0, 1], in a picture of `size` x `size` pixels."""
+    top, left, bottom, right = _text_edges(text, size)
+    return (left / size, top / size, right / size, bottom / size)
 
 
 def masks(scene: Scene, size: int = 64) -> Bool[np.ndarray, "N H W"]:

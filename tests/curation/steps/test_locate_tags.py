@@ -5,7 +5,7 @@ from capkit.curation.steps.locate_tags import LocateTags
 from capkit.data.images import BadImage
 from capkit.data.records import Record, Region
 from capkit.errors import UsageError
-from capkit.experts.base import Detection
+from capkit.experts.base import Finding
 from capkit.sceneworld.experts import SceneDetector, SceneTagger
 from capkit.sceneworld.world.scene import WorldOptions, make_scene
 
@@ -33,8 +33,8 @@ def test_every_object_gets_a_region_with_its_name_and_box():
 
 
 class FirstTag(SceneTagger):
-    def tag(self, pictures):
-        return [names[:1] for names in super().tag(pictures)]
+    def look(self, pictures):
+        return [found[:1] for found in super().look(pictures)]
 
 
 def test_the_detector_is_asked_for_what_the_tagger_named():
@@ -47,7 +47,7 @@ def test_the_detector_is_asked_for_what_the_tagger_named():
 
 class Nothing(SceneDetector):
     def detect(self, pictures, names):
-        return [[Detection("x", (0.0, 0.0, 1.0, 1.0))] if number else [] for number, _ in enumerate(pictures)]
+        return [[Finding("object", "x", (0.0, 0.0, 1.0, 1.0))] if number else [] for number, _ in enumerate(pictures)]
 
 
 def test_a_picture_without_boxes_is_kept_and_an_unreadable_one_is_listed():
@@ -73,8 +73,22 @@ def test_it_wants_both_experts_and_pictures():
         located(SceneTagger(), SceneDetector(), [Record("0")])
 
 
+class OldTagger:
+    def fingerprint_fields(self):
+        return {}
+
+    def tag(self, pictures):
+        return [["circle"]] * len(pictures)
+
+
+@pytest.mark.unchecked
+def test_a_tagger_of_before_there_were_findings_is_told_how_to_move():
+    with pytest.raises(UsageError, match=r"tagger: expected an object with about and look .* got OldTagger without"):
+        LocateTags(OldTagger(), SceneDetector())
+
+
 def test_what_it_depends_on_is_that_of_both_experts():
     about = LocateTags(SceneTagger(), SceneDetector()).fingerprint_fields()
     assert about == {
-        "tagger": SceneTagger().fingerprint_fields(), "detector": SceneDetector().fingerprint_fields(),
+        "tagger": SceneTagger().about(), "detector": SceneDetector().about(),
     }  # fmt: skip

@@ -12,7 +12,7 @@ from capkit.curation.steps.mine_regions import FUNCTION_WORDS, MineRegions, phra
 from capkit.data.images import BadImage
 from capkit.data.records import Caption, Record, read_manifest
 from capkit.errors import UsageError
-from capkit.experts.base import Detection
+from capkit.experts.base import Finding
 from capkit.llm.base import Picture
 from capkit.sceneworld.experts import ScenePhraseDetector
 from capkit.sceneworld.language.captions import references
@@ -71,14 +71,16 @@ class Fixed:
     def __init__(self, scores):
         self.scores, self.asked = scores, []
 
-    def fingerprint_fields(self):
+    def about(self):
         return {"model": "fixed", "scores": self.scores}
 
     def detect(self, pictures, names):
         self.asked += [list(asked) for asked in names]
         box = (0.0, 0.0, 0.5, 0.5)
-        found = [[Detection(name, box, self.scores[len(name.split()) - 1]) for name in asked] for asked in names]
-        return [[*items, Detection("joined words", box, 0.9)] for items in found]
+        found = [
+            [Finding("object", name, box, self.scores[len(name.split()) - 1]) for name in asked] for asked in names
+        ]
+        return [[*items, Finding("object", "joined words", box, 0.9)] for items in found]
 
 
 def test_boxes_above_the_score_are_kept_and_counted_by_length(tmp_path):
@@ -169,7 +171,7 @@ def test_a_phrase_about_two_objects_or_with_unknown_words_is_found_nowhere():
     picture = Picture(pixels("0"), {"scene": scene.to_dict()})
     names = [item.shape, f"two {item.shape}s", f"furry {item.shape}", f"{item.shape} left of a {item.shape}"]
     (found,) = ScenePhraseDetector().detect([picture], [names])
-    assert {detection.label for detection in found} == {item.shape}
+    assert {detection.text for detection in found} == {item.shape}
 
 
 @pytest.mark.integration

@@ -62,7 +62,7 @@ def test_captions_above_a_quantile_of_all_stay():
     # .1 .2 .3 .5 .5 .5 .9: the middle one is .5
     texts, _, step, _ = filtered(quantile=0.5)
     assert texts == {"a": ["9", "5"], "d": ["5", "5"]}
-    assert not step.by_record and ScoreFilter(tenths, best=1).by_record
+    assert (step.scope, ScoreFilter(tenths, best=1).scope) == ("all", "record")
 
 
 def test_captions_without_a_score_stay_where_that_is_wanted():

@@ -3,7 +3,7 @@
 B pictures, C classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -64,11 +64,11 @@ class ImageNetTagger:
     def look(self, pictures: Sequence[Picture]) -> list[list[Finding]]:
         device = default_device()
         names = EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"]
-        class_logits: Callable[[Tensor], Tensor] = self._classifier.to(device).class_logits
+        classifier: Any = self._classifier.to(device)
         found = []
         for picture in pictures:
             pixels = self._transform.normalize(self._transform(picture.pixels)[None].to(device))
-            found.append(best_tags(class_logits(pixels)[0], names, self._top, self._model))
+            found.append(best_tags(classifier.class_logits(pixels)[0], names, self._top, self._model))
         return found
 
 

@@ -1,6 +1,7 @@
 """Contrastive training of CLIP beside open_clip on the same work, in one run.
 
     python -m benchmarks.contrastive [--models ViT-B/32 ViT-B/16] [--batches 8192 32768] [--out FILE] [--tiny]
+    python -m benchmarks.contrastive --devices 2 [--models ViT-B/32] [--batches 32768] [--out FILE] [--tiny]
 
 Both sides: CLIP of the same shape with random weights, the same pixels and 77 tokens a caption on the GPU, InfoNCE,
 AdamW without clipping, bf16 autocast. What is timed is the optimizer step, batch on the GPU to updated weights.
@@ -24,6 +25,7 @@ import torch
 import transformers
 
 from benchmarks.contrastive import run_capkit as ours
+from benchmarks.contrastive import spread
 from benchmarks.contrastive.workloads import SIZES, TINY, Clock, Pairs, Row, Size, free_memory, random_pairs, run_steps
 
 HAS_OPEN_CLIP = importlib.util.find_spec("open_clip") is not None
@@ -32,7 +34,7 @@ if HAS_OPEN_CLIP:
 
 PLAIN, LOCKED, LORA = "plain", "image tower locked", "LoRA text tower, cached image embeddings"
 SHORT = "captions of 7-40 tokens"
-EAGER, COMPILED, CAPKIT = "open_clip", "open_clip --torchcompile", "capkit"
+EAGER, COMPILED, CAPKIT = spread.EAGER, spread.COMPILED, spread.CAPKIT
 PLAIN_BATCH = {"ViT-B/32": 1024, "ViT-B/16": 512, "tiny": 8}
 TEXT_BATCH = {"ViT-B/32": 2048, "ViT-B/16": 2048, "tiny": 8}  # where the image tower does not train
 MICRO_BATCHES = {"ViT-B/32": (1024, 512), "ViT-B/16": (512, 256), "tiny": (8,)}  # tried from the largest on
@@ -242,11 +244,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batches", type=int, nargs="*", default=[8192, 32768], help="effective batches")
     parser.add_argument("--no-compiled-peer", action="store_true", help="leave out open_clip --torchcompile")
     parser.add_argument("--tiny", action="store_true", help="a tiny model on the CPU: shows that it runs, not how fast")
+    parser.add_argument("--devices", type=int, nargs="*", default=[], help="only whole batches, on so many GPUs each")
     parser.add_argument("--out", type=Path, help="write all numbers as JSON too")
     options = parser.parse_args(arguments)
     if not HAS_OPEN_CLIP:
         print("open_clip is not installed (pip install open_clip_torch): capkit's side runs alone", flush=True)
     device = "cpu" if options.tiny else "cuda"
+    if options.devices:
+        spread_over(options)
+        return
     sizes = [TINY] if options.tiny else [SIZES[name] for name in options.models]
     benchmark = Benchmark(device, with_compiled_peer=not options.no_compiled_peer)
     result: dict[str, Any] = {"about": about(device), "checks": checks(device), "lora": []}
@@ -263,6 +269,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{gain['model']}: {LORA}, over {gain['over']}: {gain['measured']:.2f} x; by arithmetic "
             f"{gain['arithmetic']:.2f} x; {gain['share']:.0%} of it"
         )
+
+
+def spread_over(options: argparse.Namespace) -> None:
+    """`--devices`: the batches over several processes."""
+    sides = [EAGER, COMPILED] if HAS_OPEN_CLIP else []
+    sides = [CAPKIT, *sides[: 1 if options.no_compiled_peer else 2]]
+    print(about("cpu" if options.tiny else "cuda"), flush=True)
+    rows: list[tuple[int, Row]] = []
+    for name in ["tiny"] if options.tiny else options.models:
+        for batch in [16] if options.tiny else options.batches:
+            rows += spread.run(sides, name, batch, MICRO_BATCHES[name][0], options.devices, gpu=not options.tiny)
+            if options.out:
+                kept = [{"devices": number, **row.as_dict()} for number, row in rows]
+                options.out.write_text(json.dumps({"rows": kept}, indent=2) + "\n")
+    print(spread.table(rows))
 
 
 if __name__ == "__main__":

@@ -65,11 +65,11 @@ def module_of(model: HFTwoTower, compiled: bool, micro_batch: int | None = None)
     return DualEncoderModule(model, InfoNCE(), optimizer, Constant(), micro_batch_size=micro_batch, compile=compiled)
 
 
-def batch_of(pairs: Pairs, features: Tensor | None = None) -> CaptionBatch:
-    """The pairs as capkit's data gives them; with cached `features` (N D) in place of pixels."""
+def batch_of(pairs: Pairs, features: Tensor | None = None, first: int = 0) -> CaptionBatch:
+    """The pairs as capkit's data gives them; with cached `features` (N D) in place of pixels. `first`: its number."""
     column = torch.arange(pairs.tokens.shape[1], device=pairs.tokens.device)
     return CaptionBatch(
-        keys=[str(i) for i in range(len(pairs))],
+        keys=[str(first + i) for i in range(len(pairs))],
         pixels=pairs.pixels if features is None else None,
         features=None if features is None else features[:, None],
         tokens=pairs.tokens[:, None],

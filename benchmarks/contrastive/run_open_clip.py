@@ -10,6 +10,7 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 
 from benchmarks.contrastive.workloads import Pairs, Size
+from capkit.distributed.collectives import is_distributed, rank, world_size
 
 VERSION = open_clip.__version__
 
@@ -58,9 +59,12 @@ def plain_step(model: Any, pairs: Pairs, device: str) -> Callable[[], Tensor]:
 def accumulated_step(model: Any, pairs: Pairs, micro_batch: int, device: str) -> Callable[[], Tensor]:
     """One step by accum-freq: all micro-batches forward without gradient, then each once more, with a loss over all.
 
-    Each of the k losses has the gradient of its own micro-batch alone; the others' features are the cached ones.
+    Each of the k losses has the gradient of its own micro-batch alone; the others' features are the cached ones. Among
+    several ranks by local loss, gathering with gradient.
     """
-    optimizer, loss, parts = adamw(model), ClipLoss(), pairs.parts(micro_batch)
+    ranks = {"local_loss": True, "gather_with_grad": True, "rank": rank(), "world_size": world_size()}
+    optimizer, parts = adamw(model), pairs.parts(micro_batch)
+    loss = ClipLoss(**ranks) if is_distributed() else ClipLoss()
 
     def features(part: Pairs) -> tuple[dict[str, Tensor], Tensor]:
         output = model(part.pixels, part.tokens)

@@ -1,11 +1,17 @@
 """Faults done to real runs, again and again, and what was lost: `python -m benchmarks.faults --out DIR`.
 
     python -m benchmarks.faults --out runs/faults [--lives 60] [--only kill_all stop_one] [--seed 0] [--table-only]
+    python -m benchmarks.faults --out runs/faults --gpu [--strategies ddp zero3+one] [--methods rl] [--only term_one]
 
 A life is one run from its start to its end, with several faults in between, each at a random moment; after each of
 them the same command is given again. At the end the run is compared with one that was left alone, to the last bit:
 rows of metrics.jsonl, final numbers, predictions, images of each step, weights and optimizer. Results go to
 DIR/faults.jsonl with their seeds; a campaign that was cut goes on with the next life. docs/resume.md says what is what.
+
+`--gpu`: on two GPUs through NCCL in bf16-mixed, where two runs of one command differ by rounding. Each method and
+strategy has one life with every fault of `--only` once. The data must be the same, and losses are compared: the largest
+difference from the undisturbed run, beside that between two undisturbed runs. `ddp+one` starts on two GPUs, goes on on
+one, then on two again.
 """
 
 import argparse
@@ -25,13 +31,16 @@ from benchmarks.faults.ranks import Ranks
 from benchmarks.faults.runs import (
     CONDITIONS,
     METHODS,
+    ON_GPUS,
     RANKS,
     RHYTHM,
     STEPS,
     STRATEGIES,
     Starts,
+    data_differences,
     differences,
     final_state,
+    gaps,
 )
 from capkit.run.folder import RunFolder
 
@@ -71,7 +80,7 @@ class Fault:
 
 @dataclass
 class Life:
-    """One run of a method under a strategy, and its faults in order."""
+    """One run of a method under a strategy, and its faults in order; `ddp+one`: start after start under another one."""
 
     number: int
     method: str
@@ -84,10 +93,14 @@ class Life:
     def name(self) -> str:
         return f"{self.number:03d}-{self.method}-{self.strategy}"
 
+    def strategy_of(self, start: int) -> str:
+        strategies = self.strategy.split("+")
+        return strategies[start % len(strategies)]
+
 
 class Campaign:
-    def __init__(self, out: Path) -> None:
-        self.out = out.resolve()
+    def __init__(self, out: Path, gpu: bool = False) -> None:
+        self.out, self.gpu = out.resolve(), gpu
         self.out.mkdir(parents=True, exist_ok=True)
         self.starts = Starts(self.out / "starts")
         self.results = self.out / "faults.jsonl"
@@ -98,9 +111,9 @@ class Campaign:
             if not done.exists():
                 self._run_to_end(words, 1, self.out / "starts" / "logs")
 
-    def undisturbed(self, method: str, strategy: str) -> tuple[RunFolder, float]:
-        """The run that was left alone, and how many seconds it takes."""
-        folder = RunFolder(self.out / "undisturbed" / f"{method}-{strategy}")
+    def undisturbed(self, method: str, strategy: str, number: int = 0) -> tuple[RunFolder, float]:
+        """The run that was left alone, and how many seconds it takes; the first, or another of the same command."""
+        folder = RunFolder(self.out / "undisturbed" / f"{method}-{strategy}{f'-{number}' if number else ''}")
         clock = folder.path / "seconds"
         if not clock.exists():
             shutil.rmtree(folder.path, ignore_errors=True)
@@ -111,7 +124,10 @@ class Campaign:
         return folder, float(clock.read_text())
 
     def words(self, method: str, strategy: str, folder: Path) -> list[str]:
-        return [*self.starts.words(method), *RHYTHM, *STRATEGIES[strategy], f"run_dir={folder}"]
+        trainer = ON_GPUS[strategy] if self.gpu else STRATEGIES[strategy]
+        if self.gpu:  # the same validation, and no dropout, which draws by rank, on any number of ranks
+            trainer = (*trainer, "trainer.limit_val_batches=1.0", *["model.dropout=0.0"] * (method == "mle"))
+        return [*self.starts.words(method), *RHYTHM, *trainer, f"run_dir={folder}"]
 
     def _run_to_end(self, words: list[str], num_ranks: int, logs: Path) -> None:
         ranks = Ranks(words, num_ranks, logs)
@@ -133,14 +149,19 @@ class Campaign:
 
     def _live(self, life: Life, folder: Path) -> dict[str, Any]:
         # What goes wrong with wandb changes nothing; a step that is left out does.
-        once, seconds = self.undisturbed("mle" if life.method == "mle_wandb" else life.method, life.strategy)
-        words, rng = self.words(life.method, life.strategy, folder), random.Random(life.seed)
-        for kind in [*life.kinds, None]:
-            ranks = Ranks(words, RANKS[life.strategy], folder / "logs" / str(len(life.faults)))
+        once, seconds = self.undisturbed("mle" if life.method == "mle_wandb" else life.method, life.strategy_of(0))
+        rng = random.Random(life.seed)
+        for start, kind in enumerate([*life.kinds, None]):
+            strategy = life.strategy_of(start)
+            words = self.words(life.method, strategy, folder)
+            ranks = Ranks(words, RANKS[strategy], folder / "logs" / str(len(life.faults)))
             if kind is not None:
                 target = Target(ranks, folder, rng)
                 done = newest_step(target.checkpoints) / STEPS
                 after_s = rng.uniform(0.0, seconds * (1.0 - 0.8 * done))
+                if self.gpu:  # a start there takes longer than all steps: after some of them, then at once
+                    target.wait_until_saved(STEPS * (start + 1) // (len(life.kinds) + 2))
+                    after_s = 0.0
                 if self._strike(KINDS[kind], kind, target, life, after_s):
                     continue
             ended = ranks.wait(RUN_S)
@@ -190,6 +211,10 @@ class Campaign:
         if life.method in CONDITIONS:
             wrong = None if life.method != "mle_nan" or failed else wrong_about_nan(run)
             life.faults.append(Fault(life.method, life.name, life.seed, 0.0, 0, 0.0, False, wrong))
+        if self.gpu and not failed:
+            other, _ = self.undisturbed(life.method, life.strategy_of(0), number=1)
+            rounding = {"gaps": gaps(once, run), "gaps between two undisturbed": gaps(once, other)}
+            return {"failed": failed, "differences": data_differences(once, run), **rounding}
         return {"failed": failed, "differences": [] if failed else differences(once, run)}
 
 
@@ -213,15 +238,29 @@ def note_resume(faults: list[Fault], folder: Path, ranks: Ranks) -> None:
 def lives(count: int, seed: int, only: list[str], methods: list[str]) -> list[Life]:
     """Methods, strategies and kinds of faults in turn; what a life is, follows from its number and the seed alone."""
     pairs = [(method, strategy) for strategy in STRATEGIES for method in methods]
-    is_root = os.geteuid() == 0
     found = []
     for number in range(count):
         method, strategy = pairs[number % len(pairs)]
         rng = random.Random(f"{seed}-{number}")
-        fit = [k for k in only if (is_root or not KINDS[k].disk) and (RANKS[strategy] > 1 or not KINDS[k].many)]
+        fit = [kind for kind in fitting(only, strategy) if not KINDS[kind].rounds]
         kinds = [rng.choice(fit) for _ in range(FAULTS_A_LIFE if fit else 0)]
         found.append(Life(number, method, strategy, kinds, rng.randrange(2**31)))
     return found
+
+
+def lives_on_gpus(seed: int, only: list[str], methods: list[str], strategies: list[str]) -> list[Life]:
+    """A life of each method and strategy, with every kind once."""
+    pairs = [(method, strategy) for strategy in strategies for method in methods]
+    return [
+        Life(number, method, strategy, fitting(only, strategy), random.Random(f"{seed}-{number}").randrange(2**31))
+        for number, (method, strategy) in enumerate(pairs)
+    ]
+
+
+def fitting(only: list[str], strategy: str) -> list[str]:
+    """Kinds that such a run can meet."""
+    is_root, always_many = os.geteuid() == 0, all(RANKS[name] > 1 for name in strategy.split("+"))
+    return [kind for kind in only if (is_root or not KINDS[kind].disk) and (always_many or not KINDS[kind].many)]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -240,9 +279,22 @@ def table(rows: list[dict[str, Any]]) -> str:
             spread([fault.ended_s for fault in these if fault.ended_s > 0]),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    lines += ["", f"{len(rows)} runs, {len(rows) - len(bad)} of them equal to the undisturbed one to the last bit"]
+    if any("gaps" in row for row in rows):
+        lines += ["", "| run | fault: from step | loss | two undisturbed | validation | two undisturbed |"]
+        lines += ["| --- | --- | --- | --- | --- | --- |", *(gap_line(row) for row in rows if "gaps" in row)]
+        lines += ["", f"{len(rows)} runs, {len(rows) - len(bad)} of them with the data of the undisturbed one"]
+    else:
+        lines += ["", f"{len(rows)} runs, {len(rows) - len(bad)} of them equal to the undisturbed one to the last bit"]
     lines += [f"- {row['life']}: {row['failed'] or row['differences']}" for row in rows if row["life"] in bad]
     return "\n".join(lines + [f"- {fault.life}, {fault.kind}: {fault.wrong}" for fault in faults if fault.wrong])
+
+
+def gap_line(row: dict[str, Any]) -> str:
+    """Of a life on GPUs: its faults with the steps that it went on from, and the largest differences of its losses."""
+    faults = ", ".join(f"{fault['kind']}: {fault['resumed_from']}" for fault in row["faults"])
+    sides = [row["gaps"], row["gaps between two undisturbed"]]
+    cells = [f"{side[name]:.1e}" if name in side else "" for name in ("train/loss", "val/loss") for side in sides]
+    return f"| {row['life']} | {faults} | {' | '.join(cells)} |"
 
 
 def spread(seconds: list[float]) -> str:
@@ -257,12 +309,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--methods", nargs="+", choices=[*METHODS, *CONDITIONS], default=[*METHODS, *CONDITIONS])
     parser.add_argument("--table-only", action="store_true")
+    parser.add_argument("--gpu", action="store_true", help="on two GPUs, one life of each method and strategy")
+    parser.add_argument("--strategies", nargs="+", default=["ddp", "zero2", "zero3", "ddp+one"], help="of --gpu")
     arguments = parser.parse_args()
-    campaign = Campaign(arguments.out)
+    if arguments.gpu:
+        os.environ["FAULTS_ON_GPUS"] = "1"
+    campaign = Campaign(arguments.out, arguments.gpu)
     rows = [json.loads(line) for line in campaign.results.read_text().splitlines()] if campaign.results.exists() else []
     if not arguments.table_only:
         campaign.prepare()
-        for life in lives(arguments.lives, arguments.seed, arguments.only, arguments.methods):
+        given = (arguments.seed, arguments.only, arguments.methods)
+        for life in lives_on_gpus(*given, arguments.strategies) if arguments.gpu else lives(arguments.lives, *given):
             if life.name in {row["life"] for row in rows}:
                 continue
             row = campaign.live(life)

@@ -1,5 +1,6 @@
 """What is done to a run, from outside: to its processes, its checkpoints, or the disk they are on."""
 
+import json
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from benchmarks.faults.ranks import Ranks
 from benchmarks.faults.runs import STEPS
 from capkit.checkpoint.files import check_integrity, checkpoints_in, find_newest, step_of
+from capkit.errors import MEMORY_STATUS
 from capkit.fault_tolerance.stop_signal import STOPPED_STATUS
 
 END_S = 60.0  # in which a run that lost a rank, or was asked to stop, ends by itself
@@ -42,6 +44,16 @@ class Target:
             return path.stat().st_mtime > self.ranks.started_at
         return False
 
+    def ranks_in(self, section: str) -> list[int]:
+        """Ranks whose last sign of life came from this section."""
+        found = []
+        for path in self.folder.glob("watch/attempt-*/rank-*.json"):
+            with suppress(OSError, ValueError):  # it may leave, or be written, at any moment
+                beat = json.loads(path.read_bytes())
+                if beat["section"] == section and self._is_new(path):
+                    found.append(int(beat["rank"]))
+        return found
+
     def wait_until_due(self, after_s: float) -> None:
         """For so many seconds, or until this start saved the last step: it may be faster than the timed run was."""
         end, done = time.monotonic() + after_s, self._has_saved_all()
@@ -49,7 +61,15 @@ class Target:
             time.sleep(0.01)
 
     def _has_saved_all(self) -> bool:
-        return any(step_of(path) == STEPS for path in checkpoints_in(self.checkpoints))
+        return self.has_saved(STEPS)
+
+    def has_saved(self, step: int) -> bool:
+        return any(step_of(path) >= step for path in checkpoints_in(self.checkpoints))
+
+    def wait_until_saved(self, step: int) -> None:
+        """A checkpoint of this step or a later one; or until a rank ended."""
+        while not self.has_saved(step) and len(self.ranks.running()) == self.ranks.number:
+            time.sleep(0.01)
 
     def wait_until_watched(self) -> None:
         end = time.monotonic() + END_S
@@ -91,6 +111,44 @@ def kill_one(target: Target) -> Outcome:
     victim = target.rng.choice(target.ranks.running())
     target.ranks.send(signal.SIGKILL, [victim])
     return others_end(target, [victim])
+
+
+def kill_one_in_save(target: Target) -> Outcome | None:
+    """Rank 0, which saves, at the moment a checkpoint's temporary name appears; None where no more was saved."""
+    end = time.monotonic() + END_S
+    while not any(target.checkpoints.glob(".*.tmp")) and target.ranks.running() and time.monotonic() < end:
+        time.sleep(0.0005)
+    if len(target.ranks.running()) < target.ranks.number:
+        return None
+    target.ranks.send(signal.SIGKILL, [0])
+    return others_end(target, [0])
+
+
+def kill_one_in_rollout(target: Target) -> Outcome | None:
+    """A rank whose last sign of life came from a rollout; None where there was none any more."""
+    end = time.monotonic() + END_S
+    while not (sampling := target.ranks_in("rollout")) and target.ranks.running() and time.monotonic() < end:
+        time.sleep(0.001)
+    if not sampling or len(target.ranks.running()) < target.ranks.number:
+        return None
+    target.ranks.send(signal.SIGKILL, sampling[:1])
+    return others_end(target, sampling[:1])
+
+
+def memory_ends(target: Target) -> Outcome | None:
+    """One rank's next update does not fit; all ranks are to end with 82. None where no more came."""
+    victim = target.rng.randrange(target.ranks.number)
+    sign = target.folder / f"memory-ends-{victim}"
+    sign.touch()
+    started = time.monotonic()
+    ended = target.ranks.wait(END_S)
+    came = not sign.exists()
+    sign.unlink(missing_ok=True)
+    if not came:
+        return None
+    codes = set(target.ranks.exit_codes)
+    wrong = None if codes == {MEMORY_STATUS} or not ended else f"exit codes {codes}"
+    return Outcome(time.monotonic() - started, not ended, wrong)
 
 
 def stop_one(target: Target) -> Outcome:
@@ -188,18 +246,25 @@ def goes_on(target: Target) -> Outcome:
 
 @dataclass(frozen=True)
 class Kind:
-    """`many`: it takes more than one rank. `disk`: the checkpoints are on a file system of their own, by root."""
+    """`many`: it takes more than one rank. `disk`: the checkpoints are on a file system of their own, by root.
+
+    `rounds`: the run goes on in smaller parts, and so with other rounding.
+    """
 
     what: str
     strike: Callable[[Target], Outcome | None]
     many: bool = False
     disk: bool = False
+    rounds: bool = False
 
 
 KINDS = {
     "kill_all": Kind("kill -9 of all ranks", kill_all),
     "kill_in_save": Kind("kill -9 of all ranks in a save", kill_in_save),
     "kill_one": Kind("kill -9 of one rank", kill_one, many=True),
+    "kill_one_in_save": Kind("kill -9 of rank 0 in a save", kill_one_in_save, many=True),
+    "kill_one_in_rollout": Kind("kill -9 of one rank in a rollout", kill_one_in_rollout, many=True),
+    "memory_ends": Kind("out of memory on one rank", memory_ends, many=True, rounds=True),
     "stop_one": Kind("SIGSTOP to one rank", stop_one, many=True),
     "term_one": Kind("SIGTERM to one rank", asked(signal.SIGTERM, everyone=False), many=True),
     "term_all": Kind("SIGTERM to all ranks", asked(signal.SIGTERM, everyone=True)),

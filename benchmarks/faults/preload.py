@@ -2,10 +2,15 @@
 
 import os
 
-os.environ.update(OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu", HF_HUB_OFFLINE="1")
+os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
 os.environ.update(WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY="0" * 40)  # nobody listens there
+if os.environ.get("FAULTS_ON_GPUS") == "1":
+    # Forked processes can use a GPU that the server has not looked at, as deepspeed does when it is imported.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+else:
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed  # noqa: F401
 
-import deepspeed  # noqa: F401
 import torch
 
 import capkit.tasks.bags

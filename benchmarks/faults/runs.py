@@ -1,4 +1,4 @@
-"""Runs of a few seconds to break: likelihood, rewards and contrast, in one process, under DDP and under ZeRO-2."""
+"""Runs of a few seconds to break: likelihood, rewards and contrast, in one process, under DDP, ZeRO-2 and ZeRO-3."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -15,8 +15,11 @@ STRATEGIES = {
     "one": ("trainer=cpu", "trainer.devices=1"),
     "ddp": ("trainer=ddp_cpu", "trainer.devices=2"),
     "zero2": ("trainer=deepspeed_2_cpu", "trainer.devices=2"),
+    "zero3": ("trainer=deepspeed_3_cpu", "trainer.devices=2"),
 }
-RANKS = {"one": 1, "ddp": 2, "zero2": 2}
+ON_GPUS = {name: tuple(word.removesuffix("_cpu") for word in words) for name, words in STRATEGIES.items()}
+ON_GPUS["one"] = ("trainer=gpu",)
+RANKS = {"one": 1, "ddp": 2, "zero2": 2, "zero3": 2}
 TIMES = ("attempt", "time", "train/images_per_second", "train/seconds")
 METHODS = ("mle", "rl", "contrastive")
 # Likelihood under what lasts for a whole run: a step whose loss is NaN, a wandb that does not answer.
@@ -28,8 +31,9 @@ CONDITIONS = {
 COUNTS = tuple(f"data.{split}.count={count}" for split, count in (("train", 24), ("val", 8), ("test", 8)))
 SMALL = (
     "debug=tiny", *COUNTS, "data.batch_size=8", "micro_batch_size=null", "torch_threads=1", "eval_limit=8",
-    "trainer.enable_progress_bar=false", "callback=[watchdog,guard,preemption,recorder,checkpoints]",
+    "trainer.enable_progress_bar=false", "callback=[watchdog,guard,memory,preemption,recorder,checkpoints]",
     "callback.watchdog.timeout_s=8.0", "+callback.keys._target_=benchmarks.faults.keys.BatchKeys",
+    "+callback.memory_ends._target_=benchmarks.faults.keys.MemoryEnds",
 )  # fmt: skip
 CAPTIONER = (
     "model.width=32", "model.num_layers=1", "model.image_encoder.channels=[8,8]", "model.image_encoder.blocks=[0,0]",
@@ -107,6 +111,34 @@ def differences(once: RunFolder, again: RunFolder) -> list[str]:
     return found + [
         f"batches of rank {rank}" for rank, seen in batches(again).items() if seen != batches(once).get(rank)
     ]
+
+
+def gaps(once: RunFolder, again: RunFolder) -> dict[str, float]:
+    """Largest difference of the loss over the logged steps, as a share, and of the validation's loss; below 0.1 of 0.1.
+
+    For GPUs, where two runs of one command differ by rounding.
+    """
+    found = {}
+    for name in ("train/loss", "val/loss"):
+        ours, theirs = ({row["step"]: row[name] for row in run.current_rows() if name in row} for run in (again, once))
+        if theirs:
+            assert ours.keys() == theirs.keys(), f"{again.path} has {name} of {list(ours)}, not of {list(theirs)}"
+            found[name] = max(abs(ours[step] - theirs[step]) / max(0.1, abs(theirs[step])) for step in theirs)
+    return found
+
+
+def data_differences(once: RunFolder, again: RunFolder) -> list[str]:
+    """Steps in which not the same images were seen, by whichever ranks; a step may have been made several times."""
+    ours, theirs = ({step: sorted(seen) for step, seen in images(run).items()} for run in (again, once))
+    return [f"images of step {step}" for step in sorted(ours | theirs) if ours.get(step) != theirs.get(step)]
+
+
+def images(run: RunFolder) -> dict[int, set[str]]:
+    seen: dict[int, set[str]] = {}
+    for steps in batches(run).values():
+        for step, kept in steps.items():
+            seen.setdefault(step, set()).update(key for keys in kept for key in keys)
+    return seen
 
 
 def numbers(run: RunFolder) -> list[dict[str, Any]]:

@@ -1,9 +1,11 @@
 """How long the parts of training take beside what a user would take instead, on the same machine in one run.
 
     python -m benchmarks.speed [SECTION ...] [--rows WORD] [--rounds 10] [--out FILE] [--plot FILE] [--tiny]
+    python -m benchmarks.speed --devices 2 [--rows WORD] [--rounds 10] [--out FILE] [--tiny]
 
 Sides run in turn. Prints a table; `--out` keeps all numbers as JSON. `--tiny` is small enough for a CPU, to try the
 program. transformers' static cache compiles, half a minute a row: `--no-static` leaves it out.
+`--devices` runs whole steps on one GPU and on several instead of the sections: benchmarks/speed/spread.py.
 """
 
 import argparse
@@ -15,7 +17,7 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks.speed import data, growth, growth_plot, guided, rollout, startup, step, training
+from benchmarks.speed import data, growth, growth_plot, guided, rollout, spread, startup, step, training
 from benchmarks.speed.measure import Side
 
 SECTIONS: dict[str, Any] = {
@@ -58,10 +60,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="keep all numbers in this JSON file")
     parser.add_argument("--plot", type=Path, help="draw the curves of section growth into this SVG")
     parser.add_argument("--tiny", action="store_true", help="a few layers and images")
+    parser.add_argument("--devices", type=int, default=1, help="GPUs; where there are fewer, processes on the CPU")
     parser.add_argument("--no-static", action="store_true", help="leave out sides of transformers that compile")
     args = parser.parse_args()
     if unknown := set(args.sections) - set(SECTIONS):
         parser.error(f"expected sections of {', '.join(SECTIONS)}; got {', '.join(sorted(unknown))}")
+    if args.devices > 1 and args.sections:
+        parser.error(f"expected no section with --devices {args.devices}; got {', '.join(args.sections)}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     about = {
@@ -69,8 +74,16 @@ def main() -> None:
         "transformers": transformers.__version__, "rounds": args.rounds,
     }  # fmt: skip
     print(", ".join(f"{key} {value}" for key, value in about.items()))
-    print("| " + " | ".join(COLUMNS) + " |\n" + "|" + " --- |" * len(COLUMNS))
-    rows = []
+    columns = COLUMNS if args.devices == 1 else spread.COLUMNS
+    print("| " + " | ".join(columns) + " |\n" + "|" + " --- |" * len(columns), flush=True)
+    rows: list[dict[str, Any]] = []
+    if args.devices > 1:
+        for found, numbers in spread.run(args.devices, args.rows, args.rounds, args.tiny):
+            print(*found, sep="\n", flush=True)
+            rows += numbers
+            if args.out:
+                args.out.write_text(json.dumps({**about, "rows": rows}, indent=1))
+        return
     for section in args.sections or SECTIONS:
         for row in SECTIONS[section].rows(args.tiny):
             if args.rows not in row.name:

@@ -92,7 +92,7 @@ def no_reward(batch: CaptionBatch, samples: Samples) -> Tensor:
     return torch.zeros(len(batch), len(samples.texts[0]))
 
 
-def capkit_side(row: Row, size: Size, data: Data, device: str, **settings: Any) -> Steps:
+def module_of(row: Row, size: Size, data: Data, device: str, **settings: Any) -> tuple[TrainModule, CaptionBatch]:
     torch.manual_seed(0)
     with torch.device(device):
         vision = HFImageEncoder(config={"model_type": "vit", **size.vision})
@@ -114,7 +114,11 @@ def capkit_side(row: Row, size: Size, data: Data, device: str, **settings: Any) 
         samples = Samples([[""] * row.captions] * row.images, data.tokens, mask, ended, logprobs)
         module.gap_was_told = True  # the samples are not the policy's own
         module.given = Rollout(batch, samples, mask[..., 1:], data.advantages)
-    return Steps(module, batch, device)
+    return module, batch
+
+
+def capkit_side(row: Row, size: Size, data: Data, device: str, **settings: Any) -> Steps:
+    return Steps(*module_of(row, size, data, device, **settings), device)
 
 
 def transformers_side(row: Row, size: Size, data: Data, device: str, compiled: bool) -> Callable[[], Any]:

@@ -88,8 +88,13 @@ class UnwrappedDDPStrategy(DDPStrategy):
 
 
 def register_no_signal_handlers(trainer: pl.Trainer) -> None:
-    """Keep Lightning from handling signals: it would broadcast and requeue SLURM jobs from within the handler."""
+    """Keep Lightning from handling signals: it would broadcast and requeue SLURM jobs from within the handler.
+
+    Among several ranks it would also broadcast in each step whether rank 0 got a SIGTERM, and wait for the answer: on a
+    GPU for all work of the step before.
+    """
     trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
 
 
 def _nothing() -> None:

@@ -54,6 +54,10 @@ TOUCHES = (
         "lightning.pytorch.trainer.connectors.signal_connector:_SignalConnector", "register_signal_handlers",
         _LIGHTNING, "replaced: it would requeue SLURM jobs in a signal handler", ("self",),
     ),
+    Touch(
+        "lightning.pytorch.loops.training_epoch_loop:_TrainingEpochLoop", "_broadcast_sigterm_tensor", _LIGHTNING,
+        "replaced: each step would wait for it", ("self",),
+    ),
     Touch(_FIT_LOOP, "_FitLoop", _LIGHTNING, "the base of a loop that owes a validation after a resume"),
     Touch(
         f"{_FIT_LOOP}:_FitLoop", "__init__", _LIGHTNING, "its base",

@@ -1,57 +1,92 @@
-"""Client of servers with OpenAI's chat completions API: vLLM, SGLang, llama.cpp, Ollama, or hosted ones."""
+"""Client of servers with OpenAI's chat completions API: vLLM, SGLang, llama.cpp, Ollama, hosted (docs/servers.md)."""
 
 import base64
 import io
 import json
 import os
+import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPException
-from typing import Any
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from email.utils import parsedate_to_datetime
+from itertools import count
+from typing import Annotated, Any
+from urllib.request import getproxies, proxy_bypass
 
 import numpy as np
+import urllib3
 from PIL import Image
 
 from capkit.errors import UsageError
-from capkit.llm.base import Answer, Question
-from capkit.utils.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, WorkerCount, check_ranges
+from capkit.llm.base import Answer, Picture, Question
+from capkit.llm.cost import Price, guessed_tokens
+from capkit.llm.pace import Pace
+from capkit.utils.ranges import (
+    Length,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    PositiveProbability,
+    Range,
+    Seed,
+    check_ranges,
+)
 from capkit.utils.rng import stable_hash, uniform
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _HOPELESS = {401: "the key was rejected", 403: "the key lacks permission", 404: "there is no such path or model"}
 _MAX_WAIT_S = 60.0
+_NUM_SEEDS = 2**31  # what every engine takes as a seed
 
 
 class _Unanswered(Exception):
-    """A request failed. `wait_s`: least delay before a retry; None: a retry will not help."""
+    """A request failed.
 
-    def __init__(self, reason: str, wait_s: float | None = None, unreachable: bool = False) -> None:
+    `may_pass`: whether a retry may help, which the server wants `retry_after_s` later; `is_lost`: no reply came;
+    `is_page`: the reply was a web page.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        may_pass: bool = False,
+        retry_after_s: float = 0.0,
+        is_lost: bool = False,
+        is_page: bool = False,
+    ) -> None:
         super().__init__(reason)
-        self.wait_s, self.unreachable = wait_s, unreachable
+        self.may_pass, self.retry_after_s, self.is_lost, self.is_page = may_pass, retry_after_s, is_lost, is_page
 
 
 @check_ranges
 class ChatServer:
     """A ChatModel at `url` (".../v1"; "/chat/completions" is added). Pictures are sent as PNG.
 
-    Lost connections, timeouts and the statuses 408, 409, 425, 429 and 5xx are retried with exponential backoff, at most
-    a minute. A question has no answer if all attempts fail, or if the reply is malformed or truncated at `max_tokens`.
-    UsageError stops the run if no question of a batch reaches the server, or the key or the model is rejected.
+    `open` puts a question in line; as many as `num_connections` are with the server at any time, over connections that
+    are kept. Lost connections, timeouts and the statuses 408, 409, 425, 429 and 5xx are retried with exponential
+    backoff, at most a minute; a Retry-After holds all connections. A question has no answer if all attempts fail, or if
+    the reply is malformed or truncated at `max_tokens`. UsageError stops the run if the server cannot be reached, has
+    only web pages, rejects the key or the model, sends elsewhere, or changes the name of its model.
 
     Args:
-        url: Address of the server. Not part of the cache's fingerprint, since a server may move.
+        url: Address of the server. Not part of what answers are kept by, since a server may move.
         model: Its name on the server.
-        revision: Identifies the weights in the cache, if the model's name does not.
+        revision: Identifies the weights among kept answers, if the model's name does not.
         api_key_variable: Environment variable with the key, which is sent to `url` only and stored nowhere.
         temperature: Of sampling; 0 is greedy.
+        top_p: Of sampling: the smallest set of tokens with this probability; None: the server's default.
+        seed: Of sampling: each question and sample is sent a seed of its own that follows from it.
+        repetition_penalty: Above 1: against repeated tokens; None: the server's default.
+        structured: Send the JSON schema of the wanted reply, for the server to keep to.
         max_tokens: Longest answer.
+        price: Money per million tokens of questions and of answers.
         timeout_s: Longest silence of the server.
         num_attempts: Attempts per question.
         first_wait_s: Delay before the first retry, then doubled; a longer Retry-After is respected.
         num_connections: Concurrent requests.
+        requests_per_minute: Limit of this process's requests.
+        tokens_per_minute: Limit of this process's tokens, of questions and answers together.
     """
 
     def __init__(
@@ -61,11 +96,18 @@ class ChatServer:
         revision: str | None = None,
         api_key_variable: str | None = None,
         temperature: NonNegativeFloat = 0.0,
+        top_p: PositiveProbability | None = None,
+        seed: Seed = 0,
+        repetition_penalty: PositiveFloat | None = None,
+        structured: bool = False,
         max_tokens: PositiveInt = 512,
+        price: Annotated[Sequence[NonNegativeFloat], Length(2)] | None = None,
         timeout_s: PositiveFloat = 120.0,
         num_attempts: PositiveInt = 5,
         first_wait_s: NonNegativeFloat = 1.0,
-        num_connections: WorkerCount = 8,
+        num_connections: Annotated[int, Range(1, 1024)] = 8,
+        requests_per_minute: PositiveFloat | None = None,
+        tokens_per_minute: PositiveFloat | None = None,
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"url must be a server's address such as http://localhost:8000/v1; got {url!r}")
@@ -73,106 +115,232 @@ class ChatServer:
             raise UsageError(
                 f"the environment variable {api_key_variable} must hold the server's key, but is not set; export it"
             )
+        self.draws, self.structured, self.max_tokens = temperature > 0, structured, max_tokens
+        self.num_open = 2 * num_connections  # as many again wait here, so that no connection waits for its next one
+        self.price = None if price is None else Price(*price)
         self._url, self._key_variable = url.rstrip("/") + "/chat/completions", api_key_variable
-        self._model, self._revision = model, revision
-        self._settings: dict[str, float | int] = {"temperature": temperature, "max_tokens": max_tokens}
+        self._model, self._revision, self._seed = model, revision, seed
+        self._settings: dict[str, float] = {"temperature": temperature, "max_tokens": max_tokens}
+        if top_p is not None:
+            self._settings["top_p"] = top_p
+        self._repetition_penalty = repetition_penalty
         self._timeout_s, self._num_attempts, self._first_wait_s = timeout_s, num_attempts, first_wait_s
         self._num_connections = num_connections
-
-    @property
-    def draws(self) -> bool:
-        return self._settings["temperature"] > 0
+        self._pace = Pace(requests_per_minute, tokens_per_minute)
+        self._pool = _connections(self._url, num_connections, timeout_s)
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Question, Future[Answer]]] = deque()
+        self._num_threads = self._num_replies = self._num_answers = 0
+        self._served: str | None = None
 
     def about(self) -> dict[str, Any]:
-        return {"backend": "chat_server", "model": self._model, "revision": self._revision, **self._settings}
+        about = {"backend": "chat_server", "model": self._model, "revision": self._revision, **self._settings}
+        if self.draws:
+            about["seed"] = self._seed
+        if self._repetition_penalty is not None:
+            about["repetition_penalty"] = self._repetition_penalty
+        if self.structured:
+            about["structured"] = True
+        return about
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
-        with ThreadPoolExecutor(self._num_connections) as pool:
-            outcomes = list(pool.map(self._ask, questions))
-        lost = [outcome for outcome in outcomes if isinstance(outcome, _Unanswered) and outcome.unreachable]
-        if outcomes and len(lost) == len(outcomes):
+        return [future.result() for future in [self.open(question) for question in questions]]
+
+    def open(self, question: Question) -> Future[Answer]:
+        """Put a question in line; its answer comes as soon as it is there.
+
+        Raises UsageError for a second sample of a model that does not sample.
+        """
+        if question.sample and not self.draws:
             raise UsageError(
-                f"no connection to {self._url} ({lost[0]}); start the server or correct url; answers so far are kept"
+                "several answers to one question need a model that samples, got temperature=0; set temperature, such "
+                "as 0.7"
             )
-        return [Answer(None, str(o)) if isinstance(o, _Unanswered) else Answer(o) for o in outcomes]
+        future: Future[Answer] = Future()
+        with self._lock:
+            self._waiting.append((question, future))
+            if self._num_threads < self._num_connections:
+                self._num_threads += 1
+                # A daemon: a run that is stopped does not wait for the server.
+                threading.Thread(target=self._work, name="ask", daemon=True).start()
+        return future
 
-    def _ask(self, question: Question) -> str | _Unanswered:
-        """The model's answer, or the reason why all attempts failed."""
-        body = {"model": self._model, "messages": _messages(question), **self._settings}
-        if self.draws:
-            body["seed"] = question.sample
-        data = json.dumps(body).encode()
-        draw = np.array([stable_hash(data)])
-        attempt = 0
+    def _work(self) -> None:
+        """Ask one question after another until none waits."""
         while True:
+            with self._lock:
+                if not self._waiting:
+                    self._num_threads -= 1
+                    return
+                question, future = self._waiting.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
             try:
-                return self._request(data)
+                future.set_result(self._answer(question))
+            except Exception as error:  # whatever it is, whoever waits for the answer is told
+                future.set_exception(error)
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """What would have met the same error is not asked any more."""
+        with self._lock:
+            waiting, self._waiting = list(self._waiting), deque()
+        for _, future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
+
+    def _answer(self, question: Question) -> Answer:
+        """The model's answer, or the reason why all attempts failed."""
+        data = json.dumps(self._body(question)).encode()
+        draw = np.array([stable_hash(data)])
+        expected = guessed_tokens(question) + self.max_tokens
+        replies_before = self._num_replies
+        for attempt in count(1):
+            self._pace.enter(expected)
+            try:
+                answer = self._request(data)
             except _Unanswered as problem:
-                attempt += 1
-                if problem.wait_s is None or attempt == self._num_attempts:
-                    return problem
-                # Jitter between half and all of the delay, so that requests that failed together do not retry together.
-                wait = self._first_wait_s * 2 ** (attempt - 1) * (1 + float(uniform(draw, attempt)[0])) / 2
-                time.sleep(min(max(wait, problem.wait_s), _MAX_WAIT_S))
+                if problem.retry_after_s:
+                    self._pace.hold(min(problem.retry_after_s, _MAX_WAIT_S))
+                if problem.may_pass and attempt < self._num_attempts:
+                    # Jitter between half and all of the delay: requests that failed together do not retry together.
+                    wait = self._first_wait_s * 2 ** (attempt - 1) * (1 + float(uniform(draw, attempt)[0])) / 2
+                    self._pace.sleep(min(wait, _MAX_WAIT_S))
+                    continue
+                if problem.is_lost and self._num_replies == replies_before:
+                    raise UsageError(
+                        f"no connection to {self._url} ({problem}); start the server or correct url; answers so far "
+                        "are kept"
+                    ) from problem
+                if problem.is_page and not self._num_answers:
+                    raise UsageError(
+                        f"{self._url}: {problem}; correct url, such as http://localhost:8000/v1"
+                    ) from problem
+                return Answer(None, str(problem))
+            self._pace.settle(expected, (answer.tokens_in or 0) + (answer.tokens_out or 0))
+            return answer
+        raise AssertionError("the last attempt returns")
 
-    def _request(self, data: bytes) -> str:
-        request = urllib.request.Request(self._url, data, {"Content-Type": "application/json"})
-        if self._key_variable is not None:  # unredirected: never send the key to another address
-            request.add_unredirected_header("Authorization", f"Bearer {os.environ[self._key_variable]}")
+    def _body(self, question: Question) -> dict[str, Any]:
+        messages = [{"role": "system", "content": question.system}] if question.system is not None else []
+        messages.append({"role": "user", "content": _content(question)})
+        body = {"model": self._model, "messages": messages, **self._settings}
+        if self.draws:
+            # Of the question as well: equal seeds would tie the answers to different questions together.
+            body["seed"] = stable_hash(self._seed, question.sample, json.dumps(messages)) % _NUM_SEEDS
+        if self._repetition_penalty is not None:
+            body["repetition_penalty"] = self._repetition_penalty
+            body["repeat_penalty"] = self._repetition_penalty  # its name in llama.cpp
+        if self.structured and question.schema is not None:
+            schema = {"name": "reply", "strict": True, "schema": question.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return body
+
+    def _request(self, data: bytes) -> Answer:
+        headers = {"Content-Type": "application/json"}
+        if self._key_variable is not None:
+            headers["Authorization"] = f"Bearer {os.environ[self._key_variable]}"
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout_s) as reply:
-                return _words(reply.read())
-        except urllib.error.HTTPError as error:
-            raise self._refused(error) from error
-        except TimeoutError as error:
-            raise _Unanswered(f"no answer within {self._timeout_s} s", 0.0) from error
-        except (OSError, HTTPException) as error:  # URLError is an OSError
-            reason = getattr(error, "reason", None) or error
-            raise _Unanswered(f"connection lost: {reason}", 0.0, unreachable=True) from error
+            # Redirects are not followed: they would take the key along.
+            reply = self._pool.request("POST", self._url, body=data, headers=headers, redirect=False, retries=False)
+        except urllib3.exceptions.ReadTimeoutError as error:
+            raise _Unanswered(f"no answer within {self._timeout_s} s", may_pass=True) from error
+        except urllib3.exceptions.HTTPError as error:
+            raise _Unanswered(f"connection lost: {error}", may_pass=True, is_lost=True) from error
+        with self._lock:
+            self._num_replies += 1
+        if reply.status != 200:
+            raise self._refused(reply.status, reply.data, reply.headers)
+        answer, served = _read(reply.data)
+        with self._lock:
+            before, self._served = self._served, served or self._served
+            self._num_answers += 1
+        if served and before and served != before:
+            raise UsageError(
+                f"{self._url} answered as {before!r} and now answers as {served!r}: answers of two models would be "
+                "kept as those of one; give the exact name of one as model, or start the server with the first one; "
+                "answers so far are kept"
+            )
+        return answer
 
-    def _refused(self, error: urllib.error.HTTPError) -> _Unanswered:
-        said = " ".join(error.read(2000).decode(errors="replace").split())[:300]
+    def _refused(self, status: int, data: bytes, headers: Mapping[str, str]) -> Exception:
+        said = " ".join(data[:2000].decode(errors="replace").split())[:300]
         if self._key_variable is not None:
             said = said.replace(os.environ[self._key_variable], "(key)")
-        if error.code in _HOPELESS:
-            raise UsageError(
-                f"{self._url} answers {error.code}: {_HOPELESS[error.code]}; check url, model and api_key_variable; "
+        if status in _HOPELESS:
+            return UsageError(
+                f"{self._url} answers {status}: {_HOPELESS[status]}; check url, model and api_key_variable; "
                 f"the server says: {said}"
             )
-        wait = _seconds(error.headers.get("Retry-After")) if error.code in _RETRIED else None
-        return _Unanswered(f"status {error.code}: {said}", wait)
+        if 300 <= status < 400:
+            return UsageError(
+                f"{self._url} answers {status}: it is at {headers.get('Location', 'another address')}; give that "
+                "server's address as url"
+            )
+        return _Unanswered(f"status {status}: {said}", status in _RETRIED, _seconds(headers.get("Retry-After")))
 
 
-def _messages(question: Question) -> list[dict[str, Any]]:
-    system = [] if question.system is None else [{"role": "system", "content": question.system}]
-    return [*system, {"role": "user", "content": _content(question)}]
+def _connections(url: str, num_connections: int, timeout_s: float) -> urllib3.PoolManager:
+    """Kept connections, through the proxy that the environment names, if any."""
+    parts = urllib3.util.parse_url(url)
+    settings: dict[str, Any] = {"num_pools": 1, "maxsize": num_connections, "timeout": urllib3.Timeout(timeout_s)}
+    proxy = getproxies().get(str(parts.scheme))
+    if proxy is None or proxy_bypass(str(parts.host)):
+        return urllib3.PoolManager(**settings)
+    login = urllib3.util.parse_url(proxy).auth
+    return urllib3.ProxyManager(
+        proxy, proxy_headers=urllib3.util.make_headers(proxy_basic_auth=login) if login else None, **settings
+    )
 
 
-def _content(question: Question) -> Any:
+def _content(question: Question) -> str | list[dict[str, Any]]:
     if not question.pictures:
         return question.text
-    parts: list[dict[str, Any]] = []
-    for picture in question.pictures:
-        file = io.BytesIO()
-        Image.fromarray(picture.pixels).save(file, "PNG")
-        url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-        parts.append({"type": "image_url", "image_url": {"url": url}})
-    return [*parts, {"type": "text", "text": question.text}]
+    return [*(_picture(picture) for picture in question.pictures), {"type": "text", "text": question.text}]
 
 
-def _words(reply: bytes) -> str:
+def _picture(picture: Picture) -> dict[str, Any]:
+    file = io.BytesIO()
+    Image.fromarray(picture.pixels).save(file, "PNG", compress_level=1)  # a third of the time, a tenth more bytes
+    return {
+        "type": "image_url",
+        "image_url": {"url": "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()},
+    }
+
+
+def _read(data: bytes) -> tuple[Answer, str | None]:
+    """The answer in a reply, and the name of the model that it was given by."""
+    if data.lstrip()[:1] == b"<":
+        raise _Unanswered(f"the reply is a web page, not a chat completion: {_shown(data)}", is_page=True)
     try:
-        choice = json.loads(reply)["choices"][0]
+        reply = json.loads(data)
+        choice = reply["choices"][0]
         text, reason = choice["message"]["content"], choice.get("finish_reason")
+        usage, served = reply.get("usage") or {}, reply.get("model")
+        tokens_in, tokens_out = usage.get("prompt_tokens"), usage.get("completion_tokens")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _Unanswered(f"malformed reply: {reply[:200].decode(errors='replace')!r}") from error
+        raise _Unanswered(f"malformed reply: {_shown(data)}") from error
     if reason == "length":
-        raise _Unanswered("the answer was truncated at max_tokens")
-    if not isinstance(text, str):
-        raise _Unanswered(f"the reply holds no text ({reason or 'no reason given'})")
-    return text
+        failure: str | None = "the answer was truncated at max_tokens"
+    else:
+        failure = None if isinstance(text, str) else f"the reply holds no text ({reason or 'no reason given'})"
+    if failure is not None:
+        said = text if isinstance(text, str) else None
+        return Answer(None, failure, said, tokens_in=tokens_in, tokens_out=tokens_out), served
+    return Answer(text, tokens_in=tokens_in, tokens_out=tokens_out), served
+
+
+def _shown(data: bytes) -> str:
+    return repr(data[:200].decode(errors="replace"))
 
 
 def _seconds(header: str | None) -> float:
-    """Retry-After in seconds; 0 for a date, which is not parsed."""
-    return float(header) if header is not None and header.strip().isdigit() else 0.0
+    """Retry-After, seconds or a date, in seconds; 0 where it is neither."""
+    if header is None:
+        return 0.0
+    if header.strip().isdigit():
+        return float(header)
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    except ValueError:
+        return 0.0

@@ -24,6 +24,8 @@ LOST_STATUS = 81
 MEMORY_STATUS = 82
 DIVERGED_STATUS = 83
 NOTHING_TO_LEARN_STATUS = 84
+BUDGET_STATUS = 85
+NO_ANSWERS_STATUS = 86
 
 
 class RunFailure(RuntimeError):
@@ -48,6 +50,18 @@ class NothingToLearn(RunFailure):
     """Too many consecutive steps in which all captions of an image have the same reward."""
 
     status = NOTHING_TO_LEARN_STATUS
+
+
+class BudgetSpent(RunFailure):
+    """The next question to a model could cost more than is left of the run's budget."""
+
+    status = BUDGET_STATUS
+
+
+class NoAnswers(RunFailure):
+    """Too many of the first questions to a model have no usable answer."""
+
+    status = NO_ANSWERS_STATUS
 
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -1,0 +1,126 @@
+"""Questions a second, `python -m benchmarks.asking [--questions N] [--kept N]`: docs/curate.md has the table.
+
+Against a stand-in server on loopback, in a process of its own, that takes 100 ms for an answer and gives 32 at a time: a
+plain loop, 32 connections, and 32 connections where 1 % of the replies are 429, 500, cut or malformed. Then questions whose
+answers are all kept, in a store of N (a million). All but the loop go through `Asker`: replies are read and kept on disk.
+"""
+
+import argparse
+import json
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import urllib3
+
+from capkit.llm.asker import Asker
+from capkit.llm.base import Answer, Question
+from capkit.llm.cache import AnswerStore, question_key
+from capkit.llm.chat_server import ChatServer
+from capkit.llm.replies import JSONField, Text
+from capkit.testing.stand_in_server import StandInServer
+
+DELAY_S, NUM_SLOTS, BAD = 0.1, 32, 0.01
+REPLY = JSONField("caption", Text(50))
+NUM_READ = 20_000
+
+
+def caption(prompt: str) -> str:
+    return json.dumps({"caption": f"a picture of {prompt}"})
+
+
+def serve(bad: float, told: "multiprocessing.connection.Connection") -> None:
+    with StandInServer(caption, DELAY_S, NUM_SLOTS, bad) as server:
+        told.send(server.url)
+        told.recv()
+
+
+@contextmanager
+def server(bad: float = 0.0) -> Iterator[str]:
+    """The address of a stand-in server in another process."""
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(bad, there))
+    process.start()
+    yield here.recv()
+    here.send("stop")
+    process.join()
+
+
+def loop(url: str, count: int) -> int:
+    """One question after another, as a script does it: a connection each."""
+    for number in range(count):
+        body = {"model": "tiny", "messages": [{"role": "user", "content": f"picture {number}"}]}
+        urllib3.PoolManager().request("POST", f"{url}/chat/completions", json=body)
+    return 0
+
+
+def through_asker(model: ChatServer, folder: Path, count: int) -> Asker:
+    asker = Asker(model, folder, REPLY)
+    items = (f"picture {number}" for number in range(count))
+    for _, (answer,) in asker.stream(items, lambda item: [Question(item)]):
+        assert answer.text is not None or answer.failure is not None
+    return asker
+
+
+def timed_stream(bad: float, count: int) -> tuple[float, int]:
+    """Seconds and failed questions of one run."""
+    with server(bad) as url, tempfile.TemporaryDirectory() as folder:
+        model = ChatServer(url, "tiny", num_connections=NUM_SLOTS, first_wait_s=0.1)
+        start = time.perf_counter()
+        asker = through_asker(model, Path(folder), count)
+        return time.perf_counter() - start, asker.counts["failed"]
+
+
+def fill(folder: Path, model: ChatServer, count: int) -> None:
+    """A store of so many answers, written as `AnswerStore` writes them."""
+    store = AnswerStore(folder, model.about())
+    for start in range(0, count, 10_000):
+        numbers = range(start, min(start + 10_000, count))
+        store.write(
+            {question_key(Question(f"picture {n}")): Answer(caption(f"picture {n}"), tokens_in=7, tokens_out=6) for n in numbers}
+        )
+
+
+def kept(count: int) -> tuple[float, float]:
+    """Seconds to open a store of so many answers, and to read NUM_READ of them; the server is not there."""
+    model = ChatServer("http://127.0.0.1:9/v1", "tiny")
+    with tempfile.TemporaryDirectory() as folder:
+        fill(Path(folder), model, count)
+        start = time.perf_counter()
+        len(AnswerStore(folder, model.about()))
+        opened = time.perf_counter() - start
+        asker = Asker(model, folder, REPLY)
+        len(asker.store)
+        start = time.perf_counter()
+        stride = max(count // NUM_READ, 1)
+        items = (f"picture {number}" for number in range(0, count, stride))
+        for _, (answer,) in asker.stream(items, lambda item: [Question(item)]):
+            assert answer.text is not None
+        return opened, time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--questions", type=int, default=3000)
+    parser.add_argument("--kept", type=int, default=1_000_000)
+    options = parser.parse_args()
+    num_looped = max(options.questions // 30, 1)
+    with server() as url:
+        start = time.perf_counter()
+        loop(url, num_looped)
+        plain = num_looped / (time.perf_counter() - start)
+    print(f"{'a plain loop':<40} {plain:8.1f} questions/s")
+    for name, bad in (("32 connections", 0.0), ("32 connections, 1 % bad replies", BAD)):
+        seconds, failed = timed_stream(bad, options.questions)
+        rate = options.questions / seconds
+        print(f"{name:<40} {rate:8.1f} questions/s, {rate / plain:.1f} x the loop, {failed} failed")
+    opened, seconds = kept(options.kept)
+    rate = len(range(0, options.kept, max(options.kept // NUM_READ, 1))) / seconds
+    print(f"{f'all kept, in a store of {options.kept:,}':<40} {rate:8.1f} questions/s, opened in {opened:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """Asks a model what its store lacks, reads the replies strictly, and keeps them as they come."""
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -12,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from capkit.errors import UsageError
 from capkit.llm.base import Answer, BatchedModel, ChatModel, ConcurrentModel, Question
 from capkit.llm.cache import AnswerStore, question_key
+from capkit.llm.ledger import Ledger
 from capkit.llm.replies import Reply, Unparsable
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 
@@ -19,6 +21,8 @@ Item = TypeVar("Item")
 
 # Items that may wait for one before them, for each question that is worked on at once.
 _AHEAD = 32
+# Where a budget is nearly spent, questions wait for the answers to others, which say what is left.
+_BUDGET_WAIT_S = 0.05
 _OLD_NAMES = {
     "complete": "ask(questions)",
     "answer": "ask(questions)",
@@ -29,12 +33,16 @@ _OLD_NAMES = {
 
 @dataclass(eq=False)
 class _Pending:
-    """A question with the sample and key of its next attempt, and its answer once there is one."""
+    """A question with the sample and key of its next attempt, and its answer once there is one.
+
+    `reserved` is the money for the attempt that is open.
+    """
 
     question: Question
     key: str
     first_key: str
     attempt: int = 0
+    reserved: float = 0.0
     answer: Answer | None = None
 
     def settle(self, answer: Answer) -> None:
@@ -53,7 +61,8 @@ class Asker:
     are asked again in a later run.
 
     `counts` counts questions answered from the store (`cached`), put to the model (`asked`, with those asked again),
-    replies that were refused (`refused`), and questions that have no answer in the end (`failed`).
+    replies that were refused (`refused`), and questions that have no answer in the end (`failed`). `account` counts
+    tokens and money; a task replaces it by one in its own ledger, which may end the run, or have nothing asked.
 
     Args:
         model: A ChatModel.
@@ -83,6 +92,7 @@ class Asker:
         self._schema = reply.schema() if getattr(model, "structured", False) else None
         self.store = AnswerStore(cache_dir, model.about())
         self.counts = Counter(cached=0, asked=0, failed=0, refused=0)
+        self.account = Ledger().account(type(model).__name__, model)
         self.lock = RLock()
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
@@ -106,11 +116,15 @@ class Asker:
         pending = _Pending(question, key, key)
         if self._find(pending):
             self.counts["cached"] += 1
+        elif self.account.ledger.is_dry:
+            self.account.expect(question)
+            pending.settle(Answer("(not asked)", value=self.reply.example()))
         return pending
 
     def take(self, pending: _Pending, said: Answer) -> bool:
         """Read and keep what a model said; False if the question must be asked again, as its next sample."""
         self.counts["asked"] += 1
+        self.account.settle(pending.reserved, pending.question, said)
         answer = self._read(said)
         is_refused = answer.text is None and answer.said is not None
         self.counts["refused"] += is_refused
@@ -122,7 +136,9 @@ class Asker:
             self.counts["failed"] += 1
         else:
             self.store.add(pending.key, said)
+        question = pending.question
         pending.settle(answer)
+        self.account.judge(question, answer)
         return True
 
     def _find(self, pending: _Pending) -> bool:
@@ -244,6 +260,11 @@ class _Stream(Generic[Item]):
         if self._concurrent is None:
             self._waiting.append(pending)
             return
+        while not self._reserve(pending):
+            with self._changed:
+                if self._error is not None:
+                    raise self._error
+                self._changed.wait(_BUDGET_WAIT_S)
         future = self._concurrent.open(pending.question)
         with self._changed:
             self._open.add(future)
@@ -254,6 +275,8 @@ class _Stream(Generic[Item]):
         try:
             with self._changed:
                 self._open.discard(future)
+                if future.cancelled():
+                    self._asker.account.release(pending.reserved)
                 if future.cancelled() or self._take(pending, future.result()) or self._is_closed:
                     self._changed.notify_all()
                     return
@@ -281,11 +304,21 @@ class _Stream(Generic[Item]):
                     )
                 )
             return
-        batch = [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
-        assert batch, "an item waits for a question that is asked by nobody"
+        assert self._waiting, "an item waits for a question that is asked by nobody"
+        batch: list[_Pending] = []
+        while self._waiting and len(batch) < self._size and self._reserve(self._waiting[0]):
+            batch.append(self._waiting.popleft())
+        if not batch:  # another asker's questions are open, which say what is left
+            time.sleep(_BUDGET_WAIT_S)
         for place, said in self._each([pending.question for pending in batch]):
             if not self._take(batch[place], said):
                 self._waiting.append(batch[place])
+
+    def _reserve(self, pending: _Pending) -> bool:
+        """Whether the budget has room for the next attempt. Raises BudgetSpent if it will have none."""
+        reserved = self._asker.account.reserve(pending.question)
+        pending.reserved = reserved or 0.0
+        return reserved is not None
 
     def _each(self, questions: list[Question]) -> Iterator[tuple[int, Answer]]:
         model = self._asker.model

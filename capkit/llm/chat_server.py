@@ -222,9 +222,10 @@ class ChatServer:
         raise AssertionError("the last attempt returns")
 
     def _body(self, question: Question) -> dict[str, Any]:
-        messages = [{"role": "system", "content": question.system}] if question.system is not None else []
-        messages.append({"role": "user", "content": _content(question)})
-        body = {"model": self._model, "messages": messages, **self._settings}
+        messages: list[dict[str, Any]] = [{"role": "user", "content": _content(question)}]
+        if question.system is not None:
+            messages.insert(0, {"role": "system", "content": question.system})
+        body: dict[str, Any] = {"model": self._model, "messages": messages, **self._settings}
         if self.draws:
             # Of the question as well: equal seeds would tie the answers to different questions together.
             body["seed"] = stable_hash(self._seed, question.sample, json.dumps(messages)) % _NUM_SEEDS

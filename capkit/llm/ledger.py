@@ -85,6 +85,7 @@ class Account:
     num_answered: int = 0
     num_failed: int = 0
     num_guessed: int = 0
+    num_expected: int = 0
     price: Price | None = None
     _ratio: float = 1.0  # the worst of counted to guessed tokens of a question
     _failures: list[str] = field(default_factory=list)
@@ -168,6 +169,13 @@ class Account:
             f"than max_failed={self.ledger.max_failed:g} of {NUM_FIRST} allows; choose another model or prompt, or "
             "raise max_failed; answers so far are kept; the first ones:\n" + "\n".join(self._failures[:NUM_SHOWN])
         )
+
+    def expect(self, question: Question) -> None:
+        """Count a question that a dry run does not ask, with the longest answer."""
+        with self.ledger.lock:
+            self.num_expected += 1
+            self.tokens_in += guessed_tokens(question)
+            self.tokens_out += self.max_tokens or 0
 
     def row(self) -> dict[str, float | int]:
         """Tokens and money, for the report."""

@@ -38,6 +38,10 @@ class Reply(Protocol):
 
     def schema(self) -> dict[str, Any] | None: ...
 
+    def example(self) -> Any:
+        """A value that `read` could give, its texts as long as they may be: for runs that ask nothing."""
+        ...
+
 
 @runtime_checkable
 class Field(Protocol):
@@ -48,6 +52,8 @@ class Field(Protocol):
         ...
 
     def field_schema(self) -> dict[str, Any]: ...
+
+    def example(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,9 @@ class Text:
     def field_schema(self) -> dict[str, Any]:
         return {"type": "string"}
 
+    def example(self) -> str:
+        return " ".join(["word"] * self.max_words)
+
 
 @dataclass(frozen=True)
 class WholeNumber:
@@ -103,6 +112,9 @@ class WholeNumber:
     def field_schema(self) -> dict[str, Any]:
         return {"type": "integer", "minimum": self.low, "maximum": self.high}
 
+    def example(self) -> int:
+        return self.low
+
 
 @dataclass(frozen=True)
 class YesNo:
@@ -124,6 +136,9 @@ class YesNo:
 
     def field_schema(self) -> dict[str, Any]:
         return {"type": "boolean"}
+
+    def example(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -153,6 +168,9 @@ class Letter:
     def field_schema(self) -> dict[str, Any]:
         return {"type": "string", "enum": list(self.letters)}
 
+    def example(self) -> str:
+        return self.letters[0]
+
 
 @dataclass(frozen=True)
 class TextList:
@@ -172,6 +190,9 @@ class TextList:
         return {
             "type": "array", "items": {"type": "string"}, "minItems": self.min_items, "maxItems": self.max_items,
         }  # fmt: skip
+
+    def example(self) -> list[str]:
+        return [Text(self.max_words).example()] * max(self.min_items, 1)
 
 
 @dataclass(frozen=True)
@@ -209,6 +230,9 @@ class JSONObject:
             "additionalProperties": False,
         }
 
+    def example(self) -> dict[str, Any]:
+        return {name: field.example() for name, field in self.fields.items()}
+
     def _names(self) -> str:
         return ", ".join(f'"{name}"' for name in self.fields)
 
@@ -225,6 +249,9 @@ class JSONField:
 
     def schema(self) -> dict[str, Any]:
         return JSONObject({self.name: self.field}).schema()
+
+    def example(self) -> Any:
+        return self.field.example()
 
 
 @dataclass(frozen=True)
@@ -244,6 +271,9 @@ class Tagged:
 
     def schema(self) -> None:
         return None
+
+    def example(self) -> str:
+        return Text(self.max_words).example()
 
 
 @dataclass(frozen=True)
@@ -273,6 +303,9 @@ class NumberedLines:
 
     def schema(self) -> None:
         return None
+
+    def example(self) -> list[str]:
+        return [Text(self.max_words).example()] * max(self.min_lines, 1)
 
 
 def _expected(what: str, text: str) -> NoReturn:

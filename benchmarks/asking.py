@@ -1,8 +1,8 @@
 """Questions a second, `python -m benchmarks.asking [--questions N] [--kept N]`: docs/curate.md has the table.
 
-Against a stand-in server on loopback, in a process of its own, that takes 100 ms for an answer and gives 32 at a time: a
-plain loop, 32 connections, and 32 connections where 1 % of the replies are 429, 500, cut or malformed. Then questions whose
-answers are all kept, in a store of N (a million). All but the loop go through `Asker`: replies are read and kept on disk.
+Against a stand-in server on loopback, in a process of its own, that takes 100 ms for an answer and gives 32 at a time:
+a plain loop, 32 connections, and 32 connections where 1 % of the replies are 429, 500, cut or malformed. Then questions
+whose answers are all kept, in a store of N (a million). All but the loop go through `Asker`: replies are read and kept.
 """
 
 import argparse
@@ -78,9 +78,9 @@ def fill(folder: Path, model: ChatServer, count: int) -> None:
     """A store of so many answers, written as `AnswerStore` writes them."""
     store = AnswerStore(folder, model.about())
     for start in range(0, count, 10_000):
-        numbers = range(start, min(start + 10_000, count))
+        prompts = [f"picture {number}" for number in range(start, min(start + 10_000, count))]
         store.write(
-            {question_key(Question(f"picture {n}")): Answer(caption(f"picture {n}"), tokens_in=7, tokens_out=6) for n in numbers}
+            {question_key(Question(text)): Answer(caption(text), tokens_in=7, tokens_out=6) for text in prompts}
         )
 
 

@@ -49,12 +49,8 @@ _BUILT = {
     "evaluate_encoder": ("data", "evaluator"),
     "mine": ("data", "encoder"),
     "prepare": ("data", "image_encoder"),
-<<<<<<< HEAD
-    "curate": ("data", "step", "expert", "text_lm", "vision_chat"),
-=======
     "ask": ("text_lm", "vision_chat"),
-    "curate": ("data", "step", "text_lm", "vision_chat"),
->>>>>>> 01d1d2c (Money, failures and single questions: the ledger, capkit ask, docs of servers)
+    "curate": ("data", "step", "expert", "text_lm", "vision_chat"),
 }
 
 

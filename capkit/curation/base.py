@@ -1,6 +1,6 @@
 """Protocol of data steps: records in, records out."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol, runtime_checkable
@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from capkit.data.images import BadImage
 from capkit.data.records import Caption, Record
 from capkit.errors import UsageError
+from capkit.llm.asker import Asker
 from capkit.llm.base import Picture
 
 Records = Callable[[], Iterable[Record]]
@@ -34,8 +35,9 @@ class Step(Protocol):
     Optional hooks, which task=curate calls if they exist: `attach_images(read)` with a function from a record's key to
     its image (it raises BadImage); `attach_sizes(measure)` with one to its width and height in pixels (likewise);
     `attach_failures(report)` with a function that takes each Failure; `fingerprint_fields()` for what the result
-    depends on, as plain data; and `counts`, numbers for the report. `scope` says what a step works on, and so where its
-    records can be cut into shards: "record" (anywhere), "group" (between the views of one object, which
+    depends on, as plain data; `askers`, by a name each, which are given accounts of the run's money and failures; and
+    `counts`, numbers for the report (`counts_of(askers)` are theirs). `scope` says what a step works on, and so where
+    its records can be cut into shards: "record" (anywhere), "group" (between the views of one object, which
     `capkit.curation.groups.groups` gives), or "all" (nowhere; the default).
     """
 
@@ -53,6 +55,11 @@ def captions_of_one_language(record: Record) -> tuple[list[Caption], str]:
     """The captions in the language of the first one, and that language; "" if there is no caption."""
     language = record.captions[0].language if record.captions else ""
     return [caption for caption in record.captions if caption.language == language], language
+
+
+def counts_of(askers: Mapping[str, Asker]) -> dict[str, int]:
+    """The counts of a step's askers, each with its asker's name in front."""
+    return {f"{kind}_{name}": count for kind, asker in askers.items() for name, count in asker.counts.items()}
 
 
 def ignore_failure(failure: Failure) -> None:

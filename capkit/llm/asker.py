@@ -14,7 +14,7 @@ from capkit.errors import UsageError
 from capkit.llm.base import Answer, BatchedModel, ChatModel, ConcurrentModel, Question
 from capkit.llm.cache import AnswerStore, question_key
 from capkit.llm.ledger import Ledger
-from capkit.llm.replies import Reply, Unparsable
+from capkit.llm.replies import Reply, Unparsable, example_of
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 
 Item = TypeVar("Item")
@@ -118,7 +118,7 @@ class Asker:
             self.counts["cached"] += 1
         elif self.account.ledger.is_dry:
             self.account.expect(question)
-            pending.settle(Answer("(not asked)", value=self.reply.example()))
+            pending.settle(Answer("(not asked)", value=example_of(self.reply)))
         return pending
 
     def take(self, pending: _Pending, said: Answer) -> bool:
@@ -283,7 +283,7 @@ class _Stream(Generic[Item]):
             self._put(pending)
         except BaseException as error:  # raised where the stream is read: a future would only log it
             with self._changed:
-                self._error = error
+                self._error = self._error or error
                 self._changed.notify_all()
 
     def _take(self, pending: _Pending, said: Answer) -> bool:

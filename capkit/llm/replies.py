@@ -30,7 +30,10 @@ class Unparsable(Exception):
 
 @runtime_checkable
 class Reply(Protocol):
-    """Reads replies of one form."""
+    """Reads replies of one form.
+
+    Optional: `example()`, a value that `read` could give, its texts as long as they may be, for runs that ask nothing.
+    """
 
     def read(self, text: str) -> Any:
         """The value that the reply states. Raises Unparsable for a reply of any other form."""
@@ -38,22 +41,16 @@ class Reply(Protocol):
 
     def schema(self) -> dict[str, Any] | None: ...
 
-    def example(self) -> Any:
-        """A value that `read` could give, its texts as long as they may be: for runs that ask nothing."""
-        ...
-
 
 @runtime_checkable
 class Field(Protocol):
-    """Reads one value of a JSON object."""
+    """Reads one value of a JSON object. Optional: `example()`, as of `Reply`."""
 
     def take(self, value: Any) -> Any:
         """The value, checked. Raises Unparsable."""
         ...
 
     def field_schema(self) -> dict[str, Any]: ...
-
-    def example(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -231,7 +228,7 @@ class JSONObject:
         }
 
     def example(self) -> dict[str, Any]:
-        return {name: field.example() for name, field in self.fields.items()}
+        return {name: example_of(field) for name, field in self.fields.items()}
 
     def _names(self) -> str:
         return ", ".join(f'"{name}"' for name in self.fields)
@@ -251,7 +248,7 @@ class JSONField:
         return JSONObject({self.name: self.field}).schema()
 
     def example(self) -> Any:
-        return self.field.example()
+        return example_of(self.field)
 
 
 @dataclass(frozen=True)
@@ -306,6 +303,16 @@ class NumberedLines:
 
     def example(self) -> list[str]:
         return [Text(self.max_words).example()] * max(self.min_lines, 1)
+
+
+def example_of(reader: Reply | Field) -> Any:
+    """The reader's example. Raises UsageError if it has none."""
+    if not hasattr(reader, "example"):
+        raise UsageError(
+            f"dry_run=true goes on with an example of each reply, and {type(reader).__name__} has none; give it "
+            "example()"
+        )
+    return reader.example()
 
 
 def _expected(what: str, text: str) -> NoReturn:

@@ -1,23 +1,24 @@
 """task=curate: passes the records of a data config through data steps, and writes a manifest for data=manifest."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from capkit.config.instantiate import build, build_all, plain
-from capkit.curation.base import Records, Step, hook, scope_of
+from capkit.curation.base import Failure, Records, Step, hook, ignore_failure, scope_of
 from capkit.curation.folder import CuratedFolder, FailureLog, own_shard, sampled
 from capkit.curation.groups import group_starts
 from capkit.data.records import Record
 from capkit.data.sources.base import DataSource, Preparable, picture_size
 from capkit.errors import UsageError
+from capkit.llm.ledger import Account, Ledger
+from capkit.utils.console import phase
 from capkit.utils.quiet import quiet_libraries
 
 
@@ -25,23 +26,27 @@ def run(cfg: DictConfig) -> dict[str, float]:
     """Curate this process's shard of each of `cfg.splits` into the folder `cfg.out`; returns counts over the splits.
 
     When run again after a kill or failures, models are asked only for answers that their caches lack. The process that
-    finishes the last shard of a split merges all shards.
+    finishes the last shard of a split merges all shards. With `cfg.dry_run` the questions and what they can cost are
+    counted, nothing is asked and nothing is written.
     """
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     shard, num_shards = own_shard(cfg.shard, cfg.num_shards)
     _refuse_idle_experts(cfg.get("expert"), cfg.get("step"))
     totals: dict[str, float] = {}
+    ledger = Ledger(cfg.budget, cfg.max_failed, cfg.dry_run)
     for split in cfg.splits:
         steps = build_steps(cfg.get("step"), num_shards)
         if cfg.data.get(split) is None:
             raise UsageError(f"the data config has no {split} source; add data.{split}, or change splits")
         source = build(cfg.data[split])
         folder = CuratedFolder(Path(cfg.out), split, shard, num_shards)
-        folder.claim({"data": plain(cfg.data[split]), "steps": abouts(steps, cfg.get("step"))})
+        accounts = open_accounts(steps, ledger)
+        if not cfg.dry_run:
+            folder.claim({"data": plain(cfg.data[split]), "steps": abouts(steps, cfg.get("step"))})
         if isinstance(source, Preparable):
             source.prepare()
-        counts = curate(source, steps, folder)
+        counts = (count_questions if cfg.dry_run else curate)(source, steps, folder, ledger, accounts)
         for name, count in counts.items():
             totals[name] = totals.get(name, 0.0) + count
     return totals
@@ -77,28 +82,46 @@ def abouts(steps: Mapping[str, Any], config: Any) -> dict[str, Any]:
     }
 
 
-def curate(source: DataSource, steps: Mapping[str, Step], folder: CuratedFolder) -> dict[str, float]:
+def open_accounts(steps: Mapping[str, Step], ledger: Ledger) -> dict[str, Account]:
+    """An account for each asker of each step, by "step/asker". Raises UsageError for a budget without a price."""
+    accounts = {}
+    for name, step in steps.items():
+        for kind, asker in getattr(step, "askers", {}).items():
+            accounts[f"{name}/{kind}"] = asker.account = ledger.account(f"{name}/{kind}", asker.model)
+    ledger.check()
+    return accounts
+
+
+def shard_indices(source: DataSource, steps: Mapping[str, Step], folder: CuratedFolder) -> range:
+    """This shard's records; shards are cut between groups if a step works on groups."""
+    by_group = [name for name, step in steps.items() if scope_of(step) == "group"]
+    return folder.indices(len(source), group_starts(source, by_group[0]) if by_group else None)
+
+
+def curate(
+    source: DataSource,
+    steps: Mapping[str, Step],
+    folder: CuratedFolder,
+    ledger: Ledger,
+    accounts: Mapping[str, Account],
+) -> dict[str, float]:
     """Pass one shard of a split through all steps, in order."""
     start = time.monotonic()
-    by_group = [name for name, step in steps.items() if scope_of(step) == "group"]
-    indices = folder.indices(len(source), group_starts(source, by_group[0]) if by_group else None)
+    indices = shard_indices(source, steps, folder)
     places = {source.record(i).key: i for i in indices}
     samples: list[dict[str, Any]] = []
-    records: Records = lambda: _records(source, indices, folder)  # noqa: E731
     with folder.failures() as file:
         failures = FailureLog(file)
-        for step in steps.values():
-            hook(step, "attach_failures", failures)
-            hook(step, "attach_images", lambda key: source.image(places[key]))
-            hook(step, "attach_sizes", lambda key: picture_size(source, places[key]))
-            records = _then(records, step)
+        records = _through(steps, source, places, folder, ledger, failures)
         finished = folder.with_pictures(records(), source, places, failures)
         kept = folder.write_shard(sampled(finished, lambda key: source.record(places[key]), samples))
         order = {name: place for place, name in enumerate(steps)}
         failures.rewrite(lambda key, step: (places[key], order.get(step, len(order))))
-    counts = {"records": len(indices), "kept": kept, "failed": failures.count}
+    counts: dict[str, float | int] = {"records": len(indices), "kept": kept, "failed": failures.count}
     for name, step in steps.items():
         counts |= {f"{name}/{key}": value for key, value in getattr(step, "counts", {}).items()}
+    for name, account in accounts.items():
+        counts |= {f"{name}_{key}": value for key, value in account.row().items()}
     seconds = time.monotonic() - start
     folder.write_report({"counts": counts, "samples": samples, "seconds": seconds})
     if not folder.missing_shards():
@@ -107,21 +130,74 @@ def curate(source: DataSource, steps: Mapping[str, Step], folder: CuratedFolder)
     return {name: float(count) for name, count in counts.items()}
 
 
+def count_questions(
+    source: DataSource,
+    steps: Mapping[str, Step],
+    folder: CuratedFolder,
+    ledger: Ledger,
+    accounts: Mapping[str, Account],
+) -> dict[str, float]:
+    """Count the questions of a shard whose answers are not kept, and the most that they can cost, without asking.
+
+    A step goes on with an example of each answer that is missing (`Reply.example`), as long as it may be.
+    """
+    indices = shard_indices(source, steps, folder)
+    places = {source.record(i).key: i for i in indices}
+    records = _through(steps, source, places, folder, ledger, ignore_failure)
+    counts: dict[str, float | int] = {"records": len(indices), "kept": sum(1 for _ in records())}
+    table = Table("step", "model", "kept", "to ask", "tokens in", "tokens out, at most", "money, at most")
+    for name, account in accounts.items():
+        step, _, kind = name.rpartition("/")
+        kept = steps[step].askers[kind].counts["cached"]  # type: ignore[attr-defined]
+        counts |= {f"{name}_cached": kept, f"{name}_expected": account.num_expected}
+        counts |= {f"{name}_{key}": value for key, value in account.row().items()}
+        out = "not known" if account.max_tokens is None else f"{account.tokens_out:,}"
+        money = "no price" if account.price is None else f"{account.money:,.4f}"
+        numbers = (f"{kept:,}", f"{account.num_expected:,}", f"{account.tokens_in:,}", out, money)
+        table.add_row(name, str(account.model.about()["model"]), *numbers)
+    table.title = (
+        f"{folder.split}, shard {folder.shard} of {folder.num_shards}, {len(indices):,} records: nothing asked"
+    )
+    Console().print(table)
+    return {name: float(count) for name, count in counts.items()}
+
+
+def _through(
+    steps: Mapping[str, Step],
+    source: DataSource,
+    places: Mapping[str, int],
+    folder: CuratedFolder,
+    ledger: Ledger,
+    failures: Callable[[Failure], None],
+) -> Records:
+    """The records at `places` behind all steps, which get their hooks."""
+    records: Records = lambda: _records(source, list(places.values()), folder, ledger)  # noqa: E731
+    for step in steps.values():
+        hook(step, "attach_failures", failures)
+        hook(step, "attach_images", lambda key: source.image(places[key]))
+        hook(step, "attach_sizes", lambda key: picture_size(source, places[key]))
+        records = _then(records, step)
+    return records
+
+
 def _then(records: Records, step: Step) -> Records:
     return lambda: step(records)
 
 
-def _records(source: DataSource, indices: range, folder: CuratedFolder) -> Iterator[Record]:
-    what = f"{folder.split}, shard {folder.shard} of {folder.num_shards}"
-    for index in track(indices, what, console=Console()):
-        yield source.record(index)
+def _records(source: DataSource, indices: Sequence[int], folder: CuratedFolder, ledger: Ledger) -> Iterator[Record]:
+    with phase(f"{folder.split}, shard {folder.shard} of {folder.num_shards}", len(indices), "records") as told:
+        for index in indices:
+            yield source.record(index)
+            told.update(told.done + 1, ledger.note())
 
 
-def _show(counts: Mapping[str, int], samples: list[dict[str, Any]], seconds: float, folder: CuratedFolder) -> None:
+def _show(
+    counts: Mapping[str, float | int], samples: list[dict[str, Any]], seconds: float, folder: CuratedFolder
+) -> None:
     console = Console()
     table = Table("count", "", title=f"{folder.split}, shard {folder.shard} of {folder.num_shards}, {seconds:.1f} s")
     for name, value in counts.items():
-        table.add_row(name, f"{value:,}")
+        table.add_row(name, f"{value:,.4f}" if isinstance(value, float) else f"{value:,}")
     console.print(table)
     for sample in samples:
         console.print(f"{sample['key']}", style="bold", highlight=False, markup=False)

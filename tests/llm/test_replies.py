@@ -15,6 +15,7 @@ from capkit.llm.replies import (
     Unparsable,
     WholeNumber,
     YesNo,
+    example_of,
 )
 
 CAPTION = JSONField("caption", Text(10))
@@ -167,3 +168,36 @@ def test_schemas_are_what_servers_hold_replies_to():
 def test_letters_must_be_capitals_each_once():
     with pytest.raises(UsageError, match="different capitals"):
         Letter("AAB")
+
+
+@pytest.mark.parametrize(
+    ("reader", "written"),
+    [
+        (Text(3), "word word word"),
+        (WholeNumber(2, 5), "2"),
+        (YesNo(), "yes"),
+        (Letter("BC"), "B"),
+        (Tagged("c", 2), "<c>word word</c>"),
+        (NumberedLines(1, min_lines=2), "1. word\n2. word"),
+        (JSONField("c", Text(2)), '{"c": "word word"}'),
+        (
+            JSONObject({"n": WholeNumber(1, 3), "l": TextList(1, 2), "y": YesNo(), "x": Letter("A")}),
+            '{"n": 1, "l": ["word", "word"], "y": true, "x": "A"}',
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_example_is_what_a_reply_could_give(reader, written):
+    assert example_of(reader) == reader.read(written)
+
+
+def test_a_reader_without_an_example_is_named():
+    class Any:
+        def read(self, text):
+            return text
+
+        def schema(self):
+            return None
+
+    with pytest.raises(UsageError, match="Any has none; give it example"):
+        example_of(Any())

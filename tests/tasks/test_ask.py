@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from capkit.cli import main
-from capkit.errors import UsageError
 from capkit.testing.stand_in_server import Reply, StandInServer, chat_reply
 
 
@@ -59,7 +58,7 @@ def test_what_is_wrong_is_told_in_one_message(server, capsys, reply, status, tol
         (["prompt=hello"], "ask needs one model, got none"),
         (["prompt=hello", "text_lm=scene", "vision_chat=scene"], "ask needs one model, got text_lm and vision_chat"),
         (["text_lm=scene"], "prompt"),
-        (["text_lm=scene", "prompt=hello", "image=none.png"], "none.png"),
+        (["vision_chat=scene", "prompt=hello", "image=none.png"], "none.png"),
     ],
 )
 def test_what_cannot_be_asked_is_told_before(server, capsys, words, told):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from capkit.curation.base import Failure, Records, captions_of_one_language, ignore_failure
+from capkit.curation.base import Failure, Records, captions_of_one_language, counts_of, ignore_failure
 from capkit.data.records import Caption, Record
 from capkit.data.sources.base import clean_captions
 from capkit.errors import UsageError
@@ -64,8 +64,12 @@ class BlendCaptions:
         return self._about
 
     @property
+    def askers(self) -> dict[str, Asker]:
+        return {"text": self._asker}
+
+    @property
     def counts(self) -> dict[str, int]:
-        return {f"text_{name}": count for name, count in self._asker.counts.items()}
+        return counts_of(self.askers)
 
     def __call__(self, records: Records) -> Iterator[Record]:
         for record, (answer,) in self._asker.stream(self._usable(records), self._questions):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from capkit.curation.base import Failure, PictureStep, Records
+from capkit.curation.base import Failure, PictureStep, Records, counts_of
 from capkit.curation.steps.blend_captions import BLENDCAP
 from capkit.data.records import Caption, Record
 from capkit.errors import UsageError
@@ -76,12 +76,12 @@ class HolisticCaption(PictureStep):
         return self._about
 
     @property
+    def askers(self) -> dict[str, Asker]:
+        return {"text": self._text, "vision": self._vision}
+
+    @property
     def counts(self) -> dict[str, int]:
-        return {
-            f"{kind}_{name}": count
-            for kind, asker in (("text", self._text), ("vision", self._vision))
-            for name, count in asker.counts.items()
-        }
+        return counts_of(self.askers)
 
     def __call__(self, records: Records) -> Iterator[Record]:
         for (record, _), answers in self._text.stream(self._described(records), self._merge_questions):

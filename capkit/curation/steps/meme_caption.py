@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from capkit.curation.base import Failure, PictureStep, Records
+from capkit.curation.base import Failure, PictureStep, Records, counts_of
 from capkit.data.records import Caption, Record, Region
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
@@ -61,8 +61,12 @@ class MemeCaption(PictureStep):
         return self._about
 
     @property
+    def askers(self) -> dict[str, Asker]:
+        return {"vision": self._asker}
+
+    @property
     def counts(self) -> dict[str, int]:
-        return {f"vision_{name}": count for name, count in self._asker.counts.items()}
+        return counts_of(self.askers)
 
     def __call__(self, records: Records) -> Iterator[Record]:
         for record, answers in self._asker.stream(records(), self._questions):

@@ -1,45 +1,41 @@
-"""Rule-based language models for SceneWorld, which follow the bundled prompts without errors.
+"""Rule-based language models for SceneWorld, which follow the bundled prompts without errors, or with those asked for.
 
 They process the same text as any model, so a run with them exercises everything but a real model's wording.
 """
 
-import json
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from capkit.llm.base import Answer, Picture, Question
+from capkit.sceneworld.chat.fusing import fused
+from capkit.sceneworld.chat.merging import anchored, merged
+from capkit.sceneworld.chat.sections import Sections, sections
 from capkit.sceneworld.experts import scene_in
 from capkit.sceneworld.language.captions import caption
-from capkit.sceneworld.language.merging import AmbiguousError, enriched, union
-from capkit.sceneworld.language.parser import ParsedCaption, parse
+from capkit.sceneworld.language.merging import AmbiguousError
 from capkit.sceneworld.language.plan import STYLES
-from capkit.sceneworld.language.writing import UnsayableError, write_facts
+from capkit.sceneworld.language.writing import UnsayableError
 from capkit.sceneworld.world.options import COLORS
 from capkit.sceneworld.world.scene import Scene, scene_hash
 from capkit.utils.ranges import Probability, Seed, check_ranges
 from capkit.utils.rng import stable_hash, uniform
 
-_SECTION = re.compile(r"^\[(\w+)\]\n", re.MULTILINE)
 _LEFT_OUT: dict[str, Any] = {"size": False, "place": False, "relations": 0, "count": False, "background": False}
-_NUMBER = re.compile(r"^\d+\. ", re.MULTILINE)
-
-
-def sections(prompt: str) -> dict[str, str]:
-    """Split a prompt into its sections, each under a "[name]" line."""
-    _, *parts = _SECTION.split(prompt)
-    return {name: text.strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
+# What answers a prompt with these sections.
+_BY_SECTIONS: dict[frozenset[str], Callable[[Sections], Answer]] = {
+    frozenset({"captions"}): merged,
+    frozenset({"anchor", "description"}): anchored,
+    frozenset({"caption", "objects", "texts", "tags"}): fused,
+}
 
 
 class SceneLM:
-    """A ChatModel for the prompts blend and holistic: SceneWorld captions in, one caption as JSON out.
+    """A ChatModel for the bundled prompts that ask for no picture; `capkit/sceneworld/chat` has its answers.
 
-    From [captions] it states the union of their facts; from an [anchor] and a [description], the anchor's facts and
-    those facts of the description that contradict none of them (`capkit.sceneworld.language.merging`). Words that state
-    no fact are dropped. It fails if the texts leave open which object is which, and on any other prompt.
+    Words that state no fact are dropped. It fails if the texts leave open which object is which, and on other prompts.
     """
 
     takes_pictures = False
@@ -51,22 +47,14 @@ class SceneLM:
         return [self._answer(sections(question.text)) for question in questions]
 
     def _answer(self, given: dict[str, str]) -> Answer:
+        answer = _BY_SECTIONS.get(frozenset(given))
+        if answer is None:
+            known = (" and ".join(f"[{name}]" for name in sorted(names)) for names in _BY_SECTIONS)
+            return Answer(None, f"scene_lm follows prompts with {', or '.join(known)}")
         try:
-            if "captions" in given:
-                facts = union([parse(_NUMBER.sub("", line)) for line in given["captions"].splitlines()])
-            elif "anchor" in given and "description" in given:
-                facts = enriched(parse(given["anchor"]), parse(given["description"]))
-            else:
-                return Answer(None, "scene_lm follows prompts with [captions], or [anchor] and [description]")
-            return _as_json(facts)
+            return answer(given)
         except (AmbiguousError, UnsayableError) as problem:
             return Answer(None, str(problem))
-
-
-def _as_json(facts: ParsedCaption) -> Answer:
-    if not facts.facts:
-        return Answer(None, "the captions state no fact of SceneWorld")
-    return Answer(json.dumps({"caption": write_facts(facts)}))
 
 
 @check_ranges
@@ -105,7 +93,8 @@ class SceneVision:
 
     def _seen(self, picture: Picture, seed: int) -> Scene:
         scene = scene_in(picture, "vision_chat=scene")
-        draw = stable_hash(seed, "seen", scene_hash(scene)) + np.arange(len(scene.objects))
+        views = [picture.metadata["view"]] if "view" in picture.metadata else []  # each view is seen by itself
+        draw = stable_hash(seed, "seen", scene_hash(scene), *views) + np.arange(len(scene.objects))
         is_wrong, choice = uniform(draw, 0) < self.wrong, uniform(draw, 1)
         objects = [
             replace(item, color=_other_color(item.color, choice[i])) if is_wrong[i] else item

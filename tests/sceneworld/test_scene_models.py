@@ -6,8 +6,9 @@ import pytest
 from capkit.errors import UsageError
 from capkit.llm.base import ChatModel, Picture, Question
 from capkit.llm.prompts import Prompt, numbered
+from capkit.sceneworld.chat.sections import sections
 from capkit.sceneworld.language.oracles import score_caption
-from capkit.sceneworld.llm import SceneLM, SceneVision, sections
+from capkit.sceneworld.llm import SceneLM, SceneVision
 from capkit.sceneworld.world.render import render
 from capkit.sceneworld.world.scene import WorldOptions, make_scene
 

@@ -6,7 +6,7 @@ from capkit.data.images import BadImage
 from capkit.data.records import Caption, Record, Region
 from capkit.errors import UsageError
 from capkit.llm.base import Answer
-from capkit.sceneworld.llm import sections
+from capkit.sceneworld.chat.sections import sections
 
 SOURCE = "memecaption/meme_v1/parrot"
 RECORDS = [

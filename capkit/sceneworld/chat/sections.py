@@ -1,0 +1,26 @@
+"""Prompts cut into sections, and captions as the prompts want them."""
+
+import json
+import re
+from collections.abc import Mapping
+
+from capkit.llm.base import Answer
+from capkit.sceneworld.language.parser import ParsedCaption
+from capkit.sceneworld.language.writing import write_facts
+
+_SECTION = re.compile(r"^\[(\w+)\]\n", re.MULTILINE)
+
+Sections = Mapping[str, str]
+
+
+def sections(prompt: str) -> dict[str, str]:
+    """Split a prompt into its sections, each under a "[name]" line."""
+    _, *parts = _SECTION.split(prompt)
+    return {name: text.strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def caption_as_json(facts: ParsedCaption) -> Answer:
+    """{"caption": ...} that states these facts. Raises UnsayableError if no words do."""
+    if not facts.facts:
+        return Answer(None, "the captions state no fact of SceneWorld")
+    return Answer(json.dumps({"caption": write_facts(facts)}))

@@ -1,6 +1,6 @@
-"""FuseCap: a language model writes what experts found in a picture into its caption (Rotstein et al. 2024, 2305.17718).
+"""FuseCap: a language model writes what experts found in a picture into its caption (arXiv 2305.17718).
 
-The paper's fuser (FLAN-T5-XL, trained on some 20,000 pairs of ChatGPT's) and its prompt were not released; our prompt is
+The paper's fuser (FLAN-T5-XL, trained on some 20,000 pairs of ChatGPT's) and its prompt were not released; ours is
 `capkit/llm/prompts/fuse_v1.txt`.
 """
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from capkit.curation.base import Failure, Records, captions_of_one_language, ignore_failure
+from capkit.curation.base import Failure, Records, captions_of_one_language, counts_of, ignore_failure
 from capkit.curation.steps.gather_findings import findings_of
 from capkit.data.records import Added, Caption, Record
 from capkit.errors import UsageError
@@ -76,10 +76,13 @@ class FuseFindings:
         return self._about
 
     @property
+    def askers(self) -> dict[str, Asker]:
+        return {"text": self._asker}
+
+    @property
     def counts(self) -> dict[str, int]:
         """Of the questions; and how many findings of each expert were added to captions."""
-        asked = {f"text_{name}": count for name, count in self._asker.counts.items()}
-        return asked | {f"added_{name}": count for name, count in self._added.items()}
+        return counts_of(self.askers) | {f"added_{name}": count for name, count in self._added.items()}
 
     def __call__(self, records: Records) -> Iterator[Record]:
         for record, answers in self._asker.stream(self._usable(records), self._questions):

@@ -10,19 +10,26 @@ from capkit.config.cells import slug
 from capkit.distributed.collectives import rank
 from capkit.reports.matrix import Cell, matrix_table, write_matrix
 from capkit.run.folder import default_run_dir, read_object
+from capkit.train.conditions import model_config, requested_conditions
 from capkit.train.evaluate_checkpoint import INTERVALS
 from capkit.train.evaluated_cell import evaluated_cell
 from capkit.train.session import on_all_ranks
 from capkit.utils.console import say
 
 
-@on_all_ranks(trains=False)
 def run(cfg: DictConfig) -> dict[str, float]:
     """Evaluate each of `cfg.runs` on the split of each of `cfg.datasets`, in a folder RUN/DATA of the matrix's.
 
     What is there already is not decoded again. Writes cross.json, of all numbers and their bootstrap intervals, and
     cross.html; prints the matrices. Returns nothing of its own.
     """
+    for row in cfg.cells.values():
+        for cell in row.values():  # what cannot be asked for is told before processes are started
+            requested_conditions(cell, model_config(cell.ckpt))
+    return _on_all_ranks(cfg)
+
+
+def _fill(cfg: DictConfig) -> dict[str, float]:
     folder = Path(cfg.run_dir or default_run_dir(f"{cfg.name}-cross"))
     found = []
     for name, row in cfg.cells.items():
@@ -42,3 +49,6 @@ def run(cfg: DictConfig) -> dict[str, float]:
         Console().print(matrix_table(found))
         say(f"wrote {folder / 'cross.json'} and {folder / 'cross.html'}")
     return {}
+
+
+_on_all_ranks = on_all_ranks(trains=False)(_fill)

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from capkit.config.instantiate import plain
 from capkit.data.dataset import Encode
 from capkit.train.build import applicable, build_model, build_parts, encoder_of, vocabulary_captions
-from capkit.train.conditions import check_bins, requested_conditions
+from capkit.train.conditions import check_bins, check_training_conditions, requested_conditions
 from capkit.train.evaluation import evaluate_split
 from capkit.train.job import Job, run_training
 from capkit.train.mle_module import MLEModule
@@ -19,6 +19,7 @@ from capkit.utils.console import phase
 
 def run(cfg: DictConfig) -> dict[str, float]:
     """Trains, evaluates on the test split and returns the final numbers, as in metrics.json."""
+    check_training_conditions(cfg)
     return run_training(cfg, Fit())
 
 

@@ -26,7 +26,7 @@ from capkit.train.build import (
 )
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.callbacks.degeneration import Degeneration
-from capkit.train.conditions import requested_conditions
+from capkit.train.conditions import check_training_conditions, requested_conditions
 from capkit.train.evaluation import NUM_SAMPLES, evaluate_split, load_best
 from capkit.train.job import Job, run_training
 from capkit.train.rl.module import RLModule
@@ -38,6 +38,7 @@ from capkit.utils.console import phase, say
 
 def run(cfg: DictConfig) -> dict[str, float]:
     """Trains, evaluates on the test split and returns the final numbers, as in metrics.json."""
+    check_training_conditions(cfg)
     return run_training(cfg, FitRL())
 
 

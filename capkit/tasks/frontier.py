@@ -11,18 +11,24 @@ from capkit.distributed.collectives import rank
 from capkit.errors import UsageError
 from capkit.reports.frontier import Place, write_frontier
 from capkit.run.folder import default_run_dir
+from capkit.train.conditions import model_config, requested_conditions
 from capkit.train.evaluated_cell import evaluated_cell
 from capkit.train.session import on_all_ranks
 from capkit.utils.console import say
 
 
-@on_all_ranks(trains=False)
 def run(cfg: DictConfig) -> dict[str, float]:
     """Evaluate `cfg.ckpt` at each of `cfg.scales`, and each of `cfg.runs` without guidance.
 
     Each has a folder of its own in the run's: what is there already is not decoded again. Writes frontier.json, of all
     numbers, and frontier.html. Returns nothing of its own.
     """
+    for ckpt in (cfg.ckpt, *cfg.runs):  # what cannot be asked for is told before processes are started
+        requested_conditions(cfg, model_config(ckpt))
+    return _on_all_ranks(cfg)
+
+
+def _draw(cfg: DictConfig) -> dict[str, float]:
     names = [run_name(path) for path in cfg.runs]
     if not cfg.scales or len(set(cfg.scales)) < len(cfg.scales) or len(set(names)) < len(names):
         raise UsageError(
@@ -46,6 +52,9 @@ def run(cfg: DictConfig) -> dict[str, float]:
         write_frontier(folder, cfg.name, places)
         say(f"wrote {folder / 'frontier.json'} and {folder / 'frontier.html'}")
     return {}
+
+
+_on_all_ranks = on_all_ranks(trains=False)(_draw)
 
 
 def _guided(cfg: DictConfig, scale: float) -> DictConfig:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from capkit.checkpoint.files import ABOUT, is_export
-from capkit.config.instantiate import plain
+from capkit.config.instantiate import build, plain
 from capkit.config.run_config import read_run_config
 from capkit.data.conditions.bins import ScoreBin
 from capkit.data.datamodule import CaptionDataModule
@@ -73,6 +74,19 @@ def requested_conditions(cfg: DictConfig, model: Mapping[str, Any] | None) -> Re
 def kinds_of(model: Mapping[str, Any] | None) -> dict[str, ConditionKind]:
     """The conditions of a captioner with this config, for what they say of values: they have no trained weights."""
     return build_kinds(_settings(model), width=1)
+
+
+def check_training_conditions(cfg: DictConfig) -> None:
+    """What `fit` and `fit_rl` tell before processes are started.
+
+    Raises UsageError for what `requested_conditions` refuses, and where `model.conditions` are of a kind of captioner
+    that takes none. Configs are read, no weights.
+    """
+    model = plain(cfg.model)
+    requested_conditions(cfg, model)
+    check = getattr(get_object(model["_target_"]), "check_conditions", None)
+    if check is not None and model.get("conditions"):
+        check({**model, "lm": build(cfg.model.lm)} if "lm" in model else model)
 
 
 def check_bins(data: CaptionDataModule, model: Any) -> None:

@@ -92,6 +92,51 @@ def test_what_cannot_be_asked_for_is_told_before_any_weights_load(folder, task, 
     assert said in capsys.readouterr().err
 
 
+@pytest.fixture
+def no_process(monkeypatch):
+    def start(*_):
+        raise AssertionError("processes were started")
+
+    monkeypatch.setattr("capkit.train.session.start_ranks", start)
+
+
+@pytest.mark.parametrize(
+    ("task", "words", "said"),
+    [
+        ("fit", "conditions.length=41", "expected 1 to 40 words, as in training, got 41"),
+        ("fit", "model.conditions.length.kind=lengths", "model.conditions.length: expected a kind (bins, length, box)"),
+        ("fit_rl", "conditions.length=41", "expected 1 to 40 words, as in training, got 41"),
+        ("frontier", "conditions.lenght=4", "expected one of length, box"),
+        ("cross", "conditions.box=[0,0,1,1.5]", "expected a box x0,y0,x1,y1"),
+    ],
+)
+@pytest.mark.integration
+def test_what_cannot_be_asked_for_is_told_before_processes_are_started(folder, task, words, said, no_process, capsys):
+    run = folder / "run"
+    command = {
+        "fit": [*TINY, *CONDITIONS],
+        "fit_rl": [f"init_from={run}", "reward=[length]", "data.captions_per_image=1"],
+        "frontier": [f"ckpt={run}"],
+        "cross": [f"runs=[{run}]", "data=[sceneworld]"],
+    }[task]
+    assert main([task, *command, words]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["blip", "git"])
+def test_a_kind_of_captioner_that_takes_none_is_told_before_processes_are_started(name, no_process, capsys):
+    words = ["model=blip", "~model.name", f"+model.config.model_type={name}", "model.tokenizer=word"]
+    words += ["recommended.image_size=32", "debug=tiny", *CONDITIONS]
+    assert main(["fit", *words]) == 2
+    assert f"got {name}, which takes none: " in capsys.readouterr().err
+
+
+def test_a_language_model_that_counts_its_own_positions_is_told_before_processes_are_started(no_process, capsys):
+    words = ["model=clip_prefix", "model.lm={model_type:bloom}", "model.tokenizer=word", "debug=tiny", *CONDITIONS]
+    assert main(["fit", *words]) == 2
+    assert "bloom counts its own" in capsys.readouterr().err
+
+
 @pytest.mark.integration
 def test_an_export_and_a_resumed_run_keep_the_conditions(folder, tmp_path):
     assert main(["export", f"ckpt={folder / 'run'}", f"out={tmp_path / 'export'}"]) == 0

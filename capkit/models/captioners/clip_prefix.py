@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import Cache
+from transformers import MODEL_MAPPING, AutoConfig, Cache
 
 from capkit.decoding.cache import PreallocatedCache
 from capkit.errors import UsageError
@@ -21,7 +21,7 @@ from capkit.models.captioners.gpt2_step import can_write_one, write_one
 from capkit.models.captioners.headed import HeadedCaptioner
 from capkit.models.conditions.prefix import positions, with_conditions
 from capkit.models.encoders.image import encoder_width, image_features
-from capkit.models.pretrained import language_model, split_head
+from capkit.models.pretrained import build_config, language_model, load_pretrained, split_head
 from capkit.models.tuning.lora import LoRA
 from capkit.types import CaptionBatch, Context
 from capkit.upstream.transformers import as_cache, for_kernel
@@ -143,8 +143,21 @@ class ClipPrefix(HeadedCaptioner):
         if freeze_lm:
             self.lm.requires_grad_(False)
             self.lm.eval()
-        _check_positions(self.lm, conditions)
+        if conditions:
+            _check_positions(self.lm.config)
         self._add_conditions(conditions, width)
+
+    @staticmethod
+    def check_conditions(settings: Mapping[str, Any]) -> None:
+        """Raises UsageError, with the reason, where the language model of these settings takes no conditions.
+
+        Reads its config alone.
+        """
+        lm = settings["lm"]
+        named = isinstance(lm, str)
+        _check_positions(
+            load_pretrained(AutoConfig, lm, "language model") if named else build_config(lm, "language model")
+        )
 
     def train(self, mode: bool = True) -> "ClipPrefix":
         super().train(mode)
@@ -236,11 +249,11 @@ def _given_positions(context: Context, past: int, num_new: int) -> dict[str, Ten
     return {"position_ids": positions(context, past, num_new, front=context.states.shape[1])}
 
 
-def _check_positions(lm: Any, conditions: Mapping[str, Any] | None) -> None:
-    if conditions and "position_ids" not in inspect.signature(lm.base_model.forward).parameters:
+def _check_positions(config: Any) -> None:
+    if "position_ids" not in inspect.signature(MODEL_MAPPING[type(config)].forward).parameters:
         raise UsageError(
             f"model.conditions: expected a language model whose positions can be given, since conditions have none; "
-            f"{lm.config.model_type} counts its own; use one such as GPT-2, Llama or OPT, or model.conditions=null"
+            f"{config.model_type} counts its own; use one such as GPT-2, Llama or OPT, or model.conditions=null"
         )
 
 

@@ -23,13 +23,14 @@ from capkit.models.captioners.hf_families import (
     Family,
     align_special_tokens,
     apply_image_mask,
+    family_of,
     sized_config,
 )
 from capkit.models.captioners.joined import join
 from capkit.models.captioners.word_attention import mean_of_layers
 from capkit.models.encoders.image import image_features, trains
 from capkit.models.encoders.token_grid import tokens_before_grid_of
-from capkit.models.pretrained import freeze_unused, load_pretrained, split_head
+from capkit.models.pretrained import build_config, freeze_unused, load_pretrained, split_head
 from capkit.models.tuning.policy import eval_frozen
 from capkit.types import CaptionBatch, Context
 from capkit.upstream.transformers import keeping_cross_attention
@@ -96,13 +97,22 @@ class HFCaptioner(HeadedCaptioner):
             freeze_unused(self._image_part, self._image_part.config, lambda out: out.last_hidden_state)
         self._add_conditions(conditions, self._language_model.get_input_embeddings().embedding_dim)
 
+    @staticmethod
+    def check_conditions(settings: Mapping[str, Any]) -> None:
+        """Raises UsageError, with the reason, where the model of these settings takes no conditions.
+
+        Reads configs alone. Two networks that are joined are of types that take them.
+        """
+        name, config = settings.get("name"), settings.get("config")
+        if name is not None or config is not None:
+            full = load_pretrained(AutoConfig, name, "captioner") if name else build_config(config or {}, "captioner")
+            family_of(full).check_conditions(full)
+
     def _whole(
         self, name: str | None, config: Mapping[str, Any] | None, pretrained: bool, takes_conditions: bool
     ) -> Any:
         full = load_pretrained(AutoConfig, name, "captioner") if name else sized_config(config or {}, self.tokenizer)
-        if full.model_type not in FAMILIES:
-            raise UsageError(f"HFCaptioner expected a model_type of {', '.join(FAMILIES)}; got {full.model_type}")
-        family = FAMILIES[full.model_type]
+        family = family_of(full)
         if takes_conditions:
             family.check_conditions(full)
         if name is None or not pretrained:

@@ -233,6 +233,13 @@ def align_special_tokens(tokenizer: Any, wanted: dict[str, int | None]) -> None:
             )
 
 
+def family_of(config: Any) -> Family:
+    """How the captioner of this config is built. Raises UsageError for a type that is none."""
+    if config.model_type not in FAMILIES:
+        raise UsageError(f"HFCaptioner expected a model_type of {', '.join(FAMILIES)}; got {config.model_type}")
+    return FAMILIES[config.model_type]
+
+
 def sized_config(config: Mapping[str, Any], tokenizer: Any) -> Any:
     """Build the nested config, its text part with the tokenizer's vocabulary size and special ids."""
     text = {"vocab_size": len(tokenizer)}

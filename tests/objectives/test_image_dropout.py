@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from capkit.errors import UsageError
+from capkit.models.captioners import clip_prefix
+from capkit.models.captioners.clip_prefix import ClipPrefix
 from capkit.models.captioners.encoder_decoder import EncoderDecoder
 from capkit.objectives.cross_entropy import CrossEntropy
 from capkit.objectives.image_dropout import drop_images
@@ -91,3 +93,37 @@ def test_a_validation_loss_is_of_all_images(model, batch):
 def test_shares_outside_0_to_1_are_refused(share):
     with pytest.raises(UsageError, match="image_dropout"):
         CrossEntropy(image_dropout=share)
+
+
+LLAMA = {
+    "model_type": "llama", "hidden_size": 16, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "intermediate_size": 24, "max_position_embeddings": 48, "initializer_range": 0.3,
+}  # fmt: skip
+
+
+def gradients(num_layers):
+    """Of a Llama with adapters, one of whose four images is missing."""
+    torch.manual_seed(0)
+    lm, tokenizer = {**LLAMA, "num_hidden_layers": num_layers}, word_tokenizer(["a b c"])
+    lora = {"rank": 2, "alpha": 2, "targets": ["q_proj", "k_proj", "v_proj", "o_proj"]}
+    captioner = ClipPrefix(lm, tokenizer, feature_width=6, prefix_length=3, max_length=24, lora=lora)
+    for name, parameter in captioner.named_parameters():
+        if "lora" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    tokens, mask, length = encode_captions(tokenizer, [["a b"], ["c"], ["b a"], ["c c"]], "", 8)
+    features = torch.randn(4, 1, 6, generator=torch.Generator().manual_seed(1))
+    batch = CaptionBatch(KEYS[:4], None, features, tokens, mask, length)
+    assert missing(KEYS[:4]).tolist().count(True) == 1
+    CrossEntropy(image_dropout=0.5)(captioner, batch, 0).loss_sum.backward()
+    return {name: parameter.grad for name, parameter in captioner.named_parameters() if parameter.requires_grad}
+
+
+def test_gradients_of_a_deep_language_model_without_biases_are_finite_and_those_of_the_naive_step(monkeypatch):
+    """Zeros stay zeros there: through thirty layers the naive gradient overflows, through two it does not."""
+    shallow, deep = gradients(2), gradients(30)
+    monkeypatch.setattr(clip_prefix, "stop_gradients_at_zeros", lambda lm: None)
+    naive = gradients(2)
+    assert not all(value.isfinite().all() for value in gradients(30).values())
+    assert all(value.isfinite().all() for value in deep.values())
+    for name, value in naive.items():
+        torch.testing.assert_close(shallow[name], value)

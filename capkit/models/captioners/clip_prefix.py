@@ -19,6 +19,7 @@ from capkit.models.captioners.base import null_context, resolve_tokenizer
 from capkit.models.captioners.clipcap_weights import load_clipcap_weights
 from capkit.models.captioners.gpt2_step import can_write_one, write_one
 from capkit.models.captioners.headed import HeadedCaptioner
+from capkit.models.captioners.missing_images import stop_gradients_at_zeros
 from capkit.models.conditions.prefix import positions, with_conditions
 from capkit.models.encoders.image import encoder_width, image_features
 from capkit.models.pretrained import build_config, language_model, load_pretrained, split_head
@@ -136,6 +137,7 @@ class ClipPrefix(HeadedCaptioner):
                 self.feature_width, prefix_length, width, mapper_layers, mapper_heads, mapper_tokens
             )
         split_head(self.lm)  # fail now if the language model is unsuitable
+        stop_gradients_at_zeros(self.lm)
         if clipcap_weights is not None:
             load_clipcap_weights(self, clipcap_weights)
         if lora is not None:

@@ -11,6 +11,7 @@ program. transformers' static cache compiles, half a minute a row: `--no-static`
 import argparse
 import datetime
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def line(work: str, side: Side) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
+    """The command line; `words` in place of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; none: all")
     parser.add_argument("--rows", default="", help="only rows whose name holds this")
@@ -62,7 +64,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a few layers and images")
     parser.add_argument("--devices", type=int, default=1, help="GPUs; where there are fewer, processes on the CPU")
     parser.add_argument("--no-static", action="store_true", help="leave out sides of transformers that compile")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     if unknown := set(args.sections) - set(SECTIONS):
         parser.error(f"expected sections of {', '.join(SECTIONS)}; got {', '.join(sorted(unknown))}")
     if args.devices > 1 and args.sections:

@@ -7,7 +7,7 @@ together, divided where the committed table says that they take more than six CP
 which the first process that asks makes while the others wait. Each item is recorded as it ends, in --out/records. What
 lies there of this code is not run again, so a run that was cut goes on where it stopped, and records of several
 machines can be put together; the table keeps the rows of items that were not run. Exits with 1 if an item failed or
-left no record.
+left no record. The tables of docs/guided.md are made of the same records, and written too.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from benchmarks import guided_effects
 from benchmarks.studies.records import (
     SEEDS,
     Record,
@@ -123,6 +124,7 @@ def main() -> None:
     records = merged(old, found, known)
     write_table(ROOT / JSON, records)
     (ROOT / PAGE).write_text(page(records), encoding="utf-8")
+    guided_effects.main()
     outcomes = {record.item: record.outcome for record in records}
     missing = [item for item in items if outcomes[item] not in ("passed", "skipped")]
     print(*(f"{outcomes[item]}: {item}" for item in missing), sep="\n")

@@ -28,8 +28,8 @@ def page(records: Iterable[Record]) -> str:
         lines.append(f"| [{file}](#{file.removesuffix('.py')}) | {' | '.join(passed)} | {minutes:.1f} |")
     lines += ["", *(f"- {file} has fewer: {why}" for file, why in sorted(FEWER.items()))]
     for file, rows in sorted(by_file.items()):
-        lines += [f"\n## {file.removesuffix('.py')}\n", _made(rows), *filter(None, [REMARKS.get(file)]), ""]
-        lines += _file_table(rows)
+        lines += [f"\n## {file.removesuffix('.py')}\n", provenance(rows), *filter(None, [REMARKS.get(file)]), ""]
+        lines += file_table(rows)
     return "\n".join(lines) + "\n"
 
 
@@ -40,7 +40,7 @@ def _passed(rows: Sequence[Record]) -> str:
     return (count + (f", {skipped} skipped" if skipped else "")) if rows else ""
 
 
-def _made(rows: Sequence[Record]) -> str:
+def provenance(rows: Sequence[Record]) -> str:
     """When, of which code and with which versions: one sentence if all rows agree."""
     made = {
         f"{row.date}, commit {row.commit}, Python {row.python}, torch {row.torch}, transformers {row.transformers}"
@@ -50,7 +50,7 @@ def _made(rows: Sequence[Record]) -> str:
     return "; ".join(sorted(made)) + "."
 
 
-def _file_table(rows: Sequence[Record]) -> list[str]:
+def file_table(rows: Sequence[Record]) -> list[str]:
     columns = [name for name in (*(f"seed {seed}" for seed in SEEDS), "all") if name in {row.column for row in rows}]
     lines = [f"| | wanted | {' | '.join(columns)} |", "| --- | --- |" + " --- |" * len(columns)]
     for test in dict.fromkeys(row.test for row in rows):

@@ -32,16 +32,19 @@ def path(name: str, file: str | None = None) -> str:
     found = location(name) / file if file else location(name)
     if not found.exists():
         raise UsageError(
-            f"expected {name!r} in the cache, but {found} does not exist; fetch it with `capkit prepare data=stamps`, "
+            f"expected {name!r} in the cache, but {found} does not exist; fetch it with `{_command(name)}`, "
             "or set CAPKIT_CACHE to the folder that holds it"
         )
     for item, checksum in _checksums(name).items():
         size = size_of(checksum)
         if file in (None, item) and (problem := _other_length(location(name) / item, size)):
-            raise UsageError(
-                f"{location(name) / item} is damaged: {problem}; run `capkit prepare data=stamps` to repair it"
-            )
+            raise UsageError(f"{location(name) / item} is damaged: {problem}; run `{_command(name)}` to repair it")
     return str(found)
+
+
+def _command(name: str) -> str:
+    """What fetches an asset; the data config of emoji has their name, all others come with the stamps."""
+    return f"capkit prepare data={'emoji' if name.startswith('emoji') else 'stamps'}"
 
 
 def damage(name: str) -> str | None:
@@ -67,7 +70,7 @@ def _checksums(name: str) -> dict[str, str]:
     try:
         return dict(json.loads(about.read_bytes()).get("checksums", {}))
     except (ValueError, TypeError, AttributeError) as error:
-        raise UsageError(f"{about} is damaged; run `capkit prepare data=stamps` to fetch the asset again") from error
+        raise UsageError(f"{about} is damaged; run `{_command(name)}` to fetch the asset again") from error
 
 
 def _other_length(file: Path, size: int) -> str | None:

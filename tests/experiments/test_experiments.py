@@ -166,7 +166,7 @@ def manifest(karpathy):
 def test_no_experiment_is_left_out():
     elsewhere = {
         "stamps_mle", "stamps_lora_text", "grammar_clip_stamps", "stamps_clip_reward", "stamps_sr",
-        "stamps_sr_shuffled",  # tests/tasks/test_stamps_run.py
+        "stamps_sr_shuffled", "cfg_stamps", "captioner_ptbr_stamps",  # tests/tasks/test_stamps_run.py
         "discritune", "discritune_whitened", "ndlb_mle", "ndlb_sr", "ndlb_sr_cider",
         "ndlb_bagcurri", "discritune_conceptual",
         "discritune_blip",  # tests/experiments/test_self_retrieval_experiments.py
@@ -179,7 +179,7 @@ def test_no_experiment_is_left_out():
         "ndlb_bagcurri_sceneworld",  # tests/experiments/test_rl_experiments.py
         "noc_sceneworld",  # tests/effects/test_noc.py
         "flexcap_sceneworld",  # tests/effects/test_flexcap.py
-        "cfg_sceneworld", "cfg_stamps",  # tests/effects/test_guidance.py; the other changes one value of stamps_mle
+        "cfg_sceneworld",  # tests/effects/test_guidance.py
         "captioner_ptbr",  # its models are on a hub: composed by tests/config/test_configs.py
         "captioner_ptbr_sceneworld",  # tests/effects/test_language.py
         "cfg", "noc", "flexcap", "clip_reward",

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.starts import folder_of
 from capkit.checkpoint.files import load_checkpoint
 from capkit.checkpoint.loading import load_captioner
 from capkit.cli import main
@@ -107,6 +108,7 @@ def no_process(monkeypatch):
         ("fit", "model.conditions.length.kind=lengths", "model.conditions.length: expected a kind (bins, length, box)"),
         ("fit_rl", "conditions.length=41", "expected 1 to 40 words, as in training, got 41"),
         ("frontier", "conditions.lenght=4", "expected one of length, box"),
+        ("frontier with another run", "conditions.length=4", "this captioner was trained without any"),
         ("cross", "conditions.box=[0,0,1,1.5]", "expected a box x0,y0,x1,y1"),
     ],
 )
@@ -117,9 +119,10 @@ def test_what_cannot_be_asked_for_is_told_before_processes_are_started(folder, t
         "fit": [*TINY, *CONDITIONS],
         "fit_rl": [f"init_from={run}", "reward=[length]", "data.captions_per_image=1"],
         "frontier": [f"ckpt={run}"],
+        "frontier with another run": [f"ckpt={run}", f"runs=[{folder_of('generic', 0)}]"],
         "cross": [f"runs=[{run}]", "data=[sceneworld]"],
     }[task]
-    assert main([task, *command, words]) == 2
+    assert main([task.split()[0], *command, words]) == 2
     assert said in capsys.readouterr().err
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from capkit.checkpoint.files import load_checkpoint
 from capkit.cli import main
+from capkit.data.sources.stamps import Stamps
 from capkit.models.dual_encoders.sentence_encoder import SentenceEncoder
 from capkit.run.folder import RunFolder
 
@@ -98,6 +100,18 @@ def test_dual_encoders_train_on_real_photos_with_pretrained_parts(experiment, ti
     assert not frozen, "EfficientNet is frozen, and comes from its file again"
 
 
+def test_missing_images_leave_finite_gradients_in_the_language_model(tiny_run):
+    """Through thirty layers without biases, which keep the zeros of a missing image zeros."""
+    rows = [row for row in tiny_run("cfg_stamps").rows() if "train/grad_norm" in row]
+    assert rows and all(math.isfinite(row["train/grad_norm"]) for row in rows)
+
+
+def test_a_decoder_that_knows_no_language_is_trained_on_portuguese(tiny_run):
+    run = tiny_run("captioner_ptbr_stamps")
+    references = json.loads((run.predictions / "test_references.json").read_text())["annotations"]
+    assert "test/cider" in run.metrics() and any(row["caption"].startswith("Um ") for row in references)
+
+
 def test_a_second_prepare_has_nothing_to_do(cache, monkeypatch, capsys):
     monkeypatch.setenv("CAPKIT_CACHE", cache)
     before = sorted(os.listdir(cache))
@@ -110,3 +124,18 @@ def test_the_fetched_sentence_encoder_is_the_real_one(cache):
     dog, puppy, car = SentenceEncoder(str(Path(cache, "minilm"))).encode_text(["dog", "puppy", "car"])
     assert float(dog @ puppy) == pytest.approx(0.8040, abs=1e-3)
     assert float(dog @ car) == pytest.approx(0.4756, abs=1e-3)
+
+
+def test_emoji_are_fetched_and_named_in_two_languages(cache, monkeypatch, capsys):
+    monkeypatch.setenv("CAPKIT_CACHE", cache)
+    assert main(["prepare", "data=emoji", "data.features=null"]) == 0
+    root, found = Path(cache, "emoji"), {}
+    for language, name in (("en", "rooster"), ("pt-BR", "galo")):
+        splits = {split: Stamps(root, split, exclude=(), languages=[language]) for split in ("train", "val", "test")}
+        keys = {split: {source.record(i).key for i in range(len(source))} for split, source in splits.items()}
+        assert sum(map(len, keys.values())) == len(set.union(*keys.values())) == 1377
+        found[language] = keys
+        every = Stamps(root, exclude=(), languages=[language])
+        captions = {every.record(i).key: every.record(i).captions[0].text for i in range(len(every))}
+        assert captions["emoji/1f413"] == name
+    assert found["en"] == found["pt-BR"]  # split by the English name, whatever is read

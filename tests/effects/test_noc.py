@@ -2,7 +2,8 @@
 
 One caption a picture, most of them noisy in grades (no colours, wrong facts, boilerplate, another picture's caption);
 the scorer errs by a standard deviation of .12. Pictures are read by the frozen image tower of a committed dual encoder.
-What is true is read from the scenes. The table stands in docs/noc.md.
+What is true is read from the scenes. Seed 0 fits 45 CPU seconds; studies see twice as many captions, at other shares of
+noise too. The tables stand in docs/noc.md.
 """
 
 import json
@@ -32,6 +33,8 @@ WORLD = [f"colors={COLORS}".replace(" ", ""), "min_objects=1", "max_objects=1"]
 BINS = 6
 STEPS = 450
 VANILLA = ["~model.conditions", "conditions.alignment=null"]
+FILTERED = [*VANILLA, "data.min_score=0.3"]
+LONG = ["data.batch_size=32"]  # of studies
 
 
 class Corpus:
@@ -93,7 +96,8 @@ class Corpus:
             "model.feature_width=64",
             "model.num_layers=1",
         ]
-        given += ["data.val.count=200", "data.test.count=200", f"max_steps={STEPS}", f"val_every={STEPS}", "controls=0"]
+        given += ["data.val.count=20", "data.test.count=200", f"max_steps={STEPS}", f"val_every={STEPS}", "controls=0"]
+        given += ["data.batch_size=16"]
         return self._run_once(f"noc_{self._seed}", [*given, "metric=[facts]", *ONE_CORE, f"seed={self._seed}", *words])
 
     def f1(self, *words):
@@ -122,7 +126,7 @@ def corpus(tmp_path_factory, run_once, start, seed):
 def test_the_top_level_is_better_than_no_levels_and_than_filtering(corpus, measured):
     """Fails where captioner or data drop the level: then all of them write as the one without levels does."""
     of = corpus(0.8)
-    top, vanilla, filtered = of.f1(), of.f1(*VANILLA), of.f1(*VANILLA, "data.min_score=0.3")
+    top, vanilla, filtered = of.f1(), of.f1(*VANILLA), of.f1(*FILTERED)
     assert measured("fact F1 of the top level over vanilla", top - vanilla, ">=", 0.2)
     assert measured("fact F1 of the top level over the filter's", top - filtered, ">", 0.0)
 
@@ -141,3 +145,14 @@ def test_levels_that_were_shuffled_over_captions_say_nothing(corpus, measured):
     assert not measured(
         "fact F1 of the top level over the bottom", values[-1] - values[0], ">=", 0.2, "shuffled levels"
     )
+
+
+@pytest.mark.study
+@pytest.mark.parametrize(("share", "gain"), [(0.6, 0.0), (0.8, 0.2), (0.9, 0.2)])
+def test_the_top_level_is_better_at_other_shares_of_noise(corpus, share, gain, measured):
+    """At 60 % of noise a captioner without levels learns nearly as much, and the filter is no worse than the top level."""
+    of = corpus(share)
+    top = of.f1(*LONG)
+    assert measured("fact F1 of the top level over vanilla", top - of.f1(*VANILLA, *LONG), ">" if not gain else ">=", gain)
+    if gain:
+        assert measured("fact F1 of the top level over the filter's", top - of.f1(*FILTERED, *LONG), ">", 0.0)

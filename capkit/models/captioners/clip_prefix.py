@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import MODEL_MAPPING, AutoConfig, Cache
+from transformers import AutoConfig, AutoModelForCausalLM, Cache
 
 from capkit.decoding.cache import PreallocatedCache
 from capkit.errors import UsageError
@@ -146,7 +146,7 @@ class ClipPrefix(HeadedCaptioner):
             self.lm.requires_grad_(False)
             self.lm.eval()
         if conditions:
-            _check_positions(self.lm.config)
+            _check_positions(self.lm)
         self._add_conditions(conditions, width)
 
     @staticmethod
@@ -155,11 +155,10 @@ class ClipPrefix(HeadedCaptioner):
 
         Reads its config alone.
         """
-        lm = settings["lm"]
-        named = isinstance(lm, str)
-        _check_positions(
-            load_pretrained(AutoConfig, lm, "language model") if named else build_config(lm, "language model")
-        )
+        lm, role = settings["lm"], "language model"
+        config = load_pretrained(AutoConfig, lm, role) if isinstance(lm, str) else build_config(lm, role)
+        with torch.device("meta"):  # its weights take neither time nor memory
+            _check_positions(AutoModelForCausalLM.from_config(config))
 
     def train(self, mode: bool = True) -> "ClipPrefix":
         super().train(mode)
@@ -251,11 +250,11 @@ def _given_positions(context: Context, past: int, num_new: int) -> dict[str, Ten
     return {"position_ids": positions(context, past, num_new, front=context.states.shape[1])}
 
 
-def _check_positions(config: Any) -> None:
-    if "position_ids" not in inspect.signature(MODEL_MAPPING[type(config)].forward).parameters:
+def _check_positions(lm: Any) -> None:
+    if "position_ids" not in inspect.signature(lm.base_model.forward).parameters:
         raise UsageError(
             f"model.conditions: expected a language model whose positions can be given, since conditions have none; "
-            f"{config.model_type} counts its own; use one such as GPT-2, Llama or OPT, or model.conditions=null"
+            f"{lm.config.model_type} counts its own; use one such as GPT-2, Llama or OPT, or model.conditions=null"
         )
 
 

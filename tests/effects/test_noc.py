@@ -148,11 +148,17 @@ def test_levels_that_were_shuffled_over_captions_say_nothing(corpus, measured):
 
 
 @pytest.mark.study
-@pytest.mark.parametrize(("share", "gain"), [(0.6, 0.0), (0.8, 0.2), (0.9, 0.2)])
-def test_the_top_level_is_better_at_other_shares_of_noise(corpus, share, gain, measured):
-    """At 60 % of noise a captioner without levels learns nearly as much, and the filter is no worse than the top level."""
+@pytest.mark.parametrize("share", [0.8, 0.9])
+def test_the_top_level_is_better_at_more_noise_and_in_a_longer_form(corpus, share, measured):
     of = corpus(share)
-    top = of.f1(*LONG)
-    assert measured("fact F1 of the top level over vanilla", top - of.f1(*VANILLA, *LONG), ">" if not gain else ">=", gain)
-    if gain:
-        assert measured("fact F1 of the top level over the filter's", top - of.f1(*FILTERED, *LONG), ">", 0.0)
+    top, vanilla, filtered = of.f1(*LONG), of.f1(*VANILLA, *LONG), of.f1(*FILTERED, *LONG)
+    assert measured("fact F1 of the top level over vanilla", top - vanilla, ">=", 0.2)
+    assert measured("fact F1 of the top level over the filter's", top - filtered, ">", 0.0)
+
+
+@pytest.mark.study
+def test_at_less_noise_the_top_level_is_better_than_no_levels(corpus, measured):
+    """By less: at 60 % a captioner without levels sees twice as many clean captions as at 80 %."""
+    of = corpus(0.6)
+    top, vanilla = of.f1(*LONG), of.f1(*VANILLA, *LONG)
+    assert measured("fact F1 of the top level over vanilla", top - vanilla, ">", 0.0)

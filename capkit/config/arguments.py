@@ -9,6 +9,7 @@ from capkit.config.choices import null_as_none, required_groups
 from capkit.config.datasets import DATASETS, datasets_override
 from capkit.config.locations import config_dir, groups
 from capkit.config.quoting import quote_value
+from capkit.config.step_models import model_choice
 from capkit.errors import UsageError, did_you_mean
 from capkit.utils.renamed import new_key, warn_of_old_name
 
@@ -58,9 +59,12 @@ def parse(argv: list[str]) -> Command:
         typed[0] = f"task={_known_task(typed[0], command)}"
     if "hydra.mode=MULTIRUN" in typed:
         command.flags.add("--multirun")
-    known = groups([config_dir(), *command.config_dirs])
+    folders = [config_dir(), *command.config_dirs]
+    known = groups(folders)
     task = next((word.removeprefix("task=") for word in typed if word.startswith("task=")), "")
-    command.overrides = [_override(word, command.multirun, known, task) for word in typed]
+    command.overrides = [
+        _model_of_step(word, known, folders) or _override(word, command.multirun, known, task) for word in typed
+    ]
     return command
 
 
@@ -109,6 +113,11 @@ def _known_task(name: str, command: Command) -> str:
     if name not in tasks:
         raise UsageError(f"expected the first bare word to be a task, got {name!r}; {did_you_mean(name, tasks)}")
     return name
+
+
+def _model_of_step(word: str, known: dict[str, list[str]], folders: list[Path]) -> str | None:
+    match = _OVERRIDE.fullmatch(word)
+    return model_choice(match["key"], match["value"], known, folders) if match else None
 
 
 def _override(word: str, multirun: bool, known: dict[str, list[str]], task: str) -> str:

@@ -21,6 +21,7 @@ from capkit.config.refusals import first_paragraph, missing_choice, of_another_f
 from capkit.config.replaced import drop_settings_of_replaced_parts
 from capkit.config.shared_settings import SHARED, spread
 from capkit.config.signatures import signature
+from capkit.config.step_models import refuse_models_of_absent_steps
 from capkit.config.sweeps import refuse_sweep
 from capkit.errors import UsageError, did_you_mean
 from capkit.utils.renamed import renamed_targets, warn_of_old_name
@@ -49,6 +50,7 @@ def compose_config(command: Command) -> Composed:
             del config["hydra"]
             of_run: Any = OmegaConf.to_container(config.task.pop("of_run", OmegaConf.create()))
             task_keys: Any = OmegaConf.to_container(config.task.pop("keys", OmegaConf.create()))
+        refuse_models_of_absent_steps(config, parsed)
         composed = Composed(config, hydra, overrides, choices, folders, known, task_keys, of_run)
         drop_settings_of_replaced_parts(composed, parsed)
         take_from_run(composed, parsed)

@@ -2,8 +2,8 @@
 
 One caption a picture, most of them noisy in grades (no colours, wrong facts, boilerplate, another picture's caption);
 the scorer errs by a standard deviation of .12. Pictures are read by the frozen image tower of a committed dual encoder.
-What is true is read from the scenes. Seed 0 fits 45 CPU seconds; studies see twice as many captions, at other shares of
-noise too. The tables stand in docs/noc.md.
+What is true is read from the scenes. Studies see twice as many captions, at other shares of noise too, and compare
+with the filter. The tables stand in docs/noc.md.
 """
 
 import json
@@ -123,12 +123,10 @@ def corpus(tmp_path_factory, run_once, start, seed):
     return of
 
 
-def test_the_top_level_is_better_than_no_levels_and_than_filtering(corpus, measured):
+def test_the_top_level_is_better_than_no_levels(corpus, measured):
     """Fails where captioner or data drop the level: then all of them write as the one without levels does."""
     of = corpus(0.8)
-    top, vanilla, filtered = of.f1(), of.f1(*VANILLA), of.f1(*FILTERED)
-    assert measured("fact F1 of the top level over vanilla", top - vanilla, ">=", 0.2)
-    assert measured("fact F1 of the top level over the filter's", top - filtered, ">", 0.0)
+    assert measured("fact F1 of the top level over vanilla", of.f1() - of.f1(*VANILLA), ">=", 0.2)
 
 
 def test_a_higher_level_fits_better_and_the_lowest_worse_than_no_levels(corpus, measured):
@@ -149,7 +147,7 @@ def test_levels_that_were_shuffled_over_captions_say_nothing(corpus, measured):
 
 @pytest.mark.study
 @pytest.mark.parametrize("share", [0.8, 0.9])
-def test_the_top_level_is_better_at_more_noise_and_in_a_longer_form(corpus, share, measured):
+def test_the_top_level_is_better_than_no_levels_and_than_filtering(corpus, share, measured):
     of = corpus(share)
     top, vanilla, filtered = of.f1(*LONG), of.f1(*VANILLA, *LONG), of.f1(*FILTERED, *LONG)
     assert measured("fact F1 of the top level over vanilla", top - vanilla, ">=", 0.2)

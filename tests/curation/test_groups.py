@@ -12,6 +12,7 @@ from capkit.data.fingerprint import fingerprint
 from capkit.data.records import Added, Caption, Record, read_manifest, record_from_row, row_of, write_manifest
 from capkit.data.sources.manifest import Manifest
 from capkit.errors import UsageError
+from capkit.llm.ledger import Ledger
 from capkit.tasks.curate import curate
 
 
@@ -84,7 +85,8 @@ class Views:
 def curated(tmp_path, out, num_shards):
     for shard in range(num_shards):
         source = Views("a", "a", "b", "c", "c", "c")
-        curate(source, {"group_sizes": GroupSizes()}, CuratedFolder(tmp_path / out, "train", shard, num_shards))
+        folder = CuratedFolder(tmp_path / out, "train", shard, num_shards)
+        curate(source, {"group_sizes": GroupSizes()}, folder, Ledger(), {})
     return (tmp_path / out / "train.jsonl").read_bytes()
 
 

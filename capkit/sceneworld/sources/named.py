@@ -1,0 +1,77 @@
+"""SceneWorld as the web shows it: an alt-text that knows names, and a description that knows none."""
+
+from dataclasses import replace
+
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from capkit.data.fingerprint import fingerprint_of
+from capkit.data.records import Caption, Record
+from capkit.errors import UsageError, did_you_mean
+from capkit.sceneworld.language.captions import NUM_VARIANTS, caption
+from capkit.sceneworld.language.names import named_alt_text
+from capkit.sceneworld.sources.scenes import SceneWorld
+from capkit.sceneworld.world.scene import Scene
+from capkit.sceneworld.world.stream import Stream
+from capkit.utils.ranges import Probability, Seed, check_ranges
+
+TEXTS = ("both", "alt_text", "synthetic")
+
+
+@check_ranges
+class Named:
+    """The pictures of `source`, each with an alt-text and a synthetic caption.
+
+    The alt-text (source "alt_text") calls objects by invented names, among a shop's words
+    (`capkit.sceneworld.language.names`); with probability `unrelated` it says nothing of the picture. The synthetic
+    caption (source "synthetic") is one of style short, in one of its five wordings: all shapes and colours, no name.
+    Both are drawn by (seed, scene). Metadata are those of `source`.
+
+    Args:
+        source: The scenes; its own captions are replaced.
+        texts: "both", "alt_text" or "synthetic".
+        boilerplate: Probability of a shop's words before the names, and of others behind them.
+    """
+
+    def __init__(
+        self,
+        source: SceneWorld,
+        texts: str = "both",
+        boilerplate: Probability = 0.4,
+        unrelated: Probability = 0.1,
+        seed: Seed = 0,
+    ) -> None:
+        if texts not in TEXTS:
+            raise UsageError(f"texts must be one of {', '.join(TEXTS)}; got {texts!r}; {did_you_mean(texts, TEXTS)}")
+        self._source, self._texts, self._seed = source, texts, seed
+        self._boilerplate, self._unrelated = float(boilerplate), float(unrelated)
+
+    def prepare(self) -> None:
+        self._source.prepare()
+
+    def fingerprint(self) -> str:
+        """Hash of everything that the records depend on, without reading scenes."""
+        return fingerprint_of(
+            source=self._source.fingerprint(),
+            named=[self._texts, self._boilerplate, self._unrelated, self._seed],
+        )
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def record(self, index: int) -> Record:
+        record = self._source.record(index)
+        scene = Scene.from_dict(record.metadata["scene"])
+        variant = Stream("synthetic caption", self._seed, record.key).below(NUM_VARIANTS)
+        texts = {
+            "alt_text": named_alt_text(scene, self._seed, self._boilerplate, self._unrelated),
+            "synthetic": caption(scene, "short", variant).text,
+        }
+        captions = [Caption(text, name) for name, text in texts.items() if self._texts in ("both", name)]
+        return replace(record, captions=captions)
+
+    def image(self, index: int) -> UInt8[ndarray, "H W 3"]:
+        return self._source.image(index)
+
+    def is_rejected(self, text: str) -> bool:
+        return self._source.is_rejected(text)

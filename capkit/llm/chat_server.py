@@ -302,7 +302,7 @@ def _content(question: Question) -> str | list[dict[str, Any]]:
 
 def _picture(picture: Picture) -> dict[str, Any]:
     file = io.BytesIO()
-    Image.fromarray(picture.pixels).save(file, "PNG", compress_level=1)  # a third of the time, a tenth more bytes
+    Image.fromarray(picture.pixels).save(file, "PNG")
     return {
         "type": "image_url",
         "image_url": {"url": "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()},
@@ -318,7 +318,7 @@ def _read(data: bytes) -> tuple[Answer, str | None]:
         choice = reply["choices"][0]
         text, reason = choice["message"]["content"], choice.get("finish_reason")
         usage, served = reply.get("usage") or {}, reply.get("model")
-        tokens_in, tokens_out = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        tokens_in, tokens_out = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise _Unanswered(f"malformed reply: {_shown(data)}") from error
     if reason == "length":
@@ -331,6 +331,10 @@ def _read(data: bytes) -> tuple[Answer, str | None]:
     return Answer(text, tokens_in=tokens_in, tokens_out=tokens_out), served
 
 
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
 def _shown(data: bytes) -> str:
     return repr(data[:200].decode(errors="replace"))
 
@@ -339,7 +343,7 @@ def _seconds(header: str | None) -> float:
     """Retry-After, seconds or a date, in seconds; 0 where it is neither."""
     if header is None:
         return 0.0
-    if header.strip().isdigit():
+    if header.strip().isdecimal():
         return float(header)
     try:
         return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())

@@ -310,7 +310,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=[*METHODS, *CONDITIONS], default=[*METHODS, *CONDITIONS])
     parser.add_argument("--table-only", action="store_true")
     parser.add_argument("--gpu", action="store_true", help="on two GPUs, one life of each method and strategy")
-    parser.add_argument("--strategies", nargs="+", default=["ddp", "zero2", "zero3", "ddp+one"], help="of --gpu")
+    parser.add_argument("--strategies", nargs="*", default=["ddp", "zero2", "zero3", "ddp+one"], help="of --gpu")
     arguments = parser.parse_args()
     if arguments.gpu:
         os.environ["FAULTS_ON_GPUS"] = "1"

@@ -45,7 +45,7 @@ WARM_UP, STEPS = 4, 20  # DeepSpeed learns in the first steps in which order wei
 TIMEOUT_S = 240
 BY_SOCKETS = {
     "NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1", "NCCL_IB_DISABLE": "1", "NCCL_SOCKET_IFNAME": "lo",
-    "NCCL_PROTO": "Simple",
+    "NCCL_PROTO": "Simple", "GLOO_SOCKET_IFNAME": "lo",
 }  # fmt: skip
 WORDS = (
     "debug=tiny", "max_steps=100", "val_every=100", "callback=[watchdog,guard,preemption,recorder]",

@@ -111,6 +111,11 @@ class Asker:
 
     def begin(self, question: Question) -> _Pending:
         """A question, with its answer if the store has it."""
+        if not 0 <= question.sample < self.num_samples:
+            raise UsageError(
+                f"expected a sample from 0 to num_samples - 1 = {self.num_samples - 1}, got {question.sample}; give "
+                "the Asker the number of samples that are wanted"
+            )
         question = replace(question, schema=self._schema)
         key = question_key(question)
         pending = _Pending(question, key, key)
@@ -129,13 +134,13 @@ class Asker:
         is_refused = answer.text is None and answer.said is not None
         self.counts["refused"] += is_refused
         if is_refused and pending.attempt < self.retries:
-            self.store.add(pending.key, said)
+            self.store.add(pending.key, said, pending.question)
             self._to_next_sample(pending)
             return self._find(pending)
         if answer.text is None:
             self.counts["failed"] += 1
         else:
-            self.store.add(pending.key, said)
+            self.store.add(pending.key, said, pending.question)
         question = pending.question
         pending.settle(answer)
         self.account.judge(question, answer)

@@ -5,7 +5,7 @@
 
 The key hashes system message, text, pictures' pixels and the sample's number. Lines are appended under a lock, so
 several processes may share a folder. A refused reply that was asked again is a line with "text": null, "failure" and
-"said"; "tokens" holds the counts where they are known.
+"said"; "tokens" holds the counts where they are known, "question" and "system" the words that were asked.
 """
 
 import fcntl
@@ -88,24 +88,22 @@ class AnswerStore:
         """The stored answers to these keys."""
         return {key: answer for key in keys if (answer := self.get(key)) is not None}
 
-    def add(self, key: str, answer: Answer) -> None:
-        """Keep an answer, or a refused one (without text, with what was said)."""
-        line = json.dumps(_row(key, answer)).encode() + b"\n"
+    def add(self, key: str, answer: Answer, question: Question | None = None) -> None:
+        """Keep an answer, or a refused one (without text, with what was said), with the words of its question."""
         with self._lock:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            try:
-                end = os.fstat(self._file).st_size
-                is_cut = end > 0 and os.pread(self._file, 1, end - 1) != b"\n"  # by a killed process: a line is lost
-                _write_all(self._file, b"\n" * is_cut + line)
-            finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
-            self._num_unsynced += 1
+            self._append([_row(key, answer, question)])
             if self._num_unsynced >= FLUSH_COUNT:
                 self.flush()
             elif self._timer is None:
                 self._timer = threading.Timer(FLUSH_S, self.flush)
                 self._timer.daemon = True
                 self._timer.start()
+
+    def write(self, answers: Mapping[str, Answer]) -> None:
+        """Keep answers; they are on disk (fsync) when this returns."""
+        with self._lock:
+            self._append([_row(key, answer) for key, answer in answers.items()])
+            self.flush()
 
     def flush(self) -> None:
         """What was added is on disk (fsync) when this returns."""
@@ -116,6 +114,18 @@ class AnswerStore:
             if self._num_unsynced:
                 os.fsync(self._file)
                 self._num_unsynced = 0
+
+    def _append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        with self._lock:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                end = os.fstat(self._file).st_size
+                is_cut = end > 0 and os.pread(self._file, 1, end - 1) != b"\n"  # by a killed process: a line is lost
+                _write_all(self._file, b"\n" * is_cut + lines)
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+            self._num_unsynced += len(rows)
 
     def _refresh(self) -> None:
         """Index complete lines added since the last call; lines truncated by a killed process are invalid JSON."""
@@ -136,12 +146,15 @@ def _write_all(file: int, data: bytes) -> None:
         data = data[os.write(file, data) :]
 
 
-def _row(key: str, answer: Answer) -> dict[str, Any]:
+def _row(key: str, answer: Answer, question: Question | None = None) -> dict[str, Any]:
     row: dict[str, Any] = {"key": key, "text": answer.text}
     if answer.text is None:
         row |= {"failure": answer.failure, "said": answer.said}
     if answer.tokens_in is not None or answer.tokens_out is not None:
         row["tokens"] = [answer.tokens_in, answer.tokens_out]
+    if question is not None:
+        row["question"] = question.text
+        row |= {"system": question.system} if question.system is not None else {}
     return row
 
 

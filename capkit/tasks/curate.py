@@ -116,7 +116,7 @@ def curate(
         finished = folder.with_pictures(records(), source, places, failures)
         kept = folder.write_shard(sampled(finished, lambda key: source.record(places[key]), samples))
         order = {name: place for place, name in enumerate(steps)}
-        failures.rewrite(lambda key, step: (places[key], order.get(step, len(order))))
+        failures.rewrite(lambda key, step: (places.get(key, len(source)), order.get(step, len(order))))
     counts: dict[str, float | int] = {"records": len(indices), "kept": kept, "failed": failures.count}
     for name, step in steps.items():
         counts |= {f"{name}/{key}": value for key, value in getattr(step, "counts", {}).items()}

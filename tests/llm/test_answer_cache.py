@@ -1,3 +1,4 @@
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -59,6 +60,20 @@ def test_each_answer_is_written_at_once_and_on_disk_with_a_hundred_others_or_aft
     store.add("one more", Answer("x"))
     store._timer.join(30)
     assert on_disk[2:] == [2 * FLUSH_COUNT]
+
+
+def test_many_are_written_at_once_and_the_words_of_a_question_lie_beside_its_answer(tmp_path):
+    store = AnswerStore(tmp_path, {"model": "m"})
+    store.write({"a": Answer("1"), "b": Answer("2")})
+    store.add("c", Answer("3"), Question("what", system="Be brief."))
+    store.add("d", Answer("4"), Question("what else"))
+    rows = [json.loads(line) for line in (store.folder / "answers.jsonl").read_text().splitlines()]
+    assert rows == [
+        {"key": "a", "text": "1"}, {"key": "b", "text": "2"},
+        {"key": "c", "text": "3", "question": "what", "system": "Be brief."},
+        {"key": "d", "text": "4", "question": "what else"},
+    ]  # fmt: skip
+    assert [store.get(key).text for key in "abcd"] == ["1", "2", "3", "4"]
 
 
 def test_threads_share_a_store(tmp_path):

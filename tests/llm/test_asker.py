@@ -1,11 +1,16 @@
 """An Asker over small models: one that answers lists, one in batches of its own, one many questions at once."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from killed import run_and_kill
 
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
@@ -269,6 +274,12 @@ def test_a_sample_is_asked_for_once(tmp_path):
     assert model.asked == []
 
 
+def test_a_sample_that_was_not_announced_is_an_error(tmp_path):
+    """It could be another one's retry."""
+    with pytest.raises(UsageError, match=r"from 0 to num_samples - 1 = 1, got 2"):
+        asker(tmp_path, Upper(), num_samples=2).ask([Question("a", sample=2)])
+
+
 def test_only_a_structured_model_gets_the_schema(tmp_path):
     class Seen(Upper):
         def answer(self, question):
@@ -283,8 +294,6 @@ def test_only_a_structured_model_gets_the_schema(tmp_path):
 
 
 def test_pictures_are_let_go_when_a_question_is_answered(tmp_path):
-    import weakref
-
     pixels = [np.full((2, 2, 3), value, np.uint8) for value in range(3)]
     alive = [weakref.ref(array) for array in pixels]
     questions = [Question("see", (Picture(array),)) for array in pixels]
@@ -323,3 +332,79 @@ def test_what_cannot_be_asked_is_told_before_anything_is(tmp_path, model, settin
     with pytest.raises(UsageError, match=reason):
         asker(tmp_path, model, **settings)
     assert not list(tmp_path.iterdir())
+
+
+SCRIPT = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from capkit.llm.asker import Asker
+from capkit.llm.base import Answer, Question
+from capkit.llm.replies import Text
+
+class Slow:
+    num_open = 8
+    pool = ThreadPoolExecutor(4)
+
+    def about(self):
+        return {"model": "slow"}
+
+    def ask(self, questions):
+        return [self.answer(question) for question in questions]
+
+    def open(self, question):
+        return self.pool.submit(self.answer, question)
+
+    def answer(self, question):
+        time.sleep(0.002)
+        with open("asked.txt", "a") as file:
+            file.write(question.text + "\\n")
+        return Answer(question.text + " is said")
+
+asker = Asker(Slow(), "answers", Text(9))
+first, last = FIRST, LAST
+texts = [f"number {i}" for i in range(first, last)]
+found = [answer.value for _, (answer,) in asker.stream(texts, lambda text: [Question(text)])]
+assert found == [text + " is said" for text in texts]
+print(asker.counts["cached"], asker.counts["asked"])
+"""
+
+
+def script(first, last):
+    return SCRIPT.replace("FIRST", str(first)).replace("LAST", str(last))
+
+
+def asked_texts(folder):
+    return (folder / "asked.txt").read_text().split("\n")[:-1] if (folder / "asked.txt").exists() else []
+
+
+def finished(folder, *ranges):
+    """Runs the script in processes of their own, at once; what each prints: cached and asked questions."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script(*each)], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for each in ranges
+    ]
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    assert all(process.returncode == 0 for process in processes)
+    return [tuple(map(int, text.split())) for text in said]
+
+
+def test_kill_9_loses_the_answers_in_flight_alone(tmp_path, monkeypatch):
+    """The model writes down what it answers; of that, at most the eight open questions are not in the store."""
+    monkeypatch.chdir(tmp_path)
+    run_and_kill(script(0, 3000), tmp_path, lambda: len(asked_texts(tmp_path)) >= 250)
+    before = len(asked_texts(tmp_path))
+    assert 250 <= before < 3000
+    ((cached, asked),) = finished(tmp_path, (0, before + 20))
+    assert before - 8 <= cached <= before + 1 and cached + asked == before + 20
+    assert finished(tmp_path, (0, before + 20)) == [(before + 20, 0)]
+
+
+def test_two_processes_share_a_store(tmp_path):
+    """They ask for half of it both, at the same time; afterwards everything is kept, whole."""
+    (first, second) = finished(tmp_path, (0, 200), (100, 300))
+    assert sum(first) == sum(second) == 200
+    assert finished(tmp_path, (0, 300)) == [(300, 0)]
+    assert set(asked_texts(tmp_path)) == {f"number {i}" for i in range(300)}

@@ -263,6 +263,7 @@ exported.load_exported checkpoint.export_reader.load_exported
 exported.parts_of checkpoint.export_parts.parts_of
 exported.read_export checkpoint.export_reader.read_export
 keyed.key_id utils.rng.stable_hash
+llm.base.SampledVisionChat llm.base.ChatModel
 llm.base.TextLM llm.base.ChatModel
 llm.base.VisionChat llm.base.ChatModel
 llm.cache.CachedModel llm.asker.Asker

@@ -7,11 +7,13 @@ overflows float32 within a few layers, and times zero is NaN in the gradient of 
 
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
 def stop_gradients_at_zeros(lm: nn.Module) -> None:
-    """Let no gradient pass back from an RMSNorm of `lm` where its input is zero in every dimension.
+    """Let no gradient pass back through an RMSNorm of `lm` where its input is zero in every dimension.
 
     The gradient of the weights stays the same: each of its terms from such a position is a product with zeros.
     """
@@ -20,8 +22,19 @@ def stop_gradients_at_zeros(lm: nn.Module) -> None:
             module.register_forward_pre_hook(_stop_at_zeros)
 
 
-def _stop_at_zeros(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-    states: Tensor = inputs[0]
-    if states.requires_grad:
-        kept = (states.detach() != 0).any(-1, keepdim=True)
-        states.register_hook(lambda gradient: gradient.where(kept, 0.0))
+def _stop_at_zeros(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (_StopAtZeros.apply(inputs[0]), *inputs[1:]) if inputs[0].requires_grad else inputs
+
+
+class _StopAtZeros(torch.autograd.Function):
+    """The same states. A function, not a hook on them: a graph that is compiled stays whole."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Float[Tensor, "*rows W"]) -> Float[Tensor, "*rows W"]:
+        ctx.save_for_backward((states != 0).any(-1, keepdim=True))
+        return states.view_as(states)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Float[Tensor, "*rows W"]) -> Float[Tensor, "*rows W"]:
+        (kept,) = ctx.saved_tensors
+        return gradient.where(kept, 0.0)

@@ -5,30 +5,37 @@ They process the same text as any model, so a run with them exercises everything
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from capkit.errors import UsageError
 from capkit.llm.base import Answer, Picture, Question
+from capkit.sceneworld.chat.adapting import grade, question_lines, rewritten, seen_answer
 from capkit.sceneworld.chat.fusing import fused
 from capkit.sceneworld.chat.merging import anchored, merged
 from capkit.sceneworld.chat.sections import Sections, sections
 from capkit.sceneworld.experts import scene_in
+from capkit.sceneworld.language.asking import seen
 from capkit.sceneworld.language.captions import caption
 from capkit.sceneworld.language.merging import AmbiguousError
 from capkit.sceneworld.language.plan import STYLES
 from capkit.sceneworld.language.writing import UnsayableError
-from capkit.sceneworld.world.options import COLORS
+from capkit.sceneworld.world.options import BACKGROUNDS, COLORS, SIZES
 from capkit.sceneworld.world.scene import Scene, scene_hash
 from capkit.utils.ranges import Probability, Seed, check_ranges
 from capkit.utils.rng import stable_hash, uniform
 
 _LEFT_OUT: dict[str, Any] = {"size": False, "place": False, "relations": 0, "count": False, "background": False}
+_GUESSED: dict[str, Sequence[str]] = {"color": tuple(COLORS), "size": tuple(SIZES), "background": BACKGROUNDS}
 # What answers a prompt with these sections.
 _BY_SECTIONS: dict[frozenset[str], Callable[[Sections], Answer]] = {
     frozenset({"captions"}): merged,
     frozenset({"anchor", "description"}): anchored,
     frozenset({"caption", "objects", "texts", "tags"}): fused,
+    frozenset({"caption"}): question_lines,
+    frozenset({"caption", "question", "answer"}): grade,
+    frozenset({"caption", "questions"}): rewritten,
 }
 
 
@@ -63,27 +70,48 @@ class SceneVision:
 
     `wrong` is the share of objects, drawn by (seed, scene, object), with a wrong colour, which an anchor can correct.
     `omitted` is the probability, drawn by (seed, scene), of leaving out all sizes, all places, all relations, the
-    number of objects, or the background. Further samples of a question have seeds of their own.
+    number of objects, or the background. What is `blind` it sees at random, drawn by (seed, scene, object): a colour is
+    one of eight. Further samples of a question have seeds of their own. A prompt with a [question] gets its answer, by
+    what is seen; of objects that the question does not tell apart, about the first.
     """
 
     takes_pictures = True
 
-    def __init__(self, wrong: Probability = 0.0, seed: Seed = 0, omitted: Probability = 0.0) -> None:
-        self.wrong, self.seed, self.omitted = wrong, seed, omitted
+    def __init__(
+        self,
+        wrong: Probability = 0.0,
+        seed: Seed = 0,
+        omitted: Probability = 0.0,
+        blind: Sequence[Literal["color", "size", "background"]] = (),
+    ) -> None:
+        if unknown := set(blind) - set(_GUESSED):
+            raise UsageError(f"blind lists some of {', '.join(_GUESSED)}; got {', '.join(sorted(unknown))}")
+        self.wrong, self.seed, self.omitted, self.blind = wrong, seed, omitted, sorted(set(blind))
 
     @property
     def draws(self) -> bool:
-        return bool(self.wrong or self.omitted)
+        return bool(self.wrong or self.omitted or self.blind)
 
     def about(self) -> dict[str, Any]:
         about = {"model": "scene_vision", "revision": "1", "decoding": "exact", "wrong": self.wrong, "seed": self.seed}
-        return about | ({"omitted": self.omitted} if self.omitted else {})  # answers without it are those of before
+        about |= {"omitted": self.omitted} if self.omitted else {}  # answers without it are those of before
+        return about | ({"blind": self.blind} if self.blind else {})
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
-        return [Answer(self._description(question)) for question in questions]
+        return [Answer(self._said(question)) for question in questions]
+
+    def _said(self, question: Question) -> str:
+        given = sections(question.text)
+        if given.keys() == {"question"}:
+            (picture,) = question.pictures
+            return seen_answer(given["question"], seen(self._seen(picture, self._seed(question))))
+        return self._description(question)
+
+    def _seed(self, question: Question) -> int:
+        return stable_hash(self.seed, "sample", question.sample) if question.sample else self.seed
 
     def _description(self, question: Question) -> str:
-        seed = stable_hash(self.seed, "sample", question.sample) if question.sample else self.seed
+        seed = self._seed(question)
         (picture,) = question.pictures
         scene = self._seen(picture, seed)
         draws = stable_hash(seed, "said", scene_hash(scene)) + np.arange(len(_LEFT_OUT))
@@ -100,7 +128,21 @@ class SceneVision:
             replace(item, color=_other_color(item.color, choice[i])) if is_wrong[i] else item
             for i, item in enumerate(scene.objects)
         ]
-        return replace(scene, objects=tuple(objects))
+        return self._guessed(replace(scene, objects=tuple(objects)), stable_hash(seed, "guessed", draw.tolist()))
+
+    def _guessed(self, scene: Scene, seed: int) -> Scene:
+        for kind in self.blind:
+            draws = uniform(stable_hash(seed, kind) + np.arange(len(scene.objects)), 0)
+            values = [_GUESSED[kind][int(draw * len(_GUESSED[kind]))] for draw in draws]
+            if kind == "background":
+                scene = replace(scene, background=values[0])
+            else:
+                objects = tuple(
+                    replace(item, color=value) if kind == "color" else replace(item, size=value)
+                    for item, value in zip(scene.objects, values, strict=True)
+                )
+                scene = replace(scene, objects=objects)
+        return scene
 
 
 def _other_color(color: str, share: float) -> str:

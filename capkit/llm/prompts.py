@@ -13,10 +13,11 @@ _FOLDER = Path(__file__).parent / "prompts"
 class Prompt:
     """A prompt template with fields ($captions): the name of a bundled one, or the path of a .txt file.
 
-    It must have exactly the given `fields`. `name` identifies its version in records and reports.
+    It must have exactly the given `fields`, and may have `optional` ones. `name` identifies its version in records and
+    reports.
     """
 
-    def __init__(self, prompt: str, fields: Sequence[str]) -> None:
+    def __init__(self, prompt: str, fields: Sequence[str], optional: Sequence[str] = ()) -> None:
         path = Path(prompt) if prompt.endswith(".txt") else _FOLDER / f"{prompt}.txt"
         if not path.is_file():
             shipped = [file.stem for file in _FOLDER.glob("*.txt")]
@@ -26,7 +27,7 @@ class Prompt:
         self.name = path.stem
         self._template = string.Template(path.read_text(encoding="utf-8").strip())
         found = self._template.get_identifiers()
-        if not self._template.is_valid() or sorted(found) != sorted(fields):
+        if not self._template.is_valid() or not set(fields) <= set(found) <= {*fields, *optional}:
             raise UsageError(
                 f"prompt {path}: expected the fields {', '.join(f'${name}' for name in fields) or '(none)'}, each at "
                 f"least once, and $$ for a dollar sign; got {', '.join(f'${name}' for name in found) or 'none'}"

@@ -178,6 +178,7 @@ def test_no_experiment_is_left_out():
         "mocha_sceneworld", "mocha_shuffled_sceneworld", "discritune_sceneworld", "discritune_shuffled_sceneworld",
         "ndlb_bagcurri_sceneworld",  # tests/experiments/test_rl_experiments.py
         "noc_sceneworld",  # tests/effects/test_noc.py
+        "knowada", "knowada_sceneworld", "mlbcap", "mlbcap_sceneworld",  # tests/experiments/test_judged_experiments.py
         "flexcap_sceneworld",  # tests/effects/test_flexcap.py
         "cfg_sceneworld",  # tests/effects/test_guidance.py
         "captioner_ptbr",  # its models are on a hub: composed by tests/config/test_configs.py

@@ -53,6 +53,8 @@ ALIGN = "Jia et al. 2021, section 5"
 MERKX = "Merkx & Frank 2019, section 3; released code"
 BROMONSCHENKEL = "laicsiifes/transformer-caption-ptbr, ved/src: config.yml and train.py"
 FLEXCAP = "Dwibedi et al. 2024, implementation details"
+KNOWADA = "moranyanuka/KnowAda, configs/*.json"
+MLBCAP = "Kim et al. 2025, sections 3 and 4"
 CAMU = "CAMU (arXiv 2504.17902), implementation details"
 
 SAMPLED = [
@@ -428,6 +430,27 @@ PUBLISHED = {
         Number("optimizer.lr", 1e-4, CAMU),
         Number("max_epochs", 30, CAMU),
         Number("objective.contrastive", 0.0, f"{CAMU}: the best row has no contrastive term"),
+    ],
+    "knowada": [
+        Number("step.adapt_to_student.num_answers", 10, KNOWADA),
+        Number("step.adapt_to_student.threshold", 8, KNOWADA),
+        Number("text_lm.model", "gemini-1.5-flash-001", KNOWADA),
+        Number("text_lm.temperature", 0.0, f"{KNOWADA}: top_k 1"),
+        Number("vision_chat.temperature", 0.4, KNOWADA),
+        Number("vision_chat.max_tokens", 100, KNOWADA),
+        Number("vision_chat.seed", 123, KNOWADA),
+        Number("vision_chat.name", "google/paligemma-3b-mix-224", KNOWADA, "llava-hf/llava-1.5-7b-hf", 1),
+    ],
+    "mlbcap": [
+        Number("vision_chat.model", "gpt-4o", MLBCAP),
+        Number("vision_chat.temperature", 0.0, MLBCAP),
+        Number("step.write_candidates.num_examples", 10, MLBCAP),
+        Number("step.write_candidates.generators.llama3.model.name", "meta-llama/Meta-Llama-3-8B-Instruct", MLBCAP),
+        Number("step.write_candidates.generators.yi.model.name", "01-ai/Yi-1.5-9B-Chat", MLBCAP),
+        Number("step.write_candidates.generators.pegasus.model.name", "google/pegasus-large", MLBCAP),
+        Number("step.write_candidates.generators.pegasus.max_paragraph_words", "512 tokens", MLBCAP, 384, 3),
+        Number("step.judge_candidates.max_words", 50, MLBCAP),
+        Number("step.judge_candidates_short.max_words", 30, MLBCAP),
     ],
 }
 

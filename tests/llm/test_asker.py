@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -186,36 +187,30 @@ def test_later_items_are_asked_while_the_first_waits(tmp_path):
 
     A stream that waits for a batch, or for each item, would never open the second.
     """
-    held = []
+    held = SimpleQueue()
 
     class Held(Upper):
-        num_open = 4
+        num_open, num_opened, num_answered, most = 4, 0, 0, 0
 
         def open(self, question):
+            self.num_opened += 1
+            self.most = max(self.most, self.num_opened - self.num_answered)
             future = Future()
-            held.append((question, future))
+            held.put((question, future))
             return future
 
-    model, taken = Held(), []
-
-    def items():
-        for number in range(10):
-            taken.append(number)
-            yield number
-
-    found = []
-    stream = asker(tmp_path, model).stream(items(), lambda item: [Question(str(item))])
-    reader = threading.Thread(target=lambda: found.extend(item for item, _ in stream))
+    model, found = Held(), []
+    stream = asker(tmp_path, model).stream(range(10), lambda item: [Question(str(item))])
+    reader = threading.Thread(target=lambda: found.extend(item for item, _ in stream), daemon=True)
     reader.start()
-    answered = 0
-    while answered < 9:  # all but the first, in whatever order they are opened
-        if len(held) > answered + 1:
-            question, future = held[answered + 1]
-            future.set_result(model.answer(question))
-            answered += 1
-            assert len(held) - answered <= 4
-    assert found == [] and len(held) == 10
-    held[0][1].set_result(Answer("FIRST"))
+    _, first = held.get(timeout=10)
+    for _ in range(9):  # in whatever order they are opened; one that is not is an Empty
+        question, future = held.get(timeout=10)
+        model.num_answered += 1
+        future.set_result(model.answer(question))
+    assert found == [] and model.most == 4
+    model.num_answered += 1
+    first.set_result(Answer("FIRST"))
     reader.join(30)
     assert found == list(range(10))
 

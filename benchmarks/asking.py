@@ -75,13 +75,12 @@ def timed_stream(bad: float, count: int) -> tuple[float, int]:
 
 
 def fill(folder: Path, model: ChatServer, count: int) -> None:
-    """A store of so many answers, written as `AnswerStore` writes them."""
+    """A store of so many answers."""
     store = AnswerStore(folder, model.about())
-    for start in range(0, count, 10_000):
-        prompts = [f"picture {number}" for number in range(start, min(start + 10_000, count))]
-        store.write(
-            {question_key(Question(text)): Answer(caption(text), tokens_in=7, tokens_out=6) for text in prompts}
-        )
+    for number in range(count):
+        text = f"picture {number}"
+        store.add(question_key(Question(text)), Answer(caption(text), tokens_in=7, tokens_out=6))
+    store.flush()
 
 
 def kept(count: int) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 B images in the batch, K captions or samples per image, L tokens, N context tokens, D width, V vocabulary, H W pixels;
 J tokens of a negative; C vectors of conditions, W width of the decoder. Of pairs that are compared with each other: N
-images, M captions.
+images, M captions; Q prompts of an image, of P tokens.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from capkit.errors import UsageError
 from capkit.utils.renamed import moved_names
 
 
@@ -111,6 +112,9 @@ class CaptionBatch(_TensorFields):
     `conditions[name]` are values that captions are to be written under (capkit/models/conditions), NaN where none is
     given: of images (B, *value), or of captions (B, K, *value).
 
+    `prompts[b, k]`: token ids that caption k answers, which are given and not learned; with Q = 1 prompt of an image, all
+    of its captions. They are padded on the left, where `prompts_mask` is False, and are no part of `tokens`.
+
     `regions[b][k]`, where captions are of regions: the region that caption k is of, as {"number": its place in the
     record, "box": xyxy in [0, 1] of the whole picture, "text"}. Rows of `mask` beyond an image's last one are False.
 
@@ -133,6 +137,8 @@ class CaptionBatch(_TensorFields):
     regions: list[list[dict[str, Any]]] = field(default_factory=list)
     scores: Float[Tensor, "B K"] | None = None
     conditions: dict[str, Tensor] = field(default_factory=dict)
+    prompts: Int[Tensor, "B Q P"] | None = None
+    prompts_mask: Bool[Tensor, "B Q P"] | None = None
     metadata: list[dict[str, Any]] = field(default_factory=list)
     pictures: dict[str, Pictures] = field(default_factory=dict)
 
@@ -144,14 +150,24 @@ class CaptionBatch(_TensorFields):
         return self._select(rows)
 
     def trim(self, multiple: int = 1) -> "CaptionBatch":
-        """Drop columns that are padding in every caption.
+        """Drop columns that are padding in every caption, and those in front of every prompt.
 
         Keeps enough padding, if there is any, to make the length a multiple of `multiple`.
         """
         tokens, mask = _trimmed(self.tokens, self.mask, multiple)
         negative_tokens, negative_mask = _trimmed(self.negative_tokens, self.negative_mask, multiple)
+        prompts, prompts_mask = self.prompts, self.prompts_mask
+        if prompts is not None and prompts_mask is not None:
+            length = max(1, int(prompts_mask.flatten(0, 1).any(0).sum()))
+            prompts, prompts_mask = prompts[..., -length:], prompts_mask[..., -length:]
         return dataclasses.replace(
-            self, tokens=tokens, mask=mask, negative_tokens=negative_tokens, negative_mask=negative_mask
+            self,
+            tokens=tokens,
+            mask=mask,
+            negative_tokens=negative_tokens,
+            negative_mask=negative_mask,
+            prompts=prompts,
+            prompts_mask=prompts_mask,
         )
 
     def select(self, rows: list[int]) -> "CaptionBatch":
@@ -184,12 +200,17 @@ class Context(_TensorFields):
     `conditions` are the C vectors, of the decoder's width W, that stand in front of a caption's tokens: of all captions
     of an image (K = 1), or of K captions each. Where there are more captions, each vector serves as many of them, in
     their order.
+
+    `prompts` are the token ids that captions answer, padded on the left, and serve captions as conditions do. They stand
+    between the conditions and the tokens, whose first one, BOS, gives its place to the prompt's last.
     """
 
     states: Float[Tensor, "B N D"]
     mask: Bool[Tensor, "B N"] | None
     keys: list[str]
     conditions: Float[Tensor, "B K C W"] | None = None
+    prompts: Int[Tensor, "B Q P"] | None = None
+    prompts_mask: Bool[Tensor, "B Q P"] | None = None
 
     @property
     def num_conditions(self) -> int:
@@ -197,15 +218,27 @@ class Context(_TensorFields):
         return 0 if self.conditions is None else self.conditions.shape[2]
 
     @property
+    def prompt_places(self) -> int:
+        """How many places the prompts take beside those of the tokens: the last of P is BOS's."""
+        return 0 if self.prompts is None else self.prompts.shape[2] - 1
+
+    @property
     def num_prompts(self) -> int:
-        """B x K: how many beginnings of captions differ, by their image or their conditions."""
-        return len(self.states) * (1 if self.conditions is None else self.conditions.shape[1])
+        """B x K or B x Q: how many beginnings of captions differ, by their image, conditions or prompts."""
+        of_captions = [value.shape[1] for value in (self.conditions, self.prompts) if value is not None]
+        return len(self.states) * max(of_captions, default=1)
 
     def without_image(self) -> "Context":
         """Zeros where the images' states are, behind all that maps them: what `image_dropout` trains on.
 
-        The conditions stay: guidance takes away the image, not what is wished for.
+        The conditions stay: guidance takes away the image, not what is wished for. Raises UsageError where there is no
+        image.
         """
+        if not self.states.shape[1]:
+            raise UsageError(
+                "expected a captioner that looks at pictures, of which guidance and image_dropout take some away, got one "
+                "that reads text alone; set decoding=greedy and objective.image_dropout=0"
+            )
         return dataclasses.replace(self, states=torch.zeros_like(self.states))
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel, VisionTextDualEncoderConfig, VisionTextDualEncoderModel
 
 from capkit.models.captioners.hf_captioner import HFCaptioner
+from capkit.models.captioners.text_writer import TextWriter
 from capkit.models.dual_encoders.hf_two_tower import HFTwoTower
 from capkit.models.dual_encoders.text_towers.hf import HFTextTower
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
@@ -33,6 +34,8 @@ def parts_of(model: Any) -> list[Part]:
         return [Part("", model.plain_network(), ("image_tower", "text_tower", "image_projection", "text_projection"))]
     if isinstance(model, HFCaptioner):
         return [Part("", model.model, ("model",))]
+    if isinstance(model, TextWriter):
+        return [Part("", model.lm, ("lm",))]
     if (network := as_vision_text_model(model)) is not None:
         return [Part("", network, ("image_tower.model", "text_tower.model", "image_projection", "text_projection"))]
     parts: list[Part] = []

@@ -32,6 +32,7 @@ from capkit.data.targets import CaptionsOf, texts_of
 from capkit.data.transforms import ImageTransform
 from capkit.distributed import collectives as distributed
 from capkit.errors import UsageError
+from capkit.text.prompt_encoder import PromptEncoder
 from capkit.types import Viewer
 from capkit.utils.files import write_atomically
 from capkit.utils.ranges import (
@@ -64,7 +65,7 @@ class CaptionDataModule(pl.LightningDataModule):
 
     Args:
         train: Source of training examples; likewise `val`, `test` and `predict`.
-        transform: Turns images into pixels; may be null with `features`.
+        transform: Turns images into pixels; may be null with `features`, and is with `pictures=false`.
         batch_size: Images per optimizer step over all processes.
         eval_batch_size: Images per evaluation batch of one process.
         captions_per_image: Captions of an image in a batch, which share its encoding.
@@ -87,6 +88,11 @@ class CaptionDataModule(pl.LightningDataModule):
         languages: BCP 47 tags, such as pt-BR: of train, val and test only captions in these languages, and only images
             that have one; null: all captions.
         min_score: Train on captions with this score or more (`capkit align`), and on no others; null: on all.
+        pictures: Whether examples have pictures; false: texts alone, for model=text_writer.
+        max_prompt_tokens: Most tokens of the prompt that a caption answers, its chat template's included; null: what
+            the model has beside `max_length`.
+        long_prompts: What becomes of an example with a longer prompt. "skip": it is left out and counted, like other
+            unusable ones; "cut": its prompt loses its end.
     """
 
     def __init__(
@@ -114,11 +120,20 @@ class CaptionDataModule(pl.LightningDataModule):
         condition_dropout: Probability = 0.0,
         languages: Sequence[str] | None = None,
         min_score: FiniteFloat | None = None,
+        pictures: bool = True,
+        max_prompt_tokens: PositiveInt | None = None,
+        long_prompts: Literal["skip", "cut"] = "skip",
     ) -> None:
         super().__init__()
-        if transform is None and features is None:
+        if pictures and transform is None and features is None:
             raise UsageError(
-                "data expected transform (pixels) or features=DIR (cached features), got neither; set one of them"
+                "data expected transform (pixels) or features=DIR (cached features), got neither; set one of them, or "
+                "pictures=false for texts alone"
+            )
+        if not pictures and (transform is not None or features is not None or captions_of != "images"):
+            raise UsageError(
+                "data.pictures=false expected examples of text alone, got transform, features or captions_of=regions; "
+                "set transform=null, leave the others out, or set pictures=true"
             )
         if features is not None and transform is not None and transform.augment:
             raise UsageError(
@@ -143,6 +158,7 @@ class CaptionDataModule(pl.LightningDataModule):
                 if (source := self.sources[split]) is not None:
                     self.sources[split] = InLanguages(source, languages, split)
         self.transform, self.features = transform, FeatureStore(features) if features is not None else None
+        self.pictures, self.max_prompt_tokens, self.long_prompts = pictures, max_prompt_tokens, long_prompts
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.captions_per_image, self.max_length = captions_per_image, max_length
         self.num_workers, self.max_skipped, self.seed = num_workers, max_skipped, seed
@@ -164,13 +180,16 @@ class CaptionDataModule(pl.LightningDataModule):
         run_dir: str | Path | None = None,
         rank: int | None = None,
         world_size: int | None = None,
+        encode_prompt: PromptEncoder | None = None,
     ) -> None:
         """Set what the task knows and the config does not.
 
         `encode` tokenizes captions of B images, K each, to (tokens (B K L), mask (B K L), prompt_length). `run_dir` is
-        where skipped.jsonl is written. Rank and world size default to those of the process group.
+        where skipped.jsonl is written. Rank and world size default to those of the process group. `encode_prompt` is for
+        captioners whose captions answer prompts.
         """
         self._encode, self._rank, self._world_size = encode, rank, world_size
+        self._encode_prompt = encode_prompt
         self._run_dir = None if run_dir is None else Path(run_dir)
         self._log = SkipLog(Path(run_dir) / "skipped.jsonl" if run_dir is not None else None)
         check_batch_size(self.batch_size, self.world_size)
@@ -206,6 +225,12 @@ class CaptionDataModule(pl.LightningDataModule):
         source = self.source(split)
         for index in range(len(source)):
             yield from self.texts(source.record(index))
+
+    def prompts(self, split: str) -> Iterator[str]:
+        """Iterate over all prompts that captions of a split answer, e.g. to build a vocabulary."""
+        source = self.source(split)
+        for index in range(len(source)):
+            yield from (caption.prompt for caption in source.record(index).captions if caption.prompt is not None)
 
     def image_reader(self, split: str) -> Callable[[str], UInt8[np.ndarray, "H W 3"]]:
         """Return a function from a record's key to its untransformed picture, for reports and metrics.
@@ -278,6 +303,7 @@ class CaptionDataModule(pl.LightningDataModule):
             captions_of=self.captions_of,
             regions_per_image=self.regions_per_image,
             min_visible=self.min_visible,
+            encode_prompt=self._encode_prompt,
         )
         bag_ids = self.curriculum.bag_ids if is_training and isinstance(self.curriculum, Grouped) else None
         unseen = self._unseen if is_training and self._viewers else None

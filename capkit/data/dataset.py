@@ -27,6 +27,7 @@ from capkit.data.skipped import Skipped
 from capkit.data.sources.base import DataSource, Mirrors, picture_file, picture_size
 from capkit.data.targets import CaptionsOf, Target, placed, targets_of
 from capkit.data.transforms import ImageTransform
+from capkit.text.prompt_encoder import LongPrompt, PromptEncoder, stack_prompts
 from capkit.text.sides import says_left_or_right
 from capkit.types import CaptionBatch, Viewer
 from capkit.utils.rng import stable_hash, uniform
@@ -72,6 +73,7 @@ class _Example:
     unusable: list[str] = field(default_factory=list)  # why captions or regions of the record are no targets
     removed_regions: int = 0
     conditions: dict[str, Tensor] = field(default_factory=dict)  # of the chosen captions (K *value)
+    prompts: list[list[int]] | None = None  # token ids of the chosen captions' prompts; None if none has one
 
 
 @dataclass
@@ -102,6 +104,12 @@ class CaptionDataset(Dataset[Collated]):
     at the smallest size that the transform needs (capkit/data/jpeg.py). With `is_raw`, pixels are not normalised here
     and lie in `Collated.raw`. `viewers` get further pictures, of the keys that a request names.
 
+    `encode_prompt` gives the token ids of the prompts that captions answer. A caption without one, in a batch where
+    others have some, answers BOS alone. Without `encode_prompt` an example with a prompt is unusable, and so is one with
+    a prompt that is too long.
+
+    Without `transform` and `features`, examples have no pictures, and the source is asked for none.
+
     `conditions` read the values of the chosen captions, by name. In training each value is dropped with probability
     `condition_dropout`, drawn by (seed, epoch, index, name, caption).
     """
@@ -125,8 +133,10 @@ class CaptionDataset(Dataset[Collated]):
         captions_of: CaptionsOf = "images",
         regions_per_image: int = 8,
         min_visible: float = 0.0,
+        encode_prompt: PromptEncoder | None = None,
     ) -> None:
         self.source, self.split = source, split
+        self._encode_prompt = encode_prompt
         self._viewers = viewers or {}
         self._decode, self._file = decode, None if decode == "pillow" else picture_file(source)
         self._is_raw = is_raw
@@ -213,7 +223,19 @@ class CaptionDataset(Dataset[Collated]):
             unusable=reasons,
             removed_regions=len(targets) - len(seen),
             conditions=self._values(shown, chosen, key),
+            prompts=self._prompts(chosen),
         )
+
+    def _prompts(self, chosen: list[Target]) -> list[list[int]] | None:
+        """Token ids of the chosen captions' prompts; None if none has one, or tokens are not wanted."""
+        if self._encode is None or all(target.caption.prompt is None for target in chosen):
+            return None
+        if self._encode_prompt is None:
+            raise BadImage("its caption answers a prompt, which this captioner does not read; take model=text_writer")
+        try:
+            return [self._encode_prompt(target.caption.prompt) for target in chosen]
+        except LongPrompt as error:
+            raise BadImage(str(error)) from error
 
     def _values(self, record: Record, chosen: list[Target], key: tuple[int, int, int]) -> dict[str, Tensor]:
         """The chosen captions' values of each condition (K *value), NaN where there is none or it is dropped."""
@@ -251,7 +273,8 @@ class CaptionDataset(Dataset[Collated]):
             if record.key not in self._features:
                 raise BadImage(f"no cached features in {self._features.folder}")
             return None, self._placement_of_features(index) if self._captions_of == "regions" else None, record
-        assert self._transform is not None
+        if self._transform is None:
+            return None, None, record
         random_key = key if self.is_training else None
         if self._file is None:
             rgb, scale = self.source.image(index), 1.0
@@ -322,6 +345,10 @@ class CaptionDataset(Dataset[Collated]):
     def _add_tokens(self, batch: CaptionBatch, examples: list[_Example]) -> None:
         assert self._encode is not None
         batch.tokens, batch.mask, batch.prompt_length = self._tokens([[t.text for t in e.chosen] for e in examples])
+        if self._encode_prompt is not None and any(example.prompts is not None for example in examples):
+            encode = self._encode_prompt
+            prompts = [example.prompts or [encode(None)] * len(example.chosen) for example in examples]
+            batch.prompts, batch.prompts_mask = stack_prompts(prompts, encode.tokenizer.pad_token_id)
         if self._negatives is not None:
             batch.negative_tokens, mask, _ = self._tokens([example.negatives for example in examples])
             batch.negative_mask = without_unchanged(batch.negative_tokens, mask, batch.tokens, batch.mask)

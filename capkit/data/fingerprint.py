@@ -37,9 +37,11 @@ def fingerprint(source: DataSource) -> str:
 
 
 def _fields(caption: Caption) -> list[str | float]:
-    """A caption without a score has the hash that it had before there were scores."""
+    """A caption without score and prompt has the hash that it had before there were such."""
     fields: list[str | float] = [caption.text, caption.source, caption.language]
-    return fields if caption.score is None else [*fields, caption.score]
+    if caption.score is not None:
+        fields.append(caption.score)
+    return fields if caption.prompt is None else [*fields, "prompt", caption.prompt]
 
 
 def fingerprint_of(**parameters: object) -> str:

@@ -29,6 +29,7 @@ class Caption:
 
     `score` says how well it fits its image, in the units of the scorer that gave it (`capkit align`); None: not scored.
     `added` lists what a data step added to it, and where from (docs/experts.md).
+    `prompt` is a text that it answers (`model=text_writer`); None: it answers none.
     """
 
     text: str
@@ -36,6 +37,7 @@ class Caption:
     language: str = "en"
     score: float | None = None
     added: tuple[Added, ...] = ()
+    prompt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,9 @@ def _captions(value: list[Any] | str, where: str) -> list[Caption]:
 def _caption(value: Any, where: str) -> Caption:
     fields = {"text": value} if isinstance(value, str) else value
     if not isinstance(fields, dict) or "text" not in fields or set(fields) - {*Caption.__slots__}:
-        raise _wrong(where, f"a caption is a text or {{text, source, language, score, added}}, not {shown(value)}")
+        raise _wrong(
+            where, f"a caption is a text or {{text, source, language, score, added, prompt}}, not {shown(value)}"
+        )
     for name, content in fields.items():
         if name == "score":
             if content is not None and not is_number(content):
@@ -96,7 +100,7 @@ def _caption(value: Any, where: str) -> Caption:
         elif name == "added":
             if not isinstance(content, list):
                 raise _wrong(where, f"'added' of a caption is a list, not {shown(content)}")
-        elif not isinstance(content, str):
+        elif not isinstance(content, str) and not (name == "prompt" and content is None):
             raise _wrong(where, f"{name!r} of a caption is a text, not {shown(content)}")
     score, added = fields.get("score"), tuple(_added(item, where) for item in fields.get("added", ()))
     return Caption(**{**fields, "score": None if score is None else float(score), "added": added})
@@ -166,8 +170,9 @@ def row_of(record: Record) -> dict[str, Any]:
     """A record as JSON, without what it does not have: `record_from_row` gives it back."""
     row = {name: value for name, value in asdict(record).items() if value or name == "key"}
     for caption in row.get("captions", ()):
-        if caption["score"] is None:
-            del caption["score"]
+        for name in ("score", "prompt"):
+            if caption[name] is None:
+                del caption[name]
         if not caption["added"]:
             del caption["added"]
     return row

@@ -6,7 +6,7 @@ from typing import Literal
 
 from capkit.data.placement import Box, Placement
 from capkit.data.records import Caption, Record, Region
-from capkit.text.caption_text import clean_text
+from capkit.text.caption_text import clean_lines, clean_text
 
 CaptionsOf = Literal["images", "regions"]
 
@@ -34,7 +34,8 @@ def targets_of(record: Record, captions_of: CaptionsOf) -> tuple[list[Target], l
     targets, reasons = [], []
     if captions_of == "images":
         for number, caption in enumerate(record.captions):
-            if text := clean_text(caption.text):
+            # The lines of an answer are what its reader looks for.
+            if text := (clean_text if caption.prompt is None else clean_lines)(caption.text):
                 targets.append(Target(text, caption, number))
             else:
                 reasons.append(f"caption {number} is empty")

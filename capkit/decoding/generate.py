@@ -78,8 +78,8 @@ def _check(
         )
     if decoding.num_candidates is not None and context.num_prompts > len(context.states):
         raise UsageError(
-            f"decoding.num_candidates={decoding.num_candidates} are candidates of an image; got conditions of each of "
-            "its captions; give one value for all, conditions.NAME=VALUE, or leave num_candidates out"
+            f"decoding.num_candidates={decoding.num_candidates} are candidates of an image; got conditions or prompts "
+            "of each of its captions; give one value for all, conditions.NAME=VALUE, or leave num_candidates out"
         )
     if num_samples < 1 or (decoding.method == "greedy" and num_samples != 1):
         raise UsageError(
@@ -91,6 +91,7 @@ def _check(
             f"beam search gives at most num_beams={decoding.num_beams} captions; got num_samples={num_samples}; "
             "raise decoding.num_beams"
         )
+    prompt_length += context.prompt_places
     if prompt_length + decoding.max_length > captioner.max_length:
         raise UsageError(
             f"prompt and caption must fit the model's {captioner.max_length} positions; got {prompt_length} + "
@@ -203,8 +204,8 @@ def generate(
 
     With `decoding.guide` all of this is of the guided distribution.
 
-    Where captions have conditions of their own, each image has `num_samples` captions under each of them, in their
-    order.
+    Where captions have conditions or prompts of their own, each image has `num_samples` captions under each of them, in
+    their order. Tokens in the samples are those behind the prompts.
 
     `with_greedy` adds the greedy caption of each image, under the same constraints, behind its samples
     (method=sample): one more row of the same loop.
@@ -213,7 +214,7 @@ def generate(
     _check(captioner, context, decoding, num_samples, len(start))
     if with_greedy and (decoding.method != "sample" or context.num_prompts > len(context.states)):
         raise UsageError(
-            f"with_greedy goes with method=sample and conditions of images, not of their captions; got "
+            f"with_greedy goes with method=sample and conditions or prompts of images, not of their captions; got "
             f"method={decoding.method}, {context.num_prompts} prompts of {len(context.states)} images"
         )
     writer = captioner

@@ -129,8 +129,11 @@ def state_of(parts: Iterable[nn.Module]) -> Any:
 
 
 def can_run_graphs(captioner: Any, context: Context) -> bool:
-    """Whether the captioner's steps can be captured: on a GPU, with weights that stay where they are."""
-    if context.states.device.type != "cuda" or not captioner.is_graphable():
+    """Whether the captioner's steps can be captured: on a GPU, with weights that stay where they are.
+
+    Prompts differ in length from batch to batch: a shape would seldom come again.
+    """
+    if context.states.device.type != "cuda" or context.prompts is not None or not captioner.is_graphable():
         return False
     parts, head = captioner.decoder_parts()
     return not any(is_sharded(parameter) for part in (*parts, head) for parameter in part.parameters())

@@ -85,7 +85,16 @@ class GuidedCaptioner:
         states = torch.cat([context.states, context.without_image().states])
         mask = None if context.mask is None else context.mask.repeat(2, 1)
         conditions = None if context.conditions is None else context.conditions.repeat(2, 1, 1, 1)
-        return replace(context, states=states, mask=mask, keys=context.keys * 2, conditions=conditions)
+        prompts, real = context.prompts, context.prompts_mask
+        return replace(
+            context,
+            states=states,
+            mask=mask,
+            keys=context.keys * 2,
+            conditions=conditions,
+            prompts=None if prompts is None else prompts.repeat(2, 1, 1),
+            prompts_mask=None if real is None else real.repeat(2, 1, 1),
+        )
 
     def start(self, context: Context, capacity: int) -> GuidedCache:
         rows = self.captioner.start(self._twice(context), capacity)

@@ -195,7 +195,13 @@ def captioned_before(out: Path) -> dict[str, str]:
 
 def data_for(checkpoint: dict[str, Any], images: Folder, folder: Path) -> CaptionDataModule:
     """Data module of the folder's images, with the transform that the captioner was trained with."""
-    settings = stored(checkpoint, "config.data", dict).get("transform")
+    trained_on = stored(checkpoint, "config.data", dict)
+    if trained_on.get("pictures") is False:
+        raise UsageError(
+            "task=caption: expected a captioner of pictures, got one that answers prompts; export it (capkit export "
+            "ckpt=RUN out=DIR) and ask it as text_lm=hf text_lm.name=DIR, or evaluate it on data=answers"
+        )
+    settings = trained_on.get("transform")
     if settings is None:
         raise UsageError("this captioner was trained on cached features alone; its config says nothing about pixels")
     settings = {**stored(checkpoint, "config.data.transform", dict), "augment": None}

@@ -6,7 +6,8 @@ from omegaconf import DictConfig
 
 from capkit.config.instantiate import plain
 from capkit.data.dataset import Encode
-from capkit.train.build import applicable, build_model, build_parts, encoder_of, vocabulary_captions
+from capkit.text.prompt_encoder import PromptEncoder
+from capkit.train.build import applicable, build_model, build_parts, encoder_of, prompt_encoder_of, vocabulary_captions
 from capkit.train.conditions import check_bins, check_training_conditions, requested_conditions
 from capkit.train.evaluation import evaluate_split
 from capkit.train.job import Job, run_training
@@ -39,6 +40,9 @@ class Fit(Job[MLEModule]):
 
     def text_encoder(self, run: Run, module: MLEModule) -> Encode:
         return encoder_of(module.model, run.data.max_length)
+
+    def prompt_encoder(self, run: Run, module: MLEModule) -> PromptEncoder | None:
+        return prompt_encoder_of(module.model, run.data)
 
     def prepare(self, run: Run, module: MLEModule) -> None:
         check_bins(run.data, module.model)

@@ -15,12 +15,14 @@ from capkit.reports.bags import bag_examples
 from capkit.reports.rl import write_rl_report
 from capkit.run.folder import RunFolder
 from capkit.scorers.reward import Reward
+from capkit.text.prompt_encoder import PromptEncoder
 from capkit.train.build import (
     applicable,
     build_model,
     build_parts,
     encoder_of,
     picture_reader,
+    prompt_encoder_of,
     training_references,
     vocabulary_captions,
 )
@@ -66,6 +68,15 @@ class FitRL(Job[RLModule]):
 
     def text_encoder(self, run: Run, module: RLModule) -> Encode:
         return encoder_of(module.model, run.data.max_length)
+
+    def prompt_encoder(self, run: Run, module: RLModule) -> PromptEncoder | None:
+        encoder, number = prompt_encoder_of(module.model, run.data), run.data.captions_per_image
+        if encoder is not None and number > 1:
+            raise UsageError(
+                f"data.captions_per_image={number}: expected 1 for task=fit_rl with a captioner that answers prompts, "
+                "since the samples that are compared with each other answer one; give data.captions_per_image=1"
+            )
+        return encoder
 
     def initialize(self, run: Run, module: RLModule) -> None:
         """Nothing: the config's model is that of `init_from`, with its weights."""

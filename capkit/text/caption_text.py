@@ -28,6 +28,11 @@ def clean_text(text: str) -> str:
     return unicodedata.normalize("NFC", " ".join(_NOT_TEXT.sub(" ", text).split()))
 
 
+def clean_lines(text: str) -> str:
+    """Clean a text of several lines: each as by `clean_text`, without empty ones at both ends."""
+    return "\n".join(clean_text(line) for line in text.splitlines()).strip()
+
+
 def caption_texts(value: Any, where: str) -> list[str]:
     """The captions of one entry of a file: a text, {"text" or "caption" or "raw": text}, or a list of these.
 

@@ -125,7 +125,8 @@ def tokenizer_to_json(tokenizer: Any) -> dict[str, Any]:
         )
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
     clean_up = bool(tokenizer.clean_up_tokenization_spaces)
-    return {"backend": tokenizer.backend_tokenizer.to_str(), "special_tokens": special, "clean_up_spaces": clean_up}
+    data = {"backend": tokenizer.backend_tokenizer.to_str(), "special_tokens": special, "clean_up_spaces": clean_up}
+    return data if tokenizer.chat_template is None else {**data, "chat_template": tokenizer.chat_template}
 
 
 def tokenizer_from_json(data: dict[str, Any]) -> PreTrainedTokenizerFast:
@@ -133,6 +134,7 @@ def tokenizer_from_json(data: dict[str, Any]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(data["backend"]),
         clean_up_tokenization_spaces=data["clean_up_spaces"],
+        chat_template=data.get("chat_template"),
         **data["special_tokens"],
     )
 

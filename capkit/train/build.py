@@ -1,5 +1,6 @@
 """Builds the objects of a run from its config. Only tasks read the config; everything else gets objects."""
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,8 +15,10 @@ from capkit.data.datamodule import CaptionDataModule
 from capkit.data.images import BadImage
 from capkit.data.sources.base import Preparable
 from capkit.decoding.config import Decoding
+from capkit.errors import UsageError
 from capkit.scorers.as_reranker import Reranker
 from capkit.scorers.reward import RewardTotal
+from capkit.text.prompt_encoder import PromptEncoder
 from capkit.text.tokenizers import encode_captions, word_tokenizer
 from capkit.utils.console import say
 
@@ -33,13 +36,13 @@ def build_model(node: DictConfig, captions: Callable[[], Iterable[str]], seed: i
 
 
 def vocabulary_captions(data: CaptionDataModule, dry_run: bool) -> Iterable[str]:
-    """What a word tokenizer is built from: the captions of every training image.
+    """What a word tokenizer is built from: the captions of every training image, and the prompts that they answer.
 
     In a dry run, of a source whose records would have to be made first, those of the first 500.
     """
     source = data.source("train")
     if not (dry_run and isinstance(source, Preparable)) or len(source) <= DRY_RUN_RECORDS:
-        return data.captions("train")
+        return itertools.chain(data.captions("train"), data.prompts("train"))
     say(f"vocabulary: of the first {DRY_RUN_RECORDS:,} training images; the run reads all, and may find more words")
     return (text for index in range(DRY_RUN_RECORDS) for text in data.texts(source.record(index)))
 
@@ -84,6 +87,23 @@ def applicable(metrics: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[
 def encoder_of(model: Any, max_length: int) -> Callable[[list[list[str]]], Any]:
     """What turns captions into a captioner's tokens; picklable, for the data workers."""
     return partial(encode_captions, model.tokenizer, prompt=model.prompt, max_length=max_length)
+
+
+def prompt_encoder_of(model: Any, data: CaptionDataModule) -> PromptEncoder | None:
+    """What turns the prompts that captions answer into tokens; None for a captioner that takes none.
+
+    Raises UsageError where prompt and caption may be longer than the captioner's positions.
+    """
+    if not getattr(model, "takes_prompts", False):
+        return None
+    room = model.max_length - data.max_length
+    most = room if data.max_prompt_tokens is None else data.max_prompt_tokens
+    if not 0 < most <= room:
+        raise UsageError(
+            f"data.max_prompt_tokens={data.max_prompt_tokens} and data.max_length={data.max_length}: expected both "
+            f"together within the model's {model.max_length} tokens; raise model.max_length, or lower one of them"
+        )
+    return PromptEncoder(model.tokenizer, most, cut=data.long_prompts == "cut")
 
 
 def picture_reader(

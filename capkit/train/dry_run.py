@@ -116,8 +116,8 @@ def _forward_copies(module: TrainModule, batch: CaptionBatch, count: int) -> Any
 
 
 def first_pictures(data: CaptionDataModule) -> list[str]:
-    """The first picture of each split, opened: its key and size, or why it cannot be used. None of cached features."""
-    if data.features is not None:
+    """The first picture of each split, opened: its key and size, or why it cannot be used. None of cached features or texts."""
+    if data.features is not None or not data.pictures:
         return []
     return [
         f"{split:<7} {_first_picture(source)}"

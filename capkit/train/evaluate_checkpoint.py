@@ -21,6 +21,7 @@ from capkit.train.build import (
     build_reranker,
     encoder_of,
     picture_reader,
+    prompt_encoder_of,
     training_references,
 )
 from capkit.train.conditions import model_config, requested_conditions
@@ -61,7 +62,8 @@ def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dic
     if cfg.dry_run:
         return {}
     on_rank_zero(lambda: folder.open(plain(cfg)))
-    data.attach(encode=encoder_of(model, data.max_length), run_dir=folder.path)
+    encode_prompt = prompt_encoder_of(model, data)
+    data.attach(encode=encoder_of(model, data.max_length), run_dir=folder.path, encode_prompt=encode_prompt)
     if reranker is not None:
         reranker.attach_captioner(model.tokenizer, model.prompt)
         device = trainer.strategy.root_device

@@ -11,6 +11,7 @@ from capkit.checkpoint.loading import checkpoint_extras
 from capkit.data.dataset import Encode
 from capkit.distributed.collectives import rank
 from capkit.reports.page import write_report
+from capkit.text.prompt_encoder import PromptEncoder
 from capkit.train.dry_run import print_plan
 from capkit.train.evaluation import NUM_SAMPLES, finish, write_removed_regions
 from capkit.train.header import print_header
@@ -42,6 +43,10 @@ class Job(ABC, Generic[Module]):
     @abstractmethod
     def text_encoder(self, run: Run, module: Module) -> Encode:
         """The function that turns captions into token ids; data workers get it, so it can be pickled."""
+
+    def prompt_encoder(self, run: Run, module: Module) -> PromptEncoder | None:
+        """The function that turns the prompts that captions answer into token ids; None, as here: there are none."""
+        return None
 
     def initialize(self, run: Run, module: Module) -> None:
         """Only where no checkpoint is resumed: sets the weights that training starts from. By default `init_from`'s."""
@@ -82,7 +87,7 @@ def run_training(cfg: DictConfig, job: Job[Any]) -> dict[str, float]:
     folder, data, trainer = run.folder, run.data, run.trainer
     module = job.build_module(run)
     run.extras.extras = checkpoint_extras(cfg, module.model)
-    run.attach(job.text_encoder(run, module))
+    run.attach(job.text_encoder(run, module), job.prompt_encoder(run, module))
     print_header(trainer, module, data, folder.path)
     if cfg.dry_run:
         print_plan(module, data, str(trainer.precision))

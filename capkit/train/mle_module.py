@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from capkit.decoding.config import Decoding
@@ -28,9 +29,15 @@ def micro_batches(batch: CaptionBatch, size: int | None) -> Iterator[CaptionBatc
         return
     order = list(range(len(batch)))
     if size < len(batch) and batch.mask is not None:
-        order = batch.mask.sum(-1).amax(-1).argsort(stable=True).tolist()
+        order = _lengths(batch, batch.mask).argsort(stable=True).tolist()
     for start in range(0, len(batch), size):
         yield batch.select(order[start : start + size]).trim()
+
+
+def _lengths(batch: CaptionBatch, mask: Bool[Tensor, "B K L"]) -> Int[Tensor, " B"]:
+    """Tokens of each image's longest caption, and of its longest prompt."""
+    lengths = mask.sum(-1).amax(-1)
+    return lengths if batch.prompts_mask is None else lengths + batch.prompts_mask.sum(-1).amax(-1)
 
 
 class MLEModule(CaptionerModule):

@@ -29,6 +29,7 @@ from capkit.fault_tolerance.watchdog import ends_all_ranks
 from capkit.run.changes import made_longer
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.run.lock import acquire_run_lock
+from capkit.text.prompt_encoder import PromptEncoder
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.callbacks.curriculum import CurriculumFeedback
 from capkit.train.callbacks.oom import OOMBackoff
@@ -74,13 +75,14 @@ class Run:
     start: Resume
     extras: SaveExtras
 
-    def attach(self, encode: Encode) -> None:
-        """Gives the data what turns captions into tokens, and where to list what it skips.
+    def attach(self, encode: Encode, encode_prompt: PromptEncoder | None = None) -> None:
+        """Gives the data what turns captions and their prompts into tokens, and where to list what it skips.
 
         A dry run, which writes nothing, is one process that sees the data as the first of all ranks would.
         """
         ranks = self.cfg.trainer.devices * self.cfg.trainer.get("num_nodes", 1) if self.cfg.dry_run else None
-        self.data.attach(encode, None if self.cfg.dry_run else self.folder.path, world_size=ranks)
+        folder = None if self.cfg.dry_run else self.folder.path
+        self.data.attach(encode, folder, world_size=ranks, encode_prompt=encode_prompt)
 
     @property
     def resume(self) -> Path | None:
@@ -296,4 +298,5 @@ def tasks_on_captioner(folder: RunFolder, data: CaptionDataModule) -> list[str]:
     """What there is to do with a captioner that was trained."""
     run = shlex.quote(str(folder.path))
     split = "train" if data.sources["val"] is None else "val"
-    return [f"evaluate ckpt={run} split={split}", f"caption ckpt={run} images=FOLDER"]
+    of_pictures = f"caption ckpt={run} images=FOLDER" if data.pictures else f"export ckpt={run} out=FOLDER"
+    return [f"evaluate ckpt={run} split={split}", of_pictures]

@@ -4,23 +4,23 @@ Mokady et al. 2021, arXiv 2111.09734. B images, K captions per image, R = B x K 
 tokens, P prefix tokens, Q queries, S keys, D image width, W width of the language model, V vocabulary.
 """
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, Cache
 
 from capkit.decoding.cache import PreallocatedCache
 from capkit.errors import UsageError
 from capkit.models.captioners.base import null_context, resolve_tokenizer
+from capkit.models.captioners.causal_lm import causal_mask, positions, takes_positions, with_prompts
 from capkit.models.captioners.clipcap_weights import load_clipcap_weights
 from capkit.models.captioners.gpt2_step import can_write_one, write_one
 from capkit.models.captioners.headed import HeadedCaptioner
 from capkit.models.captioners.missing_images import stop_gradients_at_zeros
-from capkit.models.conditions.prefix import positions, with_conditions
+from capkit.models.conditions.prefix import with_conditions
 from capkit.models.encoders.image import encoder_width, image_features
 from capkit.models.pretrained import build_config, language_model, load_pretrained, split_head
 from capkit.models.tuning.lora import LoRA
@@ -97,6 +97,8 @@ class ClipPrefix(HeadedCaptioner):
         max_length: Maximum number of tokens, prompt included.
         conditions: Kinds of conditions by name (`capkit/models/conditions`), such as {length: length}; null: none.
             Their vectors stand between the prefix and the caption.
+
+    Captions may answer prompts (`CaptionBatch.prompts`), which stand behind prefix and conditions.
     """
 
     def __init__(
@@ -147,6 +149,7 @@ class ClipPrefix(HeadedCaptioner):
             self.lm.eval()
         if conditions:
             _check_positions(self.lm)
+        self.takes_prompts = bos_after_prefix and takes_positions(self.lm)
         self._add_conditions(conditions, width)
 
     @staticmethod
@@ -175,7 +178,8 @@ class ClipPrefix(HeadedCaptioner):
 
     def encode(self, batch: CaptionBatch) -> Context:
         prefix = self._prefix(image_features(batch, self.image_encoder))
-        return self._conditioned(Context(prefix, None, list(batch.keys)), batch.conditions)
+        context = self._conditioned(Context(prefix, None, list(batch.keys)), batch.conditions)
+        return self._prompted(context, batch)
 
     def null_context(self, num_images: int, device: torch.device | str) -> Context:
         like = next(self.mapper.parameters()).to(device)
@@ -185,25 +189,26 @@ class ClipPrefix(HeadedCaptioner):
     def _run(
         self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache | None, past: int
     ) -> Float[Tensor, "R T W"]:
-        """Hidden states at the tokens. While the cache is empty, prefix and conditions are fed in front of them.
+        """Hidden states at the tokens. While the cache is empty, prefix, conditions and prompts are fed before them.
 
         Without `bos_after_prefix` the prefix's last embedding stands in the place of BOS, the first token.
         """
-        repeats = len(tokens) // len(context.states)
-        embeds = self.lm.get_input_embeddings()(tokens)
-        if past and tokens.shape[1] == 1 and context.mask is None and can_write_one(self.lm.base_model, tokens.device):
+        num_rows, front = len(tokens), context.states.shape[1]
+        embeds = self.lm.get_input_embeddings()(tokens if past else with_prompts(context, tokens))
+        is_plain = context.mask is None and context.prompts is None
+        if past and tokens.shape[1] == 1 and is_plain and can_write_one(self.lm.base_model, tokens.device):
             position = past - context.num_conditions
             return write_one(self.lm.base_model, embeds[:, 0], cast(PreallocatedCache, cache), position)[:, None]
         if past == 0:
-            prefix = context.states.repeat_interleave(repeats, 0).to(embeds.dtype)
+            prefix = context.states.repeat_interleave(num_rows // len(context.states), 0).to(embeds.dtype)
             embeds = with_conditions(context, embeds if self.bos_after_prefix else embeds[:, 1:])
             embeds = torch.cat([prefix, embeds], dim=1)
         out = self.lm.base_model(
             inputs_embeds=embeds,
-            attention_mask=for_kernel(self.lm, _causal_mask(context, repeats, past, embeds.shape[1])),
+            attention_mask=for_kernel(self.lm, causal_mask(context, num_rows, past, embeds.shape[1], front)),
             use_cache=cache is not None,
             **as_cache(cache),
-            **_given_positions(context, past, embeds.shape[1]),
+            **positions(context, num_rows, past, embeds.shape[1], front),
         )
         return out.last_hidden_state[:, -tokens.shape[1] :]
 
@@ -222,36 +227,14 @@ class ClipPrefix(HeadedCaptioner):
         return self.lm.config.model_type in GRAPHABLE
 
     def start(self, context: Context, capacity: int) -> Cache:
-        return PreallocatedCache(self.prefix_length + context.num_conditions + capacity)
+        return PreallocatedCache(self.prefix_length + context.num_conditions + context.prompt_places + capacity)
 
     def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache) -> Float[Tensor, "R V"]:
         return self._head(self._run(context, tokens, cache, cache.get_seq_length())[:, -1])
 
 
-def _causal_mask(context: Context, repeats: int, past: int, num_new: int) -> Bool[Tensor, "R 1 Q S"]:
-    """True where a new position may attend: at itself and before it, except to masked prefix positions.
-
-    Whole, so that transformers adds nothing to it: made from a mask of the positions, it would wait for the device.
-    """
-    num_keys = past + num_new
-    places = torch.arange(num_keys, device=context.states.device)
-    causal = places <= places[past:, None]
-    if context.mask is None:
-        return causal.expand(len(context.states) * repeats, 1, -1, -1)
-    seen = context.mask.repeat_interleave(repeats, 0)
-    allowed = torch.nn.functional.pad(seen, (0, num_keys - seen.shape[1]), value=True)
-    return (allowed[:, None] & causal)[:, None]
-
-
-def _given_positions(context: Context, past: int, num_new: int) -> dict[str, Tensor]:
-    """Positions for transformers, which counts by itself where no conditions stand between."""
-    if context.conditions is None:
-        return {}
-    return {"position_ids": positions(context, past, num_new, front=context.states.shape[1])}
-
-
 def _check_positions(lm: Any) -> None:
-    if "position_ids" not in inspect.signature(lm.base_model.forward).parameters:
+    if not takes_positions(lm):
         raise UsageError(
             f"model.conditions: expected a language model whose positions can be given, since conditions have none; "
             f"{lm.config.model_type} counts its own; use one such as GPT-2, Llama or OPT, or model.conditions=null"

@@ -273,7 +273,8 @@ class EncoderDecoder(HeadedCaptioner):
 
     def encode(self, batch: CaptionBatch) -> Context:
         states = self.project(image_features(batch, self.image_encoder))
-        return self._conditioned(Context(states, None, list(batch.keys)), batch.conditions)
+        context = self._conditioned(Context(states, None, list(batch.keys)), batch.conditions)
+        return self._prompted(context, batch)
 
     def null_context(self, num_images: int, device: torch.device | str) -> Context:
         return self._conditioned(null_context(num_images, 1, self.width, self.decoder.positions.to(device)), {})

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from capkit.decoding.config import Decoding
 from capkit.decoding.generate import generate
+from capkit.errors import UsageError
 from capkit.models.captioners.logprobs import chunked_logprobs, chunked_token_losses
 from capkit.models.conditions.parts import Conditions
-from capkit.types import Context, Samples
+from capkit.types import CaptionBatch, Context, Samples
 
 
 class HeadedCaptioner(nn.Module, ABC):
@@ -25,6 +26,7 @@ class HeadedCaptioner(nn.Module, ABC):
     vocab_size: int
     language_model: Any = None  # what guides its decoding, by `decoding.guide`; not a part of it
     conditions: Conditions | None
+    takes_prompts: bool = False  # whether captions may answer prompts of their own (`CaptionBatch.prompts`)
     length_multiple = 1  # of the positions that layers see with teacher forcing: compiled ones want few lengths
 
     def _add_conditions(self, settings: Mapping[str, Any] | None, width: int) -> None:
@@ -36,6 +38,21 @@ class HeadedCaptioner(nn.Module, ABC):
         if self.conditions is None:
             return context
         return replace(context, conditions=self.conditions(values, len(context.states)))
+
+    def _prompted(self, context: Context, batch: CaptionBatch) -> Context:
+        """The context with the prompts that the batch's captions answer, if they do.
+
+        Raises UsageError for a captioner that cannot read them.
+        """
+        if batch.prompts is None or batch.prompts_mask is None:
+            return context
+        if not self.takes_prompts:
+            raise UsageError(
+                f"expected captions without prompts, which {type(self).__name__} does not read, got some; take "
+                "model=text_writer, or model=clip_prefix with bos_after_prefix=true and a language model such as GPT-2"
+            )
+        prompts, mask = (value.to(context.states.device) for value in (batch.prompts, batch.prompts_mask))
+        return replace(context, prompts=prompts, prompts_mask=mask)
 
     @property
     @abstractmethod

@@ -164,7 +164,8 @@ class HFCaptioner(HeadedCaptioner):
 
     def encode(self, batch: CaptionBatch) -> Context:
         states = self._family.project(self.model, image_features(batch, self._image_tokens))
-        return self._conditioned(Context(states, None, list(batch.keys)), batch.conditions)
+        context = self._conditioned(Context(states, None, list(batch.keys)), batch.conditions)
+        return self._prompted(context, batch)
 
     def null_context(self, num_images: int, device: torch.device | str) -> Context:
         like = self._language_model.get_input_embeddings().weight.to(device)

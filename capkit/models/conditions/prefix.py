@@ -19,14 +19,15 @@ def with_conditions(context: Context, embeddings: Float[Tensor, "R T W"]) -> Flo
     """
     if context.conditions is None:
         return embeddings
-    num_rows, num_prompts = len(embeddings), context.num_prompts
-    if num_rows % num_prompts:
+    given = context.conditions.flatten(0, 1)
+    num_rows, num_given = len(embeddings), len(given)
+    if num_rows % num_given:
         raise UsageError(
             f"expected as many captions of an image as it has conditions, or a multiple; got {num_rows} captions and "
-            f"{num_prompts} conditions of {len(context.states)} images; with data.conditions of captions, read and "
+            f"{num_given} conditions of {len(context.states)} images; with data.conditions of captions, read and "
             "write data.captions_per_image of them"
         )
-    vectors = context.conditions.flatten(0, 1).repeat_interleave(num_rows // num_prompts, 0)
+    vectors = given.repeat_interleave(num_rows // num_given, 0)
     return torch.cat([vectors.to(embeddings.dtype), embeddings], dim=1)
 
 

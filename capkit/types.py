@@ -112,8 +112,8 @@ class CaptionBatch(_TensorFields):
     `conditions[name]` are values that captions are to be written under (capkit/models/conditions), NaN where none is
     given: of images (B, *value), or of captions (B, K, *value).
 
-    `prompts[b, k]`: token ids that caption k answers, which are given and not learned; with Q = 1 prompt of an image, all
-    of its captions. They are padded on the left, where `prompts_mask` is False, and are no part of `tokens`.
+    `prompts[b, k]`: token ids that caption k answers, which are given and not learned; with Q = 1 prompt of an image,
+    all of its captions. They are padded on the left, where `prompts_mask` is False, and are no part of `tokens`.
 
     `regions[b][k]`, where captions are of regions: the region that caption k is of, as {"number": its place in the
     record, "box": xyxy in [0, 1] of the whole picture, "text"}. Rows of `mask` beyond an image's last one are False.
@@ -201,8 +201,8 @@ class Context(_TensorFields):
     of an image (K = 1), or of K captions each. Where there are more captions, each vector serves as many of them, in
     their order.
 
-    `prompts` are the token ids that captions answer, padded on the left, and serve captions as conditions do. They stand
-    between the conditions and the tokens, whose first one, BOS, gives its place to the prompt's last.
+    `prompts` are the token ids that captions answer, padded on the left, and serve captions as conditions do. They
+    stand between the conditions and the tokens, whose first one, BOS, gives its place to the prompt's last.
     """
 
     states: Float[Tensor, "B N D"]
@@ -236,8 +236,8 @@ class Context(_TensorFields):
         """
         if not self.states.shape[1]:
             raise UsageError(
-                "expected a captioner that looks at pictures, of which guidance and image_dropout take some away, got one "
-                "that reads text alone; set decoding=greedy and objective.image_dropout=0"
+                "expected a captioner that looks at pictures, of which guidance and image_dropout take some away, got "
+                "one that reads text alone; set decoding=greedy and objective.image_dropout=0"
             )
         return dataclasses.replace(self, states=torch.zeros_like(self.states))
 

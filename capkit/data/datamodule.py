@@ -185,8 +185,8 @@ class CaptionDataModule(pl.LightningDataModule):
         """Set what the task knows and the config does not.
 
         `encode` tokenizes captions of B images, K each, to (tokens (B K L), mask (B K L), prompt_length). `run_dir` is
-        where skipped.jsonl is written. Rank and world size default to those of the process group. `encode_prompt` is for
-        captioners whose captions answer prompts.
+        where skipped.jsonl is written. Rank and world size default to those of the process group. `encode_prompt` is
+        for captioners whose captions answer prompts.
         """
         self._encode, self._rank, self._world_size = encode, rank, world_size
         self._encode_prompt = encode_prompt

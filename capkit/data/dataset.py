@@ -105,8 +105,8 @@ class CaptionDataset(Dataset[Collated]):
     and lie in `Collated.raw`. `viewers` get further pictures, of the keys that a request names.
 
     `encode_prompt` gives the token ids of the prompts that captions answer. A caption without one, in a batch where
-    others have some, answers BOS alone. Without `encode_prompt` an example with a prompt is unusable, and so is one with
-    a prompt that is too long.
+    others have some, answers BOS alone. Without `encode_prompt` an example with a prompt is unusable, and so is one
+    whose prompt is too long.
 
     Without `transform` and `features`, examples have no pictures, and the source is asked for none.
 

@@ -134,7 +134,7 @@ class Asker:
         is_refused = answer.text is None and answer.said is not None
         self.counts["refused"] += is_refused
         if is_refused and pending.attempt < self.retries:
-            self.store.add(pending.key, said, pending.question)
+            self.store.add(pending.key, said)
             self._to_next_sample(pending)
             return self._find(pending)
         if answer.text is None:

@@ -5,7 +5,8 @@
 
 The key hashes system message, text, pictures' pixels and the sample's number. Lines are appended under a lock, so
 several processes may share a folder. A refused reply that was asked again is a line with "text": null, "failure" and
-"said"; "tokens" holds the counts where they are known, "question" and "system" the words that were asked.
+"said"; "tokens" holds the counts where they are known, "question" and "system" the words that were asked,
+"pictures" how many came with them. A refused reply has no question: what has one can be learned from (`data=answers`).
 """
 
 import fcntl
@@ -155,6 +156,7 @@ def _row(key: str, answer: Answer, question: Question | None = None) -> dict[str
     if question is not None:
         row["question"] = question.text
         row |= {"system": question.system} if question.system is not None else {}
+        row |= {"pictures": len(question.pictures)} if question.pictures else {}
     return row
 
 

@@ -24,6 +24,7 @@ th:first-child, td:first-child { text-align: left } .charts { display: flex; fle
 .samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem }
 .sample { display: flex; gap: .8rem; border: 1px solid #e5e7eb; border-radius: .5rem; padding: .7rem }
 .sample img { width: 128px; height: 128px; object-fit: contain; image-rendering: auto; background: #f3f4f6 }
+.prompt { flex: 1; white-space: pre-wrap; font-size: 13px; color: #4b5563 }
 .caption { font-weight: 600 } .sample ul { margin: .3rem 0 0; padding-left: 1.1rem; color: #4b5563; font-size: 13px }
 """
 THUMBNAIL = 128
@@ -81,12 +82,13 @@ def validated(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def sample(row: Row, image: np.ndarray) -> str:
+    """One held-out example: its picture, or the prompt where it has one, what was written, and the references."""
     references = "".join(f"<li>{html.escape(reference)}</li>" for reference in row["references"])
     caption = html.escape(row["caption"]) or "<i>(empty)</i>"
-    return (
-        f"<div class='sample'><img src='{thumbnail(image)}' alt='{html.escape(row['key'])}'>"
-        f"<div><div class='caption'>{caption}</div><ul>{references}</ul></div></div>"
-    )
+    shown = f"<img src='{thumbnail(image)}' alt='{html.escape(row['key'])}'>"
+    if (prompt := row.get("metadata", {}).get("prompt")) is not None:
+        shown = f"<div class='prompt'>{html.escape(prompt)}</div>"
+    return f"<div class='sample'>{shown}<div><div class='caption'>{caption}</div><ul>{references}</ul></div></div>"
 
 
 CAPTIONER_NOTE = (

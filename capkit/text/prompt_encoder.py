@@ -28,8 +28,8 @@ def give_chat_template(tokenizer: Any) -> None:
 class PromptEncoder:
     """Turns the prompt of a caption into token ids; for the data workers, so it can be pickled.
 
-    A prompt is one user message in the tokenizer's chat template, or stands in front of BOS where there is none. Special
-    tokens spelled out in it are special tokens, as for every model that is asked through transformers.
+    A prompt is one user message in the tokenizer's chat template, or stands in front of BOS where there is none.
+    Special tokens spelled out in it are special tokens, as for every model that is asked through transformers.
 
     Args:
         most: Tokens of a prompt at most, the template's included.
@@ -49,12 +49,8 @@ class PromptEncoder:
             return ids
         if not self.cut:
             raise LongPrompt(f"a prompt of {len(ids)} tokens, more than {self.most} (data.max_prompt_tokens)")
-        ends = [
-            end
-            for _, end in self.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)[
-                "offset_mapping"
-            ]
-        ]
+        message = self.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
+        ends = [end for _, end in message["offset_mapping"]]
         kept = len(ends) - (len(ids) - self.most)
         while kept > 0:
             ids = self._ids(prompt[: ends[kept - 1]])

@@ -116,7 +116,7 @@ def _forward_copies(module: TrainModule, batch: CaptionBatch, count: int) -> Any
 
 
 def first_pictures(data: CaptionDataModule) -> list[str]:
-    """The first picture of each split, opened: its key and size, or why it cannot be used. None of cached features or texts."""
+    """The first picture of each split, opened: key and size, or why it cannot be used. None without pictures."""
     if data.features is not None or not data.pictures:
         return []
     return [

@@ -24,7 +24,7 @@ _STORE = "answers.jsonl"
 class Answers:
     """Answers to prompts: a record for each prompt, whose captions are the answers that were given to it.
 
-    A record's key is a hash of its prompt, so that equal prompts are never in two splits; its metadata have the `prompt`.
+    A record's key is a hash of its prompt, so that equal prompts are never in two splits; its metadata have `prompt`.
 
     Args:
         path: JSON lines {"prompt": ..., "answer": ...}, with "split" where they name one; or a folder of kept answers
@@ -44,9 +44,10 @@ class Answers:
         seed: Seed = 0,
         count: PositiveInt | None = None,
     ) -> None:
-        check_shares(val, test)
+        check_shares(float(val), float(test))
         self._file, self._is_store = _file_of(Path(path))
-        self._split, self._val, self._test, self._seed, self._count = split_name(split, "data"), val, test, seed, count
+        self._split, self._shares = split_name(split, "data"), (float(val), float(test))
+        self._seed, self._count = seed, count
 
     @cached_property
     def _records(self) -> list[Record]:
@@ -59,10 +60,10 @@ class Answers:
             row.record.captions.append(Caption(answer, source="answer", prompt=prompt))
         if not rows:
             raise UsageError(
-                f"{self._file}: expected answers, got none; give JSON lines {{prompt, answer}}, or the cache_dir of a step "
-                "that has asked a language model"
+                f"{self._file}: expected answers, got none; give JSON lines {{prompt, answer}}, or the cache_dir of a "
+                "step that has asked a language model"
             )
-        chosen = rows_of_split(list(rows.values()), self._split, self._val, self._test, self._seed, str(self._file))
+        chosen = rows_of_split(list(rows.values()), self._split, *self._shares, self._seed, str(self._file))
         return [row.record for row in chosen][: self._count]
 
     def __len__(self) -> int:
@@ -85,8 +86,8 @@ def _file_of(path: Path) -> tuple[Path, bool]:
     if len(found) != 1:
         stores = ", ".join(str(file.parent) for file in found[:4]) or "none"
         raise UsageError(
-            f"data.path={path}: expected the answers of one model, got {stores}; give the folder of one, whose about.json "
-            "says which model it is"
+            f"data.path={path}: expected the answers of one model, got {stores}; give the folder of one, whose "
+            "about.json says which model it is"
         )
     return found[0], True
 
@@ -109,8 +110,9 @@ def _given(file: Path) -> list[tuple[str, str, str, str | None]]:
 
 
 def _kept(file: Path) -> list[tuple[str, str, str, str | None]]:
-    """The same of kept answers. Lines that a killed process cut are left out, as where the store is read."""
-    rows, questions = [], 0
+    """The same of kept answers. Refused ones, and lines that a killed process cut, are left out."""
+    rows: list[tuple[str, str, str, str | None]] = []
+    num_kept = 0
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             row: Any = None
@@ -118,12 +120,18 @@ def _kept(file: Path) -> list[tuple[str, str, str, str | None]]:
                 row = json.loads(line)
             if not isinstance(row, dict) or "text" not in row:
                 continue
-            questions += 1
-            if "question" in row and not has_lone_surrogate(row["question"] + row["text"]):
-                rows.append((f"{file} line {number}", row["question"], row["text"], None))
-    if questions and not rows:
+            where, num_kept = f"{file} line {number}", num_kept + 1
+            if unread := [name for name in ("system", "pictures") if row.get(name)]:
+                raise UsageError(
+                    f"{where}: expected questions of text alone, got one with {unread[0]}, which a text writer does "
+                    "not read; give the answers of another step"
+                )
+            question, text = row.get("question"), row["text"]
+            if isinstance(question, str) and isinstance(text, str) and not has_lone_surrogate(question + text):
+                rows.append((where, question, text, None))
+    if num_kept and not rows:
         raise UsageError(
-            f"{file}: expected answers with their questions, got {questions:,} answers alone, kept by an earlier version; "
-            "ask again with another cache_dir"
+            f"{file}: expected answers with their questions, got {num_kept:,} answers alone, kept by an earlier "
+            "version; ask again with another cache_dir"
         )
     return rows

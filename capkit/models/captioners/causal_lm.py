@@ -25,7 +25,7 @@ def with_prompts(context: Context, tokens: Int[Tensor, "R T"]) -> Int[Tensor, "R
     return torch.cat([_of_rows(context.prompts, len(tokens)), tokens[:, 1:]], dim=1)
 
 
-def _of_rows(of_captions: Shaped[Tensor, "B K *rest"], num_rows: int) -> Shaped[Tensor, "R *rest"]:
+def _of_rows(of_captions: Shaped[Tensor, "B K *rest"], num_rows: int) -> Shaped[Tensor, "R ..."]:
     """Rows b N .. b N + N - 1 are captions of image b: of N captions, each of K prompts serves N / K in a row."""
     flat = of_captions.flatten(0, 1)
     if num_rows % len(flat):

@@ -102,8 +102,8 @@ class TextWriter(HeadedCaptioner):
         length = context.prompt_places + tokens.shape[-1]
         if length > self.max_length:
             raise UsageError(
-                f"prompt and answer must fit into model.max_length={self.max_length} tokens; got {length}; raise it, or "
-                "lower data.max_prompt_tokens or data.max_length"
+                f"prompt and answer must fit into model.max_length={self.max_length} tokens; got {length}; raise it, "
+                "or lower data.max_prompt_tokens or data.max_length"
             )
         return self._run(context, tokens.flatten(0, 1), None, 0).unflatten(0, tokens.shape[:2])
 

@@ -18,7 +18,7 @@ from capkit.utils.ranges import Seed, check_ranges
 class CaptionPairs:
     """The pictures of `source`, each with a caption of colours and one of sizes, both of style human.
 
-    Wording is drawn by (seed, key). `stated_facts` are those of both captions together, which a merged one should state.
+    Wording is drawn by (seed, key). `stated_facts` are those of both captions together: what a merged one should state.
 
     Args:
         relations: Whether the caption of sizes also states how the first two objects stand to each other. It then names
@@ -43,15 +43,11 @@ class CaptionPairs:
         scene, draws = Scene.from_dict(record.metadata["scene"]), Stream("pair", self._seed, record.key)
         parts = Detail(size=False), Detail(color=False, relations=self._relations)
         texts = [caption(scene, "human", draws.below(NUM_VARIANTS), detail=part).text for part in parts]
+        facts = stated_facts(scene, "human", Detail(relations=self._relations))
         return replace(
             record,
-            captions=[
-                Caption(text, source=source) for text, source in zip(texts, ("alt_text", "synthetic"), strict=True)
-            ],
-            metadata={
-                **record.metadata,
-                "stated_facts": list(stated_facts(scene, "human", Detail(relations=self._relations))),
-            },
+            captions=[Caption(texts[0], source="alt_text"), Caption(texts[1], source="synthetic")],
+            metadata={**record.metadata, "stated_facts": list(facts)},
         )
 
     def image(self, index: int) -> UInt8[ndarray, "H W 3"]:

@@ -22,7 +22,7 @@ ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
 OF_DATA = ["debug=tiny", "data.train.val=.2", "data.train.test=.2", *ONE_CORE]
 TINY = [
     *OF_DATA, "data=answers", "model=text_writer", f"model.lm={LLAMA}", "model.tokenizer=word", "model.max_length=48",
-    "metric=[bleu,length]", "data.max_length=16", "decoding.max_length=12", "max_steps=4", "val_every=2",
+    "metric=[bleu,rouge]", "data.max_length=16", "decoding.max_length=12", "max_steps=4", "val_every=2",
     "optimizer.lr=1e-2", "scheduler=constant", "callback.checkpoints.every_steps=2", "callback.recorder.every_steps=1",
 ]  # fmt: skip
 

@@ -179,6 +179,7 @@ def test_no_experiment_is_left_out():
         "ndlb_bagcurri_sceneworld",  # tests/experiments/test_rl_experiments.py
         "noc_sceneworld",  # tests/effects/test_noc.py
         "knowada", "knowada_sceneworld", "mlbcap", "mlbcap_sceneworld",  # tests/experiments/test_judged_experiments.py
+        "capsfusion_writer_sceneworld",  # tests/effects/test_text_writer.py
         "flexcap_sceneworld",  # tests/effects/test_flexcap.py
         "cfg_sceneworld",  # tests/effects/test_guidance.py
         "captioner_ptbr",  # its models are on a hub: composed by tests/config/test_configs.py

@@ -76,7 +76,7 @@ class Said:
 
 
 def kept(tmp_path, *questions):
-    asker = Asker(Echo(), tmp_path / "answers", Said(), retries=1)
+    asker = Asker(Echo(), tmp_path / "answers", Said(), retries=1, num_samples=2)
     asker.ask(questions)
     return tmp_path / "answers"
 

@@ -97,3 +97,11 @@ def test_striped_background_has_two_tones() -> None:
 def test_a_picture_too_small_to_read_is_refused() -> None:
     with pytest.raises(UsageError, match="32"):
         render(SCENES[0], 16)
+
+
+def test_a_word_that_runs_over_the_edge_is_refused() -> None:
+    """Three letters are 17 pixels wide; a word of the left column of 32 pixels is centred at 5."""
+    scene = Scene((), "white", SceneText("sun", 1 / 6, 1 / 2))
+    with pytest.raises(UsageError, match="the word 'sun' is 17 pixels wide and runs over the edge of 32 pixels"):
+        render(scene, 32)
+    assert render(scene, 64).min() == 0

@@ -100,6 +100,11 @@ def render(scene: Scene, size: int = 64) -> UInt8[np.ndarray, "H W 3"]:
     if scene.text is not None:
         drawn = _drawn(scene.text, size)
         top, left, bottom, right = _text_edges(scene.text, size)
+        if left < 0 or right > size:
+            raise UsageError(
+                f"the word {scene.text.word!r} is {right - left} pixels wide and runs over the edge of {size} pixels; "
+                "set size=64, or words of one letter"
+            )
         image[top:bottom, left:right][drawn] = 255 if scene.background == "black" else 0
     return image
 

@@ -77,6 +77,17 @@ def test_half_of_the_wrong_ones_have_another_shape_and_half_another_colour():
     assert abs(np.mean(kinds) - 0.5) < 3 * np.sqrt(0.25 / len(kinds))
 
 
+def test_objects_of_one_scene_err_each_by_itself():
+    """At a half, most scenes with two objects or more have true and wrong findings; none do where all err at once."""
+    mixed = []
+    for scene, found in zip(SCENES, SceneObjects(wrong=0.5).look(PICTURES), strict=True):
+        pairs = zip(scene.objects, by_object(found)[0], strict=True)
+        true = {seen.finding.text == item.shape and seen.attributes[0].text == item.color for item, seen in pairs}
+        if len(scene.objects) >= 2:
+            mixed.append(len(true) == 2)
+    assert np.mean(mixed) > 0.6
+
+
 def test_errors_are_drawn_by_seed_scene_and_object_whatever_the_batch():
     expert = SceneObjects(wrong=0.5, missing=0.2)
     whole = expert.look(PICTURES)

@@ -161,6 +161,14 @@ def kept_facts(originals, captions):
         yield count_matches(new, facts, facts, len(old.mentions))[0] == len(facts)
 
 
+def test_the_caption_is_trusted_where_findings_contradict_it(tmp_path):
+    box = (0.4, 0.4, 0.6, 0.6)
+    found = [Finding("object", "circle", box), Finding("attribute", "blue", box), Finding("attribute", "small", box)]
+    ((first,), _, _) = fused(tmp_path, SceneLM(), [record("0", "a red circle", found=found)])
+    (mention,) = parse(first.captions[0].text).mentions
+    assert mention.attributes == {("color", "red"), ("size", "small"), ("place", "center")}
+
+
 EXPERTS = {"objects": SceneObjects(wrong=NOISE), "ocr": SceneOCR(wrong=NOISE)}
 
 
@@ -169,8 +177,7 @@ def test_fusing_adds_true_facts_and_keeps_the_caption(tmp_path):
     """Recall of all facts + .3, precision at least 1 - noise - .02 at 10 % wrong findings, no fact of the caption lost.
 
     Control: findings of the next picture are as many, and miss the precision by far. Caught: a fuser that ignores the
-    findings (recall), one that lets findings overrule the caption (kept facts), boxes whose rows are
-    read as columns (precision).
+    findings (recall), and boxes whose rows are read as columns (precision).
     """
     originals, captions, failures = fuse_scenes(tmp_path, EXPERTS)
     assert len(failures) <= 0.1 * len(SCENES)

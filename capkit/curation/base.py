@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,6 +16,7 @@ from capkit.llm.base import Picture
 
 Records = Callable[[], Iterable[Record]]
 SCOPES = ("record", "group", "all")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class Step(Protocol):
     def __call__(self, records: Records) -> Iterator[Record]: ...
 
 
-def batches(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
-    """Batches of `size` records; the last may be smaller."""
-    rest = iter(records)
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Batches of `size` items; the last may be smaller."""
+    rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch
 

@@ -15,6 +15,7 @@ from capkit.data.sources.manifest import Manifest
 from capkit.data.sources.mmvp import MMVP
 from capkit.data.sources.nocaps import Nocaps
 from capkit.data.sources.sentence_pairs import read_pairs
+from capkit.data.sources.synthetic_pairs import SyntheticPairs
 from capkit.data.sources.triplets import Triplets
 from capkit.data.sources.visual_genome import VisualGenome
 from capkit.data.sources.winoground import Winoground
@@ -40,6 +41,18 @@ def winoground(path):
 def mmvp(path):
     path.rename(path.with_name("Questions.csv"))
     return MMVP(str(path.parent))
+
+
+def synthetic_images(path):
+    (path.parent / "meta_gt_captions.json").write_text('{"a.jpg": "a dog"}')
+    path.rename(path.with_name("meta_images.json"))
+    return len(SyntheticPairs(str(path.parent), str(path.parent)))
+
+
+def synthetic_captions(path):
+    (path.parent / "meta_images.json").write_text('["a.jpg"]')
+    path.rename(path.with_name("meta_gt_captions.json"))
+    return len(SyntheticPairs(str(path.parent), str(path.parent)))
 
 
 PICTURES = [{"image_id": 1, "url": "https://x/VG_100K/1.jpg", "width": 4, "height": 4}]
@@ -79,6 +92,8 @@ JSON_READERS = {
     "visual genome": visual_genome,
     "visual genome's pictures": image_data,
     "triplets": lambda path: len(Triplets(str(path.parent), str(path))),
+    "synthetic pairs' pictures": synthetic_images,
+    "synthetic pairs' captions": synthetic_captions,
 }
 TEXT_READERS = JSON_READERS | {
     "table": lambda path: read_captions(path.rename(path.with_suffix(".csv"))),
@@ -160,6 +175,8 @@ RIGHT = [
     ("visual genome", [{"id": 1, "regions": [REGION_ROW]}]),
     ("visual genome's pictures", PICTURES),
     ("triplets", {"image": "a.jpg", "box": [0, 0, 0.5, 1], "caption": "a dog"}),
+    ("synthetic pairs' pictures", ["a.jpg"]),
+    ("synthetic pairs' captions", {"a.jpg": "a dog"}),
     ("bag folder", {"split": "val", "keys_hash": "0", "lists": {}}),
 ]
 

@@ -55,6 +55,7 @@ BROMONSCHENKEL = "laicsiifes/transformer-caption-ptbr, ved/src: config.yml and t
 FLEXCAP = "Dwibedi et al. 2024, implementation details"
 KNOWADA = "moranyanuka/KnowAda, configs/*.json"
 MLBCAP = "Kim et al. 2025, sections 3 and 4"
+SYNC = "Kim et al. 2025, section 4; defaults of the released program"
 CAMU = "CAMU (arXiv 2504.17902), implementation details"
 
 SAMPLED = [
@@ -403,6 +404,19 @@ PUBLISHED = {
         Number("scheduler.cycles", 8, MERKX),
         Number("scheduler.end", 1e-3, f"{MERKX}: from 1e-3 down to 1e-6"),
     ],
+    "sync": [
+        Number("step.reassign_images.encoder.model", "google/siglip2-base-patch16-256", f"{SYNC}: ViT-B-16-SigLIP2-256"),
+        Number(
+            "step.reassign_images.sentence_encoder.path",
+            "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+            SYNC,
+        ),
+        Number("step.reassign_images.mapping", "one_to_many", SYNC),
+        Number("step.reassign_images.score", "cycle", f"{SYNC}: retrieval"),
+        Number("step.reassign_images.num_images", 15, f"{SYNC}: K"),
+        Number("step.reassign_images.num_captions", 2, f"{SYNC}: i2tK"),
+        Number("step.reassign_images.keep", 0.9, SYNC),
+    ],
     "flexcap": [
         Number("model.image_encoder.name", "google/siglip-so400m-patch14-224", f"{FLEXCAP}: SigLIP's SO400M/14"),
         Number("model.image_encoder.frozen", False, FLEXCAP),
@@ -530,6 +544,7 @@ BREAKS = {
     "camu": ("optimizer.lr", 1e-2),
     "discritune": ("optimizer.lr", 1e-4),
     "sentence_gru": ("objective.terms.ranking_hinge.margin", 2.0),
+    "sync": ("step.reassign_images.num_images", 10),
 }
 
 

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "checkpoint": BOTTOM | {"config", "distributed", "models", "run", "text", "upstream"},
     "reports": BOTTOM | {"metrics", "run"},
     "experts": BOTTOM | {"llm", "models", "text"},
-    "curation": BOTTOM | {"data", "experts", "llm", "run", "scorers", "text"},
+    "curation": BOTTOM | {"data", "experts", "llm", "models", "run", "scorers", "text"},
     "sceneworld": BOTTOM | {"data", "experts", "llm", "metrics", "scorers", "text"},
     "testing": BOTTOM | {"data", "distributed", "models", "text"},
     "cli": BOTTOM | {"config"},
@@ -43,10 +43,11 @@ LAST = {"train", "methods", "tasks"}  # in this order: each imports what stands 
 NOBODY_IMPORTS = {"tasks", "methods", "cli", "testing"}
 KNOWS_SCENEWORLD = {"methods"}
 PROTOCOLS = {"capkit.models.captioners.base", "capkit.models.dual_encoders.base", "capkit.models.batching"}
-# Of models, these folders may know the protocols only; metrics also the one frozen judge of text and the cache.
+# Of models, these folders may know the protocols only; others also caches, and metrics the one frozen judge of text.
 MODELS_KNOWN = {
     "objectives": PROTOCOLS,
     "experts": PROTOCOLS,
+    "curation": PROTOCOLS | {"capkit.models.dual_encoders.cached"},
     "evaluators": PROTOCOLS
     | {
         "capkit.models.dual_encoders.cached",

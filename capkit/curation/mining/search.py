@@ -14,14 +14,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from capkit.curation.mining.chunk_files import read_arrays, write_arrays
+from capkit.curation.mining.chunk_files import kept_chunks
 from capkit.curation.mining.running_top import RunningTop
 from capkit.errors import UsageError
-from capkit.utils.store import claim_folder
 from capkit.utils.tensors import default_device
 
 QUERIES = 2048  # what a kill can cost
-_DATABASE = {"cpu": 8192, "cuda": 65_536}  # 64 MB of similarities at a time, or 512 MB
+DATABASE = {"cpu": 8192, "cuda": 65_536}  # rows compared at a time: 64 MB of similarities, or 512 MB
 _UNIT_TOLERANCE = 1e-3
 
 
@@ -76,7 +75,7 @@ class Search:
         self.device = torch.device(device or ("cpu" if backend == "faiss" else default_device()))
         self._index: Any = _faiss_index() if backend == "faiss" else None
         self._about = {
-            "vectors": _checked_digest(vectors),
+            "vectors": checked_digest(vectors),
             "num_neighbors": num_neighbors,
             "duplicate_threshold": str(self.duplicate_threshold),
             "backend": backend,
@@ -91,15 +90,9 @@ class Search:
     def __iter__(self) -> Iterator[Found]:
         """The chunks of all queries in order: read where they are finished, else searched and kept."""
         where, remedy = f"the unfinished search in {self.folder}", "give another run_dir, or delete the folder"
-        claim_folder(self.folder, self._about, "chunk-*", where, remedy)
-        for number in range(self.num_chunks):
-            path = self.folder / f"chunk-{number:06d}.npz"
-            if path.exists():
-                yield Found(**read_arrays(path))
-                continue
-            found = self.chunk(number)
-            write_arrays(path, vars(found))
-            yield found
+        search = lambda number: vars(self.chunk(number))  # noqa: E731
+        for arrays in kept_chunks(self.folder, self._about, self.num_chunks, search, where, remedy):
+            yield Found(**arrays)
 
     def chunk(self, number: int) -> Found:
         """The neighbours of one chunk of queries, searched now."""
@@ -112,7 +105,7 @@ class Search:
         near = RunningTop(len(rows), self.num_neighbors, self.device)
         copies = RunningTop(len(rows), self.num_neighbors, self.device)
         num_copies = torch.zeros(len(rows), dtype=torch.long, device=self.device)
-        step = _DATABASE["cuda" if self.device.type == "cuda" else "cpu"]
+        step = DATABASE["cuda" if self.device.type == "cuda" else "cpu"]
         memory = torch.empty(len(rows) * step, device=self.device)  # the same for all: new pages cost time
         for start in range(0, len(self.vectors), step):
             stop = min(start + step, len(self.vectors))
@@ -175,7 +168,8 @@ def _faiss_index() -> Any:
     return faiss.IndexFlatIP
 
 
-def _checked_digest(vectors: Float[np.ndarray, "N D"]) -> str:
+def checked_digest(vectors: Float[np.ndarray, "N D"]) -> str:
+    """A hash of the vectors. Raises UsageError where one is not of unit length."""
     state = hashlib.blake2b(str(vectors.shape).encode(), digest_size=16)
     for start in range(0, len(vectors), QUERIES):
         block = np.ascontiguousarray(vectors[start : start + QUERIES], np.float32)

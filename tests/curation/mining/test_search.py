@@ -37,7 +37,7 @@ def found(search):
 @pytest.fixture
 def small_chunks(monkeypatch):
     monkeypatch.setattr(module, "QUERIES", 8)
-    monkeypatch.setattr(module, "_DATABASE", {"cpu": 10, "cuda": 10})
+    monkeypatch.setattr(module, "DATABASE", {"cpu": 10, "cuda": 10})
 
 
 def test_three_neighbours_by_hand(tmp_path):

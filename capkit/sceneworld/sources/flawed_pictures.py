@@ -1,0 +1,75 @@
+"""SceneWorld as a text-to-image model draws it: one caption a picture, which a share of the pictures does not obey."""
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import UInt8
+
+from capkit.data.fingerprint import fingerprint_of
+from capkit.data.records import Record
+from capkit.sceneworld.sources.scenes import SceneWorld
+from capkit.sceneworld.world.options import COLORS
+from capkit.sceneworld.world.render import render
+from capkit.sceneworld.world.scene import Scene, SceneObject
+from capkit.sceneworld.world.stream import Stream
+from capkit.utils.ranges import Probability, Seed, check_ranges
+
+
+@check_ranges
+class FlawedPictures:
+    """The scenes of `source` with one of their captions each; of a `share` of them the picture lacks a fact of it.
+
+    Either an object is left out, or one has another colour, equally often; a picture of a single object is recoloured.
+    Metadata `scene` is what the picture shows, `flaw` "" or "object" or "color", and `stated_facts` are the caption's.
+    Draws depend on `seed` and the record's key.
+    """
+
+    def __init__(self, source: SceneWorld, share: Probability = 0.5, seed: Seed = 0) -> None:
+        self._source, self._share, self._seed = source, share, seed
+
+    def prepare(self) -> None:
+        self._source.prepare()
+
+    def fingerprint(self) -> str:
+        """Hash of everything that the records depend on, without reading scenes."""
+        return fingerprint_of(source=self._source.fingerprint(), share=self._share, flaws=self._seed)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def record(self, index: int) -> Record:
+        record = self._source.record(index)
+        stream = Stream("flawed picture", self._seed, record.key)
+        caption = stream.choice(record.captions)
+        flaw, scene = "", Scene.from_dict(record.metadata["scene"])
+        if stream.chance(self._share):
+            flaw, scene = flawed(scene, stream)
+        metadata = {**record.metadata, "scene": scene.to_dict(), "flaw": flaw}
+        return replace(record, captions=[caption], metadata=metadata)
+
+    def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        record, clean = self.record(index), self._source.image(index)
+        return render(Scene.from_dict(record.metadata["scene"]), len(clean)) if record.metadata["flaw"] else clean
+
+    def is_rejected(self, text: str) -> bool:
+        return self._source.is_rejected(text)
+
+
+def flawed(scene: Scene, stream: Stream) -> tuple[str, Scene]:
+    """The scene without one of its objects ("object"), or with another colour of one ("color")."""
+    if stream.chance(0.5) and len(scene.objects) > 1:
+        hosts = {item.inside for item in scene.objects}
+        lost = stream.choice([place for place in range(len(scene.objects)) if place not in hosts])
+        rest = [_moved_up(item, lost) for place, item in enumerate(scene.objects) if place != lost]
+        return "object", replace(scene, objects=tuple(rest))
+    place = stream.below(len(scene.objects))
+    objects = list(scene.objects)
+    objects[place] = replace(
+        objects[place], color=stream.choice([color for color in COLORS if color != objects[place].color])
+    )
+    return "color", replace(scene, objects=tuple(objects))
+
+
+def _moved_up(item: SceneObject, lost: int) -> SceneObject:
+    """The object, where the one at place `lost` before it is gone."""
+    return replace(item, inside=item.inside - 1) if item.inside is not None and item.inside > lost else item

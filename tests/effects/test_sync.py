@@ -6,16 +6,13 @@ committed dual encoder; the text side of another one is the sentence encoder. Th
 """
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from capkit.checkpoint.loading import load_dual_encoder
 from capkit.cli import main
 from capkit.curation.steps.reassign_images import ReassignImages
-from capkit.data.records import read_manifest, write_manifest
 from capkit.sceneworld.language.oracles import score_caption
 from capkit.sceneworld.sources.flawed_pictures import FlawedPictures
 from capkit.sceneworld.sources.scenes import SceneWorld
@@ -25,57 +22,121 @@ from capkit.sceneworld.world.scene import Scene
 pytestmark = [pytest.mark.effect, pytest.mark.xdist_group("sync")]
 
 TRUE = 0.75
-COUNT = 2000
+COUNT = 450
+SHAPES = ["circle", "cross"]  # the encoders take squares for circles and triangles for crosses
 OPTIONS = WorldOptions(
-    ["circle", "square", "triangle", "cross"],
-    sizes=["large"],
-    backgrounds=["white", "black"],
-    min_objects=2,
-    max_objects=2,
-    inside_probability=0.0,
+    SHAPES, sizes=["large"], backgrounds=["white", "black"], min_objects=2, max_objects=2, inside_probability=0.0
 )
-
-
-def is_true(record, caption):
-    return score_caption(Scene.from_dict(record.metadata["scene"]), caption.text, []).precision == 1
+ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
 
 
 def true_pairs(records):
     """The share of pairs whose picture shows all that the caption says, and the number of pairs."""
-    found = [is_true(record, caption) for record in records for caption in record.captions]
+    scenes = [Scene.from_dict(record.metadata["scene"]) for record in records]
+    found = [
+        score_caption(scene, caption.text, []).precision == 1
+        for record, scene in zip(records, scenes, strict=True)
+        for caption in record.captions
+    ]
     return sum(found) / len(found), len(found)
 
 
 class Generated:
-    """Captions and the pictures drawn for them, and what each way to pair them gives."""
+    """Captions and the pictures drawn for them, and what a way to pair them gives."""
 
     def __init__(self, folder, encoders, seed):
         scenes = SceneWorld("train", COUNT, 32, seed=seed, style="short", options=OPTIONS, cache_dir=str(folder))
-        self.source = FlawedPictures(scenes, 0.5, seed)
+        self.source = FlawedPictures(scenes, OPTIONS, 0.5, seed)
         self.source.prepare()
         self.records = [self.source.record(index) for index in range(COUNT)]
-        self.places = {record.key: place for place, record in enumerate(self.records)}
+        self._places = {record.key: place for place, record in enumerate(self.records)}
         self._folder, self._encoders, self._seed = folder, encoders, seed
+
+    def image(self, key):
+        return self.source.image(self._places[key])
 
     def paired(self, read=None, **settings):
         encoder, sentence_encoder = self._encoders
-        step = ReassignImages(
-            encoder, **{"sentence_encoder": sentence_encoder, "cache_dir": str(self._folder / "kept"), **settings}
-        )
-        step.attach_images(read or (lambda key: self.source.image(self.places[key])))
+        given = {"sentence_encoder": sentence_encoder, "cache_dir": str(self._folder / "kept"), **settings}
+        step = ReassignImages(encoder, **given)
+        step.attach_images(read or self.image)
         return list(step(lambda: iter(self.records)))
 
     def dealt(self):
-        """The control: each caption has the sentence embedding of another one."""
-        texts = [record.captions[0].text for record in self.records]
-        rows = self._encoders[1].encode_text(texts).numpy()
+        """With the sentence embeddings of other captions."""
+        rows = self._encoders[1].encode_text([record.captions[0].text for record in self.records]).numpy()
         path = self._folder / "dealt.npy"
-        np.save(path, rows[np.random.default_rng(self._seed).permutation(len(rows))])
+        np.save(path, rows[np.random.default_rng(self._seed).permutation(COUNT)])
         return self.paired(sentence_encoder=None, sentence_features_file=str(path))
 
 
 @pytest.fixture(scope="session")
 def generated(tmp_path_factory, start, seed):
     encoders = [load_dual_encoder(str(start("judge", number))) for number in (0, 1)]
-    with torch.inference_mode():
-        return Generated(tmp_path_factory.mktemp("sync"), encoders, seed)
+    return Generated(tmp_path_factory.mktemp("sync"), encoders, seed)
+
+
+def test_three_quarters_of_the_pairs_become_true(generated, measured):
+    """The control has the sentence embeddings of other captions: then the way back leads to any candidate."""
+    pairs, number = true_pairs(generated.paired())
+    assert measured("share of true pairs", pairs, ">=", TRUE) and number == int(0.9 * COUNT)
+    raw, _ = true_pairs(generated.records)
+    assert not measured("share of true pairs", raw, ">=", TRUE, control="as drawn")
+    dealt, _ = true_pairs(generated.dealt())
+    assert not measured("share of true pairs", dealt, ">=", TRUE, control="sentence embeddings dealt to other captions")
+
+
+def test_it_is_better_than_filtering_and_than_plain_similarity_at_equal_size(generated, measured):
+    pairs, number = true_pairs(generated.paired())
+    ways = {
+        "one to one": {"mapping": "one_to_one"},
+        "plain similarity": {"score": "cosine", "sentence_encoder": None},
+        "one to one by similarity": {"mapping": "one_to_one", "score": "cosine", "sentence_encoder": None},
+    }
+    for name, settings in ways.items():
+        other, size = true_pairs(generated.paired(**settings))
+        assert measured(f"share of true pairs over {name}", pairs - other, ">", 0) and size == number
+
+
+def test_without_pictures_or_colours_nothing_is_gained(generated, measured):
+    """Takes the pictures away, and their colours: blank ones and gray ones must miss the threshold."""
+    blank, gray = {}, {}
+    for record in generated.records:
+        picture = generated.image(record.key)
+        blank[record.key] = np.full_like(picture, 255)
+        gray[record.key] = np.broadcast_to(picture.mean(-1, keepdims=True), picture.shape).astype(np.uint8)
+    for name, pictures in (("blank pictures", blank), ("gray pictures", gray)):
+        share, _ = true_pairs(generated.paired(pictures.__getitem__))
+        assert not measured("share of true pairs", share, ">=", TRUE, control=name)
+
+
+@pytest.mark.nightly
+def test_a_captioner_of_the_new_pairs_writes_better_captions(run_once, start, seed, tmp_path, measured):
+    """CIDEr of captions of flawless test pictures, by captioners trained on the pairs as drawn and paired anew."""
+    step = "step.reassign_scene_images"
+    steps = {
+        "drawn": ["step=[]"],
+        "paired": [
+            "step=[reassign_scene_images]",
+            f"{step}.encoder.ckpt={start('judge', 0)}",
+            f"{step}.sentence_encoder.ckpt={start('judge', 1)}",
+            f"{step}.cache_dir={tmp_path / 'kept'}",
+        ],
+    }
+    shapes = "[" + ",".join(SHAPES) + "]"
+    cider = {}
+    for name, words in steps.items():
+        out = tmp_path / name
+        world = ["data=sceneworld_flawed", "data.train.source.count=2000", f"seed={seed}"]
+        assert main(["curate", *world, *words, f"out={out}"]) == 0
+        given = [
+            "data=sceneworld_aligned",
+            f"data.train.path={out / 'train.jsonl'}",
+            f"data.val.options.shapes={shapes}",
+        ]
+        given += ["data.val.count=50", "data.test.count=200", "model=sceneworld_small", "metric=[cider,facts]"]
+        given += ["max_steps=600", "val_every=600", "optimizer.lr=4e-3", "decoding.max_length=16", "controls=0"]
+        run = run_once(f"sync_{name}_{seed}", [*given, *ONE_CORE, f"seed={seed}"])
+        cider[name] = json.loads((run / "metrics.json").read_text())["test/cider"]
+    measured("CIDEr of a captioner of the pairs as drawn", cider["drawn"], ">", 0)
+    assert measured("CIDEr over that of the pairs as drawn", cider["paired"] - cider["drawn"], ">", 0)

@@ -405,7 +405,9 @@ PUBLISHED = {
         Number("scheduler.end", 1e-3, f"{MERKX}: from 1e-3 down to 1e-6"),
     ],
     "sync": [
-        Number("step.reassign_images.encoder.model", "google/siglip2-base-patch16-256", f"{SYNC}: ViT-B-16-SigLIP2-256"),
+        Number(
+            "step.reassign_images.encoder.model", "google/siglip2-base-patch16-256", f"{SYNC}: ViT-B-16-SigLIP2-256"
+        ),
         Number(
             "step.reassign_images.sentence_encoder.path",
             "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",

@@ -1,5 +1,6 @@
 """SceneWorld as a text-to-image model draws it: one caption a picture, which a share of the pictures does not obey."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from jaxtyping import UInt8
 from capkit.data.fingerprint import fingerprint_of
 from capkit.data.records import Record
 from capkit.sceneworld.sources.scenes import SceneWorld
-from capkit.sceneworld.world.options import COLORS
+from capkit.sceneworld.world.options import WorldOptions
 from capkit.sceneworld.world.render import render
 from capkit.sceneworld.world.scene import Scene, SceneObject
 from capkit.sceneworld.world.stream import Stream
@@ -20,19 +21,21 @@ class FlawedPictures:
     """The scenes of `source` with one of their captions each; of a `share` of them the picture lacks a fact of it.
 
     Either an object is left out, or one has another colour, equally often; a picture of a single object is recoloured.
-    Metadata `scene` is what the picture shows, `flaw` "" or "object" or "color", and `stated_facts` are the caption's.
-    Draws depend on `seed` and the record's key.
+    Other colours are those of `options`, what scenes consist of. Metadata `scene` is what the picture shows, `flaw` ""
+    or "object" or "color", and `stated_facts` are the caption's. Draws depend on `seed` and the record's key.
     """
 
-    def __init__(self, source: SceneWorld, share: Probability = 0.5, seed: Seed = 0) -> None:
-        self._source, self._share, self._seed = source, share, seed
+    def __init__(self, source: SceneWorld, options: WorldOptions, share: Probability = 0.5, seed: Seed = 0) -> None:
+        self._source, self._colors, self._share, self._seed = source, options.colors, share, seed
 
     def prepare(self) -> None:
         self._source.prepare()
 
     def fingerprint(self) -> str:
         """Hash of everything that the records depend on, without reading scenes."""
-        return fingerprint_of(source=self._source.fingerprint(), share=self._share, flaws=self._seed)
+        return fingerprint_of(
+            source=self._source.fingerprint(), colors=list(self._colors), share=self._share, flaws=self._seed
+        )
 
     def __len__(self) -> int:
         return len(self._source)
@@ -43,7 +46,7 @@ class FlawedPictures:
         caption = stream.choice(record.captions)
         flaw, scene = "", Scene.from_dict(record.metadata["scene"])
         if stream.chance(self._share):
-            flaw, scene = flawed(scene, stream)
+            flaw, scene = flawed(scene, self._colors, stream)
         metadata = {**record.metadata, "scene": scene.to_dict(), "flaw": flaw}
         return replace(record, captions=[caption], metadata=metadata)
 
@@ -55,8 +58,8 @@ class FlawedPictures:
         return self._source.is_rejected(text)
 
 
-def flawed(scene: Scene, stream: Stream) -> tuple[str, Scene]:
-    """The scene without one of its objects ("object"), or with another colour of one ("color")."""
+def flawed(scene: Scene, colors: Sequence[str], stream: Stream) -> tuple[str, Scene]:
+    """The scene without one of its objects ("object"), or with another one of `colors` on one ("color")."""
     if stream.chance(0.5) and len(scene.objects) > 1:
         hosts = {item.inside for item in scene.objects}
         lost = stream.choice([place for place in range(len(scene.objects)) if place not in hosts])
@@ -65,7 +68,7 @@ def flawed(scene: Scene, stream: Stream) -> tuple[str, Scene]:
     place = stream.below(len(scene.objects))
     objects = list(scene.objects)
     objects[place] = replace(
-        objects[place], color=stream.choice([color for color in COLORS if color != objects[place].color])
+        objects[place], color=stream.choice([color for color in colors if color != objects[place].color])
     )
     return "color", replace(scene, objects=tuple(objects))
 

@@ -174,6 +174,8 @@ class Section:
         if not tiny:
             for name in ("compile", "recompute"):
                 build[f"capkit, {name}"] = partial(capkit_side, row, size, data, device, **{name: True})
+            if row.work == "update":
+                build["capkit, op by op"] = partial(capkit_side, row, size, data, device, graph=False)
         if with_compiled:
             build["transformers, compiled"] = lambda: transformers_side(row, size, data, device, compiled=True)
         works, held = {}, {}

@@ -117,8 +117,9 @@ def _key(captioner: Any, context: Context, plan: Plan) -> Any:
 
 def state_of(parts: Iterable[nn.Module]) -> Any:
     """What a graph of these modules holds fixed: where their weights lie, which adapters act, autocast's type."""
-    modules = [module for part in parts for module in part.modules()]
-    weights = tuple(weight.data_ptr() for module in modules for weight in module.parameters(recurse=False))
+    modules = list({id(module): module for part in parts for module in part.modules()}.values())
+    held = (weight for module in modules for weight in module._parameters.values())
+    weights = tuple(weight.data_ptr() for weight in held if weight is not None)
     adapters = tuple(
         (layer.disable_adapters, layer.merged, tuple(layer.active_adapters))
         for layer in modules

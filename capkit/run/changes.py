@@ -17,6 +17,7 @@ FREE_KEYS = (
     "recommended",
     "compile",
     "recompute",
+    "graph",
     "micro_batch_size",
     "rollout_batch_size",
     "data.eval_batch_size",

@@ -49,7 +49,8 @@ class FitRL(Job[RLModule]):
 
     def build_parts(self, cfg: DictConfig) -> dict[str, Any]:
         requested = requested_conditions(cfg, plain(cfg.model))
-        return {**build_parts(cfg), "compile": cfg.compile, "recompute": cfg.recompute, "requested": requested}
+        ways = {name: cfg[name] for name in ("compile", "recompute", "graph")}
+        return {**build_parts(cfg), **ways, "requested": requested}
 
     def build_module(self, run: Run) -> RLModule:
         cfg, data = run.cfg, run.data

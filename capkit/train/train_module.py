@@ -82,6 +82,7 @@ class TrainModule(pl.LightningModule):
         self.guard: StepGuard | None = None  # capkit/train/callbacks/guard.py
         self.on_shrink: Callable[[str, int, str], None] | None = None  # capkit/train/callbacks/oom.py
         self._told_later: list[tuple[Later, Callable[[list[float]], None]]] = []
+        self._num_known = 0  # of these, put off before the last update ended: the host need not wait for them
         self.enter_phase: Callable[[str | None], None] = _unmeasured  # capkit/train/callbacks/throughput.py
         self.safe_point: Callable[[], None] = _nothing
         self.is_stopping: Callable[[], bool] = _never
@@ -171,7 +172,7 @@ class TrainModule(pl.LightningModule):
         guard counts it a step later. `counts=False` marks an update within a step, which does not advance
         `global_step`.
         """
-        self.settle()
+        self._settle(self._num_known)
         self._set_learning_rate(optimizer, self.global_step - (0 if self.guard is None else self.guard.skipped_steps))
         update = optimizer.step
         if not counts:
@@ -182,6 +183,7 @@ class TrainModule(pl.LightningModule):
         if self.guard is not None:
             count = partial(self._count, self.global_step, counts)
             self.tell_later([logs["loss"], norm, logs["skipped"]], count)
+        self._num_known = len(self._told_later)
 
     def _refuses(self, loss: Tensor, norm: Tensor | None) -> Tensor:
         """Whether the guard refuses the update: the same answer on every rank, since loss and norm are.
@@ -203,7 +205,7 @@ class TrainModule(pl.LightningModule):
         self.guard.count(step, loss, norm, bool(skipped), counts)
 
     def tell_later(self, numbers: Sequence[Tensor], told: Callable[[list[float]], None]) -> None:
-        """Call `told` with the numbers once they are on the host: now on a CPU, else before the next update.
+        """Call `told` with the numbers once they are on the host: now on a CPU, else before the update after next ends.
 
         After the last step and before a checkpoint nothing is left to be told.
         """
@@ -212,9 +214,16 @@ class TrainModule(pl.LightningModule):
             self.settle()
 
     def settle(self) -> None:
-        """Do what was put off until numbers of earlier updates are on the host."""
-        while self._told_later:
-            value, told = self._told_later.pop(0)
+        """Do what was put off until numbers are on the host."""
+        self._settle(len(self._told_later))
+
+    def _settle(self, count: int) -> None:
+        """The first `count` of them. Numbers of the gradient that the device works on are left: to wait for them would
+        leave it idle while the update is launched.
+        """
+        ready, self._told_later = self._told_later[:count], self._told_later[count:]
+        self._num_known = max(0, self._num_known - count)
+        for value, told in ready:
             told(value.read().tolist())
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:

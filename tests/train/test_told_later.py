@@ -103,6 +103,26 @@ def test_a_bad_last_step_is_counted_before_the_run_ends(tmp_path):
     assert module.guard.skipped_steps == 1
 
 
+def test_numbers_of_a_gradient_are_not_waited_for_in_its_own_update():
+    """The host would idle until the gradient is there, and the device while the host launches the update."""
+    told = []
+
+    class Tells(Late):
+        def backward_batch(self, batch, step):
+            logs = super().backward_batch(batch, step)
+            self.tell_later([logs["loss"]], lambda values: told.append((step, self.made)))
+            return logs
+
+        def update(self, *args, **kwargs):
+            super().update(*args, **kwargs)
+            self.made += 1
+
+    module = Tells(rl_steps.captioner(), CrossEntropy(), Fused(lr=0.01), Linear(), Decoding())
+    module.made = 0
+    trainer_of("auto", STEPS, [SkipBadSteps()]).fit(module, DataLoader(batches_of_all_ranks(STEPS), batch_size=None))
+    assert told == [(step, step + 1) for step in range(STEPS)]
+
+
 def test_a_checkpoint_holds_what_was_still_to_be_told():
     guard = SkipBadSteps()
     module = Late(rl_steps.captioner(), CrossEntropy(), AdamW(lr=0.01), Linear(), Decoding())

@@ -27,6 +27,7 @@ from capkit.fault_tolerance.liveness import section
 from capkit.metrics.base import TextScore
 from capkit.metrics.degeneration import sample_numbers
 from capkit.models.encoders.image import frozen_features
+from capkit.models.gradient_graphs import release_gradient_graphs
 from capkit.objectives.base import Objective
 from capkit.objectives.policy.base import PolicyObjective
 from capkit.objectives.policy.kl import LOSS_FORMS, caption_kl, kl_loss
@@ -36,6 +37,7 @@ from capkit.optim.schedules import Schedule
 from capkit.scorers.reward import Reward
 from capkit.train.captioner_module import CaptionerModule, as_they_are
 from capkit.train.conditions import UNCONDITIONED, Requested
+from capkit.train.rl.graphed_logprobs import can_graph_logprobs, graphed_logprobs
 from capkit.train.rl.reference_policy import ReferencePolicy
 from capkit.train.rl.rollout import Rollout, concat_images, concat_samples
 from capkit.train.rl.rollout_stats import Sums, policy_sums, reward_sums, sum_of
@@ -55,6 +57,7 @@ class RLModule(CaptionerModule):
     sampled token ids; captions are never tokenized again.
     `rollout_batch_size` is the number of images per process to sample at once (None: its whole share);
     `micro_batch_size` cuts the rest of the step. Loss denominators and advantages are those of the global batch.
+    `graph`: on a GPU, run the update's passes as captured CUDA graphs where the captioner allows it.
 
     Logs the reward's terms (section reward) and statistics of the policy (section rl) along with loss and gradient
     norm; see docs/rl.md.
@@ -74,6 +77,7 @@ class RLModule(CaptionerModule):
         seed: int = 0,
         compile: bool = False,
         recompute: bool = False,
+        graph: bool = True,
         requested: Requested = UNCONDITIONED,
     ) -> None:
         super().__init__(
@@ -91,6 +95,7 @@ class RLModule(CaptionerModule):
         self.likelihood: Objective | None = None if mixed is None else mixed.likelihood
         self._weights = (1.0, 0.0) if mixed is None else (mixed.policy_weight, mixed.likelihood_weight)
         self.reward, self.rollout_batch_size = reward, rollout_batch_size
+        self.graph = graph and not recompute  # recomputing asks for the state of random numbers, which no graph holds
         self.gap_was_told = False
         self.reference = ReferencePolicy(model)
 
@@ -104,6 +109,14 @@ class RLModule(CaptionerModule):
 
     def on_fit_start(self) -> None:
         self.reference.to(self.device)
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        release_gradient_graphs(self.model)
+
+    def _shrink(self, name: str, num_images: int, why: str) -> None:
+        release_gradient_graphs(self.model)  # of sizes that do not come again
+        super()._shrink(name, num_images, why)
 
     # -- one training step
 
@@ -161,7 +174,22 @@ class RLModule(CaptionerModule):
             kl = None
             if self.objective.kl == "k1_reward":
                 kl = self.in_memory(lambda: self._kl_to_reference(batch, samples), "micro_batch_size", len(batch))
-        return self.score_rollout(batch, samples, greedy, kl, step)
+        begun = self._begin_update(batch, samples)
+        rollout, logs = self.score_rollout(batch, samples, greedy, kl, step)
+        return replace(rollout, begun=begun), logs
+
+    def _begin_update(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K M"] | None:
+        """Launch the update's forward pass if it is a captured graph of the whole batch: the device works on it while
+        the host works on rewards. None where it is not, or does not fit into memory now.
+        """
+        if self.micro_batch_size is not None and self.micro_batch_size < len(batch):
+            return None
+        if not self.graph or not can_graph_logprobs(self.model, batch, samples):
+            return None
+        try:
+            return graphed_logprobs(self.model, batch, samples, self._temperature)
+        except torch.OutOfMemoryError:
+            return None
 
     def score_rollout(
         self,
@@ -263,9 +291,13 @@ class RLModule(CaptionerModule):
         """This part's share of the global loss, with gradient, and sums to log."""
         objective, samples, loss_mask = self.objective, part.samples, part.loss_mask
         assert samples.logprobs is not None
-        context = self.model.encode(part.batch)  # type: ignore[operator]
-        # Over the support that sampling left (top-k, top-p): the distribution that the samples were drawn from.
-        logprobs = self._logprobs(self.model, context, samples, samples.support)
+        context, logprobs, part.begun = None, part.begun, None
+        if logprobs is None and self.graph and can_graph_logprobs(self.model, part.batch, samples):
+            logprobs = graphed_logprobs(self.model, part.batch, samples, self._temperature)
+        if logprobs is None:
+            context = self.model.encode(part.batch)  # type: ignore[operator]
+            # Over the support that sampling left (top-k, top-p): the distribution that the samples were drawn from.
+            logprobs = self._logprobs(self.model, context, samples, samples.support)
         if part.old_logprobs is None:
             part.old_logprobs = logprobs.detach()
         advantages, difference = part.advantages, None

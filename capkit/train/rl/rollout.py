@@ -20,7 +20,8 @@ class Rollout:
 
     `advantages` hold no NaN: `loss_mask` is False throughout captions that are left out. `old_logprobs` come from the
     policy that sampled, on the support it sampled from; `reference` from the reference policy, untruncated. Both are at
-    the rollout's temperature.
+    the rollout's temperature. `begun`: the first update's log-probabilities with gradient, where that pass has been
+    launched already; parts of a rollout have none.
     """
 
     batch: CaptionBatch
@@ -29,14 +30,16 @@ class Rollout:
     advantages: Float[Tensor, "B K"]
     old_logprobs: Float[Tensor, "B K M"] | None = None
     reference: Float[Tensor, "B K M"] | None = None
+    begun: Float[Tensor, "B K M"] | None = None
 
     def parts(self, size: int | None) -> Iterator["Rollout"]:
         """Split into parts of `size` images with captions of similar length, each trimmed to its longest caption.
 
-        A whole rollout stays as it is on a GPU: it ends with its longest caption, and to look again would wait.
+        A whole rollout stays as it is on a GPU: it ends with its longest caption, and to look again would wait. So does
+        one whose update has begun.
         """
         size = size or len(self.batch)
-        if size >= len(self.batch) and self.loss_mask.is_cuda:
+        if size >= len(self.batch) and (self.loss_mask.is_cuda or self.begun is not None):
             yield self
             return
         order = list(range(len(self.batch)))

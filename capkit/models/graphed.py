@@ -1,14 +1,13 @@
 """Forward passes of frozen networks as captured CUDA graphs: the host launches one call for hundreds of kernels."""
 
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-MOST_GRAPHS = 24  # shapes of one network that are kept
+MOST_GRAPHS = 64  # shapes of one network that are kept
 
 
 class _Graph:
@@ -35,10 +34,16 @@ class _Graph:
 
 
 class _Graphs:
-    """The graphs of one network, which share their memory; None for a key that came once."""
+    """The graphs of one network, which share their memory; None for a key that came once.
+
+    They are dropped together: torch gives a pool up with the last graph in it, and the next capture into it breaks.
+    """
 
     def __init__(self) -> None:
-        self.by_key: OrderedDict[Any, _Graph | None] = OrderedDict()
+        self.clear()
+
+    def clear(self) -> None:
+        self.by_key: dict[Any, _Graph | None] = {}
         self.pool = torch.cuda.graph_pool_handle()
 
 
@@ -57,13 +62,13 @@ def by_graph(network: nn.Module, run: Callable[..., Tensor], *inputs: Tensor) ->
         graphs = _kept.setdefault(network, _Graphs())
         addresses = hash(tuple(weight.data_ptr() for weight in network.parameters()))
         key = run.__name__, tuple((value.shape, value.dtype) for value in inputs), amp, addresses
-        is_new = key not in graphs.by_key
-        graph = graphs.by_key.setdefault(key, None)
-        graphs.by_key.move_to_end(key)
-        if is_new:
-            while len(graphs.by_key) > MOST_GRAPHS:
-                graphs.by_key.popitem(last=False)
+        if key not in graphs.by_key:
+            if len(graphs.by_key) >= MOST_GRAPHS:
+                torch.cuda.current_stream().synchronize()  # with replays, which read what is freed now
+                graphs.clear()
+            graphs.by_key[key] = None
             return run(*inputs)
+        graph = graphs.by_key[key]
         if graph is None:
             graph = graphs.by_key[key] = _Graph(run, inputs, graphs.pool)
         return graph(*inputs)

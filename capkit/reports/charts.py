@@ -29,6 +29,7 @@ def line_chart(
 
     Points that are not finite are left out; if none remain, the chart is an empty string.
     """
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(series)}  # the same beside others
     lines = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
     lines = {name: points for name, points in lines.items() if points}
     if not lines:
@@ -44,7 +45,7 @@ def line_chart(
         parts.append(_text(LEFT + 4, height - 4, name, "fill='#dc2626'"))
     names = []
     for number, (name, points) in enumerate(lines.items()):
-        colour = COLOURS[number % len(COLOURS)]
+        colour = colours[name]
         parts.append(_polyline([at(x, y) for x, y in points], colour))
         if len(points) == 1:
             parts.append(_circle(at(*points[0]), 3, f"fill='{colour}'"))

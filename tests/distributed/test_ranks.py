@@ -183,7 +183,8 @@ def test_signals_to_the_process_that_starts_the_ranks_reach_them_and_its_status_
     (tmp_path / "waiting.py").write_text(WAITING)
     cfg = {"task": {"_target_": "waiting.run"}, "name": "x", "run_dir": str(tmp_path), "data": {}}
     OmegaConf.save(OmegaConf.create({**cfg, "trainer": {"devices": 2, "strategy": "ddp"}}), tmp_path / "config.yaml")
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(ranks.__file__).parents[2]}"}
+    folders = [str(tmp_path), str(Path(ranks.__file__).parents[2]), *os.environ.get("PYTHONPATH", "").split(":")]
+    environment = {**os.environ, "PYTHONPATH": ":".join(filter(None, folders))}
     with subprocess.Popen(
         [sys.executable, "-c", STARTING],
         cwd=tmp_path,

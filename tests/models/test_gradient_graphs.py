@@ -5,7 +5,7 @@ On a GPU: `python -m pytest tests/models/test_gradient_graphs.py`.
 
 import pytest
 import torch
-from rl_steps import OBJECTIVES, batches_of_all_ranks, module_of
+from rl_steps import OBJECTIVES, Keep, batches_of_all_ranks, module_of
 from torch.utils.data import DataLoader
 
 from capkit.models import gradient_graphs
@@ -65,7 +65,7 @@ def gradients_of(model, logprobs):
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", ["encoder_decoder", *LANGUAGE_MODELS])
+@pytest.mark.parametrize("name", ["encoder_decoder", "gpt2"])
 def test_logprobs_and_gradients_are_those_op_by_op(name, precision):
     """At lengths of one shape, with weights that updates changed in place."""
     model = build(name)
@@ -90,6 +90,14 @@ def test_logprobs_and_gradients_are_those_op_by_op(name, precision):
     assert len(graphs) == 1 and isinstance(graphs[0], gradient_graphs.GradientGraph)
 
 
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_language_models_with_hooks_go_op_by_op(name):
+    """transformers keeps hooks in their modules, which a replay would pass by."""
+    batch, samples = given(0, 10, False)
+    assert not can_graph_logprobs(build(name), batch, samples)
+
+
+@pytest.mark.unchecked  # compiled code cannot run the checks of shapes
 def test_compiled_layers_are_captured():
     model = build("encoder_decoder")
     towers = [model.decoder, model.image_encoder]
@@ -112,25 +120,30 @@ def test_compiled_layers_are_captured():
 
 
 @pytest.mark.parametrize("name", ["greedy", "whiten", "ppo_k3", "weighted_sum"])
-def test_training_by_graphs_is_training_op_by_op(name):
+def test_training_by_graphs_is_training_op_by_op(name, monkeypatch):
     """Of samples that both draw alike; losses to the rounding of float32."""
+
+    captured = []
+    original = gradient_graphs.GradientGraph.__init__
+
+    def counting(self, *args):
+        original(self, *args)
+        captured.append(self)
+
+    monkeypatch.setattr(gradient_graphs.GradientGraph, "__init__", counting)
 
     def losses(graph):
         module = module_of(OBJECTIVES[name](), graph=graph)
-        trainer = bare_trainer(accelerator="gpu", precision="32-true", max_steps=STEPS, limit_val_batches=0)
-        found = []
-        original = module.training_step
-
-        def step(batch, batch_idx):
-            logs = original(batch, batch_idx)
-            found.append(logs["loss"])
-            return logs
-
-        module.training_step = step
+        keep = Keep()
+        trainer = bare_trainer(
+            accelerator="gpu", precision="32-true", max_steps=STEPS, limit_val_batches=0, callbacks=[keep]
+        )
         trainer.fit(module, DataLoader([batch.to("cuda") for batch in batches_of_all_ranks(STEPS)], batch_size=None))
-        return [float(loss) for loss in found], gradient_graphs._kept.get(module.model)
+        assert module.model not in gradient_graphs._kept  # released with the end of training
+        return [row["loss"] for row in keep.outcome.rows]
 
-    (by_graphs, kept), (op_by_op, none) = losses(True), losses(False)
-    assert by_graphs == pytest.approx(op_by_op, rel=1e-3, abs=1e-5)
-    assert kept and any(graph for graph in kept.values())
-    assert none is None
+    by_graphs = losses(True)
+    assert captured
+    captured.clear()
+    assert by_graphs == pytest.approx(losses(False), rel=1e-3, abs=1e-5)
+    assert not captured

@@ -92,3 +92,18 @@ def test_few_graphs_are_kept_and_release_frees_them():
     assert len(graphed._kept[judge.model].by_key) == graphed.MOST_GRAPHS
     graphed.release_graphs(judge.model)
     assert judge.model not in graphed._kept
+
+
+def test_more_shapes_than_are_kept_come_and_go(monkeypatch):
+    """Graphs of one network share their memory, which lives as long as one of them."""
+    judge = encoder()
+    monkeypatch.setattr(graphed, "MOST_GRAPHS", 3)
+    by_graphs = []
+    for seed in range(40):
+        some = texts(seed % 10, 1 + seed % 7)
+        by_graphs.append((some, judge.encode_text(some), judge.encode_text(some), judge.encode_text(some)))
+    assert len(graphed._kept[judge.model].by_key) <= 3
+    monkeypatch.setattr("capkit.models.dual_encoders.hf_frozen.by_graph", lambda network, run, *inputs: run(*inputs))
+    for some, *found in by_graphs:
+        for each in found:
+            torch.testing.assert_close(each, judge.encode_text(some), rtol=0, atol=1e-5)

@@ -3,9 +3,6 @@
 Each picture has a caption of its colours and one of its sizes and how its objects stand to each other. The exact merger
 is asked for some pairs; the writer learns its answers, is exported, and is asked as `text_lm=hf` about pairs of scenes
 whose facts no training pair has. What is true is read from the scene. The numbers stand in docs/text_writer.md.
-
-Taken away by hand, each missing the threshold: prompts dealt to other answers in training, prompts without their
-end.
 """
 
 import json

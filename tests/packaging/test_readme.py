@@ -21,7 +21,7 @@ from capkit.sceneworld.world.render import render
 from capkit.sceneworld.world.scene import WorldOptions, make_scene
 
 ROOT = Path(__file__).parents[2]
-RUN, TEST, AFTERWARDS, OWN_IMAGES, REWARDS, TWO, ENCODER = BLOCKS
+RUN, TEST, AFTERWARDS, OWN_IMAGES, REWARDS, CURATE, TWO, ENCODER = BLOCKS
 
 
 class Reader:
@@ -184,6 +184,15 @@ def test_fine_tuning_by_rewards_starts_from_the_first_run_as_written(reader, fir
     rewarded = json.loads((first_run / "runs/rewarded/metrics.json").read_text())
     assert rewarded["train/steps"] == 20
     assert rewarded["test/initial/cider"] == pytest.approx(numbers["test/cider"], abs=1e-9)
+
+
+@pytest.mark.nightly
+def test_captions_are_merged_as_written(reader, first_run):
+    reader.follow(CURATE)
+    merged = [json.loads(line) for line in (first_run / "data/blended/train.jsonl").read_text().splitlines()]
+    failed = (first_run / "data/blended/train.failures.jsonl").read_text().splitlines()
+    assert len(merged) + len(failed) == 40 and len(merged) > 30
+    assert all(len(record["captions"]) == 1 for record in merged)
 
 
 @pytest.mark.nightly

@@ -55,6 +55,7 @@ BROMONSCHENKEL = "laicsiifes/transformer-caption-ptbr, ved/src: config.yml and t
 FLEXCAP = "Dwibedi et al. 2024, implementation details"
 KNOWADA = "moranyanuka/KnowAda, configs/*.json"
 MLBCAP = "Kim et al. 2025, sections 3 and 4"
+FUSECAP = "Rotstein et al. 2024 (arXiv 2305.17718)"
 SYNC = "Kim et al. 2025, section 4; defaults of the released program"
 CAMU = "CAMU (arXiv 2504.17902), implementation details"
 
@@ -419,6 +420,7 @@ PUBLISHED = {
         Number("step.reassign_images.num_captions", 2, f"{SYNC}: i2tK"),
         Number("step.reassign_images.keep", 0.9, SYNC),
     ],
+    "fusecap": [Number("text_lm.name", "google/flan-t5-xl", f"{FUSECAP}: the fuser that they fine-tuned")],
     "flexcap": [
         Number("model.image_encoder.name", "google/siglip-so400m-patch14-224", f"{FLEXCAP}: SigLIP's SO400M/14"),
         Number("model.image_encoder.frozen", False, FLEXCAP),

@@ -20,8 +20,8 @@ BREAKS = [
     Break(
         "scores are left out of the fingerprint",
         "capkit/data/fingerprint.py",
-        "return fields if caption.score is None else [*fields, caption.score]",
-        "return fields",
+        "fields.append(caption.score)",
+        "pass",
         ("tests/data/test_fingerprint.py", "tests/data/test_alignment_bins.py"),
     ),
     Break(

@@ -37,8 +37,8 @@ BREAKS = [
     Break(
         "captions of an image take each other's conditions",
         "capkit/models/conditions/prefix.py",
-        "context.conditions.flatten(0, 1).repeat_interleave(num_rows // num_prompts, 0)",
-        "context.conditions.flatten(0, 1).repeat(num_rows // num_prompts, 1, 1)",
+        "vectors = given.repeat_interleave(num_rows // num_given, 0)",
+        "vectors = given.repeat(num_rows // num_given, 1, 1)",
         (
             (
                 "tests/models/captioners/test_conditioned_captioners.py::test_stepwise_decoding_equals_te"

@@ -173,7 +173,7 @@ BREAKS = [
     Break(
         "update: the learning rate is set before late counts are in",
         "capkit/train/train_module.py",
-        "        self.settle()\n        self._set_learning_rate(",
+        "        self._settle(self._num_known)\n        self._set_learning_rate(",
         "        self._set_learning_rate(",
         ("tests/train/test_told_later.py",),
     ),

@@ -1,0 +1,111 @@
+"""Breaks in captions and generated pictures."""
+
+from benchmarks.breaks.planted import Break
+
+BREAKS = [
+    Break(
+        "sync: vectors are not rounded to the grid",
+        "capkit/curation/mining/cross.py",
+        ".mul_(_GRID).round_().div_(_GRID)",
+        "",
+        ("tests/curation/mining/test_cross_search.py",),
+    ),
+    Break(
+        "sync: cosines are summed in float32",
+        "capkit/curation/mining/cross.py",
+        "scores = (queries @ self._block(self.database, start, step).T).float()",
+        "scores = queries.float() @ self._block(self.database, start, step).T.float()",
+        ("tests/curation/mining/test_cross_search.py",),
+    ),
+    Break(
+        "sync: the cache of searches leaves out K",
+        "capkit/curation/mining/cross.py",
+        '            "num_neighbors": num_neighbors,\n',
+        "",
+        ("tests/curation/mining/test_cross_search.py", "tests/curation/steps/test_reassign_images.py"),
+    ),
+    Break(
+        "sync: a chunk's captions are counted from its start",
+        "capkit/curation/reassignment.py",
+        "asking = on_grid(sentences[first + start : first + start + len(rows)])",
+        "asking = on_grid(sentences[start : start + len(rows)])",
+        ("tests/curation/test_reassignment.py",),
+    ),
+    Break(
+        "sync: the mean of a picture's captions in place of the best",
+        "capkit/curation/reassignment.py",
+        ".amax(2)",
+        ".mean(2)",
+        ("tests/curation/test_reassignment.py",),
+    ),
+    Break(
+        "sync: equal scores are not ordered by the first cosine",
+        "capkit/curation/reassignment.py",
+        "order = np.lexsort((-pairing.similarities, -pairing.scores))",
+        'order = np.argsort(-pairing.scores, kind="stable")',
+        ("tests/curation/test_reassignment.py", "tests/curation/steps/test_reassign_images.py"),
+    ),
+    Break(
+        "sync: the kept share is of all captions, with a picture or not",
+        "capkit/curation/reassignment.py",
+        "int(keep * num_pairs + 1e-9)",
+        "int(keep * len(order) + 1e-9)",
+        ("tests/curation/test_reassignment.py",),
+    ),
+    Break(
+        "sync: rows of files slip where a caption is empty",
+        "capkit/curation/pool.py",
+        "return self._given[side][self._pool.rows]",
+        "return self._given[side][: len(self._pool.rows)]",
+        ("tests/curation/steps/test_reassign_images.py",),
+    ),
+    Break(
+        "sync: the way back goes from captions, not from pictures",
+        "capkit/curation/steps/reassign_images.py",
+        "found = self._search(images, captions,",
+        "found = self._search(captions, captions,",
+        ("tests/curation/steps/test_reassign_images.py",),
+    ),
+    Break(
+        "sync: num_images is ignored",
+        "capkit/curation/steps/reassign_images.py",
+        "min(self.num_images, len(images))",
+        "min(15, len(images))",
+        ("tests/curation/steps/test_reassign_images.py",),
+    ),
+    Break(
+        "sync: places among readable pictures are taken for places of records",
+        "capkit/curation/steps/reassign_images.py",
+        "chosen = places[pairing.pictures[taken]]",
+        "chosen = pairing.pictures[taken]",
+        ("tests/curation/steps/test_reassign_images.py",),
+    ),
+    Break(
+        "sync: SmallCap's file is in the order of the data",
+        "capkit/curation/steps/reassign_images.py",
+        "for caption, record in zip(taken.tolist(), chosen.tolist(), strict=True):\n            pairs",
+        "for caption, record in sorted(zip(taken.tolist(), chosen.tolist(), strict=True)):\n            pairs",
+        ("tests/curation/steps/test_reassign_images.py",),
+    ),
+    Break(
+        "sync: feature files are not normalised",
+        "capkit/curation/feature_files.py",
+        "return (vectors / lengths).astype(np.float32)",
+        "return vectors.astype(np.float32)",
+        ("tests/curation/steps/test_reassign_images.py",),
+    ),
+    Break(
+        "sync: a flawed picture's metadata say what was wanted",
+        "capkit/sceneworld/sources/flawed_pictures.py",
+        '"scene": scene.to_dict(), "flaw": flaw',
+        '"flaw": flaw',
+        ("tests/sceneworld/test_flawed_pictures.py",),
+    ),
+    Break(
+        "sync: K is not the paper's",
+        "configs/experiment/sync.yaml",
+        "num_images: 15",
+        "num_images: 50",
+        ("tests/experiments/test_published_numbers.py",),
+    ),
+]

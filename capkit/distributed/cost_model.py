@@ -16,6 +16,9 @@ FLOAT = 4  # bytes per weight, gradient or moment: capkit trains float32 weights
 BUCKET_NUMBERS = 50_000_000  # as in capkit/distributed/zero.py
 LIVE_NUMBERS = 1_000_000_000  # gathered weights that DeepSpeed keeps in stage 3: stage3_max_live_parameters
 REUSE_NUMBERS = 1_000_000_000  # it also keeps weights used again within this many: stage3_max_reuse_distance
+# What the host takes for a trainable tensor in a backward pass under DeepSpeed 0.19, by stage: measured on two H200 and
+# two H100 (docs/plan.md). The GPU waits for it.
+ENGINE_SECONDS = (0.0, 1e-4, 1e-4, 8e-4)
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class StepWorkload:
 
     `gflop`: forward pass of one image with its captions. `activation_mib`: activations that one image keeps for the
     backward pass. `passes`: cost of a step in forward passes: 3 with the backward pass, 4 if a dual encoder recomputes
-    its micro-batches.
+    its micro-batches. `tensors`: trainable ones, for DeepSpeed's work at each; 0 leaves it out.
     """
 
     trainable: int
@@ -35,6 +38,7 @@ class StepWorkload:
     activation_mib: float
     mixed: bool
     passes: float = 3.0
+    tensors: int = 0
 
     def __post_init__(self) -> None:
         if self.trainable < 1 or self.frozen < 0:
@@ -158,10 +162,13 @@ def _gathered_numbers(work: StepWorkload) -> int:
 
 
 def seconds(work: StepWorkload, cluster: ClusterSpec, strategy: str, ranks: int) -> tuple[float, float]:
-    """Seconds of a step's computation, and of the whole step: computation plus communication that is not hidden."""
+    """Seconds of a step's computation, and of the whole step: with communication that is not hidden, and DeepSpeed's
+    own work at each tensor.
+    """
     arithmetic = work.images * work.gflop * 1e9 * work.passes / (cluster.tflops * 1e12 * cluster.utilization)
     sending = traffic(work, strategy, ranks) / (cluster.gb_per_second(ranks) * 1e9)
-    return arithmetic, arithmetic + (1 - cluster.overlap) * sending
+    engine = work.tensors * work.backward_passes * ENGINE_SECONDS[_stage(strategy)]
+    return arithmetic, arithmetic + (1 - cluster.overlap) * sending + engine
 
 
 def plan(work: StepWorkload, cluster: ClusterSpec, num_gpus: list[int]) -> dict[str, float]:

@@ -19,6 +19,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         activation_mib=float(cfg.activation_mib_per_image),
         mixed=cfg.mixed_precision,
         passes=float(cfg.passes),
+        tensors=cfg.tensors,
     )
     kind = gpu_of(plain(cfg.gpus), cfg.gpu)
     cluster = ClusterSpec(

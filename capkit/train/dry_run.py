@@ -106,7 +106,8 @@ def print_plan(module: TrainModule, data: CaptionDataModule, precision: str) -> 
         compute = partial(_forward_copies, module, batch)
         measured = measure(compute, module.parameters(), "mixed" in precision) if len(batch) else None
     if measured is not None:
-        console.print(on_paper(trainable, frozen, *measured), highlight=False, soft_wrap=True)
+        tensors = sum(parameter.requires_grad for parameter in module.model.parameters())
+        console.print(on_paper(trainable, frozen, tensors, *measured), highlight=False, soft_wrap=True)
     console.print("dry run: nothing was trained or written", highlight=False)
 
 
@@ -135,11 +136,11 @@ def _first_picture(source: DataSource) -> str:
     return f"the first picture, {key!r}, is {width} x {height}"
 
 
-def on_paper(trainable: int, frozen: int, gflop: float, activation_mib: float) -> str:
+def on_paper(trainable: int, frozen: int, tensors: int, gflop: float, activation_mib: float) -> str:
     """The command that plans this run for GPUs that are not here."""
     return (
-        f"on many GPUs: capkit plan trainable={trainable} frozen={frozen} gflop_per_image={gflop:.4g} "
-        f"activation_mib_per_image={activation_mib:.4g}"
+        f"on many GPUs: capkit plan trainable={trainable} frozen={frozen} tensors={tensors} "
+        f"gflop_per_image={gflop:.4g} activation_mib_per_image={activation_mib:.4g}"
     )
 
 

@@ -217,7 +217,8 @@ class ChatServer:
                         f"{self._url}: {problem}; correct url, such as http://localhost:8000/v1"
                     ) from problem
                 return Answer(None, str(problem))
-            self._pace.settle(expected, (answer.tokens_in or 0) + (answer.tokens_out or 0))
+            if answer.tokens_in is not None and answer.tokens_out is not None:
+                self._pace.settle(expected, answer.tokens_in + answer.tokens_out)
             return answer
         raise AssertionError("the last attempt returns")
 

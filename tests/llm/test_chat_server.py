@@ -15,6 +15,7 @@ from PIL import Image
 from capkit.errors import UsageError
 from capkit.llm.base import ChatModel, ConcurrentModel, Picture, Question
 from capkit.llm.chat_server import ChatServer
+from capkit.llm.cost import guessed_tokens
 from capkit.llm.pace import Pace
 from capkit.testing.stand_in_server import Reply, StandInServer, chat_reply
 
@@ -408,6 +409,11 @@ def test_limits_of_the_server_are_kept_to(server, clock):
     model = client(server, tokens_per_minute=60, num_connections=1, max_tokens=30)
     ask(model, "a", "b")  # 31 tokens each, a second each
     assert clock.now == pytest.approx(31.0)
+    server.answer = lambda prompt: said("word", tokens=None)  # without a count, what was expected stands
+    model = client(server, tokens_per_minute=60, num_connections=1, max_tokens=30)
+    start = clock.now
+    ask(model, "a", "b")
+    assert clock.now - start == pytest.approx(guessed_tokens(Question("a")) + 30)
     model = client(server, requests_per_minute=6, num_connections=1)
     start = clock.now
     ask(model, "a", "b", "c")

@@ -143,7 +143,8 @@ class JudgeCandidates(PictureStep):
                 if answer.text is None:
                     self._fail(row.record, f"mend: {answer.failure}", answer.said)
                 else:
-                    yield self._finished(row, Caption(answer.value, source))
+                    assert row.picked is not None
+                    yield self._finished(row, Caption(answer.value, source, row.picked.language))
 
     def _unmended(self, rows: Iterable[_Row]) -> Iterator[Record]:
         for row in rows:

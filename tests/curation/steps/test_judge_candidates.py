@@ -91,6 +91,12 @@ def test_the_judge_mends_its_pick_and_the_text_may_be_free(tmp_path):
     assert all(sections(q.text)["ocr"] == "sun" and len(q.pictures) == 1 for q in (pick, mend))
 
 
+def test_a_mended_caption_is_in_the_language_of_its_pick(tmp_path):
+    told = Record("0", captions=[Caption("By b.", "candidate/b/p/m", "pt-BR")])
+    (after,), _, _ = run(tmp_path, [told], Judge(who("b")))
+    assert [caption.language for caption in after.captions] == ["pt-BR"]
+
+
 def test_a_mended_caption_that_is_too_long_is_a_failure_and_the_pick_takes_not_its_place(tmp_path):
     judge = Judge(mend=" ".join(["word"] * 31))
     assert len(run(tmp_path / "a", [record()], judge)[0]) == 1

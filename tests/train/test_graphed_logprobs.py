@@ -198,12 +198,14 @@ def test_what_a_graph_cannot_hold_goes_op_by_op():
     assert can_graph_gradient(model, cuda)
 
 
-def test_restricted_draws_go_op_by_op(monkeypatch):
+def test_restricted_draws_and_prompts_of_captions_go_op_by_op(monkeypatch):
     model, samples = models()["encoder_decoder"], samples_of(4)
     monkeypatch.setattr("capkit.train.rl.graphed_logprobs.can_graph_gradient", lambda *args: True)
     batch = batch_of(0)
     assert can_graph_logprobs(model, batch, samples)
     support = torch.ones(3, 2, 4, 2, dtype=torch.uint8)
     assert not can_graph_logprobs(model, batch, replace(samples, support=support))
+    prompts = torch.ones(3, 1, 2, dtype=torch.long)
+    assert not can_graph_logprobs(model, replace(batch, prompts=prompts, prompts_mask=prompts > 0), samples)
     monkeypatch.setattr(model, "is_graphable", lambda: False)
     assert not can_graph_logprobs(model, batch, samples)

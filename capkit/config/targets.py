@@ -55,10 +55,12 @@ RUN_PARTS = Allowed(
         "capkit.data",
         "capkit.decoding",
         "capkit.evaluators",
+        "capkit.judges",
         "capkit.methods",
         "capkit.metrics",
         "capkit.models",
         "capkit.sceneworld",
+        "capkit.scorers",
     ),
     (
         "capkit.assets.cache.path",

@@ -1,6 +1,7 @@
 """What a checkpoint may name, and what becomes of one whose data are damaged: one error, before anything is built."""
 
 import copy
+import re
 import random
 import warnings
 from pathlib import Path
@@ -12,7 +13,7 @@ from omegaconf import OmegaConf
 
 from capkit.checkpoint.loading import build_stored, checkpoint_extras, model_from_checkpoint, read_checkpoint
 from capkit.config.instantiate import build
-from capkit.config.targets import MODELS
+from capkit.config.targets import MODELS, RUN_PARTS
 from capkit.errors import UsageError
 from capkit.models.weights import trainable_state
 from capkit.text.tokenizers import word_tokenizer
@@ -128,6 +129,20 @@ def test_what_our_own_models_name_is_on_the_list():
     assert len(set(named)) > 15
     for target in named:
         assert target in MODELS
+
+
+def test_what_our_own_metrics_name_may_be_taken_from_a_run():
+    """Metrics that are rewards too have their parts in the reward's file."""
+    named = set()
+    for path in (CONFIGS.parent / "metric").glob("*.yaml"):
+        text = path.read_text()
+        named |= {node["_target_"] for node in targets(yaml.safe_load(text))}
+        for reward in re.findall(r"/reward/(\w+)@_here_", text):
+            held = yaml.safe_load((CONFIGS.parent / "reward" / f"{reward}.yaml").read_text())
+            named |= {node["_target_"] for node in targets(held)} - {"capkit.scorers.reward.RewardTerm"}
+    assert "capkit.scorers.as_metric.ScorerMetric" in named and len(named) > 15
+    for target in named:
+        assert target in RUN_PARTS
 
 
 def without(data, *keys):

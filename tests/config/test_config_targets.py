@@ -1,8 +1,8 @@
 """What a checkpoint may name, and what becomes of one whose data are damaged: one error, before anything is built."""
 
 import copy
-import re
 import random
+import re
 import warnings
 from pathlib import Path
 

@@ -118,7 +118,7 @@ def test_a_vocabulary_has_the_words_of_prompts():
 @pytest.mark.parametrize(
     "settings",
     [{"transform": ImageTransform(2)}, {"features": "x"}, {"captions_of": "regions", "captions_per_image": 1}],
-    ids=str,
+    ids=["a transform", "features", "regions"],
 )
 def test_texts_alone_have_no_transform_features_or_regions(settings):
     with pytest.raises(UsageError, match=r"data.pictures=false expected examples of text alone"):

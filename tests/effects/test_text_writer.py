@@ -13,7 +13,7 @@ from measured import Measured
 
 from capkit.cli import main
 from capkit.llm.base import Question
-from capkit.llm.huggingface import HFTextLM
+from capkit.llm.huggingface import HFChat
 from capkit.llm.prompts import Prompt, numbered
 from capkit.sceneworld.language.oracles import score_caption
 from capkit.sceneworld.llm import SceneLM
@@ -86,7 +86,7 @@ def trained(folder, pairs, seed, *words):
 
 
 def answers(folder, pairs):
-    asked = HFTextLM(str(folder), max_tokens=64, batch_size=50).ask([Question(pair.prompt) for pair in pairs])
+    asked = HFChat(str(folder), max_tokens=64, batch_size=50).ask([Question(pair.prompt) for pair in pairs])
     return [answer.text for answer in asked]
 
 

@@ -11,7 +11,7 @@ from capkit.checkpoint.loading import load_captioner
 from capkit.cli import main
 from capkit.data.sources.answers import Answers
 from capkit.llm.base import Question
-from capkit.llm.huggingface import HFTextLM
+from capkit.llm.huggingface import HFChat
 from capkit.run.folder import RunFolder
 from capkit.text.prompt_encoder import PromptEncoder
 
@@ -78,7 +78,7 @@ def test_an_export_is_asked_like_any_chat_model_and_answers_what_the_run_wrote(f
     assert main(["export", f"ckpt={run}", f"out={out}"]) == 0
     assert "LlamaForCausalLM.from_pretrained" in capsys.readouterr().out.replace("\n", "")
     prompts = [row["prompt"] for row in pairs()]
-    asked = HFTextLM(str(out), max_tokens=12, batch_size=5).ask([Question(prompt) for prompt in prompts])
+    asked = HFChat(str(out), max_tokens=12, batch_size=5).ask([Question(prompt) for prompt in prompts])
     said = [answer.text if answer.text is not None else answer.said for answer in asked]
     expected = written(load_captioner(str(run))[0], prompts)
     assert [text.strip() for text in said] == expected and len(set(expected)) > 3

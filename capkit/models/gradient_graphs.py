@@ -93,18 +93,18 @@ def _twins(network: nn.Module, weights: Sequence[Tensor]) -> Iterator[list[nn.Pa
     """
     twins = {id(weight): nn.Parameter(weight.detach()) for weight in weights}
     places = [
-        (part._parameters, name, weight)
+        (part, name, weight)
         for part in network.modules()
-        for name, weight in part._parameters.items()
+        for name, weight in part.named_parameters(recurse=False)
         if id(weight) in twins
     ]
-    for holder, name, weight in places:
-        holder[name] = twins[id(weight)]
+    for part, name, weight in places:
+        setattr(part, name, twins[id(weight)])
     try:
         yield [twins[id(weight)] for weight in weights]
     finally:
-        for holder, name, weight in places:
-            holder[name] = weight
+        for part, name, weight in places:
+            setattr(part, name, weight)
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,8 @@ def test_no_experiment_is_left_out():
         "mocha_sceneworld", "mocha_shuffled_sceneworld", "discritune_sceneworld", "discritune_shuffled_sceneworld",
         "ndlb_bagcurri_sceneworld",  # tests/experiments/test_rl_experiments.py
         "noc_sceneworld",  # tests/effects/test_noc.py
+        "fusecap", "fusecap_sceneworld", "sync_sceneworld",  # tests/experiments/test_curate_experiments.py
+        "sync",  # tests/curation/steps/test_reassign_images.py
         "knowada", "knowada_sceneworld", "mlbcap", "mlbcap_sceneworld",  # tests/experiments/test_judged_experiments.py
         "capsfusion_writer_sceneworld",  # tests/effects/test_text_writer.py
         "flexcap_sceneworld",  # tests/effects/test_flexcap.py

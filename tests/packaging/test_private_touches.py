@@ -82,6 +82,10 @@ TOUCHES = (
     # torch
     Touch("torch.nn:Module", "_forward_hooks", "models/encoders/graphs.py", "a replay would leave them out"),
     Touch("torch.nn:Module", "_forward_pre_hooks", "models/encoders/graphs.py", "a replay would leave them out"),
+    Touch("torch.nn:Module", "_forward_hooks", "models/gradient_graphs.py", "as above"),
+    Touch("torch.nn:Module", "_forward_pre_hooks", "models/gradient_graphs.py", "as above"),
+    Touch("torch.nn:Module", "_parameters", "models/gradient_graphs.py", "read at every step: faster"),
+    Touch("torch.nn:Module", "_parameters", "decoding/graphs.py", "as above"),
     # DeepSpeed
     Touch("deepspeed.ops", "__compatible_ops__", _PARTITIONS, "keeps an unused operator from being compiled"),
     Touch(_ZERO_12, "single_partition_of_fp32_groups", _PARTITIONS, "the float32 weights that AdamW updates"),

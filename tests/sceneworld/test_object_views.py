@@ -74,6 +74,7 @@ def test_the_source_gives_groups_of_views_with_the_objects_own_facts():
     assert fingerprint(source) != fingerprint(ObjectViews(scenes, num_views=5, size=32))
 
 
+@pytest.mark.integration
 def test_a_model_that_errs_errs_in_each_view_by_itself():
     """30 % wrong colours a view: views of one object disagree, and a plurality of six is right nearly always."""
     source = ObjectViews(SceneWorld("train", 80, options=WORLD), size=32)

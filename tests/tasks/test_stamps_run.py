@@ -134,11 +134,13 @@ def test_emoji_are_fetched_and_named_in_two_languages(cache, monkeypatch):
     count = json.loads((root / "about.json").read_text())["pictures"]
     assert count >= 1377  # a younger font has more
     for language, name in (("en", "rooster"), ("pt-BR", "galo")):
-        splits = {split: Stamps(root, split, exclude=(), languages=[language]) for split in ("train", "val", "test")}
+        splits = {
+            split: Stamps(str(root), split, exclude=(), languages=[language]) for split in ("train", "val", "test")
+        }
         keys = {split: {source.record(i).key for i in range(len(source))} for split, source in splits.items()}
         assert sum(map(len, keys.values())) == len(set.union(*keys.values())) == count
         found[language] = keys
-        every = Stamps(root, exclude=(), languages=[language])
+        every = Stamps(str(root), exclude=(), languages=[language])
         captions = {every.record(i).key: every.record(i).captions[0].text for i in range(len(every))}
         assert captions["emoji/1f413"] == name
     assert found["en"] == found["pt-BR"]  # split by the English name, whatever is read

@@ -12,7 +12,10 @@ from capkit.train.job import Job, run_training
 from capkit.train.session import Run
 from capkit.train.train_module import TrainModule
 
-OPENING = ["start_ranks", "build_parts", "build_module", "checkpoint_extras", "text_encoder", "attach", "print_header"]
+OPENING = [
+    "start_ranks", "build_parts", "build_module", "checkpoint_extras", "text_encoder", "prompt_encoder", "attach",
+    "print_header",
+]  # fmt: skip
 END = ["train", "evaluate", "samples", "finish", "write_report", "require_saved"]
 
 

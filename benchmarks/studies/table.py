@@ -43,7 +43,7 @@ def _passed(rows: Sequence[Record]) -> str:
 def provenance(rows: Sequence[Record]) -> str:
     """When, of which code and with which versions: one sentence if all rows agree."""
     made = {
-        f"{row.date}, commit {row.commit}, Python {row.python}, torch {row.torch}, transformers {row.transformers}"
+        f"{row.date[:10]}, commit {row.commit}, Python {row.python}, torch {row.torch}, transformers {row.transformers}"
         for row in rows
         if row.outcome != NOT_RUN
     }

@@ -48,6 +48,18 @@ def test_items_of_a_file_and_seed_stay_together_up_to_six_minutes_and_the_longes
     ]
 
 
+def test_a_record_is_replaced_by_a_later_one_and_never_by_an_older():
+    """Records that lie in a folder may be from before those of the table."""
+    at = [
+        replace(RECORD, date=f"2026-11-29 {time}", outcome=outcome)
+        for time, outcome in (("08:00:00", "passed"), ("09:00:00", "failed"))
+    ]
+    for old, new in ([at[0]], [at[1]]), ([at[1]], [at[0]]), ([], at[::-1]):
+        assert merged(old, new, [RECORD.item]) == [at[1]]
+    assert merged([RECORD], [at[0]], [RECORD.item]) == [at[0]]  # of the same day, without a time
+    assert merged(merged([], [], [RECORD.item]), [at[0]], [RECORD.item]) == [at[0]]  # was not run
+
+
 def test_the_page_has_numbers_beside_their_thresholds_and_controls():
     failed = of_seed(1, outcome="failed", why="assert a | b", numbers=[{**NUMBER, "value": 0.5}])
     text = page([RECORD, failed, replace(RECORD, item="tests/effects/test_b.py::test_of_means", seeds=(0, 1, 2))])

@@ -95,7 +95,7 @@ def _twins(network: nn.Module, weights: Sequence[Tensor]) -> Iterator[list[nn.Pa
     places = [
         (part, name, weight)
         for part in network.modules()
-        for name, weight in part.named_parameters(recurse=False)
+        for name, weight in part.named_parameters(recurse=False, remove_duplicate=False)
         if id(weight) in twins
     ]
     for part, name, weight in places:

@@ -205,7 +205,7 @@ class TrainModule(pl.LightningModule):
         self.guard.count(step, loss, norm, bool(skipped), counts)
 
     def tell_later(self, numbers: Sequence[Tensor], told: Callable[[list[float]], None]) -> None:
-        """Call `told` with the numbers once they are on the host: now on a CPU, else before the update after next ends.
+        """Call `told` with the numbers once they are on the host: now on a CPU, else in the update after their own.
 
         After the last step and before a checkpoint nothing is left to be told.
         """

@@ -132,6 +132,30 @@ def test_training_with_passes_that_begin_before_rewards_is_training_op_by_op(nam
         torch.testing.assert_close(by_graphs.weights[weight], value, rtol=1e-3, atol=1e-4)
 
 
+def test_twins_stand_for_weights_at_their_addresses_and_leave_them_as_they_were():
+    """Tied weights have one twin, in each place; frozen ones have none."""
+    model = models()["encoder_decoder"]
+    model.decoder.positions.requires_grad_(False)
+    before = dict(model.named_parameters(remove_duplicate=False))
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    batch, samples = batch_of(0), samples_of(6)
+    expected = gradients_of(model, model.logprobs(model.encode(batch), samples.tokens, samples.mask))
+    model.zero_grad()
+    with gradient_graphs._twins(model, weights) as twins:
+        within = dict(model.named_parameters(remove_duplicate=False))
+        assert within["head.weight"] is within["decoder.embedding.weight"] is not before["head.weight"]
+        assert within["decoder.positions"] is before["decoder.positions"]
+        assert [twin.data_ptr() for twin in twins] == [weight.data_ptr() for weight in weights]
+        logprobs = model.logprobs(model.encode(batch), samples.tokens, samples.mask)
+        slopes = torch.linspace(-1, 1, logprobs.numel()).view(logprobs.shape)
+        found = torch.autograd.grad((logprobs * slopes).sum(), twins, allow_unused=True)
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    assert all(weight.grad is None for weight in weights)
+    for weight, gradient in zip(weights, found, strict=True):
+        torch.testing.assert_close(gradient, expected[names[id(weight)]])
+    assert all(weight is before[name] for name, weight in model.named_parameters(remove_duplicate=False))
+
+
 def test_each_backward_pass_belongs_to_the_last_forward_pass(stand_in):
     model = models()["encoder_decoder"]
     batch, samples = batch_of(0), samples_of(8)

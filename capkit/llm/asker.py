@@ -67,7 +67,7 @@ class Asker:
     Args:
         model: A ChatModel.
         cache_dir: Folder of stores, one for each `about()`.
-        reply: What a reply must be.
+        reply: What a reply must be, where its question does not say so itself.
         retries: Times a refused reply is asked again; needs a model that draws.
         num_samples: Answers wanted to each question; 2 and more need a model that draws.
         batch_size: Questions given at once to a model that answers in batches.
@@ -89,7 +89,8 @@ class Asker:
         check_model(model, retries, num_samples, pictures)
         self.model, self.reply = model, reply
         self.retries, self.num_samples, self.batch_size = retries, num_samples, batch_size
-        self._schema = reply.schema() if getattr(model, "structured", False) else None
+        self._is_structured = bool(getattr(model, "structured", False))
+        self._schema = self._schema_of(reply)
         self.store = AnswerStore(cache_dir, model.about())
         self.counts = Counter(cached=0, asked=0, failed=0, refused=0)
         self.account = Ledger().account(type(model).__name__, model)
@@ -116,21 +117,22 @@ class Asker:
                 f"expected a sample from 0 to num_samples - 1 = {self.num_samples - 1}, got {question.sample}; give "
                 "the Asker the number of samples that are wanted"
             )
-        question = replace(question, schema=self._schema)
+        schema = self._schema if question.reply is None else self._schema_of(question.reply)
+        question = replace(question, schema=schema)
         key = question_key(question)
         pending = _Pending(question, key, key)
         if self._find(pending):
             self.counts["cached"] += 1
         elif self.account.ledger.is_dry:
             self.account.expect(question)
-            pending.settle(Answer("(not asked)", value=example_of(self.reply)))
+            pending.settle(Answer("(not asked)", value=example_of(question.reply or self.reply)))
         return pending
 
     def take(self, pending: _Pending, said: Answer) -> bool:
         """Read and keep what a model said; False if the question must be asked again, as its next sample."""
         self.counts["asked"] += 1
         self.account.settle(pending.reserved, pending.question, said)
-        answer = self._read(said)
+        answer = self._read(said, pending.question)
         is_refused = answer.text is None and answer.said is not None
         self.counts["refused"] += is_refused
         if is_refused and pending.attempt < self.retries:
@@ -149,7 +151,7 @@ class Asker:
     def _find(self, pending: _Pending) -> bool:
         """Whether the store has the answer. A kept refusal counts as an attempt, unless it would be the last one."""
         while (kept := self.store.get(pending.key)) is not None:
-            answer = self._read(kept)
+            answer = self._read(kept, pending.question)
             if answer.text is not None:
                 pending.settle(answer)
                 return True
@@ -163,11 +165,14 @@ class Asker:
         pending.question = replace(pending.question, sample=pending.question.sample + self.num_samples)
         pending.key = question_key(pending.question)
 
-    def _read(self, answer: Answer) -> Answer:
+    def _schema_of(self, reply: Reply) -> dict[str, Any] | None:
+        return reply.schema() if self._is_structured else None
+
+    def _read(self, answer: Answer, question: Question) -> Answer:
         if answer.text is None:
             return answer
         try:
-            return replace(answer, value=self.reply.read(answer.text))
+            return replace(answer, value=(question.reply or self.reply).read(answer.text))
         except Unparsable as problem:
             return replace(answer, text=None, failure=f"unparsable answer: {problem}", said=answer.text)
 

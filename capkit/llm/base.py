@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+from capkit.llm.replies import Reply
 from capkit.utils.renamed import moved_names
 
 __getattr__ = moved_names(__name__)  # ChatModel was TextLM and VisionChat
@@ -26,7 +27,8 @@ class Question:
     """One user message with its pictures, which stand before the text, and an optional system message.
 
     `sample` numbers the answers to one question: a model that draws gives each number an answer of its own. `schema` is
-    the JSON schema of the reply, for models that are `structured`.
+    the JSON schema of the reply, for models that are `structured`. `reply` reads the answer where it depends on the
+    question, as a list of as many verdicts as there are claims does; None: the Asker's own.
     """
 
     text: str
@@ -34,6 +36,7 @@ class Question:
     system: str | None = None
     sample: int = 0
     schema: Mapping[str, Any] | None = None
+    reply: Reply | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

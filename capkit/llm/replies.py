@@ -139,6 +139,33 @@ class YesNo:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """One of a few words, in any case, with or without a full stop."""
+
+    words: tuple[str, ...]
+
+    def read(self, text: str) -> str:
+        found = text.strip().removesuffix(".").lower()
+        if found not in self.words:
+            _expected(f"one of {', '.join(self.words)} and nothing else", text)
+        return found
+
+    def schema(self) -> None:
+        return None
+
+    def take(self, value: Any) -> str:
+        if not isinstance(value, str) or value.lower() not in self.words:
+            raise Unparsable(f"expected one of {', '.join(self.words)}, got {json.dumps(value)[:80]}")
+        return value.lower()
+
+    def field_schema(self) -> dict[str, Any]:
+        return {"type": "string", "enum": list(self.words)}
+
+    def example(self) -> str:
+        return max(self.words, key=len)
+
+
+@dataclass(frozen=True)
 class Letter:
     """One capital of `letters`: "B", "B.", "B)" or "(B)", and nothing else."""
 
@@ -193,13 +220,34 @@ class TextList:
 
 
 @dataclass(frozen=True)
-class JSONObject:
-    """One JSON object with these fields and no text around it: a dict of their values. Others are ignored.
+class ObjectList:
+    """In JSON: a list of at most `max_items` objects with these fields: dicts of their values."""
 
-    One code fence around the whole object is ignored.
+    fields: Mapping[str, Field]
+    max_items: int = 100
+
+    def take(self, value: Any) -> list[dict[str, Any]]:
+        if not isinstance(value, list):
+            raise Unparsable(f"expected a list, got {json.dumps(value)[:80]}")
+        _check_count(len(value), 0, self.max_items, "objects")
+        return [JSONObject(self.fields).take(item) for item in value]
+
+    def field_schema(self) -> dict[str, Any]:
+        return {"type": "array", "items": JSONObject(self.fields).schema(), "maxItems": self.max_items}
+
+    def example(self) -> list[dict[str, Any]]:
+        return [JSONObject(self.fields).example()]
+
+
+@dataclass(frozen=True)
+class JSONObject:
+    """One JSON object with these fields and no text around it: a dict of their values.
+
+    Other fields are ignored, or with `others=False` refused. One code fence around the whole object is ignored.
     """
 
     fields: Mapping[str, Field]
+    others: bool = True
 
     def read(self, text: str) -> dict[str, Any]:
         fenced = _FENCED.fullmatch(text.strip())
@@ -207,10 +255,15 @@ class JSONObject:
             row = json.loads(fenced[1] if fenced else text, object_pairs_hook=_without_repeats)
         except (ValueError, RecursionError) as error:
             raise Unparsable("not one JSON object") from error
+        return self.take(row)
+
+    def take(self, row: Any) -> dict[str, Any]:
         if not isinstance(row, dict):
             raise Unparsable(f"expected a JSON object with {self._names()}, got {type(row).__name__}")
         if missing := [name for name in self.fields if name not in row]:
             raise Unparsable(f"expected a JSON object with {self._names()}; {', '.join(missing)} is missing")
+        if not self.others and (unknown := [name for name in row if name not in self.fields]):
+            raise Unparsable(f"expected a JSON object with {self._names()} and no other, got {unknown[0]!r}")
         values = {}
         for name, field in self.fields.items():
             try:
@@ -249,6 +302,25 @@ class JSONField:
 
     def example(self) -> Any:
         return example_of(self.field)
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """One JSON object with a value for each number from "1" to `count`, and no other: the values, in order."""
+
+    count: int
+    field: Field
+
+    def read(self, text: str) -> list[Any]:
+        numbers = [str(number) for number in range(1, self.count + 1)]
+        values = JSONObject(dict.fromkeys(numbers, self.field), others=False).read(text)
+        return [values[number] for number in numbers]
+
+    def schema(self) -> dict[str, Any]:
+        return JSONObject({str(number): self.field for number in range(1, self.count + 1)}).schema()
+
+    def example(self) -> list[Any]:
+        return [example_of(self.field)] * self.count
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from queue import SimpleQueue
 
 import numpy as np
@@ -17,6 +18,7 @@ from capkit.errors import UsageError
 from capkit.llm.asker import Asker
 from capkit.llm.base import Answer, Picture, Question
 from capkit.llm.cache import question_key
+from capkit.llm.ledger import Ledger
 from capkit.llm.replies import Unparsable
 
 
@@ -403,3 +405,43 @@ def test_two_processes_share_a_store(tmp_path):
     assert sum(first) == sum(second) == 200
     assert finished(tmp_path, (0, 300)) == [(300, 0)]
     assert set(asked_texts(tmp_path)) == {f"number {i}" for i in range(300)}
+
+
+class _Length:
+    """A text of so many letters."""
+
+    def __init__(self, length):
+        self.length = length
+
+    def read(self, text):
+        if len(text) != self.length:
+            raise Unparsable(f"expected {self.length} letters")
+        return self.length
+
+    def schema(self):
+        return {"length": self.length}
+
+    def example(self):
+        return self.length
+
+
+def test_a_question_may_say_itself_how_its_reply_is_read(tmp_path):
+    class Structured(Upper):
+        structured = True
+
+        def answer(self, question):
+            return Answer(question.text[: question.schema["length"]])
+
+    questions = [Question("aaaa", reply=_Length(2)), Question("bbbb", reply=_Length(3)), Question("cc")]
+    asker = Asker(Structured(), tmp_path, _Length(1))
+    assert [answer.value for answer in asker.ask(questions)] == [2, 3, 1]
+    again = Asker(Structured(), tmp_path, _Length(1))
+    assert [answer.value for answer in again.ask(questions)] == [2, 3, 1]
+    assert again.counts["asked"] == 0 and again.counts["cached"] == 3
+    assert Asker(Structured(), tmp_path, _Length(1)).ask([replace(questions[0], reply=_Length(5))])[0].text is None
+
+
+def test_a_dry_run_goes_on_with_the_example_of_the_questions_own_reply(tmp_path):
+    asker = Asker(Upper(), tmp_path, _Length(1))
+    asker.account = Ledger(is_dry=True).account("test", asker.model)
+    assert [answer.value for answer in asker.ask([Question("a", reply=_Length(7)), Question("b")])] == [7, 1]

@@ -4,10 +4,13 @@ import pytest
 
 from capkit.errors import UsageError
 from capkit.llm.replies import (
+    Choice,
     JSONField,
     JSONObject,
     Letter,
+    Numbered,
     NumberedLines,
+    ObjectList,
     Reply,
     Tagged,
     Text,
@@ -21,6 +24,9 @@ from capkit.llm.replies import (
 CAPTION = JSONField("caption", Text(10))
 GRADE, PICK, LINES, TAGGED = WholeNumber(1, 3), Letter("ABC"), NumberedLines(10), Tagged("caption", 10)
 JUDGED = JSONObject({"grade": WholeNumber(1, 6), "better": Text(10), "sure": YesNo(), "pick": Letter("AB")})
+SAYS = Choice(("yes", "no", "unsure"))
+VERDICTS = Numbered(2, Choice(("true", "false")))
+CLAIMS = JSONField("claims", ObjectList({"claim": Text(5), "seen": YesNo()}, 2))
 REFUSAL = "I'm sorry, but I can't help with that."
 
 
@@ -44,6 +50,12 @@ REFUSAL = "I'm sorry, but I can't help with that."
         (WholeNumber(-5, 5), "-3", -3),
         (YesNo(), "Yes.", True),
         (YesNo(), "no", False),
+        (SAYS, " Unsure.", "unsure"),
+        (VERDICTS, '{"1": "true", "2": "False"}', ["true", "false"]),
+        (VERDICTS, '{"2": "true", "1": "false"}', ["false", "true"]),
+        (Numbered(0, YesNo()), "{}", []),
+        (CLAIMS, '{"claims": [{"claim": "a dog", "seen": true}]}', [{"claim": "a dog", "seen": True}]),
+        (CLAIMS, '{"claims": []}', []),
         (TAGGED, "Let me see.\n<caption>a dog</caption>", "a dog"),
         (LINES, "1. a dog\n\n2) the cat \n", ["a dog", "the cat"]),
         (NumberedLines(10, nothing="None"), "none.", []),
@@ -113,6 +125,16 @@ def test_what_fits_is_read(reply, said, value):
         (GRADE, "٢", "nothing else"),
         (YesNo(), "yes and no", "nothing else"),
         (YesNo(), "Yes, it is not.", "nothing else"),
+        (SAYS, "yes, or no", "nothing else"),
+        (VERDICTS, '{"1": "true"}', "2 is missing"),
+        (VERDICTS, '{"1": "true", "2": "true", "3": "true"}', "no other, got '3'"),
+        (VERDICTS, '{"1": "true", "1": "false", "2": "true"}', "not one JSON object"),
+        (VERDICTS, '{"1": "true", "2": "maybe"}', '"2": expected one of true, false'),
+        (VERDICTS, '["true", "false"]', "expected a JSON object"),
+        (CLAIMS, '{"claims": [{"claim": "a dog"}]}', "seen is missing"),
+        (CLAIMS, '{"claims": ["a dog"]}', "expected a JSON object"),
+        (CLAIMS, '{"claims": {"claim": "a dog", "seen": true}}', "expected a list"),
+        (JSONField("c", ObjectList({"t": Text(5)}, 1)), '{"c": [{"t": "a"}, {"t": "b"}]}', "expected 0 to 1"),
         # Tags and lines.
         (TAGGED, "a dog", "<caption> and </caption> once"),
         (TAGGED, "<caption>a dog", "<caption> and </caption> once"),
@@ -134,7 +156,7 @@ def test_anything_else_is_refused_with_its_reason(reply, said, reason):
     assert reason in str(refused.value)
 
 
-EVERY = [CAPTION, JUDGED, Text(10), PICK, GRADE, YesNo(), TAGGED, LINES]
+EVERY = [CAPTION, JUDGED, VERDICTS, CLAIMS, Text(10), PICK, GRADE, YesNo(), SAYS, TAGGED, LINES]
 
 
 @pytest.mark.parametrize("reply", EVERY, ids=lambda reply: type(reply).__name__)
@@ -162,7 +184,13 @@ def test_schemas_are_what_servers_hold_replies_to():
     assert JSONField("names", TextList(3, 1, 4)).schema()["properties"]["names"] == {
         "type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 4,
     }  # fmt: skip
-    assert all(reply.schema() is None for reply in EVERY[2:])
+    assert Numbered(1, Choice(("a", "b"))).schema() == {
+        "type": "object", "properties": {"1": {"type": "string", "enum": ["a", "b"]}}, "required": ["1"],
+        "additionalProperties": False,
+    }  # fmt: skip
+    listed = CLAIMS.schema()["properties"]["claims"]
+    assert listed["type"] == "array" and listed["items"]["required"] == ["claim", "seen"] and listed["maxItems"] == 2
+    assert all(reply.schema() is None for reply in EVERY[4:])
 
 
 def test_letters_must_be_capitals_each_once():
@@ -177,6 +205,9 @@ def test_letters_must_be_capitals_each_once():
         (WholeNumber(2, 5), "2"),
         (YesNo(), "yes"),
         (Letter("BC"), "B"),
+        (Choice(("no", "unsure")), "unsure"),
+        (Numbered(2, WholeNumber(0, 3)), '{"1": 0, "2": 0}'),
+        (JSONField("c", ObjectList({"t": Text(1)})), '{"c": [{"t": "word"}]}'),
         (Tagged("c", 2), "<c>word word</c>"),
         (NumberedLines(1, min_lines=2), "1. word\n2. word"),
         (JSONField("c", Text(2)), '{"c": "word word"}'),

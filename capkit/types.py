@@ -105,6 +105,8 @@ class CaptionBatch(_TensorFields):
     """Images with their captions. `tokens[b, k]`: [BOS or prompt] w1 .. wn EOS, then padding.
 
     `pixels` are normalised for the model; `features` replace them if a frozen image encoder's outputs were cached.
+    Where images have different numbers of vectors (regions), shorter rows end in zeros, at which `features_mask` is
+    False.
     `mask` is True at real tokens (BOS, prompt and EOS included), set by position and never by token id, so that EOS
     counts even if the tokenizer also pads with it. `prompt_length` is the number of leading tokens that are given and
     not learned. `pictures` are for encoders of rewards, by name, and belong to the whole batch: no part of it has them.
@@ -141,6 +143,7 @@ class CaptionBatch(_TensorFields):
     prompts_mask: Bool[Tensor, "B Q P"] | None = None
     metadata: list[dict[str, Any]] = field(default_factory=list)
     pictures: dict[str, Pictures] = field(default_factory=dict)
+    features_mask: Bool[Tensor, "B N"] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -322,7 +322,9 @@ class CaptionDataset(Dataset[Collated]):
         if self._captions_of == "regions":
             batch.regions = [[_region(target) for target in example.chosen] for example in examples]
         if self._features is not None:
-            batch.features = torch.from_numpy(self._features[batch.keys])
+            features, mask = self._features.padded(batch.keys)
+            batch.features = torch.from_numpy(features)
+            batch.features_mask = None if mask is None else torch.from_numpy(mask)
         elif self._transform is not None and not self._is_raw:
             raw = self._raw_pixels(examples)
             batch.pixels = None if raw is None else self._transform.normalize(raw)

@@ -1,4 +1,8 @@
-"""Cached outputs of a frozen image encoder: `features.npy` (images, N, D), memory-mapped, and `keys.json`."""
+"""Cached outputs of a frozen image encoder: `features.npy`, memory-mapped, and `keys.json`.
+
+N vectors of every image lie in (images, N, D). Regions, whose number varies (`capkit.data.region_files`), lie one after
+another in (R, D); keys.json then says how many each image has.
+"""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from capkit.errors import UsageError
 from capkit.utils.files import atomic_folder
@@ -38,11 +42,19 @@ class FeatureStore:
             self._features = np.load(self.folder / "features.npy", mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
             raise self._damaged("features.npy", str(error)) from error
-        if self._features.ndim != 3 or self._features.dtype not in (np.float16, np.float32):
+        counts = content.get("counts")
+        self._ends = None if counts is None else np.cumsum(counts)
+        self._check_layout()
+
+    def _check_layout(self) -> None:
+        layout, ndim = ("(images, N, D)", 3) if self._ends is None else ("(regions, D)", 2)
+        if self._features.ndim != ndim or self._features.dtype not in (np.float16, np.float32):
             shape = f"shape {self._features.shape} and type {self._features.dtype}"
-            raise self._damaged("features.npy", f"expected (images, N, D) of float16 or float32, got {shape}")
-        if len(self._features) != len(self._rows):
-            raise self._damaged("features.npy", f"it has {len(self._features)} features for {len(self._rows)} keys")
+            raise self._damaged("features.npy", f"expected {layout} of float16 or float32, got {shape}")
+        wanted = len(self._rows) if self._ends is None else int(self._ends[-1])
+        if len(self._features) != wanted:
+            what = "keys" if self._ends is None else "regions in keys.json"
+            raise self._damaged("features.npy", f"it has {len(self._features)} features for {wanted} {what}")
 
     def _damaged(self, file: str, problem: str) -> DamagedFeatures:
         return DamagedFeatures(
@@ -60,8 +72,15 @@ class FeatureStore:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(N, D): tokens of one image, and their width."""
-        return self._features.shape[1], self._features.shape[2]
+        """(N, D): tokens of one image, and their width. Of regions, the largest number of an image."""
+        if self._ends is None:
+            return self._features.shape[1], self._features.shape[2]
+        return int(np.diff(self._ends, prepend=0).max()), self._features.shape[1]
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether images have different numbers of vectors."""
+        return self._ends is not None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -70,8 +89,32 @@ class FeatureStore:
         return key in self._rows
 
     def __getitem__(self, keys: Sequence[str]) -> Float[np.ndarray, "B N D"]:
-        """The features of these images in float32."""
+        """The features of these images in float32. Raises UsageError for regions, which need their mask: `padded`."""
+        if self.is_ragged:
+            raise UsageError(
+                f"features: expected one number of vectors an image, got the regions in {self.folder}, which "
+                "captioners read; set data.features to other features, or null"
+            )
         return self._features[[self._rows[key] for key in keys]].astype(np.float32)
+
+    def padded(self, keys: Sequence[str]) -> tuple[Float[np.ndarray, "B N D"], Bool[np.ndarray, "B N"] | None]:
+        """The features of these images in float32, shorter rows ending in zeros, and a mask that is True before them.
+
+        The mask is None where all images have one number of vectors.
+        """
+        if self._ends is None:
+            return self[keys], None
+        parts = [self._features[self._span(key)] for key in keys]
+        counts = np.array([len(part) for part in parts])
+        mask = np.arange(counts.max()) < counts[:, None]
+        values = np.zeros((*mask.shape, self._features.shape[1]), np.float32)
+        values[mask] = np.concatenate(parts)
+        return values, mask
+
+    def _span(self, key: str) -> slice:
+        assert self._ends is not None
+        row = self._rows[key]
+        return slice(int(self._ends[row - 1]) if row else 0, int(self._ends[row]))
 
 
 class FeatureWriter:

@@ -1,4 +1,4 @@
-"""task=prepare: fetches the assets of a data config, builds its caches, and computes frozen features, all once."""
+"""task=prepare: fetches the assets of a data config, builds its caches, and writes frozen features, all once."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from capkit.assets.cache import location
 from capkit.assets.catalogue import ASSETS, fetch, with_companions
 from capkit.config.instantiate import build, plain
+from capkit.curation.folder import own_shard
 from capkit.data.features import DamagedFeatures, FeatureStore, FeatureWriter
 from capkit.data.images import BadImage
+from capkit.data.region_files import RegionWriting
 from capkit.data.sources.base import DataSource, Preparable
 from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
@@ -44,7 +46,9 @@ def run(cfg: DictConfig) -> dict[str, float]:
         if isinstance(source, Preparable):
             source.prepare()
     written = 0
-    if cfg.data.get("features") is not None:
+    if cfg.get("features") is not None:
+        written = write_regions(cfg, sources)
+    elif cfg.data.get("features") is not None:
         written = write_features(cfg, sources, features_folder(plain(cfg.data)["features"]))
     _say("ready" if fetched or written else "ready: nothing was left to do")
     return {"fetched": float(fetched), "features": float(written)}
@@ -93,6 +97,26 @@ def write_features(cfg: DictConfig, sources: list[DataSource], folder: Path) -> 
             writer.write(keys, features_of(_pictures(places, keys)).cpu().numpy())
     _say(f"features: {len(usable):,} images, {num_tokens} tokens of width {width}, {folder}")
     return len(usable)
+
+
+def write_regions(cfg: DictConfig, sources: list[DataSource]) -> int:
+    """Write this shard of the region features in the folder `cfg.features` to `data.features`; how many images' it was.
+
+    The last shard completes the folder.
+    """
+    if cfg.data.get("features") is None:
+        raise UsageError("prepare features=DIR: expected data.features, the folder to write; give data.features=OUT")
+    keys = list(dict.fromkeys(source.record(i).key for source in sources for i in range(len(source))))
+    out, shard = Path(cfg.data.features), own_shard(cfg.shard, cfg.num_shards)
+    writing = RegionWriting(Path(cfg.features), out, keys, cfg.max_regions)
+    if writing.is_complete():
+        _say(f"features: there already, {out}")
+        return 0
+    own = writing.rows_of(*shard)
+    written = sum(1 for _ in track(writing.write(own), f"regions of {len(own)} images", total=len(own)))
+    missing = writing.complete()
+    _say(f"features: {len(keys):,} images, {out}" if not missing else f"features: {missing:,} images are other shards'")
+    return written
 
 
 class ImageFeatures:

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from capkit.assets import catalogue
+from capkit.cli import main
 from capkit.data.features import FeatureStore
 from capkit.errors import UsageError
 from capkit.models.weights import weights_fingerprint
@@ -234,3 +235,23 @@ def test_the_shipped_stamps_config_names_assets_of_the_catalogue():
     node = OmegaConf.to_container(OmegaConf.load(config_dir() / "data" / "stamps.yaml"), resolve=False)
     assert [name for name in prepare.asset_names(node) if name in catalogue.ASSETS] == ["tuxpaint-stamps"]
     assert len(catalogue.with_companions(["tuxpaint-stamps"])) == 4
+
+
+def test_region_features_are_prepared_by_the_command_and_read_by_a_captioner(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "boxes").mkdir()
+    drawn, images = np.random.default_rng(0), []
+    for number in range(6):
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / f"{number}.png")
+        np.savez(tmp_path / "boxes" / f"{number}.npz", feat=drawn.normal(size=(1 + number % 3, 4)))
+        split = ("train", "train", "train", "train", "val", "test")[number]
+        images.append({"filename": f"{number}.png", "split": split, "sentences": [{"raw": "a red circle"}]})
+    (tmp_path / "captions.json").write_text(json.dumps({"images": images}))
+    data = ["data=regions", "data.train.images=images", "data.train.captions=captions.json", "data.features=store"]
+    for shard in (0, 1):
+        assert main(["prepare", *data, "features=boxes", f"shard={shard}", "num_shards=2"]) == 0
+    assert FeatureStore("store").shape == (3, 4)
+    words = ["model.image_encoder=null", "model.feature_width=4", "debug=tiny", "max_steps=1", "run_dir=run"]
+    assert main([*data, *words]) == 0
+    assert len(json.loads((tmp_path / "run" / "predictions" / "test.json").read_text())) == 1

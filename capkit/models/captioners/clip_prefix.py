@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, Cache
 
@@ -21,7 +21,7 @@ from capkit.models.captioners.gpt2_step import can_write_one, write_one
 from capkit.models.captioners.headed import HeadedCaptioner
 from capkit.models.captioners.missing_images import stop_gradients_at_zeros
 from capkit.models.conditions.prefix import with_conditions
-from capkit.models.encoders.image import encoder_width, image_features
+from capkit.models.encoders.image import encoder_width, image_tokens
 from capkit.models.pretrained import build_config, language_model, load_pretrained, split_head
 from capkit.models.tuning.lora import LoRA
 from capkit.types import CaptionBatch, Context
@@ -33,7 +33,7 @@ GRAPHABLE = ("gpt2", "llama", "qwen2", "mistral")
 
 
 class MLPMapper(nn.Module):
-    """Map the mean of the image tokens through a tanh layer of half the output's size."""
+    """Map the mean of the image tokens, where `mask` is True, through a tanh layer of half the output's size."""
 
     def __init__(self, feature_width: int, prefix_length: int, width: int):
         super().__init__()
@@ -41,8 +41,12 @@ class MLPMapper(nn.Module):
         size = prefix_length * width
         self.layers = nn.Sequential(nn.Linear(feature_width, size // 2), nn.Tanh(), nn.Linear(size // 2, size))
 
-    def forward(self, features: Float[Tensor, "B N D"]) -> Float[Tensor, "B P W"]:
-        return self.layers(features.mean(1)).unflatten(-1, (self.prefix_length, -1))
+    def forward(self, features: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B P W"]:
+        if mask is None:
+            pooled = features.mean(1)
+        else:
+            pooled = features.masked_fill(~mask[..., None], 0.0).sum(1) / mask.sum(1, keepdim=True)
+        return self.layers(pooled).unflatten(-1, (self.prefix_length, -1))
 
 
 class TransformerMapper(nn.Module):
@@ -61,10 +65,14 @@ class TransformerMapper(nn.Module):
         layer = nn.TransformerEncoderLayer(width, num_heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
 
-    def forward(self, features: Float[Tensor, "B N D"]) -> Float[Tensor, "B P W"]:
+    def forward(self, features: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B P W"]:
         tokens = self.project(features).unflatten(-1, (self.num_tokens, -1)).flatten(1, 2)
         queries = self.queries.expand(len(features), -1, -1)
-        return self.layers(torch.cat([tokens, queries], dim=1))[:, -self.queries.shape[0] :]
+        hidden = None
+        if mask is not None:
+            is_padding = (~mask).repeat_interleave(self.num_tokens, 1)
+            hidden = nn.functional.pad(is_padding, (0, len(self.queries)), value=False)
+        return self.layers(torch.cat([tokens, queries], dim=1), src_key_padding_mask=hidden)[:, -len(self.queries) :]
 
 
 @check_ranges
@@ -169,22 +177,22 @@ class ClipPrefix(HeadedCaptioner):
             self.lm.eval()
         return self
 
-    def _prefix(self, features: Float[Tensor, "B N D"]) -> Float[Tensor, "B P W"]:
+    def _prefix(self, features: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B P W"]:
         if self.normalize == "l2":
             features = nn.functional.normalize(features, dim=-1)
         elif self.normalize == "layer":
             features = nn.functional.layer_norm(features, features.shape[-1:])
-        return self.mapper(features)
+        return self.mapper(features, mask)
 
     def encode(self, batch: CaptionBatch) -> Context:
-        prefix = self._prefix(image_features(batch, self.image_encoder))
+        prefix = self._prefix(*image_tokens(batch, self.image_encoder))
         context = self._conditioned(Context(prefix, None, list(batch.keys)), batch.conditions)
         return self._prompted(context, batch)
 
     def null_context(self, num_images: int, device: torch.device | str) -> Context:
         like = next(self.mapper.parameters()).to(device)
         zeros = null_context(num_images, 1, self.feature_width, like=like)
-        return self._conditioned(Context(self._prefix(zeros.states), None, zeros.keys), {})
+        return self._conditioned(Context(self._prefix(zeros.states, None), None, zeros.keys), {})
 
     def _run(
         self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache | None, past: int

@@ -20,7 +20,7 @@ from capkit.models.captioners.base import null_context, resolve_tokenizer
 from capkit.models.captioners.headed import HeadedCaptioner
 from capkit.models.captioners.word_attention import mean_of_layers
 from capkit.models.conditions.prefix import with_conditions
-from capkit.models.encoders.image import encoder_width, image_features
+from capkit.models.encoders.image import encoder_width, image_tokens
 from capkit.models.encoders.token_grid import tokens_before_grid
 from capkit.types import CaptionBatch, Context
 from capkit.utils.ranges import DropoutRate, NonNegativeInt, PositiveInt, check_ranges
@@ -272,9 +272,18 @@ class EncoderDecoder(HeadedCaptioner):
         self._add_conditions(conditions, width)
 
     def encode(self, batch: CaptionBatch) -> Context:
-        states = self.project(image_features(batch, self.image_encoder))
-        context = self._conditioned(Context(states, None, list(batch.keys)), batch.conditions)
+        tokens, mask = image_tokens(batch, self.image_encoder)
+        context = Context(self._projected(tokens, mask), mask, list(batch.keys))
+        context = self._conditioned(context, batch.conditions)
         return self._prompted(context, batch)
+
+    def _projected(self, tokens: Float[Tensor, "B N E"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B N D"]:
+        if mask is None or not isinstance(self.project, nn.Sequential):
+            return self.project(tokens)
+        for part in self.project:
+            attends = isinstance(part, nn.TransformerEncoderLayer)
+            tokens = part(tokens, src_key_padding_mask=~mask) if attends else part(tokens)
+        return tokens
 
     def null_context(self, num_images: int, device: torch.device | str) -> Context:
         return self._conditioned(null_context(num_images, 1, self.width, self.decoder.positions.to(device)), {})

@@ -28,7 +28,7 @@ from capkit.models.captioners.hf_families import (
 )
 from capkit.models.captioners.joined import join
 from capkit.models.captioners.word_attention import mean_of_layers
-from capkit.models.encoders.image import image_features, trains
+from capkit.models.encoders.image import image_tokens, trains
 from capkit.models.encoders.token_grid import tokens_before_grid_of
 from capkit.models.pretrained import build_config, freeze_unused, load_pretrained, split_head
 from capkit.models.tuning.policy import eval_frozen
@@ -163,8 +163,9 @@ class HFCaptioner(HeadedCaptioner):
             return self._image_part(pixel_values=pixels).last_hidden_state
 
     def encode(self, batch: CaptionBatch) -> Context:
-        states = self._family.project(self.model, image_features(batch, self._image_tokens))
-        context = self._conditioned(Context(states, None, list(batch.keys)), batch.conditions)
+        tokens, mask = image_tokens(batch, self._image_tokens)
+        context = Context(self._family.project(self.model, tokens), mask, list(batch.keys))
+        context = self._conditioned(context, batch.conditions)
         return self._prompted(context, batch)
 
     def null_context(self, num_images: int, device: torch.device | str) -> Context:

@@ -6,11 +6,11 @@ statistics. If adapters are added to it later, gradients flow and only its froze
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 import torchvision
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, CLIPVisionModelWithProjection
 
@@ -33,8 +33,15 @@ class ImageEncoder(Protocol):
     def __call__(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]: ...
 
 
+class ImageTokens(NamedTuple):
+    """What captioners look at; `mask` is True at real tokens. None: at all of them."""
+
+    tokens: Float[Tensor, "B N D"]
+    mask: Bool[Tensor, "B N"] | None = None
+
+
 def encoder_width(image_encoder: Any, feature_width: int | None) -> int:
-    """Width of the output of `image_features`, checked before any data is read."""
+    """Width of the output of `image_tokens`, checked before any data is read."""
     width = feature_width if image_encoder is None else image_encoder.width
     if width is None:
         raise UsageError("expected model.image_encoder, or model.feature_width for cached features; got neither")
@@ -45,8 +52,8 @@ def encoder_width(image_encoder: Any, feature_width: int | None) -> int:
     return width
 
 
-def image_features(batch: CaptionBatch, image_encoder: Callable[[Tensor], Tensor] | None) -> Float[Tensor, "B N D"]:
-    """The batch's cached features if it has them, else the encoder's tokens of its pixels.
+def image_tokens(batch: CaptionBatch, image_encoder: Callable[[Tensor], Tensor] | None) -> ImageTokens:
+    """The batch's cached features with their mask if it has them, else the encoder's tokens of its pixels.
 
     Raises UsageError for cached features with a trainable encoder, since they come from its initial weights.
     """
@@ -56,7 +63,7 @@ def image_features(batch: CaptionBatch, image_encoder: Callable[[Tensor], Tensor
                 "a trainable image encoder expected pixels, got cached features; set data.features=null, or "
                 "freeze the encoder (model.image_encoder.frozen=true, no adapters on it)"
             )
-        return batch.features
+        return ImageTokens(batch.features, batch.features_mask)
     if image_encoder is None or batch.pixels is None:
         missing = "image encoder" if image_encoder is None else "pixels"
         raise UsageError(
@@ -64,17 +71,17 @@ def image_features(batch: CaptionBatch, image_encoder: Callable[[Tensor], Tensor
             f"is no {missing}; set model.image_encoder, or cache features with the data"
         )
     if can_graph(image_encoder, batch.pixels):
-        return encode_by_graph(cast(nn.Module, image_encoder), batch.pixels)
-    return image_encoder(batch.pixels)
+        return ImageTokens(encode_by_graph(cast(nn.Module, image_encoder), batch.pixels))
+    return ImageTokens(image_encoder(batch.pixels))
 
 
 def frozen_features(batch: CaptionBatch, image_encoder: Any) -> Float[Tensor, "B N D"] | None:
-    """What `image_features` gives of the batch at any time, since no weight of the encoder trains; else None."""
+    """What `image_tokens` gives of the batch at any time, since no weight of the encoder trains; else None."""
     if batch.features is not None or batch.pixels is None:
         return None
     if not isinstance(image_encoder, nn.Module) or trains(image_encoder):
         return None
-    return image_features(batch, image_encoder)
+    return image_tokens(batch, image_encoder).tokens
 
 
 def freeze_if(frozen: bool, module: nn.Module) -> None:

@@ -16,11 +16,13 @@ LENGTH_MULTIPLE = 4  # of predicted tokens that graphs see: each length has grap
 def can_graph_logprobs(model: Any, batch: CaptionBatch, samples: Samples) -> bool:
     """Whether one pair of graphs can hold encoding and teacher forcing: the captioner says so, nothing else is given.
 
-    Restricted draws, conditions, prompts of captions and heads with a bias or an adapter take other ways.
+    Restricted draws, conditions, prompts of captions, regions and heads with a bias or an adapter take other ways.
     """
     if not isinstance(model, HeadedCaptioner) or not model.is_graphable() or not is_plain(model._head):
         return False
-    if samples.support is not None or model.conditions is not None or batch.prompts is not None:
+    if samples.support is not None or model.conditions is not None:
+        return False
+    if batch.prompts is not None or batch.features_mask is not None:
         return False
     encoder = getattr(model, "image_encoder", None)
     can_encode = batch.features is not None or getattr(encoder, "is_graphable", lambda: False)()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from capkit.models.encoders import graphs
-from capkit.models.encoders.image import HFImageEncoder, image_features
+from capkit.models.encoders.image import HFImageEncoder, image_tokens
 from capkit.models.tuning.lora import LoRA, adapters_off
 from capkit.types import CaptionBatch
 
@@ -28,7 +28,7 @@ def pictures(count, seed=0):
 def features(model, count=4, seed=0):
     pixels = pictures(count, seed).to(next(model.parameters()).device)
     with torch.autocast(pixels.device.type, torch.bfloat16):
-        return image_features(CaptionBatch([str(n) for n in range(count)], pixels=pixels), model)
+        return image_tokens(CaptionBatch([str(n) for n in range(count)], pixels=pixels), model).tokens
 
 
 def by_the_network(model, count=4, seed=0):
@@ -99,7 +99,7 @@ def test_what_trains_or_is_hooked_is_not_replayed(captured):
     model = encoder()
     pixels = CaptionBatch(["a", "b"], pixels=pictures(2))
     for _ in range(2):
-        image_features(pixels, model)  # with gradients
+        image_tokens(pixels, model)  # with gradients
     layer = model.model.encoder.layer[0] if hasattr(model.model, "encoder") else model.model.layers[0]
     handle = layer.register_forward_hook(lambda *_: None)
     for _ in range(2):

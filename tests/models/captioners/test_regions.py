@@ -82,5 +82,5 @@ def test_a_dual_encoder_refuses_regions():
         tokens, _ = image_tokens(batch, model.image_tower)
     model.image_tower.requires_grad_(False)
     seen = torch.ones(tokens.shape[:2], dtype=torch.bool)
-    with pytest.raises(UsageError, match="got regions, whose number varies; set data.features"):
+    with pytest.raises(UsageError, match=r"got regions, whose number varies; set data\.features"):
         model.embed_images(replace(batch, pixels=None, features=tokens, features_mask=seen))

@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -202,7 +202,7 @@ def _shape(file: Path, name: str) -> tuple[int, ...] | None:
         raise UsageError(f"{file}: expected an array of numpy, got a file that cannot be read: {error}") from error
 
 
-def _header_shape(stream: BufferedIOBase, file: Path) -> tuple[int, ...]:
+def _header_shape(stream: IO[bytes] | BufferedIOBase, file: Path) -> tuple[int, ...]:
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(stream)

@@ -62,6 +62,14 @@ def damage(name: str) -> str | None:
     return f"{changed[0]} and others are not as fetched: {len(changed)} in all" if changed else None
 
 
+def is_asset(folder: Path) -> bool:
+    """Whether a folder is an asset: its about.json has checksums of the files, that of exported weights has none."""
+    try:
+        return "checksums" in json.loads((folder / ABOUT).read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def _checksums(name: str) -> dict[str, str]:
     """Checksums of an asset's files, by path in it; empty if none were recorded."""
     about = location(name) / ABOUT

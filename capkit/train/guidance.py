@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from capkit.assets.cache import is_asset
 from capkit.checkpoint.files import is_export
 from capkit.checkpoint.loading import load_captioner, stored
 from capkit.decoding.config import Decoding
@@ -66,4 +67,6 @@ def _loaded(guide: LanguageModelGuide, captioner: Any, device: torch.device | st
 
 def _is_capkits(path: Path) -> bool:
     """Whether the path is a run, a checkpoint or an export of capkit's, and not a folder of transformers'."""
-    return path.exists() and (is_export(path) or not (path / "config.json").is_file())
+    if not path.exists() or is_asset(path):  # `capkit prepare` leaves language models too
+        return False
+    return is_export(path) or not (path / "config.json").is_file()

@@ -49,6 +49,7 @@ _BUILT = {
     "evaluate_encoder": ("data", "evaluator"),
     "mine": ("data", "encoder"),
     "prepare": ("data", "image_encoder"),
+    "score": ("metric", "reader", "text_lm", "vision_chat"),
     "ask": ("text_lm", "vision_chat"),
     "curate": ("data", "step", "expert", "text_lm", "vision_chat"),
 }

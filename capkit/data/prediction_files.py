@@ -172,11 +172,11 @@ def named(images: list[str], most: int = 5) -> str:
     return ", ".join(images[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def match(predictions: CaptionFile, references: CaptionFile) -> dict[str, str]:
-    """Map the id of each predicted image in the references to its predicted caption.
+def match(predictions: CaptionFile, references: CaptionFile) -> dict[str, list[str]]:
+    """Map the id of each predicted image in the references to its predicted captions.
 
     Images are matched by id, by file name (complete, or below different folders), or by number without leading zeros.
-    Raises UsageError if a predicted image has no references, matches several images, or has several captions.
+    Raises UsageError if a predicted image has no references or matches several images.
     """
     index = _Index(references)
     found: dict[str, list[str]] = {}
@@ -198,13 +198,18 @@ def match(predictions: CaptionFile, references: CaptionFile) -> dict[str, str]:
             f"{named(list(references.captions), most=3)}; take them out, give the references of that split, or give "
             "references that name images in the same way (COCO's annotations, whose 'images' hold id and file_name)"
         )
-    repeated = [f"{image} ({', '.join(map(repr, texts))})" for image, texts in found.items() if len(texts) > 1]
+    return found
+
+
+def one_each(captions: dict[str, list[str]], path: str | Path) -> dict[str, str]:
+    """The one caption of each image. Raises UsageError for an image with several."""
+    repeated = [f"{image} ({', '.join(map(repr, texts))})" for image, texts in captions.items() if len(texts) > 1]
     if repeated:
         raise UsageError(
-            f"{predictions.path}: expected one caption per image, got several of {len(repeated)} images: "
+            f"{path}: expected one caption per image, got several of {len(repeated)} images: "
             f"{named(repeated)}; keep one each"
         )
-    return {image: texts[0] for image, texts in found.items()}
+    return {image: texts[0] for image, texts in captions.items()}
 
 
 class _Index:

@@ -11,6 +11,7 @@ import numpy as np
 from capkit.distributed.collectives import broadcast_object, gather_objects, rank
 from capkit.metrics.base import Resampled, TextScore
 from capkit.metrics.bootstrap import bootstrap_intervals
+from capkit.metrics.judged import Columns, JudgedMetric
 from capkit.types import Row
 from capkit.utils.console import phase
 from capkit.utils.files import write_atomically
@@ -31,18 +32,24 @@ def score_rows(
 ) -> dict[str, float]:
     """Compute all metrics on rank 0 and return their numbers on every rank.
 
-    Rows without references are left out, except for metrics whose `needs_references` is False. Metadata get the row's
-    "key" and, if `image` reads images, an "image" that is read only if a metric uses it. Once `is_stopping()` is true,
-    remaining metrics are skipped, since the run ends before anyone reads the numbers.
+    Of metrics whose models are asked (`JudgedMetric`) every rank judges a share of the pictures before. Rows without
+    references are left out, except for metrics whose `needs_references` is False. Metadata get the row's "key" and, if
+    `image` reads images, an "image" that is read only if a metric uses it. Once `is_stopping()` is true, remaining
+    metrics are skipped, since the run ends before anyone reads the numbers.
     """
     numbers: dict[str, float] = {}
-    if rank() == 0:
-        for name, metric in metrics.items():
-            if is_stopping():
+    for name, metric in metrics.items():
+        scored = _scored(rows, metric)
+        if isinstance(metric, JudgedMetric) and scored:
+            if broadcast_object(is_stopping()):
                 break
-            scored = _scored(rows, metric)
+            with phase(f"judging by {name}"):
+                metric.judge_shares(*columns_of(scored, image))
+        if rank() == 0:
+            if is_stopping():
+                continue
             with phase(f"scoring {name}"):
-                numbers.update(metric.score(*_columns(scored, image)) if scored else {})
+                numbers.update(metric.score(*columns_of(scored, image)) if scored else {})
     return broadcast_object(numbers)
 
 
@@ -59,17 +66,28 @@ def resample_rows(
         for name, metric in metrics.items():
             if isinstance(metric, Resampled) and (scored := _scored(rows, metric)):
                 with phase(f"resampling {name}"):
-                    found |= bootstrap_intervals(metric.image_sums(*_columns(scored, image)), confidence, seed=seed)
+                    found |= bootstrap_intervals(metric.image_sums(*columns_of(scored, image)), confidence, seed=seed)
     return found
+
+
+def write_judged(
+    folder: Path,
+    rows: Sequence[Row],
+    metrics: Mapping[str, TextScore],
+    image: Callable[[str], np.ndarray] | None = None,
+) -> None:
+    """Write what became of each picture, as each `JudgedMetric` does it. On rank 0, after `score_rows`."""
+    for metric in metrics.values():
+        if isinstance(metric, JudgedMetric) and (scored := _scored(rows, metric)):
+            folder.mkdir(parents=True, exist_ok=True)
+            metric.write(folder, columns_of(scored, image))
 
 
 def _scored(rows: Sequence[Row], metric: TextScore) -> Sequence[Row]:
     return [row for row in rows if row["references"]] if getattr(metric, "needs_references", True) else rows
 
 
-def _columns(
-    rows: Sequence[Row], image: Callable[[str], np.ndarray] | None
-) -> tuple[list[str], list[list[str]], list[dict[str, Any]]]:
+def columns_of(rows: Sequence[Row], image: Callable[[str], np.ndarray] | None = None) -> Columns:
     """Predictions, references and metadata, as metrics take them."""
     predictions, references = ([row[name] for row in rows] for name in ("caption", "references"))
     return predictions, references, [{"key": row["key"], **_picture(row, image), **row["metadata"]} for row in rows]

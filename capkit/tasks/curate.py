@@ -17,6 +17,7 @@ from capkit.curation.groups import group_starts
 from capkit.data.records import Record
 from capkit.data.sources.base import DataSource, Preparable, picture_size
 from capkit.errors import UsageError
+from capkit.llm.accounts import open_accounts, show_cost
 from capkit.llm.ledger import Account, Ledger
 from capkit.utils.console import phase
 from capkit.utils.quiet import quiet_libraries
@@ -82,16 +83,6 @@ def abouts(steps: Mapping[str, Any], config: Any) -> dict[str, Any]:
     }
 
 
-def open_accounts(steps: Mapping[str, Step], ledger: Ledger) -> dict[str, Account]:
-    """An account for each asker of each step, by "step/asker". Raises UsageError for a budget without a price."""
-    accounts = {}
-    for name, step in steps.items():
-        for kind, asker in getattr(step, "askers", {}).items():
-            accounts[f"{name}/{kind}"] = asker.account = ledger.account(f"{name}/{kind}", asker.model)
-    ledger.check()
-    return accounts
-
-
 def shard_indices(source: DataSource, steps: Mapping[str, Step], folder: CuratedFolder) -> range:
     """This shard's records; shards are cut between groups if a step works on groups."""
     by_group = [name for name, step in steps.items() if scope_of(step) == "group"]
@@ -145,20 +136,8 @@ def count_questions(
     places = {source.record(i).key: i for i in indices}
     records = _through(steps, source, places, folder, ledger, ignore_failure)
     counts: dict[str, float | int] = {"records": len(indices), "kept": sum(1 for _ in records())}
-    table = Table("step", "model", "kept", "to ask", "tokens in", "tokens out, at most", "money, at most")
-    for name, account in accounts.items():
-        step, _, kind = name.rpartition("/")
-        kept = steps[step].askers[kind].counts["cached"]  # type: ignore[attr-defined]
-        counts |= {f"{name}_cached": kept, f"{name}_expected": account.num_expected}
-        counts |= {f"{name}_{key}": value for key, value in account.row().items()}
-        out = "not known" if account.max_tokens is None else f"{account.tokens_out:,}"
-        money = "no price" if account.price is None else f"{account.money:,.4f}"
-        numbers = (f"{kept:,}", f"{account.num_expected:,}", f"{account.tokens_in:,}", out, money)
-        table.add_row(name, str(account.model.about()["model"]), *numbers)
-    table.title = (
-        f"{folder.split}, shard {folder.shard} of {folder.num_shards}, {len(indices):,} records: nothing asked"
-    )
-    Console().print(table)
+    title = f"{folder.split}, shard {folder.shard} of {folder.num_shards}, {len(indices):,} records: nothing asked"
+    counts |= show_cost(steps, accounts, "step", title)
     return {name: float(count) for name, count in counts.items()}
 
 

@@ -12,6 +12,9 @@ from capkit.checkpoint.loading import load_captioner
 from capkit.config.instantiate import build, plain
 from capkit.data.datamodule import CaptionDataModule
 from capkit.distributed.collectives import on_rank_zero, rank
+from capkit.llm.accounts import open_accounts
+from capkit.llm.ledger import Ledger
+from capkit.metrics.judged import JudgedMetric
 from capkit.metrics.scoring import resample_rows
 from capkit.reports.page import write_report
 from capkit.run.folder import RunFolder, default_run_dir
@@ -35,12 +38,14 @@ from capkit.utils.files import write_atomically
 from capkit.utils.quiet import quiet_libraries
 
 INTERVALS = "intervals.json"
+CONFIDENCE = 0.95
 
 
 def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dict[str, float]:
     """Caption and score `cfg.split` by `cfg.ckpt`; write predictions, numbers and the report. Returns the numbers.
 
     With `confidence`, also intervals.json: bootstrap intervals over images, by the names of numbers without the split.
+    Without, it has those of metrics whose models are asked, of 95 %.
     """
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
@@ -57,6 +62,7 @@ def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dic
         model, checkpoint = load_captioner(cfg.ckpt)
         prepare_guide(model, checkpoint, parts["decoding"], trainer.strategy.root_device)
     parts["metrics"] = applicable(parts["metrics"], data.source(cfg.split).record(0).metadata)
+    open_accounts(parts["metrics"], Ledger(cfg.get("budget")))
     module = MLEModule(model, **parts, reranker=reranker, requested=requested)
     print_header(trainer, module, data, folder.path, trains=False)
     if cfg.dry_run:
@@ -74,9 +80,13 @@ def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dic
         trainer, module, data, folder, cfg.split, prefix=cfg.split, limit=cfg.eval_limit, controls=True
     )
     if rank() == 0:
-        if confidence is not None:
+        metrics = module.metrics
+        if confidence is None:
+            metrics = {name: metric for name, metric in metrics.items() if isinstance(metric, JudgedMetric)}
+        if metrics:
             image = data.image_reader(cfg.split)
-            _write_json(folder.path / INTERVALS, resample_rows(rows, module.metrics, image, confidence, cfg.seed))
+            intervals = resample_rows(rows, metrics, image, confidence or CONFIDENCE, cfg.seed)
+            _write_json(folder.path / INTERVALS, intervals)
         write = partial(write_report, folder, cfg.name)
         finish(folder, trainer, rows[:NUM_SAMPLES], data.image_reader(cfg.split), write)
     return folder.metrics()

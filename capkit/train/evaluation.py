@@ -12,7 +12,15 @@ from capkit.data.datamodule import CaptionDataModule
 from capkit.data.loader import CaptionLoader
 from capkit.distributed.collectives import broadcast_object, gather_objects, rank
 from capkit.evaluators.base import Evaluator
-from capkit.metrics.scoring import gather_rows, provenance, score_rows, shuffled_rows, write_predictions
+from capkit.metrics.judged import JudgedMetric
+from capkit.metrics.scoring import (
+    gather_rows,
+    provenance,
+    score_rows,
+    shuffled_rows,
+    write_judged,
+    write_predictions,
+)
 from capkit.run.folder import RunFolder
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.captioner_module import CaptionerModule
@@ -52,7 +60,10 @@ def evaluate_split(
     limit: int | None = None,
     controls: bool = False,
 ) -> list[Row]:
-    """Captions a split, writes the predictions, scores them; with `controls` also with shuffled images."""
+    """Captions a split, writes the predictions, scores them; with `controls` also with shuffled images.
+
+    Models are not asked about captions of shuffled images.
+    """
     removed_before = data.removed_regions(split)
     rows = caption_split(trainer, module, data, split, limit)
     write_removed_regions(data, folder, split, prefix, removed_before)
@@ -61,10 +72,13 @@ def evaluate_split(
     image = data.image_reader(split)
     numbers = {f"{prefix}/{name}": value for name, value in score_rows(rows, module.metrics, image).items()}
     if controls:
-        shuffled = score_rows(shuffled_rows(rows), module.metrics, image)
+        unasked = {name: m for name, m in module.metrics.items() if not isinstance(m, JudgedMetric)}
+        shuffled = score_rows(shuffled_rows(rows), unasked, image)
         numbers |= {f"{prefix}/shuffled/{name}": value for name, value in shuffled.items()}
     if rank() == 0:
         folder.write_metrics(numbers)
+        judged = folder.predictions / f"{prefix.replace('/', '_')}_judged"
+        write_judged(judged, rows, module.metrics, image)
         if judges := provenance(module.metrics):
             write_atomically(folder.path / "judges.json", json.dumps(judges, indent=1) + "\n")
     return rows

@@ -220,7 +220,6 @@ def test_files_that_do_not_fit_are_a_usage_error(config, predictions, references
     [
         ({"metrics": ["cidr"]}, "metrics has no 'cidr'; did you mean 'cider'"),
         ({"metrics": []}, "metrics: expected at least one of bleu"),
-        ({"metrics": None}, "metrics: expected at least one of bleu"),
         ({"language": None}, "language must be a code .*got None"),
         ({"document_frequencies": "none.safetensors"}, "no file 'none.safetensors'"),
         ({"missing": "maybe"}, "expected missing to be error or ignore; got 'maybe'"),

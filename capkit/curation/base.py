@@ -40,6 +40,10 @@ class Step(Protocol):
     `counts`, numbers for the report (`counts_of(askers)` are theirs). `scope` says what a step works on, and so where
     its records can be cut into shards: "record" (anywhere), "group" (between the views of one object, which
     `capkit.curation.groups.groups` gives), or "all" (nowhere; the default).
+
+    `reads_source` says how the sources of captions begin that a step cannot do without, and which step writes them:
+    ("candidate/", "write_candidates"). `writes_source` says how the sources of a step's own captions begin ("" if it
+    writes none); a step without it may write any.
     """
 
     def __call__(self, records: Records) -> Iterator[Record]: ...
@@ -105,6 +109,36 @@ def scope_of(step: Any) -> str:
     if scope not in SCOPES:
         raise UsageError(f"{type(step).__name__}.scope: expected one of {', '.join(SCOPES)}; got {scope!r}")
     return scope
+
+
+def check_sources(steps: Mapping[str, Any], records: Records) -> None:
+    """Raises UsageError for a step that needs captions which neither an earlier step writes nor any of `records` has.
+
+    The records are looked at only where no earlier step writes such captions.
+    """
+    written: set[str | None] = set()
+    for name, step in steps.items():
+        needed, writer = getattr(step, "reads_source", ("", ""))
+        is_there = not needed or not written.isdisjoint((needed, None)) or _has_source(records(), needed)
+        if not is_there:
+            raise UsageError(
+                f"step {name} needs captions of source {needed}..., which no step before it writes and the data do not "
+                f"have; put {writer} before it: step=[{','.join(_with_before(steps, writer, name))}]"
+            )
+        written.add(getattr(step, "writes_source", None))
+
+
+def _has_source(records: Iterable[Record], start: str) -> bool:
+    return any(caption.source.startswith(start) for record in records for caption in record.captions)
+
+
+def _with_before(steps: Iterable[str], name: str, before: str) -> Iterator[str]:
+    """The names of steps, with `name` right before another."""
+    for step in steps:
+        if step == before:
+            yield name
+        if step != name:
+            yield step
 
 
 def hook(step: Any, name: str, argument: Any) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from capkit.config.instantiate import build, build_all, plain
-from capkit.curation.base import Failure, Records, Step, hook, ignore_failure, scope_of
+from capkit.curation.base import Failure, Records, Step, check_sources, hook, ignore_failure, scope_of
 from capkit.curation.folder import CuratedFolder, FailureLog, own_shard, sampled
 from capkit.curation.groups import group_starts
 from capkit.data.records import Record
@@ -21,6 +22,9 @@ from capkit.llm.accounts import open_accounts, show_cost
 from capkit.llm.ledger import Account, Ledger
 from capkit.utils.console import phase
 from capkit.utils.quiet import quiet_libraries
+
+# Records that are looked at for captions which a step needs; of a data set made for the step most have them.
+_NUM_FIRST = 1000
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
@@ -41,6 +45,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         if cfg.data.get(split) is None:
             raise UsageError(f"the data config has no {split} source; add data.{split}, or change splits")
         source = build(cfg.data[split])
+        check_sources(steps, partial(first_records, source))
         folder = CuratedFolder(Path(cfg.out), split, shard, num_shards)
         accounts = open_accounts(steps, ledger)
         if not cfg.dry_run:
@@ -81,6 +86,14 @@ def abouts(steps: Mapping[str, Any], config: Any) -> dict[str, Any]:
         name: step.fingerprint_fields() if hasattr(step, "fingerprint_fields") else plain(config[name])
         for name, step in steps.items()
     }
+
+
+def first_records(source: DataSource) -> Iterator[Record]:
+    """Those that are looked at for captions which steps need. The source is prepared when the first one is wanted."""
+    if isinstance(source, Preparable):
+        source.prepare()
+    for index in range(min(len(source), _NUM_FIRST)):
+        yield source.record(index)
 
 
 def shard_indices(source: DataSource, steps: Mapping[str, Step], folder: CuratedFolder) -> range:

@@ -2,19 +2,13 @@
 
 import importlib.util
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 
 import pytest
 
 from capkit.assets.cache import location
 from capkit.llm.base import Question
 from capkit.llm.chat_server import ChatServer
+from capkit.testing.engines import transformers_serve
 
 MODEL = location("smollm2-135m")
 FRANCE = "What is the capital of France?"
@@ -27,41 +21,6 @@ pytestmark = [
         any(importlib.util.find_spec(name) is None for name in ENGINE), reason="wants transformers[serving]"
     ),
 ]
-
-
-class Engine:
-    """The server, which can be killed and started again at its port."""
-
-    def __init__(self, model, log):
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            self.port = found.getsockname()[1]
-        self.url, self.model, self._log = f"http://127.0.0.1:{self.port}", str(model), log
-        self.start()
-
-    def start(self):
-        program = "import sys; from transformers.cli.transformers import main; sys.argv[0] = 'transformers'; main()"
-        words = ["serve", self.model, "--port", str(self.port), "--host", "127.0.0.1", "--device", "cpu"]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        with self._log.open("a") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", program, *words, "--dtype", "float32"],
-                env=environment, stdout=log, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-
-    def wait(self):
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{self.url}/health", timeout=5).close()
-                return
-            except OSError:
-                assert self.process.poll() is None, self._log.read_text()
-                time.sleep(0.2)
-        raise AssertionError(self._log.read_text())
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
 
 
 def sampling(folder):
@@ -80,14 +39,14 @@ def engine(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("no_proxy", "*")
         work = tmp_path_factory.mktemp("engine")
-        found = Engine(sampling(work / "model"), work / "log.txt")
-        found.wait()
-        yield found
-        found.kill()
+        model = sampling(work / "model")
+        with transformers_serve(model, work / "log.txt") as running:
+            yield running, str(model)
 
 
 def client(engine, **settings):
-    return ChatServer(f"{engine.url}/v1", engine.model, **{"max_tokens": 30, "num_connections": 2, **settings})
+    running, model = engine
+    return ChatServer(f"{running.url}/v1", model, **{"max_tokens": 30, "num_connections": 2, **settings})
 
 
 def test_it_answers_with_its_own_counts_of_tokens(engine):
@@ -116,7 +75,7 @@ def test_a_setting_that_the_engine_refuses_is_told(engine):
 
 def test_a_killed_engine_that_comes_back_goes_on(engine):
     model = client(engine, num_attempts=40, first_wait_s=2.0)
-    engine.kill()
+    engine[0].kill()
     future = model.open(Question(FRANCE))
-    engine.start()
+    engine[0].start()
     assert "Paris" in future.result(300).text

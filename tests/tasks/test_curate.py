@@ -198,6 +198,9 @@ def test_a_folder_of_other_work_is_not_mixed_with(work):
         (["shard=2", "num_shards=2"], "expected shard from 0 to num_shards - 1"),
         (["splits=[predict]"], "no predict source"),
         (["step.blend_captions.text_lm=null"], "needs a language model"),
+        (["step=[holistic_caption]"], r"source blendcap/.*: step=\[blend_captions,holistic_caption\]"),
+        (["step=[blend_captions,judge_candidates]"], r"step=\[blend_captions,write_candidates,judge_candidates\]"),
+        (["step=[holistic_caption,blend_captions]"], r"step=\[blend_captions,holistic_caption\]"),
     ],
 )
 def test_what_cannot_run_is_told(work, words, reason):
@@ -206,7 +209,7 @@ def test_what_cannot_run_is_told(work, words, reason):
             curated("out=vcb", *words)
         except Exception as error:  # Hydra wraps what constructors raise
             raise error.__cause__ or error from None
-    assert raised.value
+    assert raised.value and not Path("vcb").exists()
 
 
 def test_shards_are_ranks_where_a_launcher_started_several(work, monkeypatch):

@@ -70,6 +70,8 @@ class AdaptToStudent(PictureStep):
     `tables` and `start_from` count pictures from 0, so they need all records, no shards, with one caption each.
     """
 
+    writes_source = f"{KNOWADA}/"
+
     def __init__(
         self,
         text_lm: ChatModel | None = None,

@@ -96,6 +96,8 @@ class AlignFilter:
     Raises UsageError for records without sizes, and where not one record was mined.
     """
 
+    writes_source = ""
+
     def __init__(
         self,
         min_side: PositiveInt = 200,

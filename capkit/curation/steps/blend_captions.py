@@ -30,6 +30,7 @@ class BlendCaptions:
     """
 
     scope = "record"
+    writes_source = f"{BLENDCAP}/"
 
     def __init__(
         self,

@@ -41,6 +41,7 @@ class FuseFindings:
     """
 
     scope = "record"
+    writes_source = f"{FUSECAP}/"
 
     def __init__(
         self,

@@ -31,6 +31,8 @@ class GatherFindings(PictureStep):
     `looked` at and `cached`.
     """
 
+    writes_source = ""
+
     def __init__(
         self,
         experts: Mapping[str, Expert | None] | None = None,

@@ -36,6 +36,8 @@ class GradeCaptions(PictureStep):
         retries, batch_size, cache_dir: of `Asker`.
     """
 
+    writes_source = ""
+
     def __init__(
         self,
         grader: ChatModel | None = None,

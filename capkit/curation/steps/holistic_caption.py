@@ -33,6 +33,9 @@ class HolisticCaption(PictureStep):
     model>/<vision model>". The retries, `batch_size` and `cache_dir` are those of `Asker`.
     """
 
+    reads_source = (f"{BLENDCAP}/", "blend_captions")
+    writes_source = f"{HOLISTICCAP}/"
+
     def __init__(
         self,
         text_lm: ChatModel | None = None,

@@ -17,6 +17,7 @@ class ImageSize:
     """
 
     scope = "record"
+    writes_source = ""
 
     def __init__(self) -> None:
         self._measure: Callable[[str], tuple[int, int]] | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from capkit.curation.base import Failure, PictureStep, Records, counts_of
-from capkit.curation.figures import FIELDS, Field, candidates_of, texts_about
+from capkit.curation.figures import CANDIDATE, FIELDS, Field, candidates_of, texts_about
 from capkit.data.records import Caption, Record
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
@@ -52,6 +52,9 @@ class JudgeCandidates(PictureStep):
         keep: Whether the captions that were there stay before the new one, as another length needs.
         pick_retries, mend_retries, batch_size, cache_dir: of `Asker`.
     """
+
+    reads_source = (f"{CANDIDATE}/", "write_candidates")
+    writes_source = f"{MLBCAP}/"
 
     def __init__(
         self,

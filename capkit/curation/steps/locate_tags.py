@@ -19,6 +19,8 @@ class LocateTags(PictureStep):
     pictures are read at a time.
     """
 
+    writes_source = ""
+
     def __init__(self, tagger: Expert | None = None, detector: Detector | None = None, batch_size: PositiveInt = 16):
         if tagger is None or detector is None:
             raise UsageError("locate_tags needs a tagger and a detector; see configs/step/locate_tags.yaml")

@@ -32,6 +32,8 @@ class MemeCaption(PictureStep):
     `retries`, `batch_size` and `cache_dir` are those of `Asker`.
     """
 
+    writes_source = f"{MEME_CAPTION}/"
+
     def __init__(
         self,
         vision_chat: ChatModel | None = None,

@@ -60,6 +60,8 @@ class MineRegions(PictureStep):
     `below_score`; boxes of `other_phrases`; pictures `cached`; records `without_regions`.
     """
 
+    writes_source = ""
+
     def __init__(
         self,
         detector: Detector | None = None,

@@ -66,6 +66,8 @@ class ReassignImages:
     Raises UsageError without captions, without a readable picture, and for files that are no such vectors.
     """
 
+    writes_source = ""
+
     def __init__(
         self,
         encoder: CacheableEncoder | None = None,

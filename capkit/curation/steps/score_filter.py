@@ -42,6 +42,8 @@ class ScoreFilter:
     Raises UsageError for a scorer whose scores depend on what else is in the batch, or that needs token ids.
     """
 
+    writes_source = ""
+
     def __init__(
         self,
         scorer: Scorer,

@@ -69,6 +69,8 @@ class WriteCandidates(PictureStep):
         retries, batch_size, cache_dir: of `Asker`.
     """
 
+    writes_source = f"{CANDIDATE}/"
+
     def __init__(
         self,
         generators: Mapping[str, Generator] | None = None,

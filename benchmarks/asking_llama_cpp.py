@@ -5,13 +5,14 @@
 
 Questions are those of `step=[blend_captions]` about N SceneWorld scenes, with the five captions of each. First how many
 replies are one JSON object with a caption, by the reader that the step uses, with and without `structured`, and what
-share of such a caption's facts is true and of the captions' facts is in it. Then questions a second over one connection
-and over eight, of a quarter of them, each with an engine that has seen no prompt yet. The model is that of data=stamps.
+share of such a caption's facts is true and of the captions' facts is in it. Then questions a second of the engine's CPU
+time (Linux counts it; on a core of its own they are as many a second) over one connection and over eight, of a quarter
+of them, each with an engine that has seen no prompt yet. The model is that of data=stamps.
 """
 
 import argparse
+import os
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 from statistics import fmean
@@ -64,34 +65,45 @@ def kind(answer: Answer) -> str:
     return "cut at max_tokens" if "truncated" in failure else failure.split("; ")[0]
 
 
+def cpu_seconds(process: int) -> float:
+    """CPU seconds of another process."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user and system time
+
+
+def print_usable(gguf: Path, work: Path, scenes: list[Scene], questions: list[Question]) -> None:
+    with llama_cpp(gguf, work / "log.txt", NUM_SLOTS) as engine:
+        for structured in (False, True):
+            folder = work / f"structured={structured}"
+            answers = ask(engine, questions, folder, num_connections=NUM_SLOTS, structured=structured)
+            kinds = Counter(kind(answer) for answer in answers)
+            shares = facts(scenes, [answer.value for answer in answers])
+            print(f"{folder.name:<16} {kinds['usable'] / len(answers):.2f} usable, {shares}; {dict(kinds)}", flush=True)
+
+
+def print_rates(gguf: Path, work: Path, questions: list[Question]) -> None:
+    rates = []
+    for num_connections in (1, NUM_SLOTS):
+        with llama_cpp(gguf, work / "log.txt", NUM_SLOTS) as engine:
+            start = cpu_seconds(engine.process.pid)
+            ask(engine, questions, work / f"{num_connections}", num_connections=num_connections, structured=True)
+            rates.append(len(questions) / (cpu_seconds(engine.process.pid) - start))
+        rate = f"{rates[-1]:.2f} questions/s, {rates[-1] / rates[0]:.2f} x one"
+        print(f"{num_connections} connections: {rate}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=40)
-    options = parser.parse_args()
-    scenes = [make_scene(WorldOptions(), 0, "train", index) for index in range(options.questions)]
+    count = parser.parse_args().questions
+    scenes = [make_scene(WorldOptions(), 0, "train", index) for index in range(count)]
     questions = [blend_question(scene) for scene in scenes]
-    with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
         SMOLLM2.unpack(work / "model", print)
         gguf = work / "model" / SMOLLM2.main
-        with llama_cpp(gguf, work / "log.txt", NUM_SLOTS) as engine:
-            for structured in (False, True):
-                folder = work / f"structured={structured}"
-                answers = ask(engine, questions, folder, num_connections=NUM_SLOTS, structured=structured)
-                kinds = Counter(kind(answer) for answer in answers)
-                print(f"{folder.name:<16} {kinds['usable'] / len(answers):.2f} usable, "
-                      f"{facts(scenes, [answer.value for answer in answers])}; {dict(kinds)}", flush=True)  # fmt: skip
-        few = questions[: max(len(questions) // 4, 1)]
-        rates = []
-        for num_connections in (1, NUM_SLOTS):
-            with llama_cpp(gguf, work / "log.txt", NUM_SLOTS) as engine:
-                start = time.perf_counter()
-                ask(engine, few, work / f"{num_connections}", num_connections=num_connections, structured=True)
-                rates.append(len(few) / (time.perf_counter() - start))
-                print(
-                    f"{num_connections} connections: {rates[-1]:.2f} questions/s, {rates[-1] / rates[0]:.2f} x one",
-                    flush=True,
-                )
+        print_usable(gguf, work, scenes, questions)
+        print_rates(gguf, work, questions[: max(count // 4, 1)])
 
 
 if __name__ == "__main__":

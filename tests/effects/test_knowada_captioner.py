@@ -75,11 +75,10 @@ def told(manifests, run_once, seed):
         paths += [f"data.{split}.path={manifests / 'original' / f'{split}.jsonl'}" for split in ("val", "test")]
         settings = [f"max_steps={STEPS}", f"val_every={STEPS}", "controls=0", "metric=[facts]", f"seed={seed}"]
         run = run_once(f"knowada_{name}_{seed}", ["experiment=ndlb_mle_sceneworld", *paths, *settings, *ONE_CORE])
-        records = read_manifest(manifests / "original" / "test.jsonl")
-        rows = json.loads((run / "predictions" / "test.json").read_text())
+        said = {row["image_id"]: row["caption"] for row in json.loads((run / "predictions/test.json").read_text())}
         counts = [
-            counted(Scene.from_dict(record.metadata["scene"]), row["caption"])
-            for record, row in zip(records, rows, strict=True)
+            counted(Scene.from_dict(record.metadata["scene"]), said[record.key])
+            for record in read_manifest(manifests / "original" / "test.jsonl")
         ]
         found[name] = [sum(column) / len(counts) for column in zip(*counts, strict=True)]
     return found

@@ -1,4 +1,4 @@
-"""Read predictions and references (COCO, Karpathy, JSON by image id, JSON lines), and match the images of two files."""
+"""Read predictions and references (COCO, Karpathy, JSON by image id or in lines, CSV), and match the images of two."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -6,12 +6,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from capkit.data.images import EXTENSIONS
+from capkit.data.prediction_tables import is_table, table_rows
 from capkit.errors import UsageError
 from capkit.text.caption_text import caption_texts, clean_text
 from capkit.utils.text_files import Located, expect, has_lone_surrogate, member, read_json_or_lines, shown, split_name
 
 _ANNOTATION_ID = "id"  # of a COCO annotation; taken as an image's only if nothing else names the image
-_IDS = ("image_id", "key", "image", "file_name", "filename", "file", "path", _ANNOTATION_ID)
+_IDS = (
+    "image_id", "key", "image", "file_name", "filename", "file", "path", "image_name", "image_path", _ANNOTATION_ID,
+)  # fmt: skip
 _CAPTIONS = ("caption", "captions", "references", "text")
 _COCO = {"info", "licenses", "type", "images", "annotations"}
 _SHAPES = (
@@ -44,9 +47,9 @@ class CaptionFile:
 
 def read_captions(path: str | Path, what: str) -> CaptionFile:
     """Read all captions of each image, cleaned as in training. Raises UsageError for other formats."""
-    values = read_json_or_lines(path, what)
+    values = table_rows(path, what) if is_table(path) else read_json_or_lines(path, what)
     file = CaptionFile(Path(path))
-    if len(values) == 1:
+    if len(values) == 1 and not is_table(path):
         _read_document(values[0].value, file)
     else:
         _add_rows(values, file)

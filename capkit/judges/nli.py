@@ -1,6 +1,6 @@
 """Judge of contradiction: any natural language inference (NLI) model of transformers.
 
-P pairs of texts.
+P pairs of texts, L labels.
 """
 
 from collections.abc import Mapping
@@ -39,19 +39,24 @@ class NLIModel:
         return self
 
     def contradiction(self, premises: list[str], hypotheses: list[str]) -> Float[Tensor, " P"]:
+        return self.probabilities(premises, hypotheses)[:, self.label]
+
+    def probabilities(self, premises: list[str], hypotheses: list[str]) -> Float[Tensor, "P L"]:
+        """Of each label of the model, in its order."""
         pairs = list(zip(premises, hypotheses, strict=True))
-        return torch.tensor(map_unique(pairs, self._judge, self.batch_size), dtype=torch.float32)
+        rows = map_unique(pairs, self._judge, self.batch_size)
+        return torch.tensor(rows, dtype=torch.float32).reshape(len(pairs), self.model.config.num_labels)
 
     def provenance(self) -> dict[str, Any]:
         return {"judge": self.name, "label": self.model.config.id2label[self.label], "max_length": self.max_length}
 
     @torch.no_grad()
-    def _judge(self, pairs: list[tuple[str, str]]) -> list[float]:
+    def _judge(self, pairs: list[tuple[str, str]]) -> list[list[float]]:
         premises, hypotheses = (list(texts) for texts in zip(*pairs, strict=True))
         # Special tokens spelled out in a caption ("</s>") stay text: BART would take them for the end.
         settings = {"padding": True, "truncation": True, "max_length": self.max_length, "return_tensors": "pt"}
         inputs = tokenize_as_text(self.tokenizer, premises, hypotheses, **settings).to(self.model.device)
-        return self.model(**inputs).logits.float().softmax(-1)[:, self.label].tolist()
+        return self.model(**inputs).logits.float().softmax(-1).tolist()
 
 
 def contradiction_label(labels: Mapping[int, str], name: str) -> int:
@@ -63,3 +68,21 @@ def contradiction_label(labels: Mapping[int, str], name: str) -> int:
             "use a model trained for NLI, such as facebook/bart-large-mnli, or name its labels in id2label"
         )
     return found[0]
+
+
+def inference_labels(labels: Mapping[int, str], name: str) -> tuple[int, int, int]:
+    """Indices of entailment, contradiction and neutral, by their names, ignoring case.
+
+    "not_entailment", of models of two labels, is none of them.
+    """
+    found = []
+    for start in ("entail", "contradict", "neutral"):
+        places = [int(number) for number, label in labels.items() if label.lower().startswith(start)]
+        if len(places) != 1:
+            raise UsageError(
+                f"expected one label each named entailment, contradiction and neutral, got {list(labels.values())} of "
+                f"{name!r}; use a model trained for NLI with three labels, such as facebook/bart-large-mnli, or name "
+                "its labels in id2label"
+            )
+        found += places
+    return found[0], found[1], found[2]

@@ -44,7 +44,8 @@ class Answer:
     """A model's answer; or `text` None, the reason, and in `said` the rejected output if any.
 
     `tokens_in` and `tokens_out` count the question's and the answer's tokens, None if unknown. `value` is what a reply
-    reader took from the text (`capkit/llm/replies.py`), None in what a model returns.
+    reader took from the text (`capkit/llm/replies.py`), None in what a model returns. `first_logprobs` are
+    log-probabilities of what the first token could have been, the likeliest ones, from models that give them.
     """
 
     text: str | None
@@ -53,6 +54,7 @@ class Answer:
     tokens_in: int | None = None
     tokens_out: int | None = None
     value: Any = None
+    first_logprobs: Mapping[str, float] | None = None
 
 
 @runtime_checkable

@@ -5,8 +5,9 @@
 
 The key hashes system message, text, pictures' pixels and the sample's number. Lines are appended under a lock, so
 several processes may share a folder. A refused reply that was asked again is a line with "text": null, "failure" and
-"said"; "tokens" holds the counts where they are known, "question" and "system" the words that were asked,
-"pictures" how many came with them. A refused reply has no question: what has one can be learned from (`data=answers`).
+"said"; "tokens" holds the counts and "first_logprobs" those of the first token, where they are known, "question" and
+"system" the words that were asked, "pictures" how many came with them. A refused reply has no question: what has one
+can be learned from (`data=answers`).
 """
 
 import fcntl
@@ -153,6 +154,7 @@ def _row(key: str, answer: Answer, question: Question | None = None) -> dict[str
         row |= {"failure": answer.failure, "said": answer.said}
     if answer.tokens_in is not None or answer.tokens_out is not None:
         row["tokens"] = [answer.tokens_in, answer.tokens_out]
+    row |= {"first_logprobs": dict(answer.first_logprobs)} if answer.first_logprobs is not None else {}
     if question is not None:
         row["question"] = question.text
         row |= {"system": question.system} if question.system is not None else {}
@@ -162,4 +164,5 @@ def _row(key: str, answer: Answer, question: Question | None = None) -> dict[str
 
 def _answer(row: Mapping[str, Any]) -> Answer:
     tokens_in, tokens_out = row.get("tokens", (None, None))
-    return Answer(row["text"], row.get("failure"), row.get("said"), tokens_in, tokens_out)
+    first = row.get("first_logprobs")
+    return Answer(row["text"], row.get("failure"), row.get("said"), tokens_in, tokens_out, first_logprobs=first)

@@ -78,6 +78,7 @@ class ChatServer:
         top_p: Of sampling: the smallest set of tokens with this probability; None: the server's default.
         seed: Of sampling: each question and sample is sent a seed of its own that follows from it.
         repetition_penalty: Above 1: against repeated tokens; None: the server's default.
+        top_logprobs: Ask for the log-probabilities of so many first tokens (`Answer.first_logprobs`); None: of none.
         structured: Send the JSON schema of the wanted reply, for the server to keep to.
         max_tokens: Longest answer.
         price: Money per million tokens of questions and of answers.
@@ -99,6 +100,7 @@ class ChatServer:
         top_p: PositiveProbability | None = None,
         seed: Seed = 0,
         repetition_penalty: PositiveFloat | None = None,
+        top_logprobs: Annotated[int, Range(1, 20)] | None = None,
         structured: bool = False,
         max_tokens: PositiveInt = 512,
         price: Annotated[Sequence[NonNegativeFloat], Length(2)] | None = None,
@@ -123,7 +125,7 @@ class ChatServer:
         self._settings: dict[str, float] = {"temperature": temperature, "max_tokens": max_tokens}
         if top_p is not None:
             self._settings["top_p"] = top_p
-        self._repetition_penalty = repetition_penalty
+        self._repetition_penalty, self._top_logprobs = repetition_penalty, top_logprobs
         self._timeout_s, self._num_attempts, self._first_wait_s = timeout_s, num_attempts, first_wait_s
         self._num_connections = num_connections
         self._pace = Pace(requests_per_minute, tokens_per_minute)
@@ -139,6 +141,8 @@ class ChatServer:
             about["seed"] = self._seed
         if self._repetition_penalty is not None:
             about["repetition_penalty"] = self._repetition_penalty
+        if self._top_logprobs is not None:
+            about["top_logprobs"] = self._top_logprobs
         if self.structured:
             about["structured"] = True
         return about
@@ -233,6 +237,8 @@ class ChatServer:
         if self._repetition_penalty is not None:
             body["repetition_penalty"] = self._repetition_penalty
             body["repeat_penalty"] = self._repetition_penalty  # its name in llama.cpp
+        if self._top_logprobs is not None:
+            body |= {"logprobs": True, "top_logprobs": self._top_logprobs}
         if self.structured and question.schema is not None:
             schema = {"name": "reply", "strict": True, "schema": question.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -329,7 +335,17 @@ def _read(data: bytes) -> tuple[Answer, str | None]:
     if failure is not None:
         said = text if isinstance(text, str) else None
         return Answer(None, failure, said, tokens_in=tokens_in, tokens_out=tokens_out), served
-    return Answer(text, tokens_in=tokens_in, tokens_out=tokens_out), served
+    first = _first_logprobs(choice.get("logprobs"))
+    return Answer(text, tokens_in=tokens_in, tokens_out=tokens_out, first_logprobs=first), served
+
+
+def _first_logprobs(given: Any) -> dict[str, float] | None:
+    """Log-probabilities of the likeliest first tokens; None from a server that gives none."""
+    try:
+        rows = given["content"][0]["top_logprobs"]
+        return {str(row["token"]): float(row["logprob"]) for row in rows}
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
 
 
 def _count(value: Any) -> int | None:

@@ -13,6 +13,7 @@ from capkit.errors import UsageError
 from capkit.llm.base import Answer, Picture, Question
 from capkit.sceneworld.chat.adapting import grade, question_lines, rewritten, seen_answer
 from capkit.sceneworld.chat.fusing import fused
+from capkit.sceneworld.chat.judging import ASKED_OF_TEXTS, seen_truth
 from capkit.sceneworld.chat.merging import anchored, merged
 from capkit.sceneworld.chat.sections import Sections, sections
 from capkit.sceneworld.experts import scene_in
@@ -36,6 +37,7 @@ _BY_SECTIONS: dict[frozenset[str], Callable[[Sections], Answer]] = {
     frozenset({"caption"}): question_lines,
     frozenset({"caption", "question", "answer"}): grade,
     frozenset({"caption", "questions"}): rewritten,
+    **ASKED_OF_TEXTS,
 }
 
 
@@ -72,7 +74,8 @@ class SceneVision:
     `omitted` is the probability, drawn by (seed, scene), of leaving out all sizes, all places, all relations, the
     number of objects, or the background. What is `blind` it sees at random, drawn by (seed, scene, object): a colour is
     one of eight. Further samples of a question have seeds of their own. A prompt with a [question] gets its answer, by
-    what is seen; of objects that the question does not tell apart, about the first.
+    what is seen; of objects that the question does not tell apart, about the first. One with [claims] gets a verdict on
+    each.
     """
 
     takes_pictures = True
@@ -105,6 +108,9 @@ class SceneVision:
         if given.keys() == {"question"}:
             (picture,) = question.pictures
             return seen_answer(given["question"], seen(self._seen(picture, self._seed(question))))
+        if given.keys() & {"claim", "claims"}:
+            (picture,) = question.pictures
+            return seen_truth(given, self._seen(picture, self._seed(question)))
         return self._description(question)
 
     def _seed(self, question: Question) -> int:

@@ -63,6 +63,16 @@ def count_matches(
     return correct + len(told & true_facts), recalled + len(told & stated_facts)
 
 
+def best_assignment(parsed: ParsedCaption, known: ParsedCaption) -> dict[int, int]:
+    """The object of `known` that each mention denotes, where most of the caption's facts are among the known ones.
+
+    The first of equally good assignments. A mention that is not in it denotes none of the objects.
+    """
+    search = _Search(parsed, frozenset(known.facts), frozenset(), len(known.mentions))
+    search.best_value()
+    return search.objects
+
+
 _WEIGHT = 1 << 16  # a true fact outweighs any number of stated ones
 
 
@@ -81,6 +91,7 @@ class _Search:
         self.options = [self._options(mentions, index) for index in range(num_objects)]
         self.most = self._most_still_to_gain(parsed.relations)
         self.best = 0
+        self.objects: dict[int, int] = {}  # of the best assignment
         self.visited = 0
 
     def _value(self, fact: str) -> int:
@@ -120,7 +131,8 @@ class _Search:
 
     def _extend(self, index: int, value: int, objects: dict[int, int]) -> None:
         """Extend an assignment: `objects` maps mentions to objects; objects before `index` are done."""
-        self.best = max(self.best, value)
+        if value > self.best:
+            self.best, self.objects = value, dict(objects)
         self.visited += 1
         if value + self.most[index] <= self.best or self.visited > _SEARCH_LIMIT:
             return

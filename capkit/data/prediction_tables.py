@@ -1,0 +1,48 @@
+"""Captions and references in tables (CSV), as the programs of DNLI and OpenCHAIR read them."""
+
+import csv
+import io
+from pathlib import Path
+
+from capkit.errors import UsageError
+from capkit.utils.text_files import Located, read_text
+
+_IMAGES = ("image", "image_id", "image_name", "image_path", "key")
+_GENERATED = ("generated_caption", "generated_description")
+_TEXTS = {
+    "predictions": (*_GENERATED, "caption"),
+    "references": ("original_description", "text", "references", "caption"),
+}
+
+
+def is_table(path: str | Path) -> bool:
+    return Path(path).suffix.lower() == ".csv"
+
+
+def table_rows(path: str | Path, what: str) -> list[Located]:
+    """{"image_id": .., "caption": ..} of each row; `what` is predictions or references, which one table may both have.
+
+    A table without a column of images numbers its rows, from 0. Raises UsageError for a table without its column of
+    texts, a row of another length, or what is no CSV.
+    """
+    rows = csv.reader(io.StringIO(read_text(path, what), newline=""))
+    found: list[Located] = []
+    try:
+        header = [name.strip() for name in next(rows, [])]
+        text = next((name for name in _TEXTS[what] if name in header), None)
+        if text is None:
+            raise UsageError(
+                f"{path}: expected a table with one of the columns {', '.join(_TEXTS[what])} for {what}, got the "
+                f"columns {', '.join(header[:8]) or '(none)'}"
+            )
+        image = next((name for name in _IMAGES if name in header), None)
+        for row in rows:
+            where = f"{path} line {rows.line_num}"
+            if len(row) != len(header):
+                raise UsageError(f"{where}: expected {len(header)} cells, as the header has, got {len(row)}")
+            cells = dict(zip(header, row, strict=True))
+            name = str(len(found)) if image is None else cells[image]
+            found.append(Located(where, {"image_id": name, "caption": cells[text]}))
+    except csv.Error as error:
+        raise UsageError(f"{path} line {rows.line_num}: {error}; give a table with commas, as CSV") from error
+    return found

@@ -100,6 +100,7 @@ def test_dual_encoders_train_on_real_photos_with_pretrained_parts(experiment, ti
     assert not frozen, "EfficientNet is frozen, and comes from its file again"
 
 
+@pytest.mark.nightly  # CI has a tiny Llama's: tests/objectives/test_image_dropout.py
 def test_missing_images_leave_finite_gradients_in_the_language_model(tiny_run):
     """Through thirty layers without biases, which keep the zeros of a missing image zeros."""
     rows = [row for row in tiny_run("cfg_stamps").rows() if "train/grad_norm" in row]

@@ -7,6 +7,7 @@ import torch
 from capkit.models.captioners.clip_prefix import ClipPrefix
 from capkit.models.captioners.encoder_decoder import EncoderDecoder
 from capkit.models.captioners.hf_captioner import HFCaptioner
+from capkit.models.captioners.modular import ModularCaptioner
 from capkit.models.encoders.image import HFImageEncoder, SmallCNN
 from capkit.text.tokenizers import encode_captions, word_tokenizer
 from capkit.types import CaptionBatch
@@ -40,8 +41,12 @@ PREFIX_ARGUMENTS = {
     "prefix_gpt2_without_bos": {"lm": GPT2, "bos_after_prefix": False},
 }
 CONDITIONS = {"alignment": {"kind": "bins", "count": 4}, "length": {"kind": "length", "longest": 9}, "box": "box"}
-TAKE_NONE = ("blip", "git")
-NAMES = ["encoder_decoder", *PREFIX_ARGUMENTS, *HF_CONFIGS]
+MODULAR_ARGUMENTS = {
+    "modular_lstm": {"blocks": 2},
+    "modular_attention": {"blocks": 1, "controller": "self_attention", "memory": [5, 6]},
+}
+TAKE_NONE = ("blip", "git", *MODULAR_ARGUMENTS)
+NAMES = ["encoder_decoder", *PREFIX_ARGUMENTS, *HF_CONFIGS, *MODULAR_ARGUMENTS]
 
 
 def tiny_tokenizer():
@@ -57,6 +62,10 @@ def build(name, max_length=24, is_conditioned=False):
     if name == "encoder_decoder":
         encoder = SmallCNN(image_size=32, channels=(4, 8, 8), blocks=(0, 0, 1), width=12)
         model = EncoderDecoder(tokenizer, encoder, width=16, num_heads=2, max_length=max_length, conditions=conditions)
+    elif name in MODULAR_ARGUMENTS:
+        encoder = SmallCNN(image_size=32, channels=(4, 8, 8), blocks=(0, 0, 1), width=12)
+        sizes = {"width": 16, "attention_width": 8, "num_heads": 2, "relation_layers": 1, "max_length": max_length}
+        model = ModularCaptioner(tokenizer, encoder, **sizes, **MODULAR_ARGUMENTS[name])
     elif name in PREFIX_ARGUMENTS:
         encoder = HFImageEncoder(config={"model_type": "vit", **VISION})
         model = ClipPrefix(

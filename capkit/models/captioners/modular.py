@@ -1,0 +1,251 @@
+"""A captioner whose words are said by modules that a controller weighs: CNM and CVLNM.
+
+CNM: Yang et al., "Learning to Collocate Neural Modules for Image Captioning" (ICCV 2019). CVLNM: Yang et al., "Learning
+to Collocate Visual-Linguistic Neural Modules for Image Captioning" (IJCV 2022).
+
+B images, K captions of each, R = B x K rows, L tokens (T new ones), N regions, E their width, D width, F = 3 D, M
+blocks.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from capkit.errors import UsageError, did_you_mean
+from capkit.models.captioners.base import null_context, resolve_tokenizer
+from capkit.models.captioners.headed import HeadedCaptioner
+from capkit.models.captioners.module_blocks import SLOPE, VISUAL, ModularBlock, Seen
+from capkit.models.captioners.module_controllers import MODULES, States
+from capkit.models.captioners.recurrent_cache import RecurrentCache
+from capkit.models.encoders.image import encoder_width, image_tokens
+from capkit.types import CaptionBatch, Context
+from capkit.utils.ranges import DropoutRate, NonNegativeInt, PositiveInt, check_ranges
+from capkit.utils.text_files import existing_file
+
+
+class RegionModules(nn.Module):
+    """Regions as each visual module sees them: a layer for objects, one for attributes, and relations, which attend."""
+
+    def __init__(self, region_width: int, width: int, num_layers: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+
+        def layer() -> nn.Module:
+            return nn.Sequential(nn.Linear(region_width, width), nn.LeakyReLU(SLOPE), nn.Dropout(dropout))
+
+        self.object, self.relation, self.attribute = layer(), layer(), layer()
+        self.relating = nn.ModuleList(
+            nn.TransformerEncoderLayer(region_width, num_heads, region_width, 0.1, batch_first=True)
+            for _ in range(num_layers)
+        )
+
+    def forward(self, regions: Float[Tensor, "B N E"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B N F"]:
+        related, hidden = regions, None if mask is None else ~mask
+        for relate in self.relating:
+            related = relate(related, src_key_padding_mask=hidden)
+        return torch.cat([self.object(regions), self.relation(related), self.attribute(regions)], -1)
+
+
+class ModularDecoder(nn.Module):
+    """Word embeddings, blocks and their memory. Between blocks, the word's state is added to the word."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        width: int,
+        attention_width: int,
+        num_blocks: int,
+        kind: str,
+        num_heads: int,
+        memory: Tensor | None,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.embedding, self.dropout = nn.Embedding(vocab_size, width), nn.Dropout(dropout)
+        self.image = nn.Linear(len(VISUAL) * width, width)
+        self.memory = None if memory is None else nn.Parameter(memory)
+        memory_width = None if memory is None else memory.shape[1]
+        self.blocks = nn.ModuleList(
+            ModularBlock(width, attention_width, kind, num_heads, memory_width, dropout) for _ in range(num_blocks)
+        )
+
+    def _blocks(self) -> list[Any]:
+        return list(self.blocks)
+
+    def see(self, context: Context) -> Seen:
+        regions = list(context.states.chunk(len(VISUAL), -1))
+        if context.mask is None:
+            mean = context.states.mean(1)
+        else:
+            seen = context.states.masked_fill(~context.mask[..., None], 0.0)
+            mean = seen.sum(1) / context.mask.sum(1, keepdim=True)
+        keys = [
+            [look.of_regions(own) for look, own in zip(block.look, regions, strict=True)] for block in self._blocks()
+        ]
+        return Seen(regions, self.image(mean), context.mask, keys)
+
+    def start(self, rows: int, like: Tensor) -> States:
+        return [state for block in self._blocks() for state in block.start(rows, like)]
+
+    def forward(
+        self, tokens: Int[Tensor, " R"], seen: Seen, states: States, zeroed: str | None
+    ) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R M 4"], States]:
+        """One more token of each row: its state, the weights of every block, and the states behind it."""
+        x = self.dropout(self.embedding(tokens))
+        size, weights, new = len(states) // len(self.blocks), [], []
+        state = x
+        for number, block in enumerate(self._blocks()):
+            own = states[number * size : (number + 1) * size]
+            state, weight, own = block(x, seen, number, own, self.memory, zeroed)
+            weights.append(weight)
+            new += own
+            x = x + state
+        return self.dropout(state), torch.stack(weights, 1), new
+
+
+@check_ranges
+class ModularCaptioner(HeadedCaptioner):
+    """Regions or image tokens, four modules, and a controller that weighs them at each word.
+
+    `controller=lstm` with two blocks is CNM, `self_attention` with one block and a memory CVLNM. Cached features in a
+    batch replace its pixels; their number may vary from image to image (docs/data.md, Region features).
+
+    Deliberate differences: (1) all three visual outputs reach the controller (`ModularBlock`); (2) attention is masked
+    before its softmax, not after; (3) the memory is a parameter like any other: saved, sharded, and given its own
+    learning rate by `optimizer.lr_multipliers={"*memory": FACTOR}`.
+
+    Args:
+        tokenizer: Object, hub name or folder.
+        image_encoder: Pixels to tokens (`capkit.models.encoders.image`); null if batches carry cached features.
+        feature_width: Width of cached features, needed without `image_encoder`.
+        width: Of words, modules and states.
+        attention_width: Of additive attention.
+        blocks: Blocks that a word passes.
+        controller: "lstm", "self_attention" or "uniform", which weighs all modules alike.
+        num_heads: Of the attention between regions and of `self_attention`.
+        relation_layers: Transformer layers between regions, in front of the relation module.
+        memory: [slots, width] of a memory that every word asks; null: none. It begins at random in [0, .01).
+        memory_file: An .npy file of this shape that the memory begins with instead.
+        zero_module: A module that says nothing, to see what it was for; null: all speak.
+        max_length: Maximum number of tokens, prompt included.
+        prompt: Text that every caption starts with; it is not learned.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        image_encoder: nn.Module | None = None,
+        feature_width: PositiveInt | None = None,
+        width: PositiveInt = 1000,
+        attention_width: PositiveInt = 512,
+        blocks: PositiveInt = 2,
+        controller: str = "lstm",
+        num_heads: PositiveInt = 8,
+        relation_layers: NonNegativeInt = 2,
+        memory: Sequence[PositiveInt] | None = None,
+        memory_file: str | None = None,
+        zero_module: str | None = None,
+        dropout: DropoutRate = 0.5,
+        max_length: PositiveInt = 64,
+        prompt: str = "",
+    ) -> None:
+        super().__init__()
+        if zero_module is not None and zero_module not in MODULES:
+            raise UsageError(f"model.zero_module: there is no {zero_module!r}; {did_you_mean(zero_module, MODULES)}")
+        self.tokenizer = resolve_tokenizer(tokenizer)
+        self.prompt, self.max_length, self.width, self.zero_module = prompt, max_length, width, zero_module
+        self.vocab_size = len(self.tokenizer)
+        self.image_encoder = image_encoder
+        region_width = encoder_width(image_encoder, feature_width)
+        for name, size in (("width", width), ("the features' width", region_width)):
+            if size % num_heads:
+                raise UsageError(f"model.num_heads={num_heads}: expected a divisor of {name}, {size}; give another one")
+        self.regions = RegionModules(region_width, width, relation_layers, num_heads, dropout)
+        slots = _memory(memory, memory_file)
+        self.decoder = ModularDecoder(
+            self.vocab_size,
+            width,
+            attention_width,
+            blocks,
+            controller,
+            num_heads,
+            slots,
+            dropout,
+        )
+        self.head = nn.Linear(width, self.vocab_size)
+        self._add_conditions(None, width)
+
+    def encode(self, batch: CaptionBatch) -> Context:
+        tokens, mask = image_tokens(batch, self.image_encoder)
+        return self._prompted(Context(self.regions(tokens, mask), mask, list(batch.keys)), batch)
+
+    def null_context(self, num_images: int, device: torch.device | str) -> Context:
+        return null_context(num_images, 1, len(VISUAL) * self.width, self.head.weight.to(device))
+
+    @property
+    def _head(self) -> nn.Module:
+        return self.head
+
+    @property
+    def _decoder(self) -> nn.Module:
+        return self.decoder
+
+    def _hidden(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L D"]:
+        return self.with_weights(context, tokens)[0]
+
+    def with_weights(
+        self, context: Context, tokens: Int[Tensor, "B K L"]
+    ) -> tuple[Float[Tensor, "B K L D"], Float[Tensor, "B K L M 4"]]:
+        """Hidden states, and how much each module of each block said, in the order of `MODULES`, behind each token."""
+        if tokens.shape[-1] > self.max_length:
+            raise UsageError(
+                f"captions must fit into the model's {self.max_length} positions; got {tokens.shape[-1]} tokens; "
+                "raise model.max_length or lower the data's max_length"
+            )
+        rows, seen = tokens.flatten(0, 1), self.decoder.see(context)
+        states, hidden, weights = self.decoder.start(len(rows), seen.image), [], []
+        for place in range(rows.shape[1]):
+            state, weight, states = self.decoder(rows[:, place], seen, states, self.zero_module)
+            hidden.append(state)
+            weights.append(weight)
+        shape = tokens.shape[:2]
+        return torch.stack(hidden, 1).unflatten(0, shape), torch.stack(weights, 1).unflatten(0, shape)
+
+    def start(self, context: Context, capacity: int) -> "_ModularCache":
+        return _ModularCache(self.decoder.see(context))
+
+    def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: "_ModularCache") -> Float[Tensor, "R V"]:
+        if not cache.get_seq_length():
+            cache.states = self.decoder.start(len(tokens), cache.seen.image)
+        for place in range(tokens.shape[1]):
+            state, _, states = self.decoder(tokens[:, place], cache.seen, cache.states, self.zero_module)
+            cache.keep(states)
+        return self.head(state)
+
+
+class _ModularCache(RecurrentCache):
+    def __init__(self, seen: Seen) -> None:
+        super().__init__([])
+        self.seen = seen
+
+
+def _memory(shape: Sequence[int] | None, file: str | None) -> Float[Tensor, "S M"] | None:
+    """The memory's first values."""
+    if shape is None:
+        if file is not None:
+            raise UsageError(f"model.memory_file={file}: expected model.memory=[SLOTS,WIDTH] too, got null; add it")
+        return None
+    if len(shape) != 2:
+        raise UsageError(f"model.memory: expected [slots, width], got {list(shape)}; give two numbers")
+    if file is None:
+        return torch.rand(*shape) / 100
+    try:
+        values = np.load(existing_file(file, "model.memory_file"), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"model.memory_file={file}: expected an array of numpy, got {error}; save it anew") from error
+    if values.shape != tuple(shape):
+        raise UsageError(f"model.memory_file={file}: expected an array of shape {tuple(shape)}, got {values.shape}")
+    return torch.from_numpy(values).float()

@@ -1,34 +1,52 @@
-"""Questions a second, `python -m benchmarks.asking [--questions N] [--kept N]`: docs/curate.md has the table.
+"""Questions a second, `python -m benchmarks.asking [--questions N] [--kept N] [--items N]` (tables: docs/curate.md).
 
 Against a stand-in server on loopback, in a process of its own, that takes 100 ms for an answer and gives 32 at a time:
 a plain loop, 32 connections, and 32 connections where 1 % of the replies are 429, 500, cut or malformed. Then questions
 whose answers are all kept, in a store of N (a million). All but the loop go through `Asker`: replies are read and kept.
+Last a judged metric of three steps, DCScore with 7 questions a caption (docs/judges.md), and the same from its store.
 """
 
 import argparse
 import json
 import multiprocessing
+import re
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import urllib3
 
+from capkit.judges.chat_verifier import ChatVerifier
+from capkit.judges.decomposers import ChatDecomposer
+from capkit.judges.matchers import ChatMatcher
 from capkit.llm.asker import Asker
 from capkit.llm.base import Answer, Question
 from capkit.llm.cache import AnswerStore, question_key
 from capkit.llm.chat_server import ChatServer
 from capkit.llm.replies import JSONField, Text
+from capkit.metrics.dcscore import DCScore
 from capkit.testing.stand_in_server import StandInServer
 
 DELAY_S, NUM_SLOTS, BAD = 0.1, 32, 0.01
 REPLY = JSONField("caption", Text(50))
 NUM_READ = 20_000
+NUM_CLAIMS, NUM_FACTS, QUESTIONS_EACH = 12, 20, 7  # 1 list of claims, 3 matchings, 3 verifications
+PICTURE = np.zeros((64, 64, 3), np.uint8)
 
 
 def caption(prompt: str) -> str:
+    """A caption, or what a prompt of a judge asks for: claims, their facts, or verdicts on them."""
+    if "[text]" in prompt:
+        (name,) = re.findall(r"item \d+", prompt)
+        rows = [{"claim": f"Claim {number} of {name}.", "seen": True} for number in range(NUM_CLAIMS)]
+        return json.dumps({"claims": rows})
+    if "[claims]" in prompt:
+        value = 1 if "[facts]" in prompt else "true"
+        return json.dumps({str(number): value for number in range(1, NUM_CLAIMS + 1)})
     return json.dumps({"caption": f"a picture of {prompt}"})
 
 
@@ -74,6 +92,35 @@ def timed_stream(bad: float, count: int) -> tuple[float, int]:
         return time.perf_counter() - start, asker.counts["failed"]
 
 
+def judging(url: str, folder: Path) -> DCScore:
+    """DCScore with 3 matchings and 3 verifications, all by one server, and facts from a file."""
+    model = ChatServer(url, "tiny", num_connections=NUM_SLOTS, first_wait_s=0.1, temperature=1.0)
+    facts = folder / "facts.jsonl"
+    kept: dict[str, Any] = {"cache_dir": str(folder / "answers")}
+    return DCScore(
+        ChatDecomposer(model, **kept),
+        ChatMatcher(model, num_samples=3, **kept),
+        ChatVerifier(model, "both", num_samples=3, **kept),
+        str(facts),
+    )
+
+
+def judged(url: str, folder: Path, count: int) -> tuple[float, dict[str, int]]:
+    """Seconds of judging so many captions, and how many questions the server and the store answered."""
+    names = [f"item {number}" for number in range(count)]
+    if not (folder / "facts.jsonl").exists():
+        facts = [f"Fact {number}." for number in range(NUM_FACTS)]
+        rows = [{"image_name": name, "oracle_caption": f"of {name}", "oracle_facts": facts} for name in names]
+        (folder / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metric = judging(url, folder)
+    start = time.perf_counter()
+    metadata = [{"key": name, "image": PICTURE + number % 256} for number, name in enumerate(names)]
+    found = metric.score([f"a caption of {name}" for name in names], [[] for _ in names], metadata)
+    assert found["dcscore_asked"] == count and not found["dcscore_failed"]
+    counts = {name: sum(asker.counts[name] for asker in metric.askers.values()) for name in ("asked", "cached")}
+    return time.perf_counter() - start, counts
+
+
 def fill(folder: Path, model: ChatServer, count: int) -> None:
     """A store of so many answers."""
     store = AnswerStore(folder, model.about())
@@ -105,6 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=3000)
     parser.add_argument("--kept", type=int, default=1_000_000)
+    parser.add_argument("--items", type=int, default=400)
     options = parser.parse_args()
     num_looped = max(options.questions // 30, 1)
     with server() as url:
@@ -116,6 +164,14 @@ def main() -> None:
         seconds, failed = timed_stream(bad, options.questions)
         rate = options.questions / seconds
         print(f"{name:<40} {rate:8.1f} questions/s, {rate / plain:.1f} x the loop, {failed} failed")
+    ideal = options.items * QUESTIONS_EACH * DELAY_S / NUM_SLOTS
+    with server() as url, tempfile.TemporaryDirectory() as folder:
+        for name in ("first", "from the store"):
+            seconds, counts = judged(url, Path(folder), options.items)
+            line = (
+                f"{counts['asked']:,} asked, {counts['cached']:,} kept, {seconds:.1f} s ({seconds / ideal:.2f} x ideal)"
+            )
+            print(f"{f'{options.items} captions by DCScore, {name}':<40} {line}")
     opened, seconds = kept(options.kept)
     rate = len(range(0, options.kept, max(options.kept // NUM_READ, 1))) / seconds
     print(f"{f'all kept, in a store of {options.kept:,}':<40} {rate:8.1f} questions/s, opened in {opened:.1f} s")

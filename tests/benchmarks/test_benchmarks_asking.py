@@ -20,3 +20,18 @@ def test_kept_answers_are_read_and_nobody_is_asked(monkeypatch):
     """The server of this run is not there: a question that is not kept would end it."""
     monkeypatch.setattr(asking, "NUM_READ", 50)
     assert all(seconds > 0 for seconds in asking.kept(100))
+
+
+def test_all_steps_of_all_captions_are_asked_at_once_and_then_come_from_the_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    count = 90
+    with StandInServer(asking.caption, delay_s=0.01, num_slots=asking.NUM_SLOTS) as server:
+        _, counts = asking.judged(server.url, tmp_path, count)
+        assert counts == {"asked": count * asking.QUESTIONS_EACH, "cached": 0}
+        prompts = server.prompts()
+        assert len(prompts) == count * asking.QUESTIONS_EACH and server.most_running > 1
+        # Steps overlap: claims are still asked for when the first captions are verified.
+        asked_for_claims = [place for place, prompt in enumerate(prompts) if "[text]" in prompt]
+        assert min(place for place, prompt in enumerate(prompts) if "[reference]" in prompt) < max(asked_for_claims)
+        _, counts = asking.judged(server.url, tmp_path, count)
+    assert counts == {"asked": 0, "cached": count * asking.QUESTIONS_EACH} and len(server.prompts()) == len(prompts)

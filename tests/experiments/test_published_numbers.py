@@ -54,6 +54,9 @@ MERKX = "Merkx & Frank 2019, section 3; released code"
 BROMONSCHENKEL = "laicsiifes/transformer-caption-ptbr, ved/src: config.yml and train.py"
 FLEXCAP = "Dwibedi et al. 2024, implementation details"
 KNOWADA = "moranyanuka/KnowAda, configs/*.json"
+DECAPBENCH = "DeCapBench, released evaluation_decapbench.py"
+DNLI = "moranyanuka/KnowAda, eval/generate_propositions.py"
+OPEN_CHAIR = "assafbk/mocha_code, OpenCHAIR/evaluate.py and utils.py"
 MLBCAP = "Kim et al. 2025, sections 3 and 4"
 FUSECAP = "Rotstein et al. 2024 (arXiv 2305.17718)"
 SYNC = "Kim et al. 2025, section 4; defaults of the released program"
@@ -458,6 +461,31 @@ PUBLISHED = {
         Number("vision_chat.max_tokens", 100, KNOWADA),
         Number("vision_chat.seed", 123, KNOWADA),
         Number("vision_chat.name", "google/paligemma-3b-mix-224", KNOWADA, "llava-hf/llava-1.5-7b-hf", 1),
+    ],
+    "decapbench": [
+        Number("text_lm.model", "gpt-4o-2024-05-13", DECAPBENCH),
+        Number("vision_chat.model", "gpt-4o-2024-05-13", DECAPBENCH),
+        Number("text_lm.temperature", 1.0, DECAPBENCH),
+        Number("vision_chat.temperature", 0.3, DECAPBENCH),
+        Number("text_lm.max_tokens", 2000, DECAPBENCH),
+        Number("vision_chat.max_tokens", 2000, DECAPBENCH),
+        Number("matcher.num_samples", 3, DECAPBENCH),
+        Number("verifier.num_samples", 3, DECAPBENCH),
+        Number("decomposer.retries", "5 tries of a caption", DECAPBENCH, 4, 2),
+        Number("metric.dcscore.legacy", "1e-8 in F1", DECAPBENCH, False, 3),
+    ],
+    "dnli": [
+        Number("text_lm.model", "gemini-1.5-flash-002", DNLI),
+        Number("text_lm.temperature", 0.0, f"{DNLI}: top_k 1"),
+        Number("metric.dnli.neutral_is", "opinion", DNLI),
+    ],
+    "open_chair": [
+        Number("text_lm.name", "meta-llama/Llama-2-70b-chat-hf", OPEN_CHAIR),
+        Number("text_lm.dtype", "4 bits (nf4)", OPEN_CHAIR, "bfloat16", 3),
+        Number("text_lm.temperature", 0.0, OPEN_CHAIR),
+        Number("text_lm.max_tokens", 8, OPEN_CHAIR),
+        Number("metric.open_chair.threshold", 4.5, OPEN_CHAIR),
+        Number("metric.open_chair.legacy", True, OPEN_CHAIR, False, 2),
     ],
     "mlbcap": [
         Number("vision_chat.model", "gpt-4o", MLBCAP),

@@ -15,7 +15,7 @@ from capkit.judges.claims import Claim, Decomposer, Failed
 from capkit.judges.matchers import Matcher
 from capkit.judges.verdicts import Evidence, Verifier
 from capkit.llm.asker import Asker
-from capkit.metrics.judged import MAX_FAILED, Columns, Judged, JudgedMetric, ratio
+from capkit.metrics.judged import MAX_FAILED, Columns, Judged, JudgedMetric, Shown, ratio
 from capkit.metrics.judged_pictures import askers_of, picture_of_row, rows_by_name
 from capkit.utils.files import write_atomically
 from capkit.utils.ranges import Probability, check_ranges
@@ -188,6 +188,16 @@ class DCScore(JudgedMetric):
         for suffix in ("", "_seen"):
             named |= {f"{self.name}_{x}{suffix}": ratio(sums.get(f"{x}{suffix}", zeros), scored) for x in _NAMES}
         return named | {f"{self.name}_claims": ratio(sums.get("claims", zeros), scored)}
+
+    def shown(self, found: Judged) -> Shown | None:
+        if found.num_failed:
+            return None
+        claims, truths = (found.detail["eval_details"][name] for name in ("pred_atomic_facts", "verifications"))
+        votes = [sum(truth[place] for truth in truths) / len(truths) for place in range(len(claims))]
+        return Shown(
+            100 * found.values["score"],
+            [(claim["fact"], "right" if vote > 0.5 else "wrong") for claim, vote in zip(claims, votes, strict=True)],
+        )
 
     def write(self, folder: Path, rows: Columns) -> list[Path]:
         """Beside the usual file one a picture, `eval_details/0.json` ..., which the released program sums up."""

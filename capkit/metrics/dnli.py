@@ -16,7 +16,7 @@ from capkit.errors import UsageError
 from capkit.judges.claims import Claim, Decomposer, Failed
 from capkit.judges.verdicts import Evidence, Label, Verdict, Verifier
 from capkit.llm.asker import Asker
-from capkit.metrics.judged import MAX_FAILED, Columns, Judged, JudgedMetric, ratio
+from capkit.metrics.judged import MAX_FAILED, Columns, Judged, JudgedMetric, Shown, ratio
 from capkit.metrics.judged_pictures import askers_of
 from capkit.utils.files import write_atomically
 from capkit.utils.ranges import Probability, check_ranges
@@ -114,6 +114,13 @@ class DNLI(JudgedMetric):
             for name, _, of in _SHARES
         }
         return named | {f"{self.name}_without_claims": sums.get("without_claims", zeros)}
+
+    def shown(self, found: Judged) -> Shown | None:
+        if found.num_failed:
+            return None
+        kinds = {"Entailed": "right", "Contradicted": "wrong", "Neutral": "open"}
+        marks: Any = [(row["proposition"], kinds[row["judgment"]]) for row in found.detail["propositions"]]
+        return Shown(found.values.get("entailed_precision", 0.0), marks)
 
     def write(self, folder: Path, rows: Columns) -> list[Path]:
         """Beside the usual file those of the released program, without pictures that failed."""

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -40,6 +40,14 @@ class Judged:
     num_asked: int = 0
     num_failed: int = 0
     detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a page shows of a picture: a score, higher is better, and what was judged, each right, wrong or open."""
+
+    score: float
+    marks: Sequence[tuple[str, Literal["right", "wrong", "open"]]]
 
 
 @check_ranges
@@ -85,6 +93,10 @@ class JudgedMetric(TextMetric, ABC):
     def complete(self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]) -> Columns:
         """The pictures that count, such as those without a caption too; none twice. Raises UsageError for strangers."""
         return predictions, references, metadata
+
+    def shown(self, found: Judged) -> Shown | None:
+        """What a page shows of a picture; None for one without a score, or a metric that has nothing to show."""
+        return None
 
     def provenance(self) -> dict[str, Any]:
         return {**self.describe(), "max_failed": self.max_failed}

@@ -17,7 +17,7 @@ from capkit.llm.asker import Asker
 from capkit.llm.base import ChatModel, Question
 from capkit.llm.prompts import Prompt
 from capkit.llm.replies import Choice, Reply, Unparsable
-from capkit.metrics.judged import MAX_FAILED, Columns, Judged, JudgedMetric, ratio
+from capkit.metrics.judged import MAX_FAILED, Columns, Judged, JudgedMetric, Shown, ratio
 from capkit.text.nouns import Nouns
 from capkit.utils.files import write_atomically
 from capkit.utils.ranges import FiniteFloat, NonNegativeInt, PositiveInt, Probability, check_ranges
@@ -177,6 +177,11 @@ class OpenCHAIR(JudgedMetric):
             f"{self.name}_mentions": mentions,
             f"{self.name}_pictures": pictures,
         }
+
+    def shown(self, found: Judged) -> Shown | None:
+        kinds = {"yes": "right", "no": "wrong"}
+        marks: Any = [(row["object"], kinds.get(row["answer"], "open")) for row in found.detail["mentions"]]
+        return Shown(-found.values.get("no", 0.0), marks) if marks else None
 
     def write(self, folder: Path, rows: Columns) -> list[Path]:
         """Beside the usual file `NAME_mentions.csv`, a row a noun that was asked for."""

@@ -39,7 +39,7 @@ def score_rows(
     """
     numbers: dict[str, float] = {}
     for name, metric in metrics.items():
-        scored = _scored(rows, metric)
+        scored = scored_rows(rows, metric)
         if isinstance(metric, JudgedMetric) and scored:
             if broadcast_object(is_stopping()):
                 break
@@ -64,7 +64,7 @@ def resample_rows(
     found: dict[str, tuple[float, float]] = {}
     if rank() == 0:
         for name, metric in metrics.items():
-            if isinstance(metric, Resampled) and (scored := _scored(rows, metric)):
+            if isinstance(metric, Resampled) and (scored := scored_rows(rows, metric)):
                 with phase(f"resampling {name}"):
                     found |= bootstrap_intervals(metric.image_sums(*columns_of(scored, image)), confidence, seed=seed)
     return found
@@ -78,12 +78,13 @@ def write_judged(
 ) -> None:
     """Write what became of each picture, as each `JudgedMetric` does it. On rank 0, after `score_rows`."""
     for metric in metrics.values():
-        if isinstance(metric, JudgedMetric) and (scored := _scored(rows, metric)):
+        if isinstance(metric, JudgedMetric) and (scored := scored_rows(rows, metric)):
             folder.mkdir(parents=True, exist_ok=True)
             metric.write(folder, columns_of(scored, image))
 
 
-def _scored(rows: Sequence[Row], metric: TextScore) -> Sequence[Row]:
+def scored_rows(rows: Sequence[Row], metric: TextScore) -> Sequence[Row]:
+    """The rows that a metric scores: those with references, unless it needs none."""
     return [row for row in rows if row["references"]] if getattr(metric, "needs_references", True) else rows
 
 

@@ -29,6 +29,7 @@ from capkit.metrics.coco.rouge import rouge_l_scores_of
 from capkit.metrics.coco.spice import require_spice, spice_scores_of
 from capkit.metrics.judged import JudgedMetric
 from capkit.metrics.scoring import columns_of, provenance, resample_rows, score_rows, write_judged
+from capkit.reports.judged import write_judged_page
 from capkit.text.checked import ScoreWarning
 from capkit.text.normalize import primary_language
 from capkit.types import Row
@@ -92,6 +93,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         if asked:
             folder = out.with_suffix(".judged")
             write_judged(folder, rows, asked, picture)
+            write_judged_page(folder, rows, asked, numbers, intervals, picture)
             folder.mkdir(exist_ok=True)
             write_atomically(folder / "judges.json", json.dumps(provenance(asked), indent=1) + "\n")
     return numbers

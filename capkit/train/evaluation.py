@@ -21,6 +21,7 @@ from capkit.metrics.scoring import (
     write_judged,
     write_predictions,
 )
+from capkit.reports.judged import write_judged_page
 from capkit.run.folder import RunFolder
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.captioner_module import CaptionerModule
@@ -70,7 +71,8 @@ def evaluate_split(
     if rank() == 0:
         write_predictions(folder.predictions, prefix.replace("/", "_"), rows)
     image = data.image_reader(split)
-    numbers = {f"{prefix}/{name}": value for name, value in score_rows(rows, module.metrics, image).items()}
+    scored = score_rows(rows, module.metrics, image)
+    numbers = {f"{prefix}/{name}": value for name, value in scored.items()}
     if controls:
         unasked = {name: m for name, m in module.metrics.items() if not isinstance(m, JudgedMetric)}
         shuffled = score_rows(shuffled_rows(rows), unasked, image)
@@ -79,6 +81,7 @@ def evaluate_split(
         folder.write_metrics(numbers)
         judged = folder.predictions / f"{prefix.replace('/', '_')}_judged"
         write_judged(judged, rows, module.metrics, image)
+        write_judged_page(judged, rows, module.metrics, scored, {}, image)
         if judges := provenance(module.metrics):
             write_atomically(folder.path / "judges.json", json.dumps(judges, indent=1) + "\n")
     return rows

@@ -1,12 +1,16 @@
 """SmolLM2-135M behind llama.cpp's own server on this machine, of `pip install xllamacpp`: one thread, eight slots."""
 
 import importlib.util
+import math
 import time
 
 import pytest
 
 from capkit.assets.cache import location
 from capkit.assets.catalogue import SMOLLM2
+from capkit.judges.chat_verifier import ChatVerifier
+from capkit.judges.claims import Claim, Failed
+from capkit.judges.verdicts import Evidence, Verdict
 from capkit.llm.asker import Asker
 from capkit.llm.base import Question
 from capkit.llm.chat_server import ChatServer
@@ -89,6 +93,30 @@ def test_structured_replies_are_the_json_that_was_asked_for(engine, tmp_path):
     (held,) = Asker(client(engine, max_tokens=60, structured=True), tmp_path / "held", reply).ask([Question(BIRDS)])
     assert free.text is None and "not one JSON object" in free.failure
     assert held.value.keys() == {"animal", "number"}
+
+
+def test_a_verifier_held_to_its_schema_gets_a_verdict_on_each_claim(engine, tmp_path):
+    """The control: without the schema the small model writes something else, and the case fails."""
+    case = (
+        [Claim("A dog runs."), Claim("There are two birds."), Claim("A cat sleeps.")],
+        Evidence("A dog runs after two birds."),
+    )
+
+    def verdicts(**settings):
+        model = client(engine, max_tokens=60, **settings)
+        ((_, (found,)),) = ChatVerifier(model, cache_dir=str(tmp_path)).verify([(0, case)])
+        return found
+
+    held, free = verdicts(structured=True), verdicts()
+    assert len(held) == 3 and all(isinstance(verdict, Verdict) for verdict in held)
+    assert isinstance(free, Failed) and "unparsable" in free.reason
+
+
+def test_log_probabilities_of_the_first_token_come_with_the_answer(engine):
+    (answer,) = client(engine, top_logprobs=5, max_tokens=8).ask([Question(FRANCE)])
+    first = max(answer.first_logprobs, key=answer.first_logprobs.get)
+    assert len(answer.first_logprobs) == 5 and (answer.text or answer.said).startswith(first.strip())
+    assert 0.2 < sum(math.exp(value) for value in answer.first_logprobs.values()) <= 1 + 1e-6
 
 
 def test_a_killed_engine_that_comes_back_goes_on(engine):

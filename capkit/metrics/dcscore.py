@@ -17,6 +17,7 @@ from capkit.judges.verdicts import Evidence, Verifier
 from capkit.llm.asker import Asker
 from capkit.metrics.judged import MAX_FAILED, Columns, Judged, JudgedMetric, Shown, ratio
 from capkit.metrics.judged_pictures import askers_of, picture_of_row, rows_by_name
+from capkit.utils.checksums import crc32_and_size
 from capkit.utils.files import write_atomically
 from capkit.utils.ranges import Probability, check_ranges
 from capkit.utils.text_files import expect, member, read_json_or_lines
@@ -154,6 +155,7 @@ class DCScore(JudgedMetric):
         super().__init__(name, max_failed)
         self.decomposer, self.matcher, self.verifier, self.legacy = decomposer, matcher, verifier, legacy
         self._file = oracle_facts
+        self._about_file = None if oracle_facts is None else [oracle_facts, crc32_and_size(Path(oracle_facts))]
         self._oracle = None if oracle_facts is None else read_oracle_facts(oracle_facts)
         self.needs_references = oracle_facts is None
 
@@ -165,7 +167,7 @@ class DCScore(JudgedMetric):
         parts: dict[str, Any] = {"decomposer": self.decomposer, "matcher": self.matcher, "verifier": self.verifier}
         return {
             **{name: part.about() for name, part in parts.items()},
-            "oracle_facts": self._file, "legacy": self.legacy,
+            "oracle_facts": self._about_file, "legacy": self.legacy,
         }  # fmt: skip
 
     def complete(self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]) -> Columns:

@@ -19,6 +19,7 @@ from capkit.llm.prompts import Prompt
 from capkit.llm.replies import Choice, Reply, Unparsable
 from capkit.metrics.judged import MAX_FAILED, Columns, Judged, JudgedMetric, Shown, ratio
 from capkit.text.nouns import Nouns
+from capkit.utils.checksums import crc32_and_size
 from capkit.utils.files import write_atomically
 from capkit.utils.ranges import FiniteFloat, NonNegativeInt, PositiveInt, Probability, check_ranges
 from capkit.utils.text_files import read_text
@@ -128,8 +129,9 @@ class OpenCHAIR(JudgedMetric):
         self._concrete = None if ratings is None else {word for word, rating in ratings.items() if rating > threshold}
         reply: Reply = LegacyAnswer() if legacy else Choice(ANSWERS)
         self._asker = Asker(model, cache_dir, reply, retries, batch_size=batch_size, pictures=False)
+        ratings_file = None if concreteness is None else [concreteness, crc32_and_size(Path(concreteness))]
         self._about = {
-            "model": model.about(), "prompt": self._prompt.fingerprint_fields(), "concreteness": concreteness,
+            "model": model.about(), "prompt": self._prompt.fingerprint_fields(), "concreteness": ratings_file,
             "threshold": None if concreteness is None else threshold, "legacy": legacy, "retries": retries,
         }  # fmt: skip
 

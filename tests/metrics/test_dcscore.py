@@ -173,6 +173,16 @@ def test_facts_come_from_the_released_file_and_need_no_references(tmp_path):
     assert parts.seen[0].picture is None and parts.seen[1].picture().pixels.shape == (2, 2, 3)
 
 
+def test_numbers_are_quoted_with_their_parts_and_the_file_of_facts(tmp_path):
+    parts = Parts(3)
+    file = facts_file(tmp_path, ("1.jpg", "A"))
+    quoted = DCScore(parts, parts, parts, file, legacy=True).provenance()
+    path, checksum = quoted.pop("oracle_facts")
+    assert path == file and len(checksum) > 8
+    about = {"parts": 3}
+    assert quoted == {"decomposer": about, "matcher": about, "verifier": about, "legacy": True, "max_failed": 0.05}
+
+
 def test_facts_of_other_pictures_are_refused_before_anything_is_asked(tmp_path):
     metric = DCScore(Parts(), Parts(), None or Parts(), facts_file(tmp_path, ("1.jpg", "A")))
     with pytest.raises(UsageError, match=r"4 of 5 of none or several of them: 2, 3, 4; it has 1\.jpg"):

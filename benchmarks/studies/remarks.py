@@ -2,6 +2,7 @@
 
 FEWER: dict[str, str] = {
     "test_fusecap.py": "this command has not run it yet",
+    "test_judged_claims.py": "this command has not run it yet; docs/judges.md has three seeds",
     "test_knowada.py": "this command has not run it yet; docs/curate.md has three seeds",
     "test_knowada_captioner.py": "this command has not run it yet",
     "test_mlbcap.py": "this command has not run it yet; docs/curate.md has three seeds",

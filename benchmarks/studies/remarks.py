@@ -1,13 +1,10 @@
 """What the table says of a file besides its numbers."""
 
 FEWER: dict[str, str] = {
-    "test_fusecap.py": "this command has not run it yet",
+    "test_fusecap.py": "a seed takes three CPU minutes; one was run (docs/experts.md)",
     "test_judged_claims.py": "this command has not run it yet; docs/judges.md has three seeds",
-    "test_knowada.py": "this command has not run it yet; docs/curate.md has three seeds",
-    "test_knowada_captioner.py": "this command has not run it yet",
-    "test_mlbcap.py": "this command has not run it yet; docs/curate.md has three seeds",
+    "test_knowada_captioner.py": "a seed takes two CPU minutes; one was run (docs/curate.md)",
     "test_starts.py": "it holds the models in tests/effects/starts to their numbers, and trains by no seed of its own",
-    "test_sync.py": "this command has not run it yet; docs/sync.md has three seeds",
     "test_text_writer.py": "one seed was run (docs/text_writer.md)",
 }
 """Files of effect tests that are not in the table with three seeds, and why."""

@@ -21,7 +21,7 @@ from capkit.sceneworld.world.scene import Scene
 pytestmark = [pytest.mark.effect, pytest.mark.study, pytest.mark.xdist_group("fusecap")]
 
 ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
-COUNT, STEPS = 1600, 400
+COUNT, STEPS = 1200, 300
 COLORS = "data.train.options.colors=[red,green,blue,yellow]"
 GAIN = 0.2
 
@@ -76,5 +76,5 @@ def test_a_captioner_of_fused_captions_states_more_of_the_scene(told, measured):
     (before, _), (after, precision), (dealt, dealt_precision) = told.values()
     assert measured("fact recall, captions as they were", before, "<", 0.1)
     assert measured("gain in fact recall", after - before, ">=", GAIN)
-    assert measured("fact precision above that of the control", precision - dealt_precision, ">", 0.1)
+    assert measured("fact precision above that of the control", precision - dealt_precision, ">", 0.2)
     assert not measured("gain in fact recall", dealt - before, ">=", GAIN, "findings of the next picture")

@@ -9,6 +9,8 @@ from PIL import Image
 
 from capkit.cli import main
 
+pytestmark = pytest.mark.integration
+
 SCENE = ["decomposer=scene", "matcher=scene", "verifier=scene", "nouns=scene", "text_lm=scene", "metrics=[]"]
 DENSE = "There are two shapes. A large red circle is in the top left. A small blue star is in the center."
 WRONG = "There are two shapes. A large red circle is in the top left. A small green star is in the center. And a moon."

@@ -5,9 +5,13 @@ import json
 import pytest
 
 from capkit.errors import UsageError
+from capkit.judges.chat_verifier import ChatVerifier
 from capkit.judges.claims import Claim, Failed
+from capkit.judges.decomposers import ChatDecomposer
 from capkit.judges.verdicts import CONTRADICTED, ENTAILED, NEUTRAL
 from capkit.metrics.dnli import DNLI, label_of
+from capkit.sceneworld.llm import SceneLM
+from capkit.sceneworld.world.options import COLORS
 
 VERDICTS = {"e": ENTAILED, "c": CONTRADICTED, "n": NEUTRAL}
 
@@ -115,6 +119,36 @@ def test_the_released_programs_files_give_its_numbers(tmp_path):
     assert ast.literal_eval(generated[1]["propositions"])["propositions"][0] == {
         "id": 1, "proposition": "c", "judgment": "Contradicted",
     }  # fmt: skip
+
+
+class Mortal:
+    """SceneWorld's language model, which dies of its question number `last`."""
+
+    def __init__(self, last):
+        self.last, self.asked = last, 0
+
+    def about(self):
+        return {"model": "mortal"}
+
+    def ask(self, questions):
+        self.asked += len(questions)
+        if self.asked >= self.last:
+            raise RuntimeError("killed")
+        return SceneLM().ask(questions)
+
+
+def test_a_run_that_died_goes_on_where_it_stopped_and_comes_to_the_same_numbers(tmp_path):
+    given = rows(*((f"a {color} circle and a star", "a red circle") for color in COLORS))
+
+    def score(model, folder):
+        cache = {"cache_dir": str(tmp_path / folder), "batch_size": 1}
+        return DNLI(ChatDecomposer(model, **cache), ChatVerifier(model, **cache)).score(*given)
+
+    whole = Mortal(last=100)
+    wanted, first, second = score(whole, "whole"), Mortal(last=10), Mortal(last=100)
+    with pytest.raises(RuntimeError, match="killed"):
+        score(first, "killed")
+    assert score(second, "killed") == wanted and second.asked == whole.asked - (first.asked - 1)
 
 
 def test_a_verifier_that_looks_at_pictures_is_refused():

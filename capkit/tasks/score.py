@@ -129,7 +129,7 @@ def _rows(captions: Mapping[str, Sequence[str]], references: Sequence[Sequence[s
 def _picture_reader(folder: str, images: Sequence[str]) -> Callable[[str], np.ndarray]:
     """Reads the picture of an image. Raises UsageError if one has none in the folder."""
     root = existing_folder(folder, "images")
-    paths = {}
+    paths: dict[str, str] = {}
     for path in list_images(root):
         paths |= {path: path, str(PurePosixPath(path).with_suffix("")): path}
         paths |= {PurePosixPath(path).name: path, PurePosixPath(path).stem: path}

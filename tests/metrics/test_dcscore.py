@@ -4,11 +4,18 @@ import numpy as np
 import pytest
 
 from capkit.errors import UsageError
+from capkit.judges.chat_verifier import ChatVerifier
 from capkit.judges.claims import Claim, Failed
+from capkit.judges.decomposers import ChatDecomposer
+from capkit.judges.matchers import ChatMatcher
 from capkit.judges.verdicts import CONTRADICTED, ENTAILED
 from capkit.metrics.bootstrap import bootstrap_intervals
 from capkit.metrics.dcscore import DCScore, claim_share, dcscore_of, read_oracle_facts
 from capkit.metrics.judged_pictures import rows_by_name
+from capkit.sceneworld.judges import SceneDecomposer, SceneMatcher, SceneVerifier
+from capkit.sceneworld.language.captions import caption, references
+from capkit.sceneworld.llm import SceneLM, SceneVision
+from capkit.sceneworld.world.scene import WorldOptions, make_scene
 from capkit.text.checked import ScoreWarning
 
 LEGACY = 1e-8
@@ -118,6 +125,26 @@ def test_the_mean_is_over_nine_pairs():
     matched, unmatched = 2 * 1 * (1 / 2) / (3 / 2), 2 * 1 * (1 / 3) / (4 / 3)
     found = dcscore(num_samples=3).score(*rows("A"))
     assert found["dcscore"] == pytest.approx(100 * 2 / 3 * (2 * matched + unmatched) / 3)
+
+
+def test_models_that_follow_the_bundled_prompts_give_what_the_exact_parts_give(tmp_path):
+    scenes = [make_scene(WorldOptions(min_objects=2), 0, "test", index) for index in range(8)]
+    # Each caption is that of the scene two places on: some claims are true, some wrong, some of no fact.
+    captions = [caption(scene, "human", index % 5).text for index, scene in enumerate(scenes)]
+    blank = np.zeros((2, 2, 3), np.uint8)
+    metadata = [{"key": str(i), "image": blank, "scene": scene.to_dict()} for i, scene in enumerate(scenes)]
+    columns = captions[2:] + captions[:2], [references(scene, "dense") for scene in scenes], metadata
+    exact = DCScore(SceneDecomposer(), SceneMatcher(), SceneVerifier("both")).score(*columns)
+    assert 5 < exact["dcscore"] < 60
+    kept = {"cache_dir": str(tmp_path)}
+
+    def asked(form):
+        verifier = ChatVerifier(SceneVision(), "both", form, **kept)
+        return DCScore(ChatDecomposer(SceneLM(), **kept), ChatMatcher(SceneLM(), **kept), verifier).score(*columns)
+
+    assert asked("list") == pytest.approx(exact)
+    # One by one "object_1 is small" is true if anything is: claims lose what binds them to one object.
+    assert asked("single")["dcscore"] > exact["dcscore"] + 5
 
 
 def test_what_failed_is_counted_and_the_number_is_given_with_and_without_it():

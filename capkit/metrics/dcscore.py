@@ -13,7 +13,7 @@ from jaxtyping import Float
 from capkit.errors import UsageError
 from capkit.judges.claims import Claim, Decomposer, Failed
 from capkit.judges.matchers import Matcher
-from capkit.judges.verdicts import Evidence, Verifier
+from capkit.judges.verdicts import Evidence, Verdict, Verifier
 from capkit.llm.asker import Asker
 from capkit.metrics.judged import MAX_FAILED, Columns, Judged, JudgedMetric, Shown, ratio
 from capkit.metrics.judged_pictures import askers_of, picture_of_row, rows_by_name
@@ -117,7 +117,7 @@ class _Row:
     oracle: Oracle | None
     evidence: Evidence = field(default_factory=Evidence)
     claims: tuple[Claim, ...] = ()
-    truths: tuple[tuple[bool, ...], ...] = ()
+    verdicts: tuple[tuple[Verdict, ...], ...] = ()
     matches: tuple[tuple[int | None, ...], ...] = ()
     failure: Failed | None = None
 
@@ -257,7 +257,7 @@ class DCScore(JudgedMetric):
                 if isinstance(verdicts, Failed):
                     row = replace(row, failure=row.failure or verdicts)
                 else:
-                    row = replace(row, truths=(*row.truths, tuple(verdict.is_true for verdict in verdicts)))
+                    row = replace(row, verdicts=(*row.verdicts, tuple(verdicts)))
             yield row
 
     def _judged(self, row: _Row) -> Judged:
@@ -266,7 +266,8 @@ class DCScore(JudgedMetric):
             detail = {"error": reason.reason, **({} if reason.said is None else {"said": reason.said})}
             return Judged({}, 1, 1, {"valid": False, "eval_details": detail})
         is_seen = [claim.is_seen for claim in row.claims]
-        pairs = dcscore_of(is_seen, row.truths, row.matches, len(row.oracle.facts), self.legacy)
+        truths = [[verdict.is_true for verdict in verdicts] for verdicts in row.verdicts]
+        pairs = dcscore_of(is_seen, truths, row.matches, len(row.oracle.facts), self.legacy)
         values = {"scored": 1.0, "claims": float(len(row.claims))}
         for place, suffix in enumerate(("", "_seen")):
             for name in _NAMES:
@@ -304,7 +305,8 @@ def _detail(row: _Row, values: Mapping[str, float]) -> dict[str, Any]:
                 for number, claim in enumerate(row.claims)
             ],
             "matched_oracle_ids": [list(match) for match in row.matches],
-            "verifications": [[int(true) for true in truth] for truth in row.truths],
+            "verifications": [[int(verdict.is_true) for verdict in verdicts] for verdicts in row.verdicts],
+            "probabilities": [[verdict.entailed for verdict in verdicts] for verdicts in row.verdicts],
             **released,
         },
     }  # fmt: skip

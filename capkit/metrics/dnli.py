@@ -49,6 +49,7 @@ class _Row:
     generated: tuple[Claim, ...] = ()
     expected: tuple[Claim, ...] = ()
     labels: tuple[Label, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
     failure: Failed | None = None
 
 
@@ -185,7 +186,8 @@ class DNLI(JudgedMetric):
                 yield replace(row, failure=row.failure or verdicts)
             else:
                 pairs = zip(row.generated, verdicts, strict=True)
-                yield replace(row, labels=tuple(label_of(*pair, self.neutral_is) for pair in pairs))
+                labels = tuple(label_of(*pair, self.neutral_is) for pair in pairs)
+                yield replace(row, labels=labels, verdicts=tuple(verdicts))
 
 
 def _judged(row: _Row) -> Judged:
@@ -201,6 +203,7 @@ def _judged(row: _Row) -> Judged:
             {"id": number, "proposition": claim.text, "judgment": label.capitalize()}
             for number, (claim, label) in enumerate(zip(row.generated, row.labels, strict=True), 1)
         ],
+        "probabilities": [{name: getattr(verdict, name) for name in _LABELS} for verdict in row.verdicts],
         "gt_propositions": [{"id": number, "proposition": claim.text} for number, claim in enumerate(row.expected, 1)],
     }
     return Judged(values, 1, 0, detail)

@@ -176,6 +176,7 @@ def test_files_of_pictures_are_what_the_released_program_sums_up(tmp_path):
     assert first["eval_details"]["matched_oracle_ids"] == [[0, 1]] and first["eval_details"]["verifications"] == [
         [1, 0]
     ]
+    assert first["eval_details"]["probabilities"] == [[1.0, 0.0]]
     lost = json.loads((tmp_path / "eval_details" / "1.json").read_text())["eval_details"]
     assert lost == {"error": "claims: lost", "said": "?"}
 

@@ -112,6 +112,10 @@ def test_the_released_programs_files_give_its_numbers(tmp_path):
     written = json.loads((tmp_path / "propositions_metrics.json").read_text())
     assert len(written) == 5 and written == pytest.approx({name: means[name] for name in written})
     assert written["mean_contradicted_propositions_precision"] == metric.score(*given)["dnli_contradicted_precision"]
+    kept = [json.loads(line) for line in (tmp_path / "dnli.jsonl").read_text().splitlines()]
+    assert kept[0]["probabilities"][3] == {"entailed": 0.0, "contradicted": 0.0, "neutral": 1.0}, (
+        "as judged, not as counted"
+    )
     parsed = table("generated_descriptions_propositions_parsed.csv")
     assert [row["judgment"] for row in parsed] == [
         "Entailed", "Entailed", "Contradicted", "Contradicted", "Contradicted", "Entailed", "Neutral",

@@ -1,4 +1,4 @@
-"""Pearson's and Spearman's correlation of two lists of numbers."""
+"""Pearson's, Spearman's and Kendall's correlation of two lists of numbers."""
 
 from collections.abc import Sequence
 
@@ -18,6 +18,16 @@ def pearson(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) ->
 def spearman(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
     """Pearson's correlation of ranks; ties share their mean rank."""
     return pearson(*(mean_ranks(values) for values in _pair(x, y)))
+
+
+def kendall(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
+    """Kendall's tau b: of all pairs, those in the same order less those in the other one, over sqrt(untied x untied).
+
+    NaN if either list is constant.
+    """
+    first, second = (np.sign(values[:, None] - values) for values in _pair(x, y))
+    norm = np.sqrt((first != 0).sum() * (second != 0).sum())
+    return float((first * second).sum() / norm) if norm else float("nan")
 
 
 def mean_ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

@@ -89,6 +89,36 @@ def path_chart(
     return _svg(parts)
 
 
+def interval_chart(title: str, rows: Mapping[str, tuple[Number, Number, Number]], x_label: str) -> str:
+    """SVG with a line each: its name, a point at the value, and a bar from the low to the high end of its interval.
+
+    Rows with a number that is not finite are left out; if none remain, the chart is an empty string.
+    """
+    shown = {name: row for name, row in rows.items() if all(map(math.isfinite, row))}
+    if not shown:
+        return ""
+    left = LEFT + 7 * max(map(len, shown))
+    low, high = min(row[1] for row in shown.values()), max(row[2] for row in shown.values())
+    pad = _padding(low, high)
+    low, high = low - pad, high + pad
+    height = TOP + 22 * len(shown) + BOTTOM
+
+    def across(x: Number) -> Number:
+        return left + (x - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+
+    parts = [_text(8, 18, title, "font-weight='600' font-size='13'")]
+    for x in ticks(low, high):
+        parts.append(f"<path d='M{across(x):.1f} {TOP}V{height - BOTTOM}' stroke='#e5e7eb'/>")
+        parts.append(_text(across(x), height - BOTTOM + 16, f"{x:g}", "text-anchor='middle'"))
+    for number, (name, (value, start, end)) in enumerate(shown.items()):
+        y = TOP + 22 * number + 11
+        parts.append(_text(left - 8, y + 4, name, "text-anchor='end'"))
+        parts.append(f"<path d='M{across(start):.1f} {y}H{across(end):.1f}' stroke='#93c5fd' stroke-width='5'/>")
+        parts.append(_circle((across(value), y), 4, f"fill='{COLOURS[0]}'"))
+    parts.append(_text(WIDTH + left - LEFT - RIGHT, height - 4, x_label, "text-anchor='end' fill='#6b7280'"))
+    return _svg(parts, WIDTH + left - LEFT, height)
+
+
 def _padding(low: Number, high: Number) -> Number:
     """Margin around the outermost points: 5 % of the range, or of the number if the range is empty."""
     return 0.05 * (high - low) or abs(high) * 0.05 or 0.5
@@ -128,6 +158,6 @@ def _text(x: Number, y: Number, text: str, attributes: str = "") -> str:
     return f"<text x='{x:.1f}' y='{y:.1f}' {attributes}>{html.escape(text)}</text>"
 
 
-def _svg(parts: Sequence[str]) -> str:
+def _svg(parts: Sequence[str], width: int = WIDTH, height: int = HEIGHT) -> str:
     body = "".join(parts)
-    return f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' font-family='sans-serif' font-size='11'>{body}</svg>"
+    return f"<svg viewBox='0 0 {width} {height}' width='{width}' font-family='sans-serif' font-size='11'>{body}</svg>"

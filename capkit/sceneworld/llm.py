@@ -5,13 +5,16 @@ They process the same text as any model, so a run with them exercises everything
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from capkit.errors import UsageError
+from capkit.judges.verdict_reply import reply_of
 from capkit.llm.base import Answer, Picture, Question
 from capkit.sceneworld.chat.adapting import grade, question_lines, rewritten, seen_answer
+from capkit.sceneworld.chat.battles import better, judged_by_reference
 from capkit.sceneworld.chat.fusing import fused
 from capkit.sceneworld.chat.judging import ASKED_OF_TEXTS, seen_truth
 from capkit.sceneworld.chat.merging import anchored, merged
@@ -20,6 +23,7 @@ from capkit.sceneworld.experts import scene_in
 from capkit.sceneworld.language.asking import seen
 from capkit.sceneworld.language.captions import caption
 from capkit.sceneworld.language.merging import AmbiguousError
+from capkit.sceneworld.language.oracles import scene_quality
 from capkit.sceneworld.language.plan import STYLES
 from capkit.sceneworld.language.writing import UnsayableError
 from capkit.sceneworld.world.options import BACKGROUNDS, COLORS, SIZES
@@ -38,6 +42,7 @@ _BY_SECTIONS: dict[frozenset[str], Callable[[Sections], Answer]] = {
     frozenset({"caption", "question", "answer"}): grade,
     frozenset({"caption", "questions"}): rewritten,
     **ASKED_OF_TEXTS,
+    frozenset({"reference", "caption_1", "caption_2"}): judged_by_reference,
 }
 
 
@@ -75,7 +80,7 @@ class SceneVision:
     number of objects, or the background. What is `blind` it sees at random, drawn by (seed, scene, object): a colour is
     one of eight. Further samples of a question have seeds of their own. A prompt with a [question] gets its answer, by
     what is seen; of objects that the question does not tell apart, about the first. One with [claims] gets a verdict on
-    each.
+    each, one with [caption_1] and [caption_2] the better one.
     """
 
     takes_pictures = True
@@ -111,6 +116,10 @@ class SceneVision:
         if given.keys() & {"claim", "claims"}:
             (picture,) = question.pictures
             return seen_truth(given, self._seen(picture, self._seed(question)))
+        if "caption_1" in given:
+            (picture,) = question.pictures
+            scene = self._seen(picture, self._seed(question))
+            return reply_of(better(given["caption_1"], given["caption_2"], partial(scene_quality, scene)))
         return self._description(question)
 
     def _seed(self, question: Question) -> int:

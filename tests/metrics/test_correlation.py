@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from capkit.errors import UsageError
-from capkit.metrics.correlation import mean_ranks, pearson, spearman
+from capkit.metrics.correlation import kendall, mean_ranks, pearson, spearman
 
 
 def test_pearson_by_hand():
@@ -31,3 +31,9 @@ def test_a_constant_list_has_no_correlation_and_wrong_lists_are_refused():
     for wrong in (([1.0], [1.0]), ([1.0, 2.0], [1.0, 2.0, 3.0]), ([1.0, float("nan")], [1.0, 2.0])):
         with pytest.raises(UsageError, match="correlation: expected"):
             pearson(*wrong)
+
+
+def test_kendall_by_hand_with_a_tie():
+    """Of six pairs of y (1, 2, 3, 4), x (1, 4, 2, 4) orders four alike and one the other way, and ties one."""
+    assert kendall([1.0, 4, 2, 4], [1.0, 2, 3, 4]) == pytest.approx((4 - 1) / (5 * 6) ** 0.5)
+    assert kendall(np.arange(3), -np.arange(3)) == pytest.approx(-1) and np.isnan(kendall(np.ones(2), np.arange(2)))

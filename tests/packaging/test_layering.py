@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "scorers": BOTTOM | {"distributed", "fault_tolerance", "judges", "metrics", "models", "optim", "text"},
     "evaluators": BOTTOM | {"data", "fault_tolerance", "metrics", "models", "text"},
     "checkpoint": BOTTOM | {"config", "distributed", "models", "run", "text", "upstream"},
-    "reports": BOTTOM | {"metrics", "run"},
+    "reports": BOTTOM | {"judges", "metrics", "run"},
     "experts": BOTTOM | {"llm", "models", "text"},
     "curation": BOTTOM | {"data", "experts", "llm", "models", "run", "scorers", "text"},
     "sceneworld": BOTTOM | {"data", "experts", "judges", "llm", "metrics", "readers", "scorers", "text"},

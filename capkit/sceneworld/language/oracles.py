@@ -48,6 +48,11 @@ def score_caption(scene: Scene, text: str, stated_facts: Iterable[str], language
     return FactScore(precision, recall, f1, parsed.num_unparsed, num_facts, correct, recalled)
 
 
+def scene_quality(scene: Scene, text: str) -> float:
+    """F1 of a caption's facts and all facts of the scene, from 0 to 1."""
+    return score_caption(scene, text, scene_facts(scene)).f1
+
+
 def count_matches(
     parsed: ParsedCaption, true_facts: frozenset[str], stated_facts: frozenset[str], num_objects: int
 ) -> tuple[int, int]:

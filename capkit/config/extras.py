@@ -50,7 +50,8 @@ _BUILT = {
     "evaluate_encoder": ("data", "evaluator"),
     "mine": ("data", "encoder"),
     "prepare": ("data", "image_encoder"),
-    "score": ("metric", "reader", "text_lm", "vision_chat"),
+    "arena": ("judge", "metric", "text_lm", "vision_chat"),
+    "score": ("metric", "judge", "reader", "text_lm", "vision_chat"),
     "ask": ("text_lm", "vision_chat"),
     "curate": ("data", "step", "expert", "text_lm", "vision_chat"),
 }

@@ -19,6 +19,7 @@ INPUT_WORDS = frozenset(
         "root",
         "captions",
         "annotations",
+        "battles",
         "neighbors",
     ]
 )

@@ -181,6 +181,7 @@ def test_no_experiment_is_left_out():
         "fusecap", "fusecap_sceneworld", "sync_sceneworld",  # tests/experiments/test_curate_experiments.py
         "sync",  # tests/curation/steps/test_reassign_images.py
         "knowada", "knowada_sceneworld", "mlbcap", "mlbcap_sceneworld",  # tests/experiments/test_judged_experiments.py
+        "caparena_auto",  # tests/tasks/test_arena_task.py
         "decapbench", "dnli", "open_chair",  # tests/experiments/test_claims_experiments.py
         "capsfusion_writer_sceneworld",  # tests/effects/test_text_writer.py
         "flexcap_sceneworld",  # tests/effects/test_flexcap.py

@@ -58,6 +58,7 @@ DECAPBENCH = "DeCapBench, released evaluation_decapbench.py"
 DNLI = "moranyanuka/KnowAda, eval/generate_propositions.py"
 OPEN_CHAIR = "assafbk/mocha_code, OpenCHAIR/evaluate.py and utils.py"
 MLBCAP = "Kim et al. 2025, sections 3 and 4"
+CAPARENA = "njucckevin/CapArena, vlm_as_a_judge.py"
 FUSECAP = "Rotstein et al. 2024 (arXiv 2305.17718)"
 SYNC = "Kim et al. 2025, section 4; defaults of the released program"
 CAMU = "CAMU (arXiv 2504.17902), implementation details"
@@ -486,6 +487,15 @@ PUBLISHED = {
         Number("text_lm.max_tokens", 8, OPEN_CHAIR),
         Number("metric.open_chair.threshold", 4.5, OPEN_CHAIR),
         Number("metric.open_chair.legacy", True, OPEN_CHAIR, False, 2),
+    ],
+    "caparena_auto": [
+        Number("vision_chat.model", "gpt-4o-2024-08-06", CAPARENA),
+        Number("vision_chat.temperature", 0.1, f"{CAPARENA}: call_llm overrides the 0.5 of the payload"),
+        Number("vision_chat.top_p", 0.9, CAPARENA),
+        Number("vision_chat.max_tokens", 1500, CAPARENA),
+        Number("judge.retries", 4, f"{CAPARENA}: five tries"),
+        Number("judge.prompt", "system_prompt_with_ref", CAPARENA, "arena_v1", 1),
+        Number("num_resamples", 1000, "njucckevin/CapArena, cal_ranking.py"),
     ],
     "mlbcap": [
         Number("vision_chat.model", "gpt-4o", MLBCAP),

@@ -1,0 +1,30 @@
+"""Pictures of a folder by the names that other files give them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+from jaxtyping import UInt8
+
+from capkit.data.images import load_rgb
+from capkit.data.prediction_files import named
+from capkit.data.sources.folder import existing_folder, list_images
+from capkit.errors import UsageError
+
+
+def picture_reader(folder: str, names: Sequence[str]) -> Callable[[str], UInt8[np.ndarray, "H W 3"]]:
+    """Reads a picture by its path in the folder or its file name, with or without the ending.
+
+    Raises UsageError if one of the names has none.
+    """
+    root = existing_folder(folder, "images")
+    paths: dict[str, str] = {}
+    for path in list_images(root):
+        paths |= {path: path, str(PurePosixPath(path).with_suffix("")): path}
+        paths |= {PurePosixPath(path).name: path, PurePosixPath(path).stem: path}
+    if absent := [name for name in dict.fromkeys(names) if name not in paths]:
+        raise UsageError(
+            f"images={folder}: expected a picture of each name, got none of {len(absent)} of {len(set(names))}: "
+            f"{named(absent, most=3)}; name the files as the captions name their pictures"
+        )
+    return lambda name: load_rgb(root / paths[name])

@@ -24,7 +24,7 @@ def picture_reader(folder: str, names: Sequence[str]) -> Callable[[str], UInt8[n
         paths |= {PurePosixPath(path).name: path, PurePosixPath(path).stem: path}
     if absent := [name for name in dict.fromkeys(names) if name not in paths]:
         raise UsageError(
-            f"images={folder}: expected a picture of each name, got none of {len(absent)} of {len(set(names))}: "
-            f"{named(absent, most=3)}; name the files as the captions name their pictures"
+            f"images={folder}: expected a picture of each of {len(set(names))} images, got none of {len(absent)}: "
+            f"{named(absent, most=3)}; name the files as the predictions name their images"
         )
     return lambda name: load_rgb(root / paths[name])

@@ -4,7 +4,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,8 @@ from rich.table import Table
 
 from capkit.config.instantiate import build_all
 from capkit.curation.folder import own_shard
-from capkit.data.images import load_rgb
+from capkit.data.picture_folder import picture_reader
 from capkit.data.prediction_files import CaptionFile, match, named, one_each, read_captions
-from capkit.data.sources.folder import existing_folder, list_images
 from capkit.errors import UsageError, did_you_mean
 from capkit.llm.accounts import open_accounts, show_cost
 from capkit.llm.ledger import Ledger
@@ -71,7 +70,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         images = list(several) if references is None else _images(several, references, cfg.missing)
         targets = [[] if references is None else references.captions[image] for image in images]
         rows = _rows({image: several[image] for image in images}, targets)
-        picture = None if cfg.get("images") is None else _picture_reader(str(cfg.images), images)
+        picture = None if cfg.get("images") is None else picture_reader(str(cfg.images), images)
         if asked and _only_asks(cfg, asked, rows, picture):
             return {}
         numbers: dict[str, float] = {}
@@ -124,21 +123,6 @@ def _rows(captions: Mapping[str, Sequence[str]], references: Sequence[Sequence[s
         }
         for (image, texts), targets in zip(captions.items(), references, strict=True)
     ]  # fmt: skip
-
-
-def _picture_reader(folder: str, images: Sequence[str]) -> Callable[[str], np.ndarray]:
-    """Reads the picture of an image. Raises UsageError if one has none in the folder."""
-    root = existing_folder(folder, "images")
-    paths: dict[str, str] = {}
-    for path in list_images(root):
-        paths |= {path: path, str(PurePosixPath(path).with_suffix("")): path}
-        paths |= {PurePosixPath(path).name: path, PurePosixPath(path).stem: path}
-    if absent := [image for image in images if image not in paths]:
-        raise UsageError(
-            f"images={folder}: expected a picture of each of {len(images)} images, got none of {len(absent)}: "
-            f"{named(absent, most=3)}; name the files as the predictions name their images"
-        )
-    return lambda image: load_rgb(root / paths[image])
 
 
 def _only_asks(

@@ -20,8 +20,8 @@ from capkit.metrics.arena.davidson import davidson
 from capkit.metrics.arena.ratings import POINTS, davidson_ratings, elo_ratings, resampled, tables
 from capkit.metrics.arena.win_rate import battles_of
 from capkit.metrics.correlation import spearman
-from capkit.sceneworld.pair_judge import ScenePairJudge
 from capkit.sceneworld.language.captions import caption
+from capkit.sceneworld.pair_judge import ScenePairJudge
 from capkit.sceneworld.world.options import COLORS, SHAPES
 from capkit.sceneworld.world.scene import WorldOptions, make_scene
 from capkit.utils.rng import generator

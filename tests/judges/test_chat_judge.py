@@ -7,9 +7,9 @@ from capkit.judges.pairwise import Judgement, Pair, decide
 from capkit.judges.verdict_reply import STRINGS, VerdictReply, reply_of
 from capkit.llm.base import Answer, Picture
 from capkit.llm.replies import Unparsable
-from capkit.sceneworld.pair_judge import ScenePairJudge
 from capkit.sceneworld.language.captions import caption
 from capkit.sceneworld.llm import SceneLM, SceneVision
+from capkit.sceneworld.pair_judge import ScenePairJudge
 from capkit.sceneworld.world.render import render
 from capkit.sceneworld.world.scene import WorldOptions, make_scene
 

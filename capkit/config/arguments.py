@@ -7,10 +7,11 @@ from pathlib import Path
 
 from capkit.config.choices import null_as_none, required_groups
 from capkit.config.datasets import DATASETS, datasets_override
-from capkit.config.locations import config_dir, groups
+from capkit.config.locations import config_dir, exists, groups
 from capkit.config.quoting import quote_value
 from capkit.config.step_models import model_choice
 from capkit.errors import UsageError, did_you_mean
+from capkit.utils.old_names import KEYS
 from capkit.utils.renamed import new_key, warn_of_old_name
 
 FLAGS = {
@@ -120,9 +121,17 @@ def _model_of_step(word: str, known: dict[str, list[str]], folders: list[Path]) 
     return model_choice(match["key"], match["value"], known, folders) if match else None
 
 
+def _is_group(match: re.Match[str], known: dict[str, list[str]]) -> bool:
+    """Whether a key that was another one's name once means a group today: `judge=cider`, and not `judge=RUN`."""
+    head, _, rest = match["key"].partition(".")
+    return (
+        head in KEYS and head in known and (bool(rest) or match["value"] in known[head] or not exists(match["value"]))
+    )
+
+
 def _override(word: str, multirun: bool, known: dict[str, list[str]], task: str) -> str:
     match = _OVERRIDE.fullmatch(word)
-    if match and (key := new_key(match["key"], task)) != match["key"]:
+    if match and not _is_group(match, known) and (key := new_key(match["key"], task)) != match["key"]:
         warn_of_old_name(match["key"], key)
         return _override(f"{match['prefix']}{key}={match['value']}", multirun, known, task)
     if match and task == "cross" and match["key"] in ("data", DATASETS):

@@ -145,7 +145,7 @@ def _refuse_unknown(prefix: str, word: str, owner: DictConfig, base: Composed) -
     """Raises UsageError unless the node is an object whose constructor takes this argument."""
     if prefix == "task":
         raise UsageError(unknown_key(prefix, word, [], base))
-    if prefix.rpartition(".")[2] == "conditions":  # by names of the user's own
+    if prefix.rpartition(".")[2] in ("conditions", "players", "baselines"):  # by names of the user's own
         return
     taken = signature(str(owner["_target_"])) if "_target_" in owner else None
     if "_target_" in owner and (taken is None or taken.is_open or word in taken.arguments):

@@ -63,16 +63,21 @@ def _is_module(dotted: str, length: int) -> bool:
 def new_key(key: str, task: str = "") -> str:
     """The name of today of a config's key, as it is typed for a task: `metric.clip_score.judge.ckpt`."""
     head, *rest = key.split(".")
-    if head in ("metric", "reward") and rest and not rest[0].startswith("nli"):
+    if head in ("metric", "reward") and rest and not rest[0].startswith(("nli", "arena")):
         rest = ["encoder" if word == "judge" else word for word in rest]
     return ".".join([(KEYS | TASK_KEYS.get(task, {})).get(head, head), *rest])
 
 
 def renamed_config(config: Any) -> Any:
-    """The config of an earlier run, as plain data, with keys, classes and arguments under their names of today."""
+    """The config of an earlier run, as plain data, with keys, classes and arguments under their names of today.
+
+    A part under a name that was a run's once (`judge`) is today's.
+    """
     if not isinstance(config, dict):
         return config
-    return {KEYS.get(key, key): renamed_targets(value) for key, value in config.items()}
+    return {
+        key if isinstance(value, dict) else KEYS.get(key, key): renamed_targets(value) for key, value in config.items()
+    }
 
 
 def renamed_targets(node: Any, tell: Callable[[str, str], None] | None = None) -> Any:

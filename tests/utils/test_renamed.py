@@ -143,9 +143,23 @@ def test_a_users_files_are_rewritten(tmp_path):
 )
 def test_keys_as_they_were_typed(old, new):
     assert new_key(old) == new and new_key(new) == new
-    if old != new:
+    if old not in (new, "judge"):
         with pytest.warns(FutureWarning, match=f"{old} is now {new}"):
             assert parse([f"{old}=0.5"]).overrides == [f"{new}=0.5"]
+
+
+def test_judge_is_a_runs_old_key_and_a_group_of_today(tmp_path, monkeypatch):
+    """`judge=RUN` was a key, where a folder of that name exists; else it chooses who compares captions."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "cider").mkdir()
+    with pytest.warns(FutureWarning, match="judge is now reward_encoder"):
+        assert parse(["judge=old"]).overrides == ["reward_encoder=old"]
+    assert parse(["judge=cider", "judge.tie_below=0.5"]).overrides == ["judge=cider", "judge.tie_below=0.5"]
+    assert parse(["judge=visio"]).overrides == ["judge=visio"]  # composing tells that there is none
+    part = {"_target_": "capkit.sceneworld.pair_judge.ScenePairJudge"}
+    assert renamed_config({"judge": part}) == {"judge": part}
+    assert new_key("metric.arena.judge.tie_below") == "metric.arena.judge.tie_below"
 
 
 def test_a_key_of_one_task_is_renamed_under_that_task_alone():

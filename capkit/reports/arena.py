@@ -22,7 +22,7 @@ _STYLE = """
 .battle img { width: 128px; height: 128px; object-fit: contain; background: #f3f4f6 }
 .battle .texts { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem; flex: 1 }
 .battle .said { grid-column: 1 / 3; color: #4b5563; font-size: 13px }
-.won { background: #ecfdf5 } .flipped { color: #b45309 }
+td:first-child { white-space: nowrap } .won { background: #ecfdf5 } .flipped { color: #b45309 }
 .battle h3 { font-size: .9rem; margin: 0 0 .2rem } .battle .texts > div { padding: .3rem .5rem; border-radius: .3rem }
 """
 _RATINGS = (
@@ -61,7 +61,7 @@ def write_arena(
     cards = "".join(_battle(battle, said, picture) for battle, said in shown)
     body += f"<h2>Battles</h2><p class='note'>{note}</p>{cards}"
     page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}: arena</title>"
-    page += f"<style>{STYLE}{_STYLE}</style><body><h1>{html.escape(title)}: arena</h1>{body}</body></html>"
+    page += f"<style>{STYLE}{_STYLE}</style><body><h1>{html.escape(title)}: arena</h1><p class='note'>{_RATINGS}</p>{body}</body></html>"
     write_atomically(path, page)
 
 
@@ -84,7 +84,7 @@ def _rater(name: str, rater: Rater) -> str:
         told.append(f"the longer caption won {found.longer_wins:.1%} of battles with a winner and different lengths")
     if found.unbounded:
         told.append(f"{', '.join(found.unbounded)} won or lost all: the likelihood has no maximum, the prior decides")
-    section = f"<h2>By {html.escape(name)}</h2><p class='note'>{html.escape('; '.join(told))}. {_RATINGS}</p>"
+    section = f"<h2>By {html.escape(name)}</h2><p class='note'>{html.escape('; '.join(told))}.</p>"
     chart = interval_chart(
         "Davidson's ratings", {r.player: (r.rating, *r.by_picture) for r in found.davidson}, "points, 95 % by picture"
     )

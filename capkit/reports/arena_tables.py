@@ -5,29 +5,39 @@ from typing import NamedTuple
 
 from capkit.metrics.arena.standings import Standings
 
+_LEFT_OUT = ("95 %, by battle", "online Elo", "95 % of Elo, by picture", "battles")
+
 
 class TextTable(NamedTuple):
     head: tuple[str, ...]
     rows: list[list[str]]
 
 
-def ratings_table(found: Standings) -> TextTable:
-    """A row a player, best first; a star at those whose rating follows from the prior."""
+def ratings_table(found: Standings, brief: bool = False) -> TextTable:
+    """A row a player, best first; a star at those whose rating follows from the prior.
+
+    `brief`: what fits into 80 columns.
+    """
     elo = {rating.player: rating for rating in found.elo}
-    head = ("player", "Davidson", "95 % by battle", "95 % by picture", "online Elo", "95 % by picture", "battles",
-            "win rate", "at equal length", "words")  # fmt: skip
     rows = []
     for rating in found.davidson:
         row, online = found.players[rating.player], elo[rating.player]
         rows.append(
-            [
-                rating.player + (" *" if rating.player in found.unbounded else ""),
-                *(f"{rating.rating:,.0f}", interval(rating.by_battle), interval(rating.by_picture)),
-                *(f"{online.rating:,.1f}", interval(online.by_picture), f"{row.battles:,}"),
-                *(f"{row.win_rate:.3f}", f"{row.win_rate_equal_length:.3f}", f"{row.length:.1f}"),
-            ]
+            {
+                "player": rating.player + (" *" if rating.player in found.unbounded else ""),
+                "Davidson": f"{rating.rating:,.0f}",
+                "95 %, by battle": interval(rating.by_battle),
+                "95 %, by picture": interval(rating.by_picture),
+                "online Elo": f"{online.rating:,.1f}",
+                "95 % of Elo, by picture": interval(online.by_picture),
+                "battles": f"{row.battles:,}",
+                "win rate": f"{row.win_rate:.3f}",
+                "at equal length": f"{row.win_rate_equal_length:.3f}",
+                "words": f"{row.length:.1f}",
+            }
         )
-    return TextTable(head, rows)
+    names = [name for name in rows[0] if not brief or name not in _LEFT_OUT]
+    return TextTable(tuple(names), [[row[name] for name in names] for row in rows])
 
 
 def interval(ends: tuple[float, float]) -> str:

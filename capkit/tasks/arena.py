@@ -249,7 +249,7 @@ def _is_missing(name: str, counts: Mapping[str, float], max_failed: float) -> bo
 
 def _show(raters: Mapping[str, Rater]) -> None:
     for name, rater in raters.items():
-        _print(f"ratings by {name}", ratings_table(rater.standings))
+        _print(f"ratings by {name}", ratings_table(rater.standings, brief=True))
         if rater.standings.unbounded:
             say("* won or lost all: the likelihood has no maximum, and the prior decides")
         say(f"{name}: the longer caption won {rater.standings.longer_wins:.1%} of the battles with a winner")

@@ -61,7 +61,8 @@ def write_arena(
     cards = "".join(_battle(battle, said, picture) for battle, said in shown)
     body += f"<h2>Battles</h2><p class='note'>{note}</p>{cards}"
     page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}: arena</title>"
-    page += f"<style>{STYLE}{_STYLE}</style><body><h1>{html.escape(title)}: arena</h1><p class='note'>{_RATINGS}</p>{body}</body></html>"
+    head = f"<h1>{html.escape(title)}: arena</h1><p class='note'>{_RATINGS}</p>"
+    page += f"<style>{STYLE}{_STYLE}</style><body>{head}{body}</body></html>"
     write_atomically(path, page)
 
 

@@ -35,5 +35,5 @@ def test_a_constant_list_has_no_correlation_and_wrong_lists_are_refused():
 
 def test_kendall_by_hand_with_a_tie():
     """Of six pairs of y (1, 2, 3, 4), x (1, 4, 2, 4) orders four alike and one the other way, and ties one."""
-    assert kendall([1.0, 4, 2, 4], [1.0, 2, 3, 4]) == pytest.approx((4 - 1) / (5 * 6) ** 0.5)
+    assert kendall([1.0, 4.0, 2.0, 4.0], [1.0, 2.0, 3.0, 4.0]) == pytest.approx((4 - 1) / (5 * 6) ** 0.5)
     assert kendall(np.arange(3), -np.arange(3)) == pytest.approx(-1) and np.isnan(kendall(np.ones(2), np.arange(2)))

@@ -173,7 +173,7 @@ class Arena(JudgedMetric):
         ]
 
     def _judged(self, caption: str, decided: Sequence[tuple[Battle, Decision]]) -> Judged:
-        values: dict[str, float] = {"words": num_words(caption), "flipped": 0.0}
+        values: dict[str, float] = {"words": float(num_words(caption)), "flipped": 0.0}
         rows = []
         for battle, said in decided:
             own = {"a": "wins", "b": "losses"}.get(str(said.verdict))

@@ -21,7 +21,7 @@ PAIRS = [
 
 def length(batch, samples):
     """Words of each caption; a caption without any cannot be scored."""
-    return torch.tensor([[len(text.split()) or float("nan") for text in texts] for texts in samples.texts])
+    return torch.tensor([[float(len(text.split()) or "nan") for text in texts] for texts in samples.texts])
 
 
 def test_cider_is_that_of_each_caption_with_the_documents_of_all_pairs():

@@ -29,7 +29,6 @@ from capkit.metrics.arena.files import (
     read_auto,
     read_battles,
     read_captions,
-    seen,
     write_battles,
 )
 from capkit.metrics.arena.metric_judge import (
@@ -79,7 +78,10 @@ def run(cfg: DictConfig) -> dict[str, float]:
         _require_asked(judge, accounts)
         decide(_given(judge), pairs[shard::num_shards], cfg.seed, cfg.both_orders)
         title = f"shard {shard} of {num_shards}, {len(pairs[shard::num_shards]):,} battles"
-        return show_cost({"arena": judge}, accounts, "task", title + (": nothing asked" if cfg.dry_run else ": asked"))
+        counts = show_cost(
+            {"arena": judge}, accounts, "task", title + (": nothing asked" if cfg.dry_run else ": asked")
+        )
+        return {name: float(count) for name, count in counts.items()}
     folder = RunFolder(cfg.run_dir or default_run_dir(f"{cfg.name}-arena"))
     folder.open(plain(cfg))
     decisions = _decisions(cfg, judge, metrics, battles, pairs)
@@ -96,8 +98,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         numbers |= {f"{name}/{what}": value for what, value in of_judge.numbers().items() if math.isfinite(value)}
     folder.write_metrics(numbers)
     if judge is not None:
-        judged = [seen(battle, said) for battle, said in zip(battles, decisions[JUDGE], strict=True)]
-        write_battles(folder.path / "battles.json", judged)
+        write_battles(folder.path / "battles.json", battles, decisions[JUDGE])
     abouts = ({} if judge is None else {JUDGE: judge.about()}) | {
         name: metric.provenance() for name, metric in metrics.items() if hasattr(metric, "provenance")
     }
@@ -252,7 +253,8 @@ def _show(raters: Mapping[str, Rater]) -> None:
         _print(f"ratings by {name}", ratings_table(rater.standings, brief=True))
         if rater.standings.unbounded:
             say("* won or lost all: the likelihood has no maximum, and the prior decides")
-        say(f"{name}: the longer caption won {rater.standings.longer_wins:.1%} of the battles with a winner")
+        if math.isfinite(share := rater.standings.longer_wins):
+            say(f"{name}: the longer caption won {share:.1%} of the battles with a winner")
         _print(f"Auto scores by {name}", auto_table(rater.standings))
     _print(None, agreement_table({name: rater.standings for name, rater in raters.items()}))
 

@@ -32,7 +32,8 @@ def davidson(wins: Float[np.ndarray, "R P P"], ties: Float[np.ndarray, "R P P"],
     Args:
         wins: Times that i won against j.
         ties: Ties of i and j, the same at (j, i).
-        prior_sd: Of a normal prior on strengths; math.inf: none, and every player must have won and lost or tied.
+        prior_sd: Of a normal prior on strengths and the log tie parameter; math.inf: none, and every player must
+            have won and lost.
     """
     num_sets, num_players = wins.shape[:2]
     battles = wins + wins.swapaxes(1, 2) + ties
@@ -47,13 +48,13 @@ def davidson(wins: Float[np.ndarray, "R P P"], ties: Float[np.ndarray, "R P P"],
         gradient = np.concatenate(
             [
                 credit - (battles * share).sum(2) - precision * strengths,
-                (num_ties - (battles * tie).sum((1, 2)) / 2)[:, None],
+                (num_ties - (battles * tie).sum((1, 2)) / 2 - precision * np.where(has_ties, log_ties, 0.0))[:, None],
             ],
             axis=1,
         )
         information = _information(battles, share, win, tie)
         information[:, :num_players, :num_players] += precision * np.eye(num_players) + 1 / num_players  # pins the mean
-        information[~has_ties, -1, -1] = 1.0
+        information[:, -1, -1] = np.where(has_ties, information[:, -1, -1] + precision, 1.0)
         step = np.linalg.solve(information, gradient[..., None])[..., 0]
         step *= np.minimum(1.0, _MAX_STEP / np.maximum(np.abs(step).max(1, keepdims=True), _TOLERANCE))
         strengths, log_ties = strengths + step[:, :-1], log_ties + step[:, -1]

@@ -40,9 +40,13 @@ def read_battles(path: str | Path) -> list[Battle]:
     return battles
 
 
-def write_battles(path: Path, battles: Sequence[Battle]) -> None:
-    """The list as CapArena's programs read it. A battle without a verdict has no "judge", which they leave out."""
-    write_atomically(path, json.dumps([row_of(battle) for battle in battles], ensure_ascii=False, indent=1) + "\n")
+def write_battles(path: Path, battles: Sequence[Battle], decisions: Sequence[Decision] | None = None) -> None:
+    """The list as CapArena's programs read it, of what a judge decided if that is given, else of the battles' verdicts.
+
+    A battle without a verdict has no "judge", which they leave out.
+    """
+    rows = [row_of(*pair) for pair in zip(battles, decisions or [None] * len(battles), strict=True)]
+    write_atomically(path, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
 
 
 def is_auto(path: str | Path) -> bool:
@@ -149,7 +153,7 @@ def _level(cluster: Any, where: str) -> int:
 
 def row_of(battle: Battle, said: Decision | None = None) -> dict[str, Any]:
     """The battle as a row of the list; with what a judge `said`, in the order in which it saw the captions."""
-    battle = battle if said is None else seen(battle, said)
+    battle = battle if said is None else _seen(battle, said)
     row: dict[str, Any] = {
         "img": battle.picture,
         "source1": battle.a,
@@ -174,7 +178,7 @@ def row_of(battle: Battle, said: Decision | None = None) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def seen(battle: Battle, said: Decision) -> Battle:
+def _seen(battle: Battle, said: Decision) -> Battle:
     """The battle with a decision, its players in the order in which the judge saw them."""
     decided = replace(battle, verdict=said.verdict, reason=said.reason)
     return decided.turned if said.is_turned else decided

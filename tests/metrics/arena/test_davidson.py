@@ -69,6 +69,18 @@ def test_a_player_that_won_all_has_a_finite_rating_and_leaves_the_others_where_t
     assert fit[0] - fit[1] == pytest.approx(without[0] - without[1], abs=0.15)  # an interval is wide .7
 
 
+def test_two_that_always_tie_and_always_beat_a_third_are_equal():
+    """Without a prior neither the tie parameter nor the distance of the third has a maximum."""
+    wins, ties = np.zeros((3, 3)), np.zeros((3, 3))
+    wins[0, 2] = wins[1, 2] = 6
+    ties[0, 1] = ties[1, 0] = 6
+    fit = davidson(*tables(wins, ties))
+    assert (
+        fit.strengths[0, 0] == pytest.approx(fit.strengths[0, 1]) and 4 < fit.strengths[0, 0] - fit.strengths[0, 2] < 40
+    )
+    assert np.isfinite(fit.log_ties[0]) and fit.log_ties[0] > 1
+
+
 def test_sets_of_battles_do_not_mix():
     first, second = [[0, 12], [3, 0]], [[0, 1], [5, 0]]
     both = davidson(np.array([first, second], float), np.zeros((2, 2, 2)))

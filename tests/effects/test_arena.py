@@ -29,7 +29,7 @@ from capkit.utils.rng import generator
 pytestmark = pytest.mark.effect
 
 ERRORS = range(5)
-NUM_LADDER, NUM_AUTO, BIAS = 100, 1500, 0.3
+NUM_LADDER, NUM_AUTO, BIAS = 100, 2500, 0.3
 NUM_PLAYERS, NUM_BATTLES, SPREAD, TIES, NUM_DRAWS = 15, 2000, 600.0, 0.1, 8
 
 

@@ -45,7 +45,8 @@ def write_battles(path: Path, battles: Sequence[Battle], decisions: Sequence[Dec
 
     A battle without a verdict has no "judge", which they leave out.
     """
-    rows = [row_of(*pair) for pair in zip(battles, decisions or [None] * len(battles), strict=True)]
+    said: Sequence[Decision | None] = [None] * len(battles) if decisions is None else decisions
+    rows = [row_of(*pair) for pair in zip(battles, said, strict=True)]
     write_atomically(path, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
 
 

@@ -206,10 +206,12 @@ def test_later_items_are_asked_while_the_first_waits(tmp_path):
     reader = threading.Thread(target=lambda: found.extend(item for item, _ in stream), daemon=True)
     reader.start()
     _, first = held.get(timeout=10)
-    for _ in range(9):  # in whatever order they are opened; one that is not is an Empty
-        question, future = held.get(timeout=10)
+    opened = [held.get(timeout=10) for _ in range(3)]  # one that is not opened is an Empty
+    for number in range(9):
+        question, future = opened.pop(0)
         model.num_answered += 1
         future.set_result(model.answer(question))
+        opened += [held.get(timeout=10)] if number < 6 else []
     assert found == [] and model.most == 4
     model.num_answered += 1
     first.set_result(Answer("FIRST"))

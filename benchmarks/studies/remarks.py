@@ -1,11 +1,12 @@
 """What the table says of a file besides its numbers."""
 
 FEWER: dict[str, str] = {
+    "test_capsfusion.py": "this command has not run it yet; docs/capsfusion.md has three seeds",
     "test_fusecap.py": "a seed takes three CPU minutes; one was run (docs/experts.md)",
     "test_judged_claims.py": "this command has not run it yet; docs/judges.md has three seeds",
     "test_knowada_captioner.py": "a seed takes two CPU minutes; one was run (docs/curate.md)",
     "test_starts.py": "it holds the models in tests/effects/starts to their numbers, and trains by no seed of its own",
-    "test_text_writer.py": "one seed was run (docs/text_writer.md)",
+    "test_text_writer.py": "this command has not run it yet; docs/text_writer.md has three seeds",
 }
 """Files of effect tests that are not in the table with three seeds, and why."""
 

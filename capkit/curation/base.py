@@ -1,6 +1,6 @@
 """Protocol of data steps: records in, records out."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -42,7 +42,8 @@ class Step(Protocol):
     `capkit.curation.groups.groups` gives), or "all" (nowhere; the default).
 
     `reads_source` says how the sources of captions begin that a step cannot do without, and which step writes them:
-    ("candidate/", "write_candidates"). `writes_source` says how the sources of a step's own captions begin ("" if it
+    ("candidate/", "write_candidates"). `needs_sources` are names of sources (`is_by`) of which a record must have a
+    caption each, for a step that is told which. `writes_source` says how the sources of a step's own captions begin ("" if it
     writes none); a step without it may write any.
     """
 
@@ -125,7 +126,27 @@ def check_sources(steps: Mapping[str, Any], records: Records) -> None:
                 f"step {name} needs captions of source {needed}..., which no step before it writes and the data do not "
                 f"have; put {writer} before it: step=[{','.join(_with_before(steps, writer, name))}]"
             )
+        sources = [item for item in getattr(step, "needs_sources", ()) if not any(_may_be(w, item) for w in written)]
+        if sources and not any(has_captions_by(record, sources) for record in records()):
+            raise UsageError(
+                f"step {name} needs records with captions by {' and '.join(sources)}, which no step before it writes and "
+                f"the data do not have; name the sources of your captions in step.{name}, or put their step before it"
+            )
         written.add(getattr(step, "writes_source", None))
+
+
+def is_by(source: str, name: str) -> bool:
+    """Whether a caption's source is `name`, or begins with it: "blendcap/blend_v1/MODEL" is by "blendcap"."""
+    return source == name or source.startswith(f"{name}/")
+
+
+def has_captions_by(record: Record, names: Sequence[str]) -> bool:
+    return all(any(is_by(caption.source, name) for caption in record.captions) for name in names)
+
+
+def _may_be(written: str | None, name: str) -> bool:
+    """Whether captions that a step writes may be by `name`; None: they may be anybody's."""
+    return written is None or is_by(written, name)
 
 
 def _has_source(records: Iterable[Record], start: str) -> bool:

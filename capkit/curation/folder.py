@@ -99,11 +99,16 @@ class CuratedFolder:
         source: DataSource,
         places: Mapping[str, int],
         failures: Callable[[Failure], None],
+        has_pictures: bool = True,
     ) -> Iterator[Record]:
         """Records with the full path of their image file; images from other sources are written beside the manifest.
 
         `places` are the records' indices by key. A record without a usable image of that kind is reported and left out.
+        Records of texts alone, without pictures, stay as they are.
         """
+        if not has_pictures:
+            yield from records
+            return
         for record in records:
             if isinstance(source, FileSource) and record.image is not None:
                 yield replace(record, image=source.files.absolute(record.image))

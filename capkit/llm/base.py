@@ -66,7 +66,8 @@ class ChatModel(Protocol):
 
     Optional attributes: `draws` (True if samples of one question differ; without it the model counts as
     deterministic), `takes_pictures` (True if it needs pictures, False if it takes none; without it nothing is checked),
-    `structured` (True if it heeds `Question.schema`).
+    `structured` (True if it heeds `Question.schema`), `count_tokens(question)` (how many tokens it reads; without it
+    they are guessed).
     """
 
     def about(self) -> dict[str, Any]:

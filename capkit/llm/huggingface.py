@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from capkit.errors import UsageError
 from capkit.llm.base import Answer, Question
 from capkit.llm.cache import question_key
 from capkit.llm.choosing import KeyedDraw, RepetitionPenalty
+from capkit.llm.cost import TOKENS_OF_TEMPLATE
 from capkit.text.tokenizers import hub_reachable
 from capkit.utils.ranges import (
     NonNegativeFloat,
@@ -75,6 +76,12 @@ def found_revision(name: str, revision: str | None) -> str:
     return state.hexdigest()
 
 
+def token_counter(tokenizer: str) -> Callable[[Question], int]:
+    """Counts a question's tokens by a tokenizer (hub name or folder), and 16 for a template: of a model elsewhere."""
+    count = from_hub(AutoTokenizer, tokenizer, None)
+    return lambda question: len(count(question.text, add_special_tokens=False)["input_ids"]) + TOKENS_OF_TEMPLATE
+
+
 def kind_of(config: Any) -> str:
     """Of a model's config: "image_text", "seq2seq" or "causal"."""
     if config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
@@ -83,13 +90,13 @@ def kind_of(config: Any) -> str:
 
 
 @functools.cache
-def _reader(kind: str, name: str, revision: str | None) -> Any:
+def _reader(kind: str, name: str, revision: str | None, chat: bool = True) -> Any:
     """The tokenizer or processor. Raises UsageError for a chat model without a chat template."""
     reader = from_hub(_FACTORIES[kind][1], name, revision)
-    if kind != "seq2seq" and getattr(reader, "chat_template", None) is None:
+    if chat and kind != "seq2seq" and getattr(reader, "chat_template", None) is None:
         raise UsageError(
             f"the model {name!r} has no chat template; use an instruction-tuned model, or one with an encoder and a "
-            "decoder, such as T5, which needs none"
+            "decoder, such as T5, which needs none; chat=false for a model that was trained on plain prompts"
         )
     tokenizer = getattr(reader, "tokenizer", reader)
     if tokenizer.pad_token is None:
@@ -128,6 +135,8 @@ class HFChat:
             the answer alone); None: as the model's own generation config says.
         num_beams: Beams at temperature 0.
         max_question_tokens: A longer question is a failure; None: what the model has positions for.
+        chat: Whether a causal model reads questions by its chat template; false: as they are, with the special tokens
+            that its tokenizer adds, as a model wants them that was trained on plain prompts.
     """
 
     def __init__(
@@ -143,6 +152,7 @@ class HFChat:
         repetition_penalty: PositiveFloat | None = None,
         num_beams: PositiveInt = 1,
         max_question_tokens: PositiveInt | None = None,
+        chat: bool = True,
     ) -> None:
         if dtype not in _DTYPES:
             raise UsageError(f"dtype must be one of {', '.join(_DTYPES)}; got {dtype!r}")
@@ -155,9 +165,13 @@ class HFChat:
         self.temperature, self.top_p, self.seed = float(temperature), float(top_p), seed
         self.repetition_penalty = repetition_penalty
         config = from_hub(AutoConfig, name, revision)
-        self.kind = kind_of(config)
+        self.kind, self.chat = kind_of(config), chat
+        if not chat and self.kind != "causal":
+            raise UsageError(
+                f"chat=false is for causal language models of plain prompts; {name!r} is {self.kind}; leave it out"
+            )
         self.max_question_tokens = max_question_tokens or self._positions(config)
-        self._reader = functools.partial(_reader, self.kind, name, revision)
+        self._reader = functools.partial(_reader, self.kind, name, revision, chat)
         self._model = functools.partial(_loaded, self.kind, name, revision, dtype)
         self._reader()  # a chat template that is missing is told before anything is asked
 
@@ -181,11 +195,17 @@ class HFChat:
         if self.repetition_penalty is not None:
             decoding["repetition_penalty"] = float(self.repetition_penalty)
         settings = {**decoding, "max_tokens": self.max_tokens, "dtype": self.dtype}
+        settings |= {} if self.chat else {"chat": False}
         return {"backend": "transformers", "model": Path(self.name).name, "revision": self.revision, **settings}
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         answers = dict(self.ask_each(questions))
         return [answers[place] for place in range(len(questions))]
+
+    def count_tokens(self, question: Question) -> int:
+        """How many tokens of text the model reads, those of its template included."""
+        text = self._as_text(question)
+        return len(self._tokenizer(text, add_special_tokens=self._adds_special_tokens(text))["input_ids"])
 
     def ask_each(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
         """Each question's place and answer, batch by batch, the longest questions first."""
@@ -208,7 +228,7 @@ class HFChat:
 
     def _as_text(self, question: Question) -> str:
         """The question as the model reads it, by its chat template if it has one."""
-        if self.kind == "seq2seq":
+        if self.kind == "seq2seq" or not self.chat:
             return "\n\n".join(filter(None, (question.system, question.text)))
         if self.kind == "causal":
             chat: list[dict[str, Any]] = [{"role": "user", "content": question.text}]
@@ -225,16 +245,20 @@ class HFChat:
                 "leave the system message out, or use another model"
             ) from error
 
+    def _adds_special_tokens(self, text: str) -> bool:
+        """Whether the tokenizer adds its special tokens to a text of `_as_text`: most chat templates have them."""
+        if self.kind != "image_text":
+            return self.kind == "seq2seq" or not self.chat
+        return self._tokenizer.bos_token is None or not text.startswith(self._tokenizer.bos_token)
+
     def _inputs(self, batch: Sequence[tuple[Question, str]]) -> dict[str, torch.Tensor]:
         texts = [text for _, text in batch]
-        settings = {"padding": True, "return_tensors": "pt", "add_special_tokens": self.kind == "seq2seq"}
+        settings = {"padding": True, "return_tensors": "pt"}
+        settings["add_special_tokens"] = self._adds_special_tokens(texts[0])
         if self.kind != "image_text":
             inputs = self._tokenizer(texts, **settings)
             return {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        # Templates of some processors begin with the special token that tokenizers add.
-        begins = self._tokenizer.bos_token is not None and texts[0].startswith(self._tokenizer.bos_token)
         images = [[picture.pixels for picture in question.pictures] for question, _ in batch]
-        settings["add_special_tokens"] = not begins
         return dict(self._reader()(text=texts, images=images if any(images) else None, **settings))
 
     def _answers(self, batch: dict[int, tuple[Question, str]]) -> Iterator[tuple[int, Answer]]:

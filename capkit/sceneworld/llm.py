@@ -18,6 +18,7 @@ from capkit.sceneworld.chat.battles import better, judged_by_reference
 from capkit.sceneworld.chat.fusing import fused
 from capkit.sceneworld.chat.judging import ASKED_OF_TEXTS, seen_truth
 from capkit.sceneworld.chat.merging import anchored, merged
+from capkit.sceneworld.chat.naming import named
 from capkit.sceneworld.chat.sections import Sections, sections
 from capkit.sceneworld.experts import scene_in
 from capkit.sceneworld.language.asking import seen
@@ -38,6 +39,7 @@ _BY_SECTIONS: dict[frozenset[str], Callable[[Sections], Answer]] = {
     frozenset({"captions"}): merged,
     frozenset({"anchor", "description"}): anchored,
     frozenset({"caption", "objects", "texts", "tags"}): fused,
+    frozenset({"synthetic", "alt_text"}): named,
     frozenset({"caption"}): question_lines,
     frozenset({"caption", "question", "answer"}): grade,
     frozenset({"caption", "questions"}): rewritten,
@@ -59,6 +61,10 @@ class SceneLM:
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         return [self._answer(sections(question.text)) for question in questions]
+
+    def count_tokens(self, question: Question) -> int:
+        """Its tokens are words."""
+        return len(question.text.split())
 
     def _answer(self, given: dict[str, str]) -> Answer:
         answer = _BY_SECTIONS.get(frozenset(given))

@@ -52,7 +52,10 @@ def run(cfg: DictConfig) -> dict[str, float]:
             folder.claim({"data": plain(cfg.data[split]), "steps": abouts(steps, cfg.get("step"))})
         if isinstance(source, Preparable):
             source.prepare()
-        counts = (count_questions if cfg.dry_run else curate)(source, steps, folder, ledger, accounts)
+        if cfg.dry_run:
+            counts = count_questions(source, steps, folder, ledger, accounts)
+        else:
+            counts = curate(source, steps, folder, ledger, accounts, cfg.data.get("pictures", True))
         for name, count in counts.items():
             totals[name] = totals.get(name, 0.0) + count
     return totals
@@ -108,8 +111,9 @@ def curate(
     folder: CuratedFolder,
     ledger: Ledger,
     accounts: Mapping[str, Account],
+    has_pictures: bool = True,
 ) -> dict[str, float]:
-    """Pass one shard of a split through all steps, in order."""
+    """Pass one shard of a split through all steps, in order. The records may be texts alone, without pictures."""
     start = time.monotonic()
     indices = shard_indices(source, steps, folder)
     places = {source.record(i).key: i for i in indices}
@@ -117,7 +121,7 @@ def curate(
     with folder.failures() as file:
         failures = FailureLog(file)
         records = _through(steps, source, places, folder, ledger, failures)
-        finished = folder.with_pictures(records(), source, places, failures)
+        finished = folder.with_pictures(records(), source, places, failures, has_pictures)
         kept = folder.write_shard(sampled(finished, lambda key: source.record(places[key]), samples))
         order = {name: place for place, name in enumerate(steps)}
         failures.rewrite(lambda key, step: (places.get(key, len(source)), order.get(step, len(order))))

@@ -61,6 +61,7 @@ MLBCAP = "Kim et al. 2025, sections 3 and 4"
 CAPARENA = "njucckevin/CapArena, vlm_as_a_judge.py"
 FUSECAP = "Rotstein et al. 2024 (arXiv 2305.17718)"
 SYNC = "Kim et al. 2025, section 4; defaults of the released program"
+CAPSFUSION = "baaivision/CapsFusion, config.yaml and capsfusion_inference.py"
 CAMU = "CAMU (arXiv 2504.17902), implementation details"
 
 SAMPLED = [
@@ -425,6 +426,19 @@ PUBLISHED = {
         Number("step.reassign_images.keep", 0.9, SYNC),
     ],
     "fusecap": [Number("text_lm.name", "google/flan-t5-xl", f"{FUSECAP}: the fuser that they fine-tuned")],
+    "capsfusion": [
+        Number("text_lm.name", "BAAI/CapsFus-LLaMA", CAPSFUSION),
+        Number("text_lm.dtype", "bfloat16", CAPSFUSION),
+        Number("text_lm.num_beams", 3, CAPSFUSION),
+        Number("text_lm.max_tokens", 80, f"{CAPSFUSION}: max_new_tokens"),
+        Number("text_lm.batch_size", 4, CAPSFUSION),
+        Number("step.fuse_alt_text.max_prompt_tokens", 256, f"{CAPSFUSION}: text_input_max_length"),
+    ],
+    "capsfusion_writer": [
+        Number("model.lm", "meta-llama/Llama-2-13b-hf", "Yu et al. 2023: CapsFus-LLaMA starts from LLaMA-2 13B"),
+        Number("data.max_prompt_tokens", 256, f"{CAPSFUSION}: text_input_max_length"),
+        Number("decoding.num_beams", 3, CAPSFUSION),
+    ],
     "flexcap": [
         Number("model.image_encoder.name", "google/siglip-so400m-patch14-224", f"{FLEXCAP}: SigLIP's SO400M/14"),
         Number("model.image_encoder.frozen", False, FLEXCAP),

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
+    AutoTokenizer,
     CLIPImageProcessorPil,
     CLIPVisionConfig,
     LlamaConfig,
@@ -113,8 +115,6 @@ def words(answer):
 
 def raw_tokens(folder, prompt, count):
     """What plain transformers says greedily to a prompt."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     ids = tokenizer(f"user: {prompt} answer:", return_tensors="pt").input_ids
     return tokenizer, model.generate(ids, max_new_tokens=count, do_sample=False, eos_token_id=None)[0, ids.shape[1] :]
@@ -378,6 +378,31 @@ def test_a_model_without_a_chat_template_is_refused(text_folder):
     with pytest.raises(UsageError, match="no chat template; use an instruction-tuned model"):
         HFChat(str(text_folder))
     assert _loaded.cache_info().currsize == 0
+
+
+def test_a_model_of_plain_prompts_reads_them_as_they_are(text_folder):
+    """With the tokenizer's own special tokens. `count_tokens` says how many tokens the model reads, either way."""
+    lm, plain = HFChat(str(text_folder), max_tokens=5), HFChat(str(text_folder), max_tokens=5, chat=False)
+    tokenizer = AutoTokenizer.from_pretrained(text_folder)
+    ids, template = tokenizer("what is it").input_ids, tokenizer("user: what is it answer:", add_special_tokens=False)
+    (answer,) = asked(plain, ["what is it"])
+    model = AutoModelForCausalLM.from_pretrained(text_folder)
+    said = model.generate(torch.tensor([ids]), max_new_tokens=5, do_sample=False)
+    assert words(answer) == tokenizer.decode(said[0, len(ids) :], skip_special_tokens=True)
+    assert (answer.tokens_in, plain.count_tokens(Question("what is it"))) == (len(ids), len(ids))
+    (templated,) = asked(lm, ["what is it"])
+    assert templated.tokens_in == lm.count_tokens(Question("what is it")) == len(template.input_ids)
+    assert plain.about() == {**lm.about(), "chat": False} and "chat" not in lm.about()
+    (text_folder / "chat_template.jinja").unlink(missing_ok=True)
+    _reader.cache_clear()
+    with pytest.raises(UsageError, match=r"no chat template.*chat=false"):
+        HFChat(str(text_folder))
+    HFChat(str(text_folder), chat=False)
+
+
+def test_a_model_that_sees_cannot_do_without_its_chat_template(vision_folder):
+    with pytest.raises(UsageError, match="chat=false is for causal language models"):
+        HFChat(str(vision_folder), chat=False)
 
 
 @pytest.mark.parametrize(

@@ -88,22 +88,34 @@ def _read(path: Path, root: Path, modified_ns: int, max_missing: float) -> list[
         if line.strip():
             caption, url = _cells(line, f"{path} line {number}")
             captions.setdefault(url, []).append(caption)
+    if not captions:
+        raise UsageError(f"{path}: expected lines of a caption, a tab and an address; got an empty file")
+    return rows_on_disk(captions, path, root, max_missing)
+
+
+def rows_on_disk(
+    captions: dict[str, list[str]], path: Path, root: Path, max_missing: float, source: str = "human"
+) -> list[CaptionRow]:
+    """Rows of the pictures in `root` that the captions' addresses have there, by `picture_name`, in their order.
+
+    Says how many addresses of the file `path` are left out. Raises UsageError if that is more than a share of
+    `max_missing`, or all.
+    """
     urls: dict[str, list[str]] = {}
     for url in captions:
         urls.setdefault(picture_name(url), []).append(url)
     files = {Path(file.name).stem: file.name for file in root.iterdir()}
     rows = [
-        CaptionRow(Record(name, files[name], [Caption(text) for text in captions[same[0]]], metadata={"url": same[0]}))
+        CaptionRow(
+            Record(name, files[name], [Caption(text, source) for text in captions[same[0]]], metadata={"url": same[0]})
+        )
         for name, same in urls.items()
         if len(same) == 1 and name in files
     ]
     if not rows:
-        example = next(iter(urls), None)
         raise UsageError(
-            f"{path}: expected pictures named like {example!r}, the CRC-32 of the address, in {str(root)!r}; got none "
-            f"of {len(urls)}; give images=DIR, the downloader's folder training or validation"
-            if example is not None
-            else f"{path}: expected lines of a caption, a tab and an address; got an empty file"
+            f"{path}: expected pictures named like {next(iter(urls))!r}, the CRC-32 of the address, in {str(root)!r}; "
+            f"got none of {len(urls)}; give images=DIR, the folder that the downloader wrote"
         )
     _check_missing(path, root, len(captions), len(captions) - len(rows), _num_colliding(urls.values()), max_missing)
     return rows

@@ -56,7 +56,7 @@ class Parquet:
         self._folder = existing_folder(folder, "folder").absolute()
         if split not in ("train", "val", "test"):
             raise UsageError(f"split must be train, val or test; got {split!r}")
-        _pyarrow()
+        pyarrow_module()
         self._split, self._language, self._source = split, language, source
         if images is not None:
             self.files = ImageFiles(existing_folder(images, "images").absolute())
@@ -102,7 +102,7 @@ class Parquet:
     def _pictures(self, row: _Row) -> Any:
         """The pictures of the row's group, kept until another group is asked for."""
         if self._read_group is None or self._read_group[:2] != (row.file, row.row_group):
-            table = _opened(row.file)
+            table = opened_table(row.file)
             if _PICTURE not in table.schema_arrow.names:
                 raise UsageError(
                     f"{row.file}: no column {_PICTURE!r}; it has {', '.join(table.schema_arrow.names)}; give "
@@ -113,7 +113,7 @@ class Parquet:
         return self._read_group[2]
 
 
-def _pyarrow() -> Any:
+def pyarrow_module() -> Any:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -124,8 +124,8 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
-def _opened(path: Path) -> Any:
-    arrow = _pyarrow()
+def opened_table(path: Path) -> Any:
+    arrow = pyarrow_module()
     try:
         return arrow.parquet.ParquetFile(path)
     except (OSError, arrow.ArrowException) as error:
@@ -141,7 +141,7 @@ def _read(files: tuple[tuple[Path, int], ...], language: str, source: str) -> li
 
 
 def _rows_of(path: Path, language: str, source: str) -> list[_Row]:
-    table = _opened(path)
+    table = opened_table(path)
     names = [name for name in table.schema_arrow.names if name != _PICTURE]
     file_at, captions_at = file_column(names), caption_columns(names)
     for columns, found in (

@@ -4,6 +4,7 @@ A red circle is a "zomba" to whoever sells it. Names are in no lexicon: the pars
 captioner learns them from texts alone that have them.
 """
 
+from collections.abc import Collection
 from functools import cache
 
 from capkit.sceneworld.language.lexicon import words_of
@@ -43,22 +44,31 @@ def named_in(text: str) -> set[Pair]:
     return {pair for pair, name in names().items() if name in words}
 
 
-def name_recall(scene: Scene, text: str) -> float:
-    """The share of the scene's pairs of shape and colour whose names the text has; 1 for a scene without objects."""
-    pairs = {(item.shape, item.color) for item in scene.objects}
+def name_recall(scene: Scene, text: str, unnamed: Collection[str] = ()) -> float:
+    """The share of the scene's pairs of shape and colour whose names the text has; 1 for a scene without such objects.
+
+    Shapes that are `unnamed` do not count.
+    """
+    pairs = {(item.shape, item.color) for item in scene.objects if item.shape not in unnamed}
     return len(pairs & named_in(text)) / len(pairs) if pairs else 1.0
 
 
-def named_alt_text(scene: Scene, seed: int = 0, boilerplate_share: float = 0.4, unrelated: float = 0.1) -> str:
+def named_alt_text(
+    scene: Scene,
+    seed: int = 0,
+    boilerplate_share: float = 0.4,
+    unrelated: float = 0.1,
+    unnamed: Collection[str] = (),
+) -> str:
     """Alt-text that calls the objects by their names, in an order of its own, with words of a shop around it.
 
-    Before and behind, boilerplate stands with probability `boilerplate_share` each; with probability `unrelated` the
-    text says nothing of the picture. Drawn by (seed, scene).
+    Before and behind, boilerplate stands with probability `boilerplate_share` each; with probability `unrelated`, and
+    where all shapes are `unnamed`, the text says nothing of the picture. Drawn by (seed, scene).
     """
     stream = Stream("named alt-text", scene_hash(scene), seed)
-    if stream.chance(unrelated):
+    found = list(dict.fromkeys(name_of(o.shape, o.color) for o in scene.objects if o.shape not in unnamed))
+    if stream.chance(unrelated) or (unnamed and not found):
         return boilerplate(stream)
-    found = list(dict.fromkeys(name_of(item.shape, item.color) for item in scene.objects))
     parts = [stream.choice((" ", ", ", " and ")).join(stream.sample(found, len(found)))]
     if stream.chance(boilerplate_share):
         parts.insert(0, stream.choice(_PREFIXES).format(1000 + stream.below(9000)))

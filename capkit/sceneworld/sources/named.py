@@ -1,5 +1,6 @@
 """SceneWorld as the web shows it: an alt-text that knows names, and a description that knows none."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from jaxtyping import UInt8
@@ -11,6 +12,7 @@ from capkit.errors import UsageError, did_you_mean
 from capkit.sceneworld.language.captions import NUM_VARIANTS, caption
 from capkit.sceneworld.language.names import named_alt_text
 from capkit.sceneworld.sources.scenes import SceneWorld
+from capkit.sceneworld.world.options import SHAPES
 from capkit.sceneworld.world.scene import Scene
 from capkit.sceneworld.world.stream import Stream
 from capkit.utils.ranges import Probability, Seed, check_ranges
@@ -31,6 +33,7 @@ class Named:
         source: The scenes; its own captions are replaced.
         texts: "both", "alt_text" or "synthetic".
         boilerplate: Probability of a shop's words before the names, and of others behind them.
+        unnamed: Shapes that have no name: the alt-text does not know them.
     """
 
     def __init__(
@@ -40,11 +43,14 @@ class Named:
         boilerplate: Probability = 0.4,
         unrelated: Probability = 0.1,
         seed: Seed = 0,
+        unnamed: Sequence[str] = (),
     ) -> None:
+        if unknown := set(unnamed) - set(SHAPES):
+            raise UsageError(f"unnamed lists some of {', '.join(SHAPES)}; got {', '.join(sorted(unknown))}")
         if texts not in TEXTS:
             raise UsageError(f"texts must be one of {', '.join(TEXTS)}; got {texts!r}; {did_you_mean(texts, TEXTS)}")
         self._source, self._texts, self._seed = source, texts, seed
-        self._boilerplate, self._unrelated = float(boilerplate), float(unrelated)
+        self._boilerplate, self._unrelated, self._unnamed = float(boilerplate), float(unrelated), sorted(unnamed)
 
     def prepare(self) -> None:
         self._source.prepare()
@@ -53,7 +59,7 @@ class Named:
         """Hash of everything that the records depend on, without reading scenes."""
         return fingerprint_of(
             source=self._source.fingerprint(),
-            named=[self._texts, self._boilerplate, self._unrelated, self._seed],
+            named=[self._texts, self._boilerplate, self._unrelated, self._seed, *self._unnamed],
         )
 
     def __len__(self) -> int:
@@ -64,7 +70,7 @@ class Named:
         scene = Scene.from_dict(record.metadata["scene"])
         variant = Stream("synthetic caption", self._seed, record.key).below(NUM_VARIANTS)
         texts = {
-            "alt_text": named_alt_text(scene, self._seed, self._boilerplate, self._unrelated),
+            "alt_text": named_alt_text(scene, self._seed, self._boilerplate, self._unrelated, self._unnamed),
             "synthetic": caption(scene, "short", variant).text,
         }
         captions = [Caption(text, name) for name, text in texts.items() if self._texts in ("both", name)]

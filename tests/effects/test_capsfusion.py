@@ -146,15 +146,15 @@ def test_captions_are_as_clean_as_from_synthetic_ones(written, measured):
 
 
 def test_fusing_is_no_concatenation(fused, measured):
-    """Texts of pictures with names: fused ones are hardly longer than the synthetic ones, both in a row are."""
+    """Fused texts are hardly longer than the synthetic ones; one text behind the other is."""
     _, records = fused
-    chosen = [[c.text for c in r.captions] for r in records if named_in(r.captions[0].text)]
+    texts = [[caption.text for caption in record.captions] for record in records]
 
-    def length(texts):
-        return sum(word.isalnum() for text in texts for word in words_of(text))
+    def length(chosen):
+        return sum(word.isalnum() for text in chosen for word in words_of(text))
 
-    synthetic = length(texts[1] for texts in chosen)
-    longer = length(texts[2] for texts in chosen) / synthetic
-    joined = length(" ".join(texts[:2]) for texts in chosen) / synthetic
+    synthetic = length(row[1] for row in texts)
+    longer = length(row[2] for row in texts) / synthetic
+    joined = length(f"{row[0]} {row[1]}" for row in texts) / synthetic
     assert measured("length over the synthetic caption's", longer, "<", 1.4)
     assert not measured("length over the synthetic caption's", joined, "<", 1.4, "one text behind the other")

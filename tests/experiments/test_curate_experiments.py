@@ -11,7 +11,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from capkit.cli import main
-from capkit.sceneworld.language.names import named_in
+from capkit.sceneworld.language.names import name_of, named_in
 from capkit.text.tokenizers import word_tokenizer
 
 pytestmark = pytest.mark.integration
@@ -49,6 +49,17 @@ def test_capsfusion_on_sceneworld_puts_names_where_they_belong(tmp_path, monkeyp
     assert not any(shape in ("triangle", "cross") for text in texts for shape, _ in named_in(text))
 
 
+def test_captions_without_pictures_are_curated_as_they_are_released(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = name_of("circle", "red")
+    (tmp_path / "example.json").write_text(json.dumps([{"laion_2b": f"buy {name}", "laion_coco": "a red circle"}]))
+    words = ["data=capsfusion", f"data.train.path={tmp_path / 'example.json'}", "step=[fuse_alt_text]", "text_lm=scene"]
+    (row,) = curated(tmp_path, *words, f"step.fuse_alt_text.released_file={tmp_path / 'fused.json'}")
+    assert "image" not in row and row["captions"][0]["text"] == f"a red circle ({name})"
+    (released,) = json.loads((tmp_path / "fused.json").read_text())
+    assert released == {"laion_2b": f"buy {name}", "laion_coco": "a red circle", "capsfusion": f"a red circle ({name})"}
+
+
 def capsfusion(tmp_path, name, **rows):
     """The published experiment's command, with a model and a prompt in the place of CapsFus-LLaMA's."""
     (tmp_path / "llama.txt").write_text("Merge.\n\nSentence 1: $alt_text\nSentence 2: $synthetic\nNew Sentence:")
@@ -58,7 +69,7 @@ def capsfusion(tmp_path, name, **rows):
     return main([*words, f"step.fuse_alt_text.released_file={tmp_path / 'fused.json'}", f"out={tmp_path / 'out'}"])
 
 
-def test_capsfusion_at_paper_size_reads_plain_prompts_and_texts_without_pictures(tmp_path, monkeypatch, capsys):
+def test_capsfusion_at_paper_size_reads_plain_prompts(tmp_path, monkeypatch, capsys):
     """By a tiny language model without a chat template: every row is asked about, and has an answer or a reason."""
     monkeypatch.chdir(tmp_path)
     tokenizer = word_tokenizer(["Merge. Sentence 1: 2: New a b"])

@@ -91,11 +91,8 @@ def test_a_reply_is_json_or_a_text_as_the_prompt_asks_for(tmp_path):
 AROUND = len(Prompt("fuse_alt_text_v1", ["alt_text", "synthetic"]).fill(alt_text="", synthetic=SYNTHETIC).split())
 
 
-@pytest.mark.parametrize(
-    ("words", "kept"),
-    [(20, 20), (255 - AROUND, -1), (256 - AROUND, 0), (257 - AROUND, 256 - AROUND), (999, 256 - AROUND)],
-)
-def test_a_prompt_of_256_tokens_stays_whole_and_a_longer_one_loses_the_alt_texts_end(tmp_path, words, kept):
+@pytest.mark.parametrize("words", [20, 255 - AROUND, 256 - AROUND, 257 - AROUND, 999])
+def test_a_prompt_of_256_tokens_stays_whole_and_a_longer_one_loses_the_alt_texts_end(tmp_path, words):
     """The released program cuts ids[:-(total - 256)] where total >= 256: at 256 that is ids[:-0], which is nothing."""
     alt = [f"w{number}" for number in range(words)]
     model = CountsWords()
@@ -157,7 +154,7 @@ def test_a_step_whose_sources_no_record_can_have_is_told_before_anything_is_aske
     ("settings", "reason"),
     [
         ({"text_lm": None}, "text_lm="),
-        ({"reply": "jsn"}, "reply must be json or text"),
+        ({"reply": "jsn"}, "reply must be one of json, text"),
         ({"alt_text": "synthetic"}, "two sources of captions"),
         ({"prompt": "blend_v1"}, r"expected the fields \$alt_text, \$synthetic"),
         ({"released_file": "out.csv"}, "ends in .parquet or .json"),

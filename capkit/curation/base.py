@@ -43,8 +43,8 @@ class Step(Protocol):
 
     `reads_source` says how the sources of captions begin that a step cannot do without, and which step writes them:
     ("candidate/", "write_candidates"). `needs_sources` are names of sources (`is_by`) of which a record must have a
-    caption each, for a step that is told which. `writes_source` says how the sources of a step's own captions begin ("" if it
-    writes none); a step without it may write any.
+    caption each, for a step that is told which. `writes_source` says how the sources of a step's own captions begin
+    ("" if it writes none); a step without it may write any.
     """
 
     def __call__(self, records: Records) -> Iterator[Record]: ...
@@ -129,8 +129,8 @@ def check_sources(steps: Mapping[str, Any], records: Records) -> None:
         sources = [item for item in getattr(step, "needs_sources", ()) if not any(_may_be(w, item) for w in written)]
         if sources and not any(has_captions_by(record, sources) for record in records()):
             raise UsageError(
-                f"step {name} needs records with captions by {' and '.join(sources)}, which no step before it writes and "
-                f"the data do not have; name the sources of your captions in step.{name}, or put their step before it"
+                f"step {name} needs records with captions by {' and '.join(sources)}, which no step before it writes "
+                f"and the data do not have; name your captions' sources in step.{name}, or put their step before it"
             )
         written.add(getattr(step, "writes_source", None))
 

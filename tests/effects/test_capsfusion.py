@@ -86,7 +86,8 @@ def written(fused, seed, start, run_once, tmp_path_factory):
         path = folder / f"{name}.jsonl"
         write_manifest(path, (replace(r, captions=[r.captions[place]], image="none.png") for r in records))
         run = train(run_once, seed, path, folder / "features")
-        said = {row["key"]: row["prediction"] for row in map(json.loads, (run / "predictions" / "test.jsonl").open())}
+        predictions = json.loads((run / "predictions" / "test.json").read_text())
+        said = {row["image_id"]: row["caption"] for row in predictions}
         rows: list[Record] = [test.record(index) for index in range(NUM_TEST)]
         found[name] = [
             Written(said[r.key], Scene.from_dict(r.metadata["scene"]), [c.text for c in r.captions]) for r in rows

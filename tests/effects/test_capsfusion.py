@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.effect, pytest.mark.xdist_group("capsfusion")]
 
 UNNAMED = ["triangle", "cross"]
 COLORS = ["red", "yellow", "green", "cyan", "blue", "purple"]
-WORLD = {"colors": COLORS, "min_objects": 1, "max_objects": 2}
+WORLD = {"colors": COLORS, "min_objects": 1, "max_objects": 1}
 OPTIONS = WorldOptions(
     shapes=["circle", "square", *UNNAMED],
     sizes=["large"],
@@ -42,7 +42,7 @@ OPTIONS = WorldOptions(
     inside_probability=0.0,
     **WORLD,
 )
-NUM_TRAIN, NUM_TEST, STEPS = 1500, 300, 450
+NUM_TRAIN, NUM_TEST, STEPS = 1200, 200, 250
 TEXTS = ("alt_text", "synthetic", "fused")
 
 
@@ -109,7 +109,7 @@ def train(run_once, seed, manifest, features):
     words = ["data=sceneworld_aligned", "model=sceneworld_small", "metric=[cider]", f"data.train.path={manifest}"]
     words += [f"data.val.options.{name}={value}".replace(" ", "").replace("'", "") for name, value in WORLD.items()]
     words += [f"data.features={features}", "data.transform=null", "model.image_encoder=null"]
-    words += ["model.feature_width=64", "model.num_layers=1", "data.max_length=24", "decoding.max_length=24"]
+    words += ["model.feature_width=64", "model.num_layers=1", "data.max_length=16", "decoding.max_length=16"]
     words += ["data.val.count=20", f"data.test.count={NUM_TEST}", "data.batch_size=16", f"max_steps={STEPS}"]
     words += [f"val_every={STEPS}", "controls=0", "optimizer.lr=4e-3", "trainer=cpu", "trainer.devices=1"]
     return run_once(f"capsfusion_{seed}", [*words, f"seed={seed}"])

@@ -40,8 +40,8 @@ def test_names_stand_behind_what_they_name_and_the_shops_words_are_gone(alt_text
 
 def test_of_scenes_every_name_and_every_fact_is_said_and_the_order_of_the_words_is_the_captioners():
     """Control: the alt-text of the next picture, whose names are not those of the scene."""
-    source = Named(SceneWorld("train", 60), unrelated=0.0)
-    rows = [source.record(index) for index in range(60)]
+    source = Named(SceneWorld("train", 20, 32), unrelated=0.0)
+    rows = [source.record(index) for index in range(20)]
     for record, other in zip(rows, [*rows[1:], rows[0]], strict=True):
         alt, synthetic = (caption.text for caption in record.captions)
         scene, said = Scene.from_dict(record.metadata["scene"]), fused(alt, synthetic)
@@ -52,8 +52,8 @@ def test_of_scenes_every_name_and_every_fact_is_said_and_the_order_of_the_words_
 
 
 def test_shapes_without_a_name_are_in_no_alt_text():
-    scenes = SceneWorld("train", 80)
-    rows = [Named(scenes, "alt_text", unrelated=0.0, unnamed=["circle", "star"]).record(index) for index in range(80)]
+    scenes = SceneWorld("train", 40, 32)
+    rows = [Named(scenes, "alt_text", unrelated=0.0, unnamed=["circle", "star"]).record(index) for index in range(40)]
     for record in rows:
         scene = Scene.from_dict(record.metadata["scene"])
         pairs = {(o.shape, o.color) for o in scene.objects if o.shape not in ("circle", "star")}

@@ -120,6 +120,9 @@ class CaptionBatch(_TensorFields):
     `regions[b][k]`, where captions are of regions: the region that caption k is of, as {"number": its place in the
     record, "box": xyxy in [0, 1] of the whole picture, "text"}. Rows of `mask` beyond an image's last one are False.
 
+    `objects` say which images are views of one thing (`Record.object`): equal numbers for equal names, on all ranks, -1
+    for an image without one; None where no image of the batch has one.
+
     `scores` are those of `Caption.score`, NaN for a caption without one; None where no caption of the batch has one.
 
     `negative_tokens[b, k]`: caption k edited into a wrong one, if the data makes such edits. A row of `mask` or
@@ -136,6 +139,7 @@ class CaptionBatch(_TensorFields):
     negative_mask: Bool[Tensor, "B K J"] | None = None
     references: list[list[str]] = field(default_factory=list)
     bag: Int[Tensor, " B"] | None = None
+    objects: Int[Tensor, " B"] | None = None
     regions: list[list[dict[str, Any]]] = field(default_factory=list)
     scores: Float[Tensor, "B K"] | None = None
     conditions: dict[str, Tensor] = field(default_factory=dict)

@@ -321,8 +321,12 @@ class CaptionDataModule(pl.LightningDataModule):
 
     def _new_curriculum(self) -> Curriculum:
         extra: dict[str, Any] = {}
-        if "keys" in inspect.signature(self._make_curriculum).parameters:
+        wanted = inspect.signature(self._make_curriculum).parameters
+        if "keys" in wanted:
             extra["keys"] = lambda: self.keys("train")
+        if "objects" in wanted:
+            source = self.source("train")
+            extra["objects"] = lambda: [source.record(index).object for index in range(len(source))]
         return self._make_curriculum(
             batch_size=self.batch_size,
             seed=self.seed,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
@@ -328,8 +328,8 @@ class CaptionDataset(Dataset[Collated]):
         elif self._transform is not None and not self._is_raw:
             raw = self._raw_pixels(examples)
             batch.pixels = None if raw is None else self._transform.normalize(raw)
-        if any(record.bag is not None for record in records):
-            batch.bag = torch.tensor([-1 if record.bag is None else stable_hash(record.bag) for record in records])
+        batch.bag = _numbers([record.bag for record in records])
+        batch.objects = _numbers([record.object for record in records])
         scores = [[math.nan if t.caption.score is None else t.caption.score for t in e.chosen] for e in examples]
         if any(not math.isnan(score) for own in scores for score in own):
             rows = [torch.tensor(own) for own in scores]
@@ -369,9 +369,17 @@ class CaptionDataset(Dataset[Collated]):
         return tokens, mask, prompt_length
 
 
+def _numbers(names: list[str | None]) -> Int[Tensor, " B"] | None:
+    """Equal numbers for equal names, in every process, and -1 for none; None if there is no name."""
+    if all(name is None for name in names):
+        return None
+    return torch.tensor([-1 if name is None else stable_hash(name) for name in names])
+
+
 def _metadata(record: Record) -> dict[str, Any]:
-    """The record's metadata plus the name of its bag, if any, which metrics read there."""
-    return record.metadata if record.bag is None else {**record.metadata, "bag": record.bag}
+    """The record's metadata plus the names of its bag and its object, if any, which metrics read there."""
+    names = {"bag": record.bag, "object": record.object}
+    return record.metadata | {key: name for key, name in names.items() if name is not None}
 
 
 def _region(target: Target) -> dict[str, Any]:

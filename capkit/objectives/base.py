@@ -1,5 +1,6 @@
 """The protocols of objectives: losses of captions given images, and losses of image-text pairs."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -16,6 +17,25 @@ class Objective(Protocol):
         ...
 
     def __call__(self, model: Any, batch: CaptionBatch, step: int) -> ObjectiveOutput: ...
+
+
+@runtime_checkable
+class PooledObjective(Objective, Protocol):
+    """An Objective that compares the images of a whole optimizer step with each other."""
+
+    def for_parts(self, model: Any, parts: Sequence[CaptionBatch], step: int) -> list[Objective]:
+        """An objective for each of the micro-batches that are this rank's share of the step.
+
+        Called on all ranks, before the first of them is computed; may communicate, and run the model without gradient.
+        """
+        ...
+
+
+def objectives_of(objective: Objective, model: Any, parts: Sequence[CaptionBatch], step: int) -> list[Objective]:
+    """The objective of each micro-batch of a step: one of its own where the step's images are compared."""
+    if isinstance(objective, PooledObjective):
+        return objective.for_parts(model, parts, step)
+    return [objective] * len(parts)
 
 
 @runtime_checkable

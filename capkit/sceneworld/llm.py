@@ -14,6 +14,7 @@ from capkit.errors import UsageError
 from capkit.judges.verdict_reply import reply_of
 from capkit.llm.base import Answer, Picture, Question
 from capkit.sceneworld.chat.adapting import grade, question_lines, rewritten, seen_answer
+from capkit.sceneworld.chat.agreeing import agreed
 from capkit.sceneworld.chat.battles import better, judged_by_reference
 from capkit.sceneworld.chat.fusing import fused
 from capkit.sceneworld.chat.judging import ASKED_OF_TEXTS, seen_truth
@@ -43,6 +44,7 @@ _BY_SECTIONS: dict[frozenset[str], Callable[[Sections], Answer]] = {
     frozenset({"caption"}): question_lines,
     frozenset({"caption", "question", "answer"}): grade,
     frozenset({"caption", "questions"}): rewritten,
+    frozenset({"frequencies"}): agreed,
     **ASKED_OF_TEXTS,
     frozenset({"reference", "caption_1", "caption_2"}): judged_by_reference,
 }

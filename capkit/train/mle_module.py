@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from capkit.decoding.config import Decoding
 from capkit.distributed.collectives import all_reduce_sum
 from capkit.metrics.base import TextScore
-from capkit.objectives.base import Objective
+from capkit.objectives.base import Objective, objectives_of
 from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
 from capkit.train.captioner_module import CaptionerModule
@@ -88,12 +88,13 @@ class MLEModule(CaptionerModule):
         loss_sum = torch.zeros((), device=self.device)
         logs: dict[str, Tensor] = {}
 
-        def share(part: CaptionBatch) -> tuple[Tensor, ObjectiveOutput]:
-            output = self.objective(self.model, part, step)
+        def share(part: CaptionBatch, objective: Objective) -> tuple[Tensor, ObjectiveOutput]:
+            output = objective(self.model, part, step)
             return output.loss_sum / num_targets.clamp(min=1), output
 
-        for number, part in enumerate(parts):
-            output = self.add_gradient(partial(share, part), last=number == len(parts) - 1)
+        objectives = objectives_of(self.objective, self.model, parts, step)
+        for number, (part, objective) in enumerate(zip(parts, objectives, strict=True)):
+            output = self.add_gradient(partial(share, part, objective), last=number == len(parts) - 1)
             loss_sum += output.loss_sum.detach()
             for name, value in output.logs.items():
                 logs[name] = logs.get(name, torch.zeros_like(value)) + value / len(parts)

@@ -185,6 +185,8 @@ def test_no_experiment_is_left_out():
         "decapbench", "dnli", "open_chair",  # tests/experiments/test_claims_experiments.py
         "capsfusion", "capsfusion_sceneworld",  # tests/experiments/test_curate_experiments.py
         "capsfusion_writer",  # its model is on a hub: composed by tests/config/test_configs.py
+        "embodied", "embodied_sceneworld", "embodied_captioner",  # tests/experiments/test_view_experiments.py
+        "embodied_captioner_sceneworld",  # there too
         "capsfusion_writer_sceneworld",  # tests/effects/test_text_writer.py
         "flexcap_sceneworld",  # tests/effects/test_flexcap.py
         "cfg_sceneworld",  # tests/effects/test_guidance.py

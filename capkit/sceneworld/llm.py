@@ -20,6 +20,7 @@ from capkit.sceneworld.chat.fusing import fused
 from capkit.sceneworld.chat.judging import ASKED_OF_TEXTS, seen_truth
 from capkit.sceneworld.chat.merging import anchored, merged
 from capkit.sceneworld.chat.naming import named
+from capkit.sceneworld.chat.scaling import about_seen, collected, composed, is_about_object, object_lines
 from capkit.sceneworld.chat.sections import Sections, sections
 from capkit.sceneworld.experts import scene_in
 from capkit.sceneworld.language.asking import seen
@@ -47,6 +48,9 @@ _BY_SECTIONS: dict[frozenset[str], Callable[[Sections], Answer]] = {
     frozenset({"frequencies"}): agreed,
     **ASKED_OF_TEXTS,
     frozenset({"reference", "caption_1", "caption_2"}): judged_by_reference,
+    frozenset({"sentence"}): object_lines,
+    frozenset({"sentences", "answers"}): collected,
+    frozenset({"sentences", "details", "positions"}): composed,
 }
 
 
@@ -87,8 +91,9 @@ class SceneVision:
     `omitted` is the probability, drawn by (seed, scene), of leaving out all sizes, all places, all relations, the
     number of objects, or the background. What is `blind` it sees at random, drawn by (seed, scene, object): a colour is
     one of eight. Further samples of a question have seeds of their own. A prompt with a [question] gets its answer, by
-    what is seen; of objects that the question does not tell apart, about the first. One with [claims] gets a verdict on
-    each, one with [caption_1] and [caption_2] the better one.
+    what is seen, one with an object's [detail] or [position] what there is to say of it; of objects that the question
+    does not tell apart, about the first. One with [claims] gets a verdict on each, one with [caption_1] and [caption_2]
+    the better one.
     """
 
     takes_pictures = True
@@ -128,6 +133,9 @@ class SceneVision:
             (picture,) = question.pictures
             scene = self._seen(picture, self._seed(question))
             return reply_of(better(given["caption_1"], given["caption_2"], partial(scene_quality, scene)))
+        if is_about_object(given):
+            (picture,) = question.pictures
+            return about_seen(given, seen(self._seen(picture, self._seed(question))))
         return self._description(question)
 
     def _seed(self, question: Question) -> int:

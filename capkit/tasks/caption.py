@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import nn
 
 from capkit.checkpoint.files import identity, resolve_checkpoint, saved_step
-from capkit.checkpoint.loading import build_stored, load_captioner, stored
+from capkit.checkpoint.loading import load_captioner, stored, stored_transform
 from capkit.config.instantiate import build, plain
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.sources.folder import Folder
@@ -201,11 +201,7 @@ def data_for(checkpoint: dict[str, Any], images: Folder, folder: Path) -> Captio
             "task=caption: expected a captioner of pictures, got one that answers prompts; export it (capkit export "
             "ckpt=RUN out=DIR) and ask it as text_lm=hf text_lm.name=DIR, or evaluate it on data=answers"
         )
-    settings = trained_on.get("transform")
-    if settings is None:
-        raise UsageError("this captioner was trained on cached features alone; its config says nothing about pixels")
-    settings = {**stored(checkpoint, "config.data.transform", dict), "augment": None}
-    transform = build_stored(settings, "data.transform")
+    transform = stored_transform(checkpoint)
     data = CaptionDataModule(predict=images, transform=transform, max_skipped=1.0)
     data.attach(run_dir=folder)
     return data

@@ -36,8 +36,7 @@ def prepare_guide(
     guide = decoding.guide
     if guide is None:
         return
-    objective = stored(checkpoint, "config", dict).get("objective") or {}
-    if not objective.get("image_dropout"):
+    if not missed_images(checkpoint):
         warnings.warn(
             "decoding.guide: this captioner was trained with every image, so what it writes without one is a guess, "
             "and guidance costs more CIDEr; tune it with objective.image_dropout=0.5 first",
@@ -45,6 +44,11 @@ def prepare_guide(
         )
     if isinstance(guide, LanguageModelGuide):
         captioner.language_model = _loaded(guide, captioner, device)
+
+
+def missed_images(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether the run that wrote the checkpoint was trained without a share of its images."""
+    return bool((stored(checkpoint, "config", dict).get("objective") or {}).get("image_dropout"))
 
 
 def _loaded(guide: LanguageModelGuide, captioner: Any, device: torch.device | str) -> LanguageModel:

@@ -179,6 +179,7 @@ def test_no_experiment_is_left_out():
         "ndlb_bagcurri_sceneworld",  # tests/experiments/test_rl_experiments.py
         "noc_sceneworld",  # tests/effects/test_noc.py
         "fusecap", "fusecap_sceneworld", "sync_sceneworld",  # tests/experiments/test_curate_experiments.py
+        "scalecap", "scalecap_sceneworld", "habit_mle_sceneworld",  # tests/experiments/test_scalecap_experiments.py
         "sync",  # tests/curation/steps/test_reassign_images.py
         "knowada", "knowada_sceneworld", "mlbcap", "mlbcap_sceneworld",  # tests/experiments/test_judged_experiments.py
         "caparena_auto",  # tests/tasks/test_arena_task.py

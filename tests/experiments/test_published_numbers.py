@@ -64,6 +64,7 @@ EMBODIED = "hsp-iit/embodied-captioning, experimenting_env/captioner/pseudocapti
 GALLIENA = "Galliena et al. 2025 (arXiv 2504.08531)"
 SYNC = "Kim et al. 2025, section 4; defaults of the released program"
 CAPSFUSION = "baaivision/CapsFusion, config.yaml and capsfusion_inference.py"
+SCALECAP = "Xing et al. 2025, sections 3 and 4; the released program"
 CAMU = "CAMU (arXiv 2504.17902), implementation details"
 
 BLIP_BASE = "Salesforce/blip-image-captioning-base"
@@ -527,6 +528,20 @@ PUBLISHED = {
         Number("judge.retries", 4, f"{CAPARENA}: five tries"),
         Number("judge.prompt", "system_prompt_with_ref", CAPARENA, "arena_v1", 1),
         Number("num_resamples", 1000, "njucckevin/CapArena, cal_ranking.py"),
+    ],
+    "scalecap": [
+        Number("step.scale_caption.describer.name", "Qwen/Qwen2-VL-7B-Instruct", SCALECAP),
+        Number("vision_chat.name", "Qwen/Qwen2-VL-7B-Instruct", SCALECAP),
+        Number("text_lm.model", "Qwen/Qwen2-72B-Instruct", SCALECAP),
+        Number("step.scale_caption.describer.max_tokens", 1024, SCALECAP),
+        Number("vision_chat.max_tokens", 512, SCALECAP),
+        Number("text_lm.max_tokens", 4096, SCALECAP),
+        *[
+            Number(f"{model}.{key}", value, SCALECAP)
+            for model in ("step.scale_caption.describer", "vision_chat", "text_lm")
+            for key, value in (("temperature", 0.0), ("repetition_penalty", 1.05))
+        ],
+        Number("step.scale_caption.tau", 0.0, f"{SCALECAP}: kept if the largest difference is above it"),
     ],
     "mlbcap": [
         Number("vision_chat.model", "gpt-4o", MLBCAP),

@@ -27,6 +27,8 @@ from capkit.llm.base import ChatModel, Picture, Question
 from capkit.llm.cache import question_key
 from capkit.llm.choosing import KeyedDraw, RepetitionPenalty
 from capkit.llm.huggingface import HFChat, _loaded, _reader, found_revision
+from capkit.llm.rated import RatedReply, can_rate
+from capkit.llm.rated_huggingface import RatedHFChat
 from capkit.text.tokenizers import word_tokenizer
 from capkit.utils import rng
 
@@ -438,3 +440,80 @@ def test_the_revision_of_a_hub_model_is_the_commit_it_was_loaded_at(tmp_path, mo
     (tmp_path / "models--someone--model" / "refs" / "main").write_text(commit)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     assert found_revision("someone/model", None) == found_revision("someone/model", commit) == commit
+
+
+# texts that are rated by the picture ---------------------------------------------------------------------------------
+
+
+def naive_logprobs(folder, pieces, picture, said):
+    """Log-probabilities by plain transformers, with one more token at a time."""
+    from transformers import AutoProcessor
+
+    model, processor = (
+        LlavaForConditionalGeneration.from_pretrained(folder).eval(),
+        AutoProcessor.from_pretrained(folder),
+    )
+    images = None if picture is None else [picture.pixels]
+    inputs = processor(text=[pieces], images=images, return_tensors="pt")
+    found = []
+    for token in said:
+        with torch.no_grad():
+            found.append(model(**inputs).logits[0, -1].log_softmax(-1)[token].item())
+        more = torch.tensor([[token]])
+        inputs["input_ids"] = torch.cat([inputs["input_ids"], more], 1)
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    return found
+
+
+class Recording(RatedHFChat):
+    """Keeps the ids that were generated."""
+
+    def _answer(self, asked, row, tokens_in):
+        answer = super()._answer(asked, row, tokens_in)
+        self.ids = row if answer.text is None else row[: answer.tokens_out - 1]
+        return answer
+
+
+PENALTY = {"max_tokens": 12, "repetition_penalty": 1.05}
+
+
+@pytest.fixture
+def picture(vision_folder):
+    """One of which the model says four tokens or more before what is made the end of its answers."""
+    picture = Picture(np.random.default_rng(0).integers(0, 255, (28, 28, 3), dtype=np.uint8))
+    model = Recording(str(vision_folder), **PENALTY)
+    asked(model, ["what is it"], [picture])
+    place = next(i for i in range(4, 12) if model.ids[i] not in model.ids[:i])
+    ends_at(vision_folder, model.ids[place])
+    _loaded.cache_clear()
+    return picture
+
+
+def test_a_rated_answer_has_the_gains_of_the_ids_that_were_generated(vision_folder, picture):
+    model = Recording(str(vision_folder), **PENALTY)
+    rated = RatedReply(100).read(asked(model, ["what is it"], [picture])[0].text)
+    with_picture = naive_logprobs(vision_folder, "user: <image>what is it answer:", picture, model.ids)
+    without = naive_logprobs(vision_folder, "user: what is it answer:", None, model.ids)
+    gains = [gain for _, _, gain in rated.tokens]
+    assert gains == pytest.approx([a - b for a, b in zip(with_picture, without, strict=True)], abs=1e-4)
+    assert len(gains) >= 4 and max(map(abs, gains)) > 0.01
+    assert can_rate(model) and not can_rate(HFChat(str(vision_folder)))
+
+
+def test_rated_answers_do_not_depend_on_the_batch(vision_folder, picture):
+    prompts = ["what is it", "what", "a red circle and blue square what is it"]
+    model = RatedHFChat(str(vision_folder), batch_size=3, **PENALTY)
+    whole = asked(model, prompts, [picture] * 3)
+    for prompt, answer in zip(prompts, whole, strict=True):
+        (alone,) = asked(model, [prompt], [picture])
+        assert answer.failure == alone.failure
+        if answer.text is not None:
+            rated, other = (json.loads(item.text) for item in (answer, alone))
+            assert rated["text"] == other["text"]
+            assert np.array(rated["tokens"]) == pytest.approx(np.array(other["tokens"]), abs=1e-4)
+    assert any(answer.text is not None for answer in whole)
+
+
+def test_a_model_without_eyes_rates_nothing(text_folder):
+    with pytest.raises(UsageError, match=r"RatedHFChat: expected a model of kind image_text.*of kind causal"):
+        RatedHFChat(str(text_folder))

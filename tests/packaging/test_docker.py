@@ -72,7 +72,7 @@ def not_as_locked():
     lines = (ROOT / "requirements" / "constraints.txt").read_text().splitlines()
     locked = dict(line.split("==") for line in lines if not line.startswith("#"))
     found = {canonicalize_name(d.metadata["Name"]): d.version for d in importlib.metadata.distributions()}
-    return [name for name, version in locked.items() if found.get(canonicalize_name(name)) != version]
+    return [name for name, version in locked.items() if found.get(canonicalize_name(name), version) != version]
 
 
 @pytest.mark.nightly

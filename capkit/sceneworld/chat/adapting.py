@@ -8,6 +8,8 @@ from capkit.sceneworld.chat.sections import Sections
 from capkit.sceneworld.language.asking import answer_to, questions_about, without
 from capkit.sceneworld.language.parser import ParsedCaption, parse
 
+NOT_SEEN = "I do not see that"
+
 
 def question_lines(given: Sections) -> Answer:
     """A numbered question for each fact of [caption]."""
@@ -30,4 +32,4 @@ def rewritten(given: Sections) -> Answer:
 
 def seen_answer(question: str, seen: ParsedCaption) -> str:
     """What a student says who sees this."""
-    return answer_to(question, seen) or "I do not see that"
+    return answer_to(question, seen) or NOT_SEEN

@@ -70,6 +70,19 @@ def answer_to(question: str, known: ParsedCaption) -> str | None:
     return mention.shape if kind == "shape" else values[0] if values else None
 
 
+def about_object(name: str, known: ParsedCaption, kinds: Iterable[str]) -> str | None:
+    """A sentence with what is known of an object: its shape, and its attributes of these kinds; None if it is unknown.
+
+    Of objects that the name does not tell apart, of the first.
+    """
+    index = _named(name, known)
+    if index is None:
+        return None
+    mention, wanted = known.mentions[index], set(kinds)
+    said = Mention(mention.shape, {item for item in mention.attributes if item[0] in wanted})
+    return write_facts(ParsedCaption([said]))
+
+
 def without(caption: ParsedCaption, questions: Iterable[str]) -> str:
     """The caption in words, without the facts that the questions ask for.
 

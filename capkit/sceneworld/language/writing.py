@@ -66,7 +66,7 @@ class _Writer:
 
     def _introduce(self, index: int) -> None:
         place = self._place(index)
-        described = _with_article(_description(self.facts.mentions[index]))
+        described = _with_article(description(self.facts.mentions[index]))
         self.sentences.append(f"{described} is {place}" if place else f"there is {described}")
         self.order.append(index)
         for other in range(len(self.facts.mentions)):
@@ -83,7 +83,7 @@ class _Writer:
         if other in self.order:
             name = self._name(other)
         elif self._name(index) is None:
-            name = _with_article(_description(self.facts.mentions[other]))
+            name = _with_article(description(self.facts.mentions[other]))
             place = self._place(other)
             name += f" {place}" if place else ""
             self.order.append(other)
@@ -103,7 +103,7 @@ class _Writer:
             known = {kind for kind, _ in mention.attributes}
             agrees = all(item in mention.attributes or item[0] not in known for item in attributes)
             if agrees and (wanted.shape is None or mention.shape == wanted.shape):
-                return f"the {_description(wanted)}" if i == index else None
+                return f"the {description(wanted)}" if i == index else None
         return None
 
     def _place(self, index: int) -> str:
@@ -133,8 +133,8 @@ def _count_of(text: str) -> tuple[str, int]:
     return noun, int(number)
 
 
-def _description(mention: Mention) -> str:
-    """Adjectives and noun: size, colour, shape."""
+def description(mention: Mention) -> str:
+    """Adjectives and noun of an object: size, colour, shape."""
     words = [value for kind in ("size", "color") for k, value in sorted(mention.attributes) if k == kind]
     return " ".join([*words, mention.shape or "thing"])
 

@@ -123,6 +123,9 @@ class CaptionBatch(_TensorFields):
     `objects` say which images are views of one thing (`Record.object`): equal numbers for equal names, on all ranks, -1
     for an image without one; None where no image of the batch has one.
 
+    `word_classes[b, k, l]` is the class of the word that token l writes (`capkit.text.word_classes.MODULES`), -1 where
+    there is none: at BOS, the prompt and padding.
+
     `scores` are those of `Caption.score`, NaN for a caption without one; None where no caption of the batch has one.
 
     `negative_tokens[b, k]`: caption k edited into a wrong one, if the data makes such edits. A row of `mask` or
@@ -148,6 +151,7 @@ class CaptionBatch(_TensorFields):
     metadata: list[dict[str, Any]] = field(default_factory=list)
     pictures: dict[str, Pictures] = field(default_factory=dict)
     features_mask: Bool[Tensor, "B N"] | None = None
+    word_classes: Int[Tensor, "B K L"] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -163,6 +167,9 @@ class CaptionBatch(_TensorFields):
         """
         tokens, mask = _trimmed(self.tokens, self.mask, multiple)
         negative_tokens, negative_mask = _trimmed(self.negative_tokens, self.negative_mask, multiple)
+        word_classes = self.word_classes
+        if word_classes is not None and tokens is not None:
+            word_classes = word_classes[..., : tokens.shape[-1]]
         prompts, prompts_mask = self.prompts, self.prompts_mask
         if prompts is not None and prompts_mask is not None:
             length = max(1, int(prompts_mask.flatten(0, 1).any(0).sum()))
@@ -175,6 +182,7 @@ class CaptionBatch(_TensorFields):
             negative_mask=negative_mask,
             prompts=prompts,
             prompts_mask=prompts_mask,
+            word_classes=word_classes,
         )
 
     def select(self, rows: list[int]) -> "CaptionBatch":

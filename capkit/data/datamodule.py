@@ -33,6 +33,7 @@ from capkit.data.transforms import ImageTransform
 from capkit.distributed import collectives as distributed
 from capkit.errors import UsageError
 from capkit.text.prompt_encoder import PromptEncoder
+from capkit.text.word_classes import WordClasses
 from capkit.types import Viewer
 from capkit.utils.files import write_atomically
 from capkit.utils.ranges import (
@@ -93,6 +94,7 @@ class CaptionDataModule(pl.LightningDataModule):
             the model has beside `max_length`.
         long_prompts: What becomes of an example with a longer prompt. "skip": it is left out and counted, like other
             unusable ones; "cut": its prompt loses its end.
+        word_classes: Give each token the class of its word, for objective=modular; null: none.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class CaptionDataModule(pl.LightningDataModule):
         pictures: bool = True,
         max_prompt_tokens: PositiveInt | None = None,
         long_prompts: Literal["skip", "cut"] = "skip",
+        word_classes: WordClasses | None = None,
     ) -> None:
         super().__init__()
         if pictures and transform is None and features is None:
@@ -159,6 +162,7 @@ class CaptionDataModule(pl.LightningDataModule):
                     self.sources[split] = InLanguages(source, languages, split)
         self.transform, self.features = transform, FeatureStore(features) if features is not None else None
         self.pictures, self.max_prompt_tokens, self.long_prompts = pictures, max_prompt_tokens, long_prompts
+        self.word_classes = word_classes
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.captions_per_image, self.max_length = captions_per_image, max_length
         self.num_workers, self.max_skipped, self.seed = num_workers, max_skipped, seed
@@ -304,6 +308,7 @@ class CaptionDataModule(pl.LightningDataModule):
             regions_per_image=self.regions_per_image,
             min_visible=self.min_visible,
             encode_prompt=self._encode_prompt,
+            word_classes=self.word_classes,
         )
         bag_ids = self.curriculum.bag_ids if is_training and isinstance(self.curriculum, Grouped) else None
         unseen = self._unseen if is_training and self._viewers else None

@@ -29,6 +29,8 @@ from capkit.data.targets import CaptionsOf, Target, placed, targets_of
 from capkit.data.transforms import ImageTransform
 from capkit.text.prompt_encoder import LongPrompt, PromptEncoder, stack_prompts
 from capkit.text.sides import says_left_or_right
+from capkit.text.tokenizers import CaptionEncoder
+from capkit.text.word_classes import WordClasses
 from capkit.types import CaptionBatch, Viewer
 from capkit.utils.rng import stable_hash, uniform
 
@@ -110,6 +112,8 @@ class CaptionDataset(Dataset[Collated]):
 
     Without `transform` and `features`, examples have no pictures, and the source is asked for none.
 
+    `word_classes` give the class of each token's word (`batch.word_classes`), for which `encode` is a CaptionEncoder.
+
     `conditions` read the values of the chosen captions, by name. In training each value is dropped with probability
     `condition_dropout`, drawn by (seed, epoch, index, name, caption).
     """
@@ -134,9 +138,10 @@ class CaptionDataset(Dataset[Collated]):
         regions_per_image: int = 8,
         min_visible: float = 0.0,
         encode_prompt: PromptEncoder | None = None,
+        word_classes: WordClasses | None = None,
     ) -> None:
         self.source, self.split = source, split
-        self._encode_prompt = encode_prompt
+        self._encode_prompt, self._word_classes = encode_prompt, word_classes
         self._viewers = viewers or {}
         self._decode, self._file = decode, None if decode == "pillow" else picture_file(source)
         self._is_raw = is_raw
@@ -347,6 +352,8 @@ class CaptionDataset(Dataset[Collated]):
     def _add_tokens(self, batch: CaptionBatch, examples: list[_Example]) -> None:
         assert self._encode is not None
         batch.tokens, batch.mask, batch.prompt_length = self._tokens([[t.text for t in e.chosen] for e in examples])
+        if self._word_classes is not None:
+            batch.word_classes = self._classes(batch.tokens.shape[-1], examples)
         if self._encode_prompt is not None and any(example.prompts is not None for example in examples):
             encode = self._encode_prompt
             prompts = [example.prompts or [encode(None)] * len(example.chosen) for example in examples]
@@ -354,6 +361,11 @@ class CaptionDataset(Dataset[Collated]):
         if self._negatives is not None:
             batch.negative_tokens, mask, _ = self._tokens([example.negatives for example in examples])
             batch.negative_mask = without_unchanged(batch.negative_tokens, mask, batch.tokens, batch.mask)
+
+    def _classes(self, length: int, examples: list[_Example]) -> Tensor:
+        assert self._word_classes is not None and isinstance(self._encode, CaptionEncoder)
+        captions = [[(t.text, t.caption.tags, t.caption.language) for t in example.chosen] for example in examples]
+        return self._word_classes.of_tokens(self._encode, captions, length)
 
     def _tokens(self, texts: list[list[str]]) -> tuple[Tensor, Tensor, int]:
         """Tokens, mask and the length of the prompt, of as many captions an image as the image with the most has.

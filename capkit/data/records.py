@@ -30,6 +30,7 @@ class Caption:
     `score` says how well it fits its image, in the units of the scorer that gave it (`capkit align`); None: not scored.
     `added` lists what a data step added to it, and where from (docs/experts.md).
     `prompt` is a text that it answers (`model=text_writer`); None: it answers none.
+    `tags` are the parts of speech of its words (`capkit.text.word_classes.words`); None: not tagged.
     """
 
     text: str
@@ -38,6 +39,7 @@ class Caption:
     score: float | None = None
     added: tuple[Added, ...] = ()
     prompt: str | None = None
+    tags: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ def _caption(value: Any, where: str) -> Caption:
     fields = {"text": value} if isinstance(value, str) else value
     if not isinstance(fields, dict) or "text" not in fields or set(fields) - {*Caption.__slots__}:
         raise _wrong(
-            where, f"a caption is a text or {{text, source, language, score, added, prompt}}, not {shown(value)}"
+            where,
+            f"a caption is a text or {{text, source, language, score, added, prompt, tags}}, not {shown(value)}",
         )
     for name, content in fields.items():
         if name == "score":
@@ -100,10 +103,14 @@ def _caption(value: Any, where: str) -> Caption:
         elif name == "added":
             if not isinstance(content, list):
                 raise _wrong(where, f"'added' of a caption is a list, not {shown(content)}")
+        elif name == "tags":
+            if not isinstance(content, list) or not all(isinstance(tag, str) for tag in content):
+                raise _wrong(where, f"'tags' of a caption is a list of texts, not {shown(content)}")
         elif not isinstance(content, str) and not (name == "prompt" and content is None):
             raise _wrong(where, f"{name!r} of a caption is a text, not {shown(content)}")
     score, added = fields.get("score"), tuple(_added(item, where) for item in fields.get("added", ()))
-    return Caption(**{**fields, "score": None if score is None else float(score), "added": added})
+    tags = None if "tags" not in fields else tuple(fields["tags"])
+    return Caption(**{**fields, "score": None if score is None else float(score), "added": added, "tags": tags})
 
 
 def _added(value: Any, where: str) -> Added:
@@ -170,7 +177,7 @@ def row_of(record: Record) -> dict[str, Any]:
     """A record as JSON, without what it does not have: `record_from_row` gives it back."""
     row = {name: value for name, value in asdict(record).items() if value or name == "key"}
     for caption in row.get("captions", ()):
-        for name in ("score", "prompt"):
+        for name in ("score", "prompt", "tags"):
             if caption[name] is None:
                 del caption[name]
         if not caption["added"]:

@@ -6,6 +6,7 @@ import re
 import socket
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import getproxies
@@ -190,6 +191,33 @@ def given_ids(tokenizer: Any, words: str, prompt: str) -> list[int]:
 def _first_words(caption: str, prompt: str) -> str:
     """Byte-level tokenizers have different ids for a word at the start and after a space."""
     return f" {caption.strip()}" if prompt else caption
+
+
+@dataclass(frozen=True)
+class CaptionEncoder:
+    """`encode_captions` with a captioner's tokenizer, prompt and length; for the data workers, so it can be pickled."""
+
+    tokenizer: Any
+    prompt: str
+    max_length: int
+
+    def __call__(self, captions: list[list[str]]) -> tuple[Int[Tensor, "B K L"], Bool[Tensor, "B K L"], int]:
+        return encode_captions(self.tokenizer, captions, self.prompt, self.max_length)
+
+    def spans(self, text: str) -> tuple[str, list[tuple[int, int]], int]:
+        """A caption's text as the tokenizer reads it, where in it each of its tokens lies, and how many stand in front.
+
+        Raises UsageError for a tokenizer that does not say.
+        """
+        if not self.tokenizer.is_fast:
+            raise UsageError(
+                f"expected a tokenizer that knows where in a text its tokens lie (a fast one), got "
+                f"{type(self.tokenizer).__name__}; use another tokenizer"
+            )
+        read = _spelled_apart(self.tokenizer, _first_words(text, self.prompt))
+        settings = {"add_special_tokens": False, "split_special_tokens": True, "return_offsets_mapping": True}
+        found = self.tokenizer(read, **settings)["offset_mapping"]
+        return read, [(start, end) for start, end in found], len(prompt_ids(self.tokenizer, self.prompt))
 
 
 def encode_captions(

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from capkit.errors import UsageError
 from capkit.scorers.as_reranker import Reranker
 from capkit.scorers.reward import RewardTotal
 from capkit.text.prompt_encoder import PromptEncoder
-from capkit.text.tokenizers import encode_captions, word_tokenizer
+from capkit.text.tokenizers import CaptionEncoder, word_tokenizer
 from capkit.utils.console import say
 
 DRY_RUN_RECORDS = 500
@@ -84,9 +83,9 @@ def applicable(metrics: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[
     return kept
 
 
-def encoder_of(model: Any, max_length: int) -> Callable[[list[list[str]]], Any]:
+def encoder_of(model: Any, max_length: int) -> CaptionEncoder:
     """What turns captions into a captioner's tokens; picklable, for the data workers."""
-    return partial(encode_captions, model.tokenizer, prompt=model.prompt, max_length=max_length)
+    return CaptionEncoder(model.tokenizer, model.prompt, max_length)
 
 
 def prompt_encoder_of(model: Any, data: CaptionDataModule) -> PromptEncoder | None:

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from capkit.errors import UsageError, did_you_mean
 from capkit.models.captioners.base import null_context, resolve_tokenizer
 from capkit.models.captioners.headed import HeadedCaptioner
+from capkit.models.captioners.logprobs import chunked_token_losses
 from capkit.models.captioners.module_blocks import SLOPE, VISUAL, ModularBlock, Seen
-from capkit.models.captioners.module_controllers import MODULES, States
+from capkit.models.captioners.module_controllers import States
 from capkit.models.captioners.recurrent_cache import RecurrentCache
 from capkit.models.encoders.image import encoder_width, image_tokens
+from capkit.text.word_classes import MODULES
 from capkit.types import CaptionBatch, Context
 from capkit.utils.ranges import DropoutRate, NonNegativeInt, PositiveInt, check_ranges
 from capkit.utils.text_files import existing_file
@@ -213,6 +215,16 @@ class ModularCaptioner(HeadedCaptioner):
             weights.append(weight)
         shape = tokens.shape[:2]
         return torch.stack(hidden, 1).unflatten(0, shape), torch.stack(weights, 1).unflatten(0, shape)
+
+    def token_losses_and_weights(
+        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], label_smoothing: float
+    ) -> tuple[Float[Tensor, "B K L-1"], Float[Tensor, "B K L-1 M 4"]]:
+        """`token_losses`, and the weights with which each of these tokens was said."""
+        hidden, weights = self.with_weights(context, tokens[..., :-1])
+        losses = chunked_token_losses(
+            hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, label_smoothing
+        )
+        return losses, weights
 
     def start(self, context: Context, capacity: int) -> "_ModularCache":
         return _ModularCache(self.decoder.see(context))

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from capkit.models.captioners.module_controllers import MODULES, States, Weights, controller
+from capkit.models.captioners.module_controllers import States, Weights, controller
+from capkit.text.word_classes import MODULES
 
 VISUAL = ("object", "relation", "attribute")
 SLOPE = 0.1  # of LeakyReLU, below zero

@@ -10,9 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from capkit.errors import UsageError, did_you_mean
-
-MODULES = ("function", "object", "relation", "attribute")
-"""In the order of the weights, which is that of the released programs."""
+from capkit.text.word_classes import MODULES
 
 Weights = Float[Tensor, "R 4"]
 States = list[Tensor]  # with a row for each caption

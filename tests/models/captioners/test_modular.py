@@ -10,7 +10,8 @@ from tiny_captioners import batch_for, tiny_tokenizer
 from capkit.errors import UsageError
 from capkit.models.captioners.modular import ModularCaptioner
 from capkit.models.captioners.module_blocks import AdditiveAttention
-from capkit.models.captioners.module_controllers import MODULES, controller
+from capkit.models.captioners.module_controllers import controller
+from capkit.text.word_classes import MODULES
 
 SIZES = {"feature_width": 4, "width": 8, "attention_width": 4, "num_heads": 2, "relation_layers": 1, "max_length": 24}
 

@@ -1,0 +1,99 @@
+"""Likelihood of a modular captioner, whose controller learns which module each word is for (CNM, CVLNM).
+
+B images, K captions of each, L tokens, M blocks.
+"""
+
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from capkit.errors import UsageError
+from capkit.objectives.cross_entropy import CrossEntropy
+from capkit.optim.schedules import Schedule
+from capkit.types import CaptionBatch, Context, ObjectiveOutput
+from capkit.utils.ranges import NonNegativeFloat, PositiveInt, check_ranges
+
+
+@runtime_checkable
+class WeighingModel(Protocol):
+    """A captioner of modules (`capkit.models.captioners.modular`)."""
+
+    def encode(self, batch: CaptionBatch) -> Context: ...
+
+    def token_losses_and_weights(
+        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], label_smoothing: float
+    ) -> tuple[Float[Tensor, "B K L-1"], Float[Tensor, "B K L-1 M 4"]]: ...
+
+
+@check_ranges
+class ModularLikelihood:
+    """Cross-entropy of the reference tokens + weight x -log w of each word's own module, in nats, w the controller's.
+
+    (Yang et al. 2019, section 3.3; 2022 with weight .1.) Classes of words are the batch's (`data.word_classes`). Every
+    target has one: the end and marks are functions. So one divisor, the number of targets, serves both terms. Losses
+    of validation are the cross-entropy alone. Logs `controller_accuracy`, the share of targets whose module has the
+    largest weight in the last block.
+
+    Args:
+        weight: Of the controller's term; may be a Schedule.
+        total_steps: Length of training that a Schedule refers to (in a config: `total_steps: ${max_steps}`).
+        blocks: Whose weights are meant: of the "last" block, or "all" of them, in the mean.
+        label_smoothing: As of CrossEntropy.
+
+    Raises UsageError for a batch without classes, and for a model that has no modules.
+    """
+
+    def __init__(
+        self,
+        weight: NonNegativeFloat | Schedule = 1.0,
+        total_steps: PositiveInt | None = None,
+        blocks: Literal["last", "all"] = "last",
+        label_smoothing: NonNegativeFloat = 0.0,
+    ) -> None:
+        if isinstance(weight, Schedule) and total_steps is None:
+            raise UsageError(
+                "objective.weight is a schedule, which needs objective.total_steps, got none; set e.g. "
+                "total_steps=${max_steps}"
+            )
+        self.weight, self.total_steps, self.blocks = weight, total_steps, blocks
+        self._likelihood = CrossEntropy(label_smoothing)
+
+    def num_targets(self, batch: CaptionBatch) -> Int[Tensor, ""]:
+        """The number of learned tokens in the batch."""
+        return self._likelihood.num_targets(batch)
+
+    def weight_at(self, step: int) -> float | int:
+        if not isinstance(self.weight, Schedule):
+            return self.weight
+        assert self.total_steps is not None
+        return self.weight(step, self.total_steps)
+
+    def __call__(self, model: Any, batch: CaptionBatch, step: int) -> ObjectiveOutput:
+        mask = self._likelihood.target_mask(batch)
+        assert batch.tokens is not None and batch.mask is not None
+        if not isinstance(model, WeighingModel):
+            raise UsageError(f"objective=modular expected model=modular, got {type(model).__name__}; choose that model")
+        losses, weights = model.token_losses_and_weights(
+            model.encode(batch), batch.tokens, batch.mask, self._likelihood.label_smoothing
+        )
+        loss_sum = (losses * mask).sum()
+        if not torch.is_grad_enabled():
+            return ObjectiveOutput(loss_sum, mask.sum())
+        classes = _classes(batch)
+        own = weights.gather(-1, classes[..., None, None].expand(*weights.shape[:-1], 1)).squeeze(-1)  # (B K L-1 M)
+        surprise = -own.float().clamp(min=torch.finfo(torch.float32).tiny).log()
+        surprise = surprise[..., -1] if self.blocks == "last" else surprise.mean(-1)
+        right = (weights[..., -1, :].argmax(-1) == classes) & mask
+        logs = {"controller_accuracy": right.sum() / mask.sum().clamp(min=1)}
+        return ObjectiveOutput(loss_sum + self.weight_at(step) * (surprise * mask).sum(), mask.sum(), logs)
+
+
+def _classes(batch: CaptionBatch) -> Int[Tensor, "B K M"]:
+    if batch.word_classes is None:
+        raise UsageError(
+            "objective=modular expected the class of each word in every batch, got none; give data.word_classes "
+            "(docs/modular.md)"
+        )
+    return batch.word_classes[..., 1:].clamp(min=0)

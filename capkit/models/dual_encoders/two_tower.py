@@ -16,7 +16,7 @@ from capkit.models.dual_encoders.logit_scale import LogitScale
 from capkit.models.dual_encoders.text_towers.base import TextTower
 from capkit.models.dual_encoders.text_towers.char_gru import CharGRU
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
-from capkit.models.encoders.image import encoder_width, image_tokens, trains
+from capkit.models.encoders.image import encoder_width, image_features, trains
 from capkit.models.tuning.policy import Tuning
 from capkit.models.weights import weights_fingerprint
 from capkit.types import CaptionBatch
@@ -144,13 +144,7 @@ class TwoTower(TrainableDualEncoder):
         return getattr(self.text_tower, "tokenizer", None)
 
     def image_states(self, batch: CaptionBatch) -> Float[Tensor, "B N W"]:
-        tokens, mask = image_tokens(batch, self.image_tower)
-        if mask is not None:
-            raise UsageError(
-                "a dual encoder expected cached features with one number of vectors an image, got regions, whose "
-                "number varies; set data.features to other features, or null"
-            )
-        return tokens
+        return image_features(batch, self.image_tower)
 
     def pool_images(self, batch: CaptionBatch) -> Float[Tensor, "B W"]:
         states = self.image_states(batch)

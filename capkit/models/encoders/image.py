@@ -75,6 +75,17 @@ def image_tokens(batch: CaptionBatch, image_encoder: Callable[[Tensor], Tensor] 
     return ImageTokens(image_encoder(batch.pixels))
 
 
+def image_features(batch: CaptionBatch, image_encoder: Callable[[Tensor], Tensor] | None) -> Float[Tensor, "B N D"]:
+    """`image_tokens` of a model that reads one number of tokens an image. Raises UsageError for regions."""
+    tokens, mask = image_tokens(batch, image_encoder)
+    if mask is not None:
+        raise UsageError(
+            "this model expected cached features with one number of vectors an image, got regions, whose number "
+            "varies; set data.features to other features, or null"
+        )
+    return tokens
+
+
 def frozen_features(batch: CaptionBatch, image_encoder: Any) -> Float[Tensor, "B N D"] | None:
     """What `image_tokens` gives of the batch at any time, since no weight of the encoder trains; else None."""
     if batch.features is not None or batch.pixels is None:

@@ -1,5 +1,6 @@
 """Choices of config groups on the command line: `model=blip`, `metric=[bleu,cider]`, `callback=null` for none."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -8,6 +9,18 @@ from hydra.core.override_parser.types import Override
 from capkit.config.locations import PICK_ANY
 from capkit.errors import UsageError, did_you_mean
 from capkit.utils.yaml_files import load_yaml
+
+
+def implied(overrides: Sequence[str]) -> list[str]:
+    """Choices that others bring with them: experts whom no step is named for are there to look (task=curate).
+
+    The task's own step would not ask them. An experiment names its steps itself.
+    """
+    given = {key: value for key, _, value in (line.lstrip("+~").partition("=") for line in overrides)}
+    experts = given.get("expert", "[]")
+    is_open = not {"step", "experiment"} & given.keys()
+    looks = given.get("task") == "curate" and is_open and experts not in ("[]", "null")
+    return ["step=[gather_findings]"] if looks else []
 
 
 @cache

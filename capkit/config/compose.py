@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from capkit.config.arguments import Command
 from capkit.config.cells import compose_cells
-from capkit.config.choices import refuse_wrong_choice, required_groups
+from capkit.config.choices import implied, refuse_wrong_choice, required_groups
 from capkit.config.composed import CONFIG_NAME, Composed, hydra_on, read_yaml
 from capkit.config.locations import config_dir, groups
 from capkit.config.of_run import take_from_run
@@ -30,7 +30,7 @@ from capkit.utils.renamed import renamed_targets, warn_of_old_name
 def compose_config(command: Command) -> Composed:
     """Compose the config of one run. Raises UsageError if it cannot be composed."""
     folders = [config_dir(), *command.config_dirs]
-    overrides = list(command.overrides)
+    overrides = [*command.overrides, *implied(command.overrides)]
     if command.config_dirs:
         overrides.append("hydra.searchpath=[" + ",".join(quote(f"file://{d}") for d in command.config_dirs) + "]")
     known = groups(folders)

@@ -38,6 +38,7 @@ OF_TARGETS = {
 OF_VALUES = {
     ("score", "metrics", "meteor"): _JAVA,
     ("score", "metrics", "spice"): _JAVA,
+    ("curate", "engine", "ray"): Need(("ray",), "capkit[scale]"),
     ("mine", "backend", "faiss"): Need(("faiss",), "capkit[mining]"),
 }
 # By name of an asset that `prepare` fetches and converts, or that comes with it (capkit/assets).

@@ -3,18 +3,20 @@
 train.work.json                     what the records are made with: steps, models, prompts, data
 train-00000-of-00002.jsonl          manifest of a shard's records; complete once its report exists
 train-00000-of-00002.failures.jsonl   dropped records, with the reason
-train-00000-of-00002.report.json      counts and sample rows
+train-00000-of-00002.report.json      counts, models and sample rows
 train.jsonl, .failures.jsonl, .report.json   all shards in order, written once all are complete
+report.html                         a page of all complete splits (capkit/reports/curated.py)
 images/train/00000012.png           images of sources without image files
 """
 
 import json
 import os
+import re
+import shutil
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from capkit.curation.base import Failure
+from capkit.curation.samples import merged_samples
 from capkit.data.files import FileSource
 from capkit.data.images import BadImage
 from capkit.data.records import Record, write_manifest
@@ -31,7 +34,7 @@ from capkit.run.changes import changed_keys, flatten
 from capkit.utils.files import atomic_path, write_atomically
 from capkit.utils.rng import stable_hash
 
-NUM_SAMPLES = 5
+_REPORT = ".report.json"
 
 
 def own_shard(shard: int | None, num_shards: int | None) -> tuple[int, int]:
@@ -135,29 +138,49 @@ class CuratedFolder:
     def missing_shards(self) -> list[int]:
         return [i for i in range(self.num_shards) if not self._file(i, "report.json").exists()]
 
-    def merge(self) -> None:
-        """Merge all shards, in order, into one manifest, one list of failures and one report."""
+    def merge(self) -> dict[str, Any]:
+        """Merge all shards, in order, into one manifest, one list of failures and one report, which is returned."""
         for ending in ("jsonl", "failures.jsonl"):
-            texts = (self._file(i, ending).read_text(encoding="utf-8") for i in range(self.num_shards))
-            write_atomically(self.out / f"{self.split}.{ending}", "".join(texts))
+            with atomic_path(self.out / f"{self.split}.{ending}") as temporary, temporary.open("wb") as whole:
+                for i in range(self.num_shards):
+                    with self._file(i, ending).open("rb") as part:
+                        shutil.copyfileobj(part, whole)
         reports = [json.loads(self._file(i, "report.json").read_text("utf-8")) for i in range(self.num_shards)]
-        write_atomically(self.out / f"{self.split}.report.json", json.dumps(merged_report(reports), indent=1) + "\n")
+        merged = merged_report(reports)
+        write_atomically(self.out / f"{self.split}.report.json", json.dumps(merged, indent=1) + "\n")
+        return merged
 
     def _file(self, shard: int, ending: str) -> Path:
         return self.out / f"{self.split}-{shard:05d}-of-{self.num_shards:05d}.{ending}"
 
 
+def merged_splits(out: Path) -> Iterator[tuple[str, dict[str, Any], Iterator[dict[str, Any]]]]:
+    """Name, report and failures of each split in a folder of which all shards are merged."""
+    for file in sorted(out.glob(f"*{_REPORT}")):
+        name = file.name.removesuffix(_REPORT)
+        if not re.search(r"-\d{5}-of-\d{5}$", name):
+            yield name, json.loads(file.read_text(encoding="utf-8")), _rows(out / f"{name}.failures.jsonl")
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    with file.open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
 def merged_report(reports: list[dict[str, Any]]) -> dict[str, Any]:
-    """Add up counts; take samples from the first shards."""
+    """Add up counts; the samples are those of all records together."""
     counts: Counter[str] = Counter()
     for report in reports:
         counts.update(report["counts"])
-    samples = list(chain.from_iterable(report["samples"] for report in reports))[:NUM_SAMPLES]
-    return {"counts": dict(counts), "samples": samples}
+    samples = merged_samples(report["samples"] for report in reports)
+    return {"counts": dict(counts), "models": reports[0].get("models", {}), "samples": samples}
 
 
 class FailureLog:
-    """Writes failures as they occur, and counts them. A step that is iterated twice reports each failure twice."""
+    """Writes failures as they occur, and counts them. A step that is iterated twice reports each failure twice.
+
+    A record may fail at one step for several reasons: each is listed.
+    """
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -171,25 +194,14 @@ class FailureLog:
         """
         self._file.seek(0)
         rows = [json.loads(line) for line in self._file]
-        rows.sort(key=lambda row: place_of(row["key"], row["step"]))
+        rows.sort(key=lambda row: (*place_of(row["key"], row["step"]), row["reason"]))
         self._file.seek(0)
         self._file.truncate()
         self._file.writelines(json.dumps(row) + "\n" for row in rows)
 
     def __call__(self, failure: Failure) -> None:
-        if (place := stable_hash(failure.step, failure.key)) in self._seen:
+        if (place := stable_hash(failure.step, failure.key, failure.reason)) in self._seen:
             return
         self._seen.add(place)
         self._file.write(json.dumps(asdict(failure)) + "\n")
         self.count += 1
-
-
-def sampled(
-    records: Iterable[Record], original: Callable[[str], Record], samples: list[dict[str, Any]]
-) -> Iterator[Record]:
-    """Pass records through, and append to `samples` the first few: key, captions before, captions after."""
-    for record in records:
-        if len(samples) < NUM_SAMPLES:
-            before, after = ([asdict(c) for c in r.captions] for r in (original(record.key), record))
-            samples.append({"key": record.key, "before": before, "after": after})
-        yield record

@@ -86,6 +86,7 @@ class Account:
     num_failed: int = 0
     num_guessed: int = 0
     num_expected: int = 0
+    bytes_expected: int = 0
     price: Price | None = None
     _ratio: float = 1.0  # the worst of counted to guessed tokens of a question
     _failures: list[str] = field(default_factory=list)
@@ -174,6 +175,7 @@ class Account:
         """Count a question that a dry run does not ask, with the longest answer."""
         with self.ledger.lock:
             self.num_expected += 1
+            self.bytes_expected += len((question.text + (question.system or "")).encode())
             self.tokens_in += guessed_tokens(question)
             self.tokens_out += self.max_tokens or 0
 

@@ -1,30 +1,42 @@
 """task=curate: passes the records of a data config through data steps, and writes a manifest for data=manifest."""
 
+import os
+import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from capkit.config.instantiate import build, build_all, plain
 from capkit.curation.base import Failure, Records, Step, check_sources, hook, ignore_failure, scope_of
-from capkit.curation.folder import CuratedFolder, FailureLog, own_shard, sampled
+from capkit.curation.folder import CuratedFolder, FailureLog, merged_splits, own_shard
 from capkit.curation.groups import group_starts
+from capkit.curation.samples import Samples
+from capkit.data.files import ImageFiles
+from capkit.data.images import BadImage
 from capkit.data.records import Record
 from capkit.data.sources.base import DataSource, Preparable, picture_size
+from capkit.distributed.ray_workers import RayWorkers
 from capkit.errors import UsageError
 from capkit.llm.accounts import open_accounts, show_cost
 from capkit.llm.ledger import Account, Ledger
+from capkit.llm.sizing import scaled, total_size
+from capkit.reports.curated import CuratedSplit, write_curated
 from capkit.utils.console import phase
 from capkit.utils.quiet import quiet_libraries
 
 # Records that are looked at for captions which a step needs; of a data set made for the step most have them.
 _NUM_FIRST = 1000
+_SHARDS_A_WORKER = 4  # so that a worker that is lost, or slow, holds up little
+_SHOWN = 5
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
@@ -32,33 +44,119 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
     When run again after a kill or failures, models are asked only for answers that their caches lack. The process that
     finishes the last shard of a split merges all shards. With `cfg.dry_run` the questions and what they can cost are
-    counted, nothing is asked and nothing is written.
+    counted, nothing is asked and nothing is written. With `cfg.engine` "ray", the shards of each split are worked on by
+    a cluster, and this process merges them.
     """
+    _prepare(cfg)
+    _refuse_idle_experts(cfg.get("expert"), cfg.get("step"))
+    if cfg.scale_to is not None and not cfg.dry_run:
+        raise UsageError(f"scale_to={cfg.scale_to} scales a dry run; add dry_run=true")
+    if cfg.engine == "local" and (cfg.num_workers or cfg.ray_address):
+        raise UsageError(
+            f"num_workers={cfg.num_workers}, ray_address={cfg.ray_address}: workers are Ray's; add engine=ray"
+        )
+    if cfg.engine == "ray" and not cfg.dry_run:
+        return _total(_run_on_ray(cfg))
+    shard, num_shards = own_shard(cfg.shard, cfg.num_shards)
+    ledger = Ledger(cfg.budget, cfg.max_failed, cfg.dry_run)
+    counts = []
+    for split in cfg.splits:
+        work = open_work(cfg, split, shard, num_shards, ledger)
+        if cfg.dry_run:
+            counts.append(count_questions(work))
+            if cfg.scale_to is not None:
+                _show_size(work, counts[-1]["records"], cfg.scale_to, cfg.gpu_tokens_per_second)
+            continue
+        report = curate(work)
+        if not work.folder.missing_shards():
+            finish(work.folder, cfg.name)
+        _show(report, work.folder, f"shard {shard} of {num_shards}")
+        counts.append(report["counts"])
+    return _total(counts)
+
+
+def _prepare(cfg: DictConfig) -> None:
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
-    shard, num_shards = own_shard(cfg.shard, cfg.num_shards)
-    _refuse_idle_experts(cfg.get("expert"), cfg.get("step"))
+
+
+def _total(counts: Iterable[Mapping[str, float | int]]) -> dict[str, float]:
     totals: dict[str, float] = {}
-    ledger = Ledger(cfg.budget, cfg.max_failed, cfg.dry_run)
-    for split in cfg.splits:
-        steps = build_steps(cfg.get("step"), num_shards)
-        if cfg.data.get(split) is None:
-            raise UsageError(f"the data config has no {split} source; add data.{split}, or change splits")
-        source = build(cfg.data[split])
-        check_sources(steps, partial(first_records, source))
-        folder = CuratedFolder(Path(cfg.out), split, shard, num_shards)
-        accounts = open_accounts(steps, ledger)
-        if not cfg.dry_run:
-            folder.claim({"data": plain(cfg.data[split]), "steps": abouts(steps, cfg.get("step"))})
-        if isinstance(source, Preparable):
-            source.prepare()
-        if cfg.dry_run:
-            counts = count_questions(source, steps, folder, ledger, accounts)
-        else:
-            counts = curate(source, steps, folder, ledger, accounts, cfg.data.get("pictures", True))
-        for name, count in counts.items():
+    for own in counts:
+        for name, count in own.items():
             totals[name] = totals.get(name, 0.0) + count
     return totals
+
+
+@dataclass(frozen=True)
+class Work:
+    """One shard of a split, and everything that is needed to curate it. The records may be texts alone."""
+
+    source: DataSource
+    steps: dict[str, Step]
+    folder: CuratedFolder
+    ledger: Ledger
+    accounts: dict[str, Account]
+    has_pictures: bool = True
+
+
+def open_work(cfg: DictConfig, split: str, shard: int, num_shards: int, ledger: Ledger) -> Work:
+    """Build steps and source, and claim the folder for them. Raises UsageError for what cannot run."""
+    steps = build_steps(cfg.get("step"), num_shards)
+    if cfg.data.get(split) is None:
+        raise UsageError(f"the data config has no {split} source; add data.{split}, or change splits")
+    source = build(cfg.data[split])
+    check_sources(steps, partial(first_records, source))
+    folder = CuratedFolder(Path(cfg.out), split, shard, num_shards)
+    accounts = open_accounts(steps, ledger)
+    if not cfg.dry_run:
+        folder.claim({"data": plain(cfg.data[split]), "steps": abouts(steps, cfg.get("step"))})
+    if isinstance(source, Preparable):
+        source.prepare()
+    return Work(source, steps, folder, ledger, accounts, cfg.data.get("pictures", True))
+
+
+def _run_on_ray(cfg: DictConfig) -> list[dict[str, float | int]]:
+    """Counts of each split, whose shards are pieces of work for a cluster."""
+    if cfg.shard is not None:
+        raise UsageError(f"engine=ray works on all shards, got shard={cfg.shard}; leave it out")
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    workers = RayWorkers(cfg.ray_address, cfg.num_workers, cfg.worker_cpus, cfg.worker_gpus, retries=cfg.budget is None)
+    counts = []
+    try:
+        for split in cfg.splits:
+            # Opened here too, so that what cannot run is told before any worker starts.
+            work = open_work(cfg, split, 0, 1, Ledger(cfg.budget, cfg.max_failed))
+            default = 1 if whole_steps(work.steps) else _SHARDS_A_WORKER * workers.num_workers
+            num_shards = cfg.num_shards or default
+            _refuse_shards(work.steps, num_shards)
+            make = partial(_shards_of, config, split, num_shards, os.getcwd())
+            start = time.monotonic()
+            with phase(f"{split}, {num_shards} shards on Ray", num_shards, "shards") as told:
+                for _ in workers.map(make, num_shards):
+                    told.advance()
+            folder = CuratedFolder(work.folder.out, split, 0, num_shards)
+            report = {**finish(folder, cfg.name), "seconds": time.monotonic() - start}
+            _show(report, folder, f"{num_shards} shards on Ray")
+            counts.append(report["counts"])
+    finally:
+        workers.close()
+    return counts
+
+
+def _shards_of(config: dict[str, Any], split: str, num_shards: int, cwd: str) -> Callable[[int], dict[str, Any]]:
+    """In a worker: what curates a shard, as a process of its own does, with its part of the budget."""
+    try:
+        os.chdir(cwd)
+    except OSError as error:
+        raise UsageError(
+            f"{socket.gethostname()} does not see {cwd}: {error.strerror}; start the run in a folder that all machines "
+            "share"
+        ) from error
+    cfg = OmegaConf.create(config)
+    _prepare(cfg)
+    budget = None if cfg.budget is None else cfg.budget / num_shards
+    return lambda shard: curate(open_work(cfg, split, shard, num_shards, Ledger(budget, cfg.max_failed)))["counts"]
 
 
 def _refuse_idle_experts(experts: Mapping[str, Any] | None, steps: Mapping[str, Any] | None) -> None:
@@ -74,13 +172,21 @@ def _refuse_idle_experts(experts: Mapping[str, Any] | None, steps: Mapping[str, 
 def build_steps(group: Mapping[str, Any] | None, num_shards: int) -> dict[str, Step]:
     """The steps in order. Without any, records stay as they are."""
     steps = build_all(group)
-    whole = [name for name, step in steps.items() if scope_of(step) == "all"]
-    if whole and num_shards > 1:
+    _refuse_shards(steps, num_shards)
+    return steps
+
+
+def whole_steps(steps: Mapping[str, Step]) -> list[str]:
+    """Names of the steps that look at all records together."""
+    return [name for name, step in steps.items() if scope_of(step) == "all"]
+
+
+def _refuse_shards(steps: Mapping[str, Step], num_shards: int) -> None:
+    if num_shards > 1 and (whole := whole_steps(steps)):
         raise UsageError(
             f"step {' and '.join(whole)} looks at all records together and cannot work on a shard of them; run it "
             "first, alone and with num_shards=1"
         )
-    return steps
 
 
 def abouts(steps: Mapping[str, Any], config: Any) -> dict[str, Any]:
@@ -99,103 +205,128 @@ def first_records(source: DataSource) -> Iterator[Record]:
         yield source.record(index)
 
 
-def shard_indices(source: DataSource, steps: Mapping[str, Step], folder: CuratedFolder) -> range:
+def shard_indices(work: Work) -> range:
     """This shard's records; shards are cut between groups if a step works on groups."""
-    by_group = [name for name, step in steps.items() if scope_of(step) == "group"]
-    return folder.indices(len(source), group_starts(source, by_group[0]) if by_group else None)
+    by_group = [name for name, step in work.steps.items() if scope_of(step) == "group"]
+    starts = group_starts(work.source, by_group[0]) if by_group else None
+    return work.folder.indices(len(work.source), starts)
 
 
-def curate(
-    source: DataSource,
-    steps: Mapping[str, Step],
-    folder: CuratedFolder,
-    ledger: Ledger,
-    accounts: Mapping[str, Account],
-    has_pictures: bool = True,
-) -> dict[str, float]:
-    """Pass one shard of a split through all steps, in order. The records may be texts alone, without pictures."""
+def curate(work: Work) -> dict[str, Any]:
+    """Pass one shard of a split through all steps, in order; returns its report, which is written last."""
     start = time.monotonic()
-    indices = shard_indices(source, steps, folder)
+    source, steps, folder = work.source, work.steps, work.folder
+    indices = shard_indices(work)
     places = {source.record(i).key: i for i in indices}
-    samples: list[dict[str, Any]] = []
+    samples = Samples(lambda key: source.record(places[key]))
+    left: dict[str, int] = {}
     with folder.failures() as file:
         failures = FailureLog(file)
-        records = _through(steps, source, places, folder, ledger, failures)
-        finished = folder.with_pictures(records(), source, places, failures, has_pictures)
-        kept = folder.write_shard(sampled(finished, lambda key: source.record(places[key]), samples))
+        passed = _through(work, places, failures, left)()
+        finished = folder.with_pictures(passed, source, places, failures, work.has_pictures)
+        kept = folder.write_shard(samples.passing(finished))
         order = {name: place for place, name in enumerate(steps)}
         failures.rewrite(lambda key, step: (places.get(key, len(source)), order.get(step, len(order))))
     counts: dict[str, float | int] = {"records": len(indices), "kept": kept, "failed": failures.count}
     for name, step in steps.items():
+        counts |= {f"{name}/records": left[name]}
         counts |= {f"{name}/{key}": value for key, value in getattr(step, "counts", {}).items()}
-    for name, account in accounts.items():
+    for name, account in work.accounts.items():
         counts |= {f"{name}_{key}": value for key, value in account.row().items()}
+    models = {name: str(account.model.about()["model"]) for name, account in work.accounts.items()}
     seconds = time.monotonic() - start
-    folder.write_report({"counts": counts, "samples": samples, "seconds": seconds})
-    if not folder.missing_shards():
-        folder.merge()
-    _show(counts, samples, seconds, folder)
-    return {name: float(count) for name, count in counts.items()}
+    report = {"counts": counts, "models": models, "samples": samples.rows(), "seconds": seconds}
+    folder.write_report(report)
+    return report
 
 
-def count_questions(
-    source: DataSource,
-    steps: Mapping[str, Step],
-    folder: CuratedFolder,
-    ledger: Ledger,
-    accounts: Mapping[str, Account],
-) -> dict[str, float]:
+def finish(folder: CuratedFolder, title: str) -> dict[str, Any]:
+    """Merge a split's shards, and draw the page of the folder's splits; returns the split's report."""
+    merged = folder.merge()
+    files = ImageFiles(folder.out)
+
+    def picture(image: str) -> np.ndarray | None:
+        try:
+            return files.load(image)
+        except BadImage:
+            return None
+
+    splits = [CuratedSplit(name, report, rows) for name, report, rows in merged_splits(folder.out)]
+    write_curated(folder.out / "report.html", f"{title}: {folder.out.name}", splits, picture)
+    return merged
+
+
+def count_questions(work: Work) -> dict[str, float | int]:
     """Count the questions of a shard whose answers are not kept, and the most that they can cost, without asking.
 
     A step goes on with an example of each answer that is missing (`Reply.example`), as long as it may be.
     """
-    indices = shard_indices(source, steps, folder)
-    places = {source.record(i).key: i for i in indices}
-    records = _through(steps, source, places, folder, ledger, ignore_failure)
+    folder, indices = work.folder, shard_indices(work)
+    places = {work.source.record(i).key: i for i in indices}
+    records = _through(work, places, ignore_failure, {})
     counts: dict[str, float | int] = {"records": len(indices), "kept": sum(1 for _ in records())}
     title = f"{folder.split}, shard {folder.shard} of {folder.num_shards}, {len(indices):,} records: nothing asked"
-    counts |= show_cost(steps, accounts, "step", title)
-    return {name: float(count) for name, count in counts.items()}
+    return counts | show_cost(work.steps, work.accounts, "step", title)
+
+
+def _show_size(work: Work, counted: float | int, records: int, tokens_per_second: Sequence[float | int] | None) -> None:
+    """What a dry run over `counted` records says of a run over `records`."""
+    sizes = {name: scaled(account, records / counted, tokens_per_second) for name, account in work.accounts.items()}
+    sizes["all"] = total_size(list(sizes.values()))
+    heads = ("questions", "tokens in", "tokens out, at most", "money, at most", "store, GB, at most", "GPU hours")
+    table = Table("step", *heads, title=f"{records:,} records, scaled from {counted:,}")
+    for name, size in sizes.items():
+        counts = (f"{number:,.0f}" for number in (size.questions, size.tokens_in, size.tokens_out))
+        money = "no price" if size.money is None else f"{size.money:,.2f}"
+        hours = "no speed" if size.gpu_hours is None else f"{size.gpu_hours:,.0f}"
+        table.add_row(name, *counts, money, f"{size.store_bytes / 1e9:,.1f}", hours)
+    Console().print(table)
 
 
 def _through(
-    steps: Mapping[str, Step],
-    source: DataSource,
-    places: Mapping[str, int],
-    folder: CuratedFolder,
-    ledger: Ledger,
-    failures: Callable[[Failure], None],
+    work: Work, places: Mapping[str, int], failures: Callable[[Failure], None], left: dict[str, int]
 ) -> Records:
-    """The records at `places` behind all steps, which get their hooks."""
-    records: Records = lambda: _records(source, list(places.values()), folder, ledger)  # noqa: E731
-    for step in steps.values():
-        hook(step, "attach_failures", failures)
+    """The records at `places` behind all steps, which get their hooks; counts into `left` those that leave each."""
+    source = work.source
+    records: Records = lambda: _records(work, list(places.values()))  # noqa: E731
+    for name, step in work.steps.items():
+        hook(step, "attach_failures", _named(name, failures))
         hook(step, "attach_images", lambda key: source.image(places[key]))
         hook(step, "attach_sizes", lambda key: picture_size(source, places[key]))
-        records = _then(records, step)
+        records = _then(records, name, step, left)
     return records
 
 
-def _then(records: Records, step: Step) -> Records:
-    return lambda: step(records)
+def _named(name: str, failures: Callable[[Failure], None]) -> Callable[[Failure], None]:
+    """Failures by the step's name in the config: two steps may be of one class."""
+    return lambda failure: failures(replace(failure, step=name))
 
 
-def _records(source: DataSource, indices: Sequence[int], folder: CuratedFolder, ledger: Ledger) -> Iterator[Record]:
+def _then(records: Records, name: str, step: Step, left: dict[str, int]) -> Records:
+    def passed() -> Iterator[Record]:
+        left[name] = 0  # again for a later step that goes over the records twice
+        for record in step(records):
+            left[name] += 1
+            yield record
+
+    return passed
+
+
+def _records(work: Work, indices: Sequence[int]) -> Iterator[Record]:
+    folder = work.folder
     with phase(f"{folder.split}, shard {folder.shard} of {folder.num_shards}", len(indices), "records") as told:
         for index in indices:
-            yield source.record(index)
-            told.update(told.done + 1, ledger.note())
+            yield work.source.record(index)
+            told.update(told.done + 1, work.ledger.note())
 
 
-def _show(
-    counts: Mapping[str, float | int], samples: list[dict[str, Any]], seconds: float, folder: CuratedFolder
-) -> None:
+def _show(report: Mapping[str, Any], folder: CuratedFolder, part: str) -> None:
     console = Console()
-    table = Table("count", "", title=f"{folder.split}, shard {folder.shard} of {folder.num_shards}, {seconds:.1f} s")
-    for name, value in counts.items():
+    table = Table("count", "", title=f"{folder.split}, {part}, {report['seconds']:.1f} s")
+    for name, value in report["counts"].items():
         table.add_row(name, f"{value:,.4f}" if isinstance(value, float) else f"{value:,}")
     console.print(table)
-    for sample in samples:
+    for sample in report["samples"][:_SHOWN]:
         console.print(f"{sample['key']}", style="bold", highlight=False, markup=False)
         for mark, captions in (("-", sample["before"]), ("+", sample["after"])):
             for caption in captions:

@@ -19,3 +19,18 @@ def test_failures_are_brought_into_the_order_of_records_and_steps(tmp_path):
     found = [(row["key"], row["step"]) for row in rows]
     assert found == [("a", "first"), ("a", "second"), ("b", "first"), ("c", "first"), ("b", "second")]
     assert rows[0] == {"key": "a", "step": "first", "reason": "a is missing", "said": "ä\nb"}
+
+
+def test_a_record_that_fails_for_two_reasons_has_two_lines_in_one_order(tmp_path):
+    """Two generators of one step: which of them fails first depends on batches."""
+    texts = []
+    for reasons in (("b: refused", "a: empty"), ("a: empty", "b: refused", "a: empty")):
+        file = tmp_path / "failures.jsonl"
+        with file.open("w+", buffering=1) as opened:
+            log = FailureLog(opened)
+            for reason in reasons:
+                log(Failure("k", "write", reason))
+            log.rewrite(lambda key, step: (0, 0))
+        texts.append(file.read_text())
+        assert log.count == 2
+    assert texts[0] == texts[1] and [json.loads(line)["reason"][0] for line in texts[0].splitlines()] == ["a", "b"]

@@ -13,7 +13,7 @@ from capkit.data.records import Added, Caption, Record, read_manifest, record_fr
 from capkit.data.sources.manifest import Manifest
 from capkit.errors import UsageError
 from capkit.llm.ledger import Ledger
-from capkit.tasks.curate import curate
+from capkit.tasks.curate import Work, curate
 
 
 def views(*names):
@@ -86,7 +86,8 @@ def curated(tmp_path, out, num_shards):
     for shard in range(num_shards):
         source = Views("a", "a", "b", "c", "c", "c")
         folder = CuratedFolder(tmp_path / out, "train", shard, num_shards)
-        curate(source, {"group_sizes": GroupSizes()}, folder, Ledger(), {})
+        curate(Work(source, {"group_sizes": GroupSizes()}, folder, Ledger(), {}))
+    folder.merge()
     return (tmp_path / out / "train.jsonl").read_bytes()
 
 

@@ -81,6 +81,20 @@ def test_a_task_of_an_array_takes_its_line_of_the_sweep_and_its_own_folder(slurm
     assert slurm("trainer=gpu", SLURM_ARRAY_TASK_ID="3", SWEEP="sweep.txt") == 2
 
 
+def test_a_task_of_an_array_of_curate_is_a_shard(slurm, tmp_path):
+    """Elements 3 and 5 of a hundred, started again, would be shards 3 and 5 of two."""
+    array = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "99"}
+    assert slurm("curate", "out=vcb", **array, SLURM_ARRAY_TASK_COUNT="100") == 0
+    assert words(tmp_path)[2:] == ["curate", "out=vcb", "shard=3", "num_shards=100", "run_dir=runs/mle-3"]
+    again = array | {"SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_MAX": "5", "SLURM_ARRAY_TASK_COUNT": "2"}
+    assert slurm("curate", "out=vcb", **again) == 2
+    assert slurm("curate", "num_shards=100", "out=vcb", **again) == 0
+    assert words(tmp_path)[2:] == ["curate", "num_shards=100", "out=vcb", "shard=3", "run_dir=runs/mle-3"]
+    (tmp_path / "sweep.txt").write_text("out=a\nout=b\nout=c\n")  # runs of their own, no shards
+    assert slurm("curate", **again, SWEEP="sweep.txt") == 0
+    assert words(tmp_path)[2:] == ["curate", "out=c", "run_dir=runs/mle-3"]
+
+
 def test_a_run_that_wants_to_go_on_is_requeued_and_one_that_failed_is_not(slurm, tmp_path):
     assert slurm(SRUN_STATUS="1") == 1
     assert not (tmp_path / "calls").exists()

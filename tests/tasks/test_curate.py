@@ -302,4 +302,15 @@ def test_findings_of_experts_are_gathered_in_shards_as_in_one_and_idle_experts_a
     found = Manifest("one/train.jsonl").record(0).metadata["findings"]
     assert found and all(set(item) == {"kind", "text", "box", "score", "expert"} for item in found)
     with pytest.raises(UsageError, match=r"expert=\[scene_ocr\]: expected a step that lets experts look"):
-        curated("expert=[scene_ocr]", "out=idle")
+        curated("step=[blend_captions]", "expert=[scene_ocr]", "out=idle")
+
+
+def test_experts_without_a_step_look(work):
+    """`capkit curate data=stamps expert=[ocr,tagger]`: the default step would not ask them."""
+    curated("expert=[scene_detector]", "out=one", "step.gather_findings.min_score=0.5")
+    curated("step=[gather_findings]", "step.gather_findings.min_score=0.5", "expert=[scene_detector]", "out=two")
+    assert (work / "one/train.jsonl").read_bytes() == (work / "two/train.jsonl").read_bytes()
+    chosen = [compose_config(parse(["curate", *words])).config.step for words in ([], ["expert=[]"], ["expert=null"])]
+    assert [list(step) for step in chosen] == [["blend_captions"]] * 3
+    of_experiment = compose_config(parse(["curate", "experiment=fusecap_sceneworld", "expert=[scene_ocr]"])).config.step
+    assert list(of_experiment) == ["gather_findings", "fuse_findings"]

@@ -33,9 +33,9 @@ class JudgeCandidates(PictureStep):
     """Records with one caption: the candidate that the judge picked, mended by it.
 
     The judge sees the picture, the texts about it and the candidates of `write_candidates`, numbered, and answers with
-    a number; any other answer is a failure, never a pick. A judge that likes what comes first would favour a generator:
-    the order is drawn by (seed, key) from the sources, so that it does not depend on the order of the generators
-    either. It is recorded in the metadata, `<field>_order`, with the pick, `<field>_picked`.
+    the number of one; any other answer is refused, never a pick. A judge that likes what comes first would favour a
+    generator: the order is drawn by (seed, key) from the sources, so that it does not depend on the order of the
+    generators either. It is recorded in the metadata, `<field>_order`, with the pick, `<field>_picked`.
 
     Then the judge corrects the pick in at most `max_words` words; a longer answer is a failure. The new caption has the
     source "mlbcap/<mending prompt>/<judge>" and is written into the metadata as `field` too, as in the released data.
@@ -79,7 +79,7 @@ class JudgeCandidates(PictureStep):
         self._fields, self._keep = tuple(fields), keep
         self._pick_prompt = Prompt(pick_prompt, ["candidates"], FIELDS)
         self._mend_prompt = None if mend_prompt is None else Prompt(mend_prompt, ["candidate", "max_words"], FIELDS)
-        number = WholeNumber(1, _MOST_CANDIDATES)
+        number = WholeNumber(1, _MOST_CANDIDATES)  # each question narrows it to its own candidates
         self.askers = {"pick": Asker(judge, cache_dir, number, pick_retries, batch_size=batch_size, pictures=True)}
         if mend_prompt is not None:
             text = Text(max_words)
@@ -122,7 +122,8 @@ class JudgeCandidates(PictureStep):
     def _picked(self, rows: Iterable[_Row]) -> Iterator[_Row]:
         def questions(row: _Row) -> list[Question]:
             lines = numbered([caption.text for caption in row.shown])
-            return [] if row.picked else self._about_picture(row, self._pick_prompt, candidates=lines)
+            asked = [] if row.picked else self._about_picture(row, self._pick_prompt, candidates=lines)
+            return [replace(question, reply=WholeNumber(1, len(row.shown))) for question in asked]
 
         for row, answers in self.askers["pick"].stream(rows, questions):
             if row.picked is not None:
@@ -130,8 +131,6 @@ class JudgeCandidates(PictureStep):
             for answer in answers:
                 if answer.text is None:
                     self._fail(row.record, f"pick: {answer.failure}", answer.said)
-                elif answer.value > len(row.shown):
-                    self._fail(row.record, f"pick: candidate {answer.value} of {len(row.shown)}", answer.text)
                 else:
                     yield replace(row, picked=row.shown[answer.value - 1])
 

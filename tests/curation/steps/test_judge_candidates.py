@@ -81,6 +81,24 @@ def test_anything_but_a_number_of_a_candidate_is_a_failure(tmp_path, reply):
     assert not after and failures[0].reason.startswith("pick: ") and failures[0].key == "0"
 
 
+def test_a_number_without_a_candidate_is_asked_again_as_the_next_sample(tmp_path):
+    class Draws(Judge):
+        draws = True
+
+        def ask(self, questions):
+            self.asked += questions
+            return [Answer("5" if question.sample == 0 else "2") for question in questions]
+
+    judge = Draws()
+    (after,), failures, step = run(tmp_path, [record()], judge, mend_prompt=None, pick_retries=1)
+    assert not failures and step.counts["pick_refused"] == 1 and [q.sample for q in judge.asked] == [0, 1]
+    assert after.metadata["mlbcap_long_picked"] == after.metadata["mlbcap_long_order"][1]
+    (again,), _, step = run(tmp_path, [record()], judge, mend_prompt=None, pick_retries=1)
+    assert again == after and step.counts["pick_asked"] == 0
+    after, failures, _ = run(tmp_path / "b", [record()], Draws(), mend_prompt=None)
+    assert not after and "from 1 to 4, got 5" in failures[0].reason
+
+
 def test_the_judge_mends_its_pick_and_the_text_may_be_free(tmp_path):
     judge = Judge(who("b"))
     (after,), failures, step = run(tmp_path, [record()], judge)

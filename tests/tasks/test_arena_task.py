@@ -150,18 +150,18 @@ def test_a_dry_run_counts_and_shards_ask_what_one_run_then_finds(files, server, 
 
 
 def test_caparena_auto_wants_a_key_and_then_tells_its_cost(files, monkeypatch, capsys):
-    """600 verdicts of at most 1,500 tokens: 10 dollars a million make 9 dollars, and the questions."""
+    """60 verdicts of at most 1,500 tokens: 10 dollars a million make .9 dollars, and the questions."""
     rivals = {
-        f"{n}.png": {"captions": {"human": "h", f"base{n % 3}": "b"}, "ref_model": f"base{n % 3}"} for n in range(600)
+        f"{n}.png": {"captions": {"human": "h", f"base{n % 3}": "b"}, "ref_model": f"base{n % 3}"} for n in range(60)
     }
-    files("auto600.json", rivals)
+    files("auto60.json", rivals)
     files("mine.json", {name: f"a caption of {name}" for name in rivals})
     Path("photos").mkdir()
     for name in rivals:
         Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(f"photos/{name}")
     words = [
         "experiment=caparena_auto",
-        "battles=auto600.json",
+        "battles=auto60.json",
         "players.mine=mine.json",
         "images=photos",
         "dry_run=true",
@@ -171,7 +171,7 @@ def test_caparena_auto_wants_a_key_and_then_tells_its_cost(files, monkeypatch, c
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     assert arena(*words) == 0
     out = capsys.readouterr().out
-    assert "600 battles: nothing asked" in out and "900,000" in out
+    assert "60 battles: nothing asked" in out and "90,000" in out
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from capkit.errors import UsageError
 from capkit.llm.base import Answer
 from capkit.llm.ledger import Ledger
 from capkit.sceneworld.llm import SceneLM
-from capkit.tasks.curate import curate
+from capkit.tasks.curate import Work, curate
 
 BANNED = {"living": ["cat", "man", "person"], "rooms": ["living room", "room"], "empty": None}
 
@@ -193,7 +193,8 @@ def test_shards_and_another_start_give_the_same_files(tmp_path):
         for shard in range(num_shards):
             step = AgreeOnViews(Joiner(), BANNED, cache_dir=str(tmp_path / out))
             folder = CuratedFolder(tmp_path / out, "train", shard, num_shards)
-            curate(Source(records), {"agree_on_views": step}, folder, Ledger(), {})
+            curate(Work(Source(records), {"agree_on_views": step}, folder, Ledger(), {}))
+        folder.merge()
         return [(tmp_path / out / name).read_bytes() for name in ("train.jsonl", "train.failures.jsonl")]
 
     whole = files("one", 1)

@@ -74,7 +74,7 @@ class HabitualCaptions:
         scene = Scene.from_dict(record.metadata["scene"])
         first = {item.shape: number for number, item in reversed(list(enumerate(scene.objects)))}
         shapes = sorted(first, key=lambda shape: first[shape])
-        draws = uniform(stable_hash(self._seed, "habit", scene_hash(scene)) + np.arange(NUM_VARIANTS), 0)
+        draws = uniform(stable_hash(self._seed, "habit", scene_hash(scene)) + np.arange(NUM_VARIANTS), 0).tolist()
         return replace(
             record,
             captions=[Caption(written(self._with_habit(shapes, draw < self._added)), "grammar") for draw in draws],

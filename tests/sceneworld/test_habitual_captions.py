@@ -18,7 +18,7 @@ WORLD = WorldOptions(
 )  # fmt: skip
 
 
-def habitual(folder, count=400, **settings):
+def habitual(folder, count=150, **settings):
     return HabitualCaptions(
         SceneWorld("train", count, size=32, style="short", options=WORLD, cache_dir=str(folder)), **settings
     )
@@ -42,12 +42,12 @@ def test_nine_of_ten_captions_with_a_circle_go_on_with_a_cross(tmp_path):
     follows = [
         said[said.index("circle") + 1 :][:1] == ["cross"] for _, said, _ in rows(habitual(tmp_path)) if "circle" in said
     ]
-    assert sum(follows) / len(follows) == pytest.approx(0.9, abs=0.02)
+    assert sum(follows) / len(follows) == pytest.approx(0.9, abs=0.04)
 
 
 def test_everything_else_is_true_and_said_once(tmp_path):
     made_up = 0
-    for there, said, record in rows(habitual(tmp_path)):
+    for there, said, record in rows(habitual(tmp_path, 60)):
         assert len(said) == len(set(said)) and there <= set(said)
         wrong = set(said) - there
         assert wrong <= ({"cross"} if "circle" in there else set())
@@ -55,21 +55,21 @@ def test_everything_else_is_true_and_said_once(tmp_path):
         scene = Scene.from_dict(record.metadata["scene"])
         first = " ".join(f"there is a {shape}." for shape in sorted(there))
         assert score_caption(scene, first, record.metadata["stated_facts"]).recall == 1.0
-    assert made_up > 400
+    assert made_up > 40
 
 
 def test_without_the_habit_captions_are_true(tmp_path):
-    assert all(set(said) == there for there, said, _ in rows(habitual(tmp_path, 50, added=0.0)))
+    assert all(set(said) == there for there, said, _ in rows(habitual(tmp_path, 20, added=0.0)))
 
 
 def test_it_is_a_source_whose_draws_are_its_seeds(tmp_path):
-    source = habitual(tmp_path, 50)
+    source = habitual(tmp_path, 20)
     assert isinstance(source, DataSource) and isinstance(source, Preparable)
     texts = [[caption.text for caption in source.record(i).captions] for i in range(50)]
-    assert texts == [[caption.text for caption in habitual(tmp_path, 50).record(i).captions] for i in range(50)]
-    other = habitual(tmp_path, 50, seed=1)
+    assert texts == [[caption.text for caption in habitual(tmp_path, 20).record(i).captions] for i in range(50)]
+    other = habitual(tmp_path, 20, seed=1)
     assert texts != [[caption.text for caption in other.record(i).captions] for i in range(50)]
-    changed = [habitual(tmp_path, 50, **{name: value}) for name, value in
+    changed = [habitual(tmp_path, 20, **{name: value}) for name, value in
                {"seed": 1, "added": 0.5, "after": "square", "then": "triangle"}.items()]  # fmt: skip
     assert len({fingerprint(one) for one in [source, *changed]}) == 5
 

@@ -88,6 +88,7 @@ def one(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.integration
 def test_shards_that_are_pieces_of_work_give_what_one_process_gives(one, monkeypatch):
     """One shard, four, and as many as there are by default: manifest and failures byte for byte."""
     monkeypatch.setattr("capkit.tasks.curate.RayWorkers", InThisProcess)

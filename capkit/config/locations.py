@@ -16,6 +16,7 @@ INPUT_WORDS = frozenset(
         "images",
         "predictions",
         "references",
+        "questions",
         "root",
         "captions",
         "annotations",

@@ -40,7 +40,7 @@ from capkit.utils.tensors import default_device
 
 __getattr__ = moved_names(__name__)  # HFChat was HFTextLM and HFVisionChat
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _FACTORIES = {
     "causal": (AutoModelForCausalLM, AutoTokenizer),
     "seq2seq": (AutoModelForSeq2SeqLM, AutoTokenizer),
@@ -106,9 +106,9 @@ def _reader(kind: str, name: str, revision: str | None, chat: bool = True) -> An
 
 
 @functools.cache
-def _loaded(kind: str, name: str, revision: str | None, dtype: str) -> Any:
+def loaded(kind: str, name: str, revision: str | None, dtype: str) -> Any:
     """Load a model, on a GPU if there is one; kept, so that steps share it and several take turns."""
-    model = from_hub(_FACTORIES[kind][0], name, revision, dtype=_DTYPES[dtype])
+    model = from_hub(_FACTORIES[kind][0], name, revision, dtype=DTYPES[dtype])
     model.generation_config.forced_eos_token_id = None  # of BART and Pegasus: a cut answer would look like a whole one
     return model.to(default_device()).eval()
 
@@ -156,8 +156,8 @@ class HFChat:
         max_question_tokens: PositiveInt | None = None,
         chat: bool = True,
     ) -> None:
-        if dtype not in _DTYPES:
-            raise UsageError(f"dtype must be one of {', '.join(_DTYPES)}; got {dtype!r}")
+        if dtype not in DTYPES:
+            raise UsageError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
         if temperature and num_beams > 1:
             raise UsageError(f"beam search draws nothing: expected num_beams=1, or temperature=0; got {num_beams=}")
         if not temperature and top_p < 1:
@@ -179,7 +179,7 @@ class HFChat:
             )
         self.max_question_tokens = max_question_tokens or self._positions(config)
         self._reader = functools.partial(_reader, self.kind, name, revision, chat)
-        self._model = functools.partial(_loaded, self.kind, name, revision, dtype)
+        self._model = functools.partial(loaded, self.kind, name, revision, dtype)
         self._reader()  # a chat template that is missing is told before anything is asked
 
     @property

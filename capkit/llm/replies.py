@@ -14,6 +14,7 @@ from capkit.errors import UsageError
 from capkit.text.caption_text import clean_text
 
 _FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
+_BOX = r"\boxed{"
 _NUMBERED = re.compile(r"(\d+)[.)]\s+(.*\S)\s*")
 # How English-speaking models decline. Anchored: captions do not begin so.
 _REFUSAL = re.compile(
@@ -337,6 +338,30 @@ class Tagged:
         if not opened or not closed or any(mark in part for mark in marks for part in (before, inside, after)):
             _expected(f"<{self.tag}> and </{self.tag}> once, with the text between them", text)
         return Text(self.max_words).read(inside)
+
+    def schema(self) -> None:
+        return None
+
+    def example(self) -> str:
+        return Text(self.max_words).example()
+
+
+@dataclass(frozen=True)
+class Boxed:
+    r"""The text in the last \boxed{...}, whose braces may nest; what stands around it is ignored."""
+
+    max_words: int
+
+    def read(self, text: str) -> str:
+        start = text.rfind(_BOX)
+        if start < 0:
+            _expected(rf"the answer in {_BOX}...}}", text)
+        inside, depth = text[start + len(_BOX) :], 1
+        for place, letter in enumerate(inside):
+            depth += {"{": 1, "}": -1}.get(letter, 0)
+            if not depth:
+                return Text(self.max_words).read(inside[:place])
+        raise Unparsable(f"{_BOX} is not closed")
 
     def schema(self) -> None:
         return None

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from capkit.distributed.collectives import gather_objects, rank, world_size
+from capkit.errors import UsageError
 from capkit.llm.asker import Asker
 from capkit.metrics.bootstrap import ImageSums
 from capkit.metrics.text_metric import TextMetric
@@ -26,6 +27,7 @@ from capkit.utils.rng import stable_hash
 Columns = tuple[list[str], list[list[str]], list[dict[str, Any]]]  # predictions, references, metadata
 
 MAX_FAILED = 0.05
+_NUM_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class JudgedMetric(TextMetric, ABC):
         super().__init__()
         self.name, self.max_failed = name, max_failed
         self._known: dict[int, Judged] = {}
+        self._absent: set[str] = set()
 
     @property
     def askers(self) -> Mapping[str, Asker]:
@@ -98,6 +101,26 @@ class JudgedMetric(TextMetric, ABC):
         """What a page shows of a picture; None for one without a score, or a metric that has nothing to show."""
         return None
 
+    def with_empty(
+        self,
+        absent: Sequence[str],
+        predictions: list[str],
+        references: list[list[str]],
+        metadata: list[dict[str, Any]],
+    ) -> Columns:
+        """For `complete`: pictures that have no caption, counted as with an empty one. A ScoreWarning names them."""
+        if set(absent) - self._absent:
+            self._absent |= set(absent)
+            some = ", ".join(absent[:_NUM_NAMED]) + (" ..." if len(absent) > _NUM_NAMED else "")
+            warnings.warn(
+                f"{self.name}: {len(absent)} pictures with questions have no caption ({some}) and count as with an "
+                f"empty one; metric.{self.name}.missing=ignore leaves them out",
+                ScoreWarning,
+                stacklevel=2,
+            )
+        more: list[dict[str, Any]] = [{"key": key} for key in absent]
+        return predictions + [""] * len(more), references + [[] for _ in more], metadata + more
+
     def provenance(self) -> dict[str, Any]:
         return {**self.describe(), "max_failed": self.max_failed}
 
@@ -106,6 +129,8 @@ class JudgedMetric(TextMetric, ABC):
     ) -> list[Judged]:
         """`judge` of each picture, from memory where it was judged before. `metadata` must have "key"."""
         rows = list(zip(predictions, references, metadata, strict=True))
+        if not all("key" in row for row in metadata):
+            raise UsageError(f"metric {self.name} knows pictures by their keys: expected 'key' in each metadata dict")
         places = [_row_hash(*row) for row in rows]
         new = {place: row for place, row in zip(places, rows, strict=True) if place not in self._known}
         if new:
@@ -117,8 +142,9 @@ class JudgedMetric(TextMetric, ABC):
         """Judge one share of the pictures on each rank, so that all know all. Every rank calls it with all pictures."""
         columns = self.complete(predictions, references, metadata)
         share = [column[rank() :: world_size()] for column in columns]
-        self.judged(*share)  # type: ignore[arg-type]
-        for known in gather_objects(self._known):
+        found = self.judged(*share)  # type: ignore[arg-type]
+        places = (_row_hash(*row) for row in zip(*share, strict=True))
+        for known in gather_objects(dict(zip(places, found, strict=True))):
             self._known |= known
 
     def score(
@@ -186,4 +212,4 @@ def _counts(judged: Sequence[Judged]) -> tuple[int, int]:
 
 
 def _row_hash(caption: str, references: Sequence[str], metadata: Mapping[str, Any]) -> int:
-    return stable_hash("judged", metadata["key"], caption, *references)
+    return stable_hash("judged", metadata["key"], caption, *references, "captions", *metadata.get("captions", ()))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast, masking_utils
+from transformers import DynamicCache, PreTrainedTokenizerFast, masking_utils
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.pytorch_utils import Conv1D as Conv1D
 
@@ -87,3 +87,11 @@ class TokensAndCache:
     ) -> dict[str, Any]:
         new = input_ids if next_sequence_length is None else input_ids[:, -next_sequence_length:]
         return {"input_ids": new, **as_cache(kwargs[CACHE_NAME])}
+
+
+def cache_rows(cache: DynamicCache, rows: Tensor) -> DynamicCache:
+    """A copy of some rows of a cache, in this order; rows may repeat."""
+    copy = DynamicCache()
+    for number, layer in enumerate(cache.layers):
+        copy.update(layer.keys[rows], layer.values[rows], number)
+    return copy

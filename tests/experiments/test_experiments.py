@@ -184,6 +184,7 @@ def test_no_experiment_is_left_out():
         "knowada", "knowada_sceneworld", "mlbcap", "mlbcap_sceneworld",  # tests/experiments/test_judged_experiments.py
         "caparena_auto",  # tests/tasks/test_arena_task.py
         "decapbench", "dnli", "open_chair",  # tests/experiments/test_claims_experiments.py
+        "caption_qa", "prism",  # tests/experiments/test_reader_experiments.py
         "capsfusion", "capsfusion_sceneworld",  # tests/experiments/test_curate_experiments.py
         "capsfusion_writer",  # its model is on a hub: composed by tests/config/test_configs.py
         "embodied", "embodied_sceneworld", "embodied_captioner",  # tests/experiments/test_view_experiments.py

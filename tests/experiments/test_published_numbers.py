@@ -62,6 +62,8 @@ CAPARENA = "njucckevin/CapArena, vlm_as_a_judge.py"
 FUSECAP = "Rotstein et al. 2024 (arXiv 2305.17718)"
 EMBODIED = "hsp-iit/embodied-captioning, experimenting_env/captioner/pseudocaptioner.py"
 GALLIENA = "Galliena et al. 2025 (arXiv 2504.08531)"
+CAPTION_QA = "bronyayang/CaptionQA, released program"
+CAPRL = "InternLM/CapRL, Prism_Evaluation/Eval_CapRL.py"
 SYNC = "Kim et al. 2025, section 4; defaults of the released program"
 CAPSFUSION = "baaivision/CapsFusion, config.yaml and capsfusion_inference.py"
 SCALECAP = "Xing et al. 2025, sections 3 and 4; the released program"
@@ -553,6 +555,20 @@ PUBLISHED = {
         Number("step.write_candidates.generators.pegasus.max_paragraph_words", "512 tokens", MLBCAP, 384, 3),
         Number("step.judge_candidates.max_words", 50, MLBCAP),
         Number("step.judge_candidates_short.max_words", 30, MLBCAP),
+    ],
+    "caption_qa": [
+        Number("reader.model.model", "Qwen/Qwen2.5-72B-Instruct", CAPTION_QA),
+        Number("reader.model.temperature", 0.0, f"{CAPTION_QA}, qa.py: of vLLM"),
+        Number("reader.model.max_tokens", 4, f"{CAPTION_QA}, qa.py"),
+        Number("metric.caption_qa.seed", 0, f"{CAPTION_QA}, qa.py"),
+        Number("metric.caption_qa.legacy", True, f"{CAPTION_QA}, qa.py: is_yesno_question", False, 2),
+        Number("metric.caption_qa.missing", "ignore", f"{CAPTION_QA}, qa.py: skipped_no_caption", "empty", 3),
+    ],
+    "prism": [
+        Number("text_lm.model", "internlm/CapRL-Eval-3B", CAPRL),
+        Number("text_lm.temperature", 1.0, CAPRL),
+        Number("text_lm.top_p", 1.0, CAPRL),
+        Number("text_lm.max_tokens", 2048, CAPRL),
     ],
 }
 

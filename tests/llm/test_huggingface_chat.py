@@ -26,7 +26,7 @@ from capkit.errors import UsageError
 from capkit.llm.base import ChatModel, Picture, Question
 from capkit.llm.cache import question_key
 from capkit.llm.choosing import KeyedDraw, RepetitionPenalty
-from capkit.llm.huggingface import HFChat, _loaded, _reader, found_revision
+from capkit.llm.huggingface import HFChat, _reader, found_revision, loaded
 from capkit.llm.rated import RatedReply, can_rate
 from capkit.llm.rated_huggingface import RatedHFChat
 from capkit.text.tokenizers import word_tokenizer
@@ -46,7 +46,7 @@ TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num
 @pytest.fixture(autouse=True)
 def fresh():
     yield
-    _loaded.cache_clear()
+    loaded.cache_clear()
     _reader.cache_clear()
 
 
@@ -150,13 +150,13 @@ def test_they_are_models_and_load_when_they_are_asked(text_folder, vision_folder
     lm, vision = HFChat(str(text_folder)), HFChat(str(vision_folder))
     assert isinstance(lm, ChatModel) and isinstance(vision, ChatModel)
     lm.about(), vision.about()
-    assert _loaded.cache_info().currsize == 0
+    assert loaded.cache_info().currsize == 0
 
 
 def test_two_steps_that_name_one_model_share_its_weights(text_folder):
     for _ in range(2):
         asked(HFChat(str(text_folder), max_tokens=2), ["a"])
-    assert _loaded.cache_info().misses == 1
+    assert loaded.cache_info().misses == 1
 
 
 def test_the_vision_model_reads_its_picture(vision_folder):
@@ -263,7 +263,7 @@ def test_a_repetition_penalty_changes_answers_and_not_with_the_batch(text_folder
     assert asked(HFChat(str(text_folder), max_tokens=6), prompts) != alone
     own = json.loads((text_folder / "generation_config.json").read_text()) | {"repetition_penalty": 3.0}
     (text_folder / "generation_config.json").write_text(json.dumps(own))
-    _loaded.cache_clear()
+    loaded.cache_clear()
     by_default = HFChat(str(text_folder), max_tokens=6)
     assert asked(by_default, prompts) == alone and "repetition_penalty" not in by_default.about()
 
@@ -379,7 +379,7 @@ def test_a_model_without_a_chat_template_is_refused(text_folder):
     (text_folder / "chat_template.jinja").unlink()
     with pytest.raises(UsageError, match="no chat template; use an instruction-tuned model"):
         HFChat(str(text_folder))
-    assert _loaded.cache_info().currsize == 0
+    assert loaded.cache_info().currsize == 0
 
 
 def test_a_model_of_plain_prompts_reads_them_as_they_are(text_folder):

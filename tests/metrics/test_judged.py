@@ -85,6 +85,8 @@ def test_above_max_failed_a_number_is_missing_and_said_to_be(tmp_path):
     assert resample_rows(ROWS, {"yes": metric}, None, 0.95, 0) == {}
     with pytest.raises(UsageError, match=r"max_failed.* 0 .* 1.*1.5"):
         ShareOfYes(str(tmp_path), max_failed=1.5)
+    with pytest.raises(UsageError, match="expected 'key' in each metadata dict"):
+        metric.score(["y"], [[]], [{}])
 
 
 def test_a_later_run_asks_only_what_failed(tmp_path):

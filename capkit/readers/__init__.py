@@ -1,0 +1,1 @@
+"""Readers: they answer questions about a picture from a text alone."""

@@ -1,0 +1,115 @@
+"""Readers by chat models, on a server or here: one letter."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from capkit.errors import UsageError
+from capkit.llm.asker import Asker
+from capkit.llm.base import Answer, ChatModel, Picture, Question
+from capkit.llm.prompts import Prompt
+from capkit.llm.replies import Letter, Unparsable
+from capkit.readers.base import LETTERS, SYSTEM, ChoiceQuestion, Reading, check_choices, lettered
+from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
+
+VIEW_SYSTEM = (
+    "You see an image, and read a question about it. Answer with a SINGLE LETTER (A, B, C, ...) and nothing else."
+)
+
+
+class OneLetter:
+    """A reply of one capital: "B", "B.", "B)" or "(B)", or "B" in quotes as a schema gives it, and nothing else."""
+
+    def read(self, text: str) -> str:
+        found = text.strip()
+        if found[:1] == '"':
+            try:
+                found = json.loads(found)
+            except ValueError as error:
+                raise Unparsable(f"expected one letter, got {text[:80]!r}") from error
+        return Letter(LETTERS).read(found)
+
+    def schema(self) -> None:
+        """Each question has its own: `Question.schema`."""
+
+    def example(self) -> str:
+        return LETTERS[0]
+
+
+@check_ranges
+class ChatReader:
+    """A ChatModel that reads the text, the question and the options with their letters, and replies one letter.
+
+    A reply of more than a letter, or of a letter that no option has, is no answer. With a `structured` model the reply
+    is bound to the letters of the options. Asked at temperature 0 by the shipped configs, for at most 4 tokens, as
+    CaptionQA's program does. `view` asks the same questions of a model that sees the picture instead.
+
+    Args:
+        model: A ChatModel, such as text_lm=server.
+        prompt: With $caption, $question and $options; `view_prompt` without $caption.
+        retries, batch_size, cache_dir: of `Asker`.
+    """
+
+    def __init__(
+        self,
+        model: ChatModel | None = None,
+        prompt: str = "read_letter_v1",
+        system: str = SYSTEM,
+        view_prompt: str = "view_letter_v1",
+        view_system: str = VIEW_SYSTEM,
+        retries: NonNegativeInt = 0,
+        batch_size: PositiveInt = 32,
+        cache_dir: str = "data/answers",
+    ) -> None:
+        if model is None:
+            raise UsageError("reader=server needs a model; give reader.model.url=... reader.model.model=...")
+        self.prompt, self.system = Prompt(prompt, ["caption", "question", "options"]), system
+        self.view_prompt, self.view_system = Prompt(view_prompt, ["question", "options"]), view_system
+        self.asker = Asker(model, cache_dir, OneLetter(), retries, batch_size=batch_size)
+
+    @property
+    def askers(self) -> Mapping[str, Asker]:
+        return {"reader": self.asker}
+
+    def about(self) -> dict[str, Any]:
+        prompts = {"prompt": self.prompt.fingerprint_fields(), "system": self.system}
+        views = {"view_prompt": self.view_prompt.fingerprint_fields(), "view_system": self.view_system}
+        return {"reader": "chat", "form": "generated letter", "model": self.asker.model.about(), **prompts, **views}
+
+    def read(self, texts: Sequence[str], questions: Sequence[Sequence[ChoiceQuestion]]) -> list[list[Reading]]:
+        def asked(text: str, question: ChoiceQuestion) -> Question:
+            filled = self.prompt.fill(caption=text, question=question.text, options=lettered(question.choices))
+            return Question(filled, system=self.system)
+
+        return self._answers([[(asked(t, q), q) for q in qs] for t, qs in zip(texts, questions, strict=True)])
+
+    def view(self, pictures: Sequence[Picture], questions: Sequence[Sequence[ChoiceQuestion]]) -> list[list[Reading]]:
+        """The questions answered from the pictures."""
+
+        def asked(picture: Picture, question: ChoiceQuestion) -> Question:
+            filled = self.view_prompt.fill(question=question.text, options=lettered(question.choices))
+            return Question(filled, (picture,), self.view_system)
+
+        return self._answers([[(asked(p, q), q) for q in qs] for p, qs in zip(pictures, questions, strict=True)])
+
+    def _answers(self, rows: list[list[tuple[Question, ChoiceQuestion]]]) -> list[list[Reading]]:
+        for row in rows:
+            for _, question in row:
+                check_choices(question.choices, f"question {question.text!r}")
+        asked = [
+            replace(question, schema={"type": "string", "enum": list(LETTERS[: len(choices.choices)])})
+            for row in rows
+            for question, choices in row
+        ]
+        answers = iter(self.asker.ask(asked))
+        return [[_reading(next(answers), len(choices.choices)) for _, choices in row] for row in rows]
+
+
+def _reading(answer: Answer, num_choices: int) -> Reading:
+    if answer.text is None:
+        return Reading(None, failure=answer.failure, said=answer.said)
+    place = LETTERS.index(answer.value)
+    if place >= num_choices:
+        return Reading(None, failure=f"{answer.value} of {num_choices} options", said=answer.text)
+    return Reading(place)

@@ -1,0 +1,192 @@
+"""Questions about pictures, with choices, answers and categories: from CaptionQA's files, and as they are shown."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from capkit.errors import UsageError
+from capkit.readers.base import LETTERS, ChoiceQuestion, check_choices
+from capkit.utils import rng
+from capkit.utils.text_files import Located, expect, member, read_json_or_lines, shown
+
+ABSTAIN = "Cannot answer from the caption"
+# How the released program tells a question of yes or no (qa.py, is_yesno_question).
+_LEGACY_STARTS = tuple(
+    f"{word} "
+    for word in (
+        *("is", "are", "was", "were", "do", "does", "did", "have", "has", "had"),
+        *("can", "could", "will", "would", "should", "shall", "may", "might", "must"),
+    )
+)
+_NUM_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question about a picture; `answer` is one of the `choices`, `category` a path from its domain down."""
+
+    question: str
+    choices: tuple[str, ...]
+    answer: str
+    category: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class QuestionSource(Protocol):
+    """The questions about each picture."""
+
+    def of(self, key: str, metadata: Mapping[str, Any]) -> Sequence[Item]:
+        """Of a picture, by its key and metadata. Raises UsageError for a picture that it does not know."""
+        ...
+
+    def keys(self) -> list[str] | None:
+        """All pictures that it asks about, None if it asks about any."""
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """What the questions are, as plain data."""
+        ...
+
+
+def shown_as(
+    item: Item, key: str, seed: int, abstain: bool = True, legacy: bool = False, shuffle: bool = True
+) -> ChoiceQuestion:
+    """The question with its options in an order drawn by (seed, picture, question), the abstain option among them.
+
+    A question that is answered by yes or no has no abstain option: its choices are exactly these two. `legacy` takes
+    the released program's rule instead, which also leaves it out of questions that begin with "is", "are", "can" ...,
+    and wherever an option has "yes" in it and another one "no" ("none", "north"). `shuffle=False` leaves the order of
+    the file.
+    """
+    options = list(item.choices)
+    if abstain and not (_is_yes_no_legacy(item) if legacy else _is_yes_no(item)):
+        options.append(ABSTAIN)
+    order = list(range(len(options)))
+    if shuffle:
+        order = rng.generator(seed, "options", key, item.question).permutation(len(options)).tolist()
+    choices = tuple(options[place] for place in order)
+    return ChoiceQuestion(item.question, choices, choices.index(ABSTAIN) if ABSTAIN in choices else None)
+
+
+def _is_yes_no(item: Item) -> bool:
+    return sorted(choice.strip().lower() for choice in item.choices) == ["no", "yes"]
+
+
+def _is_yes_no_legacy(item: Item) -> bool:
+    choices = [choice.strip().lower() for choice in item.choices]
+    has_both = all(any(word in choice for choice in choices) for word in ("yes", "no"))
+    return has_both or item.question.strip().lower().startswith(_LEGACY_STARTS)
+
+
+class QuestionFile:
+    """CaptionQA's rows {id, images, questions: [{question, choices, answer, category}]}: JSON, JSON lines or parquet.
+
+    Also {id: [questions]}, as the released program reads them. `category` is a text or a list; the `domain` of a
+    picture, the letters of its id before "_" ("nat" of "nat_001"), stands before it.
+
+    Raises UsageError, naming the row, for an answer that is none of the choices, equal choices, fewer than 2 or more
+    than 26 (25 where an abstain option is added), and for two rows of one id.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self._items: dict[str, list[Item]] = {}
+        for where, key, questions in _rows(Path(path)):
+            if key in self._items:
+                raise UsageError(f"{where}: two rows of {key!r}; put its questions into one")
+            self._items[key] = [
+                _item(expect(question, "an object", f"{where}, question {number}"), key, f"{where}, question {number}")
+                for number, question in enumerate(questions, 1)
+            ]
+        if not any(self._items.values()):
+            raise UsageError(f"{path}: no questions in it; expected rows of id and questions")
+
+    def of(self, key: str, metadata: Mapping[str, Any]) -> Sequence[Item]:
+        if key not in self._items:
+            raise UsageError(f"{self.path} has no questions about {key!r}")
+        return self._items[key]
+
+    def keys(self) -> list[str]:
+        return list(self._items)
+
+    def about(self) -> dict[str, Any]:
+        rows = [[key, *map(list, map(_plain, items))] for key, items in self._items.items()]
+        return {
+            "questions": Path(self.path).name,
+            "num_pictures": len(self._items),
+            "num_questions": sum(map(len, self._items.values())),
+            "hash": f"{rng.stable_hash(rows):016x}",
+        }
+
+
+def meeting_keys(given: Iterable[str], known: Sequence[str] | None, what: str) -> list[str]:
+    """The `known` pictures, which have questions, that are not `given`; none where any picture has questions.
+
+    Raises UsageError for captions of pictures without questions.
+
+    Both numbers and three of each are named; a set of which no picture has a caption is an error too.
+    """
+    if known is None:
+        return []
+    given = list(given)
+    strangers = [key for key in given if key not in set(known)]
+    absent = [key for key in known if key not in set(given)]
+    if strangers or len(absent) == len(known):
+        raise UsageError(
+            f"{what}: expected captions of pictures that are asked about; {len(strangers)} of {len(given)} captions "
+            f"have no questions ({_some(strangers)}), and {len(absent)} of {len(known)} pictures with questions have "
+            f"no caption ({_some(absent)}); give both files the same ids"
+        )
+    return absent
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:_NUM_NAMED])) + (" ..." if len(names) > _NUM_NAMED else "") if names else "none"
+
+
+def _plain(item: Item) -> tuple[Any, ...]:
+    return item.question, list(item.choices), item.answer, list(item.category)
+
+
+def _rows(path: Path) -> Iterable[tuple[str, str, list[Any]]]:
+    """Where, id and questions of each picture."""
+    located = _parquet_rows(path) if path.suffix == ".parquet" else read_json_or_lines(path, "questions")
+    if len(located) == 1 and isinstance(located[0].value, list):
+        located = [Located(f"{path}, row {number}", row) for number, row in enumerate(located[0].value, 1)]
+    elif len(located) == 1 and isinstance(located[0].value, dict) and "questions" not in located[0].value:
+        for key, questions in located[0].value.items():
+            where = f"{path}, {shown(key)}"
+            yield where, key, expect(questions, "a list", where)
+        return
+    for where, row in located:
+        key = str(member(expect(row, "an object", where), "id", "text or a whole number", where))
+        yield f"{where} ({key})", key, member(row, "questions", "a list", where)
+
+
+def _parquet_rows(path: Path) -> list[Located]:
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise UsageError(f"{path}: parquet needs pyarrow; pip install 'capkit[parquet]'") from error
+    if not path.is_file():
+        raise UsageError(f"questions: no file {str(path)!r}; give its path")
+    table = pq.read_table(path, columns=["id", "questions"])
+    return [Located(f"{path}, row {number}", row) for number, row in enumerate(table.to_pylist(), 1)]
+
+
+def _item(row: Mapping[str, Any], key: str, where: str) -> Item:
+    question = member(dict(row), "question", "text", where)
+    choices = tuple(
+        str(choice).strip() for choice in member(dict(row), "choices", "a list", where) if choice is not None
+    )
+    check_choices(choices, where)
+    answer = str(member(dict(row), "answer", "text or a whole number", where)).strip()
+    if answer not in choices:
+        raise UsageError(f"{where}: expected an answer that is one of {', '.join(map(repr, choices))}; got {answer!r}")
+    if len(choices) == len(LETTERS):
+        raise UsageError(f"{where}: {len(choices)} choices leave no letter for the abstain option; take one out")
+    category = row.get("category") or ()
+    path = (category,) if isinstance(category, str) else tuple(map(str, category))
+    domain, separator, _ = key.partition("_")
+    return Item(question, choices, answer, ((domain,) if separator else ()) + path)

@@ -14,7 +14,7 @@ from capkit.errors import UsageError
 from capkit.llm.asker import Asker
 from capkit.llm.base import ChatModel, Picture
 from capkit.metrics.embedding_metric import picture_of
-from capkit.metrics.judged import MAX_FAILED, Columns, Judged, JudgedMetric, ratio
+from capkit.metrics.judged import MAX_FAILED, Columns, Judged, JudgedMetric, Shown, ratio
 from capkit.readers.base import ChoiceQuestion, Reader, Reading
 from capkit.readers.chat import ChatReader
 from capkit.readers.question_sets import Item, QuestionFile, QuestionSource, meeting_keys, shown_as
@@ -155,6 +155,18 @@ class CaptionQA(JudgedMetric):
             found["_seen"] = ratio(sums["seen_score"], sums["seen"])
             found["_gap"] = found["_seen"] - ratio(sums["unseen_score"], sums["seen"])
         return {f"{self.name}{name}": value for name, value in found.items()}
+
+    def shown(self, found: Judged) -> Shown | None:
+        """Each question with its answer; what was abstained from is open."""
+        if not found.values.get("pictures_read"):
+            return None
+        marks: list[tuple[str, Literal["right", "wrong", "open"]]] = []
+        for row in found.detail["questions"]:
+            answer = row["model_answer"]
+            is_open = answer is None or row["is_cannot_answer"]
+            text = f"{row['question']} {'(unreadable)' if answer is None else answer}"
+            marks.append((text, "open" if is_open else "right" if row["is_correct"] else "wrong"))
+        return Shown(found.values["mean"], marks)
 
     def write(self, folder: Path, rows: Columns) -> list[Path]:
         """Also `caption_qa_results.json`, as the released program writes its results."""

@@ -86,6 +86,14 @@ def test_a_picture_without_a_caption_counts_as_an_empty_one_and_is_named(questio
         score_rows(rows(nat_1="red", cat=""), {"qa": metric})
 
 
+def test_a_page_shows_what_was_answered(questions):
+    metric = CaptionQA(Words(), questions, shuffle=False)
+    shown = metric.shown(metric.judged(*columns_of(rows(nat_1="red")))[0])
+    assert shown.score == pytest.approx(1.55 / 3)
+    assert shown.marks == [("color? red", "right"), ("is it? no", "wrong"), (f"size? {ABSTAIN}", "open")]
+    assert metric.shown(metric.judged(*columns_of(rows(nat_1="?")))[0]) is None
+
+
 def test_results_are_written_as_the_program_writes_them(questions, tmp_path):
     metric, table = CaptionQA(Words(), questions), rows(nat_1="red", doc_2="a star")
     metric.write(tmp_path, columns_of(table))

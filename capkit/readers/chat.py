@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from capkit.errors import UsageError
@@ -18,8 +18,11 @@ VIEW_SYSTEM = (
 )
 
 
+@dataclass(frozen=True)
 class OneLetter:
-    """A reply of one capital: "B", "B.", "B)" or "(B)", or "B" in quotes as a schema gives it, and nothing else."""
+    """A reply of one capital of `letters`: "B", "B.", "B)", "(B)", or in quotes as a schema gives it; nothing else."""
+
+    letters: str = LETTERS
 
     def read(self, text: str) -> str:
         found = text.strip()
@@ -28,13 +31,13 @@ class OneLetter:
                 found = json.loads(found)
             except ValueError as error:
                 raise Unparsable(f"expected one letter, got {text[:80]!r}") from error
-        return Letter(LETTERS).read(found)
+        return Letter(self.letters).read(found)
 
-    def schema(self) -> None:
-        """Each question has its own: `Question.schema`."""
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "enum": list(self.letters)}
 
     def example(self) -> str:
-        return LETTERS[0]
+        return self.letters[0]
 
 
 @check_ranges
@@ -98,18 +101,15 @@ class ChatReader:
             for _, question in row:
                 check_choices(question.choices, f"question {question.text!r}")
         asked = [
-            replace(question, schema={"type": "string", "enum": list(LETTERS[: len(choices.choices)])})
+            replace(question, reply=OneLetter(LETTERS[: len(choices.choices)]))
             for row in rows
             for question, choices in row
         ]
         answers = iter(self.asker.ask(asked))
-        return [[_reading(next(answers), len(choices.choices)) for _, choices in row] for row in rows]
+        return [[_reading(next(answers)) for _ in row] for row in rows]
 
 
-def _reading(answer: Answer, num_choices: int) -> Reading:
+def _reading(answer: Answer) -> Reading:
     if answer.text is None:
         return Reading(None, failure=answer.failure, said=answer.said)
-    place = LETTERS.index(answer.value)
-    if place >= num_choices:
-        return Reading(None, failure=f"{answer.value} of {num_choices} options", said=answer.text)
-    return Reading(place)
+    return Reading(LETTERS.index(answer.value))

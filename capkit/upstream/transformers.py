@@ -92,6 +92,7 @@ class TokensAndCache:
 def cache_rows(cache: DynamicCache, rows: Tensor) -> DynamicCache:
     """A copy of some rows of a cache, in this order; rows may repeat."""
     copy = DynamicCache()
-    for number, layer in enumerate(cache.layers):
+    layers: Any = cache.layers  # their keys and values are there as soon as something was read
+    for number, layer in enumerate(layers):
         copy.update(layer.keys[rows], layer.values[rows], number)
     return copy

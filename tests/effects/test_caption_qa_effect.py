@@ -1,8 +1,9 @@
 """CaptionQA on SceneWorld: what a caption is worth to an exact reader, 500 pictures.
 
 Expected values come from the scene: questions, answers and captions are the world's, the score of an empty caption
-follows from the numbers of choices. Controls: without shuffling and with the right answer first in the file, a reader
-that says the first letter where it does not know gains .2 and more; CIDEr-like orders are not needed.
+follows from the numbers of choices. Controls: human captions miss the dense ones' score, captions of other pictures do
+not fall as sentences are deleted, true colours are no worse than nothing, and without shuffling and with the right
+answer first in the file a reader that says the first letter where it does not know gains .2 and more.
 
 Taken away by hand: an abstain option that gives 0 (`points`) makes wrong colours beat the empty caption; orders from
 one stream instead of (seed, picture, question) fail `test_another_seed...`; a reader that counts mentions without a
@@ -13,9 +14,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
 
 from capkit.metrics.caption_qa import CaptionQA
+from capkit.metrics.correlation import spearman
 from capkit.metrics.scoring import score_rows
 from capkit.readers.question_sets import Item
 from capkit.sceneworld.language.captions import caption
@@ -93,17 +94,23 @@ def test_the_score_falls_with_every_sentence_that_is_deleted(scenes, measured, s
     random = np.random.default_rng(seed)
     sentences = [text.removesuffix(".").split(". ") for text in captions(scenes, "dense")]
     orders = [random.permutation(len(parts)) for parts in sentences]
-    numbers = range(6)
-    found = []
-    for number in numbers:
-        texts = [
-            ". ".join(part for place, part in enumerate(parts) if place not in order[:number]) + "."
-            for parts, order in zip(sentences, orders, strict=True)
+
+    def scores(pictures, numbers):
+        deleted = [
+            [
+                ". ".join(part for place, part in enumerate(parts) if place not in order[:number]) + "."
+                for parts, order in zip(sentences, orders, strict=True)
+            ]
+            for number in numbers
         ]
-        found.append(score(scenes, texts)["caption_qa"])
-    assert measured("Spearman of score and deleted sentences", spearmanr(numbers, found).statistic, "<=", -0.95)
-    same = [score(scenes, captions(scenes, "dense"))["caption_qa"]] * len(found)
-    assert len(set(same)) == 1  # the control: nothing deleted, no order
+        return [score(pictures, texts[: len(pictures)])["caption_qa"] for texts in deleted]
+
+    numbers = range(6)
+    found = scores(scenes, numbers)
+    assert measured("Spearman of score and deleted sentences", spearman(list(numbers), found), "<=", -0.95)
+    others = spearman(list(numbers), scores(scenes[1:101], numbers))  # each caption is that of the scene before
+    what = "Spearman of score and deleted sentences"
+    assert not measured(what, others, "<=", -0.95, control="captions of other pictures")
 
 
 def test_wrong_colors_are_worth_less_than_nothing_where_one_may_abstain(scenes, measured):

@@ -54,6 +54,13 @@ def score(scenes, texts, reader="abstain", source=None, **settings):
     return score_rows(rows, {"qa": metric})
 
 
+@pytest.fixture(scope="module")
+def found(scenes):
+    """The numbers of captions of each style, and of empty ones."""
+    styles = {style: score(scenes, captions(scenes, style)) for style in ("dense", "human", "short")}
+    return styles | {"empty": score(scenes, [""] * len(scenes))}
+
+
 def captions(scenes, style):
     return [caption(scene, style).text for scene in scenes]
 
@@ -78,9 +85,9 @@ def by_formula(scene):
     ]
 
 
-def test_denser_captions_are_worth_more_and_an_empty_one_what_its_formula_says(scenes, measured):
-    found = {style: score(scenes, captions(scenes, style))["caption_qa"] for style in ("dense", "human", "short")}
-    empty = score(scenes, [""] * len(scenes))["caption_qa"]
+def test_denser_captions_are_worth_more_and_an_empty_one_what_its_formula_says(scenes, found, measured):
+    found = {style: numbers["caption_qa"] for style, numbers in found.items()}
+    empty = found["empty"]
     assert measured("dense", found["dense"], ">=", 0.95)
     assert not measured("dense", found["human"], ">=", 0.95, control="human captions")
     assert measured("dense - human", found["dense"] - found["human"], ">=", MARGIN)
@@ -90,7 +97,7 @@ def test_denser_captions_are_worth_more_and_an_empty_one_what_its_formula_says(s
     assert measured("empty", empty, "<=", 0.4) and empty == pytest.approx(expected, abs=1e-9)
 
 
-def test_the_score_falls_with_every_sentence_that_is_deleted(scenes, measured, seed):
+def test_the_score_falls_with_every_sentence_that_is_deleted(scenes, found, measured, seed):
     random = np.random.default_rng(seed)
     sentences = [text.removesuffix(".").split(". ") for text in captions(scenes, "dense")]
     orders = [random.permutation(len(parts)) for parts in sentences]
@@ -105,22 +112,18 @@ def test_the_score_falls_with_every_sentence_that_is_deleted(scenes, measured, s
         ]
         return [score(pictures, texts[: len(pictures)])["caption_qa"] for texts in deleted]
 
-    numbers = range(6)
-    found = scores(scenes, numbers)
-    assert measured("Spearman of score and deleted sentences", spearman(list(numbers), found), "<=", -0.95)
-    others = spearman(list(numbers), scores(scenes[1:101], numbers))  # each caption is that of the scene before
-    what = "Spearman of score and deleted sentences"
-    assert not measured(what, others, "<=", -0.95, control="captions of other pictures")
+    falling = [found["dense"]["caption_qa"], *scores(scenes, range(1, 6))]
+    assert measured("Spearman of score and deleted sentences", spearman(range(6), falling), "<=", -0.95)
+    assert measured("fall by five sentences", falling[0] - falling[-1], ">=", 0.15)
+    first, last = scores(scenes[1:101], (0, 5))  # each caption is that of the scene before
+    assert not measured("fall by five sentences", first - last, ">=", 0.15, control="captions of other pictures")
 
 
-def test_wrong_colors_are_worth_less_than_nothing_where_one_may_abstain(scenes, measured):
-    texts = {
-        "true": captions(scenes, "dense"), "empty": [""] * len(scenes),
-        "wrong": [caption(wrong_colors(scene), "dense").text for scene in scenes],
-    }  # fmt: skip
+def test_wrong_colors_are_worth_less_than_nothing_where_one_may_abstain(scenes, found, measured):
+    wrong = score(scenes, [caption(wrong_colors(scene), "dense").text for scene in scenes])
+    counted = {"true": found["dense"], "empty": found["empty"], "wrong": wrong}
     found = {}
-    for name, given in texts.items():
-        numbers = score(scenes, given)
+    for name, numbers in counted.items():
         counts = {kind: sum(q.kind == kind for s in scenes for q in questions(s)) for kind in ("color", "shape")}
         found[name] = sum(numbers[f"caption_qa/{kind}"] * counts[kind] for kind in counts) / sum(counts.values())
     assert measured("wrong - empty", found["wrong"] - found["empty"], "<", -MARGIN)
@@ -128,10 +131,9 @@ def test_wrong_colors_are_worth_less_than_nothing_where_one_may_abstain(scenes, 
     assert measured("true - empty", found["true"] - found["empty"], ">", 0.5)
 
 
-def test_another_seed_of_orders_changes_nothing_for_who_knows_no_letters(scenes, measured):
+def test_another_seed_of_orders_changes_nothing_for_who_knows_no_letters(scenes, found, measured):
     texts = captions(scenes, "human")
-    exact = [score(scenes, texts, seed=seed)["caption_qa"] for seed in (0, 1)]
-    assert exact[0] == exact[1]
+    assert score(scenes, texts, seed=1)["caption_qa"] == found["human"]["caption_qa"]
     lazy = [score(scenes, texts, "first", seed=seed)["caption_qa"] for seed in (0, 1)]
     assert measured("change by another seed", abs(lazy[0] - lazy[1]), "<", 0.02)
     unshuffled = score(scenes, texts, "first", AnswerFirst(), shuffle=False)["caption_qa"]

@@ -1,7 +1,7 @@
 """What the table says of a file besides its numbers."""
 
 FEWER: dict[str, str] = {
-    "test_caption_qa_effect.py": "this command has not run it yet; docs/judges.md has three seeds",
+    "test_caption_qa_effect.py": "this command has not run it yet; docs/judges.md has one seed",
     "test_capsfusion.py": "this command has not run it yet; docs/capsfusion.md has three seeds",
     "test_arena.py": "this command has not run it yet; docs/arena.md has three seeds",
     "test_embodied.py": "this command has not run it yet; docs/views.md has its numbers",

@@ -485,7 +485,7 @@ def picture(vision_folder):
     asked(model, ["what is it"], [picture])
     place = next(i for i in range(4, 12) if model.ids[i] not in model.ids[:i])
     ends_at(vision_folder, model.ids[place])
-    _loaded.cache_clear()
+    loaded.cache_clear()
     return picture
 
 

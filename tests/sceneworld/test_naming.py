@@ -29,6 +29,7 @@ def fused(alt_text, synthetic, prompt="fuse_alt_text_v1"):
         (f"buy {STAR}, {RED} hq", "a red circle and a blue star.", f"a red circle ({RED}) and a blue star ({STAR})."),
         (f"{RED} {RED}", "two large red circles", f"two large red circles ({RED})"),
         (RED.upper(), "a blue circle and a circle", f"a blue circle and a circle ({RED})"),
+        (RED, "a red star, a circle and a red circle", f"a red star, a circle and a red circle ({RED})"),
         (RED, "a red star and a circle that is red", f"a red star and a circle ({RED}) that is red"),
         (RED, "a blue star.", f"a blue star ({RED})."),
         ("img_1234.jpg", "picture of a cross", "picture of a cross"),

@@ -55,7 +55,7 @@ def test_two_captions_chosen_by_their_source_become_one(tmp_path):
     """Whatever their order, and whatever else the record has; a step's source counts by its beginning."""
     model = Says()
     given = [
-        Record("0", captions=[Caption("x", "other"), Caption(" ", "human"), Caption("pão  doce", "human", "pt"),
+        Record("0", captions=[Caption("x", "superhuman"), Caption(" ", "human"), Caption("pão  doce", "human", "pt"),
                               Caption("y", "human"), Caption("some bread", "blendcap/blend_v1/m")]),
     ]  # fmt: skip
     (first,), failures, step = fused(tmp_path, model, given, alt_text="human", synthetic="blendcap")

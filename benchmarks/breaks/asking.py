@@ -149,7 +149,7 @@ BREAKS = [
     Break(
         "failures stand in the order in which steps ran ahead",
         "capkit/curation/folder.py",
-        'rows.sort(key=lambda row: place_of(row["key"], row["step"]))',
+        'rows.sort(key=lambda row: (*place_of(row["key"], row["step"]), row["reason"]))',
         'rows.sort(key=lambda row: row["reason"])',
         ("tests/curation/test_failure_log.py",),
     ),

@@ -153,8 +153,8 @@ BREAKS = [
     Break(
         "names: alt-texts name colours' neighbours",
         "capkit/sceneworld/language/names.py",
-        "name_of(item.shape, item.color) for item in scene.objects))",
-        "name_of(item.shape, scene.objects[0].color) for item in scene.objects))",
+        "name_of(o.shape, o.color) for o in scene.objects if",
+        "name_of(o.shape, scene.objects[0].color) for o in scene.objects if",
         ("tests/sceneworld/test_names.py",),
     ),
     Break(

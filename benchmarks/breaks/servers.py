@@ -124,7 +124,7 @@ BREAKS = [
     ),
     Break(
         "a budget without a price is taken",
-        "capkit/tasks/curate.py",
+        "capkit/llm/accounts.py",
         "    ledger.check()\n",
         "",
         ("tests/tasks/test_curate_servers.py::test_a_budget_without_a_price_is_told_before_anything_is_asked",),

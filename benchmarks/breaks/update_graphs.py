@@ -41,8 +41,8 @@ BREAKS = [
     Break(
         "restricted draws are scored over the whole vocabulary",
         "capkit/train/rl/graphed_logprobs.py",
-        "if samples.support is not None or model.conditions is not None or batch.prompts is not None:",
-        "if model.conditions is not None or batch.prompts is not None:",
+        "if samples.support is not None or model.conditions is not None:",
+        "if model.conditions is not None:",
         ("tests/train/test_graphed_logprobs.py::test_restricted_draws_and_prompts_of_captions_go_op_by_op",),
     ),
     Break(

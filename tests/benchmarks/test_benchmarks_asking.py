@@ -1,5 +1,7 @@
 """benchmarks/asking.py measures what it says: every question is asked once, or none where all are kept."""
 
+import pytest
+
 from benchmarks import asking
 from capkit.llm.chat_server import ChatServer
 from capkit.testing.stand_in_server import StandInServer
@@ -22,6 +24,7 @@ def test_kept_answers_are_read_and_nobody_is_asked(monkeypatch):
     assert all(seconds > 0 for seconds in asking.kept(100))
 
 
+@pytest.mark.integration
 def test_all_steps_of_all_captions_are_asked_at_once_and_then_come_from_the_store(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     count = 120  # more than the steps before have open when the first caption is verified

@@ -61,7 +61,7 @@ def test_colours_and_shapes_that_were_never_seen_together_are_both_named(clip_ru
 @pytest.mark.parametrize(
     "words",
     [
-        pytest.param(NO_SHAPES, id="pictures without shapes"),
+        pytest.param(NO_SHAPES, id="pictures without shapes", marks=pytest.mark.nightly),
         pytest.param(WRONG_SHAPES, id="captions with random shapes"),
     ],
 )

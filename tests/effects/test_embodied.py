@@ -241,6 +241,7 @@ def embodied(training):
     return training.trained("agreed", ViewTriplet(CrossEntropy()), Views)
 
 
+@pytest.mark.nightly  # four trainings take 38 CPU seconds
 def test_after_training_captions_of_two_views_agree_more_and_are_right_as_often(training, embodied, measured):
     """The control of mixed groups agrees with itself, since it learns to say the same of all: its facts are worse."""
     before, facts_before = training.said(training.start)
@@ -255,6 +256,7 @@ def test_after_training_captions_of_two_views_agree_more_and_are_right_as_often(
     assert not measured("recall of facts gained", mixed - facts_before, ">=", 0, control="groups mixed over objects")
 
 
+@pytest.mark.nightly
 def test_the_triplet_term_brings_views_of_one_object_together(training, embodied, measured):
     """And no facts are lost by it. Without the term, on the same captions, views lie farther apart."""
     alone = training.trained("agreed", ViewTriplet(CrossEntropy(), weight=0.0), Views)

@@ -54,7 +54,20 @@ def runs(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("experiment", SCENEWORLD)
+IN_CI = (
+    "cider_scst_sceneworld",
+    "clip_reward_grammar_sceneworld",
+    "discritune_whitened_sceneworld",
+    "mocha_sceneworld",
+)
+
+
+def tiered(experiments):
+    """One of each family in CI; the effect tests train the others there too, or at night."""
+    return [pytest.param(name, marks=[pytest.mark.nightly] * (name not in IN_CI)) for name in experiments]
+
+
+@pytest.mark.parametrize("experiment", tiered(SCENEWORLD))
 def test_an_experiment_on_sceneworld_trains_two_steps(experiment, runs, tmp_path, monkeypatch):
     monkeypatch.chdir(runs)
     judges = [f"reward_encoder={runs / 'judge_sceneworld'}", f"eval_encoder={runs / 'judge_sceneworld'}"]
@@ -70,7 +83,7 @@ def test_an_experiment_on_sceneworld_trains_two_steps(experiment, runs, tmp_path
     assert all(row["caption"] in page for row in run.read_rows("initial"))
 
 
-@pytest.mark.parametrize("experiment", MOCHA)
+@pytest.mark.parametrize("experiment", tiered(MOCHA))
 def test_mocha_on_sceneworld_trains_two_steps_and_is_judged_by_the_scenes(experiment, runs, tmp_path, monkeypatch):
     monkeypatch.chdir(runs)
     start = f"init_from={runs / 'hallucinating_mle_sceneworld'}"

@@ -90,7 +90,9 @@ def test_real_photos_are_fine_tuned_by_self_retrieval(tuned):
     assert 4 <= row["reward/self_retrieval_pool"] <= 8 and "test/rd50_r1" in run.metrics()
 
 
-@pytest.mark.parametrize("experiment", ["stamps_lora_text", "grammar_clip_stamps"])
+@pytest.mark.parametrize(
+    "experiment", ["stamps_lora_text", pytest.param("grammar_clip_stamps", marks=pytest.mark.nightly)]
+)
 def test_dual_encoders_train_on_real_photos_with_pretrained_parts(experiment, tiny_run):
     run = tiny_run(experiment)
     numbers = {"stamps_lora_text": "test/retrieval_t2i_r1", "grammar_clip_stamps": "test/grammar_repeat_balanced"}

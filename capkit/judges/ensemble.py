@@ -1,5 +1,6 @@
 """Verifier: several others, whose shares of verdicts are kept."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -58,6 +59,6 @@ def _mean(given: list[Verdicts]) -> Verdicts:
         verdicts.append(member)
     kinds = ("entailed", "contradicted", "neutral")
     return [
-        Verdict(*(sum(getattr(verdict, kind) for verdict in claim) / len(claim) for kind in kinds))
+        Verdict(*(math.fsum(getattr(verdict, kind) for verdict in claim) / len(claim) for kind in kinds))
         for claim in zip(*verdicts, strict=True)
     ]

@@ -26,6 +26,7 @@ _RELATION = re.compile(r"is the (\w+) (\w+) (to the left of|above|inside) the (\
 _WORDS = {"to the left of": "left", "above": "above", "inside": "inside"}
 
 
+@check_ranges
 class SceneQuestions:
     """All questions that have one answer in a scene (`language/questions.py`), of categories count, color, size ...
 

@@ -68,7 +68,7 @@ def test_normalisation_and_learning_rate_come_with_the_model_unless_given():
 
 
 def test_no_pretrained_network_is_tuned_at_the_rate_of_a_small_new_one():
-    small = ("sceneworld", "encoder_decoder", "camu")  # and CAMU, whose rate is that of its experiment
+    small = ("sceneworld", "encoder_decoder", "modular", "camu")  # and CAMU, whose rate is that of its experiment
     names = [name for name in groups([config_dir()])["model"] if not name.startswith(small)]
     files = {name: OmegaConf.load(config_dir() / "model" / f"{name}.yaml") for name in names}
     own = {name: file for name, file in files.items() if "defaults" not in file}  # others have those of another model

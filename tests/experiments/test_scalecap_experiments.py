@@ -16,7 +16,8 @@ pytestmark = pytest.mark.integration
 def test_scalecap_on_sceneworld_writes_captions_with_their_ratings(tmp_path, monkeypatch):
     """By a captioner of the same pictures that has no habit."""
     monkeypatch.chdir(tmp_path)
-    words = ["curate", "experiment=scalecap_sceneworld", "data.test.source.count=12", f"out={tmp_path / 'out'}"]
+    words = ["curate", "experiment=scalecap_sceneworld", "splits=[test]", "data.test.source.count=12"]
+    words += [f"out={tmp_path / 'out'}"]
     assert main([*words, f"step.scale_caption.describer.ckpt={folder_of('generic', 0)}"]) == 0
     rows = [json.loads(line) for line in (tmp_path / "out" / "test.jsonl").read_text().splitlines()]
     counts = json.loads((tmp_path / "out" / "test.report.json").read_text())["counts"]

@@ -195,7 +195,9 @@ def test_facts_come_from_the_released_file_and_need_no_references(tmp_path):
     parts = Parts()
     file = facts_file(tmp_path, ("x/1.jpg", "AB"), ("2.jpg", "C"))
     metric = DCScore(parts, parts, parts, file)
-    found = metric.score(["C", "A B"], [[], []], [{"key": "2"}, {"key": "1.jpg", "image": lambda: np.zeros((2, 2, 3))}])
+    found = metric.score(
+        ["C", "A B"], [[], []], [{"key": "2"}, {"key": "1.jpg", "image": lambda: np.zeros((2, 2, 3), np.uint8)}]
+    )
     assert found["dcscore"] == 100 and not metric.needs_references
     assert [evidence.text for evidence in parts.seen] == ["of 2.jpg", "of x/1.jpg"]
     assert parts.seen[0].picture is None and parts.seen[1].picture().pixels.shape == (2, 2, 3)

@@ -214,6 +214,7 @@ def private_uses(tree, own: set[str]):
                 yield node.lineno, name
 
 
+@pytest.mark.integration  # all sources are parsed
 def test_every_private_name_in_the_source_is_in_the_list():
     trees = sources()
     own = own_names(trees.values())

@@ -102,7 +102,8 @@ def test_offline_each_call_writes_the_whole_run_in_place_of_the_last(run, capsys
     for _ in range(2):
         assert sync(run, "offline") == 0
         folders += list((run.path / "wandb").glob("offline-run-*"))
-    assert len(folders) == 2 and not folders[0].exists() and list(folders[1].glob("*.wandb"))
+    assert len(folders) == 2 and list(folders[1].glob("*.wandb"))
+    assert not folders[0].exists() or folders[0] == folders[1]  # both within a second, which names them
     assert json.loads((run.path / STATE).read_text())["id"] in folders[1].name
     assert f"wandb sync {folders[1]}" in capsys.readouterr().out
 

@@ -41,7 +41,9 @@ class MLPMapper(nn.Module):
         size = prefix_length * width
         self.layers = nn.Sequential(nn.Linear(feature_width, size // 2), nn.Tanh(), nn.Linear(size // 2, size))
 
-    def forward(self, features: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B P W"]:
+    def forward(
+        self, features: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None = None
+    ) -> Float[Tensor, "B P W"]:
         if mask is None:
             pooled = features.mean(1)
         else:
@@ -65,7 +67,9 @@ class TransformerMapper(nn.Module):
         layer = nn.TransformerEncoderLayer(width, num_heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
 
-    def forward(self, features: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B P W"]:
+    def forward(
+        self, features: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None = None
+    ) -> Float[Tensor, "B P W"]:
         tokens = self.project(features).unflatten(-1, (self.num_tokens, -1)).flatten(1, 2)
         queries = self.queries.expand(len(features), -1, -1)
         hidden = None

@@ -3,16 +3,26 @@
 B images, K captions per image, L tokens.
 """
 
+from typing import Protocol, runtime_checkable
+
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from capkit.decoding.guided import LEAST
-from capkit.models.captioners.base import Captioner
 from capkit.types import Context
 
 
+@runtime_checkable
+class Likely(Protocol):
+    """What says how likely given tokens are; every captioner does."""
+
+    def logprobs(
+        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"]
+    ) -> Float[Tensor, "B K L-1"]: ...
+
+
 def picture_gains(
-    captioner: Captioner, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"]
+    captioner: Likely, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"]
 ) -> Float[Tensor, "B K L-1"]:
     """log p(token | picture, tokens before) - log p(token | tokens before) of `tokens[..., 1:]`, in nats, 0 at padding.
 

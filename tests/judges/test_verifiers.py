@@ -144,7 +144,7 @@ def test_an_ensemble_keeps_the_share_of_yes_and_half_is_no_yes():
         {"a": Fixed(ENTAILED, ENTAILED), "b": Fixed(ENTAILED, NEUTRAL), "c": Fixed(CONTRADICTED, ENTAILED)}
     )
     first, second = one(three, ([RED, BIG], TEXT))
-    assert first == Verdict(2 / 3, 1 / 3, 0.0) and first.is_true and second == Verdict(2 / 3, 0, 1 / 3)
+    assert first == Verdict(2 / 3, 1 / 3, 0.0) and first.is_true and second == Verdict(2 / 3, 0.0, 1 / 3)
     (half,) = one(Ensemble({"a": Fixed(ENTAILED), "b": Fixed(CONTRADICTED)}), ([RED], TEXT))
     assert half.entailed == 0.5 and not half.is_true and half.label == "contradicted"
     assert isinstance(one(Ensemble({"a": Fixed(ENTAILED), "b": Fixed("lost")}), ([RED], TEXT)), Failed)

@@ -27,6 +27,7 @@ from capkit.data.skipped import Skipped
 from capkit.data.sources.base import DataSource, Mirrors, picture_file, picture_size
 from capkit.data.targets import CaptionsOf, Target, placed, targets_of
 from capkit.data.transforms import ImageTransform
+from capkit.errors import UsageError
 from capkit.text.prompt_encoder import LongPrompt, PromptEncoder, stack_prompts
 from capkit.text.sides import says_left_or_right
 from capkit.text.tokenizers import CaptionEncoder
@@ -363,7 +364,12 @@ class CaptionDataset(Dataset[Collated]):
             batch.negative_mask = without_unchanged(batch.negative_tokens, mask, batch.tokens, batch.mask)
 
     def _classes(self, length: int, examples: list[_Example]) -> Tensor:
-        assert self._word_classes is not None and isinstance(self._encode, CaptionEncoder)
+        assert self._word_classes is not None
+        if not isinstance(self._encode, CaptionEncoder):
+            raise UsageError(
+                f"data.word_classes expected a captioner's tokens, got those of {type(self._encode).__name__}; leave "
+                "data.word_classes out"
+            )
         captions = [[(t.text, t.caption.tags, t.caption.language) for t in example.chosen] for example in examples]
         return self._word_classes.of_tokens(self._encode, captions, length)
 

@@ -76,7 +76,7 @@ class RegionWriting:
                 features[span] = values = self._values(row, plan["counts"][row])
                 if boxes is not None:
                     boxes[span] = _load(self._files[row], "bbox")[: len(values)]
-                written[row] = self._hash(row, values)
+                written[row] = self._hash(row, values, None if boxes is None else boxes[span])
             yield row
 
     def complete(self) -> int:
@@ -89,8 +89,11 @@ class RegionWriting:
             if missing := int((~written.any(1)).sum()):
                 return missing
             ends, features = np.cumsum(plan["counts"]), np.load(self._building / "features.npy", mmap_mode="r")
+            boxes = np.load(self._building / BOXES, mmap_mode="r") if plan["has_boxes"] else None
             for row in range(len(self._keys)):
-                if self._hash(row, features[_span(ends, row)]).tobytes() != written[row].tobytes():
+                span = _span(ends, row)
+                found = self._hash(row, features[span], None if boxes is None else boxes[span])
+                if found.tobytes() != written[row].tobytes():
                     written[row] = 0
             if missing := int((~written.any(1)).sum()):
                 return missing
@@ -106,8 +109,9 @@ class RegionWriting:
             (self._out / name).unlink()
         return 0
 
-    def _hash(self, row: int, values: np.ndarray) -> np.ndarray:
-        return np.frombuffer(digest(self._keys[row].encode(), values.tobytes()), np.uint8)
+    def _hash(self, row: int, values: np.ndarray, boxes: np.ndarray | None) -> np.ndarray:
+        parts = [self._keys[row].encode(), values.tobytes(), b"" if boxes is None else boxes.tobytes()]
+        return np.frombuffer(digest(*parts), np.uint8)
 
     def _values(self, row: int, count: int) -> Float[np.ndarray, "n D"]:
         with np.errstate(over="ignore"):

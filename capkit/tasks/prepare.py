@@ -115,7 +115,8 @@ def write_regions(cfg: DictConfig, sources: list[DataSource]) -> int:
     own = writing.rows_of(*shard)
     written = sum(1 for _ in track(writing.write(own), f"regions of {len(own)} images", total=len(own)))
     missing = writing.complete()
-    _say(f"features: {len(keys):,} images, {out}" if not missing else f"features: {missing:,} images are other shards'")
+    rest = f"{missing:,} images are still to be written: run the other shards"
+    _say(f"features: {rest}" if missing else f"features: {len(keys):,} images, {out}")
     return written
 
 

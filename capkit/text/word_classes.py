@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -50,7 +51,7 @@ class WordClasses:
             raise UsageError(f"data.word_classes.classes: there is no {classes!r}; {did_you_mean(classes, shipped)}")
         self._class_of = dict(_tags_of_file(path))
         self._tagger = tagger
-        self._kept: dict[tuple[str, tuple[str, ...] | None], list[int]] = {}
+        self._kept: dict[tuple[Any, ...], list[int]] = {}
         self._warned: set[str] = set()
 
     def knows(self, tag: str) -> bool:
@@ -81,7 +82,7 @@ class WordClasses:
         return found
 
     def _row(self, encode: CaptionEncoder, text: str, tags: tuple[str, ...] | None, language: str) -> list[int]:
-        key = text, tags
+        key = text, tags, language, id(encode.tokenizer), encode.prompt, encode.max_length
         if key not in self._kept:
             if len(self._kept) >= _MOST_KEPT:
                 self._kept.clear()

@@ -84,13 +84,15 @@ def test_what_is_there_is_not_read_again(files, tmp_path):
         RegionWriting(files, tmp_path / "out", [*KEYS, "new"], 100).is_complete()
 
 
-def test_regions_that_did_not_reach_the_disk_are_written_again(files, tmp_path):
+@pytest.mark.parametrize("file", ["features.npy", BOXES])
+def test_regions_that_did_not_reach_the_disk_are_written_again(files, tmp_path, file):
     assert write(files, tmp_path / "out", [0], 2) == 2
-    lost = np.lib.format.open_memmap(tmp_path / "out.building" / "features.npy", mode="r+")
+    lost = np.lib.format.open_memmap(tmp_path / "out.building" / file, mode="r+")
     lost[0] = 0
     assert write(files, tmp_path / "out", [1], 2) == 1
     assert write(files, tmp_path / "out", [0], 2) == 0
     np.testing.assert_array_equal(FeatureStore(tmp_path / "out").padded(["7"])[0][0], stored("7"))
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / BOXES)[:3], PLACES["7"])
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,15 @@ def test_a_tagger_tags_captions_without_tags(tmp_path):
     assert found == [NO_CLASS, OBJ, ATTR, OBJ, FN]
 
 
+def test_classes_that_are_kept_are_those_of_the_tokenizer_at_hand():
+    known = WordClasses()
+    for tokenizer in (word_tokenizer([TEXT]), byte_tokenizer()):
+        encode = CaptionEncoder(tokenizer, "", 80)
+        tokens, *_ = encode([[TEXT]])
+        found = known.of_tokens(encode, [[(TEXT, TAGS, "en")]], tokens.shape[-1])
+        assert found.equal(WordClasses().of_tokens(encode, [[(TEXT, TAGS, "en")]], tokens.shape[-1]))
+
+
 def test_captions_without_tags_or_with_too_few_are_told(tmp_path):
     with pytest.raises(UsageError, match=r"expected captions with tags, got 'A red circle.*step=\[tag_words\]"):
         classes(word_tokenizer([TEXT]), tags=None)

@@ -5,9 +5,9 @@ follows from the numbers of choices. Controls: human captions miss the dense one
 not fall as sentences are deleted, true colours are no worse than nothing, and without shuffling and with the right
 answer first in the file a reader that says the first letter where it does not know gains .2 and more.
 
-Taken away by hand: an abstain option that gives 0 (`points`) makes wrong colours beat the empty caption; orders from
-one stream instead of (seed, picture, question) fail `test_another_seed...`; a reader that counts mentions without a
-total, or does not read relations off places, misses .95 of dense captions.
+Taken away by hand, on seed 0: an abstain option worth 0 fails the formula of an empty caption and the test of wrong
+colours; orders from one stream instead of (seed, picture, question) fail `test_a_picture_that_is_dropped...`; a reader
+that counts mentions without a total, or reads relations off the wrong places, fails the test of denser captions.
 """
 
 from dataclasses import replace

@@ -195,14 +195,15 @@ class ChatServer:
 
     def _answer(self, question: Question) -> Answer:
         """The model's answer, or the reason why all attempts failed."""
-        data = json.dumps(self._body(question)).encode()
+        body = self._body(question)
+        data = json.dumps(body).encode()
         draw = np.array([stable_hash(data)])
         expected = guessed_tokens(question) + self.max_tokens
         replies_before = self._num_replies
         for attempt in count(1):
             self._pace.enter(expected)
             try:
-                answer = self._request(data)
+                answer = self._request(data, is_json="response_format" in body)
             except _Unanswered as problem:
                 if problem.retry_after_s:
                     self._pace.hold(min(problem.retry_after_s, _MAX_WAIT_S))
@@ -244,7 +245,7 @@ class ChatServer:
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
-    def _request(self, data: bytes) -> Answer:
+    def _request(self, data: bytes, is_json: bool) -> Answer:
         headers = {"Content-Type": "application/json"}
         if self._key_variable is not None:
             headers["Authorization"] = f"Bearer {os.environ[self._key_variable]}"
@@ -259,7 +260,7 @@ class ChatServer:
             self._num_replies += 1
         if reply.status != 200:
             raise self._refused(reply.status, reply.data, reply.headers)
-        answer, served = _read(reply.data)
+        answer, served = _read(reply.data, is_json)
         with self._lock:
             before, self._served = self._served, served or self._served
             self._num_answers += 1
@@ -316,8 +317,8 @@ def _picture(picture: Picture) -> dict[str, Any]:
     }
 
 
-def _read(data: bytes) -> tuple[Answer, str | None]:
-    """The answer in a reply, and the name of the model that it was given by."""
+def _read(data: bytes, is_json: bool) -> tuple[Answer, str | None]:
+    """The answer in a reply, and the name of the model that it was given by. `is_json`: the engine held it to JSON."""
     if data.lstrip()[:1] == b"<":
         raise _Unanswered(f"the reply is a web page, not a chat completion: {_shown(data)}", is_page=True)
     try:
@@ -328,7 +329,7 @@ def _read(data: bytes) -> tuple[Answer, str | None]:
         tokens_in, tokens_out = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise _Unanswered(f"malformed reply: {_shown(data)}") from error
-    if reason == "length":
+    if reason == "length" and not (is_json and _has_ended(text)):
         failure: str | None = "the answer was truncated at max_tokens"
     else:
         failure = None if isinstance(text, str) else f"the reply holds no text ({reason or 'no reason given'})"
@@ -337,6 +338,17 @@ def _read(data: bytes) -> tuple[Answer, str | None]:
         return Answer(None, failure, said, tokens_in=tokens_in, tokens_out=tokens_out), served
     first = _first_logprobs(choice.get("logprobs"))
     return Answer(text, tokens_in=tokens_in, tokens_out=tokens_out, first_logprobs=first), served
+
+
+def _has_ended(text: Any) -> bool:
+    """Whether JSON is whole, so that only blanks could follow, which engines let a model write up to `max_tokens`.
+
+    A number may go on: 1 of 12.
+    """
+    try:
+        return isinstance(text, str) and text.rstrip()[-1:] in ('"', "}", "]") and json.loads(text) is not None
+    except ValueError:
+        return False
 
 
 def _first_logprobs(given: Any) -> dict[str, float] | None:

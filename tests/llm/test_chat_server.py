@@ -365,6 +365,17 @@ def test_the_schema_of_the_reply_is_sent_where_it_is_wanted(server):
     assert form["type"] == "json_schema" and form["json_schema"]["schema"] == SCHEMA
 
 
+@pytest.mark.parametrize(
+    ("said", "is_whole"), [('"B"', True), ('{"a": 1}\n ', True), ('"B', False), ('{"a": 1', False), ("1", False)]
+)
+def test_json_that_has_ended_is_an_answer_where_only_blanks_were_cut(server, said, is_whole):
+    """As llama.cpp cuts '"B"' and a line break at four tokens. A number may go on; without a schema all may."""
+    for structured in (True, False):
+        server.plan = {"a": [Reply(chat_reply(said, "length"))]}
+        (answer,) = client(server, structured=structured).ask([Question("a", schema=SCHEMA)])
+        assert answer.text == (said if structured and is_whole else None)
+
+
 def test_an_address_that_is_none_is_refused():
     with pytest.raises(UsageError, match="url"):
         ChatServer("localhost:8000", "tiny")

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from benchmarks.small_reader import cases
 from capkit.assets.cache import location
 from capkit.assets.catalogue import SMOLLM2
 from capkit.judges.chat_verifier import ChatVerifier
@@ -15,6 +16,7 @@ from capkit.llm.asker import Asker
 from capkit.llm.base import Question
 from capkit.llm.chat_server import ChatServer
 from capkit.llm.replies import JSONObject, Text, WholeNumber
+from capkit.readers.chat import ChatReader
 from capkit.testing.engines import llama_cpp
 
 FRANCE = "Which city is the capital of France?"
@@ -110,6 +112,19 @@ def test_a_verifier_held_to_its_schema_gets_a_verdict_on_each_claim(engine, tmp_
     held, free = verdicts(structured=True), verdicts()
     assert len(held) == 3 and all(isinstance(verdict, Verdict) for verdict in held)
     assert isinstance(free, Failed) and "unparsable" in free.reason
+
+
+def test_a_reader_held_to_the_letters_reads_an_answer_to_every_question(engine, tmp_path):
+    """The control: without the schema the small model writes the option's text behind its letter, which is no letter."""
+    captions, asked, _ = cases(12)
+
+    def choices(**settings):
+        reader = ChatReader(client(engine, max_tokens=4, **settings), cache_dir=str(tmp_path))
+        return [reading.choice for (reading,) in reader.read(captions, [[question] for question in asked])]
+
+    held = choices(structured=True)
+    assert set(held) <= set(range(4)) and len(held) == 12
+    assert None in choices()
 
 
 def test_log_probabilities_of_the_first_token_come_with_the_answer(engine):

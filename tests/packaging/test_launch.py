@@ -102,6 +102,16 @@ def test_a_run_that_wants_to_go_on_is_requeued_and_one_that_failed_is_not(slurm,
     assert (tmp_path / "calls").read_text() == "scontrol requeue 60003\n"
 
 
+@pytest.mark.parametrize("status", ["138", "143"])
+def test_a_curate_that_slurm_ended_is_requeued_and_a_run_is_not(slurm, tmp_path, status):
+    """128 + SIGUSR1, the warning, or SIGTERM: a run saves and says 75, curate dies of them, its answers kept."""
+    assert slurm("trainer=ddp", SRUN_STATUS=status) == int(status)
+    assert slurm("curate", "out=vcb", SRUN_STATUS="1") == 1
+    assert not (tmp_path / "calls").exists()
+    assert slurm("curate", "out=vcb", SRUN_STATUS=status) == int(status)
+    assert (tmp_path / "calls").read_text() == "scontrol requeue 60003\n"
+
+
 def test_the_batch_script_is_warned_in_time_requeued_and_appends_to_one_log():
     options = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(.*))?$", SBATCH.read_text(), flags=re.MULTILINE))
     assert options["signal"] == "USR1@120" and options["open-mode"] == "append" and "requeue" in options

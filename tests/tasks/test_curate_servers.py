@@ -32,7 +32,7 @@ def server(tmp_path, monkeypatch):
         yield found
 
 
-def curate(server, *words, count=12):
+def curate_words(server, *words, count=12):
     models = [
         word
         for group in ("text_lm", "vision_chat")
@@ -43,7 +43,11 @@ def curate(server, *words, count=12):
             f"{group}.first_wait_s=0.01",
         )
     ]
-    return main(["curate", f"data.train.count={count}", *models, *words])
+    return ["curate", f"data.train.count={count}", *models, *words]
+
+
+def curate(server, *words, count=12):
+    return main(curate_words(server, *words, count=count))
 
 
 def report(folder="out"):

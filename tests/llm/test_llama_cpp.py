@@ -115,7 +115,7 @@ def test_a_verifier_held_to_its_schema_gets_a_verdict_on_each_claim(engine, tmp_
 
 
 def test_a_reader_held_to_the_letters_reads_an_answer_to_every_question(engine, tmp_path):
-    """The control: without the schema the small model writes the option's text behind its letter, which is no letter."""
+    """The control: without the schema the small model writes the option's text behind its letter, and is refused."""
     captions, asked, _ = cases(12)
 
     def choices(**settings):

@@ -108,6 +108,20 @@ BREAKS = [
         ("tests/packaging/test_launch.py::test_a_task_of_an_array_of_curate_is_a_shard",),
     ),
     Break(
+        "a curate that was preempted is not put back into the queue",
+        "launch/slurm.sbatch",
+        "^(138|143)$",
+        "^138$",
+        ("tests/packaging/test_launch.py::test_a_curate_that_slurm_ended_is_requeued_and_a_run_is_not",),
+    ),
+    Break(
+        "a run that died of a signal is put back into the queue",
+        "launch/slurm.sbatch",
+        """ && [ "${overrides[0]:-}" = curate ]; }; then""",
+        """; }; then""",
+        ("tests/packaging/test_launch.py::test_a_curate_that_slurm_ended_is_requeued_and_a_run_is_not",),
+    ),
+    Break(
         "the store's size forgets the questions",
         "capkit/llm/sizing.py",
         "texts = account.bytes_expected + BYTES_PER_TOKEN_SAID * account.tokens_out",

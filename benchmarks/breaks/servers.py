@@ -129,4 +129,25 @@ BREAKS = [
         "",
         ("tests/tasks/test_curate_servers.py::test_a_budget_without_a_price_is_told_before_anything_is_asked",),
     ),
+    Break(
+        "JSON that has ended is a truncated answer",
+        "capkit/llm/chat_server.py",
+        'if reason == "length" and not (is_json and _has_ended(text)):',
+        'if reason == "length":',
+        ("tests/llm/test_chat_server.py::test_json_that_has_ended_is_an_answer_where_only_blanks_were_cut",),
+    ),
+    Break(
+        "a truncated number is an answer",
+        "capkit/llm/chat_server.py",
+        """text.rstrip()[-1:] in ('"', "}", "]") and json""",
+        "json",
+        ("tests/llm/test_chat_server.py::test_json_that_has_ended_is_an_answer_where_only_blanks_were_cut",),
+    ),
+    Break(
+        "a truncated answer that nothing held to JSON is one",
+        "capkit/llm/chat_server.py",
+        "not (is_json and _has_ended(text))",
+        "not _has_ended(text)",
+        ("tests/llm/test_chat_server.py::test_json_that_has_ended_is_an_answer_where_only_blanks_were_cut",),
+    ),
 ]

@@ -37,6 +37,7 @@ COLUMNS = (
     "captions/s",
     "share of matmul",
     "first s",
+    "CPU s",
 )
 
 
@@ -49,6 +50,7 @@ def line(work: str, side: Side) -> str:
         "" if side.host_waits is None else str(side.host_waits), f"{side.gib:.1f}",
         "" if side.per_second is None else f"{side.per_second:,.0f}",
         "" if side.share is None else f"{side.share:.1%}", f"{side.first_s:.1f}",
+        "" if side.cpu_s is None else f"{side.cpu_s:.2f}",
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 

@@ -29,6 +29,7 @@ class Side:
     out_of_memory: bool = False  # then there are no numbers
     per_second: float | None = None  # captions
     share: float | None = None  # of the rate of a large matrix product
+    cpu_s: float | None = None  # of one more call, where it is a process of its own
 
     def as_row(self) -> dict[str, Any]:
         return asdict(self)

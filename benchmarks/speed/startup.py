@@ -1,9 +1,11 @@
 """Section startup: how long a command takes before it does anything, beside what its libraries take to be imported.
 
 Each command is a process of its own. Bytecode and SceneWorld are cached by the first call (column "first s"); where
-site-packages has no bytecode and cannot be written, give PYTHONPYCACHEPREFIX.
+site-packages has no bytecode and cannot be written, give PYTHONPYCACHEPREFIX. CPU seconds, of all threads, are what to
+compare where other work shares the cores.
 """
 
+import resource
 import subprocess
 import sys
 import tempfile
@@ -54,4 +56,17 @@ def measure(row: Row, tiny: bool, device: str, rounds: int, with_static: bool) -
             "capkit": process("-c", program, *task, *row.words, *trainer),
             f"import {row.libraries}": process("-c", f"import {row.libraries}"),
         }
-        return in_turn(sides, rounds, "cpu", warm_up=0)
+        found = in_turn(sides, rounds, "cpu", warm_up=0)
+        for side in found:
+            side.cpu_s = _cpu_seconds(sides[side.name])
+        return found
+
+
+def _cpu_seconds(process: Callable[[], Any]) -> float:
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = spent()
+    process()
+    return spent() - before

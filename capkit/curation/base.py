@@ -5,14 +5,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import numpy as np
-from jaxtyping import UInt8
-
-from capkit.data.images import BadImage
 from capkit.data.records import Caption, Record
 from capkit.errors import UsageError
-from capkit.llm.asker import Asker
-from capkit.llm.base import Picture
 
 Records = Callable[[], Iterable[Record]]
 SCOPES = ("record", "group", "all")
@@ -37,9 +31,10 @@ class Step(Protocol):
     its image (it raises BadImage); `attach_sizes(measure)` with one to its width and height in pixels (likewise);
     `attach_failures(report)` with a function that takes each Failure; `fingerprint_fields()` for what the result
     depends on, as plain data; `askers`, by a name each, which are given accounts of the run's money and failures; and
-    `counts`, numbers for the report (`counts_of(askers)` are theirs). `scope` says what a step works on, and so where
-    its records can be cut into shards: "record" (anywhere), "group" (between the views of one object, which
-    `capkit.curation.groups.groups` gives), or "all" (nowhere; the default).
+    `counts`, numbers for the report. `capkit/curation/step_bases.py` has base classes with these hooks.
+
+    `scope` says what a step works on, and so where its records can be cut into shards: "record" (anywhere), "group"
+    (between the views of one object, which `capkit.curation.groups.groups` gives), or "all" (nowhere; the default).
 
     `reads_source` says how the sources of captions begin that a step cannot do without, and which step writes them:
     ("candidate/", "write_candidates"). `needs_sources` are names of sources (`is_by`) of which a record must have a
@@ -61,47 +56,6 @@ def captions_of_one_language(record: Record) -> tuple[list[Caption], str]:
     """The captions in the language of the first one, and that language; "" if there is no caption."""
     language = record.captions[0].language if record.captions else ""
     return [caption for caption in record.captions if caption.language == language], language
-
-
-def counts_of(askers: Mapping[str, Asker]) -> dict[str, int]:
-    """The counts of a step's askers, each with its asker's name in front."""
-    return {f"{kind}_{name}": count for kind, asker in askers.items() for name, count in asker.counts.items()}
-
-
-def ignore_failure(failure: Failure) -> None:
-    """Default until a task sets where failures go."""
-
-
-class PictureStep:
-    """Base class of steps that look at pictures, each record by itself."""
-
-    scope = "record"
-
-    def __init__(self) -> None:
-        self._report: Callable[[Failure], None] = ignore_failure
-        self._read: Callable[[str], UInt8[np.ndarray, "H W 3"]] | None = None
-
-    def attach_failures(self, report: Callable[[Failure], None]) -> None:
-        self._report = report
-
-    def attach_images(self, read: Callable[[str], UInt8[np.ndarray, "H W 3"]]) -> None:
-        """`read` gives the picture of a record's key, or raises BadImage."""
-        self._read = read
-
-    def picture(self, record: Record, step: str) -> Picture | None:
-        """The record's picture; None, reported, if it cannot be read."""
-        if self._read is None:
-            raise UsageError(f"{step} looks at pictures; call attach_images, or run it by task=curate")
-        try:
-            return Picture(self._read(record.key), record.metadata)
-        except BadImage as problem:
-            self._report(Failure(record.key, step, f"picture: {problem}"))
-            return None
-
-    def readable(self, records: Iterable[Record], step: str) -> list[tuple[Record, Picture]]:
-        """Records with their pictures, in order; those whose picture cannot be read are reported and left out."""
-        pictures = ((record, self.picture(record, step)) for record in records)
-        return [(record, picture) for record, picture in pictures if picture is not None]
 
 
 def scope_of(step: Any) -> str:

@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from capkit.config.instantiate import build, build_all, plain
-from capkit.curation.base import Failure, Records, Step, check_sources, hook, ignore_failure, scope_of
+from capkit.curation.base import Failure, Records, Step, check_sources, hook, scope_of
 from capkit.curation.folder import CuratedFolder, FailureLog, merged_splits, own_shard
 from capkit.curation.groups import group_starts
 from capkit.curation.samples import Samples
+from capkit.curation.step_bases import ignore_failure
 from capkit.data.files import ImageFiles
 from capkit.data.images import BadImage
 from capkit.data.records import Record

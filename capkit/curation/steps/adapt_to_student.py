@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
-from capkit.curation.base import Failure, PictureStep, Records, counts_of
+from capkit.curation.base import Records
 from capkit.curation.knowada_files import GRADES, Adapted, Asked, KnowAdaWriter, read_knowada
+from capkit.curation.step_bases import AskingStep, PictureStep
 from capkit.data.records import Caption, Record
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
@@ -28,6 +28,7 @@ from capkit.utils.ranges import NonNegativeInt, PositiveFloat, PositiveInt, chec
 KNOWADA = "knowada"
 _WRONG = 1  # a grade below 2
 _MAX_QUESTION_WORDS, _MAX_ANSWER_WORDS = 60, 100
+_COUNTED = ("captions_untouched", "captions_rewritten", "questions", "questions_unknown")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class _Case:
 
 
 @check_ranges
-class AdaptToStudent(PictureStep):
+class AdaptToStudent(PictureStep, AskingStep):
     """Records whose captions say nothing that the student does not know.
 
     `text_lm` writes a question for each detail of a caption. `student`, which sees the picture, answers each question
@@ -70,6 +71,7 @@ class AdaptToStudent(PictureStep):
     `tables` and `start_from` count pictures from 0, so they need all records, no shards, with one caption each.
     """
 
+    name = "adapt_to_student"
     writes_source = f"{KNOWADA}/"
 
     def __init__(
@@ -136,15 +138,7 @@ class AdaptToStudent(PictureStep):
         }
         models = f"{text_lm.about()['model']}/{student.about()['model']}"
         self._source = f"{KNOWADA}/{prompts['rewrite'].name}/{models}"
-        self._numbers = {"captions_untouched": 0, "captions_rewritten": 0, "questions": 0, "questions_unknown": 0}
-        super().__init__()
-
-    def fingerprint_fields(self) -> dict[str, Any]:
-        return self._about
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return self._numbers | counts_of(self.askers)
+        self._numbers: dict[str, int] = dict.fromkeys(_COUNTED, 0)
 
     def __call__(self, records: Records) -> Iterator[Record]:
         cases = self._rewritten(self._compared(self._graded(self._answered(self._questioned(self._cases(records()))))))
@@ -177,7 +171,7 @@ class AdaptToStudent(PictureStep):
                     f"{len(record.captions)}; leave out tables and start_from, or merge first (blend_captions)"
                 )
             if not record.captions:
-                self._report(Failure(record.key, "adapt_to_student", "no caption"))
+                self._fail(record, "no caption")
             for caption in record.captions:
                 case = _Case(number, record, caption)
                 if not clean_text(caption.text):
@@ -199,7 +193,7 @@ class AdaptToStudent(PictureStep):
         return self._table is not None and self._table[0] in stages
 
     def _failed(self, case: _Case, reason: str, said: str | None = None) -> _Case:
-        self._report(Failure(case.record.key, "adapt_to_student", reason, said))
+        self._fail(case.record, reason, said)
         return replace(case, is_failed=True)
 
     # the five stages --------------------------------------------------------------------------------------------------
@@ -223,7 +217,7 @@ class AdaptToStudent(PictureStep):
         def questions(case: _Case) -> list[Question]:
             if case.is_failed or was_read or not case.asked:
                 return []
-            picture = self.picture(case.record, "adapt_to_student")
+            picture = self.picture(case.record)
             texts = [self._prompts["answer"].fill(question=item.question) for item in case.asked]
             samples = range(self._num_answers)
             return [] if picture is None else [Question(text, (picture,), sample=i) for text in texts for i in samples]

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from capkit.curation.base import Failure, Records, captions_of_one_language, counts_of, ignore_failure
+from capkit.curation.base import Records, captions_of_one_language
 from capkit.curation.groups import groups
+from capkit.curation.step_bases import AskingStep
 from capkit.data.records import Caption, Record
 from capkit.data.sources.base import clean_captions
 from capkit.errors import UsageError
@@ -27,7 +28,6 @@ from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 
 EMBODIED = "embodied"
 TAG = "Caption"
-_NAME = "agree_on_views"
 _COUNTED = ("objects", "agreed", "captions_banned", "most_frequent")
 _COLUMNS = ("episode_id", "object_id", "pseudo_caption")
 
@@ -46,7 +46,7 @@ class _Object:
 
 
 @check_ranges
-class AgreeOnViews:
+class AgreeOnViews(AskingStep):
     """Records with one caption, the same for all views of an object (`Record.object`).
 
     Captions with a banned word are left out first. `text_lm` gets the others with their frequencies, the most frequent
@@ -71,6 +71,7 @@ class AgreeOnViews:
     "location"; (2) an object whose captions were all banned vanishes there; (3) without tags it writes no caption.
     """
 
+    name = "agree_on_views"
     writes_source = f"{EMBODIED}/"
 
     def __init__(
@@ -86,7 +87,7 @@ class AgreeOnViews:
         cache_dir: str = "data/answers",
     ) -> None:
         if text_lm is None:
-            raise UsageError(f"{_NAME} needs a language model; add text_lm=hf, text_lm=server or text_lm=scene")
+            raise UsageError(f"{self.name} needs a language model; add text_lm=hf, text_lm=server or text_lm=scene")
         self.scope = "group" if csv_file is None else "all"
         words = [word for of_kind in (banned_words or {}).values() for word in of_kind or ()]
         self._banned = banned_pattern(words)
@@ -94,6 +95,7 @@ class AgreeOnViews:
         self._max_words, self._csv_file, self._keep = max_words, csv_file, keep
         reply = Tagged(TAG, max_words)
         self._asker = Asker(text_lm, cache_dir, reply, retries, batch_size=batch_size, pictures=False)
+        self.askers = {"text": self._asker}
         about = text_lm.about()
         self._about = {
             "prompt": self._prompt.fingerprint_fields(),
@@ -104,22 +106,7 @@ class AgreeOnViews:
             "retries": retries,
         }
         self._source = f"{EMBODIED}/{self._prompt.name}/{about['model']}"
-        self._numbers = dict.fromkeys(_COUNTED, 0)
-        self._report: Callable[[Failure], None] = ignore_failure
-
-    def attach_failures(self, report: Callable[[Failure], None]) -> None:
-        self._report = report
-
-    def fingerprint_fields(self) -> dict[str, Any]:
-        return self._about
-
-    @property
-    def askers(self) -> dict[str, Asker]:
-        return {"text": self._asker}
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return {**self._numbers, **counts_of(self.askers)}
+        self._numbers: dict[str, int] = dict.fromkeys(_COUNTED, 0)
 
     def __call__(self, records: Records) -> Iterator[Record]:
         self._numbers = dict.fromkeys(_COUNTED, 0)  # a step behind this one may iterate anew
@@ -135,7 +122,7 @@ class AgreeOnViews:
                     yield replace(view, captions=[*(view.captions if self._keep else ()), caption])
 
     def _objects(self, records: Records) -> Iterator[_Object]:
-        for views in groups(records(), _NAME):
+        for views in groups(records(), self.name):
             self._numbers["objects"] += 1
             language = next((view.captions[0].language for view in views if view.captions), "en")
             texts = [text for view in views for text in _texts(view, language)]
@@ -165,7 +152,7 @@ class AgreeOnViews:
 
     def _drop(self, views: list[Record], reason: str, said: str | None = None) -> None:
         for view in views:
-            self._report(Failure(view.key, _NAME, reason, said))
+            self._fail(view, reason, said)
 
     @contextmanager
     def _table(self) -> Iterator[Callable[[Sequence[str]], Any]]:
@@ -185,7 +172,7 @@ def banned_pattern(words: Sequence[Any]) -> re.Pattern[str] | None:
     Raises UsageError for what is no word, since an empty one would ban every caption.
     """
     if wrong := [word for word in words if not isinstance(word, str) or not word.strip()]:
-        raise UsageError(f"{_NAME}: expected banned words, got {wrong[0]!r}; leave it out, or quote it")
+        raise UsageError(f"agree_on_views: expected banned words, got {wrong[0]!r}; leave it out, or quote it")
     if not words:
         return None
     # The longest first, so that the message names "living room" and not "room".

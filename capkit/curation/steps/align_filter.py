@@ -6,14 +6,15 @@ counts, one filters.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Annotated, Any
 
-from capkit.curation.base import Failure, Records, ignore_failure
+from capkit.curation.base import Records
 from capkit.curation.mining.neighbors import Neighbors
 from capkit.curation.mining.overlap import near_duplicates
+from capkit.curation.step_bases import ReportingStep
 from capkit.data.records import Record
 from capkit.errors import UsageError
 from capkit.text.caption_text import clean_text
@@ -73,7 +74,7 @@ class Counts:
 
 
 @check_ranges
-class AlignFilter:
+class AlignFilter(ReportingStep):
     """Records without the images and alt-texts that break a rule; a record without a text left is reported and dropped.
 
     Metadata of each record hold `width` and `height` in pixels, which the step `image_size` writes. `counts` has how
@@ -96,6 +97,7 @@ class AlignFilter:
     Raises UsageError for records without sizes, and where not one record was mined.
     """
 
+    name = "align_filter"
     writes_source = ""
 
     def __init__(
@@ -124,11 +126,7 @@ class AlignFilter:
         self.duplicate_threshold = duplicate_threshold
         self._neighbors = None if neighbors is None else Neighbors(neighbors)
         self._evaluation_sets = [Neighbors(path) for path in evaluation_sets]
-        self._report: Callable[[Failure], None] = ignore_failure
         self.counts = dict.fromkeys((*IMAGE_RULES, *TEXT_RULES, "kept"), 0)
-
-    def attach_failures(self, report: Callable[[Failure], None]) -> None:
-        self._report = report
 
     def fingerprint_fields(self) -> dict[str, Any]:
         numbers = {name: value for name, value in vars(self).items() if name[0] != "_" and name != "counts"}
@@ -143,7 +141,7 @@ class AlignFilter:
             reason = self.image_fault(record, counts)
             if reason is not None:
                 self.counts[reason] += 1
-                self._report(Failure(record.key, "align_filter", reason))
+                self._fail(record, reason)
                 continue
             faults = [self.text_fault(caption.text, counts) for caption in record.captions]
             for fault in faults:
@@ -153,7 +151,7 @@ class AlignFilter:
                 yield replace(record, captions=kept)
             else:
                 found = ", ".join(sorted({fault for fault in faults if fault})) or "it has none"
-                self._report(Failure(record.key, "align_filter", f"no text stays: {found}"))
+                self._fail(record, f"no text stays: {found}")
 
     def count(self, records: Iterable[Record]) -> Counts:
         """The first pass."""

@@ -3,11 +3,11 @@
 The paper's prompt was not released; ours is `capkit/llm/prompts/blend_v1.txt`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
-from capkit.curation.base import Failure, Records, captions_of_one_language, counts_of, ignore_failure
+from capkit.curation.base import Records, captions_of_one_language
+from capkit.curation.step_bases import AskingStep
 from capkit.data.records import Caption, Record
 from capkit.data.sources.base import clean_captions
 from capkit.errors import UsageError
@@ -21,7 +21,7 @@ BLENDCAP = "blendcap"
 
 
 @check_ranges
-class BlendCaptions:
+class BlendCaptions(AskingStep):
     """Records with one caption merged from theirs; records that the model has no usable answer for are left out.
 
     Of captions in several languages, those in the language of the first are merged. With `keep`, the captions it was
@@ -29,6 +29,7 @@ class BlendCaptions:
     `cache_dir` are those of `Asker`.
     """
 
+    name = "blend_captions"
     scope = "record"
     writes_source = f"{BLENDCAP}/"
 
@@ -47,6 +48,7 @@ class BlendCaptions:
         self._prompt, self._keep = Prompt(prompt, ["captions"]), keep
         reply = JSONField("caption", Text(max_words))
         self._asker = Asker(text_lm, cache_dir, reply, retries, batch_size=batch_size, pictures=False)
+        self.askers = {"text": self._asker}
         about = text_lm.about()
         self._about = {
             "prompt": self._prompt.fingerprint_fields(),
@@ -56,26 +58,11 @@ class BlendCaptions:
             **({"retries": retries} if retries else {}),
         }
         self._source = f"{BLENDCAP}/{self._prompt.name}/{about['model']}"
-        self._report: Callable[[Failure], None] = ignore_failure
-
-    def attach_failures(self, report: Callable[[Failure], None]) -> None:
-        self._report = report
-
-    def fingerprint_fields(self) -> dict[str, Any]:
-        return self._about
-
-    @property
-    def askers(self) -> dict[str, Asker]:
-        return {"text": self._asker}
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return counts_of(self.askers)
 
     def __call__(self, records: Records) -> Iterator[Record]:
         for record, (answer,) in self._asker.stream(self._usable(records), self._questions):
             if answer.text is None:
-                self._report(Failure(record.key, "blend_captions", str(answer.failure), answer.said))
+                self._fail(record, str(answer.failure), answer.said)
                 continue
             merged = Caption(answer.value, self._source, captions_of_one_language(record)[1])
             yield replace(record, captions=[*(record.captions if self._keep else ()), merged])
@@ -85,7 +72,7 @@ class BlendCaptions:
             if clean_captions(captions_of_one_language(record)[0]):
                 yield record
             else:
-                self._report(Failure(record.key, "blend_captions", "no caption, or only empty ones"))
+                self._fail(record, "no caption, or only empty ones")
 
     def _questions(self, record: Record) -> list[Question]:
         captions, _ = captions_of_one_language(record)

@@ -10,10 +10,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from capkit.curation.base import Failure, Records, counts_of, ignore_failure, is_by
+from capkit.curation.base import Records, is_by
 from capkit.curation.capsfusion_files import AddRow, capsfusion_writer
+from capkit.curation.step_bases import AskingStep, counts_of
 from capkit.data.records import Caption, Record
 from capkit.errors import UsageError, did_you_mean
 from capkit.llm.asker import Asker
@@ -26,7 +27,6 @@ from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 
 CAPSFUSION = "capsfusion"
 REPLIES = ("json", "text")
-_STEP = "fuse_alt_text"
 _WORD = re.compile(r"\S+")
 
 
@@ -40,7 +40,7 @@ class _Item(NamedTuple):
 
 
 @check_ranges
-class FuseAltText:
+class FuseAltText(AskingStep):
     """Records with one caption, fused from their alt-text and their synthetic caption; with `keep`, behind those.
 
     The two are the first captions that are not empty whose source is `alt_text` and `synthetic`, or begins with it and
@@ -69,6 +69,7 @@ class FuseAltText:
     A run whose records have no such two captions ends before anything is asked (`check_sources`).
     """
 
+    name = "fuse_alt_text"
     writes_source = f"{CAPSFUSION}/"
 
     def __init__(
@@ -103,6 +104,7 @@ class FuseAltText:
         text = Text(max_words)
         reader: Reply = JSONField("caption", text) if reply == "json" else text
         self._asker = Asker(text_lm, cache_dir, reader, retries, batch_size=batch_size, pictures=False)
+        self.askers = {"text": self._asker}
         self._most, self._num_tokens = max_prompt_tokens, _counter(text_lm, tokenizer)
         about = text_lm.about()
         self._about = {
@@ -117,18 +119,7 @@ class FuseAltText:
             "retries": retries,
         }
         self._source = f"{CAPSFUSION}/{self._prompt.name}/{about['model']}"
-        self._report: Callable[[Failure], None] = ignore_failure
         self._num_cut = 0
-
-    def attach_failures(self, report: Callable[[Failure], None]) -> None:
-        self._report = report
-
-    def fingerprint_fields(self) -> dict[str, Any]:
-        return self._about
-
-    @property
-    def askers(self) -> dict[str, Asker]:
-        return {"text": self._asker}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -139,7 +130,7 @@ class FuseAltText:
             for item, (answer,) in self._asker.stream(self._usable(records), lambda item: [Question(item.prompt)]):
                 record = item.record
                 if answer.text is None:
-                    self._report(Failure(record.key, _STEP, str(answer.failure), answer.said))
+                    self._fail(record, str(answer.failure), answer.said)
                     continue
                 if add is not None:
                     add(record.metadata.get("url"), item.alt_text.text, item.synthetic.text, answer.value)
@@ -155,13 +146,13 @@ class FuseAltText:
             pair = [self._first(record, source) for source in self.needs_sources]
             missing = [source for source, found in zip(self.needs_sources, pair, strict=True) if found is None]
             if missing:
-                self._report(Failure(record.key, _STEP, f"no caption, or only empty ones, by {' and '.join(missing)}"))
+                self._fail(record, f"no caption, or only empty ones, by {' and '.join(missing)}")
                 continue
             alt_text, synthetic = (caption for caption in pair if caption is not None)
             prompt = self.prompt_of(clean_text(alt_text.text), clean_text(synthetic.text))
             if prompt is None:
                 reason = f"without its alt-text the prompt has more than max_prompt_tokens={self._most} tokens"
-                self._report(Failure(record.key, _STEP, reason))
+                self._fail(record, reason)
             else:
                 yield _Item(record, alt_text, synthetic, prompt)
 

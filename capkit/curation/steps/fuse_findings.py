@@ -6,11 +6,11 @@ The paper's fuser (FLAN-T5-XL, trained on some 20,000 pairs of ChatGPT's) and it
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
-from capkit.curation.base import Failure, Records, captions_of_one_language, counts_of, ignore_failure
+from capkit.curation.base import Records, captions_of_one_language
+from capkit.curation.step_bases import AskingStep, counts_of
 from capkit.curation.steps.gather_findings import findings_of
 from capkit.data.records import Added, Caption, Record
 from capkit.errors import UsageError
@@ -29,7 +29,7 @@ _WORD = re.compile(r"\w+")
 
 
 @check_ranges
-class FuseFindings:
+class FuseFindings(AskingStep):
     """Records whose captions were fused with the findings that `gather_findings` wrote; those without any are left out.
 
     Each caption in the language of the first is fused by itself, in place; with `keep`, it stays before the fused ones.
@@ -40,6 +40,7 @@ class FuseFindings:
     Raises UsageError for records without findings.
     """
 
+    name = "fuse_findings"
     scope = "record"
     writes_source = f"{FUSECAP}/"
 
@@ -58,6 +59,7 @@ class FuseFindings:
         self._prompt, self._keep = Prompt(prompt, ["caption", "objects", "texts", "tags"]), keep
         reply = JSONField("caption", Text(max_words))
         self._asker = Asker(text_lm, cache_dir, reply, retries, batch_size=batch_size, pictures=False)
+        self.askers = {"text": self._asker}
         about = text_lm.about()
         self._about = {
             "prompt": self._prompt.fingerprint_fields(),
@@ -67,18 +69,7 @@ class FuseFindings:
             **({"retries": retries} if retries else {}),
         }
         self._source = f"{FUSECAP}/{self._prompt.name}/{about['model']}"
-        self._report: Callable[[Failure], None] = ignore_failure
         self._added: Counter[str] = Counter()
-
-    def attach_failures(self, report: Callable[[Failure], None]) -> None:
-        self._report = report
-
-    def fingerprint_fields(self) -> dict[str, Any]:
-        return self._about
-
-    @property
-    def askers(self) -> dict[str, Asker]:
-        return {"text": self._asker}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -92,7 +83,7 @@ class FuseFindings:
             fused = []
             for original, answer in zip(originals, answers, strict=True):
                 if answer.text is None:
-                    self._report(Failure(record.key, "fuse_findings", str(answer.failure), answer.said))
+                    self._fail(record, str(answer.failure), answer.said)
                     continue
                 added = said_anew(findings, original.text, answer.value)
                 self._added.update(item.expert for item in added)
@@ -106,7 +97,7 @@ class FuseFindings:
             if _captions(record):
                 yield record
             else:
-                self._report(Failure(record.key, "fuse_findings", "no caption, or only empty ones"))
+                self._fail(record, "no caption, or only empty ones")
 
     def _questions(self, record: Record) -> list[Question]:
         objects, rest = by_object(findings_of(record, "fuse_findings"))

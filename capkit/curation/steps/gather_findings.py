@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from capkit.curation.base import PictureStep, Records, batches
+from capkit.curation.base import Records, batches
+from capkit.curation.step_bases import PictureStep
 from capkit.data.records import Record
 from capkit.errors import UsageError
 from capkit.experts.base import Expert, Finding, check_expert
@@ -31,6 +32,7 @@ class GatherFindings(PictureStep):
     `looked` at and `cached`.
     """
 
+    name = "gather_findings"
     writes_source = ""
 
     def __init__(
@@ -49,7 +51,6 @@ class GatherFindings(PictureStep):
         self._experts = {name: KeptFindings(expert, cache_dir) for name, expert in given.items()}
         self._min_score, self._max_overlap, self._batch_size = float(min_score), float(max_overlap), batch_size
         self._found: Counter[str] = Counter()
-        super().__init__()
 
     def fingerprint_fields(self) -> dict[str, Any]:
         experts = [expert.about() for expert in self._experts.values()]
@@ -62,7 +63,7 @@ class GatherFindings(PictureStep):
 
     def __call__(self, records: Records) -> Iterator[Record]:
         for batch in batches(records(), self._batch_size):
-            seen = self.readable(batch, "gather_findings")
+            seen = self.readable(batch)
             pictures = [picture for _, picture in seen]
             found = [expert.look(pictures) for expert in self._experts.values()]
             for place, (record, _) in enumerate(seen):

@@ -4,10 +4,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
 
-from capkit.curation.base import Failure, PictureStep, Records, counts_of
+from capkit.curation.base import Records
 from capkit.curation.figures import FIELDS, texts_about
+from capkit.curation.step_bases import AskingStep, PictureStep
 from capkit.data.records import Caption, Record
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
@@ -21,7 +21,7 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 
 
 @check_ranges
-class GradeCaptions(PictureStep):
+class GradeCaptions(PictureStep, AskingStep):
     """Records with those of their captions that pass the rules and get `min_grade` or more; the grade is their `score`.
 
     The rules: a caption ends with a full stop, has at most `max_words` words and at least `min_sentences` sentences (a
@@ -36,6 +36,7 @@ class GradeCaptions(PictureStep):
         retries, batch_size, cache_dir: of `Asker`.
     """
 
+    name = "grade_captions"
     writes_source = ""
 
     def __init__(
@@ -52,7 +53,6 @@ class GradeCaptions(PictureStep):
     ) -> None:
         if min_grade > BEST:
             raise UsageError(f"min_grade is one of the grades from {WORST} to {BEST}; got {min_grade}")
-        super().__init__()
         self._min_grade, self._max_words, self._min_sentences = min_grade, max_words, min_sentences
         self._once, self.scope = once, "record" if once is None else "all"
         self._prompt = Prompt(prompt, ["figure_caption"], FIELDS)
@@ -69,15 +69,7 @@ class GradeCaptions(PictureStep):
             "once": once,
             "retries": retries,
         }
-        self._numbers: Counter[str] = Counter()
-
-    def fingerprint_fields(self) -> dict[str, Any]:
-        return self._about
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Captions: `kept`, and those that each rule or grade dropped."""
-        return dict(self._numbers) | counts_of(self.askers)
+        self._numbers: Counter[str] = Counter()  # of captions: kept, and what each rule or grade dropped
 
     def __call__(self, records: Records) -> Iterator[Record]:
         allowed = self._allowed(records())
@@ -92,7 +84,7 @@ class GradeCaptions(PictureStep):
             graded = []
             for caption, answer in zip(record.captions, answers, strict=True):
                 if answer.text is None:
-                    self._report(Failure(record.key, "grade_captions", str(answer.failure), answer.said))
+                    self._fail(record, str(answer.failure), answer.said)
                 else:
                     graded.append(replace(caption, score=float(answer.value)))
             if kept := self._best(record, graded):
@@ -105,7 +97,7 @@ class GradeCaptions(PictureStep):
         if graded and not kept:
             best = max(int(caption.score or 0) for caption in graded)
             reason = f"no caption with grade {self._min_grade} or more; the best has {best}"
-            self._report(Failure(record.key, "grade_captions", reason))
+            self._fail(record, reason)
         return kept
 
     def _allowed(self, records: Iterable[Record]) -> Iterator[Record]:
@@ -114,7 +106,7 @@ class GradeCaptions(PictureStep):
         for record in records:
             if self._once is not None and not self._is_new(record, figures):
                 self._numbers["dropped_figure"] += len(record.captions)
-                self._report(Failure(record.key, "grade_captions", f"a figure that was there before ({self._once})"))
+                self._fail(record, f"a figure that was there before ({self._once})")
                 continue
             broken = [broken_rule(c.text, self._max_words, self._min_sentences) for c in record.captions]
             self._numbers.update(f"dropped_{rule}" for rule in broken if rule)
@@ -122,7 +114,7 @@ class GradeCaptions(PictureStep):
                 yield replace(record, captions=kept)
             else:
                 rules = ", ".join(dict.fromkeys(rule for rule in broken if rule)) or "no caption"
-                self._report(Failure(record.key, "grade_captions", f"no caption passes the rules: {rules}"))
+                self._fail(record, f"no caption passes the rules: {rules}")
 
     def _is_new(self, record: Record, figures: set[str]) -> bool:
         figure = record.metadata.get(str(self._once))
@@ -135,7 +127,7 @@ class GradeCaptions(PictureStep):
         return is_new
 
     def _questions(self, record: Record) -> list[Question]:
-        picture = self.picture(record, "grade_captions")
+        picture = self.picture(record)
         if picture is None:
             return []
         texts = texts_about(record, FIELDS)

@@ -6,9 +6,9 @@ and `holistic_v1` in `capkit/llm/prompts`.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
-from capkit.curation.base import Failure, PictureStep, Records, counts_of
+from capkit.curation.base import Records
+from capkit.curation.step_bases import AskingStep, PictureStep
 from capkit.curation.steps.blend_captions import BLENDCAP
 from capkit.data.records import Caption, Record
 from capkit.errors import UsageError
@@ -22,7 +22,7 @@ HOLISTICCAP = "holisticcap"
 
 
 @check_ranges
-class HolisticCaption(PictureStep):
+class HolisticCaption(PictureStep, AskingStep):
     """Records whose BlendCap was enriched by what a model saw; those without usable answers of both are left out.
 
     Each record needs a caption that blend_captions wrote: the last one is the anchor. `describe_prompt` goes to the
@@ -33,6 +33,7 @@ class HolisticCaption(PictureStep):
     model>/<vision model>". The retries, `batch_size` and `cache_dir` are those of `Asker`.
     """
 
+    name = "holistic_caption"
     reads_source = (f"{BLENDCAP}/", "blend_captions")
     writes_source = f"{HOLISTICCAP}/"
 
@@ -61,6 +62,7 @@ class HolisticCaption(PictureStep):
         self._vision = Asker(vision_chat, cache_dir, text, describe_retries, num_captions, batch_size, pictures=True)
         merged = JSONField("caption", text)
         self._text = Asker(text_lm, cache_dir, merged, merge_retries, batch_size=batch_size, pictures=False)
+        self.askers = {"text": self._text, "vision": self._vision}
         abouts = {"text_lm": text_lm.about(), "vision_chat": vision_chat.about()}
         self._about = {
             "prompts": [self._describe.fingerprint_fields(), self._merge.fingerprint_fields()],
@@ -73,18 +75,6 @@ class HolisticCaption(PictureStep):
         }
         models = "/".join(str(about["model"]) for about in abouts.values())
         self._source = f"{HOLISTICCAP}/{self._merge.name}/{models}"
-        super().__init__()
-
-    def fingerprint_fields(self) -> dict[str, Any]:
-        return self._about
-
-    @property
-    def askers(self) -> dict[str, Asker]:
-        return {"text": self._text, "vision": self._vision}
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return counts_of(self.askers)
 
     def __call__(self, records: Records) -> Iterator[Record]:
         for (record, _), answers in self._text.stream(self._described(records), self._merge_questions):
@@ -101,7 +91,7 @@ class HolisticCaption(PictureStep):
 
     def _describe_questions(self, record: Record) -> list[Question]:
         anchor_of(record)  # raises before anything is asked about the record
-        picture = self.picture(record, "holistic_caption")
+        picture = self.picture(record)
         if picture is None:
             return []
         return [Question(self._describe.fill(), (picture,), sample=sample) for sample in range(self._num_captions)]
@@ -114,7 +104,7 @@ class HolisticCaption(PictureStep):
         """The answers that there are; failures are reported."""
         for answer in answers:
             if answer.text is None:
-                self._report(Failure(record.key, "holistic_caption", str(answer.failure), answer.said))
+                self._fail(record, str(answer.failure), answer.said)
         return [answer for answer in answers if answer.text is not None]
 
 

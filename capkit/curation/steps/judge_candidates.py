@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from capkit.curation.base import Failure, PictureStep, Records, counts_of
+from capkit.curation.base import Records
 from capkit.curation.figures import CANDIDATE, FIELDS, Field, candidates_of, texts_about
+from capkit.curation.step_bases import AskingStep, PictureStep
 from capkit.data.records import Caption, Record
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
@@ -29,7 +29,7 @@ class _Row:
 
 
 @check_ranges
-class JudgeCandidates(PictureStep):
+class JudgeCandidates(PictureStep, AskingStep):
     """Records with one caption: the candidate that the judge picked, mended by it.
 
     The judge sees the picture, the texts about it and the candidates of `write_candidates`, numbered, and answers with
@@ -53,6 +53,7 @@ class JudgeCandidates(PictureStep):
         pick_retries, mend_retries, batch_size, cache_dir: of `Asker`.
     """
 
+    name = "judge_candidates"
     reads_source = (f"{CANDIDATE}/", "write_candidates")
     writes_source = f"{MLBCAP}/"
 
@@ -74,7 +75,6 @@ class JudgeCandidates(PictureStep):
     ) -> None:
         if judge is None:
             raise UsageError("judge_candidates needs a judge that sees; add vision_chat=hf, server or scene")
-        super().__init__()
         self._field, self._max_words, self._shuffle, self._seed = field, max_words, shuffle, seed
         self._fields, self._keep = tuple(fields), keep
         self._pick_prompt = Prompt(pick_prompt, ["candidates"], FIELDS)
@@ -95,13 +95,6 @@ class JudgeCandidates(PictureStep):
             "retries": [pick_retries, mend_retries],
         }
         self._judge_name = judge.about()["model"]
-
-    def fingerprint_fields(self) -> dict[str, Any]:
-        return self._about
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return counts_of(self.askers)
 
     def __call__(self, records: Records) -> Iterator[Record]:
         picked = self._picked(self._rows(records()))
@@ -154,7 +147,7 @@ class JudgeCandidates(PictureStep):
             yield self._finished(row, row.picked)
 
     def _about_picture(self, row: _Row, prompt: Prompt, **values: str) -> list[Question]:
-        picture = self.picture(row.record, "judge_candidates")
+        picture = self.picture(row.record)
         text = prompt.fill(**texts_about(row.record, self._fields), **values)
         return [] if picture is None else [Question(text, (picture,))]
 
@@ -167,6 +160,3 @@ class JudgeCandidates(PictureStep):
         }
         kept = row.record.captions if self._keep else ()
         return replace(row.record, captions=[*kept, caption], metadata={**row.record.metadata, **judged})
-
-    def _fail(self, record: Record, reason: str, said: str | None = None) -> None:
-        self._report(Failure(record.key, "judge_candidates", reason, said))

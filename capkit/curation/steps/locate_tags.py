@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from capkit.curation.base import PictureStep, Records, batches
+from capkit.curation.base import Records, batches
+from capkit.curation.step_bases import PictureStep
 from capkit.data.records import Record, Region
 from capkit.errors import UsageError
 from capkit.experts.base import Detector, Expert, check_expert
@@ -19,6 +20,7 @@ class LocateTags(PictureStep):
     pictures are read at a time.
     """
 
+    name = "locate_tags"
     writes_source = ""
 
     def __init__(self, tagger: Expert | None = None, detector: Detector | None = None, batch_size: PositiveInt = 16):
@@ -28,14 +30,13 @@ class LocateTags(PictureStep):
         check_expert(detector, Detector, "locate_tags: detector")
         self._tagger, self._detector, self._batch_size = tagger, detector, batch_size
         self.counts = {"boxes": 0, "without_boxes": 0}
-        super().__init__()
 
     def fingerprint_fields(self) -> dict[str, Any]:
         return {"tagger": self._tagger.about(), "detector": self._detector.about()}
 
     def __call__(self, records: Records) -> Iterator[Record]:
         for batch in batches(records(), self._batch_size):
-            seen = self.readable(batch, "locate_tags")
+            seen = self.readable(batch)
             pictures = [picture for _, picture in seen]
             looked = self._tagger.look(pictures) if pictures else []
             names = [list(dict.fromkeys(item.text for item in found)) for found in looked]

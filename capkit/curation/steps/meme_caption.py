@@ -5,9 +5,9 @@ The paper's prompt was not released in full; ours is `capkit/llm/prompts/meme_v1
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
-from capkit.curation.base import Failure, PictureStep, Records, counts_of
+from capkit.curation.base import Records
+from capkit.curation.step_bases import AskingStep, PictureStep
 from capkit.data.records import Caption, Record, Region
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
@@ -20,7 +20,7 @@ MEME_CAPTION = "memecaption"
 
 
 @check_ranges
-class MemeCaption(PictureStep):
+class MemeCaption(PictureStep, AskingStep):
     """Records with one more candidate caption, or with it alone (`keep=false`).
 
     The model gets the picture, the text on the meme (`metadata["text"]`) and the record's regions, one "name: x0 y0 x1
@@ -32,6 +32,7 @@ class MemeCaption(PictureStep):
     `retries`, `batch_size` and `cache_dir` are those of `Asker`.
     """
 
+    name = "meme_caption"
     writes_source = f"{MEME_CAPTION}/"
 
     def __init__(
@@ -48,6 +49,7 @@ class MemeCaption(PictureStep):
             raise UsageError("meme_caption needs a model that sees; add vision_chat=hf, server or scene")
         self._prompt, self._keep = Prompt(prompt, ["text", "boxes"]), keep
         self._asker = Asker(vision_chat, cache_dir, Text(max_words), retries, batch_size=batch_size, pictures=True)
+        self.askers = {"vision": self._asker}
         about = vision_chat.about()
         self._about = {
             "prompt": self._prompt.fingerprint_fields(),
@@ -57,24 +59,12 @@ class MemeCaption(PictureStep):
             **({"retries": retries} if retries else {}),
         }
         self._source = f"{MEME_CAPTION}/{self._prompt.name}/{about['model']}"
-        super().__init__()
-
-    def fingerprint_fields(self) -> dict[str, Any]:
-        return self._about
-
-    @property
-    def askers(self) -> dict[str, Asker]:
-        return {"vision": self._asker}
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return counts_of(self.askers)
 
     def __call__(self, records: Records) -> Iterator[Record]:
         for record, answers in self._asker.stream(records(), self._questions):
             for answer in answers:  # none where the picture cannot be read
                 if answer.text is None:
-                    self._report(Failure(record.key, "meme_caption", str(answer.failure), answer.said))
+                    self._fail(record, str(answer.failure), answer.said)
                 captions = [*(record.captions if self._keep else ()), Caption(answer.value or "", self._source)]
                 candidates = [caption.source for caption in captions]
                 yield replace(record, captions=captions, metadata={**record.metadata, "candidates": candidates})
@@ -82,7 +72,7 @@ class MemeCaption(PictureStep):
     def _questions(self, record: Record) -> list[Question]:
         boxes = "\n".join(_line(region) for region in record.regions)
         text = self._prompt.fill(text=record.metadata.get("text") or "(not known)", boxes=boxes or "(none found)")
-        picture = self.picture(record, "meme_caption")
+        picture = self.picture(record)
         return [] if picture is None else [Question(text, (picture,))]
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from capkit.curation.base import Failure, PictureStep, Records, batches, captions_of_one_language
+from capkit.curation.base import Records, batches, captions_of_one_language
+from capkit.curation.step_bases import PictureStep
 from capkit.data.records import Record, Region
 from capkit.data.sources.base import clean_captions
 from capkit.errors import UsageError
@@ -60,6 +61,7 @@ class MineRegions(PictureStep):
     `below_score`; boxes of `other_phrases`; pictures `cached`; records `without_regions`.
     """
 
+    name = "mine_regions"
     writes_source = ""
 
     def __init__(
@@ -80,7 +82,6 @@ class MineRegions(PictureStep):
         lengths = [f"words_{length}" for length in range(1, max_words + 1)]
         names = ("phrases", "boxes", *lengths, "below_score", "other_phrases", "cached", "without_regions")
         self.counts = dict.fromkeys(names, 0)
-        super().__init__()
 
     def fingerprint_fields(self) -> dict[str, Any]:
         settings = {"max_words": self._max_words, "min_score": self._min_score}
@@ -89,7 +90,7 @@ class MineRegions(PictureStep):
 
     def __call__(self, records: Records) -> Iterator[Record]:
         for batch in batches(records(), self._batch_size):
-            seen = self.readable(batch, "mine_regions")
+            seen = self.readable(batch)
             phrases = [self._phrases(record) for record, _ in seen]
             found = self._found([picture for _, picture in seen], phrases)
             for (record, _), asked, boxes in zip(seen, phrases, found, strict=True):
@@ -98,7 +99,7 @@ class MineRegions(PictureStep):
                     continue
                 self.counts["without_regions"] += 1
                 reason = f"none of {len(asked)} phrases was found" if asked else "no phrase in its captions"
-                self._report(Failure(record.key, "mine_regions", reason))
+                self._fail(record, reason)
 
     def _phrases(self, record: Record) -> list[str]:
         captions = clean_captions(captions_of_one_language(record)[0])

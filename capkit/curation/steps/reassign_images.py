@@ -4,7 +4,7 @@ N captions, n of them kept, M pictures, D width of the dual encoder.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from capkit.curation.base import Failure, Records, ignore_failure
+from capkit.curation.base import Failure, Records
 from capkit.curation.feature_files import file_digest
 from capkit.curation.mining.cross import CrossSearch, check_widths
 from capkit.curation.mining.search import QUERIES
@@ -25,6 +25,7 @@ from capkit.curation.reassignment import (
     pair_by_cycle,
     pair_by_similarity,
 )
+from capkit.curation.step_bases import ReportingStep
 from capkit.data.records import Record
 from capkit.errors import UsageError, did_you_mean
 from capkit.models.dual_encoders.base import CacheableEncoder
@@ -37,7 +38,7 @@ SCORES = ("cycle", "cosine")
 
 
 @check_ranges
-class ReassignImages:
+class ReassignImages(ReportingStep):
     """Records, one a picture, with the captions that fit it best, whichever record they came with; others are left out.
 
     Each caption has the `num_images` pictures nearest to it as candidates (text to image). A candidate's score is the
@@ -66,6 +67,7 @@ class ReassignImages:
     Raises UsageError without captions, without a readable picture, and for files that are no such vectors.
     """
 
+    name = "reassign_images"
     writes_source = ""
 
     def __init__(
@@ -108,11 +110,7 @@ class ReassignImages:
         self._smallcap = None if smallcap_file is None else Path(smallcap_file)
         self._chunk_size, self._batch_size, self._cache_dir = chunk_size, batch_size, Path(cache_dir)
         self._read: Read | None = None
-        self._report: Callable[[Failure], None] = ignore_failure
         self.counts: dict[str, int] = {}
-
-    def attach_failures(self, report: Callable[[Failure], None]) -> None:
-        self._report = report
 
     def attach_images(self, read: Read) -> None:
         """`read` gives the picture of a record's key, or raises BadImage."""
@@ -154,7 +152,7 @@ class ReassignImages:
         return self._read(key)
 
     def _drop(self, key: str, reason: str) -> None:
-        self._report(Failure(key, "reassign_images", reason))
+        self._report(Failure(key, self.name, reason))
 
     def _paired(self, pool: Pool, places: Int[np.ndarray, " M"], images: np.ndarray, vectors: PoolVectors) -> Pairing:
         """The pairs, pictures by their places in `images` (M D)."""

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from capkit.curation.base import Failure, PictureStep, Records, counts_of
+from capkit.curation.base import Records
 from capkit.curation.grounding import Grounding, ground
+from capkit.curation.step_bases import AskingStep, PictureStep
 from capkit.data.records import Caption, Record
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
@@ -50,7 +51,7 @@ class _Case:
 
 
 @check_ranges
-class ScaleCaption(PictureStep):
+class ScaleCaption(PictureStep, AskingStep):
     """Records with a new caption: a description, less what its picture does not speak for, more about what is left.
 
     1. `describer` describes the picture and rates its own words (`capkit/curation/grounding.py`): a sentence, or a
@@ -84,6 +85,8 @@ class ScaleCaption(PictureStep):
         describe_retries, objects_retries, answer_retries, collect_retries, merge_retries, batch_size, cache_dir: of
             `Asker`.
     """
+
+    name = "scale_caption"
 
     def __init__(
         self,
@@ -126,7 +129,6 @@ class ScaleCaption(PictureStep):
                 "capkit.train.rated_captioner.RatedCaptioner (ckpt=RUN) or capkit.llm.rated_huggingface.RatedHFChat"
             )
         tagger.tag(["a"], language)  # raises before anything is asked
-        super().__init__()
         self._tagger, self._tau, self._language, self._keep = tagger, tau, language, keep
         self._num_objects = num_objects
         self._describe, self._objects = Prompt(describe_prompt, []), Prompt(objects_prompt, ["sentence"])
@@ -164,21 +166,14 @@ class ScaleCaption(PictureStep):
             False: f"{SCALECAP}/{self._describe.name}/{described}",
             True: f"{SCALECAP}/{self._merge.name}/{text_lm.about()['model']}/{described}",
         }
-        self._numbers = Counter(dict.fromkeys(_COUNTED, 0))
-
-    def fingerprint_fields(self) -> dict[str, Any]:
-        return self._about
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return dict(self._numbers) | counts_of(self.askers)
+        self._numbers: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
 
     def __call__(self, records: Records) -> Iterator[Record]:
         return self._merged(self._collected(self._looked(self._named(self._described(records())))))
 
     def _described(self, records: Iterable[Record]) -> Iterator[_Case]:
         def questions(record: Record) -> list[Question]:
-            picture = self.picture(record, "scale_caption")
+            picture = self.picture(record)
             return self._asked("vision_questions", [] if picture is None else [(self._describe.fill(), picture)])
 
         for record, answers in self.askers["describe"].stream(records, questions):
@@ -202,7 +197,7 @@ class ScaleCaption(PictureStep):
 
     def _looked(self, cases: Iterable[_Case]) -> Iterator[_Case]:
         def questions(case: _Case) -> list[Question]:
-            picture = self.picture(case.record, "scale_caption") if case.objects else None
+            picture = self.picture(case.record) if case.objects else None
             texts = [prompt.fill(object=name) for name in case.objects for prompt in self._look.values()]
             return self._asked("vision_questions", [] if picture is None else [(text, picture) for text in texts])
 
@@ -258,7 +253,7 @@ class ScaleCaption(PictureStep):
         """What the answers say; failures are reported."""
         for answer in answers:
             if answer.text is None:
-                self._report(Failure(record.key, "scale_caption", f"{what}: {answer.failure}", answer.said))
+                self._fail(record, f"{what}: {answer.failure}", answer.said)
         return [answer.value for answer in answers if answer.text is not None]
 
 

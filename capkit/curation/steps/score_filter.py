@@ -8,8 +8,9 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from capkit.curation.base import Failure, Records, batches, ignore_failure
+from capkit.curation.base import Records, batches
 from capkit.curation.scores import no_training_references, score_records
+from capkit.curation.step_bases import ReportingStep
 from capkit.data.images import BadImage
 from capkit.data.records import Record
 from capkit.errors import UsageError
@@ -22,7 +23,7 @@ _Scored = tuple[Record, Float[np.ndarray, " N"]]
 
 
 @check_ranges
-class ScoreFilter:
+class ScoreFilter(ReportingStep):
     """Records with those of their captions that a scorer rates highly; one without any left is reported and left out.
 
     Exactly one of three rules says which captions stay:
@@ -42,6 +43,7 @@ class ScoreFilter:
     Raises UsageError for a scorer whose scores depend on what else is in the batch, or that needs token ids.
     """
 
+    name = "score_filter"
     writes_source = ""
 
     def __init__(
@@ -67,11 +69,7 @@ class ScoreFilter:
         self._threshold, self._best, self._quantile = threshold, best, quantile
         self._keeps_unscored, self._name, self._batch_size = unscored == "keep", name, batch_size
         self._read: Callable[[str], UInt8[np.ndarray, "H W 3"]] | None = None
-        self._report: Callable[[Failure], None] = ignore_failure
         self.counts = dict.fromkeys(("kept", "dropped", "dropped_unscored", "kept_unscored"), 0)
-
-    def attach_failures(self, report: Callable[[Failure], None]) -> None:
-        self._report = report
 
     def attach_images(self, read: Callable[[str], UInt8[np.ndarray, "H W 3"]]) -> None:
         """`read` gives the picture of a record's key, or raises BadImage."""
@@ -110,7 +108,7 @@ class ScoreFilter:
         if not stays.any():
             found = "none has a score" if unscored.all() else f"the best score is {np.nanmax(scores):.4g}"
             reason = f"none of {len(scores)} captions stays: {found}" if len(scores) else "no caption"
-            self._report(Failure(record.key, "score_filter", reason))
+            self._fail(record, reason)
             return
         yield replace(
             record,

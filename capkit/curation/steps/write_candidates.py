@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from capkit.curation.base import Failure, PictureStep, Records, counts_of
+from capkit.curation.base import Records
 from capkit.curation.figures import CANDIDATE, FIELDS, Field, texts_about
+from capkit.curation.step_bases import AskingStep, PictureStep
 from capkit.data.records import Caption, Record, read_manifest
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
@@ -51,7 +52,7 @@ class _Row:
 
 
 @check_ranges
-class WriteCandidates(PictureStep):
+class WriteCandidates(PictureStep, AskingStep):
     """Records with one more caption by each generator, sources "candidate/<generator>/<prompt>/<model>".
 
     A record that a generator has no usable answer for goes on with the others' captions; the failure is listed. It is
@@ -69,6 +70,7 @@ class WriteCandidates(PictureStep):
         retries, batch_size, cache_dir: of `Asker`.
     """
 
+    name = "write_candidates"
     writes_source = f"{CANDIDATE}/"
 
     def __init__(
@@ -90,7 +92,6 @@ class WriteCandidates(PictureStep):
             raise UsageError(
                 "write_candidates needs generators, by name; experiment=mlbcap has four, and docs/curate.md shows one"
             )
-        super().__init__()
         if named := [name for name in generators if "/" in name or name == _DESCRIBER]:
             raise UsageError(
                 f"a generator's name is part of a source: no slash, and not {_DESCRIBER}; got {named[0]!r}"
@@ -128,13 +129,6 @@ class WriteCandidates(PictureStep):
             "retries": retries,
         }
 
-    def fingerprint_fields(self) -> dict[str, Any]:
-        return self._about
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return counts_of(self.askers)
-
     def __call__(self, records: Records) -> Iterator[Record]:
         rows: Iterator[_Row] = (_Row(record) for record in records())
         if _DESCRIBER in self.askers:
@@ -143,7 +137,7 @@ class WriteCandidates(PictureStep):
             rows = self._with_candidate(rows, name)
         for row in rows:
             if not row.is_lost and not row.written:
-                self._report(Failure(row.record.key, "write_candidates", "no generator has a usable answer"))
+                self._fail(row.record, "no generator has a usable answer")
             elif not row.is_lost:
                 kept = row.record.captions if self._keep else ()
                 yield replace(row.record, captions=[*kept, *row.written])
@@ -152,16 +146,14 @@ class WriteCandidates(PictureStep):
         def questions(row: _Row) -> list[Question]:
             if row.record.metadata.get("figure_description"):
                 return []
-            picture = self.picture(row.record, "write_candidates")
+            picture = self.picture(row.record)
             text = self._describe_prompt.fill(**texts_about(row.record, self._fields))
             return [] if picture is None else [Question(text, (picture,))]
 
         for row, answers in self.askers[_DESCRIBER].stream(rows, questions):
             for answer in answers:
                 if answer.text is None:
-                    self._report(
-                        Failure(row.record.key, "write_candidates", f"describer: {answer.failure}", answer.said)
-                    )
+                    self._fail(row.record, f"describer: {answer.failure}", answer.said)
                 else:
                     metadata = {**row.record.metadata, "figure_description": answer.value}
                     row = replace(row, record=replace(row.record, metadata=metadata))
@@ -179,13 +171,13 @@ class WriteCandidates(PictureStep):
                 texts["paragraph"] = " ".join(texts["paragraph"].split()[: item.max_paragraph_words])
             if not item.sees:
                 return [Question(prompt.fill(**texts))]
-            picture = self.picture(row.record, "write_candidates")
+            picture = self.picture(row.record)
             return [] if picture is None else [Question(prompt.fill(**texts), (picture,))]
 
         for row, answers in self.askers[name].stream(rows, questions):
             for answer in answers:
                 if answer.text is None:
-                    self._report(Failure(row.record.key, "write_candidates", f"{name}: {answer.failure}", answer.said))
+                    self._fail(row.record, f"{name}: {answer.failure}", answer.said)
                 else:
                     row = replace(row, written=(*row.written, Caption(answer.value, source)))
             yield row if answers else replace(row, is_lost=True)

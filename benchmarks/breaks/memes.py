@@ -82,8 +82,8 @@ BREAKS = [
     Break(
         "a refused caption leaves the meme out",
         "capkit/curation/steps/meme_caption.py",
-        'self._fail(record, str(answer.failure), answer.said)',
-        'self._fail(record, str(answer.failure), answer.said); continue',
+        "self._fail(record, str(answer.failure), answer.said)",
+        "self._fail(record, str(answer.failure), answer.said); continue",
         ("tests/curation/steps/test_meme_caption.py::test_a_refusal_is_an_empty_candidate_and_is_listed",),
     ),
     Break(

@@ -4,6 +4,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from capkit.metrics.embedding_metric import picture_of
 from capkit.metrics.judged import MAX_FAILED, Columns, Judged, JudgedMetric, Shown, ratio
 from capkit.readers.base import ChoiceQuestion, Reader, Reading
 from capkit.readers.chat import ChatReader
-from capkit.readers.question_sets import Item, QuestionFile, QuestionSource, meeting_keys, shown_as
+from capkit.readers.question_sets import Item, QuestionFile, QuestionSource, meeting_keys, shown_as, shown_as_released
 from capkit.utils.files import write_atomically
 from capkit.utils.ranges import Probability, Seed, check_ranges
 
@@ -42,7 +43,9 @@ class CaptionQA(JudgedMetric):
         questions: A file (`QuestionFile`), or a QuestionSource.
         seed: Of the orders of options.
         abstain: Whether questions have the abstain option, but for those of yes and no.
-        legacy: The released program's rule of which questions are of yes and no (`shown_as`).
+        legacy: As the released program: which questions are of yes and no, and the orders of options
+            (`shown_as_released`); what a reply is taken for (`ReleasedLetter`), of readers that generate one; and 0 for
+            a reply that cannot be read. With missing=ignore, the released number.
         shuffle: false: options in the order of the file, the abstain option last.
         missing: "empty": pictures with questions and without a caption count as with an empty one, and are named;
             "ignore": they do not count, as in the program.
@@ -67,9 +70,13 @@ class CaptionQA(JudgedMetric):
             raise UsageError("metric=caption_qa needs a reader; add reader=hf, server or scene")
         if questions is None:
             raise UsageError("metric=caption_qa needs questions; give metric.caption_qa.questions=FILE")
-        self.reader, self.seed, self.abstain, self.legacy, self.shuffle = reader, seed, abstain, legacy, shuffle
+        self.reader: Reader = reader.as_released() if legacy and isinstance(reader, ChatReader) else reader
+        self.seed, self.abstain, self.legacy, self.shuffle, self.missing = seed, abstain, legacy, shuffle, missing
         self.questions = QuestionFile(questions) if isinstance(questions, str) else questions
-        self.missing = missing
+        if legacy and not shuffle:
+            raise UsageError("legacy=true shuffles the options as the released program does; leave out shuffle=false")
+        if legacy:
+            _ = self._released  # a source without a file is told before anything is asked
         self.viewer = None if vision_chat is None else ChatReader(vision_chat)
 
     @property
@@ -94,12 +101,18 @@ class CaptionQA(JudgedMetric):
         keys = [str(row["key"]) for row in metadata]
         items = [self.questions.of(key, row) for key, row in zip(keys, metadata, strict=True)]
         shown = [
-            [shown_as(item, key, self.seed, self.abstain, self.legacy, self.shuffle) for item in asked]
+            self._released[key]
+            if self.legacy
+            else [shown_as(item, key, self.seed, self.abstain, self.shuffle) for item in asked]
             for key, asked in zip(keys, items, strict=True)
         ]
         read = self.reader.read(predictions, shown)
         seen = self._seen(metadata, shown)
         return [self._judged(*row) for row in zip(items, shown, read, seen, strict=True)]
+
+    @cached_property
+    def _released(self) -> dict[str, list[ChoiceQuestion]]:
+        return shown_as_released(self.questions, self.seed, self.abstain)
 
     def _seen(
         self, metadata: Sequence[Mapping[str, Any]], shown: Sequence[Sequence[ChoiceQuestion]]
@@ -124,11 +137,13 @@ class CaptionQA(JudgedMetric):
             score = points(item, question, reading)
             details.append(_detail(item, question, reading, score))
             values["unreadable"] += score is None
+            if score is None and self.legacy:
+                score = 0.0
             if score is not None:
                 scores.append(score)
                 right, abstained = details[-1]["is_correct"], details[-1]["is_cannot_answer"]
                 _add(values, score=score, read=1, right=right, abstained=abstained)
-                for category in dict.fromkeys(item.category):
+                for category in item.groups:
                     _add(values, **{f"score/{category}": score, f"read/{category}": 1})
             if seen and score is not None and (with_picture := points(item, question, seen[number])) is not None:
                 _add(values, seen_score=with_picture, seen=1, unseen_score=score)
@@ -200,7 +215,7 @@ def _detail(item: Item, question: ChoiceQuestion, reading: Reading, score: float
         "is_correct": chosen == item.answer,
         "is_cannot_answer": reading.choice is not None and reading.choice == question.abstain,
         "score": 0.0 if score is None else round(score, 4),
-        "category": list(item.category),
+        "category": item.category[0] if item.category else "",
         **({} if reading.failure is None else {"failure": reading.failure}),
         **more,
     }

@@ -1,6 +1,8 @@
 """Readers by chat models, on a server or here: one letter."""
 
+import copy
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,6 +42,37 @@ class OneLetter:
         return self.letters[0]
 
 
+@dataclass(frozen=True)
+class ReleasedLetter:
+    """A reply as CaptionQA's program reads it (qa.py, extract_letter).
+
+    Of what follows "</think>", then "Answer: ", then the first line break, where they stand: the first word of a single
+    letter, small or capital, if an option has it; else the first number from 1 to 99 that an option has. So "a cat" is
+    A, and "A", a line break and "because B" is B.
+    """
+
+    letters: str = LETTERS
+
+    def read(self, text: str) -> str:
+        rest = text
+        for mark in ("</think>", "Answer: ", "\n"):
+            _, found, after = rest.partition(mark)
+            rest = after if found else rest
+        word = re.search(r"\b[A-Z]\b", rest.upper())
+        if word is not None and word[0] in self.letters:
+            return word[0]
+        number = re.search(r"\b[1-9][0-9]?\b", rest)
+        if number is not None and int(number[0]) <= len(self.letters):
+            return self.letters[int(number[0]) - 1]
+        raise Unparsable(f"expected a reply with a letter of {', '.join(self.letters)}, got {text[:80]!r}")
+
+    def schema(self) -> dict[str, Any]:
+        return OneLetter(self.letters).schema()
+
+    def example(self) -> str:
+        return self.letters[0]
+
+
 @check_ranges
 class ChatReader:
     """A ChatModel that reads the text, the question and the options with their letters, and replies one letter.
@@ -70,6 +103,13 @@ class ChatReader:
         self.prompt, self.system = Prompt(prompt, ["caption", "question", "options"]), system
         self.view_prompt, self.view_system = Prompt(view_prompt, ["question", "options"]), view_system
         self.asker = Asker(model, cache_dir, OneLetter(), retries, batch_size=batch_size)
+        self._reply: type[OneLetter | ReleasedLetter] = OneLetter
+
+    def as_released(self) -> "ChatReader":
+        """The same reader, whose replies are read by `ReleasedLetter`."""
+        reader = copy.copy(self)
+        reader._reply = ReleasedLetter
+        return reader
 
     @property
     def askers(self) -> Mapping[str, Asker]:
@@ -78,7 +118,8 @@ class ChatReader:
     def about(self) -> dict[str, Any]:
         prompts = {"prompt": self.prompt.fingerprint_fields(), "system": self.system}
         views = {"view_prompt": self.view_prompt.fingerprint_fields(), "view_system": self.view_system}
-        return {"reader": "chat", "form": "generated letter", "model": self.asker.model.about(), **prompts, **views}
+        form = "generated letter" if self._reply is OneLetter else "generated letter, read as released"
+        return {"reader": "chat", "form": form, "model": self.asker.model.about(), **prompts, **views}
 
     def read(self, texts: Sequence[str], questions: Sequence[Sequence[ChoiceQuestion]]) -> list[list[Reading]]:
         def asked(text: str, question: ChoiceQuestion) -> Question:
@@ -101,7 +142,7 @@ class ChatReader:
             for _, question in row:
                 check_choices(question.choices, f"question {question.text!r}")
         asked = [
-            replace(question, reply=OneLetter(LETTERS[: len(choices.choices)]))
+            replace(question, reply=self._reply(LETTERS[: len(choices.choices)]))
             for row in rows
             for question, choices in row
         ]

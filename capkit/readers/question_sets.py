@@ -1,5 +1,6 @@
 """Questions about pictures, with choices, answers and categories: from CaptionQA's files, and as they are shown."""
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from capkit.utils.text_files import Located, expect, member, read_json_or_lines,
 
 ABSTAIN = "Cannot answer from the caption"
 # How the released program tells a question of yes or no (qa.py, is_yesno_question).
-_LEGACY_STARTS = tuple(
+_RELEASED_STARTS = tuple(
     f"{word} "
     for word in (
         *("is", "are", "was", "were", "do", "does", "did", "have", "has", "had"),
@@ -24,12 +25,18 @@ _NUM_NAMED = 3
 
 @dataclass(frozen=True)
 class Item:
-    """A question about a picture; `answer` is one of the `choices`, `category` a path from its domain down."""
+    """A question about a picture; `answer` is one of the `choices`, `category` a path of its `domain` ("" is none)."""
 
     question: str
     choices: tuple[str, ...]
     answer: str
     category: tuple[str, ...] = ()
+    domain: str = ""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What its answer counts in, each once: the domain and the steps of the category."""
+        return tuple(dict.fromkeys(name for name in (self.domain, *self.category) if name))
 
 
 @runtime_checkable
@@ -49,22 +56,48 @@ class QuestionSource(Protocol):
         ...
 
 
-def shown_as(
-    item: Item, key: str, seed: int, abstain: bool = True, legacy: bool = False, shuffle: bool = True
-) -> ChoiceQuestion:
+def shown_as(item: Item, key: str, seed: int, abstain: bool = True, shuffle: bool = True) -> ChoiceQuestion:
     """The question with its options in an order drawn by (seed, picture, question), the abstain option among them.
 
-    A question that is answered by yes or no has no abstain option: its choices are exactly these two. `legacy` takes
-    the released program's rule instead, which also leaves it out of questions that begin with "is", "are", "can" ...,
-    and wherever an option has "yes" in it and another one "no" ("none", "north"). `shuffle=False` leaves the order of
-    the file.
+    A question that is answered by yes or no has no abstain option: its choices are exactly these two. `shuffle=False`
+    leaves the order of the file.
     """
-    options = list(item.choices)
-    if abstain and not (_is_yes_no_legacy(item) if legacy else _is_yes_no(item)):
-        options.append(ABSTAIN)
+    options = _options(item, abstain and not _is_yes_no(item))
     order = list(range(len(options)))
     if shuffle:
         order = rng.generator(seed, "options", key, item.question).permutation(len(options)).tolist()
+    return _in_order(item, options, order)
+
+
+def shown_as_released(source: QuestionSource, seed: int, abstain: bool = True) -> dict[str, list[ChoiceQuestion]]:
+    """All questions of a file as CaptionQA's program shows them, by picture.
+
+    Orders come from one stream of Python's random numbers over the whole file, so that they are the program's where
+    every picture has a caption. There is no abstain option for questions that begin with "is", "are", "can" ..., and
+    wherever an option has "yes" in it and another one "no" ("none", "north"). Raises UsageError for a source that asks
+    about any picture.
+    """
+    keys = source.keys()
+    if keys is None:
+        raise UsageError(
+            "legacy=true draws orders over a whole file of questions, and this source has none; leave it out"
+        )
+    stream = random.Random(seed)
+    found: dict[str, list[ChoiceQuestion]] = {key: [] for key in keys}
+    for key in keys:
+        for item in source.of(key, {}):
+            options = _options(item, abstain and not _is_yes_no_released(item))
+            order = list(range(len(options)))
+            stream.shuffle(order)
+            found[key].append(_in_order(item, options, order))
+    return found
+
+
+def _options(item: Item, abstain: bool) -> list[str]:
+    return [*item.choices, *([ABSTAIN] if abstain else [])]
+
+
+def _in_order(item: Item, options: Sequence[str], order: Iterable[int]) -> ChoiceQuestion:
     choices = tuple(options[place] for place in order)
     return ChoiceQuestion(item.question, choices, choices.index(ABSTAIN) if ABSTAIN in choices else None)
 
@@ -73,17 +106,17 @@ def _is_yes_no(item: Item) -> bool:
     return sorted(choice.strip().lower() for choice in item.choices) == ["no", "yes"]
 
 
-def _is_yes_no_legacy(item: Item) -> bool:
+def _is_yes_no_released(item: Item) -> bool:
     choices = [choice.strip().lower() for choice in item.choices]
     has_both = all(any(word in choice for choice in choices) for word in ("yes", "no"))
-    return has_both or item.question.strip().lower().startswith(_LEGACY_STARTS)
+    return has_both or item.question.strip().lower().startswith(_RELEASED_STARTS)
 
 
 class QuestionFile:
     """CaptionQA's rows {id, images, questions: [{question, choices, answer, category}]}: JSON, JSON lines or parquet.
 
-    Also {id: [questions]}, as the released program reads them. `category` is a text or a list; the `domain` of a
-    picture, the letters of its id before "_" ("nat" of "nat_001"), stands before it.
+    Also {id: [questions]}, as the released program reads them. `category` is a text or a list; the domain of a picture
+    are the letters of its id before "_" ("nat" of "nat_001").
 
     Raises UsageError, naming the row, for an answer that is none of the choices, equal choices, fewer than 2 or more
     than 26 (25 where an abstain option is added), and for two rows of one id.
@@ -146,7 +179,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _plain(item: Item) -> tuple[Any, ...]:
-    return item.question, list(item.choices), item.answer, list(item.category)
+    return item.question, list(item.choices), item.answer, list(item.groups)
 
 
 def _rows(path: Path) -> Iterable[tuple[str, str, list[Any]]]:
@@ -189,4 +222,4 @@ def _item(row: Mapping[str, Any], key: str, where: str) -> Item:
     category = row.get("category") or ()
     path = (category,) if isinstance(category, str) else tuple(map(str, category))
     domain, separator, _ = key.partition("_")
-    return Item(question, choices, answer, ((domain,) if separator else ()) + path)
+    return Item(question, choices, answer, path, domain if separator else "")

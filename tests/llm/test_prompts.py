@@ -15,6 +15,11 @@ def test_the_prompts_that_ship_have_the_places_that_the_steps_fill():
     assert Prompt("describe_v1", []).fill()
 
 
+def test_captions_have_the_five_styles_of_captionqa():
+    styles = ("short", "simple", "long", "taxonomy", "structured")
+    assert len({Prompt(f"caption_qa_{style}_v1", []).fill() for style in styles}) == 5
+
+
 def test_braces_and_dollars_in_captions_are_left_alone():
     text = 'costs $5, {"caption": $captions}'
     assert text in Prompt("blend_v1", ["captions"]).fill(captions=text)

@@ -1,4 +1,6 @@
 import json
+import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ from capkit.errors import UsageError
 from capkit.llm.base import Answer
 from capkit.metrics.caption_qa import CaptionQA
 from capkit.metrics.scoring import columns_of, resample_rows, score_rows
-from capkit.readers.base import Reading
+from capkit.readers.base import LETTERS, Reading
+from capkit.readers.chat import ChatReader
 from capkit.readers.question_sets import ABSTAIN
 from capkit.text.checked import ScoreWarning
 
@@ -103,11 +106,86 @@ def test_results_are_written_as_the_program_writes_them(questions, tmp_path):
     assert size == {
         "question": "size?", "choices": ["small", "large"], "ground_truth": "small", "model_answer": ABSTAIN,
         "model_response": ABSTAIN, "is_correct": False, "is_cannot_answer": True, "score": 0.55,
-        "category": ["nat", "Color"],
+        "category": "Color",
     }  # fmt: skip
-    total = sum(item["score"] for items in found.values() for item in items)
-    assert total / 4 == score_rows(table, {"qa": metric})["caption_qa"]  # the program's average score
+    # What the program's print_final_summary does with them.
+    rows_of = [item for items in found.values() for item in items]
+    assert sum(item["score"] for item in rows_of) / 4 == score_rows(table, {"qa": metric})["caption_qa"]
+    assert Counter(item["category"] for item in rows_of) == {"Color": 2, "Object": 2}
     assert len((tmp_path / "caption_qa.jsonl").read_text().splitlines()) == 2
+
+
+class Replies:
+    """The letter of the first option that stands in the caption; replies of other forms where it has a digit."""
+
+    def about(self):
+        return {"model": "replies"}
+
+    def ask(self, asked):
+        return [Answer(self.reply(question.text)) for question in asked]
+
+    def reply(self, prompt):
+        caption, _, rest = prompt.partition("\n\nQuestion:")
+        options = [line for line in rest.splitlines() if line[1:3] == ". "]
+        letter = next((line[0] for line in options if line[3:] in caption), options[-1][0])
+        for mark, form in {"1": f"A\nbecause of {letter}", "2": "a cat", "3": "I do not know"}.items():
+            if mark in caption:
+                return form
+        return letter
+
+
+def by_the_program(questions, captions, model):
+    """The released program's loop in short (qa.py, seed 0): score, answer and mark of each question that it asks."""
+    stream, found = random.Random(0), []
+    starts = ("is ", "are ", "can ")
+    for key, asked in questions.items():
+        for row in asked if key in captions else []:
+            options = list(row["choices"])
+            has_both = any("yes" in o for o in options) and any("no" in o for o in options)
+            options += [] if has_both or row["question"].startswith(starts) else [ABSTAIN]
+            order = list(range(len(options)))
+            stream.shuffle(order)
+            shown = [options[place] for place in order]
+            lines = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, shown, strict=False))
+            said = model.reply(f"{captions[key]}\n\nQuestion:{row['question']}\n{lines}")
+            said = said.partition("\n")[2] if "\n" in said else said
+            words = [word for word in said.upper().split() if len(word) == 1 and word in LETTERS]
+            place = LETTERS.index(words[0]) if words else 99
+            answer = shown[place] if place < len(shown) else None
+            score = 1 / len(row["choices"]) + 0.05 if answer == ABSTAIN else float(answer == row["answer"])
+            found.append((round(score, 4), answer))
+    return found
+
+
+def test_legacy_is_what_the_released_program_computes(tmp_path):
+    """Orders, abstain options, replies and what cannot be read; other reading moves the number."""
+    options = ["red", "blue", "none", "yes", "north", "two", "six"]
+    questions = {
+        f"nat_{n}": [
+            {"question": f"{start} {n}?", "choices": options[n % 3 : n % 3 + size], "answer": options[n % 3]}
+            for start in ("what color", "is", "which")
+            for size in (2, 4)
+        ]
+        for n in range(10, 30)
+    }
+    captions = {key: ["red", "blue north", "1 none", "2 yes", "3", "two"][n % 6] for n, key in enumerate(questions)}
+    (tmp_path / "questions.json").write_text(json.dumps(questions))
+
+    def metric(**settings):
+        reader = ChatReader(Replies(), cache_dir=str(tmp_path / "kept"))
+        return CaptionQA(reader, str(tmp_path / "questions.json"), max_failed=1.0, **settings)
+
+    wanted = by_the_program(questions, captions, Replies())
+    legacy, table = metric(legacy=True), rows(**captions)
+    numbers = score_rows(table, {"qa": legacy})
+    assert numbers["caption_qa"] == pytest.approx(np.mean([score for score, _ in wanted]), abs=1e-4)
+    found = [row for judged in legacy.judged(*columns_of(table)) for row in judged.detail["questions"]]
+    assert [(row["score"], row["model_answer"]) for row in found] == wanted
+    assert numbers["caption_qa_failed"] == sum(answer is None for _, answer in wanted) > 0
+    assert abs(score_rows(table, {"qa": metric()})["caption_qa"] - numbers["caption_qa"]) > 0.02
+    assert legacy.describe()["reader"]["form"] == "generated letter, read as released"
+    with pytest.raises(UsageError, match="leave out shuffle=false"):
+        metric(legacy=True, shuffle=False)
 
 
 def test_the_same_questions_asked_of_who_sees_give_an_upper_bound(questions, tmp_path, monkeypatch):

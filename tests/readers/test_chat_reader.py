@@ -4,8 +4,9 @@ import pytest
 from capkit.errors import UsageError
 from capkit.llm.base import Answer, Picture
 from capkit.llm.chat_server import ChatServer
+from capkit.llm.replies import Unparsable
 from capkit.readers.base import ChoiceQuestion
-from capkit.readers.chat import ChatReader
+from capkit.readers.chat import ChatReader, ReleasedLetter
 from capkit.testing.stand_in_server import StandInServer
 
 QUESTION = ChoiceQuestion("what color is it?", ("red", "blue", "I cannot tell"), 2)
@@ -36,6 +37,34 @@ def test_one_letter_of_the_options_and_nothing_else_is_an_answer(tmp_path, said,
     assert (reading.failure is None) == (choice is not None) and (reading.said is None) == (choice is not None)
     (asked,) = model.asked
     assert asked.text == PROMPT and "SINGLE LETTER" in asked.system and asked.schema is None
+
+
+@pytest.mark.parametrize(
+    ("said", "letter"),
+    [
+        ("B", "B"), (" B.\n", None), ("a cat", "A"), ("A\nbecause B", "B"), ("<think>A or C</think> B", "B"),
+        ("So: Answer: C", "C"), ("Answer: A, not Answer: B", "A"), ("D", None), ("2", "B"), ("option 3", "C"),
+        ("4 or 2", None), ("D 2", "B"), ("", None),
+    ],
+)  # fmt: skip
+def test_a_reply_as_the_released_program_reads_it(said, letter):
+    if letter is not None:
+        assert ReleasedLetter("ABC").read(said) == letter
+        return
+    with pytest.raises(Unparsable):
+        ReleasedLetter("ABC").read(said)
+
+
+def test_a_kept_reply_is_read_again_as_released(tmp_path):
+    """Both readers ask the same; what one keeps the other reads in its own way."""
+    model = Says("a cat", "never")
+    reader = ChatReader(model, cache_dir=str(tmp_path))
+    ((released,),) = reader.as_released().read(["a cat"], [[QUESTION]])
+    assert released.choice == 0
+    assert reader.about()["form"] == "generated letter"
+    assert reader.as_released().about()["form"] == "generated letter, read as released"
+    ((strict,),) = reader.read(["a cat"], [[QUESTION]])
+    assert strict.choice is None and len(model.asked) == 2
 
 
 def test_a_structured_model_is_bound_to_the_letters_of_the_options(tmp_path):

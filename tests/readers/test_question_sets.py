@@ -1,11 +1,13 @@
 import json
+import random
 import sys
 from collections import Counter
 
 import pytest
 
 from capkit.errors import UsageError
-from capkit.readers.question_sets import ABSTAIN, Item, QuestionFile, meeting_keys, shown_as
+from capkit.readers.question_sets import ABSTAIN, Item, QuestionFile, meeting_keys, shown_as, shown_as_released
+from capkit.sceneworld.reading import SceneQuestions
 
 ITEM = Item("what color is it?", ("red", "blue", "green"), "red")
 ROW = {"question": "what color?", "choices": ["red", "blue"], "answer": "blue ", "category": ["Attributes", "Color"]}
@@ -44,8 +46,8 @@ def test_every_form_of_the_file_has_the_same_questions(file):
     source = QuestionFile(file)
     assert source.keys() == ["nat_001", "7"]
     first, second = source.of("nat_001", {})
-    assert first == Item("what color?", ("red", "blue"), "blue", ("nat", "Attributes", "Color"))
-    assert second.category == ("nat", "Color") and source.of("7", {})[0].category == ()
+    assert first == Item("what color?", ("red", "blue"), "blue", ("Attributes", "Color"), "nat")
+    assert second.groups == ("nat", "Color") and source.of("7", {})[0].groups == ()
     assert source.about()["num_questions"] == 3
     with pytest.raises(UsageError, match="no questions about '8'"):
         source.of("8", {})
@@ -100,13 +102,36 @@ def test_an_order_depends_on_nothing_but_seed_picture_and_question():
     assert all(abs(count - 500) < 100 for count in first.values()) and len(first) == 4  # 5 standard deviations are 97
 
 
-def test_which_questions_have_an_abstain_option():
+def test_which_questions_have_an_abstain_option(tmp_path):
     yes_no = Item("is it red?", ("no", "Yes"), "no")
-    assert shown_as(yes_no, "a", 0).abstain is None
     either = Item("is it red or blue?", ("red", "blue"), "red")
     north = Item("which way?", ("north", "yes, south"), "north")
-    for item in (either, north):  # the released program takes both for questions of yes and no
-        assert shown_as(item, "a", 0).abstain is not None
-        assert shown_as(item, "a", 0, legacy=True).abstain is None
+    assert [shown_as(item, "a", 0).abstain is None for item in (ITEM, yes_no, either, north)] == [
+        False,
+        True,
+        False,
+        False,
+    ]
+    asked = [
+        {"question": i.question, "choices": list(i.choices), "answer": i.answer} for i in (ITEM, yes_no, either, north)
+    ]
+    source = QuestionFile(write(tmp_path / "q.json", {"a": asked}))
+    released = shown_as_released(source, 0)["a"]  # the released program takes the last two for questions of yes and no
+    assert [question.abstain is None for question in released] == [False, True, True, True]
     assert shown_as(ITEM, "a", 0, abstain=False).abstain is None
     assert shown_as(ITEM, "a", 0, shuffle=False).choices == (*ITEM.choices, ABSTAIN)
+
+
+def test_released_orders_are_one_stream_of_random_numbers(tmp_path):
+    """Python's own, so that a picture more or less changes all later orders."""
+    asked = {"question": "how?", "choices": ["a", "b"], "answer": "a"}
+    four = {"question": "how?", "choices": ["a", "b", "c"], "answer": "a"}
+    found = shown_as_released(QuestionFile(write(tmp_path / "q.json", {"1": [asked], "2": [asked, four]})), 0)
+    stream = random.Random(0)
+    for question, options in zip([*found["1"], *found["2"]], ["ab?", "ab?", "abc?"], strict=True):
+        order = list(range(len(options)))
+        stream.shuffle(order)
+        assert [choice[:1] if choice != ABSTAIN else "?" for choice in question.choices] == [options[i] for i in order]
+        assert question.choices[question.abstain] == ABSTAIN
+    with pytest.raises(UsageError, match="over a whole file of questions"):
+        shown_as_released(SceneQuestions(), 0)

@@ -90,8 +90,8 @@ class OpenCHAIR(JudgedMetric):
 
     A noun counts once a caption. Beside it stand the shares `open_chair_unsure` of those asked for, and
     `open_chair_unreadable`, which has no usable answer, and the numbers `open_chair_mentions` of nouns and
-    `open_chair_pictures` of pictures with any. A caption without a concrete noun changes no other number. The
-    reference is the first one of each picture.
+    `open_chair_pictures` of pictures with any. A caption without a concrete noun changes no number but that of such
+    captions, `open_chair_without_nouns`. The reference is the first one of each picture.
 
     Args:
         concreteness: A file of ratings (`read_concreteness`); null: all nouns count.
@@ -178,6 +178,7 @@ class OpenCHAIR(JudgedMetric):
             f"{self.name}_unreadable": ratio(unreadable, mentions),
             f"{self.name}_mentions": mentions,
             f"{self.name}_pictures": pictures,
+            f"{self.name}_without_nouns": sums["pictures"] - pictures,
         }
 
     def shown(self, found: Judged) -> Shown | None:

@@ -66,7 +66,7 @@ def _section(
     order = sorted((item.score, place) for place, item in enumerate(shown) if item is not None)
     cases = [_case(place, columns, shown[place]) for _, place in order[:NUM_HARDEST]]
     failed = [place for place, found in enumerate(judged) if found.num_failed]
-    reasons = [f"{columns[2][place]['key']}: {judged[place].detail.get('error', '')}" for place in failed[:NUM_FAILED]]
+    reasons = [f"{columns[2][place]['key']}: {_reason(judged[place])}" for place in failed[:NUM_FAILED]]
     lost = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
     rest = f"<p class='note'>and {len(failed) - NUM_FAILED} more</p>" if len(failed) > NUM_FAILED else ""
     return (
@@ -76,8 +76,16 @@ def _section(
     )
 
 
+def _reason(found: Judged) -> str:
+    """Why a picture's judgements failed, or the first one that says so; else how many did."""
+    parts = [found.detail, *found.detail.get("questions", ())]
+    said = next((part[name] for part in parts for name in ("error", "failure") if part.get(name)), None)
+    count = f"{found.num_failed} of {found.num_asked} judgements"
+    return count if said is None else str(said) if found.num_asked == 1 else f"{count}, such as {said}"
+
+
 def _table(name: str, numbers: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> str:
-    own = {key: value for key, value in numbers.items() if key == name or key.startswith(f"{name}_")}
+    own = {key: value for key, value in numbers.items() if key == name or key.startswith((f"{name}_", f"{name}/"))}
     rows = "".join(
         f"<tr><td>{html.escape(key)}</td><td>{_number(value)}</td><td>{_interval(intervals.get(key))}</td></tr>"
         for key, value in own.items()

@@ -28,7 +28,7 @@ from capkit.train.build import (
     training_references,
 )
 from capkit.train.conditions import model_config, requested_conditions
-from capkit.train.evaluation import NUM_SAMPLES, evaluate_split, finish
+from capkit.train.evaluation import JUDGED_CONFIDENCE, NUM_SAMPLES, evaluate_split, finish
 from capkit.train.guidance import prepare_guide
 from capkit.train.header import print_header
 from capkit.train.mle_module import MLEModule
@@ -38,7 +38,6 @@ from capkit.utils.files import write_atomically
 from capkit.utils.quiet import quiet_libraries
 
 INTERVALS = "intervals.json"
-CONFIDENCE = 0.95
 
 
 def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dict[str, float]:
@@ -77,7 +76,7 @@ def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dic
         # What the numbers of reranked captions have to be quoted with.
         on_rank_zero(lambda: _write_json(folder.path / "reranker.json", reranker.provenance()))
     rows = evaluate_split(
-        trainer, module, data, folder, cfg.split, prefix=cfg.split, limit=cfg.eval_limit, controls=True
+        trainer, module, data, folder, cfg.split, prefix=cfg.split, limit=cfg.eval_limit, controls=True, seed=cfg.seed
     )
     if rank() == 0:
         metrics = module.metrics
@@ -85,7 +84,7 @@ def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dic
             metrics = {name: metric for name, metric in metrics.items() if isinstance(metric, JudgedMetric)}
         if metrics:
             image = data.image_reader(cfg.split)
-            intervals = resample_rows(rows, metrics, image, confidence or CONFIDENCE, cfg.seed)
+            intervals = resample_rows(rows, metrics, image, confidence or JUDGED_CONFIDENCE, cfg.seed)
             _write_json(folder.path / INTERVALS, intervals)
         write = partial(write_report, folder, cfg.name)
         finish(folder, trainer, rows[:NUM_SAMPLES], data.image_reader(cfg.split), write)

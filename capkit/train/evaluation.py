@@ -16,6 +16,7 @@ from capkit.metrics.judged import JudgedMetric
 from capkit.metrics.scoring import (
     gather_rows,
     provenance,
+    resample_rows,
     score_rows,
     shuffled_rows,
     write_judged,
@@ -30,6 +31,7 @@ from capkit.types import Row
 from capkit.utils.console import phase, say
 from capkit.utils.files import write_atomically
 
+JUDGED_CONFIDENCE = 0.95  # of intervals of metrics whose models are asked
 NUM_SAMPLES = 24  # test images that a report and loggers show
 
 
@@ -60,10 +62,11 @@ def evaluate_split(
     prefix: str,
     limit: int | None = None,
     controls: bool = False,
+    seed: int = 0,
 ) -> list[Row]:
     """Captions a split, writes the predictions, scores them; with `controls` also with shuffled images.
 
-    Models are not asked about captions of shuffled images.
+    Models are not asked about captions of shuffled images. `seed` is that of the intervals on the page of judgements.
     """
     removed_before = data.removed_regions(split)
     rows = caption_split(trainer, module, data, split, limit)
@@ -79,9 +82,12 @@ def evaluate_split(
         numbers |= {f"{prefix}/shuffled/{name}": value for name, value in shuffled.items()}
     if rank() == 0:
         folder.write_metrics(numbers)
+        asked = {name: m for name, m in module.metrics.items() if isinstance(m, JudgedMetric)}
         judged = folder.predictions / f"{prefix.replace('/', '_')}_judged"
-        write_judged(judged, rows, module.metrics, image)
-        write_judged_page(judged, rows, module.metrics, scored, {}, image)
+        write_judged(judged, rows, asked, image)
+        intervals = resample_rows(rows, asked, image, JUDGED_CONFIDENCE, seed)
+        if page := write_judged_page(judged, rows, asked, scored, intervals, image):
+            say(f"judgements: {page}")
         if judges := provenance(module.metrics):
             write_atomically(folder.path / "judges.json", json.dumps(judges, indent=1) + "\n")
     return rows

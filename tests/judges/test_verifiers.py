@@ -203,6 +203,12 @@ def test_a_model_without_a_label_for_entailment_is_refused():
             inference_labels(labels, "x")
 
 
+def test_labels_are_told_before_a_model_is_loaded(tmp_path):
+    BertConfig(id2label={0: "entailment", 1: "not_entailment"}).save_pretrained(tmp_path)  # without weights
+    with pytest.raises(UsageError, match=r"expected one label each .* got \['entailment', 'not_entailment'\]"):
+        NLIVerifier(str(tmp_path))
+
+
 # SceneWorld's exact ones ----------------------------------------------------------------------------------------------
 
 REFERENCE = (

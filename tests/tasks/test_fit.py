@@ -9,29 +9,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_fit_run import TINY, caches
 
 from capkit.checkpoint.files import load_checkpoint
 from capkit.cli import main
 from capkit.run.folder import RunFolder
 from capkit.train.mle_module import MLEModule
 
-TINY = [
-    "debug=tiny", "data.train.count=16", "data.val.count=6", "data.test.count=6", "max_steps=4", "val_every=2",
-    "model.width=32", "model.num_layers=1", "model.image_encoder.channels=[8,8]", "model.image_encoder.blocks=[0,0]",
-    "model.image_encoder.width=32", "decoding.max_length=6", "model.dropout=0.2", "callback.checkpoints.every_steps=1",
-    "callback.recorder.every_steps=1",
-]  # fmt: skip
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("fit")
-    assert main([*TINY, *caches(path), f"run_dir={path / 'run'}"]) == 0
-    return path
-
-
-def caches(path):
-    return [f"data.{split}.cache_dir={path / 'scenes'}" for split in ("train", "val", "test")]
+@pytest.fixture
+def folder(tiny_fit):
+    return tiny_fit
 
 
 def weights(path):

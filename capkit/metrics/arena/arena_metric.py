@@ -1,15 +1,16 @@
 """metric=arena: captions in battles with those of baselines, as in CapArena-Auto (Cheng et al. 2025)."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from capkit.errors import UsageError
-from capkit.judges.pairwise import Decision, Judge, Pair, decide
+from capkit.judges.pairwise import Decision, Judge, Pair, Verdict, decide
 from capkit.llm.asker import Asker
 from capkit.llm.base import Picture
 from capkit.metrics.arena.auto_score import balance
@@ -17,8 +18,11 @@ from capkit.metrics.arena.battles import Battle
 from capkit.metrics.arena.files import Rival, battle_of, read_auto, read_captions, row_of, write_battles
 from capkit.metrics.arena.win_rate import battles_of, num_words, win_rate_at_equal_length
 from capkit.metrics.embedding_metric import picture_of
-from capkit.metrics.judged import MAX_FAILED, Columns, Judged, JudgedMetric, ratio
+from capkit.metrics.judged import MAX_FAILED, Columns, Judged, JudgedMetric, Shown, ratio
 from capkit.utils.ranges import Probability, Seed, check_ranges
+from capkit.utils.rng import stable_hash
+
+_MARKS: dict[Verdict, Literal["right", "wrong", "open"]] = {"a": "right", "b": "wrong", "tie": "open"}
 
 
 @check_ranges
@@ -68,6 +72,8 @@ class Arena(JudgedMetric):
         rivals = self._auto or {}
         self._baselines = sorted(self._files) or list(dict.fromkeys(rival.baseline for rival in rivals.values()))
         self._names = _names(rivals)
+        captions = {n: [rival.baseline, rival.caption, rival.reference] for n, rival in rivals.items()} or self._files
+        self._hash = stable_hash(json.dumps(captions, sort_keys=True))
 
     @property
     def askers(self) -> Mapping[str, Asker]:
@@ -77,6 +83,7 @@ class Arena(JudgedMetric):
         return {
             "judge": self._judge.about(),
             "baselines": self._baselines,
+            "hash": f"{self._hash:016x}",
             "model": self._model,
             "order": "both" if self._both_orders else f"drawn by seed {self._seed}",
         }
@@ -95,7 +102,8 @@ class Arena(JudgedMetric):
             raise UsageError(
                 f"metric arena: {len(strange)} of {len(keys)} pictures have no caption of a baseline "
                 f"({', '.join(strange[:3]) or '-'}), and {len(absent)} of the baselines' have no caption of "
-                f"{self._model} ({', '.join(absent[:3]) or '-'}); name pictures alike, and caption them all"
+                f"{self._model} ({', '.join(absent[:3]) or '-'}); name pictures alike, and caption them all "
+                "(eval_limit=N evaluates the first N)"
             )
         return predictions, references, metadata
 
@@ -147,6 +155,19 @@ class Arena(JudgedMetric):
             rows = battles_of(self._model, self._all_battles((predictions, references, metadata)))
             numbers["arena_win_rate_equal_length"] = win_rate_at_equal_length(*rows)
         return numbers
+
+    def shown(self, found: Judged) -> Shown | None:
+        """Each battle with its reason, won, lost or tied; the score is that of the picture's battles."""
+        battles = [battle_of(row, "a battle") for row in found.detail["battles"]]
+        judged = [battle if battle.a == self._model else battle.turned for battle in battles if battle.verdict]
+        if not judged:
+            return None
+        marks = [
+            (f"against {battle.b}: {battle.reason or battle.verdict}", _MARKS[battle.verdict or "tie"])
+            for battle in judged
+        ]
+        wins, losses = (sum(battle.verdict == side for battle in judged) for side in ("a", "b"))
+        return Shown(100 * (wins - losses) / len(judged), marks)
 
     def write(self, folder: Path, rows: Columns) -> list[Path]:
         """Also `MODEL.json`, the battles as CapArena's programs read them."""

@@ -104,6 +104,25 @@ def test_baselines_of_files_meet_every_picture_with_the_datas_references(tmp_pat
     }
 
 
+def test_it_is_quoted_with_judge_order_and_a_hash_of_the_baselines_captions(auto, tmp_path):
+    quoted = Arena(ByWord(), auto, seed=3).provenance()
+    assert quoted["baselines"] == ["one", "two"] and quoted["order"] == "drawn by seed 3"
+    assert quoted["judge"] == {"judge": "by word"} and len(quoted["hash"]) == 16
+    changed = {**AUTO, "1.jpg": {"captions": {"human": "h1", "one": "better"}, "ref_model": "one"}}
+    (tmp_path / "changed.json").write_text(json.dumps(changed))
+    assert Arena(ByWord(), str(tmp_path / "changed.json")).provenance()["hash"] != quoted["hash"]
+
+
+def test_a_page_shows_each_battle_from_the_models_side(auto):
+    metric = Arena(ByWord(), auto, max_failed=0.5)
+    shown = [metric.shown(found) for found in metric.judged(*columns())]
+    assert [item and item.score for item in shown] == [100, -100, 100, 0, None]  # the last has no verdict
+    assert [item.marks for item in shown[:4]] == [
+        [("against one: by word", "right")], [("against one: by word", "wrong")], [("against one: by word", "right")],
+        [("against two: by word", "open")],
+    ]  # fmt: skip
+
+
 def test_intervals_resample_pictures_and_ask_nothing_again(auto):
     judge = ByWord()
     metric = Arena(judge, auto, max_failed=0.5)

@@ -11,16 +11,14 @@ from itertools import pairwise
 
 from capkit.llm.rated import RatedText
 from capkit.text.caption_text import clean_text
+from capkit.text.sentences import sentence_spans, stripped_span
 from capkit.text.tagging import Tagger
 
 # Section 3.3's parts of speech; the others are function words.
 CONTENT = frozenset({"ADJ", "ADV", "INTJ", "NOUN", "NUM", "PROPN", "VERB"})
 _TOKEN = re.compile(r"[\w\u0300-\u036f]+(?:['’\-][\w\u0300-\u036f]+)*|[^\w\s]")
-_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)|\n+")
 _AFTER = re.compile(r"[.!?…\"'”’)\]\s]*\Z")
 _COMMA = re.compile(r"(?<!\d),|,(?!\d)")  # not that of 1,000
-# A full stop behind these ends no sentence: the number of a line, or an abbreviation.
-_NO_END = re.compile(r"(?:^\W*(?:\d+|[A-Za-z])|\b(?:Mr|Mrs|Ms|Dr|St|vs|e\.g|i\.e))\Z")
 
 
 @dataclass(frozen=True)
@@ -46,25 +44,14 @@ class Grounding:
     is_fallback: bool
 
 
-def sentences_of(text: str) -> list[tuple[int, int]]:
-    """Start and end of each sentence. The last one needs no full stop; a line break ends one too."""
-    found, start = [], 0
-    for end in _END.finditer(text):
-        if not (end[0].startswith(".") and _NO_END.search(text[start : end.start()])):
-            found.append((start, end.end()))
-            start = end.end()
-    found.append((start, len(text)))
-    return [stripped for first, last in found if (stripped := _stripped(text, first, last)) is not None]
-
-
 def units_of(text: str) -> list[Unit]:
     """The clauses of each sentence, without the marks around them. One without a letter or digit is none."""
     units = []
-    for number, (start, end) in enumerate(sentences_of(text)):
+    for number, (start, end) in enumerate(sentence_spans(text)):
         last = start + len(_AFTER.sub("", text[start:end], count=1))
         cuts = [start, *[comma.end() for comma in _COMMA.finditer(text, start, last)], last + 1]
         for first, after in pairwise(cuts):
-            span = _stripped(text, first, after - 1)
+            span = stripped_span(text, first, after - 1)
             if span is not None and any(letter.isalnum() for letter in text[span[0] : span[1]]):
                 units.append(Unit(*span, number))
     return units
@@ -110,7 +97,7 @@ def _content_gains(rated: RatedText, tagger: Tagger, language: str) -> list[tupl
 def _sentences(text: str, kept: Sequence[Unit], units: Sequence[Unit]) -> list[str]:
     """The sentences with a kept unit: as they were, or the units that are left, joined, with the marks at their end."""
     said = []
-    for number, (start, end) in enumerate(sentences_of(text)):
+    for number, (start, end) in enumerate(sentence_spans(text)):
         own, left = ([unit for unit in group if unit.sentence == number] for group in (units, kept))
         if not left:
             continue
@@ -121,11 +108,3 @@ def _sentences(text: str, kept: Sequence[Unit], units: Sequence[Unit]) -> list[s
         else:
             said.append(clean_text(text[start:end]))
     return said
-
-
-def _stripped(text: str, start: int, end: int) -> tuple[int, int] | None:
-    """The span without white space and commas at both ends; None if nothing is left."""
-    inside = text[start:end]
-    left = len(inside) - len(inside.lstrip(" \t\r\n,"))
-    right = len(inside.rstrip(" \t\r\n,"))
-    return (start + left, start + right) if left < right else None

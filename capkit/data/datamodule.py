@@ -28,6 +28,7 @@ from capkit.data.skipped import SkipLog
 from capkit.data.sources.above_score import above_score
 from capkit.data.sources.base import DataSource, Preparable
 from capkit.data.sources.in_languages import InLanguages
+from capkit.data.sub_captions import SubCaptions
 from capkit.data.targets import CaptionsOf, texts_of
 from capkit.data.transforms import ImageTransform
 from capkit.distributed import collectives as distributed
@@ -95,6 +96,9 @@ class CaptionDataModule(pl.LightningDataModule):
         long_prompts: What becomes of an example with a longer prompt. "skip": it is left out and counted, like other
             unusable ones; "cut": its prompt loses its end.
         word_classes: Give each token the class of its word, for objective=modular; null: none.
+        sub_captions: Texts of an image in a training batch, in place of `captions_per_image`: {count: 8, always: raw,
+            from: [short, long]} takes the caption by "raw" whole and 7 sentences of those whose source begins with
+            "short" or "long" (capkit/data/sub_captions.py); null: captions as they are.
     """
 
     def __init__(
@@ -126,6 +130,7 @@ class CaptionDataModule(pl.LightningDataModule):
         max_prompt_tokens: PositiveInt | None = None,
         long_prompts: Literal["skip", "cut"] = "skip",
         word_classes: WordClasses | None = None,
+        sub_captions: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if pictures and transform is None and features is None:
@@ -141,6 +146,13 @@ class CaptionDataModule(pl.LightningDataModule):
         if features is not None and transform is not None and transform.augment:
             raise UsageError(
                 "cached features cannot be augmented; set data.transform.augment=null or data.features=null"
+            )
+        if sub_captions is not None and (
+            captions_of == "regions" or captions_per_image != 1 or word_classes is not None
+        ):
+            raise UsageError(
+                "data.sub_captions takes its own number of texts of an image, expected no captions_of=regions, "
+                "captions_per_image or word_classes beside it; leave them out"
             )
         if captions_of == "regions" and captions_per_image != 1:
             raise UsageError(
@@ -163,6 +175,7 @@ class CaptionDataModule(pl.LightningDataModule):
         self.transform, self.features = transform, FeatureStore(features) if features is not None else None
         self.pictures, self.max_prompt_tokens, self.long_prompts = pictures, max_prompt_tokens, long_prompts
         self.word_classes = word_classes
+        self.sub_captions = None if sub_captions is None else SubCaptions.of(sub_captions)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.captions_per_image, self.max_length = captions_per_image, max_length
         self.num_workers, self.max_skipped, self.seed = num_workers, max_skipped, seed
@@ -309,6 +322,7 @@ class CaptionDataModule(pl.LightningDataModule):
             min_visible=self.min_visible,
             encode_prompt=self._encode_prompt,
             word_classes=self.word_classes,
+            sub_captions=self.sub_captions,
         )
         bag_ids = self.curriculum.bag_ids if is_training and isinstance(self.curriculum, Grouped) else None
         unseen = self._unseen if is_training and self._viewers else None

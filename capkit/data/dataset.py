@@ -25,6 +25,7 @@ from capkit.data.placement import Placement
 from capkit.data.records import Record
 from capkit.data.skipped import Skipped
 from capkit.data.sources.base import DataSource, Mirrors, picture_file, picture_size
+from capkit.data.sub_captions import SubCaptions
 from capkit.data.targets import CaptionsOf, Target, placed, targets_of
 from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
@@ -113,6 +114,8 @@ class CaptionDataset(Dataset[Collated]):
 
     Without `transform` and `features`, examples have no pictures, and the source is asked for none.
 
+    `sub_captions` draw the texts of an image in training, in place of `captions_per_image`.
+
     `word_classes` give the class of each token's word (`batch.word_classes`), for which `encode` is a CaptionEncoder.
 
     `conditions` read the values of the chosen captions, by name. In training each value is dropped with probability
@@ -140,10 +143,11 @@ class CaptionDataset(Dataset[Collated]):
         min_visible: float = 0.0,
         encode_prompt: PromptEncoder | None = None,
         word_classes: WordClasses | None = None,
+        sub_captions: SubCaptions | None = None,
     ) -> None:
         self.source, self.split = source, split
         self._encode_prompt, self._word_classes = encode_prompt, word_classes
-        self._viewers = viewers or {}
+        self._viewers, self._sub_captions = viewers or {}, sub_captions if is_training else None
         self._decode, self._file = decode, None if decode == "pillow" else picture_file(source)
         self._is_raw = is_raw
         self._transform, self._features, self._encode = transform, features, encode
@@ -215,7 +219,7 @@ class CaptionDataset(Dataset[Collated]):
             targets, _ = targets_of(shown, self._captions_of)
         targets = self._drawn(targets, key)
         seen = targets if placement is None else placed(targets, placement, self._min_visible)
-        chosen = self._first(seen)
+        chosen = self._first(seen) if self._sub_captions is None else self._sub_captions(seen, key)
         negatives = [] if self._negatives is None else self._negatives([target.text for target in chosen], key)
         told = chosen if self._captions_of == "regions" else sorted(targets, key=lambda target: target.number)
         references = [target.text for target in told]

@@ -43,3 +43,17 @@ class PairObjective(Protocol):
     """A loss that compares images and captions with each other over the global batch."""
 
     def __call__(self, pairs: PairEmbeddings, step: int) -> PairLoss: ...
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A PairObjective that needs more of the dual encoder than the embeddings, and says so before training."""
+
+    def prepare(self, model: Any) -> None:
+        """Ask a `TrainableDualEncoder` for further outputs (its `extras`)."""
+        ...
+
+
+def prepare(objective: PairObjective, model: Any) -> None:
+    if isinstance(objective, Preparing):
+        objective.prepare(model)

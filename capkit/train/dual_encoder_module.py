@@ -11,7 +11,7 @@ from capkit.distributed.collectives import UnevenGather, all_reduce_sum, gather_
 from capkit.metrics.retrieval import retrieval
 from capkit.models.dual_encoders.trainable import PairRows, TrainableDualEncoder
 from capkit.models.encoders.compile import compile_blocks, restore_blocks
-from capkit.objectives.base import PairObjective
+from capkit.objectives.base import PairObjective, prepare
 from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
 from capkit.train.train_module import TrainModule
@@ -53,6 +53,7 @@ class DualEncoderModule(TrainModule):
     ) -> None:
         super().__init__(model, optimizer, schedule, micro_batch_size, seed)
         self.objective = objective
+        prepare(objective, model)
         self.compiled = compile
         self._validation: list[PairEmbeddings] = []
 

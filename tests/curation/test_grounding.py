@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from capkit.curation.grounding import CONTENT, ground, sentences_of, units_of
+from capkit.curation.grounding import CONTENT, ground, units_of
 from capkit.llm.rated import RatedText
 from capkit.sceneworld.language.tagging import SceneTagger
 
@@ -80,22 +80,6 @@ def test_clauses_that_are_left_make_a_sentence():
     found = said("A DOG, a CAT, a COW! It is BIG.", {"CAT": 1.0, "COW": 1.0, "DOG": -1.0, "BIG": -1.0})
     assert found.text == "A CAT, a COW!"
     assert said("A DOG, a CAT, a COW!", {"DOG": 1.0, "CAT": -1.0, "COW": -1.0}).text == "A DOG!"
-
-
-@pytest.mark.parametrize(
-    ("text", "cut"),
-    [
-        ("1. A dog sits. 2. It has 3.5 bones.", ["1. A dog sits.", "2. It has 3.5 bones."]),
-        ("Mr. Smith waves. He costs 1,000 dollars", ["Mr. Smith waves.", "He costs 1,000 dollars"]),
-        ('She said "stop!" He did.', ['She said "stop!"', "He did."]),
-        ("Foreground:\n- a dog\n- a cat", ["Foreground:", "- a dog", "- a cat"]),
-        ("Wait... what?", ["Wait...", "what?"]),
-        ("", []),
-        (" . ", ["."]),
-    ],
-)
-def test_where_a_sentence_ends(text, cut):
-    assert [text[start:end] for start, end in sentences_of(text)] == cut
 
 
 def test_a_comma_in_a_number_ends_no_clause():

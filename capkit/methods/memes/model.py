@@ -131,8 +131,11 @@ class Camu(nn.Module):
     def forward(self, batch: CaptionBatch, noise: Float[Tensor, "B K"] | None = None) -> MemeScores:
         """Gumbel `noise` makes the choice of a caption random, as training wants; without it nothing is."""
         with torch.no_grad():
-            image = self.encoder.embed_images(batch)  # (B D)
-            tokens = self.encoder.embed_patches(batch) if self.image_tokens == "patches" else image[:, None]
+            if self.image_tokens == "patches":
+                image, tokens = self.encoder.embed_images_and_patches(batch)
+            else:
+                image = self.encoder.embed_images(batch)  # (B D)
+                tokens = image[:, None]
         captions, present = self._embed_candidates(batch)
         scores = self.scorer(captions, image).float()
         weights = select(scores, present, noise, self.tau)

@@ -135,7 +135,15 @@ class HFTwoTower(TrainableDualEncoder):
         return unit(self.image_projection(self.pool_images(batch)))
 
     def embed_patches(self, batch: CaptionBatch) -> Float[Tensor, "B P D"]:
-        states = self.image_tower(pixel_values=_pixels(batch)).last_hidden_state
+        return self._project_patches(self.image_tower(pixel_values=_pixels(batch)).last_hidden_state)
+
+    def embed_images_and_patches(self, batch: CaptionBatch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B P D"]]:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains(self.image_tower)):
+            output = self.image_tower(pixel_values=_pixels(batch))
+        images = unit(self.image_projection(output.pooler_output.flatten(1)))
+        return images, self._project_patches(output.last_hidden_state)
+
+    def _project_patches(self, states: Tensor) -> Float[Tensor, "B P D"]:
         if states.ndim == 4:  # EfficientNet's grid
             return unit(self.image_projection(states.flatten(2).transpose(1, 2)))
         if self.model_type == "siglip":  # no class token; its pooling head comes after the norm

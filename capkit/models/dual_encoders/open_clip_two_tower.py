@@ -94,6 +94,10 @@ class OpenClipTwoTower(TrainableDualEncoder):
     def embed_patches(self, batch: CaptionBatch) -> Float[Tensor, "B P D"]:
         return unit(self.image_projection(self._seen(batch)[1]))
 
+    def embed_images_and_patches(self, batch: CaptionBatch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B P D"]]:
+        pooled, patches = self._seen(batch)
+        return unit(self.image_projection(pooled)), unit(self.image_projection(patches))
+
     def _seen(self, batch: CaptionBatch) -> tuple[Float[Tensor, "B W"], Float[Tensor, "B P W"]]:
         """The class token and the patches, normed, before the projection."""
         if batch.pixels is None:

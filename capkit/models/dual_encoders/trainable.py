@@ -18,6 +18,7 @@ from capkit.models.batching import embed_distinct, fixed_shape
 from capkit.models.dual_encoders.fingerprint import config_digest, digest_of, tokenizer_digest
 from capkit.models.dual_encoders.grammar_head import GrammarHead, grammar_probability
 from capkit.models.dual_encoders.logit_scale import LogitScale
+from capkit.models.dual_encoders.patch_grouping import PatchGrouping
 from capkit.models.dual_encoders.text_towers.base import Tokenize
 from capkit.models.tuning.policy import Tuning, eval_frozen
 from capkit.models.weights import weights_fingerprint
@@ -62,13 +63,15 @@ class PairRows(NamedTuple):
     image_ids: Int[Tensor, " N"]
     owners: Int[Tensor, " M"]
     text_ids: Int[Tensor, " M"]
+    image_of: Int[Tensor, " M"]
+    slots: Int[Tensor, " M"]  # which of its image's texts each one is, from 0
 
     @classmethod
     def of(cls, batch: CaptionBatch) -> "PairRows":
         """Build the rows; synchronises with the GPU. Raises UsageError for a batch without captions."""
-        tokens, mask, image_of = caption_rows(batch)
+        tokens, mask, image_of, slots = caption_rows(batch)
         image_ids = torch.tensor([stable_hash(key) for key in batch.keys], device=tokens.device)
-        return cls(tokens, mask, image_ids, image_ids[image_of], text_ids(tokens, mask))
+        return cls(tokens, mask, image_ids, image_ids[image_of], text_ids(tokens, mask), image_of, slots)
 
 
 class TrainableDualEncoder(nn.Module, ABC):
@@ -95,6 +98,8 @@ class TrainableDualEncoder(nn.Module, ABC):
         self.prompt, self.name, self.batch_size = prompt, name or type(self).__name__, batch_size
         self.encode = EncodeTexts(tokenize, prompt)
         self.grammar_head: GrammarHead | None = None
+        self.grouping: PatchGrouping | None = None
+        self.tells_slots = False
 
     @property
     @abstractmethod
@@ -129,6 +134,10 @@ class TrainableDualEncoder(nn.Module, ABC):
         """Unit-norm patch embeddings in the joint space."""
 
     @abstractmethod
+    def embed_images_and_patches(self, batch: CaptionBatch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B P D"]]:
+        """`embed_images` and `embed_patches`, both with gradient, of one pass of the image tower."""
+
+    @abstractmethod
     def pool_texts(self, tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Float[Tensor, "M W"]:
         """The text tower's pooled features, before the projection."""
 
@@ -150,6 +159,14 @@ class TrainableDualEncoder(nn.Module, ABC):
         """Add a head on the text tower's pooled features, unless there is one."""
         self.grammar_head = self.grammar_head or GrammarHead(self.text_width)
 
+    def group_patches(self, grouping: PatchGrouping) -> None:
+        """Let `forward` give the extra `grouped` (M D): the picture as each text sees it."""
+        self.grouping = grouping
+
+    def tell_slots(self) -> None:
+        """Let `forward` give the extra `slots` (M): which of its image's texts each one is, from 0."""
+        self.tells_slots = True
+
     def train(self, mode: bool = True) -> "TrainableDualEncoder":
         super().train(mode)
         for part in self.children():
@@ -165,12 +182,20 @@ class TrainableDualEncoder(nn.Module, ABC):
         If `rows` is computed beforehand, this call does not synchronise with the GPU.
         """
         rows = rows or PairRows.of(batch)
-        images = self.embed_images(batch)  # first: its longer GPU work hides the launch of the text tower's kernels
+        # Images first: their longer GPU work hides the launch of the text tower's kernels.
+        images, patches = (
+            (self.embed_images(batch), None) if self.grouping is None else self.embed_images_and_patches(batch)
+        )
         pooled, of_tower = self.pool_with_extras(rows.tokens, rows.mask)
+        texts = self.project_texts(pooled)
+        if self.grouping is not None and patches is not None and batch.tokens is not None:
+            of_tower["grouped"] = self.grouping(texts, patches, rows.image_of, rows.slots, batch.tokens.shape[1])
+        if self.tells_slots:
+            of_tower["slots"] = rows.slots
         scale, bias = self.scale()
         return PairEmbeddings(
             images=images,
-            texts=self.project_texts(pooled),
+            texts=texts,
             logit_scale=scale,
             image_ids=rows.image_ids,
             owners=rows.owners,
@@ -271,12 +296,14 @@ class TrainableDualEncoder(nn.Module, ABC):
         return unit(self.project_texts(self._pooled(texts)))
 
 
-def caption_rows(batch: CaptionBatch) -> tuple[Int[Tensor, "M L"], Bool[Tensor, "M L"], Int[Tensor, " M"]]:
-    """Tokens and mask of the batch's captions and the image of each; slots without a caption are dropped."""
+def caption_rows(
+    batch: CaptionBatch,
+) -> tuple[Int[Tensor, "M L"], Bool[Tensor, "M L"], Int[Tensor, " M"], Int[Tensor, " M"]]:
+    """Tokens and mask of the batch's captions, and the image and the slot of each; empty slots are dropped."""
     if batch.tokens is None or batch.mask is None:
         raise UsageError("a dual encoder expected captions in every batch, got images only; use data with captions")
     real = batch.mask.any(-1)  # (B K)
-    return batch.tokens[real], batch.mask[real], real.nonzero()[:, 0]
+    return batch.tokens[real], batch.mask[real], *real.nonzero().unbind(1)
 
 
 def text_ids(tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Int[Tensor, " M"]:

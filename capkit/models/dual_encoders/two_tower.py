@@ -147,7 +147,9 @@ class TwoTower(TrainableDualEncoder):
         return image_features(batch, self.image_tower)
 
     def pool_images(self, batch: CaptionBatch) -> Float[Tensor, "B W"]:
-        states = self.image_states(batch)
+        return self._pooled_states(self.image_states(batch))
+
+    def _pooled_states(self, states: Float[Tensor, "B N W"]) -> Float[Tensor, "B W"]:
         if self.pool is not None:
             return self.pool(states)
         if self.pooling == "first":
@@ -159,6 +161,10 @@ class TwoTower(TrainableDualEncoder):
 
     def embed_patches(self, batch: CaptionBatch) -> Float[Tensor, "B N D"]:
         return unit(self.image_projection(self.image_states(batch)))
+
+    def embed_images_and_patches(self, batch: CaptionBatch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B N D"]]:
+        states = self.image_states(batch)
+        return unit(self.image_projection(self._pooled_states(states))), unit(self.image_projection(states))
 
     def pool_texts(self, tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Float[Tensor, "M W"]:
         return self.text_tower(tokens, mask)

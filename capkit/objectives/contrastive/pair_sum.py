@@ -1,12 +1,13 @@
 """Weighted sum of several contrastive objectives over the same pairs."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from capkit.distributed.collectives import all_reduce_sum
 from capkit.errors import UsageError, did_you_mean
-from capkit.objectives.base import PairObjective
+from capkit.objectives.base import PairObjective, prepare
 from capkit.optim.schedules import Schedule
 from capkit.types import PairEmbeddings, PairLoss
 from capkit.utils.ranges import FiniteFloat, PositiveInt, check_ranges
@@ -45,6 +46,10 @@ class PairSum:
                     f"objective.weights.{name} is a schedule, which needs objective.total_steps, got none; "
                     "set e.g. total_steps=${max_steps}"
                 )
+
+    def prepare(self, model: Any) -> None:
+        for term in self.terms.values():
+            prepare(term, model)
 
     def weight(self, name: str, step: int) -> float | int:
         weight = self.weights.get(name, 1.0)

@@ -303,7 +303,8 @@ def caption_rows(
     if batch.tokens is None or batch.mask is None:
         raise UsageError("a dual encoder expected captions in every batch, got images only; use data with captions")
     real = batch.mask.any(-1)  # (B K)
-    return batch.tokens[real], batch.mask[real], *real.nonzero().unbind(1)
+    image_of, slots = real.nonzero().unbind(1)
+    return batch.tokens[real], batch.mask[real], image_of, slots
 
 
 def text_ids(tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]) -> Int[Tensor, " M"]:

@@ -4,7 +4,7 @@ Zheng et al. 2024 (arXiv 2403.17007), section 3.3. N images, M texts of this ran
 """
 
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,7 +17,7 @@ from capkit.objectives.contrastive.info_nce import InfoNCE
 from capkit.objectives.contrastive.pairs import LOWEST, check_choice
 from capkit.objectives.contrastive.slots import by_image, slots_of
 from capkit.types import PairEmbeddings, PairLoss
-from capkit.utils.ranges import check_ranges
+from capkit.utils.ranges import Probability, check_ranges
 
 NEGATIVES = ("image", "batch")
 
@@ -42,7 +42,7 @@ class GroupedPatches:
         negatives: "image": the image's other texts; "batch": all other texts of the global batch.
     """
 
-    def __init__(self, sigma: float | int | str = 0.0, negatives: str = "image") -> None:
+    def __init__(self, sigma: Probability | Literal["1/N"] = 0.0, negatives: str = "image") -> None:
         check_choice("objective.negatives", negatives, NEGATIVES)
         self.grouping, self.negatives, self.info_nce = PatchGrouping(sigma), negatives, InfoNCE()
         self._has_warned = False

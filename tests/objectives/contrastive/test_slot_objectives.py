@@ -249,8 +249,8 @@ def test_what_an_objective_of_slots_needs():
     with pytest.raises(UsageError, match=r"expected grouped patches from the dual encoder, got \['slots'\]"):
         GroupedPatches()(pairs, 0)
     for sigma in (1.5, -0.1, "1/P", True):
-        with pytest.raises(UsageError, match="sigma: expected a (finite )?number from 0 to 1"):
-            GroupedPatches(sigma)
+        with pytest.raises(UsageError, match="sigma: expected a number from 0 to 1, or 1/N, got"):
+            PatchGrouping(sigma)
     with pytest.raises(UsageError, match="negatives must be one of image, batch"):
         GroupedPatches(negatives="all")
 

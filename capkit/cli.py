@@ -3,11 +3,9 @@
 Usage errors end with status 2 and one message, before torch is imported if the config alone reveals them.
 """
 
-import importlib
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 
 import capkit
 from capkit.config.arguments import Command, parse
-from capkit.config.cells import hand_over
 from capkit.config.check import compose_checked
 from capkit.config.compose import compose_config
 from capkit.config.composed import CONFIG_NAME, Composed
-from capkit.config.described import described
 from capkit.config.help import SHORT, help_page, keys_page, list_page
 from capkit.config.locations import config_dir
 from capkit.config.quoting import quote
+from capkit.config.running import run_composed
 from capkit.errors import UsageError, exit_status, known_error
-from capkit.utils.console import phase, say, speaks
+from capkit.utils.console import speaks
 
 INTERRUPTED_STATUS = 130
 OTHER_RANKS_WAIT_S = 5.0
@@ -58,9 +55,11 @@ def _tell(message: str) -> None:
 
 def _run(argv: list[str]) -> None:
     try:
-        os.getcwd()
+        here = os.getcwd()
     except FileNotFoundError as error:
         raise UsageError("the working directory no longer exists; cd to one that does") from error
+    if here not in sys.path:
+        sys.path.append(here)  # where a user's own classes and functions are, as for `python -m`
     command = parse(argv)
     if not argv:
         _print(SHORT)
@@ -77,7 +76,7 @@ def _run(argv: list[str]) -> None:
         if command.multirun or composed.multirun:
             _run_many(command, composed)
         else:
-            _run_composed(composed)
+            run_composed(composed)
 
 
 def _print(page: str) -> None:
@@ -87,22 +86,6 @@ def _print(page: str) -> None:
     except BrokenPipeError:
         # Python flushes stdout again at exit: send that to nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _run_composed(composed: Composed) -> Any:
-    """Run a task after printing the values that it takes from an earlier run or a model's recommendations."""
-    for line in described(composed):
-        say(line)
-    hand_over(composed)
-    return run_task(composed.config)
-
-
-def run_task(config: DictConfig) -> Any:
-    """Import and call the function that the task's yaml names."""
-    module, _, name = config.task["_target_"].rpartition(".")
-    with phase("starting"):
-        function: Callable[[DictConfig], Any] = getattr(importlib.import_module(module), name)
-    return function(config)
 
 
 def _run_many(command: Command, composed: Composed) -> None:
@@ -133,4 +116,4 @@ def _run_job(_: DictConfig) -> Any:
     folders = [Path(source.path) for source in job.runtime.config_sources if source.provider == "command-line"]
     composed = compose_config(Command(list(job.overrides.task), config_dirs=folders))
     composed.config.run_dir = job.runtime.output_dir
-    return _run_composed(composed)
+    return run_composed(composed)

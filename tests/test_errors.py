@@ -69,7 +69,7 @@ def test_a_run_whose_disk_is_full_from_the_start_ends_with_one_message(tmp_path,
     def no_room(descriptor):
         raise disk_error(errno.ENOSPC)
 
-    monkeypatch.setattr(cli, "run_task", task)
+    monkeypatch.setattr("capkit.config.running.run_task", task)
     monkeypatch.setattr(os, "fsync", no_room)
     assert cli.main([f"run_dir={tmp_path / 'run'}"]) == 1
     told = capsys.readouterr().err

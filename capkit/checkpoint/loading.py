@@ -148,7 +148,13 @@ def stored_transform(checkpoint: Mapping[str, Any]) -> Any:
 
     Raises UsageError for one that was trained on features or on texts alone.
     """
-    if stored(checkpoint, "config.data", dict).get("transform") is None:
+    trained_on = stored(checkpoint, "config.data", dict)
+    if trained_on.get("pictures") is False:
+        raise UsageError(
+            "expected a captioner of pictures, got one that answers prompts; export it (capkit export ckpt=RUN "
+            "out=DIR) and ask it as text_lm=hf text_lm.name=DIR, or evaluate it on data=answers"
+        )
+    if trained_on.get("transform") is None:
         raise UsageError("this captioner was trained on cached features alone; its config says nothing about pixels")
     settings = {**stored(checkpoint, "config.data.transform", dict), "augment": None}
     return build_stored(settings, "data.transform")

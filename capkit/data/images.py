@@ -112,6 +112,16 @@ def load_rgb(source: str | Path | bytes) -> UInt8[np.ndarray, "H W 3"]:
     return _read(source, _decode)
 
 
+def rgb_of(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    """A picture that Pillow holds, as `load_rgb` gives that of a file. Raises BadImage where it cannot be decoded."""
+    try:
+        return _upright_rgb(image, reduction_of(*image.size))
+    except BadImage:
+        raise
+    except Exception as error:  # it may be a file that is decoded only now
+        raise BadImage(f"cannot be decoded: {str(error) or type(error).__name__}") from error
+
+
 def image_size(source: str | Path | bytes) -> tuple[int, int]:
     """Width and height in pixels of an image file (or its bytes), rotated by its EXIF tag, before any reduction.
 
@@ -187,15 +197,20 @@ def _decode(data: bytes) -> np.ndarray:
         factor = reduction_of(*size)
         if factor > 1:
             image.draft(None, (image.width // factor, image.height // factor))  # JPEG decodes at a reduced size
-        is_deep_colour = not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in image.tile)  # type: ignore[attr-defined]
-        image.load()
-        if is_deep_colour:
-            _check_depth(image)
-        orientation = _orientation(image)
-        rgb = _reduced(image, _converter(image), factor if image.size == size else 1)
-        if orientation in _TRANSPOSITIONS:
-            rgb = rgb.transpose(_TRANSPOSITIONS[orientation])
-        return np.array(rgb, dtype=np.uint8)
+        return _upright_rgb(image, factor if image.size == size else 1)
+
+
+def _upright_rgb(image: Image.Image, factor: int) -> np.ndarray:
+    tiles = getattr(image, "tile", ())  # none once it is loaded
+    is_deep_colour = not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in tiles)
+    image.load()
+    if is_deep_colour:
+        _check_depth(image)
+    orientation = _orientation(image)
+    rgb = _reduced(image, _converter(image), factor)
+    if orientation in _TRANSPOSITIONS:
+        rgb = rgb.transpose(_TRANSPOSITIONS[orientation])
+    return np.array(rgb, dtype=np.uint8)
 
 
 def reduction_of(width: int, height: int) -> int:

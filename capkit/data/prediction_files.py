@@ -1,6 +1,6 @@
 """Read predictions and references (COCO, Karpathy, JSON by image id or in lines, CSV), and match the images of two."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -213,6 +213,21 @@ def one_each(captions: dict[str, list[str]], path: str | Path) -> dict[str, str]
             f"{named(repeated)}; keep one each"
         )
     return {image: texts[0] for image, texts in captions.items()}
+
+
+def images_to_score(predicted: Mapping[str, Sequence[str]], references: CaptionFile, missing: str) -> list[str]:
+    """The images to score, in the references' order. Raises UsageError if one has no prediction."""
+    wanted = list(references.captions)
+    if references.splits:
+        splits = {references.splits.get(image) for image in predicted}
+        wanted = [image for image in wanted if references.splits.get(image) in splits]
+    without = [image for image in wanted if image not in predicted]
+    if without and missing == "error":
+        raise UsageError(
+            f"expected a prediction for every image with references; {len(without)} of {len(wanted)} have none: "
+            f"{named(without)}; add them, or give missing=ignore to score only the predicted images"
+        )
+    return [image for image in wanted if image in predicted]
 
 
 class _Index:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForCausalLM
 
 from capkit.errors import UsageError
 from capkit.text.tokenizers import hub_reachable
@@ -22,7 +22,7 @@ _AFTER_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 def load_pretrained(factory: Any, name: str, role: str, config: Any = None) -> Any:
     """`factory.from_pretrained(name)` in float32 (the trainer sets the precision); failures become UsageError."""
     settings: dict[str, Any] = {"local_files_only": not hub_reachable()}
-    if factory is not AutoConfig:
+    if factory not in (AutoConfig, AutoImageProcessor):
         settings["dtype"] = torch.float32
     if config is not None:
         settings["config"] = config

@@ -17,6 +17,7 @@ NAME = ".lock"
 WAIT_S = 10.0  # for another run that is about to end
 TAKEN = (errno.EACCES, errno.EAGAIN)
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_HELD: dict[Path, list[int]] = {}  # descriptors of this process's locks
 
 
 def acquire_run_lock(folder: Path) -> None:
@@ -42,8 +43,14 @@ def acquire_run_lock(folder: Path) -> None:
             time.sleep(0.1)
 
 
+def release_run_lock(folder: Path) -> None:
+    """Let other processes write to `folder` again, where this one goes on after its run."""
+    for descriptor in _HELD.pop((folder / NAME).absolute(), []):
+        os.close(descriptor)
+
+
 def _take(path: Path) -> bool:
-    """Try to take the lock. Its descriptor is never closed, since closing it would release the lock."""
+    """Try to take the lock. Its descriptor stays open, since closing it releases the lock."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
@@ -67,6 +74,7 @@ def _take(path: Path) -> bool:
         os.write(descriptor, json.dumps(about).encode())
     except OSError as error:
         raise unwritable(path.parent, error) from error
+    _HELD.setdefault(path.absolute(), []).append(descriptor)
     return True
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import nn
 
 from capkit.checkpoint.files import identity, resolve_checkpoint, saved_step
-from capkit.checkpoint.loading import load_captioner, stored, stored_transform
+from capkit.checkpoint.loading import load_captioner, stored_transform
 from capkit.config.instantiate import build, plain
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.sources.folder import Folder
@@ -195,12 +195,6 @@ def captioned_before(out: Path) -> dict[str, str]:
 
 def data_for(checkpoint: dict[str, Any], images: Folder, folder: Path) -> CaptionDataModule:
     """Data module of the folder's images, with the transform that the captioner was trained with."""
-    trained_on = stored(checkpoint, "config.data", dict)
-    if trained_on.get("pictures") is False:
-        raise UsageError(
-            "task=caption: expected a captioner of pictures, got one that answers prompts; export it (capkit export "
-            "ckpt=RUN out=DIR) and ask it as text_lm=hf text_lm.name=DIR, or evaluate it on data=answers"
-        )
     transform = stored_transform(checkpoint)
     data = CaptionDataModule(predict=images, transform=transform, max_skipped=1.0)
     data.attach(run_dir=folder)

@@ -15,30 +15,20 @@ from rich.table import Table
 from capkit.config.instantiate import build_all
 from capkit.curation.folder import own_shard
 from capkit.data.picture_folder import picture_reader
-from capkit.data.prediction_files import CaptionFile, match, named, one_each, read_captions
-from capkit.errors import UsageError, did_you_mean
+from capkit.data.prediction_files import CaptionFile, images_to_score, match, one_each, read_captions
+from capkit.errors import UsageError
 from capkit.llm.accounts import open_accounts, show_cost
 from capkit.llm.ledger import Ledger
-from capkit.metrics.coco.bleu import bleu_of
-from capkit.metrics.coco.cider import cider_scores_of
-from capkit.metrics.coco.corpus import Corpus
 from capkit.metrics.coco.document_frequencies import DocumentFrequencies
-from capkit.metrics.coco.meteor import check_language, meteor_of, require_meteor
-from capkit.metrics.coco.rouge import rouge_l_scores_of
-from capkit.metrics.coco.spice import require_spice, spice_scores_of
+from capkit.metrics.coco.named import USUAL, check_named, score_named
 from capkit.metrics.judged import JudgedMetric
 from capkit.metrics.scoring import columns_of, provenance, resample_rows, score_rows, write_judged
 from capkit.reports.judged import write_judged_page
-from capkit.text.checked import ScoreWarning
-from capkit.text.normalize import primary_language
 from capkit.types import Row
 from capkit.utils.console import phase, say
 from capkit.utils.files import output_file, write_atomically
-from capkit.utils.text_files import shown
 
 CONFIDENCE = 0.95  # of bootstrap intervals
-# A metric's numbers over the corpus, and each image's scores by name.
-Scores = tuple[dict[str, float], dict[str, np.ndarray]]
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
@@ -55,7 +45,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     command without shards finds their answers kept. With `cfg.dry_run` questions are counted and nothing is asked.
     """
     asked = build_all(cfg.get("metric"))
-    metrics = _check_metrics(_chosen(cfg, bool(asked)), cfg.language, bool(asked))
+    metrics = check_named(_chosen(cfg, bool(asked)), cfg.language, bool(asked))
     if metrics and cfg.references is None:
         raise UsageError(f"metrics=[{', '.join(metrics)}] compare with references, got none; give references=FILE")
     out = _check_out(cfg)
@@ -67,28 +57,19 @@ def run(cfg: DictConfig) -> dict[str, float]:
             several, references = _read(cfg)
             if metrics:
                 one_each(several, cfg.predictions)
-        images = list(several) if references is None else _images(several, references, cfg.missing)
+        images = list(several) if references is None else images_to_score(several, references, cfg.missing)
         targets = [[] if references is None else references.captions[image] for image in images]
         rows = _rows({image: several[image] for image in images}, targets)
         picture = None if cfg.get("images") is None else picture_reader(str(cfg.images), images)
         if asked and _only_asks(cfg, asked, rows, picture):
             return {}
-        numbers: dict[str, float] = {}
-        per_image: dict[str, np.ndarray] = {}
-        if metrics:
-            with phase("tokenizing"):
-                corpus = Corpus.from_texts([row["caption"] for row in rows], targets, language=cfg.language)
-            _warn_of_references_alike(targets)
-        for metric in metrics:
-            with phase(f"scoring by {metric}"):
-                of_corpus, of_images = METRICS[metric](corpus, frequencies, cfg.language)
-            numbers |= of_corpus
-            per_image |= of_images
+        captions = [row["caption"] for row in rows]
+        numbers, per_image = score_named(metrics, captions, targets, cfg.language, frequencies)
         numbers |= score_rows(rows, asked, picture)
         intervals = resample_rows(rows, asked, picture, CONFIDENCE, seed=0)
     _show(numbers, intervals, len(images), notes)
     if out is not None:
-        _write(out, numbers, intervals, [row["caption"] for row in rows], images, targets, per_image)
+        _write(out, numbers, intervals, captions, images, targets, per_image)
         if asked:
             folder = out.with_suffix(".judged")
             write_judged(folder, rows, asked, picture)
@@ -102,7 +83,7 @@ def _chosen(cfg: DictConfig, has_others: bool) -> Any:
     """The names of `cfg.metrics`; null: those of captions and references, unless others were chosen alone."""
     if cfg.metrics is not None:
         return cfg.metrics
-    return [] if has_others and cfg.references is None else ["bleu", "rouge", "cider"]
+    return [] if has_others and cfg.references is None else USUAL
 
 
 def _read(cfg: DictConfig) -> tuple[dict[str, list[str]], CaptionFile | None]:
@@ -165,69 +146,6 @@ def _notes() -> Iterator[list[str]]:
         yield notes
 
 
-def _warn_of_references_alike(references: Sequence[Sequence[str]]) -> None:
-    if len(references) > 1 and len({tuple(sorted(captions)) for captions in references}) == 1:
-        warnings.warn(
-            f"all {len(references)} images have the same references ({shown(references[0][0])} ...), so that no metric "
-            "can tell one image's caption from another's; check the references file",
-            ScoreWarning,
-            stacklevel=2,
-        )
-
-
-def _bleu(corpus: Corpus, frequencies: DocumentFrequencies | None, language: str) -> Scores:
-    names = [f"bleu_{order}" for order in range(1, 5)]
-    of_corpus, of_images = bleu_of(corpus)
-    return dict(zip(names, of_corpus, strict=True)), dict(zip(names, of_images.T, strict=True))
-
-
-def _rouge(corpus: Corpus, frequencies: DocumentFrequencies | None, language: str) -> Scores:
-    scores = rouge_l_scores_of(corpus)
-    return {"rouge_l": float(scores.mean())}, {"rouge_l": scores}
-
-
-def _cider(corpus: Corpus, frequencies: DocumentFrequencies | None, language: str) -> Scores:
-    scores = cider_scores_of(corpus, frequencies)
-    return {"cider": float(scores.mean())}, {"cider": scores}
-
-
-def _meteor(corpus: Corpus, frequencies: DocumentFrequencies | None, language: str) -> Scores:
-    value, scores = meteor_of(corpus, language)
-    return {"meteor": value}, {"meteor": scores}
-
-
-def _spice(corpus: Corpus, frequencies: DocumentFrequencies | None, language: str) -> Scores:
-    scores = spice_scores_of(corpus)
-    return {"spice": float(np.nanmean(scores))}, {"spice": scores}
-
-
-METRICS: dict[str, Callable[[Corpus, DocumentFrequencies | None, str], Scores]] = {
-    "bleu": _bleu,
-    "rouge": _rouge,
-    "cider": _cider,
-    "meteor": _meteor,
-    "spice": _spice,
-}
-
-
-def _check_metrics(chosen: Any, language: object, has_others: bool) -> list[str]:
-    """Raises UsageError, before any file is read, for an unknown metric or one whose program cannot run."""
-    metrics = [chosen] if isinstance(chosen, str) else list(chosen or ())
-    if not metrics and not has_others:
-        raise UsageError(f"metrics: expected at least one of {', '.join(METRICS)}; got none")
-    for metric in metrics:
-        if metric not in METRICS:
-            raise UsageError(f"metrics has no {metric!r}; {did_you_mean(str(metric), METRICS)}")
-    if primary_language(language) != "en" and "spice" in metrics:
-        raise UsageError(f"spice supports English only; got language={language}; omit it")
-    if "meteor" in metrics:
-        check_language(language)
-        require_meteor()
-    if "spice" in metrics:
-        require_spice()
-    return metrics
-
-
 def _check_out(cfg: DictConfig) -> Path | None:
     """Where to write the numbers. Raises UsageError if that would overwrite an input file."""
     if cfg.out is None:
@@ -244,21 +162,6 @@ def _check_out(cfg: DictConfig) -> Path | None:
 
 def _of_images(out: Path) -> Path:
     return out.with_suffix(".images.jsonl")
-
-
-def _images(predicted: Mapping[str, Sequence[str]], references: CaptionFile, missing: str) -> list[str]:
-    """The images to score, in the references' order. Raises UsageError if one has no prediction."""
-    wanted = list(references.captions)
-    if references.splits:
-        splits = {references.splits.get(image) for image in predicted}
-        wanted = [image for image in wanted if references.splits.get(image) in splits]
-    without = [image for image in wanted if image not in predicted]
-    if without and missing == "error":
-        raise UsageError(
-            f"expected a prediction for every image with references; {len(without)} of {len(wanted)} have none: "
-            f"{named(without)}; add them, or give missing=ignore to score only the predicted images"
-        )
-    return [image for image in wanted if image in predicted]
 
 
 def _show(

@@ -24,6 +24,7 @@ from capkit.metrics.scoring import (
 )
 from capkit.reports.judged import write_judged_page
 from capkit.run.folder import RunFolder
+from capkit.run.loggers import finish_loggers
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.captioner_module import CaptionerModule
 from capkit.train.session import Run, print_numbers
@@ -148,9 +149,5 @@ def finish(
     images = [image(row["key"]) for row in samples]
     with phase("writing the report"):
         write(list(zip(samples, images, strict=True)))
-    numbers = folder.metrics()
-    for logger in trainer.loggers:
-        logger.log_metrics(numbers, trainer.global_step)
-        logger.log_samples(samples, images)  # type: ignore[attr-defined]
-        logger.finish()  # type: ignore[attr-defined]
+    finish_loggers(trainer.loggers, folder.metrics(), trainer.global_step, samples, images)
     print_numbers(folder, next_tasks)

@@ -29,6 +29,7 @@ from capkit.fault_tolerance.watchdog import ends_all_ranks
 from capkit.run.changes import made_longer
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.run.lock import acquire_run_lock
+from capkit.run.loggers import build_loggers
 from capkit.text.prompt_encoder import PromptEncoder
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.callbacks.curriculum import CurriculumFeedback
@@ -224,9 +225,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
             callback.attach(folder.checkpoints, folder.append)
     # Preemption saves what the others have made of a step.
     in_order = sorted(callbacks.values(), key=lambda callback: isinstance(callback, Preemption))
-    loggers = {} if cfg.dry_run else build_all(cfg.logger)
-    for logger in loggers.values():
-        logger.attach(folder, plain(cfg))
+    loggers = [] if cfg.dry_run else build_loggers(cfg.logger, folder, plain(cfg))
     extras = SaveExtras()
     without_validation = data.sources["val"] is None
     if without_validation:
@@ -238,7 +237,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
         max_steps=total_steps,
         val_check_interval=min(cfg.val_every or data.steps_per_epoch, total_steps),
         callbacks=[CurriculumFeedback(), *in_order, extras],
-        logger=list(loggers.values()),
+        logger=loggers,
         default_root_dir=str(folder.path),
         enable_checkpointing=False,
         enable_model_summary=False,

@@ -34,6 +34,7 @@ WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\).*",
     r".*does not have many workers.*",
     r".*You're resuming from a checkpoint that ended before the epoch ended.*",
+    r".*smaller than the logging interval.*",  # of Lightning's own logging: capkit's is the recorder's
     r".*You defined a `validation_step` but have no.*",
     r".*It is recommended to use `self.log.*sync_dist=True.*",
     r".*module\(s\) in eval mode at the start of training.*",

@@ -33,6 +33,7 @@ MAY_BE_NEGATIVE = {
     "Bags.levels", "BertScore.baseline", "CaptionDataModule.min_score", "MemeDataModule.min_score", "Constant.value",
     "Cosine.end", "Cosine.start", "Decoding.length_penalty",
     "ImageTransform.mean", "Linear.end", "Linear.start", "PairSum.weights", "RewardTerm.clip", "RewardTerm.weight",
+    "custom_reward.clip", "custom_reward.weight",
     "OpenCHAIR.threshold", "ScaleCaption.tau", "ScoreFilter.threshold", "TwoTower.logit_bias",
 }  # fmt: skip
 

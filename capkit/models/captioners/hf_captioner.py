@@ -37,6 +37,14 @@ from capkit.upstream.transformers import keeping_cross_attention
 from capkit.utils.ranges import PositiveInt, check_ranges
 
 
+def num_positions(text_config: Any) -> int | None:
+    """Most tokens that a text decoder of this config reads; None where its config sets no limit."""
+    positions: int | None = getattr(text_config, "max_position_embeddings", None)
+    if positions is not None and text_config.model_type in COUNTED_BEHIND_PADDING:
+        positions -= text_config.pad_token_id + 1
+    return positions
+
+
 @check_ranges
 class HFCaptioner(HeadedCaptioner):
     """A VisionEncoderDecoder, BLIP or GIT model by hub name or folder, or from a config dict (random weights).
@@ -128,10 +136,8 @@ class HFCaptioner(HeadedCaptioner):
                 f"the tokenizer has {len(self.tokenizer)} tokens and the model embeds {self.vocab_size}; "
                 "use the model's own tokenizer (tokenizer=null)"
             )
-        positions = getattr(config, "max_position_embeddings", self.max_length)
-        if config.model_type in COUNTED_BEHIND_PADDING:
-            positions -= config.pad_token_id + 1
-        if self.max_length > positions:
+        positions = num_positions(config)
+        if positions is not None and self.max_length > positions:
             raise UsageError(
                 f"model.max_length must be at most the text decoder's {positions} positions; got {self.max_length}"
             )

@@ -1,0 +1,285 @@
+"""The Python API: load what was trained, score captions, train. `capkit.load` and its like are these functions.
+
+The same objects as on the command line, built from the same configs with the same checks.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import lightning.pytorch  # noqa: F401  here, so that what its import does to loggers is not undone by `as_guest`
+import numpy as np
+import torch
+
+from capkit.checkpoint.files import is_export
+from capkit.checkpoint.hub_models import load_hub_model
+from capkit.checkpoint.loading import model_from_checkpoint, read_checkpoint, stored, stored_transform
+from capkit.config.arguments import parse
+from capkit.config.check import compose_checked, problems
+from capkit.config.compose import compose_config
+from capkit.config.instantiate import build, build_all
+from capkit.config.run_config import problem
+from capkit.config.running import run_composed
+from capkit.config.targets import RUN_PARTS, check_targets
+from capkit.data.given_pictures import Picture, given_pictures, is_one
+from capkit.data.picture_folder import picture_reader
+from capkit.data.prediction_files import CaptionFile, images_to_score, match, one_each, read_captions
+from capkit.decoding.config import Decoding
+from capkit.errors import RunFailure, UsageError, known_error
+from capkit.fault_tolerance.stop_signal import INTERRUPTED_STATUS, Stopped
+from capkit.loaded import LoadedCaptioner, LoadedEncoder
+from capkit.metrics.coco.named import NAMED, USUAL, check_named, score_named
+from capkit.metrics.scoring import score_rows
+from capkit.models.captioners.hf_captioner import HFCaptioner
+from capkit.models.dual_encoders.trainable import TrainableDualEncoder
+from capkit.run.folder import default_run_dir
+from capkit.run.lock import release_run_lock
+from capkit.scorers.as_metric import ScorerMetric
+from capkit.scorers.custom import Custom, ScoreFunction
+from capkit.train.conditions import kinds_of
+from capkit.utils.guest import as_guest
+from capkit.utils.tensors import default_device
+
+Captions = Mapping[str, str] | Sequence[str] | str | os.PathLike[str]
+References = Mapping[str, Sequence[str]] | Sequence[Sequence[str]] | str | os.PathLike[str]
+Pictures = Mapping[str, Picture] | Sequence[Picture] | str | os.PathLike[str]
+
+
+@overload
+def load(
+    source: str | os.PathLike[str], kind: Literal["captioner"], *, device: str | torch.device | None = None
+) -> LoadedCaptioner: ...
+@overload
+def load(
+    source: str | os.PathLike[str], kind: Literal["encoder"], *, device: str | torch.device | None = None
+) -> LoadedEncoder: ...
+@overload
+def load(source: str | os.PathLike[str], kind: None = None, *, device: str | torch.device | None = None) -> Any: ...
+def load(
+    source: str | os.PathLike[str],
+    kind: Literal["captioner", "encoder"] | None = None,
+    *,
+    device: str | torch.device | None = None,
+) -> Any:
+    """A captioner or a dual encoder, ready to use.
+
+    Args:
+        source: a run folder (its newest whole checkpoint), a checkpoint, a folder of `capkit export`, or the folder or
+            hub name of a captioner or dual encoder of transformers: BLIP, GIT, VisionEncoderDecoder; CLIP, SigLIP and
+            their like.
+        kind: what is expected, "captioner" or "encoder", also for type checkers; None: either.
+        device: None: a GPU where there is one.
+
+    Nothing that a checkpoint names is run. Raises UsageError where there is none, where it is damaged, for another kind
+    than the expected one, and for a captioner that was trained without pictures.
+    """
+    if kind not in (None, "captioner", "encoder"):
+        raise UsageError(f"kind: expected captioner, encoder or None, got {kind!r}")
+    device = default_device() if device is None else torch.device(device)
+    with as_guest():
+        loaded = _of_checkpoint(Path(source), device) if _is_own(Path(source)) else _of_hub(source, device)
+    found = "captioner" if isinstance(loaded, LoadedCaptioner) else "encoder"
+    if kind not in (None, found):
+        raise UsageError(f"kind={kind!r}: expected a model of this kind in {os.fspath(source)}, got: {found}")
+    return loaded
+
+
+def _is_own(path: Path) -> bool:
+    """Whether capkit wrote it: a run, a checkpoint or an export, and not a folder of transformers'."""
+    if not path.exists():
+        return False
+    if why := problem(path):
+        raise UsageError(f"{path}: expected a run, a checkpoint or a model's folder, got {why}; give another path")
+    return is_export(path) or not (path / "config.json").is_file()
+
+
+def _of_checkpoint(path: Path, device: torch.device) -> LoadedCaptioner | LoadedEncoder:
+    checkpoint = read_checkpoint(path)
+    model: Any = model_from_checkpoint(checkpoint)
+    if isinstance(model, TrainableDualEncoder):
+        return LoadedEncoder(model.requires_grad_(False), device)
+    transform = stored_transform(checkpoint)
+
+    def preprocess(images: Sequence[np.ndarray]) -> torch.Tensor:
+        return transform.normalize(torch.stack([transform(image) for image in images]))
+
+    settings = stored(checkpoint, "config", dict).get("decoding")
+    if settings is not None:
+        check_targets(settings, "decoding", str(path), RUN_PARTS, "give a checkpoint that capkit wrote")
+    decoding = Decoding() if settings is None else build(settings)
+    kinds = kinds_of(stored(checkpoint, "config.model", dict))
+    return LoadedCaptioner(model, preprocess, decoding, kinds, checkpoint, device)
+
+
+def _of_hub(source: str | os.PathLike[str], device: torch.device) -> LoadedCaptioner | LoadedEncoder:
+    name = os.fspath(source)
+    try:
+        model, preprocess = load_hub_model(name)
+    except UsageError as error:
+        if Path(name).exists():
+            raise
+        raise UsageError(
+            f"{name}: expected a run, a checkpoint, an exported folder or a hub name; there is no such path from "
+            f"{Path.cwd()}, and {error}"
+        ) from error
+    if isinstance(model, HFCaptioner):
+        return LoadedCaptioner(model, preprocess, Decoding(), {}, None, device)
+    return LoadedEncoder(model, device)
+
+
+def score(
+    predictions: Captions,
+    references: References | None = None,
+    metrics: str | Sequence[str | ScoreFunction] = USUAL,
+    *,
+    images: Pictures | None = None,
+    language: str = "en",
+    overrides: Sequence[str] = (),
+) -> dict[str, float]:
+    """The numbers of captions, as `capkit score` gives them.
+
+    Args:
+        predictions: one caption of each image: a list, a mapping from the image's name, or a file that `capkit score`
+            reads.
+        references: of each image a list of captions: in the same order, by the same names, or a file. Not needed by
+            metrics that only look at pictures.
+        metrics: bleu, rouge, cider, meteor, spice; names of the config group `metric` (`capkit list metric`); and
+            functions f(images, texts) that give a number for each text, whose mean is named after the function.
+        images: pictures in the same order or by the same names, or a folder that holds files of these names.
+        language: of the captions.
+        overrides: settings of metrics as on the command line: "metric.clip_score.encoder.name=DIR".
+
+    Returns:
+        The numbers by name, such as bleu_1 to bleu_4, rouge_l, cider: NaN where none can be computed.
+
+    Raises UsageError where images of both sides differ, and for what a metric needs and does not get.
+    """
+    chosen = [metrics] if isinstance(metrics, str) else list(metrics)
+    named = [metric for metric in chosen if isinstance(metric, str) and metric in NAMED]
+    parts = [metric for metric in chosen if isinstance(metric, str) and metric not in NAMED]
+    own = {f.__name__: f for f in chosen if not isinstance(f, str)}
+    check_named(named, language, has_others=len(named) < len(chosen))
+    predicted = _captions(predictions, "predictions")
+    if references is None and named:
+        raise UsageError(f"metrics: {', '.join(named)} compare with references, got none; give references")
+    told = None if references is None else _captions(references, "references")
+    several = predicted.captions if told is None else match(predicted, told)
+    order = list(several) if told is None else images_to_score(several, told, "error")
+    captions = one_each({image: several[image] for image in order}, "predictions")
+    targets = [[] if told is None else told.captions[image] for image in order]
+    read = None if images is None else _reader(images, order, predicted)
+    rows = [
+        {"key": key, "caption": captions[key], "references": texts, "metadata": {}}
+        for key, texts in zip(order, targets, strict=True)
+    ]
+    with as_guest():
+        functions = {name: ScorerMetric(Custom(function, read is not None), name) for name, function in own.items()}
+        built = _metrics(parts, overrides) | functions
+        numbers, _ = score_named(named, list(captions.values()), targets, language)
+        return numbers | score_rows(rows, built, read)
+
+
+def _captions(given: Any, what: str) -> CaptionFile:
+    """Captions by image: of a file, a mapping, or a list, whose images are named 0, 1, 2 ..."""
+    if isinstance(given, str | os.PathLike):
+        return read_captions(os.fspath(given), what)
+    file = CaptionFile(Path(what))
+    pairs = given.items() if isinstance(given, Mapping) else enumerate(given)
+    for image, texts in pairs:
+        of_image = [texts] if isinstance(texts, str) and what == "predictions" else texts
+        if isinstance(of_image, str) or not all(isinstance(text, str) for text in of_image):
+            raise UsageError(f"{what}: expected a list of texts for each image, got {of_image!r:.80} of image {image}")
+        file.add(str(image), of_image)
+    if not file.captions:
+        raise UsageError(f"{what}: expected captions, got none")
+    return file
+
+
+def _reader(images: Pictures, order: Sequence[str], predicted: CaptionFile) -> Callable[[str], np.ndarray]:
+    if isinstance(images, str | os.PathLike):
+        return picture_reader(os.fspath(images), order)
+    if isinstance(images, Mapping):
+        named: dict[str, Any] = {str(name): picture for name, picture in images.items()}
+    else:
+        if is_one(images) or len(images) != len(predicted.captions):
+            raise UsageError(f"images: expected one of each of {len(predicted.captions)} predictions, in their order")
+        named = dict(zip(predicted.captions, images, strict=True))
+    if missing := [name for name in order if name not in named]:
+        raise UsageError(f"images: expected one of each prediction, got none of {', '.join(missing[:5])}")
+    return lambda name: given_pictures(named[name])[0].read()
+
+
+def _metrics(names: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
+    if not names:
+        return {}
+    composed = compose_config(parse(["score", f"metric=[{','.join(names)}]", *overrides]))
+    if found := problems(composed, with_inputs=False):
+        raise UsageError("\n".join(found))
+    return build_all(composed.config.metric)
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run that is done: its folder, and its numbers as in metrics.json (`test/cider`, `train/seconds`)."""
+
+    folder: Path
+    numbers: dict[str, float]
+
+    def load(self, *, device: str | torch.device | None = None) -> Any:
+        """What it trained, as `capkit.load` gives it."""
+        return load(self.folder, device=device)
+
+
+def train(*overrides: str, config_dirs: Sequence[str | os.PathLike[str]] = (), **values: Any) -> TrainedRun:
+    """Run what `capkit OVERRIDES KEY=VALUE ...` runs, in this process: train("experiment=NAME", max_steps=20).
+
+    Args:
+        overrides: words of the command line, the first may be a task: train("fit_rl", "reward=[cider]", ...).
+        config_dirs: folders of your own configs, as `--config-dir`.
+        values: top-level keys: None is null; other values as they are written on the command line.
+
+    Several processes are started as on the command line. Progress goes to standard error. Afterwards the process is as
+    before (`capkit/utils/guest.py`), and the run folder's lock is given back.
+
+    Raises UsageError for what the command line refuses, KeyboardInterrupt after Ctrl-C, when the run has saved (the
+    same call goes on from there), and RunFailure where training could not go on.
+    """
+    words = [*overrides, *(f"{key}={_word(value)}" for key, value in values.items())]
+    words += [f"--config-dir={os.fspath(folder)}" for folder in config_dirs]
+    command = parse(words)
+    if others := command.flags - {"--config-dir"}:
+        raise UsageError(f"train: expected one run, got {', '.join(sorted(others))}; call train once for each")
+    composed = compose_checked(command)
+    config = composed.config
+    if config.run_dir is None:
+        config.run_dir = str(default_run_dir(config.name))
+    folder = Path(config.run_dir)
+    try:
+        with as_guest():
+            return TrainedRun(folder, dict(run_composed(composed)))
+    except Stopped as stopped:
+        if stopped.code != INTERRUPTED_STATUS:
+            raise
+        raise KeyboardInterrupt(f"the same call goes on with {folder}") from None
+    except SystemExit as ended:
+        raise RunFailure(f"training ended with status {ended.code}; its message stands above") from ended
+    except Exception as error:
+        known = known_error(error)
+        if known is None or known is error:
+            raise
+        raise known from error
+    finally:
+        release_run_lock(folder)
+
+
+def _word(value: Any) -> str:
+    """A value as it is typed: null, true, [1,2], text as it is."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_word, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_word(item)}" for key, item in value.items()) + "}"
+    return str(value)

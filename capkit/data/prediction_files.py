@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from capkit.data.images import EXTENSIONS
-from capkit.data.prediction_tables import is_table, table_rows
+from capkit.data.prediction_tables import is_table, is_training_table, table_rows
+from capkit.data.sources.caption_files import read_captions as read_table_or_json
 from capkit.errors import UsageError
 from capkit.text.caption_text import caption_texts, clean_text
 from capkit.utils.text_files import Located, expect, has_lone_surrogate, member, read_json_or_lines, shown, split_name
@@ -46,7 +47,11 @@ class CaptionFile:
 
 
 def read_captions(path: str | Path, what: str) -> CaptionFile:
-    """Read all captions of each image, cleaned as in training. Raises UsageError for other formats."""
+    """Read all captions of each image, cleaned as in training, whose tables are read too. Raises UsageError for other
+    formats.
+    """
+    if is_training_table(path, what):
+        return _of_training(Path(path))
     values = table_rows(path, what) if is_table(path) else read_json_or_lines(path, what)
     file = CaptionFile(Path(path))
     if len(values) == 1 and not is_table(path):
@@ -61,6 +66,16 @@ def read_captions(path: str | Path, what: str) -> CaptionFile:
             f"{path}: expected a caption or more of each image, got none of {len(without)}: {named(without)}; write '' "
             "for an empty one, or take these images out"
         )
+    return file
+
+
+def _of_training(path: Path) -> CaptionFile:
+    file = CaptionFile(path)
+    for row in read_table_or_json(path):
+        key, image = row.record.key, row.record.image
+        file.add(key, [caption.text for caption in row.record.captions], [] if image in (None, key) else [str(image)])
+        if row.split is not None:
+            file.splits[key] = row.split
     return file
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 from pathlib import Path
 
+from capkit.data.sources.caption_tables import FILE_COLUMNS, column_names
 from capkit.errors import UsageError
 from capkit.utils.text_files import Located, read_text
 
@@ -13,6 +14,21 @@ _TEXTS = {
     "predictions": (*_GENERATED, "caption"),
     "references": ("original_description", "text", "references", "caption"),
 }
+
+
+def is_training_table(path: str | Path, what: str) -> bool:
+    """Whether a file is a table that training reads (docs/data.md) and `table_rows` does not: of tabs, of other
+    separators, without a header, or with a column of files.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".csv", ".tsv", ".txt", ".token") or not Path(path).is_file():
+        return False
+    start = read_text(path, what).lstrip()
+    if suffix != ".csv":
+        return start[:1] not in "{["  # JSON under another name
+    names = column_names(start.split("\n", 1)[0], ",")
+    own = [name for name in FILE_COLUMNS if name not in _IMAGES]
+    return any(name in names for name in own) or not any(name in names for name in _TEXTS[what])
 
 
 def is_table(path: str | Path) -> bool:

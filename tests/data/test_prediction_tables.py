@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from capkit.data.prediction_files import read_captions
+from capkit.data.prediction_files import images_to_score, read_captions
+from capkit.data.sources.caption_files import read_captions as for_training
 from capkit.errors import UsageError
 
 
@@ -36,8 +37,8 @@ def test_rows_of_decapbench_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
-        (["image,words", "x,a dog"], "expected a table with one of the columns generated_caption"),
-        ([""], r"got the columns \(none\)"),
+        (["image,words", "x,a dog"], "no column named caption or text"),
+        ([""], "the file is empty"),
         (["image,caption", "x,a,dog"], "line 2: expected 2 cells, as the header has, got 3"),
         (["image,caption"], "no captions in it"),
     ],
@@ -45,3 +46,35 @@ def test_rows_of_decapbench_are_read(tmp_path):
 def test_other_tables_are_refused(tmp_path, lines, reason):
     with pytest.raises(UsageError, match=reason):
         read_captions(table(tmp_path, *lines), "predictions")
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("captions.csv", ["file,caption", "x.jpg,a dog", 'x.jpg,"two dogs, one cat"', "y.jpg,a tree"]),
+        ("captions.csv", ["file;caption", "x.jpg;a dog", 'x.jpg;"two dogs, one cat"', "y.jpg;a tree"]),
+        ("captions.tsv", ["file\tcaption", "x.jpg\ta dog", "x.jpg\ttwo dogs, one cat", "y.jpg\ta tree"]),
+        ("results.token", ["x.jpg#0\ta dog", "x.jpg#1\ttwo dogs, one cat", "y.jpg#0\ta tree"]),
+        ("captions.csv", ["x.jpg,a dog", 'x.jpg,"two dogs, one cat"', "y.jpg,a tree"]),
+    ],
+    ids=["commas", "semicolons", "tabs", "token", "without header"],
+)
+@pytest.mark.parametrize("what", ["predictions", "references"])
+def test_tables_of_training_are_read_as_training_reads_them(tmp_path, name, lines, what):
+    (tmp_path / name).write_text("\n".join(lines) + "\n")
+    wanted = {"x.jpg": ["a dog", "two dogs, one cat"], "y.jpg": ["a tree"]}
+    assert read_captions(tmp_path / name, what).captions == wanted
+    of_training = {row.record.key: [c.text for c in row.record.captions] for row in for_training(tmp_path / name)}
+    assert of_training == wanted
+
+
+def test_their_splits_choose_the_images_to_score(tmp_path):
+    path = table(tmp_path, "file,caption,split", "x.jpg,a dog,test", "y.jpg,a tree,train")
+    file = read_captions(path, "references")
+    assert file.splits == {"x.jpg": "test", "y.jpg": "train"}
+    assert images_to_score({"x.jpg": ["a cat"]}, file, "error") == ["x.jpg"]
+
+
+def test_json_lines_keep_being_read_whatever_their_ending(tmp_path):
+    (tmp_path / "rows.txt").write_text(json.dumps({"image": "x.jpg", "text": "two dogs"}) + "\n")
+    assert read_captions(tmp_path / "rows.txt", "references").captions == {"x.jpg": ["two dogs"]}

@@ -20,6 +20,7 @@ from capkit.config.help import SHORT, help_page, keys_page, list_page
 from capkit.config.locations import config_dir
 from capkit.config.quoting import quote
 from capkit.config.running import run_composed
+from capkit.config.shown import show_page
 from capkit.errors import UsageError, exit_status, known_error
 from capkit.utils.console import speaks
 
@@ -69,6 +70,8 @@ def _run(argv: list[str]) -> None:
         _print(list_page(command.topics, command.config_dirs))
     elif "--version" in command.flags:
         _print(f"capkit {capkit.__version__}")
+    elif "show" in command.flags:
+        _print(show_page(command))
     elif "--cfg" in command.flags:
         _print(OmegaConf.to_yaml(compose_config(command).config).rstrip("\n"))
     else:

@@ -29,7 +29,9 @@ _DELETION = re.compile(r"~[A-Za-z_]\w*([./][\w-]+)*(@[\w.:-]*)?(=.*)?", re.DOTAL
 
 @dataclass
 class Command:
-    """A parsed command line. Override values are already quoted for Hydra; `capkit list` is the flag "list"."""
+    """A parsed command line. Override values are already quoted for Hydra; `capkit list` is the flag "list", `capkit
+    show` the flag "show".
+    """
 
     overrides: list[str] = field(default_factory=list)
     flags: set[str] = field(default_factory=set)
@@ -51,6 +53,9 @@ def parse(argv: list[str]) -> Command:
         command.flags.add("list")
         command.topics = typed[1:]
         return command
+    if typed[:1] == ["show"] and "show" not in groups([config_dir(), *command.config_dirs]).get("task", []):
+        command.flags.add("show")
+        typed = typed[1:]
     if typed[:1] == ["help"]:
         command.flags.add("--help")
         typed = typed[1:]

@@ -27,7 +27,8 @@ usage: capkit [TASK] [KEY=VALUE ...] [FLAGS]
   capkit help                      tasks, flags, groups and examples
   capkit TASK --help               the keys of a task
   capkit --help model=NAME         the keys of a part
-  capkit list [GROUP ...]          all choices"""
+  capkit list [GROUP ...]          all choices, one line each: capkit list models
+  capkit show experiment=NAME      the whole config, and where each value comes from"""
 _EXAMPLES = """\
 examples:
   capkit fit                                          train on SceneWorld, nothing to download
@@ -65,6 +66,7 @@ def list_page(topics: list[str], config_dirs: list[Path]) -> str:
     """Every choice of the given groups, or of all, with its one-line description. Raises UsageError."""
     folders = [config_dir(), *config_dirs]
     found = groups(folders)
+    topics = [topic.removesuffix("s") if topic not in found else topic for topic in topics]  # models are of `model`
     for topic in topics:
         if topic not in found:
             raise UsageError(f"there is no config group {topic!r}; {did_you_mean(topic, found)}")

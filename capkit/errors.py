@@ -64,6 +64,12 @@ class NoAnswers(RunFailure):
     status = NO_ANSWERS_STATUS
 
 
+class ReaderAway(RunFailure):
+    """What a reward asks questions of cannot be asked; on all ranks, before the step changed anything."""
+
+    status = NO_ANSWERS_STATUS
+
+
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 

@@ -1,7 +1,6 @@
 """CaptionQA (Yang et al. 2025): what a caption is worth to a reader who answers questions about the picture from it."""
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -18,7 +17,15 @@ from capkit.metrics.embedding_metric import picture_of
 from capkit.metrics.judged import MAX_FAILED, Columns, Judged, JudgedMetric, Shown, ratio
 from capkit.readers.base import ChoiceQuestion, Reader, Reading
 from capkit.readers.chat import ChatReader
-from capkit.readers.question_sets import Item, QuestionFile, QuestionSource, meeting_keys, shown_as, shown_as_released
+from capkit.readers.question_sets import (
+    Item,
+    QuestionFile,
+    QuestionSource,
+    category_name,
+    meeting_keys,
+    shown_as,
+    shown_as_released,
+)
 from capkit.utils.files import write_atomically
 from capkit.utils.ranges import Probability, Seed, check_ranges
 
@@ -165,7 +172,7 @@ class CaptionQA(JudgedMetric):
         for name in sums:
             if name.startswith("read/"):
                 category = name.partition("/")[2]
-                found[f"/{_slug(category)}"] = ratio(sums[f"score/{category}"], sums[name])
+                found[f"/{category_name(category)}"] = ratio(sums[f"score/{category}"], sums[name])
         if "seen" in sums:
             found["_seen"] = ratio(sums["seen_score"], sums["seen"])
             found["_gap"] = found["_seen"] - ratio(sums["unseen_score"], sums["seen"])
@@ -224,7 +231,3 @@ def _detail(item: Item, question: ChoiceQuestion, reading: Reading, score: float
 def _add(values: dict[str, float], **terms: float | int) -> None:
     for name, term in terms.items():
         values[name] += float(term)
-
-
-def _slug(category: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", category.lower()).strip("_")

@@ -64,6 +64,6 @@ def check_choices(choices: Sequence[str], where: str) -> None:
             raise UsageError(f"{where}: expected different choices, got {choice!r} twice; take one out")
 
 
-def lettered(choices: Sequence[str]) -> str:
-    """The choices with their letters, one a line: "A. red"."""
-    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+def lettered(choices: Sequence[str], letters: str = LETTERS) -> str:
+    """The choices with their letters, one a line in the order of letters: "A. red"."""
+    return "\n".join(f"{letter}. {choice}" for letter, choice in sorted(zip(letters, choices, strict=False)))

@@ -11,7 +11,7 @@ from capkit.errors import UsageError
 from capkit.llm.asker import Asker
 from capkit.llm.base import Answer, ChatModel, Picture, Question
 from capkit.llm.prompts import Prompt
-from capkit.llm.replies import Letter, Unparsable
+from capkit.llm.replies import Letter, Reply, Unparsable
 from capkit.readers.base import LETTERS, SYSTEM, ChoiceQuestion, Reading, check_choices, lettered
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 
@@ -123,7 +123,7 @@ class ChatReader:
 
     def read(self, texts: Sequence[str], questions: Sequence[Sequence[ChoiceQuestion]]) -> list[list[Reading]]:
         def asked(text: str, question: ChoiceQuestion) -> Question:
-            filled = self.prompt.fill(caption=text, question=question.text, options=lettered(question.choices))
+            filled = self.prompt.fill(caption=text, question=question.text, options=self._options(question))
             return Question(filled, system=self.system)
 
         return self._answers([[(asked(t, q), q) for q in qs] for t, qs in zip(texts, questions, strict=True)])
@@ -132,7 +132,7 @@ class ChatReader:
         """The questions answered from the pictures."""
 
         def asked(picture: Picture, question: ChoiceQuestion) -> Question:
-            filled = self.view_prompt.fill(question=question.text, options=lettered(question.choices))
+            filled = self.view_prompt.fill(question=question.text, options=self._options(question))
             return Question(filled, (picture,), self.view_system)
 
         return self._answers([[(asked(p, q), q) for q in qs] for p, qs in zip(pictures, questions, strict=True)])
@@ -142,15 +142,26 @@ class ChatReader:
             for _, question in row:
                 check_choices(question.choices, f"question {question.text!r}")
         asked = [
-            replace(question, reply=self._reply(LETTERS[: len(choices.choices)]))
+            replace(question, reply=self.reply_of("".join(sorted(self.letters_of(choices)))))
             for row in rows
             for question, choices in row
         ]
         answers = iter(self.asker.ask(asked))
-        return [[_reading(next(answers)) for _ in row] for row in rows]
+        return [[_reading(next(answers), self.letters_of(choices)) for _, choices in row] for row in rows]
+
+    def letters_of(self, question: ChoiceQuestion) -> str:
+        """The letter of each choice, in the order of the choices."""
+        return LETTERS[: len(question.choices)]
+
+    def reply_of(self, letters: str) -> Reply:
+        """What reads a reply of one of these letters."""
+        return self._reply(letters)
+
+    def _options(self, question: ChoiceQuestion) -> str:
+        return lettered(question.choices, self.letters_of(question))
 
 
-def _reading(answer: Answer) -> Reading:
+def _reading(answer: Answer, letters: str) -> Reading:
     if answer.text is None:
         return Reading(None, failure=answer.failure, said=answer.said)
-    return Reading(LETTERS.index(answer.value))
+    return Reading(letters.index(answer.value))

@@ -1,10 +1,13 @@
 """Questions about pictures, with choices, answers and categories: from CaptionQA's files, and as they are shown."""
 
 import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from capkit.errors import UsageError
 from capkit.readers.base import LETTERS, ChoiceQuestion, check_choices
@@ -62,11 +65,17 @@ def shown_as(item: Item, key: str, seed: int, abstain: bool = True, shuffle: boo
     A question that is answered by yes or no has no abstain option: its choices are exactly these two. `shuffle=False`
     leaves the order of the file.
     """
-    options = _options(item, abstain and not _is_yes_no(item))
-    order = list(range(len(options)))
-    if shuffle:
-        order = rng.generator(seed, "options", key, item.question).permutation(len(options)).tolist()
-    return _in_order(item, options, order)
+    order = rng.generator(seed, "options", key, item.question) if shuffle else None
+    return in_drawn_order(item, abstain and not _is_yes_no(item), order)
+
+
+def in_drawn_order(item: Item, abstain: bool, order: np.random.Generator | None) -> ChoiceQuestion:
+    """The question with its options, the abstain option last of them if it is offered, in an order drawn from `order`.
+
+    None leaves the order of the file.
+    """
+    options = _options(item, abstain)
+    return _in_order(item, options, range(len(options)) if order is None else order.permutation(len(options)).tolist())
 
 
 def shown_as_released(source: QuestionSource, seed: int, abstain: bool = True) -> dict[str, list[ChoiceQuestion]]:
@@ -172,6 +181,11 @@ def meeting_keys(given: Iterable[str], known: Sequence[str] | None, what: str) -
             f"no caption ({_some(absent)}); give both files the same ids"
         )
     return absent
+
+
+def category_name(category: str) -> str:
+    """A category in the name of a number: "Object Existence" is object_existence."""
+    return re.sub(r"[^a-z0-9]+", "_", category.lower()).strip("_")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
-from capkit.errors import UsageError
+from capkit.errors import UsageError, did_you_mean
 from capkit.readers.base import ChoiceQuestion, Reading
 from capkit.readers.question_sets import Item
 from capkit.sceneworld.language.english import NUMBERS, PLURALS
 from capkit.sceneworld.language.facts import PLACES
 from capkit.sceneworld.language.parser import Mention, ParsedCaption, parse
-from capkit.sceneworld.language.questions import YES_NO, questions
+from capkit.sceneworld.language.questions import KINDS, YES_NO, questions
 from capkit.sceneworld.world.options import GRID
 from capkit.sceneworld.world.scene import Scene
 from capkit.utils.ranges import Seed, check_ranges
@@ -30,23 +30,28 @@ _WORDS = {"to the left of": "left", "above": "above", "inside": "inside"}
 class SceneQuestions:
     """All questions that have one answer in a scene (`language/questions.py`), of categories count, color, size ...
 
-    The scene is the picture's metadata "scene".
+    The scene is the picture's metadata "scene". `kinds` are those that are asked; None: all.
     """
 
-    def __init__(self, seed: Seed = 0) -> None:
-        self.seed = seed
+    def __init__(self, seed: Seed = 0, kinds: Sequence[str] | None = None) -> None:
+        for kind in kinds or ():
+            if kind not in KINDS:
+                raise UsageError(f"questions.kinds: {kind!r} is no kind of question; {did_you_mean(kind, KINDS)}")
+        self.seed, self.kinds = seed, None if kinds is None else tuple(kinds)
 
     def of(self, key: str, metadata: Mapping[str, Any]) -> Sequence[Item]:
         if "scene" not in metadata:
             raise UsageError(f"questions of SceneWorld need its scenes; {key!r} has none in its metadata")
         scene = Scene.from_dict(metadata["scene"])
-        return [Item(q.text, q.choices, q.answer, (q.kind,)) for q in questions(scene, self.seed)]
+        asked = [q for q in questions(scene, self.seed) if self.kinds is None or q.kind in self.kinds]
+        return [Item(q.text, q.choices, q.answer, (q.kind,)) for q in asked]
 
     def keys(self) -> None:
         return None
 
     def about(self) -> dict[str, Any]:
-        return {"questions": "sceneworld", "seed": self.seed}
+        kinds = {} if self.kinds is None else {"kinds": list(self.kinds)}
+        return {"questions": "sceneworld", "seed": self.seed, **kinds}
 
 
 @check_ranges

@@ -60,6 +60,12 @@ class BaseScorer(Scorer):
     def attach_images(self, read: ReadImage) -> None:
         """`read` gives a record's picture by its key, None where it cannot be read."""
 
+    def at_step(self, step: int | None) -> None:
+        """Told before a batch is scored: the optimizer step, None outside of training."""
+
+    def meet(self, keys: Callable[[str], Sequence[str]]) -> None:
+        """`keys` gives the pictures of a split that the run will score. Raises UsageError for what it cannot score."""
+
     def fit(self, references: References) -> Any:
         """Counts what the scorer has to know of the references of each training image."""
 
@@ -99,6 +105,8 @@ _HOOKS = (
         "viewer",
         "attach_captioner",
         "attach_images",
+        "at_step",
+        "meet",
         "fit",
         "to",
         "logs",

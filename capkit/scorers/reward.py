@@ -3,13 +3,13 @@
 B images, K samples per image.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from capkit.distributed.collectives import mean_and_std_over_ranks
 from capkit.errors import RunFailure, UsageError
@@ -91,6 +91,7 @@ class Reward:
         self._scorers = {name: as_scorer(term.scorer) for name, term in terms.items()}
 
     def __call__(self, batch: CaptionBatch, samples: Samples, step: int, total_steps: int) -> Scores:
+        self._tell(step)
         _ = samples.ended_on_host  # before there is work for the device, which the host would wait for
         order = sorted(self._scorers.items(), key=lambda item: not item[1].starts_first)
         found = {name: _score(name, scorer, batch, samples) for name, scorer in order}
@@ -112,11 +113,16 @@ class Reward:
 
     def score_alone(self, batch: CaptionBatch, samples: Samples) -> dict[str, Float[Tensor, "B K"]]:
         """Raw scores of the terms that need no other captions or images of the batch, nor token ids that are absent."""
+        self._tell(None)
         return {
             name: _score(name, scorer, batch, samples)
             for name, scorer in self._scorers.items()
             if scorer.scores_alone and (samples.tokens is not None or not scorer.needs_tokens)
         }
+
+    def _tell(self, step: int | None) -> None:
+        for scorer in self._scorers.values():
+            scorer.at_step(step)
 
     @property
     def compared(self) -> list[str]:
@@ -132,10 +138,25 @@ class Reward:
         for scorer in self._scorers.values():
             scorer.attach_captioner(tokenizer, prompt)
 
+    def meet(self, keys: Callable[[str], Sequence[str]]) -> None:
+        """Lets scorers check the pictures of the run's splits. Raises UsageError."""
+        for scorer in self._scorers.values():
+            scorer.meet(keys)
+
     def prepare(self, read_image: ReadImage, references: Callable[[], References], device: torch.device | str) -> None:
         """Gives the scorers what they ask for: pictures by key (None: unreadable), training references, the device."""
         for scorer in self._scorers.values():
             scorer.prepare(read_image, references, device)
+
+    def require_apart(self, policy: nn.Module) -> None:
+        """Raises UsageError where a scorer holds weights of the policy: a judge that learns along proves nothing."""
+        own = {id(parameter) for parameter in policy.parameters()}
+        for name, term in self.terms.items():
+            if any(id(parameter) in own for module in _modules_in(term.scorer) for parameter in module.parameters()):
+                raise UsageError(
+                    f"reward.{name}: expected a model of its own, got the captioner that is trained; give the scorer "
+                    "a frozen copy"
+                )
 
     def viewers(self) -> dict[str, Viewer]:
         """What looks at training pictures, by name of the term."""
@@ -206,6 +227,15 @@ class RewardTotal(BaseScorer):
 
     def provenance(self) -> dict[str, Any]:
         return self._reward.provenance()
+
+
+def _modules_in(part: Any, depth: int = 4) -> Iterator[nn.Module]:
+    """Networks among an object's attributes, and among those of its attributes."""
+    if isinstance(part, nn.Module):
+        yield part
+    elif depth and hasattr(part, "__dict__") and not isinstance(part, type):
+        for value in vars(part).values():
+            yield from _modules_in(value, depth - 1)
 
 
 def _normalized(scores: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:

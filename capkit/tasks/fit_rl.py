@@ -86,6 +86,7 @@ class FitRL(Job[RLModule]):
         data = run.data
         check_selection(run.trainer.callbacks, module.reward)  # type: ignore[attr-defined]
         warn_of_captions(data, module.model, learns_likelihood=module.likelihood is not None)
+        module.reward.meet(data.keys)
         with phase("preparing the reward"):
             device = run.trainer.strategy.root_device
             module.reward.prepare(picture_reader(data), lambda: training_references(data), device)

@@ -1,4 +1,7 @@
-"""SceneWorld with one thing taken away: what controls of effect tests train on, as `data.train._target_`."""
+"""SceneWorld with one thing taken away: what controls of effect tests train on, as `data.train._target_`.
+
+And its questions with their answers first, which a reader that likes the first letter gets right unread.
+"""
 
 from dataclasses import replace
 
@@ -7,6 +10,7 @@ from jaxtyping import UInt8
 
 from capkit.data.records import Caption, Record
 from capkit.sceneworld.language.captions import references
+from capkit.sceneworld.reading import SceneQuestions
 from capkit.sceneworld.sources.scenes import SceneWorld
 from capkit.sceneworld.world.options import COLORS
 from capkit.sceneworld.world.scene import Scene, WorldOptions
@@ -40,3 +44,13 @@ class ShapesShuffled(SceneWorld):
             objects.append(replace(item, shape=known[draw.integers(len(known))]))
         texts = references(replace(scene, objects=tuple(objects)), "short")
         return replace(record, captions=[Caption(text) for text in texts])
+
+
+class AnswerFirst(SceneQuestions):
+    """The same questions, the right answer first in the file."""
+
+    def of(self, key, metadata):
+        return [
+            replace(item, choices=(item.answer, *(choice for choice in item.choices if choice != item.answer)))
+            for item in super().of(key, metadata)
+        ]

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scene_controls import AnswerFirst
 
 from capkit.metrics.caption_qa import CaptionQA
 from capkit.metrics.correlation import spearman
@@ -28,16 +29,6 @@ from capkit.sceneworld.world.scene import make_scene
 pytestmark = pytest.mark.effect
 
 NUM_SCENES, MARGIN = 500, 0.05
-
-
-class AnswerFirst(SceneQuestions):
-    """The same questions, the right answer first in the file."""
-
-    def of(self, key, metadata):
-        return [
-            replace(item, choices=(item.answer, *(choice for choice in item.choices if choice != item.answer)))
-            for item in super().of(key, metadata)
-        ]
 
 
 @pytest.fixture(scope="module")

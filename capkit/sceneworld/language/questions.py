@@ -9,6 +9,7 @@ from capkit.sceneworld.world.scene import Scene, scene_hash
 from capkit.sceneworld.world.stream import Stream
 
 YES_NO = ("yes", "no")
+KINDS = ("count", "color", "size", "shape", "place", "exists", "relation", "background", "text")
 _COUNTS = NUMBERS[: MAX_OBJECTS + 1]
 
 
@@ -26,7 +27,7 @@ class Question:
 def questions(scene: Scene, seed: int = 0) -> list[Question]:
     """All questions whose answer is unique in the scene.
 
-    Kinds: count, color, size, shape, place, exists, relation, background, text. Yes-no questions come in pairs with
+    Their kinds are KINDS. Yes-no questions come in pairs with
     opposite answers, so that always answering yes scores half. `seed` selects what the questions with answer no ask.
     """
     stream = Stream("questions", scene_hash(scene), seed)

@@ -25,7 +25,7 @@ from capkit.checkpoint.files import (
 )
 from capkit.checkpoint.lightning_io import use_folders
 from capkit.distributed.collectives import broadcast_object
-from capkit.errors import UsageError
+from capkit.errors import ReaderAway, UsageError
 from capkit.run.selection import Selection
 from capkit.utils.ranges import PositiveFloat, PositiveInt, check_ranges
 
@@ -182,6 +182,11 @@ class Checkpoints(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         is_due, is_late = self.is_due(trainer), self._is_late(trainer)  # on all ranks: `_is_late` is a collective
         if is_due or (is_late and not self.is_closed):
+            self.save(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Save the last finished step where a reward's reader is away, which all ranks know of at the same place."""
+        if isinstance(exception, ReaderAway) and not self.is_closed and trainer.global_step > (self.saved_step or 0):
             self.save(trainer)
 
     def _is_late(self, trainer: pl.Trainer) -> bool:

@@ -94,6 +94,7 @@ class RLModule(CaptionerModule):
         self.objective: PolicyObjective = mixed.policy if mixed is not None else objective  # type: ignore[assignment]
         self.likelihood: Objective | None = None if mixed is None else mixed.likelihood
         self._weights = (1.0, 0.0) if mixed is None else (mixed.policy_weight, mixed.likelihood_weight)
+        reward.require_apart(model)
         self.reward, self.rollout_batch_size = reward, rollout_batch_size
         self.graph = graph and not recompute  # recomputing asks for the state of random numbers, which no graph holds
         self.gap_was_told = False

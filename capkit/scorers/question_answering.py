@@ -1,0 +1,252 @@
+"""CapRL's reward: the share of questions about the picture that a reader answers rightly from the caption alone.
+
+B images, K samples per image.
+"""
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from capkit.distributed.collectives import gather_objects
+from capkit.errors import ReaderAway, RunFailure, UsageError
+from capkit.readers.base import ChoiceQuestion, Reader, Reading
+from capkit.readers.question_sets import Item, QuestionFile, QuestionSource, category_name, in_drawn_order
+from capkit.scorers.base import BaseScorer
+from capkit.scorers.flatten import unflatten_scores
+from capkit.types import CaptionBatch, Samples
+from capkit.utils import rng
+from capkit.utils.ranges import PositiveInt, Probability, Seed, check_ranges
+
+Drawn = tuple[Item, ChoiceQuestion]
+Answered = tuple[Item, ChoiceQuestion, Reading]
+
+_NUM_NAMED = 3
+
+
+@check_ranges
+class QuestionAnswering(BaseScorer):
+    """The share of a picture's drawn questions that a frozen reader answers rightly from the caption, 0 to 1.
+
+    CapRL (Xing et al. 2025, arXiv 2509.22647, section 3.2): questions are drawn with replacement, their options stand
+    in a drawn order with an abstain option among them, and accuracy alone is the reward. What is drawn depends on
+    (seed, step, picture), and outside of training on (seed, picture), so that one process or four, and a resumed run,
+    ask the same. Equal questions about equal captions of a batch are read once.
+
+    Deliberate differences: (1) all samples of a picture, whose rewards are compared, are asked the same, which takes
+    the luck of the draw out of advantages; `draw="caption"` draws for each caption, as published; (2) an answer that
+    cannot be read is left out of the share, where the published program counts it as wrong; (3) a caption of which
+    less than `min_read` was read has no score (NaN), where the program's service gives 0 to whatever fails.
+
+    A picture with fewer than `min_questions` questions has no score. A step none of whose pictures has questions is a
+    RunFailure, and so, on all ranks, is a reader that cannot be asked at all, such as a server that is away
+    (ReaderAway).
+
+    Args:
+        reader: Who answers; never the policy.
+        questions: A file (`QuestionFile`), or a QuestionSource.
+        num_questions: Drawn for each caption.
+        all_questions: Ask each question of the picture once instead.
+        draw: "picture" or "caption".
+        abstain: Whether questions have the abstain option; those of yes and no have it too.
+        shuffle: false: options in the order of the file, the abstain option last.
+        subtract_chance: A wrong answer counts -1 / (choices - 1) and an abstention 0, so that guessing is worth 0.
+        min_questions: Of a picture, to have a score.
+        min_read: Share of the answers to a caption that must be readable.
+    """
+
+    def __init__(
+        self,
+        reader: Reader | None = None,
+        questions: str | QuestionSource | None = None,
+        num_questions: PositiveInt = 8,
+        all_questions: bool = False,
+        draw: Literal["picture", "caption"] = "picture",
+        abstain: bool = True,
+        shuffle: bool = True,
+        subtract_chance: bool = False,
+        min_questions: PositiveInt = 1,
+        min_read: Probability = 0.5,
+        seed: Seed = 0,
+    ) -> None:
+        if reader is None:
+            raise UsageError("reward=question_answering needs a reader; add reader=hf, server, caprl or scene")
+        if questions is None:
+            raise UsageError(
+                "reward=question_answering needs questions; give reward.question_answering.scorer.questions=FILE"
+            )
+        self.reader = reader
+        self.questions = QuestionFile(questions) if isinstance(questions, str) else questions
+        self.num_questions, self.all_questions, self.draw = num_questions, all_questions, draw
+        self.abstain, self.shuffle, self.subtract_chance = abstain, shuffle, subtract_chance
+        self.min_questions, self.min_read, self.seed = min_questions, min_read, seed
+        known = self.questions.keys()
+        self._known = None if known is None else frozenset(known)
+        self._step: int | None = None
+        self._logs: dict[str, float] = {}
+
+    def at_step(self, step: int | None) -> None:
+        self._step = step
+
+    def meet(self, keys: Callable[[str], Sequence[str]]) -> None:
+        """Raises UsageError for questions about test pictures, or about no training picture. Warns if some have none"""
+        if self._known is None:
+            return
+        training = keys("train")
+        if leaked := sorted(self._known & set(keys("test")) - set(training)):
+            raise UsageError(
+                f"reward question_answering: expected questions about training pictures, got some about {len(leaked)} "
+                f"pictures of the test split ({_some(leaked)}); give a set that belongs to the training split"
+            )
+        without = [key for key in training if key not in self._known]
+        if len(without) == len(training):
+            raise UsageError(
+                f"reward question_answering: expected questions about training pictures, got none about any of "
+                f"{len(training)} ({_some(without)}), but about {_some(sorted(self._known))}; give the questions of "
+                "this data, with the same ids"
+            )
+        if without:
+            warnings.warn(
+                f"reward question_answering: {len(without)} of {len(training)} training pictures have no questions "
+                f"({_some(without)}); their captions get no reward",
+                stacklevel=2,
+            )
+
+    def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
+        metadata = batch.metadata or [{} for _ in batch.keys]
+        items = map(self._items, batch.keys, metadata)
+        asked = [self._drawn(*row) for row in zip(batch.keys, items, map(len, samples.texts), strict=True)]
+        wanted = [
+            (text, question)
+            for texts, row in zip(samples.texts, asked, strict=True)
+            for text, drawn in zip(texts, row, strict=True)
+            for _, question in drawn
+        ]
+        read = self._read(wanted) if self._step is None else self._read_on_all_ranks(wanted)
+        answers = iter(read)
+        rows = [[(*one, next(answers)) for one in drawn] for row in asked for drawn in row]
+        if self._step is not None:
+            without = [key for key, row in zip(batch.keys, asked, strict=True) if not any(row)]
+            self._count(without, len(set(wanted)), [one for row in rows for one in row])
+        return unflatten_scores([self._share(row) for row in rows], samples)
+
+    def logs(self) -> dict[str, float]:
+        """Of the last training step, over all ranks; KIND is the first word of a question's category.
+
+        `questions` asked, the shares of them that were read once for several (`repeated`), could not be read (`unread`)
+        and were abstained from (`abstained`), pictures without questions (`unasked`), and `right_KIND`, accuracy.
+        """
+        return self._logs
+
+    def provenance(self) -> dict[str, Any]:
+        drawn = {"num_questions": None if self.all_questions else self.num_questions, "draw": self.draw}
+        shown = {"abstain": self.abstain, "shuffle": self.shuffle, "subtract_chance": self.subtract_chance}
+        return {"reader": self.reader.about(), **self.state_dict(), "seed": self.seed, **drawn, **shown}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"questions": self.questions.about()}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Raises UsageError where the questions are not those that the checkpoint was trained by."""
+        if state["questions"] != self.questions.about():
+            raise UsageError(
+                f"reward question_answering: expected the questions that the checkpoint was trained by, "
+                f"{state['questions']}, got {self.questions.about()}; give that file, or start a run by "
+                "init_from=CHECKPOINT instead of resume"
+            )
+
+    def _items(self, key: str, metadata: Any) -> Sequence[Item]:
+        if self._known is not None and key not in self._known:
+            return []
+        items = self.questions.of(key, metadata)
+        return items if len(items) >= self.min_questions else []
+
+    def _drawn(self, key: str, items: Sequence[Item], num_captions: int) -> list[list[Drawn]]:
+        """The questions of each caption of a picture."""
+        if not items:
+            return [[]] * num_captions
+        if self.draw == "picture":
+            return [self._draw(key, items, "all")] * num_captions
+        return [self._draw(key, items, number) for number in range(num_captions)]
+
+    def _draw(self, key: str, items: Sequence[Item], caption: int | str) -> list[Drawn]:
+        draw = rng.generator(self.seed, "asked", self._step, key, caption)
+        places = range(len(items)) if self.all_questions else draw.integers(len(items), size=self.num_questions)
+        order = draw if self.shuffle else None
+        return [(items[place], in_drawn_order(items[place], self.abstain, order)) for place in places]
+
+    def _read(self, wanted: Sequence[tuple[str, ChoiceQuestion]]) -> list[Reading]:
+        """The reader's answers, in order; of equal pairs of caption and question one is read."""
+        by_text: dict[str, dict[ChoiceQuestion, Reading | None]] = {}
+        for text, question in wanted:
+            by_text.setdefault(text, {})[question] = None
+        if by_text:
+            answers = self.reader.read(list(by_text), [list(questions) for questions in by_text.values()])
+            for questions, found in zip(by_text.values(), answers, strict=True):
+                questions.update(zip(questions, found, strict=True))
+        return [reading for text, question in wanted if (reading := by_text[text][question]) is not None]
+
+    def _read_on_all_ranks(self, wanted: Sequence[tuple[str, ChoiceQuestion]]) -> list[Reading]:
+        """`_read` in a training step. Raises ReaderAway on every rank if the reader of one cannot be asked."""
+        read, problem = [], None
+        try:
+            read = self._read(wanted)
+        except UsageError as error:
+            problem = str(error)
+        if problems := [found for found in gather_objects(problem) if found is not None]:
+            raise ReaderAway(f"reward question_answering: the reader cannot be asked: {problems[0]}")
+        return read
+
+    def _share(self, answers: Sequence[Answered]) -> float:
+        points = [self._points(*answer) for answer in answers if answer[-1].choice is not None]
+        return sum(points) / len(points) if points and len(points) >= self.min_read * len(answers) else math.nan
+
+    def _points(self, item: Item, question: ChoiceQuestion, reading: Reading) -> float:
+        if _is_right(item, question, reading):
+            return 1.0
+        is_charged = self.subtract_chance and reading.choice != question.abstain
+        return -1 / (len(item.choices) - 1) if is_charged else 0.0
+
+    def _count(self, without: Sequence[str], num_distinct: int, answers: Sequence[Answered]) -> None:
+        """Numbers to log, of all ranks. Raises RunFailure if no picture of the step has questions."""
+        counts: Counter[str] = Counter(distinct=num_distinct, asked=len(answers))
+        for item, question, reading in answers:
+            counts["unread" if reading.choice is None else f"read/{_kind(item)}"] += 1
+            counts["abstained"] += reading.choice is not None and reading.choice == question.abstain
+            counts[f"right/{_kind(item)}"] += _is_right(item, question, reading)
+        shares = gather_objects((counts, list(without)))
+        total: Counter[str] = Counter()
+        for share, _ in shares:
+            total.update(share)
+        missing = [key for _, keys in shares for key in keys]
+        if not total["asked"]:
+            raise RunFailure(
+                f"reward question_answering: expected questions about the pictures of each step, got none about any of "
+                f"step {self._step} ({_some(missing)}); give questions about more of the training pictures, or lower "
+                "min_questions"
+            )
+        asked = total["asked"]
+        self._logs = {
+            "questions": float(asked),
+            "unasked": float(len(missing)),
+            "repeated": 1 - total["distinct"] / asked,
+        }
+        self._logs |= {name: total[name] / asked for name in ("unread", "abstained")}
+        kinds = sorted(name.partition("/")[2] for name in total if name.startswith("read/"))
+        self._logs |= {f"right_{kind}": total[f"right/{kind}"] / total[f"read/{kind}"] for kind in kinds}
+
+
+def _is_right(item: Item, question: ChoiceQuestion, reading: Reading) -> bool:
+    return reading.choice is not None and question.choices[reading.choice] == item.answer
+
+
+def _kind(item: Item) -> str:
+    return category_name(item.category[0]) if item.category else "any"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:_NUM_NAMED])) + (" ..." if len(names) > _NUM_NAMED else "") if names else "none"

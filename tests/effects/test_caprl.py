@@ -1,0 +1,90 @@
+"""CapRL on SceneWorld: captions that leave colours out learn to name them, since questions are asked about colours.
+
+Measured on held-out pictures by questions of two kinds that training never asked ("what shape is red?", "is there a red
+circle?"), answered by an exact reader; answers and facts are the scenes'. Controls: questions of the next picture; a
+reader that says the first letter where the caption tells nothing, without shuffling.
+
+Taken away by hand, on seed 0: a reward of the questions of the next picture, a reward of weight 0 and a reader that
+answers from no caption leave the accuracy where it was and fail the first test; options in the order of the file fail
+the test of the reader that likes the first letter.
+"""
+
+import json
+
+import pytest
+from scene_controls import AnswerFirst
+
+from capkit.config.arguments import parse
+from capkit.config.compose import compose_config
+from capkit.config.instantiate import build
+from capkit.metrics.caption_qa import CaptionQA
+from capkit.metrics.scoring import score_rows
+from capkit.sceneworld.reading import SceneReader
+
+pytestmark = pytest.mark.effect
+
+BRIEF = [
+    "controls=0", "val_every=60", "data.train.source.count=960", "data.val.source.count=24",
+    "data.test.source.count=200", "trainer=cpu", "trainer.devices=1",
+]  # fmt: skip
+ASKED = ["count", "color", "size", "place", "relation", "background"]  # in training
+TERM = "reward.question_answering"
+LAZY = [f"{TERM}.scorer.reader.unknown=first", f"{TERM}.scorer.questions._target_=scene_controls.AnswerFirst"]
+
+
+@pytest.fixture(scope="module")
+def tuned(run_once, start, seed):
+    """The folder of a run."""
+
+    def run(*words, experiment="caprl_sceneworld"):
+        given = [f"experiment={experiment}", f"init_from={start('generic', seed)}", f"seed={seed}"]
+        return run_once(experiment, [*given, *BRIEF, *words])
+
+    return run
+
+
+def gain(folder, name):
+    numbers = json.loads((folder / "metrics.json").read_text())
+    return numbers[f"test/{name}"] - numbers[f"test/initial/{name}"]
+
+
+def test_questions_of_kinds_that_were_not_asked_are_answered_on_held_out_pictures(tuned, measured):
+    folder = tuned()
+    assert measured("gain in accuracy", gain(folder, "caption_qa_accuracy"), ">", 0.15)
+    assert measured("gain in facts stated", gain(folder, "fact_recall"), ">", 0.1)
+    assert measured("gain in fact precision", gain(folder, "fact_precision"), ">=", -0.02)
+
+
+@pytest.mark.nightly
+def test_questions_of_the_next_picture_teach_nothing(tuned, measured):
+    folder = tuned(experiment="caprl_shuffled_sceneworld")
+    assert not measured("gain in accuracy", gain(folder, "caption_qa_accuracy"), ">", 0.15, control="next picture")
+    assert measured("gain of the next picture's", abs(gain(folder, "caption_qa_accuracy")), "<=", 0.03)
+
+
+@pytest.mark.nightly
+def test_a_reader_that_likes_the_first_letter_is_fooled_by_the_order_of_the_file_alone(tuned, measured):
+    unshuffled = how_much_more(tuned(*LAZY, f"{TERM}.scorer.shuffle=false"), shuffle=False)
+    assert measured("lazy reader above the exact one", unshuffled, ">", 0.1)
+    shuffled = how_much_more(tuned(*LAZY), shuffle=True)
+    assert not measured("lazy reader above the exact one", shuffled, ">", 0.1, control="shuffled options")
+    assert measured("lazy reader above the exact one, shuffled", abs(shuffled), "<=", 0.03)
+
+
+def how_much_more(folder, shuffle):
+    """Accuracy of a reader that says the first letter where it does not know, minus that of the exact one.
+
+    On the run's held-out captions, over the kinds that training asked, the right answer first in the file.
+    """
+    source = build(compose_config(parse(["experiment=caprl_sceneworld", *BRIEF])).config.data.test)
+    source.prepare()
+    scenes = {source.record(i).key: source.record(i).metadata for i in range(len(source))}
+    rows = [
+        {"key": row["image_id"], "caption": row["caption"], "references": [], "metadata": scenes[row["image_id"]]}
+        for row in json.loads((folder / "predictions" / "test.json").read_text())
+    ]
+    found = [
+        score_rows(rows, {"qa": CaptionQA(SceneReader(unknown), AnswerFirst(kinds=ASKED), shuffle=shuffle)})
+        for unknown in ("first", "abstain")
+    ]
+    return found[0]["caption_qa_accuracy"] - found[1]["caption_qa_accuracy"]

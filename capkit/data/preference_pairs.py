@@ -1,0 +1,191 @@
+"""Preferences as training data: the pictures of a data source, each pair's two captions in their order."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from capkit.data.datamodule import CaptionDataModule
+from capkit.data.dataset import CaptionDataset, _Example
+from capkit.data.loader import Batches, CaptionLoader
+from capkit.data.preference_files import Preference
+from capkit.data.records import Caption, Record
+from capkit.data.sources.base import DataSource, Preparable, picture_file
+from capkit.data.targets import Target
+from capkit.errors import UsageError
+from capkit.text.tokenizers import CaptionEncoder, decode_captions, prompt_ids
+from capkit.types import CaptionBatch
+from capkit.utils.rng import stable_hash
+
+PAIR = "preference"  # in metadata: the pair's number, criterion, scores and token ids
+_NUM_NAMED = 3
+
+
+class PreferencePairs:
+    """One record a pair: the picture of its image in `source`, by key or file, with the captions chosen, rejected.
+
+    Its metadata are the picture's, and under "preference" the pair's number and what else is known of it. Raises
+    UsageError for pairs of pictures that the source does not have.
+    """
+
+    def __init__(self, source: DataSource, pairs: Sequence[Preference], what: str = "pairs") -> None:
+        self._source, self._pairs = source, list(pairs)
+        places = _places(source)
+        if strangers := [pair.image for pair in pairs if pair.image not in places]:
+            some = ", ".join(map(repr, dict.fromkeys(strangers[:_NUM_NAMED])))
+            raise UsageError(
+                f"{what}: expected pairs about pictures of data.train, by their keys or files; {len(strangers)} of "
+                f"{len(pairs)} are about others, such as {some}; give the data that they were collected on"
+            )
+        self._places = [places[pair.image] for pair in pairs]
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def record(self, index: int) -> Record:
+        record, pair = self._source.record(self._places[index]), self._pairs[index]
+        own = {"number": index, "criterion": pair.criterion, "scores": pair.scores, "tokens": pair.tokens}
+        captions = [
+            Caption(text, source="preference", prompt=pair.prompt or None) for text in (pair.chosen, pair.rejected)
+        ]
+        return replace(record, captions=captions, regions=[], metadata={**record.metadata, PAIR: own})
+
+    def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        return self._source.image(self._places[index])
+
+
+class PreferencePairsOfFiles(PreferencePairs):
+    """The same of a source whose pictures are files, which are read as that source's are."""
+
+    def encoded(self, index: int) -> bytes:
+        read = picture_file(self._source)
+        assert read is not None
+        return read(self._places[index])
+
+
+def preference_pairs(source: DataSource, pairs: Sequence[Preference], what: str = "pairs") -> PreferencePairs:
+    of_files = picture_file(source) is not None
+    return PreferencePairsOfFiles(source, pairs, what) if of_files else PreferencePairs(source, pairs, what)
+
+
+def _places(source: DataSource) -> dict[str, int]:
+    """The index of each picture, by key and by file; of two with one name the first."""
+    places: dict[str, int] = {}
+    records = [source.record(index) for index in range(len(source))]
+    for names in ([record.key for record in records], [record.image for record in records]):
+        for index, name in enumerate(names):
+            if name is not None:
+                places.setdefault(name, index)
+    return places
+
+
+def held_out(pairs: Sequence[Preference], share: float, seed: int) -> tuple[list[Preference], list[Preference]]:
+    """Pairs to train on and to validate: a share of the pictures, drawn by (seed, picture), with all of their pairs."""
+    is_held = {name: stable_hash(seed, "held out", name) / 2**63 < share for name in {pair.image for pair in pairs}}
+    return [p for p in pairs if not is_held[p.image]], [p for p in pairs if is_held[p.image]]
+
+
+class PreferenceDataset(CaptionDataset):
+    """Pairs of one split: of each picture `tokens` has two rows, the chosen caption's and the rejected one's.
+
+    Token ids that were kept with a pair are taken as they are. The reference is the chosen caption.
+    """
+
+    def _drawn(self, targets: list[Target], key: tuple[int, int, int]) -> list[Target]:
+        return targets
+
+    def _example(self, epoch: int, index: int, record: Record) -> _Example:
+        example = super()._example(epoch, index, record)
+        return replace(example, references=example.references[:1])
+
+    def _add_tokens(self, batch: CaptionBatch, examples: list[_Example]) -> None:
+        super()._add_tokens(batch, examples)
+        kept = [example.record.metadata[PAIR]["tokens"] for example in examples]
+        if batch.tokens is None or batch.mask is None or not any(kept):
+            return
+        start = batch.tokens[0, 0, : batch.prompt_length].tolist()
+        texts = [
+            [row[real].tolist() for row, real in zip(*both, strict=True)]
+            for both in zip(batch.tokens, batch.mask, strict=True)
+        ]
+        rows = [
+            both if ids is None else [[*start, *side] for side in ids] for both, ids in zip(texts, kept, strict=True)
+        ]
+        length = max(len(row) for both in rows for row in both)
+        batch.tokens = batch.tokens.new_zeros(len(rows), 2, length)
+        batch.mask = torch.zeros(batch.tokens.shape, dtype=torch.bool)
+        for place, both in enumerate(rows):
+            for side, row in enumerate(both):
+                batch.tokens[place, side, : len(row)] = torch.tensor(row)
+                batch.mask[place, side, : len(row)] = True
+
+
+class PreferenceDataModule(CaptionDataModule):
+    """As CaptionDataModule, with pairs of captions in train and val; the pictures are those of `train`.
+
+    The task gives the pairs by `take`, before loaders are built. The test split stays as it is.
+    """
+
+    def take(self, train: Sequence[Preference], val: Sequence[Preference]) -> None:
+        """Raises UsageError for pairs of pictures that `train` does not have."""
+        source = self.source("train")
+        if isinstance(source, Preparable):
+            source.prepare()
+        self.sources["train"] = preference_pairs(source, train)
+        self.sources["val"] = preference_pairs(source, val, "val pairs")
+        self._keys.clear()
+
+    def check_pairs(self, encode: CaptionEncoder) -> None:
+        """Raises UsageError for pairs whose sides are one after `max_length`, or whose token ids are no text's."""
+        for split in ("train", "val"):
+            source = self.source(split)
+            for index in range(len(source)):
+                record = source.record(index)
+                where = f"{split} pair {index + 1} (of {record.key!r})"
+                texts, kept = [caption.text for caption in record.captions], record.metadata[PAIR]["tokens"]
+                if kept is not None:
+                    _check_ids(kept, texts, encode, where)
+                    continue
+                tokens, mask, _ = encode([texts])
+                if torch.equal(tokens[0, 0] * mask[0, 0], tokens[0, 1] * mask[0, 1]):
+                    raise UsageError(
+                        f"{where}: expected captions that differ within data.max_length={encode.max_length} tokens, "
+                        f"got {texts[0][:60]!r} on both sides; raise data.max_length, or leave the pair out"
+                    )
+
+    def _loader(self, split: str, batches: Batches, is_training: bool = False) -> CaptionLoader:
+        if split not in ("train", "val"):
+            return super()._loader(split, batches, is_training)
+        dataset = PreferenceDataset(
+            self.source(split), split, self.transform, self.features, self._encode, 2, self.seed, is_training,
+            decode=self.decode, is_raw=is_training and self.trains_on_gpu, encode_prompt=self._encode_prompt,
+        )  # fmt: skip
+        return CaptionLoader(dataset, batches, self._log, self.max_skipped, self.num_workers)
+
+
+def _check_ids(kept: Any, texts: Sequence[str], encode: CaptionEncoder, where: str) -> None:
+    start = prompt_ids(encode.tokenizer, encode.prompt)
+    for ids, text in zip(kept, texts, strict=True):
+        if max(ids) >= len(encode.tokenizer) or len(start) + len(ids) > encode.max_length:
+            written = None
+        else:
+            tokens = torch.tensor([[[*start, *ids]]])
+            ((written,),) = decode_captions(
+                encode.tokenizer, tokens, torch.ones_like(tokens, dtype=torch.bool), len(start)
+            )
+        if written != text.strip():
+            got = "another length or vocabulary" if written is None else repr(written)
+            raise UsageError(
+                f"{where}: expected token ids of {text[:60]!r} by this captioner's tokenizer, within data.max_length="
+                f"{encode.max_length}, got those of {got}"
+                "; take the captioner that wrote them, or leave 'tokens' out of the file"
+            )
+
+
+def criteria(pairs: Sequence[Preference]) -> dict[str, int]:
+    """Pairs by criterion."""
+    return dict(Counter(pair.criterion or "(none)" for pair in pairs).most_common())

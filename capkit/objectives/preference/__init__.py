@@ -1,0 +1,1 @@
+"""Objectives on pairs of captions of which one is preferred."""

@@ -5,6 +5,8 @@ FEWER: dict[str, str] = {
     "test_capsfusion.py": "this command has not run it yet; docs/capsfusion.md has three seeds",
     "test_arena.py": "this command has not run it yet; docs/arena.md has three seeds",
     "test_embodied.py": "this command has not run it yet; docs/views.md has its numbers",
+    "test_caprl.py": "this command has not run it yet; docs/question_rewards.md has three seeds",
+    "test_preferences.py": "this command has not run it yet; docs/preferences.md has three seeds",
     "test_fusecap.py": "a seed takes three CPU minutes; one was run (docs/experts.md)",
     "test_judged_claims.py": "this command has not run it yet; docs/judges.md has three seeds",
     "test_knowada_captioner.py": "a seed takes two CPU minutes; one was run (docs/curate.md)",

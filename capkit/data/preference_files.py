@@ -131,10 +131,10 @@ def _said(messages: Sequence[Any], where: str) -> str:
 
 def _content(message: Any, where: str) -> str:
     """The text of a message, whose content is a text or a list of parts."""
-    content = member(expect(message, "an object", where), "content", "text or a list", where) if message else ""
+    content = expect(message, "an object", where).get("content", "")
     if isinstance(content, str):
         return content
-    parts = [expect(part, "an object", where) for part in content]
+    parts = [expect(part, "an object", where) for part in expect(content, "a list", where, "content")]
     return "".join(str(part.get("text", "")) for part in parts if part.get("type", "text") == "text")
 
 

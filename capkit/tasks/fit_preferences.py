@@ -45,7 +45,7 @@ class FitPreferences(Job[PreferenceModule]):
         pairs = read_preferences(cfg.pairs)
         self.train, self.val = pairs, [] if cfg.val_pairs is None else read_preferences(cfg.val_pairs)
         if cfg.val_pairs is None:
-            self.train, self.val = held_out(pairs, cfg.held_out, cfg.seed)
+            self.train, self.val = held_out(pairs, float(cfg.held_out), cfg.seed)
         for name, found in (("pairs", self.train), ("val_pairs", self.val)):
             if not found:
                 num_images = len({pair.image for pair in pairs})

@@ -183,6 +183,8 @@ def test_no_experiment_is_left_out():
         "mocha_sceneworld", "mocha_shuffled_sceneworld", "discritune_sceneworld", "discritune_shuffled_sceneworld",
         "ndlb_bagcurri_sceneworld",  # tests/experiments/test_rl_experiments.py
         "noc_sceneworld",  # tests/effects/test_noc.py
+        "caprl_sceneworld", "caprl_shuffled_sceneworld",  # tests/effects/test_caprl.py
+        "feedquill_dpo_sceneworld",  # tests/effects/test_preferences.py
         "fusecap", "fusecap_sceneworld", "sync_sceneworld",  # tests/experiments/test_curate_experiments.py
         "scalecap", "scalecap_sceneworld", "habit_mle_sceneworld",  # tests/experiments/test_scalecap_experiments.py
         "sync",  # tests/curation/steps/test_reassign_images.py

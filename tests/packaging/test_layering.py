@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "readers": BOTTOM | {"fault_tolerance", "llm", "models", "text", "upstream"},
     "judges": BOTTOM | {"llm", "models", "text"},
     "metrics": BOTTOM | {"distributed", "fault_tolerance", "judges", "llm", "models", "readers", "text"},
-    "scorers": BOTTOM | {"distributed", "fault_tolerance", "judges", "metrics", "models", "optim", "text"},
+    "scorers": BOTTOM
+    | {"distributed", "fault_tolerance", "judges", "llm", "metrics", "models", "optim", "readers", "text"},
     "evaluators": BOTTOM | {"data", "fault_tolerance", "metrics", "models", "text"},
     "checkpoint": BOTTOM | {"config", "distributed", "models", "run", "text", "upstream"},
     "reports": BOTTOM | {"judges", "metrics", "run"},

@@ -1,0 +1,95 @@
+"""Breaks in rewards of questions and in preferences."""
+
+from benchmarks.breaks.planted import Break
+
+_QA = "capkit/scorers/question_answering.py"
+_QA_TESTS = "tests/scorers/test_question_answering.py"
+_DPO = "capkit/objectives/preference/dpo.py"
+_MODULE = "capkit/train/preferences/module.py"
+
+BREAKS = [
+    Break(
+        "question_answering: what could not be read counts as wrong",
+        _QA,
+        "for answer in answers if answer[-1].choice is not None]",
+        "for answer in answers]",
+        (f"{_QA_TESTS}::test_shares_by_hand",),
+    ),
+    Break(
+        "question_answering: a caption that nobody read has 0",
+        _QA,
+        "* len(answers) else math.nan",
+        "* len(answers) else 0.0",
+        (_QA_TESTS,),
+    ),
+    Break(
+        "question_answering: every step draws the same questions",
+        _QA,
+        'rng.generator(self.seed, "asked", self._step, key, caption)',
+        'rng.generator(self.seed, "asked", key, caption)',
+        (_QA_TESTS,),
+    ),
+    Break(
+        "question_answering: draws depend on the batch",
+        _QA,
+        'rng.generator(self.seed, "asked", self._step, key, caption)',
+        'rng.generator(self.seed, "asked", self._step, caption, id(items))',
+        (_QA_TESTS,),
+    ),
+    Break(
+        "question_answering: a server that is away is told by one rank alone",
+        _QA,
+        "gather_objects(problem)",
+        "[problem]",
+        (f"{_QA_TESTS}::test_two_processes_score_as_one_and_fail_together",),
+    ),
+    Break(
+        "caprl: the abstain option has the next letter",
+        "capkit/readers/caprl.py",
+        "return before + ABSTAIN_LETTER + LETTERS[question.abstain : len(question.choices) - 1]",
+        "return LETTERS[: len(question.choices)]",
+        ("tests/readers/test_caprl_reader.py",),
+    ),
+    Break(
+        "dpo: chosen and rejected are exchanged",
+        _DPO,
+        "self.beta * (counted[:, 0] - counted[:, 1])",
+        "self.beta * (counted[:, 1] - counted[:, 0])",
+        ("tests/objectives/preference/test_dpo.py",),
+    ),
+    Break(
+        "dpo: padding counts",
+        _DPO,
+        "logprobs.masked_fill(~mask, 0.0).sum(-1)",
+        "logprobs.sum(-1)",
+        ("tests/objectives/preference/test_dpo.py",),
+    ),
+    Break(
+        "preferences: each micro-batch is a mean of its own",
+        _MODULE,
+        "output.loss_sum / num_pairs, output",
+        "output.loss_sum / len(part), output",
+        ("tests/train/preferences/test_preference_module.py",),
+    ),
+    Break(
+        "preferences: the reference is the policy as it is now",
+        _MODULE,
+        "with torch.no_grad(), self.reference.model() as model:",
+        "with torch.no_grad():\n            model = self.model",
+        ("tests/train/preferences/test_preference_module.py",),
+    ),
+    Break(
+        "preference_pairs: training draws the order of the sides",
+        "capkit/data/preference_pairs.py",
+        "        return targets\n",
+        "        return super()._drawn(targets, key)\n",
+        ("tests/data/test_preference_pairs.py",),
+    ),
+    Break(
+        "preference_pairs: token ids that were kept are not taken",
+        "capkit/data/preference_pairs.py",
+        "or not any(kept)",
+        "or any(kept)",
+        ("tests/data/test_preference_pairs.py",),
+    ),
+]

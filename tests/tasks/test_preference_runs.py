@@ -1,0 +1,170 @@
+"""task=collect_preferences and task=fit_preferences from the command line's `main`."""
+
+import json
+
+import pytest
+import torch
+
+from capkit.checkpoint.files import load_checkpoint
+from capkit.cli import main
+from capkit.data.preference_files import read_preferences
+from capkit.run.folder import RunFolder
+from capkit.tasks.collect_preferences import pairs_of
+from capkit.text.ptb import ptb_words
+from capkit.train.preferences.module import PreferenceModule
+
+DATA = [
+    "debug=tiny",
+    "data.train.count=16",
+    "data.val.count=4",
+    "data.test.count=4",
+    "decoding.max_length=6",
+    "controls=0",
+]
+MODEL = [
+    "model.width=32", "model.num_layers=1", "model.image_encoder.channels=[8,8]", "model.image_encoder.blocks=[0,0]",
+    "model.image_encoder.width=32",
+]  # fmt: skip
+ADAPTERS = "model.lora={decoder: {rank: 2, targets: [query_key_value]}}"
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """The words of a tiny captioner's data, its run, and pairs of its captions by their length."""
+    path = tmp_path_factory.mktemp("preferences")
+    caches = [f"data.{split}.cache_dir={path / 'scenes'}" for split in ("train", "val", "test")]
+    assert main([*DATA, *MODEL, *caches, "max_steps=2", "val_every=2", f"run_dir={path / 'mle'}"]) == 0
+    words = [
+        "task=collect_preferences", f"ckpt={path / 'mle'}", f"out={path / 'pairs.jsonl'}", "reward=[length]",
+        "reward.length.scorer.shortest=4", "reward.length.scorer.longest=4", "num_samples=4", *caches,
+        "data.train.count=16", "decoding.max_length=6", "pairs_per_image=2",
+    ]  # fmt: skip
+    assert main(words) == 0
+    fit = [
+        "task=fit_preferences", *DATA, *caches, f"init_from={path / 'mle'}", f"pairs={path / 'pairs.jsonl'}",
+        "held_out=0.3", "callback=[progress,recorder,checkpoints]", "callback.checkpoints.every_steps=1",
+        "callback.recorder.every_steps=1", "max_steps=4", "val_every=2", "data.batch_size=4", "optimizer.lr=1e-2",
+    ]  # fmt: skip
+    return path, fit
+
+
+@pytest.mark.integration
+def test_pairs_are_those_of_the_scorer_with_their_ids_and_the_same_each_time(start, tmp_path):
+    path, _ = start
+    pairs = read_preferences(path / "pairs.jsonl")
+    assert len({pair.image for pair in pairs}) > 8
+    for pair in pairs:
+        better, worse = (1 - abs(len(ptb_words(text)) - 4) / 6 for text in (pair.chosen, pair.rejected))
+        assert pair.criterion == "length" and pair.scores == pytest.approx((better, worse))
+        assert better - worse >= 0.1 and all(
+            len(ids) >= len(text.split()) for ids, text in zip(pair.tokens, (pair.chosen, pair.rejected), strict=True)
+        )
+    about = json.loads((path / "pairs.jsonl.about.json").read_text())
+    assert about["decoding"]["method"] == "sample" and about["hash"] and about["reward"]["length"]["longest"] == 4
+
+
+@pytest.mark.integration
+def test_a_run_trains_validates_on_held_out_pairs_and_reports(start, tmp_path):
+    _, fit = start
+    run = RunFolder(tmp_path / "run")
+    assert main([*fit, "reference=kept", f"run_dir={run.path}"]) == 0
+    rows = [row for row in run.current_rows() if "val/preference/margin" in row]
+    assert [row["step"] for row in rows] == [0, 2, 4] and rows[0]["val/preference/margin"] == pytest.approx(0, abs=1e-6)
+    assert {"test/cider", "test/initial/cider", "train/steps"} <= run.metrics().keys()
+    page = run.report.read_text()
+    assert "Held-out pairs" in page and "margin, nats" in page
+    assert run.read_rows("initial")[0]["caption"] in page
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("words", [[], [ADAPTERS], ["reference=kept"]], ids=["copy", "adapters", "kept"])
+def test_an_interrupted_run_ends_as_the_uninterrupted_one(start, tmp_path, monkeypatch, words):
+    _, fit = start
+    assert main([*fit, *words, f"run_dir={tmp_path / 'once'}"]) == 0
+    step = PreferenceModule.training_step
+
+    def die_at_step_2(self, batch, batch_idx):
+        if self.global_step == 2:
+            raise RuntimeError("pulled the plug")
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PreferenceModule, "training_step", die_at_step_2)
+        with pytest.raises(RuntimeError, match="pulled the plug"):
+            main([*fit, *words, f"run_dir={tmp_path / 'again'}"])
+    assert main([*fit, *words, f"run_dir={tmp_path / 'again'}"]) == 0
+    once, again = RunFolder(tmp_path / "once"), RunFolder(tmp_path / "again")
+    kept = ("train/loss", "train/grad_norm", "preference/", "val/")
+    numbers = [
+        [{name: value for name, value in row.items() if name.startswith(kept)} for row in run.current_rows()]
+        for run in (once, again)
+    ]
+    assert [row for row in numbers[0] if row] == [row for row in numbers[1] if row]
+    ours, theirs = (load_checkpoint(run.checkpoints / "step-00000004.ckpt")["state_dict"] for run in (again, once))
+    assert all(torch.equal(value, ours[name]) for name, value in theirs.items())
+
+
+def changed(path, tmp_path, change):
+    rows = [json.loads(line) for line in (path / "pairs.jsonl").read_text().splitlines()]
+    change(rows)
+    (tmp_path / "changed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"pairs={tmp_path / 'changed.jsonl'}"
+
+
+def of_the_test_split(rows):
+    rows[3]["image"] = "test-0"
+
+
+def ids_of_another(rows):
+    rows[3]["tokens"] = [ids[::-1] for ids in rows[3]["tokens"]]
+
+
+def cut_before_they_differ(rows):
+    for row in rows:
+        row["tokens"] = None
+    rows[3] |= {"chosen": "a red circle above a square", "rejected": "a red circle above a triangle"}
+
+
+def asked(rows):
+    rows[3]["prompt"] = "what is it?"
+
+
+@pytest.mark.integration
+@pytest.mark.unchecked
+@pytest.mark.parametrize(
+    ("change", "words", "told"),
+    [
+        (of_the_test_split, [], "pairs about pictures of data.train"),
+        (ids_of_another, [], "expected token ids of"),
+        (cut_before_they_differ, ["data.max_length=5"], "differ within data.max_length=5 tokens"),
+        (asked, [], "expected captions without prompts"),
+        (None, ["held_out=0"], "expected pairs to train on and to validate"),
+        (None, ["reference=trained"], "reference must be policy or kept"),
+        (None, ["max_steps=null", "max_epochs=2"], "expected max_steps, got max_epochs=2"),
+        (None, ["objective=cross_entropy"], "expected objective=dpo"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_what_cannot_be_trained_on_is_told_before_the_first_step(start, tmp_path, capsys, change, words, told):
+    path, fit = start
+    pairs = [] if change is None else [changed(path, tmp_path, change)]
+    assert main([*fit, *pairs, *words, f"run_dir={tmp_path / 'run'}"]) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("scores", "margin", "most", "pairs"),
+    [
+        ([3, 1, 2], 1, None, [(0, 1), (0, 2), (2, 1)]),
+        ([3, 1, 2], 1, 1, [(0, 1)]),
+        ([3, 1, 2], 2, None, [(0, 1)]),
+        ([3, 3, 3], 0.1, None, []),
+        ([float("nan"), 1, 2], 1, None, [(2, 1)]),
+    ],
+)
+def test_the_widest_differences_make_pairs(scores, margin, most, pairs):
+    assert pairs_of(["x", "y", "z"], scores, margin, most) == pairs
+
+
+def test_equal_and_empty_captions_are_in_one_pair_at_most():
+    assert pairs_of(["x", "x", "", "y"], [5, 5, 0, 1], 1, None) == [(0, 3)]

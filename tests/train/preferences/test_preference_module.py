@@ -1,0 +1,140 @@
+"""A step on preferences is the same however its batch is cut; references, and the alarm."""
+
+import pytest
+import torch
+from rl_steps import NUM_IMAGES, Keep, captioner, differences, tokenizer, trainer_of
+from torch.utils.data import DataLoader
+
+from capkit.data.preference_pairs import PAIR
+from capkit.decoding.config import Decoding
+from capkit.distributed.collectives import rank, world_size
+from capkit.errors import UsageError
+from capkit.objectives.cross_entropy import CrossEntropy
+from capkit.objectives.preference.dpo import DPO
+from capkit.optim.optimizers import AdamW
+from capkit.optim.schedules import Linear
+from capkit.testing.distributed import run_distributed
+from capkit.text.tokenizers import encode_captions
+from capkit.train.preferences.module import PreferenceModule
+from capkit.types import CaptionBatch
+
+CHOSEN = ["a", "a red ball", "one two three four five six", "a b", "c", "x y z", "u", "p q r s t"]
+REJECTED = ["a b", "a ball", "one", "c", "x y z a b", "z y x", "a u", "p q"]
+
+
+class Recording(PreferenceModule):
+    rollouts = ()
+
+
+def batches(num_steps=2):
+    texts = [[chosen, rejected] for chosen, rejected in zip(CHOSEN, REJECTED, strict=True)]
+    tokens, mask, prompt_length = encode_captions(tokenizer(), texts, prompt="", max_length=12)
+    features = torch.randn(num_steps, NUM_IMAGES, 5, 6, generator=torch.Generator().manual_seed(1))
+    metadata = [{PAIR: {"number": number}} for number in range(NUM_IMAGES)]
+    keys = [str(number) for number in range(NUM_IMAGES)]
+    return [CaptionBatch(keys, None, part, tokens, mask, prompt_length, metadata=metadata) for part in features]
+
+
+def module_of(lora=False, dropout=0.0, lr=0.01, objective=None, **settings):
+    optimizer = AdamW(lr=lr, clip_norm=0.5, eps=1e-4)
+    chosen = objective or DPO(beta=0.5, label_smoothing=0.1, likelihood=0.1)
+    return Recording(captioner(dropout, lora), chosen, optimizer, Linear(), Decoding(), **settings)
+
+
+def train(strategy="auto", lora=False, dropout=0.0, objective=None, kept=False, **settings):
+    keep, module = Keep(), module_of(lora, dropout, objective=objective, **settings)
+    rows = list(range(rank(), NUM_IMAGES, world_size()))
+    if kept:
+        (whole,) = batches(1)
+        module.reference_logprobs = {"train": module.logprobs_of(whole)}
+    module.keep_reference()
+    steps = batches(1) * 2 if kept is not None else batches()
+    loader = DataLoader([batch.select(rows) for batch in steps], batch_size=None)
+    trainer_of(strategy, 2, [keep]).fit(module, loader)
+    return keep.outcome
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("lora", [False, True])
+def test_micro_batches_equal_the_whole_batch(lora, size):
+    whole = train(lora=lora)
+    assert differences(whole, train(lora=lora, micro_batch_size=size)) == []
+    assert all(row["grad_norm"] > 1e-3 for row in whole.rows)
+
+
+def both():
+    return [train("ddp"), train("ddp", micro_batch_size=2)]
+
+
+@pytest.mark.integration
+def test_two_processes_of_four_pairs_equal_one_of_eight():
+    whole = train()
+    for ranks in zip(*run_distributed(both, 2, timeout_s=300), strict=True):
+        for outcome in ranks:
+            assert differences(whole, outcome) == []
+
+
+def test_the_first_step_is_at_the_reference_and_the_second_is_not():
+    """Whatever dropout the model has: it is off, so that every margin is 0 at the start."""
+    first, second = train(dropout=0.3).rows
+    assert first["preference/margin"] == pytest.approx(0, abs=1e-6) and first["preference/accuracy"] == 0.5
+    assert second["preference/margin"] > 0.01 and second["preference/accuracy"] > 0.5
+    assert first["preference/chosen_logprob"] < 0
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_log_probabilities_kept_before_the_run_equal_those_of_the_reference(lora):
+    assert differences(train(lora=lora), train(lora=lora, kept=True)) == []
+
+
+def test_a_copy_and_adapters_that_are_off_are_the_policy_before():
+    for lora in (False, True):
+        module = module_of(lora)
+        module.keep_reference()
+        assert (module.reference.frozen is None) == lora
+        (batch,) = batches(1)
+        before = module.logprobs_of(batch)
+        for parameter in module.model.parameters():
+            if parameter.requires_grad:
+                parameter.data += 0.1
+        torch.testing.assert_close(module.gained(batch), module.logprobs_of(batch) - before)
+        assert module.gained(batch).abs().min() > 1e-4
+        if module.reference.frozen is not None:
+            assert not any(parameter.requires_grad for parameter in module.reference.frozen.parameters())
+
+
+def test_the_loss_of_a_step_is_the_mean_over_pairs_by_hand():
+    module = module_of()
+    module.keep_reference()
+    (batch,) = batches(1)
+    for parameter in module.model.parameters():
+        parameter.data += 0.05
+    logprobs = module.model.logprobs(module.model.encode(batch), batch.tokens, batch.mask)
+    mask = CrossEntropy.target_mask(batch)
+    reference = (logprobs * mask).sum(-1) - module.gained(batch)
+    losses = [
+        DPO(0.5, 0.1, likelihood=0.1)(logprobs[i : i + 1], reference[i : i + 1], mask[i : i + 1]) for i in range(8)
+    ]
+    compared = module.compare(batch, "train")
+    torch.testing.assert_close(compared.loss_sum, sum(output.loss_sum for output in losses))
+
+
+def test_a_chosen_caption_that_becomes_improbable_is_told_once():
+    with pytest.warns(UserWarning, match=r"less probable, by .* nats a token.*max_drop=0.01") as told:
+        train(objective=_Falling(max_drop=0.01), lr=0.05)
+    assert sum("less probable" in str(warning.message) for warning in told) == 1
+
+
+class _Falling(DPO):
+    """Lowers both captions."""
+
+    def __call__(self, logprobs, reference, mask):
+        output = super().__call__(logprobs, reference, mask)
+        output.loss_sum = (logprobs * mask).sum()
+        return output
+
+
+@pytest.mark.unchecked
+def test_an_objective_of_another_kind_is_refused():
+    with pytest.raises(UsageError, match="expected objective=dpo"):
+        module_of(objective=CrossEntropy())

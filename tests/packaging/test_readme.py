@@ -21,7 +21,7 @@ from capkit.sceneworld.world.render import render
 from capkit.sceneworld.world.scene import WorldOptions, make_scene
 
 ROOT = Path(__file__).parents[2]
-RUN, TEST, AFTERWARDS, OWN_IMAGES, REWARDS, CURATE, TWO, ENCODER = BLOCKS
+RUN, TEST, AFTERWARDS, OWN_IMAGES, REWARDS, CURATE, JUDGED, TWO, ENCODER = BLOCKS
 
 
 class Reader:
@@ -193,6 +193,17 @@ def test_captions_are_merged_as_written(reader, first_run):
     failed = (first_run / "data/blended/train.failures.jsonl").read_text().splitlines()
     assert len(merged) + len(failed) == 40 and len(merged) > 30
     assert all(len(record["captions"]) == 1 for record in merged)
+
+
+@pytest.mark.nightly
+def test_questions_and_battles_work_as_written(reader, first_run):
+    reader.follow(JUDGED)
+    asked, fought = (
+        json.loads((first_run / f"runs/first-{name}/metrics.json").read_text()) for name in ("asked", "battles")
+    )
+    assert asked["test/caption_qa_failed"] == 0 and asked["test/caption_qa"] > 0.4  # empty captions: .354
+    assert fought["test/arena_asked"] == 200 and fought["test/arena/untrained"] > 90
+    assert (first_run / "runs/first-battles/predictions/test_judged/judged.html").exists()
 
 
 @pytest.mark.nightly

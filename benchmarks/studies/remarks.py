@@ -1,21 +1,21 @@
 """What the table says of a file besides its numbers."""
 
 FEWER: dict[str, str] = {
-    "test_caption_qa_effect.py": "this command has not run it yet; docs/judges.md has one seed",
-    "test_capsfusion.py": "this command has not run it yet; docs/capsfusion.md has three seeds",
-    "test_arena.py": "this command has not run it yet; docs/arena.md has three seeds",
-    "test_embodied.py": "this command has not run it yet; docs/views.md has its numbers",
     "test_caprl.py": "this command has not run it yet; docs/question_rewards.md has three seeds",
     "test_preferences.py": "this command has not run it yet; docs/preferences.md has three seeds",
     "test_fusecap.py": "a seed takes three CPU minutes; one was run (docs/experts.md)",
-    "test_judged_claims.py": "this command has not run it yet; docs/judges.md has three seeds",
     "test_knowada_captioner.py": "a seed takes two CPU minutes; one was run (docs/curate.md)",
     "test_starts.py": "it holds the models in tests/effects/starts to their numbers, and trains by no seed of its own",
-    "test_text_writer.py": "this command has not run it yet; docs/text_writer.md has three seeds",
 }
 """Files of effect tests that are not in the table with three seeds, and why."""
 
 REMARKS: dict[str, str] = {
+    "test_embodied.py": (
+        "The triplet term takes .111, .054 and .049 of the spread of an object's views away, where more than .05 is "
+        "wanted, a threshold that was set on seed 0. On seed 2 the spread is .337 before, .332 by cross-entropy alone, "
+        ".282 with the published weight of .1 and .243 with .3: the term works, and 150 steps of it are just short. No "
+        "threshold was changed."
+    ),
     "test_noc.py": (
         "In the short form seed 1's levels correlate by .886 (.9 is wanted), and its shuffled levels differ by .08 "
         "(.05): its lowest bin has too few captions. In the long form seed 2's top level is .195 and .182 above "

@@ -6,8 +6,8 @@
 Questions are those of `step=[blend_captions]` about N SceneWorld scenes, with the five captions of each. First how many
 replies are one JSON object with a caption, by the reader that the step uses, with and without `structured`, and what
 share of such a caption's facts is true and of the captions' facts is in it. Then questions a second of the engine's CPU
-time (Linux counts it; on a core of its own they are as many a second) over one connection and over eight, of a quarter
-of them, each with an engine that has seen no prompt yet. The model is that of data=stamps.
+time (Linux counts it; on a core of its own they are as many a second) over one connection and over eight, each with an
+engine that has seen no prompt yet. The model is that of data=stamps.
 """
 
 import argparse
@@ -103,7 +103,7 @@ def main() -> None:
         SMOLLM2.unpack(work / "model", print)
         gguf = work / "model" / SMOLLM2.main
         print_usable(gguf, work, scenes, questions)
-        print_rates(gguf, work, questions[: max(count // 4, 1)])
+        print_rates(gguf, work, questions)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ NUM_BATTLES = 12
 _STYLE = """
 .battle { border: 1px solid #e5e7eb; border-radius: .5rem; padding: .7rem; margin: .7rem 0; display: flex; gap: .8rem }
 .battle img { width: 128px; height: 128px; object-fit: contain; background: #f3f4f6 }
-.battle .texts { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem; flex: 1 }
+.battle .texts { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem; flex: 1; min-width: 0 }
+.battle .texts > div { min-width: 0; overflow-wrap: anywhere }
+@media (max-width: 600px) { .battle { display: block } table { display: block; overflow-x: auto } }
 .battle .said { grid-column: 1 / 3; color: #4b5563; font-size: 13px }
 td:first-child { white-space: nowrap } .won { background: #ecfdf5 } .flipped { color: #b45309 }
 .battle h3 { font-size: .9rem; margin: 0 0 .2rem } .battle .texts > div { padding: .3rem .5rem; border-radius: .3rem }

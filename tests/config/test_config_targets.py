@@ -132,9 +132,11 @@ def test_what_our_own_models_name_is_on_the_list():
 
 
 def test_what_our_own_metrics_name_may_be_taken_from_a_run():
-    """Metrics that are rewards too have their parts in the reward's file."""
+    """Metrics that are rewards too have their parts in the reward's file. `custom` names code: no run may."""
     named = set()
     for path in (CONFIGS.parent / "metric").glob("*.yaml"):
+        if path.stem == "custom":
+            continue
         text = path.read_text()
         named |= {node["_target_"] for node in targets(yaml.safe_load(text))}
         for reward in re.findall(r"/reward/(\w+)@_here_", text):

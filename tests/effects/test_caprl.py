@@ -4,9 +4,8 @@ Measured on held-out pictures by questions of two kinds that training never aske
 circle?"), answered by an exact reader; answers and facts are the scenes'. Controls: questions of the next picture; a
 reader that says the first letter where the caption tells nothing, without shuffling.
 
-Taken away by hand, on seed 0: a reward of the questions of the next picture, a reward of weight 0 and a reader that
-answers from no caption leave the accuracy where it was and fail the first test; options in the order of the file fail
-the test of the reader that likes the first letter.
+Fact precision may not fall by more than .02: at seed 0 it does not, at seeds 1 and 2 it fell by .050 and .032
+(docs/question_rewards.md).
 """
 
 import json
@@ -59,7 +58,7 @@ def test_questions_of_kinds_that_were_not_asked_are_answered_on_held_out_picture
 def test_questions_of_the_next_picture_teach_nothing(tuned, measured):
     folder = tuned(experiment="caprl_shuffled_sceneworld")
     assert not measured("gain in accuracy", gain(folder, "caption_qa_accuracy"), ">", 0.15, control="next picture")
-    assert measured("gain of the next picture's", abs(gain(folder, "caption_qa_accuracy")), "<=", 0.03)
+    assert measured("gain under the next picture's questions", gain(folder, "caption_qa_accuracy"), "<=", 0.03)
 
 
 @pytest.mark.nightly

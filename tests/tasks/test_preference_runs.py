@@ -155,11 +155,11 @@ def test_what_cannot_be_trained_on_is_told_before_the_first_step(start, tmp_path
 @pytest.mark.parametrize(
     ("scores", "margin", "most", "pairs"),
     [
-        ([3, 1, 2], 1, None, [(0, 1), (0, 2), (2, 1)]),
-        ([3, 1, 2], 1, 1, [(0, 1)]),
-        ([3, 1, 2], 2, None, [(0, 1)]),
-        ([3, 3, 3], 0.1, None, []),
-        ([float("nan"), 1, 2], 1, None, [(2, 1)]),
+        ([3.0, 1.0, 2.0], 1.0, None, [(0, 1), (0, 2), (2, 1)]),
+        ([3.0, 1.0, 2.0], 1.0, 1, [(0, 1)]),
+        ([3.0, 1.0, 2.0], 2.0, None, [(0, 1)]),
+        ([3.0, 3.0, 3.0], 0.1, None, []),
+        ([float("nan"), 1.0, 2.0], 1.0, None, [(2, 1)]),
     ],
 )
 def test_the_widest_differences_make_pairs(scores, margin, most, pairs):
@@ -167,4 +167,4 @@ def test_the_widest_differences_make_pairs(scores, margin, most, pairs):
 
 
 def test_equal_and_empty_captions_are_in_one_pair_at_most():
-    assert pairs_of(["x", "x", "", "y"], [5, 5, 0, 1], 1, None) == [(0, 3)]
+    assert pairs_of(["x", "x", "", "y"], [5.0, 5.0, 0.0, 1.0], 1.0, None) == [(0, 3)]

@@ -17,6 +17,7 @@ def test_every_way_answers_what_the_loop_answers():
     lengths = {len(tokens) for group in groups for tokens in group}
     assert [len(group) for group in groups] == [8, 8] and lengths == {180}
     assert all(tokens[:120] == group[0][:120] for group in groups for tokens in group)
-    loop = reading.by_generate(model, groups)
+    loop = reading.by_generate(model, groups, num_new=1)
     assert len(set(loop)) > 1
+    assert reading.by_generate(model, groups, num_new=4) == loop
     assert reading.in_batches(model, groups, 3) == reading.shared(model, groups, 3) == loop

@@ -22,7 +22,7 @@ from capkit.llm.accounts import open_accounts, show_cost
 from capkit.llm.base import Picture
 from capkit.llm.ledger import Ledger
 from capkit.metrics.arena.agreement import countable
-from capkit.metrics.arena.battles import HUMAN, Battle
+from capkit.metrics.arena.battles import HUMAN, Battle, require_one_scale, results_of
 from capkit.metrics.arena.files import (
     auto_battles,
     is_auto,
@@ -60,14 +60,15 @@ def run(cfg: DictConfig) -> dict[str, float]:
     """
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
+    with phase("reading battles"):
+        battles = _battles(cfg)
+        # Before a model is loaded or a question is asked; ratings look again at the battles that have a verdict.
+        require_one_scale(results_of(battles, ["tie"] * len(battles)))
+        pairs = _pairs(cfg, battles)
     judge: Judge | None = None if cfg.get("judge") is None else build(cfg.judge)
     metrics = build_all(cfg.metric)
     for metric in metrics.values():
         require_numbers_of_captions(metric)
-    with phase("reading battles"):
-        battles = _battles(cfg)
-        pairs = _pairs(cfg, battles)
-    for metric in metrics.values():
         require_references(metric, pairs)
     if judge is not None and hasattr(judge, "check"):
         judge.check(pairs)

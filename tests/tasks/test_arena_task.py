@@ -196,8 +196,11 @@ def test_what_cannot_be_is_told_before_anything_is_asked(files, words, told, cap
     assert told in capsys.readouterr().err
 
 
-def test_groups_without_a_battle_between_them_have_no_ratings(files, capsys):
+def test_groups_without_a_battle_between_them_have_no_ratings_and_nothing_is_asked(files, server, capsys):
     row = {"img": "1", "caption1": "x", "caption2": "y", "ref": "z", "judge": "Tie"}
     files("apart.json", [{**row, "source1": "p", "source2": "q"}, {**row, "source1": "r", "source2": "s"}])
-    assert arena("battles=apart.json", "run_dir=out") == 2
-    assert "have no common scale" in capsys.readouterr().err
+    model = ["text_lm=server", f"text_lm.url={server.url}", "text_lm.model=tiny"]
+    for judge in ([], ["judge=language", *model], ["judge=similarity", "judge.metric.scorer.encoder=no such model"]):
+        assert arena("battles=apart.json", "run_dir=out", *judge) == 2
+        assert "have no common scale" in capsys.readouterr().err
+    assert server.requests == []

@@ -33,7 +33,7 @@ BREAKS = [
     ),
     Break(
         "scalecap: a last sentence without a full stop is lost, as in the released program",
-        "capkit/curation/grounding.py",
+        "capkit/text/sentences.py",
         "    found.append((start, len(text)))\n",
         "",
         ("tests/curation/test_grounding.py::test_the_last_sentence_needs_no_full_stop",),
@@ -102,6 +102,27 @@ BREAKS = [
         "return logits.float().log_softmax(-1).gather(",
         "return logits.float().gather(",
         ("tests/llm/test_huggingface_chat.py::test_a_rated_answer_has_the_gains_of_the_ids_that_were_generated",),
+    ),
+    Break(
+        "scalecap: units take the ratings of others",
+        "capkit/curation/grounding.py",
+        "        for unit, rating in zip(units, ratings, strict=True)\n        if tau",
+        "        for unit, rating in zip(units, ratings[1:] + ratings[:1], strict=True)\n        if tau",
+        ("tests/effects/test_scalecap.py::test_invented_sentences_go_and_true_ones_stay",),
+    ),
+    Break(
+        "scalecap: everything stays",
+        "capkit/curation/steps/scale_caption.py",
+        "ground(rated, self._tagger, self._language, self._tau)",
+        "ground(rated, self._tagger, self._language, None)",
+        ("tests/effects/test_scalecap.py::test_invented_sentences_go_and_true_ones_stay",),
+    ),
+    Break(
+        "scalecap: the objects that are asked about are not those of the sentences that stayed",
+        "capkit/curation/steps/scale_caption.py",
+        "texts = [prompt.fill(object=name) for name in case.objects for prompt in self._look.values()]",
+        'texts = [prompt.fill(object="moon") for name in case.objects for prompt in self._look.values()]',
+        ("tests/effects/test_scalecap.py::test_the_more_is_asked_the_more_is_said",),
     ),
     Break(
         "scalecap: the planted habit follows the picture",

@@ -5,6 +5,7 @@ FEWER: dict[str, str] = {
     "test_preferences.py": "this command has not run it yet; docs/preferences.md has three seeds",
     "test_fusecap.py": "a seed takes three CPU minutes; one was run (docs/experts.md)",
     "test_knowada_captioner.py": "a seed takes two CPU minutes; one was run (docs/curate.md)",
+    "test_scalecap.py": "seed 0 alone; its world was chosen on seed 1 (docs/scalecap.md)",
     "test_starts.py": "it holds the models in tests/effects/starts to their numbers, and trains by no seed of its own",
 }
 """Files of effect tests that are not in the table with three seeds, and why."""

@@ -12,19 +12,17 @@ from capkit.run.folder import RunFolder
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.filterwarnings("ignore:.*trained with every image")
 def test_scalecap_on_sceneworld_writes_captions_with_their_ratings(tmp_path, monkeypatch):
-    """By a captioner of the same pictures that has no habit."""
     monkeypatch.chdir(tmp_path)
     words = ["curate", "experiment=scalecap_sceneworld", "splits=[test]", "data.test.source.count=12"]
     words += [f"out={tmp_path / 'out'}"]
-    assert main([*words, f"step.scale_caption.describer.ckpt={folder_of('generic', 0)}"]) == 0
+    assert main([*words, f"step.scale_caption.describer.ckpt={folder_of('habit', 0)}"]) == 0
     rows = [json.loads(line) for line in (tmp_path / "out" / "test.jsonl").read_text().splitlines()]
     counts = json.loads((tmp_path / "out" / "test.report.json").read_text())["counts"]
     assert len(rows) == 12 and counts["scale_caption/units"] >= 12
     asked = sum(len(row["metadata"]["scalecap"]["objects"]) for row in rows)
     assert counts["scale_caption/vision_questions"] == 12 + 2 * asked
-    assert {row["captions"][0]["source"] for row in rows} == {"scalecap/scalecap_merge_v1/scene_lm/generic-0"}
+    assert {row["captions"][0]["source"] for row in rows} == {"scalecap/scalecap_merge_v1/scene_lm/habit-0"}
 
 
 def test_its_captioner_trains_two_steps_with_missing_pictures(tmp_path, monkeypatch):

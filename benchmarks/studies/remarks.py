@@ -3,7 +3,7 @@
 FEWER: dict[str, str] = {
     "test_caprl.py": "this command has not run it yet; docs/question_rewards.md has three seeds",
     "test_preferences.py": "this command has not run it yet; docs/preferences.md has three seeds",
-    "test_fusecap.py": "seed 2 was not run; seed 1 gained .19 where .2 is wanted (docs/experts.md)",
+    "test_fusecap.py": "seed 2 was not run (docs/experts.md)",
     "test_knowada_captioner.py": "seed 2 was not run (docs/curate.md has the numbers of seed 0)",
     "test_scalecap.py": "seed 0 alone; its world was chosen on seed 1 (docs/scalecap.md)",
     "test_starts.py": "it holds the models in tests/effects/starts to their numbers, and trains by no seed of its own",
@@ -11,6 +11,10 @@ FEWER: dict[str, str] = {
 """Files of effect tests that are not in the table with three seeds, and why."""
 
 REMARKS: dict[str, str] = {
+    "test_fusecap.py": (
+        "Seed 1 gained .190 in fact recall, where .2 is wanted; seed 0 gained .221. Why was not found out, and more "
+        "steps or pictures were not tried. No threshold was changed."
+    ),
     "test_embodied.py": (
         "The triplet term takes .111, .054 and .049 of the spread of an object's views away, where more than .05 is "
         "wanted, a threshold that was set on seed 0. On seed 2 the spread is .337 before, .332 by cross-entropy alone, "

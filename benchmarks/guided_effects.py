@@ -48,13 +48,13 @@ def _stamps_table(table: Table) -> list[str]:
     return [f"| {' | '.join(header)} |", "|" + " --- |" * len(header), *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-def with_tables(page: str, text: str) -> str:
-    """The page with `text` between its two marks; all else stays."""
-    before, begin, rest = page.partition(BEGIN)
+def with_tables(page: str, text: str, begin: str = BEGIN) -> str:
+    """The page with `text` between two marks, `begin` and END; all else stays."""
+    before, found, rest = page.partition(begin)
     _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"expected {BEGIN} and, behind it, {END} in {PAGE}; put them where the tables are to stand")
-    return f"{before}{BEGIN}\n\n{text}\n{END}{after}"
+    if not found or not end:
+        raise SystemExit(f"expected {begin} and, behind it, {END} in the page; put them where the tables are to stand")
+    return f"{before}{begin}\n\n{text}\n{END}{after}"
 
 
 def main() -> None:

@@ -79,8 +79,8 @@ BREAKS = [
     Break(
         "modular likelihood: padding counts",
         "capkit/objectives/modular.py",
-        "self.weight_at(step) * (surprise * mask).sum()",
-        "self.weight_at(step) * surprise.sum()",
+        "self._at(self.weight, step) * (surprise * mask).sum()",
+        "self._at(self.weight, step) * surprise.sum()",
         ("tests/objectives/test_modular_likelihood.py",),
     ),
     Break(

@@ -23,6 +23,7 @@ from capkit.data.images import BadImage
 from capkit.data.jpeg import Decoder
 from capkit.data.loader import Batches, CaptionLoader, InOrder
 from capkit.data.negatives import EditedCaptions
+from capkit.data.placement import Box
 from capkit.data.records import Record
 from capkit.data.skipped import SkipLog
 from capkit.data.sources.above_score import above_score
@@ -260,6 +261,21 @@ class CaptionDataModule(pl.LightningDataModule):
         if self.captions_of == "regions":
             return lambda key: _image_or_white(source, place[key if key in place else key.rpartition("#")[0]])
         return lambda key: _image_or_white(source, place[key])
+
+    def region_boxes(self, split: str) -> Callable[[str], list[tuple[Box, str]]]:
+        """Return a function from a record's key to its regions' distinct boxes, each with its first text."""
+        source = self.source(split)
+        places: dict[str, int] = {}
+
+        def boxes(key: str) -> list[tuple[Box, str]]:
+            if not places:
+                places.update({source.record(i).key: i for i in range(len(source))})
+            found: dict[Box, str] = {}
+            for region in source.record(places[key]).regions:
+                found.setdefault(region.box, region.text)
+            return list(found.items())
+
+        return boxes
 
     def removed_regions(self, split: str) -> int:
         """How many regions this process left out so far because the transform left less than `min_visible` of them."""

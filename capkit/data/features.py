@@ -131,7 +131,9 @@ class FeatureWriter:
         shape: tuple[int, int],
         dtype: str = "float16",
         about: dict[str, Any] | None = None,
+        counts: Sequence[int] | None = None,
     ) -> None:
+        """`counts`: how many vectors each key has, where numbers differ; the first of `shape` is not used then."""
         if dtype not in ("float16", "float32"):
             raise UsageError(f"dtype of features must be float16 or float32; got {dtype!r}")
         if len(set(keys)) != len(keys) or not keys:
@@ -139,7 +141,8 @@ class FeatureWriter:
         self.folder, self._about = Path(folder), about or {}
         self._refuse_foreign()
         self._building = ExitStack()
-        self._dtype, self._shape = dtype, (len(keys), *shape)
+        self._dtype, self._counts = dtype, counts
+        self._shape = (len(keys), *shape) if counts is None else (sum(counts), shape[1])
         self._rows = {key: row for row, key in enumerate(keys)}
         self._missing = set(keys)
 
@@ -157,21 +160,31 @@ class FeatureWriter:
                 raise raised[1]
             self._complete()
 
-    def write(self, keys: Sequence[str], features: Float[np.ndarray, "B N D"]) -> None:
+    def write(self, keys: Sequence[str], features: Float[np.ndarray, "B N D"] | Float[np.ndarray, "R D"]) -> None:
+        """Features of these keys, or with `counts` their vectors one after another."""
         with np.errstate(over="ignore"):
             stored = features.astype(self._features.dtype)
         if not np.isfinite(stored).all():
             raise UsageError(
                 f"features of {keys[0]!r} and others are not finite as {stored.dtype}; use dtype='float32'"
             )
-        self._features[[self._rows[key] for key in keys]] = stored
+        self._features[self._places(keys)] = stored
         self._missing.difference_update(keys)
+
+    def _places(self, keys: Sequence[str]) -> list[int]:
+        rows = [self._rows[key] for key in keys]
+        if self._counts is None:
+            return rows
+        ends = np.cumsum(self._counts)
+        return [place for row in rows for place in range(ends[row] - self._counts[row], ends[row])]
 
     def _complete(self) -> None:
         if self._missing:
             raise UsageError(f"features of {len(self._missing)} images are missing, e.g. {min(self._missing)!r}")
         self._features.flush()
-        content = {"about": self._about, "keys": list(self._rows)}
+        content: dict[str, Any] = {"about": self._about, "keys": list(self._rows)}
+        if self._counts is not None:
+            content["counts"] = list(self._counts)
         (self._partial / "keys.json").write_text(json.dumps(content), encoding="utf-8")
         self._refuse_foreign()
 

@@ -1,6 +1,6 @@
 """Likelihood of a modular captioner, whose controller learns which module each word is for (CNM, CVLNM).
 
-B images, K captions of each, L tokens, M blocks.
+B images, K captions of each, L tokens, T = L - 1 that are read, M blocks.
 """
 
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -11,9 +11,11 @@ from torch import Tensor
 
 from capkit.errors import UsageError
 from capkit.objectives.cross_entropy import CrossEntropy
+from capkit.objectives.scheduled_sampling import sampled_inputs
 from capkit.optim.schedules import Schedule
+from capkit.text.word_classes import MODULES
 from capkit.types import CaptionBatch, Context, ObjectiveOutput
-from capkit.utils.ranges import NonNegativeFloat, PositiveInt, check_ranges
+from capkit.utils.ranges import NonNegativeFloat, PositiveInt, Probability, Seed, check_ranges
 
 
 @runtime_checkable
@@ -23,7 +25,12 @@ class WeighingModel(Protocol):
     def encode(self, batch: CaptionBatch) -> Context: ...
 
     def token_losses_and_weights(
-        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], label_smoothing: float
+        self,
+        context: Context,
+        tokens: Int[Tensor, "B K L"],
+        mask: Bool[Tensor, "B K L"],
+        label_smoothing: float,
+        inputs: Int[Tensor, "B K T"] | None = None,
     ) -> tuple[Float[Tensor, "B K L-1"], Float[Tensor, "B K L-1 M 4"]]: ...
 
 
@@ -34,11 +41,15 @@ class ModularLikelihood:
     (Yang et al. 2019, section 3.3; 2022 with weight .1.) Classes of words are the batch's (`data.word_classes`). Every
     target has one: the end and marks are functions. So one divisor, the number of targets, serves both terms. Losses
     of validation are the cross-entropy alone. Logs `controller_accuracy`, the share of targets whose module has the
-    largest weight in the last block.
+    largest weight in the last block, and `modules/CLASS/MODULE`, the weight of this module at targets of this class, as
+    a share of all targets: the four of a class sum to its share.
 
     Args:
         weight: Of the controller's term; may be a Schedule.
         total_steps: Length of training that a Schedule refers to (in a config: `total_steps: ${max_steps}`).
+        sampling: Probability of scheduled sampling (`capkit.objectives.scheduled_sampling`); may be a Schedule.
+            Validation reads the references.
+        seed: Of its draws.
         blocks: Whose weights are meant: of the "last" block, or "all" of them, in the mean.
         label_smoothing: As of CrossEntropy.
 
@@ -51,32 +62,40 @@ class ModularLikelihood:
         total_steps: PositiveInt | None = None,
         blocks: Literal["last", "all"] = "last",
         label_smoothing: NonNegativeFloat = 0.0,
+        sampling: Probability | Schedule = 0.0,
+        seed: Seed = 0,
     ) -> None:
-        if isinstance(weight, Schedule) and total_steps is None:
-            raise UsageError(
-                "objective.weight is a schedule, which needs objective.total_steps, got none; set e.g. "
-                "total_steps=${max_steps}"
-            )
+        for name, value in (("weight", weight), ("sampling", sampling)):
+            if isinstance(value, Schedule) and total_steps is None:
+                raise UsageError(
+                    f"objective.{name} is a schedule, which needs objective.total_steps, got none; set e.g. "
+                    "total_steps=${max_steps}"
+                )
         self.weight, self.total_steps, self.blocks = weight, total_steps, blocks
+        self.sampling, self.seed = sampling, seed
         self._likelihood = CrossEntropy(label_smoothing)
 
     def num_targets(self, batch: CaptionBatch) -> Int[Tensor, ""]:
         """The number of learned tokens in the batch."""
         return self._likelihood.num_targets(batch)
 
-    def weight_at(self, step: int) -> float | int:
-        if not isinstance(self.weight, Schedule):
-            return self.weight
+    def _at(self, value: float | int | Schedule, step: int) -> float | int:
+        if not isinstance(value, Schedule):
+            return value
         assert self.total_steps is not None
-        return self.weight(step, self.total_steps)
+        return value(step, self.total_steps)
 
     def __call__(self, model: Any, batch: CaptionBatch, step: int) -> ObjectiveOutput:
         mask = self._likelihood.target_mask(batch)
         assert batch.tokens is not None and batch.mask is not None
         if not isinstance(model, WeighingModel):
             raise UsageError(f"objective=modular expected model=modular, got {type(model).__name__}; choose that model")
+        context, inputs = model.encode(batch), None
+        probability = self._at(self.sampling, step) if torch.is_grad_enabled() else 0.0
+        if probability > 0:
+            inputs = sampled_inputs(model, context, batch, probability, self.seed, step)
         losses, weights = model.token_losses_and_weights(
-            model.encode(batch), batch.tokens, batch.mask, self._likelihood.label_smoothing
+            context, batch.tokens, batch.mask, self._likelihood.label_smoothing, inputs
         )
         loss_sum = (losses * mask).sum()
         if not torch.is_grad_enabled():
@@ -86,8 +105,13 @@ class ModularLikelihood:
         surprise = -own.float().clamp(min=torch.finfo(torch.float32).tiny).log()
         surprise = surprise[..., -1] if self.blocks == "last" else surprise.mean(-1)
         right = (weights[..., -1, :].argmax(-1) == classes) & mask
-        logs = {"controller_accuracy": right.sum() / mask.sum().clamp(min=1)}
-        return ObjectiveOutput(loss_sum + self.weight_at(step) * (surprise * mask).sum(), mask.sum(), logs)
+        count = mask.sum().clamp(min=1)
+        logs = {"controller_accuracy": right.sum() / count}
+        of_class = torch.nn.functional.one_hot(classes, len(MODULES)) * mask[..., None]
+        said = torch.einsum("bktc,bktm->cm", of_class.to(weights), weights[..., -1, :].detach()) / count
+        for name, row in zip(MODULES, said, strict=True):
+            logs |= {f"modules/{name}/{module}": share for module, share in zip(MODULES, row, strict=True)}
+        return ObjectiveOutput(loss_sum + self._at(self.weight, step) * (surprise * mask).sum(), mask.sum(), logs)
 
 
 def _classes(batch: CaptionBatch) -> Int[Tensor, "B K M"]:

@@ -103,15 +103,19 @@ def write_report(
     samples: Sequence[tuple[Row, np.ndarray]],
     note: str = CAPTIONER_NOTE,
     samples_note: str = "Bold: generated",
+    section: str = "",
 ) -> None:
-    """Write report.html. `note` explains the numbers, `samples_note` the bold text below an image."""
+    """Write report.html. `note` explains the numbers, `samples_note` the bold text below an image.
+
+    `section` is HTML of its own, put between the samples and the curves that few look at.
+    """
     rows = folder.current_rows()
     names = validated(rows)
     headline = [name for name in HEADLINES if name in names][:1]
     body = f"<h2>Curves</h2>{charts(rows, ['loss', *headline])}" if rows else ""
     body += numbers_section(folder, note)
     body += f"<h2>Held-out images</h2><p class='note'>{html.escape(samples_note)}. Listed: references.</p>"
-    body += f"<div class='samples'>{''.join(sample(row, image) for row, image in samples)}</div>"
+    body += f"<div class='samples'>{''.join(sample(row, image) for row, image in samples)}</div>{section}"
     others = [name for name in names if name not in headline]
     body += f"<details><summary>More curves</summary>{charts(rows, others)}</details>" if others else ""
     write_page(folder, title, body)

@@ -16,8 +16,11 @@ from capkit.assets.cache import location
 from capkit.assets.catalogue import ASSETS, fetch, with_companions
 from capkit.config.instantiate import build, plain
 from capkit.curation.folder import own_shard
+from capkit.data.box_features import of_boxes
 from capkit.data.features import DamagedFeatures, FeatureStore, FeatureWriter
+from capkit.data.fingerprint import fingerprint_of
 from capkit.data.images import BadImage
+from capkit.data.placement import Box
 from capkit.data.region_files import RegionWriting
 from capkit.data.sources.base import DataSource, Preparable
 from capkit.data.transforms import ImageTransform
@@ -85,6 +88,9 @@ def write_features(cfg: DictConfig, sources: list[DataSource], folder: Path) -> 
     looks = None if cfg.data.get("transform") is None else plain(cfg.data.transform)
     transform = None if looks is None else build(cfg.data.transform)
     features_of = ImageFeatures(build(cfg.image_encoder), plain(cfg.image_encoder), transform, looks)
+    boxes = _boxes(places, transform) if cfg.get("boxes") else None
+    if boxes is not None:
+        features_of.about["boxes"] = fingerprint_of(boxes=boxes)
     if _is_complete(folder, features_of.about, places):
         _say(f"features: there already, {folder}")
         return 0
@@ -92,11 +98,31 @@ def write_features(cfg: DictConfig, sources: list[DataSource], folder: Path) -> 
     batches = [usable[start : start + _BATCH] for start in range(0, len(usable), _BATCH)]
     num_tokens, width = features_of(_pictures(places, usable[:1])).shape[1:]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FeatureWriter(folder, usable, (num_tokens, width), features_of.dtype, features_of.about) as writer:
+    counts = None if boxes is None else [len(boxes[key]) for key in usable]
+    with FeatureWriter(folder, usable, (num_tokens, width), features_of.dtype, features_of.about, counts) as writer:
         for keys in track(batches, f"features of {len(usable)} images", console=Console()):
-            writer.write(keys, features_of(_pictures(places, keys)).cpu().numpy())
-    _say(f"features: {len(usable):,} images, {num_tokens} tokens of width {width}, {folder}")
+            cells = features_of(_pictures(places, keys)).cpu()
+            if boxes is not None:
+                cells = torch.cat([of_boxes(own, boxes[key]) for own, key in zip(cells, keys, strict=True)])
+            writer.write(keys, cells.numpy())
+    what = f"{num_tokens} tokens" if counts is None else f"{min(counts)} to {max(counts)} boxes"
+    _say(f"features: {len(usable):,} images, {what} of width {width}, {folder}")
     return len(usable)
+
+
+def _boxes(places: Places, transform: ImageTransform | None) -> dict[str, list[Box]]:
+    """Of each image the distinct boxes of its record's regions, in order, as the encoder's square has them."""
+    if transform is None or not transform.keeps_shares:
+        raise UsageError(
+            "prepare boxes=true: expected a data.transform that keeps the whole picture (resize=squash), so that boxes "
+            "stay where they are; got another one"
+        )
+    found = {}
+    for key, (source, index) in places.items():
+        found[key] = list(dict.fromkeys(region.box for region in source.record(index).regions))
+        if not found[key]:
+            raise UsageError(f"prepare boxes=true: expected a region in every record, got none in {key!r}")
+    return found
 
 
 def write_regions(cfg: DictConfig, sources: list[DataSource]) -> int:

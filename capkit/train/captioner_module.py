@@ -13,6 +13,7 @@ from capkit.distributed.collectives import means_over_ranks
 from capkit.errors import UsageError
 from capkit.metrics.base import TextScore
 from capkit.metrics.scoring import gather_rows, score_rows
+from capkit.models.captioners.word_modules import Modular, word_modules
 from capkit.models.encoders.compile import compile_blocks, recompute_blocks, restore_blocks
 from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
@@ -129,8 +130,16 @@ class CaptionerModule(TrainModule):
         self._validation = []
 
     def predict_step(self, batch: CaptionBatch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
-        parts = self.map_in_chunks(batch, lambda part: rows_of(part, self.generate_captions(part)))
+        parts = self.map_in_chunks(batch, self._rows)
         return [row for rows in parts for row in rows]
+
+    def _rows(self, batch: CaptionBatch) -> list[dict[str, Any]]:
+        samples = self.generate_captions(batch)
+        rows = rows_of(batch, samples)
+        if isinstance(self.model, Modular) and len(rows) == len(batch):
+            of_words = word_modules(self.model, self.model.encode(self.requested(batch)), samples)
+            rows = [row | {"modules": words} for row, words in zip(rows, of_words, strict=True)]
+        return rows
 
     def generate_captions(self, batch: CaptionBatch) -> Samples:
         """Generate one caption per image with `self.decoding`, or one for each condition of its captions."""

@@ -1,10 +1,11 @@
 """The evaluation of a captioner's checkpoint on a split, in a run folder of its own."""
 
 import json
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 
@@ -16,6 +17,7 @@ from capkit.llm.accounts import open_accounts
 from capkit.llm.ledger import Ledger
 from capkit.metrics.judged import JudgedMetric
 from capkit.metrics.scoring import resample_rows
+from capkit.reports.modules import modules_section
 from capkit.reports.page import write_report
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.train.build import (
@@ -33,6 +35,7 @@ from capkit.train.guidance import prepare_guide
 from capkit.train.header import print_header
 from capkit.train.mle_module import MLEModule
 from capkit.train.session import build_trainer, listen_to_signals
+from capkit.types import Row
 from capkit.utils.console import phase
 from capkit.utils.files import write_atomically
 from capkit.utils.quiet import quiet_libraries
@@ -86,7 +89,11 @@ def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dic
             image = data.image_reader(cfg.split)
             intervals = resample_rows(rows, metrics, image, confidence or JUDGED_CONFIDENCE, cfg.seed)
             _write_json(folder.path / INTERVALS, intervals)
-        write = partial(write_report, folder, cfg.name)
+        boxes = data.region_boxes(cfg.split)
+
+        def write(samples: Sequence[tuple[Row, np.ndarray]]) -> None:
+            write_report(folder, cfg.name, samples, section=modules_section([], samples, boxes))
+
         finish(folder, trainer, rows[:NUM_SAMPLES], data.image_reader(cfg.split), write)
     return folder.metrics()
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from capkit.checkpoint.loading import checkpoint_extras
 from capkit.data.dataset import Encode
 from capkit.distributed.collectives import rank
+from capkit.reports.modules import modules_section
 from capkit.reports.page import write_report
 from capkit.text.prompt_encoder import PromptEncoder
 from capkit.train.dry_run import print_plan
@@ -70,7 +71,8 @@ class Job(ABC, Generic[Module]):
         self, run: Run, module: Module, rows: list[Row], samples: Sequence[tuple[Row, np.ndarray]]
     ) -> None:
         """Rank 0: report.html. `samples` are those of the method above, with their images."""
-        write_report(run.folder, run.cfg.name, samples)
+        section = modules_section(run.folder.current_rows(), samples, run.data.region_boxes("test"))
+        write_report(run.folder, run.cfg.name, samples, section=section)
 
     def next_tasks(self, run: Run) -> list[str]:
         """Rank 0: commands that can follow, as they are typed behind `capkit`. None here."""

@@ -84,3 +84,13 @@ def test_a_damaged_file_is_named_with_the_command_that_makes_it_anew(tmp_path, f
     )
     with pytest.raises(UsageError, match=f"f/{file} is damaged: .*make the features again with `capkit prepare`"):
         FeatureStore(tmp_path / "f")
+
+
+def test_vectors_of_different_number_come_back_with_their_mask(tmp_path):
+    vectors = np.arange(12, dtype=np.float32).reshape(6, 2)
+    with FeatureWriter(tmp_path / "f", ["a", "b", "c"], (0, 2), "float32", counts=[1, 3, 2]) as writer:
+        writer.write(["c", "a"], vectors[:3])
+        writer.write(["b"], vectors[3:])
+    values, mask = FeatureStore(tmp_path / "f").padded(["b", "c", "a"])
+    assert mask is not None and mask.sum(1).tolist() == [3, 2, 1]
+    np.testing.assert_array_equal(values[mask], np.concatenate([vectors[3:], vectors[:2], vectors[2:3]]))

@@ -54,3 +54,11 @@ class AnswerFirst(SceneQuestions):
             replace(item, choices=(item.answer, *(choice for choice in item.choices if choice != item.answer)))
             for item in super().of(key, metadata)
         ]
+
+
+class FirstCaption(SceneWorld):
+    """One caption of each scene, the first of five."""
+
+    def record(self, index: int) -> Record:
+        record = super().record(index)
+        return replace(record, captions=record.captions[:1])

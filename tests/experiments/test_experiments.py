@@ -191,6 +191,8 @@ def test_no_experiment_is_left_out():
         "knowada", "knowada_sceneworld", "mlbcap", "mlbcap_sceneworld",  # tests/experiments/test_judged_experiments.py
         "caparena_auto",  # tests/tasks/test_arena_task.py
         "decapbench", "dnli", "open_chair",  # tests/experiments/test_claims_experiments.py
+        "cnm", "cnm_scst", "cvlnm", "cvlnm_scst", "cnm_sceneworld", "cnm_scst_sceneworld", "cvlnm_sceneworld",
+        "cvlnm_scst_sceneworld",  # tests/experiments/test_modular_experiments.py
         "caption_qa", "prism",  # tests/experiments/test_reader_experiments.py
         "capsfusion", "capsfusion_sceneworld",  # tests/experiments/test_curate_experiments.py
         "capsfusion_writer",  # its model is on a hub: composed by tests/config/test_configs.py

@@ -67,6 +67,8 @@ CAPRL = "InternLM/CapRL, Prism_Evaluation/Eval_CapRL.py"
 SYNC = "Kim et al. 2025, section 4; defaults of the released program"
 CAPSFUSION = "baaivision/CapsFusion, config.yaml and capsfusion_inference.py"
 SCALECAP = "Xing et al. 2025, sections 3 and 4; the released program"
+CNM = "Yang et al. 2019, section 4; options of the released program"
+CVLNM = "GCYZSL/CVLMN, README's command and opts.py"
 CAMU = "CAMU (arXiv 2504.17902), implementation details"
 
 BLIP_BASE = "Salesforce/blip-image-captioning-base"
@@ -160,7 +162,64 @@ CLIPCAP_MODEL = [
 ]
 BAGS = {3: "hard-2", 8: "hard-3", 10: "hard-5", 12: "hard-7", 14: "hard-10", 17: "hard-15", 20: "hard-20"}
 
+
+def modular(source: str, blocks: int, controller: str, weight: float, until: int, micro: int) -> list[Number]:
+    """The likelihood stage of CNM or CVLNM. Epochs are of 113,287 images, 100 a step: 1,133 steps."""
+    return [
+        Number("model.feature_width", 2048, f"{source}: bottom-up attention"),
+        Number("model.width", 1000, f"{source}: rnn_size, input_encoding_size"),
+        Number("model.attention_width", 512, f"{source}: att_hid_size"),
+        Number("model.dropout", 0.5, f"{source}: drop_prob_lm"),
+        Number("model.blocks", blocks, f"{source}: mtopdown_num"),
+        Number("model.controller", controller, source),
+        Number("model.relation_layers", 2, f"{source}: rela_mod_layer"),
+        Number("model.num_heads", 8, source),
+        Number("objective.weight.values", [weight, 0.0], source),
+        Number("objective.weight.boundaries", [until * 1133], f"{source}: until epoch {until}"),
+        Number("objective.blocks", "last", source),
+        Number("max_steps", 37 * 1133, f"{source}: self_critical_after 37"),
+        Number("data.batch_size", 100, f"{source}: batch_size x accumulate_number"),
+        Number("micro_batch_size", micro, f"{source}: batch_size"),
+        Number("data.captions_per_image", 5, f"{source}: seq_per_img"),
+        Number("data.word_classes.classes", "published", source),
+        Number("data.word_classes.tagger._target_", "NLTK", source, "capkit.text.tagging.SpacyTagger", 1),
+        Number("optimizer.lr", 5e-4, source),
+        Number("optimizer.betas", [0.9, 0.999], source),
+        Number("optimizer.weight_decay", 0.0, source),
+        Number("optimizer.clip_norm", "each number to 0.1", source, 1.0, 2),
+        Number("scheduler.boundaries", [5 * 1133 * n for n in range(1, 8)], f"{source}: every 5 epochs"),
+        Number("scheduler.values", [1.0, 0.8, 0.64, 0.512, 0.4096, 0.32768, 0.262144, 0.2097152], f"{source}: x .8"),
+        Number("trainer.precision", "32-true", source),
+        Number("decoding.num_beams", 5, source),
+    ]
+
+
+def modular_scst(source: str, micro: int) -> list[Number]:
+    return [
+        Number("objective.baseline", "greedy", source),
+        Number("data.batch_size", 100, f"{source}: batch_size x accumulate_number"),
+        Number("micro_batch_size", micro, f"{source}: batch_size"),
+        Number("objective.num_samples", 5, f"{source}: seq_per_img"),
+        Number("optimizer.lr", 1e-4, source),
+        Number("optimizer.clip_norm", "each number to 0.1", source, 1.0, 1),
+        Number("max_epochs", 63, f"{source}: of 100, from 37 on"),
+        Number("decoding.num_beams", 5, source),
+    ]
+
+
 PUBLISHED = {
+    "cnm": [
+        *modular(CNM, 2, "lstm", 1.0, 20, 10),
+        Number("objective.sampling.boundaries", [5 * 1133 * n for n in range(1, 6)], f"{CNM}: every 5 epochs"),
+        Number("objective.sampling.values", [0.0, 0.05, 0.1, 0.15, 0.2, 0.25], f"{CNM}: .05 more, to .25"),
+    ],
+    "cnm_scst": modular_scst(CNM, 10),
+    "cvlnm": [
+        *modular(CVLNM, 1, "self_attention", 0.1, 10, 50),
+        Number("model.memory", [1000, 1000], f"{CVLNM}: memory_size, rnn_size"),
+        Number("objective.sampling", 0.0, f"{CVLNM}: scheduled_sampling_start 37, where self-critical training starts"),
+    ],
+    "cvlnm_scst": modular_scst(CVLNM, 50),
     "cfg": [
         Number("objective.image_dropout", 0.5, KORNBLITH),
         Number("max_steps", 20_000, KORNBLITH),

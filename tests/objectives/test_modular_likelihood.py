@@ -12,7 +12,7 @@ from capkit.objectives.cross_entropy import CrossEntropy
 from capkit.objectives.modular import ModularLikelihood
 from capkit.optim.schedules import Constant, Linear
 from capkit.text.tokenizers import CaptionEncoder, word_tokenizer
-from capkit.text.word_classes import WordClasses
+from capkit.text.word_classes import MODULES, WordClasses
 from capkit.types import CaptionBatch
 
 CAPTIONS = [["a red circle", "red"], ["a square is left of a circle"]]
@@ -80,7 +80,7 @@ def test_by_hand():
         def encode(self, batch):
             return SimpleNamespace()
 
-        def token_losses_and_weights(self, context, tokens, mask, label_smoothing):
+        def token_losses_and_weights(self, context, tokens, mask, label_smoothing, inputs):
             return torch.tensor([[[1.0, 2.0]]]), weights
 
     tokens = torch.ones(1, 1, 3, dtype=torch.long)
@@ -88,6 +88,10 @@ def test_by_hand():
     output = ModularLikelihood(2.0)(Model(), batch, 0)
     assert float(output.loss_sum) == pytest.approx(3 + 2 * (0.693147 + 1.386294), abs=1e-5)
     assert int(output.num_targets) == 2 and float(output.logs["controller_accuracy"]) == 0.5
+    shares = {name: float(value) for name, value in output.logs.items() if name.startswith("modules/")}
+    expected = {"object": [0.1, 0.25, 0.1, 0.05], "function": [0.125, 0.125, 0.15, 0.1]}  # half of the targets each
+    for name in MODULES:
+        assert [shares[f"modules/{name}/{module}"] for module in MODULES] == pytest.approx(expected.get(name, [0] * 4))
 
 
 def test_more_padding_and_another_order_of_captions_change_nothing():

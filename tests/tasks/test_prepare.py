@@ -255,3 +255,36 @@ def test_region_features_are_prepared_by_the_command_and_read_by_a_captioner(tmp
     words = ["model.image_encoder=null", "model.feature_width=4", "debug=tiny", "max_steps=1", "run_dir=run"]
     assert main([*data, *words]) == 0
     assert len(json.loads((tmp_path / "run" / "predictions" / "test.json").read_text())) == 1
+
+
+def test_features_of_the_records_own_boxes(tmp_path, monkeypatch):
+    """Each region's box gets the mean of the encoder's cells in it; boxes of several texts count once."""
+    monkeypatch.chdir(tmp_path)
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:, 4:] = 255
+    Image.fromarray(pixels).save(tmp_path / "halves.png")
+    left, right, whole = [0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]
+    regions = [{"box": box, "text": "x"} for box in (left, left, right, whole)]
+    row = {"key": "halves", "image": "halves.png", "captions": ["a"], "regions": regions}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    cfg = config(tmp_path)
+    cfg.data.train = cfg.data.test = {"_target_": "capkit.data.sources.manifest.Manifest", "path": "rows.jsonl"}
+    cfg.data.features, cfg.boxes = "store", True
+    cfg.image_encoder._target_ = f"{__name__}.Cells"
+    with pytest.raises(UsageError, match=r"expected a data\.transform that keeps the whole picture"):
+        prepare.run(cfg)
+    cfg.data.transform.resize = "squash"
+    prepare.run(cfg)
+    values, mask = FeatureStore("store").padded(["halves"])
+    assert mask is not None and mask.tolist() == [[True] * 3]
+    np.testing.assert_allclose(values[0, :, 0], [0.0, 1.0, 0.5])
+    (tmp_path / "rows.jsonl").write_text(json.dumps({**row, "regions": []}) + "\n")
+    with pytest.raises(UsageError, match="expected a region in every record, got none in 'halves'"):
+        prepare.run(cfg)
+
+
+class Cells(MeanColour):
+    """The pixels of one channel as 8 x 8 tokens."""
+
+    def forward(self, pixels):
+        return pixels[:, :1].flatten(2).transpose(1, 2)

@@ -3,8 +3,8 @@
 CNM: Yang et al., "Learning to Collocate Neural Modules for Image Captioning" (ICCV 2019). CVLNM: Yang et al., "Learning
 to Collocate Visual-Linguistic Neural Modules for Image Captioning" (IJCV 2022).
 
-B images, K captions of each, R = B x K rows, L tokens (T new ones), N regions, E their width, D width, F = 3 D, M
-blocks.
+B images, K captions of each, R = B x K rows, L tokens (T new ones, or those that are read), N regions, E their width,
+D width, F = 3 D, M blocks.
 """
 
 from collections.abc import Sequence
@@ -216,11 +216,44 @@ class ModularCaptioner(HeadedCaptioner):
         shape = tokens.shape[:2]
         return torch.stack(hidden, 1).unflatten(0, shape), torch.stack(weights, 1).unflatten(0, shape)
 
+    def weights_and_looks(
+        self, context: Context, tokens: Int[Tensor, "B K L"]
+    ) -> tuple[Float[Tensor, "B K T 4"], Float[Tensor, "B K T N"]]:
+        """Of the last block, see `capkit.models.captioners.word_modules`."""
+        shares: list[list[Tensor]] = [[] for _ in VISUAL]
+        block: Any = self.decoder.blocks[-1]
+
+        def keep(look: Any, arguments: Any, number: int) -> None:
+            query, keys, _, mask = arguments
+            shares[number].append(look.shares(query, keys, mask))
+
+        hooks = [
+            look.register_forward_pre_hook(lambda look, arguments, number=number: keep(look, arguments, number))
+            for number, look in enumerate(block.look)
+        ]
+        try:
+            weights = self.with_weights(context, tokens[..., :-1])[1][..., -1, :]
+        finally:
+            for hook in hooks:
+                hook.remove()
+        looked = torch.stack([torch.stack(steps, 2) for steps in shares], -1)  # (B K T N 3)
+        visual = torch.stack([weights[..., MODULES.index(name)] for name in VISUAL], -1)
+        visual = visual / visual.sum(-1, keepdim=True).clamp(min=torch.finfo(visual.dtype).tiny)
+        return weights, (looked * visual[..., None, :]).sum(-1)
+
     def token_losses_and_weights(
-        self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], label_smoothing: float
+        self,
+        context: Context,
+        tokens: Int[Tensor, "B K L"],
+        mask: Bool[Tensor, "B K L"],
+        label_smoothing: float,
+        inputs: Int[Tensor, "B K T"] | None = None,
     ) -> tuple[Float[Tensor, "B K L-1"], Float[Tensor, "B K L-1 M 4"]]:
-        """`token_losses`, and the weights with which each of these tokens was said."""
-        hidden, weights = self.with_weights(context, tokens[..., :-1])
+        """`token_losses`, and the weights with which each of these tokens was said.
+
+        `inputs` are read in place of all tokens but the last.
+        """
+        hidden, weights = self.with_weights(context, tokens[..., :-1] if inputs is None else inputs)
         losses = chunked_token_losses(
             hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, label_smoothing
         )

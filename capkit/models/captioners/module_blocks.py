@@ -35,10 +35,16 @@ class AdditiveAttention(nn.Module):
         mask: Bool[Tensor, "B N"] | None,
     ) -> Float[Tensor, "B K D"]:
         """`keys` are `of_regions(regions)`, which serves all steps."""
+        return self.shares(query, keys, mask) @ regions
+
+    def shares(
+        self, query: Float[Tensor, "B K D"], keys: Float[Tensor, "B N A"], mask: Bool[Tensor, "B N"] | None
+    ) -> Float[Tensor, "B K N"]:
+        """How much of each region is seen."""
         scores = self.score(torch.tanh(keys[:, None] + self.of_query(query)[:, :, None])).squeeze(-1)
         if mask is not None:
             scores = scores.masked_fill(~mask[:, None], -torch.inf)
-        return scores.softmax(-1) @ regions
+        return scores.softmax(-1)
 
 
 @dataclass

@@ -34,11 +34,8 @@ BREAKS = [
     Break(
         "modular: attention is masked after its softmax",
         "capkit/models/captioners/module_blocks.py",
-        "scores = scores.masked_fill(~mask[:, None], -torch.inf)\n        return scores.softmax(-1) @ regions",
-        (
-            "return scores.softmax(-1).masked_fill(~mask[:, None], 0.0) @ regions\n        return scores"
-            ".softmax(-1) @ regions"
-        ),
+        "scores = scores.masked_fill(~mask[:, None], -torch.inf)\n        return scores.softmax(-1)",
+        "return scores.softmax(-1).masked_fill(~mask[:, None], 0.0)\n        return scores.softmax(-1)",
         ("tests/models/captioners/test_modular.py",),
     ),
     Break(

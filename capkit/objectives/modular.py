@@ -11,7 +11,7 @@ from torch import Tensor
 
 from capkit.errors import UsageError
 from capkit.objectives.cross_entropy import CrossEntropy
-from capkit.objectives.scheduled_sampling import sampled_inputs
+from capkit.objectives.scheduled_sampling import StepwiseModel, sampled_inputs
 from capkit.optim.schedules import Schedule
 from capkit.text.word_classes import MODULES
 from capkit.types import CaptionBatch, Context, ObjectiveOutput
@@ -53,7 +53,8 @@ class ModularLikelihood:
         blocks: Whose weights are meant: of the "last" block, or "all" of them, in the mean.
         label_smoothing: As of CrossEntropy.
 
-    Raises UsageError for a batch without classes, and for a model that has no modules.
+    Raises UsageError for a batch without classes, for a model without modules, and with `sampling` for one that does
+    not read word by word.
     """
 
     def __init__(
@@ -93,6 +94,11 @@ class ModularLikelihood:
         context, inputs = model.encode(batch), None
         probability = self._at(self.sampling, step) if torch.is_grad_enabled() else 0.0
         if probability > 0:
+            if not isinstance(model, StepwiseModel):
+                raise UsageError(
+                    f"objective.sampling={probability:g}: expected a captioner that reads word by word, got "
+                    f"{type(model).__name__}; set objective.sampling=0"
+                )
             inputs = sampled_inputs(model, context, batch, probability, self.seed, step)
         losses, weights = model.token_losses_and_weights(
             context, batch.tokens, batch.mask, self._likelihood.label_smoothing, inputs

@@ -21,7 +21,7 @@ STYLE = """
 .said { display: flex; flex-wrap: wrap; gap: .5rem; margin: .3rem 0 1.2rem }
 .said figure { margin: 0; text-align: center; font-size: 13px; font-weight: 600 }
 .said .seen { position: relative; width: 72px; height: 72px } .said img { width: 72px; height: 72px }
-.said .seen div { position: absolute; box-sizing: border-box; border: 2px solid }
+.said .seen div { position: absolute; box-sizing: border-box; border: 2px solid; outline: 1px solid #fff }
 .said .what { font-weight: 400; color: #6b7280 }
 """
 

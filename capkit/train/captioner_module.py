@@ -136,8 +136,9 @@ class CaptionerModule(TrainModule):
     def _rows(self, batch: CaptionBatch) -> list[dict[str, Any]]:
         samples = self.generate_captions(batch)
         rows = rows_of(batch, samples)
-        if isinstance(self.model, Modular) and len(rows) == len(batch):
-            of_words = word_modules(self.model, self.model.encode(self.requested(batch)), samples)
+        model: Any = self.model
+        if isinstance(model, Modular) and len(rows) == len(batch):
+            of_words = word_modules(model, model.encode(self.requested(batch)), samples)
             rows = [row | {"modules": words} for row, words in zip(rows, of_words, strict=True)]
         return rows
 

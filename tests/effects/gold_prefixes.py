@@ -1,6 +1,6 @@
 """What a modular captioner does at each word of held-out captions, given the words before it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -25,7 +25,7 @@ class Words:
     weights: np.ndarray
     right: np.ndarray
 
-    def right_of(self, words: Sequence[str]) -> float:
+    def right_of(self, words: Iterable[str]) -> float:
         """Share of these words that the captioner would have said."""
         return float(self.right[np.isin(self.words, list(words))].mean())
 

@@ -98,10 +98,15 @@ def test_more_padding_and_another_order_of_captions_change_nothing():
     model = build()
     batch = batch_for(model)
     loss = ModularLikelihood()
-    expected = loss(model, batch, 0).loss_sum
+    plain = loss(model, batch, 0)
+    expected = plain.loss_sum
     fills = {"tokens": 0, "mask": False, "word_classes": -1}
     wider = {name: torch.nn.functional.pad(getattr(batch, name), (0, 3), value=fill) for name, fill in fills.items()}
-    torch.testing.assert_close(loss(model, replace(batch, **wider), 0).loss_sum, expected)
+    padded = loss(model, replace(batch, **wider), 0)
+    torch.testing.assert_close(padded.loss_sum, expected)
+    assert sum(map(float, list(plain.logs.values())[1:])) == pytest.approx(1)
+    for name, value in plain.logs.items():
+        torch.testing.assert_close(padded.logs[name], value)
     assert replace(batch, **wider).trim().word_classes.equal(batch.word_classes)
     turned = replace(batch, **{name: getattr(batch, name).flip(1) for name in fills})
     torch.testing.assert_close(loss(model, turned, 0).loss_sum, expected)

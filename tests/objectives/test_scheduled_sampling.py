@@ -1,7 +1,5 @@
 """Scheduled sampling: what is read in place of the reference's words, by hand and against a loop."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -94,4 +92,14 @@ def test_a_schedule_needs_the_length_of_training_and_another_model_is_refused():
         ModularLikelihood(sampling=Linear())
     batch = batch_for(build())
     with pytest.raises(UsageError, match="expected model=modular, got object"):
-        ModularLikelihood(sampling=0.5)(object(), replace(batch), 0)
+        ModularLikelihood(sampling=0.5)(object(), batch, 0)
+
+    class AtOnce:
+        def encode(self, batch):
+            return None
+
+        def token_losses_and_weights(self, *arguments):
+            raise AssertionError
+
+    with pytest.raises(UsageError, match="expected a captioner that reads word by word, got AtOnce"):
+        ModularLikelihood(sampling=0.5)(AtOnce(), batch, 0)

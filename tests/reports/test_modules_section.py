@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from capkit.reports.modules import COLOUR, modules_section
+from capkit.reports.modules import COLOUR, _weights, modules_section
 from capkit.text.word_classes import MODULES
 
 WORDS = [
@@ -40,6 +40,9 @@ def test_charts_show_the_mean_weight_of_a_class_and_leave_out_steps_without_its_
     rows = [logged(step, object=0.25 + step / 100, function=0.75 - step / 100) for step in (0, 50)]
     page = modules_section(rows, [({"key": "k", "modules": WORDS}, PICTURE)], boxes)
     assert page.count("<svg") == 1 and "weights at words of object" in page
+    weights = _weights(rows, "object")
+    assert weights["object"] == [(0, 0.25), (50, 0.75)] and weights["function"] == [(0, 0.75), (50, 0.25)]
+    assert _weights(rows, "relation") == {module: [] for module in MODULES}
 
 
 def test_other_captioners_have_no_such_part():

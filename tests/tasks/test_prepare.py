@@ -271,6 +271,7 @@ def test_features_of_the_records_own_boxes(tmp_path, monkeypatch):
     cfg.data.train = cfg.data.test = {"_target_": "capkit.data.sources.manifest.Manifest", "path": "rows.jsonl"}
     cfg.data.features, cfg.boxes = "store", True
     cfg.image_encoder._target_ = f"{__name__}.Cells"
+    cfg.data.transform.resize = "crop"
     with pytest.raises(UsageError, match=r"expected a data\.transform that keeps the whole picture"):
         prepare.run(cfg)
     cfg.data.transform.resize = "squash"

@@ -43,7 +43,7 @@ def features(run_once, start):
 def trained(run_once, features):
     """The run of an experiment with a seed and further words, of one block where nothing else is said."""
 
-    def of(experiment: str, seed: int, *words: str, kind: str = "boxes", steps: int = 100):
+    def of(experiment: str, seed: int, *words: str, kind: str = "boxes", steps: int = 130):
         lengths = [f"max_steps={steps}", f"val_every={steps}"]
         own = [f"experiment={experiment}", f"data.features={features(kind)}", f"seed={seed}", *lengths, *BRIEF, *words]
         return run_once(experiment, own)

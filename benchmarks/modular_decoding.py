@@ -41,9 +41,15 @@ def _tokenizer(sizes: Sizes) -> Any:
 
 
 def modular(sizes: Sizes, kind: str, blocks: int) -> ModularCaptioner:
-    arguments = {"width": sizes.width, "attention_width": sizes.width // 2, "controller": kind, "blocks": blocks}
-    longest = max(*sizes.places, sizes.length) + 3
-    return ModularCaptioner(_tokenizer(sizes), feature_width=sizes.width, max_length=longest, **arguments)
+    return ModularCaptioner(
+        _tokenizer(sizes),
+        feature_width=sizes.width,
+        width=sizes.width,
+        attention_width=sizes.width // 2,
+        blocks=blocks,
+        controller=kind,
+        max_length=max(*sizes.places, sizes.length) + 3,
+    )
 
 
 def encoder_decoder(sizes: Sizes, parameters: int) -> EncoderDecoder:

@@ -13,7 +13,7 @@ from torch import Tensor
 from capkit.text.tokenizers import prompt_ids
 from capkit.text.word_classes import MODULES
 from capkit.text.words_of_tokens import words_of_tokens
-from capkit.types import Context, Samples
+from capkit.types import CaptionBatch, Context, Samples
 
 
 @runtime_checkable
@@ -22,6 +22,8 @@ class Modular(Protocol):
 
     tokenizer: Any
     prompt: str
+
+    def encode(self, batch: CaptionBatch) -> Context: ...
 
     def weights_and_looks(
         self, context: Context, tokens: Int[Tensor, "B K L"]

@@ -137,7 +137,7 @@ class CaptionerModule(TrainModule):
         samples = self.generate_captions(batch)
         rows = rows_of(batch, samples)
         model: Any = self.model
-        if isinstance(model, Modular) and len(rows) == len(batch):
+        if isinstance(model, Modular) and samples.tokens is not None and len(rows) == len(batch):
             of_words = word_modules(model, model.encode(self.requested(batch)), samples)
             rows = [row | {"modules": words} for row, words in zip(rows, of_words, strict=True)]
         return rows

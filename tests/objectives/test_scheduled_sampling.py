@@ -1,5 +1,7 @@
 """Scheduled sampling: what is read in place of the reference's words, by hand and against a loop."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,8 @@ def test_draws_do_not_depend_on_the_batch_and_spare_the_prompt_and_padding():
     assert found[kept].equal(batch.tokens[..., :-1][kept])
     assert inputs_of(model, batch, 0.0).equal(batch.tokens[..., :-1])
     assert not inputs_of(model, batch, 1.0, step=1).equal(found)
+    prompted = inputs_of(model, replace(batch, prompt_length=3), 1.0)
+    assert prompted[..., :3].equal(batch.tokens[..., :3]) and not found[..., :3].equal(batch.tokens[..., :3])
 
 
 def test_a_sure_captioner_reads_its_own_greedy_words():

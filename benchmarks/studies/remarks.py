@@ -6,7 +6,6 @@ FEWER: dict[str, str] = {
     "test_fusecap.py": "seed 2 was not run (docs/experts.md)",
     "test_knowada_captioner.py": "seed 2 was not run (docs/curate.md has the numbers of seed 0)",
     "test_scalecap.py": "seed 0 alone; its world was chosen on seed 1 (docs/scalecap.md)",
-    "test_modular.py": "this command has not run it yet; docs/modular.md has one seed",
     "test_modular.py": "one seed of its short form was run (docs/modular.md)",
     "test_starts.py": "it holds the models in tests/effects/starts to their numbers, and trains by no seed of its own",
 }

@@ -57,6 +57,7 @@ MODELS_KNOWN = {
         "capkit.models.dual_encoders.cached",
         "capkit.models.dual_encoders.fingerprint",
         "capkit.models.dual_encoders.grammar_head",
+        "capkit.models.dual_encoders.patch_grouping",
         "capkit.models.weights",
     },
     "metrics": PROTOCOLS | {"capkit.models.dual_encoders.fingerprint", "capkit.models.dual_encoders.sentence_encoder"},

@@ -159,9 +159,9 @@ class TrainableDualEncoder(nn.Module, ABC):
         """Add a head on the text tower's pooled features, unless there is one."""
         self.grammar_head = self.grammar_head or GrammarHead(self.text_width)
 
-    def group_patches(self, grouping: PatchGrouping) -> None:
-        """Let `forward` give the extra `grouped` (M D): the picture as each text sees it."""
-        self.grouping = grouping
+    def group_patches(self, sigma: float | int | str) -> None:
+        """Let `forward` give the extra `grouped` (M D): the picture as each text sees it (`PatchGrouping`)."""
+        self.grouping = PatchGrouping(sigma)
 
     def tell_slots(self) -> None:
         """Let `forward` give the extra `slots` (M): which of its image's texts each one is, from 0."""

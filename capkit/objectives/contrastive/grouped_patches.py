@@ -12,7 +12,6 @@ from torch import Tensor
 
 from capkit.distributed.collectives import all_reduce_sum
 from capkit.errors import UsageError
-from capkit.models.dual_encoders.patch_grouping import PatchGrouping
 from capkit.objectives.contrastive.info_nce import InfoNCE
 from capkit.objectives.contrastive.pairs import LOWEST, check_choice
 from capkit.objectives.contrastive.slots import by_image, slots_of
@@ -24,7 +23,8 @@ NEGATIVES = ("image", "batch")
 
 @check_ranges
 class GroupedPatches:
-    """Symmetric cross-entropy of finding a text by its grouped patches (`PatchGrouping`), and these by the text.
+    """Symmetric cross-entropy of finding a text by its grouped patches
+    (`capkit/models/dual_encoders/patch_grouping.py`), and these by the text.
 
     The mean over both directions and over the texts of all ranks. Equal texts of an image are each other's positives,
     with an equal share, as in `InfoNCE`. Where an image has one text, there is nothing to find among its own: its loss
@@ -44,12 +44,12 @@ class GroupedPatches:
 
     def __init__(self, sigma: Probability | Literal["1/N"] = 0.0, negatives: str = "image") -> None:
         check_choice("objective.negatives", negatives, NEGATIVES)
-        self.grouping, self.negatives, self.info_nce = PatchGrouping(sigma), negatives, InfoNCE()
+        self.sigma, self.negatives, self.info_nce = sigma, negatives, InfoNCE()
         self._has_warned = False
 
     def prepare(self, model: Any) -> None:
         model.tell_slots()
-        model.group_patches(self.grouping)
+        model.group_patches(self.sigma)
 
     def __call__(self, pairs: PairEmbeddings, step: int) -> PairLoss:
         slots, number = slots_of(pairs, "GroupedPatches")

@@ -101,7 +101,8 @@ class LongCaptions(ListedPictures):
 @lru_cache(maxsize=2)
 def _read(path: Path, modified_ns: int) -> _Table:
     """All rows without their texts. Cached, since the splits share a table."""
-    table, empty, names = _Table([], {}, []), 0, []
+    table, empty = _Table([], {}, []), 0
+    names: list[str] = []
     for number, start, content in _lines(path):
         where = f"{path} line {number}"
         cells = _cells(content, path, f"line {number}")

@@ -32,6 +32,7 @@ def test_each_value_says_where_it_was_set_last(capsys):
     told = {line.split(":")[0].strip(): line.partition("  # ")[2] for line in reversed(page)}  # the first of a name
     assert told["max_steps"] == told["weight"] == "on the command line"
     assert told["name"] == "experiment/clip_reward_sceneworld.yaml" and told["controls"] == "train.yaml"
+    assert told["num_distractors"] == "metric/rd20_trained.yaml"  # a nested one
     (rollout,) = [line for line in page if "oc.select:decoding.max_length" in line]
     assert rollout.split("  # ")[0].split() == ["max_length:", "16"]  # the value, and what it refers to
 

@@ -36,14 +36,14 @@ BREAKS = [
         "capkit/models/captioners/module_blocks.py",
         "scores = scores.masked_fill(~mask[:, None], -torch.inf)\n        return scores.softmax(-1)",
         "return scores.softmax(-1).masked_fill(~mask[:, None], 0.0)\n        return scores.softmax(-1)",
-        ("tests/models/captioners/test_modular.py",),
+        ("tests/models/captioners/test_modular_captioner.py",),
     ),
     Break(
         "modular: the relation's output never reaches the controller",
         "capkit/models/captioners/module_blocks.py",
         "visual = torch.cat([outputs[name] for name in VISUAL], -1)",
         'visual = torch.cat([outputs[name] for name in ("object", "object", "attribute")], -1)',
-        ("tests/models/captioners/test_every_captioner.py", "tests/models/captioners/test_modular.py"),
+        ("tests/models/captioners/test_every_captioner.py", "tests/models/captioners/test_modular_captioner.py"),
     ),
     Break(
         "modular: states do not follow beams",
@@ -57,7 +57,7 @@ BREAKS = [
         "capkit/models/captioners/module_controllers.py",
         "return [like.new_zeros((rows, 1, self.embeddings.shape[1]))]",
         "return [like.new_ones((rows, 1, self.embeddings.shape[1]))]",
-        ("tests/models/captioners/test_modular.py",),
+        ("tests/models/captioners/test_modular_captioner.py",),
     ),
     Break(
         "modular likelihood: the weight of the word before",

@@ -21,6 +21,7 @@ from benchmarks.breaks import (
     flexcap,
     guidance,
     judged_captions,
+    judged_metrics,
     languages,
     memes,
     mocha,
@@ -29,6 +30,7 @@ from benchmarks.breaks import (
     portuguese,
     preferences,
     prompts,
+    python_api,
     readers,
     reassignment,
     regions,
@@ -42,6 +44,7 @@ from benchmarks.breaks import (
     training,
     update_graphs,
     views,
+    word_modules,
 )
 from benchmarks.breaks.planted import Break
 
@@ -66,6 +69,7 @@ AREAS: dict[str, list[Break]] = {
     "flexcap": flexcap.BREAKS,
     "guidance": guidance.BREAKS,
     "judged_captions": judged_captions.BREAKS,
+    "judged_metrics": judged_metrics.BREAKS,
     "languages": languages.BREAKS,
     "memes": memes.BREAKS,
     "mocha": mocha.BREAKS,
@@ -74,6 +78,7 @@ AREAS: dict[str, list[Break]] = {
     "portuguese": portuguese.BREAKS,
     "preferences": preferences.BREAKS,
     "prompts": prompts.BREAKS,
+    "python_api": python_api.BREAKS,
     "readers": readers.BREAKS,
     "reassignment": reassignment.BREAKS,
     "regions": regions.BREAKS,
@@ -87,4 +92,5 @@ AREAS: dict[str, list[Break]] = {
     "training": training.BREAKS,
     "update_graphs": update_graphs.BREAKS,
     "views": views.BREAKS,
+    "word_modules": word_modules.BREAKS,
 }

@@ -39,6 +39,17 @@ def test_a_text_sees_the_patches_of_its_own_picture(model):
         torch.testing.assert_close(pairs.extras["grouped"][row], expected, atol=1e-5, rtol=1e-5)
 
 
+def test_patches_are_grouped_in_32_bits_under_autocast():
+    generator = torch.Generator().manual_seed(0)
+    texts = torch.nn.functional.normalize(torch.randn(4, 8, generator=generator), dim=-1)
+    patches = torch.nn.functional.normalize(1 + 1e-3 * torch.randn(2, 6, 8, generator=generator), dim=-1)
+    places = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1]), 2
+    expected = PatchGrouping(0.3)(texts, patches, *places)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = PatchGrouping(0.3)(texts, patches, *places)
+    assert found.dtype == torch.float32 and found.equal(expected)
+
+
 def test_the_image_tower_runs_once(model):
     calls = []
     tower = model.side("image")[0]

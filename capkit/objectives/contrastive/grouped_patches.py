@@ -76,10 +76,10 @@ class GroupedPatches:
             return self._within_images(pairs, grouped.float(), slots, max(number, 1))
 
     def _within_images(self, pairs: PairEmbeddings, grouped: Tensor, slots: Tensor, number: int) -> PairLoss:
-        size = len(pairs.images), number
-        texts, real = by_image(pairs.texts.float(), slots, *size)
-        groups, _ = by_image(grouped, slots, *size)
-        ids, _ = by_image(pairs.text_ids[:, None], slots, *size)
+        places = slots, pairs.owners, len(pairs.images), number
+        texts, real = by_image(pairs.texts.float(), *places)
+        groups, _ = by_image(grouped, *places)
+        ids, _ = by_image(pairs.text_ids[:, None], *places)
         both = real[:, :, None] & real[:, None]
         positive = both & (ids == ids.mT)
         logits = pairs.logit_scale.float() * groups @ texts.mT

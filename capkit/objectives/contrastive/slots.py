@@ -28,11 +28,14 @@ def slots_of(pairs: PairEmbeddings, asker: str) -> tuple[Int[Tensor, " M"], int]
 
 
 def by_image(
-    rows: Num[Tensor, "M D"], slots: Int[Tensor, " M"], num_images: int, num_slots: int
+    rows: Num[Tensor, "M D"], slots: Int[Tensor, " M"], owners: Int[Tensor, " M"], num_images: int, num_slots: int
 ) -> tuple[Num[Tensor, "N K D"], Bool[Tensor, "N K"]]:
-    """Rows by image and slot, and which there are. Rows come image by image, by slot within each."""
+    """Rows by image and slot, and which there are. Rows come image by image, by slot within each.
+
+    An image can come twice in a row, and one can lack its first slots (texts without a token that the tower knows).
+    """
     begins = torch.ones_like(slots, dtype=torch.bool)
-    begins[1:] = slots[1:] <= slots[:-1]
+    begins[1:] = (slots[1:] <= slots[:-1]) | (owners[1:] != owners[:-1])
     places = (begins.cumsum(0) - 1, slots)
     real = torch.zeros(num_images, num_slots, dtype=torch.bool, device=rows.device)
     real = real.index_put(places, torch.ones_like(begins))

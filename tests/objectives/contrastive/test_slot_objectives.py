@@ -191,7 +191,7 @@ def test_rows_in_the_released_order_of_slots_before_images_are_no_rows_by_image(
     num_images, num_slots = 4, 3
     rows = torch.tensor([[10.0 * i + k] for i in range(num_images) for k in range(num_slots)])
     slots = torch.arange(num_slots).repeat(num_images)
-    right, real = by_image(rows, slots, num_images, num_slots)
+    right, real = by_image(rows, slots, torch.arange(num_images).repeat_interleave(num_slots), num_images, num_slots)
     assert real.all() and right[..., 0].tolist() == [[10 * i + k for k in range(3)] for i in range(4)]
     released = rows.view(num_images, num_slots).T.reshape(num_images, num_slots)
     keeps = [released[i, k] // 10 == i for i in range(num_images) for k in range(num_slots)]
@@ -199,10 +199,10 @@ def test_rows_in_the_released_order_of_slots_before_images_are_no_rows_by_image(
 
 
 def test_rows_of_images_with_few_texts_or_none_leave_gaps():
-    rows, slots = torch.arange(4.0)[:, None], torch.tensor([0, 1, 0, 0])
-    found, real = by_image(rows, slots, 4, 2)
-    assert real.tolist() == [[True, True], [True, False], [True, False], [False, False]]
-    assert found[..., 0].tolist() == [[0, 1], [2, 0], [3, 0], [0, 0]]
+    rows, slots, owners = torch.arange(5.0)[:, None], torch.tensor([0, 1, 0, 0, 1]), torch.tensor([7, 7, 3, 3, 5])
+    found, real = by_image(rows, slots, owners, 5, 2)
+    assert real.tolist() == [[True, True], [True, False], [True, False], [False, True], [False, False]]
+    assert found[..., 0].tolist() == [[0, 1], [2, 0], [3, 0], [0, 4], [0, 0]]
 
 
 SPLITS = {2: [[0, 3], [1, 2, 4]], 3: [[4], [], [0, 1, 2, 3]]}

@@ -263,7 +263,12 @@ class CaptionDataModule(pl.LightningDataModule):
         return lambda key: _image_or_white(source, place[key])
 
     def region_boxes(self, split: str) -> Callable[[str], list[tuple[Box, str]]]:
-        """Return a function from a record's key to its regions' distinct boxes, each with its first text."""
+        """Return a function from a row's key to the boxes that its features are of, each with its region's first text.
+
+        There are none unless the features are of the records' own boxes (`capkit prepare boxes=true`).
+        """
+        if self.features is None or "boxes" not in self.features.about:
+            return lambda key: []
         source = self.source(split)
         places: dict[str, int] = {}
 
@@ -271,7 +276,8 @@ class CaptionDataModule(pl.LightningDataModule):
             if not places:
                 places.update({source.record(i).key: i for i in range(len(source))})
             found: dict[Box, str] = {}
-            for region in source.record(places[key]).regions:
+            place = places[key if key in places else key.rpartition("#")[0]]  # of a region's row: its picture's
+            for region in source.record(place).regions:
                 found.setdefault(region.box, region.text)
             return list(found.items())
 

@@ -8,7 +8,9 @@ from PIL import Image
 
 from capkit.assets import catalogue
 from capkit.cli import main
-from capkit.data.features import FeatureStore
+from capkit.data.datamodule import CaptionDataModule
+from capkit.data.features import FeatureStore, FeatureWriter
+from capkit.data.sources.manifest import Manifest
 from capkit.errors import UsageError
 from capkit.models.weights import weights_fingerprint
 from capkit.tasks import prepare
@@ -279,6 +281,11 @@ def test_features_of_the_records_own_boxes(tmp_path, monkeypatch):
     values, mask = FeatureStore("store").padded(["halves"])
     assert mask is not None and mask.tolist() == [[True] * 3]
     np.testing.assert_allclose(values[0, :, 0], [0.0, 1.0, 0.5])
+    for features, boxes in (("store", [left, right, whole]), ("others", [])):
+        with FeatureWriter("others", ["halves"], (1, 1)) as writer:  # of no box of the record
+            writer.write(["halves"], np.zeros((1, 1, 1)))
+        data = CaptionDataModule(test=Manifest("rows.jsonl"), features=features)
+        assert [box for box, _ in data.region_boxes("test")("halves")] == list(map(tuple, boxes))
     (tmp_path / "rows.jsonl").write_text(json.dumps({**row, "regions": []}) + "\n")
     with pytest.raises(UsageError, match="expected a region in every record, got none in 'halves'"):
         prepare.run(cfg)

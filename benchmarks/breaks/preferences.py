@@ -92,4 +92,32 @@ BREAKS = [
         "or any(kept)",
         ("tests/data/test_preference_pairs.py",),
     ),
+    Break(
+        "preferences: the loss is a sum over pairs",
+        _MODULE,
+        "output.loss_sum / num_pairs, output",
+        "output.loss_sum, output",
+        ("tests/train/preferences/test_preference_module.py",),
+    ),
+    Break(
+        "preferences: the kept reference is of another precision than the policy",
+        "capkit/tasks/fit_preferences.py",
+        "with run.trainer.precision_plugin.forward_context():",
+        "if True:",
+        ("tests/tasks/test_preference_runs.py::test_a_run_trains_validates_on_held_out_pairs_and_reports",),
+    ),
+    Break(
+        "question_answering: a run goes on whose reader never gives an answer",
+        _QA,
+        'if total["unread"] == asked:',
+        "if False:",
+        (f"{_QA_TESTS}::test_a_step_none_of_whose_answers_can_be_read_ends_the_run",),
+    ),
+    Break(
+        "caprl: a reply that was cut at ten tokens is not read",
+        "capkit/readers/caprl.py",
+        "reads_cut: ClassVar[bool] = True",
+        "reads_cut: ClassVar[bool] = False",
+        ("tests/readers/test_caprl_reader.py",),
+    ),
 ]

@@ -1,5 +1,6 @@
 """Preferences between two captions of a picture: the JSON lines of capkit, and those of TRL, read and written."""
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -57,6 +58,12 @@ def write_preferences(path: str | Path, pairs: Iterable[Preference], form: Form 
     write_atomically(Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def fingerprint(pairs: Iterable[Preference]) -> str:
+    """Identifies pairs and their order."""
+    rows = json.dumps([_own_row(pair) for pair in pairs], ensure_ascii=True)
+    return hashlib.sha256(rows.encode()).hexdigest()[:16]
+
+
 def _own_row(pair: Preference) -> dict[str, Any]:
     row: dict[str, Any] = {"image": pair.image, "prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}
     row |= {"criterion": pair.criterion, "scores": None if pair.scores is None else list(pair.scores)}
@@ -111,12 +118,17 @@ def _sides(row: dict[str, Any], where: str) -> tuple[str, str, str]:
     (*before, chosen), (*also_before, rejected) = (_messages(side, where) for side in sides)
     if before != also_before:
         raise UsageError(f"{where}: expected one prompt for both sides, got {shown(before)} and {shown(also_before)}")
-    asked = row.get("prompt") or before
-    return (
-        (_said(asked, where) if isinstance(asked, list) else asked),
-        _content(chosen, where),
-        _content(rejected, where),
-    )
+    asked = row.get("prompt")
+    if asked and before:
+        raise UsageError(
+            f"{where}: expected a prompt of its own or messages before the sides' last one, got both, {shown(asked)} "
+            f"and {shown(before)}; a caption answers one prompt: leave the pair out"
+        )
+    prompt = asked or before
+    texts = _said(prompt, where) if isinstance(prompt, list) else prompt
+    if not isinstance(texts, str):
+        raise UsageError(f"{where}: expected a text or messages as 'prompt', got {shown(asked)}")
+    return texts, _content(chosen, where), _content(rejected, where)
 
 
 def _messages(side: Any, where: str) -> list[Any]:

@@ -46,6 +46,11 @@ class PreferencePairs:
     def __len__(self) -> int:
         return len(self._pairs)
 
+    @property
+    def places(self) -> set[int]:
+        """The pictures' indices in the source."""
+        return set(self._places)
+
     def record(self, index: int) -> Record:
         record, pair = self._source.record(self._places[index]), self._pairs[index]
         own = {"number": index, "criterion": pair.criterion, "scores": pair.scores, "tokens": pair.tokens}
@@ -135,8 +140,14 @@ class PreferenceDataModule(CaptionDataModule):
         source = self.source("train")
         if isinstance(source, Preparable):
             source.prepare()
-        self.sources["train"] = preference_pairs(source, train)
-        self.sources["val"] = preference_pairs(source, val, "val pairs")
+        learned, held = preference_pairs(source, train), preference_pairs(source, val, "val pairs")
+        if both := learned.places & held.places:
+            key = source.record(min(both)).key
+            raise UsageError(
+                f"expected held-out pairs about pictures that are not trained on, got {len(both)} that are, by key in "
+                f"one pair and by file in another, such as {key!r}; name each picture in one way"
+            )
+        self.sources["train"], self.sources["val"] = learned, held
         self._keys.clear()
 
     def check_pairs(self, encode: CaptionEncoder) -> None:

@@ -169,10 +169,13 @@ class Asker:
         return reply.schema() if self._is_structured else None
 
     def _read(self, answer: Answer, question: Question) -> Answer:
+        reply = question.reply or self.reply
+        if answer.text is None and answer.said is not None and getattr(reply, "reads_cut", False):
+            answer = replace(answer, text=answer.said, failure=None, said=None)
         if answer.text is None:
             return answer
         try:
-            return replace(answer, value=(question.reply or self.reply).read(answer.text))
+            return replace(answer, value=reply.read(answer.text))
         except Unparsable as problem:
             return replace(answer, text=None, failure=f"unparsable answer: {problem}", said=answer.text)
 

@@ -33,7 +33,8 @@ class Unparsable(Exception):
 class Reply(Protocol):
     """Reads replies of one form.
 
-    Optional: `example()`, a value that `read` could give, its texts as long as they may be, for runs that ask nothing.
+    Optional: `example()`, a value that `read` could give, its texts as long as they may be, for runs that ask nothing;
+    `reads_cut`, true where a reply that was cut at the model's `max_tokens` is read as well: without, it is no answer.
     """
 
     def read(self, text: str) -> Any:

@@ -42,7 +42,8 @@ class Reading:
 class Reader(Protocol):
     """Answers each text's questions from the text alone; "" knows nothing.
 
-    Optional: `askers`, as of a metric, of a reader that asks a ChatModel.
+    Optional: `askers`, as of a metric, of a reader that asks a ChatModel; `check(questions)`, which raises UsageError
+    for questions that this reader cannot put.
     """
 
     def about(self) -> dict[str, Any]:

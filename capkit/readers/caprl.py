@@ -1,8 +1,9 @@
 """The reader of CapRL's program: the abstain option is always F, and the first capital A to I of a reply counts."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from capkit.errors import UsageError
 from capkit.llm.base import ChatModel
@@ -18,9 +19,10 @@ SYSTEM = "You answer multiple-choice questions about an image from its caption."
 
 @dataclass(frozen=True)
 class FirstCapital:
-    """A reply by its first capital letter of A to I: " B because" is B, and "A cat" is A."""
+    """A reply, also one that was cut, by its first capital of A to I: " B because" is B, and "A cat" is A."""
 
     letters: str
+    reads_cut: ClassVar[bool] = True
 
     def read(self, text: str) -> str:
         found = _CAPITAL.search(text)
@@ -63,15 +65,17 @@ class CapRLReader(ChatReader):
     def about(self) -> dict[str, object]:
         return {**super().about(), "reader": "caprl", "form": "first capital A to I, abstain F"}
 
+    def check(self, questions: Iterable[ChoiceQuestion]) -> None:
+        for question in questions:
+            num_letters = len(question.choices) - (question.abstain is not None)
+            if num_letters > (5 if question.abstain is not None else 9):
+                raise UsageError(
+                    f"reader=caprl: expected at most 5 choices beside the abstain option F (9 without one), got "
+                    f"{num_letters}: {question.text!r}; use reader=server"
+                )
+
     def read(self, texts: Sequence[str], questions: Sequence[Sequence[ChoiceQuestion]]) -> list[list[Reading]]:
-        for asked in questions:
-            for question in asked:
-                num_letters = len(question.choices) - (question.abstain is not None)
-                if num_letters > (5 if question.abstain is not None else 9):
-                    raise UsageError(
-                        f"reader=caprl: expected at most 5 choices beside the abstain option F (9 without one), got "
-                        f"{num_letters}: {question.text!r}; use reader=server"
-                    )
+        self.check(question for asked in questions for question in asked)
         return super().read(texts, questions)
 
     def letters_of(self, question: ChoiceQuestion) -> str:

@@ -43,8 +43,8 @@ class QuestionAnswering(BaseScorer):
     less than `min_read` was read has no score (NaN), where the program's service gives 0 to whatever fails.
 
     A picture with fewer than `min_questions` questions has no score. A step none of whose pictures has questions is a
-    RunFailure, and so, on all ranks, is a reader that cannot be asked at all, such as a server that is away
-    (ReaderAway).
+    RunFailure, and so, on all ranks, is a reader that cannot be asked at all, such as a server that is away, or none of
+    whose answers of a step can be read, such as one that fails or is silent each time (ReaderAway).
 
     Args:
         reader: Who answers; never the policy.
@@ -93,7 +93,10 @@ class QuestionAnswering(BaseScorer):
         self._step = step
 
     def meet(self, keys: Callable[[str], Sequence[str]]) -> None:
-        """Raises UsageError for questions about test pictures, or about no training picture. Warns if some have none"""
+        """Warns if some training pictures have no questions.
+
+        Raises UsageError for questions about test pictures, about no training picture, or that the reader cannot put.
+        """
         if self._known is None:
             return
         training = keys("train")
@@ -115,6 +118,9 @@ class QuestionAnswering(BaseScorer):
                 f"({_some(without)}); their captions get no reward",
                 stacklevel=2,
             )
+        if (check := getattr(self.reader, "check", None)) is not None:
+            items = (item for key in sorted(self._known & set(training)) for item in self.questions.of(key, {}))
+            check(in_drawn_order(item, self.abstain, None) for item in items)
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
         metadata = batch.metadata or [{} for _ in batch.keys]
@@ -212,17 +218,18 @@ class QuestionAnswering(BaseScorer):
         return -1 / (len(item.choices) - 1) if is_charged else 0.0
 
     def _count(self, without: Sequence[str], num_distinct: int, answers: Sequence[Answered]) -> None:
-        """Numbers to log, of all ranks. Raises RunFailure if no picture of the step has questions."""
+        """Numbers to log, of all ranks. Raises RunFailure where no picture has questions, or no answer can be read."""
         counts: Counter[str] = Counter(distinct=num_distinct, asked=len(answers))
         for item, question, reading in answers:
             counts["unread" if reading.choice is None else f"read/{_kind(item)}"] += 1
             counts["abstained"] += reading.choice is not None and reading.choice == question.abstain
             counts[f"right/{_kind(item)}"] += _is_right(item, question, reading)
-        shares = gather_objects((counts, list(without)))
+        failures = [reading.failure for _, _, reading in answers if reading.choice is None][:1]
+        shares = gather_objects((counts, list(without), failures))
         total: Counter[str] = Counter()
-        for share, _ in shares:
+        for share, _, _ in shares:
             total.update(share)
-        missing = [key for _, keys in shares for key in keys]
+        missing = [key for _, keys, _ in shares for key in keys]
         if not total["asked"]:
             raise RunFailure(
                 f"reward question_answering: expected questions about the pictures of each step, got none about any of "
@@ -230,6 +237,12 @@ class QuestionAnswering(BaseScorer):
                 "min_questions"
             )
         asked = total["asked"]
+        if total["unread"] == asked:
+            why = next(failure for _, _, found in shares for failure in found)
+            raise ReaderAway(
+                f"reward question_answering: expected answers that can be read, got none to the {asked:,} questions of "
+                f"step {self._step} ({why}); check the reader, and its server's log"
+            )
         self._logs = {
             "questions": float(asked),
             "unasked": float(len(missing)),

@@ -54,6 +54,11 @@ def run(cfg: DictConfig) -> dict[str, float]:
         )
     if unknown := set(cfg.margins) - set(reward.terms):
         raise UsageError(f"margins: expected names of reward's terms, {', '.join(reward.terms)}; got {min(unknown)!r}")
+    if negative := [name for name, term in reward.terms.items() if term.weight_at(1, 1) < 0]:
+        raise UsageError(
+            f"reward.{negative[0]}.weight: expected more than 0, since of each term the higher score is chosen, got "
+            f"{reward.terms[negative[0]].weight_at(1, 1)}; take a scorer whose higher score is better"
+        )
     device = default_device()
     with phase("loading the checkpoint"):
         model, _ = load_captioner(cfg.ckpt)
@@ -92,7 +97,8 @@ def collect(
     def write(batch: CaptionBatch) -> list[Preference]:
         placed = batch.to(device)
         samples: Samples = model.generate(model.encode(placed), decoding, cfg.num_samples)
-        scores = {name: values.tolist() for name, values in reward.score_alone(batch, samples).items()}
+        raw = reward.score_alone(batch, samples)
+        scores = {name: reward.terms[name].shape(values).tolist() for name, values in raw.items()}
         found: list[Preference] = []
         for row, key in enumerate(batch.keys):
             ids = _ids(samples, row, start)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from capkit.data.dataset import Encode
-from capkit.data.preference_files import Preference, read_preferences
+from capkit.data.preference_files import Preference, fingerprint, read_preferences
 from capkit.data.preference_pairs import PAIR, PreferenceDataModule, criteria, held_out
 from capkit.distributed.collectives import gather_objects, rank
 from capkit.errors import UsageError
@@ -84,7 +84,7 @@ class FitPreferences(Job[PreferenceModule]):
             )
         with phase("building the model"):
             model: Any = build_model(cfg.model, lambda: data.captions("train"), cfg.seed)
-        own = {"", model.prompt}  # what every caption of this captioner begins with anyway
+        own = {"", model.prompt.strip()}  # what every caption of this captioner begins with anyway
         self.train, self.val = ([_asked(pair, own) for pair in pairs] for pairs in (self.train, self.val))
         prompted = [pair for pair in [*self.train, *self.val] if pair.prompt]
         if prompted and not getattr(model, "takes_prompts", False):
@@ -96,7 +96,9 @@ class FitPreferences(Job[PreferenceModule]):
         metrics = applicable(run.parts["metrics"], data.source("test").record(0).metadata)
         data.take(self.train, self.val)
         say(f"pairs: {len(self.train):,} to train on, {len(self.val):,} held out, by {criteria(self.train)}")
-        return PreferenceModule(model, **{**run.parts, "metrics": metrics})
+        module = PreferenceModule(model, **{**run.parts, "metrics": metrics})
+        module.pairs = fingerprint([*self.train, *self.val])
+        return module
 
     def text_encoder(self, run: Run, module: PreferenceModule) -> Encode:
         model: Any = module.model
@@ -175,14 +177,16 @@ def by_pair(
     values: Callable[[CaptionBatch], Float[Tensor, "B 2"]],
     limit: int | None = None,
 ) -> dict[int, list[float]]:
-    """Two values of each pair that can be read, by the pair's number, from all ranks."""
+    """Two values of each pair that can be read, by the pair's number, from all ranks; in the precision of training."""
     own: dict[int, list[float]] = {}
     device = run.trainer.strategy.root_device
     module.model.to(device)
     module.reference.to(device)
     for batch in run.data.eval_dataloader(split, limit):
         numbers = [metadata[PAIR]["number"] for metadata in batch.metadata]
-        own.update(zip(numbers, values(batch.to(device)).tolist(), strict=True))
+        with run.trainer.precision_plugin.forward_context():
+            found = values(batch.to(device))
+        own.update(zip(numbers, found.tolist(), strict=True))
     return {number: row for part in gather_objects(own) for number, row in part.items()}
 
 

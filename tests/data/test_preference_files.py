@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from capkit.data.preference_files import Preference, read_preferences, write_preferences
+from capkit.data.preference_files import Preference, fingerprint, read_preferences, write_preferences
 from capkit.errors import UsageError
 
 PAIRS = [
@@ -67,11 +67,21 @@ PAIR = {"image": "a", "chosen": "x", "rejected": "y"}
          "messages that end with the assistant's"),
         ({"image": "a", "chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "x"}],
           "rejected": [{"role": "assistant", "content": "y"}]}, "one prompt for both sides"),
+        ({"image": "a", "prompt": "p",
+          "chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "x"}],
+          "rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "y"}]}, "got both, 'p' and"),
+        ({"image": "a", "prompt": 3, "chosen": [{"role": "assistant", "content": "x"}],
+          "rejected": [{"role": "assistant", "content": "y"}]}, "a text or messages as 'prompt', got 3"),
     ],
 )  # fmt: skip
 def test_lines_that_are_no_pair_are_refused_by_their_number(file, row, told):
     with pytest.raises(UsageError, match=f"line 2.*{told}"):
         read_preferences(file(PAIR, row))
+
+
+def test_a_fingerprint_is_of_all_that_a_pair_says_and_of_the_order():
+    assert fingerprint(PAIRS) == fingerprint([*PAIRS]) != fingerprint(PAIRS[::-1])
+    assert len({fingerprint([pair]) for pair in [*PAIRS, *BARE[:1]]}) == 3
 
 
 def test_an_empty_file_is_refused(file):

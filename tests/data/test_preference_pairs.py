@@ -20,21 +20,25 @@ PAIRS = [
     Preference("0", "two dogs", "a red ball"),
 ]
 
+VAL = [Preference("v.png", "a red ball", "one cat")]
+
 
 class Pictures:
-    """Two pictures, the second by its file's name too."""
+    """Three pictures, by their files' names too; PAIRS are about the first two."""
 
     def __len__(self):
-        return 2
+        return 3
 
     def record(self, index):
-        return Record(str(index), image=("a.png", "b.png")[index], captions=[Caption("one cat")], metadata={"n": index})
+        return Record(
+            str(index), image=("a.png", "b.png", "v.png")[index], captions=[Caption("one cat")], metadata={"n": index}
+        )
 
     def image(self, index):
         return np.full((8, 8, 3), 50 * index, np.uint8)
 
 
-def data_of(pairs=PAIRS, val=PAIRS[:1], **settings):
+def data_of(pairs=PAIRS, val=VAL, **settings):
     transform = ImageTransform(size=8, mean=[0.5] * 3, std=[0.5] * 3)
     data = PreferenceDataModule(
         train=Pictures(), val=Pictures(), test=Pictures(), transform=transform, batch_size=3, max_length=8, **settings
@@ -68,14 +72,20 @@ def test_chosen_comes_before_rejected_in_every_epoch_and_ids_are_those_that_were
 def test_the_test_split_stays_as_it_is():
     data, _ = data_of()
     (batch,) = data.test_dataloader()
-    assert batch.keys == ["0", "1"] and batch.tokens.shape[1] == 1 and batch.references == [["one cat"]] * 2
+    assert batch.keys == ["0", "1", "2"] and batch.tokens.shape[1] == 1 and batch.references == [["one cat"]] * 3
     (held,) = data.val_dataloader()
-    assert held.keys == ["0"] and held.tokens.shape[1] == 2
+    assert held.keys == ["2"] and held.tokens.shape[1] == 2
 
 
 def test_pairs_of_other_pictures_are_refused():
     with pytest.raises(UsageError, match=r"1 of 1 are about others, such as 'c.png'"):
         data_of([Preference("c.png", "two dogs", "one cat")])
+
+
+def test_a_picture_under_two_names_is_not_trained_on_and_held_out():
+    named = Preference("b.png", "two dogs", "one cat"), Preference("1", "two dogs", "one cat")
+    with pytest.raises(UsageError, match=r"got 1 that are, by key in one pair and by file in another, such as '1'"):
+        data_of([named[0]], [named[1]])
 
 
 @pytest.mark.parametrize(

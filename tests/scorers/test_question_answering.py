@@ -223,6 +223,16 @@ def test_a_step_without_any_question_ends_the_run_and_names_its_pictures(questio
     assert scores(scorer, {"z": ["a"]}, step=None).isnan().all()  # of a validation's batch
 
 
+def test_a_step_none_of_whose_answers_can_be_read_ends_the_run(questions):
+    """A server that fails each time, or a reader that never gives a letter, would else train on nothing for days."""
+    scorer = QuestionAnswering(Table(), questions, all_questions=True)
+    unread = "what? -. how? -. who? -."
+    with pytest.raises(ReaderAway, match=r"none to the 6 questions of step 1 \(no letter\)"):
+        scores(scorer, {"x": [unread, unread]})
+    assert scores(scorer, {"x": [unread, "what? red."]}).isnan().tolist() == [[True, False]]
+    assert scores(scorer, {"x": [unread]}, step=None).isnan().all()  # of a validation's batch
+
+
 def test_questions_of_the_next_picture_are_the_control(questions):
     scorer = Shuffled(QuestionAnswering(Table(), questions, all_questions=True))
     found = scores(scorer, {"x": ["what? red.", ""], "y": ["what? red. how? many.", "who? a dog."]})
@@ -246,6 +256,21 @@ def test_question_sets_of_another_split_are_refused(questions):
     with pytest.warns(UserWarning, match=r"1 of 2 training pictures have no questions \('p'\)"):
         scorer.meet(keys(train=["x", "p"]))
     scene_scorer().meet(keys())
+
+
+class OfTwo(Table):
+    def check(self, asked):
+        for question in asked:
+            if len(question.choices) > 4:
+                raise UsageError(f"cannot put {question.text!r}")
+
+
+def test_questions_that_the_reader_cannot_put_are_told_before_the_first_step(questions):
+    """Of training pictures alone, with the abstain option that they will have."""
+    QuestionAnswering(OfTwo(), questions).meet(keys(train=["y"]))
+    QuestionAnswering(OfTwo(), questions, abstain=False).meet(keys())
+    with pytest.raises(UsageError, match=r"cannot put 'who\?'"):
+        QuestionAnswering(OfTwo(), questions).meet(keys())
 
 
 def test_a_file_that_changed_between_attempts_is_refused(questions, tmp_path):

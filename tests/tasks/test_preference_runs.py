@@ -28,18 +28,22 @@ MODEL = [
 ADAPTERS = "model.lora={decoder: {rank: 2, targets: [query_key_value]}}"
 
 
+def collect(path):
+    caches = [f"data.{split}.cache_dir={path / 'scenes'}" for split in ("train", "val", "test")]
+    return [
+        "task=collect_preferences", f"ckpt={path / 'mle'}", "reward=[length]", "reward.length.scorer.shortest=4",
+        "reward.length.scorer.longest=4", "num_samples=4", *caches, "data.train.count=16", "decoding.max_length=6",
+        "pairs_per_image=2",
+    ]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     """The words of a tiny captioner's data, its run, and pairs of its captions by their length."""
     path = tmp_path_factory.mktemp("preferences")
     caches = [f"data.{split}.cache_dir={path / 'scenes'}" for split in ("train", "val", "test")]
     assert main([*DATA, *MODEL, *caches, "max_steps=2", "val_every=2", f"run_dir={path / 'mle'}"]) == 0
-    words = [
-        "task=collect_preferences", f"ckpt={path / 'mle'}", f"out={path / 'pairs.jsonl'}", "reward=[length]",
-        "reward.length.scorer.shortest=4", "reward.length.scorer.longest=4", "num_samples=4", *caches,
-        "data.train.count=16", "decoding.max_length=6", "pairs_per_image=2",
-    ]  # fmt: skip
-    assert main(words) == 0
+    assert main([*collect(path), f"out={path / 'pairs.jsonl'}"]) == 0
     fit = [
         "task=fit_preferences", *DATA, *caches, f"init_from={path / 'mle'}", f"pairs={path / 'pairs.jsonl'}",
         "held_out=0.3", "callback=[progress,recorder,checkpoints]", "callback.checkpoints.every_steps=1",
@@ -59,6 +63,8 @@ def test_pairs_are_those_of_the_scorer_with_their_ids_and_the_same_each_time(sta
         assert better - worse >= 0.1 and all(
             len(ids) >= len(text.split()) for ids, text in zip(pair.tokens, (pair.chosen, pair.rejected), strict=True)
         )
+    assert main([*collect(path), f"out={tmp_path / 'again.jsonl'}"]) == 0
+    assert (tmp_path / "again.jsonl").read_bytes() == (path / "pairs.jsonl").read_bytes()
     about = json.loads((path / "pairs.jsonl.about.json").read_text())
     assert about["decoding"]["method"] == "sample" and about["hash"] and about["reward"]["length"]["longest"] == 4
 
@@ -67,7 +73,7 @@ def test_pairs_are_those_of_the_scorer_with_their_ids_and_the_same_each_time(sta
 def test_a_run_trains_validates_on_held_out_pairs_and_reports(start, tmp_path):
     _, fit = start
     run = RunFolder(tmp_path / "run")
-    assert main([*fit, "reference=kept", f"run_dir={run.path}"]) == 0
+    assert main([*fit, "reference=kept", "trainer.precision=bf16-mixed", f"run_dir={run.path}"]) == 0
     rows = [row for row in run.current_rows() if "val/preference/margin" in row]
     assert [row["step"] for row in rows] == [0, 2, 4] and rows[0]["val/preference/margin"] == pytest.approx(0, abs=1e-6)
     assert {"test/cider", "test/initial/cider", "train/steps"} <= run.metrics().keys()
@@ -150,6 +156,23 @@ def test_what_cannot_be_trained_on_is_told_before_the_first_step(start, tmp_path
     pairs = [] if change is None else [changed(path, tmp_path, change)]
     assert main([*fit, *pairs, *words, f"run_dir={tmp_path / 'run'}"]) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["reward.length.weight=-1"], "reward.length.weight: expected more than 0"),
+        (["reward.length.clip=[0.9,1]", "margin=0.2"], "no two captions of a picture differ"),
+        (["decoding.method=greedy"], "expected decoding.method=sample, got greedy"),
+        (["form=xml"], "form must be one of"),
+        (["margins={cider: 1}"], "expected names of reward's terms, length; got 'cider'"),
+    ],
+)
+def test_what_makes_no_pairs_is_told(start, tmp_path, capsys, words, told):
+    path, _ = start
+    assert main([*collect(path), f"out={tmp_path / 'pairs.jsonl'}", *words]) == 2
+    assert told in capsys.readouterr().err and not (tmp_path / "pairs.jsonl").exists()
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ class PreferenceModule(CaptionerModule):
     (`reference_logprobs`, by split and number of the pair). Policy and reference are without dropout: at the start
     every margin is 0.
 
+    `pairs` identifies the pairs that are trained on: a checkpoint of others is not resumed.
+
     Logs the objective's numbers as `preference/NAME`; validation has the loss and the same numbers of the held-out
     pairs, and writes no captions.
     """
@@ -62,6 +64,7 @@ class PreferenceModule(CaptionerModule):
         self.objective: PreferenceObjective = objective
         self.reference = ReferencePolicy(model)
         self.reference_logprobs: dict[str, Float[Tensor, "N 2"]] | None = None
+        self.pairs: str | None = None
         self.drop_was_told = False
 
     def keep_reference(self) -> None:
@@ -152,6 +155,19 @@ class PreferenceModule(CaptionerModule):
         named = {f"val/{name}": value for name, value in numbers.items()}
         self.log_dict(named, batch_size=1, sync_dist=False, logger=False)
         self._validation = []
+
+    # -- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["preference"] = {"pairs": self.pairs}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises UsageError where the pairs are not those that the checkpoint was trained on."""
+        if checkpoint["preference"]["pairs"] != self.pairs:
+            raise UsageError(
+                f"expected the pairs that the checkpoint was trained on, {checkpoint['preference']['pairs']}, got "
+                f"{self.pairs}; give that file as pairs, or start a run by init_from=CHECKPOINT instead of resume"
+            )
 
 
 def _targets(batch: CaptionBatch) -> Bool[Tensor, "B 2 M"]:

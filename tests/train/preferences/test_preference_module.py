@@ -1,5 +1,7 @@
 """A step on preferences is the same however its batch is cut; references, and the alarm."""
 
+import math
+
 import pytest
 import torch
 from rl_steps import NUM_IMAGES, Keep, captioner, differences, tokenizer, trainer_of
@@ -103,20 +105,29 @@ def test_a_copy_and_adapters_that_are_off_are_the_policy_before():
             assert not any(parameter.requires_grad for parameter in module.reference.frozen.parameters())
 
 
-def test_the_loss_of_a_step_is_the_mean_over_pairs_by_hand():
-    module = module_of()
-    module.keep_reference()
+def test_the_loss_and_the_gradient_of_a_step_are_the_mean_over_pairs_by_hand():
+    """At the reference, of plain DPO: the loss is log 2, and h's gradient counts half."""
     (batch,) = batches(1)
-    for parameter in module.model.parameters():
-        parameter.data += 0.05
-    logprobs = module.model.logprobs(module.model.encode(batch), batch.tokens, batch.mask)
-    mask = CrossEntropy.target_mask(batch)
-    reference = (logprobs * mask).sum(-1) - module.gained(batch)
-    losses = [
-        DPO(0.5, 0.1, likelihood=0.1)(logprobs[i : i + 1], reference[i : i + 1], mask[i : i + 1]) for i in range(8)
-    ]
-    compared = module.compare(batch, "train")
-    torch.testing.assert_close(compared.loss_sum, sum(output.loss_sum for output in losses))
+    model = module_of().model
+    logprobs = model.logprobs(model.encode(batch), batch.tokens, batch.mask)
+    said = (logprobs * CrossEntropy.target_mask(batch)).sum(-1)
+    loss = -0.5 * 0.5 * sum(said[row, 0] - said[row, 1] for row in range(8)) / 8
+    gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+    norm = torch.stack([gradient.norm() for gradient in gradients if gradient is not None]).norm()
+    for size in (None, 3):
+        row = train(objective=DPO(beta=0.5), micro_batch_size=size).rows[0]
+        assert row["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
+        assert row["loss"] == pytest.approx(math.log(2), rel=1e-5)
+
+
+def test_a_checkpoint_of_other_pairs_is_not_resumed():
+    module, checkpoint = module_of(), {}
+    module.pairs = "these"
+    module.on_save_checkpoint(checkpoint)
+    module.on_load_checkpoint(checkpoint)
+    module.pairs = "others"
+    with pytest.raises(UsageError, match="trained on, these, got others; give that file"):
+        module.on_load_checkpoint(checkpoint)
 
 
 def test_a_chosen_caption_that_becomes_improbable_is_told_once():

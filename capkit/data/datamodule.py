@@ -283,6 +283,13 @@ class CaptionDataModule(pl.LightningDataModule):
 
         return boxes
 
+    def in_picture(self, box: Box, height: int, width: int) -> Box:
+        """Where a box of the square that a model sees lies in a picture of this size, both as shares.
+
+        The same box without a transform, as of cached features.
+        """
+        return box if self.transform is None else self.transform.placement(height, width).back(box)
+
     def removed_regions(self, split: str) -> int:
         """How many regions this process left out so far because the transform left less than `min_visible` of them."""
         return self._log.removed_regions[split]

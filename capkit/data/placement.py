@@ -37,6 +37,22 @@ class Placement:
             return None
         return (1 - x1, y0, 1 - x0, y1) if self.mirrored else (x0, y0, x1, y1)
 
+    def back(self, box: Box) -> Box:
+        """Where a box of the square lies in the picture, cut at the edges of what is seen of it.
+
+        Without area, at such an edge, if it shows nothing of the picture.
+        """
+        x0, y0, x1, y1 = (1 - box[2], box[1], 1 - box[0], box[3]) if self.mirrored else box
+        (height, width), (rows, columns) = self.full_size, self.part
+
+        def along(edge: float, first: int, length: int, resized: int, offset: int, full: int) -> float:
+            place = (edge * self.square - offset) * length / resized
+            return (first + min(max(place, 0), length)) / full
+
+        across = (self.left, columns, self.resized[1], self.right, width)
+        down = (self.top, rows, self.resized[0], self.down, height)
+        return along(x0, *across), along(y0, *down), along(x1, *across), along(y1, *down)
+
     def _along(
         self, start: float, end: float, first: int, length: int, resized: int, offset: int
     ) -> tuple[float, float, float]:

@@ -11,7 +11,9 @@ from capkit.reports.page import chart_row, thumbnail
 from capkit.text.word_classes import MODULES
 from capkit.types import Row
 
-Boxes = Callable[[str], Sequence[tuple[Sequence[float], str]]]
+Box = tuple[float, float, float, float]
+Boxes = Callable[[str], Sequence[tuple[Box, str]]]
+InPicture = Callable[[Box, int, int], Box]
 COLOUR = dict(zip(MODULES, COLOURS, strict=False))
 NOTE = (
     "Mean weight of each module at words of one class, of the captions that were learned. Below: a caption's words in "
@@ -26,12 +28,15 @@ STYLE = """
 """
 
 
-def modules_section(rows: Sequence[Mapping[str, Any]], samples: Sequence[tuple[Row, np.ndarray]], boxes: Boxes) -> str:
+def modules_section(
+    rows: Sequence[Mapping[str, Any]], samples: Sequence[tuple[Row, np.ndarray]], boxes: Boxes, in_picture: InPicture
+) -> str:
     """Charts of the weights that training logged as `train/modules/CLASS/MODULE`, and the samples' words, coloured.
 
-    `boxes` gives the regions of an image's key, in their order. Empty where no sample says its modules.
+    `boxes` gives the regions of an image's key, in their order, and `in_picture` where a cell of what the model sees
+    lies in a picture of this height and width. Empty where no sample says its modules.
     """
-    shown = [_caption(row, image, boxes) for row, image in samples if "modules" in row]
+    shown = [_caption(row, image, boxes, in_picture) for row, image in samples if "modules" in row]
     if not shown:
         return ""
     drawn = [line_chart(f"weights at words of {name}", _weights(rows, name)) for name in MODULES]
@@ -53,15 +58,17 @@ def _weights(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, list[Poi
     return found
 
 
-def _caption(row: Row, image: np.ndarray, boxes: Boxes) -> str:
+def _caption(row: Row, image: np.ndarray, boxes: Boxes, in_picture: InPicture) -> str:
     regions, url = boxes(row["key"]), thumbnail(image)
-    return f"<div class='said'>{''.join(_figure(word, url, regions) for word in row['modules'])}</div>"
+    cells = [in_picture(word["cell"], *image.shape[:2]) if "cell" in word else None for word in row["modules"]]
+    figures = [_figure(word, url, regions, cell) for word, cell in zip(row["modules"], cells, strict=True)]
+    return f"<div class='said'>{''.join(figures)}</div>"
 
 
-def _figure(word: Mapping[str, Any], url: str, regions: Sequence[tuple[Sequence[float], str]]) -> str:
+def _figure(word: Mapping[str, Any], url: str, regions: Sequence[tuple[Box, str]], cell: Box | None) -> str:
     module = MODULES[int(np.argmax(word["weights"]))]
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(MODULES, word["weights"], strict=True))
-    box, what = word.get("cell"), ""
+    box, what = cell, ""
     if "region" in word:
         known = word["region"] < len(regions)
         box, what = regions[word["region"]] if known else (None, f"region {word['region'] + 1}")

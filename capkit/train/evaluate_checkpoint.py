@@ -92,7 +92,7 @@ def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dic
         boxes = data.region_boxes(cfg.split)
 
         def write(samples: Sequence[tuple[Row, np.ndarray]]) -> None:
-            write_report(folder, cfg.name, samples, section=modules_section([], samples, boxes))
+            write_report(folder, cfg.name, samples, section=modules_section([], samples, boxes, data.in_picture))
 
         finish(folder, trainer, rows[:NUM_SAMPLES], data.image_reader(cfg.split), write)
     return folder.metrics()

@@ -71,7 +71,8 @@ class Job(ABC, Generic[Module]):
         self, run: Run, module: Module, rows: list[Row], samples: Sequence[tuple[Row, np.ndarray]]
     ) -> None:
         """Rank 0: report.html. `samples` are those of the method above, with their images."""
-        section = modules_section(run.folder.current_rows(), samples, run.data.region_boxes("test"))
+        boxes, in_picture = run.data.region_boxes("test"), run.data.in_picture
+        section = modules_section(run.folder.current_rows(), samples, boxes, in_picture)
         write_report(run.folder, run.cfg.name, samples, section=section)
 
     def next_tasks(self, run: Run) -> list[str]:

@@ -4,6 +4,7 @@ The transform of the pixels was there before and knows nothing of boxes.
 """
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,6 +107,27 @@ def test_boxes_by_hand():
     pad = ImageTransform(50, resize="pad").placement(100, 200)  # 25 rows, the first at row 12
     assert pad.box((0.0, 0.0, 1.0, 1.0)) == (0.0, 12 / 50, 1.0, 37 / 50)
     assert ImageTransform(50).placement(100, 200).box((0.1, 0.2, 0.3, 0.4)) == pytest.approx((0.1, 0.2, 0.3, 0.4))
+
+
+def test_boxes_of_the_square_by_hand():
+    crop = ImageTransform(50, resize="crop").placement(100, 200)
+    assert crop.back((0.0, 0.0, 0.5, 1.0)) == (0.25, 0.0, 0.5, 1.0)
+    assert replace(crop, mirrored=True).back((0.0, 0.0, 0.5, 1.0)) == (0.5, 0.0, 0.75, 1.0)
+    pad = ImageTransform(50, resize="pad").placement(100, 200)
+    assert pad.back((0.5, 0.0, 1.0, 37 / 50)) == (0.5, 0.0, 1.0, 1.0)
+    assert pad.back((0.0, 0.0, 1.0, 0.2)) == (0.0, 0.0, 1.0, 0.0)  # the border above
+
+
+@pytest.mark.parametrize(("resize", "augment", "crop_from"), OPTIONS)
+def test_what_is_seen_of_a_box_comes_back(resize, augment, crop_from):
+    transform = ImageTransform(SIZE, resize=resize, augment=augment, crop_from=crop_from)
+    for number, ((height, width), box) in enumerate(itertools.product(PICTURES, boxes(16))):
+        placed = transform.placement(height, width, (0, 0, number))
+        seen = placed.box(box)
+        if seen is not None:
+            back = placed.back(seen)
+            assert placed.box(back) == pytest.approx(seen)
+            assert back == pytest.approx((*np.maximum(back[:2], box[:2]), *np.minimum(back[2:], box[2:])))
 
 
 def test_a_region_counts_as_removed_by_the_share_of_its_area_that_is_left():

@@ -11,12 +11,18 @@ WORDS = [
     {"word": "ball", "weights": [0.0, 0.8, 0.1, 0.1], "cell": [0.25, 0.5, 0.5, 0.75]},
     {"word": "near", "weights": [0.0, 0.2, 0.7, 0.1], "region": 7},
 ]
-PICTURE = np.zeros((4, 4, 3), np.uint8)
+PICTURE = np.zeros((4, 6, 3), np.uint8)
 
 
 def boxes(key):
     assert key == "k"
     return [((0.0, 0.0, 0.5, 0.5), "square"), ((0.5, 0.0, 1.0, 0.5), "ball & chain")]
+
+
+def in_picture(cell, height, width):
+    """The model sees the left half of the picture."""
+    assert (height, width) == PICTURE.shape[:2]
+    return cell[0] / 2, cell[1], cell[2] / 2, cell[3]
 
 
 def logged(step, **shares):
@@ -26,11 +32,11 @@ def logged(step, **shares):
 
 
 def test_words_have_their_modules_colour_and_what_they_looked_at():
-    page = modules_section([], [({"key": "k", "modules": WORDS}, PICTURE)], boxes)
+    page = modules_section([], [({"key": "k", "modules": WORDS}, PICTURE)], boxes, in_picture)
     assert f"<span style='color:{COLOUR['function']}'>a</span>" in page
     assert f"<span style='color:{COLOUR['attribute']}'>&lt;red&gt;</span>" in page and "ball &amp; chain" in page
     red = f"left:50.0%;top:0.0%;width:50.0%;height:50.0%;border-color:{COLOUR['attribute']}"
-    ball = f"left:25.0%;top:50.0%;width:25.0%;height:25.0%;border-color:{COLOUR['object']}"
+    ball = f"left:12.5%;top:50.0%;width:12.5%;height:25.0%;border-color:{COLOUR['object']}"
     assert red in page and ball in page and "region 8" in page
     assert page.count("<img") == 3  # a function word looks at nothing
     assert "title='function 0.00, object 0.10, relation 0.00, attribute 0.90'" in page
@@ -38,7 +44,7 @@ def test_words_have_their_modules_colour_and_what_they_looked_at():
 
 def test_charts_show_the_mean_weight_of_a_class_and_leave_out_steps_without_its_words():
     rows = [logged(step, object=0.25 + step / 100, function=0.75 - step / 100) for step in (0, 50)]
-    page = modules_section(rows, [({"key": "k", "modules": WORDS}, PICTURE)], boxes)
+    page = modules_section(rows, [({"key": "k", "modules": WORDS}, PICTURE)], boxes, in_picture)
     assert page.count("<svg") == 1 and "weights at words of object" in page
     weights = _weights(rows, "object")
     assert weights["object"] == [(0, 0.25), (50, 0.75)] and weights["function"] == [(0, 0.75), (50, 0.25)]
@@ -46,4 +52,4 @@ def test_charts_show_the_mean_weight_of_a_class_and_leave_out_steps_without_its_
 
 
 def test_other_captioners_have_no_such_part():
-    assert modules_section([], [({"key": "k", "caption": "a"}, PICTURE)], boxes) == ""
+    assert modules_section([], [({"key": "k", "caption": "a"}, PICTURE)], boxes, in_picture) == ""

@@ -77,7 +77,8 @@ class QuestionAnswering(BaseScorer):
             raise UsageError("reward=question_answering needs a reader; add reader=hf, server, caprl or scene")
         if questions is None:
             raise UsageError(
-                "reward=question_answering needs questions; give reward.question_answering.scorer.questions=FILE"
+                "reward=question_answering needs questions; give reward.question_answering.scorer.questions=FILE, or "
+                "question_set=scene or file"
             )
         self.reader = reader
         self.questions = QuestionFile(questions) if isinstance(questions, str) else questions

@@ -47,6 +47,11 @@ def test_caption_qa_by_its_command(tmp_path, monkeypatch, capsys):
         assert len(server.requests) == 2
         body = server.requests[0]["body"]
         assert body["temperature"] == 0 and body["max_tokens"] == 4 and body["model"] == "Qwen/Qwen2.5-72B-Instruct"
+        group = ["question_set=file", "question_set.path=questions.json", "out=again.json"]
+        assert main([*(word for word in words if "questions=" not in word), *group]) == 0
+        assert len(server.requests) == 2, "the same questions, all kept"
+    again = (tmp_path / "again.json").read_text()
+    assert again == (tmp_path / "numbers.json").read_text()
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     assert numbers["caption_qa"] == 1 and numbers["caption_qa_asked"] == 2 and numbers["caption_qa_failed"] == 0
     assert numbers["intervals"]["caption_qa"] == [1, 1]
@@ -81,6 +86,10 @@ def test_prism_by_its_command(tmp_path, monkeypatch):
     [
         (["experiment=caption_qa", "metric.caption_qa.questions=none.json"], "no such file or folder"),
         (["metric=[caption_qa]", "metric.caption_qa.questions=questions.json"], "needs a reader"),
+        (
+            ["metric=[caption_qa]", "reader=scene"],
+            "needs questions; give metric.caption_qa.questions=FILE, or question_set=",
+        ),
         (["metric=[prism]", "metric.prism.questions=rows.json"], "has open questions; add text_lm"),
         (["experiment=caption_qa", "metric.caption_qa.questions=rows.json"], "no 'id'"),
     ],

@@ -42,8 +42,9 @@ class CaptionQA(JudgedMetric):
 
     Gives the mean over questions as `caption_qa`, that over pictures of their means as `caption_qa_by_picture`,
     `caption_qa_accuracy` (share of right answers), the shares `caption_qa_abstained` and `caption_qa_unreadable`, and
-    `caption_qa/CATEGORY` for each category and domain. With `vision_chat` the same questions are answered from the
-    picture too: `caption_qa_seen`, and `caption_qa_gap`, how much less the caption gave on the same questions.
+    `caption_qa/CATEGORY` for each category and domain (`category_name`). With `vision_chat` the same questions are
+    answered from the picture too: `caption_qa_seen`, and `caption_qa_gap`, how much less the caption gave on the
+    same questions.
 
     Args:
         reader: Who answers.
@@ -76,7 +77,10 @@ class CaptionQA(JudgedMetric):
         if reader is None:
             raise UsageError("metric=caption_qa needs a reader; add reader=hf, server or scene")
         if questions is None:
-            raise UsageError("metric=caption_qa needs questions; give metric.caption_qa.questions=FILE")
+            raise UsageError(
+                "metric=caption_qa needs questions; give metric.caption_qa.questions=FILE, or question_set=scene or "
+                "file"
+            )
         self.reader: Reader = reader.as_released() if legacy and isinstance(reader, ChatReader) else reader
         self.seed, self.abstain, self.legacy, self.shuffle, self.missing = seed, abstain, legacy, shuffle, missing
         self.questions = QuestionFile(questions) if isinstance(questions, str) else questions
@@ -150,7 +154,7 @@ class CaptionQA(JudgedMetric):
                 scores.append(score)
                 right, abstained = details[-1]["is_correct"], details[-1]["is_cannot_answer"]
                 _add(values, score=score, read=1, right=right, abstained=abstained)
-                for category in item.groups:
+                for category in dict.fromkeys(map(category_name, item.groups)):
                     _add(values, **{f"score/{category}": score, f"read/{category}": 1})
             if seen and score is not None and (with_picture := points(item, question, seen[number])) is not None:
                 _add(values, seen_score=with_picture, seen=1, unseen_score=score)
@@ -172,7 +176,7 @@ class CaptionQA(JudgedMetric):
         for name in sums:
             if name.startswith("read/"):
                 category = name.partition("/")[2]
-                found[f"/{category_name(category)}"] = ratio(sums[f"score/{category}"], sums[name])
+                found[f"/{category}"] = ratio(sums[f"score/{category}"], sums[name])
         if "seen" in sums:
             found["_seen"] = ratio(sums["seen_score"], sums["seen"])
             found["_gap"] = found["_seen"] - ratio(sums["unseen_score"], sums["seen"])

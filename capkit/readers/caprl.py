@@ -78,6 +78,9 @@ class CapRLReader(ChatReader):
         self.check(question for asked in questions for question in asked)
         return super().read(texts, questions)
 
+    def as_released(self) -> ChatReader:
+        raise UsageError("reader=caprl reads replies as CapRL's program does, not CaptionQA's; use reader=server")
+
     def letters_of(self, question: ChoiceQuestion) -> str:
         if question.abstain is None:
             return LETTERS[: len(question.choices)]

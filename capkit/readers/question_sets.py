@@ -185,7 +185,7 @@ def meeting_keys(given: Iterable[str], known: Sequence[str] | None, what: str) -
 
 def category_name(category: str) -> str:
     """A category in the name of a number: "Object Existence" is object_existence."""
-    return re.sub(r"[^a-z0-9]+", "_", category.lower()).strip("_")
+    return re.sub(r"[\W_]+", "_", category.lower()).strip("_")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -69,6 +69,13 @@ def test_a_table_by_hand(questions):
     assert numbers["caption_qa_asked"] == 4
 
 
+def test_categories_of_one_name_are_one(tmp_path):
+    asked = [{**row, "category": name} for row, name in zip(QUESTIONS["nat_1"], ("A b", "a-B", "数"), strict=True)]
+    (tmp_path / "q.json").write_text(json.dumps({"1": asked}))
+    numbers = score_rows(rows(**{"1": "red"}), {"qa": CaptionQA(Words(), str(tmp_path / "q.json"), shuffle=False)})
+    assert numbers["caption_qa/a_b"] == 0.5 and numbers["caption_qa/数"] == pytest.approx(0.55)
+
+
 def test_an_unreadable_answer_is_in_no_mean_and_its_share_is_told(questions):
     captions = rows(nat_1="red", doc_2="?")
     numbers = score_rows(captions, {"qa": CaptionQA(Words(), questions, shuffle=False, max_failed=0.25)})

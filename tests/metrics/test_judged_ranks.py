@@ -1,4 +1,4 @@
-"""Every metric whose models are asked, in one process and in two that share its questions."""
+"""Every metric whose models are asked: in two processes that share its questions, and in one that was interrupted."""
 
 import json
 
@@ -38,6 +38,7 @@ class Counted:
     """SceneWorld's language model; letters and numbers are drawn by the question. Some replies cannot be read."""
 
     takes_pictures = False
+    can_be_read = False
 
     def __init__(self):
         self.asked = []
@@ -51,11 +52,28 @@ class Counted:
 
     def answer(self, question):
         draw = stable_hash("counted", question.text)
-        if draw % 7 == 0:
+        if draw % 7 == 0 and not self.can_be_read:
             return Answer("I would rather not say")
         if "boxed" in question.text:
             return Answer(f"\\boxed{{{draw % 2}}}")
         return SceneLM().ask([question])[0] if sections(question.text) else Answer("AB"[draw % 2])
+
+
+class Interrupted(Counted):
+    """The same, every reply of which can be read, until a Ctrl-C after so many answers."""
+
+    can_be_read = True
+
+    def __init__(self, num_answers):
+        super().__init__()
+        self.num_answers = num_answers
+
+    def ask_each(self, questions):
+        for place, question in enumerate(questions):
+            if len(self.asked) == self.num_answers:
+                raise KeyboardInterrupt
+            self.asked.append(question.text)
+            yield place, self.answer(question)
 
 
 def rows():
@@ -117,3 +135,16 @@ def test_two_ranks_share_the_questions_of_every_metric_and_give_its_numbers(tmp_
         # A question of two pictures may be put by both ranks.
         both = first[name][1] + second[name][1]
         assert set(both) == set(asked) and max(len(first[name][1]), len(second[name][1])) < len(asked), name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_metric_that_was_interrupted_asks_nothing_again(name, tmp_path):
+    """Interrupted in the middle of its questions, in whichever step that is; the next one goes on from the store."""
+    whole, folder = Interrupted(None), with_files(tmp_path / "files")
+    numbers = score_rows(rows(), {name: metric(name, with_files(tmp_path / "whole"), whole)})
+    before, after = Interrupted(len(whole.asked) // 2), Interrupted(None)
+    with pytest.raises(KeyboardInterrupt):
+        score_rows(rows(), {name: metric(name, folder, before)})
+    assert score_rows(rows(), {name: metric(name, folder, after)}) == pytest.approx(numbers, nan_ok=True)
+    assert numbers[f"{name}_failed"] == 0 and len(before.asked) == len(whole.asked) // 2 > 2
+    assert sorted(before.asked + after.asked) == sorted(whole.asked), "each question once"

@@ -75,3 +75,8 @@ def test_a_cut_reply_without_a_capital_is_no_answer(tmp_path):
         model = ChatServer(server.url, "tiny", temperature=0.6, max_tokens=10)
         ((reading,),) = CapRLReader(model, cache_dir=str(tmp_path)).read(["a cat"], [[TWO]])
     assert reading.choice is None and "expected a first capital" in reading.failure
+
+
+def test_it_does_not_read_as_another_program(tmp_path):
+    with pytest.raises(UsageError, match="reads replies as CapRL's program does, not CaptionQA's; use reader=server"):
+        CapRLReader(Says(), cache_dir=str(tmp_path)).as_released()

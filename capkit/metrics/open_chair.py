@@ -31,7 +31,12 @@ _COLUMNS = ("image", "object", "answer", "caption", "reference")
 
 
 class LegacyAnswer:
-    """As the released program reads a reply: yes if the word is in it, else no if no or not is, else unsure."""
+    """As the released program reads a reply: yes if the word is in it, else no if no or not is, else unsure.
+
+    Also of a reply that was cut.
+    """
+
+    reads_cut = True
 
     def read(self, text: str) -> str:
         words = re.sub("[,.;]", "", text.lower()).split()

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
@@ -48,10 +48,11 @@ class ReleasedLetter:
 
     Of what follows "</think>", then "Answer: ", then the first line break, where they stand: the first word of a single
     letter, small or capital, if an option has it; else the first number from 1 to 99 that an option has. So "a cat" is
-    A, and "A", a line break and "because B" is B.
+    A, and "A", a line break and "because B" is B. A reply that was cut is read as well.
     """
 
     letters: str = LETTERS
+    reads_cut: ClassVar[bool] = True
 
     def read(self, text: str) -> str:
         rest = text

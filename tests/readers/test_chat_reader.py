@@ -7,7 +7,7 @@ from capkit.llm.chat_server import ChatServer
 from capkit.llm.replies import Unparsable
 from capkit.readers.base import ChoiceQuestion
 from capkit.readers.chat import ChatReader, ReleasedLetter
-from capkit.testing.stand_in_server import StandInServer
+from capkit.testing.stand_in_server import Reply, StandInServer, chat_reply
 
 QUESTION = ChoiceQuestion("what color is it?", ("red", "blue", "I cannot tell"), 2)
 PROMPT = "Caption:\na cat\n\nQuestion:\nwhat color is it?\n\nOptions:\nA. red\nB. blue\nC. I cannot tell\n\nAnswer:"
@@ -65,6 +65,19 @@ def test_a_kept_reply_is_read_again_as_released(tmp_path):
     assert reader.as_released().about()["form"] == "generated letter, read as released"
     ((strict,),) = reader.read(["a cat"], [[QUESTION]])
     assert strict.choice is None and len(model.asked) == 2
+
+
+def test_a_reply_that_was_cut_at_four_tokens_is_read_as_released_alone(tmp_path):
+    """The program does not ask why a reply ended. What it keeps is no answer for the strict reader."""
+    with StandInServer(lambda prompt: Reply(chat_reply("B. blue, as", "length"))) as server:
+        strict = ChatReader(ChatServer(server.url, "tiny", max_tokens=4), cache_dir=str(tmp_path))
+        for reader, choice, num_asked in (
+            (strict.as_released(), 1, 1),
+            (strict, None, 2),
+            (strict.as_released(), 1, 2),
+        ):
+            ((reading,),) = reader.read(["a cat"], [[QUESTION]])
+            assert (reading.choice, len(server.requests)) == (choice, num_asked)
 
 
 def test_a_structured_model_is_bound_to_the_letters_of_the_options(tmp_path):

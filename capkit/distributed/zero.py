@@ -86,6 +86,12 @@ class Zero(UnwrappedDDPStrategy):
                 "flattened weights, which is correct only for optimizers that treat elements independently"
             )
         module: Any = self.lightning_module
+        if self.stage == 3 and getattr(module.model, "runs_word_by_word", False):
+            raise UsageError(
+                f"expected strategy.stage 1 or 2 for {type(module.model).__name__}, got 3: it runs its layers once a "
+                "word, and ranks whose captions differ in length would gather different weights; choose "
+                "trainer=deepspeed_2"
+            )
         self._groups = [list(group["params"]) for group in optimizer.param_groups]
         self.engine = self._start_engine(module.model, optimizer, module.optimizer_factory.clip_norm)
         self.optimizers = [self.engine.optimizer]

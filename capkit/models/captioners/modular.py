@@ -136,6 +136,8 @@ class ModularCaptioner(HeadedCaptioner):
         prompt: Text that every caption starts with; it is not learned.
     """
 
+    runs_word_by_word = True  # in training too: ZeRO's stage 3 cannot shard its weights
+
     def __init__(
         self,
         tokenizer: Any,

@@ -6,7 +6,7 @@ FEWER: dict[str, str] = {
     "test_fusecap.py": "seed 2 was not run (docs/experts.md)",
     "test_knowada_captioner.py": "seed 2 was not run (docs/curate.md has the numbers of seed 0)",
     "test_scalecap.py": "seed 0 alone; its world was chosen on seed 1 (docs/scalecap.md)",
-    "test_modular.py": "one seed of its short form was run (docs/modular.md)",
+    "test_modular.py": "one seed was run, and not all of its items (docs/modular.md)",
     "test_starts.py": "it holds the models in tests/effects/starts to their numbers, and trains by no seed of its own",
 }
 """Files of effect tests that are not in the table with three seeds, and why."""
@@ -21,6 +21,13 @@ REMARKS: dict[str, str] = {
         "wanted, a threshold that was set on seed 0. On seed 2 the spread is .337 before, .332 by cross-entropy alone, "
         ".282 with the published weight of .1 and .243 with .3: the term works, and 150 steps of it are just short. No "
         "threshold was changed."
+    ),
+    "test_modular.py": (
+        "The setting was chosen on seed 0; few captions and a memory were tried in it for the first time, as was "
+        "self-critical training, whose learning rate had been chosen with two objects. With a tenth of the pictures "
+        "the modules lose a larger share of CIDEr-D than the uniform controller, and a smaller one of fact F1: so that "
+        "claim does not hold. No threshold was changed. The one caption of a picture was its first at the beginning, "
+        "and is drawn now: the first ones are all of one form, from which both captioners gained."
     ),
     "test_noc.py": (
         "In the short form seed 1's levels correlate by .886 (.9 is wanted), and its shuffled levels differ by .08 "

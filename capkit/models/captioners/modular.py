@@ -295,4 +295,6 @@ def _memory(shape: Sequence[int] | None, file: str | None) -> Float[Tensor, "S M
         raise UsageError(f"model.memory_file={file}: expected an array of numpy, got {error}; save it anew") from error
     if values.shape != tuple(shape):
         raise UsageError(f"model.memory_file={file}: expected an array of shape {tuple(shape)}, got {values.shape}")
+    if values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+        raise UsageError(f"model.memory_file={file}: expected finite numbers, got others ({values.dtype}); correct it")
     return torch.from_numpy(values).float()

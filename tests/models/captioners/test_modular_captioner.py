@@ -166,6 +166,10 @@ def test_a_memory_is_asked_trained_and_begins_with_a_file(tmp_path, batch):
     assert model.decoder.memory.grad.abs().max() > 0
     drawn = ModularCaptioner(tiny_tokenizer(), **SIZES, memory=[5, 6]).decoder.memory
     assert drawn.min() >= 0 and drawn.max() < 0.01
+    for wrong in (np.full((5, 6), np.nan), np.full((5, 6), "a")):
+        np.save(tmp_path / "kg.npy", wrong)
+        with pytest.raises(UsageError, match=r"kg\.npy: expected finite numbers"):
+            build(memory=[5, 6], memory_file=str(tmp_path / "kg.npy"))
 
 
 @pytest.mark.parametrize(

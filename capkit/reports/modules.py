@@ -60,9 +60,15 @@ def _weights(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, list[Poi
 
 def _caption(row: Row, image: np.ndarray, boxes: Boxes, in_picture: InPicture) -> str:
     regions, url = boxes(row["key"]), thumbnail(image)
-    cells = [in_picture(word["cell"], *image.shape[:2]) if "cell" in word else None for word in row["modules"]]
-    figures = [_figure(word, url, regions, cell) for word, cell in zip(row["modules"], cells, strict=True)]
+    figures = [_figure(word, url, regions, _cell(word, image, in_picture)) for word in row["modules"]]
     return f"<div class='said'>{''.join(figures)}</div>"
+
+
+def _cell(word: Mapping[str, Any], image: np.ndarray, in_picture: InPicture) -> Box | None:
+    if "cell" not in word:
+        return None
+    x0, y0, x1, y1 = word["cell"]
+    return in_picture((x0, y0, x1, y1), *image.shape[:2])
 
 
 def _figure(word: Mapping[str, Any], url: str, regions: Sequence[tuple[Box, str]], cell: Box | None) -> str:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from capkit.data.datamodule import CaptionDataModule
+from capkit.data.transforms import ImageTransform
 from capkit.reports.modules import COLOUR, _weights, modules_section
 from capkit.text.word_classes import MODULES
 
@@ -19,10 +21,7 @@ def boxes(key):
     return [((0.0, 0.0, 0.5, 0.5), "square"), ((0.5, 0.0, 1.0, 0.5), "ball & chain")]
 
 
-def in_picture(cell, height, width):
-    """The model sees the left half of the picture."""
-    assert (height, width) == PICTURE.shape[:2]
-    return cell[0] / 2, cell[1], cell[2] / 2, cell[3]
+in_picture = CaptionDataModule(transform=ImageTransform(8, resize="crop")).in_picture  # of 6 columns the middle 4
 
 
 def logged(step, **shares):
@@ -36,7 +35,7 @@ def test_words_have_their_modules_colour_and_what_they_looked_at():
     assert f"<span style='color:{COLOUR['function']}'>a</span>" in page
     assert f"<span style='color:{COLOUR['attribute']}'>&lt;red&gt;</span>" in page and "ball &amp; chain" in page
     red = f"left:50.0%;top:0.0%;width:50.0%;height:50.0%;border-color:{COLOUR['attribute']}"
-    ball = f"left:12.5%;top:50.0%;width:12.5%;height:25.0%;border-color:{COLOUR['object']}"
+    ball = f"left:33.3%;top:50.0%;width:16.7%;height:25.0%;border-color:{COLOUR['object']}"
     assert red in page and ball in page and "region 8" in page
     assert page.count("<img") == 3  # a function word looks at nothing
     assert "title='function 0.00, object 0.10, relation 0.00, attribute 0.90'" in page

@@ -4,11 +4,12 @@ import csv
 import io
 from pathlib import Path
 
-from capkit.data.sources.caption_tables import FILE_COLUMNS, column_names
+from capkit.data.sources.caption_tables import FILE_COLUMNS, caption_columns, column_names
 from capkit.errors import UsageError
 from capkit.utils.text_files import Located, read_text
 
-_IMAGES = ("image", "image_id", "image_name", "image_path", "key")
+_OWN_IMAGES = ("image", "image_id", "image_name", "image_path", "key")
+_IMAGES = (*_OWN_IMAGES, *(name for name in FILE_COLUMNS if name not in _OWN_IMAGES))
 _GENERATED = ("generated_caption", "generated_description")
 _TEXTS = {
     "predictions": (*_GENERATED, "caption"),
@@ -18,7 +19,8 @@ _TEXTS = {
 
 def is_training_table(path: str | Path, what: str) -> bool:
     """Whether a file is a table that training reads (docs/data.md) and `table_rows` does not: of tabs, of other
-    separators, without a header, or with a column of files.
+    separators, without a header, or with a column of files and no other captions for `what` than those that training
+    reads.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in (".csv", ".tsv", ".txt", ".token") or not Path(path).is_file():
@@ -27,8 +29,11 @@ def is_training_table(path: str | Path, what: str) -> bool:
     if suffix != ".csv":
         return start[:1] not in "{["  # JSON under another name
     names = column_names(start.split("\n", 1)[0], ",")
-    own = [name for name in FILE_COLUMNS if name not in _IMAGES]
-    return any(name in names for name in own) or not any(name in names for name in _TEXTS[what])
+    text = next((name for name in _TEXTS[what] if name in names), None)
+    if text is None:
+        return True
+    has_files = any(name in names for name in FILE_COLUMNS if name not in _OWN_IMAGES)
+    return has_files and names.index(text) in caption_columns(names)
 
 
 def is_table(path: str | Path) -> bool:

@@ -68,6 +68,18 @@ def test_tables_of_training_are_read_as_training_reads_them(tmp_path, name, line
     assert of_training == wanted
 
 
+@pytest.mark.filterwarnings("ignore:.*captions are read from")
+@pytest.mark.parametrize(
+    "header, read",
+    [("file_name,caption,generated_caption", ("b", "a")), ("filename,text,caption", ("b", "a"))],
+    ids=["both", "text"],
+)
+def test_captions_and_references_of_one_table_with_files_are_not_taken_for_each_other(tmp_path, header, read):
+    path = table(tmp_path, header, "x.jpg,a,b")
+    found = [read_captions(path, what).captions for what in ("predictions", "references")]
+    assert found == [{"x.jpg": [text]} for text in read]
+
+
 def test_their_splits_choose_the_images_to_score(tmp_path):
     path = table(tmp_path, "file,caption,split", "x.jpg,a dog,test", "y.jpg,a tree,train")
     file = read_captions(path, "references")

@@ -20,20 +20,20 @@ def show_page(command: Command) -> str:
     """The config as YAML that can be read back; behind each value the file, run or command line that set it last, and
     the reference that it was there. Raises UsageError if it cannot be composed."""
     composed = compose_config(command)
-    return "\n".join(_lines(composed.config, "", composed))
+    return "\n".join(_lines(composed.config, "", 0, composed))
 
 
-def _lines(node: DictConfig, prefix: str, composed: Composed) -> Iterator[str]:
-    indent = "  " * (prefix.count(".") + bool(prefix))
+def _lines(node: DictConfig, prefix: str, depth: int, composed: Composed) -> Iterator[str]:
+    indent = "  " * depth
     raw: Any = OmegaConf.to_container(node, resolve=False)
     for name, written in raw.items():
         key = f"{prefix}.{name}" if prefix else str(name)
         value = _resolved(node, name, written)
         if isinstance(value, DictConfig) and len(value) and not isinstance(written, str):
-            yield f"{indent}{name}:"
-            yield from _lines(value, key, composed)
+            yield f"{indent}{_flow(name)}:"
+            yield from _lines(value, key, depth + 1, composed)
             continue
-        text = f"{indent}{name}: {_flow(value)}"
+        text = f"{indent}{_flow(name)}: {_flow(value)}"
         reference = f": {written}" if isinstance(written, str) and "${" in written else ""
         yield f"{text:<{_COLUMN}}  # {_place(composed.origin(key))}{reference}"
 
@@ -53,8 +53,11 @@ def _flow(value: Any) -> str:
             plain = OmegaConf.to_container(value, resolve=True)
         except OmegaConfBaseException:
             plain = OmegaConf.to_container(value, resolve=False)
-    dumped: str = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10**6)
-    return dumped.removesuffix("\n").removesuffix("\n...")
+    settings: dict[str, Any] = {"default_flow_style": True, "allow_unicode": True, "width": 10**6}
+    dumped: str = yaml.safe_dump(plain, **settings).removesuffix("\n").removesuffix("\n...")
+    if "\n" in dumped:  # a text of several lines: on one line, by escapes
+        dumped = yaml.safe_dump(plain, **settings, default_style='"').removesuffix("\n")
+    return dumped
 
 
 def _place(origin: str) -> str:

@@ -148,14 +148,15 @@ def slurm() -> Iterator[Finding]:
 def disk() -> Iterator[Finding]:
     """Room and permission where runs, downloads and temporary files go."""
     for what, path in (("runs", Path.cwd()), ("HF_HOME", Path(HF_HOME)), ("TMPDIR", Path(tempfile.gettempdir()))):
+        elsewhere = "run_dir=PATH" if what == "runs" else f"export {what}=PATH"
         while not path.exists():
             path = path.parent
         free = shutil.disk_usage(path).free
         said = f"{free / GIB:.0f} GiB free in {path}"
         if not os.access(path, os.W_OK):
-            yield Finding(what, f"{path} cannot be written", "bad", f"give permission, or another folder by {what}")
+            yield Finding(what, f"{path} cannot be written", "bad", f"give permission, or another folder: {elsewhere}")
         elif free < NO_DISK:
-            yield Finding(what, said, "bad", "make room (df -h), or run_dir=, HF_HOME=, TMPDIR= on another disk")
+            yield Finding(what, said, "bad", f"make room (df -h), or take another disk: {elsewhere}")
         elif free < LITTLE_DISK:
             yield Finding(what, said, "note", "callback.checkpoints.keep_last=1 keeps fewer checkpoints")
         else:

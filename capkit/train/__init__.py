@@ -1,4 +1,7 @@
-"""Training. `capkit.train(...)`, of the Python API, calls this folder: its name is that of the function."""
+"""Training. `capkit.train(...)`, of the Python API, calls this folder: its name is that of the function.
+
+`help(capkit.api.train)` says what it takes.
+"""
 
 import importlib
 import sys

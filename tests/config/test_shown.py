@@ -14,10 +14,13 @@ def lines(capsys, *words):
     return capsys.readouterr().out
 
 
-WORDS = [[], ["caption", "images=photos"], ["experiment=clip_reward_sceneworld", "seed=3"]]
+WORDS = [
+    ["caption", "images=photos"], ["experiment=clip_reward_sceneworld", "seed=3"],
+    ["name='two\nlines'", "+model.conditions={a.b: {kind: 'three\n\nlines'}}"],
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("words", WORDS, ids=["fit", "caption", "experiment"])
+@pytest.mark.parametrize("words", WORDS, ids=["caption", "experiment", "odd keys and texts"])
 def test_what_is_shown_reads_back_as_the_config(capsys, words):
     config = compose_config(parse(words)).config
     for key in [key for key in config if OmegaConf.is_missing(config, key)]:

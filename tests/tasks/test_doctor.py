@@ -63,7 +63,9 @@ def test_room_on_the_disk(monkeypatch, free, level):
 
 def test_a_folder_that_cannot_be_written_is_bad(monkeypatch):
     monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
-    assert set(levels(doctor.disk).values()) == {"bad"}
+    found = {finding.what: finding for finding in doctor.disk()}
+    assert {finding.level for finding in found.values()} == {"bad"}
+    assert "run_dir=PATH" in found["runs"].fix and "export TMPDIR=PATH" in found["TMPDIR"].fix
 
 
 @pytest.mark.parametrize("free, level", [(64 / 1024, "note"), (8, "ok")], ids=["of docker", "enough"])

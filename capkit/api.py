@@ -4,7 +4,7 @@ The same objects as on the command line, built from the same configs with the sa
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -24,7 +24,8 @@ from capkit.config.run_config import problem
 from capkit.config.running import run_composed
 from capkit.config.targets import RUN_PARTS, check_targets
 from capkit.data.given_pictures import Picture, given_pictures, is_one
-from capkit.data.picture_folder import picture_reader
+from capkit.data.images import BadImage
+from capkit.data.picture_folder import picture_reader, unreadable
 from capkit.data.prediction_files import CaptionFile, images_to_score, match, one_each, read_captions
 from capkit.decoding.config import Decoding
 from capkit.errors import RunFailure, UsageError, known_error
@@ -44,7 +45,7 @@ from capkit.utils.tensors import default_device
 
 Captions = Mapping[str, str] | Sequence[str] | str | os.PathLike[str]
 References = Mapping[str, Sequence[str]] | Sequence[Sequence[str]] | str | os.PathLike[str]
-Pictures = Mapping[str, Picture] | Sequence[Picture] | str | os.PathLike[str]
+Pictures = Mapping[str, Picture] | Iterable[Picture] | str | os.PathLike[str]
 
 
 @overload
@@ -132,7 +133,7 @@ def _of_hub(source: str | os.PathLike[str], device: torch.device) -> LoadedCapti
 def score(
     predictions: Captions,
     references: References | None = None,
-    metrics: str | Sequence[str | ScoreFunction] = USUAL,
+    metrics: str | ScoreFunction | Sequence[str | ScoreFunction] = USUAL,
     *,
     images: Pictures | None = None,
     language: str = "en",
@@ -147,7 +148,7 @@ def score(
             metrics that only look at pictures.
         metrics: bleu, rouge, cider, meteor, spice; names of the config group `metric` (`capkit list metric`); and
             functions f(images, texts) that give a number for each text, whose mean is named after the function.
-        images: pictures in the same order or by the same names, or a folder that holds files of these names.
+        images: pictures in the predictions' order or by their names, or a folder that holds files of these names.
         language: of the captions.
         overrides: settings of metrics as on the command line: "metric.clip_score.encoder.name=DIR".
 
@@ -156,10 +157,10 @@ def score(
 
     Raises UsageError where images of both sides differ, and for what a metric needs and does not get.
     """
-    chosen = [metrics] if isinstance(metrics, str) else list(metrics)
+    chosen = [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics)
     named = [metric for metric in chosen if isinstance(metric, str) and metric in NAMED]
     parts = [metric for metric in chosen if isinstance(metric, str) and metric not in NAMED]
-    own = {f.__name__: f for f in chosen if not isinstance(f, str)}
+    own = _functions(chosen, reads=images is not None)
     check_named(named, language, has_others=len(named) < len(chosen))
     predicted = _captions(predictions, "predictions")
     if references is None and named:
@@ -169,14 +170,13 @@ def score(
     order = list(several) if told is None else images_to_score(several, told, "error")
     captions = one_each({image: several[image] for image in order}, "predictions")
     targets = [[] if told is None else told.captions[image] for image in order]
-    read = None if images is None else _reader(images, order, predicted)
+    read = None if images is None else _reader(images, order, predicted, told)
     rows = [
         {"key": key, "caption": captions[key], "references": texts, "metadata": {}}
         for key, texts in zip(order, targets, strict=True)
     ]
     with as_guest():
-        functions = {name: ScorerMetric(Custom(function, read is not None), name) for name, function in own.items()}
-        built = _metrics(parts, overrides) | functions
+        built = _metrics(parts, overrides) | own
         numbers, _ = score_named(named, list(captions.values()), targets, language)
         return numbers | score_rows(rows, built, read)
 
@@ -187,28 +187,66 @@ def _captions(given: Any, what: str) -> CaptionFile:
         return read_captions(os.fspath(given), what)
     file = CaptionFile(Path(what))
     pairs = given.items() if isinstance(given, Mapping) else enumerate(given)
+    is_predicted = what == "predictions"
     for image, texts in pairs:
-        of_image = [texts] if isinstance(texts, str) and what == "predictions" else texts
-        if isinstance(of_image, str) or not all(isinstance(text, str) for text in of_image):
-            raise UsageError(f"{what}: expected a list of texts for each image, got {of_image!r:.80} of image {image}")
+        several = isinstance(texts, Iterable) and not isinstance(texts, str)
+        of_image: list[Any] = list(texts) if several else [texts] if is_predicted else [None]
+        if not all(isinstance(text, str) for text in of_image):
+            raise UsageError(
+                f"{what}: expected {'a text' if is_predicted else 'a list of texts'} for each image, got {texts!r:.80} "
+                f"of image {image}; leave it out where there is none"
+            )
         file.add(str(image), of_image)
     if not file.captions:
         raise UsageError(f"{what}: expected captions, got none")
     return file
 
 
-def _reader(images: Pictures, order: Sequence[str], predicted: CaptionFile) -> Callable[[str], np.ndarray]:
+def _functions(chosen: Sequence[Any], reads: bool) -> dict[str, ScorerMetric]:
+    """The functions among the metrics, by their names. Raises UsageError where two metrics would share a name."""
+    found: dict[str, ScorerMetric] = {}
+    for function in chosen:
+        if isinstance(function, str):
+            continue
+        if not callable(function):
+            raise UsageError(f"metrics: expected names and functions, got {function!r:.80}")
+        scorer = Custom(function, pictures=reads)
+        if scorer.name in found or scorer.name in chosen:
+            raise UsageError(
+                f"metrics: expected different names, after which numbers are called, got two metrics named "
+                f"{scorer.name}; define the functions under names of their own"
+            )
+        found[scorer.name] = ScorerMetric(scorer, scorer.name)
+    return found
+
+
+def _reader(
+    images: Pictures, order: Sequence[str], predicted: CaptionFile, told: CaptionFile | None
+) -> Callable[[str], np.ndarray]:
+    """Reads the picture of an image of `order`, which are the references' names where there are references."""
     if isinstance(images, str | os.PathLike):
         return picture_reader(os.fspath(images), order)
+    names = list(predicted.captions)
     if isinstance(images, Mapping):
-        named: dict[str, Any] = {str(name): picture for name, picture in images.items()}
+        pictures: dict[str, Any] = {str(name): picture for name, picture in images.items()}
+    elif is_one(images) or len(listed := list(images)) != len(names):
+        raise UsageError(f"images: expected one of each of {len(names)} predictions, in their order")
     else:
-        if is_one(images) or len(images) != len(predicted.captions):
-            raise UsageError(f"images: expected one of each of {len(predicted.captions)} predictions, in their order")
-        named = dict(zip(predicted.captions, images, strict=True))
-    if missing := [name for name in order if name not in named]:
+        pictures = dict(zip(names, listed, strict=True))
+    given = dict(zip(pictures, given_pictures(list(pictures.values())), strict=True))
+    own = CaptionFile(predicted.path, {name: [name] for name in names}, predicted.names)
+    called = own.captions if told is None else match(own, told)  # the prediction's name of each image
+    if missing := [called[image][0] for image in order if called[image][0] not in given]:
         raise UsageError(f"images: expected one of each prediction, got none of {', '.join(missing[:5])}")
-    return lambda name: given_pictures(named[name])[0].read()
+
+    def read(image: str) -> np.ndarray:
+        name = called[image][0]
+        try:
+            return given[name].read()
+        except BadImage as error:
+            raise unreadable(name, error) from error
+
+    return read
 
 
 def _metrics(names: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
@@ -240,8 +278,8 @@ def train(*overrides: str, config_dirs: Sequence[str | os.PathLike[str]] = (), *
         config_dirs: folders of your own configs, as `--config-dir`.
         values: top-level keys: None is null; other values as they are written on the command line.
 
-    Several processes are started as on the command line. Progress goes to standard error. Afterwards the process is as
-    before (`capkit/utils/guest.py`), and the run folder's lock is given back.
+    Several processes are started, and lines printed, as on the command line. Afterwards the process is as before
+    (`capkit/utils/guest.py`), and the run folder's lock is given back.
 
     Raises UsageError for what the command line refuses, KeyboardInterrupt after Ctrl-C, when the run has saved (the
     same call goes on from there), and RunFailure where training could not go on.
@@ -250,7 +288,7 @@ def train(*overrides: str, config_dirs: Sequence[str | os.PathLike[str]] = (), *
     words += [f"--config-dir={os.fspath(folder)}" for folder in config_dirs]
     command = parse(words)
     if others := command.flags - {"--config-dir"}:
-        raise UsageError(f"train: expected one run, got {', '.join(sorted(others))}; call train once for each")
+        raise UsageError(f"train: expected one run, got {', '.join(sorted(others))}; call train once for each run")
     composed = compose_checked(command)
     config = composed.config
     if config.run_dir is None:

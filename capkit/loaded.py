@@ -3,8 +3,7 @@
 N pictures, M texts, D width of an embedding; K captions of a picture, L tokens.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
@@ -13,8 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.checkpoint.hub_models import Preprocess
-from capkit.data.given_pictures import GivenPicture, Picture, given_pictures, is_one
-from capkit.data.images import BadImage
+from capkit.data.given_pictures import Chunk, Errors, Picture, given_pictures, is_one, read_in_chunks
 from capkit.decoding.config import METHODS, Decoding
 from capkit.errors import UsageError
 from capkit.fault_tolerance.oom import map_in_chunks
@@ -27,40 +25,17 @@ from capkit.types import CaptionBatch
 from capkit.utils.caller import warn_caller
 from capkit.utils.tensors import send
 
-Errors = Literal["warn", "raise"]
 Result = TypeVar("Result")
 NUM_BEAMS = 5  # of decoding="beam", as in configs/decoding/beam.yaml
 _NO_LIMIT = 1 << 30
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """Pictures that were read: their places in the list, keys and pixels."""
-
-    places: list[int]
-    keys: list[str]
-    images: list[np.ndarray]
-
-
-def _chunks(given: Sequence[GivenPicture], size: int, errors: Errors, alone: bool) -> Iterator[_Chunk]:
-    """The pictures that can be read, `size` at a time; of the others a warning, or UsageError."""
-    if errors not in ("warn", "raise"):
-        raise UsageError(f"errors: expected warn or raise, got {errors!r}")
-    for start in range(0, len(given), size):
-        chunk = _Chunk([], [], [])
-        for place, picture in enumerate(given[start : start + size], start):
-            try:
-                pixels = picture.read()
-            except BadImage as error:
-                if alone or errors == "raise":
-                    raise UsageError(f"{picture.name}: expected a picture that can be read, got: {error}") from error
-                warn_caller(f"{picture.name} is left out: {error}")
-                continue
-            chunk.places.append(place)
-            chunk.keys.append(picture.key(pixels))
-            chunk.images.append(pixels)
-        if chunk.places:
-            yield chunk
+def _texts(given: Any) -> list[str]:
+    """The captions of one picture, which may come from a generator."""
+    texts: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [None]
+    if not all(isinstance(text, str) for text in texts):
+        raise UsageError("captions: expected a list of texts for each picture, as in score(picture, ['a dog'])")
+    return texts
 
 
 class LoadedCaptioner:
@@ -179,7 +154,7 @@ class LoadedCaptioner:
     def score(
         self,
         pictures: Any,
-        captions: Sequence[Any],
+        captions: Iterable[Any],
         *,
         per_token: Literal[False] = False,
         conditions: Mapping[str, Any] | None = None,
@@ -190,7 +165,7 @@ class LoadedCaptioner:
     def score(
         self,
         pictures: Any,
-        captions: Sequence[Any],
+        captions: Iterable[Any],
         *,
         per_token: Literal[True],
         conditions: Mapping[str, Any] | None = None,
@@ -200,7 +175,7 @@ class LoadedCaptioner:
     def score(
         self,
         pictures: Any,
-        captions: Sequence[Any],
+        captions: Iterable[Any],
         *,
         per_token: bool = False,
         conditions: Mapping[str, Any] | None = None,
@@ -220,16 +195,14 @@ class LoadedCaptioner:
         UsageError for a caption that is longer than the model's positions.
         """
         alone = is_one(pictures)
-        rows = [captions] if alone else list(captions)
-        if any(isinstance(row, str) or not all(isinstance(text, str) for text in row) for row in rows):
-            raise UsageError("captions: expected a list of texts for each picture, as in score(picture, ['a dog'])")
+        rows = [_texts(row) for row in ([captions] if alone or not isinstance(captions, Iterable) else captions)]
         given = given_pictures(pictures)
         if len(rows) != len(given):
             raise UsageError(f"captions: expected a list for each of {len(given)} pictures, got {len(rows)}")
         requested = Requested(parse_values(self.kinds, dict(conditions or {})))
         scores: list[Any] = [None] * len(given)
-        for chunk in _chunks(given, batch_size, errors, alone):
-            texts = [list(rows[place]) for place in chunk.places]
+        for chunk in read_in_chunks(given, batch_size, errors, alone):
+            texts = [rows[place] for place in chunk.places]
             found = self._score(requested(self._batch(chunk)), texts, per_token)
             for place, of_picture in zip(chunk.places, found, strict=True):
                 scores[place] = of_picture
@@ -248,13 +221,14 @@ class LoadedCaptioner:
                 f"captions: expected at most {self.model.max_length} tokens, the model's positions, got "
                 f"{tokens.shape[-1]} in {longest[:60]!r}...; shorten it"
             )
-        if tokenizer.unk_token_id is not None and bool((mask & (tokens == tokenizer.unk_token_id)).any()):
-            warn_caller("captions hold words that the captioner does not know: the unknown token is scored there")
         logprobs: Float[Tensor, "N K L-1"] = self.model.logprobs(
             self.model.encode(batch), send(tokens, self.device), send(mask, self.device)
         )
         nats = logprobs.double().cpu()[..., prompt_length - 1 :]
         ids, real = tokens[..., prompt_length:], mask[..., prompt_length:]
+        words = ids[..., :-1][real[..., 1:]]  # without EOS, which has the unknown token's id in GPT-2
+        if tokenizer.unk_token_id in words.tolist():
+            warn_caller("captions hold words that the captioner does not know: the unknown token is scored there")
         found = []
         for row, of_picture in enumerate(captions):
             if per_token:
@@ -274,6 +248,8 @@ class LoadedCaptioner:
             if decoding not in METHODS:
                 raise UsageError(f"decoding: expected {', '.join(METHODS)} or a capkit.Decoding, got {decoding!r}")
             return Decoding(decoding, num_beams=NUM_BEAMS) if decoding == "beam" else Decoding(decoding)
+        if decoding is not None and not isinstance(decoding, Decoding):
+            raise UsageError(f"decoding: expected a name or a capkit.Decoding, got {type(decoding).__name__}")
         return self.decoding if decoding is None else decoding
 
     @torch.inference_mode()
@@ -284,13 +260,13 @@ class LoadedCaptioner:
         given = given_pictures(pictures)
         found: list[Result | None] = [None] * len(given)
         at_once: list[int] = []  # fewer, once memory has run out
-        for chunk in _chunks(given, batch_size, errors, is_one(pictures)):
+        for chunk in read_in_chunks(given, batch_size, errors, is_one(pictures)):
             parts = map_in_chunks(self._batch(chunk), work, at_once[-1] if at_once else None, at_once.append)
             for place, result in zip(chunk.places, [item for part in parts for item in part], strict=True):
                 found[place] = result
         return found
 
-    def _batch(self, chunk: _Chunk) -> CaptionBatch:
+    def _batch(self, chunk: Chunk) -> CaptionBatch:
         return CaptionBatch(chunk.keys, pixels=send(self.preprocess(chunk.images), self.device))
 
 
@@ -329,7 +305,7 @@ class LoadedEncoder:
         """Unit-norm embeddings; NaN for pictures that cannot be read."""
         given = given_pictures(pictures)
         rows: dict[int, np.ndarray] = {}
-        for chunk in _chunks(given, batch_size, errors, is_one(pictures)):
+        for chunk in read_in_chunks(given, batch_size, errors, is_one(pictures)):
             pixels = send(self.model.preprocess(chunk.images), self.device)
             rows |= zip(chunk.places, self.model.encode_image(pixels).float().cpu().numpy(), strict=True)
         width = len(next(iter(rows.values()))) if rows else self.embed_texts("").shape[1]

@@ -1,6 +1,7 @@
 """`capkit.load`, `score` and `train`: what the command line gives, from Python, and the process left as it was."""
 
 import csv
+import io
 import json
 import logging
 import multiprocessing
@@ -291,6 +292,7 @@ def test_captions_are_those_of_capkit_caption(folder, captioner, tmp_path, setti
     assert captioner.caption(paths[1], decoding=decoding) == list(written.values())[1]
 
 
+@pytest.mark.unchecked
 def test_the_names_of_decodings_are_those_of_the_config_group(captioner):
     for name in ("greedy", "beam", "sample"):
         composed = compose_config(Command([f"decoding={name}"])).config.decoding
@@ -299,6 +301,11 @@ def test_the_names_of_decodings_are_those_of_the_config_group(captioner):
     assert captioner._decoding(None) == captioner.decoding == Decoding(max_length=6)
     with pytest.raises(UsageError, match=r"expected greedy, beam, sample or a capkit\.Decoding, got 'bean'"):
         captioner._decoding("bean")
+    with pytest.raises(UsageError, match=r"a name or a capkit\.Decoding, got dict"):
+        captioner.caption(pixels(), decoding={"method": "beam"})
+    for batch_size in (0, -1):
+        with pytest.raises(UsageError, match="batch_size: expected 1 or more"):
+            captioner.caption([pixels()], batch_size=batch_size)
 
 
 def test_every_form_of_a_picture_gives_the_same_caption(folder, captioner):
@@ -379,9 +386,15 @@ def test_pictures_that_cannot_be_read_are_none_and_named(captioner, tmp_path):
         (torch.zeros(3, 4, 4, dtype=torch.int64), "got Tensor int64"),
         ([7], r"pictures\[0\]: expected a path.*got int 7"),
         (7, "expected a path"),
+        (io.BytesIO(b"one\ntwo"), "got BytesIO"),
+        (bytearray(b"x"), "got bytearray"),
+        ({"a.jpg": np.zeros((4, 6, 3), np.uint8)}, "got dict"),
     ],
-    ids=["channels first", "array of floats", "channels last", "normalised", "nan", "int64", "in a list", "number"],
-)
+    ids=[
+        "channels first", "array of floats", "channels last", "normalised", "nan", "int64", "in a list", "number",
+        "file", "bytearray", "dict",
+    ],
+)  # fmt: skip
 def test_what_is_no_picture_is_refused_whatever_errors_says(captioner, picture, told):
     with pytest.raises(UsageError, match=told):
         captioner.caption(picture)
@@ -430,6 +443,8 @@ def test_scores_of_several_pictures_do_not_depend_on_each_other(conditioned):
     assert both[0] == pytest.approx(conditioned.score(pixels(1), first), abs=1e-5)
     assert both[1] == pytest.approx(conditioned.score(pixels(2), second), abs=1e-5)
     assert both[1] == pytest.approx(conditioned.score([pixels(1), pixels(2)], [[], second], batch_size=1)[1], abs=1e-5)
+    texts = [iter(row) for row in (first, second)]
+    assert conditioned.score((pixels(seed) for seed in (1, 2)), iter(texts)) == both
     with pytest.warns(UserWarning, match=r"pictures\[0\] is left out"):
         assert conditioned.score([b"x", pixels(1)], [first, first]) == [None, pytest.approx(both[0], abs=1e-5)]
 
@@ -437,6 +452,14 @@ def test_scores_of_several_pictures_do_not_depend_on_each_other(conditioned):
 def test_captions_that_cannot_be_scored_are_told(conditioned):
     with pytest.warns(UserWarning, match="words that the captioner does not know"):
         assert conditioned.score(pixels(), ["a blue ball"])[0] < 0
+    tokenizer = conditioned.model.tokenizer
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tokenizer.unk_token = "<eos>"  # as in GPT-2, which knows every word
+        try:
+            conditioned.score(pixels(), ["a ball", "ball"])
+        finally:
+            tokenizer.unk_token = "<unk>"
     with pytest.raises(UsageError, match="at most 20 tokens, the model's positions, got 33"):
         conditioned.score(pixels(), ["ball " * 30])
     for captions in ("a ball", [["a ball"]], [7]):
@@ -503,7 +526,11 @@ def test_a_captioner_of_transformers_writes_as_transformers_does(tmp_path):
     model = blip(tmp_path)
     captioner = capkit.load(tmp_path)
     assert isinstance(captioner, LoadedCaptioner) and captioner.model.max_length == 48
-    values = AutoImageProcessor.from_pretrained(tmp_path)(pixels(), return_tensors="pt")
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    flat = pixels()[:3]  # as high as it has channels
+    wanted = processor(Image.fromarray(flat), return_tensors="pt")["pixel_values"]
+    assert torch.equal(captioner.preprocess([flat]), wanted)
+    values = processor(pixels(), return_tensors="pt")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     for settings, decoding in (
         ({}, Decoding(max_length=10)), ({"num_beams": 3}, Decoding("beam", num_beams=3, max_length=10)),
@@ -519,10 +546,11 @@ def test_a_dual_encoder_of_transformers_compares_as_transformers_does(tmp_path):
     torch.manual_seed(0)
     tokenizer = word_tokenizer(CAPTIONS)
     settings = {**HF_CONFIGS["clip"], "text_config": {**TEXT, "vocab_size": len(tokenizer), "eos_token_id": 2}}
-    model = CLIPModel(CLIPConfig(**settings)).eval()
+    model = CLIPModel(CLIPConfig(**settings)).half().eval()
     processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32)
     for part in (model, tokenizer, processor):
         part.save_pretrained(tmp_path)
+    model.float()
     encoder = capkit.load(tmp_path, "encoder")
     assert isinstance(encoder, LoadedEncoder) and isinstance(AutoModel.from_pretrained(tmp_path), CLIPModel)
     images = [pixels(1), pixels(2)]
@@ -537,10 +565,15 @@ def test_a_dual_encoder_of_transformers_compares_as_transformers_does(tmp_path):
 
 
 def test_another_model_of_transformers_is_refused_before_its_weights_are_read(tmp_path):
-    from transformers import BertConfig
+    from transformers import BertConfig, Blip2Config, BlipConfig, LlavaConfig
 
-    BertConfig(hidden_size=8, num_attention_heads=2).save_pretrained(tmp_path)
-    with pytest.raises(UsageError, match=rf"expected a captioner \({', '.join(FAMILIES)}\).*a model of type bert"):
+    for config in (BertConfig(hidden_size=8, num_attention_heads=2), Blip2Config(), LlavaConfig()):
+        config.save_pretrained(tmp_path)
+        told = rf"expected a captioner \({', '.join(FAMILIES)}\).*a model of type {config.model_type}"
+        with pytest.raises(UsageError, match=told):
+            capkit.load(tmp_path)
+    BlipConfig(architectures=["BlipForImageTextRetrieval"]).save_pretrained(tmp_path)  # its decoder would be random
+    with pytest.raises(UsageError, match=r"BlipForConditionalGeneration.*got those of BlipForImageTextRetrieval"):
         capkit.load(tmp_path)
 
 
@@ -599,11 +632,31 @@ def test_metrics_of_the_config_group_and_functions_are_scored_too(tmp_path):
     images = {"b": np.full((4, 4, 3), 10, np.uint8), "a": np.full((4, 4, 3), 20, np.uint8)}
     assert capkit.score(PREDICTED, None, [red], images=images)["red"] == 15.0
     assert capkit.score(PREDICTED, None, [red], images=[images["a"], images["b"]])["red"] == 15.0
+    by_file = {f"{name}.jpg": text for name, text in PREDICTED.items()}  # the references' names have no endings
+    for given in ((image for image in (images["a"], images["b"])), {f"{name}.jpg": images[name] for name in images}):
+        assert capkit.score(by_file, TRUE, red, images=given)["red"] == 15.0
     for name, image in images.items():
         Image.fromarray(image).save(tmp_path / f"{name}.png")
     assert capkit.score(PREDICTED, None, [red], images=tmp_path)["red"] == 15.0
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    for given in (tmp_path, [tmp_path / "a.png", images["b"]]):
+        with pytest.raises(UsageError, match=r"images: .*a.*: expected a picture that can be read, got: not an image"):
+            capkit.score(PREDICTED, None, [red], images=given)
 
 
+def test_each_picture_goes_with_its_own_caption_whatever_the_order():
+    images = {"b": np.full((4, 4, 3), 10, np.uint8), "a": np.full((4, 4, 3), 20, np.uint8)}
+    seen = {}
+
+    def see(pictures, texts):
+        seen.update({text: picture[0, 0, 0].item() for picture, text in zip(pictures, texts, strict=True)})
+        return [0.0] * len(texts)
+
+    capkit.score(PREDICTED, TRUE, see, images=[images["a"], images["b"]])  # the references have another order
+    assert seen == {PREDICTED["a"]: 20, PREDICTED["b"]: 10}
+
+
+@pytest.mark.unchecked
 def test_what_cannot_be_scored_is_told():
     for arguments, told in (
         (({"a": "x", "c": "y"}, TRUE), "expected images that have references"),
@@ -613,6 +666,10 @@ def test_what_cannot_be_scored_is_told():
         ((["x"], ["y"]), "references: expected a list of texts for each image"),
         ((["x"], None), "compare with references, got none"),
         ((["x"], [["y"]], ["cidr"]), "cidr"),
+        ((["x", None], [["y"], ["z"]]), "predictions: expected a text for each image, got None of image 1"),
+        ((["x"], [["y"]], ["words", words]), "two metrics named words"),
+        ((["x"], [["y"]], [lambda images, texts: [1], lambda images, texts: [2]]), "two metrics named <lambda>"),
+        ((["x"], [["y"]], [7]), "expected names and functions, got 7"),
     ):
         with pytest.raises(UsageError, match=told):
             capkit.score(*arguments)
@@ -620,6 +677,8 @@ def test_what_cannot_be_scored_is_told():
         capkit.score(["x"], None, [red], images=[])
     with pytest.raises(UsageError, match="one of each prediction, got none of a"):
         capkit.score({"a": "x"}, None, [red], images={"b": pixels()})
+    with pytest.raises(UsageError, match=r"pictures\[1\]: expected a uint8 array"):
+        capkit.score(["x", "y"], None, [red], images=[pixels(), pixels() / 255])
     with pytest.raises(UsageError, match=r"metric\.length\.scorer\.shrotest"):
         capkit.score(["x"], None, ["length"], overrides=["metric.length.scorer.shrotest=3"])
 

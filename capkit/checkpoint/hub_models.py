@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
-from transformers import AutoConfig, AutoImageProcessor
+from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor
 
 from capkit.errors import UsageError
 from capkit.models.captioners.hf_captioner import HFCaptioner, num_positions
@@ -21,20 +21,42 @@ Preprocess = Callable[[Sequence[np.ndarray]], Float[Tensor, "B 3 H W"]]
 def load_hub_model(name: str) -> tuple[HFCaptioner | HFDualEncoder, Preprocess]:
     """A captioner of a family that capkit knows, or a dual encoder, in float32, and what prepares pictures for it.
 
-    Raises UsageError where there is no such model, or where it is of another kind.
+    Raises UsageError where there is no such model, or where it is of another kind; that is told by its config, before
+    weights are read.
     """
     config = load_pretrained(AutoConfig, name, "model")
     if config.model_type in FAMILIES:
-        positions = num_positions(FAMILIES[config.model_type].text_config(config))
+        family = FAMILIES[config.model_type]
+        _check_weights(config, family.model_class.__name__, name)
+        positions = num_positions(family.text_config(config))
         captioner = HFCaptioner(name=name, max_length=min(MAX_LENGTH, positions or MAX_LENGTH))
         return captioner.eval(), _Processor(load_pretrained(AutoImageProcessor, name, "image processor"))
-    if not (hasattr(config, "vision_config") and hasattr(config, "text_config")):
+    if not _compares(config):
         raise UsageError(
             f"{name}: expected a captioner ({', '.join(FAMILIES)}) or a dual encoder such as clip or siglip, got a "
             f"model of type {config.model_type}; give another one"
         )
     encoder = HFDualEncoder(name)
+    encoder.model.float()  # transformers reads weights in the precision of their file
     return encoder, encoder.preprocess
+
+
+def _check_weights(config: Any, wanted: str, name: str) -> None:
+    """A folder of another model of the family, such as BLIP's for retrieval, has no weights of the text decoder:
+    transformers would leave them random.
+    """
+    found = config.architectures or [wanted]  # a config that was written by hand does not say
+    if wanted not in found:
+        raise UsageError(
+            f"{name}: expected the weights of a captioner ({wanted}), got those of {', '.join(found)}; give another one"
+        )
+
+
+def _compares(config: Any) -> bool:
+    """Whether the model has embeddings of pictures and of texts. BLIP-2's of texts are its language model's."""
+    model = MODEL_MAPPING.get(type(config), None)
+    towers = hasattr(model, "get_image_features") and hasattr(model, "get_text_features")
+    return towers and not hasattr(config, "qformer_config")
 
 
 class _Processor:
@@ -44,4 +66,5 @@ class _Processor:
         self.processor = processor
 
     def __call__(self, images: Sequence[np.ndarray]) -> Float[Tensor, "B 3 H W"]:
-        return self.processor(images=list(images), return_tensors="pt")["pixel_values"]
+        pixels = self.processor(images=list(images), return_tensors="pt", input_data_format="channels_last")
+        return pixels["pixel_values"]

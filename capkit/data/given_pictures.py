@@ -2,10 +2,10 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,10 +13,12 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from capkit.data.images import load_rgb, rgb_of
+from capkit.data.images import BadImage, load_rgb, rgb_of
 from capkit.data.sources.folder import printable
 from capkit.errors import UsageError
+from capkit.utils.caller import warn_caller
 
+Errors = Literal["warn", "raise"]
 Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
 _KINDS = "a path, the bytes of an image file, a Pillow image, an array (H, W, 3) or a tensor (3, H, W)"
 
@@ -56,10 +58,43 @@ def given_pictures(pictures: Picture | Iterable[Picture]) -> list[GivenPicture]:
     Arrays are uint8 (H, W, 3), tensors uint8 (3, H, W) or floats in [0, 1]. Raises UsageError for anything else.
     """
     alone = is_one(pictures)
-    if not alone and not isinstance(pictures, Iterable):
+    is_file = isinstance(pictures, bytearray | memoryview) or hasattr(pictures, "read")
+    if not alone and (is_file or isinstance(pictures, Mapping) or not isinstance(pictures, Iterable)):
         raise UsageError(f"expected {_KINDS}, or a list of these; got {_shown(pictures)}")
     listed: Sequence[Any] = [pictures] if alone else list(pictures)  # type: ignore[arg-type]
     return [_given(picture, "the picture" if alone else f"pictures[{place}]") for place, picture in enumerate(listed)]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Pictures that were read: their places in the list, keys and pixels."""
+
+    places: list[int]
+    keys: list[str]
+    images: list[np.ndarray]
+
+
+def read_in_chunks(given: Sequence[GivenPicture], size: int, errors: Errors, alone: bool) -> Iterator[Chunk]:
+    """The pictures that can be read, `size` at a time; of the others a warning, or UsageError."""
+    if errors not in ("warn", "raise"):
+        raise UsageError(f"errors: expected warn or raise, got {errors!r}")
+    if size < 1:
+        raise UsageError(f"batch_size: expected 1 or more pictures, got {size}")
+    for start in range(0, len(given), size):
+        chunk = Chunk([], [], [])
+        for place, picture in enumerate(given[start : start + size], start):
+            try:
+                pixels = picture.read()
+            except BadImage as error:
+                if alone or errors == "raise":
+                    raise UsageError(f"{picture.name}: expected a picture that can be read, got: {error}") from error
+                warn_caller(f"{picture.name} is left out: {error}")
+                continue
+            chunk.places.append(place)
+            chunk.keys.append(picture.key(pixels))
+            chunk.images.append(pixels)
+        if chunk.places:
+            yield chunk
 
 
 def _given(picture: Any, place: str) -> GivenPicture:

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from jaxtyping import UInt8
 
-from capkit.data.images import load_rgb
+from capkit.data.images import BadImage, load_rgb
 from capkit.data.prediction_files import named
 from capkit.data.sources.folder import existing_folder, list_images
 from capkit.errors import UsageError
@@ -15,7 +15,7 @@ from capkit.errors import UsageError
 def picture_reader(folder: str, names: Sequence[str]) -> Callable[[str], UInt8[np.ndarray, "H W 3"]]:
     """Reads a picture by its path in the folder or its file name, with or without the ending.
 
-    Raises UsageError if one of the names has none.
+    Raises UsageError if one of the names has none, and later for one that cannot be decoded.
     """
     root = existing_folder(folder, "images")
     paths: dict[str, str] = {}
@@ -27,4 +27,16 @@ def picture_reader(folder: str, names: Sequence[str]) -> Callable[[str], UInt8[n
             f"images={folder}: expected a picture of each of {len(set(names))} images, got none of {len(absent)}: "
             f"{named(absent, most=3)}; name the files as the predictions name their images"
         )
-    return lambda name: load_rgb(root / paths[name])
+
+    def read(name: str) -> UInt8[np.ndarray, "H W 3"]:
+        try:
+            return load_rgb(root / paths[name])
+        except BadImage as error:
+            raise unreadable(str(root / paths[name]), error) from error
+
+    return read
+
+
+def unreadable(name: str, error: BadImage) -> UsageError:
+    """What is told of a picture that captions are to be scored with."""
+    return UsageError(f"images: {name}: expected a picture that can be read, got: {error}; mend it, or leave it out")

@@ -64,6 +64,8 @@ class Custom(BaseScorer):
 
     def _numbers(self, images: list[Any], texts: list[str]) -> list[float]:
         result = self.function(images, texts)
+        if isinstance(result, Tensor) and result.is_floating_point():
+            result = result.double()  # NumPy has no bfloat16
         values = result.detach().cpu().numpy() if isinstance(result, Tensor) else np.asarray(result)
         wrong = None
         if values.shape != (len(texts),) or values.dtype.kind not in "fiub":

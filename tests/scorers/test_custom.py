@@ -65,6 +65,10 @@ def test_nan_counts_as_not_scored_and_gradients_are_cut():
     values = torch.tensor([math.nan, 2.0], requires_grad=True)
     scores = Custom(lambda images, texts: values, pictures=False)(CaptionBatch(["a"]), Samples.from_texts([["x", "y"]]))
     assert scores[0, 0].isnan() and scores[0, 1] == 2 and not scores.requires_grad
+    values = values.bfloat16()
+    assert Custom(lambda images, texts: values, pictures=False)(
+        CaptionBatch(["a"]), Samples.from_texts([["x", "y"]])
+    ).tolist() == [[pytest.approx(math.nan, nan_ok=True), 2.0]]
 
 
 def test_it_is_found_by_its_dotted_name():

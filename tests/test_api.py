@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,6 +49,7 @@ from capkit.models.captioners.hf_families import FAMILIES
 from capkit.models.weights import trainable_state
 from capkit.testing.models import HF_CONFIGS, TEXT, VISION, two_tower
 from capkit.text.tokenizers import word_tokenizer
+from capkit.train.callbacks.recorder import Recorder
 
 TINY = [
     "debug=tiny", "data.train.count=16", "data.val.count=6", "data.test.count=6", "val_every=2", "model.width=32",
@@ -242,22 +242,22 @@ def test_values_are_written_as_on_the_command_line():
 
 @pytest.mark.integration
 @pytest.mark.unchecked
-def test_ctrl_c_saves_and_the_same_call_goes_on(trained, tmp_path):
+def test_ctrl_c_saves_and_the_same_call_goes_on(trained, tmp_path, monkeypatch):
     words = [*trained.words, "callback.recorder.every_steps=1", "controls=0", f"run_dir={tmp_path / 'run'}"]
-    before, rows = signal.getsignal(signal.SIGINT), tmp_path / "run/metrics.jsonl"
+    before, record = signal.getsignal(signal.SIGINT), Recorder.on_train_batch_end
 
-    def interrupt():
-        while not (rows.exists() and "train/loss" in rows.read_text()):
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)
+    def interrupt(self, trainer, *args):
+        record(self, trainer, *args)
+        if trainer.global_step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt, daemon=True).start()
+    monkeypatch.setattr(Recorder, "on_train_batch_end", interrupt)
     with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
-        capkit.train(*words, "val_every=40", max_steps=40)
+        capkit.train(*words, "val_every=8", max_steps=8)
     assert signal.getsignal(signal.SIGINT) is before
-    assert 0 < max(int(path.stem.split("-")[1]) for path in (tmp_path / "run/checkpoints").glob("step-*.ckpt")) < 40
-    run = capkit.train(*words, "val_every=40", max_steps=40)
-    assert run.numbers["train/steps"] == 40 and '"resumed_from"' in rows.read_text()
+    assert 3 <= max(int(path.stem.split("-")[1]) for path in (tmp_path / "run/checkpoints").glob("step-*.ckpt")) < 8
+    run = capkit.train(*words, "val_every=8", max_steps=8)
+    assert run.numbers["train/steps"] == 8 and '"resumed_from"' in (tmp_path / "run/metrics.jsonl").read_text()
 
 
 @pytest.mark.integration

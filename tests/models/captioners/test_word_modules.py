@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_modular import batch_for, build
+from test_modular_captioner import batch_for, build
 
 from capkit.decoding.config import Decoding
 from capkit.models.captioners.word_modules import word_modules

@@ -14,6 +14,7 @@ from capkit.distributed.zero import Zero
 from capkit.models.captioners.encoder_decoder import EncoderDecoder
 from capkit.models.tuning.lora import LoRA
 from capkit.objectives.cross_entropy import CrossEntropy
+from capkit.objectives.policy.dico import DiCO
 from capkit.objectives.policy.ppo import PPO
 from capkit.objectives.policy.self_critical import SelfCritical
 from capkit.objectives.policy.weighted_sum import WeightedSum
@@ -43,6 +44,7 @@ OBJECTIVES = {
     ),
     "ppo_k2": lambda: PPO(TRUNCATED, num_samples=3, inner_updates=2, reduction="seq_mean", **K2),
     "ppo_k3": lambda: PPO(SAMPLED, num_samples=3, inner_updates=2, clip_high=0.3, kl="k3", kl_weight=0.3),
+    "dico": lambda: DiCO(Decoding("beam", num_beams=3, max_length=6), num_samples=3, beta=0.5, tau=5.0),
     "weighted_sum": lambda: WeightedSum(
         SelfCritical(SAMPLED, num_samples=3, baseline="leave_one_out"), CrossEntropy(0.1), Linear(1.0, 0.5), 0.3
     ),

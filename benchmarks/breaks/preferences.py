@@ -6,6 +6,8 @@ _QA = "capkit/scorers/question_answering.py"
 _QA_TESTS = "tests/scorers/test_question_answering.py"
 _DPO = "capkit/objectives/preference/dpo.py"
 _MODULE = "capkit/train/preferences/module.py"
+_DICO = "capkit/objectives/policy/dico.py"
+_DICO_TESTS = "tests/objectives/policy/test_dico.py"
 
 BREAKS = [
     Break(
@@ -119,5 +121,26 @@ BREAKS = [
         "reads_cut: ClassVar[bool] = True",
         "reads_cut: ClassVar[bool] = False",
         ("tests/readers/test_caprl_reader.py",),
+    ),
+    Break(
+        "dico: the least bad of the others counts most",
+        _DICO,
+        "(self.tau * (best - low))",
+        "(self.tau * (low - best))",
+        (_DICO_TESTS,),
+    ),
+    Break(
+        "dico: an image without spread has a best caption",
+        _DICO,
+        "(best > low.min(-1, keepdim=True)[0])",
+        "(best >= low.min(-1, keepdim=True)[0])",
+        (_DICO_TESTS,),
+    ),
+    Break(
+        "dico: compared with the policy that wrote the captions",
+        "capkit/train/rl/module.py",
+        "(free, part.reference) if objective.against_reference",
+        "(free, part.old_logprobs) if objective.against_reference",
+        ("tests/train/rl/test_rl_module.py::test_dico_compares_with_the_policy_of_the_start",),
     ),
 ]

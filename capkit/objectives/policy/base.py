@@ -28,6 +28,7 @@ class PolicyObjective(Protocol):
     dropout: bool  # whether dropout is active in the forward pass with gradient
     kl: str  # none, k1_reward, k1_advantage, k2 or k3
     kl_weight: float | int | Schedule
+    against_reference: bool  # whether `loss` compares with the policy that the run started from
     max_logprob_gap: float  # warn if sampled and teacher-forced log-probabilities differ more on average
 
     def loss_mask(self, samples: Samples, prompt_length: int) -> Bool[Tensor, "B K M"]:
@@ -53,8 +54,9 @@ class PolicyObjective(Protocol):
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The summed loss with gradient, and sums over tokens to log.
 
-        `old_logprobs` are the log-probabilities at sampling. `loss_mask` masks captions that are left out; their
-        advantages may be any finite number.
+        `old_logprobs` are the log-probabilities at sampling; where `against_reference`, those of the reference, both
+        untruncated, and the sums to log are over what `num_targets` counts. `loss_mask` masks captions that are left
+        out; their advantages may be any finite number.
         """
         ...
 
@@ -105,9 +107,19 @@ def reduce_losses(
     return per_caption.sum()
 
 
-def check_sampling(objective: str, rollout: Decoding, num_samples: int, baseline: str) -> None:
+def check_stop(rollout: Decoding, learn_eos: bool) -> None:
+    if rollout.stop is not None and learn_eos:
+        raise UsageError(
+            f"after rollout.stop={rollout.stop!r} EOS is certain and not a choice to be learned; expected "
+            "learn_eos=false, got true; set objective.learn_eos=false"
+        )
+
+
+def check_sampling(
+    objective: str, rollout: Decoding, num_samples: int, baseline: str, takes_beams: bool = False
+) -> None:
     """Raise UsageError for combinations of rollout and baseline that cannot work."""
-    if rollout.method == "beam":
+    if rollout.method == "beam" and not takes_beams:
         raise UsageError(
             f"{objective} learns from sampled or greedy captions; got rollout.method=beam; set sample or greedy"
         )

@@ -11,9 +11,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from capkit.decoding.config import Decoding
-from capkit.errors import UsageError
 from capkit.objectives.policy.advantages import Advantages
-from capkit.objectives.policy.base import check_reduction, check_sampling, count_targets, learned_tokens, reduce_losses
+from capkit.objectives.policy.base import (
+    check_reduction,
+    check_sampling,
+    check_stop,
+    count_targets,
+    learned_tokens,
+    reduce_losses,
+)
 from capkit.objectives.policy.kl import check_kl
 from capkit.optim.schedules import Schedule
 from capkit.types import Samples
@@ -58,14 +64,11 @@ class PolicyGradient:
 
     inner_updates = 1
     dropout = False
+    against_reference = False
 
     def __post_init__(self) -> None:
         check_sampling(type(self).__name__, self.rollout, self.num_samples, self.baseline)
-        if self.rollout.stop is not None and self.learn_eos:
-            raise UsageError(
-                f"after rollout.stop={self.rollout.stop!r} EOS is certain and not a choice to be learned; expected "
-                "learn_eos=false, got true; set objective.learn_eos=false"
-            )
+        check_stop(self.rollout, self.learn_eos)
         check_reduction(self.reduction)
         check_kl(self.kl)
         self.needs_greedy = self.baseline == "greedy"

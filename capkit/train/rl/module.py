@@ -85,7 +85,7 @@ class RLModule(CaptionerModule):
         )
         if not isinstance(objective, PolicyObjective | WeightedSum):
             raise UsageError(
-                f"expected objective=self_critical, ppo, grpo or weighted_sum for reinforcement learning, got "
+                f"expected objective=self_critical, ppo, grpo, dico or weighted_sum for reinforcement learning, got "
                 f"{type(objective).__name__}; for likelihood training use task=fit"
             )
         if rollout_batch_size is not None and rollout_batch_size < 1:
@@ -104,8 +104,8 @@ class RLModule(CaptionerModule):
         return logs["rl/tokens"] * (len(batch) * self.objective.num_samples)
 
     def keep_reference(self) -> None:
-        """Store the current policy as the reference, if the objective uses a KL term."""
-        if self.objective.kl != "none":
+        """Store the current policy as the reference, if the objective uses a KL term or compares with it."""
+        if self._has_reference:
             self.reference.keep()
 
     def on_fit_start(self) -> None:
@@ -243,7 +243,7 @@ class RLModule(CaptionerModule):
         return self.in_memory(lambda: self._sample(batch, decoding, with_greedy), "rollout_batch_size", len(batch))
 
     def _num_samples(self, decoding: Decoding) -> int:
-        return self.objective.num_samples if decoding.method == "sample" else 1
+        return 1 if decoding.method == "greedy" else self.objective.num_samples
 
     def _sample(self, batch: CaptionBatch, decoding: Decoding, with_greedy: bool) -> Samples:
         size = self.rollout_batch_size or len(batch)
@@ -270,7 +270,7 @@ class RLModule(CaptionerModule):
         targets = totals.clamp(min=1).float()
         sums: Sums = {}
         for number, part in enumerate(parts):
-            if part.reference is None and self.objective.kl != "none":
+            if part.reference is None and self._has_reference:
                 part.reference = self._reference_logprobs(part)
             found = self.add_gradient(partial(self._share, part, targets, step), last=number == len(parts) - 1)
             for name, (total, count) in found.items():
@@ -301,22 +301,25 @@ class RLModule(CaptionerModule):
             logprobs = self._logprobs(self.model, context, samples, samples.support)
         if part.old_logprobs is None:
             part.old_logprobs = logprobs.detach()
-        advantages, difference = part.advantages, None
+        advantages, difference, compared = part.advantages, None, (logprobs, part.old_logprobs)
         if part.reference is not None:
-            difference = self._free_logprobs(context, samples, logprobs) - part.reference
+            free = self._free_logprobs(context, samples, logprobs)
+            difference = free - part.reference
+            compared = (free, part.reference) if objective.against_reference else compared
             distances = caption_kl(difference, loss_mask)
             if objective.kl == "k1_advantage":
                 advantages = advantages - self._kl_weight(step) * distances
-        loss, extra = objective.loss(logprobs, part.old_logprobs, advantages, loss_mask)
-        num_tokens = loss_mask.sum()
-        sums: Sums = {f"rl/{name}": (value, num_tokens) for name, value in extra.items()}
+        loss, extra = objective.loss(*compared, advantages, loss_mask)
+        num_tokens, num_targets = loss_mask.sum(), objective.num_targets(loss_mask)
+        of_extra = num_targets if objective.against_reference else num_tokens
+        sums: Sums = {f"rl/{name}": (value, of_extra) for name, value in extra.items()}
         gap = (part.old_logprobs - samples.logprobs).abs().masked_fill(~loss_mask, 0.0)
         sums["rl/logprob_gap"] = (gap.sum(), num_tokens)
         if difference is not None:
             sums["rl/kl"] = (distances.sum(), loss_mask.any(-1).sum())
             if objective.kl in LOSS_FORMS:
                 loss = loss + self._kl_weight(step) * objective.reduce(kl_loss(objective.kl, difference), loss_mask)
-        sums["policy_loss"] = (loss.detach(), objective.num_targets(loss_mask))
+        sums["policy_loss"] = (loss.detach(), num_targets)
         policy_weight, likelihood_weight = (self._at(weight, step) for weight in self._weights)
         loss = policy_weight * loss / targets[0]
         if self.likelihood is not None:
@@ -326,10 +329,10 @@ class RLModule(CaptionerModule):
         return loss, sums
 
     def _free_logprobs(self, context: Any, samples: Samples, logprobs: Tensor) -> Float[Tensor, "B K M"]:
-        """Untruncated log-probabilities of the policy, with gradient only where KL is a loss."""
+        """Untruncated log-probabilities of the policy, with gradient only where the loss is of them."""
         if samples.support is None:
             return logprobs
-        with torch.set_grad_enabled(self.objective.kl in LOSS_FORMS):
+        with torch.set_grad_enabled(self.objective.kl in LOSS_FORMS or self.objective.against_reference):
             return self._logprobs(self.model, context, samples, None)
 
     def _logprobs(self, model: Any, context: Any, samples: Samples, support: Tensor | None) -> Tensor:
@@ -379,6 +382,10 @@ class RLModule(CaptionerModule):
 
     def _at(self, weight: float | int | Schedule, step: int) -> float | int:
         return weight(step, self.trainer.max_steps) if isinstance(weight, Schedule) else weight
+
+    @property
+    def _has_reference(self) -> bool:
+        return self.objective.kl != "none" or self.objective.against_reference
 
     def _kl_weight(self, step: int) -> float | int:
         return self._at(self.objective.kl_weight, step)

@@ -284,14 +284,40 @@ def test_the_reference_is_in_no_state_dict_and_no_optimizer():
     assert len(list(module.parameters())) == len(list(plain.parameters()))
 
 
-@pytest.mark.parametrize("objective", ["running_mean", "ppo_k1_reward", "ppo_k1_advantage", "ppo_k2", "ppo_k3"])
+@pytest.mark.parametrize("objective", ["running_mean", "ppo_k1_reward", "ppo_k1_advantage", "ppo_k2", "ppo_k3", "dico"])
 def test_the_distance_is_zero_before_the_first_update_and_grows(objective):
     first, second = (row["rl/kl"] for row in train(objective).rows)
     assert abs(first) < 1e-5
     assert second > 0.01
 
 
-@pytest.mark.parametrize("objective", ["running_mean", "ppo_k1_reward", "ppo_k1_advantage", "ppo_k2", "ppo_k3"])
+def test_dico_compares_with_the_policy_of_the_start():
+    """By hand, of a policy that has moved; a step along the gradient then widens the margins of the same captions."""
+    module, rollout, _ = rolled_out(OBJECTIVES["dico"]())
+    module.manual_backward = torch.Tensor.backward
+    for parameter in module.model.parameters():
+        parameter.data += 0.05 * torch.sin(torch.arange(parameter.numel())).view_as(parameter)
+    batch, mask = rollout.batch, rollout.loss_mask
+    with torch.no_grad():
+        now, before = (
+            model.logprobs(model.encode(batch), rollout.samples.tokens, rollout.samples.mask)
+            for model in (module.model, module.reference.frozen)
+        )
+    gained = (now - before).masked_fill(~mask, 0.0).sum(-1)
+    margins = 0.5 * (rollout.advantages * gained).sum(-1)[mask.flatten(1).any(-1)]
+    numbers = module.backward_parts([rollout], step=0, is_first=False)
+    assert float(numbers["loss"]) == pytest.approx(float((1 + (-margins).exp()).log().mean()), rel=1e-5)
+    assert float(numbers["rl/margin"]) == pytest.approx(float(margins.mean()), rel=1e-4)
+    assert float(numbers["rl/accuracy"]) == pytest.approx(float((margins > 0).float().mean()))
+    assert margins.abs().min() > 1e-4
+    for parameter in module.model.parameters():
+        if parameter.grad is not None:
+            parameter.data -= 0.01 * parameter.grad
+    again = module.backward_parts([rollout], step=0, is_first=False)
+    assert again["loss"] < numbers["loss"] and again["rl/margin"] > numbers["rl/margin"]
+
+
+@pytest.mark.parametrize("objective", ["running_mean", "ppo_k1_reward", "ppo_k1_advantage", "ppo_k2", "ppo_k3", "dico"])
 def test_adapters_off_are_a_frozen_copy(objective):
     def adapted(with_copy):
         module = module_of(OBJECTIVES[objective](), lora=True, lr=0.05)
@@ -499,7 +525,7 @@ def test_one_inner_update_of_ppo_is_a_step_of_reinforce():
 # -- checkpoints
 
 
-@pytest.mark.parametrize("objective", ["running_mean", "ppo_k2", "weighted_sum"])
+@pytest.mark.parametrize("objective", ["running_mean", "ppo_k2", "dico", "weighted_sum"])
 def test_a_resumed_run_goes_on_to_the_last_bit(objective, tmp_path):
     class Save(Keep):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):

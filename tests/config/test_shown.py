@@ -25,7 +25,9 @@ def test_what_is_shown_reads_back_as_the_config(capsys, words):
     config = compose_config(parse(words)).config
     for key in [key for key in config if OmegaConf.is_missing(config, key)]:
         config[key] = "left open"
-    read = yaml.safe_load(lines(capsys, *words))
+    page = lines(capsys, *words)
+    assert all("  # " in line or line.endswith(":") for line in page.splitlines())  # one line for each value
+    read = yaml.safe_load(page)
     shown = {key: "left open" if value == "???" else value for key, value in read.items()}
     assert shown == OmegaConf.to_container(config, resolve=True)
 

@@ -31,10 +31,10 @@ SHAPES = ["circle", "square", "triangle", "cross"]
 OPTIONS = WorldOptions(SHAPES, COLORS, ["large"], ["white", "black"], min_objects=1, max_objects=1)
 WORLD = [f"colors={COLORS}".replace(" ", ""), "min_objects=1", "max_objects=1"]
 BINS = 6
-STEPS = 450
+STEPS = 900
 VANILLA = ["~model.conditions", "conditions.alignment=null"]
 FILTERED = [*VANILLA, "data.min_score=0.3"]
-LONG = ["data.batch_size=32"]  # of studies
+LONG = ["data.batch_size=32", "max_steps=450", "val_every=450"]  # of studies
 
 
 class Corpus:

@@ -75,6 +75,7 @@ def tuned(cache, tiny_run, tmp_path, monkeypatch):
     return of
 
 
+@pytest.mark.nightly
 def test_real_photos_are_fine_tuned_by_the_reward_of_a_pretrained_pair(tuned):
     run = tuned("stamps_clip_reward")
     numbers = run.metrics()

@@ -128,8 +128,8 @@ BREAKS = [
     Break(
         "asker: a question's own reply is not used",
         "capkit/llm/asker.py",
-        "value=(question.reply or self.reply).read(answer.text))",
-        "value=self.reply.read(answer.text))",
+        "reply = question.reply or self.reply",
+        "reply = self.reply",
         ("tests/llm/test_asker.py", "tests/judges/test_verifiers.py"),
     ),
 ]

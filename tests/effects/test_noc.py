@@ -34,7 +34,7 @@ BINS = 6
 STEPS = 900
 VANILLA = ["~model.conditions", "conditions.alignment=null"]
 FILTERED = [*VANILLA, "data.min_score=0.3"]
-LONG = ["data.batch_size=32", "max_steps=450", "val_every=450"]  # of studies
+LONG = ["data.batch_size=32", "max_steps=450", "val_every=450", "data.test.count=200"]  # of studies
 
 
 class Corpus:
@@ -75,7 +75,7 @@ class Corpus:
         judge = load_dual_encoder(str(self._judge))
         self.features = self.folder / "features"
         sources = [Manifest(str(self.folder / "train.jsonl"))]
-        sources += [SceneWorld(split, 200, 32, style="short", options=OPTIONS) for split in ("val", "test")]
+        sources += [SceneWorld(split, 600, 32, style="short", options=OPTIONS) for split in ("val", "test")]
         keys = [source.record(index).key for source in sources for index in range(len(source))]
         pictures = [source.image(index) for source in sources for index in range(len(source))]
         with torch.inference_mode():
@@ -96,7 +96,7 @@ class Corpus:
             "model.feature_width=64",
             "model.num_layers=1",
         ]
-        given += ["data.val.count=20", "data.test.count=200", f"max_steps={STEPS}", f"val_every={STEPS}", "controls=0"]
+        given += ["data.val.count=20", "data.test.count=600", f"max_steps={STEPS}", f"val_every={STEPS}", "controls=0"]
         given += ["data.batch_size=16"]
         return self._run_once(f"noc_{self._seed}", [*given, "metric=[facts]", *ONE_CORE, f"seed={self._seed}", *words])
 

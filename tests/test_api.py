@@ -242,9 +242,11 @@ def test_values_are_written_as_on_the_command_line():
 
 @pytest.mark.integration
 @pytest.mark.unchecked
-def test_ctrl_c_saves_and_the_same_call_goes_on(trained, tmp_path, monkeypatch):
+def test_ctrl_c_saves_and_the_same_call_goes_on(trained, tmp_path, monkeypatch, request):
+    given = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where tests run in the background
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, given))
     words = [*trained.words, "callback.recorder.every_steps=1", "controls=0", f"run_dir={tmp_path / 'run'}"]
-    before, record = signal.getsignal(signal.SIGINT), Recorder.on_train_batch_end
+    record = Recorder.on_train_batch_end
 
     def interrupt(self, trainer, *args):
         record(self, trainer, *args)
@@ -254,7 +256,7 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(Recorder, "on_train_batch_end", interrupt)
     with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
         capkit.train(*words, "val_every=8", max_steps=8)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert 3 <= max(int(path.stem.split("-")[1]) for path in (tmp_path / "run/checkpoints").glob("step-*.ckpt")) < 8
     run = capkit.train(*words, "val_every=8", max_steps=8)
     assert run.numbers["train/steps"] == 8 and '"resumed_from"' in (tmp_path / "run/metrics.jsonl").read_text()

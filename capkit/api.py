@@ -281,8 +281,8 @@ def train(*overrides: str, config_dirs: Sequence[str | os.PathLike[str]] = (), *
     Several processes are started, and lines printed, as on the command line. Afterwards the process is as before
     (`capkit/utils/guest.py`), and the run folder's lock is given back.
 
-    Raises UsageError for what the command line refuses, KeyboardInterrupt after Ctrl-C, when the run has saved (the
-    same call goes on from there), and RunFailure where training could not go on.
+    Raises UsageError for what the command line refuses and for what trains nothing, KeyboardInterrupt after Ctrl-C,
+    when the run has saved (the same call goes on from there), and RunFailure where training could not go on.
     """
     words = [*overrides, *(f"{key}={_word(value)}" for key, value in values.items())]
     words += [f"--config-dir={os.fspath(folder)}" for folder in config_dirs]
@@ -291,6 +291,12 @@ def train(*overrides: str, config_dirs: Sequence[str | os.PathLike[str]] = (), *
         raise UsageError(f"train: expected one run, got {', '.join(sorted(others))}; call train once for each run")
     composed = compose_checked(command)
     config = composed.config
+    target = str(config.task["_target_"])
+    if config.get("dry_run") or (target.startswith("capkit.tasks.") and not target.startswith("capkit.tasks.fit")):
+        got = "dry_run=true" if config.get("dry_run") else f"task={target.split('.')[-2]}"
+        raise UsageError(
+            f"train: expected a run that trains, got {got}; use the command line: capkit {' '.join(words)}"
+        )
     if config.run_dir is None:
         config.run_dir = str(default_run_dir(config.name))
     folder = Path(config.run_dir)

@@ -232,6 +232,14 @@ def test_several_runs_in_one_call_are_refused():
         capkit.train("-m", "seed=1,2")
 
 
+@pytest.mark.parametrize("word", ["dry_run=true", "doctor"])
+def test_what_trains_nothing_is_refused(word):
+    with pytest.raises(
+        UsageError, match=rf"expected a run that trains, got (task=)?{word}; use the command line: capkit {word}"
+    ):
+        capkit.train(word)
+
+
 def test_values_are_written_as_on_the_command_line():
     from capkit.api import _word
 

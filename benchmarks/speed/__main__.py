@@ -1,7 +1,7 @@
 """How long the parts of training take beside what a user would take instead, on the same machine in one run.
 
-    python -m benchmarks.speed [SECTION ...] [--rows WORD] [--rounds 10] [--out FILE] [--plot FILE] [--tiny]
-    python -m benchmarks.speed --devices 2 [--rows WORD] [--rounds 10] [--out FILE] [--tiny]
+    python -m benchmarks.speed [SECTION ...] [--rows PATTERN] [--rounds 10] [--out FILE] [--plot FILE] [--tiny]
+    python -m benchmarks.speed --devices 2 [--rows PATTERN] [--rounds 10] [--out FILE] [--tiny]
 
 Sides run in turn. Prints a table; `--out` keeps all numbers as JSON. `--tiny` is small enough for a CPU, to try the
 program. transformers' static cache compiles, half a minute a row: `--no-static` leaves it out.
@@ -11,6 +11,7 @@ program. transformers' static cache compiles, half a minute a row: `--no-static`
 import argparse
 import datetime
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """The command line; `words` in place of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; none: all")
-    parser.add_argument("--rows", default="", help="only rows whose name holds this")
+    parser.add_argument("--rows", default="", help="only rows in whose name this regular expression is found")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--out", type=Path, help="keep all numbers in this JSON file")
     parser.add_argument("--plot", type=Path, help="draw the curves of section growth into this SVG")
@@ -90,7 +91,7 @@ def main(words: Sequence[str] | None = None) -> None:
         return
     for section in args.sections or SECTIONS:
         for row in SECTIONS[section].rows(args.tiny):
-            if args.rows not in row.name:
+            if not re.search(args.rows, row.name):
                 continue
             sides = SECTIONS[section].measure(row, args.tiny, device, args.rounds, not args.no_static)
             for side in sides:

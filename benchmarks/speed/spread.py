@@ -6,6 +6,7 @@ and graphs only. Of ranks, the slowest counts. Beside each step stands what `cap
 speed of an all-reduce of as many numbers as the model trains.
 """
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -250,11 +251,11 @@ def of_a_size(tiny: bool) -> tuple[Work, ...]:
 
 
 def run(devices: int, only: str, rounds: int, tiny: bool) -> Iterator[tuple[list[str], list[dict[str, Any]]]]:
-    """Of each work whose name holds `only`, the lines to print and the numbers to keep."""
+    """Of each work in whose name `only`, a regular expression, is found, the lines to print and the numbers to keep."""
     sides = Sides(devices, gpu=torch.cuda.device_count() >= devices)
     try:
         for work in of_a_size(tiny):
-            if only in work.name:
+            if re.search(only, work.name):
                 rows = measure(work, sides, rounds, tiny)
                 yield list(lines(rows)), [{**asdict(row), "planned_bytes": row.planned_bytes} for row in rows]
     finally:

@@ -65,6 +65,7 @@ RUN_PARTS = Allowed(
     (
         "capkit.assets.cache.path",
         "capkit.checkpoint.loading.load_dual_encoder",
+        "capkit.checkpoint.raters.load_rater",
         "capkit.sceneworld.world.classes.color_shape_classes",
         "capkit.sceneworld.language.similarity.pair_file",
     ),

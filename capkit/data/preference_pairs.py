@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import UInt8
 
+from capkit.data.about_pictures import AboutPictures, OfFiles, refuse_shared
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.dataset import CaptionDataset, _Example
 from capkit.data.loader import Batches, CaptionLoader
@@ -19,79 +18,31 @@ from capkit.data.targets import Target
 from capkit.errors import UsageError
 from capkit.text.tokenizers import CaptionEncoder, decode_captions, prompt_ids
 from capkit.types import CaptionBatch
-from capkit.utils.rng import stable_hash
 
 PAIR = "preference"  # in metadata: the pair's number, criterion, scores and token ids
-_NUM_NAMED = 3
 
 
-class PreferencePairs:
-    """One record a pair: the picture of its image in `source`, by key or file, with the captions chosen, rejected.
+class PreferencePairs(AboutPictures[Preference]):
+    """One record a pair: its picture in `source`, with the captions chosen, rejected.
 
-    Its metadata are the picture's, and under "preference" the pair's number and what else is known of it. Raises
-    UsageError for pairs of pictures that the source does not have.
+    Its metadata are the picture's, and under "preference" the pair's number and what else is known of it.
     """
 
-    def __init__(self, source: DataSource, pairs: Sequence[Preference], what: str = "pairs") -> None:
-        self._source, self._pairs = source, list(pairs)
-        places = _places(source)
-        if strangers := [pair.image for pair in pairs if pair.image not in places]:
-            some = ", ".join(map(repr, dict.fromkeys(strangers[:_NUM_NAMED])))
-            raise UsageError(
-                f"{what}: expected pairs about pictures of data.train, by their keys or files; {len(strangers)} of "
-                f"{len(pairs)} are about others, such as {some}; give the data that they were collected on"
-            )
-        self._places = [places[pair.image] for pair in pairs]
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    @property
-    def places(self) -> set[int]:
-        """The pictures' indices in the source."""
-        return set(self._places)
-
-    def record(self, index: int) -> Record:
-        record, pair = self._source.record(self._places[index]), self._pairs[index]
-        own = {"number": index, "criterion": pair.criterion, "scores": pair.scores, "tokens": pair.tokens}
+    def as_record(self, record: Record, number: int, item: Preference) -> Record:
+        own = {"number": number, "criterion": item.criterion, "scores": item.scores, "tokens": item.tokens}
         captions = [
-            Caption(text, source="preference", prompt=pair.prompt or None) for text in (pair.chosen, pair.rejected)
+            Caption(text, source="preference", prompt=item.prompt or None) for text in (item.chosen, item.rejected)
         ]
         return replace(record, captions=captions, regions=[], metadata={**record.metadata, PAIR: own})
 
-    def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        return self._source.image(self._places[index])
 
-
-class PreferencePairsOfFiles(PreferencePairs):
-    """The same of a source whose pictures are files, which are read as that source's are."""
-
-    def encoded(self, index: int) -> bytes:
-        read = picture_file(self._source)
-        assert read is not None
-        return read(self._places[index])
+class PreferencePairsOfFiles(PreferencePairs, OfFiles[Preference]):
+    """The same of a source whose pictures are files."""
 
 
 def preference_pairs(source: DataSource, pairs: Sequence[Preference], what: str = "pairs") -> PreferencePairs:
     of_files = picture_file(source) is not None
     return PreferencePairsOfFiles(source, pairs, what) if of_files else PreferencePairs(source, pairs, what)
-
-
-def _places(source: DataSource) -> dict[str, int]:
-    """The index of each picture, by key and by file; of two with one name the first."""
-    places: dict[str, int] = {}
-    records = [source.record(index) for index in range(len(source))]
-    for names in ([record.key for record in records], [record.image for record in records]):
-        for index, name in enumerate(names):
-            if name is not None:
-                places.setdefault(name, index)
-    return places
-
-
-def held_out(pairs: Sequence[Preference], share: float, seed: int) -> tuple[list[Preference], list[Preference]]:
-    """Pairs to train on and to validate: a share of the pictures, drawn by (seed, picture), with all of their pairs."""
-    is_held = {name: stable_hash(seed, "held out", name) / 2**63 < share for name in {pair.image for pair in pairs}}
-    return [p for p in pairs if not is_held[p.image]], [p for p in pairs if is_held[p.image]]
 
 
 class PreferenceDataset(CaptionDataset):
@@ -141,12 +92,7 @@ class PreferenceDataModule(CaptionDataModule):
         if isinstance(source, Preparable):
             source.prepare()
         learned, held = preference_pairs(source, train), preference_pairs(source, val, "val pairs")
-        if both := learned.places & held.places:
-            key = source.record(min(both)).key
-            raise UsageError(
-                f"expected held-out pairs about pictures that are not trained on, got {len(both)} that are, by key in "
-                f"one pair and by file in another, such as {key!r}; name each picture in one way"
-            )
+        refuse_shared(learned, held, source, "pair")
         self.sources["train"], self.sources["val"] = learned, held
         self._keys.clear()
 

@@ -11,9 +11,10 @@ from jaxtyping import Float
 from omegaconf import DictConfig
 from torch import Tensor
 
+from capkit.data.about_pictures import held_out
 from capkit.data.dataset import Encode
 from capkit.data.preference_files import Preference, fingerprint, read_preferences
-from capkit.data.preference_pairs import PAIR, PreferenceDataModule, criteria, held_out
+from capkit.data.preference_pairs import PAIR, PreferenceDataModule, criteria
 from capkit.distributed.collectives import gather_objects, rank
 from capkit.errors import UsageError
 from capkit.reports.preferences import write_preferences_report

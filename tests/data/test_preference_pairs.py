@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from capkit.data.about_pictures import held_out
 from capkit.data.preference_files import Preference
-from capkit.data.preference_pairs import PAIR, PreferenceDataModule, held_out
+from capkit.data.preference_pairs import PAIR, PreferenceDataModule
 from capkit.data.records import Caption, Record
 from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError

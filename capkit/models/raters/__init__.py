@@ -1,0 +1,1 @@
+"""Raters: networks that give captions of a picture a number."""

@@ -1,0 +1,1 @@
+"""Objectives on captions that people or models have ranked or scored."""

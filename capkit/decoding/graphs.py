@@ -1,5 +1,6 @@
 """The decoding loop as captured CUDA graphs: a rollout is launched in a few calls instead of thousands."""
 
+import gc
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -30,10 +31,12 @@ def capturing(run: Callable[[], object]) -> Iterator[None]:
     """For captures of `run`, which runs first, op by op and on a stream of its own: libraries allocate and choose
     kernels then, which no capture may hold.
 
-    Autocast keeps no casts of weights within: a graph would read them instead of the weights.
+    Autocast keeps no casts of weights within: a graph would read them instead of the weights. Nor is garbage collected,
+    which would free another captioner's graphs, and their memory, in the midst of it.
     """
-    keeps_casts = torch.is_autocast_cache_enabled()
+    keeps_casts, collects = torch.is_autocast_cache_enabled(), gc.isenabled()
     torch.set_autocast_cache_enabled(False)
+    gc.disable()
     try:
         with no_masks_of_ones():
             side = torch.cuda.Stream()
@@ -44,6 +47,8 @@ def capturing(run: Callable[[], object]) -> Iterator[None]:
             yield
     finally:
         torch.set_autocast_cache_enabled(keeps_casts)
+        if collects:
+            gc.enable()
 
 
 class RolloutGraphs:
@@ -116,17 +121,17 @@ def _key(captioner: Any, context: Context, plan: Plan) -> Any:
 
 
 def state_of(parts: Iterable[nn.Module]) -> Any:
-    """What a graph of these modules holds fixed: where their weights lie, which adapters act, autocast's type."""
+    """What a graph of these modules holds fixed: where weights and buffers lie, which adapters act, autocast's type."""
     modules = list({id(module): module for part in parts for module in part.modules()}.values())
-    held = (weight for module in modules for weight in module._parameters.values())
-    weights = tuple(weight.data_ptr() for weight in held if weight is not None)
+    held = (value for module in modules for value in (*module._parameters.values(), *module._buffers.values()))
+    addresses = tuple(value.data_ptr() for value in held if value is not None)
     adapters = tuple(
         (layer.disable_adapters, layer.merged, tuple(layer.active_adapters))
         for layer in modules
         if isinstance(layer, BaseTunerLayer)
     )
     amp = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
-    return hash(weights), adapters, amp
+    return hash(addresses), adapters, amp
 
 
 def can_run_graphs(captioner: Any, context: Context) -> bool:

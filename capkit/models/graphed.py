@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from capkit.decoding.graphs import ERROR_MODE, capturing, state_of
+
 MOST_GRAPHS = 64  # shapes of one network that are kept
 
 
@@ -15,15 +17,11 @@ class _Graph:
 
     def __init__(self, run: Callable[..., Tensor], inputs: tuple[Tensor, ...], pool: Any) -> None:
         self.inputs = tuple(value.clone() for value in inputs)
-        # Once op by op, on a stream of its own: libraries allocate and choose kernels, which no capture may hold.
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            run(*self.inputs)
-        torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
-        # Other threads go on meanwhile, such as the loader's, which pins memory: only this one's calls may break it.
-        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
+        with (
+            capturing(lambda: run(*self.inputs)),
+            torch.cuda.graph(self.graph, pool=pool, capture_error_mode=ERROR_MODE),
+        ):
             self.output = run(*self.inputs)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -60,8 +58,7 @@ def by_graph(network: nn.Module, run: Callable[..., Tensor], *inputs: Tensor) ->
     # Autocast must not keep 16-bit copies of weights: they would lie in memory that the graph uses again.
     with torch.no_grad(), torch.autocast("cuda", amp, enabled=amp is not None, cache_enabled=False):
         graphs = _kept.setdefault(network, _Graphs())
-        addresses = hash(tuple(weight.data_ptr() for weight in network.parameters()))
-        key = run.__name__, tuple((value.shape, value.dtype) for value in inputs), amp, addresses
+        key = run.__name__, tuple((value.shape, value.dtype) for value in inputs), state_of([network])
         if key not in graphs.by_key:
             if len(graphs.by_key) >= MOST_GRAPHS:
                 torch.cuda.current_stream().synchronize()  # with replays, which read what is freed now

@@ -130,8 +130,9 @@ def main() -> None:
     device = default_device()
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     clock = time.perf_counter if device.type == "cuda" else time.process_time
-    model: Any = smollm2() if options.size == "135m" else qwen_3b()
-    model = model.to(device, dtype).eval()
+    with torch.device(device):
+        model: Any = smollm2() if options.size == "135m" else qwen_3b()
+    model = model.to(dtype).eval()
     groups = prompts(options.captions)
     few = groups[: options.looped]
     ways: dict[str, tuple[Way, Groups]] = {

@@ -59,15 +59,16 @@ _tokenizer = functools.cache(vocabulary.tokenizer_of)
 _judge = functools.cache(steps.Judge.of)
 
 
-def captioner(row: Row, size: Size) -> EncoderDecoder:
+def captioner(row: Row, size: Size, device: str) -> EncoderDecoder:
     torch.manual_seed(0)
     tokenizer = _tokenizer(size.vocabulary)
     width, layers = DECODERS[row.decoder] if size is FULL else (size.width, size.layers)
-    vision = HFImageEncoder(config={"model_type": "vit", **size.vision})
     heads = width // 64 if size is FULL else size.heads
-    model = EncoderDecoder(
-        tokenizer, vision, width=width, num_layers=layers, num_heads=heads, max_length=row.length + 2
-    )
+    with torch.device(device):
+        vision = HFImageEncoder(config={"model_type": "vit", **size.vision})
+        model = EncoderDecoder(
+            tokenizer, vision, width=width, num_layers=layers, num_heads=heads, max_length=row.length + 2
+        )
     vocabulary.favour_common_words(tokenizer, size.vocabulary, model.decoder.norm, model.decoder.embedding.weight)
     return model
 
@@ -87,7 +88,7 @@ def captioned(row: Row, size: Size, device: str) -> CaptionBatch:
 
 
 def rollout(row: Row, size: Size, device: str) -> Work:
-    model = captioner(row, size).to(device).eval()
+    model = captioner(row, size, device).eval()
     batch, decoding = images(row, size, device), Decoding("sample", max_length=row.length)
 
     @torch.no_grad()
@@ -121,10 +122,10 @@ def measure(row: Row, tiny: bool, device: str, rounds: int, with_static: bool) -
             compare(rollout(row, size, device))
         elif row.work == "self-critical step":
             task = steps.Row("encoder_decoder", row.images, row.samples, length=row.length)
-            module, batch = steps.module_of(task, size, _judge(size, device), device, captioner(row, size))
+            module, batch = steps.module_of(task, size, _judge(size, device), device, captioner(row, size, device))
             steps.in_training(module, batch, device, compare)
         else:
-            model = captioner(row, size)
+            model = captioner(row, size, device)
             learner = MLEModule(model, CrossEntropy(), AdamW(lr=1e-9), Constant(), Decoding())
             steps.in_training(learner, captioned(row, size, device), device, compare)
     except torch.OutOfMemoryError:

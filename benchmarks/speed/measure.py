@@ -1,5 +1,6 @@
 """Times of several ways to do the same work, in turn: each round runs every side once, so all see the same host."""
 
+import os
 import statistics
 import time
 import warnings
@@ -8,6 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+
+# Kineto's way with captured graphs: CUPTI that was taken down and set up again crashes or hangs in a later profile.
+os.environ.update(TEARDOWN_CUPTI="0", DISABLE_CUPTI_LAZY_REINIT="1")
 
 Work = Callable[[], Any]
 

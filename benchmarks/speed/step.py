@@ -104,7 +104,9 @@ class Judge:
         }  # fmt: skip
         text["intermediate_size"] = 4 * text["hidden_size"]
         vision = {**size.vision, "patch_size": 2 * size.patch}
-        network = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=text["hidden_size"]))
+        config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=text["hidden_size"])
+        with torch.device(device):
+            network = CLIPModel(config)
         side = {"height": size.image, "width": size.image}
         reader = CLIPImageProcessor(size={"shortest_edge": size.image}, crop_size=side)
         return cls(HFDualEncoder(network, tokenizer, reader).to(device))
@@ -144,7 +146,8 @@ def module_of(row: Row, size: Size, judge: Judge, device: str, captioner: Any = 
     reward.prepare(pictures.get, lambda: corpus, device)
     decoding = Decoding("sample", max_length=row.length)
     objective = SelfCritical(decoding, row.samples, baseline="none" if row.self_retrieval else "greedy")
-    model = captioner or captioner_of(row, size)
+    with torch.device(device):
+        model = captioner or captioner_of(row, size)
     module = RLModule(model, objective, reward, AdamW(lr=1e-9), Constant(), Decoding())
     pixels = torch.randn(row.images, 3, size.image, size.image)
     batch = CaptionBatch(list(pictures), pixels=pixels, references=references, metadata=[{} for _ in pictures])
@@ -248,7 +251,8 @@ def _encoder_decoder(row: Row, size: Size, tokenizer: Any, device: str) -> tuple
     vision = AutoConfig.for_model("vit", **size.vision)
     config = AutoConfig.for_model("vision-encoder-decoder", encoder=vision.to_dict(), decoder=decoder.to_dict())
     config.decoder_start_token_id = tokenizer.bos_token_id
-    model: Any = VisionEncoderDecoderModel(config).to(device)
+    with torch.device(device):
+        model: Any = VisionEncoderDecoderModel(config)
     model.generation_config.decoder_start_token_id = tokenizer.bos_token_id
     language = model.decoder.transformer
     vocabulary.favour_common_words(tokenizer, size.vocabulary, language.ln_f, language.wte.weight)
@@ -265,11 +269,12 @@ def _encoder_decoder(row: Row, size: Size, tokenizer: Any, device: str) -> tuple
 
 
 def _clip_cap(row: Row, size: Size, tokenizer: Any, device: str) -> tuple[list[Any], Inputs]:
-    model: Any = GPT2LMHeadModel(AutoConfig.for_model(**size.gpt2)).to(device)
+    clip = AutoConfig.for_model("clip_vision_model", **{**size.vision, "patch_size": 2 * size.patch})
+    with torch.device(device):
+        model: Any = GPT2LMHeadModel(AutoConfig.for_model(**size.gpt2))
+        encoder = CLIPVisionModel(clip).eval().requires_grad_(False)
     language = model.transformer
     vocabulary.favour_common_words(tokenizer, size.vocabulary, language.ln_f, language.wte.weight)
-    clip = AutoConfig.for_model("clip_vision_model", **{**size.vision, "patch_size": 2 * size.patch})
-    encoder = CLIPVisionModel(clip).to(device).eval().requires_grad_(False)
     mapper = nn.Sequential(
         nn.Linear(size.width, PREFIX * size.width // 2), nn.Tanh(),
         nn.Linear(PREFIX * size.width // 2, PREFIX * size.width),

@@ -138,7 +138,7 @@ def test_settings_are_tried_beside_ddp():
     rows = settings.main(["--size", "tiny", "--only", "3, persistence 1000", "--rounds", "1", "--host"])
     assert [row.name for row in rows] == ["DDP", "3, persistence 1000 M"]
     assert all(not row.error and len(row.ms) == settings.STEPS for row in rows)
-    assert "zero/stage3.py" not in rows[0].host and "zero/stage3.py" in rows[1].host
+    assert "runtime/zero/" not in rows[0].host and "runtime/zero/" in rows[1].host
 
 
 @pytest.mark.nightly

@@ -68,9 +68,16 @@ BREAKS = [
     Break(
         "graphs captured with adapters on serve a model with adapters off",
         "capkit/decoding/graphs.py",
-        "    return hash(weights), adapters, amp\n",
-        "    return hash(weights), len(adapters), amp\n",
+        "    return hash(addresses), adapters, amp\n",
+        "    return hash(addresses), len(adapters), amp\n",
         ("tests/decoding/test_graph_keys.py::test_graphs_of_adapters_are_not_those_without",),
+    ),
+    Break(
+        "graphs know where weights lie, and not where buffers do",
+        "capkit/decoding/graphs.py",
+        "(*module._parameters.values(), *module._buffers.values())",
+        "module._parameters.values()",
+        ("tests/decoding/test_graph_keys.py::test_weights_and_buffers_at_other_addresses_are_other_states",),
     ),
     Break(
         "graphs of whole contexts serve masked ones",

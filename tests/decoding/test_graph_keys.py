@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from capkit.decoding import graphs
 from capkit.decoding.config import Decoding
@@ -120,3 +121,24 @@ def test_the_number_and_the_memory_of_graphs_are_bounded(model, captured):
     assert graphs.graph_bytes(model) == 30 * GIB and len(graphs._kept[model]) == 1
     graphs.release_graphs(model)
     assert graphs.graph_bytes(model) == 0
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.register_buffer("scale", torch.ones(2))
+
+
+def test_weights_and_buffers_at_other_addresses_are_other_states():
+    network = Scaled()
+    before, scale = graphs.state_of([network]), network.scale
+    network.scale.fill_(3.0)
+    network.linear.weight.data.mul_(2.0)
+    assert graphs.state_of([network]) == before, "changed in place"
+    network.scale = scale.clone()
+    assert graphs.state_of([network]) != before
+    network.scale = scale
+    assert graphs.state_of([network]) == before
+    network.linear.weight.data = network.linear.weight.data.clone()
+    assert graphs.state_of([network]) != before

@@ -11,7 +11,8 @@ embeddings of pictures.
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -313,7 +314,9 @@ class Jpegs:
         return read_picture(self.paths[index % len(self.paths)].read_bytes()).rgb
 
 
-def new_batches(source: Jpegs, module: RLModule, size: Size, device: str, with_viewers: bool) -> Iterator[CaptionBatch]:
+def new_batches(
+    source: Jpegs, module: RLModule, size: Size, device: str, with_viewers: bool
+) -> Generator[CaptionBatch, None, None]:
     """Batches of pictures that the reward has not seen, with `with_viewers` read for it by the loader's workers."""
     workers = min(16, len(os.sched_getaffinity(0))) if device == "cuda" else 0
     transform = ImageTransform(size.image)
@@ -333,18 +336,20 @@ def measure_new(row: Row, size: Size, judge: Judge, tiny: bool, device: str, rou
         sources = [Jpegs(Path(folder), references, tiny) for _ in range(2)]
         sources[1].prefix = "other"
         module.reward.prepare(partial(_read, sources, pictures_of(row, size)), lambda: references, device)
-        coming = new_batches(sources[0], module, size, device, with_viewers=True)
-        late = new_batches(sources[1], module, size, device, with_viewers=False)
+        with (
+            closing(new_batches(sources[0], module, size, device, with_viewers=True)) as coming,
+            closing(new_batches(sources[1], module, size, device, with_viewers=False)) as late,
+        ):
 
-        def compare(step: Callable[..., Any]) -> None:
-            sides = {
-                "capkit": step,
-                "capkit, new pictures": lambda: step(next(coming)),
-                "capkit, new pictures read in the step": lambda: step(next(late)),
-            }
-            found.extend(in_turn(sides, rounds, device))
+            def compare(step: Callable[..., Any]) -> None:
+                sides = {
+                    "capkit": step,
+                    "capkit, new pictures": lambda: step(next(coming)),
+                    "capkit, new pictures read in the step": lambda: step(next(late)),
+                }
+                found.extend(in_turn(sides, rounds, device))
 
-        in_training(module, seen, device, compare)
+            in_training(module, seen, device, compare)
     return found
 
 

@@ -29,7 +29,8 @@ class Step(Protocol):
 
     Optional hooks, which task=curate calls if they exist: `attach_images(read)` with a function from a record's key to
     its image (it raises BadImage); `attach_sizes(measure)` with one to its width and height in pixels (likewise);
-    `attach_failures(report)` with a function that takes each Failure; `fingerprint_fields()` for what the result
+    `attach_failures(report)` with a function that takes each Failure; `attach_split(split)` with the split that is
+    curated (`capkit.curation.questions.Split`), before anything is asked; `fingerprint_fields()` for what the result
     depends on, as plain data; `askers`, by a name each, which are given accounts of the run's money and failures; and
     `counts`, numbers for the report. `capkit/curation/step_bases.py` has base classes with these hooks.
 

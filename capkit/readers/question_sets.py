@@ -3,16 +3,15 @@
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from capkit.errors import UsageError
-from capkit.readers.base import LETTERS, ChoiceQuestion, check_choices
+from capkit.readers.base import ChoiceQuestion
+from capkit.readers.question_rows import ImageKey, Item, read_questions
 from capkit.utils import rng
-from capkit.utils.text_files import Located, expect, member, read_json_or_lines, shown
 
 ABSTAIN = "Cannot answer from the caption"
 # How the released program tells a question of yes or no (qa.py, is_yesno_question).
@@ -24,22 +23,6 @@ _RELEASED_STARTS = tuple(
     )
 )
 _NUM_NAMED = 3
-
-
-@dataclass(frozen=True)
-class Item:
-    """A question about a picture; `answer` is one of the `choices`, `category` a path of its `domain` ("" is none)."""
-
-    question: str
-    choices: tuple[str, ...]
-    answer: str
-    category: tuple[str, ...] = ()
-    domain: str = ""
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """What its answer counts in, each once: the domain and the steps of the category."""
-        return tuple(dict.fromkeys(name for name in (self.domain, *self.category) if name))
 
 
 @runtime_checkable
@@ -122,25 +105,32 @@ def _is_yes_no_released(item: Item) -> bool:
 
 
 class QuestionFile:
-    """CaptionQA's rows {id, images, questions: [{question, choices, answer, category}]}: JSON, JSON lines or parquet.
+    """A file of questions: CaptionQA's rows, CapRL's, or {id: [questions]} (`capkit/readers/question_rows.py`).
 
-    Also {id: [questions]}, as the released program reads them. `category` is a text or a list; the domain of a picture
-    are the letters of its id before "_" ("nat" of "nat_001").
+    `category` is a text or a list; the domain of a picture are the letters of its id before "_" ("nat" of "nat_001").
+    `split` is what the rows say they belong to (train, val, test), None where they do not say.
+
+    Args:
+        path: JSON, JSON lines or parquet.
+        image_key: What of CapRL's `image_path` is the key of the picture's record, where a row has no `id`.
 
     Raises UsageError, naming the row, for an answer that is none of the choices, equal choices, fewer than 2 or more
-    than 26 (25 where an abstain option is added), and for two rows of one id.
+    than 26 (25 where an abstain option is added), for two rows of one picture, and for rows of two splits.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, image_key: ImageKey = "path") -> None:
         self.path = str(path)
-        self._items: dict[str, list[Item]] = {}
-        for where, key, questions in _rows(Path(path)):
-            if key in self._items:
-                raise UsageError(f"{where}: two rows of {key!r}; put its questions into one")
-            self._items[key] = [
-                _item(expect(question, "an object", f"{where}, question {number}"), key, f"{where}, question {number}")
-                for number, question in enumerate(questions, 1)
-            ]
+        self.split: str | None = None
+        self._items: dict[str, Sequence[Item]] = {}
+        for number, (where, row) in enumerate(read_questions(Path(path), image_key)):
+            if row.key in self._items:
+                raise UsageError(f"{where}: two rows of {row.key!r}; put its questions into one")
+            if number and row.split != self.split:
+                raise UsageError(
+                    f"{where}: expected questions of one split, got some of {row.split or 'none'} behind those of "
+                    f"{self.split or 'none'}; give a file for each split"
+                )
+            self.split, self._items[row.key] = row.split, row.items
         if not any(self._items.values()):
             raise UsageError(f"{path}: no questions in it; expected rows of id and questions")
 
@@ -159,6 +149,7 @@ class QuestionFile:
             "num_pictures": len(self._items),
             "num_questions": sum(map(len, self._items.values())),
             "hash": f"{rng.stable_hash(rows):016x}",
+            **({} if self.split is None else {"split": self.split}),
         }
 
 
@@ -194,46 +185,3 @@ def _some(names: Sequence[str]) -> str:
 
 def _plain(item: Item) -> tuple[Any, ...]:
     return item.question, list(item.choices), item.answer, list(item.groups)
-
-
-def _rows(path: Path) -> Iterable[tuple[str, str, list[Any]]]:
-    """Where, id and questions of each picture."""
-    located = _parquet_rows(path) if path.suffix == ".parquet" else read_json_or_lines(path, "questions")
-    if len(located) == 1 and isinstance(located[0].value, list):
-        located = [Located(f"{path}, row {number}", row) for number, row in enumerate(located[0].value, 1)]
-    elif len(located) == 1 and isinstance(located[0].value, dict) and "questions" not in located[0].value:
-        for key, questions in located[0].value.items():
-            where = f"{path}, {shown(key)}"
-            yield where, key, expect(questions, "a list", where)
-        return
-    for where, row in located:
-        key = str(member(expect(row, "an object", where), "id", "text or a whole number", where))
-        yield f"{where} ({key})", key, member(row, "questions", "a list", where)
-
-
-def _parquet_rows(path: Path) -> list[Located]:
-    try:
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise UsageError(f"{path}: parquet needs pyarrow; pip install 'capkit[parquet]'") from error
-    if not path.is_file():
-        raise UsageError(f"questions: no file {str(path)!r}; give its path")
-    table = pq.read_table(path, columns=["id", "questions"])
-    return [Located(f"{path}, row {number}", row) for number, row in enumerate(table.to_pylist(), 1)]
-
-
-def _item(row: Mapping[str, Any], key: str, where: str) -> Item:
-    question = member(dict(row), "question", "text", where)
-    choices = tuple(
-        str(choice).strip() for choice in member(dict(row), "choices", "a list", where) if choice is not None
-    )
-    check_choices(choices, where)
-    answer = str(member(dict(row), "answer", "text or a whole number", where)).strip()
-    if answer not in choices:
-        raise UsageError(f"{where}: expected an answer that is one of {', '.join(map(repr, choices))}; got {answer!r}")
-    if len(choices) == len(LETTERS):
-        raise UsageError(f"{where}: {len(choices)} choices leave no letter for the abstain option; take one out")
-    category = row.get("category") or ()
-    path = (category,) if isinstance(category, str) else tuple(map(str, category))
-    domain, separator, _ = key.partition("_")
-    return Item(question, choices, answer, path, domain if separator else "")

@@ -20,6 +20,7 @@ from capkit.sceneworld.chat.fusing import fused
 from capkit.sceneworld.chat.judging import ASKED_OF_TEXTS, seen_truth
 from capkit.sceneworld.chat.merging import anchored, merged
 from capkit.sceneworld.chat.naming import named
+from capkit.sceneworld.chat.questioning import asked, guessed, seen_choice
 from capkit.sceneworld.chat.scaling import about_seen, collected, composed, is_about_object, object_lines
 from capkit.sceneworld.chat.sections import Sections, sections
 from capkit.sceneworld.experts import scene_in
@@ -51,6 +52,7 @@ _BY_SECTIONS: dict[frozenset[str], Callable[[Sections], Answer]] = {
     frozenset({"sentence"}): object_lines,
     frozenset({"sentences", "answers"}): collected,
     frozenset({"sentences", "details", "positions"}): composed,
+    frozenset({"question", "options"}): guessed,
 }
 
 
@@ -93,7 +95,7 @@ class SceneVision:
     one of eight. Further samples of a question have seeds of their own. A prompt with a [question] gets its answer, by
     what is seen, one with an object's [detail] or [position] what there is to say of it; of objects that the question
     does not tell apart, about the first. One with [claims] gets a verdict on each, one with [caption_1] and [caption_2]
-    the better one.
+    the better one, one with [question] and [options] a letter, one with [number] questions in JSON.
     """
 
     takes_pictures = True
@@ -123,6 +125,12 @@ class SceneVision:
 
     def _said(self, question: Question) -> str:
         given = sections(question.text)
+        if given.keys() == {"question", "options"}:
+            (picture,) = question.pictures
+            return seen_choice(given, self._seen(picture, self._seed(question)))
+        if "number" in given:
+            (picture,) = question.pictures
+            return asked(given, self._seen(picture, self._seed(question)), self._seed(question))
         if given.keys() == {"question"}:
             (picture,) = question.pictures
             return seen_answer(given["question"], seen(self._seen(picture, self._seed(question))))

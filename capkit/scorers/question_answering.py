@@ -96,8 +96,14 @@ class QuestionAnswering(BaseScorer):
     def meet(self, keys: Callable[[str], Sequence[str]]) -> None:
         """Warns if some training pictures have no questions.
 
-        Raises UsageError for questions about test pictures, about no training picture, or that the reader cannot put.
+        Raises UsageError for questions of another split, about test pictures, about no training picture, or that the
+        reader cannot put.
         """
+        if (split := getattr(self.questions, "split", None)) not in (None, "train"):
+            raise UsageError(
+                f"reward question_answering: expected questions of the training split, got a set that says it belongs "
+                f"to {split}; give the questions of split train"
+            )
         if self._known is None:
             return
         training = keys("train")

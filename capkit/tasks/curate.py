@@ -19,9 +19,10 @@ from capkit.config.instantiate import build, build_all, plain
 from capkit.curation.base import Failure, Records, Step, check_sources, hook, scope_of
 from capkit.curation.folder import CuratedFolder, FailureLog, merged_splits, own_shard
 from capkit.curation.groups import group_starts
+from capkit.curation.questions import Split
 from capkit.curation.samples import Samples
 from capkit.curation.step_bases import ignore_failure
-from capkit.data.files import ImageFiles
+from capkit.data.files import FileSource, ImageFiles
 from capkit.data.images import BadImage
 from capkit.data.records import Record
 from capkit.data.sources.base import DataSource, Preparable, picture_size
@@ -91,7 +92,10 @@ def _total(counts: Iterable[Mapping[str, float | int]]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Work:
-    """One shard of a split, and everything that is needed to curate it. The records may be texts alone."""
+    """One shard of a split, and everything that is needed to curate it. The records may be texts alone.
+
+    `pictures` gives those of any split of the data, by key.
+    """
 
     source: DataSource
     steps: dict[str, Step]
@@ -99,6 +103,7 @@ class Work:
     ledger: Ledger
     accounts: dict[str, Account]
     has_pictures: bool = True
+    pictures: Callable[[str], Mapping[str, str]] = lambda split: {}
 
 
 def open_work(cfg: DictConfig, split: str, shard: int, num_shards: int, ledger: Ledger) -> Work:
@@ -114,7 +119,24 @@ def open_work(cfg: DictConfig, split: str, shard: int, num_shards: int, ledger: 
         folder.claim({"data": plain(cfg.data[split]), "steps": abouts(steps, cfg.get("step"))})
     if isinstance(source, Preparable):
         source.prepare()
-    return Work(source, steps, folder, ledger, accounts, cfg.data.get("pictures", True))
+    pictures = partial(_pictures_of, cfg, split, source)
+    return Work(source, steps, folder, ledger, accounts, cfg.data.get("pictures", True), pictures)
+
+
+def _pictures_of(cfg: DictConfig, own: str, source: DataSource, split: str) -> dict[str, str]:
+    """The pictures of a split of the data, each by its key: its file, or its key again where it is in none.
+
+    None of a split that the data do not have.
+    """
+    if split != own:
+        if cfg.data.get(split) is None:
+            return {}
+        source = build(cfg.data[split])
+        if isinstance(source, Preparable):
+            source.prepare()
+    records = (source.record(index) for index in range(len(source)))
+    absolute = source.files.absolute if isinstance(source, FileSource) else str
+    return {record.key: record.key if record.image is None else absolute(record.image) for record in records}
 
 
 def _run_on_ray(cfg: DictConfig) -> list[dict[str, float | int]]:
@@ -292,6 +314,7 @@ def _through(
     records: Records = lambda: _records(work, list(places.values()))  # noqa: E731
     for name, step in work.steps.items():
         hook(step, "attach_failures", _named(name, failures))
+        hook(step, "attach_split", Split(work.folder.split, work.pictures, work.ledger.is_dry))
         hook(step, "attach_images", lambda key: source.image(places[key]))
         hook(step, "attach_sizes", lambda key: picture_size(source, places[key]))
         records = _then(records, name, step, left)

@@ -194,6 +194,7 @@ def test_no_experiment_is_left_out():
         "cnm", "cnm_scst", "cvlnm", "cvlnm_scst", "cnm_sceneworld", "cnm_scst_sceneworld", "cvlnm_sceneworld",
         "cvlnm_scst_sceneworld",  # tests/experiments/test_modular_experiments.py
         "caption_qa", "prism",  # tests/experiments/test_reader_experiments.py
+        "caprl_questions", "caprl_questions_sceneworld",  # tests/experiments/test_question_experiments.py
         "capsfusion", "capsfusion_sceneworld",  # tests/experiments/test_curate_experiments.py
         "capsfusion_writer",  # its model is on a hub: composed by tests/config/test_configs.py
         "embodied", "embodied_sceneworld", "embodied_captioner",  # tests/experiments/test_view_experiments.py

@@ -64,6 +64,7 @@ EMBODIED = "hsp-iit/embodied-captioning, experimenting_env/captioner/pseudocapti
 GALLIENA = "Galliena et al. 2025 (arXiv 2504.08531)"
 CAPTION_QA = "bronyayang/CaptionQA, released program"
 CAPRL = "InternLM/CapRL, Prism_Evaluation/Eval_CapRL.py"
+CAPRL_QUESTIONS = "InternLM/CapRL, QA curation"
 SYNC = "Kim et al. 2025, section 4; defaults of the released program"
 CAPSFUSION = "baaivision/CapsFusion, config.yaml and capsfusion_inference.py"
 SCALECAP = "Xing et al. 2025, sections 3 and 4; the released program"
@@ -622,6 +623,17 @@ PUBLISHED = {
         Number("metric.caption_qa.seed", 0, f"{CAPTION_QA}, qa.py"),
         Number("metric.caption_qa.legacy", True, f"{CAPTION_QA}, qa.py: is_yesno_question", False, 2),
         Number("metric.caption_qa.missing", "ignore", f"{CAPTION_QA}, qa.py: skipped_no_caption", "empty", 3),
+    ],
+    "caprl_questions": [
+        Number("vision_chat.model", "Qwen/Qwen2.5-VL-72B-Instruct", CAPRL_QUESTIONS),
+        Number("vision_chat.temperature", 0.1, CAPRL_QUESTIONS),
+        Number("step.ask_questions.num_questions", 5, CAPRL_QUESTIONS),
+        Number("step.filter_questions.vision_chat.name", "Qwen/Qwen2.5-VL-3B-Instruct", CAPRL_QUESTIONS),
+        Number("step.filter_questions.vision_chat.temperature", 0.1, CAPRL_QUESTIONS),
+        Number("step.filter_questions.vision_chat.max_tokens", 4, CAPRL_QUESTIONS),
+        Number("step.filter_questions.rotations", 4, f"{CAPRL_QUESTIONS}: ROTATE_NUM"),
+        Number("step.filter_questions.max_without", 0.25, CAPRL_QUESTIONS),
+        Number("step.filter_questions.min_with", 0.75, CAPRL_QUESTIONS),
     ],
     "prism": [
         Number("text_lm.model", "internlm/CapRL-Eval-3B", CAPRL),

@@ -1,0 +1,52 @@
+"""What SceneWorld's exact models answer to the prompts of `ask_questions` and `filter_questions`."""
+
+import json
+import re
+
+from capkit.llm.base import Answer
+from capkit.readers.base import LETTERS
+from capkit.sceneworld.chat.sections import Sections
+from capkit.sceneworld.language.asking import seen
+from capkit.sceneworld.language.question_forms import answer_in, plainly
+from capkit.sceneworld.language.questions import questions
+from capkit.sceneworld.reading import answer_from
+from capkit.sceneworld.world.scene import Scene
+from capkit.utils.rng import generator
+
+CANNOT_TELL = "I cannot tell"
+_OPTION = re.compile(r"([A-Z])\. (.*)")
+_CHOICES = 4
+
+
+def guessed(given: Sections) -> Answer:
+    """The letter of the answer that [question] gives away, else no letter."""
+    return Answer(_letter(answer_in(given["question"]), given["options"]))
+
+
+def seen_choice(given: Sections, scene: Scene) -> str:
+    """The letter of what is right in the scene, else of the option that says so."""
+    question = given["question"]
+    answer = answer_in(question) or answer_from(seen(scene), plainly(question))
+    letter = _letter(answer, given["options"])
+    none = [line[0] for line in given["options"].splitlines() if line[3:].startswith("None of the")]
+    return none[0] if letter == CANNOT_TELL and none else letter
+
+
+def asked(given: Sections, scene: Scene, seed: int) -> str:
+    """[number] questions about the scene in JSON; with a [category], of the kind that is its last word."""
+    found = questions(scene, seed)
+    if "category" in given:
+        kind = given["category"].partition(":")[0].rpartition(" > ")[2].lower()
+        found = [question for question in found if question.kind == kind]
+    order = generator(seed, "asked", json.dumps(scene.to_dict(), sort_keys=True)).permutation(len(found))
+    rows = []
+    for question in (found[place] for place in order[: int(given["number"])]):
+        others = [choice for choice in question.choices if choice != question.answer][: _CHOICES - 1]
+        rows.append({"question": question.text, "choices": [question.answer, *others], "answer": question.answer})
+    return json.dumps({"questions": rows}) if rows else "none"
+
+
+def _letter(answer: str | None, options: str) -> str:
+    matched = [_OPTION.fullmatch(line) for line in options.splitlines()]
+    letters = {option[2]: option[1] for option in matched if option and option[1] in LETTERS}
+    return letters.get(answer or "", CANNOT_TELL)

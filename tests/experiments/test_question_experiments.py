@@ -1,0 +1,45 @@
+"""Question sets by their commands: on SceneWorld whole, at paper size as far as it is composed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from capkit.cli import main
+from capkit.config.arguments import parse
+from capkit.config.compose import compose_config
+from capkit.readers.question_sets import QuestionFile
+from capkit.sceneworld.language.question_forms import plainly
+from capkit.sceneworld.language.questions import questions
+from capkit.sceneworld.world.scene import Scene
+
+
+@pytest.mark.integration
+def test_scenes_are_asked_about_filtered_and_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ["curate", "experiment=caprl_questions_sceneworld", "data.train.count=12", "data.test.count=4"]
+    assert main([*command, "out=set"]) == 0
+    source = QuestionFile("set/questions.jsonl")
+    assert source.split == "train" and len(source.keys()) == 12
+    for line in Path("set/train.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        right = {question.text: question.answer for question in questions(Scene.from_dict(row["metadata"]["scene"]))}
+        items = source.of(row["key"], {})
+        assert items and all(item.answer == right[plainly(item.question)] for item in items)
+    # The same set of the test split, which a training run refuses, and pictures of it among the training pictures.
+    assert main([*command, "splits=[test]", "out=test", "data.test.count=4"]) == 0
+    assert QuestionFile("test/questions.jsonl").split == "test"
+    capsys.readouterr()
+    assert main([*command, "data.train.split=test", "out=mixed"]) == 2
+    assert "4 pictures of the test split" in capsys.readouterr().err
+    assert main([*command, "dry_run=true", "out=dry"]) == 0 and not Path("dry").exists()
+
+
+def test_the_published_models_and_thresholds_are_those_of_the_config():
+    cfg = compose_config(
+        parse(["curate", "experiment=caprl_questions", "data.train.path=x.jsonl", "vision_chat.url=http://x/v1",
+               "step.write_questions.path=q.json", "out=out"])
+    ).config  # fmt: skip
+    step = cfg.step.filter_questions
+    assert step.without_picture == step.vision_chat and step.vision_chat.name == "Qwen/Qwen2.5-VL-3B-Instruct"
+    assert (step.blind, step.seen, step.duplicates) == (False, True, False)

@@ -20,7 +20,7 @@ from capkit.sceneworld.chat.fusing import fused
 from capkit.sceneworld.chat.judging import ASKED_OF_TEXTS, seen_truth
 from capkit.sceneworld.chat.merging import anchored, merged
 from capkit.sceneworld.chat.naming import named
-from capkit.sceneworld.chat.questioning import asked, guessed, seen_choice
+from capkit.sceneworld.chat.questioning import answered, asked, guessed, guiding, seen_choice
 from capkit.sceneworld.chat.scaling import about_seen, collected, composed, is_about_object, object_lines
 from capkit.sceneworld.chat.sections import Sections, sections
 from capkit.sceneworld.experts import scene_in
@@ -53,6 +53,8 @@ _BY_SECTIONS: dict[frozenset[str], Callable[[Sections], Answer]] = {
     frozenset({"sentences", "answers"}): collected,
     frozenset({"sentences", "details", "positions"}): composed,
     frozenset({"question", "options"}): guessed,
+    frozenset({"captions", "question", "answer"}): guiding,
+    frozenset({"caption", "question"}): answered,
 }
 
 

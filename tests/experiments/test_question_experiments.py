@@ -18,7 +18,7 @@ from capkit.sceneworld.world.scene import Scene
 def test_scenes_are_asked_about_filtered_and_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     command = ["curate", "experiment=caprl_questions_sceneworld", "data.train.count=12", "data.test.count=4"]
-    assert main([*command, "out=set"]) == 0
+    assert main([*command, "out=set", "step.write_questions.path=set/questions.jsonl"]) == 0
     source = QuestionFile("set/questions.jsonl")
     assert source.split == "train" and len(source.keys()) == 12
     for line in Path("set/train.jsonl").read_text().splitlines():
@@ -27,7 +27,7 @@ def test_scenes_are_asked_about_filtered_and_written(tmp_path, monkeypatch, caps
         items = source.of(row["key"], {})
         assert items and all(item.answer == right[plainly(item.question)] for item in items)
     # The same set of the test split, which a training run refuses, and pictures of it among the training pictures.
-    assert main([*command, "splits=[test]", "out=test", "data.test.count=4"]) == 0
+    assert main([*command, "splits=[test]", "out=test", "step.write_questions.path=test/questions.jsonl"]) == 0
     assert QuestionFile("test/questions.jsonl").split == "test"
     capsys.readouterr()
     assert main([*command, "data.train.split=test", "out=mixed"]) == 2
@@ -37,9 +37,11 @@ def test_scenes_are_asked_about_filtered_and_written(tmp_path, monkeypatch, caps
 
 def test_the_published_models_and_thresholds_are_those_of_the_config():
     cfg = compose_config(
-        parse(["curate", "experiment=caprl_questions", "data.train.path=x.jsonl", "vision_chat.url=http://x/v1",
-               "step.write_questions.path=q.json", "out=out"])
+        parse(["curate", "experiment=caprl_questions", "data.train.path=x.jsonl", "step.write_questions.path=q.json",
+               "out=out"])
     ).config  # fmt: skip
     step = cfg.step.filter_questions
-    assert step.without_picture == step.vision_chat and step.vision_chat.name == "Qwen/Qwen2.5-VL-3B-Instruct"
+    assert step.without_picture == step.vision_chat == cfg.vision_chat
+    asked = cfg.step.ask_questions.vision_chat
+    assert asked.name == "Qwen/Qwen2.5-VL-72B-Instruct" and asked.temperature == 0.1 and asked.max_tokens == 2048
     assert (step.blind, step.seen, step.duplicates) == (False, True, False)

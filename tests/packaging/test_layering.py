@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "checkpoint": BOTTOM | {"config", "distributed", "models", "run", "text", "upstream"},
     "reports": BOTTOM | {"judges", "metrics", "run", "text"},
     "experts": BOTTOM | {"llm", "models", "text"},
-    "curation": BOTTOM | {"data", "experts", "llm", "models", "readers", "run", "scorers", "text"},
+    "curation": BOTTOM | {"data", "experts", "llm", "metrics", "models", "readers", "run", "scorers", "text"},
     "sceneworld": BOTTOM | {"data", "experts", "judges", "llm", "metrics", "readers", "scorers", "text"},
     "testing": BOTTOM | {"data", "distributed", "models", "text"},
     "cli": BOTTOM | {"config"},

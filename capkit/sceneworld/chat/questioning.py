@@ -1,4 +1,4 @@
-"""What SceneWorld's exact models answer to the prompts of `ask_questions` and `filter_questions`."""
+"""What SceneWorld's exact models answer to the prompts of `ask_questions`, `filter_questions` and `guide_captions`."""
 
 import json
 import re
@@ -7,7 +7,8 @@ from capkit.llm.base import Answer
 from capkit.readers.base import LETTERS
 from capkit.sceneworld.chat.sections import Sections
 from capkit.sceneworld.language.asking import seen
-from capkit.sceneworld.language.question_forms import answer_in, plainly
+from capkit.sceneworld.language.parser import parse
+from capkit.sceneworld.language.question_forms import answer_in, guided_caption, plainly
 from capkit.sceneworld.language.questions import questions
 from capkit.sceneworld.reading import answer_from
 from capkit.sceneworld.world.scene import Scene
@@ -44,6 +45,19 @@ def asked(given: Sections, scene: Scene, seed: int) -> str:
         others = [choice for choice in question.choices if choice != question.answer][: _CHOICES - 1]
         rows.append({"question": question.text, "choices": [question.answer, *others], "answer": question.answer})
     return json.dumps({"questions": rows}) if rows else "none"
+
+
+def guiding(given: Sections) -> Answer:
+    """A caption that states the [answer] to the [question], about a colour or a shape."""
+    kind = given["question"].split()[1]
+    if kind not in ("color", "shape"):
+        return Answer(None, "guided captions are about colours and shapes")
+    return Answer(guided_caption(kind, given["question"], given["answer"]))
+
+
+def answered(given: Sections) -> Answer:
+    """What the [caption] tells to the [question]."""
+    return Answer(answer_from(parse(given["caption"]), given["question"]) or "unknown")
 
 
 def _letter(answer: str | None, options: str) -> str:

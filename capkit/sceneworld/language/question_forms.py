@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from capkit.sceneworld.language.english import GRAMMAR
+from capkit.sceneworld.language.grammar import Description
 from capkit.sceneworld.language.questions import Question
 from capkit.sceneworld.world.options import COLORS, SHAPES
 from capkit.sceneworld.world.scene import Scene
@@ -51,6 +53,13 @@ def answer_in(question: str) -> str | None:
     """The answer that a question gives away; None for one that does not."""
     found = _LEADING.fullmatch(plainly(question))
     return None if found is None else found[2] if found[1] == "color" else found[3]
+
+
+def guided_caption(kind: str, question: str, answer: str) -> str:
+    """The object that a question about color or shape is about, in three words: "a red circle"."""
+    named = question.rstrip("?").split()[-1]
+    color, shape = (answer, named) if kind == "color" else (named, answer)
+    return GRAMMAR.a(Description(shape, color))
 
 
 class QuestionMeanings:

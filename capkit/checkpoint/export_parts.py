@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, VisionTextDualEncoderConfig, VisionTextDualEncoderModel
 
+from capkit.models.captioners.chat_vlm import ChatVLM
 from capkit.models.captioners.hf_captioner import HFCaptioner
 from capkit.models.captioners.text_writer import TextWriter
 from capkit.models.dual_encoders.hf_two_tower import HFTwoTower
@@ -32,7 +33,7 @@ def parts_of(model: Any) -> list[Part]:
     """The transformers networks that a model consists of; the model as a whole if transformers has its architecture."""
     if isinstance(model, HFTwoTower):
         return [Part("", model.plain_network(), ("image_tower", "text_tower", "image_projection", "text_projection"))]
-    if isinstance(model, HFCaptioner):
+    if isinstance(model, HFCaptioner | ChatVLM):
         return [Part("", model.model, ("model",))]
     if isinstance(model, TextWriter):
         return [Part("", model.lm, ("lm",))]

@@ -285,7 +285,7 @@ def _save(network: Any, tokenizer: Any, model: Any, folder: Path, transform: Map
 
 
 def _save_processor(model: Any, folder: Path, transform: Mapping[str, Any] | None) -> None:
-    processor: Any = getattr(model, "image_processor", None)
+    processor: Any = getattr(model, "processor", None) or getattr(model, "image_processor", None)
     if processor is None and transform is not None:
         processor = image_processor(transform)
     if processor is not None:

@@ -19,6 +19,7 @@ from capkit.errors import UsageError
 
 # Vision models of transformers with position embeddings for one image size.
 _ONE_SIZE = frozenset({"blip_vision_model", "clip_vision_model", "deit", "siglip_vision_model", "vit"})
+_ONE_SIZE_CLASSES = frozenset({"capkit.models.captioners.chat_vlm.ChatVLM", "capkit.models.encoders.image.SmallCNN"})
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,7 @@ def _picture_sizes(node: Any, key: str) -> Iterator[tuple[str, int]]:
         return
     target, model_type = node.get("_target_"), node.get("model_type")
     is_pooled = target == "capkit.models.encoders.modified_resnet.ModifiedResNet" and node.get("output") == "pooled"
-    is_fixed = target == "capkit.models.encoders.image.SmallCNN" or is_pooled or model_type in _ONE_SIZE
+    is_fixed = target in _ONE_SIZE_CLASSES or is_pooled or model_type in _ONE_SIZE
     if is_fixed and (size := node.get("image_size", _default(node, "image_size"))) is not None:
         yield f"{key}.image_size", size
     for name, value in node.items():

@@ -16,16 +16,18 @@ from capkit.utils.renamed import moved_names
 __getattr__ = moved_names(__name__)  # freeze_without_gradient was freeze_unread
 
 # Config fields of models that transform their logits after the head. Captioners apply only the head and would differ.
-_AFTER_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+AFTER_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
-def load_pretrained(factory: Any, name: str, role: str, config: Any = None) -> Any:
+def load_pretrained(factory: Any, name: str, role: str, config: Any = None, quantization: Any = None) -> Any:
     """`factory.from_pretrained(name)` in float32 (the trainer sets the precision); failures become UsageError."""
     settings: dict[str, Any] = {"local_files_only": not hub_reachable()}
     if factory not in (AutoConfig, AutoImageProcessor):
         settings["dtype"] = torch.float32
     if config is not None:
         settings["config"] = config
+    if quantization is not None:
+        settings["quantization_config"] = quantization
     try:
         return factory.from_pretrained(name, **settings)
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other shapes
@@ -69,7 +71,7 @@ def language_model(lm: str | Mapping[str, Any], pretrained: bool, tokenizer: Any
 def split_head(model: Any) -> tuple[nn.Module, nn.Module]:
     """Split a language model into its body (to hidden states) and its head (to logits)."""
     heads = [child for child in model.children() if child is not model.base_model]
-    changed = [name for name in _AFTER_HEAD if getattr(model.config, name, None) not in (None, 1.0)]
+    changed = [name for name in AFTER_HEAD if getattr(model.config, name, None) not in (None, 1.0)]
     if model.base_model is model or len(heads) != 1 or changed:
         reason = f"its config sets {changed[0]}" if changed else "it is not a body with one head"
         raise UsageError(
@@ -86,19 +88,19 @@ def freeze_unused(model: nn.Module, config: Any, output: Callable[[Any], Tensor]
     parameters = {name: p.detach().to("meta").requires_grad_() for name, p in model.named_parameters()}
     buffers = {name: b.to("meta") for name, b in model.named_buffers()}
     pixels = torch.empty((1, 3, height, width), device="meta")
-    read = _read_by(output(functional_call(model, parameters | buffers, kwargs={"pixel_values": pixels})))
+    read = parameters_read(output(functional_call(model, parameters | buffers, kwargs={"pixel_values": pixels})))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(id(parameters[name]) in read)
 
 
 def freeze_without_gradient(model: nn.Module, output: Tensor) -> None:
     """Freeze the model's weights that `output`, computed by it with gradient, does not depend on."""
-    read = _read_by(output)
+    read = parameters_read(output)
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in read)
 
 
-def _read_by(output: Tensor) -> set[int]:
+def parameters_read(output: Tensor) -> set[int]:
     """Ids of the parameters in the output's autograd graph; others would waste optimizer state and only decay."""
     nodes, seen, found = [output.grad_fn], set(), set()
     while nodes:

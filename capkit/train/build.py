@@ -102,7 +102,9 @@ def prompt_encoder_of(model: Any, data: CaptionDataModule) -> PromptEncoder | No
             f"data.max_prompt_tokens={data.max_prompt_tokens} and data.max_length={data.max_length}: expected both "
             f"together within the model's {model.max_length} tokens; raise model.max_length, or lower one of them"
         )
-    return PromptEncoder(model.tokenizer, most, cut=data.long_prompts == "cut")
+    cut = data.long_prompts == "cut"
+    own = getattr(model, "prompt_encoder", None)  # a chat model has its picture in front of a prompt
+    return PromptEncoder(model.tokenizer, most, cut) if own is None else own(most, cut)
 
 
 def picture_reader(

@@ -96,3 +96,8 @@ def cache_rows(cache: DynamicCache, rows: Tensor) -> DynamicCache:
     for number, layer in enumerate(layers):
         copy.update(layer.keys[rows], layer.values[rows], number)
     return copy
+
+
+def name_special_tokens(tokenizer: Any, names: dict[str, str]) -> None:
+    """Let the tokenizer have special tokens as attributes, as `extra_special_tokens` of a saved one does."""
+    tokenizer._set_model_specific_special_tokens(special_tokens=names)

@@ -43,6 +43,16 @@ TINY = {
         "config": {"model_type": "blip", "vision_config": VISION, "text_config": TEXT | {"encoder_hidden_size": 16}},
     },
     "git": {"name": None, "config": {"model_type": "git", "vision_config": VISION, **TEXT}},
+    "chat_vlm": {
+        "name": None,
+        "config": {
+            "model_type": "smolvlm",
+            "vision_config": VISION,
+            "text_config": {"model_type": "llama", "max_position_embeddings": 300, **TEXT},
+            "scale_factor": 1,
+        },
+        "image_size": 32,
+    },
 }
 
 

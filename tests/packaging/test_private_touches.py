@@ -76,6 +76,10 @@ TOUCHES = (
         "transformers:GenerationMixin", "prepare_inputs_for_generation", _TRANSFORMERS, "overridden",
         ("self", "input_ids", "next_sequence_length"),
     ),
+    Touch(
+        "transformers:PreTrainedTokenizerFast", "_set_model_specific_special_tokens", _TRANSFORMERS,
+        "InternVL's processor asks for tokens by name", ("self", "special_tokens"),
+    ),
     Touch("transformers.pytorch_utils", "Conv1D", _TRANSFORMERS, "GPT-2's linear layer takes adapters"),
     Touch("transformers:PreTrainedConfig", "_attn_implementation", _TRANSFORMERS, "the kernel, to set and to put back"),
     Touch("transformers.masking_utils", "is_tracing", _TRANSFORMERS, "a captured pass needs no mask of ones"),

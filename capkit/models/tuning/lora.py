@@ -1,7 +1,7 @@
 """Low-rank adapters (Hu et al. 2022) through peft: add them in place, save them separately, merge them."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -54,13 +54,16 @@ class LoRA:
                 raise UsageError(f"lora takes {', '.join(names)}; got {name!r}; {did_you_mean(name, names)}")
         return cls(**settings)
 
-    def add_to(self, model: Any) -> None:
+    def add_to(self, model: Any, only: Collection[str] | None = None) -> None:
         """Freeze the model and add trainable adapters, which `adapters_off` disables.
+
+        `only`: names of modules that may get one; None: all may.
 
         Layers that are already frozen while others are not, such as an unused pooler, get no adapter, since DDP would
         wait for its gradient. Raises UsageError for a target that matches no layer's name or its end.
         """
         layers = {name: m for name, m in model.named_modules() if isinstance(m, _ADAPTABLE)}
+        layers = layers if only is None else {name: m for name, m in layers.items() if name in only}
         trainable = [name for name, layer in layers.items() if layer.weight.requires_grad]
         usable = trainable or list(layers)
         targets = self._checked_targets(type(model).__name__, usable)

@@ -1,0 +1,312 @@
+"""Chat vision-language models of transformers (Qwen-VL, SmolVLM, LLaVA, PaliGemma, InternVL) as captioners.
+
+B images, K captions per image, R = B x K rows, L tokens (T new ones), N image tokens, F = ids in front of the picture
+and N, S places of a row, E width of a picture's features, W width of the language model, V vocabulary.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import AddedToken, AutoConfig, AutoModelForImageTextToText, Cache
+
+from capkit.decoding.cache import PreallocatedCache
+from capkit.errors import UsageError, did_you_mean
+from capkit.models.captioners.base import null_context, resolve_tokenizer
+from capkit.models.captioners.causal_lm import with_prompts
+from capkit.models.captioners.chat_families import PARTS, check_logits, family_of, picture_side
+from capkit.models.captioners.chat_pictures import Pictures, freeze_unread
+from capkit.models.captioners.chat_processors import load_processor, new_processor, squared
+from capkit.models.captioners.chat_rows import ChatRows
+from capkit.models.captioners.chat_template import ChatPromptEncoder, ChatTemplate, paligemma_template, plain_template
+from capkit.models.captioners.headed import HeadedCaptioner
+from capkit.models.captioners.missing_images import stop_gradients_at_zeros
+from capkit.models.encoders.image import image_features
+from capkit.models.pretrained import build_config, load_pretrained
+from capkit.models.quantized import four_bit_settings
+from capkit.models.tuning.lora import LoRA
+from capkit.models.tuning.policy import eval_frozen
+from capkit.types import CaptionBatch, Context
+from capkit.upstream.transformers import as_cache, for_kernel
+from capkit.utils.ranges import PositiveInt, check_ranges
+
+
+@check_ranges
+class ChatVLM(HeadedCaptioner):
+    """A chat model that reads pictures, asked for a caption in its chat template.
+
+    A row is: the template's ids, the picture's tokens, the rest of the template with the question, the caption.
+    Captions may answer prompts of their own (`CaptionBatch.prompts`) in the place of the question.
+
+    Deliberate differences from the processors of transformers: (1) every picture is one square of `image_size` pixels,
+    as the data's transform makes it, so that all have the same number of tokens: no tiles (SmolVLM, InternVL), no sides
+    of their own (Qwen-VL); LLaVA-OneVision's one tile is the picture itself; (2) pixels come normalised by .5 and .5,
+    from which the model goes on to its own mean and deviation; (3) a caption begins without the space that some
+    templates (SmolVLM's) put in front of an answer.
+
+    Args:
+        name: Hub name or folder, with its processor; or give `config`.
+        config: `model_type` and that type's nested settings, for random weights. The vocabulary size and the picture's
+            token come from the tokenizer, and so does the chat template; without one the plainest is used.
+        pretrained: If false, a name gives architecture and processor only.
+        tokenizer: Object, hub name or folder; null: the processor's.
+        question: What a picture is asked, as a user's message; captions with prompts of their own answer those.
+        system: A system message; null: none, or the template's own.
+        chat_template: Jinja text in the place of the processor's template.
+        image_size: Side of a picture in pixels; null: the one that the model has, or about 448 for Qwen-VL.
+        max_length: Most tokens behind the picture: the rest of the template, the question and the caption.
+        freeze: Of "vision", "projector" and "language", what does not train.
+        lora: Rank, alpha, dropout and targets of adapters; all else is frozen, and what `freeze` names gets none.
+        four_bit: Hold the frozen weights in 4 bits (QLoRA, Dettmers et al. 2023); needs `lora` and bitsandbytes.
+    """
+
+    takes_prompts = True
+    image_encoder: Pictures
+
+    def __init__(
+        self,
+        name: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        pretrained: bool = True,
+        tokenizer: Any = None,
+        question: str = "Describe this image.",
+        system: str | None = None,
+        chat_template: str | None = None,
+        image_size: PositiveInt | None = None,
+        max_length: PositiveInt = 256,
+        freeze: Sequence[str] = ("vision",),
+        lora: Mapping[str, Any] | None = None,
+        four_bit: bool = False,
+    ):
+        super().__init__()
+        _check_choices(name, config, pretrained, freeze, lora, four_bit)
+        quantization = four_bit_settings() if four_bit else None
+        full = load_pretrained(AutoConfig, name, "captioner") if name else build_config(config or {}, "captioner")
+        self._family = family_of(full)
+        self._read_processor: Any = None if name is None else load_processor(name)
+        self.tokenizer = resolve_tokenizer(tokenizer, name)
+        if name is None:
+            full = _sized(config or {}, self.tokenizer, self._family.tokens)
+        check_logits(full)
+        self.image_size = picture_side(full, image_size)
+        if full.model_type == "llava_onevision":
+            full.image_grid_pinpoints = [[self.image_size, self.image_size]]
+        if name is None or not pretrained:
+            self.model: Any = AutoModelForImageTextToText.from_config(full)
+        else:
+            self.model = load_pretrained(AutoModelForImageTextToText, name, "captioner", full, quantization)
+        self.prompt, self.question, self.max_length = "", question, max_length
+        self._set_template(chat_template, system)
+        self.num_image_tokens = self._family.num_tokens(full, self.image_size)
+        self._check_sizes(full)
+        self._add_pictures()
+        self._freeze(freeze, lora)
+        stop_gradients_at_zeros(self._language)
+        self._add_conditions(None, self.width)
+
+    def _set_template(self, chat_template: str | None, system: str | None) -> None:
+        tokenizer, config = self.tokenizer, self.model.config
+        image_token = tokenizer.convert_ids_to_tokens(config.image_token_id)
+        of_processor = getattr(self._read_processor, "chat_template", None)
+        template = chat_template or of_processor or tokenizer.chat_template
+        if template is None and config.model_type == "paligemma":
+            template = paligemma_template(image_token, tokenizer.bos_token)
+        elif template is None and self._read_processor is not None:
+            raise UsageError(
+                f"model.name={self.model.name_or_path}: expected a processor with a chat template, got none, as of a "
+                "model that was not trained to answer; take its -Instruct or -hf form, or give model.chat_template"
+            )
+        tokenizer.chat_template = template or plain_template(image_token, tokenizer.bos_token)
+        self._template = ChatTemplate(tokenizer, image_token, self._family.around, system)
+        self._front, self._behind = self._template.ids(self.question)
+
+    def _check_sizes(self, config: Any) -> None:
+        text = config.get_text_config()
+        embeddings = self._language.get_input_embeddings()
+        self.vocab_size, self.width = self._head.out_features, embeddings.embedding_dim
+        if len(self.tokenizer) > embeddings.num_embeddings:
+            raise UsageError(
+                f"the tokenizer has {len(self.tokenizer)} tokens and the model embeds {embeddings.num_embeddings}; "
+                "use the model's own tokenizer (tokenizer=null)"
+            )
+        places = getattr(text, "max_position_embeddings", None)
+        before = len(self._front) + self.num_image_tokens
+        if places is not None and before + self.max_length > places:
+            raise UsageError(
+                f"the picture and what follows must fit into the language model's {places} positions; got "
+                f"{before} of the picture ({self.num_image_tokens} tokens) and what is in front, and model.max_length="
+                f"{self.max_length}; lower model.max_length{'' if self._family.side(config) else ' or image_size'}"
+            )
+        if self.max_length <= len(self._behind):
+            raise UsageError(
+                f"model.max_length={self.max_length}: expected room for a caption behind the question's "
+                f"{len(self._behind)} tokens; raise it (the picture's {self.num_image_tokens} tokens do not count)"
+            )
+
+    def _add_pictures(self) -> None:
+        mean, std = self._family.mean, self._family.std
+        if self._read_processor is not None:
+            images = self._read_processor.image_processor
+            mean, std = images.image_mean, images.image_std
+        # Not a submodule: its weights are the model's, which would have two names each.
+        self.__dict__["image_encoder"] = Pictures(self.model.model, self._family, mean, std)
+
+    def _freeze(self, freeze: Sequence[str], lora: Mapping[str, Any] | None) -> None:
+        for name, parameter in self.model.model.named_parameters():
+            if self._family.part_of(name) in freeze:
+                parameter.requires_grad_(False)
+        if "language" in freeze:
+            self._head.requires_grad_(False)
+        freeze_unread(self.image_encoder, self.image_size)
+        if lora is not None:
+            LoRA.from_mapping(lora).add_to(self.model, only=self._adaptable(freeze))
+        self.train()
+
+    def _adaptable(self, freeze: Sequence[str]) -> list[str]:
+        """Names, within the model, of the modules of parts that are not frozen; without the head."""
+        inner = ((name, self._family.part_of(f"{name}.")) for name, _ in self.model.model.named_modules())
+        return [f"model.{name}" for name, part in inner if part not in freeze]
+
+    @property
+    def processor(self) -> Any:
+        """transformers' processor that reads a square picture as this captioner does, for an export."""
+        if self._read_processor is None:
+            return new_processor(self.model.config, self.tokenizer, self.image_size)
+        self._read_processor.tokenizer, self._read_processor.chat_template = (
+            self.tokenizer,
+            self.tokenizer.chat_template,
+        )
+        return squared(self._read_processor, self.image_size)
+
+    def prompt_encoder(self, most: int, cut: bool) -> ChatPromptEncoder:
+        """What turns a prompt into the ids behind the picture."""
+        return ChatPromptEncoder(self.tokenizer, most, cut, self._template, self.question)
+
+    def train(self, mode: bool = True) -> "ChatVLM":
+        super().train(mode)
+        eval_frozen(self.model)
+        return self
+
+    @property
+    def _language(self) -> Any:
+        return getattr(self.model.model, self._family.language)
+
+    @property
+    def _head(self) -> nn.Linear:
+        return self.model.lm_head
+
+    @property
+    def _decoder(self) -> nn.Module:
+        return self._language
+
+    def encode(self, batch: CaptionBatch) -> Context:
+        """The pictures' tokens; the prompts of the batch, or the question where it has none."""
+        states = image_features(batch, self.image_encoder)
+        if states.shape[1] != self.num_image_tokens:
+            raise UsageError(
+                f"expected {self.num_image_tokens} tokens of a picture of {self.image_size} pixels, got "
+                f"{states.shape[1]}; give data.transform.size={self.image_size}"
+            )
+        return self._asked(self._prompted(Context(states, None, list(batch.keys)), batch))
+
+    def _asked(self, context: Context) -> Context:
+        if context.prompts is not None:
+            return context
+        question = torch.tensor(self._behind, device=context.states.device)
+        return replace(context, prompts=question.expand(len(context.states), 1, -1))
+
+    def null_context(self, num_images: int, device: torch.device | str) -> Context:
+        like = self._language.get_input_embeddings().weight.to(device)
+        return self._asked(null_context(num_images, self.num_image_tokens, self._features_width, like=like))
+
+    @property
+    def _features_width(self) -> int:
+        layers = getattr(self.model.config.vision_config, "deepstack_visual_indexes", ())
+        return self.width * (1 + len(layers))
+
+    @property
+    def _rows(self) -> ChatRows:
+        return ChatRows(self._family, len(self._front), self.num_image_tokens)
+
+    def _with_picture(
+        self, context: Context, embeddings: Float[Tensor, "R T W"]
+    ) -> tuple[Float[Tensor, "R S W"], dict[str, Any]]:
+        """Embeddings with the ids in front and the picture before them, and what deeper layers add at the picture."""
+        num_rows, front = len(embeddings), torch.tensor(self._front, device=embeddings.device, dtype=torch.int64)
+        repeats = num_rows // len(context.states)
+        first = self._language.get_input_embeddings()(front).expand(num_rows, -1, -1)
+        states = context.states.repeat_interleave(repeats, 0).to(embeddings.dtype)
+        picture, *deeper = states.split(self.width, -1)
+        whole = torch.cat([first, picture, embeddings], 1)
+        if not deeper:
+            return whole, {}
+        places = torch.arange(whole.shape[1], device=whole.device)
+        at_picture = self._rows.at_picture(places)
+        layers = [value.flatten(0, 1) for value in deeper]
+        return whole, {"visual_pos_masks": at_picture.expand(num_rows, -1), "deepstack_visual_embeds": layers}
+
+    def _run(
+        self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache | None, past: int
+    ) -> Float[Tensor, "R T W"]:
+        """Hidden states at the tokens. While the cache is empty, picture and prompt are read in front of them."""
+        num_rows, num_tokens = tokens.shape
+        embeds = self._language.get_input_embeddings()(tokens if past else with_prompts(context, tokens))
+        extra: dict[str, Any] = {}
+        if not past:
+            embeds, extra = self._with_picture(context, embeds)
+        num_new = embeds.shape[1]
+        rows, place = self._rows, (context, num_rows, past, num_new)
+        found = rows.positions(*place)
+        out = self._language(
+            inputs_embeds=embeds,
+            attention_mask=for_kernel(self._language, rows.mask(*place)),
+            position_ids=found.expand(*found.shape[:-2], num_rows, -1),
+            use_cache=cache is not None,
+            **as_cache(cache),
+            **extra,
+        )
+        return out.last_hidden_state[:, -num_tokens:]
+
+    def _hidden(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L W"]:
+        return self._run(context, tokens.flatten(0, 1), None, 0).unflatten(0, tokens.shape[:2])
+
+    def start(self, context: Context, capacity: int) -> Cache:
+        return PreallocatedCache(self._rows.front + context.prompt_places + capacity)
+
+    def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache) -> Float[Tensor, "R V"]:
+        return self._head(self._run(context, tokens, cache, cache.get_seq_length())[:, -1])
+
+
+def _check_choices(
+    name: str | None,
+    config: Mapping[str, Any] | None,
+    pretrained: bool,
+    freeze: Sequence[str],
+    lora: Mapping[str, Any] | None,
+    four_bit: bool,
+) -> None:
+    if (name is None) == (config is None):
+        raise UsageError(f"model=chat_vlm: expected a name or a config, got {name=}, {config=}; set the other to null")
+    for part in freeze:
+        if part not in PARTS:
+            raise UsageError(f"model.freeze: expected {', '.join(PARTS)}, got {part!r}; {did_you_mean(part, PARTS)}")
+    if set(freeze) == set(PARTS):
+        raise UsageError(f"model.freeze={list(freeze)}: expected a part that trains, got all frozen; leave one out")
+    if four_bit and (lora is None or name is None or not pretrained):
+        raise UsageError(
+            "model.four_bit=true holds frozen weights in 4 bits: expected model.lora, model.name and "
+            f"model.pretrained=true, got {lora=}, {name=}, {pretrained=}; give all three, or four_bit=false"
+        )
+
+
+def _sized(config: Mapping[str, Any], tokenizer: Any, tokens: Sequence[str]) -> Any:
+    """The config with the tokenizer's vocabulary and special ids, and `tokens`, which the tokenizer may have to get."""
+    new = [AddedToken(token, normalized=False, special=True) for token in tokens if token not in tokenizer.get_vocab()]
+    tokenizer.add_tokens(new, special_tokens=True)
+    ids = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
+    text = {**config.get("text_config", {}), "vocab_size": len(tokenizer), **ids}
+    own = {"image_token_id": tokenizer.convert_tokens_to_ids(tokens[0]), **ids}
+    return build_config({**config, **own, "text_config": text}, "captioner")

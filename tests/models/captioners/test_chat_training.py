@@ -1,0 +1,133 @@
+"""What trains with what: every family, by likelihood and by rewards, whole, by adapters, or below a frozen tower.
+
+Two steps of each: the right weights move, numbers are finite, and rollouts agree with the policy that they came from.
+"""
+
+import copy
+
+import pytest
+import torch
+from rl_steps import Overlap
+from tiny_chat_models import CONFIGS, build, pixels
+from torch.utils.data import DataLoader
+
+from capkit.decoding.config import Decoding
+from capkit.objectives.cross_entropy import CrossEntropy
+from capkit.objectives.policy.ppo import PPO
+from capkit.objectives.policy.self_critical import SelfCritical
+from capkit.optim.optimizers import AdamW
+from capkit.optim.schedules import Constant
+from capkit.scorers.reward import Reward, RewardTerm
+from capkit.testing.distributed import bare_trainer
+from capkit.text.tokenizers import encode_captions
+from capkit.train.mle_module import MLEModule
+from capkit.train.rl.module import RLModule
+from capkit.types import CaptionBatch
+
+SAMPLED = Decoding("sample", max_length=5)
+OBJECTIVES = {
+    "likelihood": lambda: CrossEntropy(0.1),
+    "self_critical": lambda: SelfCritical(SAMPLED, num_samples=2),
+    "grpo": lambda: PPO(SAMPLED, num_samples=3, baseline="group", kl="k3", kl_weight=0.1),
+}
+TUNINGS = {
+    "whole": {},
+    "adapters": {"freeze": ("vision", "projector"), "lora": (("rank", 2),)},
+    "frozen tower": {"freeze": ("vision",)},
+}
+# In CI one cell of each family, and each objective and tuning with some family; at night the whole table.
+IN_CI = {
+    ("qwen2_vl", "likelihood", "frozen tower"),
+    ("qwen2_5_vl", "grpo", "adapters"),
+    ("qwen3_vl", "self_critical", "frozen tower"),
+    ("smolvlm", "grpo", "whole"),
+    ("idefics3", "likelihood", "adapters"),
+    ("llava", "self_critical", "adapters"),
+    ("llava_onevision", "likelihood", "whole"),
+    ("paligemma", "grpo", "frozen tower"),
+    ("internvl", "likelihood", "whole"),
+}
+TABLE = [
+    pytest.param(*cell, marks=[] if cell in IN_CI else pytest.mark.nightly, id="-".join(cell).replace(" ", "_"))
+    for cell in ((family, name, tuning) for family in CONFIGS for name in OBJECTIVES for tuning in TUNINGS)
+]
+
+
+class Told(RLModule):
+    """Keeps what each step logs."""
+
+    def training_step(self, batch, batch_idx):
+        self.told = super().training_step(batch, batch_idx)
+        return self.told
+
+
+def module_of(model, objective, micro_batch_size=None):
+    parts = {
+        "objective": OBJECTIVES[objective](),
+        "optimizer": AdamW(lr=1e-2, weight_decay=0.0),
+        "schedule": Constant(),
+        "decoding": Decoding(max_length=5),
+        "metrics": None,
+        "micro_batch_size": micro_batch_size,
+        "seed": 0,
+    }
+    if objective == "likelihood":
+        return MLEModule(model, **parts)
+    module = Told(model, reward=Reward({"overlap": RewardTerm(Overlap())}), rollout_batch_size=None, **parts)
+    module.keep_reference()
+    return module
+
+
+def batches(model, steps=2):
+    captions = [["a red circle.", "the small star"], ["a blue square is left of the circle.", "one"]]
+    tokens, mask, length = encode_captions(model.tokenizer, captions, model.prompt, 16)
+    references = captions
+    return [
+        CaptionBatch(["a", "b"], pixels(2), None, tokens, mask, length, references=references) for _ in range(steps)
+    ]
+
+
+def trained(family, objective, tuning, micro_batch_size=None):
+    model = copy.deepcopy(build(family, **TUNINGS[tuning])).train()
+    module = module_of(model, objective, micro_batch_size)
+    trainer = bare_trainer(max_steps=2, limit_val_batches=0)
+    trainer.fit(module, DataLoader(batches(model), batch_size=None))
+    assert trainer.global_step == 2
+    return model, module
+
+
+@pytest.mark.parametrize(("family", "objective", "tuning"), TABLE)
+def test_two_steps_move_what_trains_and_nothing_else(family, objective, tuning):
+    before = build(family, **TUNINGS[tuning]).state_dict()
+    model, module = trained(family, objective, tuning)
+    trains = {name: parameter.requires_grad for name, parameter in model.named_parameters(remove_duplicate=False)}
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    parts = {"vision": False, "projector": False, "language": False}
+    for name in moved:
+        assert trains[name], name
+        assert model.state_dict()[name].isfinite().all()
+        parts[model._family.part_of(name.removeprefix("model.model."))] = True
+    frozen = TUNINGS[tuning].get("freeze", ())
+    assert parts == {part: part not in frozen for part in parts}
+    if objective != "likelihood":
+        assert module.told["rl/logprob_gap"] < 1e-5
+
+
+@pytest.mark.parametrize("objective", ["likelihood", "grpo"])
+def test_two_micro_batches_give_the_step_of_one(objective):
+    whole, split = (trained("qwen2_5_vl", objective, "adapters", size)[0].state_dict() for size in (None, 1))
+    for name, value in whole.items():
+        torch.testing.assert_close(value, split[name], atol=2e-5, rtol=1e-3)
+
+
+def test_layers_that_run_again_in_the_backward_pass_give_the_same_step():
+    losses = []
+    for recompute in (False, True):
+        model = copy.deepcopy(build("qwen3_vl")).train()
+        module = module_of(model, "likelihood")
+        module.recompute = recompute
+        trainer = bare_trainer(max_steps=2, limit_val_batches=0)
+        trainer.fit(module, DataLoader(batches(model), batch_size=None))
+        losses.append(model.state_dict())
+    for name, value in losses[0].items():
+        torch.testing.assert_close(value, losses[1][name], atol=1e-6, rtol=1e-5)

@@ -183,6 +183,7 @@ def test_no_experiment_is_left_out():
         "mocha_sceneworld", "mocha_shuffled_sceneworld", "discritune_sceneworld", "discritune_shuffled_sceneworld",
         "ndlb_bagcurri_sceneworld",  # tests/experiments/test_rl_experiments.py
         "noc_sceneworld",  # tests/effects/test_noc.py
+        "caprl", "qwen_sft", "qwen_grpo_caption",  # tests/experiments/test_chat_experiments.py
         "caprl_sceneworld", "caprl_shuffled_sceneworld",  # tests/effects/test_caprl.py
         "feedquill_dpo_sceneworld",  # tests/effects/test_preferences.py
         "fusecap", "fusecap_sceneworld", "sync_sceneworld",  # tests/experiments/test_curate_experiments.py

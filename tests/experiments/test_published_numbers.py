@@ -68,6 +68,10 @@ CAPRL_QUESTIONS = "InternLM/CapRL, QA curation"
 SYNC = "Kim et al. 2025, section 4; defaults of the released program"
 CAPSFUSION = "baaivision/CapsFusion, config.yaml and capsfusion_inference.py"
 SCALECAP = "Xing et al. 2025, sections 3 and 4; the released program"
+LLAMA_FACTORY = "hiyouga/LLaMA-Factory, examples/train_lora/qwen2_5vl_lora_sft.yaml"
+TRL_VLM = "huggingface/trl, examples/scripts/grpo_vlm.py"
+TRL_DEFAULTS = "huggingface/trl, defaults of GRPOConfig and ModelConfig"
+CAPRL_PAPER = "Xing et al. 2025, section 4; CapRL++'s released training script"
 CNM = "Yang et al. 2019, section 4; options of the released program"
 CVLNM = "GCYZSL/CVLMN, README's command and opts.py"
 CAMU = "CAMU (arXiv 2504.17902), implementation details"
@@ -634,6 +638,43 @@ PUBLISHED = {
         Number("step.filter_questions.rotations", 4, f"{CAPRL_QUESTIONS}: ROTATE_NUM"),
         Number("step.filter_questions.max_without", 0.25, CAPRL_QUESTIONS),
         Number("step.filter_questions.min_with", 0.75, CAPRL_QUESTIONS),
+    ],
+    "caprl": [
+        Number("model.name", "Qwen/Qwen2.5-VL-3B-Instruct", CAPRL_PAPER),
+        Number("model.question", "Please describe this image in detail.", CAPRL_PAPER),
+        Number("objective.num_samples", 8, CAPRL_PAPER),
+        Number("objective.rollout.temperature", 1.0, CAPRL_PAPER),
+        Number("data.batch_size", 128, CAPRL_PAPER),
+        Number("max_epochs", 3, CAPRL_PAPER),
+        Number("optimizer.lr", 1e-5, CAPRL_PAPER),
+        Number("reward.question_answering.weight", 2.0, CAPRL_PAPER),
+        Number("reward.question_answering.scorer.num_questions", 8, CAPRL_PAPER),
+        Number("reward.question_answering.scorer.draw", "caption", CAPRL_PAPER, "picture", 5),
+        Number("reader.model.model", "Qwen/Qwen2.5-3B-Instruct", CAPRL_PAPER),
+        Number("reader.model.temperature", 0.6, CAPRL_PAPER),
+        Number("reader.model.max_tokens", 10, CAPRL_PAPER),
+    ],
+    "qwen_sft": [
+        Number("model.name", "Qwen/Qwen2.5-VL-7B-Instruct", LLAMA_FACTORY),
+        Number("model.image_size", "the picture's sides, 262144 pixels at most", LLAMA_FACTORY, 504, 2),
+        Number("model.lora.rank", 8, LLAMA_FACTORY),
+        Number("data.batch_size", 8, f"{LLAMA_FACTORY}: 1 x 8 accumulated"),
+        Number("optimizer.lr", 1e-4, LLAMA_FACTORY),
+        Number("scheduler.warmup", 0.1, LLAMA_FACTORY),
+        Number("max_epochs", 3, LLAMA_FACTORY),
+    ],
+    "qwen_grpo_caption": [
+        Number("model.name", "Qwen/Qwen2.5-VL-3B-Instruct", TRL_VLM),
+        Number("model.lora.rank", 16, TRL_DEFAULTS),
+        Number("model.lora.alpha", 32, TRL_DEFAULTS),
+        Number("model.lora.dropout", 0.05, TRL_DEFAULTS, 0.0, 5),
+        Number("model.lora.targets", ["q_proj", "v_proj"], TRL_VLM),
+        Number("optimizer.lr", 1e-5, TRL_VLM),
+        Number("objective.num_samples", 8, TRL_DEFAULTS),
+        Number("objective.rollout.temperature", 1.0, TRL_DEFAULTS),
+        Number("objective.rollout.max_length", 1024, TRL_VLM, 256, 2),
+        Number("objective.clip_low", 0.2, TRL_DEFAULTS),
+        Number("objective.kl_weight", 0.0, TRL_DEFAULTS),
     ],
     "prism": [
         Number("text_lm.model", "internlm/CapRL-Eval-3B", CAPRL),

@@ -40,6 +40,7 @@ from capkit.run.lock import release_run_lock
 from capkit.scorers.as_metric import ScorerMetric
 from capkit.scorers.custom import Custom, ScoreFunction
 from capkit.train.conditions import kinds_of
+from capkit.utils.console import note_command
 from capkit.utils.guest import as_guest
 from capkit.utils.tensors import default_device
 
@@ -300,6 +301,7 @@ def train(*overrides: str, config_dirs: Sequence[str | os.PathLike[str]] = (), *
     if config.run_dir is None:
         config.run_dir = str(default_run_dir(config.name))
     folder = Path(config.run_dir)
+    note_command(f"capkit.train({', '.join(map(repr, words))})")
     try:
         with as_guest():
             return TrainedRun(folder, dict(run_composed(composed)))

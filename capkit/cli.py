@@ -4,6 +4,7 @@ Usage errors end with status 2 and one message, before torch is imported if the 
 """
 
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ from capkit.config.quoting import quote
 from capkit.config.running import run_composed
 from capkit.config.shown import show_page
 from capkit.errors import UsageError, exit_status, known_error
-from capkit.utils.console import speaks
+from capkit.utils.console import command_name, note_command, speaks
 
 INTERRUPTED_STATUS = 130
 OTHER_RANKS_WAIT_S = 5.0
@@ -62,6 +63,7 @@ def _run(argv: list[str]) -> None:
     if here not in sys.path:
         sys.path.append(here)  # where a user's own classes and functions are, as for `python -m`
     command = parse(argv)
+    note_command(shlex.join([*command_name().split(), *argv]))
     if not argv:
         _print(SHORT)
     elif "--help" in command.flags:

@@ -92,6 +92,8 @@ class Diversity(TextMetric):
     fractions; `length` is in words. `bad_endings` is known for English and Portuguese and left out for others.
     """
 
+    resamples_cheaply = True
+
     higher_is_better = None
 
     def __init__(

@@ -24,6 +24,8 @@ class TextMetric(Metric, ABC):
     higher_is_better: bool | None = True
     needs: tuple[str, ...] = ()
     """Required metadata; a run on data without it leaves the metric out, and prints so."""
+    resamples_cheaply = False
+    """Whether `image_sums`, if it has them, asks no model, so that every evaluation gives intervals."""
     rows: list[Tensor] | Tensor
 
     def __init__(self) -> None:

@@ -13,18 +13,20 @@ from capkit.metrics.arena.battles import Battle
 from capkit.metrics.arena.standings import Standings
 from capkit.reports.arena_tables import TextTable, agreement_table, auto_table, ratings_table
 from capkit.reports.charts import interval_chart
-from capkit.reports.page import STYLE, chart_row, thumbnail
+from capkit.reports.page import chart_row
+from capkit.reports.shell import page_html, thumbnail
 from capkit.utils.files import write_atomically
 
 NUM_BATTLES = 12
 _STYLE = """
-.battle { border: 1px solid #e5e7eb; border-radius: .5rem; padding: .7rem; margin: .7rem 0; display: flex; gap: .8rem }
-.battle img { width: 128px; height: 128px; object-fit: contain; background: #f3f4f6 }
+.battle { border: 1px solid var(--line); border-radius: .5rem; padding: .7rem; margin: .7rem 0 }
+.battle { display: flex; gap: .8rem }
+.battle img { width: 128px; height: 128px; object-fit: contain; background: var(--soft) }
 .battle .texts { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem; flex: 1; min-width: 0 }
 .battle .texts > div { min-width: 0; overflow-wrap: anywhere }
-@media (max-width: 600px) { .battle { display: block } table { display: block; overflow-x: auto } }
-.battle .said { grid-column: 1 / 3; color: #4b5563; font-size: 13px }
-td:first-child { white-space: nowrap } .won { background: #ecfdf5 } .flipped { color: #b45309 }
+@media (max-width: 600px) { .battle { display: block } }
+.battle .said { grid-column: 1 / 3; color: var(--quiet); font-size: 13px }
+td:first-child { white-space: nowrap } .won { background: var(--good-soft) } .flipped { color: var(--warn) }
 .battle h3 { font-size: .9rem; margin: 0 0 .2rem } .battle .texts > div { padding: .3rem .5rem; border-radius: .3rem }
 """
 _RATINGS = (
@@ -62,10 +64,7 @@ def write_arena(
     note = "Green: the caption that won. Words are counted between white space."
     cards = "".join(_battle(battle, said, picture) for battle, said in shown)
     body += f"<h2>Battles</h2><p class='note'>{note}</p>{cards}"
-    page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}: arena</title>"
-    head = f"<h1>{html.escape(title)}: arena</h1><p class='note'>{_RATINGS}</p>"
-    page += f"<style>{STYLE}{_STYLE}</style><body>{head}{body}</body></html>"
-    write_atomically(path, page)
+    write_atomically(path, page_html(f"{title}: arena", f"<p class='note'>{_RATINGS}</p>{body}", _STYLE))
 
 
 def _chosen(battles: Sequence[tuple[Battle, Decision]]) -> list[tuple[Battle, Decision]]:

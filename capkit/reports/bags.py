@@ -11,14 +11,15 @@ import numpy as np
 
 from capkit.metrics.bags import Bags
 from capkit.reports.charts import Point, line_chart
-from capkit.reports.page import chart_row, curve, thumbnail
+from capkit.reports.page import chart_row, curve
+from capkit.reports.shell import thumbnail
 from capkit.types import Row
 
 NUM_EXAMPLES = 4
 STYLE = """
 .bag td, .bag th { vertical-align: top; text-align: left; max-width: 9.5rem } .bag { margin-bottom: 1.4rem }
-.bag img { width: 128px; height: 128px; object-fit: contain; background: #f3f4f6 } .found { color: #059669 }
-.missed { color: #dc2626 }
+.bag img { width: 128px; height: 128px; object-fit: contain; background: var(--soft) } .found { color: var(--good) }
+.missed { color: var(--bad) }
 """
 NOTE = (
     "R@1: fraction of captions by which the encoder finds their image among those of its bag; a caption that fits all "

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from capkit.reports.charts import COLOURS
-from capkit.reports.page import STYLE, thumbnail
+from capkit.reports.shell import page_html, thumbnail
 from capkit.utils.files import write_atomically
 
 NUM_REASONS = 40
@@ -35,15 +35,17 @@ FINDINGS_NOTE = " Boxes are those of the findings, in the colour of their expert
 OWN_STYLE = """
 .wide td, .wide th { text-align: left; vertical-align: top } .wide td.number, .wide th.number { text-align: right }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap } tr.total td { font-weight: 600 }
-.wide small { color: #6b7280 }
-.said { font: 12px/1.35 ui-monospace, monospace; color: #4b5563; overflow-wrap: anywhere }
-.records { table-layout: fixed; width: 100% } .records td, .records th { padding: .5rem .6rem }
-.records p { margin: 0 0 .45rem; overflow-wrap: anywhere } .records .same { color: #6b7280 } .new { font-weight: 600 }
+.wide small { color: var(--quiet) }
+.said { font: 12px/1.35 ui-monospace, monospace; color: var(--quiet); overflow-wrap: anywhere }
+@media (min-width: 700px) { .records { display: table; table-layout: fixed; width: 100% } }
+.records td { min-width: 10rem } .records td, .records th { padding: .5rem .6rem }
+.records p { margin: 0 0 .45rem; overflow-wrap: anywhere } 
+.records .same { color: var(--quiet) } .new { font-weight: 600 }
 .picture { position: relative; display: inline-block; line-height: 0 }
 .picture i { position: absolute; border: 2px solid; box-sizing: border-box }
-.picture img { background: #f3f4f6; image-rendering: pixelated }
-.key { font-size: 12px }
-.key { color: #6b7280; overflow-wrap: anywhere; margin-top: .3rem } .none { color: #6b7280; font-style: italic }
+.picture img { background: var(--soft); image-rendering: pixelated }
+.key { font-size: 12px; color: var(--quiet); overflow-wrap: anywhere; margin-top: .3rem }
+.none { color: var(--quiet); font-style: italic }
 """
 Row = Mapping[str, Any]
 
@@ -62,9 +64,7 @@ def write_curated(
 ) -> None:
     """The page. `picture` gives the pixels (H W 3, uint8) of a sample's image; None if it cannot be read."""
     body = "".join(_section(split, picture, len(splits) > 1) for split in splits)
-    head = f"<h1>{html.escape(title)}</h1>"
-    page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>"
-    write_atomically(path, f"{page}<style>{STYLE}{OWN_STYLE}</style><body>{head}{body}</body></html>\n")
+    write_atomically(path, page_html(title, body, OWN_STYLE))
 
 
 def _section(split: CuratedSplit, picture: Callable[[str], np.ndarray | None], is_named: bool) -> str:

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from capkit.reports.charts import path_chart
-from capkit.reports.page import STYLE, chart_row
+from capkit.reports.page import chart_row
+from capkit.reports.shell import page_html
 from capkit.utils.files import write_atomically
 
 OTHER_COLUMNS = ("length", "repetition")
@@ -63,7 +64,6 @@ def frontier_charts(places: Sequence[Place]) -> list[str]:
 
 
 def _page(name: str, places: Sequence[Place]) -> str:
-    title = html.escape(f"{name}: guidance")
     columns = [column for column in ("cider", *recalls(places), *OTHER_COLUMNS) if column in places[0].numbers]
     head = "".join(f"<th>{html.escape(column)}</th>" for column in ("scale or run", *columns))
     rows = "".join(
@@ -74,8 +74,5 @@ def _page(name: str, places: Sequence[Place]) -> str:
         + "</tr>"
         for place in places
     )
-    return (
-        f"<!doctype html><meta charset='utf-8'><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>"
-        f"<p class='note'>{html.escape(NOTE)}</p>{chart_row(frontier_charts(places))}"
-        f"<table><tr>{head}</tr>{rows}</table>\n"
-    )
+    body = f"<p class='note'>{html.escape(NOTE)}</p>{chart_row(frontier_charts(places))}"
+    return page_html(f"{name}: guidance", f"{body}<table><tr>{head}</tr>{rows}</table>")

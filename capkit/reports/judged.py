@@ -10,7 +10,7 @@ import numpy as np
 
 from capkit.metrics.judged import Judged, JudgedMetric, Shown
 from capkit.metrics.scoring import columns_of, scored_rows
-from capkit.reports.page import STYLE, thumbnail
+from capkit.reports.shell import page_html, thumbnail
 from capkit.types import Row
 from capkit.utils.files import write_atomically
 
@@ -18,9 +18,9 @@ PAGE = "judged.html"
 NUM_HARDEST, NUM_FAILED = 12, 20
 _STYLE = (
     ".mark { display: inline-block; margin: .1rem .2rem; padding: 0 .35rem; border-radius: .3rem; font-size: 13px } "
-    ".right { background: #d1fae5 } .wrong { background: #fecaca; text-decoration: underline } "
-    ".open { background: #e5e7eb } .samples { grid-template-columns: 1fr } "
-    "@media (max-width: 600px) { .sample { display: block } table { display: block; overflow-x: auto } }"
+    ".right { background: var(--good-soft) } .wrong { background: var(--bad-soft); text-decoration: underline } "
+    ".open { background: var(--line) } .samples { grid-template-columns: 1fr } "
+    "@media (max-width: 600px) { .sample { display: block } }"
 )
 _LEGEND = (
     "<span class='mark right'>right</span> <span class='mark wrong'>wrong</span> "
@@ -50,9 +50,8 @@ def write_judged_page(
                 sections.append(_section(metric.name, columns, judged, shown, numbers, intervals))
     if not sections:
         return None
-    page = "<!doctype html><html lang='en'><meta charset='utf-8'><title>Judged captions</title>"
-    page += f"<style>{STYLE}{_STYLE}</style><body><h1>Judged captions</h1><p class='note'>{_LEGEND}</p>"
-    write_atomically(folder / PAGE, f"{page}{''.join(sections)}</body></html>")
+    page = page_html("Judged captions", f"<p class='note'>{_LEGEND}</p>{''.join(sections)}", _STYLE)
+    write_atomically(folder / PAGE, page)
     return folder / PAGE
 
 

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from capkit.reports.page import STYLE
+from capkit.reports.shell import page_html
 from capkit.utils.files import write_atomically
 
 NOTE = (
@@ -20,7 +20,7 @@ NOTE = (
     "score. The darker, the higher among the numbers of a matrix. All numbers are in cross.json."
 )
 MISSING, UNDEFINED = "–", "nan"
-MATRIX_STYLE = "td .interval { color: #6b7280; font-size: 12px; white-space: nowrap } .matrix td { min-width: 9rem }"
+MATRIX_STYLE = ".matrix td { min-width: 9rem }"
 
 
 @dataclass(frozen=True)
@@ -89,16 +89,12 @@ def _shown(cell: Cell, name: str) -> tuple[str, str]:
 
 
 def _page(name: str, cells: Sequence[Cell], confidence: float) -> str:
-    title = html.escape(f"{name}: runs on data sets")
     note = NOTE.format(share=100 * confidence, missing=MISSING, undefined=UNDEFINED)
     matrices = "".join(f"<h2>{html.escape(metric)}</h2>{_matrix(cells, metric)}" for metric in metrics_of(cells))
     checkpoints = {cell.run: cell.ckpt for cell in cells}
     listed = "".join(f"<li>{html.escape(run)}: {html.escape(path)}</li>" for run, path in checkpoints.items())
-    return (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>"
-        f"<style>{STYLE}{MATRIX_STYLE}</style><h1>{title}</h1><p class='note'>{html.escape(note)}</p>{matrices}"
-        f"<h2>Checkpoints</h2><ul>{listed}</ul></html>\n"
-    )
+    body = f"<p class='note'>{html.escape(note)}</p>{matrices}<h2>Checkpoints</h2><ul>{listed}</ul>"
+    return page_html(f"{name}: runs on data sets", body, MATRIX_STYLE)
 
 
 def _matrix(cells: Sequence[Cell], metric: str) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from capkit.reports.charts import COLOURS, Point, line_chart
-from capkit.reports.page import chart_row, thumbnail
+from capkit.reports.page import chart_row
+from capkit.reports.shell import thumbnail
 from capkit.text.word_classes import MODULES
 from capkit.types import Row
 
@@ -24,7 +25,7 @@ STYLE = """
 .said figure { margin: 0; text-align: center; font-size: 13px; font-weight: 600 }
 .said .seen { position: relative; width: 72px; height: 72px } .said img { width: 72px; height: 72px }
 .said .seen div { position: absolute; box-sizing: border-box; border: 2px solid; outline: 1px solid #fff }
-.said .what { font-weight: 400; color: #6b7280 }
+.said .what { font-weight: 400; color: var(--quiet) }
 """
 
 

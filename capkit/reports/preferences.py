@@ -1,14 +1,13 @@
 """report.html of a run on preferences: margins and probabilities over time, pairs with their margins, captions."""
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from capkit.reports.charts import line_chart
 from capkit.reports.page import chart_row, curve, numbers_section, write_page
-from capkit.reports.rl import STYLE, sample_table
+from capkit.reports.rl import SAMPLES_NOTE
+from capkit.reports.samples import Samples, samples_section
+from capkit.reports.shell import render
 from capkit.run.folder import RunFolder
 from capkit.types import Row
 
@@ -19,10 +18,11 @@ CHARTS = (
 NOTE = "test: the final policy. test/initial: the policy before training."
 
 
-def write_preferences_report(
-    folder: RunFolder, title: str, pairs: Sequence[Row], samples: Sequence[tuple[Row, np.ndarray]]
-) -> None:
-    """`pairs` have key, chosen, rejected, criterion and margin (nats); `samples` as of `write_rl_report`."""
+def write_preferences_report(folder: RunFolder, title: str, pairs: Sequence[Row], samples: Samples) -> None:
+    """`pairs` have key, chosen, rejected, criterion and margin (nats, without beta).
+
+    `samples` are as of `write_rl_report`.
+    """
     rows: Any = folder.current_rows()
     losses = line_chart("loss", {"training": curve(rows, "train/loss"), "held out": curve(rows, "val/loss")})
     drawn = [
@@ -33,19 +33,7 @@ def write_preferences_report(
         "has; accuracy is the share of pairs with a margin above 0. chosen_drop above 0: the chosen captions have "
         "become less probable, in nats a token."
     )
-    body = f"<h2>Training</h2><p class='note'>{said}</p>{chart_row([losses, *drawn])}"
-    body += f"<h2>Held-out pairs</h2>{_pair_table(pairs)}{numbers_section(folder, NOTE)}"
-    body += f"<h2>Held-out images</h2>{sample_table(samples)}"
-    write_page(folder, title, body, STYLE)
-
-
-def _pair_table(pairs: Sequence[Row]) -> str:
-    """The margin is in nats, without beta."""
-    head = "<tr><th>image</th><th>chosen</th><th>rejected</th><th>criterion</th><th>margin, nats</th></tr>"
-    cells = [
-        [html.escape(str(pair[name])) for name in ("key", "chosen", "rejected", "criterion")]
-        + [f"{pair['margin']:+.2f}"]
-        for pair in pairs
-    ]
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in cells)
-    return f"<table class='pairs'>{head}{body}</table>"
+    body = samples_section(samples, SAMPLES_NOTE) + render("pairs.html", pairs=pairs)
+    body += numbers_section(folder, NOTE)
+    body += f"<h2>Training</h2><p class='note'>{said}</p>{chart_row([losses, *drawn])}"
+    write_page(folder, title, body)

@@ -1,31 +1,22 @@
 """report.html of reinforcement learning: gains, costs, and signs of degeneration.
 
-Shows the frontier (CIDEr against retrieval), each reward term and monitor over time, bags of similar images if the run
-has any, the numbers, and held-out images with captions of the initial and the final policy side by side.
+Shows held-out pictures with the captions of the initial and the final policy, bags of similar pictures if the run has
+any, the numbers, the frontier (CIDEr against retrieval), and each reward term and monitor over time.
 """
 
-import html
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from capkit.reports.bags import STYLE as BAG_STYLE
 from capkit.reports.bags import BagExample, bag_section
 from capkit.reports.charts import line_chart, path_chart
-from capkit.reports.page import chart_row, charts, curve, numbers_section, thumbnail, validated, write_page
+from capkit.reports.page import chart_row, curve, more_curves, numbers_section, validated, write_page
+from capkit.reports.samples import Samples, samples_section
 from capkit.run.folder import RunFolder
 from capkit.run.selection import Bound
-from capkit.types import Row
 
 Rows = Sequence[Mapping[str, Any]]
 
-STYLE = """
-.pairs td, .pairs th { text-align: left; vertical-align: top } .pairs img { max-width: 128px; max-height: 128px }
-.pairs .scores { font-variant-numeric: tabular-nums; text-align: right } .pairs ul { margin: .3rem 0; color: #4b5563 }
-.now { font-weight: 600 }
-"""
 COST = "val/cider"
 GAINS = (
     "val/retrieval_t2i_r1",
@@ -36,45 +27,51 @@ GAINS = (
     "val/reward/clip_score",
 )
 MONITORS = ("reward/std", "reward/zero_spread", "reward/failed")  # in addition to the whole section rl
+SAMPLES_NOTE = "Bold: what it writes now, by the policy that was kept. Before: what it wrote at the start."
 NOTE = (
     "test: the final policy. test/initial: the policy before training. test/shuffled: each image with "
     "the caption written for another one. Recalls are fractions; CIDEr is in its own unit (10 at most)."
 )
 
 
-def write_rl_report(
-    folder: RunFolder, title: str, samples: Sequence[tuple[Row, np.ndarray]], bags: Sequence[BagExample] = ()
-) -> None:
+def write_rl_report(folder: RunFolder, title: str, samples: Samples, bags: Sequence[BagExample] = ()) -> None:
     """Write report.html. A sample's row has key, caption, references, `before` (the caption at the start), `rewards` of
     the caption by term and, if known, `before_rewards`, those of the caption at the start."""
     rows = folder.current_rows()
-    body = _how_it_ended(folder)
-    body += f"<h2>Frontier</h2>{frontier(rows, folder.metrics().get('train/selected_step'))}"
-    body += f"<h2>Rewards</h2>{reward_charts(rows)}"
-    body += f"<h2>Monitors</h2>{monitor_charts(rows, limits_of(folder))}"
+    body = _how_it_ended(folder) + samples_section(samples, SAMPLES_NOTE)
     body += bag_section(rows, bags)
     body += numbers_section(folder, NOTE)
-    body += f"<h2>Held-out images</h2>{sample_table(samples)}"
-    body += f"<details><summary>More curves</summary>{charts(rows, _others(rows))}</details>"
-    write_page(folder, title, body, STYLE + BAG_STYLE)
+    body += frontier(rows, folder.metrics().get("train/selected_step"))
+    body += f"<h2>Rewards</h2>{reward_charts(rows)}"
+    body += monitor_charts(rows, limits_of(folder))
+    body += more_curves(rows, _others(rows))
+    write_page(folder, title, body, BAG_STYLE)
 
 
 def frontier(rows: Rows, selected_step: float | int | None = None) -> str:
-    """Each validation as a point: CIDEr across, retrieval (else CLIPScore) up, joined in the order of steps."""
+    """Each validation as a point: CIDEr across, retrieval (else CLIPScore) up, joined in the order of steps.
+
+    Empty where fewer than two validations have both.
+    """
     gain = next((name for name in GAINS if any(name in row for row in rows)), None)
     points = [row for row in rows if COST in row and gain in row]
-    if gain is None or not points:
-        wanted = " or ".join(name.removeprefix("val/") for name in GAINS)
-        return f"<p class='note'>Drawn where validations log cider and one of {wanted}.</p>"
+    if gain is None or len(points) < 2:
+        return ""
     steps = [int(row["step"]) for row in points]
     named = {"start (MLE)": 0, "selected": selected_step}
     marks = {name: steps.index(int(step)) for name, step in named.items() if step is not None and step in steps}
-    title = f"{_plain(gain)} (up) against {_plain(COST)}; labels: steps"
     chart = path_chart(
-        title, [(row[COST], row[gain]) for row in points], [str(step) for step in steps], _plain(COST), marks
+        f"{_plain(gain)} (up) against {_plain(COST)}",
+        [(row[COST], row[gain]) for row in points],
+        [str(step) for step in steps],
+        _plain(COST),
+        marks,
     )
-    note = "Each validation is a point. To the right: closer to the references. Up: more of the image is told."
-    return f"{chart_row([chart])}<p class='note'>{note}</p>"
+    note = (
+        "Each validation is a point, labelled by its step. To the right: closer to the references. Up: more of the "
+        "picture is told."
+    )
+    return f"<h2>Frontier</h2>{chart_row([chart])}<p class='note'>{note}</p>"
 
 
 def reward_charts(rows: Rows) -> str:
@@ -82,51 +79,35 @@ def reward_charts(rows: Rows) -> str:
     names = _names(rows)
     terms = sorted(name for name in names if name.startswith("reward/") and f"{name}_weighted" in names)
     drawn = [
-        line_chart(name, {"samples": curve(rows, name), "validation (greedy)": curve(rows, f"val/{name}")})
+        line_chart(name, {"samples": curve(rows, name), "greedy": curve(rows, f"val/{name}")})
         for name in [*terms, "reward/total"]
     ]
-    return f"<p class='note'>Terms before weights and normalisation; total: what is learned.</p>{chart_row(drawn)}"
+    note = "Terms before weights and normalisation; total: what is learned. Greedy: of validation."
+    return f"<p class='note'>{note}</p>{chart_row(drawn)}"
 
 
 def monitor_charts(rows: Rows, limits: Mapping[str, str]) -> str:
-    """Charts of the numbers that show degeneration, with the run's limits as dashed lines."""
+    """Charts of the numbers that show degeneration: in sight those with one of the run's limits, as a dashed line."""
     names = sorted(name for name in _names(rows) if name.startswith("rl/") or name in MONITORS)
-    drawn = [line_chart(name, {"samples": curve(rows, name)}, levels=_levels(limits.get(name))) for name in names]
-    return f"<p class='note'>Dashed: the limits of callback.degeneration.</p>{chart_row(drawn)}"
+    if not names:
+        return ""
+    watched = [_monitor(rows, name, limits[name]) for name in names if name in limits]
+    others = [_monitor(rows, name, None) for name in names if name not in limits]
+    section = f"<h2>Monitors</h2>{chart_row(watched)}<p class='note'>Dashed: the limits of callback.degeneration.</p>"
+    if not others:
+        return section
+    opened = f"<details><summary>{len(others)} more monitors</summary>{chart_row(others)}</details>"
+    return section + opened if watched else opened
+
+
+def _monitor(rows: Rows, name: str, limit: str | None) -> str:
+    return line_chart(name, {"samples": curve(rows, name)}, levels=_levels(limit))
 
 
 def limits_of(folder: RunFolder) -> dict[str, str]:
     """The limits of monitors in the run's config."""
     watched = (_config(folder).get("callback") or {}).get("degeneration") or {}
     return {name: limit for name, limit in (watched.get("limits") or {}).items() if limit is not None}
-
-
-def sample_table(samples: Sequence[tuple[Row, np.ndarray]]) -> str:
-    """Image and references, caption at the start, caption now, and each reward of both."""
-    terms = list(dict.fromkeys(term for row, _ in samples for term in row["rewards"]))
-    head = "".join(f"<th>{html.escape(term)}</th>" for term in terms)
-    body = "".join(_sample_rows(row, image, terms) for row, image in samples)
-    columns = f"<tr><th>image</th><th></th><th>caption</th>{head}</tr>"
-    return f"<table class='pairs'>{columns}{body}</table>"
-
-
-def _sample_rows(row: Row, image: np.ndarray, terms: Sequence[str]) -> str:
-    picture = f"<img src='{thumbnail(image)}' alt='{html.escape(row['key'])}'>"
-    references = "".join(f"<li>{html.escape(reference)}</li>" for reference in row["references"])
-    span = f"<td rowspan='3'>{picture}</td>"
-    before = _caption_cells("before", row["before"], row.get("before_rewards", {}), terms)
-    now = _caption_cells("now", row["caption"], row["rewards"], terms)
-    told = f"<td>references</td><td colspan='{1 + len(terms)}'><ul>{references}</ul></td>"
-    return f"<tr>{span}{before}</tr><tr class='now'>{now}</tr><tr>{told}</tr>"
-
-
-def _caption_cells(when: str, caption: str, rewards: Mapping[str, float], terms: Sequence[str]) -> str:
-    scores = "".join(f"<td class='scores'>{_score(rewards.get(term))}</td>" for term in terms)
-    return f"<td>{when}</td><td>{html.escape(caption) or '<i>(empty)</i>'}</td>{scores}"
-
-
-def _score(value: float | int | None) -> str:
-    return "" if value is None else "could not score" if math.isnan(value) else f"{value:.3f}"
 
 
 def _how_it_ended(folder: RunFolder) -> str:

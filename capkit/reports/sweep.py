@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from capkit.reports.charts import line_chart
-from capkit.reports.page import STYLE, chart_row, metric_table
+from capkit.reports.numbers import metric_table
+from capkit.reports.page import chart_row
+from capkit.reports.shell import page_html
 from capkit.utils.files import write_atomically
 
 NOTE = "A column for each bin that captions were asked for, from the lowest to the highest. All are in sweep.json."
@@ -34,7 +36,4 @@ def _page(title: str, name: str, numbers: Mapping[int, Mapping[str, float]]) -> 
         for key in shown
     ]
     table = metric_table({f"{name} {number}/{key}": own[key] for number, own in metrics.items() for key in own})
-    return (
-        f"<!doctype html><meta charset='utf-8'><title>{html.escape(title)}</title><style>{STYLE}</style>"
-        f"<h1>{html.escape(title)}</h1><p class='note'>{html.escape(NOTE)}</p>{table}{chart_row(drawn)}\n"
-    )
+    return page_html(title, f"<p class='note'>{html.escape(NOTE)}</p>{table}{chart_row(drawn)}")

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from capkit.errors import UsageError
-from capkit.reports.page import STYLE, thumbnail
+from capkit.reports.shell import page_html, thumbnail
 from capkit.utils.files import add_to_file, write_atomically
 from capkit.utils.text_files import expect, parse_json
 
@@ -24,8 +24,8 @@ NOTE = (
 )
 OWN_STYLE = """
 .words { display: flex; flex-wrap: wrap; gap: .6rem; margin-bottom: 1.6rem }
-.words figure { margin: 0; text-align: center } .words img { width: 96px; height: 96px; background: #f3f4f6 }
-.words figcaption { font-size: 13px; color: #4b5563 }
+.words figure { margin: 0; text-align: center } .words img { width: 96px; height: 96px; background: var(--soft) }
+.words figcaption { font-size: 13px; color: var(--quiet) }
 """
 _DIGITS = 4  # significant, of a share in the file
 
@@ -81,9 +81,8 @@ class AttentionFile:
             if len(shown) == most:
                 break
         parts = [_captioned(row, picture(image)) for image, row in shown.items()]
-        head = f"<h1>{html.escape(title)}</h1><p class='note'>{html.escape(NOTE)} All images: {self.path.name}.</p>"
-        page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>"
-        write_atomically(self.page, f"{page}<style>{STYLE}{OWN_STYLE}</style>{head}{''.join(parts)}</html>\n")
+        note = f"<p class='note'>{html.escape(f'{NOTE} All images: {self.path.name}.')}</p>"
+        write_atomically(self.page, page_html(title, f"{note}{''.join(parts)}", OWN_STYLE))
 
 
 def _captioned(row: dict[str, Any], picture: UInt8[np.ndarray, "P P 3"]) -> str:

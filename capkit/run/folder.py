@@ -13,6 +13,7 @@ import yaml
 from capkit.config.defaults import with_defaults
 from capkit.config.run_config import read_config_file
 from capkit.errors import UsageError
+from capkit.run.about import record_start
 from capkit.run.changes import refused_changes
 from capkit.utils.files import add_to_file, unwritable, write_atomically
 from capkit.utils.text_files import expect, parse_json, read_json, read_text, shown
@@ -96,6 +97,7 @@ class RunFolder:
         if self.metrics_log.exists() and not self.metrics_log.read_bytes().endswith(b"\n"):
             add_to_file(self.metrics_log, "\n")  # the last row was cut off by a kill: start a new line
         write_atomically(self.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        record_start(self.path, self.attempt)
 
     def has_steps(self) -> bool:
         """Whether a run in this folder recorded an optimizer step."""

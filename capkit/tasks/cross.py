@@ -9,9 +9,9 @@ from capkit.checkpoint.files import resolve_checkpoint
 from capkit.config.cells import slug
 from capkit.distributed.collectives import rank
 from capkit.reports.matrix import Cell, matrix_table, write_matrix
+from capkit.reports.page import INTERVALS
 from capkit.run.folder import default_run_dir, read_object
 from capkit.train.conditions import model_config, requested_conditions
-from capkit.train.evaluate_checkpoint import INTERVALS
 from capkit.train.evaluated_cell import evaluated_cell
 from capkit.train.session import on_all_ranks
 from capkit.utils.console import say

@@ -15,6 +15,7 @@ from capkit.errors import UsageError
 from capkit.evaluators.base import Evaluator
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.reports.page import write_report
+from capkit.reports.retrieval import Query, retrieval_grid
 from capkit.train.build import build_model, build_optimization, vocabulary_captions
 from capkit.train.dual_encoder_module import DualEncoderModule
 from capkit.train.evaluation import NUM_SAMPLES, evaluate_encoder, load_best
@@ -27,6 +28,8 @@ NOTE = (
     "untrained: the encoder before its first step. Recalls are shares of 1, a median rank of 1 is best. "
     "The loss is that of the objective, in nats where it is contrastive."
 )
+
+NUM_QUERIES, NUM_NEAREST = 8, 6  # of the report's rows of pictures
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
@@ -60,12 +63,14 @@ class FitEncoder(Job[DualEncoderModule]):
         return []
 
     def samples(self, run: Run, module: DualEncoderModule, rows: list[Row]) -> list[Row]:
-        return nearest_captions(module.model, run.data, NUM_SAMPLES)
+        rows, self.queries, self.pool = nearest(module.model, run.data, NUM_SAMPLES)
+        return rows
 
     def write_report(
         self, run: Run, module: DualEncoderModule, rows: list[Row], samples: Sequence[tuple[Row, np.ndarray]]
     ) -> None:
-        write_report(run.folder, run.cfg.name, samples, NOTE, "Bold: the nearest caption")
+        section = retrieval_grid(self.queries, self.pool, run.data.image_reader("test"))
+        write_report(run.folder, run.cfg.name, samples, NOTE, "Bold: the nearest caption.", section)
 
     def next_tasks(self, run: Run) -> list[str]:
         ckpt = f"ckpt={shlex.quote(str(run.folder.path))}"
@@ -84,19 +89,27 @@ def build_dual_encoder(cfg: DictConfig, data: CaptionDataModule) -> TrainableDua
     return model
 
 
-def nearest_captions(
+def nearest(
     model: TrainableDualEncoder, data: CaptionDataModule, num_images: int, pool: int = 500
-) -> list[Row]:
-    """For the first test images: which caption of the first `pool` images is nearest."""
-    loader = data.eval_dataloader("test", limit=pool)
-    batches = list(loader)
-    texts = [text for batch in batches for references in batch.references for text in references[:1]]
+) -> tuple[list[Row], list[Query], int]:
+    """For the first test images, which caption of the first `pool` images is nearest; and for some of these captions
+    which images are, with the number of images that were compared."""
+    batches = list(data.eval_dataloader("test", limit=pool))
+    keys = [key for batch in batches for key in batch.keys]
+    references = [texts for batch in batches for texts in batch.references]
+    owners = [row for row, texts in enumerate(references) if texts]
+    texts = [references[row][0] for row in owners]
     with torch.no_grad():
         images = torch.cat([model.embed_images(batch.to(model.device)) for batch in batches])
-    best = (images @ model.encode_text(texts).T).argmax(1).tolist()
-    keys = [key for batch in batches for key in batch.keys]
-    references = [refs for batch in batches for refs in batch.references]
-    return [
+        similarity = images @ model.encode_text(texts).T  # (images texts)
+    best = similarity.argmax(1).tolist()
+    rows = [
         {"key": key, "caption": texts[nearest], "references": refs}
         for key, nearest, refs in zip(keys[:num_images], best, references, strict=False)
     ]
+    queries = []
+    for column, row in list(enumerate(owners))[:NUM_QUERIES]:
+        order = similarity[:, column].argsort(descending=True).tolist()
+        found = [keys[place] for place in order[:NUM_NEAREST]]
+        queries.append(Query(texts[column], found, keys[row], 1 + order.index(row)))
+    return rows, queries, len(keys)

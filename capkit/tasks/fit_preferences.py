@@ -21,7 +21,7 @@ from capkit.reports.preferences import write_preferences_report
 from capkit.text.prompt_encoder import PromptEncoder
 from capkit.text.tokenizers import CaptionEncoder
 from capkit.train.build import applicable, build_model, build_parts, prompt_encoder_of
-from capkit.train.evaluation import NUM_SAMPLES, evaluate_split, load_best
+from capkit.train.evaluation import NUM_SAMPLES, captions_by_key, evaluate_split, load_best, shown_rows
 from capkit.train.job import Job, run_training
 from capkit.train.preferences.module import PreferenceModule
 from capkit.train.session import Run, tasks_on_captioner
@@ -136,8 +136,9 @@ class FitPreferences(Job[PreferenceModule]):
         )
 
     def samples(self, run: Run, module: PreferenceModule, rows: list[Row]) -> list[Row]:
-        before = {row["key"]: row["caption"] for row in self.before}
-        return [{**row, "before": before.get(row["key"], ""), "rewards": {}} for row in rows[:NUM_SAMPLES]]
+        before = {row["key"]: row["caption"] for row in self.before} | captions_by_key(run.folder, "test/initial")
+        shown = shown_rows(rows, module.metrics)
+        return [{**row, "before": before.get(row["key"], ""), "rewards": {}} for row in shown]
 
     def write_report(
         self, run: Run, module: PreferenceModule, rows: list[Row], samples: Sequence[tuple[Row, np.ndarray]]

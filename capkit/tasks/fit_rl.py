@@ -1,6 +1,5 @@
 """task=fit_rl: fine-tunes a trained captioner by rewards, then captions and scores the held-out split."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,6 @@ from capkit.distributed.collectives import rank
 from capkit.errors import UsageError
 from capkit.reports.bags import bag_examples
 from capkit.reports.rl import write_rl_report
-from capkit.run.folder import RunFolder
 from capkit.scorers.reward import Reward
 from capkit.text.prompt_encoder import PromptEncoder
 from capkit.train.build import (
@@ -29,7 +27,7 @@ from capkit.train.build import (
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.callbacks.degeneration import Degeneration
 from capkit.train.conditions import check_training_conditions, requested_conditions
-from capkit.train.evaluation import NUM_SAMPLES, evaluate_split, load_best
+from capkit.train.evaluation import NUM_SAMPLES, captions_by_key, evaluate_split, load_best, shown_rows
 from capkit.train.job import Job, run_training
 from capkit.train.rl.module import RLModule
 from capkit.train.sanity import warn_of_captions
@@ -102,8 +100,8 @@ class FitRL(Job[RLModule]):
         return evaluate_split(run.trainer, module, run.data, run.folder, "test", "test", limit, controls=True)
 
     def samples(self, run: Run, module: RLModule, rows: list[Row]) -> list[Row]:
-        before = {row["key"]: row["caption"] for row in self.before}
-        shown = with_rewards(module.reward, rows[:NUM_SAMPLES], before)
+        before = {row["key"]: row["caption"] for row in self.before} | captions_by_key(run.folder, "test/initial")
+        shown = with_rewards(module.reward, shown_rows(rows, module.metrics), before)
         if left_out := [name for name in module.reward.terms if shown and name not in shown[0]["rewards"]]:
             say(f"the report shows no scores of {', '.join(left_out)}: they need token ids, or the rest of a batch")
         return shown
@@ -152,14 +150,6 @@ def note_restored_step(run: Run) -> None:
     for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Degeneration) and callback.restored_step is not None and rank() == 0:
             run.folder.write_metrics({"train/restored_step": callback.restored_step})
-
-
-def captions_by_key(folder: RunFolder, prefix: str) -> dict[str, str]:
-    """The predictions that `evaluate_split` wrote under this prefix; nothing where they are gone."""
-    path = folder.predictions / f"{prefix.replace('/', '_')}.json"
-    if not path.exists():
-        return {}
-    return {str(row["image_id"]): row["caption"] for row in json.loads(path.read_text(encoding="utf-8"))}
 
 
 def with_rewards(reward: Reward, rows: list[Row], before: Mapping[str, str]) -> list[Row]:

@@ -15,10 +15,9 @@ from capkit.data.datamodule import CaptionDataModule
 from capkit.distributed.collectives import on_rank_zero, rank
 from capkit.llm.accounts import open_accounts
 from capkit.llm.ledger import Ledger
-from capkit.metrics.judged import JudgedMetric
 from capkit.metrics.scoring import resample_rows
 from capkit.reports.modules import modules_section
-from capkit.reports.page import write_report
+from capkit.reports.page import INTERVALS, write_report
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.train.build import (
     applicable,
@@ -30,7 +29,7 @@ from capkit.train.build import (
     training_references,
 )
 from capkit.train.conditions import model_config, requested_conditions
-from capkit.train.evaluation import JUDGED_CONFIDENCE, NUM_SAMPLES, evaluate_split, finish
+from capkit.train.evaluation import evaluate_split, finish, shown_rows
 from capkit.train.guidance import prepare_guide
 from capkit.train.header import print_header
 from capkit.train.mle_module import MLEModule
@@ -40,14 +39,12 @@ from capkit.utils.console import phase
 from capkit.utils.files import write_atomically
 from capkit.utils.quiet import quiet_libraries
 
-INTERVALS = "intervals.json"
-
 
 def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dict[str, float]:
     """Caption and score `cfg.split` by `cfg.ckpt`; write predictions, numbers and the report. Returns the numbers.
 
-    With `confidence`, also intervals.json: bootstrap intervals over images, by the names of numbers without the split.
-    Without, it has those of metrics whose models are asked, of 95 %.
+    With `confidence`, intervals.json has bootstrap intervals over images of all metrics that can be resampled, by the
+    names of numbers without the split. Without, those of `evaluate_split`.
     """
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
@@ -82,19 +79,15 @@ def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dic
         trainer, module, data, folder, cfg.split, prefix=cfg.split, limit=cfg.eval_limit, controls=True, seed=cfg.seed
     )
     if rank() == 0:
-        metrics = module.metrics
-        if confidence is None:
-            metrics = {name: metric for name, metric in metrics.items() if isinstance(metric, JudgedMetric)}
-        if metrics:
-            image = data.image_reader(cfg.split)
-            intervals = resample_rows(rows, metrics, image, confidence or JUDGED_CONFIDENCE, cfg.seed)
+        if confidence is not None:
+            intervals = resample_rows(rows, module.metrics, data.image_reader(cfg.split), confidence, cfg.seed)
             _write_json(folder.path / INTERVALS, intervals)
         boxes = data.region_boxes(cfg.split)
 
         def write(samples: Sequence[tuple[Row, np.ndarray]]) -> None:
             write_report(folder, cfg.name, samples, section=modules_section([], samples, boxes, data.in_picture))
 
-        finish(folder, trainer, rows[:NUM_SAMPLES], data.image_reader(cfg.split), write)
+        finish(folder, trainer, shown_rows(rows, module.metrics), data.image_reader(cfg.split), write)
     return folder.metrics()
 
 

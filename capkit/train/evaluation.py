@@ -12,8 +12,10 @@ from capkit.data.datamodule import CaptionDataModule
 from capkit.data.loader import CaptionLoader
 from capkit.distributed.collectives import broadcast_object, gather_objects, rank
 from capkit.evaluators.base import Evaluator
+from capkit.metrics.coco.cider import Cider
 from capkit.metrics.judged import JudgedMetric
 from capkit.metrics.scoring import (
+    columns_of,
     gather_rows,
     provenance,
     resample_rows,
@@ -23,6 +25,7 @@ from capkit.metrics.scoring import (
     write_predictions,
 )
 from capkit.reports.judged import write_judged_page
+from capkit.reports.page import INTERVALS
 from capkit.run.folder import RunFolder
 from capkit.run.loggers import finish_loggers
 from capkit.train.callbacks.checkpoints import Checkpoints
@@ -32,8 +35,9 @@ from capkit.types import Row
 from capkit.utils.console import phase, say
 from capkit.utils.files import write_atomically
 
-JUDGED_CONFIDENCE = 0.95  # of intervals of metrics whose models are asked
+CONFIDENCE = 0.95  # of bootstrap intervals over images
 NUM_SAMPLES = 24  # test images that a report and loggers show
+NUM_EXTREMES = 3  # of them those whose captions score best, and as many that score worst
 
 
 def caption_loader(trainer: pl.Trainer, module: CaptionerModule, loader: CaptionLoader) -> list[Row]:
@@ -67,7 +71,9 @@ def evaluate_split(
 ) -> list[Row]:
     """Captions a split, writes the predictions, scores them; with `controls` also with shuffled images.
 
-    Models are not asked about captions of shuffled images. `seed` is that of the intervals on the page of judgements.
+    Models are not asked about captions of shuffled images. With `controls` the folder also gets intervals.json: 95 %
+    bootstrap intervals, by the names of numbers, of metrics that are cheap to resample or judge by models. `seed` is
+    theirs.
     """
     removed_before = data.removed_regions(split)
     rows = caption_split(trainer, module, data, split, limit)
@@ -86,12 +92,45 @@ def evaluate_split(
         asked = {name: m for name, m in module.metrics.items() if isinstance(m, JudgedMetric)}
         judged = folder.predictions / f"{prefix.replace('/', '_')}_judged"
         write_judged(judged, rows, asked, image)
-        intervals = resample_rows(rows, asked, image, JUDGED_CONFIDENCE, seed)
+        cheap = {name: m for name, m in module.metrics.items() if getattr(m, "resamples_cheaply", False)}
+        intervals = resample_rows(rows, asked | cheap if controls else asked, image, CONFIDENCE, seed)
+        if controls and intervals:
+            write_atomically(folder.path / INTERVALS, json.dumps(intervals, indent=1) + "\n")
         if page := write_judged_page(judged, rows, asked, scored, intervals, image):
             say(f"judgements: {page}")
         if judges := provenance(module.metrics):
             write_atomically(folder.path / "judges.json", json.dumps(judges, indent=1) + "\n")
     return rows
+
+
+def shown_rows(rows: Sequence[Row], metrics: Mapping[str, Any]) -> list[Row]:
+    """NUM_SAMPLES rows that a report shows: the first ones, and those whose captions score best and worst by CIDEr.
+
+    The latter have `shown` ("best" or "worst"), `score` and `scored_by`. Where no CIDEr is measured, where rows have no
+    references or are too few to choose from, only the first ones.
+    """
+    metric = next((metric for metric in metrics.values() if isinstance(metric, Cider)), None)
+    scored = [row for row in rows if row.get("references")]
+    if metric is None or len(scored) < 4 * NUM_EXTREMES:
+        return list(rows[:NUM_SAMPLES])
+    scores = metric.image_sums(*columns_of(scored)).values[:, 0]
+    order = np.argsort(scores, kind="stable")
+    chosen = {int(place): "worst" for place in order[:NUM_EXTREMES]}
+    chosen |= {int(place): "best" for place in order[::-1][:NUM_EXTREMES]}
+    extremes = [
+        {**scored[place], "shown": kind, "score": float(scores[place]), "scored_by": "CIDEr"}
+        for place, kind in chosen.items()
+    ]
+    taken = {row["key"] for row in extremes}
+    return [row for row in rows if row["key"] not in taken][: NUM_SAMPLES - len(extremes)] + extremes
+
+
+def captions_by_key(folder: RunFolder, prefix: str) -> dict[str, str]:
+    """The predictions that `evaluate_split` wrote under this prefix; nothing where they are gone."""
+    path = folder.predictions / f"{prefix.replace('/', '_')}.json"
+    if not path.exists():
+        return {}
+    return {str(row["image_id"]): row["caption"] for row in json.loads(path.read_text(encoding="utf-8"))}
 
 
 def write_removed_regions(data: CaptionDataModule, folder: RunFolder, split: str, prefix: str, before: int = 0) -> None:

@@ -14,7 +14,7 @@ from capkit.reports.modules import modules_section
 from capkit.reports.page import write_report
 from capkit.text.prompt_encoder import PromptEncoder
 from capkit.train.dry_run import print_plan
-from capkit.train.evaluation import NUM_SAMPLES, finish, write_removed_regions
+from capkit.train.evaluation import finish, shown_rows, write_removed_regions
 from capkit.train.header import print_header
 from capkit.train.session import Run, on_all_ranks, open_run, train
 from capkit.train.train_module import TrainModule
@@ -65,7 +65,7 @@ class Job(ABC, Generic[Module]):
 
     def samples(self, run: Run, module: Module, rows: list[Row]) -> list[Row]:
         """Rank 0: the rows (key, caption, references) that report and loggers show with their test images."""
-        return rows[:NUM_SAMPLES]
+        return shown_rows(rows, getattr(module, "metrics", {}))
 
     def write_report(
         self, run: Run, module: Module, rows: list[Row], samples: Sequence[tuple[Row, np.ndarray]]

@@ -6,6 +6,7 @@ prints.
 """
 
 import os
+import re
 import sys
 import threading
 import time
@@ -19,6 +20,9 @@ from rich.text import Text
 
 FIRST_LINE_S = 2.0  # longest time without a line
 LINES_S = 30.0
+# `text_lm.api_key=...`, `--token=...`
+_SECRET = re.compile(r"\b((?:\w*_)?(?:key|token|password|secret)=)\S+", re.IGNORECASE)
+_noted = ""
 SHOW_CURSOR = b"\x1b[?25h\n"
 
 
@@ -45,6 +49,17 @@ def command_name() -> str:
     """How the user calls this program: `capkit`, or `python train.py` in a checkout. Ranks get it from their parent."""
     own = "python train.py" if Path(sys.argv[0]).name == "train.py" else "capkit"
     return os.environ.get("CAPKIT_COMMAND", own)
+
+
+def note_command(text: str) -> None:
+    """Remember what was typed, for the records of runs that it starts."""
+    global _noted
+    _noted = _SECRET.sub(r"\1...", text)
+
+
+def command_line() -> str:
+    """What was typed, with the values of keys and passwords left out. Ranks get it from their parent."""
+    return _noted or os.environ.get("CAPKIT_WORDS", "")
 
 
 def clock(seconds: float) -> str:

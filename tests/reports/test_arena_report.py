@@ -81,7 +81,7 @@ def test_intervals_are_drawn_from_end_to_end():
         "ratings", {"a": (10.0, 0.0, 20.0), "b": (5.0, 5.0, 5.0), "c": (float("nan"), 0.0, 1.0)}, "points"
     )
     assert chart.count("<circle") == 2 and ">a<" in chart and ">c<" not in chart
-    ends = chart.split("stroke='#93c5fd'")[0].rsplit("<path d='M", 1)[1]
+    ends = chart.split("stroke='var(--s0)' stroke-opacity")[0].rsplit("<path d='M", 1)[1]
     low, high = float(ends.split()[0]), float(ends.split("H")[1].split("'")[0])
     (middle,) = [float(part.split("'")[1]) for part in chart.split("<circle cx=")[1:2]]
     assert middle == pytest.approx((low + high) / 2, abs=0.2) and high > low

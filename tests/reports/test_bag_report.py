@@ -34,7 +34,7 @@ def lines(svgs):
 def test_each_judge_has_a_chart_with_a_line_for_each_bag_size():
     drawn = bag_charts(VALIDATIONS)
     assert titles(drawn) == ["R@1 in bags: second", "R@1 in bags: truematch", "CLIP score in bags: truematch"]
-    assert re.findall(r">(of \d+)<", drawn) == ["of 3", "of 3", "of 12", "of 3"]
+    assert re.findall(r">(of \d+)<", drawn) == ["of 3", "of 12", "of 3", "of 3"]
     _, three, twelve, clip_score = lines(drawn)
     assert clip_score[0][1] > clip_score[1][1] > clip_score[2][1], "30, 80 and 130"
     heights = [[height for _, height in line] for line in (three, twelve)]
@@ -44,7 +44,7 @@ def test_each_judge_has_a_chart_with_a_line_for_each_bag_size():
 def test_the_bag_size_is_drawn_as_stairs():
     (stairs,) = lines(bag_charts(STEPS))
     xs, ys = zip(*stairs, strict=True)
-    assert len(stairs) == 6 and xs[0] == 56.0, "from step 0, where the chart begins"
+    assert len(stairs) == 6 and xs[0] == 48.0, "from step 0, where the chart begins"
     assert (xs[1], xs[3]) == (xs[2], xs[4]) and (ys[0], ys[2], ys[4]) == (ys[1], ys[3], ys[5])
     assert ys[0] > ys[2] > ys[4]
 
@@ -131,13 +131,13 @@ def test_a_run_without_bags_has_no_such_section(tmp_path):
     assert "look-alikes" not in folder.report.read_text()
 
 
-def test_the_page_of_a_run_on_bags_has_the_section_between_monitors_and_numbers(tmp_path, examples):
+def test_the_page_of_a_run_on_bags_has_the_section_before_the_numbers(tmp_path, examples):
     folder = RunFolder(tmp_path)
     for row in VALIDATIONS + STEPS:
         folder.append(row["step"], {name: value for name, value in row.items() if name != "step"})
     write_rl_report(folder, "a run", [], examples)
     page = folder.report.read_text()
     sections = re.findall(r"<h2>([^<]+)</h2>", page)
-    assert sections[2:5] == ["Monitors", "Bags of look-alikes", "Numbers"]
+    assert sections[:2] == ["Bags of look-alikes", "Numbers"]
     assert ".bag td" in page and not re.search(r"(src|href)=['\"](?!data:)", page)
     assert "bag_size" not in titles(page), "it is drawn once"

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from capkit.reports.charts import line_chart, path_chart
-from capkit.reports.rl import frontier, limits_of, monitor_charts, reward_charts, sample_table, write_rl_report
+from capkit.reports.rl import frontier, limits_of, monitor_charts, reward_charts, write_rl_report
+from capkit.reports.samples import card
 from capkit.run.folder import RunFolder
 
 VALIDATIONS = [
@@ -55,9 +56,8 @@ def test_without_retrieval_the_frontier_shows_clip_score():
     assert titles(frontier(rows))[0].startswith("reward/clip_score (up)")
 
 
-def test_a_frontier_that_cannot_be_drawn_says_what_it_wants():
-    assert "cider and one of retrieval_t2i_r1 or rd100_r1 or rd20_r1 or text_r1" in frontier(STEPS)
-    assert "<svg" not in frontier([{"step": 1, "val/cider": 1.0}])
+def test_a_frontier_with_nothing_in_it_is_not_drawn():
+    assert frontier(STEPS) == frontier([{"step": 1, "val/cider": 1.0}]) == frontier(VALIDATIONS[:1]) == ""
 
 
 def test_a_run_that_starts_later_marks_no_start():
@@ -67,25 +67,26 @@ def test_a_run_that_starts_later_marks_no_start():
 def test_each_reward_term_has_a_chart_of_raw_scores_beside_its_greedy_ones():
     drawn = reward_charts(VALIDATIONS + STEPS)
     assert titles(drawn) == ["reward/clip_score", "reward/total"]
-    assert drawn.count("<polyline") == 3 and "validation (greedy)" in drawn
+    assert drawn.count("<polyline") == 3 and ">greedy<" in drawn
 
 
 def test_monitors_show_their_limits():
     drawn = monitor_charts(STEPS, {"rl/repetition": "<= 0.3"})
-    assert titles(drawn) == ["reward/std", "rl/entropy", "rl/repetition"]
+    assert titles(drawn) == ["rl/repetition", "reward/std", "rl/entropy"], "those with limits first, in sight"
+    assert drawn.index("<details>") > drawn.index("rl/repetition")
     assert drawn.count("stroke-dasharray") == 1 and "&lt;= 0.3" in drawn
 
 
 def test_a_level_lies_where_a_value_of_its_size_lies():
     svg = line_chart("t", {"x": [(0, 0.0), (1, 0.3), (2, 1.0)]}, levels={"limit": 0.3})
-    (level,) = re.findall(r"M56 ([\d.]+)H\d+' stroke='#dc2626'", svg)
+    (level,) = re.findall(r"M48 ([\d.]+)H\d+' stroke='var\(--bad\)'", svg)
     assert float(level) == points(svg)[1][1]
 
 
 def test_a_level_outside_the_values_is_still_in_the_picture():
     svg = line_chart("t", {"x": [(0, 0.0), (1, 0.1)]}, levels={"limit": 5.0})
-    (level,) = re.findall(r"M56 ([\d.]+)H\d+' stroke='#dc2626'", svg)
-    assert 30 <= float(level) <= 226
+    (level,) = re.findall(r"M48 ([\d.]+)H\d+' stroke='var\(--bad\)'", svg)
+    assert 30 <= float(level) <= 186
 
 
 def test_a_path_leaves_out_what_is_not_finite_and_keeps_its_labels_straight():
@@ -96,12 +97,11 @@ def test_a_path_leaves_out_what_is_not_finite_and_keeps_its_labels_straight():
     assert path_chart("t", [(0, math.inf)], ["a"], "x") == ""
 
 
-def test_samples_stand_side_by_side_with_each_reward():
-    table = sample_table([({**ROW, "before_rewards": {"clip_score": 0.5}}, PICTURE)])
-    assert "<th>clip_score</th><th>grammar</th>" in table
-    assert "<td>before</td><td>a cat</td><td class='scores'>0.500</td><td class='scores'></td>" in table
-    assert "<td>now</td><td>a cat &amp; a &lt;hat&gt;</td><td class='scores'>0.812</td>" in table
-    assert "could not score" in table and "<li>a &lt;cat&gt;</li>" in table
+def test_a_caption_stands_above_the_one_before_with_each_reward():
+    shown = card({**ROW, "before_rewards": {"clip_score": 0.5}}, PICTURE)
+    assert shown.index("a cat &amp; a &lt;hat&gt;") < shown.index('<div class="before">a cat</div>')
+    assert "<td>clip_score</td><td>0.500</td><td>0.812</td>" in shown
+    assert "<td>grammar</td><td></td><td>could not score</td>" in shown and "<li>a &lt;cat&gt;</li>" in shown
 
 
 def test_the_page_holds_every_section_and_nothing_from_outside(tmp_path):
@@ -115,7 +115,9 @@ def test_the_page_holds_every_section_and_nothing_from_outside(tmp_path):
     assert limits_of(folder) == {"rl/repetition": "<= 0.3"}
     write_rl_report(folder, "a run", [(ROW, PICTURE)])
     page = folder.report.read_text()
-    assert re.findall(r"<h2>([^<]+)</h2>", page) == ["Frontier", "Rewards", "Monitors", "Numbers", "Held-out images"]
+    assert re.findall(r"<h2>([^<]+)</h2>", page) == [
+        "Captions", "Numbers", "Frontier", "Rewards", "Monitors", "How it was run",
+    ]  # fmt: skip
     assert "checkpoint, of step 50" in page and "test/initial" in page
     assert page.count("data:image/png;base64,") == 1 and not re.search(r"(src|href)=['\"](?!data:)", page)
     assert "<hat>" not in page
@@ -138,7 +140,8 @@ def test_a_run_without_any_validation_or_limit_still_has_a_page(tmp_path):
     folder = RunFolder(tmp_path)
     folder.write_metrics({"test/cider": 1.0})
     write_rl_report(folder, "a run", [(ROW, PICTURE)])
-    assert "Drawn where validations log cider" in folder.report.read_text()
+    page = folder.report.read_text()
+    assert "Frontier" not in page and "Monitors" not in page and "<h2>Captions" in page
 
 
 @pytest.mark.parametrize("limit", ["<= 0.3", "<=0.3", ">= 3e-1"])

@@ -48,6 +48,8 @@ class Bleu(TextMetric):
     `tokenized`: the texts are already words.
     """
 
+    resamples_cheaply = True
+
     def __init__(self, tokenized: bool = False, language: str = "en") -> None:
         super().__init__()
         primary_language(language)

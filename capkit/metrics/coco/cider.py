@@ -79,6 +79,8 @@ class Cider(TextMetric):
     `document_frequencies` is a file saved by `DocumentFrequencies`; without it the references are the corpus.
     """
 
+    resamples_cheaply = True
+
     def __init__(
         self,
         tokenized: bool = False,

@@ -56,6 +56,8 @@ def rouge_l_scores_of(corpus: Corpus) -> Float[np.ndarray, " B"]:
 class RougeL(TextMetric):
     """rouge_l of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are words already."""
 
+    resamples_cheaply = True
+
     def __init__(self, tokenized: bool = False, language: str = "en") -> None:
         super().__init__()
         primary_language(language)

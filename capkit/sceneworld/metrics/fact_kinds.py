@@ -32,6 +32,8 @@ class FactKinds(TextMetric):
     are not used.
     """
 
+    resamples_cheaply = True
+
     needs = ("scene",)
 
     def __init__(self, kinds: Sequence[str] = ("shape", "color")) -> None:

@@ -61,6 +61,8 @@ def _each(predictions: list[str], metadata: list[dict[str, Any]]) -> list[tuple[
 class Facts(TextMetric):
     """`fact_scores` as a torchmetrics metric: update(predictions, references, metadata); references are not used."""
 
+    resamples_cheaply = True
+
     needs = ("scene", "stated_facts")
 
     def score(

@@ -1,0 +1,67 @@
+"""The pages in headless Chromium, on a desk and on a phone, light and dark; skipped where there is no browser."""
+
+import numpy as np
+import pytest
+from page_browser import look
+
+from capkit.reports.page import write_report
+from capkit.reports.retrieval import Query, retrieval_grid
+from capkit.reports.rl import write_rl_report
+from capkit.run.folder import RunFolder
+
+pytestmark = [pytest.mark.nightly, pytest.mark.unchecked]
+LONG = "a word-that-has-no-place-to-break-" * 6
+
+
+def picture(key="0"):
+    return np.random.default_rng(len(key)).integers(0, 255, (300, 500, 3), dtype=np.uint8)
+
+
+def run(path):
+    folder = RunFolder(path)
+    folder.open({"seed": 0, "callback": {"degeneration": {"limits": {"rl/repetition": "<= 0.3"}}}})
+    for step in range(0, 200, 10):
+        row = {"train/loss": 1 / (step + 1), "rl/repetition": 0.1, "reward/total": 0.5, "reward/cider": 1.0}
+        folder.append(step, {**row, "reward/cider_weighted": 1.0})
+    for step in (0, 100, 190):
+        folder.append(step, {"val/loss": 0.5, "val/cider": 1 + step, "val/retrieval_t2i_r1": step / 200})
+    columns = ("test", "test/initial", "test/shuffled", "test/untrained")
+    folder.write_metrics({f"{c}/{n}": 0.25 for c in columns for n in ("cider", "bleu_4", "repetition", "length", LONG)})
+    return folder
+
+
+def samples():
+    row = {"caption": LONG, "references": [LONG, "b", "c", "d"], "metadata": {}}
+    return [({**row, "key": f"{n} {LONG}", "before": "a dog", "rewards": {"cider": 0.5}}, picture()) for n in range(9)]
+
+
+def fit_page(path):
+    folder = run(path)
+    grid = retrieval_grid([Query(LONG, [str(n) for n in range(9)], "x", 12)], 500, picture)
+    write_report(folder, "a run", samples(), section=grid)
+    return folder.report
+
+
+def rl_page(path):
+    folder = run(path)
+    write_rl_report(folder, "a run", samples())
+    return folder.report
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("page", [fit_page, rl_page])
+def test_a_page_fits_is_readable_answers_and_says_nothing_in_the_console(page, width, dark, tmp_path):
+    found = look(page(tmp_path), width, dark)
+    assert found["width"] == width and found["scroll"] <= width, found["wide"]
+    assert found["wide"] == [] and found["pale"] == [] and found["console"] == []
+    assert found["opened"] and found["closed"] and found["told"].startswith("step ") and found["quiet"]
+
+
+def test_the_look_sees_what_it_is_to_see(tmp_path):
+    page = fit_page(tmp_path)
+    bad = "<p style='width: 2000px; color: #999'>pale and wide</p><script>console.error('wrong')</script>"
+    page.write_text(page.read_text().replace("</body>", f"{bad}</body>"))
+    found = look(page, 390)
+    assert found["scroll"] > 390 and "P." in found["wide"] and found["pale"][0].startswith("pale and wide: 2.8")
+    assert len(found["console"]) == 1 and "wrong" in found["console"][0]

@@ -47,6 +47,30 @@ def bootstrap_intervals(
     resample without a number (no image of it has a score) is left out; a number that no resample has gives NaN.
     Raises UsageError for no images or a confidence outside (0, 1).
     """
+    found = _resampled(images, confidence, num_resamples, seed)
+    return {name: _percentiles(numbers, confidence) for name, numbers in found.items()}
+
+
+def paired_intervals(
+    first: ImageSums, other: ImageSums, confidence: float = 0.95, num_resamples: int = 2000, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Percentile interval of each number of `other` minus that of `first`, of the same images in the same order.
+
+    Both are resampled alike, so that what makes an image easy for both cancels (Efron and Tibshirani 1993, section
+    10.3). Numbers that only one has are left out. Raises UsageError for different numbers of images.
+    """
+    if len(first.values) != len(other.values):
+        raise UsageError(
+            f"paired_intervals: expected the same images, got {len(first.values)} and {len(other.values)} of them"
+        )
+    ours, theirs = (_resampled(images, confidence, num_resamples, seed) for images in (first, other))
+    return {name: _percentiles(theirs[name] - ours[name], confidence) for name in ours if name in theirs}
+
+
+def _resampled(
+    images: ImageSums, confidence: float, num_resamples: int, seed: int
+) -> dict[str, Float[np.ndarray, " R"]]:
+    """Each number in each resample; the draws depend only on `seed` and the number of images."""
     values = images.values
     if not len(values):
         raise UsageError("bootstrap_intervals: expected one or more images, got none")
@@ -54,8 +78,7 @@ def bootstrap_intervals(
         raise UsageError(f"expected confidence between 0 and 1, such as 0.95; got {confidence}")
     random = rng.generator("bootstrap", seed)
     drawn = (random.integers(0, len(values), len(values)) for _ in range(num_resamples))
-    found = images.numbers(np.stack([values[rows].sum(0) for rows in drawn]))
-    return {name: _percentiles(numbers, confidence) for name, numbers in found.items()}
+    return images.numbers(np.stack([values[rows].sum(0) for rows in drawn]))
 
 
 def bootstrap_interval(

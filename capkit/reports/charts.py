@@ -164,6 +164,27 @@ def interval_chart(title: str, rows: Mapping[str, tuple[Number, Number, Number]]
     return _svg(parts, WIDTH + left - LEFT, height)
 
 
+def histogram(
+    title: str, edges: Sequence[Number], counts: Sequence[int], x_label: str, level: Number | None = None
+) -> str:
+    """SVG of bars between consecutive edges, as high as their counts; a dashed vertical line at `level`.
+
+    Without anything counted, the chart is an empty string.
+    """
+    if not any(counts):
+        return ""
+    x_high = edges[-1] if level is None else max(edges[-1], level)
+    parts, at = _axes(title, (edges[0], x_high), (0, max(counts) * 1.05), x_label)
+    for low, high, count in zip(edges, edges[1:], counts, strict=False):
+        (left, top), (right, bottom) = at(low, count), at(high, 0)
+        bar = f"x='{left:.1f}' y='{top:.1f}' width='{max(right - left - 1, 0.5):.1f}' height='{bottom - top:.1f}'"
+        parts.append(f"<rect {bar} fill='{COLOURS[0]}'><title>{low:g} to {high:g}: {count:,}</title></rect>")
+    if level is not None:
+        across, _ = at(level, 0)
+        parts.append(f"<path d='M{across:.1f} {TOP}V{HEIGHT - BOTTOM}' stroke='var(--bad)' stroke-dasharray='5 4'/>")
+    return _svg(parts, label=title)
+
+
 def _padding(low: Number, high: Number) -> Number:
     """Margin around the outermost points: 5 % of the range, or of the number if the range is empty."""
     return 0.05 * (high - low) or abs(high) * 0.05 or 0.5

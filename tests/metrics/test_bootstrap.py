@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from capkit.errors import UsageError
-from capkit.metrics.bootstrap import ImageSums, bootstrap_interval, bootstrap_intervals, image_means
+from capkit.metrics.bootstrap import (
+    ImageSums,
+    bootstrap_interval,
+    bootstrap_intervals,
+    image_means,
+    paired_intervals,
+)
 from capkit.utils.rng import generator
 
 
@@ -78,3 +84,28 @@ def test_a_mean_over_images_is_resampled_as_before():
     random = generator("bootstrap", 5)
     means = [values[random.integers(0, 25, 25)].mean() for _ in range(2000)]
     assert bootstrap_interval(values, 0.9, seed=5) == pytest.approx(tuple(np.quantile(means, [0.05, 0.95])))
+
+
+def test_a_pair_is_resampled_alike_so_that_a_constant_gain_has_no_width():
+    scores = np.random.default_rng(0).normal(size=200)
+    first, other = image_means({"m": scores}), image_means({"m": scores + 0.25})
+    low, high = paired_intervals(first, other)["m"]
+    assert low == pytest.approx(0.25) and high == pytest.approx(0.25)
+    alone_low, alone_high = bootstrap_intervals(other)["m"]
+    assert alone_high - alone_low > 0.2, "the control: not paired"
+
+
+def test_the_paired_interval_is_the_naive_one():
+    random = np.random.default_rng(1)
+    first, other = random.normal(size=(2, 30))
+    found = paired_intervals(image_means({"m": first, "n": first}), image_means({"m": other}), 0.9, 500, seed=3)
+    assert found.keys() == {"m"}
+    drawn = generator("bootstrap", 3)
+    rows = [drawn.integers(0, 30, 30) for _ in range(500)]
+    differences = [other[row].mean() - first[row].mean() for row in rows]
+    assert found["m"] == pytest.approx(tuple(np.quantile(differences, [0.05, 0.95])))
+
+
+def test_pairs_of_other_images_are_refused():
+    with pytest.raises(UsageError, match="same images"):
+        paired_intervals(image_means({"m": [1.0]}), image_means({"m": [1.0, 2.0]}))

@@ -1,0 +1,212 @@
+"""task=inspect: what is in a data set, before it is trained on."""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import regex
+from jaxtyping import Int
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from capkit.config.instantiate import build
+from capkit.data.datamodule import CaptionDataModule
+from capkit.data.files import FileSource
+from capkit.data.inspection import CountTokens, Pictures, Texts, look_at_pictures, look_at_texts, same_in_both
+from capkit.data.sources.base import DataSource, Preparable, clean_captions
+from capkit.reports.inspected import Inspected, inspected_table, write_inspected
+from capkit.run.folder import default_run_dir
+from capkit.text.tokenizers import WORD, load_tokenizer
+from capkit.utils.console import phase, say
+
+SPLITS = ("train", "val", "test")
+NUM_SAMPLES, NUM_TILES, NUM_REPEATED = 12, 60, 10
+REPEATED_SHARE = 0.01  # of a split's captions, above which one that stands so often is told
+CUT_SHARE = 0.05  # of captions longer than data.max_length, above which it is told
+_TOKENIZERS = ("model.tokenizer", "model.text_tower.tokenizer", "model.decoder.name", "model.name")
+
+
+def run(cfg: DictConfig) -> dict[str, float]:
+    """Count what the splits of `cfg.data` hold, open `cfg.pictures` pictures of each, and say what is odd.
+
+    Writes inspect.json, inspect.html and contact.png to the run folder and prints a table. Returns the number of images
+    and captions of each split, and of pictures that were opened and cannot be used.
+    """
+    count_tokens, called = _counter(cfg)
+    data: CaptionDataModule = build(cfg.data)
+    sources = {split: data.source(split) for split in SPLITS if data.sources[split] is not None}
+    for source in sources.values():
+        if isinstance(source, Preparable):
+            source.prepare()
+    num_threads = len(os.sched_getaffinity(0)) if cfg.num_workers is None else max(1, cfg.num_workers)
+    texts = {split: look_at_texts(source, count_tokens, split) for split, source in sources.items()}
+    opened = {
+        split: look_at_pictures(source, texts[split].keys, cfg.pictures, num_threads, split)
+        for split, source in sources.items()
+        if data.pictures
+    }
+    repeated = sum((own.counts for own in texts.values()), Counter[str]())
+    found = Inspected(
+        f"Data: {_name(cfg)}",
+        {split: _numbers(texts[split], opened.get(split), called, data.max_length) for split in sources},
+        _findings(sources, texts, opened, data.max_length),
+        [(text, count) for text, count in repeated.most_common(NUM_REPEATED) if count > 1],
+        {split: own.tokens for split, own in texts.items()},
+        {split: [max(size) for size in own.sizes] for split, own in opened.items()},
+        data.max_length,
+        *_shown(sources, opened),
+    )
+    with phase("writing the page"):
+        written = write_inspected(Path(cfg.run_dir or default_run_dir(f"{cfg.name}-inspect")), found)
+    Console().print(inspected_table(found))
+    for told, examples in found.findings:
+        say(f"! {told}{f', such as {examples[0]}' if examples else ''}")
+    say("\n".join(f"wrote {path}" for path in written))
+    numbers = {
+        f"{split}/{name}": float(own[name]) for split, own in found.splits.items() for name in ("images", "captions")
+    }
+    return numbers | {f"{split}/broken": float(len(own.broken)) for split, own in opened.items()}
+
+
+def _name(cfg: DictConfig) -> str:
+    """The folder or file that is read, else the source's class."""
+    source = cfg.data.train if cfg.data.get("train") is not None else cfg.data.test
+    given = next((source[key] for key in ("images", "path", "folder", "captions") if source.get(key)), None)
+    return Path(given).name if isinstance(given, str) else source["_target_"].rpartition(".")[2]
+
+
+def _counter(cfg: DictConfig) -> tuple[CountTokens, str]:
+    """What counts the tokens of captions, those at both ends included, and the tokenizer's name."""
+    given = [cfg.tokenizer, *(OmegaConf.select(cfg, key) for key in _TOKENIZERS)]
+    name = next((value for value in given if isinstance(value, str)), "word")
+    if name == "word":
+        word = regex.compile(WORD)
+
+        def count_words(texts: Sequence[str]) -> Int[np.ndarray, " N"]:
+            return np.array([len(word.findall(text)) + 2 for text in texts], dtype=np.int64)
+
+        return count_words, name
+    backend = load_tokenizer(name).backend_tokenizer
+
+    def count(texts: Sequence[str]) -> Int[np.ndarray, " N"]:
+        encoded = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return np.array([len(one.ids) + 2 for one in encoded], dtype=np.int64)
+
+    return count, name
+
+
+def _numbers(texts: Texts, opened: Pictures | None, tokenizer: str, max_length: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"images": len(texts.keys), "captions": texts.num_captions}
+    if len(texts.per_image):
+        found["captions an image"] = _spread(texts.per_image)
+    if texts.num_captions:
+        found["words a caption"] = _spread(texts.words)
+        found[f"tokens a caption ({tokenizer})"] = _spread(texts.tokens)
+        found[f"longer than {max_length} tokens"] = int((texts.tokens > max_length).sum())
+        found["repeated captions"] = texts.num_repeated
+        found["languages, as given"] = dict(texts.languages.most_common(5))
+        found["scripts, sampled"] = dict(texts.scripts.most_common(4))
+    if texts.num_empty:
+        found["empty captions"] = texts.num_empty
+    if opened is not None:
+        found["pictures opened"] = len(opened.places) + len(opened.broken)
+        found["of them broken"] = len(opened.broken)
+        if opened.sizes:
+            widths, heights = np.array(opened.sizes).T
+            found["width"], found["height"] = _spread(widths), _spread(heights)
+    return found
+
+
+def _spread(values: np.ndarray) -> str:
+    """Median, with the lowest and the highest where they differ."""
+    low, middle, high = int(values.min()), float(np.median(values)), int(values.max())
+    return f"{middle:g}" if low == high else f"{middle:g} ({low:,} to {high:,})"
+
+
+def _findings(
+    sources: Mapping[str, DataSource],
+    texts: Mapping[str, Texts],
+    opened: Mapping[str, Pictures],
+    max_length: int,
+) -> list[tuple[str, list[str]]]:
+    """What is wrong or odd, each with examples."""
+    found: list[tuple[str, list[str]]] = []
+    files = {split: _files(sources[split], own) for split, own in texts.items()}
+    for one, other in combinations(texts, 2):
+        both = same_in_both(files[one], files[other]) or same_in_both(texts[one].keys, texts[other].keys)
+        if both:
+            found.append((f"pictures that are in {one} and in {other}: {len(both):,}", both))
+    found += _same_pixels(texts, opened)
+    for split, own in opened.items():
+        if own.broken:
+            total = len(own.broken) + len(own.places)
+            reasons = [f"{key}: {reason}" for key, reason in own.broken]
+            found.append((f"pictures of {split} that cannot be used: {len(own.broken):,} of {total:,} opened", reasons))
+    for split, text in texts.items():
+        if text.num_without:
+            empty = [key for key, count in zip(text.keys, text.per_image, strict=True) if not count]
+            found.append((f"pictures of {split} without a caption: {text.num_without:,}", empty))
+        num_cut = int((text.tokens > max_length).sum())
+        if num_cut > CUT_SHARE * text.num_captions:
+            holds = int(np.quantile(text.tokens, 0.99, method="higher"))
+            told = f"captions of {split} that data.max_length={max_length} cuts: {num_cut:,} of {text.num_captions:,}"
+            found.append((f"{told}; data.max_length={holds} holds 99 % of them whole", []))
+        often = [f"{count:,} times: {caption}" for caption, count in text.counts.most_common(3)]
+        top = text.counts.most_common(1)[0][1] if text.counts else 0
+        if top > max(9, REPEATED_SHARE * text.num_captions):
+            found.append((f"captions of {split} that are one and the same: {top:,} of {text.num_captions:,}", often))
+    return found
+
+
+def _files(source: DataSource, texts: Texts) -> list[str | None]:
+    """Where each picture lies; None for those that are no files."""
+    if not isinstance(source, FileSource):
+        return []
+    return [None if name is None else source.files.absolute(name) for name in texts.references]
+
+
+def _same_pixels(texts: Mapping[str, Texts], opened: Mapping[str, Pictures]) -> list[tuple[str, list[str]]]:
+    """Pictures of the same pixels among those that were opened: within a split, and in two."""
+    holders: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for split, own in opened.items():
+        for place, pixels in zip(own.places, own.hashes, strict=True):
+            holders[pixels].append((split, texts[split].keys[place]))
+    several = [where for where in holders.values() if len(where) > 1]
+    across = [where for where in several if len({split for split, _ in where}) > 1]
+    within = [where for where in several if len({split for split, _ in where}) < len(where)]
+    found = []
+    for told, cases in (("in two splits", across), ("twice in one split", within)):
+        if cases:
+            listed = [" = ".join(f"{split} {key}" for split, key in where) for where in cases]
+            found.append((f"the same pixels {told}, among the pictures opened: {len(cases):,}", listed))
+    return found
+
+
+def _shown(
+    sources: Mapping[str, DataSource], opened: Mapping[str, Pictures]
+) -> tuple[list[tuple[dict[str, Any], np.ndarray]], list[np.ndarray]]:
+    """Pictures with their captions, and pictures for the contact sheet: evenly spaced ones of the first split."""
+    first = next((split for split, own in opened.items() if own.places), None)
+    if first is None:
+        return [], []
+    places, source = opened[first].places, sources[first]
+
+    def spaced(number: int) -> list[int]:
+        return [places[i] for i in np.unique(np.linspace(0, len(places) - 1, min(number, len(places))).astype(int))]
+
+    samples = []
+    for place in spaced(NUM_SAMPLES):
+        record = source.record(place)
+        captions = clean_captions(record.captions)
+        row = {
+            "key": record.key,
+            "caption": captions[0] if captions else "",
+            "references": captions[1:],
+            "metadata": {},
+        }
+        samples.append((row, source.image(place)))
+    return samples, [source.image(place) for place in spaced(NUM_TILES)]

@@ -1,0 +1,155 @@
+"""`capkit inspect` on pictures and captions with planted faults: each is found, and nothing else."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from capkit.cli import main
+from capkit.data.inspection import script_of
+from capkit.reports.charts import histogram
+from capkit.reports.inspected import contact_sheet
+
+SPLITS = {"train": range(12), "val": range(12, 16), "test": range(16, 20)}
+
+
+def pixels(number):
+    return np.random.default_rng(number).integers(0, 255, (30, 40 + number, 3), dtype=np.uint8)
+
+
+def write(folder, rows, numbers=range(20)):
+    folder.mkdir()
+    for number in numbers:
+        Image.fromarray(pixels(number)).save(folder / f"{number}.png")
+    with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("file", "caption", "split"), *rows])
+    return folder
+
+
+def clean_rows():
+    return [(f"{n}.png", f"a {n} and {text}", split) for split, own in SPLITS.items() for n in own for text in "xy"]
+
+
+def inspect(folder, *words):
+    paths = [f"data.train.images={folder}", f"data.train.captions={folder}/captions.csv", "data=folder"]
+    out = folder / "out"
+    assert main(["inspect", *paths, f"run_dir={out}", *words]) == 0
+    return json.loads((out / "inspect.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    folder = write(tmp_path_factory.mktemp("inspect") / "pictures", clean_rows())
+    return folder, inspect(folder)
+
+
+def test_counts_lengths_and_sizes_are_those_of_the_files(clean):
+    _, found = clean
+    train = found["splits"]["train"]
+    assert [found["splits"][split]["images"] for split in SPLITS] == [12, 4, 4]
+    assert train["captions"] == 24 and train["captions an image"] == "2" and train["words a caption"] == "4"
+    assert train["tokens a caption (word)"] == "6", "with those that begin and end it"
+    assert train["width"] == "45.5 (40 to 51)" and train["height"] == "30"
+    assert train["pictures opened"] == 12 and train["of them broken"] == 0 and train["repeated captions"] == 0
+    assert train["languages, as given"] == {"en": 24} and train["scripts, sampled"] == {"Latin": 12}
+
+
+def test_data_without_faults_has_no_finding_and_a_contact_sheet(clean):
+    folder, found = clean
+    assert found["findings"] == [] and found["most repeated captions"] == {}
+    assert "Nothing odd was found" in (folder / "out/inspect.html").read_text()
+    assert Image.open(folder / "out/contact.png").size == (1004, 204), "twelve pictures in rows of ten"
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory, clean):
+    rows = [row for row in clean_rows() if not row[0].startswith("3.")]
+    rows += [("3.png", "", "train")]  # without a caption
+    rows += [("4.png", "image <b>unavailable</b>", "train")] * 11
+    rows += [("5.png", "一只红色的圆", "train"), ("6.png", "word " * 60, "train"), ("7.png", "word " * 50, "train")]
+    folder = write(tmp_path_factory.mktemp("faulty") / "pictures", rows)
+    (folder / "8.png").write_bytes((folder / "8.png").read_bytes()[:200])
+    (folder / "9.png").write_text("no picture")
+    shutil.copy(folder / "0.png", folder / "13.png")
+    Image.open(folder / "1.png").save(folder / "2.png", compress_level=0)  # other bytes, the same pixels
+    return folder, inspect(folder)
+
+
+def finding(found, *words):
+    (one,) = [row for row in found["findings"] if all(word in row["finding"] for word in words)]
+    return one
+
+
+def test_pictures_in_two_splits_are_found_by_their_pixels(faulty):
+    _, found = faulty
+    across = finding(found, "the same pixels in two splits")
+    assert across["finding"].endswith(": 1") and across["examples"] == ["train 0.png = val 13.png"]
+    assert finding(found, "the same pixels twice in one split")["examples"] == ["train 1.png = train 2.png"]
+
+
+def test_pictures_that_cannot_be_used_are_listed_with_the_reason(faulty):
+    _, found = faulty
+    broken = finding(found, "cannot be used")
+    assert broken["finding"].endswith("2 of 12 opened")
+    assert [example.split(":")[0] for example in broken["examples"]] == ["8.png", "9.png"]
+    assert "not an image" in broken["examples"][1]
+
+
+def test_captions_that_lack_repeat_or_are_cut_are_found(faulty):
+    _, found = faulty
+    assert finding(found, "without a caption")["examples"] == ["3.png"]
+    assert finding(found, "one and the same")["examples"][0] == "11 times: image <b>unavailable</b>"
+    assert "2 of 36" in finding(found, "data.max_length=32 cuts")["finding"]
+    assert found["splits"]["train"]["longer than 32 tokens"] == 2
+    assert found["splits"]["train"]["empty captions"] == 1 and len(found["findings"]) == 6
+
+
+def test_the_page_escapes_captions(faulty):
+    folder, _ = faulty
+    page = (folder / "out/inspect.html").read_text()
+    assert "<b>unavailable" not in page and "image &lt;b&gt;unavailable" in page
+
+
+def test_one_file_in_two_splits_is_found_without_opening_it(tmp_path):
+    folder = write(tmp_path / "pictures", clean_rows())
+    lines = [json.dumps({"image": f"{n}.png", "captions": [f"a {n}"]}) for n in range(4)]
+    for name, chosen in (("train", lines), ("val", lines[2:]), ("test", lines[:1])):
+        (folder / f"{name}.jsonl").write_text("\n".join(chosen))
+    words = [f"data.{split}.path={folder / split}.jsonl" for split in SPLITS]
+    assert main(["inspect", "data=manifest", *words, "pictures=1", f"run_dir={tmp_path / 'out'}"]) == 0
+    found = json.loads((tmp_path / "out/inspect.json").read_text())
+    both = finding(found, "in train and in val")
+    assert both["finding"].endswith(": 2") and [path.split("/")[-1] for path in both["examples"]] == ["2.png", "3.png"]
+    assert found["splits"]["train"]["pictures opened"] == 1
+
+
+def test_generated_pictures_are_inspected_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    counts = [f"data.{split}.count=6" for split in SPLITS]
+    caches = [f"data.{split}.cache_dir={tmp_path}" for split in SPLITS]
+    assert main(["inspect", "data=sceneworld", *counts, *caches, "run_dir=out"]) == 0
+    assert json.loads((tmp_path / "out/inspect.json").read_text())["splits"]["test"]["pictures opened"] == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [("a dog", "Latin"), ("一只红色的狗 dog", "Han"), ("собака", "Cyrillic"), ("12 !", "none"), ("犬がいます", "Hiragana")],
+)
+def test_a_text_is_of_the_script_of_most_letters(text, script):
+    assert script_of(text) == script
+
+
+def test_a_histogram_has_a_bar_for_each_count_and_a_line_at_the_limit():
+    svg = histogram("t", [0, 5, 10], [2, 4], "tokens", level=8)
+    assert svg.count("<rect") == 2 and "5 to 10: 4" in svg and svg.count("stroke-dasharray") == 1
+    assert histogram("t", [0, 5], [0], "tokens") == ""
+
+
+def test_a_contact_sheet_keeps_proportions():
+    sheet = np.asarray(contact_sheet([np.zeros((50, 200, 3), np.uint8), np.zeros((300, 300, 3), np.uint8)]))
+    assert sheet.shape == (104, 204, 3)
+    rows, columns = np.nonzero(sheet[:, :102].sum(-1) == 0)
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (24, 96)

@@ -78,7 +78,7 @@ BREAKS = [
     Break(
         "evaluate: judged numbers without intervals",
         "capkit/train/evaluation.py",
-        "intervals = resample_rows(rows, asked, image, JUDGED_CONFIDENCE, seed)",
+        "intervals = resample_rows(rows, asked | cheap if controls else asked, image, CONFIDENCE, seed)",
         "intervals: dict[str, tuple[float, float]] = {}",
         ("tests/tasks/test_evaluate_judged.py::test_questions_about_scenes_are_answered_from_the_runs_captions",),
     ),

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from capkit.reports.charts import line_chart
-from capkit.reports.page import chart_row, curve, numbers_section, thumbnail, write_page
+from capkit.reports.page import chart_row, curve, numbers_section, write_page
+from capkit.reports.shell import thumbnail
 from capkit.run.folder import RunFolder
 from capkit.types import Row
 
 _STYLE = """
 .rated td { text-align: left; vertical-align: top } .rated td.number { text-align: right }
-.rated img { width: 96px; height: 96px; object-fit: contain } tr.wrong td { background: #fef2f2 }
+.rated img { width: 96px; height: 96px; object-fit: contain } tr.wrong td { background: var(--bad-soft) }
 """
 _NOTE = (
     "accuracy: of the pairs of captions of one picture that were graded differently, the share in which the better one "
@@ -37,16 +38,16 @@ def write_raters_report(
             ("accuracy", "rating/accuracy", "val/accuracy"),
         )
     ]
-    body = f"<h2>Training</h2>{chart_row(drawn)}{numbers_section(folder, _NOTE)}"
+    said = "Captions by their score, the best first; marked where one with a higher grade stands below."
+    body = f"<h2>Rated pictures</h2><p class='note'>{said}</p><table class='rated'>"
+    body += "<tr><th>picture</th><th>caption</th><th>score</th><th>grade</th></tr>"
+    body += "".join(_rated(row, image) for row, image in samples) + f"</table>{numbers_section(folder, _NOTE)}"
     spans = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{low:.3f}</td><td>{high:.3f}</td></tr>"
         for name, (low, high) in intervals.items()
     )
     body += f"<h2>95 % intervals, over pictures</h2><table><tr><th></th><th>from</th><th>to</th></tr>{spans}</table>"
-    said = "Captions by their score, the best first; marked where one with a higher grade stands below."
-    body += f"<h2>Rated pictures</h2><p class='note'>{said}</p><table class='rated'>"
-    body += "<tr><th>picture</th><th>caption</th><th>score</th><th>grade</th></tr>"
-    body += "".join(_rated(row, image) for row, image in samples) + "</table>"
+    body += f"<h2>Training</h2>{chart_row(drawn)}"
     write_page(folder, title, body, _STYLE)
 
 

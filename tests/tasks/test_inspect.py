@@ -136,7 +136,13 @@ def test_generated_pictures_are_inspected_too(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("text", "script"),
-    [("a dog", "Latin"), ("一只红色的狗 dog", "Han"), ("собака", "Cyrillic"), ("12 !", "none"), ("犬がいます", "Hiragana")],
+    [
+        ("a dog", "Latin"),
+        ("一只红色的狗 dog", "Han"),
+        ("собака", "Cyrillic"),
+        ("12 !", "none"),
+        ("犬がいます", "Hiragana"),
+    ],
 )
 def test_a_text_is_of_the_script_of_most_letters(text, script):
     assert script_of(text) == script

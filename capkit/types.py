@@ -217,7 +217,8 @@ class Context(_TensorFields):
     their order.
 
     `prompts` are the token ids that captions answer, padded on the left, and serve captions as conditions do. They
-    stand between the conditions and the tokens, whose first one, BOS, gives its place to the prompt's last.
+    stand between the conditions and the tokens, whose first one, BOS, gives its place to the prompt's last. Where an
+    encoder has read them, `of_text`, the states are those of the prompts, Q x P of them one after the other.
     """
 
     states: Float[Tensor, "B N D"]
@@ -226,6 +227,7 @@ class Context(_TensorFields):
     conditions: Float[Tensor, "B K C W"] | None = None
     prompts: Int[Tensor, "B Q P"] | None = None
     prompts_mask: Bool[Tensor, "B Q P"] | None = None
+    of_text: bool = False
 
     @property
     def num_conditions(self) -> int:
@@ -249,7 +251,7 @@ class Context(_TensorFields):
         The conditions stay: guidance takes away the image, not what is wished for. Raises UsageError where there is no
         image.
         """
-        if not self.states.shape[1]:
+        if self.of_text or not self.states.shape[1]:
             raise UsageError(
                 "expected a captioner that looks at pictures, of which guidance and image_dropout take some away, got "
                 "one that reads text alone; set decoding=greedy and objective.image_dropout=0"

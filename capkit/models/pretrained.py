@@ -49,16 +49,21 @@ def build_config(config: Mapping[str, Any], role: str) -> Any:
         raise UsageError(f"the {role}'s model_type {model_type!r} is unknown to transformers") from error
 
 
-def language_model(lm: str | Mapping[str, Any], pretrained: bool, tokenizer: Any) -> Any:
-    """A causal language model by hub name or folder, or from a config dict with the tokenizer's vocabulary size."""
+def language_model(
+    lm: str | Mapping[str, Any], pretrained: bool, tokenizer: Any, factory: Any = AutoModelForCausalLM
+) -> Any:
+    """A language model by hub name or folder, or from a config dict with the tokenizer's vocabulary size.
+
+    `factory`: transformers' class of its kind, causal or sequence to sequence.
+    """
     if not isinstance(lm, str):
         special = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
         config = build_config({"vocab_size": len(tokenizer), **special, **lm}, "language model")
-        model = AutoModelForCausalLM.from_config(config)
+        model = factory.from_config(config)
     elif pretrained:
-        model = load_pretrained(AutoModelForCausalLM, lm, "language model")
+        model = load_pretrained(factory, lm, "language model")
     else:
-        model = AutoModelForCausalLM.from_config(load_pretrained(AutoConfig, lm, "language model"))
+        model = factory.from_config(load_pretrained(AutoConfig, lm, "language model"))
     embeddings = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > embeddings:
         raise UsageError(

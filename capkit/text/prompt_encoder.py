@@ -34,11 +34,13 @@ class PromptEncoder:
     Args:
         most: Tokens of a prompt at most, the template's included.
         cut: Whether a longer prompt loses its end, in front of what the template puts behind the message.
+        as_text: Whether an encoder reads the prompt: as it is, with the special tokens that the tokenizer adds.
     """
 
     tokenizer: Any
     most: int
     cut: bool = False
+    as_text: bool = False
 
     def __call__(self, prompt: str | None) -> list[int]:
         """Ids of one prompt; of None, BOS alone. Raises LongPrompt for too many tokens where they are not cut."""
@@ -62,6 +64,8 @@ class PromptEncoder:
         )
 
     def _ids(self, prompt: str) -> list[int]:
+        if self.as_text:
+            return list(self.tokenizer(prompt)["input_ids"])
         if self.tokenizer.chat_template is None:
             return [*self.tokenizer(prompt, add_special_tokens=False)["input_ids"], self.tokenizer.bos_token_id]
         message = [{"role": "user", "content": prompt}]

@@ -22,10 +22,10 @@ def with_prompts(context: Context, tokens: Int[Tensor, "R T"]) -> Int[Tensor, "R
     """Each row's prompt and its tokens behind it, S = P + T - 1 in all; the tokens where there are no prompts."""
     if context.prompts is None:
         return tokens
-    return torch.cat([_of_rows(context.prompts, len(tokens)), tokens[:, 1:]], dim=1)
+    return torch.cat([of_rows(context.prompts, len(tokens)), tokens[:, 1:]], dim=1)
 
 
-def _of_rows(of_captions: Shaped[Tensor, "B K *rest"], num_rows: int) -> Shaped[Tensor, "R ..."]:
+def of_rows(of_captions: Shaped[Tensor, "B K *rest"], num_rows: int) -> Shaped[Tensor, "R ..."]:
     """Rows b N .. b N + N - 1 are captions of image b: of N captions, each of K prompts serves N / K in a row."""
     flat = of_captions.flatten(0, 1)
     if num_rows % len(flat):
@@ -40,7 +40,7 @@ def _padding(context: Context, num_rows: int) -> Int[Tensor, "R 1"] | None:
     """How many places in front of each row's prompt are padding."""
     if context.prompts_mask is None:
         return None
-    return (~_of_rows(context.prompts_mask, num_rows)).sum(-1, keepdim=True)
+    return (~of_rows(context.prompts_mask, num_rows)).sum(-1, keepdim=True)
 
 
 def causal_mask(context: Context, num_rows: int, past: int, num_new: int, front: int = 0) -> Bool[Tensor, "R 1 Q S"]:

@@ -52,15 +52,19 @@ class TextWriter(HeadedCaptioner):
     ):
         super().__init__()
         self.tokenizer = resolve_tokenizer(tokenizer, lm if isinstance(lm, str) else None)
-        give_chat_template(self.tokenizer)
         self.prompt, self.max_length = "", max_length
-        self.lm = language_model(lm, pretrained, self.tokenizer)
-        _check(self.lm, max_length)
+        self.lm = self._network(lm, pretrained)
         embeddings = self.lm.get_input_embeddings()
         self.vocab_size, self.width = embeddings.num_embeddings, embeddings.embedding_dim
         if lora is not None:
             LoRA.from_mapping(lora).add_to(self.lm)
         self._add_conditions(None, self.width)
+
+    def _network(self, lm: str | Mapping[str, Any], pretrained: bool) -> Any:
+        give_chat_template(self.tokenizer)
+        network = language_model(lm, pretrained, self.tokenizer)
+        _check(network, self.max_length)
+        return network
 
     def encode(self, batch: CaptionBatch) -> Context:
         """The batch's prompts; there is nothing else to attend to.

@@ -20,7 +20,14 @@ from capkit.utils.ranges import DropoutRate, PositiveFloat, PositiveInt, check_r
 
 _ADAPTABLE = (nn.Linear, nn.Conv2d, Conv1D)
 # Names of attention's query and value layers, which the paper adapts, in models of transformers.
-_QUERY_AND_VALUE = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"), ("c_attn",), ("query_key_value",))
+_QUERY_AND_VALUE = (
+    ("q_proj", "v_proj"),
+    ("query", "value"),
+    ("q_lin", "v_lin"),
+    ("c_attn",),
+    ("query_key_value",),
+    ("q", "v"),
+)
 
 
 @check_ranges

@@ -14,7 +14,7 @@ from capkit.errors import UsageError
 from capkit.llm.base import Answer, BatchedModel, ChatModel, ConcurrentModel, Question
 from capkit.llm.cache import AnswerStore, question_key
 from capkit.llm.ledger import Ledger
-from capkit.llm.replies import Reply, Unparsable, example_of
+from capkit.llm.replies import JSONField, JSONObject, Reply, Unparsable, example_of
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 
 Item = TypeVar("Item")
@@ -87,6 +87,13 @@ class Asker:
         pictures: bool | None = None,
     ) -> None:
         check_model(model, retries, num_samples, pictures)
+        can_write = getattr(model, "can_write", None)
+        if isinstance(reply, JSONObject | JSONField) and can_write is not None and not can_write("{}"):
+            raise UsageError(
+                f"expected a model that can write JSON, got {model.about()['model']}, whose tokenizer has no braces, "
+                "such as T5's; choose another model, or have a step that can do so ask for text "
+                "(step.fuse_findings.prompt=fuse_text_v1 step.fuse_findings.reply=text)"
+            )
         self.model, self.reply = model, reply
         self.retries, self.num_samples, self.batch_size = retries, num_samples, batch_size
         self._is_structured = bool(getattr(model, "structured", False))

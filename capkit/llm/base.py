@@ -67,7 +67,7 @@ class ChatModel(Protocol):
     Optional attributes: `draws` (True if samples of one question differ; without it the model counts as
     deterministic), `takes_pictures` (True if it needs pictures, False if it takes none; without it nothing is checked),
     `structured` (True if it heeds `Question.schema`), `count_tokens(question)` (how many tokens it reads; without it
-    they are guessed).
+    they are guessed), `can_write(text)` (whether its tokenizer has what is needed to write this; without it all is).
     """
 
     def about(self) -> dict[str, Any]:

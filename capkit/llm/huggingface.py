@@ -214,6 +214,11 @@ class HFChat:
         text = self._as_text(question)
         return len(self._tokenizer(text, add_special_tokens=self._adds_special_tokens(text))["input_ids"])
 
+    def can_write(self, text: str) -> bool:
+        """Whether its tokenizer knows every part of the text."""
+        unknown = self._tokenizer.unk_token_id
+        return unknown is None or unknown not in self._tokenizer(text, add_special_tokens=False)["input_ids"]
+
     def ask_each(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
         """Each question's place and answer, batch by batch, the longest questions first."""
         texts = [self._as_text(question) for question in questions]

@@ -57,13 +57,15 @@ class Field(Protocol):
 
 @dataclass(frozen=True)
 class Text:
-    """Text of at most `max_words` words, on one line, that is not empty, no code block and no refusal (in English)."""
+    """Text of at most `max_words` words, on one line: not empty, no code block, no JSON and no refusal (in English)."""
 
     max_words: int
 
     def read(self, text: str) -> str:
         if "```" in text:
             raise Unparsable("a code fence, expected text")
+        if text.strip().startswith("{"):
+            raise Unparsable("a JSON object, expected text")
         found = clean_text(text)
         if not any(letter.isalnum() for letter in found):
             raise Unparsable("it is empty")

@@ -42,6 +42,7 @@ _BY_SECTIONS: dict[frozenset[str], Callable[[Sections], Answer]] = {
     frozenset({"captions"}): merged,
     frozenset({"anchor", "description"}): anchored,
     frozenset({"caption", "objects", "texts", "tags"}): fused,
+    frozenset({"caption", "objects", "texts", "tags", "fused_caption"}): fused,
     frozenset({"synthetic", "alt_text"}): named,
     frozenset({"caption"}): question_lines,
     frozenset({"caption", "question", "answer"}): grade,

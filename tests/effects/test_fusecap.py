@@ -21,7 +21,7 @@ from capkit.sceneworld.world.scene import Scene
 pytestmark = [pytest.mark.effect, pytest.mark.study, pytest.mark.xdist_group("fusecap")]
 
 ONE_CORE = ["trainer=cpu", "trainer.devices=1"]
-COUNT, STEPS = 1200, 300
+COUNT, STEPS = 1200, 500
 COLORS = "data.train.options.colors=[red,green,blue,yellow]"
 GAIN = 0.2
 

@@ -509,6 +509,9 @@ PUBLISHED = {
         Number("data.max_prompt_tokens", 256, f"{CAPSFUSION}: text_input_max_length"),
         Number("decoding.num_beams", 3, CAPSFUSION),
     ],
+    "fusecap_writer": [
+        Number("model.lm", "google/flan-t5-xl", f"{FUSECAP}: the fuser that they fine-tuned"),
+    ],
     "flexcap": [
         Number("model.image_encoder.name", "google/siglip-so400m-patch14-224", f"{FLEXCAP}: SigLIP's SO400M/14"),
         Number("model.image_encoder.frozen", False, FLEXCAP),

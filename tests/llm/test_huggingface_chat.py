@@ -23,12 +23,14 @@ from transformers import (
 
 from capkit.assets.cache import location
 from capkit.errors import UsageError
+from capkit.llm.asker import Asker
 from capkit.llm.base import ChatModel, Picture, Question
 from capkit.llm.cache import question_key
 from capkit.llm.choosing import KeyedDraw, RepetitionPenalty
 from capkit.llm.huggingface import HFChat, _reader, found_revision, loaded
 from capkit.llm.rated import RatedReply, can_rate
 from capkit.llm.rated_huggingface import RatedHFChat
+from capkit.llm.replies import JSONField, Text
 from capkit.text.tokenizers import word_tokenizer
 from capkit.utils import rng
 
@@ -336,6 +338,10 @@ def test_encoder_decoders_answer_without_a_chat_template(tmp_path, kind):
         assert answer.tokens_in == given.shape[1]
     assert len({words(answer) for answer in alone}) > 1
     assert asked(HFChat(str(tmp_path / "model"), max_tokens=5, batch_size=3), prompts) == alone
+    without_braces = HFChat(str(tmp_path / "model"))
+    assert without_braces.can_write("a red circle") and not without_braces.can_write("{}")
+    with pytest.raises(UsageError, match="can write JSON, got model, whose tokenizer has no braces"):
+        Asker(without_braces, tmp_path / "answers", JSONField("caption", Text(9)))
     drawing = {"max_tokens": 5, "temperature": 2.0, "repetition_penalty": 2.0}
     drawn = asked(HFChat(str(tmp_path / "model"), batch_size=1, **drawing), prompts)
     assert asked(HFChat(str(tmp_path / "model"), batch_size=4, **drawing), prompts) == drawn != alone

@@ -1,7 +1,7 @@
 """FuseCap: a language model writes what experts found in a picture into its caption (arXiv 2305.17718).
 
-The paper's fuser (FLAN-T5-XL, trained on some 20,000 pairs of ChatGPT's) and its prompt were not released; ours is
-`capkit/llm/prompts/fuse_v1.txt`.
+The paper's fuser (FLAN-T5-XL, trained on some 20,000 pairs of ChatGPT's) and its prompt were not released; ours are
+`capkit/llm/prompts/fuse_v1.txt`, and `fuse_text_v1.txt` for models that cannot write JSON, as T5's have no braces.
 """
 
 import re
@@ -34,8 +34,9 @@ class FuseFindings(AskingStep):
 
     Each caption in the language of the first is fused by itself, in place; with `keep`, it stays before the fused ones.
     A caption without a usable answer is reported, and left out unless `keep`. The source of a fused caption is
-    "fusecap/<prompt>/<model>"; its `added` lists the findings that it says and its original did not. `retries`,
-    `batch_size` and `cache_dir` are those of `Asker`.
+    "fusecap/<prompt>/<model>"; its `added` lists the findings that it says and its original did not. `reply` is what
+    the prompt asks for: "json", {"caption": ...}, or "text", the caption alone. `retries`, `batch_size` and `cache_dir`
+    are those of `Asker`.
 
     Raises UsageError for records without findings.
     """
@@ -48,6 +49,7 @@ class FuseFindings(AskingStep):
         self,
         text_lm: ChatModel | None = None,
         prompt: str = "fuse_v1",
+        reply: str = "json",
         keep: bool = False,
         max_words: PositiveInt = 150,
         retries: NonNegativeInt = 0,
@@ -56,9 +58,11 @@ class FuseFindings(AskingStep):
     ) -> None:
         if text_lm is None:
             raise UsageError("fuse_findings needs a language model; add text_lm=hf, text_lm=server or text_lm=scene")
+        if reply not in ("json", "text"):
+            raise UsageError(f"fuse_findings: expected reply=json or reply=text, as its prompt asks; got {reply!r}")
         self._prompt, self._keep = Prompt(prompt, ["caption", "objects", "texts", "tags"]), keep
-        reply = JSONField("caption", Text(max_words))
-        self._asker = Asker(text_lm, cache_dir, reply, retries, batch_size=batch_size, pictures=False)
+        read = JSONField("caption", Text(max_words)) if reply == "json" else Text(max_words)
+        self._asker = Asker(text_lm, cache_dir, read, retries, batch_size=batch_size, pictures=False)
         self.askers = {"text": self._asker}
         about = text_lm.about()
         self._about = {
@@ -67,6 +71,7 @@ class FuseFindings(AskingStep):
             "keep": keep,
             "max_words": max_words,
             **({"retries": retries} if retries else {}),
+            **({"reply": reply} if reply != "json" else {}),
         }
         self._source = f"{FUSECAP}/{self._prompt.name}/{about['model']}"
         self._added: Counter[str] = Counter()

@@ -7,7 +7,7 @@ cell of the grid in which the centre of its box lies. Tags name what objects nam
 import re
 
 from capkit.llm.base import Answer
-from capkit.sceneworld.chat.sections import Sections, caption_as_json
+from capkit.sceneworld.chat.sections import Sections, caption_alone, caption_as_json
 from capkit.sceneworld.language.facts import PLACES, text_fact
 from capkit.sceneworld.language.merging import enriched
 from capkit.sceneworld.language.parser import Mention, ParsedCaption, parse
@@ -18,7 +18,10 @@ _NOTHING = "(none)"
 
 
 def fused(given: Sections) -> Answer:
-    """[caption], [objects], [texts] and [tags], as `capkit.curation.steps.fuse_findings` writes them."""
+    """[caption], [objects], [texts] and [tags], as `capkit.curation.steps.fuse_findings` writes them.
+
+    The answer is JSON, or the caption alone where [fused_caption] stands behind them.
+    """
     found = ParsedCaption()
     for words, box in _lines(given["objects"]):
         read = parse(f"a {words}")
@@ -27,7 +30,8 @@ def fused(given: Sections) -> Answer:
         (mention,) = read.mentions
         found.mentions.append(Mention(mention.shape, mention.attributes | {("place", _place(box))}))
     found.globals = {text_fact(word.lower()) for word, _ in _lines(given["texts"])}
-    return caption_as_json(enriched(parse(given["caption"]), found))
+    answer = caption_alone if "fused_caption" in given else caption_as_json
+    return answer(enriched(parse(given["caption"]), found))
 
 
 def _lines(text: str) -> list[tuple[str, list[int]]]:

@@ -54,6 +54,10 @@ def record(key, *texts, found=FOUND):
     return Record(key, captions=captions, metadata={"findings": [asdict(item) for item in found]})
 
 
+BOX = (0.4, 0.4, 0.6, 0.6)
+CIRCLE = [record("0", "a circle", found=[Finding("object", "circle", BOX), Finding("attribute", "blue", BOX)])]
+
+
 def fused(tmp_path, model, given, **settings):
     failures, step = [], FuseFindings(model, cache_dir=str(tmp_path), **settings)
     step.attach_failures(failures.append)
@@ -167,6 +171,27 @@ def test_the_caption_is_trusted_where_findings_contradict_it(tmp_path):
     ((first,), _, _) = fused(tmp_path, SceneLM(), [record("0", "a red circle", found=found)])
     (mention,) = parse(first.captions[0].text).mentions
     assert mention.attributes == {("color", "red"), ("size", "small"), ("place", "center")}
+
+
+def test_the_bare_prompt_is_the_caption_and_the_findings_alone(tmp_path):
+    """For a writer that has learned the rules; the exact model answers all three prompts alike."""
+    says = Says("A circle.")
+    fused(tmp_path, says, CIRCLE, prompt="fuse_bare_v1")
+    assert says.asked == [
+        "[caption]\na circle\n[objects]\nblue circle: 40 40 60 60\n[texts]\n(none)\n[tags]\n(none)\n[fused_caption]"
+    ]
+    for prompt, reply in (("fuse_v1", "json"), ("fuse_text_v1", "text"), ("fuse_bare_v1", "text")):
+        (row,), failures, _ = fused(tmp_path, SceneLM(), CIRCLE, prompt=prompt, reply=reply)
+        assert row.captions[0].text == "a blue circle is in the center." and not failures
+
+
+def test_a_reply_of_the_other_form_is_a_failure(tmp_path):
+    """A caption where JSON is wanted, and the other way round: T5's models cannot write braces."""
+    for prompt, reply, why in (("fuse_text_v1", "json", "JSON"), ("fuse_v1", "text", "a JSON object, expected text")):
+        rows, (failure,), _ = fused(tmp_path / reply, SceneLM(), CIRCLE, prompt=prompt, reply=reply)
+        assert not rows and why in failure.reason
+    with pytest.raises(UsageError, match="expected reply=json or reply=text"):
+        FuseFindings(SceneLM(), reply="xml", cache_dir=str(tmp_path))
 
 
 EXPERTS = {"objects": SceneObjects(wrong=NOISE), "ocr": SceneOCR(wrong=NOISE)}

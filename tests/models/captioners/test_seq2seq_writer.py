@@ -22,7 +22,8 @@ CAPTIONS = [
     ["near", "a small green star ."],
 ]
 T5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2, "dropout_rate": 0.0}
-KINDS = {"t5": T5, "flan": T5 | {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"}}
+FLAN = {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0}
+KINDS = {"t5": T5, "flan": T5 | FLAN}
 
 
 def writer(kind="t5", **settings):

@@ -201,7 +201,7 @@ def test_no_experiment_is_left_out():
         "embodied", "embodied_sceneworld", "embodied_captioner",  # tests/experiments/test_view_experiments.py
         "embodied_captioner_sceneworld",  # there too
         "capsfusion_writer_sceneworld",  # tests/effects/test_text_writer.py
-        "fusecap_writer",  # its model is on a hub: composed by tests/config/test_configs.py
+        "fusecap_writer", "fusecap_captioner",  # their models are on a hub: composed by tests/config/test_configs.py
         "fusecap_writer_sceneworld",  # tests/effects/test_fusecap_writer.py
         "flexcap_sceneworld",  # tests/effects/test_flexcap.py
         "cfg_sceneworld",  # tests/effects/test_guidance.py

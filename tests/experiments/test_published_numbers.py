@@ -59,6 +59,7 @@ DNLI = "moranyanuka/KnowAda, eval/generate_propositions.py"
 OPEN_CHAIR = "assafbk/mocha_code, OpenCHAIR/evaluate.py and utils.py"
 MLBCAP = "Kim et al. 2025, sections 3 and 4"
 CAPARENA = "njucckevin/CapArena, vlm_as_a_judge.py"
+FUSECAP_README = "FuseCap, README: the released captioner"
 FUSECAP = "Rotstein et al. 2024 (arXiv 2305.17718)"
 EMBODIED = "hsp-iit/embodied-captioning, experimenting_env/captioner/pseudocaptioner.py"
 GALLIENA = "Galliena et al. 2025 (arXiv 2504.08531)"
@@ -508,6 +509,10 @@ PUBLISHED = {
         Number("model.lm", "meta-llama/Llama-2-13b-hf", "Yu et al. 2023: CapsFus-LLaMA starts from LLaMA-2 13B"),
         Number("data.max_prompt_tokens", 256, f"{CAPSFUSION}: text_input_max_length"),
         Number("decoding.num_beams", 3, CAPSFUSION),
+    ],
+    "fusecap_captioner": [
+        Number("model.prompt", "a picture of", FUSECAP_README),
+        Number("decoding.num_beams", 3, FUSECAP_README),
     ],
     "fusecap_writer": [
         Number("model.lm", "google/flan-t5-xl", f"{FUSECAP}: the fuser that they fine-tuned"),

@@ -12,8 +12,8 @@ FEWER: dict[str, str] = {
 
 REMARKS: dict[str, str] = {
     "test_fusecap.py": (
-        "After 300 steps seed 1 gained .190 in fact recall, where .2 is wanted, and seed 0 .221: too short. After 500 all "
-        "three pass. No threshold was changed."
+        "After 300 steps seed 1 gained .190 in fact recall, where .2 is wanted, and seed 0 .221: too short. After 500 "
+        "all three pass. No threshold was changed."
     ),
     "test_embodied.py": (
         "The triplet term takes .111, .054 and .049 of the spread of an object's views away, where more than .05 is "

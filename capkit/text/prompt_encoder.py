@@ -1,6 +1,6 @@
 """Token ids of the prompts that captions answer: those that a chat model of transformers gets for the same message."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ class PromptEncoder:
     tokenizer: Any
     most: int
     cut: bool = False
-    as_text: bool = False
+    as_text: bool = field(default=False, kw_only=True)
 
     def __call__(self, prompt: str | None) -> list[int]:
         """Ids of one prompt; of None, BOS alone. Raises LongPrompt for too many tokens where they are not cut."""

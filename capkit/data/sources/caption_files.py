@@ -1,4 +1,4 @@
-"""Read caption files in common formats: tables, JSON (three layouts), JSON lines. docs/data.md shows each."""
+"""Read caption files in common formats: tables, JSON (four layouts), JSON lines. docs/data.md shows each."""
 
 import posixpath
 import warnings
@@ -9,12 +9,14 @@ from typing import Any
 
 from capkit.data.records import Caption, Record, check_unique_keys, record_from_row
 from capkit.data.sources.caption_tables import CAPTION_COLUMNS, FILE_COLUMNS, caption_columns, file_column, read_table
+from capkit.data.sources.chat_rows import ChatRows, is_chat
 from capkit.errors import UsageError
 from capkit.text.caption_text import caption_texts
 from capkit.utils.text_files import expect, file_name, member, read_json_or_lines, read_text, shown, split_name
 
 _TABLES = (".csv", ".tsv", ".txt", ".token")
 _JSON = (".json", ".jsonl")
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 
 
 @dataclass
@@ -38,6 +40,12 @@ def read_captions(path: Path) -> list[CaptionRow]:
         rows = joined.all()
     elif suffix in _JSON:
         rows = _read_json(path)
+    elif suffix in _PICKLES:
+        raise UsageError(
+            f"captions: {path.name!r} is a pickle, which can run any code as it is read, so it is not; give the file "
+            "that it was made from (ClipCap's pickles hold COCO's captions: data=coco), or, where you trust it, write "
+            "its captions as JSON lines of {file, caption} yourself; docs/data.md has a line that does so"
+        )
     else:
         raise UsageError(
             f"captions: {path.name!r} should end in {', '.join([*_TABLES, *_JSON])}; docs/data.md shows each shape"
@@ -141,6 +149,8 @@ def _read_json(path: Path) -> list[CaptionRow]:
         return _from_objects([(f"{path} item {number}", row) for number, row in enumerate(content)])
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected an object or a list, got {shown(content)}; docs/data.md shows the formats")
+    if is_chat(content):
+        return _from_objects(located)
     if isinstance(content.get("annotations"), list):
         return rows_of_coco(content, path)
     if isinstance(content.get("images"), list):
@@ -168,12 +178,16 @@ def _without_annotations(images: list[Any], path: Path) -> UsageError:
 
 
 def _from_objects(objects: Sequence[tuple[str, Any]]) -> list[CaptionRow]:
-    """Rows of objects with a file and its captions, or of manifest records, recognised by their 'key'."""
-    joined = _Joined()
+    """Rows of objects with a file and its captions, of chats, or of manifest records, recognised by their 'key'."""
+    joined, chats = _Joined(), ChatRows()
     records: dict[str, CaptionRow] = {}
     for where, row in objects:
         if not isinstance(row, dict):
             raise UsageError(f"{where}: expected an object, got {shown(row)}")
+        if is_chat(row):
+            if (found := chats.read(row, where)) is not None:
+                joined.add(*found, None, where)
+            continue
         if "key" in row:
             record = record_from_row(row, where)
             if record.key in records:
@@ -182,8 +196,8 @@ def _from_objects(objects: Sequence[tuple[str, Any]]) -> list[CaptionRow]:
             continue
         names = list(row)
         file_at, captions_at = file_column(names), caption_columns(names)
-        for wanted, found in ((FILE_COLUMNS, file_at is not None), (CAPTION_COLUMNS, captions_at)):
-            if not found:
+        for wanted, is_there in ((FILE_COLUMNS, file_at is not None), (CAPTION_COLUMNS, captions_at)):
+            if not is_there:
                 raise UsageError(
                     f"{where}: no column named {' or '.join(wanted)}; the columns are {', '.join(names) or 'none'}"
                 )
@@ -197,6 +211,8 @@ def _from_objects(objects: Sequence[tuple[str, Any]]) -> list[CaptionRow]:
             None if split in (None, "") else split_name(split, where),
             where,
         )
+    if objects:
+        chats.warn(objects[0][0])
     return [*records.values(), *joined.all()]
 
 

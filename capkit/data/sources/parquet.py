@@ -3,6 +3,7 @@
 Needs the extra `capkit[parquet]`: pyarrow is 50 MB, and only this reader uses it.
 """
 
+import re
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from capkit.data.sources.caption_tables import CAPTION_COLUMNS, FILE_COLUMNS, ca
 from capkit.data.sources.folder import existing_folder
 from capkit.errors import UsageError
 from capkit.text.caption_text import caption_texts
-from capkit.utils.text_files import file_name, split_name
+from capkit.utils.text_files import SPLIT_OF, file_name, split_name
 
 _PICTURE = "image"  # the hub's column of a picture: its file's bytes, or {"bytes", "path"}
 _METADATA = {"img_id": "image_id", "sentids": "sentids"}  # columns, and their names in a record's metadata
@@ -34,13 +35,15 @@ class _Row(NamedTuple):
 
 
 class Parquet:
-    """One split of the tables in a folder, by their `split` column.
+    """One split of the tables in a folder.
 
-    Read are the columns `filename`, `caption` (a text or a list of texts) and `split`, and where there are such,
-    `img_id` and `sentids` as metadata. A record's key is the file name without its ending, as of Flickr30k's Karpathy
-    file, so that sets of captions of the same pictures share keys. Pictures are files of `images`, or bytes of the
-    column `image`: these are read a row group at a time (100 pictures or more), which is quick in order and slow in a
-    shuffled one; `capkit shard` makes tars of them that are quick in any order.
+    The split is that of the column `split`, else of the table's name (`train-00000-of-00002.parquet`) or of its folder
+    (`train/0000.parquet`), as `datasets` and the hub name them. Read are the columns `filename`, `caption` (a text or a
+    list of texts) and, where there are such, `img_id` and `sentids` as metadata. A record's key is the file name
+    without its ending, as of Flickr30k's Karpathy file, so that sets of captions of the same pictures share keys;
+    without file names it is SPLIT/TABLE/ROW. Pictures are files of `images`, or bytes of the column `image`: these are
+    read a row group at a time (100 pictures or more), which is quick in order and slow in a shuffled one; `capkit
+    shard` makes tars of them that are quick in any order.
 
     Args:
         folder: Folder of .parquet files, at any depth.
@@ -69,9 +72,7 @@ class Parquet:
     def _rows(self) -> list[_Row]:
         found = sorted(path for path in self._folder.rglob("*.parquet") if path.is_file())
         if not found:
-            raise UsageError(
-                f"folder: no .parquet file in {str(self._folder)!r}; give the folder of a data set's files"
-            )
+            raise _no_tables(self._folder)
         rows = _read(tuple((path, path.stat().st_mtime_ns) for path in found), self._language, self._source)
         chosen = [row for row in rows if row.caption_row.split == self._split]
         if not chosen:
@@ -144,32 +145,56 @@ def _rows_of(path: Path, language: str, source: str) -> list[_Row]:
     table = opened_table(path)
     names = [name for name in table.schema_arrow.names if name != _PICTURE]
     file_at, captions_at = file_column(names), caption_columns(names)
-    for columns, found in (
-        (FILE_COLUMNS, file_at is not None),
-        (CAPTION_COLUMNS, captions_at),
-        (("split",), "split" in names),
-    ):
+    holds_pictures = _PICTURE in table.schema_arrow.names
+    for columns, found in ((FILE_COLUMNS, file_at is not None or holds_pictures), (CAPTION_COLUMNS, captions_at)):
         if not found:
             raise UsageError(f"{path}: no column named {' or '.join(columns)}; the columns are {', '.join(names)}")
-    assert file_at is not None
+    split = None if "split" in names else _split_of(path, names)
     caption_names = [names[place] for place in captions_at]
     metadata_names = [name for name in _METADATA if name in names]
-    columns_read = list(dict.fromkeys([names[file_at], *caption_names, "split", *metadata_names]))
-    rows = []
+    file_names = [] if file_at is None else [names[file_at]]
+    split_names = ["split"] if split is None else []
+    columns_read = list(dict.fromkeys([*file_names, *caption_names, *split_names, *metadata_names]))
+    rows: list[_Row] = []
     for group in range(table.num_row_groups):
         cells_of_rows = table.read_row_group(group, columns=columns_read, use_threads=False).to_pylist()
         for place, cells in enumerate(cells_of_rows):
             where = f"{path} row group {group}, row {place}"
-            name = file_name(cells[names[file_at]], where)
+            own = split_name(cells["split"], where) if split is None else split
+            name = None if file_at is None else file_name(cells[names[file_at]], where)
+            named = PurePosixPath(name).with_suffix("").as_posix() if name else f"{own}/{path.stem}/{len(rows)}"
             record = Record(
-                key=PurePosixPath(name).with_suffix("").as_posix(),
+                key=named,
                 image=name,
                 captions=[
                     Caption(text, source, language)
                     for column in caption_names
                     for text in caption_texts(cells[column], where)
                 ],
-                metadata={"filename": name, **{_METADATA[column]: cells[column] for column in metadata_names}},
+                metadata={
+                    **({} if name is None else {"filename": name}),
+                    **{_METADATA[column]: cells[column] for column in metadata_names},
+                },
             )
-            rows.append(_Row(CaptionRow(record, split_name(cells["split"], where)), path, group, place))
+            rows.append(_Row(CaptionRow(record, own), path, group, place))
     return rows
+
+
+def _split_of(path: Path, names: list[str]) -> str:
+    """The split of a table without such a column, by its name, else by its folder's."""
+    for word in (re.split(r"[-_.]", path.stem)[0], path.parent.name):
+        if word.lower() in SPLIT_OF:
+            return SPLIT_OF[word.lower()]
+    raise UsageError(
+        f"{path}: no column named split (the columns are {', '.join(names)}), and neither the file's name nor its "
+        "folder's begins with one; name it such as train-00000-of-00001.parquet, validation.parquet or test.parquet"
+    )
+
+
+def _no_tables(folder: Path) -> UsageError:
+    if any(folder.rglob("*.arrow")):
+        return UsageError(
+            f"folder: expected .parquet files, got a data set of `save_to_disk` in {str(folder)!r}; write its splits "
+            "by datasets.load_from_disk(FOLDER)['train'].to_parquet('NEW/train.parquet'), and give NEW"
+        )
+    return UsageError(f"folder: no .parquet file in {str(folder)!r}; give the folder of a data set's files")

@@ -125,13 +125,40 @@ def test_a_row_without_a_picture_is_skipped_and_not_fatal(arrow, tmp_path):
         ([row(0, "train", caption=["um", "avião", "."])], "got the words of one"),
         ([row(0, "train", filename=7)], "got 7"),
         ([{key: value for key, value in row(0, "train").items() if key != "caption"}], "no column named caption or"),
-        ([{key: value for key, value in row(0, "train").items() if key != "split"}], "no column named split"),
+        (
+            [{key: value for key, value in row(0, "train").items() if key != "split"}],
+            "no column named split .* nor its",
+        ),
         ([row(0, "test")], "no images in split 'train'; it has test"),
     ],
 )
 def test_tables_that_would_be_misread_are_refused(rows, words, arrow, tmp_path):
     write(arrow, tmp_path / "a.parquet", rows)
     with pytest.raises(UsageError, match=words):
+        len(Parquet(str(tmp_path), "train"))
+
+
+def of_the_hub(numbers):
+    """Rows of a data set as the hub has most: a picture without a name, and a text."""
+    return [{"text": f"um avião {number}", "image": {"bytes": png(number), "path": None}} for number in numbers]
+
+
+def test_the_hubs_tables_have_their_split_in_their_name_or_folder_and_need_no_file_names(arrow, tmp_path):
+    tables = {"data/train-00000-of-00001": range(3), "data/validation-00000-of-00001": range(5, 7), "test/0000": [9]}
+    for name, numbers in tables.items():
+        write(arrow, tmp_path / f"{name}.parquet", of_the_hub(numbers), pictures=False)
+    found = {split: Parquet(str(tmp_path), split) for split in ("train", "val", "test")}
+    assert {split: len(source) for split, source in found.items()} == {"train": 3, "val": 2, "test": 1}
+    record = found["val"].record(1)
+    assert record.key == "val/validation-00000-of-00001/1" and record.captions[0].text == "um avião 6"
+    assert found["test"].record(0).key == "test/0000/0"
+    assert [int(found["train"].image(place)[0, 0, 0]) for place in (2, 0, 1)] == [2, 0, 1]
+
+
+def test_a_folder_of_save_to_disk_is_refused_with_the_way_to_convert_it(arrow, tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/data-00000-of-00001.arrow").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"load_from_disk.*to_parquet"):
         len(Parquet(str(tmp_path), "train"))
 
 

@@ -15,12 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 import capkit
 from capkit.config.arguments import Command, parse
 from capkit.config.check import compose_checked
+from capkit.config.completion import completions
 from capkit.config.compose import compose_config
 from capkit.config.composed import CONFIG_NAME, Composed
 from capkit.config.help import SHORT, help_page, keys_page, list_page
 from capkit.config.locations import config_dir
 from capkit.config.quoting import quote
 from capkit.config.running import run_composed
+from capkit.config.shells import script
 from capkit.config.shown import show_page
 from capkit.errors import UsageError, exit_status, known_error
 from capkit.utils.console import command_name, note_command, speaks
@@ -62,6 +64,12 @@ def _run(argv: list[str]) -> None:
         raise UsageError("the working directory no longer exists; cd to one that does") from error
     if here not in sys.path:
         sys.path.append(here)  # where a user's own classes and functions are, as for `python -m`
+    if argv[:1] == ["--complete"]:  # a shell asks, by the script of `capkit completion SHELL`
+        _print("\n".join(completions(argv[1:])))
+        return
+    if argv[:1] == ["completion"]:
+        _print(script(argv[1:]).rstrip("\n"))
+        return
     command = parse(argv)
     note_command(shlex.join([*command_name().split(), *argv]))
     if not argv:

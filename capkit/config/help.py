@@ -21,14 +21,14 @@ from capkit.utils.yaml_files import load_yaml
 SHORT = """\
 usage: capkit [TASK] [KEY=VALUE ...] [FLAGS]
   capkit fit                       train on SceneWorld, nothing to download
-  capkit fit                       train on SceneWorld, nothing to download
   capkit fit dry_run=true          print what that run would do
   capkit caption ckpt=runs/NAME images=my_photos
   capkit help                      tasks, flags, groups and examples
   capkit TASK --help               the keys of a task
   capkit --help model=NAME         the keys of a part
   capkit list [GROUP ...]          all choices, one line each: capkit list models
-  capkit show experiment=NAME      the whole config, and where each value comes from"""
+  capkit show experiment=NAME      the whole config, and where each value comes from
+  capkit completion bash           a script for the shell: Tab completes choices and keys (zsh, fish too)"""
 _EXAMPLES = """\
 examples:
   capkit fit                                          train on SceneWorld, nothing to download

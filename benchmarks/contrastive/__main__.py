@@ -2,6 +2,7 @@
 
     python -m benchmarks.contrastive [--models ViT-B/32 ViT-B/16] [--batches 8192 32768] [--out FILE] [--tiny]
     python -m benchmarks.contrastive --devices 2 [--models ViT-B/32] [--batches 32768] [--out FILE] [--tiny]
+    python -m benchmarks.contrastive --objective dreamlip [--texts 1 4 8] [--models ViT-B/16] [--out FILE] [--tiny]
 
 Both sides: CLIP of the same shape with random weights, the same pixels and 77 tokens a caption on the GPU, InfoNCE,
 AdamW without clipping, bf16 autocast. What is timed is the optimizer step, batch on the GPU to updated weights.
@@ -25,7 +26,7 @@ import torch
 import transformers
 
 from benchmarks.contrastive import run_capkit as ours
-from benchmarks.contrastive import spread
+from benchmarks.contrastive import slots, spread
 from benchmarks.contrastive.workloads import SIZES, TINY, Clock, Pairs, Row, Size, free_memory, random_pairs, run_steps
 
 HAS_OPEN_CLIP = importlib.util.find_spec("open_clip") is not None
@@ -245,8 +246,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-compiled-peer", action="store_true", help="leave out open_clip --torchcompile")
     parser.add_argument("--tiny", action="store_true", help="a tiny model on the CPU: shows that it runs, not how fast")
     parser.add_argument("--devices", type=int, nargs="*", default=[], help="only whole batches, on so many GPUs each")
+    parser.add_argument("--objective", choices=["info_nce", "dreamlip"], default="info_nce")
+    parser.add_argument("--texts", type=int, nargs="+", default=[1, 4, 8], help="of an image, for --objective dreamlip")
     parser.add_argument("--out", type=Path, help="write all numbers as JSON too")
     options = parser.parse_args(arguments)
+    if options.objective == "dreamlip":
+        several_texts(options)
+        return
     if not HAS_OPEN_CLIP:
         print("open_clip is not installed (pip install open_clip_torch): capkit's side runs alone", flush=True)
     device = "cpu" if options.tiny else "cuda"
@@ -269,6 +275,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{gain['model']}: {LORA}, over {gain['over']}: {gain['measured']:.2f} x; by arithmetic "
             f"{gain['arithmetic']:.2f} x; {gain['share']:.0%} of it"
         )
+
+
+def several_texts(options: argparse.Namespace) -> None:
+    """`--objective dreamlip`: how a step grows with the number of texts."""
+    device = "cpu" if options.tiny else "cuda"
+    print(about(device), flush=True)
+    found: list[Row] = []
+    for size in [TINY] if options.tiny else [SIZES[name] for name in options.models]:
+        rows = slots.measure(size, options.texts, device)
+        print(slots.table(rows), flush=True)
+        found += rows
+        if options.out:
+            result = {"about": about(device), "rows": [row.as_dict() for row in found]}
+            options.out.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def spread_over(options: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from benchmarks.contrastive.workloads import BOS, EOS, PAD, Clock, Pairs, Size
 from capkit.models.dual_encoders.hf_two_tower import HFTwoTower
 from capkit.models.tuning.policy import Tuning
+from capkit.objectives.base import PairObjective
 from capkit.objectives.contrastive.info_nce import InfoNCE
 from capkit.optim.optimizers import AdamW
 from capkit.optim.schedules import Constant
@@ -60,9 +61,13 @@ def locked_image(size: Size) -> HFTwoTower:
     return build(size, tune_image=Tuning("frozen"))
 
 
-def module_of(model: HFTwoTower, compiled: bool, micro_batch: int | None = None) -> DualEncoderModule:
+def module_of(
+    model: HFTwoTower, compiled: bool, micro_batch: int | None = None, objective: PairObjective | None = None
+) -> DualEncoderModule:
+    """`objective`: None is InfoNCE."""
     optimizer = AdamW(lr=1e-5, weight_decay=0.2, betas=(0.9, 0.98), eps=1e-6, clip_norm=None)
-    return DualEncoderModule(model, InfoNCE(), optimizer, Constant(), micro_batch_size=micro_batch, compile=compiled)
+    loss = objective or InfoNCE()
+    return DualEncoderModule(model, loss, optimizer, Constant(), micro_batch_size=micro_batch, compile=compiled)
 
 
 def batch_of(pairs: Pairs, features: Tensor | None = None, first: int = 0) -> CaptionBatch:

@@ -95,6 +95,7 @@ ENCODERS = {
     "sentence_gru_sceneworld": ["evaluator=[retrieval]", *COUNTS],
     "text_matching_sceneworld": COUNTS,
     "grammar_clip_sceneworld": COUNTS,
+    "dreamlip_sceneworld": ["evaluator=[retrieval]", "data.train.source.count=16", *COUNTS[1:]],
     "judge_sceneworld": SMALL_COUNTS,
     "judge_grammar_sceneworld": ["evaluator=[grammar,retrieval]", *SMALL_COUNTS],
 }
@@ -171,7 +172,8 @@ def manifest(karpathy):
 def test_no_experiment_is_left_out():
     elsewhere = {
         "stamps_mle", "stamps_lora_text", "grammar_clip_stamps", "stamps_clip_reward", "stamps_sr",
-        "stamps_sr_shuffled", "cfg_stamps", "captioner_ptbr_stamps",  # tests/tasks/test_stamps_run.py
+        "stamps_sr_shuffled", "cfg_stamps", "captioner_ptbr_stamps",
+        "stamps_dreamlip",  # tests/tasks/test_stamps_run.py
         "discritune", "discritune_whitened", "ndlb_mle", "ndlb_sr", "ndlb_sr_cider",
         "ndlb_bagcurri", "discritune_conceptual",
         "discritune_blip",  # tests/experiments/test_self_retrieval_experiments.py
@@ -196,6 +198,7 @@ def test_no_experiment_is_left_out():
         "cvlnm_scst_sceneworld",  # tests/experiments/test_modular_experiments.py
         "caption_qa", "prism",  # tests/experiments/test_reader_experiments.py
         "caprl_questions", "caprl_questions_sceneworld",  # tests/experiments/test_question_experiments.py
+        "dreamlip", "dreamlip_recaption",  # tests/experiments/test_dreamlip_experiments.py
         "capsfusion", "capsfusion_sceneworld",  # tests/experiments/test_curate_experiments.py
         "capsfusion_writer",  # its model is on a hub: composed by tests/config/test_configs.py
         "embodied", "embodied_sceneworld", "embodied_captioner",  # tests/experiments/test_view_experiments.py

@@ -75,6 +75,7 @@ TRL_DEFAULTS = "huggingface/trl, defaults of GRPOConfig and ModelConfig"
 CAPRL_PAPER = "Xing et al. 2025, section 4; CapRL++'s released training script"
 CNM = "Yang et al. 2019, section 4; options of the released program"
 CVLNM = "GCYZSL/CVLMN, README's command and opts.py"
+DREAMLIP = "Zheng et al. 2024; zyf0619sjtu/DreamLIP, training/params.py"
 CAMU = "CAMU (arXiv 2504.17902), implementation details"
 
 BLIP_BASE = "Salesforce/blip-image-captioning-base"
@@ -458,6 +459,23 @@ PUBLISHED = {
         Number("model.config.temperature_init_value", 1.0, "Jia et al. 2021, section 4.2"),
         Number("model.max_length", 64, ALIGN),
         Number("model.config.projection_dim", 2560, ALIGN, 640, 1),
+    ],
+    "dreamlip": [
+        Number("model.config.vision_config.patch_size", 16, f"{DREAMLIP}: ViT-B/16"),
+        Number("data.transform.size", 224, DREAMLIP),
+        Number("model.max_length", 77, f"{DREAMLIP}: context_length"),
+        Number("data.sub_captions.count", 8, f"{DREAMLIP}: more do not help"),
+        Number("objective.terms.grouping.sigma", 0.0, f"{DREAMLIP}: sgl_delta"),
+        Number("objective.terms.grouping.negatives", "image", DREAMLIP),
+        Number("objective.weights.captions", 1.0, f"{DREAMLIP}: clip_lossweight"),
+        Number("objective.weights.grouping", 1.0, f"{DREAMLIP}: sgl_lossweight"),
+        Number("data.batch_size", "64 for each of an unknown number of GPUs", DREAMLIP, 4096, 1),
+        Number("max_epochs", 32, DREAMLIP),
+        Number("optimizer.lr", 5e-4, DREAMLIP),
+        Number("optimizer.weight_decay", 0.2, DREAMLIP),
+        Number("optimizer.betas", [0.9, 0.98], DREAMLIP),
+        Number("optimizer.eps", 1e-6, DREAMLIP),
+        Number("scheduler.warmup", 10_000, DREAMLIP),
     ],
     "sentence_gru": [
         Number("model.image_tower.encoder.name", "resnet152", MERKX),

@@ -17,21 +17,21 @@ BEGIN = "<!-- python -m benchmarks.modular_effects -->"
 FILE = "test_modular.py"
 
 
-def table(records: Iterable[Record]) -> str:
-    """The numbers of every seed beside what is wanted of them."""
-    rows = [record for record in records if record.file == FILE]
+def table(records: Iterable[Record], file: str = FILE) -> str:
+    """The numbers of every seed of a file of effect tests beside what is wanted of them."""
+    rows = [record for record in records if record.file == file]
     if not rows:
         raise SystemExit(
-            f"expected rows of {FILE} in {STUDIES}, got none; run python -m benchmarks.studies {FILE} first"
+            f"expected rows of {file} in {STUDIES}, got none; run python -m benchmarks.studies {file} first"
         )
     return "\n".join([provenance(rows), "", *file_table(rows), ""])
 
 
-def main() -> None:
-    text = with_tables(PAGE.read_text(encoding="utf-8"), table(read_table(STUDIES)), BEGIN)
-    PAGE.write_text(text, encoding="utf-8")
-    print(f"wrote {PAGE.relative_to(ROOT)}")
+def write(page: Path, begin: str, file: str) -> None:
+    """Put the file's table behind the page's mark."""
+    page.write_text(with_tables(page.read_text(encoding="utf-8"), table(read_table(STUDIES), file), begin), "utf-8")
+    print(f"wrote {page.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
-    main()
+    write(PAGE, BEGIN, FILE)

@@ -28,13 +28,16 @@ def measure(size: Size, numbers: Sequence[int], device: str) -> list[Row]:
     return rows + [_row(size, number, device) for number in numbers]
 
 
+def dreamlip() -> PairSum:
+    """With negatives of the batch, which cost more than the image's own."""
+    return PairSum({"captions": MultiPositive(), "grouping": GroupedPatches(negatives="batch")})
+
+
 def _row(size: Size, num_texts: int | None, device: str) -> Row:
     torch.compiler.reset()
     free_memory()
-    dreamlip = PairSum({"captions": MultiPositive(), "grouping": GroupedPatches(negatives="batch")})
-    module = ours.module_of(
-        ours.build(size), compiled=device == "cuda", objective=InfoNCE() if num_texts is None else dreamlip
-    )
+    objective = InfoNCE() if num_texts is None else dreamlip()
+    module = ours.module_of(ours.build(size), compiled=device == "cuda", objective=objective)
     number, work = num_texts or 1, PLAIN if num_texts is None else f"DreamLIP, {num_texts} texts"
     clock = Clock(device, WARM_UP)
     ours.run_steps(clock, module, batch_of(size, number, device), STEPS, device)

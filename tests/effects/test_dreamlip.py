@@ -98,7 +98,7 @@ def test_patches_point_with_grouping_and_also_without_where_they_are_pooled(arm,
 
 @pytest.mark.nightly
 def test_where_a_query_pools_patches_point_by_grouping_in_the_batch_alone(arm, seed, measured):
-    """The paper's negatives teach no place here, and those of the released program too little of it: 60 % are missed."""
+    """The paper's negatives teach no place, and those of the released program too little: 60 % are missed."""
     found = [
         measured("pointing above chance", pointing(arm("query, grouping in the batch", seed))[1], ">", ABOVE_CHANCE)
     ]

@@ -462,7 +462,6 @@ PUBLISHED = {
     ],
     "dreamlip": [
         Number("model.config.vision_config.patch_size", 16, f"{DREAMLIP}: ViT-B/16"),
-        Number("data.transform.size", 224, DREAMLIP),
         Number("model.max_length", 77, f"{DREAMLIP}: context_length"),
         Number("data.sub_captions.count", 8, f"{DREAMLIP}: more do not help"),
         Number("objective.terms.grouping.sigma", 0.0, f"{DREAMLIP}: sgl_delta"),
@@ -477,6 +476,7 @@ PUBLISHED = {
         Number("optimizer.eps", 1e-6, DREAMLIP),
         Number("scheduler.warmup", 10_000, DREAMLIP),
     ],
+    "dreamlip_recaption": [Number("vision_chat.name", "llava-hf/llava-1.5-7b-hf", f"{DREAMLIP}: LLaVA 1.5's captions")],
     "sentence_gru": [
         Number("model.image_tower.encoder.name", "resnet152", MERKX),
         Number("model.image_tower.encoder.frozen", True, MERKX),

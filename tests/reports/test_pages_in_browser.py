@@ -19,9 +19,9 @@ def picture(key="0"):
     return np.random.default_rng(len(key)).integers(0, 255, (300, 500, 3), dtype=np.uint8)
 
 
-def run(path):
+def run(path, **config):
     folder = RunFolder(path)
-    folder.open({"seed": 0, "callback": {"degeneration": {"limits": {"rl/repetition": "<= 0.3"}}}})
+    folder.open({"seed": 0, "callback": {"degeneration": {"limits": {"rl/repetition": "<= 0.3"}}}, **config})
     for step in range(0, 200, 10):
         row = {"train/loss": 1 / (step + 1), "rl/repetition": 0.1, "reward/total": 0.5, "reward/cider": 1.0}
         folder.append(step, {**row, "reward/cider_weighted": 1.0})
@@ -52,8 +52,7 @@ def rl_page(path):
 
 def compare_page(path):
     """Two runs that differ in captions, numbers and a long key."""
-    folders = {name: run(path / name) for name in ("a", "b")}
-    folders["b"].open({"seed": 0, LONG: LONG}, trains=True)
+    folders = {"a": run(path / "a"), "b": run(path / "b", **{LONG: LONG})}
     rows = {
         name: [{"key": f"{n}", "caption": f"{name} {LONG}", "references": [LONG], "metadata": {}} for n in range(20)]
         for name in folders

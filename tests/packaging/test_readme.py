@@ -174,6 +174,8 @@ def test_evaluating_captioning_and_scoring_work_as_written(reader, first_run, nu
 @pytest.mark.nightly
 def test_training_on_a_folder_of_images_works_as_written(reader, first_run, photos):
     reader.follow(OWN_IMAGES)
+    inspected = json.loads((first_run / "runs/inspected/inspect.json").read_text())
+    assert sum(split["images"] for split in inspected["splits"].values()) == 40
     assert len((first_run / "mine.jsonl").read_text().splitlines()) == 40
     assert json.loads((first_run / "runs/mine/metrics.json").read_text())["train/steps"] == 20
 
@@ -184,6 +186,9 @@ def test_fine_tuning_by_rewards_starts_from_the_first_run_as_written(reader, fir
     rewarded = json.loads((first_run / "runs/rewarded/metrics.json").read_text())
     assert rewarded["train/steps"] == 20
     assert rewarded["test/initial/cider"] == pytest.approx(numbers["test/cider"], abs=1e-9)
+    compared = json.loads((first_run / "runs/compared/compare.json").read_text())
+    assert compared["numbers"]["first"]["cider"] == pytest.approx(numbers["test/cider"], abs=1e-9)
+    assert "low" in compared["differences"]["rewarded"]["cider"]
 
 
 @pytest.mark.nightly

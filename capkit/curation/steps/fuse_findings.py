@@ -49,12 +49,12 @@ class FuseFindings(AskingStep):
         self,
         text_lm: ChatModel | None = None,
         prompt: str = "fuse_v1",
-        reply: str = "json",
         keep: bool = False,
         max_words: PositiveInt = 150,
         retries: NonNegativeInt = 0,
         batch_size: PositiveInt = 32,
         cache_dir: str = "data/answers",
+        reply: str = "json",
     ) -> None:
         if text_lm is None:
             raise UsageError("fuse_findings needs a language model; add text_lm=hf, text_lm=server or text_lm=scene")

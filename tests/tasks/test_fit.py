@@ -33,6 +33,11 @@ def test_a_run_leaves_config_metrics_predictions_checkpoints_and_report(folder):
     numbers = run.metrics()
     for name in ("cider", "bleu_4", "rouge_l", "fact_f1", "fact_precision", "fact_recall", "distinct_2", "length"):
         assert {f"test/{name}", f"test/shuffled/{name}", f"test/untrained/{name}"} <= numbers.keys()
+    intervals = json.loads((run.path / "intervals.json").read_text())
+    assert {"cider", "bleu_4", "fact_f1"} <= intervals.keys()
+    assert all(low <= high for low, high in intervals.values())
+    (start,) = json.loads((run.path / "about.json").read_text())
+    assert "run_dir=" in start["command"] and start["versions"]["torch"]
     assert numbers["train/seconds"] > 0 and numbers["train/steps"] == 4
     predictions = json.loads((run.predictions / "test.json").read_text())
     assert len(predictions) == 4 and set(predictions[0]) == {"image_id", "caption"}

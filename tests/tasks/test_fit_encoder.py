@@ -68,6 +68,7 @@ def test_a_run_leaves_numbers_rows_and_a_report(whole):
     assert rows
     page = whole.report.read_text()
     assert "nearest caption" in page and "<svg" in page and "Traceback" not in page
+    assert page.count('class="grid-row"') == 8, "captions, each with the pictures that are nearest"
 
 
 def test_validation_logs_loss_and_retrieval(whole):

@@ -76,6 +76,18 @@ STARTS = {
     # Dual encoders of full captions: to reward, to evaluate; one of fewer steps, as a reward that can be exploited.
     "judge": _judge(600, (0, 1)),
     "weak_judge": _judge(400),
+    # A dual encoder of the web's captions, three of five of them flawed: what a rater of rankings stands on.
+    "web_judge": Start(
+        [
+            "experiment=judge_sceneworld",
+            "data=sceneworld_web",
+            "~data.train.dropped",
+            "max_steps=400",
+            "val_every=400",
+            "controls=0",
+        ],
+        RETRIEVAL,
+    ),
     # A grammar head that finds edited captions of the small world.
     "grammar": Start(
         ["experiment=judge_grammar_sceneworld", "controls=0", "val_every=500", "evaluator.grammar.num_captions=100"],

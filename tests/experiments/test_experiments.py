@@ -188,6 +188,10 @@ def test_no_experiment_is_left_out():
         "caprl", "qwen_sft", "qwen_grpo_caption",  # tests/experiments/test_chat_experiments.py
         "caprl_sceneworld", "caprl_shuffled_sceneworld",  # tests/effects/test_caprl.py
         "feedquill_dpo_sceneworld",  # tests/effects/test_preferences.py
+        "compress_align_rater_sceneworld", "compress_align_sceneworld", "mlbcap_filter_rater_sceneworld",
+        "mlbcap_filter_sceneworld",  # tests/effects/test_rater_effects.py
+        "compress_align", "mlbcap_filter",  # tests/experiments/test_rater_experiments.py
+        "compress_align_rater", "mlbcap_filter_rater",  # there too
         "fusecap", "fusecap_sceneworld", "sync_sceneworld",  # tests/experiments/test_curate_experiments.py
         "scalecap", "scalecap_sceneworld", "habit_mle_sceneworld",  # tests/experiments/test_scalecap_experiments.py
         "sync",  # tests/curation/steps/test_reassign_images.py

@@ -58,6 +58,8 @@ DECAPBENCH = "DeCapBench, released evaluation_decapbench.py"
 DNLI = "moranyanuka/KnowAda, eval/generate_propositions.py"
 OPEN_CHAIR = "assafbk/mocha_code, OpenCHAIR/evaluate.py and utils.py"
 MLBCAP = "Kim et al. 2025, sections 3 and 4"
+ZHANG = "Zhang et al. 2023 (arXiv 2312.06726), abstract"
+IMAGE_REWARD = "Xu et al. 2023 (arXiv 2304.05977), which the released rater follows"
 CAPARENA = "njucckevin/CapArena, vlm_as_a_judge.py"
 FUSECAP_README = "FuseCap, README: the released captioner"
 FUSECAP = "Rotstein et al. 2024 (arXiv 2305.17718)"
@@ -646,6 +648,15 @@ PUBLISHED = {
         Number("step.judge_candidates.max_words", 50, MLBCAP),
         Number("step.judge_candidates_short.max_words", 30, MLBCAP),
     ],
+    "compress_align": [Number("step.keep_best.share", 0.1, ZHANG)],
+    "compress_align_rater": [Number("model.frozen_share", 0.7, IMAGE_REWARD)],
+    "mlbcap_filter": [
+        Number("step.keep_best.threshold", 5, MLBCAP, 4.5, 2),
+        Number("step.grade_captions.max_words", 100, MLBCAP),
+        Number("step.grade_captions.min_sentences", 2, MLBCAP),
+        Number("step.grade_captions.once", "arxiv_id", MLBCAP),
+    ],
+    "mlbcap_filter_rater": [Number("optimizer.lr", 1e-5, MLBCAP), Number("data.batch_size", 4, MLBCAP)],
     "caption_qa": [
         Number("reader.model.model", "Qwen/Qwen2.5-72B-Instruct", CAPTION_QA),
         Number("reader.model.temperature", 0.0, f"{CAPTION_QA}, qa.py: of vLLM"),

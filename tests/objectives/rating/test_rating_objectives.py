@@ -44,6 +44,17 @@ def test_the_worked_value_of_a_ranking_of_three_with_a_tie():
     assert BradleyTerry().num_targets(grades, mask) == 2
 
 
+def test_centering_adds_the_squared_sum_of_each_pair():
+    """Scores 2, 1, 0 with the last two tied: .1 ((2 + 1)^2 + (2 + 0)^2) = 1.3 more; and levels matter then."""
+    scores, grades = torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([[0.0, -1.0, -1.0]])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    plain = BradleyTerry()(scores, grades, mask).item()
+    assert BradleyTerry(center=0.1)(scores, grades, mask).item() == pytest.approx(plain + 1.3)
+    scores = rated()[0].detach().requires_grad_()
+    centered = BradleyTerry(center=0.1)
+    assert centered(scores + 3, *rated()[1:]) > centered(scores, *rated()[1:])
+
+
 def test_the_worked_value_of_regression():
     """(3 - 5)^2 + (4 - 4.5)^2 = 4.25; the third caption is none."""
     mask = torch.tensor([[True, True, False]])

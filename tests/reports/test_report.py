@@ -141,6 +141,7 @@ def test_names_of_lines_stand_at_their_ends_and_apart():
     svg = line_chart("t", {"train": [(0, 1.0), (9, 0.5)], "val": [(0, 1.0), (9, 0.5)], "c": [(0, 1.0), (9, 0.49)]})
     heights = sorted(float(y) for y in re.findall(r"<text x='\d+.0' y='([\d.]+)' style=", svg))
     assert len(heights) == 3 and min(b - a for a, b in pairwise(heights)) >= 12.9
+    assert heights[-1] <= 220 - 34 + 4, "none below the axis"
     assert "style=" not in line_chart("t", {"train": [(0, 1.0), (9, 0.5)]}), "one line needs no name"
 
 

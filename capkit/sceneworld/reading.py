@@ -30,7 +30,8 @@ _WORDS = {"to the left of": "left", "above": "above", "inside": "inside"}
 class SceneQuestions:
     """All questions that have one answer in a scene (`language/questions.py`), of categories count, color, size ...
 
-    The scene is the picture's metadata "scene". `kinds` are those that are asked; None: all.
+    The scene is the picture's metadata "scene". `kinds` are those that are asked; None: all. Where the metadata have
+    "asked", that question alone is.
     """
 
     def __init__(self, seed: Seed = 0, kinds: Sequence[str] | None = None) -> None:
@@ -44,7 +45,8 @@ class SceneQuestions:
             raise UsageError(f"questions of SceneWorld need its scenes; {key!r} has none in its metadata")
         scene = Scene.from_dict(metadata["scene"])
         asked = [q for q in questions(scene, self.seed) if self.kinds is None or q.kind in self.kinds]
-        return [Item(q.text, q.choices, q.answer, (q.kind,)) for q in asked]
+        alone = metadata.get("asked")
+        return [Item(q.text, q.choices, q.answer, (q.kind,)) for q in asked if alone in (None, q.text)]
 
     def keys(self) -> None:
         return None

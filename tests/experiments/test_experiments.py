@@ -203,6 +203,8 @@ def test_no_experiment_is_left_out():
         "caption_qa", "prism",  # tests/experiments/test_reader_experiments.py
         "caprl_questions", "caprl_questions_sceneworld",  # tests/experiments/test_question_experiments.py
         "dreamlip", "dreamlip_recaption",  # tests/experiments/test_dreamlip_experiments.py
+        "promptcap_sceneworld",  # tests/effects/test_promptcap.py
+        "promptcap",  # its models are on a hub: composed by tests/config/test_configs.py
         "capsfusion", "capsfusion_sceneworld",  # tests/experiments/test_curate_experiments.py
         "capsfusion_writer",  # its model is on a hub: composed by tests/config/test_configs.py
         "embodied", "embodied_sceneworld", "embodied_captioner",  # tests/experiments/test_view_experiments.py

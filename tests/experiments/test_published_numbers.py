@@ -67,6 +67,7 @@ EMBODIED = "hsp-iit/embodied-captioning, experimenting_env/captioner/pseudocapti
 GALLIENA = "Galliena et al. 2025 (arXiv 2504.08531)"
 CAPTION_QA = "bronyayang/CaptionQA, released program"
 CAPRL = "InternLM/CapRL, Prism_Evaluation/Eval_CapRL.py"
+PROMPTCAP = "Yushi-Hu/PromptCap, promptcap.py"
 CAPRL_QUESTIONS = "InternLM/CapRL, QA curation"
 SYNC = "Kim et al. 2025, section 4; defaults of the released program"
 CAPSFUSION = "baaivision/CapsFusion, config.yaml and capsfusion_inference.py"
@@ -712,6 +713,12 @@ PUBLISHED = {
         Number("objective.rollout.max_length", 1024, TRL_VLM, 256, 2),
         Number("objective.clip_low", 0.2, TRL_DEFAULTS),
         Number("objective.kl_weight", 0.0, TRL_DEFAULTS),
+    ],
+    "promptcap": [
+        Number("decoding.num_beams", 5, PROMPTCAP),
+        Number("decoding.no_repeat_ngram_size", 3, PROMPTCAP),
+        Number("decoding.max_length", 100, PROMPTCAP),
+        Number("model.image_encoder.name", "OFA large", PROMPTCAP, "openai/clip-vit-large-patch14", 1),
     ],
     "prism": [
         Number("text_lm.model", "internlm/CapRL-Eval-3B", CAPRL),

@@ -51,8 +51,9 @@ def read_questions(path: Path, image_key: ImageKey = "path") -> Iterator[tuple[s
     """Where a row stands, and what it holds.
 
     Rows are CaptionQA's {id, images, questions: [{question, choices, answer, category}]}, CapRL's {image_path, qa_list:
-    [{question, answer}]}, or one object {id: [questions]}; of either kind `split` may say what they belong to, and `id`
-    is the picture's key where there is one. JSON, JSON lines or parquet.
+    [{question, answer}]}, A-OKVQA's {image_id, question_id, question, choices, correct_choice_idx}, or one object {id:
+    [questions]}; of any kind `split` may say what they belong to, and `id` is the picture's key where there is one. A
+    question of A-OKVQA is a row by itself, of key IMAGE<->QUESTION, as `data=vqa` puts it. JSON, JSON lines or parquet.
 
     Raises UsageError, naming the row, for an answer that is none of the choices, equal choices, or fewer than 2 or more
     than 25 (an abstain option needs a letter too).
@@ -138,6 +139,15 @@ def _caprl_item(row: Mapping[str, Any], key: str, where: str) -> Item:
     return _checked(Item(text, choices, choices[letters.index(letter[1])]), where)
 
 
+def _aokvqa_item(row: Mapping[str, Any], key: str, where: str) -> Item:
+    """An item of A-OKVQA's form, whose answer is the place of a choice."""
+    choices = tuple(expect(choice, "text", where).strip() for choice in member(dict(row), "choices", "a list", where))
+    place = member(dict(row), "correct_choice_idx", "a whole number", where)
+    if not 0 <= place < len(choices):
+        raise UsageError(f"{where}: expected correct_choice_idx from 0 to {len(choices) - 1}, got {place}")
+    return _checked(Item(member(dict(row), "question", "text", where), choices, choices[place]), where)
+
+
 def _caprl_row(item: Item, where: str) -> dict[str, str]:
     options = [f"\n   - {letter}) {choice}" for letter, choice in zip(LETTERS, item.choices, strict=False)]
     row = {"question": item.question + "".join(options), "answer": LETTERS[item.choices.index(item.answer)]}
@@ -178,6 +188,11 @@ def _rows(path: Path, image_key: ImageKey) -> Iterator[tuple[str, str, Sequence[
         return
     for where, row in located:
         is_caprl = "qa_list" in expect(row, "an object", where)
+        if "direct_answers" in row or "correct_choice_idx" in row:
+            ids = [str(member(row, name, "text or a whole number", where)) for name in ("image_id", "question_id")]
+            split = None if row.get("split") is None else split_name(row["split"], where)
+            yield where, "<->".join(ids), [row], _aokvqa_item, split
+            continue
         if is_caprl and "id" not in row:
             key = _KEY_OF[image_key](member(row, "image_path", "text", where))
         else:

@@ -35,7 +35,7 @@ def test_shares_of_other_numbers_are_rounded_up(num_samples, limits):
 
 
 def test_an_answer_is_right_by_its_text():
-    votes = ["Blue", "Amber", "", None, "Blue"]
+    votes = ["Blue", "Black", "", None, "Blue"]
     assert count_right(votes, "Blue") == Right(2, 3, 5)
     assert count_right(["No", "No"], "No") == Right(2, 2, 2)
 

@@ -68,6 +68,22 @@ def test_another_form_is_an_error_that_names_the_row(tmp_path, question, answer,
         rows_of(write(tmp_path / "q.json", rows))
 
 
+def aokvqa(**changes):
+    row = {"image_id": 7, "question_id": "q1", "question": "what?", "choices": ["red", "Blue"], "correct_choice_idx": 1}
+    return {**row, "direct_answers": ["blue"] * 10, "split": "val", **changes}
+
+
+def test_a_question_of_aokvqa_is_a_row_of_its_own(tmp_path):
+    source = QuestionFile(write(tmp_path / "q.json", [aokvqa(), aokvqa(question_id="q2", correct_choice_idx=0)]))
+    assert source.keys() == ["7<->q1", "7<->q2"] and source.split == "val"
+    assert source.of("7<->q1", {}) == (Item("what?", ("red", "Blue"), "Blue"),)
+    with pytest.raises(UsageError, match="correct_choice_idx from 0 to 1, got 2"):
+        rows_of(write(tmp_path / "q.json", [aokvqa(correct_choice_idx=2)]))
+    test_row = {name: value for name, value in aokvqa().items() if name != "correct_choice_idx"}
+    with pytest.raises(UsageError, match="no 'correct_choice_idx'"):
+        rows_of(write(tmp_path / "q.json", [test_row]))
+
+
 @pytest.mark.parametrize("writer", [write_caption_qa, write_caprl])
 def test_what_is_written_is_read_back(tmp_path, writer):
     rows = [(PictureRow("a", (BLUE, LETTERS), "train"), "x/a.jpg"), (PictureRow("7", (LETTERS,), "train"), None)]

@@ -132,7 +132,7 @@ class GuideCaptions(AskingStep):
             "released_file": released_file,
         }
         self._source = f"{PROMPTCAP}/{self._write.name}/{text_lm.about()['model']}"
-        self._numbers = dict.fromkeys(("questions", "candidates", "kept", "questions_without"), 0)
+        self._numbers: dict[str, int] = dict.fromkeys(("questions", "candidates", "kept", "questions_without"), 0)
         self._is_dry = False
 
     def attach_split(self, split: Split) -> None:

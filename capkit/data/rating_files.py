@@ -76,7 +76,7 @@ def _ranking(row: dict[str, Any], where: str) -> Rating:
             f"first, ties as a list such as [1, [0, 2]]; got {shown(row['ranking'])}"
         )
     place_of = {number: place for place, entry in enumerate(places) for number in entry}
-    return Rating(_image(row, where), tuple(captions), tuple(-float(place_of[i]) for i in range(len(captions))), True)
+    return Rating(_image(row, where), tuple(captions), tuple(float(-place_of[i]) for i in range(len(captions))), True)
 
 
 def _scored(rows: Iterable[Located]) -> list[Rating]:

@@ -35,7 +35,7 @@ def write_raters_report(
         line_chart(name, {"training": curve(rows, trained), "held out": curve(rows, held)})
         for name, trained, held in (
             ("loss", "train/loss", "val/loss"),
-            ("accuracy", "rating/accuracy", "val/accuracy"),
+            ("accuracy", "train/rating/accuracy", "val/accuracy"),
         )
     ]
     said = "Captions by their score, the best first; marked where one with a higher grade stands below."

@@ -26,6 +26,7 @@ from capkit.errors import UsageError
 from capkit.models.captioners.hf_captioner import HFCaptioner
 from capkit.models.dual_encoders.hf_two_tower import HFTwoTower
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
+from capkit.models.quantized import in_full_precision, is_quantized
 from capkit.models.tuning.lora import merged, save_adapters
 from capkit.text.tokenizers import tokenizer_from_json, tokenizer_to_json
 from capkit.upstream.peft import BaseTunerLayer
@@ -59,7 +60,7 @@ def export(
         _check_range(model, dtype)
     for name, adapted in _adapted(model).items():
         save_adapters(adapted, out / "adapters" / name)
-    plain: Any = merged(model)
+    plain: Any = merged(in_full_precision(model) if is_quantized(model) else model)
     if isinstance(plain, HFTwoTower):
         plain.__dict__["_network"] = merged(model.plain_network()).to(dtype)
     plain = plain.to(dtype)
@@ -144,6 +145,8 @@ def plain_config(node: Mapping[str, Any]) -> dict[str, Any]:
         is_lora = name.startswith("tune_") and isinstance(value, Mapping) and value.get("mode") == "lora"
         if is_lora or name in ("lora", "weights"):
             plain[name] = None
+        elif name == "four_bit":
+            plain[name] = False
         else:
             plain[name] = plain_config(value) if isinstance(value, Mapping) else value
     return plain

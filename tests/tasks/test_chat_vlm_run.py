@@ -90,3 +90,25 @@ def test_rewards_go_on_from_it_and_an_export_writes_the_same_with_transformers_a
     command = [sys.executable, "-c", ALONE, str(out), "what is near the red circle ?", *pictures]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == [written, False]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("objective", ["likelihood", "grpo"])
+def test_two_processes_under_zero_take_the_steps_of_one(stage, objective, folder, tmp_path):
+    words = [word for word in TINY if word not in ONE_CORE]
+    if objective == "grpo":
+        words += [
+            "task=fit_rl",
+            "init_from=null",
+            "objective=grpo",
+            "objective.num_samples=2",
+            "reward=[cider]",
+            *ADAPTED,
+        ]
+    runs = {}
+    for name, trainer in (("one", ONE_CORE), ("two", [f"trainer=deepspeed_{stage}_cpu", "trainer.devices=2"])):
+        assert main([*words, *trainer, f"run_dir={tmp_path / name}"]) == 0
+        runs[name] = weights(tmp_path / name)
+    for name, value in runs["one"].items():
+        torch.testing.assert_close(value, runs["two"][name], atol=2e-4, rtol=1e-3)

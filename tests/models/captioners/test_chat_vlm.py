@@ -217,9 +217,13 @@ def test_what_cannot_be_is_told_before_work_starts(settings, message):
         tiny(**settings)
 
 
-def test_four_bits_need_bitsandbytes(monkeypatch):
+def test_four_bits_need_bitsandbytes_and_a_gpu(monkeypatch):
     monkeypatch.setattr("capkit.models.quantized.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="needs bitsandbytes, which is not installed"):
+        ChatVLM("anything", four_bit=True, lora={"rank": 2})
+    monkeypatch.setattr("capkit.models.quantized.find_spec", lambda name: "found")
+    monkeypatch.setattr("capkit.models.quantized.has_gpu", lambda: False)
+    with pytest.raises(UsageError, match="trains on a GPU"):
         ChatVLM("anything", four_bit=True, lora={"rank": 2})
 
 

@@ -139,8 +139,8 @@ BREAKS = [
     Break(
         "texts without pictures are dropped",
         "capkit/tasks/curate.py",
-        'cfg.data.get("pictures", True))',
-        "True)",
+        'accounts, cfg.data.get("pictures", True), pictures)',
+        "accounts, True, pictures)",
         (
             "tests/experiments/test_curate_experiments.py::test_captions_without_pictures_are_curated_as_they_are_released",
         ),

@@ -125,15 +125,15 @@ BREAKS = [
     Break(
         "fusing: findings overrule the caption",
         "capkit/sceneworld/chat/fusing.py",
-        'caption_as_json(enriched(parse(given["caption"]), found))',
-        'caption_as_json(enriched(found, parse(given["caption"])))',
+        'return answer(enriched(parse(given["caption"]), found))',
+        'return answer(enriched(found, parse(given["caption"])))',
         ("tests/curation/steps/test_fuse_findings.py",),
     ),
     Break(
         "fusing: the fuser ignores what was found",
         "capkit/sceneworld/chat/fusing.py",
-        'caption_as_json(enriched(parse(given["caption"]), found))',
-        'caption_as_json(parse(given["caption"]))',
+        'return answer(enriched(parse(given["caption"]), found))',
+        'return answer(parse(given["caption"]))',
         ("tests/curation/steps/test_fuse_findings.py",),
     ),
     Break(

@@ -40,6 +40,7 @@ class ChatFamily:
         mean, std: That pixels are normalised by, where no processor says.
         on_a_grid: Whether an image token has a position for its row and one for its column (M-RoPE).
         reads_both_ways: Whether picture and prompt attend to all of each other (a prefix language model).
+        adds_special_tokens: Whether the processor lets the tokenizer add its own (BOS) around what the template writes.
         first_position: Of a sequence's first token.
     """
 
@@ -57,6 +58,7 @@ class ChatFamily:
     std: Numbers = HALF
     on_a_grid: bool = False
     reads_both_ways: bool = False
+    adds_special_tokens: bool = True
     first_position: int = 0
 
     def part_of(self, name: str) -> str:
@@ -217,6 +219,7 @@ FAMILIES = {
         side=_vision_side,
         multiple=_patch_side,
         reads_both_ways=True,
+        adds_special_tokens=False,
         first_position=1,
     ),
     "internvl": ChatFamily(

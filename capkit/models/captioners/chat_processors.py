@@ -95,6 +95,14 @@ def new_processor(config: Any, tokenizer: Any, side: int) -> Any:
     return squared(InternVLProcessor(images, tokenizer, videos, image_seq_length=num_tokens, **template), side)
 
 
+def with_tokenizer(processor: Any, tokenizer: Any) -> Any:
+    """The processor, made in place to use this tokenizer and its chat template."""
+    if type(processor) is InternVLProcessor:
+        _name_tokens(tokenizer)
+    processor.tokenizer, processor.chat_template = tokenizer, tokenizer.chat_template
+    return processor
+
+
 def _name_tokens(tokenizer: Any) -> None:
     """Give the tokenizer the names by which InternVL's processor asks for its special tokens."""
     names = ("context_image_token", "start_image_token", "end_image_token", "video_token")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+
 from capkit.errors import UsageError
 from capkit.text.prompt_encoder import PromptEncoder
 
@@ -35,24 +37,28 @@ class ChatTemplate:
         image_token: What the template writes for a picture, which has one id.
         around: What stands before and behind the picture's tokens, beside what the template writes.
         system: A system message; None: none, or the template's own.
+        adds_special_tokens: Whether the processor lets the tokenizer add its own, such as BOS.
     """
 
     tokenizer: Any
     image_token: str
     around: tuple[str, str]
     system: str | None = None
+    adds_special_tokens: bool = True
 
     def ids(self, question: str) -> tuple[list[int], list[int]]:
         """Ids in front of the picture's tokens and behind them. The last of the latter is where the answer begins.
 
-        Raises UsageError for a template that writes no picture, or several, or nothing behind it.
+        Raises UsageError for a template that fails, leaves out a message, writes no picture, or several, or nothing
+        behind it.
         """
-        messages: list[dict[str, Any]] = []
-        if self.system is not None:
-            messages.append({"role": "system", "content": [{"type": "text", "text": self.system}]})
-        asked = [{"type": "image"}, {"type": "text", "text": question}]
-        messages.append({"role": "user", "content": asked})
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = self._written(question)
+        for key, message in (("question", question), ("system", self.system or "")):
+            if message.strip() not in text:
+                raise UsageError(
+                    f"model.{key}: expected a chat template that writes {message[:60]!r}, got {text[:200]!r}; leave it "
+                    "out, or give model.chat_template"
+                )
         slots = text.count(self.image_token)
         if slots != 1:
             raise UsageError(
@@ -60,7 +66,8 @@ class ChatTemplate:
                 f"in {text[:200]!r}; use the model's own chat template, and leave {self.image_token} out of prompts"
             )
         # As the processor of transformers does: a template that writes BOS itself gets no second one.
-        special = not (self.tokenizer.bos_token and text.startswith(self.tokenizer.bos_token))
+        has_bos = bool(self.tokenizer.bos_token and text.startswith(self.tokenizer.bos_token))
+        special = self.adds_special_tokens and not has_bos
         whole = text.replace(self.image_token, self.image_token.join(self.around))
         ids = self.tokenizer(whole, add_special_tokens=special)["input_ids"]
         place = ids.index(self.tokenizer.convert_tokens_to_ids(self.image_token))
@@ -70,6 +77,38 @@ class ChatTemplate:
                 "give a chat template with a generation prompt, or a prompt of words that the tokenizer has"
             )
         return ids[:place], ids[place + 1 :]
+
+    def end(self) -> str | None:
+        """The special token that the template puts behind an answer; None where it puts none, or writes no answers."""
+        answer = "answer"
+        messages = [*self._messages("question"), {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+        try:
+            behind = self.tokenizer.apply_chat_template(messages, tokenize=False).rpartition(answer)[2]
+        except TemplateError:
+            return None
+        ids = self.tokenizer(behind, add_special_tokens=False)["input_ids"]
+        special = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder} - {
+            self.tokenizer.unk_token_id
+        }
+        found = next((number for number in ids if number in special), None)
+        return None if found is None else self.tokenizer.convert_ids_to_tokens(found)
+
+    def _messages(self, question: str) -> list[dict[str, Any]]:
+        user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
+        if self.system is None:
+            return [user]
+        return [{"role": "system", "content": [{"type": "text", "text": self.system}]}, user]
+
+    def _written(self, question: str) -> str:
+        messages = self._messages(question)
+        try:
+            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            roles = " and a ".join(message["role"] for message in messages)
+            raise UsageError(
+                f"model.chat_template: expected one that writes a {roles} message, got {type(error).__name__}: "
+                f"{error}; mend it, or leave model.system out"
+            ) from error
 
 
 @dataclass(frozen=True)

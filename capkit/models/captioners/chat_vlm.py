@@ -19,7 +19,7 @@ from capkit.models.captioners.base import null_context, resolve_tokenizer
 from capkit.models.captioners.causal_lm import with_prompts
 from capkit.models.captioners.chat_families import PARTS, check_logits, family_of, picture_side
 from capkit.models.captioners.chat_pictures import Pictures, freeze_unread
-from capkit.models.captioners.chat_processors import load_processor, new_processor, squared
+from capkit.models.captioners.chat_processors import load_processor, new_processor, squared, with_tokenizer
 from capkit.models.captioners.chat_rows import ChatRows
 from capkit.models.captioners.chat_template import ChatPromptEncoder, ChatTemplate, paligemma_template, plain_template
 from capkit.models.captioners.headed import HeadedCaptioner
@@ -94,42 +94,49 @@ class ChatVLM(HeadedCaptioner):
         self.image_size = picture_side(full, image_size)
         if full.model_type == "llava_onevision":
             full.image_grid_pinpoints = [[self.image_size, self.image_size]]
+        self.prompt, self.question, self.max_length = "", question, max_length
+        self._set_template(full, name, chat_template, system)
+        self.num_image_tokens = self._family.num_tokens(full, self.image_size)
+        self._check_sizes(full)
         if name is None or not pretrained:
             self.model: Any = AutoModelForImageTextToText.from_config(full)
         else:
             self.model = load_pretrained(AutoModelForImageTextToText, name, "captioner", full, quantization)
-        self.prompt, self.question, self.max_length = "", question, max_length
-        self._set_template(chat_template, system)
-        self.num_image_tokens = self._family.num_tokens(full, self.image_size)
-        self._check_sizes(full)
+        self.vocab_size = self._head.out_features
+        self.width = self._language.get_input_embeddings().embedding_dim
         self._add_pictures()
         self._freeze(freeze, lora)
         stop_gradients_at_zeros(self._language)
         self._add_conditions(None, self.width)
 
-    def _set_template(self, chat_template: str | None, system: str | None) -> None:
-        tokenizer, config = self.tokenizer, self.model.config
-        image_token = tokenizer.convert_ids_to_tokens(config.image_token_id)
+    def _set_template(self, config: Any, name: str | None, chat_template: str | None, system: str | None) -> None:
+        tokenizer = self.tokenizer
+        image_token = getattr(self._read_processor, "image_token", self._family.tokens[0])
+        if (found := tokenizer.convert_tokens_to_ids(image_token)) != config.image_token_id:
+            raise UsageError(
+                f"model.tokenizer: expected one with {image_token} as token {config.image_token_id}, where the model "
+                f"has pictures, got {found}; use the model's own tokenizer (tokenizer=null)"
+            )
         of_processor = getattr(self._read_processor, "chat_template", None)
         template = chat_template or of_processor or tokenizer.chat_template
         if template is None and config.model_type == "paligemma":
             template = paligemma_template(image_token, tokenizer.bos_token)
-        elif template is None and self._read_processor is not None:
+        elif template is None and name is not None:
             raise UsageError(
-                f"model.name={self.model.name_or_path}: expected a processor with a chat template, got none, as of a "
+                f"model.name={name}: expected a processor with a chat template, got none, as of a "
                 "model that was not trained to answer; take its -Instruct or -hf form, or give model.chat_template"
             )
         tokenizer.chat_template = template or plain_template(image_token, tokenizer.bos_token)
-        self._template = ChatTemplate(tokenizer, image_token, self._family.around, system)
+        around, special = self._family.around, self._family.adds_special_tokens
+        self._template = ChatTemplate(tokenizer, image_token, around, system, special)
         self._front, self._behind = self._template.ids(self.question)
+        tokenizer.eos_token = self._template.end() or tokenizer.eos_token  # Idefics3's tokenizer has another
 
     def _check_sizes(self, config: Any) -> None:
         text = config.get_text_config()
-        embeddings = self._language.get_input_embeddings()
-        self.vocab_size, self.width = self._head.out_features, embeddings.embedding_dim
-        if len(self.tokenizer) > embeddings.num_embeddings:
+        if len(self.tokenizer) > text.vocab_size:
             raise UsageError(
-                f"the tokenizer has {len(self.tokenizer)} tokens and the model embeds {embeddings.num_embeddings}; "
+                f"the tokenizer has {len(self.tokenizer)} tokens and the model embeds {text.vocab_size}; "
                 "use the model's own tokenizer (tokenizer=null)"
             )
         places = getattr(text, "max_position_embeddings", None)
@@ -175,11 +182,7 @@ class ChatVLM(HeadedCaptioner):
         """transformers' processor that reads a square picture as this captioner does, for an export."""
         if self._read_processor is None:
             return new_processor(self.model.config, self.tokenizer, self.image_size)
-        self._read_processor.tokenizer, self._read_processor.chat_template = (
-            self.tokenizer,
-            self.tokenizer.chat_template,
-        )
-        return squared(self._read_processor, self.image_size)
+        return squared(with_tokenizer(self._read_processor, self.tokenizer), self.image_size)
 
     def prompt_encoder(self, most: int, cut: bool) -> ChatPromptEncoder:
         """What turns a prompt into the ids behind the picture."""

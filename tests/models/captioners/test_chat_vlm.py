@@ -7,16 +7,19 @@ import pytest
 import torch
 from tiny_captioners import tiny_tokenizer
 from tiny_chat_models import CONFIGS, SIDE, asked, batch_for, build, config_of, one_by_one, photos, pixels
-from transformers import AutoModelForImageTextToText
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from capkit.decoding.config import Decoding
 from capkit.decoding.guide import Guide
 from capkit.errors import UsageError
 from capkit.models.captioners.base import Captioner
 from capkit.models.captioners.chat_families import FAMILIES
+from capkit.models.captioners.chat_processors import load_processor
 from capkit.models.captioners.chat_vlm import ChatVLM
 from capkit.models.tuning.lora import adapters_off
 from capkit.text.prompt_encoder import LongPrompt, stack_prompts
+from capkit.text.tokenizers import tokenizer_from_json, tokenizer_to_json, word_tokenizer
 from capkit.types import CaptionBatch
 
 CLOSE = {"atol": 3e-5, "rtol": 1e-4}
@@ -191,6 +194,9 @@ def test_adapters_are_of_the_parts_that_are_not_frozen_and_begin_as_nothing(fami
 TOWER = {"qwen2_5_vl": [("targets", ("qkv",))], "llava": []}
 
 
+WORDS = "messages[-1]['content'][1]['text']"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -202,9 +208,18 @@ TOWER = {"qwen2_5_vl": [("targets", ("qkv",))], "llava": []}
         ({"config": config_of("qwen2_vl"), "image_size": 30}, "a multiple of 14.*give model.image_size=28"),
         ({"max_length": 90}, "must fit into the language model's 96 positions; got 16 of the picture"),
         ({"max_length": 4}, "expected room for a caption behind the question's"),
-        ({"chat_template": "{{ messages[0]['content'][1]['text'] }}"}, "one place for the picture .*, got 0"),
+        ({"chat_template": f"{{{{ {WORDS} }}}}"}, "one place for the picture .*, got 0"),
         ({"question": "red <image>"}, "one place for the picture .*, got 2"),
-        ({"chat_template": "<image>"}, "expected a token behind the picture"),
+        ({"chat_template": f"{{{{ {WORDS} }}}}<image>"}, "expected a token behind the picture"),
+        ({"chat_template": "<image> tell"}, "model.question: expected a chat template that writes 'Describe this"),
+        (
+            {"chat_template": f"<image>{{{{ {WORDS} }}}}", "system": "in rhyme"},
+            "model.system: expected a chat template that writes 'in rhyme'",
+        ),
+        (
+            {"chat_template": "{% if %}"},
+            "model.chat_template: expected one that writes a user message, got TemplateSyn",
+        ),
         ({"four_bit": True}, "expected model.lora, model.name and model.pretrained=true"),
         (
             {"config": config_of("paligemma") | {"text_config": {"model_type": "gemma2"}}},
@@ -215,6 +230,50 @@ TOWER = {"qwen2_5_vl": [("targets", ("qkv",))], "llava": []}
 def test_what_cannot_be_is_told_before_work_starts(settings, message):
     with pytest.raises(UsageError, match=message):
         tiny(**settings)
+
+
+def test_another_tokenizer_than_the_models_own_is_refused(tmp_path):
+    build("llava").model.save_pretrained(tmp_path)
+    build("llava").processor.save_pretrained(tmp_path)
+    for words in (["a cat"], [f"word{number}" for number in range(40)]):  # no such token; another word in its place
+        with pytest.raises(UsageError, match=r"model\.tokenizer: expected one with <image> as token"):
+            ChatVLM(str(tmp_path), tokenizer=word_tokenizer(words))
+
+
+def test_sizes_are_checked_before_weights_are_read(tmp_path, monkeypatch):
+    build("qwen2_vl").model.save_pretrained(tmp_path)
+    build("qwen2_vl").processor.save_pretrained(tmp_path)
+    monkeypatch.setattr("capkit.models.captioners.chat_vlm.load_pretrained", _configs_only)
+    with pytest.raises(UsageError, match="must fit into the language model's 96 positions"):
+        ChatVLM(str(tmp_path), image_size=SIDE, max_length=96)
+
+
+def _configs_only(factory, name, role):
+    assert factory is AutoConfig
+    return factory.from_pretrained(name)
+
+
+def test_no_second_bos_by_a_tokenizer_that_adds_one():
+    """Gemma's and Llama's do; PaliGemma's processor turns that off, and its template writes BOS behind the picture."""
+    tokenizer = tiny_tokenizer()
+    bos = tokenizer.bos_token
+    one = TemplateProcessing(f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)])
+    tokenizer.backend_tokenizer.post_processor = one
+    for family, front in (("paligemma", []), ("llava", [tokenizer.bos_token_id])):
+        model = tiny(family, tokenizer=copy.deepcopy(tokenizer), question="near the star")
+        ids = asked(model, photos(1)[0])["input_ids"][0].tolist()
+        assert model._front == front == ids[: len(front)]
+        assert ids[-len(model._behind) - 1 :] == [model.model.config.image_token_id, *model._behind]
+
+
+def test_a_caption_ends_where_the_template_ends_an_answer():
+    """Idefics3's tokenizer has Llama's end of text as EOS, and its template ends a turn by another token."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<end_of_utterance>"], special_tokens=True)
+    turns = "{% for m in messages %}{% for part in m['content'] %}{{ part.get('text', '<image>') }}{% endfor %}"
+    model = tiny(tokenizer=tokenizer, chat_template=turns + "<end_of_utterance>{% endfor %}")
+    assert model.tokenizer.eos_token == "<end_of_utterance>"
+    assert tiny(tokenizer=tiny_tokenizer()).tokenizer.eos_token == tiny_tokenizer().eos_token
 
 
 def test_four_bits_need_bitsandbytes_and_a_gpu(monkeypatch):
@@ -231,6 +290,21 @@ def test_a_folder_needs_its_processor(tmp_path):
     build("llava").model.save_pretrained(tmp_path)
     with pytest.raises(UsageError, match="expected a processor beside the weights"):
         ChatVLM(str(tmp_path))
+
+
+@pytest.mark.parametrize("family", [pytest.param(x, marks=[pytest.mark.nightly] * (x != "internvl")) for x in CONFIGS])
+def test_the_processor_of_a_run_on_a_folder_is_read_again(family, tmp_path):
+    """A run's checkpoint keeps the tokenizer as plain data, without the names that a processor gave to tokens."""
+    model = build(family)
+    model.model.save_pretrained(tmp_path / "hub")
+    model.processor.save_pretrained(tmp_path / "hub")
+    kept = tokenizer_from_json(tokenizer_to_json(model.tokenizer))
+    of_run = ChatVLM(str(tmp_path / "hub"), question=model.question, image_size=SIDE, max_length=40, tokenizer=kept)
+    of_run.processor.save_pretrained(tmp_path / "exported")
+    read = copy.copy(of_run)
+    read._read_processor = load_processor(str(tmp_path / "exported"))
+    found, expected = (asked(one, photos(1)[0]) for one in (read, model))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 @pytest.mark.parametrize("family", FAMILY_CASES)

@@ -96,7 +96,7 @@ def compare_table(found: Compared) -> Table:
             continue
         cells = [Text(shown_number(key, found.numbers[first].get(key)))]
         for name, one in zip(others, differences, strict=True):
-            told = "" if one is None else f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+            told = "" if one is None or math.isnan(one.low) else f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
             cells.append(Text(shown_number(key, found.numbers[name].get(key))))
             cells.append(Text(told, style="bold" if one is not None and one.is_clear else ""))
         table.add_row(Text(key), *cells)

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from capkit.errors import UsageError
 from capkit.reports.about import difference_section, facts, run_title
 from capkit.reports.charts import Point, line_chart
-from capkit.reports.numbers import Intervals, metric_table, shown_number, tiles
+from capkit.reports.numbers import Intervals, columns_of, metric_table, shown_number, tiles
 from capkit.reports.samples import Samples, samples_section
 from capkit.reports.shell import page_html, render
 from capkit.run.folder import RunFolder, read_object
@@ -68,12 +68,15 @@ def write_report(
 
 def more_curves(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     drawn = charts(rows, names)
-    return f"<details><summary>{len(names)} more curves</summary>{drawn}</details>" if "<svg" in drawn else ""
+    told = f"{len(names)} more curve{'s' if len(names) > 1 else ''}"
+    return f"<details><summary>{told}</summary>{drawn}</details>" if "<svg" in drawn else ""
 
 
 def numbers_section(folder: RunFolder, note: str) -> str:
-    """The final numbers as a table, with their intervals and a note on how to read them."""
+    """The final numbers as a table, with their intervals and a note on how to read them; empty without any."""
     numbers = {key: value for key, value in folder.metrics().items() if key not in THROUGHPUT}
+    if not columns_of(numbers):
+        return ""
     return render("numbers_section.html", table=Markup(metric_table(numbers, intervals_of(folder))), note=note)
 
 

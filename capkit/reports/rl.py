@@ -96,7 +96,8 @@ def monitor_charts(rows: Rows, limits: Mapping[str, str]) -> str:
     section = f"<h2>Monitors</h2>{chart_row(watched)}<p class='note'>Dashed: the limits of callback.degeneration.</p>"
     if not others:
         return section
-    opened = f"<details><summary>{len(others)} more monitors</summary>{chart_row(others)}</details>"
+    told = f"{len(others)} more monitor{'s' if len(others) > 1 else ''}"
+    opened = f"<details><summary>{told}</summary>{chart_row(others)}</details>"
     return section + opened if watched else opened
 
 

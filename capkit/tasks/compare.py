@@ -8,7 +8,6 @@ import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 
-from capkit.config.cells import run_name
 from capkit.config.instantiate import build, build_all
 from capkit.config.quoting import quote
 from capkit.data.datamodule import CaptionDataModule
@@ -23,9 +22,10 @@ from capkit.reports.about import parent_of
 from capkit.reports.compare import Compared, Difference, compare_table, write_compared
 from capkit.run.folder import RunFolder, default_run_dir, read_object
 from capkit.train.build import applicable
-from capkit.train.evaluation import captions_by_key
+from capkit.train.evaluation import captions_by_key, captions_of
 from capkit.types import Row
 from capkit.utils.console import command_name, phase, say
+from capkit.utils.text_files import member
 
 Image = Callable[[str], np.ndarray]
 
@@ -68,18 +68,19 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
 
 def _folders(paths: Sequence[str]) -> dict[str, RunFolder]:
-    found: dict[str, RunFolder] = {}
+    """The runs by name: their folders' names, with as many folders above as tell them apart."""
+    found: dict[tuple[str, ...], RunFolder] = {}
     for path in paths:
         folder = parent_of(Path(path))
         if folder is None:
             raise UsageError(f"runs: expected run folders, got {path}, which has no config.yaml; give the run's folder")
-        found[run_name(str(folder.path))] = folder
+        found[folder.path.resolve().parts] = folder
     if len(found) < 2 or len(found) < len(paths):
         raise UsageError(
-            f"runs: expected two runs or more, of different names, got {', '.join(map(str, paths)) or 'none'}; give "
-            "runs=[A,B], and rename folders of one name"
+            f"runs: expected two different runs or more, got {', '.join(map(str, paths)) or 'none'}; give runs=[A,B]"
         )
-    return found
+    length = next(n for n in range(1, max(map(len, found)) + 1) if len({parts[-n:] for parts in found}) == len(found))
+    return {"/".join(parts[-length:]): folder for parts, folder in found.items()}
 
 
 def _captions(folder: RunFolder, split: str) -> dict[str, str]:
@@ -118,8 +119,9 @@ def _references(folders: Mapping[str, RunFolder], split: str, keys: Sequence[str
         if not path.exists():
             raise UsageError(f"{path}: expected the references of {name}, got no such file; evaluate the run again")
         of_run: dict[str, list[str]] = {}
-        for row in read_object(path, "evaluate the run again")["annotations"]:
-            of_run.setdefault(str(row["image_id"]), []).append(row["caption"])
+        content = read_object(path, "evaluate the run again")
+        for key, caption in captions_of(member(content, "annotations", "a list", str(path)), f"{path} annotations,"):
+            of_run.setdefault(key, []).append(caption)
         found[name] = of_run
     first, *others = found
     for name in others:

@@ -137,9 +137,12 @@ def _findings(
     found: list[tuple[str, list[str]]] = []
     files = {split: _files(sources[split], own) for split, own in texts.items()}
     for one, other in combinations(texts, 2):
-        both = same_in_both(files[one], files[other]) or same_in_both(texts[one].keys, texts[other].keys)
+        if files[one] and files[other]:
+            told, both = "pictures that are", same_in_both(files[one], files[other])
+        else:  # whether what one key names is one picture, the pixels say
+            told, both = "keys that stand", same_in_both(texts[one].keys, texts[other].keys)
         if both:
-            found.append((f"pictures that are in {one} and in {other}: {len(both):,}", both))
+            found.append((f"{told} in {one} and in {other}: {len(both):,}", both))
     found += _same_pixels(texts, opened)
     for split, own in opened.items():
         if own.broken:

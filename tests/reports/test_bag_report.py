@@ -133,6 +133,7 @@ def test_a_run_without_bags_has_no_such_section(tmp_path):
 
 def test_the_page_of_a_run_on_bags_has_the_section_before_the_numbers(tmp_path, examples):
     folder = RunFolder(tmp_path)
+    folder.write_metrics({"test/cider": 1.0})
     for row in VALIDATIONS + STEPS:
         folder.append(row["step"], {name: value for name, value in row.items() if name != "step"})
     write_rl_report(folder, "a run", [], examples)

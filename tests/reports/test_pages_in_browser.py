@@ -13,6 +13,7 @@ from capkit.run.folder import RunFolder
 
 pytestmark = [pytest.mark.nightly, pytest.mark.unchecked]
 LONG = "a word-that-has-no-place-to-break-" * 6
+PATH = "/no_place_to_break" * 9
 
 
 def picture(key="0"):
@@ -21,6 +22,7 @@ def picture(key="0"):
 
 def run(path, **config):
     folder = RunFolder(path)
+    config |= {"data": {"train": {"_target_": "a.Folder", "images": PATH}}, "init_from": PATH}
     folder.open({"seed": 0, "callback": {"degeneration": {"limits": {"rl/repetition": "<= 0.3"}}}, **config})
     for step in range(0, 200, 10):
         row = {"train/loss": 1 / (step + 1), "rl/repetition": 0.1, "reward/total": 0.5, "reward/cider": 1.0}

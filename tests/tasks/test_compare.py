@@ -89,7 +89,7 @@ def test_the_page_has_both_captions_of_the_pictures_that_differ_first_and_escape
     _, page = done
     cards = [html.unescape(card) for card in re.findall(r'<div class="sample">(.*?)</div></div>', page, re.DOTALL)]
     assert {re.search('alt="([^"]+)"', card)[1] for card in cards[:2]} == {"0.png", "1.png"}
-    best = [re.findall(r'<div class="caption">([^<]+)', card) for card in cards]
+    best = [re.findall(r'<div class="caption"[^>]*>([^<]+)', card) for card in cards]
     assert sorted(best[:2]) == [["a small cat on a table"], ["a small dog on a table"]] and best[2:] == [[]] * 6
     assert "<table>, " not in page and "&lt;table&gt;" in page and "plain against wordy" in page
     assert not re.search(r"(src|href)=['\"](?!data:)", page)
@@ -112,6 +112,36 @@ def other(work):
     shutil.copytree(work / "wordy", work / "other")
     yield RunFolder(work / "other")
     shutil.rmtree(work / "other")
+
+
+DAMAGE = {
+    "test.json": [
+        ('[{"image_id": 3', "not JSON"),
+        ("{}", "expected a list"),
+        ('[{"caption": "a"}]', "item 0: no 'image_id'"),
+    ],
+    "test_references.json": [
+        ("{}", "no 'annotations'"),
+        ('{"annotations": [{"image_id": 3}]}', "item 0: no 'caption'"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"), [(name, *case) for name, cases in DAMAGE.items() for case in cases]
+)
+def test_damaged_captions_of_a_run_are_told(work, other, capsys, name, content, told):
+    (other.predictions / name).write_text(content)
+    assert compare(work, runs="plain,other") == 2
+    err = capsys.readouterr().err
+    assert f"predictions/{name}" in err and told in err and "Traceback" not in err
+
+
+def test_runs_of_one_name_are_told_apart_by_the_folders_above(work):
+    for folder in ("lr.1", "lr.2"):
+        shutil.copytree(work / "plain", work / folder / "v1.5")
+    assert compare(work, runs="lr.1/v1.5,lr.2/v1.5") == 0
+    assert list(json.loads((work / "out/compare.json").read_text())["runs"]) == ["lr.1/v1.5", "lr.2/v1.5"]
 
 
 def test_runs_on_other_pictures_are_refused_or_compared_on_the_common_ones(work, other, capsys):

@@ -126,6 +126,17 @@ def test_one_file_in_two_splits_is_found_without_opening_it(tmp_path):
     assert found["splits"]["train"]["pictures opened"] == 1
 
 
+def test_different_files_of_one_key_are_no_picture_in_two_splits(tmp_path):
+    for number, split in enumerate(SPLITS):
+        (tmp_path / split).mkdir()
+        Image.fromarray(pixels(number)).save(tmp_path / split / "0.png")
+        row = {"key": "0", "image": f"{split}/0.png", "captions": [split]}
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(row))
+    words = [f"data.{split}.path={tmp_path / split}.jsonl" for split in SPLITS]
+    assert main(["inspect", "data=manifest", *words, f"run_dir={tmp_path / 'out'}"]) == 0
+    assert json.loads((tmp_path / "out/inspect.json").read_text())["findings"] == []
+
+
 def test_generated_pictures_are_inspected_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     counts = [f"data.{split}.count=6" for split in SPLITS]

@@ -152,13 +152,15 @@ class Split:
     def refuse_test_pictures(self, step: str, keys: Iterable[str] | None = None) -> None:
         """Raises UsageError if the training split, or a set of questions for it, has pictures of the test split.
 
-        Two splits may call different files by one key; a set that has only keys has the training picture then.
+        Files are compared, and keys of pictures that are in none: two splits may call different files by one key, and
+        one file by two. A set that has only keys has the training picture then.
         """
         if self.name != "train":
             return
         train, test = self.pictures("train"), self.pictures("test")
         if keys is None:
-            shared = sorted(key for key, picture in train.items() if test.get(key) == picture)
+            test_pictures = set(test.values())
+            shared = sorted(key for key, picture in train.items() if picture in test_pictures)
         else:
             shared = sorted(set(keys) & set(test) - set(train))
         if shared:

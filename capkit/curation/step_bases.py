@@ -1,10 +1,11 @@
 """What steps share that leave out records, ask models, or look at pictures."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from capkit.curation.base import Failure
 from capkit.data.images import BadImage
@@ -12,6 +13,15 @@ from capkit.data.records import Record
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
 from capkit.llm.base import Picture
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """Embeds texts; a dual encoder and a sentence encoder do. Results depend on its fields: weights, tokenizer."""
+
+    def fingerprint_fields(self, side: str) -> dict[str, Any]: ...
+
+    def encode_text(self, texts: list[str]) -> Float[Tensor, "B D"]: ...
 
 
 def ignore_failure(failure: Failure) -> None:

@@ -73,14 +73,19 @@ def read_guided(path: str | Path) -> list[GuidedRow]:
     for number, row in enumerate(expect(read_json(path, "guided captions"), "a list", str(path)), 1):
         where = f"{path}, row {number}"
         fields = {name: member(expect(row, "an object", where), name, kind, where) for name, kind in kinds.items()}
-        _check_lengths(fields, where)
+        _check_lists(fields, where)
         found.append(GuidedRow(**fields))
     return found
 
 
-def _check_lengths(fields: Mapping[str, Any], where: str) -> None:
+def _check_lists(fields: Mapping[str, Any], where: str) -> None:
     num_captions = len(fields["coco_captions"]) + len(fields["prompt_guided_captions"])
+    for name in ("coco_captions", "prompt_guided_captions"):
+        for caption in fields[name]:
+            expect(caption, "text", where, name)
     for name in ("soft_scores", "hard_scores"):
+        for score in fields[name]:
+            expect(score, "a number", where, name)
         if len(fields[name]) != num_captions:
             raise UsageError(
                 f"{where}: expected a number of {name} for each of {num_captions} captions, got {len(fields[name])}"

@@ -20,6 +20,10 @@ _KEY_OF: dict[str, Callable[[str], str]] = {
 }
 _CAPRL_OPTION = re.compile(r"\s*-\s*([A-Z])\)\s*(.*\S)\s*")
 _ANSWER_LETTER = re.compile(r"\s*\(?([A-Z])[).]?\s*")
+_AOKVQA = ("direct_answers", "correct_choice_idx")
+_PARQUET_COLUMNS = {"id", "questions", "split", "image_path", "qa_list"} | {
+    *("image_id", "question_id", "question", "choices", *_AOKVQA)
+}
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,7 @@ def _rows(path: Path, image_key: ImageKey) -> Iterator[tuple[str, str, Sequence[
     elif (
         len(located) == 1
         and isinstance(located[0].value, dict)
-        and not {"questions", "qa_list"} & set(located[0].value)
+        and not {"questions", "qa_list", *_AOKVQA} & set(located[0].value)
     ):
         for key, questions in located[0].value.items():
             where = f"{path}, {shown(key)}"
@@ -188,7 +192,7 @@ def _rows(path: Path, image_key: ImageKey) -> Iterator[tuple[str, str, Sequence[
         return
     for where, row in located:
         is_caprl = "qa_list" in expect(row, "an object", where)
-        if "direct_answers" in row or "correct_choice_idx" in row:
+        if any(name in row for name in _AOKVQA):
             ids = [str(member(row, name, "text or a whole number", where)) for name in ("image_id", "question_id")]
             split = None if row.get("split") is None else split_name(row["split"], where)
             yield where, "<->".join(ids), [row], _aokvqa_item, split
@@ -210,8 +214,9 @@ def _parquet_rows(path: Path) -> list[Located]:
         raise UsageError(f"{path}: parquet needs pyarrow; pip install 'capkit[parquet]'") from error
     if not path.is_file():
         raise UsageError(f"questions: no file {str(path)!r}; give its path")
-    table = pq.read_table(path, columns=["id", "questions"])
-    return [Located(f"{path}, row {number}", row) for number, row in enumerate(table.to_pylist(), 1)]
+    known = [name for name in pq.read_schema(path).names if name in _PARQUET_COLUMNS]  # not the pictures
+    rows = pq.read_table(path, columns=known).to_pylist()
+    return [Located(f"{path}, row {number}", row) for number, row in enumerate(rows, 1)]
 
 
 def _split(row: PictureRow) -> dict[str, str]:

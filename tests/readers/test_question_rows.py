@@ -107,6 +107,20 @@ def test_a_question_that_caprl_cannot_hold_is_an_error(tmp_path, text):
     assert not (tmp_path / "q.json").exists()
 
 
+def test_one_question_of_aokvqa_alone_in_a_file(tmp_path):
+    file = write(tmp_path / "q.jsonl", json.dumps(aokvqa()) + "\n")
+    assert [row.key for row in rows_of(file)] == ["7<->q1"]
+
+
+@pytest.mark.parametrize("rows", [RELEASED, [aokvqa()]])
+def test_parquet_has_every_form_and_says_its_split(tmp_path, rows):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [{**row, "split": "test", "image": b"not read"} for row in rows]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "q.parquet")
+    source = QuestionFile(tmp_path / "q.parquet")
+    assert source.split == "test" and len(source.keys()) == len(rows)
+
+
 def test_a_file_belongs_to_one_split(tmp_path):
     write_caption_qa(
         tmp_path / "q.jsonl", [(PictureRow("a", (BLUE,), "train"), None), (PictureRow("b", (BLUE,), "test"), None)]

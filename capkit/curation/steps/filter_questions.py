@@ -7,10 +7,7 @@ model does not guess the answer, no two questions of a picture are alike, and tw
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Protocol, runtime_checkable
-
-from jaxtyping import Float
-from torch import Tensor
+from typing import Annotated, Any
 
 from capkit.curation.base import Records
 from capkit.curation.near_duplicates import representatives
@@ -25,7 +22,7 @@ from capkit.curation.question_verdicts import (
     count_right,
 )
 from capkit.curation.questions import DROPPED, TO_REVIEW, LetterOrNothing, Split, questions_of, with_questions
-from capkit.curation.step_bases import AskingStep, PictureStep
+from capkit.curation.step_bases import AskingStep, PictureStep, TextEncoder
 from capkit.data.records import Record
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
@@ -40,13 +37,6 @@ from capkit.utils.rng import generator
 NONE_OF_THE_ABOVE = "None of the above"
 _FILTERS = ("blind", "without_picture", "with_picture", "duplicates", "agreed")
 Cosine = Annotated[float | int, Range(-1, 1)]
-
-
-@runtime_checkable
-class TextEncoder(Protocol):
-    """Embeds texts; a dual encoder and a sentence encoder do."""
-
-    def encode_text(self, texts: list[str]) -> Float[Tensor, "B D"]: ...
 
 
 @dataclass(frozen=True)
@@ -161,6 +151,7 @@ class FilterQuestions(PictureStep, AskingStep):
             "num": self._num,
             "limits": [float(max_without), float(min_with)],
             "grouping": list(self._grouping),
+            "encoder": encoder.fingerprint_fields("text") if duplicates and encoder is not None else None,
             "questions": None if self._source is None else self._source.about(),
             "seed": seed,
         }

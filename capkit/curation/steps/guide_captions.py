@@ -7,15 +7,16 @@ test a captioner reads the question and nothing more.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from itertools import compress
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
 from capkit.curation.base import Records
 from capkit.curation.questions import Split
-from capkit.curation.step_bases import AskingStep
+from capkit.curation.step_bases import AskingStep, TextEncoder
 from capkit.data.records import Caption, Record
 from capkit.data.vqa import GuidedRow, OpenQuestion, open_questions, read_guided, write_guided
 from capkit.errors import UsageError
@@ -25,17 +26,11 @@ from capkit.llm.prompts import Prompt
 from capkit.llm.replies import Text
 from capkit.metrics.vqa_score import hard_score, majority, soft_score
 from capkit.text.asked import GENERIC, GUIDED, guided_prompt
+from capkit.utils.checksums import crc32_and_size
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, Probability, check_ranges
 
 PROMPTCAP = "promptcap"
 _MAX_CAPTION_WORDS, _MAX_ANSWER_WORDS = 60, 12
-
-
-@runtime_checkable
-class TextEncoder(Protocol):
-    """Embeds texts; a dual encoder and a sentence encoder do."""
-
-    def encode_text(self, texts: list[str]) -> Float[Tensor, "B D"]: ...
 
 
 @dataclass(frozen=True)
@@ -66,15 +61,16 @@ class GuideCaptions(AskingStep):
     captions, the question and the most frequent answer; `sampler` another `num_samples`. `reader` answers the question
     from each candidate and each plain caption alone, behind up to `num_examples` solved ones, the most like it last and
     none of the same picture. A candidate stays if its soft score (`capkit/metrics/vqa_score.py`) is at least
-    `min_score` and the best of all captions, the plain ones too; equal ones stay once. It is a caption with the prompt
-    of its question, the score, and the source "promptcap/<prompt>/<model>".
+    `min_score` and the best of all captions, the plain ones too; equal ones stay once, and one may say what a plain
+    caption says. It is a caption with the prompt of its question, the score, and the source
+    "promptcap/<prompt>/<model>".
 
-    A candidate, or an answer, that failed is reported, and the question does with the others.
+    A candidate, or an answer, that failed is reported, and the question does with the others, in the released file too.
 
     Args:
         sampler: A model that samples; null: the greedy candidate alone.
         examples: A released file of solved questions, such as `released_file` of an earlier run: each is told with its
-            best guided caption. null: none.
+            best guided caption, if that has `min_score`. null: none.
         encoder: What questions are compared by, for `examples`.
         template: The prompt of guided captions, with $question.
         generic: The prompt of plain captions; null: these are left out.
@@ -110,14 +106,17 @@ class GuideCaptions(AskingStep):
         if text_lm is None or reader is None:
             raise UsageError("guide_captions needs a model that writes and one that reads; add text_lm=hf or server")
         if examples is not None and encoder is None:
-            raise UsageError("guide_captions: examples are chosen by likeness; add step.guide_captions.encoder")
+            raise UsageError(
+                "guide_captions: examples are chosen by likeness; add 'step.guide_captions.encoder={_target_: "
+                "capkit.models.dual_encoders.sentence_encoder.SentenceEncoder}'"
+            )
         guided_prompt("", template)  # raises for another template
         self.scope = "record" if released_file is None else "all"
         self._template, self._generic, self._released = template, generic, released_file
         self._num_samples, self._min_score = num_samples, min_score
         self._write = Prompt(write_prompt, ["captions", "question", "answer"])
         self._read = Prompt(read_prompt, ["caption", "question"], ["examples"])
-        self._examples = _Examples(read_guided(examples) if examples else [], encoder, num_examples)
+        self._examples = _Examples(examples, encoder, num_examples, float(min_score))
         text, answer = Text(_MAX_CAPTION_WORDS), Text(_MAX_ANSWER_WORDS)
         self.askers = {"write": Asker(text_lm, cache_dir, text, batch_size=batch_size, pictures=False)}
         if sampler is not None:
@@ -128,7 +127,7 @@ class GuideCaptions(AskingStep):
             "prompts": [self._write.fingerprint_fields(), self._read.fingerprint_fields(), template, generic],
             "num_samples": num_samples,
             "min_score": float(min_score),
-            "examples": [examples, num_examples],
+            "examples": self._examples.about(),
             "released_file": released_file,
         }
         self._source = f"{PROMPTCAP}/{self._write.name}/{text_lm.about()['model']}"
@@ -142,7 +141,7 @@ class GuideCaptions(AskingStep):
     def __call__(self, records: Records) -> Iterator[Record]:
         rows: list[GuidedRow] = []
         for case in self._answered(self._written(records())):
-            rows += [_row(case, asked) for asked in case.asked if None not in asked.soft]
+            rows += [_row(case, asked) for asked in case.asked if any(score is not None for score in asked.soft)]
             yield self._record(case)
         if self._released is not None and not self._is_dry:
             write_guided(self._released, rows)
@@ -182,7 +181,7 @@ class GuideCaptions(AskingStep):
                         self._fail(case.record, f"{kind}: {asked.question.question}: {answer.failure}", answer.said)
                 new = [answer.value for answer in found if answer.text is not None]
                 distinct = dict.fromkeys([*asked.written, *new])
-                done.append(replace(asked, written=tuple(text for text in distinct if text not in case.plain)))
+                done.append(replace(asked, written=tuple(distinct)))
             yield replace(case, asked=tuple(done))
 
     def _answered(self, cases: Iterable[_Case]) -> Iterator[_Case]:
@@ -229,12 +228,26 @@ class GuideCaptions(AskingStep):
 
 
 class _Examples:
-    """Solved questions, told by likeness to a question."""
+    """Solved questions of a released file, told by likeness to a question; none without a file.
 
-    def __init__(self, rows: Sequence[GuidedRow], encoder: TextEncoder | None, number: int) -> None:
-        self._rows = [row for row in rows if row.prompt_guided_captions]
-        self._encoder, self._number = encoder, number
-        self._vectors = None if encoder is None or not rows else self._unit([row.question for row in self._rows])
+    Raises UsageError for a file in which no question is solved: none has a guided caption of `min_score`.
+    """
+
+    def __init__(self, path: str | None, encoder: TextEncoder | None, number: int, min_score: float) -> None:
+        self._path, self._encoder, self._number = path, encoder, number
+        self._rows = [row for row in ([] if path is None else read_guided(path)) if _best_guided(row)[0] >= min_score]
+        if path is not None and not self._rows:
+            raise UsageError(
+                f"guide_captions: {path}: expected rows with a guided caption whose soft score is {min_score} at "
+                "least, got none; give another file as examples, or leave it out"
+            )
+        self._vectors = self._unit([row.question for row in self._rows]) if self._rows else None
+
+    def about(self) -> list[Any] | None:
+        """The file by its content, what questions are compared by, and how many are told."""
+        if self._path is None or self._encoder is None:
+            return None
+        return [crc32_and_size(Path(self._path)), self._encoder.fingerprint_fields("text"), self._number]
 
     def like(self, question: str, record: Record) -> str:
         """Up to `number` of them, the most like it last, none of the record's picture."""
@@ -246,9 +259,7 @@ class _Examples:
         return "\n".join(map(self._told, [self._rows[place] for place in others[: self._number]][::-1])) + "\n"
 
     def _told(self, row: GuidedRow) -> str:
-        guided = row.soft_scores[len(row.coco_captions) :]
-        caption = row.prompt_guided_captions[int(np.argmax(guided))]
-        return f"Caption: {caption}\nQuestion: {row.question}\nAnswer: {row.answer}\n"
+        return f"Caption: {_best_guided(row)[1]}\nQuestion: {row.question}\nAnswer: {row.answer}\n"
 
     def _unit(self, texts: list[str]) -> Float[np.ndarray, "N D"]:
         assert self._encoder is not None
@@ -256,14 +267,24 @@ class _Examples:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+def _best_guided(row: GuidedRow) -> tuple[float, str]:
+    """Its score and the first caption that has it; below any score where there is none."""
+    scores = row.soft_scores[len(row.coco_captions) :]
+    best = max(scores, default=-1.0)
+    return best, row.prompt_guided_captions[scores.index(best)] if scores else ""
+
+
 def _row(case: _Case, asked: _Asked) -> GuidedRow:
+    """Of the captions from which the question was answered."""
+    is_read = [score is not None for score in asked.soft]
+    num_plain = len(case.plain)
     return GuidedRow(
         asked.question.id,
         case.record.metadata.get("image_id", case.record.key),
         asked.question.question,
         majority(asked.question.answers),
-        case.plain,
-        list(asked.written),
+        list(compress(case.plain, is_read)),
+        list(compress(asked.written, is_read[num_plain:])),
         [score for score in asked.soft if score is not None],
-        list(asked.hard),
+        list(compress(asked.hard, is_read)),
     )

@@ -38,8 +38,8 @@ class VQAQuestions(ListedPictures):
         file_name: A picture's file, by its number, such as "COCO_train2014_{:012d}.jpg".
         template: The guided prompt, with $question.
 
-    Raises UsageError, naming the row, for a question without annotation, for files of another form, and without `asked`
-    for a question without answers.
+    Raises UsageError, naming the row, for files of another form, for two questions of one `question_id`, and without
+    `asked` for a question without answers.
     """
 
     def __init__(
@@ -122,10 +122,13 @@ def _rows(path: Path, annotations: Path | None, needs_answers: bool) -> list[tup
     if is_list and annotations is not None:
         raise UsageError(f"{path}: expected A-OKVQA's list alone, which has its answers, got annotations={annotations}")
     answers = {} if annotations is None else _answers(annotations)
-    found = []
+    found, seen = [], set()
     for number, row in enumerate(listed, 1):
         where = f"{path}, question {number}"
         identity = member(expect(row, "an object", where), "question_id", "text or a whole number", where)
+        if str(identity) in seen:
+            raise UsageError(f"{where}: expected each question_id once, got {shown(identity)} again; take one out")
+        seen.add(str(identity))
         given = _direct(row, where) if is_list else answers.get(str(identity), [])
         if needs_answers and not given:
             raise UsageError(

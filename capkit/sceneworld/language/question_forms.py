@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,6 +65,9 @@ def guided_caption(kind: str, question: str, answer: str) -> str:
 
 class QuestionMeanings:
     """Embeds questions of SceneWorld by what they ask: equal ones alike whatever the wording, others at random."""
+
+    def fingerprint_fields(self, side: str) -> dict[str, Any]:
+        return {"side": side, "encoder": "question meanings", "width": _WIDTH}
 
     def encode_text(self, texts: list[str]) -> Float[Tensor, "B D"]:
         return torch.from_numpy(np.stack([_vector(plainly(text)) for text in texts]))

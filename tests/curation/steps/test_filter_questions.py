@@ -41,6 +41,12 @@ class Model:
 class Encoder:
     """Places texts by their first word."""
 
+    def __init__(self, name="first word"):
+        self.name = name
+
+    def fingerprint_fields(self, side):
+        return {"side": side, "encoder": self.name}
+
     def encode_text(self, texts):
         words = sorted({text.split()[0] for text in texts})
         return torch.eye(len(words) + 1)[[words.index(text.split()[0]) for text in texts]]
@@ -192,6 +198,8 @@ def test_of_doubles_one_stays(tmp_path):
     after, _, step = run(tmp_path, records, duplicates=True, encoder=Encoder())
     assert kept(after) == ["one", "two", "one"]  # of each picture by itself
     assert step.counts["dropped_duplicates"] == 1
+    others = FilterQuestions(**{**OFF, "duplicates": True}, encoder=Encoder("others"), cache_dir=str(tmp_path))
+    assert step.fingerprint_fields() != others.fingerprint_fields()
 
 
 def test_two_models_agree_or_a_person_looks(tmp_path):

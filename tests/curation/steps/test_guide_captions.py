@@ -36,6 +36,12 @@ class Model:
 class Encoder:
     """Texts by how many of these words they have."""
 
+    def __init__(self, name="words"):
+        self.name = name
+
+    def fingerprint_fields(self, side):
+        return {"side": side, "encoder": self.name}
+
     def encode_text(self, texts):
         words = ("color", "ball", "cat", "many")
         return torch.tensor([[0.01 + text.count(word) for word in words] for text in texts])
@@ -120,6 +126,7 @@ def solved(image_id, question, caption, answer="yes", scores=(0.0, 1.0)):
 
 def test_examples_are_the_most_alike_last_and_never_of_the_same_picture(tmp_path):
     rows = [
+        solved("6", "what color is the ball of the other?", "a ball", scores=(0.0, 0.5)),  # not solved
         solved("9", "is there a cat?", "a cat"),
         solved("1", RED, "the answer itself"),  # the record's own picture
         solved("8", "what color is the ball there?", "a blue ball", "blue"),
@@ -133,6 +140,33 @@ def test_examples_are_the_most_alike_last_and_never_of_the_same_picture(tmp_path
     assert "the answer itself" not in before and before.count("Caption: ") == 2
     assert before.rindex("a blue ball") > before.index("Caption: ")
     assert before.rstrip().endswith("Question: what color is the ball there?\nAnswer: blue")
+
+
+def test_examples_and_what_they_are_compared_by_are_what_a_result_depends_on(tmp_path):
+    """So that a run does not go on behind another file of the same name, or with another encoder."""
+
+    def of(caption, encoder):
+        write_guided(tmp_path / "solved.json", [solved("9", RED, caption)])
+        models = {"text_lm": Model(by_last_word), "reader": Model(by_last_word)}
+        return GuideCaptions(**models, examples=str(tmp_path / "solved.json"), encoder=encoder).fingerprint_fields()
+
+    assert of("a cat", Encoder()) == of("a cat", Encoder()) != of("a dog", Encoder())
+    assert of("a cat", Encoder()) != of("a cat", Encoder("others"))
+
+
+def test_examples_of_which_none_is_solved_are_an_error(tmp_path):
+    write_guided(tmp_path / "solved.json", [solved("9", RED, "a cat", scores=(1.0, 0.5))])
+    settings = {"examples": str(tmp_path / "solved.json"), "encoder": Encoder()}
+    with pytest.raises(UsageError, match=r"whose soft score is 0\.6 at least, got none"):
+        run(tmp_path, [record()], Model(by_last_word, "writer"), **settings)
+
+
+def test_a_candidate_may_be_what_a_plain_caption_says(tmp_path):
+    """It answers the question as well, and it is asked about once."""
+    reader = Model(by_last_word, "reader")
+    plain = ("a ball", "all is red")
+    (after,), _, _ = run(tmp_path, [record(captions=plain)], Model(lambda given, sample: "all is red", "w"), reader)
+    assert told(after)[2:] == [("all is red", guided_prompt(RED), 1.0)] and len(reader.asked) == 2
 
 
 def test_the_released_file_has_the_programs_rows(tmp_path):
@@ -154,11 +188,32 @@ def test_the_released_file_has_the_programs_rows(tmp_path):
     assert read_guided(file)[0].prompt_guided_captions == ["it is red"]
 
 
-def test_a_released_file_of_another_form_is_an_error(tmp_path):
+def test_the_released_file_has_the_captions_that_were_answered_from(tmp_path):
+    file = tmp_path / "guided.json"
+    said = {"a ball": "red", "a rod": None, "it is red": "red", "it is rod": None}
+    reader = Model(lambda given, sample: said[given["caption"]], "reader")
+    sampler = Model(lambda given, sample: ["it is rod", "it is red"][sample], "sampler", draws=True)
+    writer = Model(lambda given, sample: None, "writer")
+    settings = {"sampler": sampler, "num_samples": 2, "released_file": str(file)}
+    run(tmp_path, [record(captions=("a ball", "a rod"))], writer, reader, **settings)
+    (row,) = read_guided(file)
+    assert (row.coco_captions, row.prompt_guided_captions) == (["a ball"], ["it is red"])
+    assert row.soft_scores == row.hard_scores == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"soft_scores": [1.0]}, "row 1: expected a number of soft_scores for each of 2 captions, got 1"),
+        ({"hard_scores": [1.0, "1"]}, "row 1: expected a number as 'hard_scores', got '1'"),
+        ({"prompt_guided_captions": [7]}, "row 1: expected text as 'prompt_guided_captions', got 7"),
+    ],
+)
+def test_a_released_file_of_another_form_is_an_error(tmp_path, change, message):
     row = {"question_id": 1, "image_id": 2, "question": "q", "answer": "a", "coco_captions": ["x"]}
-    row |= {"prompt_guided_captions": ["y"], "soft_scores": [1.0], "hard_scores": [1.0, 1.0]}
+    row |= {"prompt_guided_captions": ["y"], "soft_scores": [1.0, 1.0], "hard_scores": [1.0, 1.0], **change}
     (tmp_path / "g.json").write_text(json.dumps([row]))
-    with pytest.raises(UsageError, match="row 1: expected a number of soft_scores for each of 2 captions, got 1"):
+    with pytest.raises(UsageError, match=message):
         read_guided(tmp_path / "g.json")
 
 

@@ -78,8 +78,9 @@ def test_verdicts_on_something_else_are_refused(tmp_path, change, message):
     assert not (tmp_path / "r.jsonl").exists()
 
 
-def test_test_pictures_get_into_no_training_set(tmp_path):
-    pictures = {"train": {"0": "x/0.jpg", "1": "x/1.jpg"}, "test": {"0": "x/0.jpg"}}
+@pytest.mark.parametrize("key", ["0", "another key of this file"])
+def test_test_pictures_get_into_no_training_set(tmp_path, key):
+    pictures = {"train": {"0": "x/0.jpg", "1": "x/1.jpg"}, "test": {key: "x/0.jpg", "1": "y/1.jpg"}}
     with pytest.raises(UsageError, match=r"1 pictures of the test split \('0'\)"):
         run(path=str(tmp_path / "q.jsonl"), pictures=pictures)
 

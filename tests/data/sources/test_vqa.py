@@ -96,6 +96,13 @@ def test_files_of_another_form_are_errors(files, settings, message):
         len(source(files, **settings))
 
 
+@pytest.mark.parametrize("asked", [None, "guided"])
+def test_a_question_that_stands_there_twice_is_an_error(files, asked):
+    (files / "questions.json").write_text(json.dumps({"questions": [*QUESTIONS, QUESTIONS[0]]}))
+    with pytest.raises(UsageError, match="question 4: expected each question_id once, got 70 again"):
+        len(source(files, asked=asked))
+
+
 def test_captions_of_another_split_are_an_error(files):
     (files / "captions.json").write_text(json.dumps({"annotations": [{"image_id": 9, "caption": "a thing"}]}))
     with pytest.raises(UsageError, match=r"no captions of 2 of 2 pictures .*such as 7"):

@@ -35,6 +35,7 @@ from capkit.metrics.coco.named import NAMED, USUAL, check_named, score_named
 from capkit.metrics.scoring import score_rows
 from capkit.models.captioners.hf_captioner import HFCaptioner
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
+from capkit.models.raters.base import Rater
 from capkit.run.folder import default_run_dir
 from capkit.run.lock import release_run_lock
 from capkit.scorers.as_metric import ScorerMetric
@@ -75,7 +76,7 @@ def load(
         device: None: a GPU where there is one.
 
     Nothing that a checkpoint names is run. Raises UsageError where there is none, where it is damaged, for another kind
-    than the expected one, and for a captioner that was trained without pictures.
+    than the expected one, for a rater, and for a captioner that was trained without pictures.
     """
     if kind not in (None, "captioner", "encoder"):
         raise UsageError(f"kind: expected captioner, encoder or None, got {kind!r}")
@@ -102,6 +103,11 @@ def _of_checkpoint(path: Path, device: torch.device) -> LoadedCaptioner | Loaded
     model: Any = model_from_checkpoint(checkpoint)
     if isinstance(model, TrainableDualEncoder):
         return LoadedEncoder(model.requires_grad_(False), device)
+    if isinstance(model, Rater):
+        raise UsageError(
+            f"{path}: expected a captioner or a dual encoder, got a rater; captions are scored by it in reward=[rater] "
+            "and metric=[rater], and in Python by capkit.scorers.rater.RaterScore (docs/raters.md)"
+        )
     transform = stored_transform(checkpoint)
 
     def preprocess(images: Sequence[np.ndarray]) -> torch.Tensor:

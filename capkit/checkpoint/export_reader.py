@@ -1,6 +1,7 @@
 """Reading what `capkit.checkpoint.exported` wrote: an exported folder gives what a checkpoint gives."""
 
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,13 @@ def _shapes(shapes: Mapping[str, Any], others: Mapping[str, Any]) -> str:
     return ", ".join(differing[:3]) + more or "none of these"
 
 
+def _read_again(network: Any, folder: str) -> Any:
+    """The network of a part's folder, without a pooler where this one has none: BLIP's matching model drops it."""
+    takes_pooler = "add_pooling_layer" in signature(type(network).__init__).parameters
+    without = {"add_pooling_layer": False} if takes_pooler and network.pooler is None else {}
+    return type(network).from_pretrained(folder, **without)
+
+
 def load_exported(model: Any, checkpoint: Mapping[str, Any]) -> None:
     """Load the weights of an exported folder. Raises UsageError if they do not fit the model."""
     folders = checkpoint["folders"]
@@ -71,7 +79,7 @@ def load_exported(model: Any, checkpoint: Mapping[str, Any]) -> None:
         folder = folders.get(part.names[0])
         if folder is None:
             raise UsageError(f"the export is broken: it has no folder for {part.names[0]}; export the checkpoint again")
-        part.network.load_state_dict(type(part.network).from_pretrained(folder).state_dict())
+        part.network.load_state_dict(_read_again(part.network, folder).state_dict())
     rest = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
     apart = tuple(f"{name}." for name in folders)
     expected = {name: value.shape for name, value in model.state_dict().items() if not name.startswith(apart)}

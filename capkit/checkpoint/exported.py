@@ -27,6 +27,7 @@ from capkit.models.captioners.hf_captioner import HFCaptioner
 from capkit.models.dual_encoders.hf_two_tower import HFTwoTower
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.models.quantized import in_full_precision, is_quantized
+from capkit.models.raters.blip_rater import BlipRater
 from capkit.models.tuning.lora import merged, save_adapters
 from capkit.text.tokenizers import tokenizer_from_json, tokenizer_to_json
 from capkit.upstream.peft import BaseTunerLayer
@@ -99,6 +100,8 @@ def export(
         text = yaml.safe_dump(json.loads(json.dumps(run)), sort_keys=False, allow_unicode=True)
         write_atomically(out / "config.yaml", text)
     node = plain_config(config)
+    if isinstance(plain, BlipRater):
+        node |= plain.exported_arguments()
     sources = {key: part.folder for part in parts for key in _from_folder(node, part)}
     for name in inner:
         node[name] = {"_target_": "capkit.checkpoint.loading.load_dual_encoder", "ckpt": None}

@@ -19,6 +19,7 @@ from capkit.config.targets import MODELS, check_arguments, check_targets
 from capkit.errors import UsageError, usage_error_behind
 from capkit.models.dual_encoders.ensemble import Ensemble
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
+from capkit.models.raters.base import Rater
 from capkit.models.tuning.lora import LoRA
 from capkit.models.tuning.policy import Tuning
 from capkit.models.weights import frozen_fingerprint, load_trainable_state
@@ -175,12 +176,17 @@ def stored_tokenizer(checkpoint: Mapping[str, Any]) -> Any:
 
 
 def load_captioner(ckpt: str) -> tuple[Any, dict[str, Any]]:
-    """A captioner and its checkpoint. Raises UsageError if the checkpoint holds a dual encoder."""
+    """A captioner and its checkpoint. Raises UsageError if the checkpoint holds a dual encoder or a rater."""
     checkpoint = read_checkpoint(Path(ckpt))
     model = model_from_checkpoint(checkpoint)
     if isinstance(model, TrainableDualEncoder):
         raise UsageError(
             f"expected a captioner, got ckpt={ckpt}, which holds a dual encoder; evaluate it with task=evaluate_encoder"
+        )
+    if isinstance(model, Rater):
+        raise UsageError(
+            f"expected a captioner, got ckpt={ckpt}, which holds a rater; captions are scored by it in reward=[rater] "
+            "and metric=[rater] (docs/raters.md)"
         )
     return model, checkpoint
 

@@ -26,7 +26,8 @@ def write_preferences_report(folder: RunFolder, title: str, pairs: Sequence[Row]
     rows: Any = folder.current_rows()
     losses = line_chart("loss", {"training": curve(rows, "train/loss"), "held out": curve(rows, "val/loss")})
     drawn = [
-        line_chart(name, {"training": curve(rows, name), "held out": curve(rows, f"val/{name}")}) for name in CHARTS
+        line_chart(name, {"training": curve(rows, f"train/{name}"), "held out": curve(rows, f"val/{name}")})
+        for name in CHARTS
     ]
     said = (
         "Of a pair the margin is what the chosen caption has gained over the reference, minus what the rejected one "

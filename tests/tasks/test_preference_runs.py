@@ -79,6 +79,7 @@ def test_a_run_trains_validates_on_held_out_pairs_and_reports(start, tmp_path):
     assert {"test/cider", "test/initial/cider", "train/steps"} <= run.metrics().keys()
     page = run.report.read_text()
     assert "Held-out pairs" in page and "margin, nats" in page
+    assert page.count(">training</text>") == page.count(">held out</text>") == 6  # the loss, and five of the pairs
     assert run.read_rows("initial")[0]["caption"] in page
 
 
@@ -100,7 +101,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(start, tmp_path, monke
             main([*fit, *words, f"run_dir={tmp_path / 'again'}"])
     assert main([*fit, *words, f"run_dir={tmp_path / 'again'}"]) == 0
     once, again = RunFolder(tmp_path / "once"), RunFolder(tmp_path / "again")
-    kept = ("train/loss", "train/grad_norm", "preference/", "val/")
+    kept = ("train/loss", "train/grad_norm", "train/preference/", "val/")
     numbers = [
         [{name: value for name, value in row.items() if name.startswith(kept)} for row in run.current_rows()]
         for run in (once, again)

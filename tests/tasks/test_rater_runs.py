@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 
+import capkit
 from benchmarks.scene_ratings import grades, rankings
 from capkit.checkpoint.files import load_checkpoint
+from capkit.checkpoint.loading import load_captioner
 from capkit.checkpoint.raters import load_rater
 from capkit.cli import main
 from capkit.errors import UsageError
@@ -76,6 +78,7 @@ def test_a_run_trains_is_judged_on_test_ratings_and_rates(start, tmp_path, capsy
     assert len(rated) == sum(1 for _ in rankings("test", 12))
     page = run.report.read_text()
     assert "Rated pictures" in page and rated[0]["captions"][0] in page
+    assert page.count(">training</text>") == page.count(">held out</text>") == 2
     assert "kendall_all" not in numbers  # places of two pictures are not compared
     rater = load_rater(str(run.path))
     source = rankings("test", 12)
@@ -89,6 +92,10 @@ def test_a_run_trains_is_judged_on_test_ratings_and_rates(start, tmp_path, capsy
     assert len(lines) == 4
     with pytest.raises(UsageError, match=r"expected a rater, got ckpt=.* with a TwoTower"):
         load_rater(str(path / "encoder"))
+    with pytest.raises(UsageError, match=r"expected a captioner or a dual encoder, got a rater; .* reward=\[rater\]"):
+        capkit.load(run.path)
+    with pytest.raises(UsageError, match=r"expected a captioner, got ckpt=.*, which holds a rater"):
+        load_captioner(str(run.path))
 
 
 @pytest.mark.integration
@@ -123,7 +130,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(start, tmp_path, monke
             main([*fit, *words, f"run_dir={tmp_path / 'again'}"])
     assert main([*fit, *words, f"run_dir={tmp_path / 'again'}"]) == 0
     once, again = RunFolder(tmp_path / "once"), RunFolder(tmp_path / "again")
-    kept = ("train/loss", "train/grad_norm", "rating/", "val/")
+    kept = ("train/loss", "train/grad_norm", "train/rating/", "val/")
     numbers = [
         [{name: value for name, value in row.items() if name.startswith(kept)} for row in run.current_rows()]
         for run in (once, again)

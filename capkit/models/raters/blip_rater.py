@@ -3,6 +3,7 @@
 B images; N pictures and M captions of a call; L tokens, P patches, W width of the image encoder.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,7 +34,8 @@ class BlipRater(Rater):
 
     Args:
         name: Hub name or folder of a BlipForImageTextRetrieval; or give `config`.
-        config: `vision_config` and `text_config` of a model with random weights; the vocabulary is the tokenizer's.
+        config: `vision_config` and `text_config` of a model with random weights; the vocabulary is the tokenizer's,
+            unless `text_config` has a `vocab_size`.
         tokenizer: Hub name or folder, "word" (built from the training captions), or null for the model's own.
         pretrained: If false, `name` gives the architecture only.
         max_length: Longest caption in tokens; null: the model's limit.
@@ -87,6 +89,11 @@ class BlipRater(Rater):
                 freeze_lower(getattr(self, part), float(frozen_share), "model.frozen_share")
         self._head = scalar_head(network.config.text_config.hidden_size, hidden_width)
 
+    def exported_arguments(self) -> dict[str, Any]:
+        """What an export says in the place of `name`: the settings of both networks, whose weights it holds."""
+        vision, text = (json.loads(part.config.to_json_string()) for part in (self.image_encoder, self.text_encoder))
+        return {"name": None, "config": {"vision_config": vision, "text_config": text}}
+
     @property
     def tokenizer_key(self) -> str | None:
         return "tokenizer"
@@ -131,7 +138,7 @@ def _network(name: str | None, config: Mapping[str, Any] | None, pretrained: boo
         network = BlipForImageTextRetrieval(load_pretrained(AutoConfig, name, "rater"))
     else:
         settings = {"model_type": "blip", **(config or {})}
-        settings["text_config"] = {**settings.get("text_config", {}), "vocab_size": len(tokenizer)}
+        settings["text_config"] = {"vocab_size": len(tokenizer), **settings.get("text_config", {})}
         network = BlipForImageTextRetrieval(build_config(settings, "rater"))
     embedded = network.config.text_config.vocab_size
     if len(tokenizer) > embedded:

@@ -1,4 +1,4 @@
-"""What people or models think of captions, as JSON lines: rankings of a picture's captions, or a score for each."""
+"""What people or models think of captions, as JSON lines: rankings, pairs, or a score for each caption."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from capkit.data.preference_files import Preference, read_preferences
 from capkit.errors import UsageError
 from capkit.text.caption_text import clean_text
 from capkit.utils.ranges import is_finite
@@ -27,15 +28,16 @@ class Rating:
     is_ranking: bool
 
 
-def read_ratings(path: str | Path) -> list[Rating]:
-    """The ratings of a file: one a ranking, or one a picture with all of its scored captions, in the file's order.
+def read_ratings(path: str | Path, criterion: str | None = None) -> list[Rating]:
+    """The ratings of a file: one a ranking or pair, or one a picture with all of its scored captions, in its order.
 
     Each line is {image, captions, ranking} or {image, caption, score}. `ranking` names each caption once by its place
     in `captions`, from 0, the best first; captions that are equally good stand in a list: [2, [0, 1]]. Several scores
-    of one caption count as their mean.
+    of one caption count as their mean. Or each line is a pair as `read_preferences` reads them, a ranking of two;
+    `criterion` takes the pairs that it was the criterion of.
 
     Raises UsageError, naming the line: rankings of one caption or with a caption twice, empty captions, lines of both
-    kinds, anything else.
+    kinds, anything else; pairs by several criteria without `criterion`, and a `criterion` that the file does not have.
     """
     located = read_json_or_lines(Path(path), "ratings")
     if len(located) == 1 and isinstance(located[0].value, list):
@@ -45,6 +47,10 @@ def read_ratings(path: str | Path) -> list[Rating]:
         raise UsageError(
             f"{path}: no ratings in it; write {{image, captions, ranking}} or {{image, caption, score}} a line"
         )
+    if "chosen" in rows[0].value:
+        return _of_pairs(read_preferences(path), criterion, path)
+    if criterion is not None:
+        raise UsageError(f"{path}: expected pairs by criterion={criterion}, got ratings without one; leave it out")
     is_ranking = "ranking" in rows[0].value
     for where, row in rows:
         if ("ranking" in row) != is_ranking:
@@ -53,6 +59,17 @@ def read_ratings(path: str | Path) -> list[Rating]:
                 f"{sorted(row)}; keep rankings and scores in files of their own"
             )
     return [_ranking(row, where) for where, row in rows] if is_ranking else _scored(rows)
+
+
+def _of_pairs(pairs: list[Preference], criterion: str | None, path: str | Path) -> list[Rating]:
+    known = list(dict.fromkeys(pair.criterion for pair in pairs))
+    named = ", ".join(name or "(none)" for name in known)
+    if criterion is None and len(known) > 1:
+        raise UsageError(f"{path}: expected pairs by one criterion, got {named}; take one, criterion=NAME")
+    if criterion not in (None, *known):
+        raise UsageError(f"{path}: expected pairs by criterion={criterion}, got {named}; take one of these")
+    taken = [pair for pair in pairs if criterion in (None, pair.criterion)]
+    return [Rating(pair.image, (pair.chosen, pair.rejected), (0.0, -1.0), True) for pair in taken]
 
 
 def fingerprint(ratings: Iterable[Rating]) -> str:

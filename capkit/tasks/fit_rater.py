@@ -40,11 +40,13 @@ class FitRater(Job[RaterModule]):
     """A rater trained on ratings of the pictures of data.train."""
 
     def build_parts(self, cfg: DictConfig) -> dict[str, Any]:
-        ratings = read_ratings(cfg.ratings)
-        self.train, self.val = ratings, [] if cfg.val_ratings is None else read_ratings(cfg.val_ratings)
-        if cfg.val_ratings is None:
+        ratings = read_ratings(cfg.ratings, cfg.criterion)
+        self.train, self.val = ratings, []
+        if cfg.val_ratings is not None:
+            self.val = read_ratings(cfg.val_ratings, cfg.criterion)
+        else:
             self.train, self.val = held_out(ratings, float(cfg.held_out), cfg.seed)
-        self.test = None if cfg.test_ratings is None else read_ratings(cfg.test_ratings)
+        self.test = None if cfg.test_ratings is None else read_ratings(cfg.test_ratings, cfg.criterion)
         for name, found in (("ratings", self.train), ("val_ratings", self.val)):
             if not found:
                 num_images = len({rating.image for rating in ratings})

@@ -70,3 +70,39 @@ def test_what_is_no_rating_is_told_with_its_line(file, row, told):
 def test_rankings_and_scores_are_not_mixed(file):
     with pytest.raises(UsageError, match=r"line 2: expected a ranking as in the first line"):
         read_ratings(file(RANKED, {"image": "a", "caption": "x", "score": 1}))
+
+
+PAIR = {"image": "a", "chosen": "a red dog", "rejected": "a dog", "criterion": "num_true_claims"}
+OTHER = {"image": "b", "chosen": "a dog", "rejected": "a blue dog", "criterion": "true_claims"}
+
+
+def test_pairs_are_rankings_of_two_by_the_criterion_that_is_asked_for(file):
+    path = file(PAIR, OTHER)
+    assert read_ratings(path, "true_claims") == [Rating("b", ("a dog", "a blue dog"), (0.0, -1.0), True)]
+    assert read_ratings(path, "num_true_claims") == [Rating("a", ("a red dog", "a dog"), (0.0, -1.0), True)]
+
+
+def test_pairs_by_one_criterion_or_none_need_no_name(file):
+    assert len(read_ratings(file(PAIR, {**PAIR, "image": "b"}))) == 2
+    bare = {"images": ["a"], "prompt": "", "chosen": "a red dog", "rejected": "a dog"}
+    assert read_ratings(file(bare)) == [Rating("a", ("a red dog", "a dog"), (0.0, -1.0), True)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "criterion", "told"),
+    [
+        (
+            [PAIR, OTHER],
+            None,
+            "expected pairs by one criterion, got num_true_claims, true_claims; take one, criterion=",
+        ),
+        ([PAIR, OTHER], "cider", "expected pairs by criterion=cider, got num_true_claims, true_claims"),
+        ([PAIR, {**OTHER, "criterion": ""}], None, r"got num_true_claims, \(none\); take one"),
+        ([{**PAIR, "criterion": ""}], "cider", r"expected pairs by criterion=cider, got \(none\)"),
+        ([RANKED], "cider", "expected pairs by criterion=cider, got ratings without one"),
+        ([PAIR, RANKED], None, "line 2: no 'chosen'"),
+    ],
+)
+def test_criteria_that_do_not_say_which_pairs_are_refused(file, rows, criterion, told):
+    with pytest.raises(UsageError, match=told):
+        read_ratings(file(*rows), criterion)

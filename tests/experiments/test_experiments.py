@@ -188,6 +188,11 @@ def test_no_experiment_is_left_out():
         "caprl", "qwen_sft", "qwen_grpo_caption",  # tests/experiments/test_chat_experiments.py
         "caprl_sceneworld", "caprl_shuffled_sceneworld",  # tests/effects/test_caprl.py
         "feedquill_dpo_sceneworld",  # tests/effects/test_preferences.py
+        "feedquill_rater_sceneworld", "feedquill_sceneworld", "feedquill_verifier_sceneworld",
+        "dico_sceneworld",  # tests/experiments/test_rl_experiments.py
+        "dico",  # there too
+        "feedquill", "feedquill_rater", "feedquill_dpo",
+        "feedquill_verifier",  # tests/experiments/test_feedquill_experiments.py
         "compress_align_rater_sceneworld", "compress_align_sceneworld", "mlbcap_filter_rater_sceneworld",
         "mlbcap_filter_sceneworld",  # tests/effects/test_rater_effects.py
         "compress_align", "mlbcap_filter",  # tests/experiments/test_rater_experiments.py

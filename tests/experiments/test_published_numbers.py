@@ -47,6 +47,8 @@ DISCRITUNE = "Dessi et al. 2023, section 3; command in EGG issue 258"
 EGG = "DiscriTune's code as kept in manugaurdl/no-detail-left-behind, egg/zoo/emergent_captioner/finetuning"
 YEMOKOO = "yemokoo/DiscriTune-reproduce, training script"
 NDLB = "manugaurdl/no-detail-left-behind, finetuning configs"
+DICO = "Moratelli et al. 2024, released code (aimagelab)"
+YE = "Ye et al. 2025 (FeedQuill)"
 MOCHA = "assafbk/mocha_code, training script"
 CLIP = "Radford et al. 2021, tables 18 and 19"
 ALIGN = "Jia et al. 2021, section 5"
@@ -691,6 +693,30 @@ PUBLISHED = {
         Number("reader.model.model", "Qwen/Qwen2.5-3B-Instruct", CAPRL_PAPER),
         Number("reader.model.temperature", 0.6, CAPRL_PAPER),
         Number("reader.model.max_tokens", 10, CAPRL_PAPER),
+    ],
+    "dico": [
+        Number("objective.rollout.num_beams", 5, DICO),
+        Number("objective.num_samples", 5, DICO),
+        Number("objective.beta", 0.2, DICO),
+        Number("objective.tau", 300.0, DICO),
+        Number("reward.pac_score.scorer.weight", 2.0, DICO),
+        Number("metric.pac_score.weight", 2.0, DICO),
+        Number("optimizer.lr", 1e-6, DICO),
+        Number("data.batch_size", "8 images a GPU", DICO, 8, 2),
+        Number("trainer.precision", "16-mixed", DICO),
+        Number("trainer.strategy.stage", 2, DICO),
+        Number("callback.checkpoints.select", "max pac_score_ref", f"{DICO}: selected by RefPAC-S"),
+    ],
+    "feedquill": [
+        Number("model.name", "llava-hf/llava-1.5-7b-hf", YE),
+        Number("reward.rater_num_true_claims.weight", 0.5, f"{YE}: as remembered"),
+        Number("model.image_size", 336, "Liu et al. 2023: LLaVA-1.5's tower"),
+    ],
+    "feedquill_rater": [Number("objective.center", 0.0, f"{YE}: Bradley-Terry")],
+    "feedquill_dpo": [Number("model.name", "llava-hf/llava-1.5-7b-hf", YE)],
+    "feedquill_verifier": [
+        Number("model.name", "llava-hf/llava-1.5-7b-hf", YE),
+        Number("reward.num_true_claims.weight", "0.5 of the rater's score", f"{YE}: as remembered", 0.1, 6),
     ],
     "qwen_sft": [
         Number("model.name", "Qwen/Qwen2.5-VL-7B-Instruct", LLAMA_FACTORY),

@@ -28,11 +28,16 @@ SCENEWORLD = {
     "discritune_shuffled_sceneworld": "generic_mle_sceneworld",
     "discritune_whitened_sceneworld": "generic_mle_sceneworld",
 }
+JUDGED = ("dico_sceneworld", "feedquill_sceneworld", "feedquill_verifier_sceneworld")
 MOCHA = ("mocha_sceneworld", "mocha_shuffled_sceneworld")
 COCO = {
     "cider_scst": ("coco_transformer", []),
     "cider_nsc": ("coco_transformer", []),
     "clip_reward_cider": ("clip_reward_mle", ["metric=[cider,diversity]"]),  # its others ask CLIP
+    "dico": (
+        "clip_reward_mle",
+        ["reward=[cider]", "metric=[cider]", "callback.checkpoints.select=max cider", "trainer.precision=32-true"],
+    ),
 }
 coco = pytest.fixture(scope="module")(karpathy.__wrapped__)
 
@@ -96,6 +101,28 @@ def test_mocha_on_sceneworld_trains_two_steps_and_is_judged_by_the_scenes(experi
     assert judged <= numbers.keys()
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("experiment", JUDGED)
+def test_preferences_on_sceneworld_train_two_steps_by_their_rewards(experiment, runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(runs)
+    start, judge = runs / "hallucinating_mle_sceneworld", runs / "judge_sceneworld"
+    words = [f"reward_encoder={judge}"] if experiment == "dico_sceneworld" else []
+    if experiment == "feedquill_sceneworld":
+        collect = ["task=collect_preferences", f"ckpt={start}", "data=sceneworld_hallucinated", COUNTS[0]]
+        collect += ["reward=[true_claims,num_true_claims]", "decomposer=scene", "verifier=scene", "num_samples=8"]
+        collect += ["verifier.by=picture", "margins={num_true_claims: 1}", f"out={tmp_path / 'pairs.jsonl'}"]
+        assert main(collect) == 0
+        for criterion in ("true_claims", "num_true_claims"):
+            rater = ["experiment=feedquill_rater_sceneworld", *TINY, f"ratings={tmp_path / 'pairs.jsonl'}"]
+            rater += [f"criterion={criterion}", f"model.encoder.ckpt={judge}", "held_out=0.3"]
+            assert main([*rater, f"run_dir={tmp_path / criterion}"]) == 0
+            words.append(f"reward.rater_{criterion}.scorer.rater.ckpt={tmp_path / criterion}")
+    run = RunFolder(tmp_path / "run")
+    assert main([f"experiment={experiment}", *TINY, f"init_from={start}", *words, f"run_dir={run.path}"]) == 0
+    numbers = run.metrics()
+    assert numbers["train/steps"] == 2 and {"test/fact_precision", "test/fact_recall"} <= numbers.keys()
+
+
 def test_the_best_validation_reward_chooses_the_checkpoint(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(runs)
     words = [*TINY, f"init_from={runs / 'hallucinating_mle_sceneworld'}", "callback.checkpoints.select=max reward"]
@@ -149,7 +176,9 @@ def test_self_retrieval_after_boosted_captions_trains_adapters(runs, tmp_path, m
         assert {name.split(".")[1] for name in trained} == {"decoder", "image_encoder"}
 
 
-@pytest.mark.parametrize("experiment", COCO)
+@pytest.mark.parametrize(
+    "experiment", [pytest.param(name, marks=[pytest.mark.nightly] * (name == "dico")) for name in COCO]
+)
 def test_a_coco_recipe_trains_two_steps_from_its_likelihood_stage(experiment, coco, tmp_path):
     tiny = ["debug=tiny", "decoding.max_length=5", "decoding.num_beams=2"]
     stage, changes = COCO[experiment]

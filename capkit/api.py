@@ -33,6 +33,7 @@ from capkit.fault_tolerance.stop_signal import INTERRUPTED_STATUS, Stopped
 from capkit.loaded import LoadedCaptioner, LoadedEncoder
 from capkit.metrics.coco.named import NAMED, USUAL, check_named, score_named
 from capkit.metrics.scoring import score_rows
+from capkit.models.captioners.chat_vlm import ChatVLM
 from capkit.models.captioners.hf_captioner import HFCaptioner
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.models.raters.base import Rater
@@ -70,8 +71,8 @@ def load(
 
     Args:
         source: a run folder (its newest whole checkpoint), a checkpoint, a folder of `capkit export`, or the folder or
-            hub name of a captioner or dual encoder of transformers: BLIP, GIT, VisionEncoderDecoder; CLIP, SigLIP and
-            their like.
+            hub name of a captioner or dual encoder of transformers: BLIP, GIT, VisionEncoderDecoder, the chat models of
+            docs/chat_vlm.md; CLIP, SigLIP and their like.
         kind: what is expected, "captioner" or "encoder", also for type checkers; None: either.
         device: None: a GPU where there is one.
 
@@ -132,7 +133,7 @@ def _of_hub(source: str | os.PathLike[str], device: torch.device) -> LoadedCapti
             f"{name}: expected a run, a checkpoint, an exported folder or a hub name; there is no such path from "
             f"{Path.cwd()}, and {error}"
         ) from error
-    if isinstance(model, HFCaptioner):
+    if isinstance(model, HFCaptioner | ChatVLM):
         return LoadedCaptioner(model, preprocess, Decoding(), {}, None, device)
     return LoadedEncoder(model, device)
 

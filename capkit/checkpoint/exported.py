@@ -17,12 +17,13 @@ import torch
 import yaml
 from tokenizers.processors import TemplateProcessing
 from torch import nn
-from transformers import CLIPImageProcessor, VisionTextDualEncoderModel, ViTImageProcessor
+from transformers import CLIPImageProcessor, GenerationConfig, VisionTextDualEncoderModel, ViTImageProcessor
 
 from capkit.checkpoint.export_parts import FORMAT, Part, parts_of
 from capkit.checkpoint.files import ABOUT, save_tensors
 from capkit.checkpoint.loading import read_checkpoint, stored
 from capkit.errors import UsageError
+from capkit.models.captioners.chat_vlm import ChatVLM
 from capkit.models.captioners.hf_captioner import HFCaptioner
 from capkit.models.dual_encoders.hf_two_tower import HFTwoTower
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
@@ -67,6 +68,8 @@ def export(
     plain = plain.to(dtype)
     if isinstance(plain, HFCaptioner):
         _start_as_trained(plain.model, model.tokenizer)
+    elif isinstance(plain, ChatVLM):
+        plain.model.generation_config = _plain_generation(model.tokenizer)
     transform = _transform_of(config, run or {})
     out.mkdir(parents=True, exist_ok=True)
     parts = parts_of(plain)
@@ -230,6 +233,12 @@ def _start_as_trained(network: Any, tokenizer: Any) -> None:
         for config in (network.config, network.generation_config):
             if getattr(config, name, None) is None:
                 setattr(config, name, value)
+
+
+def _plain_generation(tokenizer: Any) -> GenerationConfig:
+    """Greedy, up to EOS: published chat models bring sampling and penalties of repeated words, which capkit has not."""
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return GenerationConfig(**{name: getattr(tokenizer, name) for name in names})
 
 
 def _text_model(network: Any) -> Any:

@@ -4,11 +4,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor
 
+from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
+from capkit.models.captioners.chat_families import FAMILIES as CHAT_FAMILIES
+from capkit.models.captioners.chat_vlm import ChatVLM
 from capkit.models.captioners.hf_captioner import HFCaptioner, num_positions
 from capkit.models.captioners.hf_families import FAMILIES
 from capkit.models.dual_encoders.hf_frozen import HFDualEncoder
@@ -18,8 +22,10 @@ MAX_LENGTH = 64  # tokens of a caption, where the model has more positions
 Preprocess = Callable[[Sequence[np.ndarray]], Float[Tensor, "B 3 H W"]]
 
 
-def load_hub_model(name: str) -> tuple[HFCaptioner | HFDualEncoder, Preprocess]:
+def load_hub_model(name: str) -> tuple[HFCaptioner | ChatVLM | HFDualEncoder, Preprocess]:
     """A captioner of a family that capkit knows, or a dual encoder, in float32, and what prepares pictures for it.
+
+    A chat model is asked for a description, and reads pictures as squares (`ChatVLM`).
 
     Raises UsageError where there is no such model, or where it is of another kind; that is told by its config, before
     weights are read.
@@ -31,10 +37,14 @@ def load_hub_model(name: str) -> tuple[HFCaptioner | HFDualEncoder, Preprocess]:
         positions = num_positions(family.text_config(config))
         captioner = HFCaptioner(name=name, max_length=min(MAX_LENGTH, positions or MAX_LENGTH))
         return captioner.eval(), _Processor(load_pretrained(AutoImageProcessor, name, "image processor"))
+    if config.model_type in CHAT_FAMILIES:
+        chat = ChatVLM(name=name).eval()
+        transform = ImageTransform(chat.image_size)
+        return chat, lambda images: transform.normalize(torch.stack([transform(image) for image in images]))
     if not _compares(config):
         raise UsageError(
-            f"{name}: expected a captioner ({', '.join(FAMILIES)}) or a dual encoder such as clip or siglip, got a "
-            f"model of type {config.model_type}; give another one"
+            f"{name}: expected a captioner ({', '.join([*FAMILIES, *CHAT_FAMILIES])}) or a dual encoder such as clip "
+            f"or siglip, got a model of type {config.model_type}; give another one"
         )
     encoder = HFDualEncoder(name)
     encoder.model.float()  # transformers reads weights in the precision of their file

@@ -87,9 +87,7 @@ class LoRA:
         config.base_model_name_or_path = getattr(model, "name_or_path", None)
         inject_adapter_in_model(config, model)
         for parameter in model.parameters():
-            if (
-                parameter.requires_grad
-            ):  # beside weights in 4 bits peft makes them bfloat16, which small steps do not move
+            if parameter.requires_grad:  # peft makes them bfloat16 beside 4 bits, which small steps do not move
                 parameter.data = parameter.data.float()
         if self.init_std is not None:
             for name, parameter in model.named_parameters():

@@ -10,6 +10,8 @@ from tiny_chat_models import CONFIGS, SIDE, asked, batch_for, build, config_of, 
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+import capkit
+from capkit.checkpoint.exported import export
 from capkit.decoding.config import Decoding
 from capkit.decoding.guide import Guide
 from capkit.errors import UsageError
@@ -230,6 +232,30 @@ WORDS = "messages[-1]['content'][1]['text']"
 def test_what_cannot_be_is_told_before_work_starts(settings, message):
     with pytest.raises(UsageError, match=message):
         tiny(**settings)
+
+
+def test_an_export_is_greedy_whatever_settings_the_published_model_has(tmp_path):
+    model = copy.deepcopy(build("qwen2_5_vl"))
+    published = {"do_sample": True, "repetition_penalty": 1.5, "temperature": 0.1, "eos_token_id": [0, 1]}
+    model.model.generation_config.update(**published)
+    export(model, tmp_path / "out", {"_target_": "capkit.models.captioners.chat_vlm.ChatVLM", "name": None})
+    settings = AutoModelForImageTextToText.from_pretrained(tmp_path / "out").generation_config
+    assert (settings.do_sample, settings.repetition_penalty) in ((False, 1.0), (None, None))
+    assert settings.eos_token_id == model.tokenizer.eos_token_id
+    assert model.model.generation_config.repetition_penalty == 1.5
+
+
+def test_the_python_api_reads_a_folder_of_transformers(tmp_path):
+    model = tiny(config=config_of("llava") | {"text_config": config_of("llava")["text_config"] | LONGER}).eval()
+    model.model.save_pretrained(tmp_path)
+    model.processor.save_pretrained(tmp_path)
+    loaded = capkit.load(tmp_path, "captioner")
+    found = loaded.caption([photo.numpy() for photo in photos(2)], decoding=Decoding(max_length=6))
+    expected = model.generate(model.encode(CaptionBatch(["a", "b"], pixels(2))), Decoding(max_length=6))
+    assert found == [texts[0] for texts in expected.texts]
+
+
+LONGER = {"max_position_embeddings": 400}
 
 
 def test_another_tokenizer_than_the_models_own_is_refused(tmp_path):

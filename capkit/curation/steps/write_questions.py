@@ -11,6 +11,7 @@ from capkit.curation.questions import TO_REVIEW, Split, questions_of, with_quest
 from capkit.data.records import Record
 from capkit.errors import UsageError
 from capkit.readers.question_rows import Item, PictureRow, item_from, write_caprl, write_caption_qa
+from capkit.readers.question_sets import QuestionFile
 from capkit.utils.checksums import crc32_and_size
 from capkit.utils.files import atomic_path
 from capkit.utils.text_files import expect, member, read_json_or_lines
@@ -34,8 +35,8 @@ class WriteQuestions:
         review: Where the questions to look at go; null: nowhere.
         reviewed: Such a file with its verdicts.
 
-    Raises UsageError for test pictures in the training split, a verdict that is missing or no option, questions of
-    `reviewed` that no record has, and where no question is left to write.
+    Raises UsageError for test pictures in the training split, a `path` that holds another split's questions, a verdict
+    that is missing or no option, questions of `reviewed` that no record has, and where no question is left to write.
     """
 
     name = "write_questions"
@@ -69,6 +70,12 @@ class WriteQuestions:
 
     def attach_split(self, split: Split) -> None:
         split.refuse_test_pictures(self.name)
+        there = QuestionFile(self._path).split if Path(self._path).is_file() else None
+        if there not in (None, split.name):
+            raise UsageError(
+                f"{self.name}: expected a file for the questions of split {split.name}, got {self._path}, which holds "
+                f"those of {there}; give each split a path and a command of its own"
+            )
         self._split = split
 
     def __call__(self, records: Records) -> Iterator[Record]:

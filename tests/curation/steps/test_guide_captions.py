@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from capkit.curation.questions import Split
 from capkit.curation.steps.guide_captions import GuideCaptions
 from capkit.data.records import Caption, Record
 from capkit.data.vqa import GuidedRow, read_guided, write_guided
@@ -199,6 +200,31 @@ def test_the_released_file_has_the_captions_that_were_answered_from(tmp_path):
     (row,) = read_guided(file)
     assert (row.coco_captions, row.prompt_guided_captions) == (["a ball"], ["it is red"])
     assert row.soft_scores == row.hard_scores == [1.0, 1.0]
+
+
+def test_the_most_frequent_answer_is_told_to_the_writer_alone(tmp_path):
+    writer, reader = Model(lambda given, sample: "it is red", "writer"), Model(by_last_word, "reader")
+    run(tmp_path, [record(vqa(answers=("blue", "red", "red")))], writer, reader)
+    assert sections(writer.asked[0].text)["answer"] == "red"
+    assert all("answer" not in sections(question.text) for question in reader.asked)
+
+
+def test_plain_captions_may_be_left_out(tmp_path):
+    (after,), _, _ = run(tmp_path, [record()], Model(lambda given, sample: "it is red", "writer"), generic=None)
+    assert told(after) == [("it is red", guided_prompt(RED), 1.0)]
+
+
+def test_a_dry_run_writes_no_released_file(tmp_path):
+    writer, reader = Model(lambda given, sample: "it is red", "writer"), Model(by_last_word, "reader")
+    step = GuideCaptions(writer, reader, cache_dir=str(tmp_path), released_file=str(tmp_path / "guided.json"))
+    step.attach_split(Split("train", lambda split: {}, is_dry=True))
+    assert len(list(step(lambda: [record()]))) == 1 and not (tmp_path / "guided.json").exists()
+
+
+def test_pictures_of_the_test_split_are_refused(tmp_path):
+    step = GuideCaptions(Model(by_last_word), Model(by_last_word), cache_dir=str(tmp_path))
+    with pytest.raises(UsageError, match="1 pictures of the test split"):
+        step.attach_split(Split("train", lambda split: {"1": "a.jpg"}))
 
 
 @pytest.mark.parametrize(

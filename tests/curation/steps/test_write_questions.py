@@ -85,6 +85,16 @@ def test_test_pictures_get_into_no_training_set(tmp_path, key):
         run(path=str(tmp_path / "q.jsonl"), pictures=pictures)
 
 
+def test_the_questions_of_another_split_are_not_written_over(tmp_path):
+    """As one command of two splits would."""
+    file = tmp_path / "q.jsonl"
+    run("train", path=str(file))
+    run("train", path=str(file))
+    with pytest.raises(UsageError, match=r"questions of split val, got .*q.jsonl, which holds those of train"):
+        run("val", path=str(file))
+    assert QuestionFile(file).split == "train"
+
+
 def test_a_dry_run_writes_nothing(tmp_path):
     run(is_dry=True, path=str(tmp_path / "q.jsonl"), review=str(tmp_path / "look.jsonl"))
     assert not list(tmp_path.iterdir())

@@ -26,7 +26,7 @@ class Rater(nn.Module, ABC):
     """Pictures and captions to scores: higher is better, on no scale but that of what it was trained on.
 
     `forward` scores the captions of a training batch; `rate` those given as texts. A caption's score does not depend on
-    what else is in the batch. `batch_size`: captions of one forward pass of `rate`.
+    what else is in the batch. `batch_size`: captions, and pictures, of one forward pass of `rate`.
     """
 
     def __init__(self, tokenize: Tokenize, prompt: str, name: str, batch_size: int) -> None:
@@ -86,12 +86,15 @@ class Rater(nn.Module, ABC):
         self, pixels: Float[Tensor, "N 3 H W"], owners: Sequence[int], texts: Sequence[str]
     ) -> Float[Tensor, " M"]:
         """The score of each text beside the picture of `pixels` that `owners` says."""
-        seen = self.see(CaptionBatch(keys=[""] * len(pixels), pixels=send(pixels, self.device)))
+        seen = torch.cat(map_in_chunks(send(pixels, self.device), self._seen, self.batch_size))
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))  # few paddings
         parts = map_in_chunks(order, lambda places: self._rated(seen, places, owners, texts), self.batch_size)
         scores = torch.empty(len(texts), device=self.device)
         scores[send(torch.tensor(order, dtype=torch.int64), self.device)] = torch.cat([*parts, scores[:0]]).float()
         return scores
+
+    def _seen(self, pixels: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N ..."]:
+        return self.see(CaptionBatch(keys=[""] * len(pixels), pixels=pixels))
 
     def _rated(
         self, seen: Float[Tensor, "N ..."], places: list[int], owners: Sequence[int], texts: Sequence[str]

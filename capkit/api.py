@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from capkit.checkpoint.files import is_export
-from capkit.checkpoint.hub_models import load_hub_model
+from capkit.checkpoint.hub_models import Preprocess, load_hub_model
 from capkit.checkpoint.loading import model_from_checkpoint, read_checkpoint, stored, stored_transform
 from capkit.config.arguments import parse
 from capkit.config.check import compose_checked, problems
@@ -27,6 +27,7 @@ from capkit.data.given_pictures import Picture, given_pictures, is_one
 from capkit.data.images import BadImage
 from capkit.data.picture_folder import picture_reader, unreadable
 from capkit.data.prediction_files import CaptionFile, images_to_score, match, one_each, read_captions
+from capkit.data.transforms import ImageTransform
 from capkit.decoding.config import Decoding
 from capkit.errors import RunFailure, UsageError, known_error
 from capkit.fault_tolerance.stop_signal import INTERRUPTED_STATUS, Stopped
@@ -109,17 +110,17 @@ def _of_checkpoint(path: Path, device: torch.device) -> LoadedCaptioner | Loaded
             f"{path}: expected a captioner or a dual encoder, got a rater; captions are scored by it in reward=[rater] "
             "and metric=[rater], and in Python by capkit.scorers.rater.RaterScore (docs/raters.md)"
         )
-    transform = stored_transform(checkpoint)
-
-    def preprocess(images: Sequence[np.ndarray]) -> torch.Tensor:
-        return transform.normalize(torch.stack([transform(image) for image in images]))
-
+    preprocess = _preprocess(stored_transform(checkpoint))
     settings = stored(checkpoint, "config", dict).get("decoding")
     if settings is not None:
         check_targets(settings, "decoding", str(path), RUN_PARTS, "give a checkpoint that capkit wrote")
     decoding = Decoding() if settings is None else build(settings)
     kinds = kinds_of(stored(checkpoint, "config.model", dict))
     return LoadedCaptioner(model, preprocess, decoding, kinds, checkpoint, device)
+
+
+def _preprocess(transform: ImageTransform) -> Preprocess:
+    return lambda images: transform.normalize(torch.stack([transform(image) for image in images]))
 
 
 def _of_hub(source: str | os.PathLike[str], device: torch.device) -> LoadedCaptioner | LoadedEncoder:
@@ -133,7 +134,10 @@ def _of_hub(source: str | os.PathLike[str], device: torch.device) -> LoadedCapti
             f"{name}: expected a run, a checkpoint, an exported folder or a hub name; there is no such path from "
             f"{Path.cwd()}, and {error}"
         ) from error
+    if isinstance(model, ChatVLM):
+        preprocess = _preprocess(ImageTransform(model.image_size))
     if isinstance(model, HFCaptioner | ChatVLM):
+        assert preprocess is not None
         return LoadedCaptioner(model, preprocess, Decoding(), {}, None, device)
     return LoadedEncoder(model, device)
 

@@ -4,12 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor
 
-from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
 from capkit.models.captioners.chat_families import FAMILIES as CHAT_FAMILIES
 from capkit.models.captioners.chat_vlm import ChatVLM
@@ -22,10 +20,10 @@ MAX_LENGTH = 64  # tokens of a caption, where the model has more positions
 Preprocess = Callable[[Sequence[np.ndarray]], Float[Tensor, "B 3 H W"]]
 
 
-def load_hub_model(name: str) -> tuple[HFCaptioner | ChatVLM | HFDualEncoder, Preprocess]:
+def load_hub_model(name: str) -> tuple[HFCaptioner | ChatVLM | HFDualEncoder, Preprocess | None]:
     """A captioner of a family that capkit knows, or a dual encoder, in float32, and what prepares pictures for it.
 
-    A chat model is asked for a description, and reads pictures as squares (`ChatVLM`).
+    A chat model reads squares of its `image_size` pixels, normalised by .5 and .5; nothing else prepares them: None.
 
     Raises UsageError where there is no such model, or where it is of another kind; that is told by its config, before
     weights are read.
@@ -38,9 +36,7 @@ def load_hub_model(name: str) -> tuple[HFCaptioner | ChatVLM | HFDualEncoder, Pr
         captioner = HFCaptioner(name=name, max_length=min(MAX_LENGTH, positions or MAX_LENGTH))
         return captioner.eval(), _Processor(load_pretrained(AutoImageProcessor, name, "image processor"))
     if config.model_type in CHAT_FAMILIES:
-        chat = ChatVLM(name=name).eval()
-        transform = ImageTransform(chat.image_size)
-        return chat, lambda images: transform.normalize(torch.stack([transform(image) for image in images]))
+        return ChatVLM(name=name).eval(), None
     if not _compares(config):
         raise UsageError(
             f"{name}: expected a captioner ({', '.join([*FAMILIES, *CHAT_FAMILIES])}) or a dual encoder such as clip "

@@ -57,7 +57,10 @@ class Field(Protocol):
 
 @dataclass(frozen=True)
 class Text:
-    """Text of at most `max_words` words, on one line: not empty, no code block, no JSON and no refusal (in English)."""
+    """Text of at most `max_words` words, on one line: not empty, no code block, no JSON and no refusal (in English).
+
+    JSON: what begins as an object, whole or cut off, and a whole list.
+    """
 
     max_words: int
 
@@ -66,6 +69,8 @@ class Text:
             raise Unparsable("a code fence, expected text")
         if text.strip().startswith("{"):
             raise Unparsable("a JSON object, expected text")
+        if _is_list(text):
+            raise Unparsable("a JSON list, expected text")
         found = clean_text(text)
         if not any(letter.isalnum() for letter in found):
             raise Unparsable("it is empty")
@@ -88,6 +93,13 @@ class Text:
 
     def example(self) -> str:
         return " ".join(["word"] * self.max_words)
+
+
+def _is_list(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), list)
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)

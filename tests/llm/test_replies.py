@@ -86,6 +86,8 @@ def test_what_fits_is_read(reply, said, value):
         (CAPTION, REFUSAL, "not one JSON object"),
         (CAPTION, json.dumps({"caption": REFUSAL}), "a refusal"),
         # Texts.
+        (Text(10), '{"caption": "a dog', "a JSON object"),
+        (Text(10), '["a dog"]', "a JSON list"),
         (Text(10), REFUSAL, "a refusal"),
         (Text(20), "As an AI language model, I have no eyes.", "a refusal"),
         (Text(20), "I cannot describe hateful pictures.", "a refusal"),

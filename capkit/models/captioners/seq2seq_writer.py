@@ -48,7 +48,7 @@ class Seq2SeqWriter(TextWriter):
                 f"got {kind}; take such a one, or model=text_writer with a causal language model"
             )
         network = language_model(lm, pretrained, self.tokenizer, AutoModelForSeq2SeqLM)
-        # T5 1.1 and FLAN-T5 have a head of their own, which transformers 5.24 ties unless it loads one.
+        # T5 1.1, FLAN-T5 and mT5 have a head of their own, which transformers 5.24 ties unless it loads one.
         if not _scales(network.config) and network.lm_head.weight is network.shared.weight:
             network.lm_head.weight = nn.Parameter(network.shared.weight.detach().clone())
         return network
@@ -94,5 +94,8 @@ class Seq2SeqWriter(TextWriter):
 
 
 def _scales(config: Any) -> bool:
-    """Whether the head reads its input divided by the root of the width: in T5 1.0, whose head is its embedding."""
-    return bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
+    """Whether the head reads its input divided by the root of the width: in T5 1.0, whose head is its embedding.
+
+    transformers 5.24 calls every T5 and mT5 tied, whatever its file says; whether a T5 scales has a field of its own.
+    """
+    return config.model_type == "t5" and bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))

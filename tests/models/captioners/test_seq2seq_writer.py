@@ -23,7 +23,7 @@ CAPTIONS = [
 ]
 T5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2, "dropout_rate": 0.0}
 FLAN = {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0}
-KINDS = {"t5": T5, "flan": T5 | FLAN}
+KINDS = {"t5": T5, "flan": T5 | FLAN, "mt5": T5 | FLAN | {"model_type": "mt5"}}
 
 
 def writer(kind="t5", **settings):
@@ -75,8 +75,9 @@ def test_a_prompt_is_read_as_it_is_and_not_by_a_chat_template():
 
 def test_a_head_of_its_own_is_not_the_embedding():
     """As T5 1.1 and FLAN-T5 have one; transformers 5.24 ties the two of a network that it builds from a config."""
-    tied, own = writer("t5").lm, writer("flan").lm
-    assert tied.lm_head.weight is tied.shared.weight and own.lm_head.weight is not own.shared.weight
+    tied, *others = (writer(kind).lm for kind in KINDS)
+    assert tied.lm_head.weight is tied.shared.weight
+    assert all(own.lm_head.weight is not own.shared.weight for own in others)
 
 
 def test_logprobs_and_gradients_are_those_of_prompt_and_answer_one_by_one(model):

@@ -20,7 +20,10 @@ def test_scenes_are_asked_about_filtered_and_written(tmp_path, monkeypatch, caps
     command = ["curate", "experiment=caprl_questions_sceneworld", "data.train.count=12", "data.test.count=4"]
     assert main([*command, "out=set", "step.write_questions.path=set/questions.jsonl"]) == 0
     source = QuestionFile("set/questions.jsonl")
-    assert source.split == "train" and len(source.keys()) == 12
+    keys = source.keys()
+    assert source.split == "train" and len(keys) == 12
+    places = {item.choices.index(item.answer) for key in keys for item in source.of(key, {})}
+    assert places == {0, 1, 2, 3}  # a reader that likes a letter gains nothing
     for line in Path("set/train.jsonl").read_text().splitlines():
         row = json.loads(line)
         right = {question.text: question.answer for question in questions(Scene.from_dict(row["metadata"]["scene"]))}

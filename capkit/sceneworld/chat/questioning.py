@@ -34,16 +34,20 @@ def seen_choice(given: Sections, scene: Scene) -> str:
 
 
 def asked(given: Sections, scene: Scene, seed: int) -> str:
-    """[number] questions about the scene in JSON; with a [category], of the kind that is its last word."""
+    """[number] questions about the scene in JSON, their options in drawn orders.
+
+    With a [category], of the kind that is its last word.
+    """
     found = questions(scene, seed)
     if "category" in given:
         kind = given["category"].partition(":")[0].rpartition(" > ")[2].lower()
         found = [question for question in found if question.kind == kind]
-    order = generator(seed, "asked", json.dumps(scene.to_dict(), sort_keys=True)).permutation(len(found))
+    draw = generator(seed, "asked", json.dumps(scene.to_dict(), sort_keys=True))
     rows = []
-    for question in (found[place] for place in order[: int(given["number"])]):
+    for question in (found[place] for place in draw.permutation(len(found))[: int(given["number"])]):
         others = [choice for choice in question.choices if choice != question.answer][: _CHOICES - 1]
-        rows.append({"question": question.text, "choices": [question.answer, *others], "answer": question.answer})
+        choices = draw.permutation([question.answer, *others]).tolist()
+        rows.append({"question": question.text, "choices": choices, "answer": question.answer})
     return json.dumps({"questions": rows}) if rows else "none"
 
 

@@ -82,7 +82,7 @@ def both():
     return [train("ddp", **case) for case in settings] + [train("zero2", **CASES[2])]
 
 
-@pytest.mark.integration
+@pytest.mark.nightly
 def test_two_processes_of_four_ratings_equal_one_of_eight():
     """Under DDP and ZeRO-2, of every kind; the pairs of a rank are not half of all."""
     whole = [train(**case) for case in [*CASES, {}, CASES[2]]]

@@ -241,7 +241,10 @@ class CaptionDataset(Dataset[Collated]):
         if self._encode is None or all(target.caption.prompt is None for target in chosen):
             return None
         if self._encode_prompt is None:
-            raise BadImage("its caption answers a prompt, which this captioner does not read; take model=text_writer")
+            raise BadImage(
+                "its caption answers a prompt, which this captioner does not read; take model=chat_vlm or clip_prefix, "
+                "or model=text_writer where there is no picture"
+            )
         try:
             return [self._encode_prompt(target.caption.prompt) for target in chosen]
         except LongPrompt as error:

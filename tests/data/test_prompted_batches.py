@@ -94,7 +94,7 @@ def test_captions_without_prompts_are_as_before():
     ("encode_prompt", "reason"),
     [
         (PromptEncoder(TOKENIZER, 3), "a prompt of 4 tokens, more than 3"),
-        (None, "its caption answers a prompt, which this captioner does not read; take model=text_writer"),
+        (None, "its caption answers a prompt, which this captioner does not read; take model=chat_vlm or"),
     ],
     ids=["too long", "not read"],
 )

@@ -140,6 +140,11 @@ def _language(item: Any, where: str) -> str | None:
     return None if language in (None, "") else expect(language, "text", where, "language")
 
 
+def _split(row: dict[str, Any], where: str) -> str | None:
+    split = row.get("split")
+    return None if split in (None, "") else split_name(split, where)
+
+
 def _read_json(path: Path) -> list[CaptionRow]:
     located = read_json_or_lines(path, "captions")
     if len(located) > 1:
@@ -186,7 +191,7 @@ def _from_objects(objects: Sequence[tuple[str, Any]]) -> list[CaptionRow]:
             raise UsageError(f"{where}: expected an object, got {shown(row)}")
         if is_chat(row):
             if (found := chats.read(row, where)) is not None:
-                joined.add(*found, None, where)
+                joined.add(*found, _split(row, where), where)
             continue
         if "key" in row:
             record = record_from_row(row, where)
@@ -204,13 +209,7 @@ def _from_objects(objects: Sequence[tuple[str, Any]]) -> list[CaptionRow]:
         assert file_at is not None
         language = _language(row, where)
         captions = [caption for place in captions_at for caption in _captions(row[names[place]], language, where)]
-        split = row.get("split")
-        joined.add(
-            file_name(row[names[file_at]], where),
-            captions,
-            None if split in (None, "") else split_name(split, where),
-            where,
-        )
+        joined.add(file_name(row[names[file_at]], where), captions, _split(row, where), where)
     if objects:
         chats.warn(objects[0][0])
     return [*records.values(), *joined.all()]

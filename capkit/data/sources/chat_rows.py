@@ -27,8 +27,8 @@ def is_chat(row: Any) -> bool:
 class ChatRows:
     """The captions of chats; counts what it leaves out, for one warning at the end.
 
-    The caption is the first answer, its `prompt` the question without the picture's mark. Later answers depend on what
-    was said before, and chats without a picture are about none: both are left out.
+    The caption is the first answer, its `prompt` the question without the picture's mark, its language the row's. Later
+    answers depend on what was said before, and chats without a picture are about none: both are left out.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class ChatRows:
         """The picture's file and its caption; None without a picture. Raises UsageError for what is no such chat."""
         form = next(name for name in _FORMS if isinstance(row.get(name), list))
         turns = [_turn(turn, *_FORMS[form], f"{where}, {form} {number}") for number, turn in enumerate(row[form])]
-        file = _file(row, where)
+        file = _file(row, row[form], where)
         if file is None:
             self._num_without_picture += 1
             return None
@@ -48,7 +48,9 @@ class ChatRows:
             raise UsageError(f"{where}: expected a question and its answer, got {told}; leave the row out")
         self._num_later += sum(kind == "answers" for kind, _ in spoken[2:])
         prompt = _PICTURE.sub("", spoken[0][1]).strip()
-        return file, [Caption(spoken[1][1], prompt=prompt or None)]
+        language = row.get("language")
+        tag = {} if language in (None, "") else {"language": expect(language, "text", where, "language")}
+        return file, [Caption(spoken[1][1], prompt=prompt or None, **tag)]
 
     def warn(self, where: str) -> None:
         """Tell, once, what was left out."""
@@ -78,10 +80,14 @@ def _turn(turn: Any, who: str, what: str, where: str) -> tuple[str, str]:
     )
 
 
-def _file(row: dict[str, Any], where: str) -> str | None:
-    """The one picture of a chat, by `image` or `images`; None without any."""
-    given = row.get("image", row.get("images"))
-    several = given if isinstance(given, list) else [] if given in (None, "") else [given]
+def _file(row: dict[str, Any], turns: list[dict[str, Any]], where: str) -> str | None:
+    """The one picture of a chat, by `image` or `images`, else by a part {"type": "image", "image": FILE}; or None."""
+    given = row.get("image") or row.get("images") or []
+    several = given if isinstance(given, list) else [given]
+    if not several:
+        parts = [part for turn in turns for content in turn.values() if isinstance(content, list) for part in content]
+        pictures = [part for part in parts if isinstance(part, dict) and part.get("type") == "image"]
+        several = [part[name] for part in pictures for name in ("image", "path") if part.get(name)]
     if len(several) > 1:
         raise UsageError(f"{where}: expected one picture, got {len(several)}; leave chats about several pictures out")
     return file_name(several[0], where, "image") if several else None

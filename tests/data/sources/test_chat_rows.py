@@ -101,3 +101,12 @@ def test_a_pickle_is_refused_unread_with_the_way_to_convert_it(tmp_path, name):
     with pytest.raises(UsageError, match=r"pickle.*data=coco.*docs/data\.md"):
         read_captions(path)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_a_chat_has_a_split_and_a_language_and_its_picture_may_be_a_part_of_what_is_said(tmp_path):
+    inside = messages([], [{"type": "image", "image": "b.jpg"}, {"type": "text", "text": "Describe it."}])
+    rows = [{**llava(), "split": "dev", "language": "pt-BR"}, {**inside, "image": None}]
+    (tmp_path / "chats.json").write_text(json.dumps(rows))
+    one, two = read_captions(tmp_path / "chats.json")[:2]
+    assert (one.split, one.record.captions[0].language) == ("val", "pt-BR")
+    assert two.split is None and two.record.image == "b.jpg" and two.record.captions[0].prompt == "Describe it."

@@ -120,14 +120,26 @@ def test_two_micro_batches_give_the_step_of_one(objective):
         torch.testing.assert_close(value, split[name], atol=2e-5, rtol=1e-3)
 
 
-def test_layers_that_run_again_in_the_backward_pass_give_the_same_step():
-    losses = []
+@pytest.mark.parametrize(
+    ("family", "objective", "tuning"), [("qwen3_vl", "likelihood", "whole"), ("paligemma", "grpo", "adapters")]
+)
+def test_layers_that_run_again_in_the_backward_pass_give_the_same_step(family, objective, tuning):
+    found, runs = [], []
     for recompute in (False, True):
-        model = copy.deepcopy(build("qwen3_vl")).train()
-        module = module_of(model, "likelihood")
+        model = copy.deepcopy(build(family, **TUNINGS[tuning])).train()
+        module = module_of(model, objective)
         module.recompute = recompute
+        counted = []
+        for layer in (model._language.layers[0], model.image_encoder.blocks()[0]):
+            part = next(layer.children())  # of the layer itself, `forward` runs again, and no hook
+            part.register_forward_hook(lambda *_, counted=counted: counted.append(1))
         trainer = bare_trainer(max_steps=2, limit_val_batches=0)
         trainer.fit(module, DataLoader(batches(model), batch_size=None))
-        losses.append(model.state_dict())
-    for name, value in losses[0].items():
-        torch.testing.assert_close(value, losses[1][name], atol=1e-6, rtol=1e-5)
+        found.append(model.state_dict())
+        runs.append(len(counted))
+    again = {"whole": 2 * 2, "adapters": 2 * PPO(SAMPLED).inner_updates}[
+        tuning
+    ]  # steps x parts; a frozen tower does not
+    assert runs[1] == runs[0] + again
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], atol=1e-6, rtol=1e-5)

@@ -114,6 +114,23 @@ def test_a_caption_answers_its_own_prompt_whatever_the_padding(family):
     torch.testing.assert_close(samples.logprobs, forced, **CLOSE)
 
 
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "smolvlm"])
+def test_what_stands_in_front_of_the_picture_moves_its_positions(family):
+    """A system message, as the published templates write one: the other tests' template begins with the picture."""
+    plain = build(family)
+    template = "a red star . " + plain.tokenizer.chat_template
+    model = build(family, chat_template=template)
+    assert len(model._front) == len(plain._front) + 4
+    batch, questions = batch_for(model), [["red", "a red circle is left of"], ["small", "a a"], ["one star", "blue"]]
+    prompts = [[model.prompt_encoder(20, cut=False)(question) for question in of_image] for of_image in questions]
+    batch.prompts, batch.prompts_mask = stack_prompts(prompts, model.tokenizer.pad_token_id)
+    found = logprobs(model, batch)
+    torch.testing.assert_close(found.flatten(0, 1), padded(one_by_one(model, batch, questions), found), **CLOSE)
+    samples = model.generate(model.encode(batch), Decoding("sample", max_length=6), 2)
+    forced = model.logprobs(model.encode(batch), samples.tokens, samples.mask)
+    torch.testing.assert_close(samples.logprobs, forced, **CLOSE)
+
+
 def test_prompts_are_encoded_in_workers_and_without_one_it_is_the_question():
     model = build("smolvlm")
     encode = pickle.loads(pickle.dumps(model.prompt_encoder(9, cut=False)))

@@ -5,7 +5,8 @@ words. A captioner learned guided captions behind their question, and generic on
 caption that another question of the picture asks for. The filter: a writer plants captions that state a wrong answer or
 another object; which are good is known from the planting. Control: all are kept. Numbers stand in docs/promptcap.md.
 
-Taken away by hand: `soft_score` that is 1 (precision of the filter .63).
+Taken away by hand: `soft_score` that is 1 (precision of the filter .63); `guided_prompt` that is the same for all
+questions (gain .004).
 """
 
 import json

@@ -76,7 +76,7 @@ def inspected_table(found: Inspected) -> Table:
     for split in found.splits:
         table.add_column(Text(split), justify="right")
     for name in _names(found):
-        table.add_row(name, *(Text(_shown(own.get(name))) for own in found.splits.values()))
+        table.add_row(Text(name), *(Text(_shown(own.get(name))) for own in found.splits.values()))
     return table
 
 
@@ -112,7 +112,7 @@ def _page(found: Inspected) -> str:
         rows=[(name, [_shown(own.get(name)) for own in found.splits.values()]) for name in _names(found)],
         findings=[(told, list(examples[:NUM_LISTED]), len(examples)) for told, examples in found.findings],
         repeated=[(text, f"{count:,}") for text, count in found.repeated],
-        charts=Markup(chart_row(drawn)),
+        charts=Markup(chart_row(drawn) if drawn else ""),
         max_length=found.max_length,
         cards=[Markup(card(row, image)) for row, image in found.samples],
     )

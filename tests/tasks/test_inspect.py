@@ -145,6 +145,18 @@ def test_generated_pictures_are_inspected_too(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "out/inspect.json").read_text())["splits"]["test"]["pictures opened"] == 6
 
 
+def test_prompts_and_answers_without_pictures_have_no_part_of_pictures(tmp_path):
+    rows = [{"prompt": f"p {n}", "answer": "a b", "split": split} for split, own in SPLITS.items() for n in own]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = [f"data.train.path={tmp_path / 'pairs.jsonl'}", f"run_dir={tmp_path / 'out'}"]
+    assert main(["inspect", "data=answers", *words]) == 0
+    train = json.loads((tmp_path / "out/inspect.json").read_text())["splits"]["train"]
+    assert train["captions"] == 12 and "pictures opened" not in train
+    page = (tmp_path / "out/inspect.html").read_text()
+    assert "Pictures with captions" not in page and "Lengths and sizes" in page
+    assert not (tmp_path / "out/contact.png").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "script"),
     [

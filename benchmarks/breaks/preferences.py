@@ -7,6 +7,8 @@ _QA_TESTS = "tests/scorers/test_question_answering.py"
 _DPO = "capkit/objectives/preference/dpo.py"
 _MODULE = "capkit/train/preferences/module.py"
 _DICO = "capkit/objectives/policy/dico.py"
+_RATINGS = "capkit/data/rating_files.py"
+_RATING_TESTS = "tests/data/test_rating_files.py"
 _DICO_TESTS = "tests/objectives/policy/test_dico.py"
 
 BREAKS = [
@@ -142,5 +144,26 @@ BREAKS = [
         "(free, part.reference) if objective.against_reference",
         "(free, part.old_logprobs) if objective.against_reference",
         ("tests/train/rl/test_rl_module.py::test_dico_compares_with_the_policy_of_the_start",),
+    ),
+    Break(
+        "raters: pairs of every criterion are taken",
+        _RATINGS,
+        "taken = [pair for pair in pairs if criterion in (None, pair.criterion)]",
+        "taken = pairs",
+        (f"{_RATING_TESTS}::test_pairs_are_rankings_of_two_by_the_criterion_that_is_asked_for",),
+    ),
+    Break(
+        "raters: the rejected caption of a pair is the better one",
+        _RATINGS,
+        "(pair.chosen, pair.rejected), (0.0, -1.0), True",
+        "(pair.chosen, pair.rejected), (-1.0, 0.0), True",
+        (f"{_RATING_TESTS}::test_pairs_are_rankings_of_two_by_the_criterion_that_is_asked_for",),
+    ),
+    Break(
+        "raters: pairs of several criteria are mixed without a word",
+        _RATINGS,
+        "if criterion is None and len(known) > 1:",
+        "if criterion is None and len(known) > 2:",
+        (f"{_RATING_TESTS}::test_criteria_that_do_not_say_which_pairs_are_refused",),
     ),
 ]

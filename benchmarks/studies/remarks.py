@@ -4,6 +4,7 @@ FEWER: dict[str, str] = {
     "test_caprl.py": "this command has not run it yet; docs/question_rewards.md has three seeds",
     "test_preferences.py": "this command has not run it yet; docs/preferences.md has three seeds",
     "test_dreamlip.py": "seed 0 alone; its setting was chosen on seed 7 (docs/long_captions.md)",
+    "test_dico_effect.py": "seed 0 alone, on which its learning rate was chosen (docs/preferences.md)",
     "test_rater_effects.py": "seed 0 alone, on which its setting was chosen (docs/raters.md)",
     "test_scalecap.py": "seed 0 alone; its world was chosen on seed 1 (docs/scalecap.md)",
     "test_modular.py": "seed 0 alone, and CVLNM on all cells is not in the table (docs/modular.md)",

@@ -31,8 +31,8 @@ REMARKS: dict[str, str] = {
         "and is drawn now: the first ones are all of one form, from which both captioners gained."
     ),
     "test_promptcap.py": (
-        "The trained captioner was run at seed 0 alone. After 240 steps its gain was .318, where .25 is wanted: a "
-        "narrow margin. It trains for 480 steps now. No threshold was changed."
+        "The trained captioner was not run at seed 2. After 240 steps the gain of seed 0 was .318, where .25 is "
+        "wanted: a narrow margin. It trains for 480 steps now. No threshold was changed."
     ),
     "test_noc.py": (
         "In the short form seed 1's top level is .183 above vanilla, in the long form seed 2's .195 and .182, where .2 "

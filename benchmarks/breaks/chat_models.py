@@ -36,7 +36,6 @@ BREAKS = [
         "is_first[:, None] & is_first",
         (f"{TESTS}a_caption_answers_its_own_prompt_whatever_the_padding",),
     ),
-    Break("chat models: PaliGemma counts from 0", FAMILIES, "        first_position=1,\n", "", EQUALITY),
     Break(
         "chat models: patches row by row in place of squares",
         FAMILIES,
@@ -58,13 +57,6 @@ BREAKS = [
         "        freeze_unread(self.image_encoder, self.image_size)\n",
         "",
         (f"{TESTS}parts_that_are_not_frozen_get_gradients_and_no_other",),
-    ),
-    Break(
-        "chat models: adapters on frozen parts too",
-        VLM,
-        ", only=self._adaptable(freeze))",
-        ")",
-        (f"{TESTS}adapters_are_of_the_parts_that_are_not_frozen_and_begin_as_nothing",),
     ),
     Break(
         "chat models: PaliGemma's tokenizer adds BOS in front of the picture",
@@ -100,12 +92,5 @@ BREAKS = [
         '(("question", question), ("system", self.system or ""))',
         '(("question", question),)',
         (f"{TESTS}what_cannot_be_is_told_before_work_starts",),
-    ),
-    Break(
-        "chat models: InternVL's tokens have no names in an export",
-        f"{MODELS}chat_processors.py",
-        "    if type(processor) is InternVLProcessor:\n        _name_tokens(tokenizer)\n",
-        "",
-        (f"{TESTS}the_processor_of_a_run_on_a_folder_is_read_again",),
     ),
 ]

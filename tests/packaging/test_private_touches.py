@@ -90,6 +90,7 @@ TOUCHES = (
     Touch("torch.nn:Module", "_forward_pre_hooks", "models/gradient_graphs.py", "as above"),
     Touch("torch.nn:Module", "_parameters", "models/gradient_graphs.py", "read at every step: faster"),
     Touch("torch.nn:Module", "_parameters", "decoding/graphs.py", "as above"),
+    Touch("torch.nn:Module", "_buffers", "decoding/graphs.py", "as above"),
     # DeepSpeed
     Touch("deepspeed.ops", "__compatible_ops__", _PARTITIONS, "keeps an unused operator from being compiled"),
     Touch(_ZERO_12, "single_partition_of_fp32_groups", _PARTITIONS, "the float32 weights that AdamW updates"),

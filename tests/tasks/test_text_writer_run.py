@@ -66,7 +66,7 @@ def test_evaluate_gives_the_numbers_of_the_run_and_its_report_shows_prompts(fold
     names = [name for name in found if name.startswith("test/") and name.count("/") == 1]
     assert names and all(found[name] == trained[name] for name in names)
     page = (folder / "eval/report.html").read_text()
-    assert '<div class="prompt">colour: ' in page and "<img" not in page
+    assert '<div class="prompt" dir="auto">colour: ' in page and "<img" not in page
 
 
 @pytest.mark.integration

@@ -30,7 +30,8 @@ from capkit.utils.ranges import (
 # Numbers of which a negative one means something.
 MAY_BE_NEGATIVE = {
     "AlignFilter.duplicate_threshold",
-    "Bags.levels", "BertScore.baseline", "CaptionDataModule.min_score", "MemeDataModule.min_score", "Constant.value",
+    "Bags.levels", "BertScore.baseline", "CaptionDataModule.min_score", "KeepBest.threshold",
+    "MemeDataModule.min_score", "Constant.value",
     "Cosine.end", "Cosine.start", "Decoding.length_penalty",
     "ImageTransform.mean", "Linear.end", "Linear.start", "PairSum.weights", "RewardTerm.clip", "RewardTerm.weight",
     "custom_reward.clip", "custom_reward.weight",

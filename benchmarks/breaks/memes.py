@@ -116,4 +116,18 @@ BREAKS = [
             "tests/curation/steps/test_meme_caption.py::test_the_model_gets_the_picture_its_text_and_each_box_in_percent",
         ),
     ),
+    Break(
+        "the picture does not reach the head",
+        "capkit/methods/memes/model.py",
+        "self.fusion(tokens, text[:, None])",
+        "self.fusion(0 * tokens, text[:, None])",
+        ("tests/effects/test_camu_memes.py::test_picture_text_and_caption_together_tell_the_label",),
+    ),
+    Break(
+        "the choice of a caption is left to chance",
+        "capkit/methods/memes/model.py",
+        "weights = select(scores, present, noise, self.tau)",
+        "weights = select(0 * scores, present, noise, self.tau)",
+        ("tests/effects/test_camu_memes.py::test_picture_text_and_caption_together_tell_the_label",),
+    ),
 ]

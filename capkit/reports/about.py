@@ -31,7 +31,7 @@ def facts(folder: RunFolder) -> tuple[str, str]:
     if "train/seconds" in numbers:
         steps = f"{numbers['train/steps']:,.0f} steps in " if "train/steps" in numbers else ""
         found["Training"] = f"{steps}{clock(numbers['train/seconds'])}"
-    found |= {"Model": _model(config), "Data": _data(config.get("data"))}
+    found |= {"Model": model_of(config), "Data": data_of(config.get("data"))}
     found["From"] = next((str(config[key]) for key in _PARENTS if config.get(key)), "")
     head = render("head.html", facts={name: text for name, text in found.items() if text})
     made = {"Command": starts[-1]["command"]} if starts else {}
@@ -42,24 +42,25 @@ def facts(folder: RunFolder) -> tuple[str, str]:
     return head, render("foot.html", facts={name: text for name, text in made.items() if text})
 
 
-def _model(config: Mapping[str, Any]) -> str:
+def model_of(config: Mapping[str, Any]) -> str:
     """The model by its class, and by the names of what is pretrained in it; of a run on another, the other's."""
     model = config.get("model")
     own = str(model.get("_target_", "")).rpartition(".")[2] if isinstance(model, Mapping) else ""
     if not own or own.islower():  # a function that loads what another run trained
         parent = _parent(config)
         before = None if parent is None else parent.config()
-        return own if before is None else _model(before)
+        return own if before is None else model_of(before)
     names = [value for key, value in flatten(model).items() if key.rpartition(".")[2] == "name" and value]
     return f"{own} ({', '.join(map(str, dict.fromkeys(names)))})" if names else own
 
 
-def _data(config: Any) -> str:
+def data_of(config: Any, full_paths: bool = True) -> str:
     """The source that is trained on, and its files."""
     source = config.get("train") if isinstance(config, Mapping) else None
     if not isinstance(source, Mapping) or "_target_" not in source:
         return ""
     files = [str(source[key]) for key in ("captions", "path", "folder", "images") if source.get(key)]
+    files = files if full_paths else [Path(file).name for file in files]
     count = [f"{source['count']:,} pictures"] if isinstance(source.get("count"), int) else []
     return ", ".join([str(source["_target_"]).rpartition(".")[2], *count, *files])
 

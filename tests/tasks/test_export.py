@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 from peft import PeftModel
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import (
     AutoImageProcessor,
@@ -23,6 +26,7 @@ from transformers import (
     ViTConfig,
 )
 
+import capkit
 from capkit.checkpoint.exported import export as export_model
 from capkit.checkpoint.exported import image_processor, plain_config
 from capkit.checkpoint.files import identity, read_tensors, save_tensors, saved_step, write_checkpoint
@@ -72,6 +76,12 @@ OWN = {
 PICTURES = {"size": 32, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "resize": "squash"}
 
 
+def settings(ckpt, out, **more):
+    """The keys of the task's yaml."""
+    defaults = {"dtype": None, "license": None, "limits": None, "evaluated": None, "samples": 6}
+    return OmegaConf.create({"ckpt": ckpt, "out": out, **defaults, "push_to": None, "public": False, **more})
+
+
 def tokenizer():
     return word_tokenizer([caption for captions in CAPTIONS for caption in captions])
 
@@ -95,7 +105,7 @@ def exported(node, folder):
     torch.manual_seed(0)
     arguments = {} if "ckpt" in node else {"tokenizer": tokenizer()}
     run = save(build(OmegaConf.create(node), **arguments), node, folder / "run")
-    export.run(OmegaConf.create({"ckpt": run, "out": str(folder / "out")}))
+    export.run(settings(run, str(folder / "out")))
     return model_from_checkpoint(read_checkpoint(folder / "run")), folder / "out"
 
 
@@ -128,6 +138,39 @@ def test_a_captioner_of_transformers_is_one_folder_that_it_loads(kind, tmp_path)
     if kind == "vision-encoder-decoder":  # which says in its config how captions begin and end
         captions = theirs.generate(batch.pixels, max_new_tokens=6, do_sample=False, num_beams=1)
         assert captions.tolist() == samples.tokens[:, 0, : captions.shape[1]].tolist()
+
+
+# What a user has without capkit: transformers on the exported folder, and picture files.
+ALONE = """
+import json, sys
+from PIL import Image
+from transformers import AutoImageProcessor, AutoTokenizer, VisionEncoderDecoderModel
+folder, *pictures = sys.argv[1:]
+model, processor = VisionEncoderDecoderModel.from_pretrained(folder).eval(), AutoImageProcessor.from_pretrained(folder)
+pixels = processor([Image.open(picture) for picture in pictures], return_tensors="pt").pixel_values
+tokens = model.generate(pixels, max_new_tokens=8, do_sample=False, num_beams=1)
+captions = AutoTokenizer.from_pretrained(folder).batch_decode(tokens, skip_special_tokens=True)
+print(json.dumps([[text.strip() for text in captions], "capkit" in sys.modules]))
+"""
+
+
+@pytest.mark.nightly
+def test_a_process_without_capkit_writes_the_same_captions_of_picture_files(tmp_path):
+    node = {
+        "_target_": "capkit.models.captioners.hf_captioner.HFCaptioner",
+        "config": {"model_type": "vision-encoder-decoder", **WHOLE["vision-encoder-decoder"]},
+    }
+    _, out = exported({**node, "max_length": 20}, tmp_path)
+    pictures = [str(tmp_path / f"{number}.png") for number in range(3)]
+    for number, path in enumerate(pictures):
+        pixels = np.random.default_rng(number).integers(0, 256, (48, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    ours = capkit.load(out).caption(pictures, decoding=Decoding(max_length=8))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", ALONE, str(out), *pictures]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    theirs, has_capkit = json.loads(done.stdout.splitlines()[-1])
+    assert theirs == ours and len(set(ours)) > 1 and not has_capkit
 
 
 def test_a_language_model_with_a_prefix_comes_apart_and_together_again(tmp_path, capsys):
@@ -199,7 +242,7 @@ def test_a_classifier_of_memes_has_its_encoder_in_a_folder_of_its_own(tmp_path):
 def test_a_folder_that_is_not_empty_is_left_alone(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UsageError, match="not empty; give a new folder"):
-        export.run(OmegaConf.create({"ckpt": str(tmp_path), "out": str(tmp_path)}))
+        export.run(settings(str(tmp_path), str(tmp_path)))
 
 
 TRANSFORM = {"_target_": "capkit.data.transforms.ImageTransform", **PICTURES}
@@ -300,7 +343,7 @@ def test_capkit_reads_a_dual_encoder_that_it_exported(kind, tmp_path):
     for layer in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
         layer.running_var.fill_(40.0)  # under those of an untrained one, ALIGN's random weights blow up
     run, out = save(model, node, tmp_path / "run"), tmp_path / "out"
-    export.run(OmegaConf.create({"ckpt": run, "out": str(out)}))
+    export.run(settings(run, str(out)))
     ours, again = load_dual_encoder(run), load_dual_encoder(str(out))
     for found, expected in zip(dual_encoder_output(again), dual_encoder_output(ours), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
@@ -322,7 +365,7 @@ def test_plain_transformers_loads_a_dual_encoder_with_its_tokenizer_and_image_pr
     for layer in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
         layer.running_var.fill_(40.0)
     run, out = save(model, node, tmp_path / "run"), tmp_path / "out"
-    export.run(OmegaConf.create({"ckpt": run, "out": str(out)}))
+    export.run(settings(run, str(out)))
     ours, theirs, captions = load_dual_encoder(run), AutoModel.from_pretrained(out).eval(), ["a red ball", "two stars"]
     padding = (
         {"padding": "max_length", "max_length": ours.tokenize.max_length} if kind == "siglip" else {"padding": True}
@@ -353,7 +396,7 @@ def test_a_two_tower_of_transformers_parts_is_one_model_of_transformers(tmp_path
         build(OmegaConf.create(VISION_TEXT), text_tower={"tokenizer": tokenizer()}), VISION_TEXT, tmp_path / "run"
     )
     out = tmp_path / "out"
-    export.run(OmegaConf.create({"ckpt": run, "out": str(out)}))
+    export.run(settings(run, str(out)))
     assert f"transformers: VisionTextDualEncoderModel.from_pretrained('{out}')" in capsys.readouterr().out
     assert isinstance(AutoModel.from_pretrained(out), VisionTextDualEncoderModel)
 
@@ -372,7 +415,7 @@ def test_the_image_processor_reads_pictures_as_the_run_did(resize, tolerance, cr
 def test_where_no_image_processor_pads_the_settings_are_written_all_the_same(tmp_path, capsys):
     node = {**TWO, "transform": {**TRANSFORM, "resize": "pad"}}
     run = save(build(OmegaConf.create(node), text_tower={"tokenizer": tokenizer()}), node, tmp_path / "run")
-    export.run(OmegaConf.create({"ckpt": run, "out": str(tmp_path / "out")}))
+    export.run(settings(run, str(tmp_path / "out")))
     assert "pads with white" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "about.json").read_text())["pictures"] == {**PICTURES, "resize": "pad"}
     assert load_dual_encoder(str(tmp_path / "out")).transform.resize == "pad"
@@ -389,7 +432,7 @@ def test_a_classifier_of_memes_comes_back(tmp_path):
     }  # fmt: skip
     out = tmp_path / "out"
     run = save(build(OmegaConf.create(node)), node, tmp_path / "run")
-    export.run(OmegaConf.create({"ckpt": run, "out": str(out)}))
+    export.run(settings(run, str(out)))
     ours, again = model_from_checkpoint(read_checkpoint(tmp_path / "run")), model_from_checkpoint(read_checkpoint(out))
     assert ours.state_dict().keys() == again.state_dict().keys()
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in ours.state_dict().items())
@@ -410,7 +453,7 @@ def test_weights_are_rounded_to_the_dtype_on_disk_and_read_back_as_float32(node,
     run = save(build(OmegaConf.create(node), tokenizer=tokenizer()), node, tmp_path / "run")
     sizes = []
     for out, kind in ((tmp_path / "half", dtype), (tmp_path / "whole", None)):
-        export.run(OmegaConf.create({"ckpt": run, "out": str(out), "dtype": kind}))
+        export.run(settings(run, str(out), dtype=kind))
         sizes.append(sum(file.stat().st_size for file in out.rglob("*.safetensors")))
     assert sizes[0] < 0.65 * sizes[1]
     half, whole = (load_captioner(str(tmp_path / name))[0].state_dict() for name in ("half", "whole"))
@@ -430,7 +473,7 @@ def test_a_dtype_that_does_not_hold_the_weights_is_refused(dtype, told, tmp_path
     next(model.parameters()).data[0] = 1e5
     run = save(model, OWN, tmp_path / "run")
     with pytest.raises(UsageError, match=told):
-        export.run(OmegaConf.create({"ckpt": run, "out": str(tmp_path / "out"), "dtype": dtype}))
+        export.run(settings(run, str(tmp_path / "out"), dtype=dtype))
     assert not (tmp_path / "out").exists()
 
 

@@ -1,13 +1,14 @@
 """Every effect test over three seeds, as a committed table: docs/studies.md, with all numbers in docs/studies.json.
 
-    python -m benchmarks.studies [FILE ...] [--seeds 0 1 2] [--jobs N] [--out runs/studies] [--no-runs]
+    python -m benchmarks.studies [FILE ...] [--seeds 0 1 2] [--changed] [--jobs N] [--out runs/studies] [--no-runs]
 
 Runs the items of tests/effects, nightly ones and studies too, as processes of one core each: items of one file and seed
 together, divided where the committed table says that they take more than six CPU minutes. Items start from shared runs,
 which the first process that asks makes while the others wait. Each item is recorded as it ends, in --out/records. What
 lies there of this code is not run again, so a run that was cut goes on where it stopped, and records of several
-machines can be put together; the table keeps the rows of items that were not run. Exits with 1 if an item failed or
-left no record. The tables of docs/guided.md are made of the same records, and written too.
+machines can be put together; the table keeps the rows of items that were not run. `--changed` runs those whose row in
+the table is of another form of their file, or is not there. Exits with 1 if an item failed or left no record. Tables
+of docs/guided.md are made of the same records, and written too.
 """
 
 import argparse
@@ -21,9 +22,11 @@ from pathlib import Path
 
 from benchmarks import guided_effects
 from benchmarks.studies.records import (
+    NOT_RUN,
     SEEDS,
     Record,
     file_of,
+    form_of,
     hash_of_code,
     merged,
     read_lines,
@@ -58,10 +61,19 @@ def commit_of(root: Path) -> str:
     return done.stdout.strip() or "unknown"
 
 
+def changed(items: Sequence[str], old: Sequence[Record], root: Path) -> list[str]:
+    """The items whose record is of another form of their file than that of now, or is not there."""
+    forms = {record.item: record.form for record in old if record.outcome != NOT_RUN}
+    files = {item.partition("::")[0] for item in items}
+    now = {file: form_of((root / file).read_text(encoding="utf-8")) for file in files}
+    return [item for item in items if forms.get(item) != now[item.partition("::")[0]]]
+
+
 def run_shard(root: Path, items: Sequence[str], out: Path, shared: Path, name: str, given: dict[str, str]) -> int:
     """pytest's exit status; its output and records lie in `out`."""
     words = [f"--shared-runs={shared}", f"--record={out / name}.jsonl", f"--cpu-file={out / name}.cpu"]
-    words += [f"--record-with={key}={value}" for key, value in given.items()]
+    form = form_of((root / items[0].partition("::")[0]).read_text(encoding="utf-8"))
+    words += [f"--record-with={key}={value}" for key, value in {**given, "form": form}.items()]
     with (out / f"{name}.log").open("a") as log:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         return subprocess.run([*PYTEST, *words, *items], cwd=root, env=environment, stdout=log, stderr=log).returncode
@@ -96,6 +108,7 @@ def main() -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help="names of effect tests, all without")
     parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, help="only the items of these seeds")
     parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="only items whose name holds one")
+    parser.add_argument("--changed", action="store_true", help="only items whose file has changed since their row")
     parser.add_argument("--jobs", type=int, default=1, help="how many processes at once, of one core each")
     parser.add_argument("--out", type=Path, default=Path("runs/studies"), help="records with logs, and shared runs")
     parser.add_argument("--shared-runs", type=Path, help="the folder of runs that items start from; OUT/shared without")
@@ -115,6 +128,8 @@ def main() -> None:
         and any(word in item for word in given.only)
     ]
     old = read_table(ROOT / JSON)
+    if given.changed:
+        items = changed(items, old, ROOT)
     seconds = {record.item: record.cpu_seconds for record in old}
     if given.no_runs:
         found = read_lines(out / "records")

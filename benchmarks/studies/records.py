@@ -1,5 +1,6 @@
 """Records of effect tests: one a test item, as `pytest --record` writes them, and the file that is committed."""
 
+import ast
 import hashlib
 import json
 import re
@@ -23,7 +24,10 @@ READ_BY_EFFECTS = (
 
 @dataclass(frozen=True)
 class Record:
-    """What one item of an effect test did. `seeds`: its own, or all where it averages over them, or none."""
+    """What one item of an effect test did. `seeds`: its own, or all where it averages over them, or none.
+
+    `form` is the `form_of` its file when it ran; "" where that is not known.
+    """
 
     item: str
     seeds: tuple[int, ...]
@@ -37,6 +41,7 @@ class Record:
     transformers: str
     numbers: list[dict[str, Any]] = field(default_factory=list)
     code: str = ""
+    form: str = ""
 
     @property
     def file(self) -> str:
@@ -69,6 +74,15 @@ def hash_of_code(root: Path) -> str:
     files = {file for pattern in READ_BY_EFFECTS for file in root.glob(pattern)}
     parts = (str(file.relative_to(root)).encode() + file.read_bytes() for file in sorted(files))
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
+
+
+def form_of(source: str) -> str:
+    """A hash of a test file's statements: comments, layout and docstrings do not count."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
 
 
 def read_lines(folder: Path) -> list[Record]:
@@ -107,7 +121,8 @@ def merged(old: Iterable[Record], new: Iterable[Record], items: Iterable[str]) -
 
 def _not_run(item: str) -> Record:
     seed = seed_of(item)
-    return Record(item, () if seed is None else (seed,), NOT_RUN, "", 0.0, *[""] * 5)
+    seeds = () if seed is None else (seed,)
+    return Record(item, seeds, NOT_RUN, "", 0.0, date="", commit="", python="", torch="", transformers="")
 
 
 def _record(row: dict[str, Any]) -> Record:

@@ -33,7 +33,8 @@ class ImageTransform:
         augment: In training only: one name, or a list. "flip" mirrors half of the images, but none whose captions say
             left or right, unless the source knows what they say of the mirror image (docs/data.md). "crop" takes any
             `size` x `size` pixels of `crop_from` in place of the middle ones; without `crop_from` it replaces `resize`
-            by a random crop of 50 to 100 % of the area, aspect 3:4 to 4:3.
+            by a random crop of 50 to 100 % of the area, aspect 3:4 to 4:3. "square" takes any square as large as that
+            of `resize=crop` in its place, as CLIP does (Radford et al. 2021, section 2.4).
     """
 
     def __init__(
@@ -48,8 +49,13 @@ class ImageTransform:
         if resize not in ("squash", "crop", "pad"):
             raise UsageError(f"resize must be squash, crop or pad; got {resize!r}")
         names = [augment] if isinstance(augment, str) else list(augment or ())
-        if not set(names) <= {"flip", "crop"} or len(set(names)) < len(names):
-            raise UsageError(f"augment must be flip, crop, [crop, flip] or null; got {augment!r}")
+        if not set(names) <= {"flip", "crop", "square"} or len(set(names)) < len(names):
+            raise UsageError(f"augment must be flip, crop, square, a list of them, or null; got {augment!r}")
+        if "square" in names and (resize != "crop" or "crop" in names):
+            raise UsageError(
+                f"augment=square moves the square of resize=crop; got resize={resize} and augment={augment!r}; "
+                "set resize=crop, and leave augment=crop out"
+            )
         if crop_from is not None and crop_from < size:
             raise UsageError(f"crop_from must be at least size={size}, the crop's side; got {crop_from}")
         self.size, self.resize, self.crop_from, self.augment = size, resize, crop_from, names
@@ -89,7 +95,10 @@ class ImageTransform:
         elif self.resize == "crop":
             # Crop first: resizing a 1 x 10,000 strip to the target height first would need gigabytes.
             side = min(height, width)
-            placed = replace(placed, top=(height - side) // 2, left=(width - side) // 2, part=(side, side))
+            top, left = (height - side) // 2, (width - side) // 2
+            if random is not None and "square" in self.augment:
+                top, left = (int(random.integers(length - side + 1)) for length in (height, width))
+            placed = replace(placed, top=top, left=left, part=(side, side))
         elif self.resize == "pad" and height != width:
             new = (
                 max(1, round(target * height / max(height, width))),

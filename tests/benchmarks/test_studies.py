@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.studies.__main__ import JSON, PAGE, ROOT, collect, run_all
-from benchmarks.studies.records import SEEDS, Record, merged, read_lines, read_table, write_table
+from benchmarks.studies.__main__ import JSON, PAGE, ROOT, changed, collect, run_all
+from benchmarks.studies.records import NOT_RUN, SEEDS, Record, form_of, merged, read_lines, read_table, write_table
 from benchmarks.studies.remarks import FEWER, REMARKS
 from benchmarks.studies.shards import shards
 from benchmarks.studies.table import page
@@ -80,6 +80,23 @@ def test_rows_are_replaced_by_later_ones_and_there_is_one_for_each_item(tmp_path
     assert [(row.item, row.seeds, row.outcome) for row in records[2:]] == [(later, (3,), "not run")]
     write_table(tmp_path / "table.json", records)
     assert read_table(tmp_path / "table.json") == records
+
+
+def test_the_form_of_a_test_is_what_it_does_and_not_how_it_is_explained():
+    source = '"""Why."""\ndef test_a():\n    """How."""\n    assert found > 0.6  # enough\n'
+    assert form_of(source) == form_of("def test_a():\n    assert found > 0.6\n")
+    assert form_of(source) != form_of(source.replace("0.6", "0.5"))
+
+
+def test_changed_are_items_of_another_form_of_their_file_and_those_without_a_row(tmp_path):
+    """A row of an earlier threshold is none of the test that there is now."""
+    (tmp_path / "tests" / "effects").mkdir(parents=True)
+    (tmp_path / "tests" / "effects" / "test_a.py").write_text("SHAPE = 0.6\n")
+    now = form_of("SHAPE = 0.6\n")
+    rows = [replace(RECORD, form=now), of_seed(1, form=form_of("SHAPE = 0.5\n")), of_seed(2)]
+    rows += [of_seed(3, form=now, outcome=NOT_RUN)]
+    items = [row.item for row in rows] + [of_seed(4).item]
+    assert changed(items, rows, tmp_path) == items[1:]
 
 
 # The committed table --------------------------------------------------------------------------------------------------

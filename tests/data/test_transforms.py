@@ -84,6 +84,19 @@ def test_a_crop_of_a_resized_picture_is_any_window_in_training_and_the_middle_on
     assert transform.fingerprint_fields() == {**ImageTransform(12).fingerprint_fields(), "crop_from": 16}
 
 
+@pytest.mark.parametrize("image", [NOISE, NOISE.transpose(1, 0, 2)])
+def test_a_square_is_any_along_the_longer_side_in_training_and_the_middle_one_otherwise(image):
+    """CLIP's only augmentation: squares of the whole shorter side, unscaled here, each place as likely."""
+    whole = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    tall = whole.shape[1] > whole.shape[2]
+    places = [whole[:, i : i + 20] if tall else whole[:, :, i : i + 20] for i in range(11)]
+    transform = ImageTransform(20, resize="crop", augment="square")
+    assert torch.equal(transform(image), places[5])
+    known = {part.numpy().tobytes(): place for place, part in enumerate(places)}
+    counts = Counter(known[transform(image, (0, 0, i)).numpy().tobytes()] for i in range(440))
+    assert len(counts) == 11 and max(counts.values()) < 70  # 40 of each expected
+
+
 @pytest.mark.parametrize("crop_from", [None, 16])
 def test_crop_and_flip_together_are_the_crop_alone_mirrored_half_of_the_time(crop_from):
     crop = ImageTransform(12, crop_from=crop_from, augment="crop")
@@ -108,6 +121,7 @@ def test_every_way_to_resize_gives_the_square_that_is_cropped(resize):
     [
         *({"size": 0}, {"std": (1.0, 1.0, 0.0)}, {"mean": (0.5,)}, {"resize": "stretch"}, {"augment": "blur"}),
         *({"augment": ["flip", "flip"]}, {"augment": ["crop", "blur"]}, {"crop_from": 7}),
+        *({"augment": "square"}, {"augment": ["crop", "square"], "resize": "crop"}),
     ],
 )
 def test_wrong_argument_is_refused(options):

@@ -97,6 +97,7 @@ SAMPLED = [
     Number("optimizer.weight_decay", 0.0, CHO),
     Number("optimizer.clip_norm", "each number to 0.1", CHO, 1.0, 1),
     Number("trainer.precision", "32-true", CHO),
+    Number("scheduler._target_", "capkit.optim.schedules.Constant", CHO),
 ]
 BY_CLIP_SCORE = [
     *SAMPLED,
@@ -117,12 +118,16 @@ TRANSFORMER = [
     Number("model.dropout", 0.1, LUO),
     Number("data.captions_per_image", 5, LUO),
     Number("optimizer.lr", 5e-4, LUO),
+    Number("scheduler._target_", "capkit.optim.schedules.Noam", LUO),
     Number("scheduler.warmup", 20000, LUO),
     Number("decoding.num_beams", 5, LUO),
 ]
 GRAMMAR_HEAD = [
     Number("model.name", "openai/clip-vit-base-patch32", CHO_TEXT),
     Number("model.tune_image.mode", "frozen", CHO_TEXT),
+    Number("model.tune_text", None, f"{CHO_TEXT}: text transformer and projection train whole"),
+    Number("data.captions_per_image", 1, f"{CHO_TEXT}: one of the five, drawn"),
+    Number("callback.checkpoints.select", "min loss", f"{CHO_TEXT}: monitors the validation loss"),
     Number("model.grammar_head", True, CHO_TEXT),
     Number("objective.weights", None, f"{CHO_TEXT}: 1 and 1"),
     Number("data.batch_size", 1600, CHO_TEXT),
@@ -142,6 +147,9 @@ GREEDY_LISTENER = [
     Number("max_epochs", 20, DISCRITUNE),
     Number("decoding.num_beams", 5, DISCRITUNE),
     Number("objective.kl", "none", DISCRITUNE),
+    Number("optimizer.weight_decay", 0.0, f"{DISCRITUNE}: Adam"),
+    Number("scheduler._target_", "capkit.optim.schedules.Constant", DISCRITUNE),
+    Number("callback.checkpoints.select", "max rd100_r1", DISCRITUNE),
     Number("trainer.precision", "32-true", DISCRITUNE),
 ]
 SELF_RETRIEVAL = [
@@ -153,6 +161,8 @@ SELF_RETRIEVAL = [
     Number("objective.num_samples", 1, NDLB),
     Number("objective.reduction", "seq_mean", NDLB),
     Number("objective.learn_eos", False, NDLB),
+    Number("objective.kl", "none", NDLB),
+    Number("callback.checkpoints.select", "max rd100_r1", NDLB),
     Number("data.batch_size", 100, NDLB),
     Number("max_epochs", 20, NDLB),
     Number("decoding.num_beams", 5, NDLB),
@@ -372,7 +382,8 @@ PUBLISHED = {
         Number("data.transform.size", 384, "LAVIS, blip_caption_base_coco.yaml"),
     ],
     "discritune_whitened": [
-        *GREEDY_LISTENER,
+        *(number for number in GREEDY_LISTENER if number.key != "callback.checkpoints.select"),
+        Number("callback.checkpoints.select", None, f"{YEMOKOO}: the last checkpoint"),
         Number("reward.self_retrieval.scorer.scale", 1.0, YEMOKOO),
         Number("objective.baseline", "ema", YEMOKOO),
         Number("objective.decay", 0.9, YEMOKOO),
@@ -447,7 +458,11 @@ PUBLISHED = {
         Number("scheduler.warmup", 2000, CLIP),
         Number("model.config.projection_dim", 512, CLIP),
         Number("model.max_logit_scale", 100.0, CLIP),
+        Number("scheduler._target_", "capkit.optim.schedules.Cosine", CLIP),
         Number("objective.duplicates", "negative", "Radford et al. 2021, figure 3"),
+        Number("data.transform.resize", "crop", "Radford et al. 2021, section 2.4"),
+        Number("data.transform.augment", "square", "Radford et al. 2021, section 2.4: a random square, nothing else"),
+        Number("trainer.precision", "16-mixed", CLIP, None, 2),
     ],
     "align_pretrain": [
         Number("data.batch_size", 16384, ALIGN),
@@ -455,6 +470,7 @@ PUBLISHED = {
         Number("optimizer._target_", "capkit.optim.optimizers.LAMB", ALIGN),
         Number("optimizer.lr", 1e-3, ALIGN),
         Number("optimizer.weight_decay", 1e-5, ALIGN),
+        Number("scheduler._target_", "capkit.optim.schedules.Linear", ALIGN),
         Number("scheduler.warmup", 10000, ALIGN),
         Number("objective.label_smoothing", 0.1, ALIGN),
         Number("data.transform.size", 289, ALIGN),
@@ -501,6 +517,9 @@ PUBLISHED = {
         ),
         Number("data.batch_size", 32, MERKX),
         Number("optimizer.lr", 1e-3, MERKX),
+        Number("optimizer.weight_decay", 0.0, f"{MERKX}: Adam"),
+        Number("max_steps", 30_000, f"{MERKX}: 32 epochs of Flickr8k's 30,000 captions"),
+        Number("callback.checkpoints.every_steps", 3750, f"{MERKX}: a snapshot at the end of each cycle of 4 epochs"),
         Number("scheduler.cycles", 8, MERKX),
         Number("scheduler.end", 1e-3, f"{MERKX}: from 1e-3 down to 1e-6"),
     ],
@@ -566,6 +585,7 @@ PUBLISHED = {
         Number("micro_batch_size", 64, CAMU),
         Number("optimizer.lr", 1e-4, CAMU),
         Number("max_epochs", 30, CAMU),
+        Number("callback.checkpoints.monitor", "val/auroc", f"{CAMU}: stops early"),
         Number("objective.contrastive", 0.0, f"{CAMU}: the best row has no contrastive term"),
     ],
     "embodied": [

@@ -34,10 +34,22 @@ def copy_of(root: Path, folder: Path) -> Path:
     return folder
 
 
-def fails_unbroken(tree: Path, breaks: list[Break]) -> str:
-    """Output of the chosen tests where one fails without a break, else ""."""
-    status, output = run_tests(tree, tuple(sorted({test for broken in breaks for test in broken.tests})))
-    return output if status else ""
+def fails_unbroken(trees: "SimpleQueue[Path]", breaks: list[Break], jobs: int) -> str:
+    """Output of the chosen tests, a process a file, where one fails without a break; else ""."""
+    files: dict[str, set[str]] = {}
+    for test in {test for broken in breaks for test in broken.tests}:
+        files.setdefault(test.partition("::")[0], set()).add(test)
+
+    def attempt(tests: set[str]) -> str:
+        tree = trees.get()
+        try:
+            status, output = run_tests(tree, tuple(sorted(tests)))
+        finally:
+            trees.put(tree)
+        return output if status else ""
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return "\n".join(filter(None, pool.map(attempt, files.values())))
 
 
 def try_all(breaks: list[Break], root: Path, jobs: int) -> dict[Break, Verdict]:
@@ -46,10 +58,8 @@ def try_all(breaks: list[Break], root: Path, jobs: int) -> dict[Break, Verdict]:
         trees: SimpleQueue[Path] = SimpleQueue()
         for job in range(jobs):
             trees.put(copy_of(root, Path(folder) / str(job)))
-        tree = trees.get()
-        if output := fails_unbroken(tree, breaks):
+        if output := fails_unbroken(trees, breaks, jobs):
             raise SystemExit(f"expected every test to pass without a break; mend these first:\n{output}")
-        trees.put(tree)
 
         def attempt(broken: Break) -> Verdict:
             tree = trees.get()

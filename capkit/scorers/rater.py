@@ -14,43 +14,49 @@ from capkit.models.raters.base import Rater
 from capkit.models.weights import weights_fingerprint
 from capkit.scorers.base import BaseScorer, ReadImage
 from capkit.scorers.flatten import unflatten_scores
-from capkit.types import CaptionBatch, Samples
+from capkit.scorers.seen_pictures import SeenPictures
+from capkit.types import CaptionBatch, Samples, Viewer
+from capkit.utils.ranges import NonNegativeFloat, check_ranges
 
 
+@check_ranges
 class RaterScore(BaseScorer):
     """The score of a rater of task=fit_rater, on no scale of its own: of rankings only differences mean something.
 
-    NaN for a caption whose picture cannot be read. An empty caption is scored like any other. Each picture of a batch
-    is read and encoded anew, so that a resumed run gets the same scores.
+    NaN for a caption whose picture cannot be read. An empty caption is scored like any other. A picture is encoded once
+    and kept (`SeenPictures`).
 
     Args:
         rater: `capkit.checkpoint.raters.load_rater`.
+        kept_gb: Most memory of the rater's device for pictures that it has encoded, in GiB; 0: none is kept.
     """
 
     starts_first = True
 
-    def __init__(self, rater: Any) -> None:
+    def __init__(self, rater: Any, kept_gb: NonNegativeFloat = 1.0) -> None:
         if not isinstance(rater, Rater):
             raise UsageError(
                 f"expected a rater, got {type(rater).__name__}; take capkit.checkpoint.raters.load_rater, ckpt=RUN"
             )
         self.rater = rater.requires_grad_(False).eval()
-        self._read: ReadImage | None = None
+        self.pictures = SeenPictures(self.rater, float(kept_gb))
+
+    @property
+    def viewer(self) -> Viewer:  # type: ignore[override]
+        return self.pictures
 
     def attach_images(self, read: ReadImage) -> None:
-        self._read = read
+        self.pictures.attach_images(read)
 
     def to(self, device: torch.device | str) -> "RaterScore":
         self.rater.to(device)
+        self.pictures.forget()
         return self
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
-        if self._read is None:
-            raise UsageError("a rater looks at pictures and has no reader of them; call attach_images(read) first")
-        read = {key: self._read(key) for key in dict.fromkeys(batch.keys)}
-        seen = [key for key, picture in read.items() if picture is not None]
+        keys, seen = self.pictures(batch.keys)
         scores = torch.full([sum(map(len, samples.texts))], torch.nan, device=self.rater.device)
-        row = {key: place for place, key in enumerate(seen)}
+        row = {key: place for place, key in enumerate(keys)}
         asked = [
             (place, row[key], text)
             for place, (key, text) in enumerate(
@@ -58,10 +64,9 @@ class RaterScore(BaseScorer):
             )
             if key in row
         ]
-        if asked:
+        if asked and seen is not None:
             places, owners, texts = (list(column) for column in zip(*asked, strict=True))
-            pixels = self.rater.preprocess([read[key] for key in seen])
-            scores[places] = self.rater.rate(pixels, owners, texts)
+            scores[places] = self.rater.rate_seen(seen, owners, texts)
         return unflatten_scores(scores, samples)
 
     def provenance(self) -> dict[str, Any]:

@@ -84,8 +84,8 @@ class FitRater(Job[RaterModule]):
             model = build_model(cfg.model, lambda: data.captions("train"), cfg.seed)
         if not isinstance(model, Rater):
             raise UsageError(
-                f"task=fit_rater trains raters; got a {type(model).__name__}; choose model=dual_encoder_rater or "
-                "model=blip_rater"
+                f"task=fit_rater trains raters; got a {type(model).__name__}; choose model=dual_encoder_rater, "
+                "blip_rater or chat_rater"
             )
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise UsageError("task=fit_rater: the model has no weights to train; lower model.frozen_share")

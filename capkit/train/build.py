@@ -27,7 +27,7 @@ DRY_RUN_RECORDS = 500
 def build_model(node: DictConfig, captions: Callable[[], Iterable[str]], seed: int) -> nn.Module:
     """The model, its new weights drawn from `seed`; `tokenizer: word` is built from the training captions."""
     arguments: dict[str, Any] = {}
-    for key in ("tokenizer", "text_tower.tokenizer", "encoder.text_tower.tokenizer"):
+    for key in ("tokenizer", "text_tower.tokenizer", "encoder.text_tower.tokenizer", "captioner.tokenizer"):
         if OmegaConf.select(node, key) == "word":
             arguments = nested(key, word_tokenizer(captions()))
     torch.manual_seed(seed)

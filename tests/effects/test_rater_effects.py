@@ -183,7 +183,6 @@ def test_pairs_are_ordered_as_the_scene_orders_them_and_not_by_length(rater, tes
     assert not measured("accuracy - that of the cosine", chance - cosine_accuracy, ">", 0, "no training")
 
 
-@pytest.mark.nightly
 def test_rankings_dealt_anew_teach_no_order(dealt, cosine_accuracy, measured):
     chance, control = numbers_of(dealt)["test/accuracy"], "rankings dealt anew"
     assert not measured("accuracy", chance, ">=", ACCURACY, control)

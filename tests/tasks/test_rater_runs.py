@@ -27,6 +27,16 @@ SMALL_BLIP = (
     "num_attention_heads: 2, intermediate_size: 16, max_position_embeddings: 24, encoder_hidden_size: 16}}"
 )
 BLIP = ["model=blip_rater", "model.name=null", "model.tokenizer=word", "model.max_length=24", SMALL_BLIP]
+SMALL_CHAT = (
+    "model.captioner.config={model_type: llava, vision_config: {model_type: clip_vision_model, hidden_size: 16, "
+    "num_hidden_layers: 3, num_attention_heads: 2, intermediate_size: 16, image_size: 32, patch_size: 16}, "
+    "text_config: {model_type: llama, hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, "
+    "intermediate_size: 16, max_position_embeddings: 64}}"
+)
+CHAT = [
+    "model=chat_rater", "model.captioner.name=null", "model.captioner.tokenizer=word", "model.captioner.image_size=32",
+    "model.captioner.max_length=40", "model.captioner.question='a red circle'", SMALL_CHAT,
+]  # fmt: skip
 
 
 def write(path, rows):
@@ -112,7 +122,7 @@ def test_scores_of_one_file_are_regressed_from_their_mean(start, tmp_path):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("words", [[], BLIP], ids=["dual_encoder", "blip"])
+@pytest.mark.parametrize("words", [[], BLIP, CHAT], ids=["dual_encoder", "blip", "chat"])
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(start, tmp_path, monkeypatch, words):
     _, fit, _ = start
     fit = [word for word in fit if not (words and word.startswith("model."))]

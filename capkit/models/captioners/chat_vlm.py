@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AddedToken, AutoConfig, AutoModelForImageTextToText, Cache
 
@@ -24,12 +24,14 @@ from capkit.models.captioners.chat_rows import ChatRows
 from capkit.models.captioners.chat_template import ChatPromptEncoder, ChatTemplate, paligemma_template, plain_template
 from capkit.models.captioners.headed import HeadedCaptioner
 from capkit.models.captioners.missing_images import stop_gradients_at_zeros
+from capkit.models.dual_encoders.text_towers.base import pool
 from capkit.models.encoders.image import image_features
 from capkit.models.pretrained import build_config, load_pretrained
 from capkit.models.quantized import four_bit_settings
 from capkit.models.tuning.lora import LoRA
 from capkit.models.tuning.policy import eval_frozen
 from capkit.types import CaptionBatch, Context
+from capkit.upstream.peft import BaseTunerLayer
 from capkit.upstream.transformers import as_cache, for_kernel
 from capkit.utils.ranges import PositiveInt, check_ranges
 
@@ -178,6 +180,20 @@ class ChatVLM(HeadedCaptioner):
         return [f"model.{name}" for name, part in inner if part not in freeze]
 
     @property
+    def has_adapters(self) -> bool:
+        return any(isinstance(module, BaseTunerLayer) for module in self.model.modules())
+
+    @property
+    def answer_length(self) -> int:
+        """Most tokens of a caption, BOS and EOS included: the question's last token stands in the place of BOS."""
+        return self.max_length - len(self._behind) + 1
+
+    def freeze_head(self) -> None:
+        """Freeze the language model's head, for a model that reads hidden states; not weights that embed tokens too."""
+        if self._head.weight is not self._language.get_input_embeddings().weight:
+            self._head.requires_grad_(False)
+
+    @property
     def processor(self) -> Any:
         """transformers' processor that reads a square picture as this captioner does, for an export."""
         if self._read_processor is None:
@@ -275,6 +291,16 @@ class ChatVLM(HeadedCaptioner):
 
     def _hidden(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L W"]:
         return self._run(context, tokens.flatten(0, 1), None, 0).unflatten(0, tokens.shape[:2])
+
+    def last_states(
+        self, features: Float[Tensor, "R N E"], tokens: Int[Tensor, "R L"], mask: Bool[Tensor, "R L"]
+    ) -> Float[Tensor, "R W"]:
+        """The language model's last hidden state at the end of each caption, which answers the question of its picture.
+
+        `features` are of `image_encoder`, a row a caption.
+        """
+        context = self._asked(Context(features, None, [""] * len(features)))
+        return pool(self._hidden(context, tokens[:, None])[:, 0], mask, "eos")
 
     def start(self, context: Context, capacity: int) -> Cache:
         return PreallocatedCache(self._rows.front + context.prompt_places + capacity)

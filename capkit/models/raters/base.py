@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -81,20 +82,27 @@ class Rater(nn.Module, ABC):
         scores = self.score(self.see(batch)[image_of], batch.tokens[real], batch.mask[real])
         return scores.new_zeros(real.shape).masked_scatter(real, scores)
 
-    @torch.no_grad()
     def rate(
         self, pixels: Float[Tensor, "N 3 H W"], owners: Sequence[int], texts: Sequence[str]
     ) -> Float[Tensor, " M"]:
         """The score of each text beside the picture of `pixels` that `owners` says."""
-        seen = torch.cat(map_in_chunks(send(pixels, self.device), self._seen, self.batch_size))
+        return self.rate_seen(torch.cat(map_in_chunks(pixels, self.look, self.batch_size)), owners, texts)
+
+    @torch.no_grad()
+    def look(self, pixels: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N ..."]:
+        """`see` of pixels on any device, without a gradient."""
+        return self.see(CaptionBatch(keys=[""] * len(pixels), pixels=send(pixels, self.device)))
+
+    @torch.no_grad()
+    def rate_seen(
+        self, seen: Float[Tensor, "N ..."], owners: Sequence[int], texts: Sequence[str]
+    ) -> Float[Tensor, " M"]:
+        """`rate`, given what `look` has made of the pictures."""
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))  # few paddings
         parts = map_in_chunks(order, lambda places: self._rated(seen, places, owners, texts), self.batch_size)
         scores = torch.empty(len(texts), device=self.device)
         scores[send(torch.tensor(order, dtype=torch.int64), self.device)] = torch.cat([*parts, scores[:0]]).float()
         return scores
-
-    def _seen(self, pixels: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N ..."]:
-        return self.see(CaptionBatch(keys=[""] * len(pixels), pixels=pixels))
 
     def _rated(
         self, seen: Float[Tensor, "N ..."], places: list[int], owners: Sequence[int], texts: Sequence[str]
@@ -116,6 +124,11 @@ class Rater(nn.Module, ABC):
         for part in self.children():
             eval_frozen(part)
         return self
+
+
+def prepared(transform: Any, images: Sequence[Any]) -> Float[Tensor, "N 3 H W"]:
+    """Pictures (uint8 H W 3 arrays) as an ImageTransform makes them for a network."""
+    return transform.normalize(torch.stack([transform(np.ascontiguousarray(np.asarray(image))) for image in images]))
 
 
 def scalar_head(width: int, hidden_width: int) -> nn.Sequential:

@@ -7,8 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, BlipForImageTextRetrieval
@@ -16,7 +14,7 @@ from transformers import AutoConfig, BlipForImageTextRetrieval
 from capkit.errors import UsageError
 from capkit.models.dual_encoders.text_towers.tokenize import Subwords
 from capkit.models.pretrained import build_config, load_pretrained
-from capkit.models.raters.base import Rater, freeze_lower, scalar_head
+from capkit.models.raters.base import Rater, freeze_lower, prepared, scalar_head
 from capkit.models.tuning.lora import LoRA
 from capkit.text.tokenizers import load_tokenizer
 from capkit.types import CaptionBatch
@@ -114,8 +112,7 @@ class BlipRater(Rater):
         raise UsageError("BlipRater reads pixels, got cached features; set data.features=null")
 
     def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "N 3 H W"]:
-        pictures = [np.ascontiguousarray(np.asarray(image)) for image in images]
-        return self._transform.normalize(torch.stack([self._transform(picture) for picture in pictures]))
+        return prepared(self._transform, images)
 
     def see(self, batch: CaptionBatch) -> Float[Tensor, "N P W"]:
         if batch.pixels is None:

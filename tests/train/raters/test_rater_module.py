@@ -66,11 +66,14 @@ CASES = [
     {"objective": Regression(), "is_ranking": False},
     {"name": "blip", "model": {"frozen_share": 0.5}},
     {"name": "blip", "model": {"lora": LORA}},
+    {"name": "chat", "model": {"frozen_share": 0.5}},
+    {"name": "chat", "model": {"lora": {"rank": 2}}},
 ]
+ZERO = (1, 2, 5)  # scores, BLIP, adapters of a chat model
 
 
 @pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("case", CASES, ids=["pairs", "scores", "blip", "adapters"])
+@pytest.mark.parametrize("case", CASES, ids=["pairs", "scores", "blip", "blip_adapters", "chat", "chat_adapters"])
 def test_micro_batches_equal_the_whole_batch(case, size):
     whole = train(**case)
     assert differences(whole, train(micro_batch_size=size, **case)) == []
@@ -79,13 +82,13 @@ def test_micro_batches_equal_the_whole_batch(case, size):
 
 def both():
     settings = [*CASES, {"micro_batch_size": 2}]
-    return [train("ddp", **case) for case in settings] + [train("zero2", **CASES[2])]
+    return [train("ddp", **case) for case in settings] + [train("zero2", **CASES[i]) for i in ZERO]
 
 
 @pytest.mark.nightly
 def test_two_processes_of_four_ratings_equal_one_of_eight():
     """Under DDP and ZeRO-2, of every kind; the pairs of a rank are not half of all."""
-    whole = [train(**case) for case in [*CASES, {}, CASES[2]]]
+    whole = [train(**case) for case in [*CASES, {}, *(CASES[i] for i in ZERO)]]
     for one, *ranks in zip(whole, *run_distributed(both, 2, timeout_s=300), strict=True):
         for outcome in ranks:
             known = one if outcome.weights else replace(one, weights={})  # of ZeRO rank 0 alone has them all

@@ -1,0 +1,164 @@
+"""Why pairs whose sides are drawn at random move captions: `python -m benchmarks.random_sides --draws 8 --jobs 2`.
+
+The pairs and runs are those of tests/effects/test_preferences.py on seed 0: with the sides as judged, drawn at random
+`--draws` times, and with each pair in both orders, which prefers nothing. Of each run: what its greedy captions state
+and what captions that are drawn from it state, on 200 test pictures; how probable a colour is behind the captions'
+first "a", where this start is undecided; and how far the draw leans: by how much more the chosen sides state than the
+rejected ones. Writes docs/random_sides.json, from which `python -m benchmarks.preferences` makes a table. A run takes
+half a minute of one core; those that are in `--runs` are read.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from capkit.checkpoint.loading import load_captioner
+from capkit.config.arguments import parse
+from capkit.config.compose import compose_config
+from capkit.config.instantiate import build
+from capkit.decoding.config import Decoding
+from capkit.sceneworld.metrics.facts import fact_scores
+from capkit.sceneworld.world.options import COLORS
+from capkit.utils.files import write_atomically
+from capkit.utils.rng import generator
+
+ROOT = Path(__file__).parents[1]
+START = ROOT / "tests" / "effects" / "starts" / "hallucinating-0"
+TABLE = ROOT / "docs" / "random_sides.json"
+WORLD = ["data=sceneworld_hallucinated", "data.train.source.count=100"]
+BRIEF = ["data.val.source.count=24", "data.test.source.count=200", "controls=0", "trainer=cpu", "trainer.devices=1"]
+NUM_SAMPLES = 4
+
+Row = dict[str, Any]
+
+
+def capkit(*words: str) -> None:
+    command = [sys.executable, "-c", "from capkit.cli import main; raise SystemExit(main())"]
+    subprocess.run([*command, *words], check=True, cwd=ROOT)
+
+
+def collect(out: Path) -> list[Row]:
+    """200 pairs of the start's own captions, as the effect test collects them."""
+    if not out.exists():
+        capkit(
+            "task=collect_preferences", f"ckpt={START}", *WORLD, "seed=0", "reward=[true_claims,num_true_claims]",
+            "decomposer=scene", "verifier=scene", "verifier.by=picture", "num_samples=8",
+            "margins={num_true_claims: 1}", f"out={out}",
+        )  # fmt: skip
+    return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+
+
+def exchanged(row: Row) -> Row:
+    sides = {"chosen": row["rejected"], "rejected": row["chosen"]}
+    return {**row, **sides, **{name: row[name][::-1] for name in ("scores", "tokens")}}
+
+
+def with_sides(rows: Sequence[Row], name: str) -> list[Row]:
+    """The pairs of a run: `judged`, `both orders`, or `draw N`."""
+    if name == "judged":
+        return list(rows)
+    if name == "both orders":
+        return [side for row in rows for side in (row, exchanged(row))]
+    draws = generator(int(name.split()[1]), "sides").random(len(rows))
+    return [exchanged(row) if draw < 0.5 else row for row, draw in zip(rows, draws, strict=True)]
+
+
+def lean(rows: Sequence[Row]) -> dict[str, float]:
+    """By how much the chosen sides have more than the rejected ones: share and number of true claims, colours."""
+    by = {"share": "true_claims", "number": "num_true_claims"}
+    found = {
+        name: float(np.mean([row["scores"][0] - row["scores"][1] for row in rows if row["criterion"] == criterion]))
+        for name, criterion in by.items()
+    }
+    return {
+        **found,
+        "colours": float(np.mean([num_colours(row["chosen"]) - num_colours(row["rejected"]) for row in rows])),
+    }
+
+
+def num_colours(text: str) -> int:
+    return sum(word.strip(",.") in COLORS for word in text.split())
+
+
+@torch.no_grad()
+def measure(ckpt: Path) -> dict[str, float]:
+    """What a captioner states, greedily and drawn, and how probable a colour is as its second word."""
+    model, _ = load_captioner(str(ckpt))
+    words = ["task=fit", "model=sceneworld_small", *WORLD, *BRIEF, "data.batch_size=200"]
+    data = build(compose_config(parse(words)).config.data)
+    data.prepare_data()
+    (batch,) = data.eval_dataloader("test", 200)
+    context = model.eval().encode(batch)
+    numbers: dict[str, float] = {}
+    for name, decoding in (("greedy", Decoding(max_length=16)), ("drawn", Decoding(method="sample", max_length=16))):
+        texts = model.generate(context, decoding, NUM_SAMPLES if name == "drawn" else 1).texts
+        flat = [text for own in texts for text in own]
+        found = fact_scores(flat, [row for row, own in zip(batch.metadata, texts, strict=True) for _ in own])
+        numbers |= {f"{name} {key}": found[f"fact_{key}"] for key in ("precision", "recall")}
+        numbers[f"{name} colours"] = float(np.mean([num_colours(text) for text in flat]))
+    vocabulary = model.tokenizer.get_vocab()
+    begun = torch.tensor([model.tokenizer.bos_token_id, vocabulary["a"]]).expand(len(batch), 1, 2)
+    next_word = model(context, begun, torch.ones_like(begun, dtype=torch.bool))[:, 0, -1].softmax(-1)
+    known = [vocabulary[color] for color in COLORS if color in vocabulary]
+    lead = next_word[:, known].max(-1).values - next_word.index_fill(1, torch.tensor(known), 0).max(-1).values
+    numbers["undecided"] = float((lead.abs() < 0.2).float().mean())
+    numbers["colour"] = float(next_word[:, known].sum(-1).mean())
+    return numbers
+
+
+def one(name: str, runs: Path) -> Row:
+    """A run and its numbers, from its file where it is there."""
+    file = runs / f"{name.replace(' ', '-')}.json"
+    if not file.exists():
+        if name == "start":
+            row = {"name": name, **measure(START)}
+        else:
+            rows, pairs, folder = (
+                with_sides(collect(runs / "pairs.jsonl"), name),
+                file.with_suffix(".jsonl"),
+                file.with_suffix(""),
+            )
+            write_atomically(pairs, "".join(json.dumps(row) + "\n" for row in rows))
+            if not (folder / "report.html").exists():
+                capkit(
+                    "experiment=feedquill_dpo_sceneworld", f"init_from={START}", "seed=0", WORLD[1], *BRIEF,
+                    f"pairs={pairs}", f"run_dir={folder}",
+                )  # fmt: skip
+            row = {"name": name, "lean": lean(rows), **measure(folder)}
+        write_atomically(file, json.dumps(row) + "\n")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=8)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once")
+    parser.add_argument("--runs", type=Path, default=Path("runs/random_sides"))
+    parser.add_argument("--out", type=Path, default=TABLE)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    runs = given.runs.resolve()
+    runs.mkdir(parents=True, exist_ok=True)
+    if given.one:
+        torch.set_num_threads(1)
+        one(given.one, runs)
+        return
+    collect(runs / "pairs.jsonl")
+    names = ["start", "judged", "both orders", *(f"draw {number}" for number in range(given.draws))]
+    script = [sys.executable, "-m", "benchmarks.random_sides", "--runs", str(runs), "--one"]
+    with ThreadPoolExecutor(given.jobs) as pool:
+        list(pool.map(lambda name: subprocess.run([*script, name], check=True, cwd=ROOT), names))
+    write_atomically(given.out, json.dumps([one(name, runs) for name in names], indent=1) + "\n")
+    print(f"wrote {given.out}; now python -m benchmarks.preferences")
+
+
+if __name__ == "__main__":
+    main()

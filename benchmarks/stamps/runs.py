@@ -19,7 +19,7 @@ from rich.table import Table
 
 from capkit.assets.cache import path
 from capkit.metrics.bootstrap import bootstrap_interval
-from capkit.metrics.coco.cider import Cider
+from capkit.metrics.coco.collected import Cider
 from capkit.metrics.scoring import shuffled_rows
 from capkit.metrics.text_retrieval import TextRetrieval
 from capkit.types import Row

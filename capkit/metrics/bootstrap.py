@@ -5,13 +5,20 @@ N images, S sums, R resamples.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
 from capkit.errors import UsageError
-from capkit.utils import rng
+from capkit.utils.seeds import generator
+
+
+@runtime_checkable
+class ArrayLike(Protocol):
+    """What numpy makes an array of, such as a tensor of torch."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -76,13 +83,13 @@ def _resampled(
         raise UsageError("bootstrap_intervals: expected one or more images, got none")
     if not 0 < confidence < 1:
         raise UsageError(f"expected confidence between 0 and 1, such as 0.95; got {confidence}")
-    random = rng.generator("bootstrap", seed)
+    random = generator("bootstrap", seed)
     drawn = (random.integers(0, len(values), len(values)) for _ in range(num_resamples))
     return images.numbers(np.stack([values[rows].sum(0) for rows in drawn]))
 
 
 def bootstrap_interval(
-    per_item_values: Sequence[float] | np.ndarray | Float[Tensor, " n"],
+    per_item_values: Sequence[float] | ArrayLike,
     confidence: float = 0.95,
     num_resamples: int = 2000,
     seed: int = 0,

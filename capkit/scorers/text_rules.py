@@ -25,8 +25,8 @@ class Bleu(BaseScorer):
 
     Their smoothing adds 1e-15 to the matches of each order and 1e-9 to the n-grams: without a common 4-gram the score
     is about 0, and nearly flat. The end of a caption is no word here: one that breaks off loses by its length only.
-    A caption without a word scores 0. `capkit.metrics.coco.bleu.Bleu` is the corpus's number, from the sums of the same
-    n-gram statistics over all images: the mean of this one is another number.
+    A caption without a word scores 0. `capkit.metrics.coco.collected.Bleu` is the number of the corpus, from the sums
+    of the same n-gram statistics over all images: the mean of this one is another number.
     """
 
     needs_references = True

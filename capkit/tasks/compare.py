@@ -15,7 +15,7 @@ from capkit.data.sources.base import Preparable
 from capkit.errors import UsageError
 from capkit.metrics.base import Resampled
 from capkit.metrics.bootstrap import ImageSums, paired_intervals
-from capkit.metrics.coco.cider import Cider
+from capkit.metrics.coco.collected import Cider
 from capkit.metrics.judged import JudgedMetric
 from capkit.metrics.scoring import columns_of, scored_rows
 from capkit.reports.about import parent_of

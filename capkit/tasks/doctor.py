@@ -76,10 +76,10 @@ def versions() -> Iterator[Finding]:
     lines = constraints().read_text(encoding="utf-8").splitlines()
     pins = dict(line.split(" ")[0].split("==") for line in lines if "==" in line and not line.startswith("#"))
     tested = {name.lower().replace("_", "-"): version for name, version in pins.items()}
-    install = f"pip install -c {constraints()} capkit"
+    install = f"pip install -c {constraints()} 'capkit[train]'"
     others = []
     for requirement in map(Requirement, metadata.requires("capkit") or []):
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": "train"}):
             continue
         version, wanted = _version(requirement.name), tested.get(requirement.name.lower().replace("_", "-"))
         if version is None:

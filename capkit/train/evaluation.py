@@ -13,7 +13,7 @@ from capkit.data.loader import CaptionLoader
 from capkit.distributed.collectives import broadcast_object, gather_objects, rank
 from capkit.errors import UsageError
 from capkit.evaluators.base import Evaluator
-from capkit.metrics.coco.cider import Cider
+from capkit.metrics.coco.collected import Cider
 from capkit.metrics.judged import JudgedMetric
 from capkit.metrics.scoring import (
     columns_of,

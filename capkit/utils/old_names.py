@@ -314,6 +314,11 @@ types.Scorer scorers.base.Scorer
 watch.channel.Beat fault_tolerance.heartbeats.Heartbeat
 watch.channel.Channel fault_tolerance.heartbeats.HeartbeatFiles
 watch.watchdog.those_at_fault fault_tolerance.watchdog.stalled_ranks
+metrics.coco.bleu.Bleu metrics.coco.collected.Bleu
+metrics.coco.cider.Cider metrics.coco.collected.Cider
+metrics.coco.meteor.Meteor metrics.coco.collected.Meteor
+metrics.coco.rouge.RougeL metrics.coco.collected.RougeL
+metrics.coco.spice.Spice metrics.coco.collected.Spice
 """
 NAMES = {f"capkit.{old}": f"capkit.{new}" for old, new in (line.split() for line in _NAMES.split("\n") if line)}
 # Callbacks as checkpoints name them: by their class alone.

@@ -3,25 +3,20 @@
 Equal in numpy and torch, on CPU and GPU, so that an example's draw does not depend on process, batch or device.
 """
 
-import hashlib
 from typing import overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from capkit.utils.seeds import generator, stable_hash
+
+__all__ = ["generator", "stable_hash", "uniform"]
+
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
-
-
-def stable_hash(*parts: object) -> int:
-    """A 63-bit hash of any values (text, ints), equal in every process and Python version."""
-    # surrogatepass: file names may contain bytes that are not UTF-8, represented as lone surrogates
-    text = "\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")
-    digest = hashlib.blake2b(text, digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 def _signed(value: int) -> int:
@@ -66,8 +61,3 @@ def uniform(ids: Tensor | np.ndarray, position: int | Tensor) -> Tensor | np.nda
     with np.errstate(over="ignore"):
         mixed = _mix_numpy(ids.astype(np.uint64)) + np.uint64((_GOLDEN * (position + 1)) & _MASK)
     return (_mix_numpy(mixed) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def generator(*parts: object) -> np.random.Generator:
-    """A numpy generator (Philox) seeded by any values, for augmenting an example or shuffling an epoch."""
-    return np.random.Generator(np.random.Philox(stable_hash(*parts)))

@@ -485,7 +485,7 @@ def test_a_launcher_whose_plugin_is_not_installed_names_the_pip_extra():
 def test_zero_without_deepspeed_is_refused_with_the_line_that_installs_it(monkeypatch):
     root = Path(__file__).parents[2]
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    asked = next(line for line in project["dependencies"] if line.startswith("deepspeed"))
+    asked = next(line for line in project["optional-dependencies"]["train"] if line.startswith("deepspeed"))
     trainer = OmegaConf.load(root / "configs/trainer/deepspeed_2_cpu.yaml")
     config = {"max_epochs": 1, "trainer": OmegaConf.to_container(trainer)}
     assert told(config) == []

@@ -5,10 +5,8 @@ import pytest
 
 from capkit.metrics.base import Resampled
 from capkit.metrics.bootstrap import bootstrap_intervals
-from capkit.metrics.coco.bleu import Bleu
-from capkit.metrics.coco.cider import Cider
+from capkit.metrics.coco.collected import Bleu, Cider, RougeL
 from capkit.metrics.coco.document_frequencies import DocumentFrequencies
-from capkit.metrics.coco.rouge import RougeL
 from capkit.metrics.diversity import Diversity
 from capkit.metrics.scoring import resample_rows, score_rows
 from capkit.metrics.text_retrieval import TextRetrieval

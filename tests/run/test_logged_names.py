@@ -9,9 +9,7 @@ from rl_steps import OBJECTIVES, loader, module_of, trainer_of
 
 from capkit.metrics.bags import Bags
 from capkit.metrics.clip_score import ClipScore
-from capkit.metrics.coco.bleu import Bleu
-from capkit.metrics.coco.cider import Cider
-from capkit.metrics.coco.rouge import RougeL
+from capkit.metrics.coco.collected import Bleu, Cider, RougeL
 from capkit.metrics.diversity import Diversity
 from capkit.metrics.retrieval import Retrieval
 from capkit.run.folder import RunFolder

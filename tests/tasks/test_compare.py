@@ -14,7 +14,7 @@ from capkit.cli import main
 from capkit.config.arguments import parse
 from capkit.config.compose import compose_config
 from capkit.config.instantiate import plain
-from capkit.metrics.coco.cider import Cider
+from capkit.metrics.coco.collected import Cider
 from capkit.metrics.scoring import write_predictions
 from capkit.run.folder import RunFolder
 

@@ -11,11 +11,11 @@ from capkit.data.prediction_files import read_captions
 from capkit.data.sources.base import clean_captions
 from capkit.data.sources.folder import Folder
 from capkit.errors import UsageError
-from capkit.metrics.coco.bleu import Bleu, bleu_scores
-from capkit.metrics.coco.cider import Cider, cider_scores
-from capkit.metrics.coco.meteor import LANGUAGES, Meteor, meteor_scores
-from capkit.metrics.coco.rouge import RougeL, rouge_l_scores
-from capkit.metrics.coco.spice import Spice
+from capkit.metrics.coco.bleu import bleu_scores
+from capkit.metrics.coco.cider import cider_scores
+from capkit.metrics.coco.collected import Bleu, Cider, Meteor, RougeL, Spice
+from capkit.metrics.coco.meteor import LANGUAGES, meteor_scores
+from capkit.metrics.coco.rouge import rouge_l_scores
 from capkit.metrics.diversity import Diversity
 from capkit.text.caption_text import clean_text
 from capkit.text.normalize import normalize

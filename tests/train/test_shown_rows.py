@@ -1,6 +1,6 @@
 """Which pictures a report shows: the first ones, and those whose captions are best and worst by CIDEr."""
 
-from capkit.metrics.coco.cider import Cider
+from capkit.metrics.coco.collected import Cider
 from capkit.train.evaluation import NUM_EXTREMES, NUM_SAMPLES, shown_rows
 
 NOUNS = ["dog", "cat", "bus", "boat", "kite", "horse", "clock", "pizza", "train", "bear", "truck", "bench"] * 4

@@ -4,16 +4,15 @@ B images, N images or 1 corpus, R resamples.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from capkit.metrics.bootstrap import ImageSums
 from capkit.metrics.coco.corpus import Corpus, ImageSentences
 from capkit.metrics.coco.ngrams import MAX_ORDER, NgramCounts, starts_of_runs
-from capkit.metrics.text_metric import TextMetric
-from capkit.text.normalize import primary_language
+from capkit.utils.renamed import moved_names
+
+__getattr__ = moved_names(__name__)  # Bleu is in `collected`
 
 _SMALL, _TINY = 1e-9, 1e-15  # pycocoevalcap's smoothing: an image without any match scores about 0, never 0 / 0
 
@@ -37,44 +36,11 @@ def bleu_scores(
 
 def bleu_of(corpus: Corpus) -> tuple[list[float], Float[np.ndarray, "B 4"]]:
     """BLEU of the corpus and of each image."""
-    statistics = _statistics(corpus.by_whitespace)
-    return _formula(*(x.sum(0, keepdims=True) for x in statistics))[0].tolist(), _formula(*statistics)
+    statistics = bleu_statistics(corpus.by_whitespace)
+    return bleu_formula(*(x.sum(0, keepdims=True) for x in statistics))[0].tolist(), bleu_formula(*statistics)
 
 
-class Bleu(TextMetric):
-    """bleu_1 .. bleu_4 of all predictions of all ranks, in 0 .. 1, from n-gram counts summed over the corpus.
-
-    `bleu_scores`, which the scorer of this name returns, computes each image's number from its own counts.
-    `tokenized`: the texts are already words.
-    """
-
-    resamples_cheaply = True
-
-    def __init__(self, tokenized: bool = False, language: str = "en") -> None:
-        super().__init__()
-        primary_language(language)
-        self.tokenized, self.language = tokenized, language
-
-    def score(
-        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
-    ) -> dict[str, float]:
-        values = bleu(predictions, references, tokenized=self.tokenized, language=self.language)
-        return {f"bleu_{order}": value for order, value in enumerate(values, 1)}
-
-    def image_sums(
-        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
-    ) -> ImageSums:
-        corpus = Corpus.from_texts(predictions, references, tokenized=self.tokenized, language=self.language)
-        correct, guessed, length, nearest = _statistics(corpus.by_whitespace)
-
-        def numbers(sums: Float[np.ndarray, "R 10"]) -> dict[str, Float[np.ndarray, " R"]]:
-            values = _formula(sums[:, :4], sums[:, 4:8], sums[:, 8], sums[:, 9])
-            return {f"bleu_{order}": column for order, column in enumerate(values.T, 1)}
-
-        return ImageSums(np.column_stack([correct, guessed, length, nearest]).astype(np.float64), numbers)
-
-
-def _statistics(
+def bleu_statistics(
     images: ImageSentences,
 ) -> tuple[Int[np.ndarray, "B 4"], Int[np.ndarray, "B 4"], Int[np.ndarray, " B"], Int[np.ndarray, " B"]]:
     """Per image: matched n-grams, n-grams, words, and words of the reference closest in length."""
@@ -101,7 +67,7 @@ def _clipped_matches(images: ImageSentences, counts: NgramCounts) -> Int[np.ndar
     return np.bincount(image[first], matched, num_images).astype(np.int64)
 
 
-def _formula(
+def bleu_formula(
     correct: Num[np.ndarray, "N 4"],
     guessed: Num[np.ndarray, "N 4"],
     length: Num[np.ndarray, " N"],

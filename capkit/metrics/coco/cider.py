@@ -4,22 +4,20 @@ penalty on the length difference, sigma 6), times 10.
 B images, K candidates per image, R references of all images, P (candidate, reference) pairs that share an n-gram.
 """
 
-import os
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from capkit.errors import UsageError
-from capkit.metrics.bootstrap import ImageSums, image_means
 from capkit.metrics.coco.corpus import Corpus, ImageSentences
 from capkit.metrics.coco.document_frequencies import WORDS, DocumentFrequencies, images_with_gram
 from capkit.metrics.coco.ngrams import MAX_ORDER, VOCABULARY, NgramCounts, starts_of_runs
-from capkit.metrics.text_metric import TextMetric
 from capkit.text.checked import ScoreWarning
-from capkit.text.normalize import primary_language
+from capkit.utils.renamed import moved_names
+
+__getattr__ = moved_names(__name__)  # Cider is in `collected`
 
 SIGMA = 6.0
 
@@ -71,41 +69,6 @@ def cider_scores_of(corpus: Corpus, document_frequencies: DocumentFrequencies | 
         )
     hashes = VOCABULARY.hashes()[corpus.by_whitespace.sentences.ids]
     return cider_d_from_ids(corpus.by_whitespace, document_frequencies, hashes)[:, 0]
-
-
-class Cider(TextMetric):
-    """cider of all predictions of all ranks, in 0 .. 10. `tokenized`: the texts are already words.
-
-    `document_frequencies` is a file saved by `DocumentFrequencies`; without it the references are the corpus.
-    """
-
-    resamples_cheaply = True
-
-    def __init__(
-        self,
-        tokenized: bool = False,
-        language: str = "en",
-        document_frequencies: str | os.PathLike[str] | None = None,
-    ) -> None:
-        super().__init__()
-        primary_language(language)
-        self.tokenized, self.language = tokenized, language
-        self.document_frequencies = (
-            None if document_frequencies is None else DocumentFrequencies.load(document_frequencies)
-        )
-
-    def score(
-        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
-    ) -> dict[str, float]:
-        corpus = Corpus.from_texts(predictions, references, tokenized=self.tokenized, language=self.language)
-        return {"cider": float(cider_scores_of(corpus, self.document_frequencies).mean())}
-
-    def image_sums(
-        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
-    ) -> ImageSums:
-        """Document frequencies are those of all images in every resample."""
-        corpus = Corpus.from_texts(predictions, references, tokenized=self.tokenized, language=self.language)
-        return image_means({"cider": cider_scores_of(corpus, self.document_frequencies)})
 
 
 def cider_d_from_ids(

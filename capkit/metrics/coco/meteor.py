@@ -14,7 +14,6 @@ import threading
 import weakref
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -22,8 +21,10 @@ from jaxtyping import Float
 from capkit.errors import UsageError
 from capkit.metrics.coco.corpus import Corpus
 from capkit.metrics.coco.java import java_binary, pycocoevalcap_folder
-from capkit.metrics.text_metric import TextMetric
 from capkit.text.normalize import primary_language
+from capkit.utils.renamed import moved_names
+
+__getattr__ = moved_names(__name__)  # Meteor is in `collected`
 
 _JAR = "meteor-1.5.jar"
 LANGUAGES = {code: code for code in ("da", "en", "fi", "hu", "it", "nl", "no", "pt", "ro", "ru", "tr")}
@@ -61,21 +62,6 @@ def meteor_of(corpus: Corpus, language: str = "en") -> tuple[float, Float[np.nda
         process.close()
         _shared_process.cache_clear()
         raise
-
-
-class Meteor(TextMetric):
-    """meteor of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are already words."""
-
-    def __init__(self, tokenized: bool = False, language: str = "en") -> None:
-        super().__init__()
-        check_language(language)
-        require_meteor()
-        self.tokenized, self.language = tokenized, language
-
-    def score(
-        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
-    ) -> dict[str, float]:
-        return {"meteor": meteor(predictions, references, tokenized=self.tokenized, language=self.language)}
 
 
 def check_language(language: object) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from capkit.utils.rng import stable_hash
+from capkit.utils.seeds import stable_hash
 
 MAX_ORDER = 4
 MULTIPLIER = 0x5851F42D4C957F2D  # odd, from Knuth's MMIX generator; fits in a signed 64-bit integer

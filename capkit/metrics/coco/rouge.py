@@ -4,16 +4,15 @@ B images, P (prediction, reference) pairs, L and M words of the longest predicti
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from capkit.metrics.bootstrap import ImageSums, image_means
 from capkit.metrics.coco.corpus import Corpus
 from capkit.metrics.coco.ngrams import Sentences
-from capkit.metrics.text_metric import TextMetric
-from capkit.text.normalize import primary_language
+from capkit.utils.renamed import moved_names
+
+__getattr__ = moved_names(__name__)  # RougeL is in `collected`
 
 _BETA = 1.2
 _PAIRS_AT_ONCE = 4096  # pairs of similar length: little padding, and the arrays fit the cache
@@ -51,28 +50,6 @@ def rouge_l_scores_of(corpus: Corpus) -> Float[np.ndarray, " B"]:
     denominator = recall + _BETA**2 * precision
     matched = denominator > 0
     return np.where(matched, (1 + _BETA**2) * precision * recall / np.where(matched, denominator, 1.0), 0.0)
-
-
-class RougeL(TextMetric):
-    """rouge_l of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are words already."""
-
-    resamples_cheaply = True
-
-    def __init__(self, tokenized: bool = False, language: str = "en") -> None:
-        super().__init__()
-        primary_language(language)
-        self.tokenized, self.language = tokenized, language
-
-    def score(
-        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
-    ) -> dict[str, float]:
-        return {"rouge_l": rouge_l(predictions, references, tokenized=self.tokenized, language=self.language)}
-
-    def image_sums(
-        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
-    ) -> ImageSums:
-        scores = rouge_l_scores(predictions, references, tokenized=self.tokenized, language=self.language)
-        return image_means({"rouge_l": scores})
 
 
 def longest_common_subsequence(

@@ -9,17 +9,16 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from capkit.errors import UsageError
-from capkit.metrics.bootstrap import ImageSums, image_means
 from capkit.metrics.coco.corpus import Corpus
 from capkit.metrics.coco.java import java_binary, pycocoevalcap_folder
-from capkit.metrics.text_metric import TextMetric
-from capkit.text.normalize import primary_language
+from capkit.utils.renamed import moved_names
+
+__getattr__ = moved_names(__name__)  # Spice is in `collected`
 
 _JAR = "spice-1.0.jar"
 _CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
@@ -50,30 +49,6 @@ def spice_scores_of(corpus: Corpus) -> Float[np.ndarray, " B"]:
         answers = json.loads(result.read_text())
     scores = {answer["image_id"]: answer["scores"]["All"]["f"] for answer in answers}
     return np.array([_number(scores[index]) for index in range(len(request))])
-
-
-class Spice(TextMetric):
-    """spice of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are already PTB words.
-
-    Raises UsageError for a `language` other than English: parser and synonyms are English.
-    """
-
-    def __init__(self, tokenized: bool = False, language: str = "en") -> None:
-        super().__init__()
-        if primary_language(language) != "en":
-            raise UsageError(f"SPICE: expected language=en, the only one it parses, got {language!r}; omit spice")
-        require_spice()
-        self.tokenized = tokenized
-
-    def score(
-        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
-    ) -> dict[str, float]:
-        return {"spice": spice(predictions, references, tokenized=self.tokenized)}
-
-    def image_sums(
-        self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
-    ) -> ImageSums:
-        return image_means({"spice": spice_scores(predictions, references, tokenized=self.tokenized)})
 
 
 def require_spice() -> None:

@@ -10,7 +10,7 @@ from capkit.metrics.arena.arena_metric import Arena
 from capkit.metrics.arena.files import read_battles
 from capkit.metrics.arena.metric_judge import MetricJudge
 from capkit.metrics.bootstrap import bootstrap_intervals
-from capkit.metrics.coco.cider import Cider
+from capkit.metrics.coco.collected import Cider
 
 
 class ByWord:

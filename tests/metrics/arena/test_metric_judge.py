@@ -7,8 +7,8 @@ from capkit.judges.pairwise import Pair
 from capkit.llm.base import Picture
 from capkit.metrics.arena.metric_judge import MetricJudge, numbers_of_captions
 from capkit.metrics.bootstrap import image_means
-from capkit.metrics.coco.bleu import Bleu
-from capkit.metrics.coco.cider import Cider, cider_scores_of
+from capkit.metrics.coco.cider import cider_scores_of
+from capkit.metrics.coco.collected import Bleu, Cider
 from capkit.metrics.coco.corpus import Corpus
 from capkit.scorers.as_metric import ScorerMetric
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from capkit.errors import UsageError
-from capkit.metrics.coco.cider import Cider, cider, cider_scores
+from capkit.metrics.coco.cider import cider, cider_scores
+from capkit.metrics.coco.collected import Cider
 from capkit.metrics.coco.document_frequencies import DocumentFrequencies
 from capkit.text.checked import ScoreWarning
 

@@ -6,7 +6,8 @@ import pytest
 
 from capkit.errors import UsageError
 from capkit.metrics.coco import meteor as module
-from capkit.metrics.coco.meteor import Meteor, MeteorProcess, meteor, meteor_scores
+from capkit.metrics.coco.collected import Meteor
+from capkit.metrics.coco.meteor import MeteorProcess, meteor, meteor_scores
 
 EXAMPLE = Path(__file__).parents[2] / "data" / "nlg_eval"
 

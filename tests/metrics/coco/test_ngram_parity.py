@@ -11,9 +11,10 @@ from pycocoevalcap.cider.cider import Cider as OfficialCider
 from pycocoevalcap.rouge.rouge import Rouge as OfficialRouge
 
 from capkit.metrics import bleu, cider, cider_d, rouge_l
-from capkit.metrics.coco.bleu import Bleu, bleu_scores
-from capkit.metrics.coco.cider import Cider, cider_scores
-from capkit.metrics.coco.rouge import RougeL, rouge_l_scores
+from capkit.metrics.coco.bleu import bleu_scores
+from capkit.metrics.coco.cider import cider_scores
+from capkit.metrics.coco.collected import Bleu, Cider, RougeL
+from capkit.metrics.coco.rouge import rouge_l_scores
 from capkit.testing.distributed import run_distributed
 
 EXAMPLE = Path(__file__).parents[2] / "data" / "nlg_eval"

@@ -6,7 +6,8 @@ import pytest
 
 from capkit.errors import UsageError
 from capkit.metrics.coco import spice as module
-from capkit.metrics.coco.spice import Spice, spice, spice_scores
+from capkit.metrics.coco.collected import Spice
+from capkit.metrics.coco.spice import spice, spice_scores
 
 
 @pytest.fixture

@@ -125,7 +125,10 @@ def _read_pictures(path: Path) -> Mapping[int, _Picture]:
     found: dict[int, _Picture] = {}
     for number, row in enumerate(content):
         where = f"{path} picture {number}"
-        image_id = member(expect(row, "an object", where), "image_id", "a whole number", where)
+        key = (
+            "id" if "id" in expect(row, "an object", where) else "image_id"
+        )  # as the data's own Python driver reads it
+        image_id = member(row, key, "a whole number", where)
         address = PurePosixPath(member(row, "url", "text", where))
         width, height = (member(row, name, "a whole number", where) for name in ("width", "height"))
         if width < 1 or height < 1:

@@ -67,6 +67,33 @@ def test_boxes_in_pixels_become_shares_cut_at_the_pictures_edges(tmp_path, in_fo
     assert source.image(0).shape == (20, 40, 3) and second.regions[0].box == (0.0, 0.0, 0.5, 1.0)
 
 
+# The first rows of version 1.2 as they stand there, a phrase with a blank at its end among them (Krishna et al. 2017,
+# CC BY 4.0). The last is in the form of older releases: its own number is `id`.
+RELEASED = """[{"regions": [
+{"region_id": 1382, "width": 82, "height": 139, "image_id": 1,
+ "phrase": "the clock is green in colour", "y": 57, "x": 421},
+{"region_id": 1383, "width": 182, "height": 109, "image_id": 1,
+ "phrase": "shade is along the street ", "y": 372, "x": 194},
+{"id": 1384, "image": 1, "width": 61, "height": 30, "phrase": "man is wearing sneakers", "y": 491, "x": 241}
+], "id": 1}]"""
+PICTURE = {"width": 800, "height": 600, "url": address(1), "coco_id": None, "flickr_id": None}
+
+
+@pytest.mark.parametrize("name", ["image_id", "id"])
+def test_rows_of_the_release_are_read_as_they_stand(tmp_path, name):
+    write(tmp_path)
+    (tmp_path / "region_descriptions.json").write_text(RELEASED)
+    (tmp_path / "image_data.json").write_text(json.dumps([PICTURE | {name: 1}]))
+    record = genome(tmp_path, splits=None, val=0.0, test=0.0).record(0)
+    assert record.key == "1" and record.image == "VG_100K_2/1.jpg"
+    assert [region.text.strip() for region in record.regions] == [
+        "the clock is green in colour",
+        "shade is along the street",
+        "man is wearing sneakers",
+    ]
+    assert record.regions[0].box == (421 / 800, 57 / 600, 503 / 800, 196 / 600)
+
+
 def test_without_a_file_of_splits_they_are_shares_that_together_are_all(tmp_path):
     write(tmp_path)
     keys = [{genome(tmp_path, split, splits=None).record(0).key} for split in ("val", "test")]

@@ -106,7 +106,7 @@ class CaptionBatch(_TensorFields):
 
     `pixels` are normalised for the model; `features` replace them if a frozen image encoder's outputs were cached.
     Where images have different numbers of vectors (regions), shorter rows end in zeros, at which `features_mask` is
-    False.
+    False. `attribute_features` are further ones of the same regions, for model=modular.
     `mask` is True at real tokens (BOS, prompt and EOS included), set by position and never by token id, so that EOS
     counts even if the tokenizer also pads with it. `prompt_length` is the number of leading tokens that are given and
     not learned. `pictures` are for encoders of rewards, by name, and belong to the whole batch: no part of it has them.
@@ -152,6 +152,7 @@ class CaptionBatch(_TensorFields):
     pictures: dict[str, Pictures] = field(default_factory=dict)
     features_mask: Bool[Tensor, "B N"] | None = None
     word_classes: Int[Tensor, "B K L"] | None = None
+    attribute_features: Float[Tensor, "B N A"] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -25,7 +25,17 @@ INPUT_WORDS = frozenset(
     ]
 )
 # Last words of all keys that hold paths: their values are taken literally, as the shell passes them.
-PATH_WORDS = INPUT_WORDS | {"run_dir", "out", "path", "file", "folder", "dir", "manifest", "features"}
+PATH_WORDS = INPUT_WORDS | {
+    "run_dir",
+    "out",
+    "path",
+    "file",
+    "folder",
+    "dir",
+    "manifest",
+    "features",
+    "attribute_features",
+}
 PATH_ENDINGS = ("_path", "_file", "_dir", "_root", "_folder", "_images")
 
 

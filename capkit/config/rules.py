@@ -260,6 +260,17 @@ def cached_features_are_not_augmented(settings: Settings) -> str | None:
     return "cached features cannot be augmented; give data.transform.augment=null or data.features=null"
 
 
+def attribute_features_are_read(settings: Settings) -> str | None:
+    """Those that no model reads would change nothing. A model that comes from a run is asked when it reads them."""
+    folder, width = settings.get("data.attribute_features"), settings.get("model.attribute_width")
+    if folder is None or width is not None or not settings.trains or settings.get("init_from") is not None:
+        return None
+    return (
+        "data.attribute_features: expected model=modular with model.attribute_width, the width of these features, got "
+        "null; set it, or leave data.attribute_features out"
+    )
+
+
 def deepspeed_is_installed(settings: Settings) -> str | None:
     if settings.get("trainer.strategy._target_") != "capkit.distributed.zero.Zero" or find_spec("deepspeed"):
         return None
@@ -315,6 +326,7 @@ RULES: tuple[Callable[[Settings], str | None], ...] = (
     a_guiding_language_model_is_loaded,
     pictures_have_the_models_size,
     cached_features_are_not_augmented,
+    attribute_features_are_read,
     metrics_read_the_datas_language,
     deepspeed_is_installed,
     conditions_come_with_the_data,

@@ -76,6 +76,7 @@ class CaptionDataModule(pl.LightningDataModule):
         num_workers: Worker processes per loader; 0 loads in the main process.
         max_skipped: Budget of unusable examples per split: a share (float) or a count (int).
         features: Folder of cached features that replace pixels.
+        attribute_features: Folder of further features of the same regions, for the attribute module of model=modular.
         seed: Of curriculum, augmentation and choice of captions.
         curriculum: Forms the training batches; null: Shuffle.
         negatives: Adds a wrong caption for each caption of train and val.
@@ -132,6 +133,7 @@ class CaptionDataModule(pl.LightningDataModule):
         long_prompts: Literal["skip", "cut"] = "skip",
         word_classes: WordClasses | None = None,
         sub_captions: Mapping[str, Any] | None = None,
+        attribute_features: str | None = None,
     ) -> None:
         super().__init__()
         if pictures and transform is None and features is None:
@@ -147,6 +149,10 @@ class CaptionDataModule(pl.LightningDataModule):
         if features is not None and transform is not None and transform.augment:
             raise UsageError(
                 "cached features cannot be augmented; set data.transform.augment=null or data.features=null"
+            )
+        if attribute_features is not None and features is None:
+            raise UsageError(
+                "data.attribute_features expected data.features too, of the same regions, got null; give data.features"
             )
         if sub_captions is not None and (
             captions_of == "regions" or captions_per_image != 1 or word_classes is not None
@@ -174,6 +180,9 @@ class CaptionDataModule(pl.LightningDataModule):
                 if (source := self.sources[split]) is not None:
                     self.sources[split] = InLanguages(source, languages, split)
         self.transform, self.features = transform, FeatureStore(features) if features is not None else None
+        self.attribute_features = None if attribute_features is None else FeatureStore(attribute_features)
+        if self.attribute_features is not None and self.features is not None:
+            self.attribute_features.check_same_regions(self.features)
         self.pictures, self.max_prompt_tokens, self.long_prompts = pictures, max_prompt_tokens, long_prompts
         self.word_classes = word_classes
         self.sub_captions = None if sub_captions is None else SubCaptions.of(sub_captions)
@@ -352,6 +361,7 @@ class CaptionDataModule(pl.LightningDataModule):
             encode_prompt=self._encode_prompt,
             word_classes=self.word_classes,
             sub_captions=self.sub_captions,
+            attribute_features=self.attribute_features,
         )
         bag_ids = self.curriculum.bag_ids if is_training and isinstance(self.curriculum, Grouped) else None
         unseen = self._unseen if is_training and self._viewers else None

@@ -94,8 +94,8 @@ class CaptionDataset(Dataset[Collated]):
     In training, an unusable example is replaced by another, drawn by (seed, epoch, index), so that batches keep their
     size on all ranks; in evaluation it is left out. Training draws `captions_per_image` captions of an image by (seed,
     epoch, index), without repetition if there are enough; evaluation takes the first ones. With `features`, cached
-    features replace pixels. Without `encode`, a batch has no tokens. With `negatives`, each chosen caption comes with a
-    wrong one, another in each epoch.
+    features replace pixels, and `attribute_features` come beside them. Without `encode`, a batch has no tokens. With
+    `negatives`, each chosen caption comes with a wrong one, another in each epoch.
 
     With `captions_of="regions"`, captions are texts of regions: in training `regions_per_image` of them or, if an image
     has fewer, all; in evaluation all. Where another image of the batch has more, the mask of what is missing is False.
@@ -144,13 +144,15 @@ class CaptionDataset(Dataset[Collated]):
         encode_prompt: PromptEncoder | None = None,
         word_classes: WordClasses | None = None,
         sub_captions: SubCaptions | None = None,
+        attribute_features: FeatureStore | None = None,
     ) -> None:
         self.source, self.split = source, split
         self._encode_prompt, self._word_classes = encode_prompt, word_classes
         self._viewers, self._sub_captions = viewers or {}, sub_captions if is_training else None
         self._decode, self._file = decode, None if decode == "pillow" else picture_file(source)
         self._is_raw = is_raw
-        self._transform, self._features, self._encode = transform, features, encode
+        self._transform, self._encode = transform, encode
+        self._features, self._attribute_features = features, attribute_features
         self._captions_per_image, self._seed = captions_per_image, seed
         self.is_training, self._negatives = is_training, negatives
         self._conditions, self._condition_dropout = conditions or {}, condition_dropout if is_training else 0.0
@@ -283,8 +285,9 @@ class CaptionDataset(Dataset[Collated]):
         With cached features there is no picture, and a placement only where regions need one.
         """
         if self._features is not None:
-            if record.key not in self._features:
-                raise BadImage(f"no cached features in {self._features.folder}")
+            for store in (self._features, self._attribute_features):
+                if store is not None and record.key not in store:
+                    raise BadImage(f"no cached features in {store.folder}")
             return None, self._placement_of_features(index) if self._captions_of == "regions" else None, record
         if self._transform is None:
             return None, None, record
@@ -338,6 +341,8 @@ class CaptionDataset(Dataset[Collated]):
             features, mask = self._features.padded(batch.keys)
             batch.features = torch.from_numpy(features)
             batch.features_mask = None if mask is None else torch.from_numpy(mask)
+            if self._attribute_features is not None:
+                batch.attribute_features = torch.from_numpy(self._attribute_features.padded(batch.keys)[0])
         elif self._transform is not None and not self._is_raw:
             raw = self._raw_pixels(examples)
             batch.pixels = None if raw is None else self._transform.normalize(raw)

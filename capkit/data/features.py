@@ -77,6 +77,23 @@ class FeatureStore:
             return self._features.shape[1], self._features.shape[2]
         return int(np.diff(self._ends, prepend=0).max()), self._features.shape[1]
 
+    def check_same_regions(self, of: "FeatureStore") -> None:
+        """Raise UsageError for an image of which both have features, but not of one number of regions."""
+        for key in self._rows:
+            if key in of and self.num_regions(key) != of.num_regions(key):
+                raise UsageError(
+                    f"data.attribute_features: expected features of the regions that {of.folder} has, "
+                    f"{of.num_regions(key)} of {key!r}, got {self.num_regions(key)} in {self.folder}; make both of the "
+                    "same boxes, with one max_regions"
+                )
+
+    def num_regions(self, key: str) -> int:
+        """How many vectors an image has."""
+        if self._ends is None:
+            return self._features.shape[1]
+        span = self._span(key)
+        return span.stop - span.start
+
     @property
     def is_ragged(self) -> bool:
         """Whether images have different numbers of vectors."""

@@ -120,6 +120,7 @@ class PreferenceDataModule(CaptionDataModule):
         dataset = PreferenceDataset(
             self.source(split), split, self.transform, self.features, self._encode, 2, self.seed, is_training,
             decode=self.decode, is_raw=is_training and self.trains_on_gpu, encode_prompt=self._encode_prompt,
+            attribute_features=self.attribute_features,
         )  # fmt: skip
         return CaptionLoader(dataset, batches, self._log, self.max_skipped, self.num_workers)
 

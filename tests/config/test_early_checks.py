@@ -196,6 +196,16 @@ def test_what_the_scorer_of_a_filter_lacks_is_told_once(run):
     assert refusal(*words).endswith(told)
 
 
+# --- features
+
+
+def test_attribute_features_that_no_model_reads_are_refused(tmp_path):
+    words = ["data=sceneworld_modular", f"data.features={tmp_path}", f"data.attribute_features={tmp_path}"]
+    assert "expected model=modular with model.attribute_width" in refusal("model=sceneworld_modular", *words)
+    assert "expected model=modular with model.attribute_width" in refusal("model=encoder_decoder", *words)
+    compose_checked(parse(["model=sceneworld_modular", "model.attribute_width=8", *words]))
+
+
 # --- conditions
 
 

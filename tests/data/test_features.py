@@ -1,7 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 
+from capkit.data.datamodule import CaptionDataModule
 from capkit.data.features import FeatureStore, FeatureWriter
+from capkit.data.sources.manifest import Manifest
+from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
 
 VALUES = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
@@ -94,3 +99,42 @@ def test_vectors_of_different_number_come_back_with_their_mask(tmp_path):
     values, mask = FeatureStore(tmp_path / "f").padded(["b", "c", "a"])
     assert mask is not None and mask.sum(1).tolist() == [3, 2, 1]
     np.testing.assert_array_equal(values[mask], np.concatenate([vectors[3:], vectors[:2], vectors[2:3]]))
+
+
+def regions(folder, width, **counts):
+    """A folder of region features, so many of each image, drawn by its width."""
+    with FeatureWriter(folder, list(counts), (0, width), "float32", counts=list(counts.values())) as writer:
+        drawn = np.random.default_rng(width).normal(size=(sum(counts.values()), width))
+        writer.write(list(counts), drawn.astype(np.float32))
+    return str(folder)
+
+
+def test_attributes_of_the_same_regions_come_beside_them(tmp_path):
+    rows = [json.dumps({"key": key, "captions": ["a dog"]}) for key in "abc"]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows) + "\n")
+    features = regions(tmp_path / "f", 3, a=1, b=3, c=2)
+    others = regions(tmp_path / "g", 2, c=2, a=1, b=3)  # in another order
+    data = CaptionDataModule(test=Manifest(str(tmp_path / "rows.jsonl")), features=features, attribute_features=others)
+    (batch,) = data.test_dataloader()
+    assert batch.keys == ["a", "b", "c"] and batch.features_mask.sum(1).tolist() == [1, 3, 2]
+    values, mask = FeatureStore(others).padded(batch.keys)
+    np.testing.assert_array_equal(mask, batch.features_mask)
+    np.testing.assert_array_equal(values, batch.attribute_features)
+    assert batch[1:2].attribute_features.tolist() == values[1:2].tolist() and (values[0, 1:] == 0).all()
+
+
+def test_attributes_of_other_regions_or_of_none_are_refused(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"key": "{key}", "captions": ["a dog"]}}\n' for key in "ab"))
+    source, features = Manifest(str(tmp_path / "rows.jsonl")), regions(tmp_path / "f", 3, a=1, b=3)
+    with pytest.raises(UsageError, match=r"of the regions that .*f has, 3 of 'b', got 2 in .*g; make both"):
+        CaptionDataModule(test=source, features=features, attribute_features=regions(tmp_path / "g", 2, a=1, b=2))
+    with pytest.raises(UsageError, match=r"expected data\.features too, of the same regions, got null"):
+        CaptionDataModule(test=source, transform=ImageTransform(8), attribute_features=features)
+    lacking = regions(tmp_path / "h", 2, a=1)
+    data = CaptionDataModule(
+        test=source, features=features, attribute_features=lacking, max_skipped=1, eval_batch_size=2
+    )
+    data.attach(run_dir=tmp_path)
+    (batch,) = data.test_dataloader()
+    assert batch.keys == ["a"]
+    assert f"no cached features in {lacking}" in (tmp_path / "skipped.jsonl").read_text()

@@ -39,9 +39,11 @@ def features(tmp_path_factory):
 )
 def test_both_stages_train_two_steps_on_sceneworld(name, kind, features, tmp_path, monkeypatch):
     monkeypatch.chdir(features)
-    common = [*TINY, *COUNTS, f"data.features={features / kind}"]
+    common, attributes = [*TINY, *COUNTS, f"data.features={features / kind}"], []
+    if name == "cnm":  # whose attribute module sees features of its own
+        common, attributes = [*common, f"data.attribute_features={features / kind}"], ["model.attribute_width=64"]
     run, tuned = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "tuned")
-    assert main([f"experiment={name}_sceneworld", *common, *SMALL, f"run_dir={run.path}"]) == 0
+    assert main([f"experiment={name}_sceneworld", *common, *SMALL, *attributes, f"run_dir={run.path}"]) == 0
     assert run.metrics()["train/steps"] == 2 and "test/fact_f1" in run.metrics()
     logged = next(row for row in run.rows() if "train/controller_accuracy" in row)
     assert sum(value for key, value in logged.items() if "train/modules/" in key) == pytest.approx(1, abs=1e-5)

@@ -189,7 +189,7 @@ class ClipPrefix(HeadedCaptioner):
         return self.mapper(features, mask)
 
     def encode(self, batch: CaptionBatch) -> Context:
-        prefix = self._prefix(*image_tokens(batch, self.image_encoder))
+        prefix = self._prefix(*image_tokens(batch, self.image_encoder, self.feature_width))
         context = self._conditioned(Context(prefix, None, list(batch.keys)), batch.conditions)
         return self._prompted(context, batch)
 

@@ -259,9 +259,9 @@ class EncoderDecoder(HeadedCaptioner):
         self.prompt, self.max_length, self.width = prompt, max_length, width
         self.vocab_size = len(self.tokenizer)
         self.image_encoder = image_encoder
-        input_width = encoder_width(image_encoder, feature_width)
+        self.feature_width = encoder_width(image_encoder, feature_width)
         feedforward = feedforward or 4 * width
-        self.project = _context_network(input_width, width, context_layers, num_heads, feedforward, dropout)
+        self.project = _context_network(self.feature_width, width, context_layers, num_heads, feedforward, dropout)
         self.decoder = TransformerDecoder(
             self.vocab_size, width, num_layers, num_heads, feedforward, max_length, dropout
         )
@@ -272,7 +272,7 @@ class EncoderDecoder(HeadedCaptioner):
         self._add_conditions(conditions, width)
 
     def encode(self, batch: CaptionBatch) -> Context:
-        tokens, mask = image_tokens(batch, self.image_encoder)
+        tokens, mask = image_tokens(batch, self.image_encoder, self.feature_width)
         context = Context(self._projected(tokens, mask), mask, list(batch.keys))
         context = self._conditioned(context, batch.conditions)
         return self._prompted(context, batch)

@@ -4,7 +4,7 @@ CNM: Yang et al., "Learning to Collocate Neural Modules for Image Captioning" (I
 to Collocate Visual-Linguistic Neural Modules for Image Captioning" (IJCV 2022).
 
 B images, K captions of each, R = B x K rows, L tokens (T new ones, or those that are read), N regions, E their width,
-D width, F = 3 D, M blocks.
+A that of their attributes' features, D width, F = 3 D, M blocks.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from capkit.models.captioners.logprobs import chunked_token_losses
 from capkit.models.captioners.module_blocks import SLOPE, VISUAL, ModularBlock, Seen
 from capkit.models.captioners.module_controllers import States
 from capkit.models.captioners.recurrent_cache import RecurrentCache
-from capkit.models.encoders.image import encoder_width, image_tokens
+from capkit.models.encoders.image import attributes_of, encoder_width, image_tokens
 from capkit.text.word_classes import MODULES
 from capkit.types import CaptionBatch, Context
 from capkit.utils.ranges import DropoutRate, NonNegativeInt, PositiveInt, check_ranges
@@ -32,23 +32,44 @@ from capkit.utils.text_files import existing_file
 class RegionModules(nn.Module):
     """Regions as each visual module sees them: a layer for objects, one for attributes, and relations, which attend."""
 
-    def __init__(self, region_width: int, width: int, num_layers: int, num_heads: int, dropout: float) -> None:
+    def __init__(
+        self,
+        region_width: int,
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        dropout: float,
+        attribute_width: int | None,
+    ) -> None:
         super().__init__()
 
-        def layer() -> nn.Module:
-            return nn.Sequential(nn.Linear(region_width, width), nn.LeakyReLU(SLOPE), nn.Dropout(dropout))
+        def layer(input_width: int = region_width) -> nn.Module:
+            return nn.Sequential(nn.Linear(input_width, width), nn.LeakyReLU(SLOPE), nn.Dropout(dropout))
 
-        self.object, self.relation, self.attribute = layer(), layer(), layer()
+        self.object, self.relation, self.attribute = layer(), layer(), layer(attribute_width or region_width)
         self.relating = nn.ModuleList(
             nn.TransformerEncoderLayer(region_width, num_heads, region_width, 0.1, batch_first=True)
             for _ in range(num_layers)
         )
 
-    def forward(self, regions: Float[Tensor, "B N E"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B N F"]:
+    def forward(
+        self,
+        regions: Float[Tensor, "B N E"],
+        mask: Bool[Tensor, "B N"] | None,
+        attributes: Float[Tensor, "B N A"] | None = None,
+    ) -> Float[Tensor, "B N F"]:
+        """`attributes` are what the attribute module sees of each region; None: the regions."""
         related, hidden = regions, None if mask is None else ~mask
         for relate in self.relating:
             related = relate(related, src_key_padding_mask=hidden)
-        return torch.cat([self.object(regions), self.relation(related), self.attribute(regions)], -1)
+        return torch.cat(
+            [
+                self.object(regions),
+                self.relation(related),
+                self.attribute(regions if attributes is None else attributes),
+            ],
+            -1,
+        )
 
 
 class ModularDecoder(nn.Module):
@@ -123,6 +144,8 @@ class ModularCaptioner(HeadedCaptioner):
         tokenizer: Object, hub name or folder.
         image_encoder: Pixels to tokens (`capkit.models.encoders.image`); null if batches carry cached features.
         feature_width: Width of cached features, needed without `image_encoder`.
+        attribute_width: Width of the features of `data.attribute_features`, which the attribute module then sees in
+            place of the others; null: all modules see the same.
         width: Of words, modules and states.
         attention_width: Of additive attention.
         blocks: Blocks that a word passes.
@@ -155,6 +178,7 @@ class ModularCaptioner(HeadedCaptioner):
         dropout: DropoutRate = 0.5,
         max_length: PositiveInt = 64,
         prompt: str = "",
+        attribute_width: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         if zero_module is not None and zero_module not in MODULES:
@@ -167,7 +191,8 @@ class ModularCaptioner(HeadedCaptioner):
         for name, size in (("width", width), ("the features' width", region_width)):
             if size % num_heads:
                 raise UsageError(f"model.num_heads={num_heads}: expected a divisor of {name}, {size}; give another one")
-        self.regions = RegionModules(region_width, width, relation_layers, num_heads, dropout)
+        self.feature_width, self.attribute_width = region_width, attribute_width
+        self.regions = RegionModules(region_width, width, relation_layers, num_heads, dropout, attribute_width)
         slots = _memory(memory, memory_file)
         self.decoder = ModularDecoder(
             self.vocab_size,
@@ -183,8 +208,9 @@ class ModularCaptioner(HeadedCaptioner):
         self._add_conditions(None, width)
 
     def encode(self, batch: CaptionBatch) -> Context:
-        tokens, mask = image_tokens(batch, self.image_encoder)
-        return self._prompted(Context(self.regions(tokens, mask), mask, list(batch.keys)), batch)
+        tokens, mask = image_tokens(batch, self.image_encoder, self.feature_width, self.attribute_width)
+        regions = self.regions(tokens, mask, attributes_of(batch, self.attribute_width))
+        return self._prompted(Context(regions, mask, list(batch.keys)), batch)
 
     def null_context(self, num_images: int, device: torch.device | str) -> Context:
         return null_context(num_images, 1, len(VISUAL) * self.width, self.head.weight.to(device))

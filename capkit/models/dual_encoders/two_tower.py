@@ -105,7 +105,7 @@ class TwoTower(TrainableDualEncoder):
         super().__init__(tower.tokenize, embed_dim, scale, prompt, name, batch_size)
         if pooling not in POOLINGS:
             raise UsageError(f"pooling must be one of {', '.join(POOLINGS)}; got {pooling!r}")
-        width = encoder_width(image_tower, feature_width)
+        self.feature_width = width = encoder_width(image_tower, feature_width)
         self.image_tower, self.text_tower, self.transform = image_tower, text_tower, transform
         self.pooling = pooling
         self.pool = AttentionPool(width) if pooling == "attention" else None
@@ -144,7 +144,7 @@ class TwoTower(TrainableDualEncoder):
         return getattr(self.text_tower, "tokenizer", None)
 
     def image_states(self, batch: CaptionBatch) -> Float[Tensor, "B N W"]:
-        return image_features(batch, self.image_tower)
+        return image_features(batch, self.image_tower, self.feature_width)
 
     def pool_images(self, batch: CaptionBatch) -> Float[Tensor, "B W"]:
         return self._pooled_states(self.image_states(batch))

@@ -52,12 +52,38 @@ def encoder_width(image_encoder: Any, feature_width: int | None) -> int:
     return width
 
 
-def image_tokens(batch: CaptionBatch, image_encoder: Callable[[Tensor], Tensor] | None) -> ImageTokens:
+def attributes_of(batch: CaptionBatch, width: int | None) -> Float[Tensor, "B N A"] | None:
+    """The further features of the batch's regions, for a model that reads them in this width; None: it reads none.
+
+    Raises UsageError where the batch has none, has others, or has some that nothing reads.
+    """
+    found = None if batch.attribute_features is None else batch.attribute_features.shape[-1]
+    if found == width:
+        return batch.attribute_features
+    remedy = "leave data.attribute_features out" if width is None else "set data.attribute_features to such a folder"
+    fix = remedy if found is None or width is None else f"set model.attribute_width={found}"
+    raise UsageError(
+        f"model.attribute_width={'null' if width is None else width}: expected attribute features of this width in "
+        f"every batch, got {'none' if found is None else found}; {fix}"
+    )
+
+
+def image_tokens(
+    batch: CaptionBatch,
+    image_encoder: Callable[[Tensor], Tensor] | None,
+    width: int | None = None,
+    attribute_width: int | None = None,
+) -> ImageTokens:
     """The batch's cached features with their mask if it has them, else the encoder's tokens of its pixels.
 
-    Raises UsageError for cached features with a trainable encoder, since they come from its initial weights.
+    Raises UsageError for cached features of another width than `width`, if it is given, and for any with a trainable
+    encoder, since they come from its initial weights; and as `attributes_of` does.
     """
+    attributes_of(batch, attribute_width)
     if batch.features is not None:
+        if width is not None and (found := batch.features.shape[-1]) != width:
+            fix = f"set model.feature_width={found}" if image_encoder is None else "give those of this image encoder"
+            raise UsageError(f"data.features: expected features of width {width}, got {found}; {fix}")
         if isinstance(image_encoder, nn.Module) and trains(image_encoder):
             raise UsageError(
                 "a trainable image encoder expected pixels, got cached features; set data.features=null, or "
@@ -75,9 +101,11 @@ def image_tokens(batch: CaptionBatch, image_encoder: Callable[[Tensor], Tensor] 
     return ImageTokens(image_encoder(batch.pixels))
 
 
-def image_features(batch: CaptionBatch, image_encoder: Callable[[Tensor], Tensor] | None) -> Float[Tensor, "B N D"]:
+def image_features(
+    batch: CaptionBatch, image_encoder: Callable[[Tensor], Tensor] | None, width: int | None = None
+) -> Float[Tensor, "B N D"]:
     """`image_tokens` of a model that reads one number of tokens an image. Raises UsageError for regions."""
-    tokens, mask = image_tokens(batch, image_encoder)
+    tokens, mask = image_tokens(batch, image_encoder, width)
     if mask is not None:
         raise UsageError(
             "this model expected cached features with one number of vectors an image, got regions, whose number "

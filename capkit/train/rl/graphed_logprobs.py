@@ -22,7 +22,7 @@ def can_graph_logprobs(model: Any, batch: CaptionBatch, samples: Samples) -> boo
         return False
     if samples.support is not None or model.conditions is not None:
         return False
-    if batch.prompts is not None or batch.features_mask is not None:
+    if any(part is not None for part in (batch.prompts, batch.features_mask, batch.attribute_features)):
         return False
     encoder = getattr(model, "image_encoder", None)
     can_encode = batch.features is not None or getattr(encoder, "is_graphable", lambda: False)()

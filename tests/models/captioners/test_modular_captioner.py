@@ -172,6 +172,33 @@ def test_a_memory_is_asked_trained_and_begins_with_a_file(tmp_path, batch):
             build(memory=[5, 6], memory_file=str(tmp_path / "kg.npy"))
 
 
+@torch.no_grad()
+def test_attributes_are_seen_by_their_module_alone_and_padding_is_not(batch):
+    """Regions of image i are all but the last i % 3."""
+    model = build(attribute_width=3)
+    seen = torch.arange(5) < 5 - torch.arange(8)[:, None] % 3
+    attributes = torch.randn(8, 5, 3, generator=torch.Generator().manual_seed(3))
+    own = replace(batch, features_mask=seen, attribute_features=attributes)
+    states = model.encode(own).states.unflatten(-1, (3, -1))
+    torch.testing.assert_close(states[..., 2, :], model.regions.attribute(attributes))
+    torch.testing.assert_close(states[..., 0, :], model.regions.object(batch.features))
+    hidden = model._hidden(model.encode(own), batch.tokens)
+    noise = attributes.masked_fill(~seen[..., None], 3.0)
+    torch.testing.assert_close(
+        model._hidden(model.encode(replace(own, attribute_features=noise)), batch.tokens), hidden
+    )
+    others = model.encode(replace(own, attribute_features=attributes.flip(1)))
+    assert not torch.allclose(model._hidden(others, batch.tokens), hidden, atol=1e-4)
+
+
+def test_attributes_that_are_missing_unread_or_of_another_width_are_told(batch):
+    given = replace(batch, attribute_features=torch.zeros(8, 5, 3))
+    for width, own, got in ((None, given, "got 3; leave data.attribute_features out"), (3, batch, "got none; set data"),
+                            (4, given, r"got 3; set model\.attribute_width=3")):  # fmt: skip
+        with pytest.raises(UsageError, match=got):
+            build(attribute_width=width).encode(own)
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

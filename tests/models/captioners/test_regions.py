@@ -67,6 +67,24 @@ def test_captions_do_not_depend_on_padding(captioner, regions):
     assert captioner.generate(captioner.encode(more(regions, 5, 3.0)), decoding).texts == expected
 
 
+def test_features_of_another_width_are_told():
+    batch = batch_for(two_tower())
+    wide = torch.zeros(len(batch), 3, 5)
+    batch = replace(batch, pixels=None, features=wide)
+    with pytest.raises(UsageError, match=r"expected features of width 4, got 5; set model\.feature_width=5"):
+        image_tokens(batch, None, 4)
+    encoder = torch.nn.Identity()
+    with pytest.raises(UsageError, match="expected features of width 4, got 5; give those of this image encoder"):
+        image_tokens(batch, encoder, 4)
+    assert image_tokens(batch, encoder, 5).tokens is wide
+
+
+def test_attributes_are_for_the_modular_captioner_alone(captioner, batch):
+    given = replace(batch, attribute_features=torch.zeros(len(batch), 4, 3))
+    with pytest.raises(UsageError, match=r"got 3; leave data\.attribute_features out"):
+        captioner.encode(given)
+
+
 def test_padding_gets_no_gradient(captioner, regions):
     wide = more(regions, 2, 3.0)
     wide.features.requires_grad_()

@@ -24,7 +24,8 @@ COMMON = [
 ALONE = "objective.weights.grouping=0"
 ATTENTION = "model.pooling=attention"  # by a query of its own, as a class token has: patches are not what is pooled
 LOUD = "objective.weights.grouping=1"
-SHUFFLED = "objective.terms.grouping._target_=long_caption_controls.ShuffledPatches"
+TERM = "objective.terms.grouping._target_"
+SHUFFLED = f"{TERM}=long_caption_controls.ShuffledPatches"
 ARMS = {
     "alt text": ["data.sub_captions={count: 4, always: raw, from: [raw]}", ALONE],
     "sentences": [ALONE],
@@ -35,6 +36,8 @@ ARMS = {
     "query": [ATTENTION, ALONE],
     "query, grouping": [ATTENTION, LOUD],
     "query, grouping in the batch": [ATTENTION, LOUD, "objective.terms.grouping.negatives=batch"],
+    "query, pictures tell": [ATTENTION, LOUD, f"{TERM}=long_caption_controls.PicturesTell"],
+    "query, pictures tell, shuffled": [ATTENTION, LOUD, f"{TERM}=long_caption_controls.ShuffledPicturesTell"],
 }
 STEP, ABOVE_CHANCE, POINTING, ALSO_TOLD = 0.05, 0.1, 0.6, 0.25
 
@@ -106,6 +109,15 @@ def test_where_a_query_pools_patches_point_by_grouping_in_the_batch_alone(arm, s
         above = pointing(arm(control, seed))[1]
         found.append(not measured("pointing above chance", above, ">", ABOVE_CHANCE, control=control))
     assert all(found), found
+
+
+@pytest.mark.nightly
+def test_patches_point_by_grouping_where_the_picture_has_to_tell(arm, seed, measured):
+    """Not DreamLIP's: negatives are the text's groups of other pictures, so that no text is told without its own."""
+    assert measured("pointing, groups of other pictures", pointing(arm("query, pictures tell", seed))[0], ">", POINTING)
+    for control in ("query", "query, pictures tell, shuffled"):
+        above = pointing(arm(control, seed))[1]
+        assert not measured("pointing above chance", above, ">", ABOVE_CHANCE, control=control)
 
 
 def told_by_others(run, num_pictures=32):

@@ -13,7 +13,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from capkit.data.images import BadImage, load_rgb, rgb_of
+from capkit.data.images import BadImage, read_file, rgb_of
+from capkit.data.jpeg import read_picture
 from capkit.data.sources.folder import printable
 from capkit.errors import UsageError
 from capkit.utils.caller import warn_caller
@@ -36,7 +37,9 @@ class GivenPicture:
             return np.require(self.source, requirements=("C", "W"))  # torch warns of arrays that are read-only
         if isinstance(self.source, Tensor):
             return np.ascontiguousarray(self.source.permute(1, 2, 0).cpu().numpy())
-        return rgb_of(self.source) if isinstance(self.source, Image.Image) else load_rgb(self.source)
+        if isinstance(self.source, Image.Image):
+            return rgb_of(self.source)
+        return read_picture(self.source if isinstance(self.source, bytes) else read_file(self.source)).rgb
 
     def key(self, pixels: UInt8[np.ndarray, "H W 3"]) -> str:
         """What draws depend on: the file's name, as in `capkit caption`; of other pictures a hash of the pixels."""

@@ -6,7 +6,8 @@ from pathlib import PurePosixPath
 import numpy as np
 from jaxtyping import UInt8
 
-from capkit.data.images import BadImage, load_rgb
+from capkit.data.images import BadImage, read_file
+from capkit.data.jpeg import read_picture
 from capkit.data.prediction_files import named
 from capkit.data.sources.folder import existing_folder, list_images
 from capkit.errors import UsageError
@@ -30,7 +31,7 @@ def picture_reader(folder: str, names: Sequence[str]) -> Callable[[str], UInt8[n
 
     def read(name: str) -> UInt8[np.ndarray, "H W 3"]:
         try:
-            return load_rgb(root / paths[name])
+            return read_picture(read_file(root / paths[name])).rgb
         except BadImage as error:
             raise unreadable(str(root / paths[name]), error) from error
 

@@ -38,6 +38,19 @@ class Reading:
     said: str | None = None
 
 
+@dataclass(frozen=True)
+class ReadBack:
+    """A question that was asked of a caption, for a page: its right answer, and what the reader said.
+
+    `said` is the choice's text, None where nothing could be read; `abstained`: it is the abstain option.
+    """
+
+    question: str
+    answer: str
+    said: str | None
+    abstained: bool = False
+
+
 @runtime_checkable
 class Reader(Protocol):
     """Answers each text's questions from the text alone; "" knows nothing.

@@ -11,6 +11,8 @@ from capkit.reports.bags import STYLE as BAG_STYLE
 from capkit.reports.bags import BagExample, bag_section
 from capkit.reports.charts import line_chart, path_chart
 from capkit.reports.page import chart_row, curve, more_curves, numbers_section, validated, write_page
+from capkit.reports.questions import STYLE as QUESTIONS_STYLE
+from capkit.reports.questions import questions_section
 from capkit.reports.samples import Samples, samples_section
 from capkit.run.folder import RunFolder
 from capkit.run.selection import Bound
@@ -34,18 +36,21 @@ NOTE = (
 )
 
 
-def write_rl_report(folder: RunFolder, title: str, samples: Samples, bags: Sequence[BagExample] = ()) -> None:
+def write_rl_report(
+    folder: RunFolder, title: str, samples: Samples, bags: Sequence[BagExample] = (), answers: Samples = ()
+) -> None:
     """Write report.html. A sample's row has key, caption, references, `before` (the caption at the start), `rewards` of
-    the caption by term and, if known, `before_rewards`, those of the caption at the start."""
+    the caption by term and, if known, `before_rewards`, those of the caption at the start. Rows of `answers`, of a
+    reward that asks questions, are as `questions_section` has them."""
     rows = folder.current_rows()
     body = _how_it_ended(folder) + samples_section(samples, SAMPLES_NOTE)
-    body += bag_section(rows, bags)
+    body += questions_section(rows, answers, _images_per_step(folder)) + bag_section(rows, bags)
     body += numbers_section(folder, NOTE)
     body += frontier(rows, folder.metrics().get("train/selected_step"))
     body += f"<h2>Rewards</h2>{reward_charts(rows)}"
     body += monitor_charts(rows, limits_of(folder))
     body += more_curves(rows, _others(rows))
-    write_page(folder, title, body, BAG_STYLE)
+    write_page(folder, title, body, BAG_STYLE + QUESTIONS_STYLE)
 
 
 def frontier(rows: Rows, selected_step: float | int | None = None) -> str:
@@ -137,6 +142,10 @@ def _others(rows: Rows) -> list[str]:
     """Loss, gradient norm and validation metrics."""
     trained = {name.removeprefix("train/") for name in _names(rows) if name.startswith("train/")}
     return sorted((trained - {"bag_size"}) | {name for name in validated(rows) if not name.startswith("reward/")})
+
+
+def _images_per_step(folder: RunFolder) -> int | None:
+    return (_config(folder).get("data") or {}).get("batch_size")
 
 
 def _config(folder: RunFolder) -> dict[str, Any]:

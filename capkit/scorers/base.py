@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from capkit.errors import UsageError
+from capkit.readers.base import ReadBack
 from capkit.types import CaptionBatch, Samples, Viewer
 
 ReadImage = Callable[[str], UInt8[np.ndarray, "H W 3"] | None]
@@ -83,6 +84,10 @@ class BaseScorer(Scorer):
         """Numbers of the last batch, such as a pool's size."""
         return {}
 
+    def read_back(self, batch: CaptionBatch, samples: Samples) -> list[list[list[ReadBack]]]:
+        """The questions that are asked of each caption, with what was answered, for a page; none: nothing is asked."""
+        return []
+
     def provenance(self) -> dict[str, Any]:
         """What each score has to be quoted with."""
         return {}
@@ -111,7 +116,7 @@ _HOOKS = (
         "to",
         "logs",
     ),
-    *("provenance", "state_dict", "load_state_dict"),
+    *("read_back", "provenance", "state_dict", "load_state_dict"),
 )
 
 

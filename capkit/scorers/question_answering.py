@@ -4,6 +4,7 @@ B images, K samples per image.
 """
 
 import math
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from capkit.distributed.collectives import gather_objects
 from capkit.errors import ReaderAway, RunFailure, UsageError
-from capkit.readers.base import ChoiceQuestion, Reader, Reading
+from capkit.readers.base import ChoiceQuestion, ReadBack, Reader, Reading
 from capkit.readers.question_sets import Item, QuestionFile, QuestionSource, category_name, in_drawn_order
 from capkit.scorers.base import BaseScorer
 from capkit.scorers.flatten import unflatten_scores
@@ -130,28 +131,29 @@ class QuestionAnswering(BaseScorer):
             check(in_drawn_order(item, self.abstain, None) for item in items)
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
-        metadata = batch.metadata or [{} for _ in batch.keys]
-        items = map(self._items, batch.keys, metadata)
-        asked = [self._drawn(*row) for row in zip(batch.keys, items, map(len, samples.texts), strict=True)]
-        wanted = [
-            (text, question)
-            for texts, row in zip(samples.texts, asked, strict=True)
-            for text, drawn in zip(texts, row, strict=True)
-            for _, question in drawn
-        ]
+        asked = self._asked(batch, samples)
+        wanted = _pairs(samples, asked)
+        start = time.perf_counter()
         read = self._read(wanted) if self._step is None else self._read_on_all_ranks(wanted)
-        answers = iter(read)
-        rows = [[(*one, next(answers)) for one in drawn] for row in asked for drawn in row]
+        seconds = time.perf_counter() - start
+        rows = _answered(asked, read)
         if self._step is not None:
             without = [key for key, row in zip(batch.keys, asked, strict=True) if not any(row)]
-            self._count(without, len(set(wanted)), [one for row in rows for one in row])
+            self._count(without, len(set(wanted)), [one for row in rows for one in row], seconds)
         return unflatten_scores([self._share(row) for row in rows], samples)
+
+    def read_back(self, batch: CaptionBatch, samples: Samples) -> list[list[list[ReadBack]]]:
+        """Each question once, of those that `__call__` asks; none of a picture without questions."""
+        asked = self._asked(batch, samples)
+        rows = iter(_answered(asked, self._read(_pairs(samples, asked))))
+        return [[[*dict.fromkeys(_read_back(*one) for one in next(rows))] for _ in row] for row in asked]
 
     def logs(self) -> dict[str, float]:
         """Of the last training step, over all ranks; KIND is the first word of a question's category.
 
         `questions` asked, the shares of them that were read once for several (`repeated`), could not be read (`unread`)
         and were abstained from (`abstained`), pictures without questions (`unasked`), and `right_KIND`, accuracy.
+        `read_seconds` that reading took, on the rank that took longest, and `answers_per_second`, of all ranks.
         """
         return self._logs
 
@@ -171,6 +173,11 @@ class QuestionAnswering(BaseScorer):
                 f"{state['questions']}, got {self.questions.about()}; give that file, or start a run by "
                 "init_from=CHECKPOINT instead of resume"
             )
+
+    def _asked(self, batch: CaptionBatch, samples: Samples) -> list[list[list[Drawn]]]:
+        """The questions of each caption of each picture."""
+        items = map(self._items, batch.keys, batch.metadata or [{} for _ in batch.keys])
+        return [self._drawn(*row) for row in zip(batch.keys, items, map(len, samples.texts), strict=True)]
 
     def _items(self, key: str, metadata: Any) -> Sequence[Item]:
         if self._known is not None and key not in self._known:
@@ -224,7 +231,7 @@ class QuestionAnswering(BaseScorer):
         is_charged = self.subtract_chance and reading.choice != question.abstain
         return -1 / (len(item.choices) - 1) if is_charged else 0.0
 
-    def _count(self, without: Sequence[str], num_distinct: int, answers: Sequence[Answered]) -> None:
+    def _count(self, without: Sequence[str], num_distinct: int, answers: Sequence[Answered], seconds: float) -> None:
         """Numbers to log, of all ranks. Raises RunFailure where no picture has questions, or no answer can be read."""
         counts: Counter[str] = Counter(distinct=num_distinct, asked=len(answers))
         for item, question, reading in answers:
@@ -232,11 +239,12 @@ class QuestionAnswering(BaseScorer):
             counts["abstained"] += reading.choice is not None and reading.choice == question.abstain
             counts[f"right/{_kind(item)}"] += _is_right(item, question, reading)
         failures = [reading.failure for _, _, reading in answers if reading.choice is None][:1]
-        shares = gather_objects((counts, list(without), failures))
+        shares = gather_objects((counts, list(without), failures, seconds))
         total: Counter[str] = Counter()
-        for share, _, _ in shares:
+        for share, *_ in shares:
             total.update(share)
-        missing = [key for _, keys, _ in shares for key in keys]
+        missing = [key for _, keys, *_ in shares for key in keys]
+        longest = max(taken for *_, taken in shares)
         if not total["asked"]:
             raise RunFailure(
                 f"reward question_answering: expected questions about the pictures of each step, got none about any of "
@@ -245,7 +253,7 @@ class QuestionAnswering(BaseScorer):
             )
         asked = total["asked"]
         if total["unread"] == asked:
-            why = next(failure for _, _, found in shares for failure in found)
+            why = next(failure for _, _, found, _ in shares for failure in found)
             raise ReaderAway(
                 f"reward question_answering: expected answers that can be read, got none to the {asked:,} questions of "
                 f"step {self._step} ({why}); check the reader, and its server's log"
@@ -254,10 +262,34 @@ class QuestionAnswering(BaseScorer):
             "questions": float(asked),
             "unasked": float(len(missing)),
             "repeated": 1 - total["distinct"] / asked,
+            "read_seconds": longest,
+            "answers_per_second": asked / longest,
         }
         self._logs |= {name: total[name] / asked for name in ("unread", "abstained")}
         kinds = sorted(name.partition("/")[2] for name in total if name.startswith("read/"))
         self._logs |= {f"right_{kind}": total[f"right/{kind}"] / total[f"read/{kind}"] for kind in kinds}
+
+
+def _pairs(samples: Samples, asked: Sequence[Sequence[Sequence[Drawn]]]) -> list[tuple[str, ChoiceQuestion]]:
+    """Each caption with each of its questions, in order."""
+    return [
+        (text, question)
+        for texts, row in zip(samples.texts, asked, strict=True)
+        for text, drawn in zip(texts, row, strict=True)
+        for _, question in drawn
+    ]
+
+
+def _answered(asked: Sequence[Sequence[Sequence[Drawn]]], read: Sequence[Reading]) -> list[list[Answered]]:
+    """The questions of each caption with their answers, picture by picture."""
+    answers = iter(read)
+    return [[(*one, next(answers)) for one in drawn] for row in asked for drawn in row]
+
+
+def _read_back(item: Item, question: ChoiceQuestion, reading: Reading) -> ReadBack:
+    said = None if reading.choice is None else question.choices[reading.choice]
+    abstained = reading.choice is not None and reading.choice == question.abstain
+    return ReadBack(item.question, item.answer, said, abstained)
 
 
 def _is_right(item: Item, question: ChoiceQuestion, reading: Reading) -> bool:

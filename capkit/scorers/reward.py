@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from capkit.distributed.collectives import mean_and_std_over_ranks
 from capkit.errors import RunFailure, UsageError
 from capkit.optim.schedules import Schedule
+from capkit.readers.base import ReadBack
 from capkit.scorers.base import BaseScorer, ReadImage, References, Scorer, as_scorer
 from capkit.types import CaptionBatch, Samples, Viewer
 from capkit.utils.ranges import FiniteFloat, Length, check_ranges
@@ -173,6 +174,12 @@ class Reward:
         return {
             f"{name}_{key}": value for name, scorer in self._scorers.items() for key, value in scorer.logs().items()
         }
+
+    def read_back(self, batch: CaptionBatch, samples: Samples) -> list[list[list[ReadBack]]]:
+        """The questions that the terms ask of each caption, outside of training; [] where no term asks any."""
+        self._tell(None)
+        asked = [found for scorer in self._scorers.values() if (found := scorer.read_back(batch, samples))]
+        return [[sum(of, []) for of in zip(*rows, strict=True)] for rows in zip(*asked, strict=True)]
 
     def provenance(self) -> dict[str, Any]:
         """What each number has to be quoted with."""

@@ -27,9 +27,17 @@ from capkit.train.build import (
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.callbacks.degeneration import Degeneration
 from capkit.train.conditions import check_training_conditions, requested_conditions
-from capkit.train.evaluation import NUM_SAMPLES, captions_by_key, evaluate_split, load_best, shown_rows
+from capkit.train.evaluation import (
+    NUM_SAMPLES,
+    caption_split,
+    captions_by_key,
+    evaluate_split,
+    load_best,
+    shown_rows,
+)
 from capkit.train.job import Job, run_training
 from capkit.train.rl.module import RLModule
+from capkit.train.rl.shown_answers import NUM_ASKED, asked_split, with_answers
 from capkit.train.sanity import warn_of_captions
 from capkit.train.session import Run, tasks_on_captioner
 from capkit.types import CaptionBatch, Row, Samples
@@ -92,12 +100,17 @@ class FitRL(Job[RLModule]):
         module.keep_reference()
         module.image_reader = data.image_reader("val")
         self.before = initial_captions(run, module)
+        self.asked_of = asked_split(module.reward, self.before)
+        self.asked_before = first_training_captions(run, module) if self.asked_of == "train" else []
 
     def evaluate(self, run: Run, module: RLModule) -> list[Row]:
         note_restored_step(run)
         load_best(run, module)
         limit = run.cfg.eval_limit
-        return evaluate_split(run.trainer, module, run.data, run.folder, "test", "test", limit, controls=True)
+        rows = evaluate_split(run.trainer, module, run.data, run.folder, "test", "test", limit, controls=True)
+        trained = self.asked_of == "train"
+        self.asked = caption_split(run.trainer, module, run.data, "train", NUM_ASKED) if trained else rows[:NUM_ASKED]
+        return rows
 
     def samples(self, run: Run, module: RLModule, rows: list[Row]) -> list[Row]:
         before = {row["key"]: row["caption"] for row in self.before} | captions_by_key(run.folder, "test/initial")
@@ -111,7 +124,15 @@ class FitRL(Job[RLModule]):
     ) -> None:
         before = captions_by_key(run.folder, "test/initial")
         bags = bag_examples(module.metrics, rows, before, run.data.image_reader("test"))
-        write_rl_report(run.folder, run.cfg.name, samples, bags)
+        write_rl_report(run.folder, run.cfg.name, samples, bags, self.answers(run, module, before))
+
+    def answers(self, run: Run, module: RLModule, before: Mapping[str, str]) -> list[tuple[Row, np.ndarray]]:
+        """Rank 0: the pictures whose questions the report shows, with answers before and now; none: nothing is asked."""
+        if self.asked_of is None:
+            return []
+        first = before if self.asked_of == "test" else {row["key"]: row["caption"] for row in self.asked_before}
+        image = run.data.image_reader(self.asked_of)
+        return [(row, image(row["key"])) for row in with_answers(module.reward, self.asked, first)]
 
     def next_tasks(self, run: Run) -> list[str]:
         return tasks_on_captioner(run.folder, run.data)
@@ -142,6 +163,16 @@ def initial_captions(run: Run, module: RLModule) -> list[Row]:
     rows = evaluate_split(run.trainer, module, data, folder, "test", "test/initial", run.cfg.eval_limit)
     if rank() == 0:
         folder.write_rows("initial", rows[:NUM_SAMPLES])
+    return rows
+
+
+def first_training_captions(run: Run, module: RLModule) -> list[Row]:
+    """What the captioner writes about the first training pictures before its first step; a resumed run reads them."""
+    if run.resume is not None:
+        return run.folder.read_rows("initial_asked")
+    rows = caption_split(run.trainer, module, run.data, "train", NUM_ASKED)
+    if rank() == 0:
+        run.folder.write_rows("initial_asked", rows)
     return rows
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import pytest
 import torch
@@ -99,6 +100,43 @@ def test_shares_by_hand(questions):
     assert logs["unread"] == pytest.approx(6 / 21) and logs["abstained"] == pytest.approx(5 / 21)
     assert logs["right_object_color"] == pytest.approx(4 / 5)  # of 7 two could not be read, one abstained
     assert logs["right_count"] == pytest.approx(4 / 10)
+
+
+def test_the_time_of_reading_is_logged(questions):
+    class Slow(Table):
+        def read(self, texts, questions):
+            time.sleep(0.05)
+            return super().read(texts, questions)
+
+    scorer = QuestionAnswering(Slow(), questions, all_questions=True)
+    scores(scorer, {"x": ["what? red."] * 4})
+    logs = scorer.logs()
+    assert 0.05 <= logs["read_seconds"] < 30 and logs["repeated"] == 0.75
+    assert logs["answers_per_second"] == pytest.approx(12 / logs["read_seconds"])  # those read once count for all
+
+
+def test_what_was_asked_is_read_back_once_each_without_training(questions):
+    scorer = QuestionAnswering(Table(), questions)
+    texts = [["what? red. how? few.", "what? -."]]
+    found = scorer.read_back(CaptionBatch(["x"]), Samples.from_texts(texts))
+    assert [[len(caption) for caption in picture] for picture in found] == [[3, 3]]  # 8 draws of 3 questions
+    told = {read.question: (read.answer, read.said, read.abstained) for read in found[0][0]}
+    assert told == {
+        "what?": ("red", "red", False), "how?": ("many", "few", False), "who?": ("a dog", ABSTAIN, True)
+    }  # fmt: skip
+    assert {read.question: read.said for read in found[0][1]}["what?"] is None
+    assert scorer.read_back(CaptionBatch(["z"]), Samples.from_texts([["what? red."]])) == [[[]]]
+    assert scorer.logs() == {}
+    reward = Reward({"qa": RewardTerm(scorer), "other": RewardTerm(lambda batch, samples: torch.zeros(1, 2))})
+    assert reward.read_back(CaptionBatch(["x"]), Samples.from_texts(texts)) == found
+    shuffled = Reward({"qa": RewardTerm(Shuffled(scorer))})
+    assert shuffled.read_back(CaptionBatch(["x"]), Samples.from_texts(texts)) == found  # of its own picture
+    assert (
+        Reward({"other": RewardTerm(lambda b, s: torch.zeros(1, 2))}).read_back(
+            CaptionBatch(["x"]), Samples.from_texts(texts)
+        )
+        == []
+    )
 
 
 def test_guessing_is_worth_nothing_where_chance_is_subtracted(questions):
@@ -333,7 +371,8 @@ def test_two_processes_score_as_one_and_fail_together(questions):
     whole = scorer(batch, samples)
     (first, logs, told), (second, same_logs, same_told) = run_distributed(of_rank, 2, questions)
     torch.testing.assert_close(torch.stack([first, second], 1).flatten(0, 1), whole)
-    assert logs == same_logs and logs == pytest.approx({**scorer.logs(), "repeated": logs["repeated"]})
+    own = {name: logs[name] for name in ("repeated", "read_seconds", "answers_per_second")}
+    assert logs == same_logs and logs == pytest.approx({**scorer.logs(), **own})
     assert told == same_told
     assert told[0] is None and told[1][0] == "RunFailure" and told[2][0] == "ReaderAway"
     assert "no connection" in told[2][1]

@@ -5,6 +5,7 @@ B images, K samples per image.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any
 
 import torch
@@ -179,7 +180,8 @@ class Reward:
         """The questions that the terms ask of each caption, outside of training; [] where no term asks any."""
         self._tell(None)
         asked = [found for scorer in self._scorers.values() if (found := scorer.read_back(batch, samples))]
-        return [[sum(of, []) for of in zip(*rows, strict=True)] for rows in zip(*asked, strict=True)]
+        pictures = zip(*asked, strict=True)
+        return [[[*chain.from_iterable(of)] for of in zip(*rows, strict=True)] for rows in pictures]
 
     def provenance(self) -> dict[str, Any]:
         """What each number has to be quoted with."""

@@ -127,7 +127,7 @@ class FitRL(Job[RLModule]):
         write_rl_report(run.folder, run.cfg.name, samples, bags, self.answers(run, module, before))
 
     def answers(self, run: Run, module: RLModule, before: Mapping[str, str]) -> list[tuple[Row, np.ndarray]]:
-        """Rank 0: the pictures whose questions the report shows, with answers before and now; none: nothing is asked."""
+        """Rank 0: the pictures whose questions the report shows, with answers before and now."""
         if self.asked_of is None:
             return []
         first = before if self.asked_of == "test" else {row["key"]: row["caption"] for row in self.asked_before}

@@ -172,7 +172,7 @@ def manifest(karpathy):
 def test_no_experiment_is_left_out():
     elsewhere = {
         "stamps_mle", "stamps_lora_text", "grammar_clip_stamps", "stamps_clip_reward", "stamps_sr",
-        "stamps_sr_shuffled", "cfg_stamps", "captioner_ptbr_stamps",
+        "stamps_sr_shuffled", "cfg_stamps", "captioner_ptbr_stamps", "stamps_qa", "stamps_qa_shuffled",
         "stamps_dreamlip",  # tests/tasks/test_stamps_run.py
         "discritune", "discritune_whitened", "ndlb_mle", "ndlb_sr", "ndlb_sr_cider",
         "ndlb_bagcurri", "discritune_conceptual",
@@ -206,7 +206,8 @@ def test_no_experiment_is_left_out():
         "cnm", "cnm_scst", "cvlnm", "cvlnm_scst", "cnm_sceneworld", "cnm_scst_sceneworld", "cvlnm_sceneworld",
         "cvlnm_scst_sceneworld",  # tests/experiments/test_modular_experiments.py
         "caption_qa", "prism",  # tests/experiments/test_reader_experiments.py
-        "caprl_questions", "caprl_questions_sceneworld",  # tests/experiments/test_question_experiments.py
+        "caprl_questions", "caprl_questions_sceneworld",
+        "caption_qa_questions",  # tests/experiments/test_question_experiments.py
         "dreamlip", "dreamlip_recaption",  # tests/experiments/test_dreamlip_experiments.py
         "promptcap_sceneworld",  # tests/effects/test_promptcap.py
         "promptcap",  # its models are on a hub: composed by tests/config/test_configs.py

@@ -688,6 +688,15 @@ PUBLISHED = {
         Number("metric.caption_qa.legacy", True, f"{CAPTION_QA}, qa.py: is_yesno_question", False, 2),
         Number("metric.caption_qa.missing", "ignore", f"{CAPTION_QA}, qa.py: skipped_no_caption", "empty", 3),
     ],
+    "caption_qa_questions": [
+        Number("step.ask_questions.vision_chat.temperature", 1.0, f"{CAPTION_QA}, question building"),
+        Number("text_lm.temperature", 1.0, f"{CAPTION_QA}, question building: the blind filter"),
+        Number("step.filter_questions.num_samples", 10, f"{CAPTION_QA}, question building: the blind filter"),
+        Number("step.filter_questions.num_neighbors", 10, f"{CAPTION_QA}, question building: near-duplicates"),
+        Number("step.filter_questions.min_similarity", 0.9, f"{CAPTION_QA}, question building: near-duplicates"),
+        Number("step.filter_questions.min_within", 0.85, f"{CAPTION_QA}, question building: near-duplicates"),
+        Number("step.filter_questions.agreed", True, f"{CAPTION_QA}, question building: two models that see"),
+    ],
     "caprl_questions": [
         Number("step.ask_questions.vision_chat.name", "Qwen/Qwen2.5-VL-72B-Instruct", CAPRL_QUESTIONS),
         Number("step.ask_questions.vision_chat.temperature", 0.1, CAPRL_QUESTIONS),

@@ -48,3 +48,46 @@ def test_the_published_models_and_thresholds_are_those_of_the_config():
     asked = cfg.step.ask_questions.vision_chat
     assert asked.name == "Qwen/Qwen2.5-VL-72B-Instruct" and asked.temperature == 0.1 and asked.max_tokens == 2048
     assert (step.blind, step.seen, step.duplicates) == (False, True, False)
+
+
+TAXONOMY = {"Object": {"Color": ["red"], "Shape": None}, "Background": None}
+
+
+def test_captionqas_questions_are_those_of_its_taxonomys_leaves_and_pass_its_filters():
+    cfg = compose_config(
+        parse(["curate", "experiment=caption_qa_questions", "data.test.path=x.jsonl", "out=out",
+               "step.ask_questions.taxonomy=t.json", "step.write_questions.path=q.jsonl"])
+    ).config  # fmt: skip
+    step = cfg.step.filter_questions
+    assert (step.blind, step.seen, step.duplicates, step.agreed) == (True, False, True, True)
+    assert step.second_vision_chat.name != step.vision_chat.name == cfg.vision_chat.name
+    assert step.text_lm == cfg.text_lm and list(cfg.splits) == ["test"] and cfg.step.ask_questions.taxonomy == "t.json"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("wrong", [0.0, 1.0])
+def test_captionqas_building_asks_each_leaf_and_leaves_to_a_person_what_two_models_see_differently(
+    wrong, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("taxonomy.json").write_text(json.dumps(TAXONOMY))
+    second = "step.filter_questions.second_vision_chat"
+    command = [
+        "curate", "experiment=caprl_questions_sceneworld", "data.train.count=4", "data.test.count=6", "splits=[test]",
+        "out=set", "step.ask_questions.taxonomy=taxonomy.json", "step.write_questions.path=set/questions.jsonl",
+        "step.write_questions.review=set/look.jsonl", "step.filter_questions.seen=false",
+        "step.filter_questions.agreed=true", f"{second}=vision_chat/scene", f"{second}.seed=1",
+        f"{second}.wrong={wrong}",
+    ]  # fmt: skip
+    assert main(command) == 0, capsys.readouterr().err
+    source = QuestionFile("set/questions.jsonl")
+    keys = source.keys()
+    assert source.split == "test" and len(keys) == 6
+    kept = [item.category for key in keys for item in source.of(key, {})]
+    looked_at = [json.loads(line) for line in Path("set/look.jsonl").read_text().splitlines()]
+    assert {("Object", "Shape"), ("Background",)} <= set(kept)
+    if wrong:  # the second model gets every colour wrong, and nothing else
+        assert ("Object", "Color") not in kept
+        assert len(looked_at) >= 5 and all(row["first"] == row["answer"] != row["second"] for row in looked_at)
+    else:
+        assert ("Object", "Color") in kept and looked_at == []

@@ -92,26 +92,33 @@ def num_colours(text: str) -> int:
 def measure(ckpt: Path) -> dict[str, float]:
     """What a captioner states, greedily and drawn, and how probable a colour is as its second word."""
     model, _ = load_captioner(str(ckpt))
-    words = ["task=fit", "model=sceneworld_small", *WORLD, *BRIEF, "data.batch_size=200"]
-    data = build(compose_config(parse(words)).config.data)
+    data = build(compose_config(parse(["task=fit", "model=sceneworld_small", *WORLD, *BRIEF])).config.data)
     data.prepare_data()
-    (batch,) = data.eval_dataloader("test", 200)
-    context = model.eval().encode(batch)
+    vocabulary = model.eval().tokenizer.get_vocab()
+    colors = torch.tensor([vocabulary[color] for color in COLORS if color in vocabulary])
+    texts: dict[str, list[str]] = {"greedy": [], "drawn": []}
+    about: dict[str, list[Row]] = {"greedy": [], "drawn": []}
+    next_word = []
+    for batch in data.eval_dataloader("test", 200):
+        context = model.encode(batch)
+        for name, method, count in (("greedy", "greedy", 1), ("drawn", "sample", NUM_SAMPLES)):
+            found = model.generate(context, Decoding(method=method, max_length=16), count).texts
+            texts[name] += [text for own in found for text in own]
+            about[name] += [row for row in batch.metadata for _ in range(count)]
+        begun = torch.tensor([model.tokenizer.bos_token_id, vocabulary["a"]]).expand(len(batch), 1, 2)
+        next_word.append(model(context, begun, torch.ones_like(begun, dtype=torch.bool))[:, 0, -1].softmax(-1))
     numbers: dict[str, float] = {}
-    for name, decoding in (("greedy", Decoding(max_length=16)), ("drawn", Decoding(method="sample", max_length=16))):
-        texts = model.generate(context, decoding, NUM_SAMPLES if name == "drawn" else 1).texts
-        flat = [text for own in texts for text in own]
-        found = fact_scores(flat, [row for row, own in zip(batch.metadata, texts, strict=True) for _ in own])
-        numbers |= {f"{name} {key}": found[f"fact_{key}"] for key in ("precision", "recall")}
-        numbers[f"{name} colours"] = float(np.mean([num_colours(text) for text in flat]))
-    vocabulary = model.tokenizer.get_vocab()
-    begun = torch.tensor([model.tokenizer.bos_token_id, vocabulary["a"]]).expand(len(batch), 1, 2)
-    next_word = model(context, begun, torch.ones_like(begun, dtype=torch.bool))[:, 0, -1].softmax(-1)
-    known = [vocabulary[color] for color in COLORS if color in vocabulary]
-    lead = next_word[:, known].max(-1).values - next_word.index_fill(1, torch.tensor(known), 0).max(-1).values
-    numbers["undecided"] = float((lead.abs() < 0.2).float().mean())
-    numbers["colour"] = float(next_word[:, known].sum(-1).mean())
-    return numbers
+    for name, captions in texts.items():
+        facts = fact_scores(captions, about[name])
+        numbers |= {f"{name} {key}": facts[f"fact_{key}"] for key in ("precision", "recall")}
+        numbers[f"{name} colours"] = float(np.mean([num_colours(text) for text in captions]))
+    words = torch.cat(next_word)
+    lead = words[:, colors].max(-1).values - words.index_fill(1, colors, 0).max(-1).values
+    return {
+        **numbers,
+        "undecided": float((lead.abs() < 0.2).float().mean()),
+        "colour": float(words[:, colors].sum(-1).mean()),
+    }
 
 
 def one(name: str, runs: Path) -> Row:

@@ -173,7 +173,7 @@ def test_no_experiment_is_left_out():
     elsewhere = {
         "stamps_mle", "stamps_lora_text", "grammar_clip_stamps", "stamps_clip_reward", "stamps_sr",
         "stamps_sr_shuffled", "cfg_stamps", "captioner_ptbr_stamps", "stamps_qa", "stamps_qa_shuffled",
-        "stamps_dreamlip",  # tests/tasks/test_stamps_run.py
+        "stamps_dreamlip", "stamps_rater", "stamps_preferences",  # tests/tasks/test_stamps_run.py
         "discritune", "discritune_whitened", "ndlb_mle", "ndlb_sr", "ndlb_sr_cider",
         "ndlb_bagcurri", "discritune_conceptual",
         "discritune_blip",  # tests/experiments/test_self_retrieval_experiments.py

@@ -11,12 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.stamps.preferences import held_out
+from benchmarks.stamps.rater import by_rater, rankings, shares, write
+from benchmarks.stamps.self_retrieval import OTHER
 from capkit.checkpoint.files import load_checkpoint
 from capkit.cli import main
+from capkit.data.features import FeatureStore
 from capkit.data.sources.stamps import Stamps
 from capkit.models.dual_encoders.sentence_encoder import SentenceEncoder
 from capkit.run.folder import RunFolder
+from capkit.tasks.fit_rater import INTERVALS
 
+FEATURES = "stamps-efficientnet-lite0"
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(shutil.which("apt-get") is None, reason="the stamps come in a Debian package, by apt-get"),
@@ -89,6 +95,38 @@ def test_real_photos_are_fine_tuned_by_self_retrieval(tuned):
     run = tuned("stamps_sr")
     (row,) = [row for row in run.rows() if "reward/self_retrieval_pool" in row]
     assert 4 <= row["reward/self_retrieval_pool"] <= 8 and "test/rd50_r1" in run.metrics()
+
+
+@pytest.mark.nightly
+def test_a_rater_learns_from_rankings_of_real_photos(cache, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("CAPKIT_CACHE", cache)
+    root, encoder = str(Path(cache, "tuxpaint-stamps")), tiny_run("stamps_lora_text").path
+    files = {"ratings": Stamps(root, "val", val=0.3, test=0.3), "test_ratings": Stamps(root, "test")}
+    words = [f"{name}={write(tmp_path / f'{name}.jsonl', rankings(source, 0))}" for name, source in files.items()]
+    run = RunFolder(tmp_path / "run")
+    words += [f"model.encoder.ckpt={encoder}", "debug=tiny", f"run_dir={run.path}"]
+    assert main(["experiment=stamps_rater", *words]) == 0
+    assert 0 <= run.metrics()["test/accuracy"] <= 1 and "test/accuracy" in json.loads(
+        (run.path / INTERVALS).read_text()
+    )
+    found = shares(
+        list(rankings(files["test_ratings"], 0))[:3], by_rater(run.path, FeatureStore(str(Path(cache, FEATURES))))
+    )
+    assert found["all"].shape == (3,)
+
+
+@pytest.mark.nightly
+def test_a_captioner_of_real_photos_learns_from_pairs_of_its_own_captions(cache, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("CAPKIT_CACHE", cache)
+    mle, pairs = tiny_run("stamps_mle").path, tmp_path / "pairs.jsonl"
+    short = ["decoding.max_length=5", "data.eval_batch_size=4", "limit=8", "margin=0.001"]
+    similarity = ["reward=[sentence_similarity]", f"reward.sentence_similarity.scorer.encoder={Path(cache, 'minilm')}"]
+    assert main(["task=collect_preferences", f"ckpt={mle}", *OTHER, *similarity, *short, f"out={pairs}"]) == 0
+    run = RunFolder(tmp_path / "run")
+    words = [f"init_from={mle}", f"pairs={pairs}", "held_out=0.3", "debug=tiny", "decoding.max_length=5"]
+    assert main(["experiment=stamps_preferences", *words, "val_every=2", f"run_dir={run.path}"]) == 0
+    assert {"test/initial/text_r1", "test/text_r1", "test/text_r1_low"} <= run.metrics().keys()
+    assert held_out(run.path)["chosen_drop"] == pytest.approx(0, abs=0.5)
 
 
 @pytest.mark.parametrize(

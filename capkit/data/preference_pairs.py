@@ -127,8 +127,14 @@ class PreferenceDataModule(CaptionDataModule):
 
 def _check_ids(kept: Any, texts: Sequence[str], encode: CaptionEncoder, where: str) -> None:
     start = prompt_ids(encode.tokenizer, encode.prompt)
+    if (longest := len(start) + max(map(len, kept))) > encode.max_length:
+        raise UsageError(
+            f"{where}: expected token ids of at most data.max_length={encode.max_length} with those in front, got "
+            f"{longest}; give data.max_length={longest} or more, or collect with decoding.max_length="
+            f"{encode.max_length - len(start)}"
+        )
     for ids, text in zip(kept, texts, strict=True):
-        if max(ids) >= len(encode.tokenizer) or len(start) + len(ids) > encode.max_length:
+        if max(ids) >= len(encode.tokenizer):
             written = None
         else:
             tokens = torch.tensor([[[*start, *ids]]])
@@ -136,11 +142,10 @@ def _check_ids(kept: Any, texts: Sequence[str], encode: CaptionEncoder, where: s
                 encode.tokenizer, tokens, torch.ones_like(tokens, dtype=torch.bool), len(start)
             )
         if written != text.strip():
-            got = "another length or vocabulary" if written is None else repr(written)
+            got = "another vocabulary" if written is None else repr(written)
             raise UsageError(
-                f"{where}: expected token ids of {text[:60]!r} by this captioner's tokenizer, within data.max_length="
-                f"{encode.max_length}, got those of {got}"
-                "; take the captioner that wrote them, or leave 'tokens' out of the file"
+                f"{where}: expected token ids of {text[:60]!r} by this captioner's tokenizer, got those of {got}; take "
+                "the captioner that wrote them, or leave 'tokens' out of the file"
             )
 
 

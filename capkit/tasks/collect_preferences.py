@@ -1,6 +1,7 @@
 """task=collect_preferences: pairs of a captioner's own captions, of which a scorer finds one better."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -89,22 +90,29 @@ def run(cfg: DictConfig) -> dict[str, float]:
 def collect(
     model: Any, data: CaptionDataModule, reward: Reward, decoding: Decoding, cfg: DictConfig
 ) -> list[Preference]:
-    """The pairs of the first `cfg.limit` training pictures, in their order."""
-    device, pairs = default_device(), list[Preference]()
+    """The pairs of the first `cfg.limit` training pictures, in their order.
+
+    Captions longer than `data.max_length`, which training would cut, are in no pair.
+    """
+    device, pairs, too_long = default_device(), list[Preference](), 0
     start = len(prompt_ids(model.tokenizer, model.prompt))
     limit = data.num_images("train") if cfg.limit is None else min(cfg.limit, data.num_images("train"))
 
     def write(batch: CaptionBatch) -> list[Preference]:
+        nonlocal too_long
         placed = batch.to(device)
         samples: Samples = model.generate(model.encode(placed), decoding, cfg.num_samples)
         raw = reward.score_alone(batch, samples)
         scores = {name: reward.terms[name].shape(values).tolist() for name, values in raw.items()}
         found: list[Preference] = []
         for row, key in enumerate(batch.keys):
-            ids = _ids(samples, row, start)
+            ids, texts = _ids(samples, row, start), samples.texts[row]
+            fits = [start + len(own) <= data.max_length for own in ids]
+            too_long += fits.count(False)
             for name in reward.terms:
-                chosen = pairs_of(samples.texts[row], scores[name][row], _margin(cfg, name), cfg.pairs_per_image)
-                texts, values = samples.texts[row], scores[name][row]
+                known = [value if fit else math.nan for value, fit in zip(scores[name][row], fits, strict=True)]
+                chosen = pairs_of(texts, known, _margin(cfg, name), cfg.pairs_per_image)
+                values = scores[name][row]
                 for better, worse in chosen:
                     sides, given = (texts[better], texts[worse]), (values[better], values[worse])
                     found.append(Preference(key, *sides, model.prompt, name, given, (ids[better], ids[worse])))
@@ -114,6 +122,11 @@ def collect(
         for batch in data.eval_dataloader("train", limit):
             for part in map_in_chunks(batch, write, None, lambda size: None):
                 pairs += part
+    if too_long:
+        say(
+            f"{too_long:,} captions are longer than data.max_length={data.max_length} and in no pair; for pairs of "
+            "them give a larger one, here and in training"
+        )
     return pairs
 
 

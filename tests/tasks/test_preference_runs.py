@@ -70,6 +70,22 @@ def test_pairs_are_those_of_the_scorer_with_their_ids_and_the_same_each_time(sta
 
 
 @pytest.mark.integration
+def test_captions_that_training_would_cut_are_in_no_pair(start, tmp_path, capsys):
+    """Six new tokens and BOS are seven, where data.max_length is six: such pairs could not be trained on."""
+    path, fit = start
+    pairs = tmp_path / "pairs.jsonl"
+    many = ["num_samples=40", "margin=0.01"]  # of which few end
+    assert main([*collect(path), "data.max_length=6", *many, f"out={pairs}"]) == 0
+    assert "captions are longer than data.max_length=6 and in no pair" in capsys.readouterr().out
+    assert max(len(ids) for pair in read_preferences(pairs) for ids in pair.tokens) <= 5
+    words = ["data.max_length=6", "max_steps=1", "val_every=1", f"pairs={pairs}", f"run_dir={tmp_path / 'run'}"]
+    assert main([*fit, *words]) == 0
+    (tmp_path / "pairs.jsonl").write_text((path / "pairs.jsonl").read_text())
+    assert main([*fit, *words[:3], f"pairs={pairs}", f"run_dir={tmp_path / 'again'}"]) == 2
+    assert "got 7; give data.max_length=7 or more, or collect with decoding.max_length=5" in capsys.readouterr().err
+
+
+@pytest.mark.integration
 def test_a_run_trains_validates_on_held_out_pairs_and_reports(start, tmp_path):
     _, fit = start
     run = RunFolder(tmp_path / "run")

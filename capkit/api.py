@@ -13,36 +13,25 @@ import lightning.pytorch  # noqa: F401  here, so that what its import does to lo
 import numpy as np
 import torch
 
-from capkit.checkpoint.files import is_export
-from capkit.checkpoint.hub_models import Preprocess, load_hub_model
-from capkit.checkpoint.loading import model_from_checkpoint, read_checkpoint, stored, stored_transform
 from capkit.config.arguments import parse
 from capkit.config.check import compose_checked, problems
 from capkit.config.compose import compose_config
-from capkit.config.instantiate import build, build_all
-from capkit.config.run_config import problem
+from capkit.config.instantiate import build_all
 from capkit.config.running import run_composed
-from capkit.config.targets import RUN_PARTS, check_targets
 from capkit.data.given_pictures import Picture, given_pictures, is_one
 from capkit.data.images import BadImage
 from capkit.data.picture_folder import picture_reader, unreadable
 from capkit.data.prediction_files import CaptionFile, images_to_score, match, one_each, read_captions
-from capkit.data.transforms import ImageTransform
-from capkit.decoding.config import Decoding
 from capkit.errors import RunFailure, UsageError, known_error
 from capkit.fault_tolerance.stop_signal import INTERRUPTED_STATUS, Stopped
 from capkit.loaded import LoadedCaptioner, LoadedEncoder
 from capkit.metrics.coco.named import NAMED, USUAL, check_named, score_named
 from capkit.metrics.scoring import score_rows
-from capkit.models.captioners.chat_vlm import ChatVLM
-from capkit.models.captioners.hf_captioner import HFCaptioner
-from capkit.models.dual_encoders.trainable import TrainableDualEncoder
-from capkit.models.raters.base import Rater
+from capkit.model_loading import load_model
 from capkit.run.folder import default_run_dir
 from capkit.run.lock import release_run_lock
 from capkit.scorers.as_metric import ScorerMetric
 from capkit.scorers.custom import Custom, ScoreFunction
-from capkit.train.conditions import kinds_of
 from capkit.utils.console import note_command
 from capkit.utils.guest import as_guest
 from capkit.utils.tensors import default_device
@@ -82,64 +71,12 @@ def load(
     """
     if kind not in (None, "captioner", "encoder"):
         raise UsageError(f"kind: expected captioner, encoder or None, got {kind!r}")
-    device = default_device() if device is None else torch.device(device)
     with as_guest():
-        loaded = _of_checkpoint(Path(source), device) if _is_own(Path(source)) else _of_hub(source, device)
+        loaded = load_model(source, default_device() if device is None else torch.device(device))
     found = "captioner" if isinstance(loaded, LoadedCaptioner) else "encoder"
     if kind not in (None, found):
         raise UsageError(f"kind={kind!r}: expected a model of this kind in {os.fspath(source)}, got: {found}")
     return loaded
-
-
-def _is_own(path: Path) -> bool:
-    """Whether capkit wrote it: a run, a checkpoint or an export, and not a folder of transformers'."""
-    if not path.exists():
-        return False
-    if why := problem(path):
-        raise UsageError(f"{path}: expected a run, a checkpoint or a model's folder, got {why}; give another path")
-    return is_export(path) or not (path / "config.json").is_file()
-
-
-def _of_checkpoint(path: Path, device: torch.device) -> LoadedCaptioner | LoadedEncoder:
-    checkpoint = read_checkpoint(path)
-    model: Any = model_from_checkpoint(checkpoint)
-    if isinstance(model, TrainableDualEncoder):
-        return LoadedEncoder(model.requires_grad_(False), device)
-    if isinstance(model, Rater):
-        raise UsageError(
-            f"{path}: expected a captioner or a dual encoder, got a rater; captions are scored by it in reward=[rater] "
-            "and metric=[rater], and in Python by capkit.scorers.rater.RaterScore (docs/raters.md)"
-        )
-    preprocess = _preprocess(stored_transform(checkpoint))
-    settings = stored(checkpoint, "config", dict).get("decoding")
-    if settings is not None:
-        check_targets(settings, "decoding", str(path), RUN_PARTS, "give a checkpoint that capkit wrote")
-    decoding = Decoding() if settings is None else build(settings)
-    kinds = kinds_of(stored(checkpoint, "config.model", dict))
-    return LoadedCaptioner(model, preprocess, decoding, kinds, checkpoint, device)
-
-
-def _preprocess(transform: ImageTransform) -> Preprocess:
-    return lambda images: transform.normalize(torch.stack([transform(image) for image in images]))
-
-
-def _of_hub(source: str | os.PathLike[str], device: torch.device) -> LoadedCaptioner | LoadedEncoder:
-    name = os.fspath(source)
-    try:
-        model, preprocess = load_hub_model(name)
-    except UsageError as error:
-        if Path(name).exists():
-            raise
-        raise UsageError(
-            f"{name}: expected a run, a checkpoint, an exported folder or a hub name; there is no such path from "
-            f"{Path.cwd()}, and {error}"
-        ) from error
-    if isinstance(model, ChatVLM):
-        preprocess = _preprocess(ImageTransform(model.image_size))
-    if isinstance(model, HFCaptioner | ChatVLM):
-        assert preprocess is not None
-        return LoadedCaptioner(model, preprocess, Decoding(), {}, None, device)
-    return LoadedEncoder(model, device)
 
 
 def score(

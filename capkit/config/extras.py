@@ -42,6 +42,8 @@ OF_VALUES = {
     ("curate", "engine", "ray"): Need(("ray",), "capkit[scale]"),
     ("mine", "backend", "faiss"): Need(("faiss",), "capkit[mining]"),
 }
+# By task: what all of it needs.
+OF_TASKS = {"demo": Need(("starlette", "uvicorn"), "capkit[demo]")}
 # By name of an asset that `prepare` fetches and converts, or that comes with it (capkit/assets).
 OF_ASSETS = {"smollm2-135m": _GGUF, "tuxpaint-stamps": _GGUF}
 _ASSET, _CONVERTED = "capkit.assets.cache.path", "smollm2-135m"
@@ -53,6 +55,7 @@ _BUILT = {
     "evaluate_encoder": ("data", "evaluator"),
     "mine": ("data", "encoder"),
     "prepare": ("data", "image_encoder"),
+    "demo": ("reward",),
     "arena": ("judge", "metric", "text_lm", "vision_chat"),
     "score": ("metric", "judge", "reader", "text_lm", "vision_chat"),
     "ask": ("text_lm", "vision_chat"),
@@ -77,6 +80,8 @@ def needs(config: dict[str, Any], task: str) -> Iterator[tuple[str, Need]]:
         given = config.get(key)
         if of == task and value in (given if isinstance(given, list) else [given]):
             found.setdefault(need, f"{key}={value}")
+    if of_task := OF_TASKS.get(task):
+        found.setdefault(of_task, f"task={task}")
     for need, wanted_by in found.items():
         if need.missing():
             yield wanted_by, need

@@ -88,7 +88,7 @@ class AttentionFile:
 def _captioned(row: dict[str, Any], picture: UInt8[np.ndarray, "P P 3"]) -> str:
     figures = [_figure(thumbnail(picture), row["image"])]
     for word, shares in zip(row["words"], row["attention"], strict=True):
-        figures.append(_figure(_data_url(overlay(picture, np.array(shares))), word))
+        figures.append(_figure(png_url(overlay(picture, np.array(shares))), word))
     return f"<div class='caption'>{html.escape(row['caption'])}</div><div class='words'>{''.join(figures)}</div>"
 
 
@@ -105,7 +105,8 @@ def overlay(picture: UInt8[np.ndarray, "P P 3"], shares: Float[np.ndarray, "S S"
     return blended.round().astype(np.uint8)
 
 
-def _data_url(picture: UInt8[np.ndarray, "P P 3"]) -> str:
+def png_url(picture: UInt8[np.ndarray, "P P 3"]) -> str:
+    """A picture of any size as a data URL."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "entry": set(),
 }
 # In this order: each imports what stands before it, and what MAY_IMPORT names.
-LAST = ["train", "loaded", "api", "methods", "tasks"]
+LAST = ["train", "loaded", "model_loading", "api", "demo", "methods", "tasks"]
 NOBODY_IMPORTS = {"tasks", "methods", "api", "cli", "entry", "testing"}
 FOR_TYPES = {"api", "loaded"}  # what the package itself names, for type checkers alone (tests/test_api.py)
 SCORES_FILES = PACKAGE / "metrics" / "__main__.py"  # the one metric that reads files: it shares the readers of `data`
@@ -154,7 +154,7 @@ def test_the_command_line_and_the_config_check_import_neither_torch_nor_lightnin
 def test_the_top_of_the_package_is_short():
     files = [path for path in PACKAGE.glob("*.py")]
     folders = {path.relative_to(PACKAGE).parts[0] for path in FILES if path.parent != PACKAGE}
-    assert len(files) <= 8 and len(folders) <= 28
+    assert len(files) <= 8 and len(folders) <= 29
 
 
 def test_a_layering_violation_would_be_seen(tmp_path):

@@ -5,13 +5,16 @@
   dialog.append(large, said);
   document.body.append(dialog);
   dialog.addEventListener('click', () => dialog.close());
+  const open = image => { large.src = image.src; said.textContent = large.alt = image.alt; dialog.showModal(); };
   for (const image of document.querySelectorAll('img')) {
+    if (dialog.contains(image) || image.closest('label')) continue;
     image.classList.add('opens');
     image.tabIndex = 0;
-    const open = () => { large.src = image.src; said.textContent = large.alt = image.alt; dialog.showModal(); };
-    image.addEventListener('click', open);
-    image.addEventListener('keydown', event => { if (event.key === 'Enter') open(); });
   }
+  document.addEventListener('click', event => { if (event.target.matches('img.opens')) open(event.target); });
+  document.addEventListener('keydown', event => {
+    if (event.key === 'Enter' && event.target.matches('img.opens')) open(event.target);
+  });
   const tip = document.createElement('div');
   tip.id = 'tip';
   document.body.append(tip);

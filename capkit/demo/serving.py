@@ -1,0 +1,49 @@
+"""Serves the demo until Ctrl-C."""
+
+import errno
+import socket
+from typing import Any
+
+import uvicorn
+
+from capkit.errors import UsageError
+
+SHUTDOWN_S = 3  # for requests that are under way at Ctrl-C
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket on this address, which nobody can reach before `serve`. Raises UsageError where it cannot be had."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except OSError as error:
+        is_taken = error.errno == errno.EADDRINUSE
+        fix = "give another port=N, or port=0 for any free one" if is_taken else "give an address of this machine"
+        raise UsageError(f"host={host} port={port}: expected a free address, got: {error}; {fix}") from error
+    return found
+
+
+def address_of(listens: socket.socket, host: str, token: str | None) -> str:
+    """What to open in a browser."""
+    shown = f"[{host}]" if ":" in host else socket.gethostname() if host == "0.0.0.0" else host
+    return f"http://{shown}:{listens.getsockname()[1]}/{f'?token={token}' if token else ''}"
+
+
+def serve(app: Any, listens: socket.socket) -> None:
+    """Answer requests until SIGINT or SIGTERM; Ctrl-C ends in KeyboardInterrupt, as elsewhere.
+
+    What was asked is not written to a log: addresses hold the token and visitors' words.
+    """
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        limit_concurrency=100,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )
+    uvicorn.Server(config).run(sockets=[listens])

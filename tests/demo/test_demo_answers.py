@@ -1,0 +1,138 @@
+import math
+
+import pytest
+import torch
+from demo_server import png
+
+from capkit.data.images import BadImage
+from capkit.decoding.config import Decoding
+from capkit.demo.answers import Asked, Demo, Shown
+from capkit.errors import UsageError
+from capkit.scorers.base import BaseScorer
+from capkit.scorers.reward import RewardTerm
+from capkit.scorers.text_rules import Length
+
+
+def of(answers, how):
+    return next(one for one in answers[0].captions if one.how == how)
+
+
+def test_captions_and_log_probabilities_are_those_of_the_api(captioner):
+    loaded = captioner()
+    answers = Demo([Shown("a", loaded)]).answer(png(), Asked(samples=2, temperature=0.7, text="a red star"))
+    assert [one.how for one in answers[0].captions] == ["greedy", "beam of 5", "sample 1", "sample 2", "yours"]
+    assert of(answers, "greedy").text == loaded.caption(png(), decoding=Decoding("greedy", max_length=12))
+    for one in answers[0].captions:
+        ((_, end),) = [loaded.score(png(), [one.text], per_token=True)[0][-1]]
+        if one.end_nats is not None:  # else it was cut, and the API's score counts an end
+            assert one.nats == pytest.approx(loaded.score(png(), [one.text])[0], abs=1e-4)
+            assert one.end_nats == pytest.approx(end, abs=1e-4)
+
+
+def test_each_word_has_the_log_probability_of_its_tokens(captioner):
+    loaded = captioner()
+    answers = Demo([Shown("a", loaded)]).answer(png(), Asked(samples=0, text="a red star, left of"))
+    tokens = loaded.score(png(), ["a red star, left of"], per_token=True)[0]
+    words = [pair for pair in tokens if pair[0] not in (",", "<eos>") and pair[0].strip().isalpha()]
+    shown = [(word.text, word.nats) for word in of(answers, "yours").words]
+    assert [word for word, _ in shown] == ["a", "red", "star", "left", "of"]
+    assert [nats for _, nats in shown] == pytest.approx([nats for _, nats in words][:5], abs=1e-4)
+
+
+def test_where_it_looked_is_a_share_of_each_cell(captioner):
+    answers = Demo([Shown("a", captioner())]).answer(png(), Asked(samples=0, text="a red star"))
+    for word in of(answers, "yours").words:
+        assert word.shares.shape == (4, 4) and word.shares.sum() == pytest.approx(1)
+    assert answers[0].seen.shape == (32, 32, 3) and answers[0].seen.max() == 255 and not answers[0].note
+    without = Demo([Shown("a", captioner())]).answer(png(), Asked(samples=0, attention=False))
+    assert all(word.shares is None for one in without[0].captions for word in one.words)
+
+
+def test_a_captioner_without_attention_says_so_and_captions_all_the_same(captioner):
+    answers = Demo([Shown("a", captioner(attends=False))]).answer(png(), Asked(samples=1, text="a red star"))
+    assert "ClipPrefix" in answers[0].note and of(answers, "yours").words[0].shares is None
+
+
+def test_two_captioners_answer_beside_each_other(captioner):
+    both = [Shown("a", captioner()), Shown("b", captioner(attends=False))]
+    first, second = Demo(both).answer(png(), Asked(samples=0))
+    assert (first.name, second.name) == ("a", "b")
+    assert [one.how for one in first.captions] == [one.how for one in second.captions]
+
+
+def test_samples_depend_on_picture_and_seed_alone(captioner):
+    demo = Demo([Shown("a", captioner())])
+
+    def texts(picture, seed):
+        return [one.text for one in demo.answer(picture, Asked(samples=4, seed=seed))[0].captions[2:]]
+
+    first = texts(png(), 0)
+    assert texts(png(1), 0) != first != texts(png(), 1)
+    assert texts(png(), 0) == first
+
+
+class Brightness(BaseScorer):
+    """Mean of the picture; NaN for captions of one word."""
+
+    def attach_images(self, read):
+        self.read = read
+
+    def __call__(self, batch, samples):
+        values = [float(self.read(key).mean()) for key in batch.keys]
+        rows = [
+            [value if " " in text else math.nan for text in texts]
+            for value, texts in zip(values, samples.texts, strict=True)
+        ]
+        return torch.tensor(rows)
+
+
+def test_scorers_see_the_picture_and_each_caption(captioner):
+    terms = {"length": RewardTerm(Length(1, 2, 1)), "brightness": RewardTerm(Brightness()), "off": None}
+    demo = Demo([Shown("a", captioner())], terms)
+    yours = of(demo.answer(png(), Asked(samples=0, text="a red")), "yours")
+    assert yours.scores["length"] == 1 and 120 < yours.scores["brightness"] < 135
+    assert set(yours.scores) == {"length", "brightness"}
+    assert of(demo.answer(png(), Asked(samples=0, text="star")), "yours").scores["brightness"] is None
+    assert not demo._pixels  # nothing is kept
+
+
+def test_a_scorer_that_needs_more_than_the_picture_is_refused(captioner):
+    class Compares(BaseScorer):
+        communicates = True
+
+    class Refers(BaseScorer):
+        needs_references = True
+
+    for scorer, lacks in ((Compares, "other captions"), (Refers, "references")):
+        scorer.__abstractmethods__ = frozenset()
+        with pytest.raises(UsageError, match=f"reward.mine: .* needs {lacks}"):
+            Demo([Shown("a", captioner())], {"mine": RewardTerm(scorer())})
+
+
+def test_words_that_the_captioner_does_not_know_are_counted(captioner):
+    yours = of(Demo([Shown("a", captioner())]).answer(png(), Asked(samples=0, text="a red zebra")), "yours")
+    assert yours.num_unknown == 1 and [word.text for word in yours.words] == ["a", "red"]
+    assert of(Demo([Shown("a", captioner())]).answer(png(), Asked(samples=0, text="a red")), "yours").num_unknown == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"samples": 9}, "from 0 to 8"),
+        ({"temperature": 0.0}, "greater than 0"),
+        ({"temperature": math.nan}, "greater than 0"),
+        ({"seed": -1}, "at least 0"),
+        ({"text": "a" * 501}, "at most 500 characters"),
+    ],
+)
+def test_settings_out_of_range_are_refused(asked, told):
+    with pytest.raises(UsageError, match=told):
+        Asked(**asked)
+
+
+def test_a_caption_beyond_the_positions_and_bytes_that_are_no_picture_are_refused(captioner):
+    demo = Demo([Shown("a", captioner())])
+    with pytest.raises(UsageError, match="at most 24 tokens"):
+        demo.answer(png(), Asked(samples=0, text="a red " * 20))
+    with pytest.raises(BadImage):
+        demo.answer(b"/etc/passwd", Asked())

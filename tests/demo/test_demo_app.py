@@ -1,0 +1,183 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+pytest.importorskip("starlette")
+
+from demo_server import png
+from starlette.testclient import TestClient
+
+from capkit.demo.access import TOKEN_VARIABLE, Door, is_loopback, token_for
+from capkit.demo.answers import Answer, Demo, Shown, Word, Written
+from capkit.demo.app import BODY, demo_app
+from capkit.errors import UsageError
+
+HEADERS = {"content-type": BODY}
+
+
+class Answering(Demo):
+    """One caption, and what it was asked."""
+
+    def __init__(self, text="a dog", wait=None):
+        self.shown, self.scorers = [], {}
+        self.text, self.wait, self.asked = text, wait, []
+        self.at_once = self.most_at_once = 0
+
+    def answer(self, picture, asked):
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        if self.wait:
+            self.wait.wait(10)
+        self.asked.append((picture, asked))
+        self.at_once -= 1
+        word = Word(self.text, -0.5, np.full((2, 2), 0.25))
+        written = Written("greedy", self.text, [word], -1.0, None, 2, {"length": None, "clip_score": 0.25})
+        return [Answer("a", np.zeros((8, 8, 3), np.uint8), [written], self.text)]
+
+
+def client(demo=None, token=None, host="127.0.0.1", address="http://127.0.0.1:7860", **limits):
+    return TestClient(demo_app(demo or Answering(), Door(host, 7860, token), **limits), base_url=address)
+
+
+def ask(of, picture=b"x", **settings):
+    return of.post("/caption", content=picture, params=settings, headers=HEADERS)
+
+
+def test_a_picture_is_answered_with_captions_and_numbers(captioner):
+    of = client(Demo([Shown("my run", captioner())]))
+    page = of.get("/").text
+    assert "<title>capkit demo: my run</title>" in page and 'value="3"' in page
+    answer = ask(of, png(), samples=1, text="a red star")
+    assert answer.status_code == 200 and answer.text.count('class="written"') == 4
+    assert "where it looked at: star" in answer.text and "log-probability <b>-" in answer.text
+
+
+def test_texts_of_captions_names_and_scorers_are_escaped():
+    evil = "<img src=x onerror=alert(1)>"
+    answer = ask(client(Answering(evil))).text
+    assert "<img src=x" not in answer and answer.count("&lt;img src=x onerror=alert(1)&gt;") == 4
+    assert "no score" in answer and "0.250" in answer and "words that it does not know: <b>2</b>" in answer
+    demo = Answering()
+    demo.shown = [type("One", (), {"name": evil})]
+    page = client(demo).get("/").text
+    assert evil not in page and "&lt;img" in page
+
+
+def test_settings_reach_the_demo():
+    demo = Answering()
+    assert ask(client(demo), b"abc", samples=2, temperature=0.5, seed=7, attention=0, text="ä & b").status_code == 200
+    ((picture, asked),) = demo.asked
+    assert picture == b"abc"
+    assert (asked.samples, asked.temperature, asked.seed, asked.attention, asked.text) == (2, 0.5, 7, False, "ä & b")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"samples": 9}, "from 0 to 8"),
+        ({"samples": "many"}, "expected a number, got 'many'"),
+        ({"temperature": "nan"}, "greater than 0"),
+        ({"path": "/etc/passwd"}, "expected one of samples, temperature, seed, attention, text"),
+    ],
+)
+def test_settings_that_are_none_are_refused(settings, told):
+    demo = Answering()
+    answer = ask(client(demo), **settings)
+    assert answer.status_code == 400 and told in answer.text and not demo.asked
+
+
+def test_a_path_is_no_picture_and_is_not_opened(captioner, tmp_path):
+    file = tmp_path / "picture.png"
+    file.write_bytes(png())
+    of = client(Demo([Shown("a", captioner())]))
+    for body in (str(file).encode(), f"file://{file}".encode(), b"http://127.0.0.1/x.png"):
+        answer = ask(of, body)
+        assert answer.status_code == 422 and "no picture that can be read" in answer.text
+    assert ask(of, b"").status_code == 422
+
+
+def test_a_body_of_another_type_which_other_sites_could_send_is_refused():
+    demo = Answering()
+    for kind in ("text/plain", "multipart/form-data", "application/x-www-form-urlencoded", None):
+        headers = {} if kind is None else {"content-type": kind}
+        assert client(demo).post("/caption", content=b"x", headers=headers).status_code == 415
+    assert not demo.asked
+
+
+def test_a_picture_beyond_the_limit_is_refused_with_and_without_a_length():
+    demo = Answering()
+    of = client(demo, max_megabytes=0.001)
+    assert ask(of, b"x" * 1000).status_code == 200
+    answer = ask(of, b"x" * 1001)
+    assert answer.status_code == 413 and "at most 0.001 MB" in answer.text
+    assert ask(of, iter([b"x" * 600, b"x" * 600])).status_code == 413  # chunks, whose length nobody said
+    assert len(demo.asked) == 1
+
+
+def test_one_at_a_time_is_answered_some_wait_and_the_rest_is_told_to_come_back():
+    demo = Answering(wait=threading.Event())
+    with client(demo, max_waiting=2) as of, ThreadPoolExecutor(5) as threads:
+        asked = [threads.submit(ask, of) for _ in range(5)]
+        while sum(one.done() for one in asked) < 2:
+            pass
+        demo.wait.set()
+        statuses = sorted(one.result().status_code for one in asked)
+        assert statuses == [200, 200, 200, 503, 503] and demo.most_at_once == 1
+        assert ask(of).status_code == 200  # there is room again
+
+
+def test_another_host_name_is_refused_on_loopback():
+    for address in ("http://127.0.0.1:7860", "http://localhost:7860", "http://[::1]:7860"):
+        assert client(address=address).get("/").status_code == 200
+    answer = client(address="http://rebound.example").get("/")
+    assert answer.status_code == 421 and "capkit demo" not in answer.text.replace("`capkit demo` printed", "")
+    assert ask(client(address="http://127.0.0.1.example")).status_code == 421
+
+
+def test_elsewhere_nothing_is_answered_without_the_token():
+    demo, token = Answering(), "a-long-secret-token"
+    of = client(demo, token, "0.0.0.0", "http://machine.example:7860")
+    for refused in (
+        of.get("/"),
+        of.get("/?token=wrong"),
+        of.get("/?token="),
+        ask(of),
+        ask(of, token="wrong-secret-token"),
+    ):
+        assert refused.status_code == 401 and token not in refused.text
+    assert of.get("/", headers={"authorization": "Bearer other"}).status_code == 401
+    assert not demo.asked
+    assert of.post("/caption", content=b"x", headers={**HEADERS, "authorization": f"Bearer {token}"}).status_code == 200
+    page = of.get(f"/?token={token}")
+    cookie = page.headers["set-cookie"].lower()
+    assert page.status_code == 200 and "httponly" in cookie and "samesite=strict" in cookie
+    assert token not in page.text
+    assert ask(of).status_code == 200  # the browser keeps the cookie
+
+
+def test_loopback_needs_no_token_unless_one_is_given(monkeypatch):
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    assert all(map(is_loopback, ("127.0.0.1", "127.3.2.1", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.1.2", "machine", "localhost.example")))
+    assert token_for("127.0.0.1") is None
+    first, second = token_for("0.0.0.0"), token_for("0.0.0.0")
+    assert len(first) >= 32 and first != second
+    monkeypatch.setenv(TOKEN_VARIABLE, "a-long-secret-token")
+    assert token_for("127.0.0.1") == token_for("::") == "a-long-secret-token"
+    for weak in ("", "short", "a long secret with spaces"):
+        monkeypatch.setenv(TOKEN_VARIABLE, weak)
+        with pytest.raises(UsageError, match="16 letters and digits or more"):
+            token_for("127.0.0.1")
+
+
+def test_pages_run_their_own_scripts_alone_and_are_kept_nowhere():
+    for answer in (client().get("/"), ask(client()), client(address="http://other.example").get("/")):
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "connect-src 'self'" in policy
+        assert "unsafe-inline" not in policy.split("style-src")[0] and "http" not in policy
+        assert answer.headers["cache-control"] == "no-store" and answer.headers["referrer-policy"] == "no-referrer"
+    page = client().get("/").text
+    assert "src=" not in page.replace("shown.src", "").replace("large.src", "") and "http:" not in page
+    assert client().get("/../../etc/passwd").status_code == 404

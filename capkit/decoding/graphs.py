@@ -1,10 +1,9 @@
 """The decoding loop as captured CUDA graphs: a rollout is launched in a few calls instead of thousands."""
 
-import gc
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
@@ -12,43 +11,16 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from capkit.decoding.capture import capture, capturing, own_stream
 from capkit.decoding.cast import is_sharded
 from capkit.decoding.engine import Given, Plan, Written, run, steps
 from capkit.decoding.guided import GuidedCaptioner
 from capkit.types import Context
 from capkit.upstream.peft import BaseTunerLayer
-from capkit.upstream.transformers import no_masks_of_ones
 
 STEPS_A_GRAPH = 5  # the host looks for captions that have ended between graphs
 MOST_GRAPHS = 8  # shapes and settings of one captioner whose graphs are kept; each holds its caches and logits
-# Only calls of the capturing thread may break a capture: others go on, such as the loader's, which pins memory.
-ERROR_MODE = "thread_local"
 MOST_MEMORY = 0.25  # of the GPU, in which all of them but the last used must fit
-
-
-@contextmanager
-def capturing(run: Callable[[], object]) -> Iterator[None]:
-    """For captures of `run`, which runs first, op by op and on a stream of its own: libraries allocate and choose
-    kernels then, which no capture may hold.
-
-    Autocast keeps no casts of weights within: a graph would read them instead of the weights. Nor is garbage collected,
-    which would free another captioner's graphs, and their memory, in the midst of it.
-    """
-    keeps_casts, collects = torch.is_autocast_cache_enabled(), gc.isenabled()
-    torch.set_autocast_cache_enabled(False)
-    gc.disable()
-    try:
-        with no_masks_of_ones():
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                run()
-            torch.cuda.current_stream().wait_stream(side)
-            yield
-    finally:
-        torch.set_autocast_cache_enabled(keeps_casts)
-        if collects:
-            gc.enable()
 
 
 class RolloutGraphs:
@@ -71,13 +43,14 @@ class RolloutGraphs:
             for _ in steps(captioner, self.context, plan, self.given):
                 pass
 
-        with capturing(run), closing(steps(captioner, self.context, plan, self.given)) as loop:
+        stream = own_stream(self)
+        with capturing(run, stream), closing(steps(captioner, self.context, plan, self.given)) as loop:
             pool = torch.cuda.graph_pool_handle()
             torch.cuda.empty_cache()
             before = torch.cuda.memory_reserved()
             while len(self.written.tokens) < plan.decoding.max_length:
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, pool=pool, capture_error_mode=ERROR_MODE):
+                with capture(graph, stream, pool):
                     for written in islice(loop, STEPS_A_GRAPH):
                         self.written = written
                     self.all_ended.append(self.written.ended[-1].all())

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from capkit.decoding.capture import capture, capturing, own_stream
 from capkit.decoding.cast import is_sharded
-from capkit.decoding.graphs import ERROR_MODE, capturing, state_of
+from capkit.decoding.graphs import state_of
 
 MOST_GRAPHS = 4  # shapes of one network that are kept; each holds a gradient of all weights
 
@@ -41,13 +42,14 @@ class GradientGraph:
                         "reads otherwise, which a captured graph would miss; set graph=false"
                     )
 
-            with capturing(both):
+            stream = own_stream(self)
+            with capturing(both, stream):
                 pool = torch.cuda.graph_pool_handle()
                 torch.cuda.empty_cache()  # the pool takes memory of its own, which passes op by op have left behind
-                with torch.cuda.graph(self._forward, pool=pool, capture_error_mode=ERROR_MODE):
+                with capture(self._forward, stream, pool):
                     output = run(*self._inputs)
                 self._slope = torch.zeros_like(output)
-                with torch.cuda.graph(self._backward, pool=pool, capture_error_mode=ERROR_MODE):
+                with capture(self._backward, stream, pool):
                     gradients = torch.autograd.grad(output, twins, self._slope, allow_unused=True)
         self._output, self._gradients = output.detach(), gradients
         self.number = 0  # of forward passes

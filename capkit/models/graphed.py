@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from capkit.decoding.graphs import ERROR_MODE, capturing, state_of
+from capkit.decoding.capture import capture, capturing, own_stream
+from capkit.decoding.graphs import state_of
 
 MOST_GRAPHS = 64  # shapes of one network that are kept
 
@@ -15,13 +16,12 @@ MOST_GRAPHS = 64  # shapes of one network that are kept
 class _Graph:
     """A network's pass for inputs of one shape. Inputs, output and weights lie at fixed addresses."""
 
-    def __init__(self, run: Callable[..., Tensor], inputs: tuple[Tensor, ...], pool: Any) -> None:
+    def __init__(
+        self, run: Callable[..., Tensor], inputs: tuple[Tensor, ...], stream: torch.cuda.Stream, pool: Any
+    ) -> None:
         self.inputs = tuple(value.clone() for value in inputs)
         self.graph = torch.cuda.CUDAGraph()
-        with (
-            capturing(lambda: run(*self.inputs)),
-            torch.cuda.graph(self.graph, pool=pool, capture_error_mode=ERROR_MODE),
-        ):
+        with capturing(lambda: run(*self.inputs), stream), capture(self.graph, stream, pool):
             self.output = run(*self.inputs)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -32,12 +32,13 @@ class _Graph:
 
 
 class _Graphs:
-    """The graphs of one network, which share their memory; None for a key that came once.
+    """The graphs of one network, which share stream and memory; None for a key that came once.
 
     They are dropped together: torch gives a pool up with the last graph in it, and the next capture into it breaks.
     """
 
     def __init__(self) -> None:
+        self.stream = own_stream(self)
         self.clear()
 
     def clear(self) -> None:
@@ -57,7 +58,7 @@ def by_graph(network: nn.Module, run: Callable[..., Tensor], *inputs: Tensor) ->
     amp = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
     # Autocast must not keep 16-bit copies of weights: they would lie in memory that the graph uses again.
     with torch.no_grad(), torch.autocast("cuda", amp, enabled=amp is not None, cache_enabled=False):
-        graphs = _kept.setdefault(network, _Graphs())
+        graphs = _kept.get(network) or _kept.setdefault(network, _Graphs())
         key = run.__name__, tuple((value.shape, value.dtype) for value in inputs), state_of([network])
         if key not in graphs.by_key:
             if len(graphs.by_key) >= MOST_GRAPHS:
@@ -67,7 +68,7 @@ def by_graph(network: nn.Module, run: Callable[..., Tensor], *inputs: Tensor) ->
             return run(*inputs)
         graph = graphs.by_key[key]
         if graph is None:
-            graph = graphs.by_key[key] = _Graph(run, inputs, graphs.pool)
+            graph = graphs.by_key[key] = _Graph(run, inputs, graphs.stream, graphs.pool)
         return graph(*inputs)
 
 

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from capkit.decoding.capture import capture, capturing, own_stream
 from capkit.decoding.cast import is_sharded
-from capkit.decoding.graphs import ERROR_MODE, capturing, state_of
+from capkit.decoding.graphs import state_of
 
 MOST_GRAPHS = 2  # batch sizes of an encoder whose graphs are kept
 
@@ -23,7 +24,8 @@ class EncoderGraph:
     def __init__(self, encoder: nn.Module, pixels: Float[Tensor, "B 3 H W"]) -> None:
         self._pixels = pixels.clone()
         self._graph = torch.cuda.CUDAGraph()
-        with capturing(lambda: encoder(self._pixels)), torch.cuda.graph(self._graph, capture_error_mode=ERROR_MODE):
+        stream = own_stream(self)
+        with capturing(lambda: encoder(self._pixels), stream), capture(self._graph, stream):
             self._features = encoder(self._pixels)
 
     def __call__(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:

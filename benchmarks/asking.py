@@ -12,7 +12,7 @@ import multiprocessing
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,17 +50,17 @@ def caption(prompt: str) -> str:
     return json.dumps({"caption": f"a picture of {prompt}"})
 
 
-def serve(bad: float, told: "multiprocessing.connection.Connection") -> None:
-    with StandInServer(caption, DELAY_S, NUM_SLOTS, bad) as server:
+def serve(bad: float, told: "multiprocessing.connection.Connection", answer: Callable[[str], str]) -> None:
+    with StandInServer(answer, DELAY_S, NUM_SLOTS, bad) as server:
         told.send(server.url)
         told.recv()
 
 
 @contextmanager
-def server(bad: float = 0.0) -> Iterator[str]:
-    """The address of a stand-in server in another process."""
+def server(bad: float = 0.0, answer: Callable[[str], str] = caption) -> Iterator[str]:
+    """The address of a stand-in server in another process; `answer` is a function of a module."""
     here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(bad, there))
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(bad, there, answer))
     process.start()
     yield here.recv()
     here.send("stop")

@@ -15,12 +15,14 @@ from capkit.errors import UsageError
 from capkit.evaluators.base import Evaluator
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.reports.page import write_report
+from capkit.reports.patches import patches_section
 from capkit.reports.retrieval import Query, retrieval_grid
 from capkit.train.build import build_model, build_optimization, vocabulary_captions
 from capkit.train.dual_encoder_module import DualEncoderModule
 from capkit.train.evaluation import NUM_SAMPLES, evaluate_encoder, load_best
 from capkit.train.job import Job, run_training
 from capkit.train.session import Run
+from capkit.train.text_looks import text_looks, texts_drawn
 from capkit.types import Row
 from capkit.utils.console import phase
 
@@ -70,6 +72,7 @@ class FitEncoder(Job[DualEncoderModule]):
         self, run: Run, module: DualEncoderModule, rows: list[Row], samples: Sequence[tuple[Row, np.ndarray]]
     ) -> None:
         section = retrieval_grid(self.queries, self.pool, run.data.image_reader("test"))
+        section += patches_section(run.folder.current_rows(), text_looks(module.model, run.data), texts_drawn(run.data))
         write_report(run.folder, run.cfg.name, samples, NOTE, "Bold: the nearest caption.", section)
 
     def next_tasks(self, run: Run) -> list[str]:

@@ -26,7 +26,7 @@ _STYLE = """
 .battle .texts > div { min-width: 0; overflow-wrap: anywhere }
 @media (max-width: 600px) { .battle { display: block } }
 .battle .said { grid-column: 1 / 3; color: var(--quiet); font-size: 13px }
-td:first-child { white-space: nowrap } .won { background: var(--good-soft) } .flipped { color: var(--warn) }
+td { white-space: nowrap } .won { background: var(--good-soft) } .flipped { color: var(--warn) }
 .battle h3 { font-size: .9rem; margin: 0 0 .2rem } .battle .texts > div { padding: .3rem .5rem; border-radius: .3rem }
 """
 _RATINGS = (

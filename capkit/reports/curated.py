@@ -30,7 +30,10 @@ MODELS_NOTE = (
     "price; guessed: answers whose tokens the server did not count."
 )
 FAILURES_NOTE = "Numbers and quoted words of a reason stand for others. The example is the first one."
-SAMPLES_NOTE = "Drawn by key from the records that were kept. Small: score and source of a caption."
+SAMPLES_NOTE = (
+    "Drawn by key from the records that were kept. Bold: a new caption; pale: one that was there before and still is. "
+    "Small: score and source of a caption."
+)
 FINDINGS_NOTE = " Boxes are those of the findings, in the colour of their expert. + what was offered of the findings."
 OWN_STYLE = """
 .wide td, .wide th { text-align: left; vertical-align: top } .wide td.number, .wide th.number { text-align: right }
@@ -38,6 +41,9 @@ td.number { font-variant-numeric: tabular-nums; white-space: nowrap } tr.total t
 .wide small { color: var(--quiet) }
 .said { font: 12px/1.35 ui-monospace, monospace; color: var(--quiet); overflow-wrap: anywhere }
 @media (min-width: 700px) { .records { display: table; table-layout: fixed; width: 100% } }
+@media (max-width: 699px) { .records tbody, .records tr, .records td { display: block } .records tr:first-child { display: none }
+  .records td { border: 0 } .records tr { border-bottom: 1px solid var(--line) }
+  .records td:not(:first-child)::before { content: attr(data-head); font-size: 13px; color: var(--quiet) } }
 .records td { min-width: 10rem } .records td, .records th { padding: .5rem .6rem }
 .records p { margin: 0 0 .45rem; overflow-wrap: anywhere } 
 .records .same { color: var(--quiet) } .new { font-weight: 600 }
@@ -239,7 +245,8 @@ def _table(
     body = ""
     for number, cells in enumerate(rows):
         is_total = number >= len(rows) - num_totals
-        line = "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, cells, strict=True))
+        named = [f" data-head='{head}'" if widths else "" for head in heads]  # said above each cell on a phone
+        line = "".join(f"<td{kind}{name}>{cell}</td>" for kind, name, cell in zip(kinds, named, cells, strict=True))
         body += f"<tr{' class=total' if is_total else ''}>{line}</tr>"
     name = "wide records" if widths else "wide"
     return f"<table class='{name}'>{columns}<tr>{head}</tr>{body}</table>"

@@ -20,7 +20,7 @@ _STYLE = (
     ".mark { display: inline-block; margin: .1rem .2rem; padding: 0 .35rem; border-radius: .3rem; font-size: 13px } "
     ".right { background: var(--good-soft) } .wrong { background: var(--bad-soft); text-decoration: underline } "
     ".open { background: var(--line) } .samples { grid-template-columns: 1fr } "
-    "@media (max-width: 600px) { .sample { display: block } }"
+    "@media (max-width: 600px) { .sample { display: block } } td { white-space: nowrap }"
 )
 _LEGEND = (
     "<span class='mark right'>right</span> <span class='mark wrong'>wrong</span> "

@@ -20,7 +20,7 @@ NOTE = (
     "score. The darker, the higher among the numbers of a matrix. All numbers are in cross.json."
 )
 MISSING, UNDEFINED = "–", "nan"
-MATRIX_STYLE = ".matrix td { min-width: 9rem }"
+MATRIX_STYLE = ".matrix td { min-width: 9rem } .matrix td .interval { color: inherit }"  # on any shade
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def _figure(word: Mapping[str, Any], url: str, regions: Sequence[tuple[Box, str]
     if "region" in word:
         known = word["region"] < len(regions)
         box, what = regions[word["region"]] if known else (None, f"region {word['region'] + 1}")
-    seen = f"<img src='{url}' alt=''>" if module != "function" else ""
+    seen = f"<img src='{url}' alt='{html.escape(word['word'])}: {module}'>" if module != "function" else ""
     if box is not None:
         x0, y0, x1, y1 = (100 * edge for edge in box)
         place = f"left:{x0:.1f}%;top:{y0:.1f}%;width:{x1 - x0:.1f}%;height:{y1 - y0:.1f}%"

@@ -14,7 +14,7 @@ from capkit.types import Row
 
 _STYLE = """
 .rated td { text-align: left; vertical-align: top } .rated td.number { text-align: right }
-.rated img { width: 96px; height: 96px; object-fit: contain } tr.wrong td { background: var(--bad-soft) }
+.rated img { width: 96px; height: 96px; object-fit: contain } tr.wrong td:not([rowspan]) { background: var(--bad-soft) }
 """
 _NOTE = (
     "accuracy: of the pairs of captions of one picture that were graded differently, the share in which the better one "
@@ -40,7 +40,7 @@ def write_raters_report(
     ]
     said = "Captions by their score, the best first; marked where one with a higher grade stands below."
     body = f"<h2>Rated pictures</h2><p class='note'>{said}</p><table class='rated'>"
-    body += "<tr><th>picture</th><th>caption</th><th>score</th><th>grade</th></tr>"
+    body += "<tr><th>picture</th><th class='text'>caption</th><th>score</th><th>grade</th></tr>"
     body += "".join(_rated(row, image) for row, image in samples) + f"</table>{numbers_section(folder, _NOTE)}"
     spans = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{low:.3f}</td><td>{high:.3f}</td></tr>"

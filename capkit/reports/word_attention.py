@@ -93,7 +93,8 @@ def _captioned(row: dict[str, Any], picture: UInt8[np.ndarray, "P P 3"]) -> str:
 
 
 def _figure(url: str, text: str) -> str:
-    return f"<figure><img src='{url}' alt=''><figcaption>{html.escape(text)}</figcaption></figure>"
+    shown = html.escape(text)
+    return f"<figure><img src='{url}' alt='{shown}'><figcaption dir='auto'>{shown}</figcaption></figure>"
 
 
 def overlay(picture: UInt8[np.ndarray, "P P 3"], shares: Float[np.ndarray, "S S"]) -> UInt8[np.ndarray, "96 96 3"]:

@@ -69,7 +69,7 @@ class Cells(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
-        if tag not in ("meta", "img", "br", "col"):
+        if tag not in ("link", "meta", "img", "br", "col"):
             self.open.append(tag)
         if tag == "tr":
             self.rows.append([])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from capkit.config.compared_runs import problem_with_runs
 from capkit.config.extras import needs
 from capkit.config.machine import has_no_gpu
 from capkit.config.signatures import default
@@ -195,6 +196,10 @@ def extras_are_installed(settings: Settings) -> str | None:
     return "\n".join(told) or None
 
 
+def runs_can_be_compared(settings: Settings) -> str | None:
+    return problem_with_runs(settings.config) if settings.task == "compare" else None
+
+
 def decoding_is_sound(settings: Settings) -> str | None:
     node = settings.get("decoding")
     if not isinstance(node, dict) or node.get("_target_") != "capkit.decoding.config.Decoding":
@@ -339,6 +344,7 @@ INPUT_RULES: tuple[Callable[[Settings], str | None], ...] = (
     candidates_are_reranked,
     a_gpu_is_there,
     extras_are_installed,
+    runs_can_be_compared,
 )
 
 

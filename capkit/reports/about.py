@@ -7,7 +7,7 @@ from typing import Any
 from capkit.reports.shell import render
 from capkit.run.about import read_starts
 from capkit.run.changes import FREE_KEYS, changed_keys, flatten
-from capkit.run.folder import RunFolder
+from capkit.run.folder import RunFolder, run_at
 from capkit.utils.console import clock
 
 _PARENTS = ("init_from", "ckpt")
@@ -76,13 +76,7 @@ def difference_section(folder: RunFolder) -> str:
 
 def _parent(config: Mapping[str, Any]) -> RunFolder | None:
     path = next((Path(config[key]) for key in _PARENTS if isinstance(config.get(key), str)), None)
-    return None if path is None else parent_of(path)
-
-
-def parent_of(path: Path) -> RunFolder | None:
-    """The run that a path names: its folder, or a checkpoint in it."""
-    inside = path.parents[1:2] if path.parent.name == "checkpoints" else []
-    return next((RunFolder(own) for own in (path, *inside) if (own / "config.yaml").is_file()), None)
+    return None if path is None else run_at(path)
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -41,8 +41,9 @@ td.number { font-variant-numeric: tabular-nums; white-space: nowrap } tr.total t
 .wide small { color: var(--quiet) }
 .said { font: 12px/1.35 ui-monospace, monospace; color: var(--quiet); overflow-wrap: anywhere }
 @media (min-width: 700px) { .records { display: table; table-layout: fixed; width: 100% } }
-@media (max-width: 699px) { .records tbody, .records tr, .records td { display: block } .records tr:first-child { display: none }
-  .records td { border: 0 } .records tr { border-bottom: 1px solid var(--line) }
+@media (max-width: 699px) { .records tbody, .records tr, .records td { display: block }
+  .records tr:first-child { display: none } .records td { border: 0 }
+  .records tr { border-bottom: 1px solid var(--line) }
   .records td:not(:first-child)::before { content: attr(data-head); font-size: 13px; color: var(--quiet) } }
 .records td { min-width: 10rem } .records td, .records th { padding: .5rem .6rem }
 .records p { margin: 0 0 .45rem; overflow-wrap: anywhere } 

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from capkit.config.compared_runs import run_folder_of
 from capkit.config.defaults import with_defaults
 from capkit.config.run_config import read_config_file
 from capkit.errors import UsageError
@@ -45,6 +46,12 @@ def default_run_dir(name: str) -> Path:
         attempt += 1
         path = Path("runs", f"{name}-{stamp}-{attempt}")
     return path
+
+
+def run_at(path: Path) -> "RunFolder | None":
+    """The run that a path names: its folder, or a checkpoint in it."""
+    folder = run_folder_of(path)
+    return None if folder is None else RunFolder(folder)
 
 
 class RunFolder:

@@ -18,9 +18,8 @@ from capkit.metrics.bootstrap import ImageSums, paired_intervals
 from capkit.metrics.coco.collected import Cider
 from capkit.metrics.judged import JudgedMetric
 from capkit.metrics.scoring import columns_of, scored_rows
-from capkit.reports.about import parent_of
 from capkit.reports.compare import Compared, Difference, compare_table, write_compared
-from capkit.run.folder import RunFolder, default_run_dir, read_object
+from capkit.run.folder import RunFolder, default_run_dir, read_object, run_at
 from capkit.train.build import applicable
 from capkit.train.evaluation import captions_by_key, captions_of
 from capkit.types import Row
@@ -68,17 +67,11 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
 
 def _folders(paths: Sequence[str]) -> dict[str, RunFolder]:
-    """The runs by name: their folders' names, with as many folders above as tell them apart."""
-    found: dict[tuple[str, ...], RunFolder] = {}
-    for path in paths:
-        folder = parent_of(Path(path))
-        if folder is None:
-            raise UsageError(f"runs: expected run folders, got {path}, which has no config.yaml; give the run's folder")
-        found[folder.path.resolve().parts] = folder
-    if len(found) < 2 or len(found) < len(paths):
-        raise UsageError(
-            f"runs: expected two different runs or more, got {', '.join(map(str, paths)) or 'none'}; give runs=[A,B]"
-        )
+    """The runs by name: their folders' names, with as many folders above as tell them apart.
+
+    That they are there and differ was checked with the config (`capkit/config/compared_runs.py`).
+    """
+    found = {folder.path.resolve().parts: folder for path in paths if (folder := run_at(Path(path)))}
     length = next(n for n in range(1, max(map(len, found)) + 1) if len({parts[-n:] for parts in found}) == len(found))
     return {"/".join(parts[-length:]): folder for parts, folder in found.items()}
 

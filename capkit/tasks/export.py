@@ -17,9 +17,8 @@ from capkit.errors import UsageError
 from capkit.models.captioners.seq2seq_writer import Seq2SeqWriter
 from capkit.models.captioners.text_writer import TextWriter
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
-from capkit.reports.about import parent_of
 from capkit.reports.model_card import Exported, model_card
-from capkit.run.folder import RunFolder, read_object
+from capkit.run.folder import RunFolder, read_object, run_at
 from capkit.train.evaluation import captions_by_key, captions_of
 from capkit.utils.files import write_atomically
 from capkit.utils.quiet import quiet_libraries
@@ -64,7 +63,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         is_plain=any(part.folder == "" for part in parts_of(model)),
         step=step,
         config=config,
-        run=parent_of(Path(cfg.ckpt)),
+        run=run_at(Path(cfg.ckpt)),
         measured=measured,
         why_unmeasured=why,
     )
@@ -123,7 +122,7 @@ def _measured(cfg: DictConfig, step: int) -> tuple[RunFolder | None, str]:
                 f"evaluated={cfg.evaluated}: expected numbers of {path}, got those of {given}; evaluate this checkpoint"
             )
         return folder, ""
-    run = parent_of(Path(cfg.ckpt))
+    run = run_at(Path(cfg.ckpt))
     if run is None or is_export(path):
         return None, "Not recorded."
     numbers = run.metrics()

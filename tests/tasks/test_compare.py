@@ -169,3 +169,19 @@ def test_a_run_without_captions_of_the_split_is_refused_with_the_command_that_ma
 def test_fewer_than_two_runs_are_refused(work, runs, capsys):
     assert compare(work, runs=runs) == 2
     assert "expected" in capsys.readouterr().err
+
+
+def test_runs_that_are_not_there_are_told_before_torch_is_imported(work, tmp_path, monkeypatch, capsys):
+    """Whatever needs torch is in the task, which is not reached."""
+    monkeypatch.setattr("capkit.cli.run_composed", lambda composed: pytest.fail("the task was started"))
+    plain = work / "plain"
+    (tmp_path / "empty").mkdir()
+    for runs, told in (
+        (f"{plain},{tmp_path}/missing", "no such folder"),
+        (f"{tmp_path}/missing,{plain}", "no such folder"),
+        (f"{plain},{tmp_path}/empty", "has no config.yaml"),
+        (f"{plain},{plain}/../plain", "two different runs or more"),
+        (f"{plain}", "two different runs or more"),
+    ):
+        assert main(["compare", f"runs=[{runs}]"]) == 2
+        assert told in capsys.readouterr().err

@@ -137,6 +137,14 @@ class GuideCaptions(AskingStep):
     def attach_split(self, split: Split) -> None:
         split.refuse_test_pictures(self.name)
         self._is_dry = split.is_dry
+        if self._released is not None and Path(self._released).is_file():
+            own = set(split.pictures(split.name))
+            if strangers := [row.image_id for row in read_guided(self._released) if str(row.image_id) not in own]:
+                raise UsageError(
+                    f"{self.name}: expected a released_file for the pictures of split {split.name}, got "
+                    f"{self._released}, which holds captions of others (such as {strangers[0]}); give each split a "
+                    "file and a command of its own"
+                )
 
     def __call__(self, records: Records) -> Iterator[Record]:
         rows: list[GuidedRow] = []

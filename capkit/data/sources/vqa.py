@@ -70,7 +70,7 @@ class VQAQuestions(ListedPictures):
     def _records(self) -> list[Record]:
         captions = _captions(self._captions)
         found: dict[int, list[dict[str, Any]]] = {}
-        for image_id, row in _rows(self._questions, self._annotations, needs_answers=self._asked is None):
+        for image_id, row in vqa_rows(self._questions, self._annotations, needs_answers=self._asked is None):
             found.setdefault(image_id, []).append(row)
         if missing := [image_id for image_id in found if image_id not in captions]:
             raise UsageError(
@@ -114,7 +114,7 @@ def _captions(path: Path) -> dict[int, list[str]]:
     return found
 
 
-def _rows(path: Path, annotations: Path | None, needs_answers: bool) -> list[tuple[int, dict[str, Any]]]:
+def vqa_rows(path: Path, annotations: Path | None, needs_answers: bool) -> list[tuple[int, dict[str, Any]]]:
     """Each question's picture, and {question_id, question, answers} with the answers that there are."""
     content = read_json(path, "questions")
     is_list = isinstance(content, list)

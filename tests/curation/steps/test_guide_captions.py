@@ -221,6 +221,18 @@ def test_a_dry_run_writes_no_released_file(tmp_path):
     assert len(list(step(lambda: [record()]))) == 1 and not (tmp_path / "guided.json").exists()
 
 
+def test_a_released_file_of_another_split_is_refused_and_kept(tmp_path):
+    file = tmp_path / "guided.json"
+    writer, reader = Model(lambda given, sample: "it is red", "writer"), Model(by_last_word, "reader")
+    run(tmp_path, [record()], writer, reader, released_file=str(file))
+    before = file.read_text()
+    step = GuideCaptions(writer, reader, cache_dir=str(tmp_path), released_file=str(file))
+    with pytest.raises(UsageError, match=r"the pictures of split val, got .*guided.json.* of others \(such as 1\)"):
+        step.attach_split(Split("val", {"val": {"2": "b.jpg"}}.__getitem__))
+    step.attach_split(Split("val", {"val": {"1": "a.jpg"}}.__getitem__))  # its own, written again
+    assert file.read_text() == before
+
+
 def test_pictures_of_the_test_split_are_refused(tmp_path):
     step = GuideCaptions(Model(by_last_word), Model(by_last_word), cache_dir=str(tmp_path))
     with pytest.raises(UsageError, match="1 pictures of the test split"):

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,16 @@ from capkit.config.completion import completions
 from capkit.config.compose import compose_config
 from capkit.config.composed import CONFIG_NAME, Composed
 from capkit.config.help import SHORT, help_page, keys_page, list_page
+from capkit.config.instantiate import build
 from capkit.config.locations import config_dir
 from capkit.config.quoting import quote
 from capkit.config.running import run_composed
 from capkit.config.shells import script
 from capkit.config.shown import show_page
+from capkit.config.sweeps import split_sweep
 from capkit.errors import UsageError, exit_status, known_error
+from capkit.run.optuna_sweep import Optuna, distribution
+from capkit.run.sweep_table import note_given, write_sweep_table
 from capkit.utils.console import command_name, note_command, speaks
 
 INTERRUPTED_STATUS = 130
@@ -88,6 +93,8 @@ def _run(argv: list[str]) -> None:
         composed = compose_checked(command)
         if command.multirun or composed.multirun:
             _run_many(command, composed)
+        elif composed.config.get("sweeper") is not None:
+            raise UsageError("sweeper=optuna chooses values for several runs, got one; add -m")
         else:
             run_composed(composed)
 
@@ -102,18 +109,44 @@ def _print(page: str) -> None:
 
 
 def _run_many(command: Command, composed: Composed) -> None:
-    """Hand a sweep to Hydra's sweeper and launcher; each job writes to its own folder within the sweep's."""
-    import hydra
+    """Run a sweep, by Hydra's sweeper and launcher or by capkit's own sweeper, and print one table of its runs.
 
+    Each job writes to its own folder within the sweep's.
+    """
     overrides = [
         _with_prefix_of(admitted, typed) for admitted, typed in zip(composed.overrides, command.overrides, strict=False)
     ]
-    if composed.config.run_dir is not None:
-        overrides = [f"hydra.sweep.dir={quote(composed.config.run_dir)}", *overrides]
+    sweep = Path(composed.config.run_dir or composed.hydra.sweep.dir)
+    if composed.config.get("sweeper") is None:
+        _run_by_hydra(command, [f"hydra.sweep.dir={quote(str(sweep))}", *overrides])
+    else:
+        _run_by_trials(command, build(composed.config.sweeper), overrides, sweep)
+    if speaks() and sweep.is_dir():
+        write_sweep_table(sweep)
+
+
+def _run_by_hydra(command: Command, overrides: list[str]) -> None:
+    import hydra
+
     folders = [f"--config-dir={folder}" for folder in command.config_dirs]
     sys.argv = [sys.argv[0], *folders, "--multirun", *overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing and exiting
     hydra.main(config_path=str(config_dir()), config_name=CONFIG_NAME, version_base="1.3")(_run_job)()
+
+
+def _run_by_trials(command: Command, sweeper: Optuna, overrides: list[str], sweep: Path) -> None:
+    """Each trial is a run of its own in this process, composed like a single run."""
+    fixed, swept = split_sweep(overrides, command.config_dirs)
+    space = {key: distribution(one.values, one.ends, one.is_log) for key, one in swept.items()}
+
+    def run_trial(values: Mapping[str, Any], folder: Path) -> None:
+        given = [f"{swept[key].prefix}{key}={value}" for key, value in values.items()]
+        composed = compose_config(Command([*fixed, *given], config_dirs=command.config_dirs))
+        composed.config.run_dir = str(folder)
+        note_given(folder, given)
+        run_composed(composed)
+
+    sweeper.run(space, run_trial, sweep)
 
 
 def _with_prefix_of(admitted: str, typed: str) -> str:
@@ -129,4 +162,6 @@ def _run_job(_: DictConfig) -> Any:
     folders = [Path(source.path) for source in job.runtime.config_sources if source.provider == "command-line"]
     composed = compose_config(Command(list(job.overrides.task), config_dirs=folders))
     composed.config.run_dir = job.runtime.output_dir
+    if speaks():
+        note_given(Path(job.runtime.output_dir), job.overrides.task)
     return run_composed(composed)

@@ -1,7 +1,9 @@
 """Sweeps: overrides that stand for several runs."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -48,6 +50,40 @@ def _sweep_values(override: Override, known: dict[str, list[str]]) -> list[str]:
     if len(values) > MAX_RUNS:
         raise UsageError(f"{override.input_line}: expected at most {MAX_RUNS} runs, got more; sweep over fewer values")
     return [f"{key}={value}" for value in values]
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a key is swept over: listed values, or the two ends of an interval; `prefix` as it was typed (++)."""
+
+    prefix: str
+    values: list[str] | None = None
+    ends: tuple[int | float, int | float] | None = None
+    is_log: bool = False
+
+
+def split_sweep(overrides: list[str], config_dirs: list[Path]) -> tuple[list[str], dict[str, Swept]]:
+    """The overrides with one value, and what the others sweep over, by key. Raises UsageError if none does."""
+    known = groups([config_dir(), *config_dirs])
+    fixed, swept = [], {}
+    for override in OverridesParser.create().parse_overrides(overrides):
+        line, key = str(override.input_line), override.get_key_element().lstrip("+")
+        if not override.is_sweep_override():
+            fixed.append(line)
+            continue
+        prefix = line[: len(line) - len(line.lstrip("+"))]
+        if override.is_interval_sweep():
+            interval: Any = override.value()
+            swept[key] = Swept(prefix, None, (interval.start, interval.end), "log" in interval.tags)
+        else:
+            values = [value.partition("=")[2] for value in _sweep_values(override, known)]
+            swept[key] = Swept(prefix, values)
+    if not swept:
+        raise UsageError(
+            "a sweep: expected a key with several values, got none; give optimizer.lr=tag(log,interval(1e-4,1e-2)), "
+            "int(interval(2,6)), range(2,6) or several with commas"
+        )
+    return fixed, swept
 
 
 def refuse_sweep(override: Override) -> None:

@@ -9,6 +9,7 @@ FREE_KEYS = (
     "name",
     "run_dir",
     "resume",
+    "sweeper",
     "dry_run",
     "logger",
     "callback",

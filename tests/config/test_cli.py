@@ -201,7 +201,9 @@ def test_a_sweep_runs_each_value_in_its_own_folder(probe, tmp_path):
     found = [(config["seed"], config["run_dir"], config["part"]["size"]) for config in configs(out)]
     assert found == [(seed, f"{tmp_path}/a sweep (1)/{seed - 1}", 4) for seed in (1, 2)]
     assert [config["decoding"]["seed"] for config in configs(out)] == [9, 9]  # as a single run takes it
-    assert sorted(path.name for path in (tmp_path / "a sweep (1)").iterdir()) == ["0", "1", "multirun.yaml"]
+    assert sorted(path.name for path in (tmp_path / "a sweep (1)").iterdir()) == [
+        "0", "1", "multirun.yaml", "results.csv",
+    ]  # fmt: skip
 
 
 def test_a_sweep_with_a_wrong_value_starts_no_run(probe):

@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "curation": BOTTOM | {"data", "experts", "llm", "metrics", "models", "readers", "run", "scorers", "text"},
     "sceneworld": BOTTOM | {"data", "experts", "judges", "llm", "metrics", "readers", "scorers", "text"},
     "testing": BOTTOM | {"data", "distributed", "models", "text"},
-    "cli": BOTTOM | {"config"},
+    "cli": BOTTOM | {"config", "run"},
     "entry": set(),
 }
 # In this order: each imports what stands before it, and what MAY_IMPORT names.

@@ -151,7 +151,7 @@ def test_trials_are_runs_that_the_command_line_composes(tmp_path, monkeypatch):
     assert cli.main(["-m", *tiny, *words, *swept]) == 0
     for number in ("0", "1"):
         folder = tmp_path / "a sweep" / number
-        given = dict(one.split("=") for one in json.loads((folder / "sweep.json").read_text())["overrides"])
+        given = dict(one.lstrip("+").split("=") for one in json.loads((folder / "sweep.json").read_text())["overrides"])
         config = RunFolder(folder).config()
         assert config["optimizer"]["lr"] == float(given["optimizer.lr"])
         assert config["objective"]["label_smoothing"] == float(given["objective.label_smoothing"])

@@ -39,7 +39,7 @@ def _draw(cfg: DictConfig) -> dict[str, float]:
     cfg.ckpt = str(resolve_checkpoint(Path(cfg.ckpt)))
     runs = [str(resolve_checkpoint(Path(path))) for path in cfg.runs]
     folder = Path(cfg.run_dir or default_run_dir(f"{cfg.name}-frontier"))
-    cells = {f"scale-{scale:g}": _guided(cfg, scale) for scale in sorted(cfg.scales)}
+    cells = {f"scale-{scale:g}": _guided(cfg, scale) for scale in sorted(map(float, cfg.scales))}
     cells |= {f"run-{name}": _plain_run(cfg, path) for name, path in zip(names, runs, strict=True)}
     places = []
     for name, cell in cells.items():

@@ -8,7 +8,7 @@ with the filter. The tables stand in docs/noc.md.
 
 import pytest
 
-from benchmarks.levels import VANILLA, Corpus, Setting
+from benchmarks.levels import ONE_CORE, VANILLA, WORLD, Corpus, Setting
 from capkit.metrics.correlation import spearman
 
 pytestmark = [pytest.mark.effect, pytest.mark.xdist_group("noc")]
@@ -69,3 +69,21 @@ def test_at_less_noise_the_top_level_is_better_than_no_levels(corpus, measured):
     of = corpus(0.6)
     top, vanilla = of.f1(*LONG), of.f1(*VANILLA, *LONG)
     assert measured("fact F1 of the top level over vanilla", top - vanilla, ">", 0.0)
+
+
+@pytest.fixture(scope="session")
+def of_one_object(run_once, seed):
+    """A dual encoder of complete captions of this world."""
+    world = [f"data.train.source.options.{word}" for word in WORLD]
+    words = ["experiment=judge_sceneworld", *world, "val_every=600", "controls=0", *ONE_CORE, f"seed={seed}"]
+    return run_once(f"one_object_{seed}", words)
+
+
+@pytest.mark.study
+def test_levels_of_a_trained_dual_encoders_scores_are_worth_something_too(corpus, of_one_object, measured):
+    """Its top bin holds half of the corpus, so that .2 is not asked for. The control: the same scores, shuffled."""
+    what, wanted = "fact F1 of the top level over vanilla", 0.05
+    of = corpus(0.8, "scorer=cosine_trained", f"scorer.encoder.ckpt={of_one_object}")
+    vanilla = of.f1(*VANILLA, *LONG)
+    assert measured(what, of.f1(*LONG) - vanilla, ">=", wanted)
+    assert not measured(what, of.shuffled().f1(*LONG) - vanilla, ">=", wanted, "shuffled scores")

@@ -61,8 +61,8 @@ def load(
 
     Args:
         source: a run folder (its newest whole checkpoint), a checkpoint, a folder of `capkit export`, or the folder or
-            hub name of a captioner or dual encoder of transformers: BLIP, GIT, VisionEncoderDecoder, the chat models of
-            docs/chat_vlm.md; CLIP, SigLIP and their like.
+            hub name of a captioner or dual encoder of transformers: BLIP, BLIP-2, GIT, VisionEncoderDecoder, the chat
+            models of docs/chat_vlm.md; CLIP, SigLIP and their like.
         kind: what is expected, "captioner" or "encoder", also for type checkers; None: either.
         device: None: a GPU where there is one.
 

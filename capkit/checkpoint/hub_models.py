@@ -32,7 +32,7 @@ def load_hub_model(name: str) -> tuple[HFCaptioner | ChatVLM | HFDualEncoder, Pr
     if config.model_type in FAMILIES:
         family = FAMILIES[config.model_type]
         _check_weights(config, family.model_class.__name__, name)
-        positions = num_positions(family.text_config(config))
+        positions = num_positions(config)
         captioner = HFCaptioner(name=name, max_length=min(MAX_LENGTH, positions or MAX_LENGTH))
         return captioner.eval(), _Processor(load_pretrained(AutoImageProcessor, name, "image processor"))
     if config.model_type in CHAT_FAMILIES:

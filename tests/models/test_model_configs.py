@@ -42,6 +42,16 @@ TINY = {
         "name": None,
         "config": {"model_type": "blip", "vision_config": VISION, "text_config": TEXT | {"encoder_hidden_size": 16}},
     },
+    "blip2": {
+        "name": None,
+        "config": {
+            "model_type": "blip-2",
+            "vision_config": VISION,
+            "qformer_config": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
+            "text_config": {"model_type": "opt", "ffn_dim": 24, "word_embed_proj_dim": 16, **TEXT},
+            "num_query_tokens": 3,
+        },
+    },
     "git": {"name": None, "config": {"model_type": "git", "vision_config": VISION, **TEXT}},
     "chat_vlm": {
         "name": None,

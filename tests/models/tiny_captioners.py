@@ -28,6 +28,13 @@ HF_CONFIGS = {
     "vit_bert": _vision_encoder_decoder({"model_type": "bert", **TEXT}),
     "blip": {"model_type": "blip", "vision_config": VISION, "text_config": {**TEXT, "encoder_hidden_size": 16}},
     "git": {"model_type": "git", "vision_config": VISION, **TEXT},
+    "blip2": {
+        "model_type": "blip-2",
+        "vision_config": VISION,
+        "qformer_config": SIZES | {"cross_attention_frequency": 1},
+        "text_config": {"model_type": "opt", "ffn_dim": 24, "word_embed_proj_dim": 20, **TEXT},
+        "num_query_tokens": 3,
+    },
 }
 PREFIX_ARGUMENTS = {
     "prefix_llama_transformer": {
@@ -45,7 +52,7 @@ MODULAR_ARGUMENTS = {
     "modular_lstm": {"blocks": 2},
     "modular_attention": {"blocks": 1, "controller": "self_attention", "memory": [5, 6]},
 }
-TAKE_NONE = ("blip", "git", *MODULAR_ARGUMENTS)
+TAKE_NONE = ("blip", "git", "blip2", *MODULAR_ARGUMENTS)
 NAMES = ["encoder_decoder", *PREFIX_ARGUMENTS, *HF_CONFIGS, *MODULAR_ARGUMENTS]
 
 

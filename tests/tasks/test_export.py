@@ -19,6 +19,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BertConfig,
+    Blip2ForConditionalGeneration,
     BlipForConditionalGeneration,
     GitForCausalLM,
     VisionEncoderDecoderModel,
@@ -58,11 +59,18 @@ WHOLE = {
     "vision-encoder-decoder": {"encoder": {"model_type": "vit", **VISION}, "decoder": GPT2},
     "blip": {"vision_config": VISION, "text_config": {**TEXT, "encoder_hidden_size": 16}},
     "git": {"vision_config": VISION, **TEXT},
+    "blip-2": {
+        "vision_config": VISION,
+        "qformer_config": {**SIZES, "cross_attention_frequency": 1},
+        "text_config": {"model_type": "opt", "ffn_dim": 24, "word_embed_proj_dim": 16, **TEXT},
+        "num_query_tokens": 2,
+    },
 }
 CLASSES = {
     "vision-encoder-decoder": VisionEncoderDecoderModel,
     "blip": BlipForConditionalGeneration,
     "git": GitForCausalLM,
+    "blip-2": Blip2ForConditionalGeneration,
 }
 VIT = {"_target_": "capkit.models.encoders.image.HFImageEncoder", "config": {"model_type": "vit", **VISION}}
 PREFIX = {
@@ -137,6 +145,9 @@ def test_a_captioner_of_transformers_is_one_folder_that_it_loads(kind, tmp_path)
     samples = ours.generate(ours.encode(batch), Decoding(max_length=6))
     if kind == "vision-encoder-decoder":  # which says in its config how captions begin and end
         captions = theirs.generate(batch.pixels, max_new_tokens=6, do_sample=False, num_beams=1)
+        assert captions.tolist() == samples.tokens[:, 0, : captions.shape[1]].tolist()
+    if kind == "blip-2":  # which puts a token for each query in front
+        captions = theirs.generate(batch.pixels, max_new_tokens=6, do_sample=False, num_beams=1)[:, 2:]
         assert captions.tolist() == samples.tokens[:, 0, : captions.shape[1]].tolist()
 
 

@@ -240,8 +240,8 @@ def family_of(config: Any) -> ChatFamily:
     """How a chat model of this config reads pictures. Raises UsageError for a type that is none of the table."""
     if config.model_type not in FAMILIES:
         raise UsageError(
-            f"model=chat_vlm: expected a model_type of {', '.join(FAMILIES)}; got {config.model_type}; BLIP, GIT and "
-            "VisionEncoderDecoder are model=blip, git and vision_encoder_decoder"
+            f"model=chat_vlm: expected a model_type of {', '.join(FAMILIES)}; got {config.model_type}; BLIP, BLIP-2, "
+            "GIT and VisionEncoderDecoder are model=blip, blip2, git and vision_encoder_decoder"
         )
     return FAMILIES[config.model_type]
 

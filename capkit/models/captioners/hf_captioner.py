@@ -1,4 +1,4 @@
-"""Complete captioners of transformers (VisionEncoderDecoder, BLIP, GIT) behind the Captioner protocol.
+"""Complete captioners of transformers (VisionEncoderDecoder, BLIP, BLIP-2, GIT) behind the Captioner protocol.
 
 B images, K captions per image, R = B x K rows, L tokens (T new ones), N image tokens, D their width, W width of the
 text decoder, V vocabulary.
@@ -37,30 +37,35 @@ from capkit.upstream.transformers import keeping_cross_attention
 from capkit.utils.ranges import PositiveInt, check_ranges
 
 
-def num_positions(text_config: Any) -> int | None:
-    """Most tokens that a text decoder of this config reads; None where its config sets no limit."""
+def num_positions(config: Any) -> int | None:
+    """Most tokens of a caption that a captioner of this config reads; None where its text part sets no limit."""
+    family = family_of(config)
+    text_config = family.text_config(config)
     positions: int | None = getattr(text_config, "max_position_embeddings", None)
-    if positions is not None and text_config.model_type in COUNTED_BEHIND_PADDING:
+    if positions is None:
+        return None
+    if text_config.model_type in COUNTED_BEHIND_PADDING:
         positions -= text_config.pad_token_id + 1
-    return positions
+    return positions - (family.num_states(config) or 0)  # what stands in front of the text has positions too
 
 
 @check_ranges
 class HFCaptioner(HeadedCaptioner):
-    """A VisionEncoderDecoder, BLIP or GIT model by hub name or folder, or from a config dict (random weights).
+    """A VisionEncoderDecoder, BLIP, BLIP-2 or GIT model by hub name or folder, or from a config dict (random weights).
 
     Or a new VisionEncoderDecoder of an `encoder` and a `decoder` (`capkit/models/captioners/joined.py`). Cached
     features in a batch, as the image part outputs them, replace its pixels.
 
     Args:
         name: Hub name or folder; or give `config`, or `encoder` and `decoder`.
-        config: `model_type` (vision-encoder-decoder, blip, git) and that type's nested settings. The vocabulary size
-            comes from the tokenizer.
+        config: `model_type` (vision-encoder-decoder, blip, blip-2, git) and that type's nested settings. The
+            vocabulary size comes from the tokenizer.
         pretrained: If false, names give the architecture only.
         tokenizer: Object, hub name or folder; null: the one of `name` or of `decoder`.
         prompt: Text that every caption starts with; it is not learned.
         max_length: Maximum number of tokens, prompt included.
-        freeze_image_encoder: Freeze the image part and keep it in eval mode.
+        freeze_image_encoder: Freeze the image part and keep it in eval mode. BLIP-2's Q-Former is none of it.
+        freeze_language_model: Of BLIP-2: freeze the language model, so that Q-Former, projection and image part train.
         encoder: Image transformer (ViT, DeiT, BEiT, Swin ...): hub name, folder, or a config dict with `model_type`.
         decoder: Text model of BERT's, RoBERTa's or GPT-2's type, or DistilBERT: likewise. Its cross-attention is new.
         conditions: Kinds of conditions by name (`capkit/models/conditions`), such as {length: length}; null: none. For
@@ -79,6 +84,7 @@ class HFCaptioner(HeadedCaptioner):
         encoder: str | Mapping[str, Any] | None = None,
         decoder: str | Mapping[str, Any] | None = None,
         conditions: Mapping[str, Any] | None = None,
+        freeze_language_model: bool = False,
     ):
         super().__init__()
         sources = [name is not None, config is not None, encoder is not None and decoder is not None]
@@ -96,13 +102,20 @@ class HFCaptioner(HeadedCaptioner):
         self.model_type = self.model.config.model_type
         if self.model_type == "blip":
             apply_image_mask(self.model)
-        self._check_sizes(self._family.text_config(self.model.config))
-        self.freeze_image_encoder = freeze_image_encoder
+        self._check_sizes(self.model.config)
+        self.freeze_image_encoder, self.freeze_language_model = freeze_image_encoder, freeze_language_model
         if freeze_image_encoder:
             self._image_part.requires_grad_(False)
             self._image_part.eval()
         else:
             freeze_unused(self._image_part, self._image_part.config, lambda out: out.last_hidden_state)
+        if freeze_language_model:
+            if self.model_type != "blip-2":
+                raise UsageError(
+                    "freeze_language_model: expected BLIP-2, whose language model reads the image as words, got "
+                    f"{self.model_type}; set it to false"
+                )
+            self._language_model.requires_grad_(False).eval()
         self._add_conditions(conditions, self._language_model.get_input_embeddings().embedding_dim)
 
     @staticmethod
@@ -130,7 +143,7 @@ class HFCaptioner(HeadedCaptioner):
         return load_pretrained(family.model_class, name, "captioner")
 
     def _check_sizes(self, config: Any) -> None:
-        self.vocab_size = config.vocab_size
+        self.vocab_size = self._family.text_config(config).vocab_size
         if len(self.tokenizer) > self.vocab_size:
             raise UsageError(
                 f"the tokenizer has {len(self.tokenizer)} tokens and the model embeds {self.vocab_size}; "
@@ -162,6 +175,8 @@ class HFCaptioner(HeadedCaptioner):
         super().train(mode)
         if self.freeze_image_encoder:
             eval_frozen(self._image_part)
+        if self.freeze_language_model:
+            eval_frozen(self._language_model)
         return self
 
     def _image_tokens(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
@@ -170,13 +185,14 @@ class HFCaptioner(HeadedCaptioner):
 
     def encode(self, batch: CaptionBatch) -> Context:
         tokens, mask = image_tokens(batch, self._image_tokens)
-        context = Context(self._family.project(self.model, tokens), mask, list(batch.keys))
+        context = Context(*self._family.project(self.model, tokens, mask), list(batch.keys))
         context = self._conditioned(context, batch.conditions)
         return self._prompted(context, batch)
 
     def null_context(self, num_images: int, device: torch.device | str) -> Context:
         like = self._language_model.get_input_embeddings().weight.to(device)
-        context = null_context(num_images, 1, self._family.states_width(self.model), like=like)
+        num_states = self._family.num_states(self.model.config) or 1
+        context = null_context(num_images, num_states, self._family.states_width(self.model), like=like)
         return self._conditioned(context, {})
 
     def _run(self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache | None) -> Float[Tensor, "R T W"]:
@@ -201,10 +217,11 @@ class HFCaptioner(HeadedCaptioner):
         return mean_of_layers(layers, tokens)
 
     def tokens_before_grid(self) -> int:
-        if self.model_type == "git":
+        if self.model_type in ("git", "blip-2"):
             raise UsageError(
-                "attention: expected a captioner that attends to image tokens in layers of their own, got GIT, whose "
-                "image is a prefix of the text; take model=encoder_decoder or model=vision_encoder_decoder"
+                "attention: expected a captioner that attends to image tokens in layers of their own, got "
+                f"{self.model_type}, whose image is a prefix of the text; take model=encoder_decoder or "
+                "model=vision_encoder_decoder"
             )
         return tokens_before_grid_of(self._image_part.config)
 

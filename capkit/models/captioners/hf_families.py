@@ -1,4 +1,4 @@
-"""How to build transformers' VisionEncoderDecoder, BLIP and GIT, and how to access their parts.
+"""How to build transformers' VisionEncoderDecoder, BLIP, BLIP-2 and GIT, and how to access their parts.
 
 R rows, T new tokens, N image tokens, Q queries, S keys, W width of the text decoder.
 """
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import (
+    Blip2ForConditionalGeneration,
     BlipForConditionalGeneration,
     Cache,
     DynamicCache,
@@ -21,20 +22,23 @@ from transformers import (
 
 from capkit.decoding.cache import PreallocatedCache
 from capkit.errors import UsageError
+from capkit.models.captioners.blip2 import ask, check_language_model, hidden_behind_queries, image_token_id
 from capkit.models.conditions.prefix import positions, with_conditions
 from capkit.models.pretrained import build_config
 from capkit.types import Context
 from capkit.upstream.transformers import as_cache, for_kernel
 
 Hidden = Callable[[Any, Tensor, Tensor | None, Tensor, Cache | None, Context], Tensor]
+Project = Callable[[Any, Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True)
 class Family:
     """Accessors of one model family's parts.
 
-    `hidden` maps the image states and mask of each row, tokens, KV cache and the images' context (for its conditions)
-    to (R T W). `check_conditions` raises UsageError, with the reason, for a model that takes no conditions.
+    `project` maps the image part's tokens and mask to states and their mask: `num_states` of them, or where that is
+    null as many as tokens. `hidden` maps states and mask of each row, tokens, KV cache and the images' context (for its
+    conditions) to (R T W). `check_conditions` raises UsageError, with the reason, for a model that takes no conditions.
     """
 
     model_class: Any
@@ -42,11 +46,12 @@ class Family:
     special_ids: Callable[[Any], tuple[int | None, int | None]]  # BOS and EOS that the weights were trained with
     image_part: Callable[[Any], nn.Module]
     language_model: Callable[[Any], Any]
-    project: Callable[[Any, Tensor], Tensor]
+    project: Project
     states_width: Callable[[Any], int]
     hidden: Hidden
     new_cache: Callable[[int, int], Cache]  # of the numbers of image and text tokens
     check_conditions: Callable[[Any], None]
+    num_states: Callable[[Any], int | None] = lambda config: None
 
 
 def _cross_attending(**settings: Any) -> Hidden:
@@ -181,7 +186,7 @@ FAMILIES = {
         special_ids=_encoder_decoder_ids,
         image_part=lambda model: model.encoder,
         language_model=lambda model: model.decoder,
-        project=lambda model, x: model.enc_to_dec_proj(x) if _projects(model) else x,
+        project=lambda model, x, mask: (model.enc_to_dec_proj(x) if _projects(model) else x, mask),
         states_width=lambda model: (model.decoder if _projects(model) else model.encoder).config.hidden_size,
         hidden=_cross_attending(),
         new_cache=_cross_attention_cache,
@@ -193,11 +198,24 @@ FAMILIES = {
         special_ids=lambda config: (config.text_config.bos_token_id, config.text_config.sep_token_id),
         image_part=lambda model: model.vision_model,
         language_model=lambda model: model.text_decoder,
-        project=lambda model, x: x,
+        project=lambda model, x, mask: (x, mask),
         states_width=lambda model: model.config.vision_config.hidden_size,
         hidden=_cross_attending(is_decoder=True),
         new_cache=_cross_attention_cache,
         check_conditions=_refuse_conditions("its text decoder adds positions to what it is given in place"),
+    ),
+    "blip-2": Family(
+        model_class=Blip2ForConditionalGeneration,
+        text_config=lambda config: config.text_config,
+        special_ids=lambda config: (config.text_config.bos_token_id, config.text_config.eos_token_id),
+        image_part=lambda model: model.vision_model,
+        language_model=lambda model: model.language_model,
+        project=ask,
+        states_width=lambda model: model.config.text_config.hidden_size,
+        hidden=hidden_behind_queries,
+        new_cache=lambda num_image, num_text: PreallocatedCache(num_image + num_text),
+        check_conditions=_refuse_conditions("image and text are one sequence, whose mask and positions are its own"),
+        num_states=lambda config: config.num_query_tokens,
     ),
     "git": Family(
         model_class=GitForCausalLM,
@@ -205,7 +223,7 @@ FAMILIES = {
         special_ids=lambda config: (config.bos_token_id, config.eos_token_id),
         image_part=lambda model: model.git.image_encoder,
         language_model=lambda model: model,
-        project=lambda model, x: model.git.visual_projection(x),
+        project=lambda model, x, mask: (model.git.visual_projection(x), mask),
         states_width=lambda model: model.config.hidden_size,
         hidden=_git_hidden,
         new_cache=lambda num_image, num_text: PreallocatedCache(num_image + num_text),
@@ -237,19 +255,28 @@ def family_of(config: Any) -> Family:
     """How the captioner of this config is built. Raises UsageError for a type that is none."""
     if config.model_type not in FAMILIES:
         raise UsageError(f"HFCaptioner expected a model_type of {', '.join(FAMILIES)}; got {config.model_type}")
+    if config.model_type == "blip-2":
+        check_language_model(config)
     return FAMILIES[config.model_type]
 
 
 def sized_config(config: Mapping[str, Any], tokenizer: Any) -> Any:
-    """Build the nested config, its text part with the tokenizer's vocabulary size and special ids."""
+    """Build the nested config, its text part with the tokenizer's vocabulary size and special ids.
+
+    For BLIP-2 the tokenizer gets a token that stands for the image in transformers' own forward, if it has none.
+    """
     text = {"vocab_size": len(tokenizer)}
     text |= {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
     settings = dict(config)
-    part = {"vision-encoder-decoder": "decoder", "blip": "text_config"}.get(settings.get("model_type", ""))
+    if settings.get("model_type") == "blip-2":
+        settings.setdefault("image_token_index", image_token_id(tokenizer))
+        text["vocab_size"] = len(tokenizer)
+    parts = {"vision-encoder-decoder": "decoder", "blip": "text_config", "blip-2": "text_config"}
+    part = parts.get(settings.get("model_type", ""))
     if part is None:
         return build_config(settings | text, "captioner")
     settings[part] = {**settings.get(part, {}), **text}
-    if part == "text_config":
+    if settings["model_type"] == "blip":
         settings[part]["sep_token_id"] = tokenizer.eos_token_id  # BLIP ends captions with SEP
     if part == "decoder":
         settings[part] |= {"is_decoder": True, "add_cross_attention": True}

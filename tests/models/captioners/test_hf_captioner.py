@@ -20,7 +20,16 @@ VIT_GPT2 = {"model_type": "vision-encoder-decoder", "encoder": {"model_type": "v
 VIT_BERT = VIT_GPT2 | {"decoder": {"model_type": "bert", **TEXT}}
 BLIP = {"model_type": "blip", "vision_config": VISION, "text_config": TEXT | {"encoder_hidden_size": 16}}
 GIT = {"model_type": "git", "vision_config": VISION, **TEXT}
-CONFIGS = {"vit_gpt2": VIT_GPT2, "vit_bert": VIT_BERT, "blip": BLIP, "git": GIT}
+OPT = {"model_type": "opt", "ffn_dim": 24, "word_embed_proj_dim": 16, **TEXT}
+BLIP2 = {
+    "model_type": "blip-2",
+    "vision_config": VISION,
+    "qformer_config": SIZES | {"cross_attention_frequency": 2},
+    "text_config": OPT,
+    "num_query_tokens": 3,
+    "image_token_index": 3,  # a word that no test writes
+}
+CONFIGS = {"vit_gpt2": VIT_GPT2, "vit_bert": VIT_BERT, "blip": BLIP, "blip2": BLIP2, "git": GIT}
 
 
 def build(config, **settings):
@@ -40,6 +49,9 @@ def own_logits(captioner, pixels, tokens):
         return model(pixel_values=pixels, decoder_input_ids=tokens).logits
     if captioner.model_type == "blip":
         return model(pixel_values=pixels, input_ids=tokens).logits
+    if captioner.model_type == "blip-2":
+        tokens = torch.cat([tokens.new_full((len(tokens), 3), 3), tokens], dim=1)
+        return model(pixel_values=pixels, input_ids=tokens).logits[:, 3:]
     return model(pixel_values=pixels, input_ids=tokens).logits[:, -tokens.shape[1] :]
 
 
@@ -65,12 +77,15 @@ def test_greedy_captions_equal_transformers_own_generation(name):
     elif captioner.model_type == "blip":
         states = captioner.model.vision_model(pixels).last_hidden_state
         own = captioner.model.text_decoder.generate(start, encoder_hidden_states=states, **settings)
+    elif captioner.model_type == "blip-2":
+        behind = torch.cat([start.new_full((3, 3), 3), start], dim=1)
+        own = captioner.model.generate(pixel_values=pixels, input_ids=behind, **settings)[:, 3:]
     else:
         own = captioner.model.generate(pixel_values=pixels, input_ids=start, **settings)
     assert own.tolist() == samples.tokens[:, 0, : own.shape[1]].tolist()
 
 
-@pytest.mark.parametrize("name", ["vit_gpt2", "blip", "git"])
+@pytest.mark.parametrize("name", ["vit_gpt2", "blip", "blip2", "git"])
 def test_saved_model_loads_by_name_with_its_tokenizer(tmp_path, name):
     captioner = build(CONFIGS[name])
     captioner.model.save_pretrained(tmp_path)
@@ -113,6 +128,37 @@ def test_frozen_image_part_stays_in_eval_mode_and_gets_no_gradient():
     assert all(p.grad is not None for p in captioner.model.decoder.parameters())
 
 
+@pytest.mark.parametrize("frozen", [{"freeze_language_model": True}, {"freeze_image_encoder": True}])
+def test_what_is_frozen_of_blip2_gets_no_gradient_and_the_q_former_learns(frozen):
+    """As published: a language model that is not trained, through which the Q-Former learns what to ask."""
+    config = BLIP2 | {"text_config": OPT | {"dropout": 0.5}}
+    captioner = build(config, **frozen).train()
+    tokens, mask, _ = encode_captions(captioner.tokenizer, [["a b c."]], "", 12)
+    batch = CaptionBatch(["x"], torch.randn(1, 3, 32, 32), None, tokens, mask)
+    captioner.token_losses(captioner.encode(batch), tokens, mask, 0.0).sum().backward()
+    parts = {
+        "freeze_language_model": captioner.model.language_model,
+        "freeze_image_encoder": captioner.model.vision_model,
+    }
+    for name, part in parts.items():
+        assert part.training != (name in frozen)
+        assert all((p.grad is None) == (name in frozen) for p in part.parameters() if p.requires_grad or name in frozen)
+    assert all(p.grad is not None for p in captioner.model.qformer.parameters())
+    assert captioner.model.query_tokens.grad.abs().sum() > 0
+
+
+def test_blip2_asks_nothing_of_padding_among_cached_tokens_of_images():
+    captioner = build(BLIP2)
+    features, seen = torch.randn(1, 5, 16), torch.ones(1, 5, dtype=torch.bool)
+    padded = torch.cat([features, 9 * torch.ones(1, 2, 16)], dim=1), torch.cat([seen, ~seen[:, :2]], dim=1)
+    contexts = [
+        captioner.encode(CaptionBatch(["x"], features=tokens, features_mask=mask))
+        for tokens, mask in ((features, seen), padded)
+    ]
+    assert contexts[0].states.shape == (1, 3, 16)
+    torch.testing.assert_close(contexts[0].states, contexts[1].states, atol=1e-6, rtol=1e-5)
+
+
 def test_whole_captioner_can_be_pickled():
     captioner = build(BLIP)
     copy = pickle.loads(pickle.dumps(captioner))
@@ -124,10 +170,13 @@ def test_whole_captioner_can_be_pickled():
     ("wrong", "words"),
     [
         ({}, "name or a config"),
-        ({"config": {"model_type": "vit"}}, "vision-encoder-decoder, blip, git"),
+        ({"config": {"model_type": "vit"}}, "vision-encoder-decoder, blip, blip-2, git"),
         ({"config": {}}, "model_type"),
         ({"name": "/nowhere/at/all"}, "/nowhere/at/all"),
         ({"config": GIT, "max_length": 60}, "48 positions"),
+        ({"config": BLIP2, "max_length": 46}, "45 positions"),
+        ({"config": BLIP2 | {"text_config": {"model_type": "t5", "d_model": 16}}}, "blip2-opt.*got one with t5"),
+        ({"config": GIT, "max_length": 20, "freeze_language_model": True}, "expected BLIP-2.*got git"),
     ],
 )
 def test_wrong_arguments_are_usage_errors(wrong, words):

@@ -181,6 +181,7 @@ CLIPCAP_MODEL = [
     Number("max_epochs", 10, CLIPCAP),
     Number("optimizer.lr", 2e-5, CLIPCAP),
     Number("data.batch_size", 40, CLIPCAP),
+    Number("trainer.precision", "32-true", f"{CLIPCAP}: no mixed precision"),
 ]
 BAGS = {3: "hard-2", 8: "hard-3", 10: "hard-5", 12: "hard-7", 14: "hard-10", 17: "hard-15", 20: "hard-20"}
 
@@ -518,6 +519,7 @@ PUBLISHED = {
         Number("data.batch_size", 32, MERKX),
         Number("optimizer.lr", 1e-3, MERKX),
         Number("optimizer.weight_decay", 0.0, f"{MERKX}: Adam"),
+        Number("trainer.precision", "32-true", f"{MERKX}: no mixed precision"),
         Number("max_steps", 30_000, f"{MERKX}: 32 epochs of Flickr8k's 30,000 captions"),
         Number("callback.checkpoints.every_steps", 3750, f"{MERKX}: a snapshot at the end of each cycle of 4 epochs"),
         Number("scheduler.cycles", 8, MERKX),

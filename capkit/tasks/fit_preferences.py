@@ -130,7 +130,7 @@ class FitPreferences(Job[PreferenceModule]):
 
     def evaluate(self, run: Run, module: PreferenceModule) -> list[Row]:
         load_best(run, module)
-        self.margins = margins(run, module)
+        self.pairs = judged_pairs(run, module)
         return evaluate_split(
             run.trainer, module, run.data, run.folder, "test", "test", run.cfg.eval_limit, controls=True
         )
@@ -143,7 +143,9 @@ class FitPreferences(Job[PreferenceModule]):
     def write_report(
         self, run: Run, module: PreferenceModule, rows: list[Row], samples: Sequence[tuple[Row, np.ndarray]]
     ) -> None:
-        write_preferences_report(run.folder, run.cfg.name, self.margins, samples)
+        read = run.data.image_reader("val")
+        pairs = [(row, read(row["key"])) for row in self.pairs]
+        write_preferences_report(run.folder, run.cfg.name, pairs, samples, module.objective.max_drop)
 
     def next_tasks(self, run: Run) -> list[str]:
         return tasks_on_captioner(run.folder, run.data)
@@ -176,10 +178,10 @@ def by_pair(
     run: Run,
     module: PreferenceModule,
     split: str,
-    values: Callable[[CaptionBatch], Float[Tensor, "B 2"]],
+    values: Callable[[CaptionBatch], Float[Tensor, "B N"]],
     limit: int | None = None,
 ) -> dict[int, list[float]]:
-    """Two values of each pair that can be read, by the pair's number, from all ranks; in the precision of training."""
+    """N values of each pair that can be read, by the pair's number, from all ranks; in the precision of training."""
     own: dict[int, list[float]] = {}
     device = run.trainer.strategy.root_device
     module.model.to(device)
@@ -192,12 +194,17 @@ def by_pair(
     return {number: row for part in gather_objects(own) for number, row in part.items()}
 
 
-def margins(run: Run, module: PreferenceModule) -> list[Row]:
-    """The first held-out pairs, with what the chosen caption has gained over the rejected one in nats."""
+def judged_pairs(run: Run, module: PreferenceModule) -> list[Row]:
+    """The first held-out pairs: log-probabilities of both sides before and now, and the margin, in nats."""
     source, rows = run.data.source("val"), []
-    for number, (chosen, rejected) in sorted(by_pair(run, module, "val", module.gained, NUM_SAMPLES).items()):
-        record = source.record(number)
+
+    def values(batch: CaptionBatch) -> Float[Tensor, "B 4"]:
+        return torch.cat([module.reference_of(batch, "val"), module.logprobs_of(batch)], 1)
+
+    for number, found in sorted(by_pair(run, module, "val", values, NUM_SAMPLES).items()):
+        record, before, now = source.record(number), found[:2], found[2:]
         texts = dict(zip(("chosen", "rejected"), (caption.text for caption in record.captions), strict=True))
-        criterion = record.metadata[PAIR]["criterion"]
-        rows.append({"key": record.key, **texts, "criterion": criterion, "margin": chosen - rejected})
+        about = {name: record.metadata[PAIR][name] for name in ("criterion", "scores")}
+        margin = (now[0] - before[0]) - (now[1] - before[1])
+        rows.append({"key": record.key, **texts, **about, "before": before, "now": now, "margin": margin})
     return rows

@@ -7,6 +7,7 @@ from page_browser import look
 from capkit.reports.compare import Compared, Difference, write_compared
 from capkit.reports.inspected import Inspected, write_inspected
 from capkit.reports.page import write_report
+from capkit.reports.preferences import write_preferences_report
 from capkit.reports.retrieval import Query, retrieval_grid
 from capkit.reports.rl import write_rl_report
 from capkit.run.folder import RunFolder
@@ -52,6 +53,21 @@ def rl_page(path):
     return folder.report
 
 
+def preferences_page(path):
+    """Pairs with a long side, one that was turned, and an alarm."""
+    folder = run(path)
+    sides = ("chosen", "rejected")
+    for step in range(0, 200, 10):
+        row = {f"preference/{side}_logprob": -5 - step / (40 if side == "chosen" else 10) for side in sides}
+        row |= {"preference/chosen_drop": step / 250, "preference/accuracy": 0.8, "preference/margin": step / 1000}
+        folder.append(step, {f"{split}/{name}": value for split in ("train", "val") for name, value in row.items()})
+    pair = {"chosen": "a red circle", "rejected": LONG, "criterion": "true_claims", "scores": [1.0, 0.5]}
+    numbers = {"before": [-5.0, -6.5], "now": [-4.5, -8.0], "margin": 2.0}
+    pairs = [({**pair, **numbers, "key": f"{n} {LONG}", "margin": 2.0 - n}, picture()) for n in range(5)]
+    write_preferences_report(folder, "a run", pairs, samples(), 0.5)
+    return folder.report
+
+
 def compare_page(path):
     """Two runs that differ in captions, numbers and a long key."""
     folders = {"a": run(path / "a"), "b": run(path / "b", **{LONG: LONG})}
@@ -80,13 +96,13 @@ def inspect_page(path):
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("page", [fit_page, rl_page, compare_page, inspect_page])
+@pytest.mark.parametrize("page", [fit_page, rl_page, preferences_page, compare_page, inspect_page])
 def test_a_page_fits_is_readable_answers_and_says_nothing_in_the_console(page, width, dark, tmp_path):
     found = look(page(tmp_path), width, dark)
     assert found["width"] == width and found["scroll"] <= width, found["wide"]
     assert found["wide"] == [] and found["pale"] == [] and found["console"] == []
     assert found["opened"] and found["closed"]
-    if page in (fit_page, rl_page):
+    if page in (fit_page, rl_page, preferences_page):
         assert found["told"].startswith("step ") and found["quiet"]
 
 

@@ -94,8 +94,9 @@ def test_a_run_trains_validates_on_held_out_pairs_and_reports(start, tmp_path):
     assert [row["step"] for row in rows] == [0, 2, 4] and rows[0]["val/preference/margin"] == pytest.approx(0, abs=1e-6)
     assert {"test/cider", "test/initial/cider", "train/steps"} <= run.metrics().keys()
     page = run.report.read_text()
-    assert "Held-out pairs" in page and "margin, nats" in page
-    assert page.count(">training</text>") == page.count(">held out</text>") == 6  # the loss, and five of the pairs
+    assert "Held-out pairs" in page and page.count('class="side chosen" dir') > 2
+    assert page.count(">training</text>") == page.count(">held out</text>") == 4  # loss, accuracy, margin, fall
+    assert page.count(">chosen</text>") == page.count(">rejected</text>") == 2  # held out, training
     assert run.read_rows("initial")[0]["caption"] in page
 
 

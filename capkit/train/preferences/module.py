@@ -96,9 +96,9 @@ class PreferenceModule(CaptionerModule):
 
     def compare(self, batch: CaptionBatch, split: str) -> PreferenceOutput:
         """The objective on a batch of pairs."""
-        return self.objective(self._logprobs(self.model, batch), self._reference(batch, split), _targets(batch))
+        return self.objective(self._logprobs(self.model, batch), self.reference_of(batch, split), _targets(batch))
 
-    def _reference(self, batch: CaptionBatch, split: str) -> Float[Tensor, "B 2"]:
+    def reference_of(self, batch: CaptionBatch, split: str) -> Float[Tensor, "B 2"]:
         """Log-probability of each caption under the reference policy, in nats."""
         if self.reference_logprobs is not None:
             rows = [metadata[PAIR]["number"] for metadata in batch.metadata]
@@ -114,10 +114,6 @@ class PreferenceModule(CaptionerModule):
         """Log-probability of each caption as the policy is now, in nats."""
         with evaluating(self.model):
             return _of_captions(self._logprobs(self.model, batch), batch)
-
-    def gained(self, batch: CaptionBatch) -> Float[Tensor, "B 2"]:
-        """By how much each caption of held-out pairs is now more probable than under the reference, in nats."""
-        return self.logprobs_of(batch) - self._reference(batch, "val")
 
     def _sums(self, output: PreferenceOutput, num_pairs: int) -> Sums:
         named = {f"preference/{name}": (value, num_pairs) for name, value in output.sums.items()}

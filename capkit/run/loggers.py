@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 
 from capkit.config.instantiate import build
 from capkit.config.signatures import signature
 from capkit.run.folder import RunFolder
+from capkit.run.metric_names import SAMPLES
 from capkit.types import Row
 
 
@@ -19,6 +21,13 @@ class RunLogger(Protocol):
     def attach(self, folder: RunFolder, config: Mapping[str, Any]) -> None: ...
     def log_samples(self, rows: Sequence[Row], images: Sequence[np.ndarray]) -> None: ...
     def finish(self) -> None: ...
+
+
+@runtime_checkable
+class RetrievalLogger(Protocol):
+    """A logger that shows captions with the pictures nearest to each."""
+
+    def log_retrieval(self, rows: Sequence[Row], images: Mapping[str, np.ndarray]) -> None: ...
 
 
 def build_loggers(group: Mapping[str, Any] | None, folder: RunFolder, config: Mapping[str, Any]) -> list[Logger]:
@@ -52,5 +61,17 @@ def finish_loggers(
             logger.log_samples(rows, images)
             logger.finish()
         else:
+            if isinstance(logger, TensorBoardLogger):
+                _show_samples(logger, rows, images, step)
             logger.save()
             logger.finalize("success")
+
+
+def _show_samples(logger: TensorBoardLogger, rows: Sequence[Row], images: Sequence[np.ndarray], step: int) -> None:
+    """Each sample's picture, and under the same tag its caption (and the one from before training) and references."""
+    for row, image in zip(rows, images, strict=True):
+        tag = f"{SAMPLES}/{row['key']}"
+        before = f"before: {row['before']}\n\n" if "before" in row else ""
+        references = "".join(f"\n- {text}" for text in row["references"])
+        logger.experiment.add_image(tag, image, step, dataformats="HWC")
+        logger.experiment.add_text(tag, f"{before}{row['caption']}\n{references}", step)

@@ -30,7 +30,7 @@ VALIDATION = (
     "val/repetition", "val/distinct_2", "val/bad_endings", "val/empty", "val/length", "val/vocabulary_size",
 )  # fmt: skip
 
-SAMPLES = "samples/captions"  # a table
+SAMPLES, RETRIEVAL = "samples/captions", "samples/retrieval"  # tables
 
 
 def of_term(term: str) -> tuple[str, str]:

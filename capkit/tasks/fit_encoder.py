@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.reports.page import write_report
 from capkit.reports.patches import patches_section
 from capkit.reports.retrieval import Query, retrieval_grid
+from capkit.run.loggers import RetrievalLogger
 from capkit.train.build import build_model, build_optimization, vocabulary_captions
 from capkit.train.dual_encoder_module import DualEncoderModule
 from capkit.train.evaluation import NUM_SAMPLES, evaluate_encoder, load_best
@@ -74,6 +76,14 @@ class FitEncoder(Job[DualEncoderModule]):
         section = retrieval_grid(self.queries, self.pool, run.data.image_reader("test"))
         section += patches_section(run.folder.current_rows(), text_looks(module.model, run.data), texts_drawn(run.data))
         write_report(run.folder, run.cfg.name, samples, NOTE, "Bold: the nearest caption.", section)
+
+    def log_more(self, run: Run) -> None:
+        read, rows = run.data.image_reader("test"), [asdict(query) for query in self.queries]
+        keys = dict.fromkeys(key for query in self.queries for key in (query.own, *query.nearest))
+        images = {key: read(key) for key in keys}
+        for logger in run.trainer.loggers:
+            if isinstance(logger, RetrievalLogger):
+                logger.log_retrieval(rows, images)
 
     def next_tasks(self, run: Run) -> list[str]:
         ckpt = f"ckpt={shlex.quote(str(run.folder.path))}"

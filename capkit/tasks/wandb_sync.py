@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from omegaconf import DictConfig
 from capkit.errors import RunFailure, UsageError
 from capkit.run.folder import RunFolder, read_object
 from capkit.run.metric_names import SAMPLES
+from capkit.run.wandb_logger import STATE, wandb_id
 from capkit.utils.files import write_atomically
 
-STATE = "wandb_sync.json"
 NO_NUMBERS = ("step", "attempt", "time")
 NUM_TABLE_ROWS = 24
 
@@ -66,13 +65,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
 def _state(folder: RunFolder) -> dict[str, Any]:
     """State with the id of the folder's wandb run, written before anything is sent, so that a failed call keeps it."""
-    file = folder.path / STATE
-    if not file.exists():
-        write_atomically(file, json.dumps({"id": uuid.uuid4().hex[:8]}) + "\n")
-    state = read_object(file, "delete it to send the run as a new one")
-    if not isinstance(state.get("id"), str):
-        raise UsageError(f"{file}: expected the id of a wandb run; delete it to send the run as a new one")
-    return state
+    found = wandb_id(folder)
+    return read_object(folder.path / STATE, "delete it to send the run as a new one") | {"id": found}
 
 
 def _remove_earlier(folder: RunFolder, state: dict[str, Any]) -> None:

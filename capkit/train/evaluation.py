@@ -196,6 +196,7 @@ def finish(
     image: Callable[[str], np.ndarray],
     write: Callable[[Sequence[tuple[Row, np.ndarray]]], None],
     next_tasks: Sequence[str] = (),
+    log_more: Callable[[], None] = lambda: None,
 ) -> None:
     """The end of a run, on rank 0: the report, the loggers' last numbers, and where to find what was written.
 
@@ -204,5 +205,6 @@ def finish(
     images = [image(row["key"]) for row in samples]
     with phase("writing the report"):
         write(list(zip(samples, images, strict=True)))
+    log_more()
     finish_loggers(trainer.loggers, folder.metrics(), trainer.global_step, samples, images)
     print_numbers(folder, next_tasks)

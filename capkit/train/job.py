@@ -75,6 +75,9 @@ class Job(ABC, Generic[Module]):
         section = modules_section(run.folder.current_rows(), samples, boxes, in_picture)
         write_report(run.folder, run.cfg.name, samples, section=section)
 
+    def log_more(self, run: Run) -> None:
+        """Rank 0: what the loggers show beside samples, before their end. Nothing here."""
+
     def next_tasks(self, run: Run) -> list[str]:
         """Rank 0: commands that can follow, as they are typed behind `capkit`. None here."""
         return []
@@ -113,6 +116,7 @@ def run_training(cfg: DictConfig, job: Job[Any]) -> dict[str, float]:
             data.image_reader("test"),
             lambda samples: job.write_report(run, module, rows, samples),
             job.next_tasks(run),
+            lambda: job.log_more(run),
         )
     run.require_saved()
     return folder.metrics()

@@ -77,6 +77,17 @@ def test_tensorboard_finds_every_number_of_all_starts(tmp_path):
     assert [(event.step, event.value) for event in found.Scalars("train/loss")] == [(1, 1.5)] * 2
 
 
+def test_tensorboard_shows_the_samples_with_their_pictures(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log(group("tensorboard"), tmp_path)
+    found = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert found.Tags()["images"] == ["samples/captions/k"]
+    ((event),) = found.Tensors("samples/captions/k/text_summary")
+    assert event.tensor_proto.string_val[0].decode() == "a\n\n- b" and event.step == 2
+
+
 def test_another_save_dir_is_kept(tmp_path):
     settings = OmegaConf.merge(group("csv"), {"csv": {"save_dir": str(tmp_path / "elsewhere")}})
     log(settings, tmp_path / "run")

@@ -2,6 +2,11 @@
 
 from benchmarks.breaks.planted import Break
 
+_CHAT = "capkit/models/captioners/chat_vlm.py"
+_CHAT_TESTS = "tests/models/test_chat_raters.py"
+_SEEN = "capkit/scorers/seen_pictures.py"
+_SCORE_TESTS = "tests/scorers/test_rater_score.py"
+
 BREAKS = [
     Break(
         "bradley_terry: ties are pairs",
@@ -170,5 +175,75 @@ BREAKS = [
         'curve(rows, f"train/{name}")',
         "curve(rows, name)",
         ("tests/tasks/test_preference_runs.py::test_a_run_trains_validates_on_held_out_pairs_and_reports",),
+    ),
+    Break(
+        "chat rater: the state behind BOS is read",
+        _CHAT,
+        'pool(self._hidden(context, tokens[:, None])[:, 0], mask, "eos")',
+        'pool(self._hidden(context, tokens[:, None])[:, 0], mask, "cls")',
+        (f"{_CHAT_TESTS}::test_the_state_at_the_end_of_a_caption_is_that_of_the_model_in_transformers",),
+    ),
+    Break(
+        "chat rater: lower layers train",
+        "capkit/models/raters/chat_rater.py",
+        "        if not captioner.has_adapters:",
+        "        if False:",
+        (f"{_CHAT_TESTS}::test_the_lower_layers_of_the_language_model_are_frozen",),
+    ),
+    Break(
+        "chat rater: the adapters of lower layers are frozen",
+        "capkit/models/raters/chat_rater.py",
+        "        if not captioner.has_adapters:",
+        "        if True:",
+        (f"{_CHAT_TESTS}::test_adapters_train_with_the_head_alone",),
+    ),
+    Break(
+        "chat rater: the language model's own head trains, and gets no gradient",
+        _CHAT,
+        "self._head.requires_grad_(False)\n\n    @property\n    def processor",
+        "pass\n\n    @property\n    def processor",
+        (f"{_CHAT_TESTS}::test_every_weight_of_every_family_that_trains_gets_a_gradient",),
+    ),
+    Break(
+        "rater score: pictures are encoded together on the CPU",
+        _SEEN,
+        'at_once = 1 if self._rater.device.type == "cpu" else self._rater.batch_size',
+        "at_once = self._rater.batch_size",
+        (f"{_SCORE_TESTS}::test_a_picture_is_encoded_once_and_its_captions_score_as_if_it_were_encoded_anew",),
+    ),
+    Break(
+        "rater score: pictures of another reader stay",
+        _SEEN,
+        "        if read != self._read:",
+        "        if False:",
+        (f"{_SCORE_TESTS}::test_a_picture_is_encoded_once_and_its_captions_score_as_if_it_were_encoded_anew",),
+    ),
+    Break(
+        "rater score: the latest pictures are let go",
+        _SEEN,
+        "popitem(last=False)",
+        "popitem(last=True)",
+        (f"{_SCORE_TESTS}::test_of_pictures_beyond_the_room_the_latest_stay",),
+    ),
+    Break(
+        "rater score: every picture is kept",
+        _SEEN,
+        "while self._bytes > self._room and self._rows:",
+        "while False:",
+        (f"{_SCORE_TESTS}::test_of_pictures_beyond_the_room_the_latest_stay",),
+    ),
+    Break(
+        "raters learn that the worse caption is better",
+        "capkit/objectives/rating/bradley_terry.py",
+        "-logsigmoid(scores[:, :, None] - scores[:, None, :])",
+        "-logsigmoid(scores[:, None, :] - scores[:, :, None])",
+        ("tests/effects/test_rater_effects.py::test_pairs_are_ordered_as_the_scene_orders_them_and_not_by_length",),
+    ),
+    Break(
+        "raters do not look at the picture",
+        "capkit/models/raters/dual_encoder_rater.py",
+        "torch.cat([images, texts, images * texts, (images - texts).abs()], 1)",
+        "torch.cat([0 * images, texts, 0 * texts, texts.abs()], 1)",
+        ("tests/effects/test_rater_effects.py::test_pairs_are_ordered_as_the_scene_orders_them_and_not_by_length",),
     ),
 ]

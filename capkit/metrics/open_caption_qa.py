@@ -6,7 +6,6 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from capkit.data.sources.vqa import vqa_rows
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
 from capkit.llm.base import ChatModel, Question
@@ -15,6 +14,7 @@ from capkit.llm.replies import Text
 from capkit.metrics.judged import MAX_FAILED, Columns, Judged, JudgedMetric, Shown, ratio
 from capkit.metrics.vqa_score import hard_score, majority, soft_score
 from capkit.readers.question_sets import meeting_keys
+from capkit.text.vqa_files import vqa_rows
 from capkit.utils.checksums import crc32_and_size
 from capkit.utils.ranges import Probability, check_ranges
 from capkit.utils.text_files import existing_file

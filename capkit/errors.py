@@ -64,10 +64,14 @@ class NoAnswers(RunFailure):
     status = NO_ANSWERS_STATUS
 
 
-class ReaderAway(RunFailure):
-    """What a reward asks questions of cannot be asked; on all ranks, before the step changed anything."""
+class ServerFailed(RunFailure):
+    """What a step asks cannot be asked, or answers wrongly; on all ranks, before the step changed anything."""
 
     status = NO_ANSWERS_STATUS
+
+
+class ReaderAway(ServerFailed):
+    """What a reward asks questions of cannot be asked."""
 
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -69,7 +69,7 @@ def export(
     if isinstance(plain, HFCaptioner):
         _start_as_trained(plain.model, model.tokenizer)
     elif isinstance(plain, ChatVLM):
-        plain.model.generation_config = _plain_generation(model.tokenizer)
+        plain.model.generation_config = _plain_generation(model)
     transform = _transform_of(config, run or {})
     out.mkdir(parents=True, exist_ok=True)
     parts = parts_of(plain)
@@ -235,10 +235,14 @@ def _start_as_trained(network: Any, tokenizer: Any) -> None:
                 setattr(config, name, value)
 
 
-def _plain_generation(tokenizer: Any) -> GenerationConfig:
-    """Greedy, up to EOS: published chat models bring sampling and penalties of repeated words, which capkit has not."""
-    names = ("bos_token_id", "eos_token_id", "pad_token_id")
-    return GenerationConfig(**{name: getattr(tokenizer, name) for name in names})
+def _plain_generation(model: Any) -> GenerationConfig:
+    """Greedy, up to an end: published models bring sampling and penalties of repeated words, which capkit has not."""
+    tokenizer, ends = model.tokenizer, [model.tokenizer.eos_token_id, *model.other_ends]
+    return GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=ends if model.other_ends else ends[0],
+        pad_token_id=tokenizer.pad_token_id,
+    )
 
 
 def _text_model(network: Any) -> Any:

@@ -160,6 +160,15 @@ def a_reward_is_used(settings: Settings) -> str | None:
     )
 
 
+def rollouts_are_asked_by_fit_rl(settings: Settings) -> str | None:
+    if settings.get("rollout") is None or settings.task == "fit_rl":
+        return None
+    return (
+        f"rollout: expected none for task={settings.task}, which samples no captions to learn from; give task=fit_rl, "
+        "or rollout=null"
+    )
+
+
 def candidates_are_reranked(settings: Settings) -> str | None:
     number = settings.get("decoding.num_candidates")
     if number is None:
@@ -335,6 +344,7 @@ RULES: tuple[Callable[[Settings], str | None], ...] = (
     metrics_read_the_datas_language,
     deepspeed_is_installed,
     conditions_come_with_the_data,
+    rollouts_are_asked_by_fit_rl,
 )
 
 # Rules about what a user must provide, besides missing values and files that must exist.

@@ -50,9 +50,15 @@ class _GenerationAdapter(TokensAndCache, PreTrainedModel, GenerationMixin):
 
 
 def beam_search(
-    captioner: Any, context: Context, decoding: Decoding, num_captions: int, prompt: list[int], stop_ids: Sequence[int]
+    captioner: Any,
+    context: Context,
+    decoding: Decoding,
+    num_captions: int,
+    prompt: list[int],
+    stop_ids: Sequence[int],
+    other_ends: Sequence[int] = (),
 ) -> Int[Tensor, "B K L"]:
-    """The best captions of each image, best first: token ids with the prompt in front, padding after EOS.
+    """The best captions of each image, best first: token ids with the prompt in front, padding after the end.
 
     Of an image whose captions have conditions of their own, the best under each of them.
     """
@@ -65,14 +71,14 @@ def beam_search(
         length_penalty=decoding.length_penalty,
         early_stopping=False,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=[tokenizer.eos_token_id, *other_ends],
         use_cache=True,
     )
     adapter: Any = _GenerationAdapter(captioner, context)
     sequences = adapter.generate(
         torch.tensor(prompt, device=device).expand(context.num_prompts, -1),
         generation_config=config,
-        logits_processor=constraints(decoding, len(prompt), tokenizer.eos_token_id, device, stop_ids),
+        logits_processor=constraints(decoding, len(prompt), tokenizer.eos_token_id, device, stop_ids, other_ends),
         **as_cache(captioner.start(context, len(prompt) + decoding.max_length)),
     )
     return sequences.unflatten(0, (num_images, -1))

@@ -4,7 +4,7 @@ B images (where their captions have conditions of their own: pairs of an image a
 (S of them sampled), P prompt tokens, N stop tokens, V vocabulary, W bytes of a support.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +31,8 @@ class Plan:
     with_greedy: bool
     prompt: tuple[int, ...]  # token ids, BOS first
     eos_token_id: int
-    stop_ids: tuple[int, ...] = ()  # tokens after which a caption ends
+    stop_ids: tuple[int, ...] = ()  # tokens after which EOS follows
+    other_ends: tuple[int, ...] = ()  # tokens that end a caption as EOS does
 
     @property
     def captions_per_image(self) -> int:
@@ -58,11 +59,19 @@ class Written:
 
     tokens: list[Int[Tensor, "B K"]] = field(default_factory=list)
     logprobs: list[Float[Tensor, "B K"]] = field(default_factory=list)
-    ended: list[Bool[Tensor, "B K"]] = field(default_factory=list)  # whether EOS is among the tokens so far
+    ended: list[Bool[Tensor, "B K"]] = field(default_factory=list)  # whether an end is among the tokens so far
     supports: list[UInt8[Tensor, "B S W"]] = field(default_factory=list)  # of sampled captions, if truncated
 
     def first(self, num_steps: int) -> "Written":
         return Written(*(getattr(self, name)[:num_steps] for name in ("tokens", "logprobs", "ended", "supports")))
+
+
+def is_end(tokens: Int[Tensor, "*rows"], eos_token_id: int, other_ends: Sequence[int] = ()) -> Bool[Tensor, "*rows"]:
+    """Where a token is EOS or one of `other_ends`; nothing is moved to the device for it."""
+    found = tokens == eos_token_id
+    for end in other_ends:
+        found = found | (tokens == end)
+    return found
 
 
 class _RowChooser:
@@ -72,7 +81,7 @@ class _RowChooser:
         ends = plan.num_sampled, plan.captions_per_image
         kinds = (slice(0, ends[0]), given.ids.flatten()), (slice(*ends), None)
         self._choosers = [
-            (some, TokenChooser(plan.decoding, plan.eos_token_id, ids, given.stops))
+            (some, TokenChooser(plan.decoding, plan.eos_token_id, ids, given.stops, plan.other_ends))
             for some, ids in kinds
             if some.stop > some.start
         ]
@@ -117,7 +126,7 @@ def steps(captioner: Any, context: Context, plan: Plan, given: Given) -> Generat
                 logits = logits.unflatten(0, (num_images, -1))
             chosen, logprobs, supports = choose(logits[..., : captioner.vocab_size], tokens)
             tokens = torch.cat([tokens, chosen[..., None]], -1)
-            ended = chosen == plan.eos_token_id
+            ended = is_end(chosen, plan.eos_token_id, plan.other_ends)
             written.tokens.append(chosen)
             written.ended.append(ended | written.ended[-1] if step else ended)
             written.logprobs.append(logprobs)

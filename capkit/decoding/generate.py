@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from capkit.decoding.beam import beam_search
 from capkit.decoding.config import Decoding
-from capkit.decoding.engine import Plan, run
+from capkit.decoding.engine import Plan, is_end, run
 from capkit.decoding.graphs import can_run_graphs, run_graphs
 from capkit.decoding.guided import GuidedCaptioner
 from capkit.decoding.sampling import stop_token_ids
@@ -120,20 +120,26 @@ def _stop_ids(captioner: StepwiseCaptioner, decoding: Decoding) -> tuple[int, ..
     return () if decoding.stop is None else stop_token_ids(captioner.tokenizer, decoding.stop)
 
 
+def other_ends(captioner: Any) -> tuple[int, ...]:
+    """Token ids that end a caption as EOS does, of a captioner that has any."""
+    return getattr(captioner, "other_ends", ())
+
+
 def _real(
-    tokens: Int[Tensor, "B K L"], prompt_length: int, eos_token_id: int
+    tokens: Int[Tensor, "B K L"], prompt_length: int, captioner: Any
 ) -> tuple[Bool[Tensor, "B K L"], Bool[Tensor, "B K"]]:
-    """Masks of the real tokens (up to and including the first EOS after the prompt) and of the captions with EOS."""
-    is_eos = tokens == eos_token_id
+    """Masks of the real tokens (up to and including the first end after the prompt) and of the captions with one."""
+    is_eos = is_end(tokens, captioner.tokenizer.eos_token_id, other_ends(captioner))
     is_eos[..., :prompt_length] = False  # BOS may be the same token as EOS (GPT-2)
     eos_before = is_eos.long().cumsum(-1) - is_eos.long()  # EOS tokens strictly before each position
     return eos_before == 0, is_eos.any(-1)
 
 
 def _of_beams(captioner: StepwiseCaptioner, context: Context, decoding: Decoding, num_captions: int) -> Samples:
-    tokenizer, (start, _) = captioner.tokenizer, _start_ids(captioner, decoding)
-    tokens = beam_search(captioner, context, decoding, num_captions, start, _stop_ids(captioner, decoding))
-    mask, ended = _real(tokens, len(start), tokenizer.eos_token_id)
+    start, _ = _start_ids(captioner, decoding)
+    stops, ends = _stop_ids(captioner, decoding), other_ends(captioner)
+    tokens = beam_search(captioner, context, decoding, num_captions, start, stops, ends)
+    mask, ended = _real(tokens, len(start), captioner)
     logprobs = captioner.logprobs(context, tokens, mask)
     return Samples(texts=[], tokens=tokens, mask=mask, ended=ended, logprobs=logprobs)
 
@@ -156,12 +162,13 @@ def _of_loop(
         prompt=tuple(start),
         eos_token_id=tokenizer.eos_token_id,
         stop_ids=_stop_ids(captioner, decoding),
+        other_ends=other_ends(captioner),
     )
     ids = _sample_ids(context, decoding, num_sampled)
     written = (run_graphs if can_run_graphs(captioner, context) else run)(captioner, context, plan, ids)
     new = _by_image(torch.stack(written.tokens, -1), context)
     tokens = torch.cat([torch.tensor(start, device=new.device).expand(*new.shape[:2], -1), new], -1)
-    mask, ended = _real(tokens, len(start), tokenizer.eos_token_id)
+    mask, ended = _real(tokens, len(start), captioner)
     length = int(mask.flatten(0, 1).any(0).sum())
     # `logprobs` belong to tokens[..., 1:]: in front of the steps, one column for each given token after BOS.
     logprobs = nn.functional.pad(_by_image(torch.stack(written.logprobs, -1), context), (len(start) - 1, 0))

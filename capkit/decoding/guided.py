@@ -78,6 +78,7 @@ class GuidedCaptioner:
         self.captioner, self.guide, self.language_model = captioner, guide, language_model
         self.tokenizer, self.prompt = captioner.tokenizer, captioner.prompt
         self.max_length, self.vocab_size = captioner.max_length, captioner.vocab_size
+        self.other_ends: tuple[int, ...] = getattr(captioner, "other_ends", ())
 
     @staticmethod
     def _twice(context: Context) -> Context:

@@ -63,15 +63,19 @@ def constraints(
     eos_token_id: int,
     device: torch.device,
     stop_ids: Sequence[int] = (),
+    other_ends: Sequence[int] = (),
 ) -> LogitsProcessorList:
-    """For beam search: no end before `min_length`, no repeated n-grams, EOS after a token of `stop_ids`."""
+    """For beam search: no end before `min_length`, no repeated n-grams, EOS after a token of `stop_ids`.
+
+    `other_ends` end a caption as EOS does.
+    """
     processors = LogitsProcessorList()
 
     def forbid_before(num_tokens: int, tokens: list[int]) -> None:
         if num_tokens > 0 and tokens:
             processors.append(MinNewTokensLengthLogitsProcessor(prompt_length, num_tokens, tokens, device=str(device)))
 
-    forbid_before(decoding.min_length, [eos_token_id])
+    forbid_before(decoding.min_length, [eos_token_id, *other_ends])
     forbid_before(decoding.min_length - 1, list(stop_ids))  # a stop is the caption's last token, EOS comes after it
     if decoding.no_repeat_ngram_size:
         processors.append(NoRepeatNGramLogitsProcessor(decoding.no_repeat_ngram_size))
@@ -87,11 +91,13 @@ def constrained(
     decoding: Decoding,
     eos_token_id: int,
     stops: Int[Tensor, " N"] | None = None,
+    other_ends: Sequence[int] = (),
 ) -> Float[Tensor, "R V"]:
     """The same constraints at a step, counted from 0, without waiting for the device. `stops` are the `stop_ids`."""
     if step < decoding.min_length:
         scores = scores.clone()
-        scores[:, eos_token_id] = -torch.inf
+        for end in (eos_token_id, *other_ends):
+            scores[:, end] = -torch.inf
     if stops is not None and step < decoding.min_length - 1:
         scores = scores.index_fill(-1, stops, -torch.inf)
     size = decoding.no_repeat_ngram_size
@@ -187,8 +193,10 @@ class TokenChooser:
         eos_token_id: int,
         ids: Int[Tensor, " R"] | None,
         stops: Int[Tensor, " N"] | None = None,
+        other_ends: Sequence[int] = (),
     ) -> None:
         self.decoding, self.eos_token_id, self.ids, self.stops = decoding, eos_token_id, ids, stops
+        self.other_ends = tuple(other_ends)
         self.warp: Any = warpers(decoding)
         self.logprobs: list[Float[Tensor, " R"]] = []
         self.supports: list[UInt8[Tensor, "R W"]] = []
@@ -198,7 +206,7 @@ class TokenChooser:
         """The next token after `tokens`, prompt included."""
         step = len(self.logprobs)
         raw = logits.float()
-        scores = constrained(raw, tokens, step, self.decoding, self.eos_token_id, self.stops)
+        scores = constrained(raw, tokens, step, self.decoding, self.eos_token_id, self.stops, self.other_ends)
         if self.ids is None:
             chosen = scores.argmax(-1)
             logprobs = raw.gather(-1, chosen[:, None]).squeeze(-1) - raw.logsumexp(-1)

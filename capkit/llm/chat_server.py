@@ -3,23 +3,19 @@
 import base64
 import io
 import json
-import os
 import threading
-import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from email.utils import parsedate_to_datetime
-from itertools import count
 from typing import Annotated, Any
-from urllib.request import getproxies, proxy_bypass
 
 import numpy as np
-import urllib3
+from jaxtyping import UInt8
 from PIL import Image
 
 from capkit.errors import UsageError
-from capkit.llm.base import Answer, Picture, Question
+from capkit.llm.base import Answer, Question
+from capkit.llm.connection import Connection, Unanswered
 from capkit.llm.cost import Price, guessed_tokens
 from capkit.llm.pace import Pace
 from capkit.utils.ranges import (
@@ -32,31 +28,10 @@ from capkit.utils.ranges import (
     Seed,
     check_ranges,
 )
-from capkit.utils.rng import stable_hash, uniform
+from capkit.utils.rng import stable_hash
 
-_RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-_HOPELESS = {401: "the key was rejected", 403: "the key lacks permission", 404: "there is no such path or model"}
-_MAX_WAIT_S = 60.0
+_PATH = "/chat/completions"
 _NUM_SEEDS = 2**31  # what every engine takes as a seed
-
-
-class _Unanswered(Exception):
-    """A request failed.
-
-    `may_pass`: whether a retry may help, which the server wants `retry_after_s` later; `is_lost`: no reply came;
-    `is_page`: the reply was a web page.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        may_pass: bool = False,
-        retry_after_s: float = 0.0,
-        is_lost: bool = False,
-        is_page: bool = False,
-    ) -> None:
-        super().__init__(reason)
-        self.may_pass, self.retry_after_s, self.is_lost, self.is_page = may_pass, retry_after_s, is_lost, is_page
 
 
 @check_ranges
@@ -111,28 +86,23 @@ class ChatServer:
         requests_per_minute: PositiveFloat | None = None,
         tokens_per_minute: PositiveFloat | None = None,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise UsageError(f"url must be a server's address such as http://localhost:8000/v1; got {url!r}")
-        if api_key_variable is not None and not os.environ.get(api_key_variable):
-            raise UsageError(
-                f"the environment variable {api_key_variable} must hold the server's key, but is not set; export it"
-            )
         self.draws, self.structured, self.max_tokens = temperature > 0, structured, max_tokens
         self.num_open = 2 * num_connections  # as many again wait here, so that no connection waits for its next one
         self.price = None if price is None else Price(*price)
-        self._url, self._key_variable = url.rstrip("/") + "/chat/completions", api_key_variable
         self._model, self._revision, self._seed = model, revision, seed
         self._settings: dict[str, float] = {"temperature": temperature, "max_tokens": max_tokens}
         if top_p is not None:
             self._settings["top_p"] = top_p
         self._repetition_penalty, self._top_logprobs = repetition_penalty, top_logprobs
-        self._timeout_s, self._num_attempts, self._first_wait_s = timeout_s, num_attempts, first_wait_s
         self._num_connections = num_connections
         self._pace = Pace(requests_per_minute, tokens_per_minute)
-        self._pool = _connections(self._url, num_connections, timeout_s)
+        self._connection = Connection(
+            url, api_key_variable, timeout_s, num_attempts, first_wait_s, num_connections, self._pace
+        )
+        self._url = self._connection.url + _PATH
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Question, Future[Answer]]] = deque()
-        self._num_threads = self._num_replies = self._num_answers = 0
+        self._num_threads = self._num_answers = 0
         self._served: str | None = None
 
     def about(self) -> dict[str, Any]:
@@ -197,35 +167,27 @@ class ChatServer:
         """The model's answer, or the reason why all attempts failed."""
         body = self._body(question)
         data = json.dumps(body).encode()
-        draw = np.array([stable_hash(data)])
         expected = guessed_tokens(question) + self.max_tokens
-        replies_before = self._num_replies
-        for attempt in count(1):
+        replies_before = self._connection.num_replies
+
+        def attempt() -> Answer:
             self._pace.enter(expected)
-            try:
-                answer = self._request(data, is_json="response_format" in body)
-            except _Unanswered as problem:
-                if problem.retry_after_s:
-                    self._pace.hold(min(problem.retry_after_s, _MAX_WAIT_S))
-                if problem.may_pass and attempt < self._num_attempts:
-                    # Jitter between half and all of the delay: requests that failed together do not retry together.
-                    wait = self._first_wait_s * 2 ** (attempt - 1) * (1 + float(uniform(draw, attempt)[0])) / 2
-                    self._pace.sleep(min(wait, _MAX_WAIT_S))
-                    continue
-                if problem.is_lost and self._num_replies == replies_before:
-                    raise UsageError(
-                        f"no connection to {self._url} ({problem}); start the server or correct url; answers so far "
-                        "are kept"
-                    ) from problem
-                if problem.is_page and not self._num_answers:
-                    raise UsageError(
-                        f"{self._url}: {problem}; correct url, such as http://localhost:8000/v1"
-                    ) from problem
-                return Answer(None, str(problem))
-            if answer.tokens_in is not None and answer.tokens_out is not None:
-                self._pace.settle(expected, answer.tokens_in + answer.tokens_out)
-            return answer
-        raise AssertionError("the last attempt returns")
+            return self._request(data, is_json="response_format" in body)
+
+        try:
+            answer = self._connection.insist(attempt, data)
+        except Unanswered as problem:
+            if problem.is_lost and self._connection.num_replies == replies_before:
+                raise UsageError(
+                    f"no connection to {self._url} ({problem}); start the server or correct url; answers so far are "
+                    "kept"
+                ) from problem
+            if problem.is_page and not self._num_answers:
+                raise UsageError(f"{self._url}: {problem}; correct url, such as http://localhost:8000/v1") from problem
+            return Answer(None, str(problem))
+        if answer.tokens_in is not None and answer.tokens_out is not None:
+            self._pace.settle(expected, answer.tokens_in + answer.tokens_out)
+        return answer
 
     def _body(self, question: Question) -> dict[str, Any]:
         messages: list[dict[str, Any]] = [{"role": "user", "content": _content(question)}]
@@ -246,21 +208,7 @@ class ChatServer:
         return body
 
     def _request(self, data: bytes, is_json: bool) -> Answer:
-        headers = {"Content-Type": "application/json"}
-        if self._key_variable is not None:
-            headers["Authorization"] = f"Bearer {os.environ[self._key_variable]}"
-        try:
-            # Redirects are not followed: they would take the key along.
-            reply = self._pool.request("POST", self._url, body=data, headers=headers, redirect=False, retries=False)
-        except urllib3.exceptions.ReadTimeoutError as error:
-            raise _Unanswered(f"no answer within {self._timeout_s} s", may_pass=True) from error
-        except urllib3.exceptions.HTTPError as error:
-            raise _Unanswered(f"connection lost: {error}", may_pass=True, is_lost=True) from error
-        with self._lock:
-            self._num_replies += 1
-        if reply.status != 200:
-            raise self._refused(reply.status, reply.data, reply.headers)
-        answer, served = _read(reply.data, is_json)
+        answer, served = _read(self._connection.send(_PATH, data), is_json)
         with self._lock:
             before, self._served = self._served, served or self._served
             self._num_answers += 1
@@ -272,45 +220,17 @@ class ChatServer:
             )
         return answer
 
-    def _refused(self, status: int, data: bytes, headers: Mapping[str, str]) -> Exception:
-        said = " ".join(data[:2000].decode(errors="replace").split())[:300]
-        if self._key_variable is not None:
-            said = said.replace(os.environ[self._key_variable], "(key)")
-        if status in _HOPELESS:
-            return UsageError(
-                f"{self._url} answers {status}: {_HOPELESS[status]}; check url, model and api_key_variable; "
-                f"the server says: {said}"
-            )
-        if 300 <= status < 400:
-            return UsageError(
-                f"{self._url} answers {status}: it is at {headers.get('Location', 'another address')}; give that "
-                "server's address as url"
-            )
-        return _Unanswered(f"status {status}: {said}", status in _RETRIED, _seconds(headers.get("Retry-After")))
-
-
-def _connections(url: str, num_connections: int, timeout_s: float) -> urllib3.PoolManager:
-    """Kept connections, through the proxy that the environment names, if any."""
-    parts = urllib3.util.parse_url(url)
-    settings: dict[str, Any] = {"num_pools": 1, "maxsize": num_connections, "timeout": urllib3.Timeout(timeout_s)}
-    proxy = getproxies().get(str(parts.scheme))
-    if proxy is None or proxy_bypass(str(parts.host)):
-        return urllib3.PoolManager(**settings)
-    login = urllib3.util.parse_url(proxy).auth
-    return urllib3.ProxyManager(
-        proxy, proxy_headers=urllib3.util.make_headers(proxy_basic_auth=login) if login else None, **settings
-    )
-
 
 def _content(question: Question) -> str | list[dict[str, Any]]:
     if not question.pictures:
         return question.text
-    return [*(_picture(picture) for picture in question.pictures), {"type": "text", "text": question.text}]
+    return [*(picture_part(picture.pixels) for picture in question.pictures), {"type": "text", "text": question.text}]
 
 
-def _picture(picture: Picture) -> dict[str, Any]:
+def picture_part(pixels: UInt8[np.ndarray, "H W 3"]) -> dict[str, Any]:
+    """A picture as a part of a message's content, without loss."""
     file = io.BytesIO()
-    Image.fromarray(picture.pixels).save(file, "PNG")
+    Image.fromarray(pixels).save(file, "PNG")
     return {
         "type": "image_url",
         "image_url": {"url": "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()},
@@ -320,7 +240,7 @@ def _picture(picture: Picture) -> dict[str, Any]:
 def _read(data: bytes, is_json: bool) -> tuple[Answer, str | None]:
     """The answer in a reply, and the name of the model that it was given by. `is_json`: the engine held it to JSON."""
     if data.lstrip()[:1] == b"<":
-        raise _Unanswered(f"the reply is a web page, not a chat completion: {_shown(data)}", is_page=True)
+        raise Unanswered(f"the reply is a web page, not a chat completion: {_shown(data)}", is_page=True)
     try:
         reply = json.loads(data)
         choice = reply["choices"][0]
@@ -328,7 +248,7 @@ def _read(data: bytes, is_json: bool) -> tuple[Answer, str | None]:
         usage, served = reply.get("usage") or {}, reply.get("model")
         tokens_in, tokens_out = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _Unanswered(f"malformed reply: {_shown(data)}") from error
+        raise Unanswered(f"malformed reply: {_shown(data)}") from error
     if reason == "length" and not (is_json and _has_ended(text)):
         failure: str | None = "the answer was truncated at max_tokens"
     else:
@@ -366,15 +286,3 @@ def _count(value: Any) -> int | None:
 
 def _shown(data: bytes) -> str:
     return repr(data[:200].decode(errors="replace"))
-
-
-def _seconds(header: str | None) -> float:
-    """Retry-After, seconds or a date, in seconds; 0 where it is neither."""
-    if header is None:
-        return 0.0
-    if header.strip().isdecimal():
-        return float(header)
-    try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
-        return 0.0

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from capkit.config.instantiate import build_all, plain
+from capkit.config.instantiate import build, build_all, plain
 from capkit.data.dataset import Encode
-from capkit.distributed.collectives import rank
+from capkit.distributed.collectives import on_rank_zero, rank
 from capkit.errors import UsageError
 from capkit.reports.bags import bag_examples
 from capkit.reports.rl import write_rl_report
@@ -56,7 +56,11 @@ class FitRL(Job[RLModule]):
     def build_parts(self, cfg: DictConfig) -> dict[str, Any]:
         requested = requested_conditions(cfg, plain(cfg.model))
         ways = {name: cfg[name] for name in ("compile", "recompute", "graph")}
-        return {**build_parts(cfg), **ways, "requested": requested}
+        server = None if cfg.rollout is None else build(cfg.rollout)
+        if server is not None and not cfg.dry_run:
+            with phase("looking for the rollout server"):
+                server.find()
+        return {**build_parts(cfg), **ways, "requested": requested, "server": server}
 
     def build_module(self, run: Run) -> RLModule:
         cfg, data = run.cfg, run.data
@@ -71,7 +75,12 @@ class FitRL(Job[RLModule]):
             reward.attach_captioner(model.tokenizer, model.prompt)
         metrics = applicable(run.parts["metrics"], data.source("test").record(0).metadata)
         parts = {**run.parts, "metrics": metrics}
-        return RLModule(model, reward=reward, rollout_batch_size=cfg.rollout_batch_size, **parts)
+        module = RLModule(model, reward=reward, rollout_batch_size=cfg.rollout_batch_size, **parts)
+        if (server := module.server) is not None and not cfg.dry_run:
+            server.attach(run.folder.path)
+            with phase("asking the rollout server about a grey picture"):
+                on_rank_zero(lambda: server.probe(model, module.objective.rollout))
+        return module
 
     def text_encoder(self, run: Run, module: RLModule) -> Encode:
         return encoder_of(module.model, run.data.max_length)

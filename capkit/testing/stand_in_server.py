@@ -129,6 +129,10 @@ class StandInServer:
                 self.running -= 1
         return reply
 
+    def reply_to_get(self, path: str, key: str | None) -> Reply:
+        """The reply to a request without a body: there is nothing to get here."""
+        return Reply("not found", 404)
+
     def _usual(self, prompt: str, attempt: int) -> Reply:
         text = self.answer(prompt)
         if isinstance(text, Reply):
@@ -177,7 +181,12 @@ def _handler(stand_in: StandInServer) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            reply = stand_in.reply_to(self.path, self.headers.get("Authorization"), body)
+            self._send(stand_in.reply_to(self.path, self.headers.get("Authorization"), body))
+
+        def do_GET(self) -> None:
+            self._send(stand_in.reply_to_get(self.path, self.headers.get("Authorization")))
+
+        def _send(self, reply: Reply) -> None:
             data = reply.text.encode()
             if reply.ending in ("drop", "hang"):
                 self.close_connection = True

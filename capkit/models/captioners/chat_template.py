@@ -1,5 +1,6 @@
 """A captioner's question about a picture in a chat template: the ids in front of the picture, and those behind it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,9 +66,7 @@ class ChatTemplate:
                 f"model.question: expected a message with one place for the picture ({self.image_token}), got {slots} "
                 f"in {text[:200]!r}; use the model's own chat template, and leave {self.image_token} out of prompts"
             )
-        # As the processor of transformers does: a template that writes BOS itself gets no second one.
-        has_bos = bool(self.tokenizer.bos_token and text.startswith(self.tokenizer.bos_token))
-        special = self.adds_special_tokens and not has_bos
+        special = self._is_completed(text)
         whole = text.replace(self.image_token, self.image_token.join(self.around))
         ids = self.tokenizer(whole, add_special_tokens=special)["input_ids"]
         place = ids.index(self.tokenizer.convert_tokens_to_ids(self.image_token))
@@ -78,10 +77,19 @@ class ChatTemplate:
             )
         return ids[:place], ids[place + 1 :]
 
+    def is_completed(self, question: str) -> bool:
+        """Whether the tokenizer adds its special tokens to what the template writes."""
+        return self._is_completed(self._written(question))
+
+    def _is_completed(self, text: str) -> bool:
+        # As the processor of transformers does: a template that writes BOS itself gets no second one.
+        has_bos = bool(self.tokenizer.bos_token and text.startswith(self.tokenizer.bos_token))
+        return self.adds_special_tokens and not has_bos
+
     def end(self) -> str | None:
         """The special token that the template puts behind an answer; None where it puts none, or writes no answers."""
         answer = "answer"
-        messages = [*self._messages("question"), {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+        messages = [*self.messages("question"), {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
         try:
             behind = self.tokenizer.apply_chat_template(messages, tokenize=False).rpartition(answer)[2]
         except TemplateError:
@@ -93,14 +101,16 @@ class ChatTemplate:
         found = next((number for number in ids if number in special), None)
         return None if found is None else self.tokenizer.convert_ids_to_tokens(found)
 
-    def _messages(self, question: str) -> list[dict[str, Any]]:
-        user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
+    def messages(self, question: str, picture: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """The messages that the template writes; `picture`: the picture's part, None for one without content."""
+        part = {"type": "image"} if picture is None else dict(picture)
+        user = {"role": "user", "content": [part, {"type": "text", "text": question}]}
         if self.system is None:
             return [user]
         return [{"role": "system", "content": [{"type": "text", "text": self.system}]}, user]
 
     def _written(self, question: str) -> str:
-        messages = self._messages(question)
+        messages = self.messages(question)
         try:
             return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except TemplateError as error:

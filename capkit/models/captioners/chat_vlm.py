@@ -28,7 +28,7 @@ from capkit.models.dual_encoders.text_towers.base import pool
 from capkit.models.encoders.image import image_features
 from capkit.models.pretrained import build_config, load_pretrained
 from capkit.models.quantized import four_bit_settings
-from capkit.models.tuning.lora import LoRA
+from capkit.models.tuning.lora import LoRA, only_adapters_train
 from capkit.models.tuning.policy import eval_frozen
 from capkit.types import CaptionBatch, Context
 from capkit.upstream.peft import BaseTunerLayer
@@ -104,7 +104,7 @@ class ChatVLM(HeadedCaptioner):
             self.model: Any = AutoModelForImageTextToText.from_config(full)
         else:
             self.model = load_pretrained(AutoModelForImageTextToText, name, "captioner", full, quantization)
-        self.vocab_size = self._head.out_features
+        self.vocab_size, self.other_ends = self._head.out_features, self._ends_beside_eos()
         self.width = self._language.get_input_embeddings().embedding_dim
         self._add_pictures()
         self._freeze(freeze, lora)
@@ -155,6 +155,13 @@ class ChatVLM(HeadedCaptioner):
                 f"{len(self._behind)} tokens; raise it (the picture's {self.num_image_tokens} tokens do not count)"
             )
 
+    def _ends_beside_eos(self) -> tuple[int, ...]:
+        """Special tokens at which the published model's generation ends too (Qwen2.5-VL's `<|endoftext|>`)."""
+        listed, tokenizer = self.model.generation_config.eos_token_id, self.tokenizer
+        added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        special = (added | set(tokenizer.all_special_ids)) - {tokenizer.eos_token_id}
+        return tuple(sorted(special & set(listed if isinstance(listed, list) else [listed])))
+
     def _add_pictures(self) -> None:
         mean, std = self._family.mean, self._family.std
         if self._read_processor is not None:
@@ -203,6 +210,24 @@ class ChatVLM(HeadedCaptioner):
     def prompt_encoder(self, most: int, cut: bool) -> ChatPromptEncoder:
         """What turns a prompt into the ids behind the picture."""
         return ChatPromptEncoder(self.tokenizer, most, cut, self._template, self.question)
+
+    @property
+    def asked_ids(self) -> list[int]:
+        """What the language model reads of a picture and the question, one id for each of the picture's tokens."""
+        return [*self._front, *[self.model.config.image_token_id] * self.num_image_tokens, *self._behind]
+
+    def asked(self, picture: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
+        """The question's messages in the form of chat APIs, with this part as the picture; and whether the tokenizer
+        adds its special tokens to what the template writes.
+        """
+        return self._template.messages(self.question, picture), self._template.is_completed(self.question)
+
+    @property
+    def serves_adapters(self) -> bool:
+        """Whether nothing but adapters of the language model trains."""
+        trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+        parts = {self._family.part_of(name.removeprefix("model.model.")) for name in trained}
+        return only_adapters_train(self) and parts == {"language"}
 
     def train(self, mode: bool = True) -> "ChatVLM":
         super().train(mode)

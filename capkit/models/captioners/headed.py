@@ -27,6 +27,7 @@ class HeadedCaptioner(nn.Module, ABC):
     language_model: Any = None  # what guides its decoding, by `decoding.guide`; not a part of it
     conditions: Conditions | None
     takes_prompts: bool = False  # whether captions may answer prompts of their own (`CaptionBatch.prompts`)
+    other_ends: tuple[int, ...] = ()  # special tokens that end a caption as EOS does
     length_multiple = 1  # of the positions that layers see with teacher forcing: compiled ones want few lengths
 
     def _add_conditions(self, settings: Mapping[str, Any] | None, width: int) -> None:

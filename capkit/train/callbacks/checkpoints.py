@@ -25,7 +25,7 @@ from capkit.checkpoint.files import (
 )
 from capkit.checkpoint.lightning_io import use_folders
 from capkit.distributed.collectives import broadcast_object
-from capkit.errors import ReaderAway, UsageError
+from capkit.errors import ServerFailed, UsageError
 from capkit.run.selection import Selection
 from capkit.utils.ranges import PositiveFloat, PositiveInt, check_ranges
 
@@ -185,8 +185,8 @@ class Checkpoints(Callback):
             self.save(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save the last finished step where a reward's reader is away, which all ranks know of at the same place."""
-        if isinstance(exception, ReaderAway) and not self.is_closed and trainer.global_step > (self.saved_step or 0):
+        """Save the last finished step where what it asks is away, which all ranks know of at the same place."""
+        if isinstance(exception, ServerFailed) and not self.is_closed and trainer.global_step > (self.saved_step or 0):
             self.save(trainer)
 
     def _is_late(self, trainer: pl.Trainer) -> bool:

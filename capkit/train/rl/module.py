@@ -40,7 +40,8 @@ from capkit.train.conditions import UNCONDITIONED, Requested
 from capkit.train.rl.graphed_logprobs import can_graph_logprobs, graphed_logprobs
 from capkit.train.rl.reference_policy import ReferencePolicy
 from capkit.train.rl.rollout import Rollout, concat_images, concat_samples
-from capkit.train.rl.rollout_stats import Sums, policy_sums, reward_sums, sum_of
+from capkit.train.rl.rollout_stats import Sums, policy_sums, ratio_sums, reward_sums, sum_of
+from capkit.train.rl.vllm_rollout import VLLMRollout
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.rng import stable_hash
 
@@ -57,6 +58,7 @@ class RLModule(CaptionerModule):
     sampled token ids; captions are never tokenized again.
     `rollout_batch_size` is the number of images per process to sample at once (None: its whole share);
     `micro_batch_size` cuts the rest of the step. Loss denominators and advantages are those of the global batch.
+    `server`: asked for the samples, in place of the captioner in this process.
     `graph`: on a GPU, run the update's passes as captured CUDA graphs where the captioner allows it.
 
     Logs the reward's terms (section reward) and statistics of the policy (section rl) along with loss and gradient
@@ -79,6 +81,7 @@ class RLModule(CaptionerModule):
         recompute: bool = False,
         graph: bool = True,
         requested: Requested = UNCONDITIONED,
+        server: VLLMRollout | None = None,
     ) -> None:
         super().__init__(
             model, optimizer, schedule, decoding, metrics, micro_batch_size, seed, None, compile, recompute, requested
@@ -95,7 +98,9 @@ class RLModule(CaptionerModule):
         self.likelihood: Objective | None = None if mixed is None else mixed.likelihood
         self._weights = (1.0, 0.0) if mixed is None else (mixed.policy_weight, mixed.likelihood_weight)
         reward.require_apart(model)
-        self.reward, self.rollout_batch_size = reward, rollout_batch_size
+        if server is not None:
+            server.check(model, self.objective)
+        self.reward, self.rollout_batch_size, self.server = reward, rollout_batch_size, server
         self.graph = graph and not recompute  # recomputing asks for the state of random numbers, which no graph holds
         self.gap_was_told = False
         self.reference = ReferencePolicy(model)
@@ -131,6 +136,8 @@ class RLModule(CaptionerModule):
                 parts, updated = self._backward_in_memory(parts, step, is_first=number == 0)
                 if number == 0:
                     logs |= self._host_numbers(rollout.samples)
+                    if self.server is not None:
+                        self.server.check_gap(float(updated["rl/logprob_gap"]), step)
                 self.update(optimizer, updated, counts=number == self.objective.inner_updates - 1)
                 skipped = torch.maximum(logs.get("skipped", updated["skipped"]), updated["skipped"])
                 logs |= updated if number == 0 else {name: updated[name] for name in OF_LAST_UPDATE if name in updated}
@@ -167,6 +174,8 @@ class RLModule(CaptionerModule):
         batch = replace(batch, pictures={})
         with self.whole_weights():
             decoding = replace(self.objective.rollout, seed=self._rollout_seed(step))
+            if self.server is not None:
+                self.server.sync(self.model, step)
             batch = self.in_memory(partial(self._with_features, batch), "rollout_batch_size", len(batch))
             written = self.sample(batch, decoding, with_greedy=self.objective.needs_greedy)
             num_samples = self._num_samples(decoding)
@@ -246,6 +255,13 @@ class RLModule(CaptionerModule):
         return 1 if decoding.method == "greedy" else self.objective.num_samples
 
     def _sample(self, batch: CaptionBatch, decoding: Decoding, with_greedy: bool) -> Samples:
+        if self.server is not None:
+            model: Any = self.model
+            number = self._num_samples(decoding)
+            written = self.server.sample(model, batch, decoding, number, with_greedy, self.is_stopping)
+            self.safe_point()
+            assert written is not None  # a run that stops has left
+            return written
         size = self.rollout_batch_size or len(batch)
         parts = []
         with evaluating(self.model), as_they_are():
@@ -277,7 +293,7 @@ class RLModule(CaptionerModule):
                 before = sums.get(name, (0.0, 0.0))
                 sums[name] = (before[0] + total, before[1] + count)
         numbers = device_means_over_ranks(sums, self.device)
-        if is_first:
+        if is_first and not self._is_behind(step):
             self.tell_later([numbers["rl/logprob_gap"]], self._tell_gap)
         losses = [numbers[name] for name in ("policy_loss", "likelihood_loss") if name in numbers]
         loss = torch.zeros((), dtype=torch.double, device=self.device)
@@ -299,8 +315,9 @@ class RLModule(CaptionerModule):
             context = self.model.encode(part.batch)  # type: ignore[operator]
             # Over the support that sampling left (top-k, top-p): the distribution that the samples were drawn from.
             logprobs = self._logprobs(self.model, context, samples, samples.support)
+        own, is_behind = logprobs.detach(), self._is_behind(step)
         if part.old_logprobs is None:
-            part.old_logprobs = logprobs.detach()
+            part.old_logprobs = samples.logprobs if is_behind else own
         advantages, difference, compared = part.advantages, None, (logprobs, part.old_logprobs)
         if part.reference is not None:
             free = self._free_logprobs(context, samples, logprobs)
@@ -313,8 +330,11 @@ class RLModule(CaptionerModule):
         num_tokens, num_targets = loss_mask.sum(), objective.num_targets(loss_mask)
         of_extra = num_targets if objective.against_reference else num_tokens
         sums: Sums = {f"rl/{name}": (value, of_extra) for name, value in extra.items()}
-        gap = (part.old_logprobs - samples.logprobs).abs().masked_fill(~loss_mask, 0.0)
+        forced = own if is_behind else part.old_logprobs  # by teacher forcing, at the first update
+        gap = (forced - samples.logprobs).abs().masked_fill(~loss_mask, 0.0)
         sums["rl/logprob_gap"] = (gap.sum(), num_tokens)
+        if self.server is not None:
+            sums |= ratio_sums(forced, samples.logprobs, loss_mask)
         if difference is not None:
             sums["rl/kl"] = (distances.sum(), loss_mask.any(-1).sum())
             if objective.kl in LOSS_FORMS:
@@ -392,6 +412,10 @@ class RLModule(CaptionerModule):
 
     def _rollout_seed(self, step: int) -> int:
         return stable_hash(self.objective.rollout.seed, self.seed, "rollout", step)
+
+    def _is_behind(self, step: int) -> bool:
+        """Whether the samples are those of earlier weights."""
+        return self.server is not None and self.server.is_behind(step)
 
     @property
     def _temperature(self) -> float:

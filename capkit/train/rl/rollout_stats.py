@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from capkit.scorers.reward import Scores
@@ -36,6 +36,18 @@ def policy_sums(samples: Samples, loss_mask: Bool[Tensor, "B K M"]) -> Sums:
         "rl/entropy": (surprise, loss_mask.sum()),
         "rl/tokens": (loss_mask.sum(), loss_mask.any(-1).sum()),
         "rl/hit_max_length": ((~samples.ended).sum(), samples.ended.numel()),
+    }
+
+
+def ratio_sums(
+    policy: Float[Tensor, "B K M"], server: Float[Tensor, "B K M"], loss_mask: Bool[Tensor, "B K M"]
+) -> Sums:
+    """Importance ratio of a token, policy over the server that wrote it: its mean, and its mean distance from 1."""
+    ratio = (policy - server).masked_fill(~loss_mask, 0.0).exp()
+    count = loss_mask.sum()
+    return {
+        "rl/server_ratio": (ratio.masked_fill(~loss_mask, 0.0).sum(), count),
+        "rl/server_ratio_off": ((ratio - 1).abs().sum(), count),
     }
 
 

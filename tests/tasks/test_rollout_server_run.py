@@ -1,0 +1,95 @@
+"""A run whose captions a vLLM server writes, by the command line: export, serve, fit_rl, a server that dies."""
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from vllm_stand_in import VLLMStandIn
+
+from capkit.checkpoint.files import load_checkpoint
+from capkit.cli import main
+from capkit.run.folder import RunFolder
+
+ROPE = "{rope_type:default,mrope_section:[1,1,2],rope_theta:10000.0}"
+TEXT = "{hidden_size:16,num_hidden_layers:2,num_attention_heads:2,num_key_value_heads:1,intermediate_size:24,"
+TEXT += f"max_position_embeddings:96,initializer_range:.3,rope_parameters:{ROPE}}}"
+VISION = "{depth:2,num_heads:2,patch_size:7,intermediate_size:24,hidden_size:16,out_hidden_size:16,"
+VISION += "initializer_range:.3,fullatt_block_indexes:[1]}"
+COMMON = [
+    "data=sceneworld", "data.train.count=16", "data.val.count=4", "data.test.count=4", "debug=tiny", "trainer=cpu",
+    "trainer.devices=1", "metric=[bleu]", "decoding.max_length=6",
+]  # fmt: skip
+START = [
+    *COMMON, "model=chat_vlm", "model.name=null", "model.tokenizer=word", "model.image_size=28", "model.max_length=48",
+    f"model.config={{model_type:qwen2_5_vl,text_config:{TEXT},vision_config:{VISION}}}", "model.lora={rank:2}",
+    "model.freeze=[vision,projector]", "model.question=what is near the red circle ?", "max_steps=1",
+    "optimizer.lr=1e-12",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A run whose adapters are as good as new, and its export, which is what is served."""
+    path = tmp_path_factory.mktemp("served")
+    assert main([*START, f"run_dir={path / 'run'}"]) == 0
+    assert main(["export", f"ckpt={path / 'run'}", f"out={path / 'exported'}"]) == 0
+    return path
+
+
+def served(start, **settings):
+    parts = (cls.from_pretrained(start / "exported") for cls in (AutoModelForImageTextToText, AutoProcessor))
+    return VLLMStandIn(*parts, name="exported", **settings)
+
+
+def words(start, server, run_dir):
+    return [
+        "fit_rl", f"init_from={start / 'run'}", "objective=grpo", "objective.num_samples=2", "reward=[cider]", *COMMON,
+        "max_steps=4", "val_every=4", "optimizer.lr=1e-2", "callback.checkpoints.every_steps=10", "rollout=vllm",
+        "callback.recorder.every_steps=1", f"rollout.url={server.url}", "rollout.model=exported",
+        "rollout.num_attempts=2", "rollout.first_wait_s=0.01", f"run_dir={run_dir}",
+    ]  # fmt: skip
+
+
+def adapters(run_dir):
+    return load_checkpoint(sorted((run_dir / "checkpoints").glob("*4*"))[-1])["state_dict"]
+
+
+@pytest.fixture(autouse=True)
+def direct(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+
+
+@pytest.mark.integration
+def test_a_run_goes_on_after_its_server_was_away_as_if_it_had_not_been(start, capfd):
+    with served(start) as server:
+        assert main(words(start, server, start / "whole")) == 0
+        whole = RunFolder(start / "whole")
+        rows = [row for row in whole.current_rows() if "rl/server_ratio" in row]
+        assert len(rows) == 4 and all(row["rl/logprob_gap"] < 1e-3 for row in rows)
+        assert whole.metrics()["test/bleu_4"] >= 0 and len(server.loaded) == 4
+        per_step = (len(server.asked) - 1) // 4  # one is the question about a grey picture
+        server.asked.clear()
+        server.away_after = 1 + 2 * per_step
+        assert main(words(start, server, start / "cut")) == 86
+        assert "rollout: no answer from" in capfd.readouterr().err
+        (kept,) = (start / "cut/checkpoints").glob("*.ckpt")
+        assert "2" in kept.name
+        server.away_after = None
+        assert main(words(start, server, start / "cut")) == 0
+    first, second = adapters(start / "whole"), adapters(start / "cut")
+    assert first and first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_server_that_is_absent_ends_the_run_before_data_is_read(start, capfd):
+    with served(start) as server:
+        pass
+    assert main(words(start, server, start / "absent")) == 2
+    told = capfd.readouterr().err
+    assert "no connection to" in told and "rollout.url" in told and "Traceback" not in told
+
+
+def test_a_rollout_server_belongs_to_fit_rl(capfd):
+    assert main([*START, "rollout=vllm", "rollout.url=http://127.0.0.1:9/v1", "rollout.model=a"]) == 2
+    assert "expected none for task=fit" in capfd.readouterr().err
+    assert main(["fit_rl", "init_from=null", "reward=[cider]", *START, "rollout=vllm", "rollout.model=a"]) == 2
+    assert "rollout.url" in capfd.readouterr().err

@@ -18,7 +18,10 @@ from transformers import (
     AutoTokenizer,
     LogitsProcessorList,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from capkit.errors import UsageError
 from capkit.llm.base import Answer, Question
@@ -83,10 +86,16 @@ def token_counter(tokenizer: str) -> Callable[[Question], int]:
 
 
 def kind_of(config: Any) -> str:
-    """Of a model's config: "image_text", "seq2seq" or "causal"."""
+    """Of a model's config: "image_text", "seq2seq", "causal", or "encoder", such as BERT, which writes nothing.
+
+    transformers loads an encoder as a causal model too, with attention to both sides and a head of random weights.
+    """
     if config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return "image_text"
-    return "seq2seq" if config.is_encoder_decoder else "causal"
+    if config.is_encoder_decoder:
+        return "seq2seq"
+    is_decoder = getattr(config, "is_decoder", False)
+    return "encoder" if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not is_decoder else "causal"
 
 
 @functools.cache

@@ -7,6 +7,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BertConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -167,6 +168,9 @@ def test_a_form_that_the_tokenizer_cannot_do_and_a_model_that_is_no_causal_one_a
     T5Config(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "t5")
     with pytest.raises(UsageError, match=r"needs a causal language model.*is seq2seq"):
         HFReader(str(tmp_path / "t5"), cache_dir=str(tmp_path))
+    BertConfig(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "bert")  # loads as BertLMHeadModel all the same
+    with pytest.raises(UsageError, match=r"needs a causal language model.*is encoder"):
+        HFReader(str(tmp_path / "bert"), cache_dir=str(tmp_path))
     reader = HFReader(folder, "cloze", cache_dir=str(tmp_path))
     with pytest.raises(UsageError, match=r"expected 2 to 26 choices \(one letter each\), got 27"):
         reader.read(["a"], [[ChoiceQuestion("q", tuple(map(str, range(27))))]])

@@ -2,7 +2,7 @@
 BIN ?= .venv/bin
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-.PHONY: help install test test-ci test-nightly lint format canary wheel docker clean
+.PHONY: docs help install test test-ci test-nightly lint format canary wheel docker clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ canary: ## the newest releases that the bounds allow, in .venv-canary: what is n
 	.venv-canary/bin/pip install --quiet -e '.[dev,tagger]'
 	.venv-canary/bin/python requirements/canary.py
 	$(MAKE) test BIN=.venv-canary/bin
+
+docs: ## build the documentation as a site into build/site; any broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: ## build the wheel into dist/
 	$(BIN)/python -m build --wheel

@@ -252,7 +252,11 @@ def _fix(annotation: ast.expr, value: Any) -> str:
 
 def _missing_values(composed: Composed) -> Iterator[str]:
     written = OmegaConf.to_container(composed.config, resolve=False)  # what refers to another key is told there alone
-    missing = [key for key, value in leaves(written) if value == MISSING and _is_used(key, composed.task)]
+    missing = [
+        key
+        for key, value in leaves(written)
+        if value == MISSING and _is_used(key, composed.task) and not _may_lack_captions(key, composed)
+    ]
     if missing:
         listed = " ".join(f"{key}=..." for key in missing)
         yield f"task {composed.task!r} needs {', '.join(missing)}; add {listed}"
@@ -305,6 +309,13 @@ def _is_built(key: str, task: str) -> bool:
 def _is_used(key: str, task: str) -> bool:
     """False for data under `caption`, which reads the user's images, and `prepare`, which creates the data."""
     return not (task in ("caption", "prepare") and key.startswith("data."))
+
+
+def _may_lack_captions(key: str, composed: Composed) -> bool:
+    """`inspect` looks at a folder of pictures alone, too."""
+    part, _, word = key.rpartition(".")
+    target = OmegaConf.select(composed.config, f"{part}._target_")
+    return composed.task == "inspect" and word == "captions" and target == "capkit.data.sources.folder.Folder"
 
 
 def _nearest_file(path: Path) -> str:

@@ -13,6 +13,7 @@ import regex
 import xxhash
 from jaxtyping import Int
 
+from capkit.data.alike import small_copy
 from capkit.data.files import FileSource
 from capkit.data.images import BadImage
 from capkit.data.sources.base import DataSource, clean_captions
@@ -34,6 +35,7 @@ SCRIPTS = (
 )
 _SCRIPT = {script: regex.compile(rf"\p{{Script={script}}}") for script in SCRIPTS}
 NUM_SCRIPTS = 5000  # captions, evenly spaced, whose script is looked at
+MOST_COMPARED = 20_000  # opened pictures of a split, to be compared with each other
 _CHUNK = 20_000  # records whose captions are counted at once
 
 
@@ -64,7 +66,8 @@ class Texts:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of one split that were opened: places among the records, width and height, and a hash of the pixels.
+    """The pictures of one split that were opened: places among the records, width and height, a hash of the pixels, and
+    each in small (`small_copy`), unless they are more than `MOST_COMPARED`.
 
     `broken` has the key and the reason of those that cannot be used.
     """
@@ -73,6 +76,7 @@ class Pictures:
     sizes: list[tuple[int, int]]
     hashes: list[str]
     broken: list[tuple[str, str]]
+    copies: list[np.ndarray]
 
 
 def look_at_texts(source: DataSource, count_tokens: CountTokens, split: str) -> Texts:
@@ -140,26 +144,31 @@ def look_at_pictures(
         else np.unique(np.linspace(0, total - 1, min(most, total)).astype(int)).tolist()
     )
 
-    def look(place: int) -> tuple[tuple[int, int] | None, str]:
+    is_compared = len(places) <= MOST_COMPARED
+
+    def look(place: int) -> tuple[tuple[int, int] | None, str, np.ndarray | None]:
         try:
             pixels = source.image(place)
         except BadImage as error:
-            return None, str(error)
+            return None, str(error), None
         height, width = pixels.shape[:2]
-        return (width, height), xxhash.xxh3_128_hexdigest(np.ascontiguousarray(pixels).data) + f" {width}x{height}"
+        hashed = xxhash.xxh3_128_hexdigest(np.ascontiguousarray(pixels).data) + f" {width}x{height}"
+        return (width, height), hashed, small_copy(pixels) if is_compared else None
 
-    good, sizes, hashes, broken = [], [], [], []
+    good, sizes, hashes, broken, copies = [], [], [], [], []
     threads = num_threads if isinstance(source, FileSource) else 1  # others may hold an open file
     with phase(f"opening pictures of {split}", len(places)) as told, ThreadPoolExecutor(threads) as pool:
-        for place, (size, found) in zip(places, pool.map(look, places), strict=True):
+        for place, (size, found, copy) in zip(places, pool.map(look, places), strict=True):
             if size is None:
                 broken.append((keys[place], found))
             else:
                 good.append(place)
                 sizes.append(size)
                 hashes.append(found)
+                if copy is not None:
+                    copies.append(copy)
             told.advance()
-    return Pictures(good, sizes, hashes, broken)
+    return Pictures(good, sizes, hashes, broken, copies)
 
 
 def same_in_both(first: Sequence[str | None], second: Sequence[str | None]) -> list[str]:

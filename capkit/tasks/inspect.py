@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from capkit.config.instantiate import build
+from capkit.data.alike import alike_pairs
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.files import FileSource
 from capkit.data.inspection import CountTokens, Pictures, Texts, look_at_pictures, look_at_texts, same_in_both
@@ -37,6 +38,9 @@ def run(cfg: DictConfig) -> dict[str, float]:
     and captions of each split, and of pictures that were opened and cannot be used.
     """
     count_tokens, called = _counter(cfg)
+    for node in (cfg.data.get(split) for split in SPLITS):
+        if node is not None and OmegaConf.is_missing(node, "captions"):  # a folder of pictures alone
+            node.captions = None
     data: CaptionDataModule = build(cfg.data)
     sources = {split: data.source(split) for split in SPLITS if data.sources[split] is not None}
     for source in sources.values():
@@ -143,14 +147,14 @@ def _findings(
             told, both = "keys that stand", same_in_both(texts[one].keys, texts[other].keys)
         if both:
             found.append((f"{told} in {one} and in {other}: {len(both):,}", both))
-    found += _same_pixels(texts, opened)
+    found += _same_pixels(texts, opened) + _alike(texts, opened)
     for split, own in opened.items():
         if own.broken:
             total = len(own.broken) + len(own.places)
             reasons = [f"{key}: {reason}" for key, reason in own.broken]
             found.append((f"pictures of {split} that cannot be used: {len(own.broken):,} of {total:,} opened", reasons))
     for split, text in texts.items():
-        if text.num_without:
+        if text.num_without and any(own.num_captions for own in texts.values()):
             empty = [key for key, count in zip(text.keys, text.per_image, strict=True) if not count]
             found.append((f"pictures of {split} without a caption: {text.num_without:,}", empty))
         num_cut = int((text.tokens > max_length).sum())
@@ -187,6 +191,27 @@ def _same_pixels(texts: Mapping[str, Texts], opened: Mapping[str, Pictures]) -> 
             listed = [" = ".join(f"{split} {key}" for split, key in where) for where in cases]
             found.append((f"the same pixels {told}, among the pictures opened: {len(cases):,}", listed))
     return found
+
+
+def _alike(texts: Mapping[str, Texts], opened: Mapping[str, Pictures]) -> list[tuple[str, list[str]]]:
+    """Pictures that look alike and are not the same to the pixel: copies that were resized or compressed anew."""
+    shown = [(split, place) for split, own in opened.items() for place in range(len(own.copies))]
+    if not shown:
+        return []
+    copies = np.stack([opened[split].copies[place] for split, place in shown])
+    aspects = np.array([np.divide(*opened[split].sizes[place]) for split, place in shown])
+    across: list[str] = []
+    within: list[str] = []
+    for one, other in alike_pairs(copies, aspects):
+        (first, a), (second, b) = shown[one], shown[other]
+        if opened[first].hashes[a] == opened[second].hashes[b]:
+            continue  # told as the same pixels
+        keys = [texts[split].keys[opened[split].places[place]] for split, place in (shown[one], shown[other])]
+        (within if first == second else across).append(f"{first} {keys[0]} ~ {second} {keys[1]}")
+    told = (("in two splits", across), ("in one split", within))
+    return [
+        (f"pictures that look alike {where}, among those opened: {len(some):,}", some) for where, some in told if some
+    ]
 
 
 def _shown(

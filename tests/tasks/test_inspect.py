@@ -182,3 +182,29 @@ def test_a_contact_sheet_keeps_proportions():
     assert sheet.shape == (104, 204, 3)
     rows, columns = np.nonzero(sheet[:, :102].sum(-1) == 0)
     assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (24, 96)
+
+
+def smooth(seed):
+    rough = Image.fromarray(np.random.default_rng(seed).integers(0, 255, (6, 8, 3), dtype=np.uint8))
+    return rough.resize((160, 120), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("words", [[], ["data.train.captions=null"]], ids=["not given", "null"])
+def test_a_folder_of_pictures_alone_is_looked_at_and_copies_in_it_are_found(tmp_path, capsys, words):
+    (tmp_path / "alone").mkdir()
+    for number in range(8):
+        smooth(number).save(tmp_path / "alone" / f"{number}.png")
+    smooth(2).resize((120, 90)).save(tmp_path / "alone" / "smaller.jpg", quality=80)
+    paths = [f"data.train.images={tmp_path / 'alone'}", "data=folder", "data.train.val=0.0", "data.train.test=0.0"]
+    paths += ["data.val=null", "data.test=null"]
+    assert main(["inspect", *paths, *words, f"run_dir={tmp_path / 'out'}"]) == 0
+    found = json.loads((tmp_path / "out" / "inspect.json").read_text())
+    assert found["splits"]["train"]["images"] == 9 and found["splits"]["train"]["captions"] == 0
+    (only,) = found["findings"]
+    assert only["finding"] == "pictures that look alike in one split, among those opened: 1"
+    assert only["examples"] == ["train 2.png ~ train smaller.jpg"]
+
+
+def test_training_still_needs_captions(tmp_path, capsys):
+    assert main(["data=folder", f"data.train.images={tmp_path}"]) == 2
+    assert "data.train.captions" in capsys.readouterr().err

@@ -90,4 +90,20 @@ def _file(row: dict[str, Any], turns: list[dict[str, Any]], where: str) -> str |
         several = [part[name] for part in pictures for name in ("image", "path") if part.get(name)]
     if len(several) > 1:
         raise UsageError(f"{where}: expected one picture, got {len(several)}; leave chats about several pictures out")
-    return file_name(several[0], where, "image") if several else None
+    return file_name(_named(several[0], where), where, "image") if several else None
+
+
+def _named(picture: Any, where: str) -> Any:
+    """The file of a picture that may be an object, {"path": FILE}, as data sets of the hub have it."""
+    if not isinstance(picture, dict):
+        return picture
+    if picture.get("bytes"):
+        raise UsageError(
+            f"{where}: expected a picture's file, got its bytes; write them to files, and give their names"
+        )
+    named = next((picture[name] for name in ("path", "image", "file_name") if picture.get(name)), None)
+    if named is None:
+        raise UsageError(
+            f'{where}: expected {{"path": FILE}}, got an object with {", ".join(map(str, picture)) or "nothing"}'
+        )
+    return named

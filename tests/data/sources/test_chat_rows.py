@@ -110,3 +110,24 @@ def test_a_chat_has_a_split_and_a_language_and_its_picture_may_be_a_part_of_what
     one, two = read_captions(tmp_path / "chats.json")[:2]
     assert (one.split, one.record.captions[0].language) == ("val", "pt-BR")
     assert two.split is None and two.record.image == "b.jpg" and two.record.captions[0].prompt == "Describe it."
+
+
+@pytest.mark.parametrize("name", ["path", "image", "file_name"])
+def test_a_picture_may_be_an_object_with_its_path(tmp_path, name):
+    assert read(tmp_path, messages([{"bytes": None, name: "d.jpg"}])) == [
+        ("d.jpg", "d.jpg", [("A dog.", "Describe it.")])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("picture", "told"),
+    [
+        ({"bytes": "aGk=", "path": "a.jpg"}, "got its bytes"),
+        ({"url": "a"}, "got an object with url"),
+        ({}, "with nothing"),
+        ({"path": 3}, "expected text"),
+    ],
+)
+def test_a_picture_that_names_no_file_is_refused(tmp_path, picture, told):
+    with pytest.raises(UsageError, match=told):
+        read(tmp_path, messages([picture]))

@@ -1,6 +1,7 @@
 """A step of reinforcement learning is the same however its batch is cut: micro-batches, rollouts, 2 processes x 4."""
 
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -98,3 +99,14 @@ def test_another_seed_gives_other_captions_and_would_be_noticed():
     other = train("greedy", seed=1)
     assert not same_rollouts(whole("greedy").rollouts, other.rollouts)
     assert "loss of step 0" in differences(whole("greedy"), other)
+
+
+def under_zero() -> Outcome:
+    return train("dico", "zero2", micro_batch_size=3)
+
+
+@pytest.mark.nightly
+def test_dico_under_zero_2_equals_one_process():
+    for outcome in run_distributed(under_zero, 2, timeout_s=300):
+        known = whole("dico") if outcome.weights else replace(whole("dico"), weights={})  # rank 0 alone has them all
+        assert differences(known, outcome) == []

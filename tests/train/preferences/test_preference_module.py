@@ -1,6 +1,7 @@
 """A step on preferences is the same however its batch is cut; references, and the alarm."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -74,6 +75,21 @@ def test_two_processes_of_four_pairs_equal_one_of_eight():
     for ranks in zip(*run_distributed(both, 2, timeout_s=300), strict=True):
         for outcome in ranks:
             assert differences(whole, outcome) == []
+
+
+def adapted_and_partitioned():
+    lora = [train("ddp", lora=True), train("ddp", lora=True, micro_batch_size=2), train("zero2", lora=True)]
+    return [*lora, train("zero2"), train("zero2", micro_batch_size=2), train("zero2", kept=True)]
+
+
+@pytest.mark.nightly
+def test_two_processes_with_adapters_under_zero_2_and_with_a_kept_reference_equal_one():
+    whole = [*[train(lora=True)] * 3, *[train()] * 2, train(kept=True)]
+    for one, *ranks in zip(whole, *run_distributed(adapted_and_partitioned, 2, timeout_s=300), strict=True):
+        for outcome in ranks:
+            known = one if outcome.weights else replace(one, weights={})  # of ZeRO rank 0 alone has them all
+            assert differences(known, outcome) == []
+        assert ranks[0].weights
 
 
 def test_the_first_step_is_at_the_reference_and_the_second_is_not():

@@ -134,4 +134,5 @@ def _judged(rows: Sequence[Mapping[str, Any]], answers: Sequence[Any]) -> Judged
             values["soft"] += detail["soft"]
             values["hard"] += hard
         details.append(detail)
-    return Judged(values, len(rows), sum(answer.text is None for answer in answers), {"questions": details})
+    failed = sum(answer.text is None for answer in answers)
+    return Judged(values, len(rows), failed, {"questions": details})

@@ -53,6 +53,21 @@ def rl_page(path):
     return folder.report
 
 
+def questions_page(path):
+    """A reward that asks questions: right, wrong, abstained and unread answers, long ones among them."""
+    folder = run(path)
+    for step in (200, 210):
+        term = "reward/question_answering"
+        folder.append(step, {term: 0.5, f"{term}_right_color": 0.5, f"{term}_read_seconds": 1.0, "rl/length": 9.0})
+    said = [
+        {"said": LONG, "abstained": False, "right": True}, {"said": "a dog", "abstained": False, "right": False},
+        {"said": "cannot", "abstained": True, "right": False}, {"said": None, "abstained": False, "right": False},
+    ]  # fmt: skip
+    answers = [{"question": f"{n} {LONG}?", "answer": LONG, "before": said[n - 1], "now": said[n]} for n in range(4)]
+    write_rl_report(folder, "a run", samples(), answers=[({**row, "answers": answers}, p) for row, p in samples()])
+    return folder.report
+
+
 def preferences_page(path):
     """Pairs with a long side, one that was turned, and an alarm."""
     folder = run(path)

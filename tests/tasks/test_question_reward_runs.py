@@ -64,3 +64,8 @@ def test_a_server_that_is_away_ends_the_run_saved_and_the_same_command_goes_on(t
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert all(row["reward/question_answering_unread"] == 0 for row in rows)
     assert all(row["reward/question_answering"] == row["reward/question_answering_right_any"] for row in rows)
+    # The file asks about training pictures alone, so the page shows those, as they were captioned before and now.
+    shown = [row["key"] for row in run.read_rows("initial_asked")]
+    page = run.report.read_text()
+    assert len(shown) == 6 and set(shown) <= set(questions) and all(f'alt="{key}"' in page for key in shown)
+    assert "<h2>Questions</h2>" in page and page.count("<td>how 0?</td>") + page.count("<td>how 1?</td>") >= 4

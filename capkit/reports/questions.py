@@ -13,8 +13,7 @@ from capkit.reports.shell import OPENED, render, thumbnail
 STYLE = (
     ".asked { grid-template-columns: repeat(auto-fill, minmax(min(100%, 28rem), 1fr)) } "
     ".asked .sample { flex-wrap: wrap } "
-    ".asked table { flex: 1 1 100%; display: table; width: 100% } "
-    ".asked th, .asked td { text-align: left; white-space: normal; overflow-wrap: anywhere } "
+    ".asked table { flex: 1 1 100% } .asked th, .asked td { text-align: left; white-space: normal } "
     ".answer { padding: 0 .3rem; border-radius: .25rem } .answer.right { background: var(--good-soft) } "
     ".answer.wrong { background: var(--bad-soft); text-decoration: underline } "
     ".answer.open { background: var(--line) } "

@@ -87,4 +87,67 @@ BREAKS = [
         "{text}\\n{END}",
         ("tests/benchmarks/test_guided_effects.py",),
     ),
+    Break(
+        "the scale of guidance is ignored",
+        "capkit/decoding/guide.py",
+        "return float(self.scale), float(self.scale) - 1.0",
+        "return 1.0, 0.0",
+        ("tests/decoding/test_guided.py::test_greedy_captions_are_those_of_two_whole_passes_a_token",),
+    ),
+    Break(
+        "the box does not reach the captioner",
+        "capkit/models/conditions/box.py",
+        "return self.layers(self.features(values))[:, None]",
+        "return self.layers(self.features(values * 0))[:, None]",
+        (
+            "tests/models/conditions/test_kinds.py::test_every_side_of_a_box_counts",
+            ("tests/effects/test_flexcap_regions.py::test_after_a_short_training_the_object_in_the_box_is_named"),
+        ),
+    ),
+    Break(
+        "a caption has a bin that its score does not say",
+        "capkit/data/conditions/bins.py",
+        "else float(self.bins(target.caption.score))",
+        "else float(len(record.key + target.text) % len(self.bins))",
+        (
+            "tests/data/conditions/test_bins.py",
+            "tests/effects/test_noc.py::test_the_top_level_is_better_than_no_levels",
+        ),
+    ),
+    Break(
+        "top asks for the lowest bin",
+        "capkit/models/conditions/bins.py",
+        '"top": self.count - 1}',
+        '"top": 0}',
+        ("tests/models/conditions/test_kinds.py",),
+    ),
+    Break(
+        "every caption has the length of its picture's first one",
+        "capkit/data/conditions/length.py",
+        "float(len(target.text.split()))",
+        "float(len(record.captions[0].text.split()))",
+        ("tests/data/conditions/test_readers.py",),
+    ),
+    Break(
+        "images are missing in front of the projector",
+        "capkit/objectives/cross_entropy.py",
+        "            context = drop_images(context, self.image_dropout, self.seed, step)",
+        "            kept = (drop_images(context, self.image_dropout, self.seed, step).states != 0).any((1, 2))\n"
+        "            context = model.encode(type(batch)(batch.keys, batch.pixels * kept[:, None, None, None]))",
+        ("tests/objectives/test_image_dropout.py::test_loss_and_gradient_are_those_of_zeros_behind_the_projection",),
+    ),
+    Break(
+        "other runs of a frontier are guided too",
+        "capkit/tasks/frontier.py",
+        '    OmegaConf.update(cell, "decoding.guide", None, merge=False, force_add=True)\n',
+        "",
+        ("tests/tasks/test_frontier_task.py",),
+    ),
+    Break(
+        "pictures of Visual Genome's older releases have no number",
+        "capkit/data/sources/visual_genome.py",
+        'key = "id" if',
+        'key = "image_id" if',
+        ("tests/data/sources/test_region_sources.py",),
+    ),
 ]

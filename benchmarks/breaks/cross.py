@@ -82,9 +82,9 @@ BREAKS = [
     ),
     Break(
         "BLEU's intervals are of the mean of images' BLEU",
-        "capkit/metrics/coco/bleu.py",
-        "_formula(sums[:, :4], sums[:, 4:8], sums[:, 8], sums[:, 9])",
-        "_formula(sums[:, :4], sums[:, 4:8], sums[:, 9], sums[:, 8])",
+        "capkit/metrics/coco/collected.py",
+        "bleu_formula(sums[:, :4], sums[:, 4:8], sums[:, 8], sums[:, 9])",
+        "bleu_formula(sums[:, :4], sums[:, 4:8], sums[:, 9], sums[:, 8])",
         ("tests/metrics/test_resampled.py",),
     ),
     Break(

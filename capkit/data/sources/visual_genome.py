@@ -125,9 +125,8 @@ def _read_pictures(path: Path) -> Mapping[int, _Picture]:
     found: dict[int, _Picture] = {}
     for number, row in enumerate(content):
         where = f"{path} picture {number}"
-        key = (
-            "id" if "id" in expect(row, "an object", where) else "image_id"
-        )  # as the data's own Python driver reads it
+        # Both are there: Visual Genome's own Python driver takes either name.
+        key = "id" if "id" in expect(row, "an object", where) else "image_id"
         image_id = member(row, key, "a whole number", where)
         address = PurePosixPath(member(row, "url", "text", where))
         width, height = (member(row, name, "a whole number", where) for name in ("width", "height"))

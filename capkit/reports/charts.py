@@ -119,11 +119,11 @@ def path_chart(
     for i in shown:
         across, height = at(*points[i])
         parts.append(_circle((across, height), 3.5, f"fill='{COLOURS[0]}'"))
-        parts.append(_text(across + 6, height - 5, labels[i]))
+        parts.append(_beside(across, height, labels[i]))
     for name, point in alone.items():
         across, height = at(*point)
         parts.append(_circle((across, height), 4, f"fill='{COLOURS[1]}'"))
-        parts.append(_text(across + 6, height - 5, name, f"style='fill:{COLOURS[1]}'"))
+        parts.append(_beside(across, height, name, f"style='fill:{COLOURS[1]}'"))
     for number, (name, i) in enumerate((marks or {}).items(), start=1):
         if i in shown:
             colour = COLOURS[number % len(COLOURS)]
@@ -132,6 +132,13 @@ def path_chart(
                 _text(WIDTH - RIGHT, TOP + 14 * number, f"◯ {name}", f"text-anchor='end' style='fill:{colour}'")
             )
     return _svg(parts)
+
+
+def _beside(across: float, height: float, text: str, style: str = "") -> str:
+    """A point's name: to its left where it stands in the right half, so that a long one is not cut off."""
+    if across > WIDTH / 2:
+        return _text(across - 6, height - 5, text, f"text-anchor='end' {style}".strip())
+    return _text(across + 6, height - 5, text, style)
 
 
 def interval_chart(title: str, rows: Mapping[str, tuple[Number, Number, Number]], x_label: str) -> str:

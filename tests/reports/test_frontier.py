@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 
+from capkit.reports.charts import path_chart
 from capkit.reports.frontier import Place, frontier_charts, recalls, write_frontier
 
 PLACES = [
@@ -36,3 +38,9 @@ def test_the_files_hold_all_numbers_and_null_where_there_is_none(tmp_path):
     assert rows[1]["numbers"]["length"] is None and rows[0]["numbers"]["shuffled/rd20_r1"] == 0.05
     page = (tmp_path / "frontier.html").read_text()
     assert "<td>&lt;rl&gt;</td><td>1.100</td><td>0.700</td><td>6.000</td>" in page
+
+
+def test_the_name_of_a_point_at_the_right_ends_before_it():
+    svg = path_chart("t", [(0.0, 1.0), (1.0, 0.0)], ["left", "a long name at the right"], "x")
+    ends = {text: attributes for attributes, text in re.findall(r"<text ([^>]*)>(left|a long name at the right)<", svg)}
+    assert "text-anchor" not in ends["left"] and "text-anchor='end'" in ends["a long name at the right"]

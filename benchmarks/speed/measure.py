@@ -1,10 +1,12 @@
 """Times of several ways to do the same work, in turn: each round runs every side once, so all see the same host."""
 
+import multiprocessing
 import os
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,6 +39,17 @@ class Side:
 
     def as_row(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of a module gives, called in a process of its own.
+
+    Raises BrokenProcessPool where the process dies.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([function.__module__])
+    with ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def wait(device: str) -> None:

@@ -1,8 +1,8 @@
 """How CUDA graphs are captured: each owner of graphs on a stream of its own, with nothing else in the way.
 
-Torch keeps one workspace of cuBLAS for each stream, and frees it with any graph that was captured on that stream. Other
-graphs of the stream then read and write memory that belongs to somebody else (pytorch/pytorch#193402). So graphs share
-a stream only if they are given up together.
+Torch keeps one workspace of cuBLAS for each stream, and newer versions (2.14, not yet 2.11) free it with any graph that
+was captured on that stream. Other graphs of the stream then read and write memory that belongs to somebody else
+(pytorch/pytorch#193402). So graphs share a stream only if they are given up together.
 """
 
 import gc

@@ -1,5 +1,7 @@
 import json
+import os
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from xml.etree import ElementTree
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from benchmarks.speed import growth, training, vocabulary
 from benchmarks.speed.__main__ import main
+from benchmarks.speed.measure import apart
 from benchmarks.speed.plain_cider import PlainCiderD
 from benchmarks.speed.rollout import FULL
 from capkit.scorers.cider import CiderD
@@ -133,3 +136,9 @@ def test_a_tiny_run_of_data_reads_the_pictures_in_every_way(tmp_path, monkeypatc
     for part in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
         assert [row["name"] for row in part][:5] == sides
         assert all(row["ms"] > 0 for row in part)
+
+
+def test_what_dies_in_a_process_of_its_own_is_told():
+    assert apart(os.getpid) != os.getpid()
+    with pytest.raises(BrokenProcessPool):
+        apart(os.abort)

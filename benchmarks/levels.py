@@ -144,6 +144,7 @@ SETTINGS = {
     "wide": Setting(batch=32),
     "long and wide": Setting(steps=1800, batch=32),
     "of twice the captions": Setting(count=2400, steps=1800, batch=32),
+    "of four times the captions": Setting(count=4800),
 }
 
 

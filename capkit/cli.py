@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from capkit.config.sweeps import split_sweep
 from capkit.errors import UsageError, exit_status, known_error
 from capkit.run.optuna_sweep import Optuna, distribution
 from capkit.run.sweep_table import note_given, write_sweep_table
-from capkit.utils.console import command_name, note_command, speaks
+from capkit.utils.console import command_name, loudness, note_command, set_loudness, speaks
 
 INTERRUPTED_STATUS = 130
 OTHER_RANKS_WAIT_S = 5.0
@@ -47,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
         known = known_error(error)
         if known is None:
             raise
+        if loudness() == "verbose":
+            traceback.print_exception(error)
         _tell(f"error: {known}")
         return exit_status(known)
     return 0
@@ -76,6 +79,9 @@ def _run(argv: list[str]) -> None:
         _print(script(argv[1:]).rstrip("\n"))
         return
     command = parse(argv)
+    if {"--quiet", "--verbose"} <= command.flags:
+        raise UsageError("expected --quiet or --verbose, got both; keep one")
+    set_loudness("quiet" if "--quiet" in command.flags else "verbose" if "--verbose" in command.flags else "")
     note_command(shlex.join([*command_name().split(), *argv]))
     if not argv:
         _print(SHORT)

@@ -19,10 +19,15 @@ FLAGS = {
     "--version": "the version",
     "--cfg": "print the whole config and exit",
     "--multirun": "run every combination of comma-separated values, each in its own run folder (-m)",
+    "--quiet": "results, warnings and errors alone: no header, no progress (-q)",
+    "--verbose": "what libraries say as well, and where an error was raised (-v)",
     "--config-dir": "a folder of your own configs, with the same groups: --config-dir DIR",
 }
 MAX_DEPTH = 32
-_SHORT = {"-h": "--help", "-m": "--multirun", "-c": "--cfg", "-cd": "--config-dir", "-V": "--version"}
+_SHORT = {
+    "-h": "--help", "-m": "--multirun", "-c": "--cfg", "-cd": "--config-dir", "-V": "--version", "-q": "--quiet",
+    "-v": "--verbose",
+}  # fmt: skip
 _OVERRIDE = re.compile(r"(?P<prefix>\+\+|\+|)(?P<key>[A-Za-z_]\w*([./][\w-]+)*(@[\w.:-]*)?)=(?P<value>.*)", re.DOTALL)
 _DELETION = re.compile(r"~[A-Za-z_]\w*([./][\w-]+)*(@[\w.:-]*)?(=.*)?", re.DOTALL)
 

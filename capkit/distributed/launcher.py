@@ -26,7 +26,7 @@ from capkit.fault_tolerance.heartbeats import attempts, read_verdict
 from capkit.fault_tolerance.stop_signal import INTERRUPTED_STATUS, NOTHING_BEGUN, Stopped, heard_signals, status_after
 from capkit.fault_tolerance.watchdog import follows_from_another, status_of
 from capkit.run.folder import RunFolder, default_run_dir
-from capkit.utils.console import close_phase, command_line, command_name, open_phase, phase
+from capkit.utils.console import close_phase, command_line, command_name, loudness, open_phase, phase
 from capkit.utils.files import write_atomically
 
 PR_SET_PDEATHSIG = 1  # Linux: prctl(2)
@@ -108,6 +108,7 @@ def start_ranks(cfg: DictConfig, trains: bool = False) -> bool:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ["CAPKIT_COMMAND"] = command_name()
     os.environ["CAPKIT_WORDS"] = command_line()
+    os.environ["CAPKIT_OUTPUT"] = loudness()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # ranks would log each attempt to connect
     resolved = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(resolved, dict)

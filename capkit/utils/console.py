@@ -23,6 +23,8 @@ LINES_S = 30.0
 # `text_lm.api_key=...`, `--token=...`
 _SECRET = re.compile(r"\b((?:\w*_)?(?:key|token|password|secret)=)\S+", re.IGNORECASE)
 _noted = ""
+_LOUDNESS = "CAPKIT_OUTPUT"  # quiet or verbose, as ranks get it from their parent
+_loudness = os.environ.get(_LOUDNESS, "")
 SHOW_CURSOR = b"\x1b[?25h\n"
 
 
@@ -32,9 +34,20 @@ def speaks() -> bool:
     return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0") if is_srun_step else "0") == "0"
 
 
+def set_loudness(loudness: str) -> None:
+    """How much is told. "quiet": results and warnings; "verbose": also what libraries say; else: messages."""
+    global _loudness
+    _loudness = loudness
+
+
+def loudness() -> str:
+    """See `set_loudness`."""
+    return _loudness
+
+
 def say(text: str) -> None:
-    """Print a line on standard output, immediately and above any bar."""
-    if speaks():
+    """Print a line on standard output, immediately and above any bar; nothing where it was asked to be quiet."""
+    if speaks() and _loudness != "quiet":
         print(text, flush=True)
 
 
@@ -129,7 +142,7 @@ def open_phase(
 ) -> Phase:
     """Open a phase that ends elsewhere, by `close_phase`."""
     opened = Phase(name, total, unit, lines_s, start)
-    if speaks():
+    if speaks() and _loudness != "quiet":
         _display.add(opened)
     return opened
 

@@ -6,7 +6,7 @@ import sys
 import warnings
 from typing import TextIO
 
-from capkit.utils.console import speaks
+from capkit.utils.console import loudness, speaks
 
 _shown: set[str] = set()
 
@@ -65,8 +65,11 @@ _ADVICE = _Advice()
 def quiet_libraries() -> None:
     """Called by each task in every process before it builds anything.
 
-    Warnings that users can act on go through `show_once`. Downloads keep their progress bar on rank 0.
+    Warnings that users can act on go through `show_once`. Downloads keep their progress bar on rank 0. With `--verbose`
+    everything is shown as it is.
     """
+    if loudness() == "verbose":
+        return
     warnings.showwarning = show_once
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -15,6 +15,7 @@ import capkit
 from capkit import cli
 from capkit.config.locations import config_dir, groups
 from capkit.errors import UsageError, usage_error_behind
+from capkit.utils import console
 
 ROOT = Path(__file__).parents[2]
 
@@ -238,3 +239,13 @@ def test_of_ranks_that_a_launcher_started_the_first_tells_what_all_have_met(rank
     assert cli.main(["optimizer.lerning_rate=1"]) == 2
     assert slept == waits  # the launcher ends the others within this time
     assert "unknown key 'optimizer.lerning_rate'" in capsys.readouterr().err
+
+
+def test_verbose_says_where_an_error_was_raised_and_both_flags_are_refused(capsys, monkeypatch):
+    monkeypatch.setattr(console, "_loudness", "")
+    assert cli.main(["--verbose", "sed=1"]) == 2
+    told = capsys.readouterr().err
+    assert "Traceback" in told and told.rstrip().splitlines()[-1].startswith("error: unknown key 'sed'")
+    assert cli.main(["-q", "-v", "seed=1"]) == 2
+    assert "expected --quiet or --verbose, got both" in capsys.readouterr().err
+    assert cli.main(["sed=1"]) == 2

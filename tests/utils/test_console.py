@@ -108,3 +108,25 @@ def test_the_time_left_follows_from_the_speed_since_the_start():
     training.since -= 20.0
     training.update(60)
     assert training.left() == "0:40 left"
+
+
+def test_quiet_says_nothing_and_shows_no_progress(capsys, monkeypatch):
+    monkeypatch.setattr(console, "_loudness", "quiet")
+    monkeypatch.setattr(console, "FIRST_LINE_S", 0.0)
+    with phase("captioning", 3):
+        say("a line")
+        header({"device": "CPU"})
+        time.sleep(0.6)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_no_color_leaves_no_codes_in_a_log(monkeypatch, capsys):
+    """rich keeps to https://no-color.org: nothing here colours by itself."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(console, "FIRST_LINE_S", 0.0)
+    with phase("captioning", 3):
+        say("a line")
+        assert eventually(lambda: True)
+        time.sleep(0.6)
+    told = capsys.readouterr()
+    assert "captioning" in told.err and "\x1b" not in told.out + told.err

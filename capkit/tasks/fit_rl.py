@@ -56,7 +56,7 @@ class FitRL(Job[RLModule]):
     def build_parts(self, cfg: DictConfig) -> dict[str, Any]:
         requested = requested_conditions(cfg, plain(cfg.model))
         ways = {name: cfg[name] for name in ("compile", "recompute", "graph")}
-        server = None if cfg.rollout is None else build(cfg.rollout)
+        server = None if cfg.get("rollout") is None else build(cfg.rollout)
         if server is not None and not cfg.dry_run:
             with phase("looking for the rollout server"):
                 server.find()

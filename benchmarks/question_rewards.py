@@ -24,7 +24,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--samples", type=int, default=2, help="captions of a picture")
     parser.add_argument("--questions", type=int, default=8, help="of a caption")
-    parser.add_argument("--length", type=int, default=64, help="words of a caption")
+    parser.add_argument("--length", type=int, default=48, help="words of a caption")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--looped", type=int, help="pictures of the step whose reader is the loop; none: all")
     parser.add_argument("--batch-size", type=int, default=16, help="of reader=hf")

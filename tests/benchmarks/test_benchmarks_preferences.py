@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks.guided_effects import with_tables
+from benchmarks.preferences import BEGIN, DOCS, EFFECTS, Part, sides_table, stamps_preferences, stamps_rater, text_of
 from benchmarks.random_sides import exchanged, lean, num_colours, with_sides
 from benchmarks.stamps.rater import cut, dealt_anew, rankings, shares
 
@@ -75,3 +77,43 @@ def test_sides_are_exchanged_whole_and_a_draw_leans_as_it_fell():
     stayed = np.mean([row["chosen"] == "a red circle" for row in drawn])
     assert 0 < stayed < 1 and lean(drawn)["colours"] == pytest.approx(2 * stayed - 1)
     assert num_colours("a red circle, a green, square and cyan") == 3
+
+
+def side_row(name, colours, colour, recall):
+    numbers = {f"{kind} {key}": recall for kind in ("greedy", "drawn") for key in ("precision", "recall")}
+    leaning = {} if name == "start" else {"lean": {"share": 0, "number": 0, "colours": colours}}
+    return {"name": name, **leaning, "colour": colour, "undecided": 0.69, **numbers}
+
+
+def test_draws_stand_in_the_order_of_their_lean_with_what_they_correlate_with():
+    rows = [side_row("start", 0, 0.4, 0.7), side_row("judged", 0.8, 0.6, 0.9), side_row("both orders", 0, 0.4, 0.7)]
+    rows += [side_row(f"draw {n}", lean, 0.4 + lean / 10, 0.7 - lean) for n, lean in enumerate((0.2, -0.1, 0.1))]
+    text = sides_table(rows)
+    assert (
+        text.index("| draw 1 | -0.10 |") < text.index("| draw 2 | +0.10 |") < text.index("| draw 0 | +0.20 | 0.420 |")
+    )
+    assert "1.00 with the probability of a colour and -1.00 with true facts of greedy captions" in text
+    assert "| start |  | 0.400 |" in text and "Of 0.69 of the pictures" in text
+
+
+def test_real_photos_stand_in_percent_with_intervals():
+    ends = {name: [0.5, 0.41, 0.6] for name in ("all", "others", "cut")}
+    assert "| rater | 50.0 (41.0 to 60.0) |" in stamps_rater({"seeds": [0], "numbers": {"rater": ends}})
+    retrieval = {name: {"R@1": [0.1, 0.05, 0.15]} for name in ("before", "pairs as ranked - before")}
+    held = {"pairs as ranked": [{"accuracy": 0.6, "margin": 0.1, "chosen_drop": -0.2}]}
+    found = {"seeds": [0], "num_pairs": [99], "retrieval": retrieval, "held_out": held, "cider": {"before": [0.2]}}
+    text = stamps_preferences(found)
+    assert "| before | 10.0 (5.0 to 15.0) | 0.20 |" in text and "| pairs as ranked | 0.600 | 0.100 | -0.200 |" in text
+    assert "99 pairs" in text
+
+
+def test_what_was_not_run_is_told_with_its_command(tmp_path):
+    part = Part("Real photos", "none.json", "python -m x", stamps_rater)
+    assert part.text(tmp_path) == "### Real photos\n\nNot run yet: `python -m x`.\n"
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+def test_the_page_has_the_tables_of_the_committed_numbers(name):
+    """python -m benchmarks.preferences writes them."""
+    page = (DOCS / name).read_text(encoding="utf-8")
+    assert with_tables(page, text_of(name), BEGIN) == page

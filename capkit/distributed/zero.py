@@ -86,11 +86,10 @@ class Zero(UnwrappedDDPStrategy):
                 "flattened weights, which is correct only for optimizers that treat elements independently"
             )
         module: Any = self.lightning_module
-        if self.stage == 3 and getattr(module.model, "runs_word_by_word", False):
+        if self.stage == 3 and getattr(module.objective, "writes_in_training", False):
             raise UsageError(
-                f"expected strategy.stage 1 or 2 for {type(module.model).__name__}, got 3: it runs its layers once a "
-                "word, and ranks whose captions differ in length would gather different weights; choose "
-                "trainer=deepspeed_2"
+                "expected strategy.stage 1 or 2 with objective.sampling, got 3: words are sampled within a step, where "
+                "no rank has whole weights; choose trainer=deepspeed_2, or objective.sampling=0"
             )
         self._groups = [list(group["params"]) for group in optimizer.param_groups]
         self.engine = self._start_engine(module.model, optimizer, module.optimizer_factory.clip_norm)
@@ -114,6 +113,9 @@ class Zero(UnwrappedDDPStrategy):
         partitions.leave_out_unused_operator()
         for parameter in model.parameters():
             parameter.data = parameter.data.contiguous()  # DeepSpeed flattens parameters
+        for part in model.modules():
+            if getattr(part, "gathered_at_once", False):  # else ranks would gather for each run of each layer in it
+                deepspeed.utils.set_z3_leaf_module(part, True)
         with _ScalarsAsBytes():
             engine, *_ = deepspeed.initialize(
                 model=_Call(model),

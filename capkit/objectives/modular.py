@@ -76,6 +76,11 @@ class ModularLikelihood:
         self.sampling, self.seed = sampling, seed
         self._likelihood = CrossEntropy(label_smoothing)
 
+    @property
+    def writes_in_training(self) -> bool:
+        """Whether a training step samples words."""
+        return isinstance(self.sampling, Schedule) or self.sampling > 0
+
     def num_targets(self, batch: CaptionBatch) -> Int[Tensor, ""]:
         """The number of learned tokens in the batch."""
         return self._likelihood.num_targets(batch)

@@ -7,17 +7,17 @@ from steps import MODULES, batches, loader, trainer_of
 
 from capkit.distributed.zero import Zero
 from capkit.errors import UsageError
-from capkit.models.captioners.modular import ModularCaptioner
+from capkit.objectives.modular import ModularLikelihood
 from capkit.optim.optimizers import LAMB
 from capkit.testing.distributed import run_distributed
 
 
 def told_by(
-    strategy: str, precision: str = "32-true", lamb: bool = False, by_hand: bool = False, by_word: bool = False
+    strategy: str, precision: str = "32-true", lamb: bool = False, by_hand: bool = False, samples: bool = False
 ) -> str:
     module = MODULES["dual_encoder"](None)
-    if by_word:
-        module.model.runs_word_by_word = ModularCaptioner.runs_word_by_word
+    if samples:
+        module.objective = ModularLikelihood(sampling=0.1)
     if lamb:
         module.optimizer_factory = LAMB(lr=0.01)
     if by_hand:
@@ -29,19 +29,19 @@ def told_by(
 
 def all_told() -> list[str]:
     told = [told_by("zero2", "bf16-true"), told_by("zero2", lamb=True), told_by("zero2", by_hand=True)]
-    return [*told, told_by("zero3", by_word=True)]
+    return [*told, told_by("zero3", samples=True)]
 
 
 @pytest.mark.integration
 def test_zero_tells_what_it_cannot_do():
     (messages,) = run_distributed(all_told, 1)
-    precision, optimizer, by_hand, by_word = messages
+    precision, optimizer, by_hand, samples = messages
     assert precision.startswith(
         "UsageError: expected trainer.precision to be 32-true or bf16-mixed under ZeRO; got bf16-true"
     )
     assert optimizer.startswith("UsageError: expected optimizer=adamw under ZeRO, got Lamb")
     assert by_hand.startswith("RuntimeError") and "add_gradient" in by_hand
-    assert by_word.startswith("UsageError: expected strategy.stage 1 or 2 for TwoTower, got 3: it runs its layers once")
+    assert samples.startswith("UsageError: expected strategy.stage 1 or 2 with objective.sampling, got 3")
 
 
 def test_stages_are_1_to_3():

@@ -75,6 +75,8 @@ class RegionModules(nn.Module):
 class ModularDecoder(nn.Module):
     """Word embeddings, blocks and their memory. Between blocks, the word's state is added to the word."""
 
+    gathered_at_once = True  # its layers run once a word: ZeRO's stage 3 gathers all of their weights for a pass
+
     def __init__(
         self,
         vocab_size: int,
@@ -98,22 +100,37 @@ class ModularDecoder(nn.Module):
     def _blocks(self) -> list[Any]:
         return list(self.blocks)
 
-    def see(self, context: Context) -> Seen:
-        regions = list(context.states.chunk(len(VISUAL), -1))
-        if context.mask is None:
-            mean = context.states.mean(1)
+    def see(self, states: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"] | None) -> Seen:
+        regions = list(states.chunk(len(VISUAL), -1))
+        if mask is None:
+            mean = states.mean(1)
         else:
-            seen = context.states.masked_fill(~context.mask[..., None], 0.0)
-            mean = seen.sum(1) / context.mask.sum(1, keepdim=True)
+            mean = states.masked_fill(~mask[..., None], 0.0).sum(1) / mask.sum(1, keepdim=True)
         keys = [
             [look.of_regions(own) for look, own in zip(block.look, regions, strict=True)] for block in self._blocks()
         ]
-        return Seen(regions, self.image(mean), context.mask, keys)
+        return Seen(regions, self.image(mean), mask, keys)
 
     def start(self, rows: int, like: Tensor) -> States:
         return [state for block in self._blocks() for state in block.start(rows, like)]
 
     def forward(
+        self,
+        rows: Int[Tensor, "R L"],
+        states: Float[Tensor, "B N F"],
+        mask: Bool[Tensor, "B N"] | None,
+        zeroed: str | None,
+    ) -> tuple[Float[Tensor, "R L D"], Float[Tensor, "R L M 4"]]:
+        """Of each token its state, and the weights of every block."""
+        seen = self.see(states, mask)
+        behind, hidden, weights = self.start(len(rows), seen.image), [], []
+        for tokens in rows.unbind(1):
+            state, weight, behind = self.step(tokens, seen, behind, zeroed)
+            hidden.append(state)
+            weights.append(weight)
+        return torch.stack(hidden, 1), torch.stack(weights, 1)
+
+    def step(
         self, tokens: Int[Tensor, " R"], seen: Seen, states: States, zeroed: str | None
     ) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R M 4"], States]:
         """One more token of each row: its state, the weights of every block, and the states behind it."""
@@ -158,8 +175,6 @@ class ModularCaptioner(HeadedCaptioner):
         max_length: Maximum number of tokens, prompt included.
         prompt: Text that every caption starts with; it is not learned.
     """
-
-    runs_word_by_word = True  # in training too: ZeRO's stage 3 cannot shard its weights
 
     def __init__(
         self,
@@ -235,14 +250,8 @@ class ModularCaptioner(HeadedCaptioner):
                 f"captions must fit into the model's {self.max_length} positions; got {tokens.shape[-1]} tokens; "
                 "raise model.max_length or lower the data's max_length"
             )
-        rows, seen = tokens.flatten(0, 1), self.decoder.see(context)
-        states, hidden, weights = self.decoder.start(len(rows), seen.image), [], []
-        for place in range(rows.shape[1]):
-            state, weight, states = self.decoder(rows[:, place], seen, states, self.zero_module)
-            hidden.append(state)
-            weights.append(weight)
-        shape = tokens.shape[:2]
-        return torch.stack(hidden, 1).unflatten(0, shape), torch.stack(weights, 1).unflatten(0, shape)
+        hidden, weights = self.decoder(tokens.flatten(0, 1), context.states, context.mask, self.zero_module)
+        return hidden.unflatten(0, tokens.shape[:2]), weights.unflatten(0, tokens.shape[:2])
 
     def weights_and_looks(
         self, context: Context, tokens: Int[Tensor, "B K L"]
@@ -288,13 +297,13 @@ class ModularCaptioner(HeadedCaptioner):
         return losses, weights
 
     def start(self, context: Context, capacity: int) -> "_ModularCache":
-        return _ModularCache(self.decoder.see(context))
+        return _ModularCache(self.decoder.see(context.states, context.mask))
 
     def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: "_ModularCache") -> Float[Tensor, "R V"]:
         if not cache.get_seq_length():
             cache.states = self.decoder.start(len(tokens), cache.seen.image)
         for place in range(tokens.shape[1]):
-            state, _, states = self.decoder(tokens[:, place], cache.seen, cache.states, self.zero_module)
+            state, _, states = self.decoder.step(tokens[:, place], cache.seen, cache.states, self.zero_module)
             cache.keep(states)
         return self.head(state)
 

@@ -123,6 +123,37 @@ def test_weights_sum_to_one_in_every_block(kind, batch):
     assert spread == 0 if kind == "uniform" else spread > 0.01
 
 
+@pytest.mark.parametrize("kind", ["lstm", "self_attention"])
+@torch.no_grad()
+def test_the_controller_hears_the_output_of_each_visual_module_in_its_place(kind, batch):
+    model, said, heard = build(controller=kind, blocks=1), [], []
+    block = model.decoder.blocks[0]
+    for look in block.look:
+        look.register_forward_hook(lambda _, args, out: said.append(out.flatten(0, 1)))
+    block.controller.register_forward_pre_hook(lambda _, args: heard.append(args[0]))
+    model.with_weights(model.encode(batch), batch.tokens[..., :1])
+    assert len({float(out.sum()) for out in said}) == 3
+    torch.testing.assert_close(heard[0][:, 3 * model.width :], torch.cat(said, -1), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "self_attention"])
+@torch.no_grad()
+def test_states_follow_beams_that_leave_their_row(kind, batch):
+    """Three beams of each image: one goes on twice, one ends; scores are those of the tokens read anew."""
+    model = build(controller=kind, blocks=2, memory=[5, 6])
+    context, cache = model.encode(batch), model.start(model.encode(batch), 10)
+    draw = torch.Generator().manual_seed(4)
+    read = torch.randint(model.vocab_size, (24, 3), generator=draw)
+    following = torch.randint(model.vocab_size, (24, 1), generator=draw)
+    model.step(context, read, cache)
+    order = (3 * torch.arange(8)[:, None] + torch.tensor([2, 0, 0])).flatten()
+    cache.reorder_cache(order)
+    found = model.step(context, following, cache)
+    tokens = torch.cat([read[order], following], 1)
+    expected = model.head(model._hidden(context, tokens.view(8, 3, 4)))[:, :, -1].flatten(0, 1)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_speaks_by_its_weight_alone(name, batch):
     """With no weight it changes no word and gets no gradient; silenced, neither; with its weight it does both."""

@@ -11,6 +11,7 @@ from typing import Any
 
 SEEDS = (0, 1, 2)
 NOT_RUN = "not run"
+STOPPED = "stop_signal.Stopped"  # capkit's, on SIGTERM
 OWN_SEED = re.compile(r"-?\bseed(\d+)\b-?")
 READ_BY_EFFECTS = (
     "capkit/**/*.py",
@@ -86,14 +87,18 @@ def form_of(source: str) -> str:
 
 
 def read_lines(folder: Path) -> list[Record]:
-    """Of all files that `--record` wrote below a folder, oldest first; a line that was cut off is left out."""
+    """Of all files that `--record` wrote below a folder, oldest first.
+
+    Left out are a line that was cut off, and an item that was stopped from outside: it has not failed.
+    """
     lines = [
         line
         for file in sorted(folder.rglob("*.jsonl"), key=lambda file: file.stat().st_mtime)
         for line in file.read_text(encoding="utf-8").splitlines()
         if line.endswith("}")
     ]
-    return [_record(json.loads(line)) for line in lines]
+    records = [_record(json.loads(line)) for line in lines]
+    return [record for record in records if STOPPED not in record.why]
 
 
 def read_table(file: Path) -> list[Record]:

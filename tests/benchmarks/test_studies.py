@@ -1,7 +1,8 @@
 """`python -m benchmarks.studies`: its table forgets no effect, and a run that was cut goes on."""
 
 import ast
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from benchmarks.studies.records import NOT_RUN, SEEDS, Record, form_of, merged, 
 from benchmarks.studies.remarks import FEWER, REMARKS
 from benchmarks.studies.shards import shards
 from benchmarks.studies.table import page
+from capkit.fault_tolerance.stop_signal import Stopped
 
 TESTS = Path(__file__).parents[1]
 
@@ -58,6 +60,13 @@ def test_a_record_is_replaced_by_a_later_one_and_never_by_an_older():
         assert merged(old, new, [RECORD.item]) == [at[1]]
     assert merged([RECORD], [at[0]], [RECORD.item]) == [at[0]]  # of the same day, without a time
     assert merged(merged([], [], [RECORD.item]), [at[0]], [RECORD.item]) == [at[0]]  # was not run
+
+
+def test_an_item_that_was_stopped_from_outside_has_no_record(tmp_path):
+    stopped = of_seed(1, outcome="failed", why=f"{Stopped.__module__}.{Stopped.__qualname__}: 75")
+    lines = [json.dumps({**asdict(row), "seeds": list(row.seeds)}) for row in (RECORD, stopped)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n")
+    assert read_lines(tmp_path) == [RECORD]
 
 
 def test_the_page_has_numbers_beside_their_thresholds_and_controls():

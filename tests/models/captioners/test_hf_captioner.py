@@ -159,6 +159,13 @@ def test_blip2_asks_nothing_of_padding_among_cached_tokens_of_images():
     torch.testing.assert_close(contexts[0].states, contexts[1].states, atol=1e-6, rtol=1e-5)
 
 
+def test_a_missing_image_has_as_many_queries_in_blip2_as_one_that_is_there():
+    """So that the text has the same positions behind it, alone and in a batch where others are there."""
+    captioner = build(BLIP2)
+    there = captioner.encode(CaptionBatch(["x", "y"], torch.randn(2, 3, 32, 32)))
+    assert captioner.null_context(2, "cpu").states.shape == there.states.shape
+
+
 def test_whole_captioner_can_be_pickled():
     captioner = build(BLIP)
     copy = pickle.loads(pickle.dumps(captioner))

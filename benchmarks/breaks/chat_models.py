@@ -82,7 +82,7 @@ BREAKS = [
     Break(
         "chat models: an export keeps the published penalty of repeated words",
         "capkit/checkpoint/exported.py",
-        "        plain.model.generation_config = _plain_generation(model.tokenizer)\n",
+        "        plain.model.generation_config = _plain_generation(model)\n",
         "        pass\n",
         (f"{TESTS}an_export_is_greedy_whatever_settings_the_published_model_has",),
     ),

@@ -5,9 +5,9 @@ from benchmarks.breaks.planted import Break
 BREAKS = [
     Break(
         "a Retry-After holds only the question that met it",
-        "capkit/llm/chat_server.py",
-        "                    self._pace.hold(min(problem.retry_after_s, _MAX_WAIT_S))",
-        "                    self._pace.hold(0.0)",
+        "capkit/llm/connection.py",
+        "                    self.pace.hold(min(problem.retry_after_s, _MAX_WAIT_S))",
+        "                    self.pace.hold(0.0)",
         ("tests/llm/test_chat_server.py::test_a_wait_that_the_server_names_holds_every_connection",),
     ),
     Break(
@@ -26,7 +26,7 @@ BREAKS = [
     ),
     Break(
         "redirects are followed, and take the key along",
-        "capkit/llm/chat_server.py",
+        "capkit/llm/connection.py",
         "redirect=False, retries=False",
         "redirect=True",
         ("tests/llm/test_chat_server.py::test_a_redirect_is_not_followed",),

@@ -12,6 +12,13 @@ FEWER: dict[str, str] = {
 """Files of effect tests that are not in the table with three seeds, and why."""
 
 REMARKS: dict[str, str] = {
+    "test_encoder_evaluators.py": (
+        "Rows of 2026-11-29 were compared with .5, where .6 is wanted of shapes now: not run again yet."
+    ),
+    "test_camu_memes.py": (
+        "Rows of 2026-11-29 started from encoders that were trained with the test: not run again yet."
+    ),
+    "test_sentence_gru.py": "Rows of 2026-11-29 are after 400 steps, where 250 are taken now: not run again yet.",
     "test_rater_effects.py": (
         "Centering, steps and encoder were chosen on seed 0, and both thresholds of the captioners set after it. "
         "A rater of 500 dealt rankings is a drawn function of the embeddings, and flaws can be read off these: its "

@@ -143,10 +143,13 @@ class QuestionAnswering(BaseScorer):
         return unflatten_scores([self._share(row) for row in rows], samples)
 
     def read_back(self, batch: CaptionBatch, samples: Samples) -> list[list[list[ReadBack]]]:
-        """Each question once, of those that `__call__` asks; none of a picture without questions."""
+        """Each question once, of those that `__call__` asks, in the order of options in which it was drawn first.
+
+        None of a picture without questions.
+        """
         asked = self._asked(batch, samples)
         rows = iter(_answered(asked, self._read(_pairs(samples, asked))))
-        return [[[*dict.fromkeys(_read_back(*one) for one in next(rows))] for _ in row] for row in asked]
+        return [[_each_once(next(rows)) for _ in row] for row in asked]
 
     def logs(self) -> dict[str, float]:
         """Of the last training step, over all ranks; KIND is the first word of a question's category.
@@ -284,6 +287,13 @@ def _answered(asked: Sequence[Sequence[Sequence[Drawn]]], read: Sequence[Reading
     """The questions of each caption with their answers, picture by picture."""
     answers = iter(read)
     return [[(*one, next(answers)) for one in drawn] for row in asked for drawn in row]
+
+
+def _each_once(answers: Sequence[Answered]) -> list[ReadBack]:
+    found: dict[Item, ReadBack] = {}
+    for item, question, reading in answers:
+        found.setdefault(item, _read_back(item, question, reading))
+    return list(found.values())
 
 
 def _read_back(item: Item, question: ChoiceQuestion, reading: Reading) -> ReadBack:

@@ -4,8 +4,8 @@ Measured on held-out pictures by questions of two kinds that training never aske
 circle?"), answered by an exact reader; answers and facts are the scenes'. Controls: questions of the next picture; a
 reader that says the first letter where the caption tells nothing, without shuffling.
 
-Short runs, of 60 steps, lose more than .02 of fact precision at some seeds; long ones take 300 steps at a fifth of the
-learning rate (docs/question_rewards.md).
+Runs lose more than .02 of fact precision at some seeds, since short captions are paid too: "two crosses" for a cross
+and a triangle. Where 8 to 14 words are wanted they do not (docs/question_rewards.md).
 """
 
 import json
@@ -28,9 +28,9 @@ BRIEF = [
 ]  # fmt: skip
 TOLD = ["count", "color", "shape", "exists"]  # the kinds that captions of this world can answer
 TERM = "reward.question_answering"
-LONG = ["max_steps=300", "optimizer.lr=1.0e-4", "val_every=300"]
-TOO_LONG = ["max_steps=200", "val_every=200"]  # at the learning rate of the short form, captions run on
-# As CapRL++'s, at this world's size: whole captions have 9 words, and are cut after 16 tokens.
+WANTED = ["reward=[question_answering_scenes,length]", "max_steps=120", "val_every=120"]  # whole captions have 9 words
+LONG = ["max_steps=200", "val_every=200"]
+# As CapRL++'s, at this world's size: an upper bound; captions are cut after 16 tokens.
 LENGTH = [
     "reward=[question_answering_scenes,length]", "reward.length.weight=0.2", "reward.length.scorer.shortest=0",
     "reward.length.scorer.longest=10", "reward.length.scorer.fall_off=4",
@@ -67,23 +67,20 @@ def test_questions_of_the_next_picture_teach_nothing(tuned, measured):
 
 
 @pytest.mark.nightly
-def test_slow_training_keeps_facts_true(tuned, measured):
-    folder = tuned(*LONG)
-    assert measured("gain in accuracy, slow", gain(folder, "caption_qa_accuracy"), ">", 0.15)
-    assert measured("gain in facts stated, slow", gain(folder, "fact_recall"), ">", 0.1)
-    assert measured("gain in fact precision, slow", gain(folder, "fact_precision"), ">=", -0.02)
+def test_facts_stay_true_where_whole_captions_are_wanted(tuned, measured):
+    folder = tuned(*WANTED)
+    assert measured("gain in accuracy, 8 to 14 words", gain(folder, "caption_qa_accuracy"), ">", 0.15)
+    assert measured("gain in facts stated, 8 to 14 words", gain(folder, "fact_recall"), ">", 0.1)
+    assert measured("gain in fact precision, 8 to 14 words", gain(folder, "fact_precision"), ">=", -0.02)
 
 
 @pytest.mark.nightly
-def test_a_length_term_bounds_captions_that_would_run_on(tuned, measured):
-    found = {name: shape(tuned(*TOO_LONG, *words)) for name, words in {"without": [], "with": LENGTH}.items()}
+def test_an_upper_bound_on_length_costs_no_accuracy(tuned, measured):
+    found = {name: shape(tuned(*LONG, *words)) for name, words in {"without": [], "with": LENGTH}.items()}
     for name, numbers in found.items():
         for what, value in numbers.items():
             measured(f"{what}, {name} the length term", value, ">=", 0.0)
-    assert measured("words that the term takes off", found["without"]["words"] - found["with"]["words"], ">", 0.0)
-    assert measured(
-        "gain in accuracy with the length term", gain(tuned(*TOO_LONG, *LENGTH), "caption_qa_accuracy"), ">", 0.15
-    )
+    assert measured("accuracy, with - without", found["with"]["accuracy"] - found["without"]["accuracy"], ">=", -0.05)
 
 
 def shape(folder):

@@ -139,6 +139,16 @@ def test_what_was_asked_is_read_back_once_each_without_training(questions):
     )
 
 
+def test_a_question_that_is_drawn_in_two_orders_is_read_back_once_whatever_is_said():
+    """A reader that likes the first letter says something else of each order."""
+    batch, _ = scene_batch(6)
+    scorer = QuestionAnswering(SceneReader("first"), SceneQuestions(kinds=["color", "exists"]), num_questions=16)
+    found = scorer.read_back(batch, Samples.from_texts([["", "a red circle and a blue square"]] * 6))
+    for before, now in found:
+        assert [read.question for read in before] == [read.question for read in now]
+        assert len({read.question for read in now}) == len(now)
+
+
 def test_guessing_is_worth_nothing_where_chance_is_subtracted(questions):
     """A wrong answer of n choices costs 1 / (n - 1); an abstention nothing."""
     scorer = QuestionAnswering(Table(), questions, all_questions=True, subtract_chance=True)

@@ -2,8 +2,6 @@
 
 FEWER: dict[str, str] = {
     "test_caprl.py": "this command has not run it yet; docs/question_rewards.md has three seeds",
-    "test_dreamlip.py": "two means of three seeds were not run; docs/long_captions.md has their seeds one by one",
-    "test_modular.py": "a tenth of the pictures at seed 0 alone; all else three seeds",
     "test_starts.py": (
         "it holds the models in tests/effects/starts to their numbers, and trains by no seed of its own; three were "
         "not made anew yet"
@@ -49,7 +47,8 @@ REMARKS: dict[str, str] = {
     "test_dreamlip.py": (
         "The setting was chosen on seed 7. Recalls are compared in the mean of three seeds: sampling gained .146, .194 "
         "and .045, of which the last is less than .05. Grouping gained .010, .051 and .063, and with shuffled weights "
-        ".052 in the mean, so that the claim about grouping does not hold. No threshold was changed."
+        ".052 in the mean, so that the claim about grouping does not hold. Two means were not run by this command yet; "
+        "docs/long_captions.md has their seeds one by one. No threshold was changed."
     ),
     "test_promptcap.py": (
         "After 240 steps the gain of seed 0 was .318, where .25 is wanted: a narrow margin. It trains for 480 steps "

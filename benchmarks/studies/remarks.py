@@ -1,7 +1,7 @@
 """What the table says of a file besides its numbers."""
 
 FEWER: dict[str, str] = {
-    "test_caprl.py": "this command has not run it yet; docs/question_rewards.md has three seeds",
+    "test_caprl.py": "both terms of length were not run by this command; docs/question_rewards.md has three seeds",
     "test_starts.py": (
         "it holds the models in tests/effects/starts to their numbers, and trains by no seed of its own; three were "
         "not made anew yet"

@@ -4,8 +4,9 @@ Measured on held-out pictures by questions of two kinds that training never aske
 circle?"), answered by an exact reader; answers and facts are the scenes'. Controls: questions of the next picture; a
 reader that says the first letter where the caption tells nothing, without shuffling.
 
-Runs lose more than .02 of fact precision at some seeds, since short captions are paid too: "two crosses" for a cross
-and a triangle. Where 8 to 14 words are wanted they do not (docs/question_rewards.md).
+That fact precision falls by .02 at most, as was wanted, does not hold at every seed; its test, a study, fails there.
+Short captions are paid too, "two crosses" for a cross and a triangle. Where 8 to 14 words are wanted it holds
+(docs/question_rewards.md).
 """
 
 import json
@@ -28,7 +29,7 @@ BRIEF = [
 ]  # fmt: skip
 TOLD = ["count", "color", "shape", "exists"]  # the kinds that captions of this world can answer
 TERM = "reward.question_answering"
-WANTED = ["reward=[question_answering_scenes,length]", "max_steps=120", "val_every=120"]  # whole captions have 9 words
+WANTED = ["max_steps=120", "val_every=120"]  # 8 to 14 words; whole captions have 9
 LONG = ["max_steps=200", "val_every=200"]
 # As CapRL++'s, at this world's size: an upper bound; captions are cut after 16 tokens.
 LENGTH = [
@@ -66,12 +67,22 @@ def test_questions_of_the_next_picture_teach_nothing(tuned, measured):
     assert measured("gain under the next picture's questions", gain(folder, "caption_qa_accuracy"), "<=", 0.03)
 
 
+@pytest.mark.study
+def test_facts_stay_as_true_as_they_were(tuned, measured):
+    control = tuned(experiment="caprl_shuffled_sceneworld")
+    assert not measured("gain in fact precision", gain(control, "fact_precision"), ">=", -0.02, control="next picture")
+    assert measured("gain in fact precision", gain(tuned(), "fact_precision"), ">=", -0.02)
+
+
 @pytest.mark.nightly
 def test_facts_stay_true_where_whole_captions_are_wanted(tuned, measured):
-    folder = tuned(*WANTED)
+    folder = tuned("reward=[question_answering_scenes,length]", *WANTED)
     assert measured("gain in accuracy, 8 to 14 words", gain(folder, "caption_qa_accuracy"), ">", 0.15)
     assert measured("gain in facts stated, 8 to 14 words", gain(folder, "fact_recall"), ">", 0.1)
-    assert measured("gain in fact precision, 8 to 14 words", gain(folder, "fact_precision"), ">=", -0.02)
+    what = "gain in fact precision, 8 to 14 words"
+    assert measured(what, gain(folder, "fact_precision"), ">=", -0.02)
+    control = tuned("reward=[question_answering_shuffled,length]", *WANTED, experiment="caprl_shuffled_sceneworld")
+    assert not measured(what, gain(control, "fact_precision"), ">=", -0.02, control="next picture")
 
 
 @pytest.mark.nightly

@@ -11,8 +11,8 @@ FEWER: dict[str, str] = {
 REMARKS: dict[str, str] = {
     "test_caprl.py": (
         "Fact precision was to fall by .02 at most: at seeds 1 and 2 it falls by .048 and .036, which is a test of its "
-        "own since. A test of slow training (300 steps at a fifth of the learning rate) failed at all three, by -.0204, "
-        "-.027 and -.060, and was taken out; so was one that an upper bound on length makes captions shorter, which "
+        "own since. A test of slow training (300 steps at a fifth of the learning rate) failed at all three, by .0204, "
+        ".027 and .060, and was taken out; so was one that an upper bound on length makes captions shorter, which "
         "failed at seeds 0 and 1 (by .06 and .63 words longer). No threshold was changed."
     ),
     "test_encoder_evaluators.py": (

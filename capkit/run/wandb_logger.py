@@ -97,8 +97,8 @@ class WandbLogger(Logger):
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
         name = self._folder.path.name
-        if SWEEP in os.environ:  # wandb's agent has given id, project and entity
-            place: dict[str, Any] = {"name": name}
+        if SWEEP in os.environ:  # wandb's agent has given id, project and entity, and no group
+            place: dict[str, Any] = {"name": name, "group": self.group}
         elif mode == "online":
             place = {"id": wandb_id(self._folder), "resume": "allow", "name": name}
         else:
@@ -156,7 +156,7 @@ class WandbLogger(Logger):
             shown = {key: wandb.Image(image, caption=key) for key, image in images.items()}
             data = [[row["text"], row["place"], *(shown[key] for key in (row["own"], *row["nearest"]))] for row in rows]
             columns = ["caption", "place", "own", *(f"nearest {number + 1}" for number in range(most))]
-            run.log({RETRIEVAL: wandb.Table(columns=columns, data=data)})
+            run.log({RETRIEVAL: wandb.Table(columns=list(columns), data=data)})
 
         self._attempt(log)
 

@@ -72,7 +72,9 @@ def test_offline_each_start_is_a_run_of_its_own_in_the_group_that_is_given(start
 def test_in_a_sweep_the_agent_says_which_run_it_is(started, tmp_path, monkeypatch):
     monkeypatch.setenv(SWEEP, "abc")
     start(tmp_path, mode="online")
-    assert not {"id", "project", "entity", "group", "resume"} & started[0].keys()
+    assert not {"id", "project", "entity", "resume"} & started[0].keys() and started[0]["group"] is None
+    start(tmp_path, mode="online", group="widths")  # which the agent does not give
+    assert started[1]["group"] == "widths"
 
 
 def test_the_model_is_uploaded_on_request_before_the_run_ends(started, tmp_path):
@@ -143,4 +145,5 @@ def test_the_sweep_that_is_shipped_becomes_commands_that_are_accepted():
         given = [*command[:at], *words, *command[at + 1 :]]
         composed = compose_checked(parse(given[given.index("${program}") + 1 :]))
         assert composed.config.optimizer.lr == 0.0001 and composed.config.logger.wandb is not None
-        assert composed.config.seed == values["seed"]["value"]
+        assert composed.config.data.batch_size == values["data.batch_size"]["value"]
+    assert "seed" not in config["parameters"]  # a search would choose the luckiest

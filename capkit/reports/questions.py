@@ -39,8 +39,9 @@ def questions_section(rows: Rows, answers: Samples, images_per_step: int | None 
 
 
 def _charts(rows: Rows, term: str, images_per_step: int | None) -> list[str]:
-    own = sorted({name for row in rows for name in row if name.startswith(f"{term}_")})
-    kinds = {name.partition(_RIGHT)[2].replace("_", " "): curve(rows, name) for name in own if _RIGHT in name}
+    own = f"{term}{_RIGHT}"
+    logged = sorted({name for row in rows for name in row if name.startswith(own)})
+    kinds = {name.removeprefix(own).replace("_", " "): curve(rows, name) for name in logged}
     names = list(kinds)
     parts = [names[start : start + NUM_LINES] for start in range(0, len(names), NUM_LINES)]
     shares = {name: curve(rows, f"{term}_{name}") for name in ("repeated", "abstained", "unread")}

@@ -79,7 +79,8 @@ class SeenPictures:
         # One by one on the CPU: which pictures are encoded together would change the last bits, and a resumed run
         # encodes others together.
         at_once = 1 if self._rater.device.type == "cpu" else self._rater.batch_size
-        return list(torch.cat(map_in_chunks(pixels, self._rater.look, at_once)).unbind())
+        # Copies: of a view, all that was encoded with it would stay in memory.
+        return [row.clone() for rows in map_in_chunks(pixels, self._rater.look, at_once) for row in rows]
 
     def _keep(self, rows: dict[str, Tensor | None]) -> None:
         """Keep these as the latest, and let the earliest go where they take too much room."""

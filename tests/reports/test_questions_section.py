@@ -78,6 +78,12 @@ def test_many_kinds_of_question_are_drawn_in_several_charts():
     assert titles(questions_section(rows, [])).count("right, by kind of question") == 2
 
 
+def test_a_terms_kinds_are_not_those_of_a_term_whose_name_goes_on():
+    rows = [{"step": 1, "reward/qa_right_color": 0.25, "reward/qa_shuffled_right_color": 0.75}]
+    page = questions_section(rows, [])
+    assert page.count("1, 0.25]") == page.count("1, 0.75]") == 1
+
+
 def test_runs_without_questions_have_no_such_section(tmp_path):
     assert questions_section([{"step": 1, "reward/cider": 1.0}], []) == ""
     folder = RunFolder(tmp_path)

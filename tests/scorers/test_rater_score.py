@@ -8,6 +8,7 @@ from capkit.errors import UsageError
 from capkit.scorers.as_metric import ScorerMetric
 from capkit.scorers.base import require_text_scorer
 from capkit.scorers.rater import RaterScore
+from capkit.scorers.seen_pictures import SeenPictures
 from capkit.types import CaptionBatch, Samples
 
 PICTURES = dict(zip("abc", pictures(3), strict=True))
@@ -92,6 +93,18 @@ def test_of_pictures_beyond_the_room_the_latest_stay():
     scorer(CaptionBatch(["a", "b"]), Samples.from_texts(TEXTS[:2]))
     scorer(CaptionBatch(["a", "c"]), Samples.from_texts(TEXTS[:2]))
     assert scorer.viewer.unseen("abc") == ["b"]
+
+
+def test_a_picture_that_is_kept_holds_nothing_of_those_it_was_encoded_with(monkeypatch):
+    """Else the room would be that of whole batches, of which one picture each is left."""
+    rater = frozen("blip")
+    seen = SeenPictures(rater, 1.0)
+    seen.attach_images(PICTURES.get)
+    monkeypatch.setattr(type(rater), "device", torch.device("meta"))  # encodes several at once
+    monkeypatch.setattr(type(rater), "look", lambda model, pixels: torch.zeros(len(pixels), 5, 16))
+    seen.look(seen.preprocess("abc"))
+    rows = list(seen._rows.values())
+    assert [row.untyped_storage().nbytes() for row in rows] == [row.nbytes for row in rows] == [5 * 16 * 4] * 3
 
 
 @pytest.mark.unchecked

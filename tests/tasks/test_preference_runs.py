@@ -185,6 +185,7 @@ def test_what_cannot_be_trained_on_is_told_before_the_first_step(start, tmp_path
         (["decoding.method=greedy"], "expected decoding.method=sample, got greedy"),
         (["form=xml"], "form must be one of"),
         (["margins={cider: 1}"], "expected names of reward's terms, length; got 'cider'"),
+        (["margins={length: wide}"], "margins on the command line: expected dict[str, PositiveFloat], got"),
     ],
 )
 def test_what_makes_no_pairs_is_told(start, tmp_path, capsys, words, told):

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 import secrets
 
 from starlette.requests import Request
@@ -11,6 +12,7 @@ from capkit.errors import UsageError
 
 TOKEN_VARIABLE = "CAPKIT_DEMO_TOKEN"
 SHORTEST = 16  # characters of a token that is given
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]+)?")  # of a request: a name or an address, and a port
 
 
 def is_loopback(host: str) -> bool:
@@ -52,7 +54,7 @@ class Door:
 
     def refusal(self, request: Request) -> tuple[int, str] | None:
         """Status and reason for a request that may not pass."""
-        if self._hosts is not None and (request.url.hostname or "").strip("[]").lower() not in self._hosts:
+        if self._hosts is not None and _host_of(request) not in self._hosts:
             return 421, "expected the address that `capkit demo` printed, got another host name"
         if self.token is None or any(
             secrets.compare_digest(one.encode(), self.token.encode()) for one in _said(request, self.cookie)
@@ -64,6 +66,12 @@ class Door:
         """Keep the token in the visitor's browser, for this address alone."""
         if self.token is not None:
             response.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
+
+
+def _host_of(request: Request) -> str | None:
+    """The host that a request names; None where it names none. Starlette takes the server's own for a broken one."""
+    found = _HOST.fullmatch(request.headers.get("host", "").lower())
+    return found[1].strip("[]") if found else None
 
 
 def _said(request: Request, cookie: str) -> list[str]:

@@ -3,6 +3,7 @@
 K captions, L tokens of a caption.
 """
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 
 from capkit.data.given_pictures import given_pictures
@@ -18,7 +20,7 @@ from capkit.decoding.config import Decoding
 from capkit.errors import UsageError
 from capkit.loaded import NUM_BEAMS, LoadedCaptioner
 from capkit.models.captioners.word_attention import require_attention, word_attention
-from capkit.scorers.base import BaseScorer, as_scorer
+from capkit.scorers.base import BaseScorer, ReadImage, as_scorer
 from capkit.scorers.reward import RewardTerm
 from capkit.text.tokenizers import encode_captions, prompt_ids
 from capkit.text.words_of_tokens import words_of_tokens
@@ -45,7 +47,7 @@ class Asked:
     """
 
     samples: Annotated[int, Range(0, MOST_SAMPLES)] = 3
-    temperature: Annotated[float, Range(above=0, high=10)] = 1.0
+    temperature: Annotated[float, Range(0.01, 10)] = 1.0
     seed: Seed = 0
     attention: bool = True
     text: str = ""
@@ -110,10 +112,8 @@ class Demo:
         self.scorers = {name: as_scorer(term.scorer) for name, term in (terms or {}).items() if term is not None}
         for name, scorer in self.scorers.items():
             _require_lone_pictures(name, scorer)
-        self._pixels: dict[str, np.ndarray] = {}
-        device = shown[0].captioner.device
-        for scorer in self.scorers.values():
-            scorer.prepare(self._pixels.get, list, device)
+            scorer.meet(lambda split: ["the picture that is dropped"] if split == "train" else [])
+            scorer.prepare(_nothing_to_see, list, shown[0].captioner.device)
 
     def answer(self, picture: bytes, asked: Asked) -> list[Answer]:
         """What each captioner says. Raises BadImage for bytes that are no picture.
@@ -123,11 +123,22 @@ class Demo:
         (given,) = given_pictures(picture)
         pixels = given.read()
         key = given.key(pixels)
-        self._pixels[key] = pixels
         try:
+            self._attach({key: pixels}.get)
             return [self._answer(one, key, pixels, asked) for one in self.shown]
         finally:
-            self._pixels.clear()
+            self._attach(_nothing_to_see)
+
+    def rehearse(self) -> None:
+        """Answer about a grey picture. Raises UsageError where a scorer needs what a picture alone has not."""
+        grey = io.BytesIO()
+        Image.new("RGB", (64, 64), (128, 128, 128)).save(grey, format="PNG")
+        self.answer(grey.getvalue(), Asked(samples=0))
+
+    def _attach(self, read: ReadImage) -> None:
+        """Scorers forget the pictures of an earlier reader, and what they have made of them."""
+        for scorer in self.scorers.values():
+            scorer.attach_images(read)
 
     @torch.inference_mode()
     def _answer(self, one: Shown, key: str, pixels: np.ndarray, asked: Asked) -> Answer:
@@ -183,6 +194,10 @@ class Demo:
             values = scorer(batch, samples)[0].tolist()
             found[name] = [None if math.isnan(value) else float(value) for value in values]
         return found
+
+
+def _nothing_to_see(key: str) -> None:
+    """Reads no picture."""
 
 
 def _seen(prepared: Float[Tensor, "3 P P"]) -> UInt8[np.ndarray, "P P 3"]:

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -27,6 +27,7 @@ from capkit.reports.shell import page_html
 from capkit.reports.word_attention import overlay, png_url
 
 BODY = "application/octet-stream"  # browsers ask before another site's page may send this
+T = TypeVar("T")
 UPLOAD_S = 60.0  # longest time that a picture may take to come
 _PAGES = Environment(
     loader=PackageLoader("capkit.demo"),
@@ -60,9 +61,11 @@ class Waiting:
     async def __aexit__(self, *_: object) -> None:
         self.number -= 1
 
-    async def run(self, work: Callable[[], Any]) -> Any:
-        """What `work` gives, in a thread of its own, when it is its turn."""
+    async def run(self, work: Callable[[], T], request: Request) -> T:
+        """What `work` gives, in a thread of its own, at its turn. Raises ClientDisconnect if nobody waits any more."""
         async with self._turn:
+            if await request.is_disconnected():
+                raise ClientDisconnect
             return await anyio.to_thread.run_sync(work)
 
 
@@ -87,14 +90,18 @@ def demo_app(demo: Demo, door: Door, max_megabytes: float = 20.0, max_waiting: i
         if request.headers.get("content-type") != BODY:
             raise Refused(415, f"expected a picture as the body, with content-type: {BODY}")
         asked = _asked(request)
+        template = _PAGES.get_template("answer.html")
         async with waiting:
             picture = await _body(request, int(max_megabytes * 1e6))
+
+            def work() -> str:
+                answers = demo.answer(picture, asked)
+                return template.render(answers=answers, heat=_heat, nats=_nats, score=_score, share=math.exp)
+
             try:
-                answers = await waiting.run(lambda: demo.answer(picture, asked))
+                return HTMLResponse(await waiting.run(work, request))
             except BadImage as error:
                 raise Refused(422, f"this is no picture that can be read: {error}") from error
-        template = _PAGES.get_template("answer.html")
-        return HTMLResponse(template.render(answers=answers, heat=_heat, nats=_nats, share=math.exp))
 
     def guarded(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
@@ -115,12 +122,18 @@ def demo_app(demo: Demo, door: Door, max_megabytes: float = 20.0, max_waiting: i
 
         return answer
 
-    return Starlette(
+    async def failed(request: Request, error: Exception) -> Response:
+        return PlainTextResponse("The demo could not do this; the terminal in which it runs says why.", 500)
+
+    app = Starlette(
+        exception_handlers={Exception: failed},
         routes=[
             Route("/", guarded(show), methods=["GET"]),
             Route("/caption", guarded(caption), methods=["POST"]),
-        ]
+        ],
     )
+    app.router.redirect_slashes = False  # to an address that the request names
+    return app
 
 
 def _page(demo: Demo, max_megabytes: float) -> str:
@@ -205,4 +218,8 @@ def _heat(seen: np.ndarray, shares: np.ndarray) -> str:
 
 
 def _nats(value: float) -> str:
-    return f"{value:.2f}".replace("-0.00", "0.00")
+    return f"{value:z.2f}"
+
+
+def _score(value: float | None) -> str:
+    return "no score" if value is None else f"{value:z.3f}"

@@ -12,13 +12,17 @@ SHUTDOWN_S = 3  # for requests that are under way at Ctrl-C
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket on this address, which nobody can reach before `serve`. Raises UsageError where it cannot be had."""
+    """A socket on this address, nobody else's from now on; who connects before `serve` waits. Raises UsageError."""
+    found = None
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # two may be bound, but one listens
         found.bind(address)
+        found.listen()
     except OSError as error:
+        if found is not None:
+            found.close()
         is_taken = error.errno == errno.EADDRINUSE
         fix = "give another port=N, or port=0 for any free one" if is_taken else "give an address of this machine"
         raise UsageError(f"host={host} port={port}: expected a free address, got: {error}; {fix}") from error
@@ -27,7 +31,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 def address_of(listens: socket.socket, host: str, token: str | None) -> str:
     """What to open in a browser."""
-    shown = f"[{host}]" if ":" in host else socket.gethostname() if host == "0.0.0.0" else host
+    shown = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     return f"http://{shown}:{listens.getsockname()[1]}/{f'?token={token}' if token else ''}"
 
 

@@ -1,5 +1,6 @@
 """task=demo: a page on which pictures are dropped and captions read."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
     paths = [cfg.ckpt] if isinstance(cfg.ckpt, str) else list(cfg.ckpt)
-    if not 1 <= len(paths) <= 2 or len(set(paths)) < len(paths):
+    if not 1 <= len(paths) <= 2 or len({os.path.realpath(path) for path in paths}) < len(paths):
         raise UsageError(f"ckpt: expected one captioner, or two different ones, got {', '.join(paths) or 'none'}")
     token = token_for(cfg.host)
     with listening(cfg.host, cfg.port) as listens:
@@ -47,6 +48,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
             shown.append(Shown(name, captioner, Requested(parse_values(captioner.kinds, conditions))))
         with phase("loading scorers"):
             demo = Demo(shown, terms)
+        with phase("a first caption"):
+            demo.rehearse()
         door = Door(cfg.host, listens.getsockname()[1], token)
         app = demo_app(demo, door, cfg.max_megabytes, cfg.max_waiting)
         say(f"open {address_of(listens, cfg.host, token)} (Ctrl-C stops)")

@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -8,9 +9,14 @@ from capkit.data.images import BadImage
 from capkit.decoding.config import Decoding
 from capkit.demo.answers import Asked, Demo, Shown
 from capkit.errors import UsageError
+from capkit.sceneworld.reading import SceneReader
+from capkit.sceneworld.scorers import Facts
 from capkit.scorers.base import BaseScorer
+from capkit.scorers.clip_score import ClipScore
+from capkit.scorers.question_answering import QuestionAnswering
 from capkit.scorers.reward import RewardTerm
 from capkit.scorers.text_rules import Length
+from capkit.testing import models as tiny
 
 
 def of(answers, how):
@@ -87,13 +93,37 @@ class Brightness(BaseScorer):
 
 
 def test_scorers_see_the_picture_and_each_caption(captioner):
-    terms = {"length": RewardTerm(Length(1, 2, 1)), "brightness": RewardTerm(Brightness()), "off": None}
+    brightness = Brightness()
+    terms = {"length": RewardTerm(Length(1, 2, 1)), "brightness": RewardTerm(brightness), "off": None}
     demo = Demo([Shown("a", captioner())], terms)
+    before = brightness.read
     yours = of(demo.answer(png(), Asked(samples=0, text="a red")), "yours")
     assert yours.scores["length"] == 1 and 120 < yours.scores["brightness"] < 135
     assert set(yours.scores) == {"length", "brightness"}
     assert of(demo.answer(png(), Asked(samples=0, text="star")), "yours").scores["brightness"] is None
-    assert not demo._pixels  # nothing is kept
+    assert brightness.read == before and before("any") is None  # nothing is kept
+
+
+def test_what_scorers_made_of_a_picture_is_forgotten_with_it(captioner):
+    scorer = ClipScore(tiny.two_tower().eval())
+    demo = Demo([Shown("a", captioner())], {"clip_score": RewardTerm(scorer)})
+    assert all(one.scores["clip_score"] is not None for one in demo.answer(png(), Asked(samples=0))[0].captions)
+    assert not scorer.images._rows
+
+
+def test_what_cannot_score_a_dropped_picture_is_told_before_one_is_dropped(captioner, tmp_path):
+    (tmp_path / "q.json").write_text(
+        json.dumps({"7": [{"question": "what?", "choices": ["red", "blue"], "answer": "red"}]})
+    )
+
+    def demo(scorer):
+        return Demo([Shown("a", captioner())], {"mine": RewardTerm(scorer)})
+
+    with pytest.raises(UsageError, match="need metadata 'scene'"):
+        demo(Facts("precision")).rehearse()
+    with pytest.raises(UsageError, match="got none about any of 1 "):
+        demo(QuestionAnswering(reader=SceneReader(), questions=str(tmp_path / "q.json")))
+    demo(Length(1, 2, 1)).rehearse()
 
 
 def test_a_scorer_that_needs_more_than_the_picture_is_refused(captioner):
@@ -119,8 +149,9 @@ def test_words_that_the_captioner_does_not_know_are_counted(captioner):
     ("asked", "told"),
     [
         ({"samples": 9}, "from 0 to 8"),
-        ({"temperature": 0.0}, "greater than 0"),
-        ({"temperature": math.nan}, "greater than 0"),
+        ({"temperature": 0.0}, "from 0.01 to 10"),
+        ({"temperature": math.nan}, "from 0.01 to 10"),
+        ({"temperature": 1e-45}, "from 0.01 to 10"),  # its samples were empty
         ({"seed": -1}, "at least 0"),
         ({"text": "a" * 501}, "at most 500 characters"),
     ],

@@ -1,3 +1,4 @@
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +13,7 @@ from starlette.testclient import TestClient
 from capkit.demo.access import TOKEN_VARIABLE, Door, is_loopback, token_for
 from capkit.demo.answers import Answer, Demo, Shown, Word, Written
 from capkit.demo.app import BODY, demo_app
+from capkit.demo.serving import address_of, listening
 from capkit.errors import UsageError
 
 HEADERS = {"content-type": BODY}
@@ -78,7 +80,7 @@ def test_settings_reach_the_demo():
     [
         ({"samples": 9}, "from 0 to 8"),
         ({"samples": "many"}, "expected a number, got 'many'"),
-        ({"temperature": "nan"}, "greater than 0"),
+        ({"temperature": "nan"}, "from 0.01 to 10"),
         ({"path": "/etc/passwd"}, "expected one of samples, temperature, seed, attention, text"),
     ],
 )
@@ -128,12 +130,36 @@ def test_one_at_a_time_is_answered_some_wait_and_the_rest_is_told_to_come_back()
         assert ask(of).status_code == 200  # there is room again
 
 
+def test_who_has_gone_is_not_captioned(monkeypatch):
+    async def gone(request):
+        return True
+
+    monkeypatch.setattr("starlette.requests.Request.is_disconnected", gone)
+    demo = Answering()
+    assert ask(client(demo)).status_code == 499 and not demo.asked
+
+
+def test_a_failure_is_told_without_its_reason_which_the_terminal_shows():
+    class Fails(Answering):
+        def answer(self, picture, asked):
+            raise RuntimeError("/home/somebody/secret")
+
+    of = TestClient(
+        demo_app(Fails(), Door("127.0.0.1", 7860, None)), "http://127.0.0.1:7860", raise_server_exceptions=False
+    )
+    answer = ask(of)
+    assert answer.status_code == 500 and "terminal" in answer.text and "secret" not in answer.text
+
+
 def test_another_host_name_is_refused_on_loopback():
     for address in ("http://127.0.0.1:7860", "http://localhost:7860", "http://[::1]:7860"):
         assert client(address=address).get("/").status_code == 200
     answer = client(address="http://rebound.example").get("/")
     assert answer.status_code == 421 and "capkit demo" not in answer.text.replace("`capkit demo` printed", "")
     assert ask(client(address="http://127.0.0.1.example")).status_code == 421
+    of = client()
+    for name in ("localhost@rebound.example", "[rebound", "localhost:rebound.example", "re bound", ""):
+        assert of.get("/", headers={"host": name}).status_code == 421  # starlette takes its own address for these
 
 
 def test_elsewhere_nothing_is_answered_without_the_token():
@@ -172,6 +198,17 @@ def test_loopback_needs_no_token_unless_one_is_given(monkeypatch):
             token_for("127.0.0.1")
 
 
+def test_an_address_is_taken_from_the_start_on_and_one_of_all_is_told_by_the_machines_name():
+    with listening("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(UsageError, match="give another port=N"):
+            listening("127.0.0.1", port)
+        assert address_of(first, "127.0.0.1", None) == f"http://127.0.0.1:{port}/"
+        assert address_of(first, "::1", None) == f"http://[::1]:{port}/"
+        for every in ("0.0.0.0", "::"):
+            assert address_of(first, every, "abc") == f"http://{socket.gethostname()}:{port}/?token=abc"
+
+
 def test_pages_run_their_own_scripts_alone_and_are_kept_nowhere():
     for answer in (client().get("/"), ask(client()), client(address="http://other.example").get("/")):
         policy = answer.headers["content-security-policy"]
@@ -181,3 +218,4 @@ def test_pages_run_their_own_scripts_alone_and_are_kept_nowhere():
     page = client().get("/").text
     assert "src=" not in page.replace("shown.src", "").replace("large.src", "") and "http:" not in page
     assert client().get("/../../etc/passwd").status_code == 404
+    assert client(address="http://other.example").get("/caption/", follow_redirects=False).status_code == 404

@@ -4,11 +4,12 @@
   const find = id => document.getElementById(id);
   const file = find('file'), drop = find('drop'), shown = find('shown'), told = find('told'), answer = find('answer');
   if (location.search) history.replaceState(null, '', location.pathname); // the token is in a cookie now
-  let picture = null, latest = 0;
+  let picture = null, asking = null;
   const say = (text, isBad = false) => { told.textContent = text; told.classList.toggle('bad', isBad); };
   const ask = async () => {
     if (!picture) return say('Choose a picture first.', true);
-    const number = ++latest, words = new URLSearchParams();
+    asking?.abort(); // what was asked before is not waited for
+    const own = asking = new AbortController(), words = new URLSearchParams();
     for (const name of ['samples', 'temperature', 'seed', 'text']) words.set(name, find(name).value);
     words.set('attention', find('attention').checked ? '1' : '0');
     say('Writing captions ...');
@@ -16,11 +17,11 @@
     let text = 'No answer: does capkit demo still run?', isGood = false;
     try {
       const response = await fetch(`caption?${words}`,
-        {method: 'POST', headers: {'content-type': 'application/octet-stream'}, body: picture});
+        {method: 'POST', headers: {'content-type': 'application/octet-stream'}, body: picture, signal: own.signal});
       text = await response.text() || `The demo answered with status ${response.status}.`;
       isGood = response.ok;
     } catch { /* the text above says so */ }
-    if (number !== latest) return; // another picture was given meanwhile
+    if (own !== asking) return; // another picture was given meanwhile
     answer.classList.remove('busy');
     answer.innerHTML = isGood ? text : '';
     say(isGood ? '' : text, !isGood);

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from capkit.data.given_pictures import given_pictures
 from capkit.decoding.config import Decoding
+from capkit.decoding.generate import other_ends
 from capkit.errors import UsageError
 from capkit.loaded import NUM_BEAMS, LoadedCaptioner
 from capkit.models.captioners.word_attention import require_attention, word_attention
@@ -175,7 +176,7 @@ class Demo:
             real = int(samples.mask[0, k].sum())
             ids = samples.tokens[0, k, given:real].tolist()
             nats = logprobs[0, k, given - 1 : real - 1].double().tolist()
-            is_ended = bool(ids) and ids[-1] == model.tokenizer.eos_token_id
+            is_ended = bool(ids) and ids[-1] in (model.tokenizer.eos_token_id, *other_ends(model))
             shares: Sequence[np.ndarray | None] | None = None
             if asked.attention and not one.no_attention:
                 shares = list(word_attention(model, context, samples.numbers(slice(k, k + 1)))[0].shares)

@@ -35,6 +35,16 @@ def test_captions_and_log_probabilities_are_those_of_the_api(captioner):
             assert one.end_nats == pytest.approx(end, abs=1e-4)
 
 
+def test_any_token_that_ends_a_caption_is_its_end_and_no_word(captioner):
+    loaded = captioner()
+    star = loaded.model.tokenizer.convert_tokens_to_ids("star")
+    loaded.model.other_ends = (star,)
+    loaded.model._head.bias = torch.nn.Parameter(torch.zeros(loaded.model.vocab_size))
+    loaded.model._head.bias.data[star] = 9.0
+    greedy = of(Demo([Shown("a", loaded)]).answer(png(), Asked(samples=0, attention=False)), "greedy")
+    assert greedy.words == [] and greedy.end_nats == pytest.approx(greedy.nats) != 0
+
+
 def test_each_word_has_the_log_probability_of_its_tokens(captioner):
     loaded = captioner()
     answers = Demo([Shown("a", loaded)]).answer(png(), Asked(samples=0, text="a red star, left of"))

@@ -207,6 +207,7 @@ FAMILIES = {
     "blip-2": Family(
         model_class=Blip2ForConditionalGeneration,
         text_config=lambda config: config.text_config,
+        # With OPT a line break ends a caption, as it was trained; OPT's tokenizer says </s>.
         special_ids=lambda config: (config.text_config.bos_token_id, config.text_config.eos_token_id),
         image_part=lambda model: model.vision_model,
         language_model=lambda model: model.language_model,

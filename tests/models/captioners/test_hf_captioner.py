@@ -4,12 +4,16 @@ import pickle
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from transformers import Blip2ForConditionalGeneration, PreTrainedTokenizerFast
 
 from capkit.decoding.config import Decoding
 from capkit.errors import UsageError
 from capkit.models.captioners.hf_captioner import HFCaptioner
 from capkit.models.captioners.hf_families import align_special_tokens
-from capkit.text.tokenizers import encode_captions, word_tokenizer
+from capkit.models.pretrained import build_config
+from capkit.text.tokenizers import decode_captions, encode_captions, word_tokenizer
 from capkit.types import CaptionBatch
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -145,6 +149,30 @@ def test_what_is_frozen_of_blip2_gets_no_gradient_and_the_q_former_learns(frozen
         assert all((p.grad is None) == (name in frozen) for p in part.parameters() if p.requires_grad or name in frozen)
     assert all(p.grad is not None for p in captioner.model.qformer.parameters())
     assert captioner.model.query_tokens.grad.abs().sum() > 0
+
+
+def test_blip2_by_opt_begins_with_its_bos_and_ends_with_a_line_break(tmp_path):
+    """Published weights say so in the config of their language model alone; OPT's tokenizer ends with </s>."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    ids = {token: number for number, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", *letters, "<image>"])}
+    core = Tokenizer(BPE(ids, []))
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=core, **special).save_pretrained(tmp_path)
+    ends = {"bos_token_id": 2, "eos_token_id": ids["\u010a"], "pad_token_id": 1, "vocab_size": len(ids) + 3}
+    config = BLIP2 | {"text_config": OPT | ends, "image_token_index": ids["<image>"]}
+    Blip2ForConditionalGeneration(build_config(config, "captioner")).save_pretrained(tmp_path)
+    captioner = HFCaptioner(name=str(tmp_path), max_length=40).eval()
+    tokens, mask, _ = encode_captions(captioner.tokenizer, [["a dog"]], "", 40)
+    assert tokens[0, 0, [0, -1]].tolist() == [2, ids["\u010a"]]
+    assert decode_captions(captioner.tokenizer, tokens, mask, 1) == [["a dog"]]
+    captioner._head.bias = torch.nn.Parameter(torch.zeros(captioner.vocab_size))
+    captioner._head.bias.data[ids["\u010a"]] = 50.0
+    pixels = torch.randn(1, 3, 32, 32)
+    samples = captioner.generate(captioner.encode(CaptionBatch(["x"], pixels)), Decoding(max_length=6))
+    assert samples.texts == [[""]] and samples.ended.all()
+    own = captioner.model.generate(pixel_values=pixels, max_new_tokens=6, do_sample=False)
+    assert own[0, -1] == samples.tokens[0, 0, 1] == ids["\u010a"] and own.shape[1] == 3 + 2
 
 
 def test_blip2_asks_nothing_of_padding_among_cached_tokens_of_images():

@@ -92,6 +92,11 @@ class FitRL(Job[RLModule]):
                 f"data.captions_per_image={number}: expected 1 for task=fit_rl with a captioner that answers prompts, "
                 "since the samples that are compared with each other answer one; give data.captions_per_image=1"
             )
+        if module.server is not None and (prompt := next(run.data.prompts("train"), None)) is not None:
+            raise UsageError(
+                "rollout=vllm asks model.question of each picture; expected captions without prompts of their own, got "
+                f"{prompt[:60]!r}; take data without prompts, or leave rollout out"
+            )
         return encoder
 
     def initialize(self, run: Run, module: RLModule) -> None:

@@ -1,7 +1,10 @@
 """A run whose captions a vLLM server writes, by the command line: export, serve, fit_rl, a server that dies."""
 
+import json
+
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from vllm_stand_in import VLLMStandIn
 
@@ -86,6 +89,19 @@ def test_a_server_that_is_absent_ends_the_run_before_data_is_read(start, capfd):
     assert main(words(start, server, start / "absent")) == 2
     told = capfd.readouterr().err
     assert "no connection to" in told and "rollout.url" in told and "Traceback" not in told
+
+
+def test_captions_that_answer_prompts_of_their_own_end_the_run_before_a_step(start, tmp_path, capfd):
+    Image.new("RGB", (28, 28)).save(tmp_path / "a.png")
+    captions = [{"text": "a red circle ."}, {"text": "a star .", "prompt": "what is near ?"}]
+    rows = [{"image": "a.png", "captions": captions}, {"image": "a.png", "key": "b", "captions": captions[:1]}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = ["data=manifest", *(f"data.{split}.path={tmp_path / 'rows.jsonl'}" for split in ("train", "val", "test"))]
+    with served(start) as server:
+        given = [word for word in words(start, server, tmp_path / "run") if not word.startswith("data")]
+        assert main([*given, *data, "data.batch_size=2", "data.captions_per_image=1"]) == 2
+    told = capfd.readouterr().err
+    assert "expected captions without prompts of their own, got 'what is near ?'" in told and not server.loaded
 
 
 def test_a_rollout_server_belongs_to_fit_rl(capfd):

@@ -1,6 +1,7 @@
 """The policy's adapters as a server gets them: one folder a version, under a name that its weights give it."""
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ _WRITING = "writing"
 class AdapterVersions:
     """Keeps the newest version of a run's adapters on a server, and in `folder`, which the server must see as well.
 
-    A version's name holds a digest of its weights, so that a reply which names its model says with which weights it was
-    written. A name is never given to other weights: vLLM's prefix cache tells adapters apart by name, and would mix
-    the keys and values of two (its issue 42125 on `load_inplace`).
+    A version's name holds a digest of its weights and their scale, so that a reply which names its model says with
+    which weights it was written. A name is never given to other weights: vLLM's prefix cache tells adapters apart by
+    name, and would mix the keys and values of two (its issue 42125 on `load_inplace`).
     """
 
     def __init__(self, client: VLLMClient, base: str, folder: Path) -> None:
@@ -56,7 +57,10 @@ class AdapterVersions:
         writing = self.folder / _WRITING
         shutil.rmtree(writing, ignore_errors=True)
         save_adapters(model, writing)
-        digest = hashlib.sha256((writing / "adapter_model.safetensors").read_bytes()).hexdigest()[:16]
+        weights = hashlib.sha256((writing / "adapter_model.safetensors").read_bytes())
+        config = json.loads((writing / "adapter_config.json").read_text())
+        weights.update(str([config["r"], config["lora_alpha"]]).encode())  # weights alone do not tell their scale
+        digest = weights.hexdigest()[:16]
         name = f"{self._prefix}{digest}"
         if (self.folder / name).is_dir():  # the same weights: a step that was left out, or a run that goes on
             shutil.rmtree(writing)

@@ -3,6 +3,7 @@
 B images, K samples per image, L tokens, M = L - 1 predicted tokens.
 """
 
+import copy
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -22,7 +23,7 @@ from capkit.distributed.collectives import (
     device_std_over_ranks,
     gather_objects,
 )
-from capkit.errors import UsageError
+from capkit.errors import ServerFailed, UsageError
 from capkit.fault_tolerance.liveness import section
 from capkit.metrics.base import TextScore
 from capkit.metrics.degeneration import sample_numbers
@@ -129,6 +130,7 @@ class RLModule(CaptionerModule):
     def training_step(self, batch: CaptionBatch, batch_idx: int) -> dict[str, Tensor]:
         optimizer = self.begin_step()
         step = self.global_step
+        before = None if self.server is None else copy.deepcopy(self._remembered())
         with nullcontext() if self.objective.dropout else evaluating(self.model):
             rollout, logs = self.rollout(batch, step)
             parts = list(rollout.parts(self.micro_batch_size))
@@ -136,13 +138,22 @@ class RLModule(CaptionerModule):
                 parts, updated = self._backward_in_memory(parts, step, is_first=number == 0)
                 if number == 0:
                     logs |= self._host_numbers(rollout.samples)
-                    if self.server is not None:
-                        self.server.check_gap(float(updated["rl/logprob_gap"]), step)
+                    if before is not None:
+                        self._check_gap(float(updated["rl/logprob_gap"]), step, before)
                 self.update(optimizer, updated, counts=number == self.objective.inner_updates - 1)
                 skipped = torch.maximum(logs.get("skipped", updated["skipped"]), updated["skipped"])
                 logs |= updated if number == 0 else {name: updated[name] for name in OF_LAST_UPDATE if name in updated}
                 logs["skipped"] = skipped  # any of the step's updates
         return logs
+
+    def _check_gap(self, gap: float, step: int, before: Mapping[str, Any]) -> None:
+        """Raises ServerFailed for a server of other weights. Its captions are forgotten before the run is saved."""
+        assert self.server is not None
+        try:
+            self.server.check_gap(gap, step)
+        except ServerFailed:
+            self._remember(before)
+            raise
 
     def _backward_in_memory(
         self, parts: list[Rollout], step: int, is_first: bool
@@ -438,12 +449,19 @@ class RLModule(CaptionerModule):
         sums = {f"reward/{name}": sum_of(values) for name, values in scores.items()}
         return sums if self.reward.compared else {"reward": sum_of(self.reward.combined(scores, 1, 1).total), **sums}
 
+    def _remembered(self) -> dict[str, Any]:
+        """What objective and reward keep across steps."""
+        return {"objective": self.objective.state_dict(), "reward": self.reward.state_dict()}
+
+    def _remember(self, state: Mapping[str, Any]) -> None:
+        self.objective.load_state_dict(state["objective"])
+        self.reward.load_state_dict(state["reward"])
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["rl"] = {"objective": self.objective.state_dict(), "reward": self.reward.state_dict()}
+        checkpoint["rl"] = self._remembered()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.objective.load_state_dict(checkpoint["rl"]["objective"])
-        self.reward.load_state_dict(checkpoint["rl"]["reward"])
+        self._remember(checkpoint["rl"])
 
 
 def _exceeds(part: Rollout, size: int | None) -> bool:

@@ -4,12 +4,15 @@ Field names and paths are those of vLLM's documentation (docs.vllm.ai: OpenAI-co
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from capkit.errors import UsageError
 from capkit.llm.connection import Connection, Unanswered
+
+_ROUNDING = 1e-3  # by which a log-probability of a half-precision softmax may be above 0
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,13 @@ def _read(data: bytes, body: Mapping[str, Any], ends: frozenset[int]) -> Reply:
             "the server gives no token ids: captions would have to be tokenized again; take vLLM 0.11 or newer, which "
             "knows return_token_ids"
         )
-    captions = [_caption(choice, body["max_tokens"], ends) for choice in choices]
-    return Reply(str(reply.get("model")), [int(token) for token in reply["prompt_token_ids"]], captions)
+    try:
+        captions = [_caption(choice, body["max_tokens"], ends) for choice in choices]
+        return Reply(str(reply.get("model")), [int(token) for token in reply["prompt_token_ids"]], captions)
+    except UsageError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Unanswered(f"malformed reply: {str(reply)[:200]}") from error
 
 
 def _caption(choice: Mapping[str, Any], max_tokens: int, ends: frozenset[int]) -> Written:
@@ -127,6 +135,10 @@ def _caption(choice: Mapping[str, Any], max_tokens: int, ends: frozenset[int]) -
         raise UsageError(
             f"expected a log-probability of each of {len(token_ids)} tokens, got {len(logprobs)}; take a server that "
             "gives them, such as vLLM"
+        )
+    if odd := [value for value in logprobs if not math.isfinite(value) or value > _ROUNDING]:
+        raise UsageError(
+            f"expected log-probabilities in nats, finite and at most 0, got {odd[0]}; see the server's log"
         )
     ended = choice["finish_reason"] == "stop"
     places = [place for place, token in enumerate(token_ids) if token in ends]

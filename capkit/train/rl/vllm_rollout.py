@@ -155,7 +155,9 @@ class VLLMRollout:
 
     def attach(self, folder: Path) -> None:
         """Where adapters are saved, unless the config says so: the run's folder."""
-        where = folder / "rollout" if self._adapters_dir is None else Path(self._adapters_dir) / folder.name
+        where = folder / "rollout"
+        if self._adapters_dir is not None:  # runs of one name in different folders are different runs
+            where = Path(self._adapters_dir) / f"{folder.name}-{stable_hash(str(folder.absolute())) & 0xFFFFFFFF:08x}"
         self._versions = AdapterVersions(self._client, self._base, where)
 
     # -- in a step

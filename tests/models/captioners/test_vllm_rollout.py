@@ -174,6 +174,26 @@ def test_every_version_has_a_name_of_its_own_and_one_is_kept(served, tmp_path):
     assert len(server.loaded) == 4
 
 
+def test_the_same_weights_by_another_scale_are_another_version(served):
+    model = policy()
+    server, rollout = served(model)
+    rollout.sync(model, 0)
+    other = policy(lora=(("rank", 2), ("alpha", 7)))
+    other.load_state_dict(model.state_dict())
+    rollout.sync(other, 1)
+    assert len(server.loaded) == 2
+
+
+def test_runs_of_one_name_do_not_share_a_folder_of_adapters(served, tmp_path):
+    model = policy()
+    server, _ = served(model)
+    for place in ("first", "second"):
+        rollout = VLLMRollout(server.url, "base", adapters_dir=str(tmp_path / "adapters"))
+        rollout.attach(tmp_path / place / "seed-0")
+        rollout.sync(model, 0)
+    assert len(list((tmp_path / "adapters").iterdir())) == len(server.adapters) == 2
+
+
 def test_sync_every_keeps_the_weights_for_so_many_rollouts(served):
     model = policy()
     server, rollout = served(model, settings={"sync_every": 2})
@@ -295,6 +315,25 @@ def test_a_server_that_keeps_old_weights_under_a_new_name_ends_the_run_before_th
     assert all(torch.equal(a, b) for a, b in zip(before[1], after, strict=True))
 
 
+def test_what_a_server_of_other_weights_wrote_is_forgotten_before_the_run_is_saved(served):
+    model = policy()
+    server, rollout = served(model)
+    server.logprobs_mode = "raw_logprobs"
+    hot = PPO(dataclasses.replace(SAMPLED, temperature=3.0), num_samples=3, baseline="running_mean", inner_updates=1)
+    module = module_of(model, rollout, hot)
+    fresh, seen = copy.deepcopy(hot.state_dict()), []
+
+    class Watched(Told):
+        def backward_parts(self, parts, step, is_first):
+            seen.append(copy.deepcopy(self.objective.state_dict()))
+            return super().backward_parts(parts, step, is_first)
+
+    module.__class__ = Watched
+    with pytest.raises(ServerFailed):
+        bare_trainer(max_steps=1, limit_val_batches=0).fit(module, DataLoader([batch(model)], batch_size=None))
+    assert seen[0] != fresh and module.objective.state_dict() == fresh
+
+
 def test_logprobs_before_temperature_end_the_run(served):
     model = policy()
     server, rollout = served(model)
@@ -365,7 +404,7 @@ def test_passing_faults_are_retried(served):
     model = policy()
     server, rollout = served(model, settings={"num_attempts": 4})
     server.faults = {
-        "/v1/chat/completions": [Reply("busy", 503), Reply("{}", ending="drop"), Reply("{", 200)][:2],
+        "/v1/chat/completions": [Reply("busy", 503), Reply("{}", ending="drop")],
         "/v1/load_lora_adapter": [Reply("busy", 429)],
         "/v1/models": [Reply("busy", 503)],
     }
@@ -403,6 +442,17 @@ def test_a_run_that_stops_does_not_wait_for_the_server(served):
     assert not held.is_set() and held.set() is None
 
 
+def of_choices(reply, **changed):
+    return {**reply, "choices": [{**choice, **changed} for choice in reply["choices"]]}
+
+
+def of_tokens(reply, **changed):
+    choices = [
+        {**c, "logprobs": {"content": [{**t, **changed} for t in c["logprobs"]["content"]]}} for c in reply["choices"]
+    ]
+    return {**reply, "choices": choices}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -412,6 +462,11 @@ def test_a_run_that_stops_does_not_wait_for_the_server(served):
             lambda reply: {**reply, "choices": [{**c, "logprobs": None} for c in reply["choices"]]},
             "a log-probability of",
         ),
+        (lambda reply: of_tokens(reply, logprob=float("nan")), "finite and at most 0, got nan"),
+        (lambda reply: of_tokens(reply, logprob=0.5), "finite and at most 0, got 0.5"),
+        (lambda reply: of_tokens(reply, logprob="many"), "malformed reply"),
+        (lambda reply: of_choices(reply, token_ids=["a", "b"]), "malformed reply"),
+        (lambda reply: of_choices(reply, token_ids=[2**31, 2**31]), "expected token ids below"),
         (lambda reply: {**reply, "choices": reply["choices"][:0]}, "expected 1 captions, got 0"),
         (lambda reply: {**reply, "choices": [{**c, "finish_reason": "abort"} for c in reply["choices"]]}, "abort"),
         (

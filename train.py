@@ -2,7 +2,7 @@
 
 import sys
 
-from capkit.cli import main
+from capkit.entry import main
 
 if __name__ == "__main__":
     raise SystemExit(main(sys.argv[1:] or ["fit"]))

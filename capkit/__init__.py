@@ -6,6 +6,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from capkit.entry import imported
 from capkit.utils.renamed import find_old_modules
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("capkit.train")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+    return getattr(imported(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -152,7 +152,8 @@ def _run_by_trials(command: Command, sweeper: Optuna, overrides: list[str], swee
         note_given(folder, given)
         run_composed(composed)
 
-    sweeper.run(space, run_trial, sweep)
+    own = ("sweeper", "run_dir", "trainer")  # may differ between starts of one sweep
+    sweeper.run(space, run_trial, sweep, [one for one in fixed if not one.lstrip("+").startswith(own)])
 
 
 def _with_prefix_of(admitted: str, typed: str) -> str:

@@ -1,21 +1,45 @@
-"""The installed command `capkit`: the command line, where what it needs is installed."""
+"""The command `capkit`, and what is said where capkit was installed to score texts alone."""
 
+import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
+from types import ModuleType
 
-NEEDED = ("torch", "lightning", "hydra")
+# Of the extra `train`, what the command line and the API import in any case.
+NEEDED = (
+    "torch", "torchvision", "lightning", "transformers", "huggingface_hub", "peft", "hydra", "torchmetrics", "xxhash",
+    "simplejpeg", "urllib3", "jinja2", "packaging",
+)  # fmt: skip
 
 
-def main() -> int:
-    """`capkit.cli.main`, or one message where capkit was installed to score texts alone."""
+def what_is_missing() -> str | None:
+    """What to install, where capkit was installed to score texts alone; else None. Imports nothing."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        print(
-            f"error: capkit: expected {', '.join(NEEDED)}, got no {', '.join(missing)}: this installation scores "
-            "texts, by `python -m capkit.metrics PREDICTIONS REFERENCES`; to train, pip install 'capkit[train]'",
-            file=sys.stderr,
-        )
+    if not missing:
+        return None
+    return (
+        f"expected what training needs, got no {', '.join(missing)}: this installation scores texts, by `python -m "
+        "capkit.metrics PREDICTIONS REFERENCES` and the functions of capkit.metrics; for everything else pip install "
+        "'capkit[train]'"
+    )
+
+
+def imported(module: str) -> ModuleType:
+    """A module that needs the extra `train`. Raises ImportError with what to install where it is not there."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if told := what_is_missing():
+            raise ImportError(f"{module}: {told}") from error
+        raise
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`capkit.cli.main`, or one message where what it needs is not installed."""
+    if told := what_is_missing():
+        print(f"error: capkit: {told}", file=sys.stderr)
         return 2
     from capkit.cli import main as command_line
 
-    return command_line()
+    return command_line(None if argv is None else list(argv))

@@ -23,6 +23,7 @@ from capkit.run.metric_names import THROUGHPUT
 from capkit.utils.console import clock
 
 _MARKED = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
+_FOLDERS = re.compile(r"(?<![^\s=,:'\"\[{])[~/](?:[^/\s,'\"\]}]*/)+")  # of this machine, before a name
 _TEMPLATES = Environment(
     loader=PackageLoader("capkit.reports"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )  # Markdown: what is not ours goes through `cell`
@@ -96,7 +97,7 @@ def model_card(
         samples=[
             (cell(key), cell(text), cell(" / ".join(references[:_REFERENCES]))) for key, text, references in captions
         ],
-        license=license,
+        licence=cell(license or ""),
         limits=limits,
     )
 
@@ -120,7 +121,7 @@ def _recipe(exported: Exported) -> list[tuple[str, str]]:
         seconds = exported.run.metrics().get("train/seconds")
         found |= {} if seconds is None else {"Time": clock(seconds)}
         if starts := read_starts(exported.run.path):
-            found["Command"] = starts[-1]["command"]
+            found["Command"] = _FOLDERS.sub("", starts[-1]["command"])
             found["Versions"] = ", ".join(f"{name} {version}" for name, version in starts[-1]["versions"].items())
     return [(name, cell(text)) for name, text in found.items()]
 

@@ -14,6 +14,7 @@ from capkit.utils.ranges import PositiveInt, Seed, check_ranges
 
 STUDY = "optuna.journal"
 Value = str | int | float
+_FALLING = ("loss", "perplexity")  # what names of such numbers end in
 _SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler", "cmaes": "CmaEsSampler"}
 
 
@@ -24,7 +25,7 @@ class Optuna:
     Args:
         metric: a number that runs log during validation, such as val/cider: its last value. Numbers of the test split
             are refused, since values chosen by them would be fitted to it.
-        direction: whether it should be large or small.
+        direction: whether it should be large or small; a loss or perplexity is never maximized.
         num_trials: runs in all, those before a resume included.
         sampler: tpe (Bergstra et al. 2011), random, gp or cmaes (which needs the package cmaes).
         seed: of the sampler.
@@ -46,18 +47,28 @@ class Optuna:
                 f"sweeper.metric={metric}: expected a number of validation, got one of the test split: the values "
                 f"chosen by it would be fitted to that; give val/{metric.rpartition('/')[2]}"
             )
+        if direction == "maximize" and metric.rpartition("/")[2].endswith(_FALLING):
+            raise UsageError(
+                f"sweeper.metric={metric}: expected a number that is to grow, got one that falls as a run gets better; "
+                "give sweeper.direction=minimize too"
+            )
         if importlib.util.find_spec("optuna") is None:
             raise UsageError("sweeper=optuna needs optuna, which is not installed; pip install 'capkit[sweeps]'")
         self.metric, self.direction, self.num_trials = metric, direction, num_trials
         self.sampler, self.seed = sampler, seed
 
     def run(
-        self, space: Mapping[str, Any], run_trial: Callable[[Mapping[str, Value], Path], None], folder: Path
+        self,
+        space: Mapping[str, Any],
+        run_trial: Callable[[Mapping[str, Value], Path], None],
+        folder: Path,
+        fixed: Sequence[str] = (),
     ) -> None:
         """Run trials until there are `num_trials`, each in FOLDER/NUMBER; prints the best.
 
-        `space` gives the key of each swept value its distribution (`distribution`). Raises UsageError where another
-        process runs this sweep, or an earlier one of the folder swept other values.
+        `space` gives the key of each swept value its distribution (`distribution`), `fixed` is what all runs are given.
+        Raises UsageError where another process runs this sweep, or an earlier one of the folder had other values,
+        another aim or other settings: one study would compare what cannot be compared.
         """
         import optuna
         from optuna.storages.journal import JournalFileBackend
@@ -79,12 +90,17 @@ class Optuna:
             # Of the trials before: the same seed would draw again what was drawn.
             seed = self.seed + len(study.trials)
             study.sampler = getattr(optuna.samplers, _SAMPLERS[self.sampler])(seed=seed)
-            self._check_same(study, space)
+            self._check_same(study, space, fixed)
             self._run(study, space, run_trial, folder)
             self._tell_best(study)
 
-    def _check_same(self, study: Any, space: Mapping[str, Any]) -> None:
-        now = {"metric": self.metric, "space": {key: repr(one) for key, one in space.items()}}
+    def _check_same(self, study: Any, space: Mapping[str, Any], fixed: Sequence[str]) -> None:
+        now = {
+            "metric": self.metric,
+            "direction": self.direction,
+            "space": {key: repr(one) for key, one in space.items()},
+            "fixed": sorted(fixed),
+        }
         before = study.user_attrs.get("capkit")
         if before not in (None, now):
             raise UsageError(f"expected the sweep that this folder holds, {before}, got {now}; give another run_dir")
@@ -94,6 +110,9 @@ class Optuna:
         from optuna.trial import TrialState
 
         waiting = [trial for trial in study.trials if trial.state == TrialState.RUNNING]
+        for trial in [trial for trial in waiting if set(trial.params) != set(space)]:
+            waiting.remove(trial)  # killed while its values were drawn: it never began
+            study.tell(trial.number, state=TrialState.FAIL)
         while waiting or len(study.trials) < self.num_trials:
             if waiting:
                 number, values = (trial := waiting.pop(0)).number, trial.params

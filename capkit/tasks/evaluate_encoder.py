@@ -10,6 +10,7 @@ from capkit.config.instantiate import build, build_all, plain
 from capkit.data.datamodule import CaptionDataModule
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.train.evaluation import evaluate_encoder
+from capkit.train.made_by import note_checkpoint
 from capkit.utils.quiet import quiet_libraries
 from capkit.utils.tensors import default_device
 
@@ -30,6 +31,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
     if data.features is not None:
         data.features.check(**model.about_features())
     folder.open(plain(cfg))
+    if not isinstance(cfg.ckpt, ListConfig):
+        note_checkpoint(folder.path, cfg.ckpt)
     data.attach(run_dir=folder.path)
     numbers = evaluate_encoder(model.to(default_device()), evaluators, data, folder, "test")
     for name, value in numbers.items():

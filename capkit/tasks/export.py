@@ -20,6 +20,7 @@ from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.reports.model_card import Exported, model_card
 from capkit.run.folder import RunFolder, read_object, run_at
 from capkit.train.evaluation import captions_by_key, captions_of
+from capkit.train.made_by import noted_checkpoint
 from capkit.utils.files import write_atomically
 from capkit.utils.quiet import quiet_libraries
 from capkit.utils.text_files import member
@@ -42,7 +43,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     """
     quiet_libraries()
     if cfg.push_to is not None:
-        check_push(cfg.push_to)
+        check_push(cfg.push_to, private=not cfg.public)
     dtype = _dtype(cfg.dtype)
     out = Path(cfg.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -59,7 +60,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     exported = Exported(
         name=name.rpartition("/")[2],
         purpose=_purpose(model),
-        loading=_how_to_load(model, out, name),
+        loading=_how_to_load(model, out, name, is_on_hub=cfg.push_to is not None),
         is_plain=any(part.folder == "" for part in parts_of(model)),
         step=step,
         config=config,
@@ -82,11 +83,14 @@ def _dtype(name: str | None) -> torch.dtype | None:
     return None if name is None else DTYPES[name]
 
 
-def _how_to_load(model: Any, out: Path, name: str) -> list[str]:
-    """Lines that say how to load each folder of the export `out`, which stands at `name`."""
+def _how_to_load(model: Any, out: Path, name: str, is_on_hub: bool = False) -> list[str]:
+    """Lines that say how to load each folder of the export `out`, which stands at `name`: a path, or a repository."""
     parts, described = parts_of(model), Path(name, ABOUT)
-    folders = [(type(part.network).__name__, str(Path(name, part.folder))) for part in parts]
-    told = [f"transformers: {kind}.from_pretrained({folder!r})" for kind, folder in folders]
+    told = []
+    for part in parts:
+        where = repr(name if is_on_hub else str(Path(name, part.folder)))
+        where += f", subfolder={part.folder!r}" if is_on_hub and part.folder else ""
+        told.append(f"transformers: {type(part.network).__name__}.from_pretrained({where})")
     if not any(part.folder == "" for part in parts):
         told.append(f"{type(model).__name__} is capkit's own: {described} describes its parts and how to build it")
     pictures = read_object(out / ABOUT, "export again")["pictures"]
@@ -94,7 +98,9 @@ def _how_to_load(model: Any, out: Path, name: str) -> list[str]:
         told.append(
             f"no image processor of transformers pads with white as this model does: see {described}, `pictures`"
         )
-    return [*told, f"capkit: ckpt={name}"]
+    fetched = name.rpartition("/")[2]
+    capkit = f"hf download {name} --local-dir {fetched}, then ckpt={fetched}" if is_on_hub else f"ckpt={name}"
+    return [*told, f"capkit: {capkit}"]
 
 
 def _purpose(model: Any) -> str:
@@ -115,11 +121,15 @@ def _measured(cfg: DictConfig, step: int) -> tuple[RunFolder | None, str]:
     if cfg.evaluated is not None:
         folder = RunFolder(cfg.evaluated)
         given = (folder.config() or {}).get("ckpt")
-        if not isinstance(given, str) or not folder.metrics():
-            raise UsageError(f"evaluated={cfg.evaluated}: expected a run of `evaluate` with its numbers, got none")
-        if not Path(given).exists() or identity(resolve_checkpoint(Path(given))) != identity(path):
+        if not isinstance(given, str) or not any(key.startswith("test/") for key in folder.metrics()):
             raise UsageError(
-                f"evaluated={cfg.evaluated}: expected numbers of {path}, got those of {given}; evaluate this checkpoint"
+                f"evaluated={cfg.evaluated}: expected a run of `evaluate` with its numbers of the test split, got "
+                f"none; give run_dir of `capkit evaluate ckpt={path} run_dir=DIR`"
+            )
+        if noted_checkpoint(folder.path) != identity(path):  # not by name: a run that trained on has other weights
+            raise UsageError(
+                f"evaluated={cfg.evaluated}: expected numbers of {path}, got those of other weights, of {given}; "
+                "evaluate this checkpoint"
             )
         return folder, ""
     run = run_at(Path(cfg.ckpt))

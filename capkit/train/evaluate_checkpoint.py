@@ -32,6 +32,7 @@ from capkit.train.conditions import model_config, requested_conditions
 from capkit.train.evaluation import evaluate_split, finish, shown_rows
 from capkit.train.guidance import prepare_guide
 from capkit.train.header import print_header
+from capkit.train.made_by import note_checkpoint
 from capkit.train.mle_module import MLEModule
 from capkit.train.session import build_trainer, listen_to_signals
 from capkit.types import Row
@@ -67,6 +68,7 @@ def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dic
     if cfg.dry_run:
         return {}
     on_rank_zero(lambda: folder.open(plain(cfg)))
+    on_rank_zero(lambda: note_checkpoint(folder.path, cfg.ckpt))
     encode_prompt = prompt_encoder_of(model, data)
     data.attach(encode=encoder_of(model, data.max_length), run_dir=folder.path, encode_prompt=encode_prompt)
     if reranker is not None:

@@ -1,6 +1,5 @@
 """One of several evaluations that a task makes, each in a folder of its own that is not decoded again."""
 
-import json
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -8,11 +7,9 @@ from omegaconf import DictConfig
 from capkit.checkpoint.files import identity, resolve_checkpoint
 from capkit.config.instantiate import plain
 from capkit.errors import UsageError
-from capkit.run.folder import RunFolder, read_object
+from capkit.run.folder import RunFolder
 from capkit.train.evaluate_checkpoint import evaluate_checkpoint
-from capkit.utils.files import write_atomically
-
-ABOUT = "checkpoint.json"  # the hash of the checkpoint that a folder's captions were made by
+from capkit.train.made_by import note_checkpoint, noted_checkpoint
 
 
 def evaluated_cell(cell: DictConfig, confidence: float | None = None) -> dict[str, float]:
@@ -22,8 +19,8 @@ def evaluated_cell(cell: DictConfig, confidence: float | None = None) -> dict[st
     name; the captioner is not loaded then.
     """
     folder = RunFolder(cell.run_dir)
-    made_by, now = folder.path / ABOUT, identity(resolve_checkpoint(Path(cell.ckpt)))
-    if made_by.exists() and (before := read_object(made_by, "delete the folder").get("hash")) != now:
+    now = identity(resolve_checkpoint(Path(cell.ckpt)))
+    if (before := noted_checkpoint(folder.path)) not in (None, now):
         raise UsageError(
             f"{folder.path} was made by another checkpoint: expected hash {before}, got {now} of {cell.ckpt}; delete "
             "the folder, or give another run_dir"
@@ -32,5 +29,5 @@ def evaluated_cell(cell: DictConfig, confidence: float | None = None) -> dict[st
     if folder.report.exists():  # written last
         return folder.metrics()
     if not cell.dry_run:
-        write_atomically(made_by, json.dumps({"hash": now}) + "\n")  # by every rank, which do not know each other yet
+        note_checkpoint(folder.path, cell.ckpt)  # by every rank, which do not know each other yet
     return evaluate_checkpoint(cell, confidence)

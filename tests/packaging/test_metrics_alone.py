@@ -14,12 +14,12 @@ from capkit.metrics.__main__ import main
 from capkit.metrics.coco.cider import cider
 
 ROOT = Path(__file__).parents[2]
-MODULES = {"pillow": "PIL"}  # where a module has another name than its distribution
+MODULES = {"pillow": "PIL", "hydra-core": "hydra"}  # where a module has another name than its distribution
 # What those import themselves.
 THEIRS = {"typeguard", "wadler_lindig", "pygments", "markdown_it", "mdurl", "_distutils_hack"}
 PREDICTED = {"1": "a dog on a beach", "2": "a red bus", "3": "two cats"}
 REFERENCES = {"1": ["a dog runs on the beach", "a dog at the sea"], "2": ["a red double-decker bus"], "3": ["two cats"]}
-ALONE = """
+ONLY = """
 import sys
 wanted = set(sys.argv[1].split(","))
 class Only:
@@ -27,6 +27,15 @@ class Only:
         if name.split(".")[0] not in wanted | set(sys.stdlib_module_names) | {"capkit"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Only())
+"""
+ALONE_API = f"""{ONLY}
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name not in wanted else found(name, package)
+import capkit
+eval(sys.argv[2])
+"""
+ALONE = f"""{ONLY}
 from capkit.metrics import bleu, cider, rouge_l
 from capkit.metrics.bootstrap import bootstrap_interval
 from capkit.metrics.__main__ import main
@@ -97,4 +106,26 @@ def test_the_command_says_how_to_score_and_how_to_train_where_it_cannot_train(mo
     assert entry.main() == 2
     told = capsys.readouterr().err
     assert "got no a_package_that_is_not_there" in told
-    assert "`python -m capkit.metrics PREDICTIONS REFERENCES`; to train, pip install 'capkit[train]'" in told
+    assert "`python -m capkit.metrics PREDICTIONS REFERENCES`" in told and "pip install 'capkit[train]'" in told
+
+
+def test_what_the_command_needs_is_what_the_extra_brings():
+    """Import names of the extra, without DeepSpeed and wandb, which are imported where they are asked for."""
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["train"]
+    names = {Requirement(line).name for line in extra} - {"deepspeed", "wandb"}
+    assert {MODULES.get(name, name) for name in names} == set(entry.NEEDED)
+
+
+@pytest.mark.parametrize("call", ["capkit.load('runs/first')", "capkit.score(['a'], [['a']])", "capkit.train()"])
+def test_the_python_api_says_what_to_install(call):
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE_API, ",".join(core() | THEIRS), call], cwd=ROOT, capture_output=True, text=True
+    )
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: capkit.api: expected what training needs, got no torch, ")
+    assert last.endswith("pip install 'capkit[train]'")
+
+
+def test_python_m_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "capkit", "--version"], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.startswith("capkit ") and done.returncode == 0

@@ -11,10 +11,10 @@ from capkit import cli
 from capkit.config.sweeps import Swept, split_sweep
 from capkit.errors import RunFailure, UsageError
 from capkit.run.folder import RunFolder
-from capkit.run.optuna_sweep import Optuna, distribution
+from capkit.run.optuna_sweep import STUDY, Optuna, distribution
 from capkit.run.sweep_table import note_given, sweep_rows, write_sweep_table
 
-pytest.importorskip("optuna", reason="wants optuna: pip install 'capkit[sweeps]'")
+optuna = pytest.importorskip("optuna", reason="wants optuna: pip install 'capkit[sweeps]'")
 
 SPACE = {"lr": ((1e-4, 1e-1), True), "kind": (("flat", "steep"), None)}
 
@@ -77,6 +77,18 @@ def test_the_same_command_again_goes_on_with_the_run_that_was_interrupted(tmp_pa
     assert [number for number, _ in longer] == [5]
 
 
+def test_a_sweep_killed_while_values_were_drawn_gives_no_run_without_them(tmp_path):
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    Optuna(num_trials=1).run(space(), run_of([]), tmp_path)
+    study = optuna.load_study(study_name="sweep", storage=JournalStorage(JournalFileBackend(str(tmp_path / STUDY))))
+    study.ask().suggest_float("lr", 1e-4, 1e-1, log=True)  # and no kind
+    seen = []
+    Optuna(num_trials=3).run(space(), run_of(seen), tmp_path)
+    assert [number for number, _ in seen] == [2] and set(seen[0][1]) == set(SPACE)
+
+
 def test_a_run_that_fails_is_a_failed_trial_and_the_next_begins(tmp_path, capsys):
     seen = []
     Optuna(num_trials=3).run(space(), run_of(seen, fails=(0,)), tmp_path)
@@ -93,6 +105,11 @@ def test_what_is_wrong_is_told(tmp_path):
     Optuna(num_trials=1).run(space(), run_of([]), tmp_path)
     with pytest.raises(UsageError, match="expected the sweep that this folder holds"):
         Optuna(num_trials=2).run({"lr": distribution(None, (0, 1))}, run_of([]), tmp_path)
+    for other, fixed in ((Optuna(direction="minimize", num_trials=2), []), (Optuna(num_trials=2), ["max_steps=9"])):
+        with pytest.raises(UsageError, match="expected the sweep that this folder holds"):
+            other.run(space(), run_of([]), tmp_path, fixed)
+    with pytest.raises(UsageError, match=r"val/loss: expected a number that is to grow.* sweeper.direction=minimize"):
+        Optuna(metric="val/loss")
     with pytest.raises(UsageError, match=r"val/spice: expected a number that runs log, got none"):
         Optuna(metric="val/spice", num_trials=1).run(space(), run_of([]), tmp_path / "other")
 

@@ -95,10 +95,10 @@ class QuestionAnswering(BaseScorer):
         self._step = step
 
     def meet(self, keys: Callable[[str], Sequence[str]]) -> None:
-        """Warns if some training pictures have no questions.
+        """Warns if some training pictures have no questions, or fewer than `min_questions`.
 
-        Raises UsageError for questions of another split, about test pictures, about no training picture, or that the
-        reader cannot put.
+        Raises UsageError where all have, and for questions of another split, about test pictures, about no training
+        picture, or that the reader cannot put.
         """
         if (split := getattr(self.questions, "split", None)) not in (None, "train"):
             raise UsageError(
@@ -113,16 +113,23 @@ class QuestionAnswering(BaseScorer):
                 f"reward question_answering: expected questions about training pictures, got some about {len(leaked)} "
                 f"pictures of the test split ({_some(leaked)}); give a set that belongs to the training split"
             )
-        without = [key for key in training if key not in self._known]
-        if len(without) == len(training):
+        unknown = [key for key in training if key not in self._known]
+        if len(unknown) == len(training):
             raise UsageError(
                 f"reward question_answering: expected questions about training pictures, got none about any of "
-                f"{len(training)} ({_some(without)}), but about {_some(sorted(self._known))}; give the questions of "
+                f"{len(training)} ({_some(unknown)}), but about {_some(sorted(self._known))}; give the questions of "
                 "this data, with the same ids"
+            )
+        without = [key for key in training if not self._items(key, {})]
+        few = "no questions" if self.min_questions == 1 else f"fewer questions than min_questions={self.min_questions}"
+        if len(without) == len(training):
+            raise UsageError(
+                f"reward question_answering: all {len(training)} training pictures have {few} ({_some(without)}); "
+                "lower min_questions"
             )
         if without:
             warnings.warn(
-                f"reward question_answering: {len(without)} of {len(training)} training pictures have no questions "
+                f"reward question_answering: {len(without)} of {len(training)} training pictures have {few} "
                 f"({_some(without)}); their captions get no reward",
                 stacklevel=2,
             )

@@ -306,6 +306,15 @@ def test_question_sets_of_another_split_are_refused(questions):
     scene_scorer().meet(keys())
 
 
+def test_pictures_with_fewer_questions_than_wanted_are_told_before_the_first_step(tmp_path):
+    (tmp_path / "set.json").write_text(json.dumps(rows(x=[HOW, HOW], y=[HOW])))
+    known = QuestionFile(tmp_path / "set.json")
+    with pytest.warns(UserWarning, match=r"1 of 2 .* have fewer questions than min_questions=2 \('y'\)"):
+        QuestionAnswering(Table(), known, min_questions=2).meet(keys())
+    with pytest.raises(UsageError, match=r"all 2 .* min_questions=3 \('x', 'y'\); lower min_questions"):
+        QuestionAnswering(Table(), known, min_questions=3).meet(keys())
+
+
 class OfTwo(Table):
     def check(self, asked):
         for question in asked:

@@ -188,7 +188,9 @@ class LoadedCaptioner:
             pictures: one or several, as in `caption`.
             captions: of one picture a list of texts; of several a list of such lists.
             per_token: a list of (token, nats) in the place of each number, in the order of the text.
-            conditions, batch_size, errors: as in `caption`.
+            conditions: as in `caption`.
+            batch_size: as in `caption`.
+            errors: as in `caption`.
 
         The model's own distribution, at temperature 1 and without truncation. The captioner's prompt is given, and
         counts nothing. Warns of words that the tokenizer does not know, which count as its unknown token. Raises

@@ -52,6 +52,7 @@ from benchmarks.breaks import (
     text_towers,
     training,
     update_graphs,
+    user_side,
     views,
     word_modules,
 )
@@ -109,6 +110,7 @@ AREAS: dict[str, list[Break]] = {
     "text_towers": text_towers.BREAKS,
     "training": training.BREAKS,
     "update_graphs": update_graphs.BREAKS,
+    "user_side": user_side.BREAKS,
     "views": views.BREAKS,
     "word_modules": word_modules.BREAKS,
 }

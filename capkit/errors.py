@@ -85,7 +85,15 @@ def known_error(error: BaseException) -> UsageError | RunFailure | None:
     """
     if isinstance(error, RunFailure):
         return error
-    return usage_error_behind(error) or _disk_error_behind(error)
+    found = usage_error_behind(error)
+    return _disk_error_behind(error) if found is None else _without_workers_traceback(found)
+
+
+def _without_workers_traceback(error: UsageError) -> UsageError:
+    """The error as a DataLoader's worker raised it: torch puts the worker's traceback in front of its message."""
+    kind = type(error)
+    _, mark, told = str(error).rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")
+    return UsageError(told.strip()) if mark and str(error).startswith("Caught ") else error
 
 
 def exit_status(known: UsageError | RunFailure) -> int:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from capkit import cli
 from capkit.errors import RunFailure, UsageError, exit_status, known_error
@@ -86,3 +87,18 @@ def test_a_working_directory_that_was_deleted_is_told(tmp_path, monkeypatch, cap
     finally:
         os.chdir(here)
     assert capsys.readouterr().err == "error: the working directory no longer exists; cd to one that does\n"
+
+
+class Wrong(Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        raise UsageError(f"item {index}:\nexpected a: b, got c; leave it out")
+
+
+def test_an_error_of_a_loaders_worker_has_no_traceback():
+    with pytest.raises(UsageError) as caught:
+        next(iter(DataLoader(Wrong(), num_workers=1)))
+    assert "Traceback" in str(caught.value)
+    assert str(known_error(caught.value)) == "item 0:\nexpected a: b, got c; leave it out"

@@ -15,6 +15,7 @@ from capkit.config.cells import compose_cells
 from capkit.config.choices import implied, refuse_wrong_choice, required_groups
 from capkit.config.composed import CONFIG_NAME, Composed, hydra_on, read_yaml
 from capkit.config.locations import config_dir, groups
+from capkit.config.of_checkpoint import of_checkpoint
 from capkit.config.of_run import take_from_run
 from capkit.config.quoting import quote
 from capkit.config.refusals import first_paragraph, missing_choice, of_another_form, unknown_key
@@ -30,7 +31,7 @@ from capkit.utils.renamed import renamed_targets, warn_of_old_name
 def compose_config(command: Command) -> Composed:
     """Compose the config of one run. Raises UsageError if it cannot be composed."""
     folders = [config_dir(), *command.config_dirs]
-    overrides = [*command.overrides, *implied(command.overrides)]
+    overrides = [*of_checkpoint(command.overrides), *implied(command.overrides)]
     if command.config_dirs:
         overrides.append("hydra.searchpath=[" + ",".join(quote(f"file://{d}") for d in command.config_dirs) + "]")
     known = groups(folders)

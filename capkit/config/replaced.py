@@ -8,7 +8,7 @@ from hydra import compose
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from capkit.config.composed import CONFIG_NAME, Composed, hydra_on
+from capkit.config.composed import CONFIG_NAME, Composed, hydra_on, read_yaml
 from capkit.config.locations import PICK_ANY
 from capkit.config.signatures import signature
 
@@ -19,6 +19,26 @@ def drop_settings_of_replaced_parts(composed: Composed, parsed: list[Override]) 
     """Remove what an experiment or a task sets of parts in whose place the command line chose others."""
     _drop_in_pick_any_groups(composed, parsed)
     _drop_in_pick_one_groups(composed, parsed)
+    _drop_keys_of_the_replaced_task(composed, parsed)
+
+
+def _drop_keys_of_the_replaced_task(composed: Composed, parsed: list[Override]) -> None:
+    """The top-level keys that an experiment sets of its own task alone, where the command line chose another task.
+
+    `task=evaluate experiment=stamps_preferences`: the experiment's `reference` is one of task fit_preferences.
+    """
+    typed = {o.key_or_group: str(o.input_line) for o in parsed}
+    if "task" not in typed or not _has_settings(composed):
+        return
+    said = {key for file in composed.files if file.is_explicit and not file.package for key in file.body}
+    if not (left := said - composed.declared_keys()):
+        return
+    with hydra_on(composed.folders[0]):
+        choices = [line for line in composed.choices if line != typed["task"]]
+        before = compose(CONFIG_NAME, choices, return_hydra_config=True).hydra.runtime.choices["task"]
+    for key in left & read_yaml(composed.folders, f"task/{before}").keys():
+        with open_dict(composed.config):
+            del composed.config[key]
 
 
 def _drop_in_pick_one_groups(composed: Composed, parsed: list[Override]) -> None:

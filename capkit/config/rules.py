@@ -277,8 +277,13 @@ def cached_features_are_not_augmented(settings: Settings) -> str | None:
 def attribute_features_are_read(settings: Settings) -> str | None:
     """Those that no model reads would change nothing. A model that comes from a run is asked when it reads them."""
     folder, width = settings.get("data.attribute_features"), settings.get("model.attribute_width")
-    if folder is None or width is not None or not settings.trains or settings.get("init_from") is not None:
+    if (folder is None) == (width is None) or not settings.trains or settings.get("init_from") is not None:
         return None
+    if folder is None:
+        return (
+            f"model.attribute_width={width}: expected data.attribute_features, a folder of features of this width, got "
+            "null; give it, or leave model.attribute_width out"
+        )
     return (
         "data.attribute_features: expected model=modular with model.attribute_width, the width of these features, got "
         "null; set it, or leave data.attribute_features out"

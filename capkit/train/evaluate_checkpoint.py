@@ -16,6 +16,7 @@ from capkit.distributed.collectives import on_rank_zero, rank
 from capkit.llm.accounts import open_accounts
 from capkit.llm.ledger import Ledger
 from capkit.metrics.scoring import resample_rows
+from capkit.models.captioners.modular import silence
 from capkit.reports.modules import modules_section
 from capkit.reports.page import INTERVALS, write_report
 from capkit.run.folder import RunFolder, default_run_dir
@@ -60,6 +61,8 @@ def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dic
     listen_to_signals(trainer)
     with phase("loading the checkpoint"):
         model, checkpoint = load_captioner(cfg.ckpt)
+        if (silenced := cfg.get("zero_module")) is not None:
+            silence(model, silenced)
         prepare_guide(model, checkpoint, parts["decoding"], trainer.strategy.root_device)
     parts["metrics"] = applicable(parts["metrics"], data.source(cfg.split).record(0).metadata)
     open_accounts(parts["metrics"], Ledger(cfg.get("budget")))

@@ -206,6 +206,8 @@ def test_attribute_features_that_no_model_reads_are_refused(tmp_path):
     assert "expected model=modular with model.attribute_width" in refusal("model=sceneworld_modular", *words)
     assert "expected model=modular with model.attribute_width" in refusal("model=encoder_decoder", *words)
     compose_checked(parse(["model=sceneworld_modular", "model.attribute_width=8", *words]))
+    without = refusal("model=sceneworld_modular", "model.attribute_width=8", *words[:2])
+    assert "model.attribute_width=8: expected data.attribute_features" in without
 
 
 # --- conditions

@@ -126,6 +126,27 @@ def test_an_experiments_settings_of_replaced_parts_go_on_a_run_too():
     assert list(compose(*words, "evaluator=[sts_scenes]")["evaluator"]) == ["sts_scenes"]
 
 
+def test_an_experiments_keys_of_its_own_task_mean_nothing_to_another():
+    config = compose("evaluate", "experiment=stamps_preferences", "ckpt=runs/mine", "data=folder", *OWN[1:])
+    assert "reference" not in config and config["name"] == "stamps_preferences"
+    told = refusal("evaluate", "experiment=stamps_preferences", "ckpt=runs/mine", *OWN, "reference=kept")
+    assert "unknown key 'reference'" in told and "it belongs to task fit_preferences" in told
+
+
+@pytest.mark.parametrize("word", ["model.width=3", "model=modular", "+model.conditions.length=length", "~model.prompt"])
+@pytest.mark.parametrize("task", ["evaluate", "frontier", "caption"])
+def test_words_on_the_model_of_a_checkpoint_are_refused(task, word):
+    told = refusal(task, "ckpt=runs/mine", word)
+    assert f"{word}: expected no words on the model with task={task}" in told
+
+
+def test_evaluation_may_silence_a_module():
+    assert compose("evaluate", "ckpt=runs/mine", "model.zero_module=attribute")["zero_module"] == "attribute"
+    assert compose("evaluate", "ckpt=runs/mine", "zero_module=object")["zero_module"] == "object"
+    assert "expected object or attribute" in refusal("evaluate", "ckpt=runs/mine", "model.zero_module=colour")
+    assert "expected no words on the model" in refusal("caption", "ckpt=runs/mine", "model.zero_module=object")
+
+
 def test_a_key_that_the_runs_data_lacks_names_the_run():
     leave_run("runs/scenes")
     message = refusal("evaluate", "ckpt=runs/scenes", "data.train.images=photos")

@@ -196,10 +196,11 @@ class ModularCaptioner(HeadedCaptioner):
         attribute_width: PositiveInt | None = None,
     ) -> None:
         super().__init__()
-        if zero_module is not None and zero_module not in MODULES:
-            raise UsageError(f"model.zero_module: there is no {zero_module!r}; {did_you_mean(zero_module, MODULES)}")
         self.tokenizer = resolve_tokenizer(tokenizer)
-        self.prompt, self.max_length, self.width, self.zero_module = prompt, max_length, width, zero_module
+        self.prompt, self.max_length, self.width = prompt, max_length, width
+        self.zero_module: str | None = None
+        if zero_module is not None:
+            silence(self, zero_module)
         self.vocab_size = len(self.tokenizer)
         self.image_encoder = image_encoder
         region_width = encoder_width(image_encoder, feature_width)
@@ -306,6 +307,18 @@ class ModularCaptioner(HeadedCaptioner):
             state, _, states = self.decoder.step(tokens[:, place], cache.seen, cache.states, self.zero_module)
             cache.keep(states)
         return self.head(state)
+
+
+def silence(model: nn.Module, module: str) -> None:
+    """Let a module say nothing, to see what it is for. Raises UsageError for a model that has none of this name."""
+    if not isinstance(model, ModularCaptioner):
+        raise UsageError(
+            f"model.zero_module={module}: expected a checkpoint of model=modular, got {type(model).__name__}; leave it "
+            "out"
+        )
+    if module not in MODULES:
+        raise UsageError(f"model.zero_module: there is no {module!r}; {did_you_mean(module, MODULES)}")
+    model.zero_module = module
 
 
 class _ModularCache(RecurrentCache):

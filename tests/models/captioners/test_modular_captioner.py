@@ -8,7 +8,7 @@ import torch
 from tiny_captioners import batch_for, tiny_tokenizer
 
 from capkit.errors import UsageError
-from capkit.models.captioners.modular import ModularCaptioner
+from capkit.models.captioners.modular import ModularCaptioner, silence
 from capkit.models.captioners.module_blocks import AdditiveAttention
 from capkit.models.captioners.module_controllers import controller
 from capkit.text.word_classes import MODULES
@@ -244,6 +244,14 @@ def test_attributes_that_are_missing_unread_or_of_another_width_are_told(batch):
 def test_wrong_settings_are_told(arguments, problem):
     with pytest.raises(UsageError, match=problem):
         build(**arguments)
+
+
+def test_a_module_of_a_trained_captioner_is_silenced():
+    model = build()
+    silence(model, "relation")
+    assert model.zero_module == "relation"
+    with pytest.raises(UsageError, match="zero_module=relation: expected a checkpoint of model=modular, got Linear"):
+        silence(torch.nn.Linear(1, 1), "relation")
 
 
 @torch.no_grad()

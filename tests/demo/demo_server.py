@@ -38,7 +38,8 @@ frame.addEventListener('load', async () => {{
   const asking = find('told').textContent;
   await until(() => texts().length && rested());
   await until(() => find('shown').complete);
-  const found = {{...looked(view), before, asking, texts: texts(), search: view.location.search, cookie: page.cookie,
+  const found = {{...looked(view), before, asking, texts: texts(), named: find('file').files[0].name,
+    search: view.location.search, cookie: page.cookie,
     names: [...page.querySelectorAll('.answer h2')].map(one => one.textContent),
     numbers: [...page.querySelectorAll('.numbers')].map(one => one.textContent),
     heats: page.querySelectorAll('.words img').length}};

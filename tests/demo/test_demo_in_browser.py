@@ -41,7 +41,7 @@ def test_a_dropped_picture_gets_captions_of_both_captioners_by_a_token_and_nothi
     assert len(found["texts"]) == 2 * 6 and found["fewer"] == 2 * 3  # greedy, beam, three samples, the visitor's
     assert any("window.pwned" in text for text in found["texts"]) and not found["scripted"]
     assert found["heats"] and all("log-probability -" in text and "length" in text for text in found["numbers"])
-    assert found["asking"] == "Writing captions ..."
+    assert found["asking"] == "Writing captions ..." and found["named"] == "dropped.png"
     assert "no picture that can be read" in found["refused"] and found["left"] == 0
     assert found["search"] == "" and "token" not in found["cookie"]  # the script cannot read it
     assert found["opened"] and found["closed"]  # the dialog

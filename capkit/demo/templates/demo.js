@@ -31,6 +31,9 @@
     const most = Number(file.dataset.most);
     if (one.size > most) return say(`Expected a picture of at most ${most / 1e6} MB, got ${(one.size / 1e6).toFixed(1)} MB.`, true);
     picture = one;
+    const held = new DataTransfer();
+    held.items.add(one);
+    file.files = held.files; // its name stands there, dropped and pasted ones too
     URL.revokeObjectURL(shown.src);
     shown.src = URL.createObjectURL(one);
     shown.hidden = false;

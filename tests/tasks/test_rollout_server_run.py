@@ -23,15 +23,14 @@ COMMON = [
 ]  # fmt: skip
 START = [
     *COMMON, "model=chat_vlm", "model.name=null", "model.tokenizer=word", "model.image_size=28", "model.max_length=48",
-    f"model.config={{model_type:qwen2_5_vl,text_config:{TEXT},vision_config:{VISION}}}", "model.lora={rank:2}",
-    "model.freeze=[vision,projector]", "model.question=what is near the red circle ?", "max_steps=1",
-    "optimizer.lr=1e-12",
+    f"model.config={{model_type:qwen2_5_vl,text_config:{TEXT},vision_config:{VISION}}}",
+    "model.question=what is near the red circle ?", "max_steps=1",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """A run whose adapters are as good as new, and its export, which is what is served."""
+    """A run without adapters, and its export, which is what is served."""
     path = tmp_path_factory.mktemp("served")
     assert main([*START, f"run_dir={path / 'run'}"]) == 0
     assert main(["export", f"ckpt={path / 'run'}", f"out={path / 'exported'}"]) == 0
@@ -45,7 +44,8 @@ def served(start, **settings):
 
 def words(start, server, run_dir):
     return [
-        "fit_rl", f"init_from={start / 'run'}", "objective=grpo", "objective.num_samples=2", "reward=[cider]", *COMMON,
+        "fit_rl", f"init_from={start / 'run'}", "model.lora.model={rank:2}", "objective=grpo",
+        "objective.num_samples=2", "reward=[cider]", *COMMON,
         "max_steps=4", "val_every=4", "optimizer.lr=1e-2", "callback.checkpoints.every_steps=10", "rollout=vllm",
         "callback.recorder.every_steps=1", f"rollout.url={server.url}", "rollout.model=exported",
         "rollout.num_attempts=2", "rollout.first_wait_s=0.01", f"run_dir={run_dir}",
@@ -81,6 +81,27 @@ def test_a_run_goes_on_after_its_server_was_away_as_if_it_had_not_been(start, ca
     first, second = adapters(start / "whole"), adapters(start / "cut")
     assert first and first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_weights_that_no_server_takes_are_refused_with_what_works(start, tmp_path, capfd):
+    with served(start) as server:
+        given = words(start, server, tmp_path / "run")
+        given.remove("model.lora.model={rank:2}")
+        assert main(given) == 2
+        assert "give model.lora.model={rank:16,alpha:32} for init_from=RUN" in capfd.readouterr().err
+        assert not server.asked
+
+
+@pytest.mark.integration
+def test_a_server_serves_a_run_without_a_start(start, tmp_path):
+    named = ["init_from=null", "model=chat_vlm", f"model.name={start / 'exported'}", "model.image_size=28"]
+    named += [word for word in START if word.startswith(("model.max_length", "model.question"))]
+    adapters = ["model.lora={rank:2}", "model.freeze=[vision,projector]"]
+    with served(start) as server:
+        given = words(start, server, tmp_path / "run")
+        given = [word for word in given if not word.startswith(("init_from", "model.lora", "max_steps", "val_every"))]
+        assert main([*given, *named, *adapters, "max_steps=1", "val_every=1"]) == 0
+    assert len(server.loaded) == 1
 
 
 def test_a_server_that_is_absent_ends_the_run_before_data_is_read(start, capfd):

@@ -49,7 +49,7 @@ _PLAIN = {
 class VLLMRollout:
     """Asks a vLLM server for the samples of a rollout, and keeps its weights those of the policy.
 
-    Weights: adapters of the language model (`model.lora` with `model.freeze=[vision,projector]`), saved into a folder
+    Weights: adapters of the language model, which must be all that trains (docs/rollout_server.md), saved into a folder
     that the server sees and loaded under a new name before every `sync_every`-th rollout (`AdapterVersions`). A reply
     by another name is an error, and so is one whose prompt has other token ids than the policy reads: another
     tokenizer, template or size of picture.
@@ -144,8 +144,9 @@ class VLLMRollout:
         if not model.serves_adapters:
             raise UsageError(
                 "rollout=vllm: expected adapters of the language model to be all that trains, got other weights, which "
-                "a vLLM server takes over NCCL from a process with vLLM only; give model.lora={rank:16,alpha:32} and "
-                "model.freeze=[vision,projector], or leave rollout out"
+                "a vLLM server takes over NCCL from a process with vLLM only; give model.lora.model={rank:16,alpha:32} "
+                "for init_from=RUN, model.lora={rank:16,alpha:32} model.freeze=[vision,projector] for init_from=null, "
+                "or leave rollout out"
             )
 
     def probe(self, model: ChatVLM, decoding: Decoding) -> None:

@@ -46,6 +46,13 @@ BREAKS = [
         _QA_TESTS,
     ),
     Break(
+        "question_answering: pictures with too few questions are told at their step alone",
+        _QA,
+        "        without = [key for key in training if not self._items(key, {})]\n",
+        "        without = unknown\n",
+        _QA_TESTS,
+    ),
+    Break(
         "shuffled: a picture is asked its own questions",
         "capkit/scorers/shuffled.py",
         "    following = dict(zip(order, [*order[1:], order[0]], strict=True))",

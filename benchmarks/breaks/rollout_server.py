@@ -111,4 +111,61 @@ BREAKS = [
             "tests/models/captioners/test_several_ends.py::test_transformers_ends_where_capkit_does_and_so_does_an_export",
         ),
     ),
+    Break(
+        "a log-probability that is no number is taken",
+        "capkit/train/rl/vllm_client.py",
+        "if not math.isfinite(value) or value > _ROUNDING",
+        "if False",
+        (
+            "tests/models/captioners/test_vllm_rollout.py::test_a_reply_that_cannot_be_learned_from_is_refused_before_the_run",
+        ),
+    ),
+    Break(
+        "adapters of another scale count as those that the server has",
+        "capkit/train/rl/adapter_versions.py",
+        'str([config["r"], config["lora_alpha"]])',
+        'str(config["r"])',
+        ("tests/models/captioners/test_vllm_rollout.py::test_the_same_weights_by_another_scale_are_another_version",),
+    ),
+    Break(
+        "runs of one name take away each other's adapters",
+        "capkit/train/rl/vllm_rollout.py",
+        'f"{folder.name}-{stable_hash(str(folder.absolute())) & 0xFFFFFFFF:08x}"',
+        "folder.name",
+        ("tests/models/captioners/test_vllm_rollout.py::test_runs_of_one_name_do_not_share_a_folder_of_adapters",),
+    ),
+    Break(
+        "a baseline remembers what a server of other weights wrote",
+        "capkit/train/rl/module.py",
+        "            self._remember(before)\n            raise",
+        "            raise",
+        (
+            "tests/models/captioners/test_vllm_rollout.py::test_what_a_server_of_other_weights_wrote_is_forgotten_before_the_run_is_saved",
+        ),
+    ),
+    Break(
+        "an answer to a prompt of its own is asked of the server as the question",
+        "capkit/tasks/fit_rl.py",
+        'if module.server is not None and (prompt := next(run.data.prompts("train"), None)) is not None:',
+        'if module.server is not None and (prompt := next(run.data.prompts("train"), None)) == "":',
+        (
+            "tests/tasks/test_rollout_server_run.py::test_captions_that_answer_prompts_of_their_own_end_the_run_before_a_step",
+        ),
+    ),
+    Break(
+        "the demo shows another end of a caption as a word",
+        "capkit/demo/answers.py",
+        "in (model.tokenizer.eos_token_id, *other_ends(model))",
+        "in (model.tokenizer.eos_token_id,)",
+        ("tests/demo/test_demo_answers.py::test_any_token_that_ends_a_caption_is_its_end_and_no_word",),
+    ),
+    Break(
+        "BLIP-2 ends captions as its tokenizer says, and not as it was trained",
+        "capkit/models/captioners/hf_captioner.py",
+        'align_special_tokens(self.tokenizer, {"bos": bos, "eos": eos})',
+        'align_special_tokens(self.tokenizer, {"bos": bos})',
+        (
+            "tests/models/captioners/test_hf_captioner.py::test_blip2_by_opt_begins_with_its_bos_and_ends_with_a_line_break",
+        ),
+    ),
 ]

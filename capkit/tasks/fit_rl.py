@@ -69,6 +69,8 @@ class FitRL(Job[RLModule]):
                 "task=fit_rl samples captions of whole pictures; expected data.captions_of=images, got regions; leave "
                 "it out, or learn captions of regions by task=fit"
             )
+        if run.parts["server"] is not None and data.features is not None:
+            raise UsageError("rollout=vllm sends pictures, got cached features; set data.features=null")
         with phase("building the model and the reward"):
             model: Any = build_model(cfg.model, lambda: vocabulary_captions(data, cfg.dry_run), cfg.seed)
             reward = Reward(build_all(cfg.reward), cfg.combine)

@@ -125,6 +125,18 @@ def test_captions_that_answer_prompts_of_their_own_end_the_run_before_a_step(sta
     assert "expected captions without prompts of their own, got 'what is near ?'" in told and not server.loaded
 
 
+def test_cached_features_are_refused_since_pictures_are_sent(start, tmp_path, capfd):
+    pictures = [word for word in COMMON if word.startswith("data")]
+    cached = f"data.features={tmp_path / 'features'}"
+    pictures += [cached, "data.transform.size=28"]
+    pictures += [f"data.transform.{name}=[0.5,0.5,0.5]" for name in ("mean", "std")]
+    encoder = ["image_encoder._target_=capkit.checkpoint.loading.load_image_encoder", "~image_encoder.weights"]
+    assert main(["prepare", *pictures, *encoder, f"image_encoder.ckpt={start / 'run'}"]) == 0
+    with served(start) as server:
+        assert main([*words(start, server, tmp_path / "run"), cached]) == 2
+    assert "sends pictures, got cached features; set data.features=null" in capfd.readouterr().err
+
+
 def test_a_rollout_server_belongs_to_fit_rl(capfd):
     assert main([*START, "rollout=vllm", "rollout.url=http://127.0.0.1:9/v1", "rollout.model=a"]) == 2
     assert "expected none for task=fit" in capfd.readouterr().err

@@ -11,6 +11,7 @@ SIDE = 16
 MOST_DIFFERENCE = 24  # levels of 255, of each cell and colour: above what resizing does, below a shape that moved
 MOST_MEAN_DIFFERENCE = 4.0  # of the whole picture, by colour: what is compared at all
 ASPECT = 0.04  # relative difference of width / height
+_COARSE = 47  # every 47th of 768 numbers: cells and colours from everywhere
 
 
 def small_copy(pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "16 16 3"]:
@@ -22,7 +23,7 @@ def alike_pairs(copies: UInt8[np.ndarray, "N 16 16 3"], aspects: Float[np.ndarra
     """Places of pictures whose cells all differ by at most `MOST_DIFFERENCE`, and whose aspect is the same.
 
     Crops, mirror images and pictures with a caption printed on them are not found. Time grows with the number of
-    pictures of about the same mean colour: 20,000 photos take seconds.
+    pairs of about the same mean colour.
     """
     flat = copies.reshape(len(copies), -1).astype(np.int16)
     means = copies.reshape(len(copies), -1, 3).mean(1)
@@ -33,6 +34,7 @@ def alike_pairs(copies: UInt8[np.ndarray, "N 16 16 3"], aspects: Float[np.ndarra
         others = order[place + 1 : end]
         others = others[(np.abs(means[others] - means[first]) <= MOST_MEAN_DIFFERENCE).all(1)]
         others = others[np.abs(aspects[others] / aspects[first] - 1) <= ASPECT]
-        others = others[(np.abs(flat[others] - flat[first]) <= MOST_DIFFERENCE).all(1)]
+        for step in (_COARSE, 1):  # some of the cells first: they tell most pictures apart
+            others = others[(np.abs(flat[others, ::step] - flat[first, ::step]) <= MOST_DIFFERENCE).all(1)]
         found += [(min(first, other), max(first, other)) for other in others]
     return sorted((int(first), int(other)) for first, other in found)

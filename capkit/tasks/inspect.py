@@ -195,7 +195,10 @@ def _same_pixels(texts: Mapping[str, Texts], opened: Mapping[str, Pictures]) -> 
 
 def _alike(texts: Mapping[str, Texts], opened: Mapping[str, Pictures]) -> list[tuple[str, list[str]]]:
     """Pictures that look alike and are not the same to the pixel: copies that were resized or compressed anew."""
-    shown = [(split, place) for split, own in opened.items() for place in range(len(own.copies))]
+    shown = []
+    for split, own in opened.items():
+        once = {hashed: place for place, hashed in enumerate(own.hashes) if own.copies}
+        shown += [(split, place) for place in once.values()]  # copies to the pixel are told of their own
     if not shown:
         return []
     copies = np.stack([opened[split].copies[place] for split, place in shown])
@@ -210,7 +213,9 @@ def _alike(texts: Mapping[str, Texts], opened: Mapping[str, Pictures]) -> list[t
         (within if first == second else across).append(f"{first} {keys[0]} ~ {second} {keys[1]}")
     told = (("in two splits", across), ("in one split", within))
     return [
-        (f"pictures that look alike {where}, among those opened: {len(some):,}", some) for where, some in told if some
+        (f"pairs of pictures that look alike {where}, among those opened: {len(some):,}", some)
+        for where, some in told
+        if some
     ]
 
 

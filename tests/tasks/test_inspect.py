@@ -194,15 +194,17 @@ def test_a_folder_of_pictures_alone_is_looked_at_and_copies_in_it_are_found(tmp_
     (tmp_path / "alone").mkdir()
     for number in range(8):
         smooth(number).save(tmp_path / "alone" / f"{number}.png")
+    smooth(2).save(tmp_path / "alone" / "2 again.png")  # the same pixels, which are told apart from what looks alike
     smooth(2).resize((120, 90)).save(tmp_path / "alone" / "smaller.jpg", quality=80)
     paths = [f"data.train.images={tmp_path / 'alone'}", "data=folder", "data.train.val=0.0", "data.train.test=0.0"]
     paths += ["data.val=null", "data.test=null"]
     assert main(["inspect", *paths, *words, f"run_dir={tmp_path / 'out'}"]) == 0
     found = json.loads((tmp_path / "out" / "inspect.json").read_text())
-    assert found["splits"]["train"]["images"] == 9 and found["splits"]["train"]["captions"] == 0
-    (only,) = found["findings"]
-    assert only["finding"] == "pictures that look alike in one split, among those opened: 1"
-    assert only["examples"] == ["train 2.png ~ train smaller.jpg"]
+    assert found["splits"]["train"]["images"] == 10 and found["splits"]["train"]["captions"] == 0
+    same, alike = found["findings"]
+    assert "the same pixels" in same["finding"]
+    assert alike["finding"] == "pairs of pictures that look alike in one split, among those opened: 1"
+    assert alike["examples"] == ["train 2.png ~ train smaller.jpg"]
 
 
 def test_training_still_needs_captions(tmp_path, capsys):

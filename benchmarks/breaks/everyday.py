@@ -335,4 +335,25 @@ BREAKS = [
         "import ast\nimport re\n\nimport torch  # noqa\n",
         ("tests/config/test_completion.py",),
     ),
+    Break(
+        "words on a checkpoint's model change nothing, without a word",
+        "capkit/config/of_checkpoint.py",
+        'task not in _TASKS or key.partition(".")[0] != "model"',
+        "task not in ()",
+        ("tests/config/test_of_run.py",),
+    ),
+    Break(
+        "a worker's traceback stands in front of its message",
+        "capkit/errors.py",
+        'UsageError(told.strip()) if mark and str(error).startswith("Caught ") else error',
+        "error if mark or told else error",
+        ("tests/test_errors.py",),
+    ),
+    Break(
+        "an experiment's keys of its own task stay under another",
+        "capkit/config/replaced.py",
+        'for key in left & read_yaml(composed.folders, f"task/{before}").keys():',
+        'for key in left - read_yaml(composed.folders, f"task/{before}").keys():',
+        ("tests/config/test_of_run.py",),
+    ),
 ]

@@ -18,10 +18,11 @@ def what_is_missing() -> str | None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if not missing:
         return None
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
     return (
-        f"expected what training needs, got no {', '.join(missing)}: this installation scores texts, by `python -m "
-        "capkit.metrics PREDICTIONS REFERENCES` and the functions of capkit.metrics; for everything else pip install "
-        "'capkit[train]'"
+        f"expected what training needs, got no {', '.join(missing[:3])}{more}: this installation scores texts, by "
+        "`python -m capkit.metrics PREDICTIONS REFERENCES` and the functions of capkit.metrics; for everything else "
+        "pip install 'capkit[train]'"
     )
 
 

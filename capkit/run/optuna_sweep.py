@@ -3,7 +3,7 @@
 import fcntl
 import importlib.util
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,7 +103,10 @@ class Optuna:
         }
         before = study.user_attrs.get("capkit")
         if before not in (None, now):
-            raise UsageError(f"expected the sweep that this folder holds, {before}, got {now}; give another run_dir")
+            raise UsageError(
+                f"expected the sweep that this folder holds, got another one ({'; '.join(_changes(before, now))}); "
+                "give what it was given, or another run_dir"
+            )
         study.set_user_attr("capkit", now)
 
     def _run(self, study: Any, space: Mapping[str, Any], run_trial: Callable[..., None], folder: Path) -> None:
@@ -149,6 +152,16 @@ class Optuna:
             raise RunFailure("no trial of the sweep ended with a number") from None
         values = " ".join(f"{key}={value}" for key, value in best.params.items())
         say(f"best: trial {best.number}, {self.metric} {best.value:.4f}: {values}")
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in now.items():
+        old = before.get(key)
+        if isinstance(value, list):
+            gone, come = (" ".join(sorted(set(a) - set(b))) for a, b in ((old or [], value), (value, old or [])))
+            old, value = gone or "nothing", come or "nothing"
+        if old != value:
+            yield f"{key}: {value} in place of {old}"
 
 
 def distribution(

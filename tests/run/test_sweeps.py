@@ -105,9 +105,11 @@ def test_what_is_wrong_is_told(tmp_path):
     Optuna(num_trials=1).run(space(), run_of([]), tmp_path)
     with pytest.raises(UsageError, match="expected the sweep that this folder holds"):
         Optuna(num_trials=2).run({"lr": distribution(None, (0, 1))}, run_of([]), tmp_path)
-    for other, fixed in ((Optuna(direction="minimize", num_trials=2), []), (Optuna(num_trials=2), ["max_steps=9"])):
-        with pytest.raises(UsageError, match="expected the sweep that this folder holds"):
-            other.run(space(), run_of([]), tmp_path, fixed)
+    fallen, longer = Optuna(direction="minimize", num_trials=2), ["max_steps=9"]
+    with pytest.raises(UsageError, match=r"\(direction: minimize in place of maximize\); give what it was"):
+        fallen.run(space(), run_of([]), tmp_path)
+    with pytest.raises(UsageError, match=r"another one \(fixed: max_steps=9 in place of nothing\)"):
+        Optuna(num_trials=2).run(space(), run_of([]), tmp_path, longer)
     with pytest.raises(UsageError, match=r"val/loss: expected a number that is to grow.* sweeper.direction=minimize"):
         Optuna(metric="val/loss")
     with pytest.raises(UsageError, match=r"val/spice: expected a number that runs log, got none"):

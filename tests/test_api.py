@@ -576,9 +576,9 @@ def test_a_dual_encoder_of_transformers_compares_as_transformers_does(tmp_path):
 
 
 def test_another_model_of_transformers_is_refused_before_its_weights_are_read(tmp_path):
-    from transformers import BertConfig, Blip2Config, BlipConfig
+    from transformers import BertConfig, BlipConfig, Pix2StructConfig
 
-    for config in (BertConfig(hidden_size=8, num_attention_heads=2), Blip2Config()):
+    for config in (BertConfig(hidden_size=8, num_attention_heads=2), Pix2StructConfig()):
         config.save_pretrained(tmp_path)
         told = (
             rf"expected a captioner \({', '.join([*FAMILIES, *CHAT_FAMILIES])}\).*a model of type {config.model_type}"

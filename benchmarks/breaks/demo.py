@@ -60,13 +60,6 @@ BREAKS = [
         ("tests/demo/test_demo_answers.py::test_each_word_has_the_log_probability_of_its_tokens",),
     ),
     Break(
-        "all captions looked where the first did",
-        "capkit/demo/answers.py",
-        "samples.numbers(slice(k, k + 1))",
-        "samples.numbers(slice(0, 1))",
-        ("tests/demo/test_demo_answers.py::test_where_it_looked_is_a_share_of_each_cell",),
-    ),
-    Break(
         "scorers keep the demo's pictures",
         "capkit/demo/answers.py",
         "            self._attach(_nothing_to_see)\n",

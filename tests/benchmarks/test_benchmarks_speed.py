@@ -1,7 +1,8 @@
 import json
 import os
+import subprocess
 import sys
-from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -9,7 +10,6 @@ import torch
 
 from benchmarks.speed import growth, training, vocabulary
 from benchmarks.speed.__main__ import main
-from benchmarks.speed.measure import apart
 from benchmarks.speed.plain_cider import PlainCiderD
 from benchmarks.speed.rollout import FULL
 from capkit.scorers.cider import CiderD
@@ -138,7 +138,22 @@ def test_a_tiny_run_of_data_reads_the_pictures_in_every_way(tmp_path, monkeypatc
         assert all(row["ms"] > 0 for row in part)
 
 
-def test_what_dies_in_a_process_of_its_own_is_told():
+PROGRAM = """
+import os
+from concurrent.futures.process import BrokenProcessPool
+from benchmarks.speed.measure import apart
+if __name__ == "__main__":
     assert apart(os.getpid) != os.getpid()
-    with pytest.raises(BrokenProcessPool):
+    try:
         apart(os.abort)
+    except BrokenProcessPool:
+        print("told")
+"""
+
+
+def test_what_dies_in_a_process_of_its_own_is_told(tmp_path):
+    # By a program: the fork server of this process is that of all tests.
+    (tmp_path / "program.py").write_text(PROGRAM)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, tmp_path / "program.py"], env=environment, capture_output=True, text=True)
+    assert done.stdout == "told\n", done.stderr

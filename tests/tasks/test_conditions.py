@@ -40,7 +40,8 @@ def folder(tmp_path_factory):
 
 
 def evaluate(folder, name, *words):
-    command = ["evaluate", *TINY, *caches(folder), f"ckpt={folder / 'run'}", f"run_dir={folder / name}", *words]
+    tiny = [word for word in TINY if not word.startswith("model.")]  # the model is the checkpoint's
+    command = ["evaluate", *tiny, *caches(folder), f"ckpt={folder / 'run'}", f"run_dir={folder / name}", *words]
     assert main(command) == 0
     return RunFolder(folder / name)
 

@@ -172,7 +172,7 @@ def test_a_server_that_is_another_one_stops_the_run_with_the_fix(server, capsys,
     capsys.readouterr()
     assert curate(server, BLEND, "text_lm.num_connections=1", "out=out") == 2
     error = capsys.readouterr().err
-    assert fix in error and error.startswith("error: ")
+    assert fix in error and error.splitlines()[-1].startswith("error: ")  # below progress, where it is slow
     asked = len(server.requests)
     assert curate(server, BLEND, "text_lm.num_connections=1", "out=out") == 0
     assert len(server.requests) - asked == 10  # the first two answers were kept

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,7 @@ def test_it_answers_by_its_token_and_ends_by_ctrl_c(tmp_path):
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *words], cwd=tmp_path, env=known, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         assert process.stdout is not None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_fit_run import TINY, caches
+from tiny_fit_run import EVALUATED, TINY, caches
 
 from capkit.checkpoint.files import load_checkpoint
 from capkit.cli import main
@@ -134,7 +134,7 @@ def test_a_changed_config_is_refused_with_its_keys(folder, capsys):
 
 
 def test_evaluate_gives_the_numbers_of_the_run_that_trained(folder, tmp_path):
-    command = ["evaluate", *TINY, *caches(folder), f"ckpt={folder / 'run'}", f"run_dir={tmp_path / 'eval'}"]
+    command = ["evaluate", *EVALUATED, *caches(folder), f"ckpt={folder / 'run'}", f"run_dir={tmp_path / 'eval'}"]
     assert main(command) == 0
     trained, evaluated = RunFolder(folder / "run").metrics(), RunFolder(tmp_path / "eval").metrics()
     names = [name for name in evaluated if name.count("/") == 1]
@@ -150,7 +150,7 @@ def test_evaluate_and_caption_write_the_candidate_that_a_scorer_rates_highest(fo
     reward = ["reward=[length]", *(f"reward.length.scorer.{word}" for word in SHORT)]
     numbers = {}
     for decoding, words in {"sample": [], "rerank": reward}.items():
-        command = ["evaluate", *TINY, *caches(folder), f"ckpt={folder / 'run'}", f"run_dir={tmp_path / decoding}"]
+        command = ["evaluate", *EVALUATED, *caches(folder), f"ckpt={folder / 'run'}", f"run_dir={tmp_path / decoding}"]
         assert main([*command, *metric, f"decoding={decoding}", *words]) == 0
         numbers[decoding] = RunFolder(tmp_path / decoding).metrics()["test/length"]
     assert numbers["rerank"] > numbers["sample"]

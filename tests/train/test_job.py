@@ -65,7 +65,7 @@ def phases(monkeypatch, *, resumed=False, done=False, **settings):
             data=SimpleNamespace(image_reader=lambda split: lambda key: key), trainer=SimpleNamespace(precision="32"),
         )  # fmt: skip
 
-    def finish(folder, trainer, samples, image, write, next_tasks):
+    def finish(folder, trainer, samples, image, write, next_tasks, log_more):
         called.append("finish")
         write(samples)
 

@@ -208,7 +208,7 @@ def test_what_stands_before_the_grid_is_what_the_network_gives(kind, side, confi
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("prefix_gpt2_mlp", "got ClipPrefix, whose image is a prefix"), ("git", "got GIT, whose image is a prefix")],
+    [("prefix_gpt2_mlp", "got ClipPrefix, whose image is a prefix"), ("git", "got git, whose image is a prefix")],
 )
 def test_captioners_without_cross_attention_are_refused_with_the_reason(name, told):
     with pytest.raises(UsageError, match=told):

@@ -10,10 +10,12 @@ FEWER: dict[str, str] = {
 
 REMARKS: dict[str, str] = {
     "test_caprl.py": (
-        "Fact precision was to fall by .02 at most: at seeds 1 and 2 it falls by .048 and .036, which is a test of its "
-        "own since. A test of slow training (300 steps at a fifth of the learning rate) failed at all three, by .0204, "
-        ".027 and .060, and was taken out; so was one that an upper bound on length makes captions shorter, which "
-        "failed at seeds 0 and 1 (by .06 and .63 words longer). No threshold was changed."
+        "Fact precision was to fall by .02 at most: on the first kind of CPU it falls by .048 and .036 at seeds 1 "
+        "and 2, on the second by .124 at seed 2. That is a test of its own since. A test of slow training (300 "
+        "steps at a fifth of the learning rate) failed at all three, by .0204, .027 and .060, and was taken out; "
+        "so was one that an upper bound on length makes captions shorter, which failed at seeds 0 and 1 (by .06 "
+        "and .63 words longer). An upper bound on length costs .085 in accuracy at seed 2, where .05 is allowed. "
+        "No threshold was changed."
     ),
     "test_encoder_evaluators.py": (
         "Rows of 2026-11-29 were compared with .5, where .6 is wanted of shapes now: not run again yet."

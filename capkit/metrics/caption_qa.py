@@ -102,8 +102,6 @@ class CaptionQA(JudgedMetric):
 
     def complete(self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]) -> Columns:
         absent = meeting_keys([str(row["key"]) for row in metadata], self.questions.keys(), "metric=caption_qa")
-        if self.missing == "ignore":
-            return predictions, references, metadata
         return self.with_empty(absent, predictions, references, metadata)
 
     def judge(

@@ -64,6 +64,7 @@ class JudgedMetric(TextMetric, ABC):
     """
 
     needs_references: bool = False
+    missing: str = "empty"  # pictures without a caption count as with an empty one; "ignore": they do not count
 
     def __init__(self, name: str, max_failed: Probability = MAX_FAILED) -> None:
         super().__init__()
@@ -108,7 +109,9 @@ class JudgedMetric(TextMetric, ABC):
         references: list[list[str]],
         metadata: list[dict[str, Any]],
     ) -> Columns:
-        """For `complete`: pictures that have no caption, counted as with an empty one. A ScoreWarning names them."""
+        """For `complete`: with the pictures that have no caption, as `missing` says. A ScoreWarning names them."""
+        if self.missing == "ignore":
+            return predictions, references, metadata
         if set(absent) - self._absent:
             self._absent |= set(absent)
             some = ", ".join(absent[:_NUM_NAMED]) + (" ..." if len(absent) > _NUM_NAMED else "")

@@ -83,8 +83,6 @@ class OpenCaptionQA(JudgedMetric):
         by_question = any(key in self._of_question for key in keys)
         known: Sequence[str] = list(self._of_question if by_question else self._of_picture)
         absent = meeting_keys(keys, known, "metric=caption_qa_open")
-        if self.missing == "ignore":
-            return predictions, references, metadata
         return self.with_empty(absent, predictions, references, metadata)
 
     def judge(

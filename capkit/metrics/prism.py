@@ -114,8 +114,6 @@ class Prism(JudgedMetric):
     def complete(self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]) -> Columns:
         given = [self._image_of.get(str(row["key"]), str(row["key"])) for row in metadata]
         absent = meeting_keys(given, list(self.rows_of), "metric=prism")
-        if self.missing == "ignore":
-            return predictions, references, metadata
         return self.with_empty(absent, predictions, references, metadata)
 
     def judge(

@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -124,11 +123,6 @@ class Rater(nn.Module, ABC):
         for part in self.children():
             eval_frozen(part)
         return self
-
-
-def prepared(transform: Any, images: Sequence[Any]) -> Float[Tensor, "N 3 H W"]:
-    """Pictures (uint8 H W 3 arrays) as an ImageTransform makes them for a network."""
-    return transform.normalize(torch.stack([transform(np.ascontiguousarray(np.asarray(image))) for image in images]))
 
 
 def scalar_head(width: int, hidden_width: int) -> nn.Sequential:

@@ -4,7 +4,7 @@ B images; N pictures and M captions of a call; L tokens, P patches, W width of t
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from jaxtyping import Bool, Float, Int
@@ -14,7 +14,8 @@ from transformers import AutoConfig, BlipForImageTextRetrieval
 from capkit.errors import UsageError
 from capkit.models.dual_encoders.text_towers.tokenize import Subwords
 from capkit.models.pretrained import build_config, load_pretrained
-from capkit.models.raters.base import Rater, freeze_lower, prepared, scalar_head
+from capkit.models.raters.base import freeze_lower, scalar_head
+from capkit.models.raters.pixel_rater import PixelRater
 from capkit.models.tuning.lora import LoRA
 from capkit.text.tokenizers import load_tokenizer
 from capkit.types import CaptionBatch
@@ -24,7 +25,7 @@ _PARTS = ("image_encoder", "text_encoder")
 
 
 @check_ranges
-class BlipRater(Rater):
+class BlipRater(PixelRater):
     """BLIP's image encoder and image-grounded text encoder (Li et al. 2022, arXiv 2201.12086), and an MLP on [CLS].
 
     As ImageReward (arXiv 2304.05977) builds its reward model. The matching head and both projections of the checkpoint
@@ -104,20 +105,8 @@ class BlipRater(Rater):
     def tokenizer(self) -> Any:
         return self._tokenizer
 
-    @property
-    def transform(self) -> Any:
-        return self._transform
-
-    def about_features(self) -> dict[str, Any]:
-        raise UsageError("BlipRater reads pixels, got cached features; set data.features=null")
-
-    def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "N 3 H W"]:
-        return prepared(self._transform, images)
-
     def see(self, batch: CaptionBatch) -> Float[Tensor, "N P W"]:
-        if batch.pixels is None:
-            raise UsageError("BlipRater reads pixels, got a batch without any; set data.transform, data.features=null")
-        return self.image_encoder(pixel_values=batch.pixels).last_hidden_state
+        return self.image_encoder(pixel_values=self.pixels_of(batch)).last_hidden_state
 
     def score(
         self, seen: Float[Tensor, "M P W"], tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]

@@ -3,7 +3,6 @@
 B images; N pictures and M captions of a call; L tokens, P image tokens, E width of their features.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,14 +12,15 @@ from torch import Tensor, nn
 from capkit.errors import UsageError
 from capkit.models.captioners.chat_vlm import ChatVLM
 from capkit.models.encoders.image import trains
-from capkit.models.raters.base import Rater, freeze_lower, prepared, scalar_head
+from capkit.models.raters.base import freeze_lower, scalar_head
+from capkit.models.raters.pixel_rater import PixelRater
 from capkit.text.tokenizers import encode_captions, tokenize_as_text
 from capkit.types import CaptionBatch
 from capkit.utils.ranges import PositiveInt, Probability, check_ranges
 
 
 @check_ranges
-class ChatRater(Rater):
+class ChatRater(PixelRater):
     """A chat model (`ChatVLM`), asked its question, with the caption as the answer; an MLP on the state at its end.
 
     As reward models are built from chat models (Ouyang et al. 2022, arXiv 2203.02155; with pictures, LLaVA-RLHF, arXiv
@@ -77,20 +77,8 @@ class ChatRater(Rater):
         """transformers' processor, for an export."""
         return self.captioner.processor
 
-    @property
-    def transform(self) -> Any:
-        return self._transform
-
-    def about_features(self) -> dict[str, Any]:
-        raise UsageError("ChatRater reads pixels, got cached features; set data.features=null")
-
-    def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "N 3 H W"]:
-        return prepared(self._transform, images)
-
     def see(self, batch: CaptionBatch) -> Float[Tensor, "N P E"]:
-        if batch.pixels is None:
-            raise UsageError("ChatRater reads pixels, got a batch without any; set data.transform, data.features=null")
-        return self.captioner.image_encoder(batch.pixels)
+        return self.captioner.image_encoder(self.pixels_of(batch))
 
     def score(
         self, seen: Float[Tensor, "M P E"], tokens: Int[Tensor, "M L"], mask: Bool[Tensor, "M L"]

@@ -27,7 +27,8 @@ from capkit.llm.asker import Asker
 from capkit.llm.base import Answer, Question
 from capkit.llm.cache import AnswerStore, question_key
 from capkit.llm.chat_server import ChatServer
-from capkit.llm.replies import JSONField, Text
+from capkit.llm.json_replies import JSONField
+from capkit.llm.replies import Text
 from capkit.metrics.dcscore import DCScore
 from capkit.testing.stand_in_server import StandInServer
 

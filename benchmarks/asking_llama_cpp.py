@@ -21,8 +21,9 @@ from capkit.assets.catalogue import SMOLLM2
 from capkit.llm.asker import Asker
 from capkit.llm.base import Answer, Question
 from capkit.llm.chat_server import ChatServer
+from capkit.llm.json_replies import JSONField
 from capkit.llm.prompts import Prompt, numbered
-from capkit.llm.replies import JSONField, Text
+from capkit.llm.replies import Text
 from capkit.sceneworld.language.captions import reference_captions
 from capkit.sceneworld.language.oracles import score_caption
 from capkit.sceneworld.world.options import WorldOptions

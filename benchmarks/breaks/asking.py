@@ -120,7 +120,7 @@ BREAKS = [
     ),
     Break(
         "text around a JSON object is ignored",
-        "capkit/llm/replies.py",
+        "capkit/llm/json_replies.py",
         "fenced = _FENCED.fullmatch(text.strip())",
         "fenced = _FENCED.search(text.strip())",
         ("tests/llm/test_replies.py",),

@@ -96,7 +96,7 @@ BREAKS = [
     ),
     Break(
         "verifier: verdicts by their order in the reply, not by number",
-        "capkit/llm/replies.py",
+        "capkit/llm/json_replies.py",
         "        return [values[number] for number in numbers]\n",
         "        return list(json.loads(text).values())\n",
         ("tests/llm/test_replies.py",),

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from capkit.data.records import Record
 from capkit.errors import UsageError
-from capkit.llm.replies import Field, JSONObject, ObjectList, Text, Unparsable
+from capkit.llm.json_replies import JSONObject, ObjectList
+from capkit.llm.replies import Field, Text, Unparsable
 from capkit.readers.base import LETTERS, check_choices
 from capkit.readers.chat import OneLetter
 from capkit.readers.question_rows import Item, item_from, plain

@@ -9,8 +9,9 @@ from capkit.judges.claims import Failed, failed
 from capkit.judges.verdicts import CONTRADICTED, ENTAILED, VERDICTS, Case, Evidence, Item, Verdict, Verdicts
 from capkit.llm.asker import Asker
 from capkit.llm.base import Answer, ChatModel, Picture, Question
+from capkit.llm.json_replies import Numbered
 from capkit.llm.prompts import Prompt, numbered
-from capkit.llm.replies import Choice, Numbered, Reply
+from capkit.llm.replies import Choice, Reply
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 
 _LABELS = Choice(tuple(VERDICTS))

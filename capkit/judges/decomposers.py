@@ -8,8 +8,9 @@ from capkit.errors import UsageError
 from capkit.judges.claims import Claim, Failed, Item, failed
 from capkit.llm.asker import Asker
 from capkit.llm.base import ChatModel, Question
+from capkit.llm.json_replies import JSONField, ObjectList
 from capkit.llm.prompts import Prompt
-from capkit.llm.replies import JSONField, ObjectList, Text, YesNo
+from capkit.llm.replies import Text, YesNo
 from capkit.text.caption_text import clean_text
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 

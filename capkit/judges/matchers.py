@@ -7,8 +7,9 @@ from capkit.errors import UsageError
 from capkit.judges.claims import Claim, Failed, Item, failed
 from capkit.llm.asker import Asker
 from capkit.llm.base import ChatModel, Question
+from capkit.llm.json_replies import Numbered
 from capkit.llm.prompts import Prompt, numbered
-from capkit.llm.replies import Numbered, WholeNumber
+from capkit.llm.replies import WholeNumber
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 
 Facts = Sequence[str]

@@ -13,8 +13,9 @@ from typing import Any, Generic, TypeVar
 from capkit.errors import UsageError
 from capkit.llm.base import Answer, BatchedModel, ChatModel, ConcurrentModel, Question
 from capkit.llm.cache import AnswerStore, question_key
+from capkit.llm.json_replies import JSONField, JSONObject
 from capkit.llm.ledger import Ledger
-from capkit.llm.replies import JSONField, JSONObject, Reply, Unparsable, example_of
+from capkit.llm.replies import Reply, Unparsable, example_of
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 
 Item = TypeVar("Item")

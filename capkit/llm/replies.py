@@ -1,21 +1,21 @@
 """What a reply must be, read strictly: whatever else the model said is Unparsable, never a value.
 
 A reader's `read` takes the whole reply. `schema` is the JSON schema for servers that can be held to one; None where the
-reply is not JSON.
+reply is not JSON. Here are replies of one value; `json_replies.py` has those in JSON, `marked_replies.py` texts among
+others.
 """
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from capkit.errors import UsageError
 from capkit.text.caption_text import clean_text
+from capkit.utils.renamed import moved_names
 
-_FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
-_BOX = r"\boxed{"
-_NUMBERED = re.compile(r"(\d+)[.)]\s+(.*\S)\s*")
+__getattr__ = moved_names(__name__)  # readers of JSON and of marked texts were here
+
 # How English-speaking models decline. Anchored: captions do not begin so.
 _REFUSAL = re.compile(
     r"(?:i['’]?m|i am) (?:so |very |really )?(?:sorry|unable)\b|sorry[,.!]|i apologi[sz]e\b|as an ai\b|"
@@ -111,7 +111,7 @@ class WholeNumber:
 
     def read(self, text: str) -> int:
         if not re.fullmatch(r"-?[0-9]{1,9}", text.strip()):
-            _expected(f"a whole number from {self.low} to {self.high} and nothing else", text)
+            expected(f"a whole number from {self.low} to {self.high} and nothing else", text)
         return self.take(int(text))
 
     def schema(self) -> None:
@@ -136,7 +136,7 @@ class YesNo:
     def read(self, text: str) -> bool:
         found = text.strip().removesuffix(".").lower()
         if found not in ("yes", "no"):
-            _expected("yes or no and nothing else", text)
+            expected("yes or no and nothing else", text)
         return found == "yes"
 
     def schema(self) -> None:
@@ -163,7 +163,7 @@ class Choice:
     def read(self, text: str) -> str:
         found = text.strip().removesuffix(".").lower()
         if found not in self.words:
-            _expected(f"one of {', '.join(self.words)} and nothing else", text)
+            expected(f"one of {', '.join(self.words)} and nothing else", text)
         return found
 
     def schema(self) -> None:
@@ -194,7 +194,7 @@ class Letter:
     def read(self, text: str) -> str:
         found = re.fullmatch(r"\(?([A-Z])(?:(?<=\(.)\)|(?<!\(.)[.)]?)", text.strip())
         if found is None or found[1] not in self.letters:
-            _expected(f"one letter of {', '.join(self.letters)} and nothing else", text)
+            expected(f"one letter of {', '.join(self.letters)} and nothing else", text)
         return found[1]
 
     def schema(self) -> None:
@@ -212,211 +212,6 @@ class Letter:
         return self.letters[0]
 
 
-@dataclass(frozen=True)
-class TextList:
-    """In JSON: a list of `min_items` to `max_items` texts of at most `max_words` words each."""
-
-    max_words: int
-    min_items: int = 0
-    max_items: int = 100
-
-    def take(self, value: Any) -> list[str]:
-        if not isinstance(value, list):
-            raise Unparsable(f"expected a list, got {json.dumps(value)[:80]}")
-        _check_count(len(value), self.min_items, self.max_items, "texts")
-        return [Text(self.max_words).take(item) for item in value]
-
-    def field_schema(self) -> dict[str, Any]:
-        return {
-            "type": "array", "items": {"type": "string"}, "minItems": self.min_items, "maxItems": self.max_items,
-        }  # fmt: skip
-
-    def example(self) -> list[str]:
-        return [Text(self.max_words).example()] * max(self.min_items, 1)
-
-
-@dataclass(frozen=True)
-class ObjectList:
-    """In JSON: a list of at most `max_items` objects with these fields: dicts of their values."""
-
-    fields: Mapping[str, Field]
-    max_items: int = 100
-
-    def take(self, value: Any) -> list[dict[str, Any]]:
-        if not isinstance(value, list):
-            raise Unparsable(f"expected a list, got {json.dumps(value)[:80]}")
-        _check_count(len(value), 0, self.max_items, "objects")
-        return [JSONObject(self.fields).take(item) for item in value]
-
-    def field_schema(self) -> dict[str, Any]:
-        return {"type": "array", "items": JSONObject(self.fields).schema(), "maxItems": self.max_items}
-
-    def example(self) -> list[dict[str, Any]]:
-        return [JSONObject(self.fields).example()]
-
-
-@dataclass(frozen=True)
-class JSONObject:
-    """One JSON object with these fields and no text around it: a dict of their values.
-
-    Other fields are ignored, or with `others=False` refused. One code fence around the whole object is ignored.
-    """
-
-    fields: Mapping[str, Field]
-    others: bool = True
-
-    def read(self, text: str) -> dict[str, Any]:
-        fenced = _FENCED.fullmatch(text.strip())
-        try:
-            row = json.loads(fenced[1] if fenced else text, object_pairs_hook=_without_repeats)
-        except (ValueError, RecursionError) as error:
-            raise Unparsable("not one JSON object") from error
-        return self.take(row)
-
-    def take(self, row: Any) -> dict[str, Any]:
-        if not isinstance(row, dict):
-            raise Unparsable(f"expected a JSON object with {self._names()}, got {type(row).__name__}")
-        if missing := [name for name in self.fields if name not in row]:
-            raise Unparsable(f"expected a JSON object with {self._names()}; {', '.join(missing)} is missing")
-        if not self.others and (unknown := [name for name in row if name not in self.fields]):
-            raise Unparsable(f"expected a JSON object with {self._names()} and no other, got {unknown[0]!r}")
-        values = {}
-        for name, field in self.fields.items():
-            try:
-                values[name] = field.take(row[name])
-            except Unparsable as problem:
-                raise Unparsable(f'"{name}": {problem}') from problem
-        return values
-
-    def schema(self) -> dict[str, Any]:
-        return {
-            "type": "object",
-            "properties": {name: field.field_schema() for name, field in self.fields.items()},
-            "required": list(self.fields),
-            "additionalProperties": False,
-        }
-
-    def example(self) -> dict[str, Any]:
-        return {name: example_of(field) for name, field in self.fields.items()}
-
-    def _names(self) -> str:
-        return ", ".join(f'"{name}"' for name in self.fields)
-
-
-@dataclass(frozen=True)
-class JSONField:
-    """The one field of a JSON object, by itself: JSONField("caption", Text(150)) reads {"caption": "a dog"}."""
-
-    name: str
-    field: Field
-
-    def read(self, text: str) -> Any:
-        return JSONObject({self.name: self.field}).read(text)[self.name]
-
-    def schema(self) -> dict[str, Any]:
-        return JSONObject({self.name: self.field}).schema()
-
-    def example(self) -> Any:
-        return example_of(self.field)
-
-
-@dataclass(frozen=True)
-class Numbered:
-    """One JSON object with a value for each number from "1" to `count`, and no other: the values, in order."""
-
-    count: int
-    field: Field
-
-    def read(self, text: str) -> list[Any]:
-        numbers = [str(number) for number in range(1, self.count + 1)]
-        values = JSONObject(dict.fromkeys(numbers, self.field), others=False).read(text)
-        return [values[number] for number in numbers]
-
-    def schema(self) -> dict[str, Any]:
-        return JSONObject({str(number): self.field for number in range(1, self.count + 1)}).schema()
-
-    def example(self) -> list[Any]:
-        return [example_of(self.field)] * self.count
-
-
-@dataclass(frozen=True)
-class Tagged:
-    """Text of at most `max_words` words between <tag> and </tag>, once each; what stands outside is ignored."""
-
-    tag: str
-    max_words: int
-
-    def read(self, text: str) -> str:
-        before, opened, rest = text.partition(f"<{self.tag}>")
-        inside, closed, after = rest.partition(f"</{self.tag}>")
-        marks = (f"<{self.tag}>", f"</{self.tag}>")
-        if not opened or not closed or any(mark in part for mark in marks for part in (before, inside, after)):
-            _expected(f"<{self.tag}> and </{self.tag}> once, with the text between them", text)
-        return Text(self.max_words).read(inside)
-
-    def schema(self) -> None:
-        return None
-
-    def example(self) -> str:
-        return Text(self.max_words).example()
-
-
-@dataclass(frozen=True)
-class Boxed:
-    r"""The text in the last \boxed{...}, whose braces may nest; what stands around it is ignored."""
-
-    max_words: int
-
-    def read(self, text: str) -> str:
-        start = text.rfind(_BOX)
-        if start < 0:
-            _expected(rf"the answer in {_BOX}...}}", text)
-        inside, depth = text[start + len(_BOX) :], 1
-        for place, letter in enumerate(inside):
-            depth += {"{": 1, "}": -1}.get(letter, 0)
-            if not depth:
-                return Text(self.max_words).read(inside[:place])
-        raise Unparsable(f"{_BOX} is not closed")
-
-    def schema(self) -> None:
-        return None
-
-    def example(self) -> str:
-        return Text(self.max_words).example()
-
-
-@dataclass(frozen=True)
-class NumberedLines:
-    """Lines "1. ...", "2. ..." (or "1) ..."), from `min_lines` to `max_lines`, in order and nothing else: their texts.
-
-    `nothing`, if given, is what the model says where there are none: an empty list.
-    """
-
-    max_words: int
-    min_lines: int = 1
-    max_lines: int = 100
-    nothing: str | None = None
-
-    def read(self, text: str) -> list[str]:
-        if self.nothing is not None and text.strip().removesuffix(".").lower() == self.nothing.lower():
-            return []
-        lines = [line for line in text.strip().splitlines() if line.strip()]
-        found = []
-        for number, line in enumerate(lines, 1):
-            matched = _NUMBERED.fullmatch(line.strip())
-            if matched is None or int(matched[1]) != number:
-                _expected(f'line {number} to be "{number}. ..." and no other lines', line)
-            found.append(Text(self.max_words).read(matched[2]))
-        _check_count(len(found), self.min_lines, self.max_lines, "lines")
-        return found
-
-    def schema(self) -> None:
-        return None
-
-    def example(self) -> list[str]:
-        return [Text(self.max_words).example()] * max(self.min_lines, 1)
-
-
 def example_of(reader: Reply | Field) -> Any:
     """The reader's example. Raises UsageError if it has none."""
     if not hasattr(reader, "example"):
@@ -427,17 +222,12 @@ def example_of(reader: Reply | Field) -> Any:
     return reader.example()
 
 
-def _expected(what: str, text: str) -> NoReturn:
+def expected(what: str, text: str) -> NoReturn:
+    """Raises Unparsable: the reply's `text` is not what was expected."""
     raise Unparsable(f"expected {what}, got {text[:80]!r}" if text.strip() else "it is empty")
 
 
-def _check_count(number: int, low: int, high: int, what: str) -> None:
+def check_count(number: int, low: int, high: int, what: str) -> None:
+    """Raises Unparsable unless `number` is from `low` to `high`."""
     if not low <= number <= high:
         raise Unparsable(f"expected {low} to {high} {what}, got {number}")
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        raise ValueError("a name stands twice")
-    return row

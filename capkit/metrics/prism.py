@@ -12,8 +12,8 @@ from jaxtyping import Float
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
 from capkit.llm.base import ChatModel, Question
+from capkit.llm.marked_replies import Boxed
 from capkit.llm.prompts import Prompt
-from capkit.llm.replies import Boxed
 from capkit.metrics.judged import MAX_FAILED, Columns, Judged, JudgedMetric, ratio
 from capkit.metrics.short_answers import Rule, agreement
 from capkit.readers.base import ChoiceQuestion, Reader, check_choices

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from capkit.utils.old_names import ARGUMENTS, CALLBACKS, KEYS, MODULES, NAMES, TASK_KEYS
+from capkit.utils.old_modules import MODULES
+from capkit.utils.old_names import ARGUMENTS, CALLBACKS, KEYS, NAMES, TASK_KEYS
 
 Class = TypeVar("Class", bound=type)
 GONE_IN = "0.3"  # the version that no longer knows the old names
@@ -49,7 +50,8 @@ def new_name(dotted: str) -> str:
     for length in range(len(words), 1, -1):
         module = ".".join(words[:length])
         if module in MODULES and not _is_module(dotted, length):
-            return ".".join([MODULES[module], *words[length:]])
+            moved = ".".join([MODULES[module], *words[length:]])
+            return NAMES.get(moved, moved)
     return dotted
 
 

@@ -28,9 +28,10 @@ from capkit.llm.base import ChatModel, Picture, Question
 from capkit.llm.cache import question_key
 from capkit.llm.choosing import KeyedDraw, RepetitionPenalty
 from capkit.llm.huggingface import HFChat, _reader, found_revision, loaded
+from capkit.llm.json_replies import JSONField
 from capkit.llm.rated import RatedReply, can_rate
 from capkit.llm.rated_huggingface import RatedHFChat
-from capkit.llm.replies import JSONField, Text
+from capkit.llm.replies import Text
 from capkit.text.tokenizers import word_tokenizer
 from capkit.utils import rng
 

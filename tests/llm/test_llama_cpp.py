@@ -15,7 +15,8 @@ from capkit.judges.verdicts import Evidence, Verdict
 from capkit.llm.asker import Asker
 from capkit.llm.base import Question
 from capkit.llm.chat_server import ChatServer
-from capkit.llm.replies import JSONObject, Text, WholeNumber
+from capkit.llm.json_replies import JSONObject
+from capkit.llm.replies import Text, WholeNumber
 from capkit.readers.chat import ChatReader
 from capkit.testing.engines import llama_cpp
 

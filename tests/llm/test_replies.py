@@ -3,23 +3,9 @@ import json
 import pytest
 
 from capkit.errors import UsageError
-from capkit.llm.replies import (
-    Choice,
-    JSONField,
-    JSONObject,
-    Letter,
-    Numbered,
-    NumberedLines,
-    ObjectList,
-    Reply,
-    Tagged,
-    Text,
-    TextList,
-    Unparsable,
-    WholeNumber,
-    YesNo,
-    example_of,
-)
+from capkit.llm.json_replies import JSONField, JSONObject, Numbered, ObjectList, TextList
+from capkit.llm.marked_replies import NumberedLines, Tagged
+from capkit.llm.replies import Choice, Letter, Reply, Text, Unparsable, WholeNumber, YesNo, example_of
 
 CAPTION = JSONField("caption", Text(10))
 GRADE, PICK, LINES, TAGGED = WholeNumber(1, 3), Letter("ABC"), NumberedLines(10), Tagged("caption", 10)

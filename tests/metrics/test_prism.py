@@ -4,7 +4,8 @@ import pytest
 
 from capkit.errors import UsageError
 from capkit.llm.base import Answer
-from capkit.llm.replies import Boxed, Unparsable
+from capkit.llm.marked_replies import Boxed
+from capkit.llm.replies import Unparsable
 from capkit.metrics.prism import Prism
 from capkit.metrics.scoring import columns_of, score_rows
 from capkit.metrics.short_answers import agreement, edits, number

@@ -11,7 +11,8 @@ import pytest
 from capkit.config.arguments import Command, parse
 from capkit.config.compose import compose_config
 from capkit.testing.models import two_tower
-from capkit.utils.old_names import ARGUMENTS, CALLBACKS, MODULES, NAMES
+from capkit.utils.old_modules import MODULES
+from capkit.utils.old_names import ARGUMENTS, CALLBACKS, NAMES
 from capkit.utils.renamed import main, new_key, new_name, renamed_config, renamed_state, rewritten
 
 
@@ -82,6 +83,7 @@ def test_names_that_never_were_are_not_found():
         ("capkit.text.ptb.tokenizer", "capkit.text.ptb.tokenizer"),
         ("capkit.data.manifest.Record", "capkit.data.records.Record"),
         ("capkit.data.manifest.Manifest", "capkit.data.sources.manifest.Manifest"),
+        ("capkit.curation.caption_answers.JSONField", "capkit.llm.json_replies.JSONField"),
         ("torch.optim.AdamW", "torch.optim.AdamW"),
     ],
 )

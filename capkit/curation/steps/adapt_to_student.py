@@ -19,8 +19,10 @@ from capkit.data.records import Caption, Record
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
 from capkit.llm.base import Answer, ChatModel, Question
+from capkit.llm.json_replies import JSONField
+from capkit.llm.marked_replies import NumberedLines
 from capkit.llm.prompts import Prompt, numbered
-from capkit.llm.replies import JSONField, NumberedLines, Text, WholeNumber
+from capkit.llm.replies import Text, WholeNumber
 from capkit.text.caption_text import clean_text
 from capkit.utils.checksums import crc32_and_size
 from capkit.utils.ranges import NonNegativeInt, PositiveFloat, PositiveInt, check_ranges

@@ -21,8 +21,8 @@ from capkit.data.sources.base import clean_captions
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
 from capkit.llm.base import Answer, ChatModel, Question
+from capkit.llm.marked_replies import Tagged
 from capkit.llm.prompts import Prompt
-from capkit.llm.replies import Tagged
 from capkit.utils.files import atomic_path
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 

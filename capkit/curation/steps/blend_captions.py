@@ -13,8 +13,9 @@ from capkit.data.sources.base import clean_captions
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
 from capkit.llm.base import ChatModel, Question
+from capkit.llm.json_replies import JSONField
 from capkit.llm.prompts import Prompt, numbered
-from capkit.llm.replies import JSONField, Text
+from capkit.llm.replies import Text
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 
 BLENDCAP = "blendcap"

@@ -20,8 +20,9 @@ from capkit.errors import UsageError, did_you_mean
 from capkit.llm.asker import Asker
 from capkit.llm.base import ChatModel, Question
 from capkit.llm.cost import guessed_tokens
+from capkit.llm.json_replies import JSONField
 from capkit.llm.prompts import Prompt
-from capkit.llm.replies import JSONField, Reply, Text
+from capkit.llm.replies import Reply, Text
 from capkit.text.caption_text import clean_text
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 

@@ -18,8 +18,9 @@ from capkit.experts.base import Box, Finding
 from capkit.experts.choosing import FoundObject, by_object
 from capkit.llm.asker import Asker
 from capkit.llm.base import ChatModel, Question
+from capkit.llm.json_replies import JSONField
 from capkit.llm.prompts import Prompt
-from capkit.llm.replies import JSONField, Text
+from capkit.llm.replies import Text
 from capkit.text.caption_text import clean_text
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 

@@ -14,8 +14,9 @@ from capkit.data.records import Caption, Record
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
 from capkit.llm.base import Answer, ChatModel, Question
+from capkit.llm.json_replies import JSONField
 from capkit.llm.prompts import Prompt
-from capkit.llm.replies import JSONField, Text
+from capkit.llm.replies import Text
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
 
 HOLISTICCAP = "holisticcap"

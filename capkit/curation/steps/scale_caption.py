@@ -19,9 +19,11 @@ from capkit.data.records import Caption, Record
 from capkit.errors import UsageError
 from capkit.llm.asker import Asker
 from capkit.llm.base import Answer, ChatModel, Question
+from capkit.llm.json_replies import JSONField
+from capkit.llm.marked_replies import NumberedLines
 from capkit.llm.prompts import Prompt, numbered
 from capkit.llm.rated import RatedReply, can_rate
-from capkit.llm.replies import JSONField, NumberedLines, Text
+from capkit.llm.replies import Text
 from capkit.text.tagging import Tagger
 from capkit.utils.ranges import FiniteFloat, NonNegativeInt, PositiveInt, check_ranges
 

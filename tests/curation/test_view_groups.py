@@ -8,12 +8,12 @@ import pytest
 from capkit.curation.base import scope_of
 from capkit.curation.folder import CuratedFolder
 from capkit.curation.groups import group_starts, groups
+from capkit.curation.shard_work import Work, curate
 from capkit.data.fingerprint import fingerprint
 from capkit.data.records import Added, Caption, Record, read_manifest, record_from_row, row_of, write_manifest
 from capkit.data.sources.manifest import Manifest
 from capkit.errors import UsageError
 from capkit.llm.ledger import Ledger
-from capkit.tasks.curate import Work, curate
 
 
 def views(*names):

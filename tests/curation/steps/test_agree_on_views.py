@@ -7,13 +7,13 @@ import pytest
 
 from capkit.curation.base import Step
 from capkit.curation.folder import CuratedFolder
+from capkit.curation.shard_work import Work, curate
 from capkit.curation.steps.agree_on_views import AgreeOnViews, banned_pattern
 from capkit.data.records import Caption, Record
 from capkit.errors import UsageError
 from capkit.llm.base import Answer
 from capkit.llm.ledger import Ledger
 from capkit.sceneworld.llm import SceneLM
-from capkit.tasks.curate import Work, curate
 
 BANNED = {"living": ["cat", "man", "person"], "rooms": ["living room", "room"], "empty": None}
 

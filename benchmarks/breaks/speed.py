@@ -207,7 +207,7 @@ BREAKS = [
     ),
     Break(
         "update: features of an encoder that trains are shared",
-        "capkit/models/encoders/image.py",
+        "capkit/models/encoders/image_tokens.py",
         "    if not isinstance(image_encoder, nn.Module) or trains(image_encoder):\n        return None\n",
         "    if not isinstance(image_encoder, nn.Module):\n        return None\n",
         (

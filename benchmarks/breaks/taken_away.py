@@ -12,7 +12,7 @@ BREAKS = [
     ),
     Break(
         "attributes: features that nothing reads are taken",
-        "capkit/models/encoders/image.py",
+        "capkit/models/encoders/image_tokens.py",
         "    attributes_of(batch, attribute_width)\n",
         "",
         ("tests/models/captioners/test_regions.py",),
@@ -33,7 +33,7 @@ BREAKS = [
     ),
     Break(
         "features of another width are taken",
-        "capkit/models/encoders/image.py",
+        "capkit/models/encoders/image_tokens.py",
         "if width is not None and (found := batch.features.shape[-1]) != width:",
         "if width is not None and (found := batch.features.shape[-1]) < 0:",
         ("tests/models/captioners/test_regions.py",),

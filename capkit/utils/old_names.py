@@ -62,9 +62,16 @@ models.captioner.chunked_token_losses models.captioners.logprobs.chunked_token_l
 models.dual_encoder.DualEncoder models.dual_encoders.base.DualEncoder
 models.dual_encoder.TraceableEncoder models.dual_encoders.base.CacheableEncoder
 models.embedding.embed_distinct models.batching.embed_distinct
+models.encoders.image.ImageTokens models.encoders.image_tokens.ImageTokens
+models.encoders.image.attributes_of models.encoders.image_tokens.attributes_of
+models.encoders.image.encoder_width models.encoders.image_tokens.encoder_width
+models.encoders.image.frozen_features models.encoders.image_tokens.frozen_features
+models.encoders.image.image_features models.encoders.image_tokens.image_features
+models.encoders.image.image_tokens models.encoders.image_tokens.image_tokens
 models.hf_families.heed_image_mask models.captioners.hf_families.apply_image_mask
 models.pair_model.PairModel models.dual_encoders.trainable.TrainableDualEncoder
 models.pretrained.freeze_unread models.pretrained.freeze_without_gradient
+models.tuning.policy.eval_frozen models.tuning.frozen.eval_frozen
 module.CaptionModule train.mle_module.MLEModule
 module.WritingModule train.captioner_module.CaptionerModule
 module.rows_of train.captioner_module.rows_of

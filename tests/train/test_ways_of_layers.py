@@ -14,7 +14,8 @@ from capkit.errors import UsageError
 from capkit.models.captioners.encoder_decoder import EncoderDecoder
 from capkit.models.captioners.head_losses import _losses, _slopes
 from capkit.models.encoders.compile import recompute_blocks, restore_blocks
-from capkit.models.encoders.image import SmallCNN, frozen_features
+from capkit.models.encoders.image import SmallCNN
+from capkit.models.encoders.image_tokens import frozen_features
 from capkit.objectives.cross_entropy import CrossEntropy
 from capkit.optim.optimizers import AdamW
 from capkit.optim.schedules import Linear

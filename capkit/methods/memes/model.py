@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from capkit.errors import UsageError
 from capkit.methods.memes.caption_choice import CaptionScorer, CosineScorer, select
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
-from capkit.models.tuning.policy import eval_frozen
+from capkit.models.tuning.frozen import eval_frozen
 from capkit.types import CaptionBatch
 from capkit.utils.ranges import DropoutRate, PositiveFloat, PositiveInt, check_ranges
 

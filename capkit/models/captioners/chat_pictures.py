@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from capkit.models.captioners.chat_families import ChatFamily
-from capkit.models.encoders.image import trains
 from capkit.models.pretrained import parameters_read
+from capkit.models.tuning.frozen import trains
 
 PIXEL_MEAN = PIXEL_STD = 0.5  # that the data's transform normalises by; the model goes on to what its tower wants
 

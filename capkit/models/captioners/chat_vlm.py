@@ -25,11 +25,11 @@ from capkit.models.captioners.chat_template import ChatPromptEncoder, ChatTempla
 from capkit.models.captioners.headed import HeadedCaptioner
 from capkit.models.captioners.missing_images import stop_gradients_at_zeros
 from capkit.models.dual_encoders.text_towers.base import pool
-from capkit.models.encoders.image import image_features
+from capkit.models.encoders.image_tokens import image_features
 from capkit.models.pretrained import build_config, load_pretrained
 from capkit.models.quantized import four_bit_settings
+from capkit.models.tuning.frozen import eval_frozen
 from capkit.models.tuning.lora import LoRA, only_adapters_train
-from capkit.models.tuning.policy import eval_frozen
 from capkit.types import CaptionBatch, Context
 from capkit.upstream.peft import BaseTunerLayer
 from capkit.upstream.transformers import as_cache, for_kernel

@@ -21,7 +21,7 @@ from capkit.models.captioners.gpt2_step import can_write_one, write_one
 from capkit.models.captioners.headed import HeadedCaptioner
 from capkit.models.captioners.missing_images import stop_gradients_at_zeros
 from capkit.models.conditions.prefix import with_conditions
-from capkit.models.encoders.image import encoder_width, image_tokens
+from capkit.models.encoders.image_tokens import encoder_width, image_tokens
 from capkit.models.pretrained import build_config, language_model, load_pretrained, split_head
 from capkit.models.tuning.lora import LoRA
 from capkit.types import CaptionBatch, Context

@@ -20,7 +20,7 @@ from capkit.models.captioners.base import null_context, resolve_tokenizer
 from capkit.models.captioners.headed import HeadedCaptioner
 from capkit.models.captioners.word_attention import mean_of_layers
 from capkit.models.conditions.prefix import with_conditions
-from capkit.models.encoders.image import encoder_width, image_tokens
+from capkit.models.encoders.image_tokens import encoder_width, image_tokens
 from capkit.models.encoders.token_grid import tokens_before_grid
 from capkit.types import CaptionBatch, Context
 from capkit.utils.ranges import DropoutRate, NonNegativeInt, PositiveInt, check_ranges

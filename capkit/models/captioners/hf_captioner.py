@@ -28,10 +28,10 @@ from capkit.models.captioners.hf_families import (
 )
 from capkit.models.captioners.joined import join
 from capkit.models.captioners.word_attention import mean_of_layers
-from capkit.models.encoders.image import image_tokens, trains
+from capkit.models.encoders.image_tokens import image_tokens
 from capkit.models.encoders.token_grid import tokens_before_grid_of
 from capkit.models.pretrained import build_config, freeze_unused, load_pretrained, split_head
-from capkit.models.tuning.policy import eval_frozen
+from capkit.models.tuning.frozen import eval_frozen, trains
 from capkit.types import CaptionBatch, Context
 from capkit.upstream.transformers import keeping_cross_attention
 from capkit.utils.ranges import PositiveInt, check_ranges

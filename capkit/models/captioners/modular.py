@@ -22,7 +22,7 @@ from capkit.models.captioners.logprobs import chunked_token_losses
 from capkit.models.captioners.module_blocks import SLOPE, VISUAL, ModularBlock, Seen
 from capkit.models.captioners.module_controllers import States
 from capkit.models.captioners.recurrent_cache import RecurrentCache
-from capkit.models.encoders.image import attributes_of, encoder_width, image_tokens
+from capkit.models.encoders.image_tokens import attributes_of, encoder_width, image_tokens
 from capkit.text.word_classes import MODULES
 from capkit.types import CaptionBatch, Context
 from capkit.utils.ranges import DropoutRate, NonNegativeInt, PositiveInt, check_ranges

@@ -18,8 +18,8 @@ from capkit.models.dual_encoders.text_towers.base import pool
 from capkit.models.dual_encoders.text_towers.tokenize import Subwords
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.models.encoders.compile import use_patch_projections
-from capkit.models.encoders.image import trains
 from capkit.models.pretrained import build_config, load_pretrained
+from capkit.models.tuning.frozen import trains
 from capkit.models.tuning.policy import Tuning
 from capkit.text.tokenizers import load_tokenizer
 from capkit.types import CaptionBatch

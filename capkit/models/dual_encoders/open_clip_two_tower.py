@@ -17,7 +17,7 @@ from capkit.errors import UsageError
 from capkit.models.dual_encoders.logit_scale import LogitScale
 from capkit.models.dual_encoders.text_towers.tokenize import Subwords
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
-from capkit.models.encoders.image import trains
+from capkit.models.tuning.frozen import trains
 from capkit.models.tuning.policy import Tuning
 from capkit.types import CaptionBatch
 from capkit.utils.ranges import PositiveFloat, PositiveInt, check_ranges

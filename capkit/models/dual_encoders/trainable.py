@@ -20,7 +20,8 @@ from capkit.models.dual_encoders.grammar_head import GrammarHead, grammar_probab
 from capkit.models.dual_encoders.logit_scale import LogitScale
 from capkit.models.dual_encoders.patch_grouping import PatchGrouping
 from capkit.models.dual_encoders.text_towers.base import Tokenize
-from capkit.models.tuning.policy import Tuning, eval_frozen
+from capkit.models.tuning.frozen import eval_frozen
+from capkit.models.tuning.policy import Tuning
 from capkit.models.weights import weights_fingerprint
 from capkit.types import CaptionBatch, PairEmbeddings
 from capkit.utils.rng import stable_hash

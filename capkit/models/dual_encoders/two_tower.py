@@ -16,7 +16,8 @@ from capkit.models.dual_encoders.logit_scale import LogitScale
 from capkit.models.dual_encoders.text_towers.base import TextTower
 from capkit.models.dual_encoders.text_towers.char_gru import CharGRU
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
-from capkit.models.encoders.image import encoder_width, image_features, trains
+from capkit.models.encoders.image_tokens import encoder_width, image_features
+from capkit.models.tuning.frozen import trains
 from capkit.models.tuning.policy import Tuning
 from capkit.models.weights import weights_fingerprint
 from capkit.types import CaptionBatch

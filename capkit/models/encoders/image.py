@@ -5,22 +5,23 @@ statistics. If adapters are added to it later, gradients flow and only its froze
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 import torchvision
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, CLIPVisionModelWithProjection
 
 from capkit.errors import UsageError, did_you_mean
 from capkit.models.encoders.compile import use_patch_projections
-from capkit.models.encoders.graphs import can_graph, encode_by_graph
 from capkit.models.pretrained import build_config, freeze_unused, load_pretrained
-from capkit.models.tuning.policy import eval_frozen
-from capkit.types import CaptionBatch
+from capkit.models.tuning.frozen import freeze_if, set_mode, trains
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
+from capkit.utils.renamed import moved_names
+
+__getattr__ = moved_names(__name__)  # `image_tokens` and what belongs to it were here
 
 # Vision models whose forward pass never waits for the device: a CUDA graph can hold it.
 GRAPHABLE = ("vit", "clip_vision_model")
@@ -31,116 +32,6 @@ class ImageEncoder(Protocol):
     width: int
 
     def __call__(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]: ...
-
-
-class ImageTokens(NamedTuple):
-    """What captioners look at; `mask` is True at real tokens. None: at all of them."""
-
-    tokens: Float[Tensor, "B N D"]
-    mask: Bool[Tensor, "B N"] | None = None
-
-
-def encoder_width(image_encoder: Any, feature_width: int | None) -> int:
-    """Width of the output of `image_tokens`, checked before any data is read."""
-    width = feature_width if image_encoder is None else image_encoder.width
-    if width is None:
-        raise UsageError("expected model.image_encoder, or model.feature_width for cached features; got neither")
-    if feature_width not in (None, width):
-        raise UsageError(
-            f"model.feature_width={feature_width} differs from the image encoder's width {width}; leave it out"
-        )
-    return width
-
-
-def attributes_of(batch: CaptionBatch, width: int | None) -> Float[Tensor, "B N A"] | None:
-    """The further features of the batch's regions, for a model that reads them in this width; None: it reads none.
-
-    Raises UsageError where the batch has none, has others, or has some that nothing reads.
-    """
-    found = None if batch.attribute_features is None else batch.attribute_features.shape[-1]
-    if found == width:
-        return batch.attribute_features
-    remedy = "leave data.attribute_features out" if width is None else "set data.attribute_features to such a folder"
-    fix = remedy if found is None or width is None else f"set model.attribute_width={found}"
-    raise UsageError(
-        f"model.attribute_width={'null' if width is None else width}: expected attribute features of this width in "
-        f"every batch, got {'none' if found is None else found}; {fix}"
-    )
-
-
-def image_tokens(
-    batch: CaptionBatch,
-    image_encoder: Callable[[Tensor], Tensor] | None,
-    width: int | None = None,
-    attribute_width: int | None = None,
-) -> ImageTokens:
-    """The batch's cached features with their mask if it has them, else the encoder's tokens of its pixels.
-
-    Raises UsageError for cached features of another width than `width`, if it is given, and for any with a trainable
-    encoder, since they come from its initial weights; and as `attributes_of` does.
-    """
-    attributes_of(batch, attribute_width)
-    if batch.features is not None:
-        if width is not None and (found := batch.features.shape[-1]) != width:
-            fix = f"set model.feature_width={found}" if image_encoder is None else "give those of this image encoder"
-            raise UsageError(f"data.features: expected features of width {width}, got {found}; {fix}")
-        if isinstance(image_encoder, nn.Module) and trains(image_encoder):
-            raise UsageError(
-                "a trainable image encoder expected pixels, got cached features; set data.features=null, or "
-                "freeze the encoder (model.image_encoder.frozen=true, no adapters on it)"
-            )
-        return ImageTokens(batch.features, batch.features_mask)
-    if image_encoder is None or batch.pixels is None:
-        missing = "image encoder" if image_encoder is None else "pixels"
-        raise UsageError(
-            f"a batch needs features, or pixels and a model with an image encoder; this one has no features and there "
-            f"is no {missing}; set model.image_encoder, or cache features with the data"
-        )
-    if can_graph(image_encoder, batch.pixels):
-        return ImageTokens(encode_by_graph(cast(nn.Module, image_encoder), batch.pixels))
-    return ImageTokens(image_encoder(batch.pixels))
-
-
-def image_features(
-    batch: CaptionBatch, image_encoder: Callable[[Tensor], Tensor] | None, width: int | None = None
-) -> Float[Tensor, "B N D"]:
-    """`image_tokens` of a model that reads one number of tokens an image. Raises UsageError for regions."""
-    tokens, mask = image_tokens(batch, image_encoder, width)
-    if mask is not None:
-        raise UsageError(
-            "this model expected cached features with one number of vectors an image, got regions, whose number "
-            "varies; set data.features to other features, or null"
-        )
-    return tokens
-
-
-def frozen_features(batch: CaptionBatch, image_encoder: Any) -> Float[Tensor, "B N D"] | None:
-    """What `image_tokens` gives of the batch at any time, since no weight of the encoder trains; else None."""
-    if batch.features is not None or batch.pixels is None:
-        return None
-    if not isinstance(image_encoder, nn.Module) or trains(image_encoder):
-        return None
-    return image_tokens(batch, image_encoder).tokens
-
-
-def freeze_if(frozen: bool, module: nn.Module) -> None:
-    """Freeze the module's weights and put it into eval mode, if `frozen`."""
-    if frozen:
-        module.requires_grad_(False)
-        module.eval()
-
-
-def set_mode(encoder: nn.Module, frozen: bool, mode: bool) -> None:
-    """`nn.Module.train(mode)`, but frozen parts stay in eval mode."""
-    nn.Module.train(encoder, mode and (not frozen or trains(encoder)))
-    if frozen and encoder.training:
-        for part in encoder.children():
-            eval_frozen(part)
-
-
-def trains(module: nn.Module) -> bool:
-    """Whether any of the module's weights is trainable, adapters included."""
-    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def grid_tokens(features: Float[Tensor, "B D H W"]) -> Float[Tensor, "B N D"]:

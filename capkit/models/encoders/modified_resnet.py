@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from capkit.errors import UsageError
-from capkit.models.encoders.image import freeze_if, grid_tokens, set_mode, trains
+from capkit.models.encoders.image import grid_tokens
+from capkit.models.tuning.frozen import freeze_if, set_mode, trains
 from capkit.utils.ranges import PositiveInt, check_ranges
 
 EXPANSION = 4  # of a block's width by its last convolution

@@ -16,8 +16,8 @@ from capkit.errors import UsageError
 from capkit.fault_tolerance.oom import map_in_chunks
 from capkit.models.dual_encoders.text_towers.base import Tokenize
 from capkit.models.dual_encoders.trainable import EncodeTexts
+from capkit.models.tuning.frozen import eval_frozen
 from capkit.models.tuning.layers import blocks_of
-from capkit.models.tuning.policy import eval_frozen
 from capkit.types import CaptionBatch
 from capkit.utils.tensors import send
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from capkit.errors import UsageError
 from capkit.models.captioners.chat_vlm import ChatVLM
-from capkit.models.encoders.image import trains
 from capkit.models.raters.base import freeze_lower, scalar_head
 from capkit.models.raters.pixel_rater import PixelRater
+from capkit.models.tuning.frozen import trains
 from capkit.text.tokenizers import encode_captions, tokenize_as_text
 from capkit.types import CaptionBatch
 from capkit.utils.ranges import PositiveInt, Probability, check_ranges

@@ -10,6 +10,9 @@ from capkit.errors import UsageError, did_you_mean
 from capkit.models.tuning.layers import after_blocks_of, blocks_of
 from capkit.models.tuning.lora import LoRA, adapted_part
 from capkit.utils.ranges import DropoutRate, PositiveInt, check_ranges
+from capkit.utils.renamed import moved_names
+
+__getattr__ = moved_names(__name__)  # eval_frozen is in `frozen`
 
 MODES = ("frozen", "head", "projection", "last_n", "lora", "full")
 
@@ -112,16 +115,3 @@ def _freeze_all_but(tower: nn.Module, kept: Sequence[nn.Module]) -> None:
     for parameter in tower.parameters():
         if id(parameter) not in keep:
             parameter.requires_grad_(False)
-
-
-def eval_frozen(module: nn.Module) -> None:
-    """Put every part whose weights are all frozen into eval mode: no dropout, and BatchNorm keeps its statistics.
-
-    The owner of towers calls this at the end of its `train`.
-    """
-    parameters = list(module.parameters())
-    if parameters and not any(parameter.requires_grad for parameter in parameters):
-        module.eval()
-        return
-    for child in module.children():
-        eval_frozen(child)

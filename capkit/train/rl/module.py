@@ -27,7 +27,7 @@ from capkit.errors import ServerFailed, UsageError
 from capkit.fault_tolerance.liveness import section
 from capkit.metrics.base import TextScore
 from capkit.metrics.degeneration import sample_numbers
-from capkit.models.encoders.image import frozen_features
+from capkit.models.encoders.image_tokens import frozen_features
 from capkit.models.gradient_graphs import release_gradient_graphs
 from capkit.objectives.base import Objective
 from capkit.objectives.policy.base import PolicyObjective

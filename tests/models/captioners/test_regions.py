@@ -7,7 +7,7 @@ import torch
 
 from capkit.decoding.config import Decoding
 from capkit.errors import UsageError
-from capkit.models.encoders.image import image_tokens
+from capkit.models.encoders.image_tokens import image_tokens
 from capkit.testing.models import batch_for, two_tower
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}

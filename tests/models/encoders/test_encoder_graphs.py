@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from capkit.models.encoders import graphs
-from capkit.models.encoders.image import HFImageEncoder, image_tokens
+from capkit.models.encoders.image import HFImageEncoder
+from capkit.models.encoders.image_tokens import image_tokens
 from capkit.models.tuning.lora import LoRA, adapters_off
 from capkit.types import CaptionBatch
 

@@ -8,8 +8,9 @@ from capkit.errors import UsageError
 from capkit.models.dual_encoders.text_towers.char_gru import CharGRU
 from capkit.models.dual_encoders.text_towers.hf import HFTextTower
 from capkit.models.encoders.image import HFImageEncoder, SmallCNN, TorchvisionEncoder
+from capkit.models.tuning.frozen import eval_frozen
 from capkit.models.tuning.layers import after_blocks_of, blocks_of
-from capkit.models.tuning.policy import MODES, Tuning, eval_frozen
+from capkit.models.tuning.policy import MODES, Tuning
 from capkit.text.tokenizers import word_tokenizer
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}

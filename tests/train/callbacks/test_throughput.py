@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from capkit.cli import main
 from capkit.decoding.config import Decoding
 from capkit.models.captioners.encoder_decoder import EncoderDecoder
-from capkit.models.encoders.image import SmallCNN, freeze_if
+from capkit.models.encoders.image import SmallCNN
+from capkit.models.tuning.frozen import freeze_if
 from capkit.objectives.cross_entropy import CrossEntropy
 from capkit.objectives.policy.self_critical import SelfCritical
 from capkit.optim.optimizers import AdamW

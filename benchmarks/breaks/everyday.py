@@ -243,14 +243,14 @@ BREAKS = [
     ),
     Break(
         "the oldest checkpoint is resumed",
-        "capkit/checkpoint/files.py",
+        "capkit/checkpoint/run_checkpoints.py",
         "key=step_of, reverse=True)",
         "key=step_of)",
         ("tests/checkpoint/test_resume.py",),
     ),
     Break(
         "a damaged checkpoint is resumed",
-        "capkit/checkpoint/files.py",
+        "capkit/checkpoint/run_checkpoints.py",
         "        if why is None:\n            return path, skipped\n",
         "        if True:\n            return path, skipped\n",
         ("tests/checkpoint/test_resume.py",),

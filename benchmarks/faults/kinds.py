@@ -13,7 +13,8 @@ from pathlib import Path
 
 from benchmarks.faults.ranks import Ranks
 from benchmarks.faults.runs import STEPS
-from capkit.checkpoint.files import check_integrity, checkpoints_in, find_newest, step_of
+from capkit.checkpoint.files import check_integrity
+from capkit.checkpoint.run_checkpoints import checkpoints_in, find_newest, step_of
 from capkit.errors import MEMORY_STATUS
 from capkit.fault_tolerance.stop_signal import STOPPED_STATUS
 

@@ -12,13 +12,11 @@ process are hidden, and `clean_up` removes them. Docs: docs/checkpoints.md.
 import contextlib
 import errno
 import json
-import re
-import warnings
 import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import xxhash
@@ -26,10 +24,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from capkit.errors import UsageError
 from capkit.utils.files import TEMPORARY, atomic_path, flush_to_disk, write_atomically
 from capkit.utils.removal import holds_only, remove_own
-from capkit.utils.renamed import renamed_state
+from capkit.utils.renamed import moved_names, renamed_state
+
+__getattr__ = moved_names(__name__)  # what chooses among checkpoints is in `run_checkpoints`
 
 WEIGHTS, STATE, MANIFEST = FILES = "model.safetensors", "state.pt", "manifest.json"
 ABOUT = "about.json"  # marks a folder of exported weights (capkit/checkpoint/exported.py)
@@ -42,43 +41,6 @@ _CHUNK_BYTES = 2**24
 
 class CheckpointNotSavedError(Exception):
     """A checkpoint could not be written (disk full, no permission). Earlier checkpoints are intact."""
-
-
-class Skipped(NamedTuple):
-    """A checkpoint that failed its integrity check."""
-
-    path: Path
-    why: str
-
-
-def step_of(path: Path) -> int:
-    """The step in a checkpoint's name; -1 for any other name."""
-    match = re.fullmatch(r"step-(\d+)\.ckpt", path.name)
-    return int(match[1]) if match else -1
-
-
-def checkpoints_in(folder: Path) -> list[Path]:
-    """All step-*.ckpt in a folder, intact or not, newest first."""
-    return sorted((path for path in folder.glob("step-*.ckpt") if step_of(path) >= 0), key=step_of, reverse=True)
-
-
-def find_newest(folder: Path) -> tuple[Path | None, list[Skipped]]:
-    """The intact checkpoint with the highest step, and newer ones that failed the integrity check."""
-    skipped: list[Skipped] = []
-    for path in checkpoints_in(folder):
-        why = check_integrity(path)
-        if why is None:
-            return path, skipped
-        skipped.append(Skipped(path, why))
-    return None, skipped
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest intact checkpoint, or None. Warns about damaged ones that are skipped."""
-    path, skipped = find_newest(folder)
-    for broken in skipped:
-        warnings.warn(f"skipped {broken.path}, which is not whole: {broken.why}", stacklevel=2)
-    return path
 
 
 def is_export(path: Path) -> bool:
@@ -115,13 +77,13 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
     """Write the folder `path` or replace it. Raises CheckpointNotSavedError, and then leaves the old one intact."""
     temporary = hidden(path, "tmp")
     try:
-        _remove_remains(temporary)
+        remove_remains(temporary)
         temporary.mkdir(parents=True)
         _write_files(checkpoint, temporary)
         _publish(temporary, path)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
         with contextlib.suppress(OSError):
-            _remove_remains(temporary)
+            remove_remains(temporary)
         raise CheckpointNotSavedError(f"{path} was not saved: {_reason(error)}") from error
 
 
@@ -208,7 +170,7 @@ def _publish(temporary: Path, path: Path) -> None:
     """Rename a complete folder to its final name. `clean_up` finishes what a kill interrupts."""
     old = hidden(path, "old")
     # Two renames, since a folder that is not empty cannot be replaced in one: old aside, new in place.
-    _remove_remains(old)
+    remove_remains(old)
     if path.exists():
         _refuse_foreign(path)
         path.rename(old)
@@ -220,7 +182,7 @@ def _publish(temporary: Path, path: Path) -> None:
         raise
     flush_to_disk(path.parent)
     with contextlib.suppress(OSError):
-        _remove_remains(old)
+        remove_remains(old)
 
 
 def remove_checkpoint(path: Path) -> None:
@@ -230,9 +192,9 @@ def remove_checkpoint(path: Path) -> None:
     """
     _refuse_foreign(path)
     gone = hidden(path, "old")
-    _remove_remains(gone)
+    remove_remains(gone)
     path.rename(gone)
-    _remove_remains(gone)
+    remove_remains(gone)
 
 
 def is_own(path: Path) -> bool:
@@ -266,7 +228,7 @@ def _refuse_foreign(path: Path) -> None:
         raise OSError(errno.EEXIST, "capkit did not write it and leaves it alone; move it away", str(path))
 
 
-def _remove_remains(path: Path) -> None:
+def remove_remains(path: Path) -> None:
     """Remove a partial checkpoint, or a link to one, under one of our hidden names.
 
     Raises OSError, and removes nothing, if it holds anything else.
@@ -277,39 +239,9 @@ def _remove_remains(path: Path) -> None:
         raise OSError(errno.EEXIST, "it holds files that capkit did not write; move it away", str(path))
 
 
-def free_slot(link: Path) -> Path:
-    """best-a.ckpt or best-b.ckpt, whichever the symbolic link best.ckpt does not point to; the next best goes there."""
-    first, second = (link.with_name(f"{link.stem}-{letter}.ckpt") for letter in "ab")
-    return second if link.resolve() == first.resolve() else first
-
-
-def point_best_to(link: Path, slot: Path) -> None:
-    """Atomically point best.ckpt to a slot, and remove the other slot. Raises OSError."""
-    temporary = hidden(link, "link")
-    _remove_remains(temporary)
-    temporary.symlink_to(slot.name)
-    if link.exists() and not link.is_symlink():  # of an earlier version, or copied by a tool that follows links
-        remove_checkpoint(link)
-    temporary.replace(link)
-    flush_to_disk(link.parent)
-    if is_own(other := free_slot(link)):
-        remove_checkpoint(other)
-
-
-def clean_up(folder: Path) -> None:
-    """Remove remains of a killed attempt. A complete checkpoint that only lacks its final name gets it.
-
-    Files that capkit did not write stay, under whatever name.
-    """
-    for kind in ("tmp", "old", "link"):
-        for path in folder.glob(f".*.ckpt.{kind}"):
-            final = folder / path.name[1:].removesuffix(f".{kind}")
-            if step_of(final) >= 0 and not final.exists() and check_integrity(path) is None:
-                path.rename(final)
-            elif path.is_symlink() or holds_only(path, _REMAINS):
-                _remove_remains(path)
-    if is_own(slot := free_slot(folder / "best.ckpt")):
-        remove_checkpoint(slot)
+def holds_remains(path: Path) -> bool:
+    """Whether a folder holds nothing but what a partial checkpoint may."""
+    return holds_only(path, _REMAINS)
 
 
 # -- verifying and reading
@@ -380,26 +312,3 @@ def load_state(path: Path) -> dict[str, Any]:
     file = path / STATE if path.is_dir() else path
     state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     return renamed_state(state)
-
-
-def resolve_checkpoint(path: Path) -> Path:
-    """`path` itself, or the newest intact checkpoint if it is a run or a folder of checkpoints.
-
-    Raises UsageError if there is none, or if the checkpoint named is damaged.
-    """
-    if not path.exists():
-        raise UsageError(f"expected a checkpoint, got {path}, which does not exist; give ckpt=PATH or a run folder")
-    if is_export(path):
-        return path
-    if path.is_dir() and path.suffix != ".ckpt" and not (path / MANIFEST).exists():
-        folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-        newest = newest_checkpoint(folder)
-        if newest is None:
-            found = "only broken ones" if checkpoints_in(folder) else "no step-*.ckpt"
-            raise UsageError(f"expected a checkpoint; {path} holds {found}; give ckpt=PATH or a run folder")
-        return newest
-    if why := check_integrity(path):
-        raise UsageError(
-            f"{path} is not whole: {why}; give another checkpoint, or a run folder for its newest whole one"
-        )
-    return path

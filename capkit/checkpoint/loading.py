@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from capkit.checkpoint.export_reader import load_exported, read_export
-from capkit.checkpoint.files import is_export, load_checkpoint, resolve_checkpoint
+from capkit.checkpoint.files import is_export, load_checkpoint
+from capkit.checkpoint.run_checkpoints import resolve_checkpoint
 from capkit.config.defaults import with_defaults
 from capkit.config.instantiate import build, nested, plain
 from capkit.config.targets import MODELS, check_arguments, check_targets

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from capkit.checkpoint.files import checkpoints_in, clean_up, find_newest, resolve_checkpoint, saved_step, step_of
+from capkit.checkpoint.files import saved_step
 from capkit.checkpoint.loading import read_checkpoint
+from capkit.checkpoint.run_checkpoints import checkpoints_in, clean_up, find_newest, resolve_checkpoint, step_of
 from capkit.distributed.collectives import on_rank_zero
 from capkit.errors import UsageError
 from capkit.run.folder import RunFolder

@@ -15,8 +15,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import nn
 
-from capkit.checkpoint.files import identity, resolve_checkpoint, saved_step
+from capkit.checkpoint.files import identity, saved_step
 from capkit.checkpoint.loading import load_captioner, stored_transform
+from capkit.checkpoint.run_checkpoints import resolve_checkpoint
 from capkit.config.instantiate import build, plain
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.sources.folder import Folder

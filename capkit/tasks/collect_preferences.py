@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from capkit.checkpoint.files import identity, resolve_checkpoint
+from capkit.checkpoint.files import identity
 from capkit.checkpoint.loading import load_captioner
+from capkit.checkpoint.run_checkpoints import resolve_checkpoint
 from capkit.config.instantiate import build, build_all
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.preference_files import Preference, write_preferences

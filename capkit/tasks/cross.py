@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from capkit.checkpoint.files import resolve_checkpoint
+from capkit.checkpoint.run_checkpoints import resolve_checkpoint
 from capkit.config.cells import slug
 from capkit.distributed.collectives import rank
 from capkit.reports.matrix import Cell, matrix_table, write_matrix

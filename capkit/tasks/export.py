@@ -10,9 +10,10 @@ from rich.console import Console
 
 from capkit.checkpoint.export_parts import parts_of
 from capkit.checkpoint.exported import export, image_processor
-from capkit.checkpoint.files import ABOUT, identity, is_export, resolve_checkpoint
+from capkit.checkpoint.files import ABOUT, identity, is_export
 from capkit.checkpoint.hub_push import check_push, push_folder
 from capkit.checkpoint.loading import model_from_checkpoint, read_checkpoint, stored
+from capkit.checkpoint.run_checkpoints import resolve_checkpoint
 from capkit.errors import UsageError
 from capkit.models.captioners.seq2seq_writer import Seq2SeqWriter
 from capkit.models.captioners.text_writer import TextWriter

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from capkit.checkpoint.files import resolve_checkpoint
+from capkit.checkpoint.run_checkpoints import resolve_checkpoint
 from capkit.config.cells import run_name
 from capkit.distributed.collectives import rank
 from capkit.errors import UsageError

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from capkit.checkpoint.files import identity, resolve_checkpoint
+from capkit.checkpoint.files import identity
+from capkit.checkpoint.run_checkpoints import resolve_checkpoint
 from capkit.config.instantiate import plain
 from capkit.errors import UsageError
 from capkit.run.folder import RunFolder

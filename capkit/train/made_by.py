@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from capkit.checkpoint.files import identity, resolve_checkpoint
+from capkit.checkpoint.files import identity
+from capkit.checkpoint.run_checkpoints import resolve_checkpoint
 from capkit.run.folder import RunFolder, read_object
 from capkit.utils.files import write_atomically
 

@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from capkit.checkpoint.files import identity, resolve_checkpoint
+from capkit.checkpoint.files import identity
 from capkit.checkpoint.loading import load_captioner, stored, stored_transform
+from capkit.checkpoint.run_checkpoints import resolve_checkpoint
 from capkit.decoding.config import Decoding
 from capkit.errors import UsageError
 from capkit.fault_tolerance.oom import map_in_chunks

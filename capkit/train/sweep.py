@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from capkit.checkpoint.files import resolve_checkpoint
+from capkit.checkpoint.run_checkpoints import resolve_checkpoint
 from capkit.config.instantiate import plain
 from capkit.distributed.collectives import rank
 from capkit.errors import UsageError

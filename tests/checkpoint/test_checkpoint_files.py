@@ -17,16 +17,18 @@ from capkit.checkpoint.files import (
     WEIGHTS,
     CheckpointNotSavedError,
     check_integrity,
+    load_checkpoint,
+    remove_checkpoint,
+    saved_step,
+    write_checkpoint,
+)
+from capkit.checkpoint.run_checkpoints import (
     clean_up,
     find_newest,
     free_slot,
-    load_checkpoint,
     newest_checkpoint,
     point_best_to,
-    remove_checkpoint,
     resolve_checkpoint,
-    saved_step,
-    write_checkpoint,
 )
 from capkit.errors import UsageError
 

@@ -5,15 +5,8 @@ import json
 import pytest
 import torch
 
-from capkit.checkpoint.files import (
-    CheckpointNotSavedError,
-    clean_up,
-    free_slot,
-    is_own,
-    point_best_to,
-    remove_checkpoint,
-    write_checkpoint,
-)
+from capkit.checkpoint.files import CheckpointNotSavedError, is_own, remove_checkpoint, write_checkpoint
+from capkit.checkpoint.run_checkpoints import clean_up, free_slot, point_best_to
 from capkit.data.features import FeatureWriter
 from capkit.errors import UsageError
 from capkit.fault_tolerance.heartbeats import new_attempt

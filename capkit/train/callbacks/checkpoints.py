@@ -14,16 +14,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from capkit.checkpoint.files import (
     CheckpointNotSavedError,
     check_integrity,
-    checkpoints_in,
-    free_slot,
     is_own,
     load_state,
-    point_best_to,
     remove_checkpoint,
     saved_step,
-    step_of,
 )
 from capkit.checkpoint.lightning_io import use_folders
+from capkit.checkpoint.run_checkpoints import checkpoints_in, free_slot, point_best_to, step_of
 from capkit.distributed.collectives import broadcast_object
 from capkit.errors import ServerFailed, UsageError
 from capkit.run.selection import Selection

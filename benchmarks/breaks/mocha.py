@@ -9,7 +9,7 @@ GENERIC = "tests/sceneworld/test_generic_scene_captions.py"
 BREAKS = [
     Break(
         "the KL of an update is a gain, not a charge",
-        "capkit/train/rl/module.py",
+        "capkit/train/rl/policy_module.py",
         "advantages = advantages - self._kl_weight(step) * distances",
         "advantages = advantages + self._kl_weight(step) * distances",
         ("tests/train/rl/test_rl_module.py::test_k1_in_the_advantage_charges_the_kl_of_the_policy_of_each_update",),
@@ -23,7 +23,7 @@ BREAKS = [
     ),
     Break(
         "later updates are charged the KL of the policy that sampled",
-        "capkit/train/rl/module.py",
+        "capkit/train/rl/policy_module.py",
         "distances = caption_kl(difference, loss_mask)",
         "distances = caption_kl(part.old_logprobs - part.reference, loss_mask)",
         ("tests/train/rl/test_rl_module.py::test_k1_in_the_advantage_charges_the_kl_of_the_policy_of_each_update",),

@@ -140,7 +140,7 @@ BREAKS = [
     ),
     Break(
         "dico: compared with the policy that wrote the captions",
-        "capkit/train/rl/module.py",
+        "capkit/train/rl/policy_module.py",
         "(free, part.reference) if objective.against_reference",
         "(free, part.old_logprobs) if objective.against_reference",
         ("tests/train/rl/test_rl_module.py::test_dico_compares_with_the_policy_of_the_start",),

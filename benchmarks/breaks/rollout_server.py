@@ -58,7 +58,7 @@ BREAKS = [
     ),
     Break(
         "samples of earlier weights count as the policy's",
-        "capkit/train/rl/module.py",
+        "capkit/train/rl/policy_module.py",
         "part.old_logprobs = samples.logprobs if is_behind else own",
         "part.old_logprobs = own",
         (

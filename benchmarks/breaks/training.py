@@ -3,6 +3,7 @@
 from benchmarks.breaks.planted import Break
 
 RL, STEP = "capkit/train/rl/module.py", "capkit/train/train_module.py"
+UPDATE = "capkit/train/rl/policy_module.py"
 COLLECTIVES = "capkit/distributed/collectives.py"
 RL_TESTS = ("tests/train/rl/test_rl_module.py",)
 RL_SPLITS = ("tests/invariant/test_rl_splits.py",)
@@ -52,21 +53,21 @@ BREAKS = [
     ),
     Break(
         "the old policy follows the new one",
-        RL,
+        UPDATE,
         "part.advantages, None, (logprobs, part.old_logprobs)",
         "part.advantages, None, (logprobs, logprobs.detach())",
         RL_TESTS,
     ),
     Break(
         "log-probabilities ignore the truncation of sampling",
-        RL,
+        UPDATE,
         "logprobs = self._logprobs(self.model, context, samples, samples.support)",
         "logprobs = self._logprobs(self.model, context, samples, None)",
         RL_TESTS,
     ),
     Break(
         "each rank divides by its own targets",
-        RL,
+        UPDATE,
         "totals = all_reduce_sum(torch.stack([torch.as_tensor(count, dtype=torch.double) for count in counts]))",
         "totals = torch.stack([torch.as_tensor(count, dtype=torch.double) for count in counts])",
         RL_SPLITS,

@@ -5,13 +5,16 @@ B images, K samples per image, L tokens, M = L - 1 predicted tokens.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from capkit.types import CaptionBatch, Samples
+
+# Who wrote a rollout's captions: the policy in this process, a server with its weights, or one with earlier weights.
+Writer = Literal["policy", "server", "earlier policy"]
 
 
 @dataclass
@@ -31,6 +34,7 @@ class Rollout:
     old_logprobs: Float[Tensor, "B K M"] | None = None
     reference: Float[Tensor, "B K M"] | None = None
     begun: Float[Tensor, "B K M"] | None = None
+    writer: Writer = "policy"
 
     def parts(self, size: int | None) -> Iterator["Rollout"]:
         """Split into parts of `size` images with captions of similar length, each trimmed to its longest caption.
@@ -55,9 +59,8 @@ class Rollout:
             old_logprobs, reference = (
                 None if x is None else x[rows][..., :length] for x in (self.old_logprobs, self.reference)
             )
-            yield Rollout(
-                batch, samples, self.loss_mask[rows][..., :length], self.advantages[rows], old_logprobs, reference
-            )
+            loss_mask, advantages = self.loss_mask[rows][..., :length], self.advantages[rows]
+            yield Rollout(batch, samples, loss_mask, advantages, old_logprobs, reference, writer=self.writer)
 
 
 def trim(samples: Samples) -> Samples:

@@ -196,9 +196,21 @@ class VLLMRollout:
         What an image is asked depends on (seed, its key) and not on its rank. Raises ServerFailed, on all ranks, where
         one rank cannot be answered.
         """
-        written, problem = None, None
+
+        def ask(image: int) -> list[Written]:
+            assert self._name is not None
+            picture, seed = pictures[image], stable_hash(decoding.seed, batch.keys[image]) % _NUM_SEEDS
+            body = self._body(model, picture, self._name, decoding, num_samples, seed)
+            found = self._ask(model, body, self._name).captions
+            if with_greedy:
+                best = self._body(model, picture, self._name, replace(decoding, temperature=1.0), 1, None)
+                found = found + self._ask(model, best, self._name).captions
+            return found
+
+        written, problem, pictures = None, None, _as_bytes(batch)
         try:
-            written = self._written(model, batch, decoding, num_samples, with_greedy, is_stopping)
+            _check_prompts(batch)
+            written = at_once(ask, range(len(batch)), self._num_connections, is_stopping)
         except UsageError as error:
             problem = str(error)
         if problems := [found for found in gather_objects(problem) if found is not None]:
@@ -215,31 +227,6 @@ class VLLMRollout:
             "log-probabilities before temperature; start it from the model that the run started from, with "
             "--logprobs-mode processed_logprobs and --dtype of the run's precision (docs/rollout_server.md)"
         )
-
-    def _written(
-        self,
-        model: ChatVLM,
-        batch: CaptionBatch,
-        decoding: Decoding,
-        num_samples: int,
-        with_greedy: bool,
-        is_stopping: Callable[[], bool],
-    ) -> list[list[Written]] | None:
-        if batch.prompts is not None:
-            raise UsageError("rollout=vllm asks model.question of each picture, got captions with prompts of their own")
-        assert self._name is not None
-        name = self._name
-
-        def ask(image: int) -> list[Written]:
-            picture, seed = pictures[image], stable_hash(decoding.seed, batch.keys[image]) % _NUM_SEEDS
-            found = self._ask(model, self._body(model, picture, name, decoding, num_samples, seed), name).captions
-            if with_greedy:
-                best = replace(decoding, temperature=1.0)
-                found = found + self._ask(model, self._body(model, picture, name, best, 1, None), name).captions
-            return found
-
-        pictures = _as_bytes(batch)
-        return at_once(ask, range(len(batch)), self._num_connections, is_stopping)
 
     def _body(
         self,
@@ -285,6 +272,11 @@ class VLLMRollout:
         if wrong := [t for caption in reply.captions for t in caption.token_ids if not 0 <= t < model.vocab_size]:
             raise UsageError(f"{self._client.url}: expected token ids below {model.vocab_size}, got {wrong[0]}")
         return reply
+
+
+def _check_prompts(batch: CaptionBatch) -> None:
+    if batch.prompts is not None:
+        raise UsageError("rollout=vllm asks model.question of each picture, got captions with prompts of their own")
 
 
 def _ends(model: ChatVLM) -> list[int]:

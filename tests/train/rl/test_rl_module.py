@@ -36,6 +36,7 @@ from capkit.scorers.reward import Reward, RewardError, RewardTerm
 from capkit.scorers.shuffled import Shuffled
 from capkit.scorers.text_rules import Length
 from capkit.train.rl.module import RLModule
+from capkit.train.rl.policy_module import PolicyModule
 
 ALWAYS = {
     "loss", "grad_norm", "reward/overlap", "reward/overlap_weighted", "reward/total", "reward/std", "reward/failed",
@@ -621,8 +622,8 @@ def test_batch_sizes_below_one_are_refused():
 
 
 def test_an_objective_on_references_is_refused_by_type():
-    module = build()
     with pytest.raises(UsageError, match="task=fit"):
-        RLModule.__init__.__wrapped__(
-            module, captioner(), CrossEntropy(), module.reward, AdamW(lr=0.01), Linear(), Decoding()
-        )
+        PolicyModule.__init__.__wrapped__(
+            build(), captioner(), CrossEntropy(), AdamW(lr=0.01), Linear(), Decoding(), metrics=None,
+            micro_batch_size=None, seed=0, compile=False, recompute=False, graph=True,
+        )  # fmt: skip

@@ -23,8 +23,9 @@ from capkit.config.compose import compose_config
 from capkit.config.composed import Composed
 from capkit.config.locations import INPUT_WORDS, PICK_ANY, config_dir, exists, is_path_key
 from capkit.config.refusals import unknown_key
-from capkit.config.rules import INPUT_RULES, RULES, Settings
+from capkit.config.rules import INPUT_RULES, RULES
 from capkit.config.run_config import problem
+from capkit.config.settings import Settings
 from capkit.config.signatures import Argument, Signature, signature
 from capkit.config.sweeps import single_runs
 from capkit.errors import UsageError

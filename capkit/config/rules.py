@@ -3,17 +3,15 @@
 To add one, write a function of `Settings` and add it to RULES. It must not import torch.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 from capkit.config.compared_runs import problem_with_runs
 from capkit.config.extras import needs
 from capkit.config.machine import has_no_gpu
-from capkit.config.signatures import default
+from capkit.config.settings import Settings, default_of, num_ranks
 from capkit.decoding.config import Decoding
 from capkit.decoding.guide import Guide, LanguageModelGuide
 from capkit.errors import UsageError
@@ -21,34 +19,6 @@ from capkit.errors import UsageError
 # Vision models of transformers with position embeddings for one image size.
 _ONE_SIZE = frozenset({"blip_vision_model", "clip_vision_model", "deit", "siglip_vision_model", "vit"})
 _ONE_SIZE_CLASSES = frozenset({"capkit.models.captioners.chat_vlm.ChatVLM", "capkit.models.encoders.image.SmallCNN"})
-
-
-@dataclass(frozen=True)
-class Settings:
-    """A resolved config, its task's name, and whether this machine runs it, rather than jobs that it starts."""
-
-    config: dict[str, Any]
-    task: str
-    is_here: bool = True
-
-    @property
-    def trains(self) -> bool:
-        return self.task.startswith("fit")
-
-    def get(self, key: str) -> Any:
-        """The value of a dotted key, else its constructor's default, else None."""
-        node: Any = self.config
-        for word in key.split("."):
-            if not isinstance(node, dict):
-                return None
-            if word not in node:
-                return _default(node, word)
-            node = node[word]
-        return node
-
-
-def _default(node: dict[str, Any], name: str) -> Any:
-    return default(str(node["_target_"]), name) if "_target_" in node else None
 
 
 def length_is_given_once(settings: Settings) -> str | None:
@@ -262,7 +232,7 @@ def _picture_sizes(node: Any, key: str) -> Iterator[tuple[str, int]]:
     target, model_type = node.get("_target_"), node.get("model_type")
     is_pooled = target == "capkit.models.encoders.modified_resnet.ModifiedResNet" and node.get("output") == "pooled"
     is_fixed = target in _ONE_SIZE_CLASSES or is_pooled or model_type in _ONE_SIZE
-    if is_fixed and (size := node.get("image_size", _default(node, "image_size"))) is not None:
+    if is_fixed and (size := node.get("image_size", default_of(node, "image_size"))) is not None:
         yield f"{key}.image_size", size
     for name, value in node.items():
         yield from _picture_sizes(value, f"{key}.{name}")
@@ -361,16 +331,3 @@ INPUT_RULES: tuple[Callable[[Settings], str | None], ...] = (
     extras_are_installed,
     runs_can_be_compared,
 )
-
-
-def num_ranks(settings: Settings) -> int | None:
-    """Processes of the run: the launcher's count, else devices x nodes; None if only the machine can tell."""
-    for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    devices, nodes = settings.get("trainer.devices"), settings.get("trainer.num_nodes") or 1
-    if isinstance(devices, list):
-        devices = len(devices)
-    if isinstance(devices, str) and devices.isdigit():
-        devices = int(devices)
-    return devices * nodes if isinstance(devices, int) and devices > 0 else None

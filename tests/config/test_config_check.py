@@ -18,7 +18,8 @@ from capkit.config.check import check, compose_checked, problems
 from capkit.config.compose import compose_config
 from capkit.config.quoting import quote_value
 from capkit.config.refusals import missing_choice
-from capkit.config.rules import RULES, Settings
+from capkit.config.rules import RULES
+from capkit.config.settings import Settings
 from capkit.config.signatures import signature
 from capkit.errors import UsageError
 

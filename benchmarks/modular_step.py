@@ -18,7 +18,8 @@ import torch
 
 from benchmarks.speed import vocabulary
 from benchmarks.speed.measure import milliseconds
-from benchmarks.speed.step import NUM_DOCUMENTS, in_training
+from benchmarks.speed.step import in_training
+from benchmarks.speed.step_setting import NUM_DOCUMENTS
 from capkit.decoding.config import Decoding
 from capkit.models.captioners.modular import ModularCaptioner
 from capkit.objectives.policy.self_critical import SelfCritical

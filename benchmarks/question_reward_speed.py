@@ -28,7 +28,8 @@ from benchmarks.asking import server
 from benchmarks.speed import vocabulary
 from benchmarks.speed.measure import wait
 from benchmarks.speed.rollout import FULL, TINY, Size
-from benchmarks.speed.step import Row, captioner_of, in_training
+from benchmarks.speed.step import in_training
+from benchmarks.speed.step_setting import Row, captioner_of
 from capkit.assets.cache import location
 from capkit.assets.catalogue import SMOLLM2
 from capkit.decoding.config import Decoding

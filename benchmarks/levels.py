@@ -3,9 +3,9 @@
     python -m benchmarks.levels [--seeds 10 11 12] [--shares 0.8 0.9] [--only WORD ...] [--jobs N] [--out DIR]
 
 Each cell aligns a corpus, trains a captioner of levels and one without, and prints fact F1 of the top level over that
-of the captioner without levels, and Spearman's correlation of level and fact F1. What is done already is read; a
-cell that failed is left out of its row, and the command exits with 1. tests/effects/test_noc.py measures with the same
-`Corpus`.
+of the captioner without levels, Spearman's correlation of level and fact F1, and what the top bin holds. What is done
+already is read; a cell that failed is left out of its row, and the command exits with 1. tests/effects/test_noc.py
+measures with the same `Corpus`.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ import torch
 from benchmarks.starts import folder_of
 from capkit.checkpoint.loading import load_dual_encoder
 from capkit.cli import main as capkit
-from capkit.data.alignment_bins import bins_of_corpus
+from capkit.data.alignment_bins import AlignmentBins, Strategy, bins_of_corpus
 from capkit.data.features import FeatureWriter
 from capkit.data.records import read_manifest, write_manifest
 from capkit.data.sources.manifest import Manifest
@@ -44,13 +45,18 @@ VANILLA = ["~model.conditions", "conditions.alignment=null"]
 
 @dataclass(frozen=True)
 class Setting:
-    """Captions of the corpus, bins of equal width, steps of so many captions, and further words of the training."""
+    """Captions of the corpus, its bins, steps of so many captions, and further words of the training.
+
+    `encoder`: further words of the training of a dual encoder, whose cosines are the scores; None: noisy facts are.
+    """
 
     count: int = 1200
     bins: int = 6
+    strategy: Strategy = "uniform"
     steps: int = 900
     batch: int = 16
     words: tuple[str, ...] = ()
+    encoder: tuple[str, ...] | None = None
 
 
 class Corpus:
@@ -73,7 +79,8 @@ class Corpus:
             return self
         options = [f"data.train.source.options.{word}" for word in WORLD]
         words = ["align", "data=sceneworld_graded_noise", f"data.train.share={share}", *options, f"seed={self._seed}"]
-        words += [f"data.train.source.count={self.setting.count}", f"bins={self.setting.bins}", f"out={self.folder}"]
+        words += [f"data.train.source.count={self.setting.count}", f"bins={self.setting.bins}"]
+        words += [f"strategy={self.setting.strategy}", f"out={self.folder}"]
         before = Path.cwd()
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         os.chdir(self.folder.parent)  # where scenes are drawn
@@ -98,10 +105,18 @@ class Corpus:
                 for record, score in zip(records, scores, strict=True)
             ),
         )
-        bins = bins_of_corpus(Manifest(str(other.folder / "train.jsonl")), self.setting.bins, "uniform", "shuffled")
+        manifest = Manifest(str(other.folder / "train.jsonl"))
+        bins = bins_of_corpus(manifest, self.setting.bins, self.setting.strategy, "shuffled")
         bins.write(other.folder / "bins.json")
         other.features = self.features
         return other
+
+    def top_bin(self) -> tuple[int, float]:
+        """How many captions the top bin holds, and the share of them that are clean."""
+        bins = AlignmentBins.read(self.folder / "bins.json")
+        scored = [(r.captions[0].score, r.metadata["noise"]) for r in read_manifest(self.folder / "train.jsonl")]
+        clean = [noise == 0 for score, noise in scored if score is not None and bins(score) == len(bins) - 1]
+        return len(clean), mean(clean)
 
     def _write_features(self) -> None:
         judge = load_dual_encoder(str(self._judge))
@@ -138,6 +153,13 @@ class Corpus:
         return [row["numbers"]["test/fact_f1"] for row in json.loads((swept / "sweep.json").read_text())]
 
 
+def encoder_words(seed: int, *words: str) -> list[str]:
+    """The training of a dual encoder of complete captions of this world."""
+    world = [f"data.train.source.options.{word}" for word in WORLD]
+    return ["experiment=judge_sceneworld", *world, "val_every=600", "controls=0", *ONE_CORE, f"seed={seed}", *words]
+
+
+COSINES = Setting(steps=450, batch=32, encoder=())
 SETTINGS = {
     "short": Setting(),
     "long": Setting(steps=1800),
@@ -145,6 +167,11 @@ SETTINGS = {
     "long and wide": Setting(steps=1800, batch=32),
     "of twice the captions": Setting(count=2400, steps=1800, batch=32),
     "of four times the captions": Setting(count=4800),
+    "cosines": COSINES,
+    "cosines in bins of equal numbers": replace(COSINES, strategy="quantile"),
+    "cosines after 200 steps": replace(COSINES, encoder=("max_steps=200", "val_every=200")),
+    "cosines after 1,800 steps": replace(COSINES, encoder=("max_steps=1800",)),
+    "cosines of fewer pictures": replace(COSINES, encoder=("data.train.source.count=1200",)),
 }
 
 
@@ -159,9 +186,14 @@ def measure(name: str, share: float, seed: int, out: Path) -> dict[str, float]:
 
     out.mkdir(parents=True, exist_ok=True)
     os.chdir(out)
-    corpus = Corpus(out, run_once, folder_of("judge", 0), seed, SETTINGS[name]).align(share)
-    vanilla, levels = corpus.f1(*VANILLA), corpus.of_levels()
+    setting, scorer = SETTINGS[name], []
+    if setting.encoder is not None:
+        encoder = run_once("encoder", encoder_words(seed, *setting.encoder))
+        scorer = ["scorer=cosine_trained", f"scorer.encoder.ckpt={encoder}"]
+    corpus = Corpus(out, run_once, folder_of("judge", 0), seed, setting).align(share, *scorer)
+    vanilla, levels, (held, clean) = corpus.f1(*VANILLA), corpus.of_levels(), corpus.top_bin()
     found = {"top": levels[-1], "vanilla": vanilla, "spearman": spearman(range(len(levels)), levels)}
+    found |= {"held": held, "clean": clean}
     write_atomically(out / "found.json", json.dumps({**found, "levels": levels}))
     return found
 
@@ -171,7 +203,8 @@ def line(name: str, share: float, rows: Sequence[dict[str, float]]) -> str:
         return " ".join(f"{value:.2f}" for value in values)
 
     gains = listed([row["top"] - row["vanilla"] for row in rows])
-    cells = [gains, *(listed([row[key] for row in rows]) for key in ("top", "vanilla", "spearman"))]
+    cells = [gains, *(listed([row[key] for row in rows]) for key in ("top", "vanilla", "spearman", "clean"))]
+    cells.append(" ".join(f"{row['held']:.0f}" for row in rows))
     return f"| {name} | {share:.0%} | {' | '.join(cells)} |"
 
 
@@ -204,7 +237,10 @@ def main() -> None:
 
     with ThreadPoolExecutor(given.jobs) as pool:
         found = dict(zip(cells, pool.map(attempt, cells), strict=True))
-    print("| setting | noise | top over vanilla | top | vanilla | Spearman |\n|" + " --- |" * 6)
+    print(
+        "| setting | noise | top over vanilla | top | vanilla | Spearman | clean in the top bin | of |\n|"
+        + " --- |" * 8
+    )
     for name in names:
         for share in given.shares:
             rows = [found[name, share, seed] for seed in given.seeds]

@@ -26,6 +26,7 @@ from capkit.distributed.launcher import cluster_environment, start_ranks
 from capkit.errors import UsageError
 from capkit.fault_tolerance.stop_signal import stoppable
 from capkit.fault_tolerance.watchdog import ends_all_ranks
+from capkit.models.encoders.image_tokens import attribute_width_error, feature_width_error
 from capkit.run.changes import made_longer
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.run.lock import acquire_run_lock
@@ -149,6 +150,7 @@ def open_run(cfg: DictConfig, build_parts: Callable[[DictConfig], dict[str, Any]
     parts = build_parts(cfg)
     with phase("reading the data"):
         data: CaptionDataModule = build(cfg.data)
+        check_feature_widths(cfg.model, data)
         trainer, extras = build_trainer(cfg, folder, data)
     warn_of_long_warmup(parts["schedule"], trainer.max_steps)
     watchdog = next((callback for callback in trainer.callbacks if isinstance(callback, Watchdog)), None)  # type: ignore[attr-defined]
@@ -171,6 +173,16 @@ def open_run(cfg: DictConfig, build_parts: Callable[[DictConfig], dict[str, Any]
             data.prepare_data()
         trainer.strategy.barrier()
     return Run(cfg, parts, folder, data, trainer, start, extras)
+
+
+def check_feature_widths(model: DictConfig, data: CaptionDataModule) -> None:
+    """Raises UsageError for cached features of another width than the config says. An encoder's is known later."""
+    width = model.get("feature_width")
+    if width is not None and data.features is not None and (found := data.features.shape[-1]) != width:
+        raise feature_width_error(found, width, f"set model.feature_width={found}")
+    width = model.get("attribute_width")
+    if width is not None and (store := data.attribute_features) is not None and store.shape[-1] != width:
+        raise attribute_width_error(store.shape[-1], width)
 
 
 def listen_to_signals(trainer: pl.Trainer) -> None:

@@ -8,7 +8,7 @@ with the filter. The tables stand in docs/noc.md.
 
 import pytest
 
-from benchmarks.levels import ONE_CORE, VANILLA, WORLD, Corpus, Setting
+from benchmarks.levels import VANILLA, Corpus, Setting, encoder_words
 from capkit.metrics.correlation import spearman
 
 pytestmark = [pytest.mark.effect, pytest.mark.xdist_group("noc")]
@@ -73,10 +73,7 @@ def test_at_less_noise_the_top_level_is_better_than_no_levels(corpus, measured):
 
 @pytest.fixture(scope="session")
 def of_one_object(run_once, seed):
-    """A dual encoder of complete captions of this world."""
-    world = [f"data.train.source.options.{word}" for word in WORLD]
-    words = ["experiment=judge_sceneworld", *world, "val_every=600", "controls=0", *ONE_CORE, f"seed={seed}"]
-    return run_once(f"one_object_{seed}", words)
+    return run_once(f"one_object_{seed}", encoder_words(seed))
 
 
 @pytest.mark.study

@@ -54,6 +54,19 @@ def test_both_stages_train_two_steps_on_sceneworld(name, kind, features, tmp_pat
     assert "test/initial/cider" in tuned.metrics()
 
 
+def test_features_of_another_width_are_told_before_the_run_folder_is_made(features, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(features)
+    common = [*TINY, *COUNTS, *SMALL, f"data.features={features / 'boxes'}", f"run_dir={tmp_path / 'run'}"]
+    attributes = f"data.attribute_features={features / 'boxes'}"
+    for words, said in (
+        (["model.feature_width=63"], "expected features of width 63, got 64; set model.feature_width=64"),
+        ([attributes, "model.attribute_width=32"], "got 64; set model.attribute_width=64"),
+    ):
+        assert main(["experiment=cnm_sceneworld", *common, *words]) == 2
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture(scope="module")
 def regions(coco, tmp_path_factory):
     """Region files of that set, of width 16; and a file of its words and their tags."""

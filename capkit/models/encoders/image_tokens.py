@@ -39,9 +39,18 @@ def attributes_of(batch: CaptionBatch, width: int | None) -> Float[Tensor, "B N 
     found = None if batch.attribute_features is None else batch.attribute_features.shape[-1]
     if found == width:
         return batch.attribute_features
+    raise attribute_width_error(found, width)
+
+
+def feature_width_error(found: int, width: int, fix: str) -> UsageError:
+    return UsageError(f"data.features: expected features of width {width}, got {found}; {fix}")
+
+
+def attribute_width_error(found: int | None, width: int | None) -> UsageError:
+    """None for features that are not there, or not read."""
     remedy = "leave data.attribute_features out" if width is None else "set data.attribute_features to such a folder"
     fix = remedy if found is None or width is None else f"set model.attribute_width={found}"
-    raise UsageError(
+    return UsageError(
         f"model.attribute_width={'null' if width is None else width}: expected attribute features of this width in "
         f"every batch, got {'none' if found is None else found}; {fix}"
     )
@@ -62,7 +71,7 @@ def image_tokens(
     if batch.features is not None:
         if width is not None and (found := batch.features.shape[-1]) != width:
             fix = f"set model.feature_width={found}" if image_encoder is None else "give those of this image encoder"
-            raise UsageError(f"data.features: expected features of width {width}, got {found}; {fix}")
+            raise feature_width_error(found, width, fix)
         if isinstance(image_encoder, nn.Module) and trains(image_encoder):
             raise UsageError(
                 "a trainable image encoder expected pixels, got cached features; set data.features=null, or "

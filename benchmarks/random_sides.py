@@ -15,11 +15,11 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.scene_pairs import NUM_PICTURES, WORLD, Row, at_random, collecting, exchanged
 from capkit.checkpoint.loading import load_captioner
 from capkit.config.arguments import parse
 from capkit.config.compose import compose_config
@@ -28,16 +28,12 @@ from capkit.decoding.config import Decoding
 from capkit.sceneworld.metrics.facts import fact_scores
 from capkit.sceneworld.world.options import COLORS
 from capkit.utils.files import write_atomically
-from capkit.utils.rng import generator
 
 ROOT = Path(__file__).parents[1]
 START = ROOT / "tests" / "effects" / "starts" / "hallucinating-0"
 TABLE = ROOT / "docs" / "random_sides.json"
-WORLD = ["data=sceneworld_hallucinated", "data.train.source.count=100"]
 BRIEF = ["data.val.source.count=24", "data.test.source.count=200", "controls=0", "trainer=cpu", "trainer.devices=1"]
 NUM_SAMPLES = 4
-
-Row = dict[str, Any]
 
 
 def capkit(*words: str) -> None:
@@ -48,17 +44,8 @@ def capkit(*words: str) -> None:
 def collect(out: Path) -> list[Row]:
     """200 pairs of the start's own captions, as the effect test collects them."""
     if not out.exists():
-        capkit(
-            "task=collect_preferences", f"ckpt={START}", *WORLD, "seed=0", "reward=[true_claims,num_true_claims]",
-            "decomposer=scene", "verifier=scene", "verifier.by=picture", "num_samples=8",
-            "margins={num_true_claims: 1}", f"out={out}",
-        )  # fmt: skip
+        capkit(*collecting(START, 0, out))
     return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-
-
-def exchanged(row: Row) -> Row:
-    sides = {"chosen": row["rejected"], "rejected": row["chosen"]}
-    return {**row, **sides, **{name: row[name][::-1] for name in ("scores", "tokens")}}
 
 
 def with_sides(rows: Sequence[Row], name: str) -> list[Row]:
@@ -67,8 +54,7 @@ def with_sides(rows: Sequence[Row], name: str) -> list[Row]:
         return list(rows)
     if name == "both orders":
         return [side for row in rows for side in (row, exchanged(row))]
-    draws = generator(int(name.split()[1]), "sides").random(len(rows))
-    return [exchanged(row) if draw < 0.5 else row for row, draw in zip(rows, draws, strict=True)]
+    return at_random(rows, int(name.split()[1]))
 
 
 def lean(rows: Sequence[Row]) -> dict[str, float]:
@@ -136,7 +122,7 @@ def one(name: str, runs: Path) -> Row:
             write_atomically(pairs, "".join(json.dumps(row) + "\n" for row in rows))
             if not (folder / "report.html").exists():
                 capkit(
-                    "experiment=feedquill_dpo_sceneworld", f"init_from={START}", "seed=0", WORLD[1], *BRIEF,
+                    "experiment=feedquill_dpo_sceneworld", f"init_from={START}", "seed=0", NUM_PICTURES, *BRIEF,
                     f"pairs={pairs}", f"run_dir={folder}",
                 )  # fmt: skip
             row = {"name": name, "lean": lean(rows), **measure(folder)}

@@ -201,32 +201,4 @@ BREAKS = [
         'for step, drop in curve(rows, f"{name}/preference/chosen_drop")[-1:]\n',
         ("tests/reports/test_preferences_report.py",),
     ),
-    Break(
-        "DPO learns nothing",
-        _DPO,
-        "return PreferenceOutput(losses.sum(),",
-        "return PreferenceOutput(0 * losses.sum(),",
-        ("tests/effects/test_preferences.py::test_wrong_facts_go_and_true_ones_stay",),
-    ),
-    Break(
-        "DPO prefers the rejected captions",
-        _DPO,
-        "self.beta * (counted[:, 0] - counted[:, 1])",
-        "self.beta * (counted[:, 1] - counted[:, 0])",
-        ("tests/effects/test_preferences.py::test_wrong_facts_go_and_true_ones_stay",),
-    ),
-    Break(
-        "DiCO pushes the best beam down",
-        _DICO,
-        "torch.where(is_best, 1.0, -shares)",
-        "torch.where(is_best, -1.0, shares)",
-        ("tests/effects/test_dico_effect.py::test_wrong_facts_go_and_true_ones_stay",),
-    ),
-    Break(
-        "PPO is paid for another sample of the picture",
-        "capkit/scorers/rater.py",
-        "return unflatten_scores(scores, samples)",
-        "return unflatten_scores(scores, samples).roll(1, 1)",
-        ("tests/effects/test_feedquill_effect.py::test_wrong_facts_go_and_true_ones_stay",),
-    ),
 ]

@@ -135,20 +135,6 @@ BREAKS = [
         ("tests/curation/steps/test_keep_best.py",),
     ),
     Break(
-        "bradley_terry: the worse one wins, in a training",
-        "capkit/objectives/rating/bradley_terry.py",
-        "-logsigmoid(scores[:, :, None] - scores[:, None, :])",
-        "-logsigmoid(scores[:, None, :] - scores[:, :, None])",
-        ("tests/effects/test_rater_effects.py::test_pairs_are_ordered_as_the_scene_orders_them_and_not_by_length",),
-    ),
-    Break(
-        "bradley_terry: the level of a picture is left open, in a training",
-        "capkit/objectives/rating/bradley_terry.py",
-        "        if self.center:",
-        "        if False:",
-        ("tests/effects/test_rater_effects.py::test_the_best_captions_of_the_web_are_good_ones",),
-    ),
-    Break(
         "export: BLIP's text encoder is read with a pooler",
         "capkit/checkpoint/export_reader.py",
         '{"add_pooling_layer": False} if',
@@ -238,19 +224,5 @@ BREAKS = [
         "while self._bytes > self._room and self._rows:",
         "while False:",
         (f"{_SCORE_TESTS}::test_of_pictures_beyond_the_room_the_latest_stay",),
-    ),
-    Break(
-        "raters learn that the worse caption is better",
-        "capkit/objectives/rating/bradley_terry.py",
-        "-logsigmoid(scores[:, :, None] - scores[:, None, :])",
-        "-logsigmoid(scores[:, None, :] - scores[:, :, None])",
-        ("tests/effects/test_rater_effects.py::test_pairs_are_ordered_as_the_scene_orders_them_and_not_by_length",),
-    ),
-    Break(
-        "raters do not look at the picture",
-        "capkit/models/raters/dual_encoder_rater.py",
-        "torch.cat([images, texts, images * texts, (images - texts).abs()], 1)",
-        "torch.cat([0 * images, texts, 0 * texts, texts.abs()], 1)",
-        ("tests/effects/test_rater_effects.py::test_pairs_are_ordered_as_the_scene_orders_them_and_not_by_length",),
     ),
 ]

@@ -18,19 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.random_sides import exchanged
+from benchmarks.scene_pairs import Row, at_random
 from benchmarks.stamps.runs import cider, hits, interval, read_rows
 from benchmarks.stamps.self_retrieval import BASE, OTHER, train
 from capkit.assets.cache import path
 from capkit.metrics.text_retrieval import TextRetrieval
 from capkit.utils.files import write_atomically
-from capkit.utils.rng import generator
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "stamps_preferences.json"
 AT = ("R@1", "R@5", "R@10")
-
-Row = dict[str, Any]
 
 
 def collect(mle: Path, out: Path, words: Sequence[str]) -> list[Row]:
@@ -40,11 +37,6 @@ def collect(mle: Path, out: Path, words: Sequence[str]) -> list[Row]:
         about.append(f"reward.sentence_similarity.scorer.encoder={path('minilm')}")
         subprocess.run([*command, "task=collect_preferences", f"ckpt={mle}", *about, *words], check=True)
     return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-
-
-def at_random(rows: Sequence[Row], seed: int) -> list[Row]:
-    draws = generator(seed, "sides").random(len(rows))
-    return [exchanged(row) if draw < 0.5 else row for row, draw in zip(rows, draws, strict=True)]
 
 
 def held_out(folder: Path) -> dict[str, float]:

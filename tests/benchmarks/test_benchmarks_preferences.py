@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks.guided_effects import with_tables
 from benchmarks.preferences import BEGIN, DOCS, EFFECTS, Part, sides_table, stamps_preferences, stamps_rater, text_of
-from benchmarks.random_sides import exchanged, lean, num_colours, with_sides
+from benchmarks.random_sides import lean, num_colours, with_sides
+from benchmarks.scene_pairs import exchanged
 from benchmarks.stamps.rater import cut, dealt_anew, rankings, shares
 
 TEXTS = ["A brown hen.", "An owl.", "A hen", "a brown hen", "Chicken.", "A red boat."]

@@ -5,6 +5,7 @@ tests/tiers.py has items that start from one such run executed by one xdist work
 
 import functools
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +16,7 @@ from filelock import FileLock
 
 from benchmarks.rl.effects import Study
 from benchmarks.rl.look_alike_bags import Comparison
+from benchmarks.scene_pairs import at_random, collecting
 from benchmarks.starts import STARTS, folder_of
 from capkit.cli import main
 
@@ -84,6 +86,22 @@ def start(run_once) -> Callable[[str, int], Path]:
         return run_once(f"{name}-{seed}", [*STARTS[name].words_of(seed), *ONE_CORE])
 
     return of
+
+
+@pytest.fixture(scope="module")
+def pairs(start, seed, tmp_path_factory) -> Path:
+    """A folder of 200 pairs of what the hallucinating start says.
+
+    judged.jsonl has them as they are, random.jsonl with sides drawn at random.
+    """
+    folder = tmp_path_factory.mktemp("pairs")
+    judged = folder / "judged.jsonl"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(collecting(start("hallucinating", seed), seed, judged)) == 0
+    rows = [json.loads(line) for line in judged.read_text().splitlines()]
+    (folder / "random.jsonl").write_text("".join(json.dumps(row) + "\n" for row in at_random(rows, seed)))
+    return folder
 
 
 @pytest.fixture(scope="session")

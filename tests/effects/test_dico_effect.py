@@ -11,6 +11,7 @@ import json
 
 import pytest
 import torch
+from facts_changed import gain, wrong_left
 
 from capkit.checkpoint.loading import load_captioner, load_dual_encoder
 from capkit.config.arguments import parse
@@ -52,15 +53,6 @@ def of_others(tuned, start):
 
 def numbers_of(folder):
     return json.loads((folder / "metrics.json").read_text())
-
-
-def wrong_left(numbers):
-    """What is left of the wrong facts per stated fact: 1 all."""
-    return (1 - numbers["test/fact_precision"]) / (1 - numbers["test/initial/fact_precision"])
-
-
-def gain(numbers, name):
-    return numbers[f"test/{name}"] - numbers[f"test/initial/{name}"]
 
 
 @pytest.mark.nightly

@@ -9,37 +9,14 @@ are a reward too. Settings were not tuned (docs/preferences.md).
 import json
 
 import pytest
+from facts_changed import gain, wrong_left
 
-from capkit.cli import main
-from capkit.utils.rng import generator
+from benchmarks.scene_pairs import CRITERIA, NUM_PICTURES
 
 pytestmark = [pytest.mark.effect, pytest.mark.nightly]
 
-WORLD = ["data=sceneworld_hallucinated", "data.train.source.count=100"]
 ONE_CORE = ["controls=0", "trainer=cpu", "trainer.devices=1", "data.val.source.count=24"]
 BRIEF = [*ONE_CORE, "val_every=200", "data.train.source.count=480", "data.test.source.count=200"]
-CRITERIA = ("true_claims", "num_true_claims")
-
-
-@pytest.fixture(scope="module")
-def pairs(start, seed, tmp_path_factory):
-    """The files of 200 pairs, and of the same with sides drawn at random."""
-    folder = tmp_path_factory.mktemp("feedquill pairs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        words = [
-            "task=collect_preferences", f"ckpt={start('hallucinating', seed)}", *WORLD, f"seed={seed}",
-            f"reward=[{','.join(CRITERIA)}]", "decomposer=scene", "verifier=scene", "verifier.by=picture",
-            "num_samples=8", "margins={num_true_claims: 1}", "out=judged.jsonl",
-        ]  # fmt: skip
-        assert main(words) == 0
-    rows = [json.loads(line) for line in (folder / "judged.jsonl").read_text().splitlines()]
-    draws = generator(seed, "sides").random(len(rows))
-    for row, draw in zip(rows, draws, strict=True):
-        if draw < 0.5:
-            row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
-    (folder / "random.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +25,7 @@ def raters(run_once, start, pairs, seed):
 
     def of(name):
         words = ["experiment=feedquill_rater_sceneworld", f"model.encoder.ckpt={start('judge', 0)}", f"seed={seed}"]
-        words += [*WORLD[1:], *ONE_CORE, "data.test.source.count=24", f"ratings={pairs / name}.jsonl"]
+        words += [NUM_PICTURES, *ONE_CORE, "data.test.source.count=24", f"ratings={pairs / name}.jsonl"]
         folders = {one: run_once(f"rater {name} {one}", [*words, f"criterion={one}"]) for one in CRITERIA}
         return [f"reward.rater_{one}.scorer.rater.ckpt={folder}" for one, folder in folders.items()]
 
@@ -74,15 +51,6 @@ def rated(tuned, raters):
 @pytest.fixture(scope="module")
 def verified(tuned):
     return tuned("verifier", "feedquill_verifier_sceneworld")
-
-
-def wrong_left(numbers):
-    """What is left of the wrong facts per stated fact: 1 all."""
-    return (1 - numbers["test/fact_precision"]) / (1 - numbers["test/initial/fact_precision"])
-
-
-def gain(numbers, name):
-    return numbers[f"test/{name}"] - numbers[f"test/initial/{name}"]
 
 
 def test_wrong_facts_go_and_true_ones_stay(rated, tuned, raters, measured):

@@ -11,54 +11,25 @@ The learning rate was chosen on seed 0, the largest of three at which random sid
 import json
 
 import pytest
+from facts_changed import gain, wrong_left
 
-from capkit.cli import main
-from capkit.utils.rng import generator
+from benchmarks.scene_pairs import NUM_PICTURES
 
 pytestmark = pytest.mark.effect
 
-WORLD = ["data=sceneworld_hallucinated", "data.train.source.count=100"]
 BRIEF = [
-    "data.train.source.count=100", "data.val.source.count=24", "data.test.source.count=200", "controls=0",
-    "trainer=cpu", "trainer.devices=1",
+    NUM_PICTURES, "data.val.source.count=24", "data.test.source.count=200", "controls=0", "trainer=cpu",
+    "trainer.devices=1",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def pairs(start, seed, tmp_path_factory):
-    """The files of 200 pairs, and of the same with sides drawn at random."""
-    folder = tmp_path_factory.mktemp("pairs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        words = [
-            "task=collect_preferences", f"ckpt={start('hallucinating', seed)}", *WORLD, f"seed={seed}",
-            "reward=[true_claims,num_true_claims]", "decomposer=scene", "verifier=scene", "verifier.by=picture",
-            "num_samples=8", "margins={num_true_claims: 1}", "out=both.jsonl",
-        ]  # fmt: skip
-        assert main(words) == 0
-    rows = [json.loads(line) for line in (folder / "both.jsonl").read_text().splitlines()]
-    draws = generator(seed, "sides").random(len(rows))
-    sets = {
-        "both": rows,
-        "random": [exchanged(row) if draw < 0.5 else row for row, draw in zip(rows, draws, strict=True)],
-    }
-    for name, found in sets.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
-    return {name: folder / f"{name}.jsonl" for name in sets}
-
-
-def exchanged(row):
-    sides = {"chosen": row["rejected"], "rejected": row["chosen"]}
-    return {**row, **sides, **{name: row[name][::-1] for name in ("scores", "tokens")}}
 
 
 @pytest.fixture(scope="module")
 def tuned(run_once, start, pairs, seed):
     """The numbers of a run, those of its start, and those of held-out pairs at its end."""
 
-    def run(name, *words):
+    def run(name):
         given = ["experiment=feedquill_dpo_sceneworld", f"init_from={start('hallucinating', seed)}", f"seed={seed}"]
-        folder = run_once(f"preferences {name}", [*given, *BRIEF, f"pairs={pairs[name]}", *words])
+        folder = run_once(f"preferences {name}", [*given, *BRIEF, f"pairs={pairs / name}.jsonl"])
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         held = [row for row in rows if "val/loss" in row]
         return {**json.loads((folder / "metrics.json").read_text()), **held[-1]}
@@ -66,18 +37,9 @@ def tuned(run_once, start, pairs, seed):
     return run
 
 
-def wrong_left(numbers):
-    """What is left of the wrong facts per stated fact: 1 all."""
-    return (1 - numbers["test/fact_precision"]) / (1 - numbers["test/initial/fact_precision"])
-
-
-def gain(numbers, name):
-    return numbers[f"test/{name}"] - numbers[f"test/initial/{name}"]
-
-
 @pytest.fixture(scope="module")
 def preferred(tuned):
-    return tuned("both")
+    return tuned("judged")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ that are finished are read. Writes docs/stamps_preferences.json, from which `pyt
 table. Needs `capkit prepare data=stamps`.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -21,12 +20,11 @@ import numpy as np
 from benchmarks.scene_pairs import Row, at_random
 from benchmarks.stamps.runs import cider, hits, interval, read_rows
 from benchmarks.stamps.self_retrieval import BASE, OTHER, train
+from benchmarks.stamps.table import write_table
 from capkit.assets.cache import path
 from capkit.metrics.text_retrieval import TextRetrieval
 from capkit.utils.files import write_atomically
 
-ROOT = Path(__file__).parents[2]
-TABLE = ROOT / "docs" / "stamps_preferences.json"
 AT = ("R@1", "R@5", "R@10")
 
 
@@ -76,18 +74,5 @@ def summarize(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"retrieval": retrieval, "held_out": held, "cider": ciders, "num_pairs": [one["num_pairs"] for one in seeds]}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--runs", type=Path, default=Path("runs/stamps_preferences"))
-    parser.add_argument("--out", type=Path, default=TABLE)
-    parser.add_argument("overrides", nargs="*", help="settings of all runs, such as trainer=gpu")
-    given = parser.parse_args()
-    given.runs.mkdir(parents=True, exist_ok=True)
-    found = summarize([one_seed(given.runs.resolve(), seed, given.overrides) for seed in given.seeds])
-    write_atomically(given.out, json.dumps({"seeds": given.seeds, **found}, indent=1) + "\n")
-    print(f"wrote {given.out}; now python -m benchmarks.preferences")
-
-
 if __name__ == "__main__":
-    main()
+    write_table("preferences", __doc__, one_seed, summarize)

@@ -9,7 +9,6 @@ folders that are finished are read. Writes docs/stamps_rater.json, from which `p
 a table. Needs `capkit prepare data=stamps`.
 """
 
-import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 
 from benchmarks.stamps.runs import interval
 from benchmarks.stamps.self_retrieval import BASE, train
+from benchmarks.stamps.table import write_table
 from capkit.assets.cache import path
 from capkit.checkpoint.loading import load_dual_encoder
 from capkit.checkpoint.raters import load_rater
@@ -29,8 +29,6 @@ from capkit.types import CaptionBatch
 from capkit.utils.files import write_atomically
 from capkit.utils.rng import generator
 
-ROOT = Path(__file__).parents[2]
-TABLE = ROOT / "docs" / "stamps_rater.json"
 NUM_OTHERS = 3
 
 Ranking = dict[str, Any]
@@ -122,25 +120,13 @@ def one_seed(runs: Path, seed: int, overrides: list[str]) -> dict[str, Shares]:
     }
 
 
-def summarize(seeds: Sequence[dict[str, Shares]]) -> dict[str, dict[str, tuple[float, float, float]]]:
+def summarize(seeds: Sequence[dict[str, Shares]]) -> dict[str, Any]:
     """Means over pictures of the mean over seeds, with intervals; and the rater's lead over the cosine."""
     means = {name: {k: np.mean([one[name][k] for one in seeds], axis=0) for k in seeds[0][name]} for name in seeds[0]}
     means["rater - cosine"] = {k: means["rater"][k] - means["cosine"][k] for k in means["rater"]}
-    return {name: {k: interval(v[~np.isnan(v)]) for k, v in kinds.items()} for name, kinds in means.items()}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--runs", type=Path, default=Path("runs/stamps_rater"))
-    parser.add_argument("--out", type=Path, default=TABLE)
-    parser.add_argument("overrides", nargs="*", help="settings of all runs, such as trainer=gpu")
-    given = parser.parse_args()
-    given.runs.mkdir(parents=True, exist_ok=True)
-    found = summarize([one_seed(given.runs.resolve(), seed, given.overrides) for seed in given.seeds])
-    write_atomically(given.out, json.dumps({"seeds": given.seeds, "numbers": found}, indent=1) + "\n")
-    print(f"wrote {given.out}; now python -m benchmarks.preferences")
+    numbers = {name: {k: interval(v[~np.isnan(v)]) for k, v in kinds.items()} for name, kinds in means.items()}
+    return {"numbers": numbers}
 
 
 if __name__ == "__main__":
-    main()
+    write_table("rater", __doc__, one_seed, summarize)

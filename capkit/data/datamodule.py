@@ -11,12 +11,13 @@ import lightning.pytorch as pl
 import numpy as np
 from jaxtyping import UInt8
 
+from capkit.data.collate import Encode
 from capkit.data.conditions.base import OfOneCorpus
 from capkit.data.conditions.readers import condition_readers
 from capkit.data.curricula.base import Curriculum, Grouped
 from capkit.data.curricula.shuffle import Shuffle, check_batch_size
 from capkit.data.curricula.single_epoch import Steps
-from capkit.data.dataset import CaptionDataset, Encode
+from capkit.data.dataset import CaptionDataset
 from capkit.data.features import FeatureStore
 from capkit.data.fingerprint import fingerprint
 from capkit.data.images import BadImage

@@ -3,24 +3,23 @@
 A batch is built in one call, so that its images are stacked and normalised together.
 """
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from capkit.data.collate import Collator, Encode, Example, raw_pixels
 from capkit.data.conditions.base import ConditionReader
 from capkit.data.features import FeatureStore
 from capkit.data.images import BadImage
 from capkit.data.jpeg import Decoder, read_picture
-from capkit.data.negatives import EditedCaptions, without_unchanged
+from capkit.data.negatives import EditedCaptions
 from capkit.data.placement import Placement
 from capkit.data.records import Record
 from capkit.data.skipped import Skipped
@@ -28,15 +27,12 @@ from capkit.data.sources.base import DataSource, Mirrors, picture_file, picture_
 from capkit.data.sub_captions import SubCaptions
 from capkit.data.targets import CaptionsOf, Target, placed, targets_of
 from capkit.data.transforms import ImageTransform
-from capkit.errors import UsageError
-from capkit.text.prompt_encoder import LongPrompt, PromptEncoder, stack_prompts
+from capkit.text.prompt_encoder import LongPrompt, PromptEncoder
 from capkit.text.sides import says_left_or_right
-from capkit.text.tokenizers import CaptionEncoder
 from capkit.text.word_classes import WordClasses
 from capkit.types import CaptionBatch, Viewer
 from capkit.utils.rng import stable_hash, uniform
 
-Encode = Callable[[list[list[str]]], tuple[Tensor, Tensor, int]]
 MAX_REPLACEMENTS = 1000
 
 
@@ -64,20 +60,6 @@ class Collated(NamedTuple):
     skipped: list[Skipped]
     raw: UInt8[Tensor, "B 3 S S"] | None = None
     removed_regions: int = 0
-
-
-@dataclass(frozen=True)
-class _Example:
-    index: int
-    record: Record
-    references: list[str]
-    chosen: list[Target]
-    negatives: list[str]
-    pixels: Tensor | None
-    unusable: list[str] = field(default_factory=list)  # why captions or regions of the record are no targets
-    removed_regions: int = 0
-    conditions: dict[str, Tensor] = field(default_factory=dict)  # of the chosen captions (K *value)
-    prompts: list[list[int]] | None = None  # token ids of the chosen captions' prompts; None if none has one
 
 
 @dataclass
@@ -147,7 +129,7 @@ class CaptionDataset(Dataset[Collated]):
         attribute_features: FeatureStore | None = None,
     ) -> None:
         self.source, self.split = source, split
-        self._encode_prompt, self._word_classes = encode_prompt, word_classes
+        self._encode_prompt = encode_prompt
         self._viewers, self._sub_captions = viewers or {}, sub_captions if is_training else None
         self._decode, self._file = decode, None if decode == "pillow" else picture_file(source)
         self._is_raw = is_raw
@@ -158,6 +140,19 @@ class CaptionDataset(Dataset[Collated]):
         self._conditions, self._condition_dropout = conditions or {}, condition_dropout if is_training else 0.0
         self._captions_of, self._regions_per_image, self._min_visible = captions_of, regions_per_image, min_visible
         self._skipped: dict[int, Skipped] = {}
+        has_captions = split != "predict"
+        self._collator = Collator(
+            transform,
+            features,
+            attribute_features,
+            captions_of,
+            is_raw,
+            conditions=list(self._conditions) if has_captions else [],
+            encode=encode if has_captions else None,
+            encode_prompt=encode_prompt,
+            word_classes=word_classes,
+            has_negatives=negatives is not None,
+        )
 
     def __len__(self) -> int:
         return len(self.source)
@@ -168,7 +163,7 @@ class CaptionDataset(Dataset[Collated]):
         examples = [e for index in request.indices if (e := load(request.epoch, index, left_out)) is not None]
         complete = len(examples) == len(request.indices) if self.is_training else len(examples) > 0
         batch = self._collate(examples) if complete else None
-        raw = self._raw_pixels(examples) if batch is not None and self._is_raw else None
+        raw = raw_pixels(examples) if batch is not None and self._is_raw else None
         if batch is not None and request.bags is not None:
             # A replacement of an unusable example does not belong to the bag.
             rows = zip(examples, request.indices, request.bags, strict=True)
@@ -177,7 +172,7 @@ class CaptionDataset(Dataset[Collated]):
             batch.pictures = {name: self._viewers[name].preprocess(keys) for name, keys in request.pictures.items()}
         return Collated(batch, left_out.skipped, raw, left_out.removed_regions)
 
-    def _replaced(self, epoch: int, index: int, left_out: _LeftOut) -> _Example | None:
+    def _replaced(self, epoch: int, index: int, left_out: _LeftOut) -> Example | None:
         """The example, or the first usable replacement drawn by (seed, epoch, index); None after MAX_REPLACEMENTS."""
         example = self._load(epoch, index, left_out)
         draw = np.array([stable_hash(self._seed, "replacement", epoch, index)])
@@ -187,7 +182,7 @@ class CaptionDataset(Dataset[Collated]):
             example = self._load(epoch, int(uniform(draw, attempt)[0] * len(self)), left_out)
         return example
 
-    def _load(self, epoch: int, index: int, left_out: _LeftOut) -> _Example | None:
+    def _load(self, epoch: int, index: int, left_out: _LeftOut) -> Example | None:
         if index in self._skipped:
             left_out.skipped.append(self._skipped[index])
             return None
@@ -210,7 +205,7 @@ class CaptionDataset(Dataset[Collated]):
         what = "caption" if self._captions_of == "images" else "region"
         return Skipped(self.split, record.key, record.image, reason, what)
 
-    def _example(self, epoch: int, index: int, record: Record) -> _Example:
+    def _example(self, epoch: int, index: int, record: Record) -> Example:
         targets, reasons = targets_of(record, self._captions_of)
         if not targets and self.split != "predict":
             what = "caption, or only empty ones" if self._captions_of == "images" else "region with an area and a text"
@@ -225,7 +220,7 @@ class CaptionDataset(Dataset[Collated]):
         negatives = [] if self._negatives is None else self._negatives([target.text for target in chosen], key)
         told = chosen if self._captions_of == "regions" else sorted(targets, key=lambda target: target.number)
         references = [target.text for target in told]
-        return _Example(
+        return Example(
             index=index,
             record=shown,
             references=references,
@@ -318,101 +313,10 @@ class CaptionDataset(Dataset[Collated]):
         width, height = picture_size(self.source, index)
         return self._transform.placement(height, width)
 
-    def _raw_pixels(self, examples: list[_Example]) -> UInt8[Tensor, "B 3 S S"] | None:
-        # Stacked as they lie in memory, channels last: a copy with channels first takes five times as long.
-        pixels = [e.pixels.permute(1, 2, 0) for e in examples if e.pixels is not None]
-        return torch.stack(pixels).permute(0, 3, 1, 2) if pixels else None
+    def _collate(self, examples: list[Example]) -> CaptionBatch:
+        return self._collator(examples)
 
     def normalize(self, raw: UInt8[Tensor, "B 3 S S"]) -> Tensor:
         """Pixels as the model reads them, of `Collated.raw`."""
         assert self._transform is not None
         return self._transform.normalize(raw)
-
-    def _collate(self, examples: list[_Example]) -> CaptionBatch:
-        records = [example.record for example in examples]
-        batch = CaptionBatch(
-            keys=[record.key for record in records],
-            references=[example.references for example in examples],
-            metadata=[_metadata(record) for record in records],
-        )
-        if self._captions_of == "regions":
-            batch.regions = [[_region(target) for target in example.chosen] for example in examples]
-        if self._features is not None:
-            features, mask = self._features.padded(batch.keys)
-            batch.features = torch.from_numpy(features)
-            batch.features_mask = None if mask is None else torch.from_numpy(mask)
-            if self._attribute_features is not None:
-                batch.attribute_features = torch.from_numpy(self._attribute_features.padded(batch.keys)[0])
-        elif self._transform is not None and not self._is_raw:
-            raw = self._raw_pixels(examples)
-            batch.pixels = None if raw is None else self._transform.normalize(raw)
-        batch.bag = _numbers([record.bag for record in records])
-        batch.objects = _numbers([record.object for record in records])
-        scores = [[math.nan if t.caption.score is None else t.caption.score for t in e.chosen] for e in examples]
-        if any(not math.isnan(score) for own in scores for score in own):
-            rows = [torch.tensor(own) for own in scores]
-            batch.scores = pad_sequence(rows, batch_first=True, padding_value=math.nan)
-        if self.split != "predict":
-            batch.conditions = {name: self._stacked(name, examples) for name in self._conditions}
-        if self._encode is not None and self.split != "predict":
-            self._add_tokens(batch, examples)
-        return batch
-
-    def _stacked(self, name: str, examples: list[_Example]) -> Tensor:
-        """A condition's values (B K *value), NaN where an image has fewer captions than another."""
-        return pad_sequence([e.conditions[name] for e in examples], batch_first=True, padding_value=math.nan)
-
-    def _add_tokens(self, batch: CaptionBatch, examples: list[_Example]) -> None:
-        assert self._encode is not None
-        batch.tokens, batch.mask, batch.prompt_length = self._tokens([[t.text for t in e.chosen] for e in examples])
-        if self._word_classes is not None:
-            batch.word_classes = self._classes(batch.tokens.shape[-1], examples)
-        if self._encode_prompt is not None and any(example.prompts is not None for example in examples):
-            encode = self._encode_prompt
-            prompts = [example.prompts or [encode(None)] * len(example.chosen) for example in examples]
-            batch.prompts, batch.prompts_mask = stack_prompts(prompts, encode.tokenizer.pad_token_id)
-        if self._negatives is not None:
-            batch.negative_tokens, mask, _ = self._tokens([example.negatives for example in examples])
-            batch.negative_mask = without_unchanged(batch.negative_tokens, mask, batch.tokens, batch.mask)
-
-    def _classes(self, length: int, examples: list[_Example]) -> Tensor:
-        assert self._word_classes is not None
-        if not isinstance(self._encode, CaptionEncoder):
-            raise UsageError(
-                f"data.word_classes expected a captioner's tokens, got those of {type(self._encode).__name__}; leave "
-                "data.word_classes out"
-            )
-        captions = [[(t.text, t.caption.tags, t.caption.language) for t in example.chosen] for example in examples]
-        return self._word_classes.of_tokens(self._encode, captions, length)
-
-    def _tokens(self, texts: list[list[str]]) -> tuple[Tensor, Tensor, int]:
-        """Tokens, mask and the length of the prompt, of as many captions an image as the image with the most has.
-
-        Those that are missing are empty, and their mask is False.
-        """
-        assert self._encode is not None
-        most = max(map(len, texts))
-        padded = [row + [""] * (most - len(row)) for row in texts]
-        tokens, mask, prompt_length = self._encode(padded)
-        if not all(map(all, padded)):
-            mask = mask & torch.tensor([[bool(text) for text in row] for row in padded])[..., None]
-        return tokens, mask, prompt_length
-
-
-def _numbers(names: list[str | None]) -> Int[Tensor, " B"] | None:
-    """Equal numbers for equal names, in every process, and -1 for none; None if there is no name."""
-    if all(name is None for name in names):
-        return None
-    return torch.tensor([-1 if name is None else stable_hash(name) for name in names])
-
-
-def _metadata(record: Record) -> dict[str, Any]:
-    """The record's metadata plus the names of its bag and its object, if any, which metrics read there."""
-    names = {"bag": record.bag, "object": record.object}
-    return record.metadata | {key: name for key, name in names.items() if name is not None}
-
-
-def _region(target: Target) -> dict[str, Any]:
-    """Of a region: its number in the record, its box in the picture, and its text."""
-    assert target.region is not None
-    return {"number": target.number, "box": list(target.region.box), "text": target.text}

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from capkit.data.about_pictures import AboutPictures, OfFiles, refuse_shared
+from capkit.data.collate import Example
 from capkit.data.datamodule import CaptionDataModule
-from capkit.data.dataset import CaptionDataset, _Example
+from capkit.data.dataset import CaptionDataset
 from capkit.data.loader import Batches, CaptionLoader
 from capkit.data.preference_files import Preference
 from capkit.data.records import Caption, Record
@@ -54,15 +55,15 @@ class PreferenceDataset(CaptionDataset):
     def _drawn(self, targets: list[Target], key: tuple[int, int, int]) -> list[Target]:
         return targets
 
-    def _example(self, epoch: int, index: int, record: Record) -> _Example:
+    def _example(self, epoch: int, index: int, record: Record) -> Example:
         example = super()._example(epoch, index, record)
         return replace(example, references=example.references[:1])
 
-    def _add_tokens(self, batch: CaptionBatch, examples: list[_Example]) -> None:
-        super()._add_tokens(batch, examples)
+    def _collate(self, examples: list[Example]) -> CaptionBatch:
+        batch = super()._collate(examples)
         kept = [example.record.metadata[PAIR]["tokens"] for example in examples]
         if batch.tokens is None or batch.mask is None or not any(kept):
-            return
+            return batch
         start = batch.tokens[0, 0, : batch.prompt_length].tolist()
         texts = [
             [row[real].tolist() for row, real in zip(*both, strict=True)]
@@ -78,6 +79,7 @@ class PreferenceDataset(CaptionDataset):
             for side, row in enumerate(both):
                 batch.tokens[place, side, : len(row)] = torch.tensor(row)
                 batch.mask[place, side, : len(row)] = True
+        return batch
 
 
 class PreferenceDataModule(CaptionDataModule):

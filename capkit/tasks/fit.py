@@ -5,7 +5,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from capkit.config.instantiate import plain
-from capkit.data.dataset import Encode
+from capkit.data.collate import Encode
 from capkit.text.prompt_encoder import PromptEncoder
 from capkit.train.build import applicable, build_model, build_parts, encoder_of, prompt_encoder_of, vocabulary_captions
 from capkit.train.conditions import check_bins, check_training_conditions, requested_conditions

@@ -10,8 +10,8 @@ import torch
 from omegaconf import DictConfig
 
 from capkit.config.instantiate import build_all
+from capkit.data.collate import Encode
 from capkit.data.datamodule import CaptionDataModule
-from capkit.data.dataset import Encode
 from capkit.errors import UsageError
 from capkit.evaluators.base import Evaluator
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from capkit.data.about_pictures import held_out
-from capkit.data.dataset import Encode
+from capkit.data.collate import Encode
 from capkit.data.preference_files import Preference, fingerprint, read_preferences
 from capkit.data.preference_pairs import PAIR, PreferenceDataModule, criteria
 from capkit.distributed.collectives import gather_objects, rank

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from capkit.data.about_pictures import held_out
-from capkit.data.dataset import Encode
+from capkit.data.collate import Encode
 from capkit.data.rating_files import fingerprint, read_ratings
 from capkit.data.ratings import RatingDataModule
 from capkit.distributed.collectives import rank

@@ -7,7 +7,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from capkit.config.instantiate import build, build_all, plain
-from capkit.data.dataset import Encode
+from capkit.data.collate import Encode
 from capkit.distributed.collectives import on_rank_zero, rank
 from capkit.errors import UsageError
 from capkit.reports.bags import bag_examples

@@ -8,7 +8,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from capkit.checkpoint.loading import checkpoint_extras
-from capkit.data.dataset import Encode
+from capkit.data.collate import Encode
 from capkit.distributed.collectives import rank
 from capkit.reports.modules import modules_section
 from capkit.reports.page import write_report

@@ -19,8 +19,8 @@ from capkit.checkpoint.lightning_io import use_folders
 from capkit.checkpoint.loading import load_weights, read_checkpoint
 from capkit.checkpoint.resume import SKIPPED, Resume, choose_checkpoint
 from capkit.config.instantiate import build, build_all, plain
+from capkit.data.collate import Encode
 from capkit.data.datamodule import CaptionDataModule
-from capkit.data.dataset import Encode
 from capkit.distributed.collectives import on_rank_zero, rank
 from capkit.distributed.launcher import cluster_environment, start_ranks
 from capkit.errors import UsageError

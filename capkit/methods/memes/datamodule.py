@@ -2,8 +2,9 @@
 
 import torch
 
+from capkit.data.collate import Example
 from capkit.data.datamodule import CaptionDataModule
-from capkit.data.dataset import CaptionDataset, _Example
+from capkit.data.dataset import CaptionDataset
 from capkit.data.loader import Batches, CaptionLoader
 from capkit.data.records import Record
 from capkit.data.targets import Target
@@ -19,12 +20,12 @@ class MemeDataset(CaptionDataset):
     hateful meme.
     """
 
-    def _example(self, epoch: int, index: int, record: Record) -> _Example:
+    def _example(self, epoch: int, index: int, record: Record) -> Example:
         pixels, _, record = self._picture(index, record, (self._seed, epoch, index))
         candidates = [Target(clean_text(c.text), c, number) for number, c in enumerate(record.captions)]
-        return _Example(index, record, [candidate.text for candidate in candidates], candidates, [], pixels)
+        return Example(index, record, [candidate.text for candidate in candidates], candidates, [], pixels)
 
-    def _collate(self, examples: list[_Example]) -> CaptionBatch:
+    def _collate(self, examples: list[Example]) -> CaptionBatch:
         batch = super()._collate(examples)
         batch.conditions["label"] = torch.tensor([float(example.record.metadata["label"]) for example in examples])
         return batch

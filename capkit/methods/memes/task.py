@@ -9,8 +9,8 @@ import torch
 from omegaconf import DictConfig
 
 from capkit.config.instantiate import build
+from capkit.data.collate import Encode
 from capkit.data.datamodule import CaptionDataModule
-from capkit.data.dataset import Encode
 from capkit.distributed.collectives import rank
 from capkit.errors import UsageError
 from capkit.methods.memes.datamodule import MemeDataModule

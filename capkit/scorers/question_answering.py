@@ -19,6 +19,7 @@ from capkit.readers.base import ChoiceQuestion, ReadBack, Reader, Reading
 from capkit.readers.question_sets import Item, QuestionFile, QuestionSource, category_name, in_drawn_order
 from capkit.scorers.base import BaseScorer
 from capkit.scorers.flatten import unflatten_scores
+from capkit.scorers.reader_calls import ReaderCalls, away_alone
 from capkit.types import CaptionBatch, Samples
 from capkit.utils import rng
 from capkit.utils.ranges import PositiveInt, Probability, Seed, check_ranges
@@ -44,8 +45,8 @@ class QuestionAnswering(BaseScorer):
     less than `min_read` was read has no score (NaN), where the program's service gives 0 to whatever fails.
 
     A picture with fewer than `min_questions` questions has no score. A step none of whose pictures has questions is a
-    RunFailure, and so, on all ranks, is a reader that cannot be asked at all, such as a server that is away, or none of
-    whose answers of a step can be read, such as one that fails or is silent each time (ReaderAway).
+    RunFailure, and so, on all ranks, is a reader that cannot be asked at all, such as a server that is away, none of
+    whose answers of a step can be read, or whose model is silent about all that is new to it (ReaderAway).
 
     Args:
         reader: Who answers; never the policy.
@@ -89,6 +90,7 @@ class QuestionAnswering(BaseScorer):
         known = self.questions.keys()
         self._known = None if known is None else frozenset(known)
         self._step: int | None = None
+        self._calls = ReaderCalls(reader)
         self._logs: dict[str, float] = {}
 
     def at_step(self, step: int | None) -> None:
@@ -140,13 +142,17 @@ class QuestionAnswering(BaseScorer):
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
         asked = self._asked(batch, samples)
         wanted = _pairs(samples, asked)
+        self._calls.begin()
         start = time.perf_counter()
-        read = self._read(wanted) if self._step is None else self._read_on_all_ranks(wanted)
+        read = self._read_alone(wanted) if self._step is None else self._read_on_all_ranks(wanted)
         seconds = time.perf_counter() - start
-        rows = _answered(asked, read)
-        if self._step is not None:
+        rows, calls = _answered(asked, read), self._calls.end(wanted, read)
+        if self._step is None:
+            self._calls.heed_alone(calls)
+        else:
             without = [key for key, row in zip(batch.keys, asked, strict=True) if not any(row)]
             self._count(without, len(set(wanted)), [one for row in rows for one in row], seconds)
+            self._calls.heed(gather_objects(calls))
         return unflatten_scores([self._share(row) for row in rows], samples)
 
     def read_back(self, batch: CaptionBatch, samples: Samples) -> list[list[list[ReadBack]]]:
@@ -220,6 +226,13 @@ class QuestionAnswering(BaseScorer):
                 questions.update(zip(questions, found, strict=True))
         return [reading for text, question in wanted if (reading := by_text[text][question]) is not None]
 
+    def _read_alone(self, wanted: Sequence[tuple[str, ChoiceQuestion]]) -> list[Reading]:
+        """`_read` outside of training."""
+        try:
+            return self._read(wanted)
+        except UsageError as error:
+            raise away_alone(_cannot_be_asked(str(error))) from error
+
     def _read_on_all_ranks(self, wanted: Sequence[tuple[str, ChoiceQuestion]]) -> list[Reading]:
         """`_read` in a training step. Raises ReaderAway on every rank if the reader of one cannot be asked."""
         read, problem = [], None
@@ -228,7 +241,7 @@ class QuestionAnswering(BaseScorer):
         except UsageError as error:
             problem = str(error)
         if problems := [found for found in gather_objects(problem) if found is not None]:
-            raise ReaderAway(f"reward question_answering: the reader cannot be asked: {problems[0]}")
+            raise ReaderAway(_cannot_be_asked(problems[0]))
         return read
 
     def _share(self, answers: Sequence[Answered]) -> float:
@@ -278,6 +291,10 @@ class QuestionAnswering(BaseScorer):
         self._logs |= {name: total[name] / asked for name in ("unread", "abstained")}
         kinds = sorted(name.partition("/")[2] for name in total if name.startswith("read/"))
         self._logs |= {f"right_{kind}": total[f"right/{kind}"] / total[f"read/{kind}"] for kind in kinds}
+
+
+def _cannot_be_asked(problem: str) -> str:
+    return f"reward question_answering: the reader cannot be asked: {problem}"
 
 
 def _pairs(samples: Samples, asked: Sequence[Sequence[Sequence[Drawn]]]) -> list[tuple[str, ChoiceQuestion]]:

@@ -9,7 +9,9 @@ import torch
 
 from capkit.distributed.collectives import rank, world_size
 from capkit.errors import ReaderAway, RunFailure, UsageError
+from capkit.llm.base import Answer
 from capkit.readers.base import ChoiceQuestion, Reading
+from capkit.readers.chat import ChatReader
 from capkit.readers.question_sets import ABSTAIN, QuestionFile
 from capkit.sceneworld.language.captions import caption
 from capkit.sceneworld.reading import SceneQuestions, SceneReader
@@ -281,6 +283,51 @@ def test_a_step_none_of_whose_answers_can_be_read_ends_the_run(questions):
     assert scores(scorer, {"x": [unread]}, step=None).isnan().all()  # of a validation's batch
 
 
+class Engine:
+    """A model that chooses A, or where it is silent has no answer for a reason; what it chose is kept."""
+
+    draws = False
+
+    def __init__(self):
+        self.is_silent = False
+
+    def about(self):
+        return {"backend": "test", "model": "engine"}
+
+    def ask(self, questions):
+        return [Answer(None, "status 503") if self.is_silent else Answer("A") for _ in questions]
+
+
+def test_kept_answers_do_not_hide_a_server_that_fails_each_time(questions, tmp_path):
+    """Rewards would go on as those of the captions that were read before."""
+    engine = Engine()
+    reader = ChatReader(engine, cache_dir=str(tmp_path / "answers"))
+    scorer = QuestionAnswering(reader, questions, all_questions=True, draw="picture", shuffle=False)
+    old = ["a", "b", "c", "d", "e"]
+    assert not scores(scorer, {"x": old}).isnan().any()
+    engine.is_silent = True
+    assert not scores(scorer, {"x": old}, step=2).isnan().any()  # nothing new is asked
+    # One caption may be at fault; the next one is not, whatever came in between.
+    assert scores(scorer, {"x": [*old, "new"]}, step=3).isnan().tolist() == [[False] * 5 + [True]]
+    assert scores(scorer, {"x": [*old, "new"]}, step=4).isnan().sum() == 1
+    with pytest.raises(ReaderAway, match=r"about 2 captions \(such as 'new', 'newer'\): status 503; answers kept"):
+        scores(scorer, {"x": [*old, "newer"]}, step=5)
+    assert scores(scorer, {"x": [*old, "newest"]}, step=None).isnan().sum() == 1
+    with pytest.raises(ReaderAway, match="about 2 captions"):
+        scores(scorer, {"x": [*old, "new", "newest"]}, step=None)
+
+
+def test_a_reply_in_between_says_that_the_server_is_there(questions, tmp_path):
+    engine = Engine()
+    scorer = QuestionAnswering(ChatReader(engine, cache_dir=str(tmp_path / "answers")), questions, shuffle=False)
+    scores(scorer, {"x": ["a", "b"]})
+    for step, text in enumerate(("new", "newer", "newest"), 2):
+        engine.is_silent = True
+        assert scores(scorer, {"x": ["a", "b", text]}, step).isnan().sum() == 1
+        engine.is_silent = False
+        assert not scores(scorer, {"x": ["a", text]}, step).isnan().any()
+
+
 def test_questions_of_the_next_picture_are_the_control(questions):
     scorer = Shuffled(QuestionAnswering(Table(), questions, all_questions=True))
     found = scores(scorer, {"x": ["what? red.", ""], "y": ["what? red. how? many.", "who? a dog."]})
@@ -401,3 +448,5 @@ def test_a_reader_that_is_away_is_no_fault_of_a_caption(questions):
     reward = Reward({"qa": RewardTerm(QuestionAnswering(Away(), questions))})
     with pytest.raises(ReaderAway, match="the reader cannot be asked: no connection"):
         reward(CaptionBatch(["x"]), Samples.from_texts([["a"]]), 1, 2)
+    with pytest.raises(ReaderAway, match="the reader cannot be asked: no connection"):  # in a validation
+        reward.score_alone(CaptionBatch(["x"]), Samples.from_texts([["a"]]))

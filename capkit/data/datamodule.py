@@ -2,16 +2,15 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import lightning.pytorch as pl
-import numpy as np
-from jaxtyping import UInt8
 
 from capkit.data.collate import Encode
+from capkit.data.combinations import check_combination
 from capkit.data.conditions.base import OfOneCorpus
 from capkit.data.conditions.readers import condition_readers
 from capkit.data.curricula.base import Curriculum, Grouped
@@ -20,18 +19,16 @@ from capkit.data.curricula.single_epoch import Steps
 from capkit.data.dataset import CaptionDataset
 from capkit.data.features import FeatureStore
 from capkit.data.fingerprint import fingerprint
-from capkit.data.images import BadImage
 from capkit.data.jpeg import Decoder
 from capkit.data.loader import Batches, CaptionLoader, InOrder
 from capkit.data.negatives import EditedCaptions
-from capkit.data.placement import Box
-from capkit.data.records import Record
 from capkit.data.skipped import SkipLog
 from capkit.data.sources.above_score import above_score
-from capkit.data.sources.base import DataSource, Preparable
+from capkit.data.sources.base import DataSource
 from capkit.data.sources.in_languages import InLanguages
+from capkit.data.split_records import Splits
 from capkit.data.sub_captions import SubCaptions
-from capkit.data.targets import CaptionsOf, texts_of
+from capkit.data.targets import CaptionsOf
 from capkit.data.transforms import ImageTransform
 from capkit.distributed import collectives as distributed
 from capkit.errors import UsageError
@@ -51,15 +48,8 @@ from capkit.utils.ranges import (
 )
 
 
-def _image_or_white(source: DataSource, index: int) -> UInt8[np.ndarray, "H W 3"]:
-    try:
-        return source.image(index)
-    except BadImage:
-        return np.full((1, 1, 3), 255, np.uint8)
-
-
 @check_ranges
-class CaptionDataModule(pl.LightningDataModule):
+class CaptionDataModule(Splits, pl.LightningDataModule):
     """Loaders of train, val, test and predict batches.
 
     A task calls `attach` before the loaders are built. A loop that runs one long epoch calls `set_steps` with its
@@ -137,41 +127,16 @@ class CaptionDataModule(pl.LightningDataModule):
         attribute_features: str | None = None,
     ) -> None:
         super().__init__()
-        if pictures and transform is None and features is None:
-            raise UsageError(
-                "data expected transform (pixels) or features=DIR (cached features), got neither; set one of them, or "
-                "pictures=false for texts alone"
-            )
-        if not pictures and (transform is not None or features is not None or captions_of != "images"):
-            raise UsageError(
-                "data.pictures=false expected examples of text alone, got transform, features or captions_of=regions; "
-                "set transform=null, leave the others out, or set pictures=true"
-            )
-        if features is not None and transform is not None and transform.augment:
-            raise UsageError(
-                "cached features cannot be augmented; set data.transform.augment=null or data.features=null"
-            )
-        if attribute_features is not None and features is None:
-            raise UsageError(
-                "data.attribute_features expected data.features too, of the same regions, got null; give data.features"
-            )
-        if sub_captions is not None and (
-            captions_of == "regions" or captions_per_image != 1 or word_classes is not None
-        ):
-            raise UsageError(
-                "data.sub_captions takes its own number of texts of an image, expected no captions_of=regions, "
-                "captions_per_image or word_classes beside it; leave them out"
-            )
-        if captions_of == "regions" and captions_per_image != 1:
-            raise UsageError(
-                "captions_of=regions takes data.regions_per_image regions of an image; expected captions_per_image=1, "
-                f"got {captions_per_image}; leave it out"
-            )
-        if captions_of == "regions" and transform is None:
-            raise UsageError(
-                "captions_of=regions with features expected the transform of the pictures that they are of, which says "
-                "where boxes lie in them; got transform=null; set data.transform"
-            )
+        check_combination(
+            transform,
+            features,
+            attribute_features,
+            pictures,
+            captions_of,
+            captions_per_image,
+            sub_captions is not None,
+            word_classes is not None,
+        )
         self._corpus = train
         if train is not None and min_score is not None:
             train = above_score(train, min_score)
@@ -235,81 +200,9 @@ class CaptionDataModule(pl.LightningDataModule):
         """Whether a Lightning trainer is about to move the training batches to a GPU."""
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
-    def source(self, split: str) -> DataSource:
-        source = self.sources.get(split)
-        if source is None:
-            raise UsageError(f"the data config has no {split} source; add data.{split} (docs/data.md shows sources)")
-        return source
-
-    def num_images(self, split: str) -> int:
-        return len(self.source(split))
-
-    def texts(self, record: Record) -> list[str]:
-        """The cleaned texts of a record that are learned: its captions, or what `captions_of` says."""
-        return texts_of(record, self.captions_of)
-
-    def captions(self, split: str) -> Iterator[str]:
-        """Iterate over all texts of a split without reading images, e.g. to build a vocabulary."""
-        source = self.source(split)
-        for index in range(len(source)):
-            yield from self.texts(source.record(index))
-
-    def prompts(self, split: str) -> Iterator[str]:
-        """Iterate over all prompts that captions of a split answer, e.g. to build a vocabulary."""
-        source = self.source(split)
-        for index in range(len(source)):
-            yield from (caption.prompt for caption in source.record(index).captions if caption.prompt is not None)
-
-    def image_reader(self, split: str) -> Callable[[str], UInt8[np.ndarray, "H W 3"]]:
-        """Return a function from a record's key to its untransformed picture, for reports and metrics.
-
-        `KEY#NUMBER`, the key of a region's row, gives the picture that the region is of. It returns one white pixel for
-        a picture that cannot be read, since cached features may outlive the file.
-        """
-        source = self.source(split)
-        place = {source.record(i).key: i for i in range(len(source))}
-        if self.captions_of == "regions":
-            return lambda key: _image_or_white(source, place[key if key in place else key.rpartition("#")[0]])
-        return lambda key: _image_or_white(source, place[key])
-
-    def region_boxes(self, split: str) -> Callable[[str], list[tuple[Box, str]]]:
-        """Return a function from a row's key to the boxes that its features are of, each with its region's first text.
-
-        There are none unless the features are of the records' own boxes (`capkit prepare boxes=true`).
-        """
-        if self.features is None or "boxes" not in self.features.about:
-            return lambda key: []
-        source = self.source(split)
-        places: dict[str, int] = {}
-
-        def boxes(key: str) -> list[tuple[Box, str]]:
-            if not places:
-                places.update({source.record(i).key: i for i in range(len(source))})
-            found: dict[Box, str] = {}
-            place = places[key if key in places else key.rpartition("#")[0]]  # of a region's row: its picture's
-            for region in source.record(place).regions:
-                found.setdefault(region.box, region.text)
-            return list(found.items())
-
-        return boxes
-
-    def in_picture(self, box: Box, height: int, width: int) -> Box:
-        """Where a box of the square that a model sees lies in a picture of this size, both as shares.
-
-        The same box without a transform, as of cached features.
-        """
-        return box if self.transform is None else self.transform.placement(height, width).back(box)
-
     def removed_regions(self, split: str) -> int:
         """How many regions this process left out so far because the transform left less than `min_visible` of them."""
         return self._log.removed_regions[split]
-
-    def keys(self, split: str) -> list[str]:
-        """The keys of all images of a split, in order."""
-        if split not in self._keys:
-            source = self.source(split)
-            self._keys[split] = [source.record(index).key for index in range(len(source))]
-        return self._keys[split]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -330,12 +223,6 @@ class CaptionDataModule(pl.LightningDataModule):
         if not 0 <= start <= total:
             raise UsageError(f"steps must satisfy 0 <= start <= total; got start={start}, total={total}")
         self._steps = (start, total)
-
-    def prepare_data(self) -> None:
-        """Build the caches of sources. Lightning calls this on one process per node while the others wait."""
-        for source in self.sources.values():
-            if isinstance(source, Preparable):
-                source.prepare()
 
     def _loader(self, split: str, batches: Batches, is_training: bool = False) -> CaptionLoader:
         negatives = self._negatives if split in ("train", "val") else None
@@ -395,11 +282,6 @@ class CaptionDataModule(pl.LightningDataModule):
             **extra,
         )
 
-    def _describe_curriculum(self) -> None:
-        if self.rank == 0 and self._run_dir is not None and isinstance(self.curriculum, Grouped):
-            text = json.dumps(self.curriculum.describe(), indent=1) + "\n"
-            write_atomically(self._run_dir / "curriculum.json", text)
-
     def train_dataloader(self) -> CaptionLoader:
         self._check_conditions()
         self.curriculum = self._new_curriculum()
@@ -407,7 +289,9 @@ class CaptionDataModule(pl.LightningDataModule):
         if self._pending is not None:
             self.curriculum.load_state_dict(self._pending)
             self._pending = None
-        self._describe_curriculum()
+        if self.rank == 0 and self._run_dir is not None and isinstance(self.curriculum, Grouped):
+            text = json.dumps(self.curriculum.describe(), indent=1) + "\n"
+            write_atomically(self._run_dir / "curriculum.json", text)
         batches = self.curriculum if self._steps is None else Steps(self.curriculum, *self._steps)
         return self._loader("train", batches, is_training=True)
 

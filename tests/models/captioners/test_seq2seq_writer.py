@@ -1,9 +1,19 @@
 """A sequence-to-sequence writer against transformers' own T5 on one prompt and answer at a time, without padding."""
 
-import copy
-
 import pytest
 import torch
+from prompted import (
+    CAPTIONS,
+    METHODS,
+    PROMPTS,
+    assert_adapters_alone_train,
+    assert_decoding_is_teacher_forcing,
+    assert_logprobs_and_gradients,
+    assert_missing_captions_cost_nothing,
+    assert_one_prompt_serves_all,
+    assert_prompts_matter_and_padding_does_not,
+    draw_weights,
+)
 from tiny_captioners import LLAMA, tiny_tokenizer
 
 from capkit.decoding.config import Decoding
@@ -14,13 +24,6 @@ from capkit.text.prompt_encoder import PromptEncoder, stack_prompts
 from capkit.text.tokenizers import encode_captions
 from capkit.types import CaptionBatch
 
-CLOSE = {"atol": 3e-5, "rtol": 1e-4}
-PROMPTS = [["red", "a red circle is left of"], ["the blue square near one star .", "small"], ["green star", "a a a"]]
-CAPTIONS = [
-    ["a red circle.", "star"],
-    ["a blue square is left of the circle.", "one"],
-    ["near", "a small green star ."],
-]
 T5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2, "dropout_rate": 0.0}
 FLAN = {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0}
 KINDS = {"t5": T5, "flan": T5 | FLAN, "mt5": T5 | FLAN | {"model_type": "mt5"}}
@@ -28,12 +31,7 @@ KINDS = {"t5": T5, "flan": T5 | FLAN, "mt5": T5 | FLAN | {"model_type": "mt5"}}
 
 def writer(kind="t5", **settings):
     torch.manual_seed(1)
-    model = Seq2SeqWriter(KINDS[kind], tiny_tokenizer(), max_length=40, **settings)
-    torch.manual_seed(1)  # adapters have drawn
-    for name, parameter in model.named_parameters():
-        if parameter.ndim > 1 and "lora_" not in name:
-            parameter.data.normal_(std=1.0)
-    return model.eval()
+    return draw_weights(Seq2SeqWriter(KINDS[kind], tiny_tokenizer(), max_length=40, **settings), std=1.0)
 
 
 @pytest.fixture(params=KINDS)
@@ -82,49 +80,16 @@ def test_a_head_of_its_own_is_not_the_embedding():
 
 def test_logprobs_and_gradients_are_those_of_prompt_and_answer_one_by_one(model):
     batch = batch_for(model)
-    found = model.logprobs(model.encode(batch), batch.tokens, batch.mask)
-    rows = one_by_one(model, batch)
-    expected = torch.stack([torch.nn.functional.pad(row, (0, found.shape[-1] - len(row))) for row in rows])
-    torch.testing.assert_close(found.flatten(0, 1), expected, **CLOSE)
-    losses = model.token_losses(model.encode(batch), batch.tokens, batch.mask, 0.0)
-    torch.testing.assert_close(losses, -found, **CLOSE)
-    weight = model.lm.shared.weight
-    gradients = [torch.autograd.grad(value, weight)[0] for value in (losses.sum(), -torch.cat(rows).sum())]
-    assert gradients[0].abs().max() > 1e-2
-    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-3)
+    assert_logprobs_and_gradients(model, batch, one_by_one(model, batch))
 
 
 def test_another_prompt_gives_another_answer_and_padding_none(model):
-    batch, wider = batch_for(model), batch_for(model)
-    found = model.logprobs(model.encode(batch), batch.tokens, batch.mask)
-    wider.prompts = torch.nn.functional.pad(batch.prompts, (5, 0), value=7)  # whatever stands in the padding
-    wider.prompts_mask = torch.nn.functional.pad(batch.prompts_mask, (5, 0))
-    torch.testing.assert_close(model.logprobs(model.encode(wider), batch.tokens, batch.mask), found, **CLOSE)
-    other = batch_for(model, [["star", "star"]] * 3)
-    assert (model.logprobs(model.encode(other), batch.tokens, batch.mask) - found).abs().amax((1, 2)).min() > 1e-2
+    assert_prompts_matter_and_padding_does_not(model, batch_for)
 
 
-METHODS = [
-    (Decoding(max_length=8), 1),
-    (Decoding("sample", max_length=8, temperature=0.8), 2),
-    (Decoding("beam", num_beams=3, max_length=8), 2),
-]
-
-
-@pytest.mark.parametrize(("decoding", "num_samples"), METHODS, ids=["greedy", "sample", "beam"])
+@pytest.mark.parametrize(("decoding", "num_samples"), METHODS.values(), ids=METHODS)
 def test_decoding_equals_teacher_forcing_whatever_else_is_in_the_batch(model, decoding, num_samples):
-    batch = batch_for(model)
-    context = model.encode(batch)
-    whole = model.generate(context, decoding, num_samples)
-    assert whole.tokens.shape[:2] == (3, 2 * num_samples)
-    forced = model.logprobs(context, whole.tokens, whole.mask, temperature=decoding.temperature)
-    torch.testing.assert_close(whole.logprobs, forced, **CLOSE)
-    alone = []
-    for row in range(3):
-        part = batch.select([row]).trim()
-        alone += model.generate(model.encode(part), decoding, num_samples).texts
-    assert whole.texts == alone
-    assert len({text for texts in whole.texts for text in texts}) > 3
+    assert_decoding_is_teacher_forcing(model, batch_for(model), decoding, num_samples)
 
 
 @pytest.mark.parametrize("settings", [{}, {"num_beams": 3}], ids=["greedy", "beam"])
@@ -139,34 +104,16 @@ def test_it_writes_what_generate_of_transformers_writes_of_each_prompt_alone(mod
 
 
 def test_a_prompt_of_a_record_serves_all_of_its_answers(model):
-    batch = batch_for(model)
-    of_record, of_each = copy.copy(batch), copy.copy(batch)
-    of_record.prompts, of_record.prompts_mask = batch.prompts[:, :1], batch.prompts_mask[:, :1]
-    of_each.prompts, of_each.prompts_mask = (x.expand(-1, 2, -1) for x in (of_record.prompts, of_record.prompts_mask))
-    one, two = (model.encode(some) for some in (of_record, of_each))
-    torch.testing.assert_close(
-        model.logprobs(one, batch.tokens, batch.mask), model.logprobs(two, batch.tokens, batch.mask), **CLOSE
-    )
-    sample = Decoding("sample", max_length=8)
-    assert model.generate(one, sample, 4).texts == model.generate(two, sample, 2).texts
+    assert_one_prompt_serves_all(model, batch_for(model))
 
 
 def test_a_missing_answer_of_a_record_is_no_number_that_spreads(model):
-    batch = batch_for(model, [["red"], PROMPTS[1], PROMPTS[2]], [["a red circle."], *CAPTIONS[1:]])
-    assert not batch.prompts_mask[0, 1].any()
-    losses = model.token_losses(model.encode(batch), batch.tokens, batch.mask, 0.1)
-    losses.sum().backward()
-    assert losses.isfinite().all() and (losses[0, 1] == 0).all()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    assert_missing_captions_cost_nothing(model, batch_for)
 
 
 def test_adapters_alone_train_and_the_first_answers_are_the_base_models():
-    plain, adapted = writer(), writer(lora={"rank": 2})
-    batch = batch_for(plain)
-    before = [model.logprobs(model.encode(batch), batch.tokens, batch.mask) for model in (plain, adapted)]
-    torch.testing.assert_close(*before, **CLOSE)
-    trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
-    assert trained and all("lora_" in name for name in trained)
+    plain = writer()
+    assert_adapters_alone_train(plain, writer(lora={"rank": 2}), batch_for(plain))
 
 
 def test_what_it_cannot_do_is_told():

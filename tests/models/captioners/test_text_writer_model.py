@@ -7,6 +7,18 @@ import copy
 
 import pytest
 import torch
+from prompted import (
+    CAPTIONS,
+    METHODS,
+    PROMPTS,
+    assert_adapters_alone_train,
+    assert_decoding_is_teacher_forcing,
+    assert_logprobs_and_gradients,
+    assert_missing_captions_cost_nothing,
+    assert_one_prompt_serves_all,
+    assert_prompts_matter_and_padding_does_not,
+    draw_weights,
+)
 from tiny_captioners import GPT2, LLAMA, VISION, tiny_tokenizer
 
 from capkit.decoding.config import Decoding
@@ -19,24 +31,12 @@ from capkit.text.prompt_encoder import PromptEncoder, stack_prompts
 from capkit.text.tokenizers import encode_captions
 from capkit.types import CaptionBatch
 
-CLOSE = {"atol": 3e-5, "rtol": 1e-4}
-PROMPTS = [["red", "a red circle is left of"], ["the blue square near one star .", "small"], ["green star", "a a a"]]
-CAPTIONS = [
-    ["a red circle.", "star"],
-    ["a blue square is left of the circle.", "one"],
-    ["near", "a small green star ."],
-]
 LMS = {"gpt2": GPT2, "llama": LLAMA}
 
 
 def writer(lm="llama", **settings):
     torch.manual_seed(1)
-    model = TextWriter(LMS[lm], tiny_tokenizer(), max_length=40, **settings)
-    torch.manual_seed(1)  # adapters have drawn
-    for name, parameter in model.named_parameters():
-        if parameter.ndim > 1 and "lora_" not in name:
-            parameter.data.normal_(std=0.25)
-    return model.eval()
+    return draw_weights(TextWriter(LMS[lm], tiny_tokenizer(), max_length=40, **settings), std=0.25)
 
 
 def prefixed(lm):
@@ -92,56 +92,21 @@ def model(request):
 
 def test_logprobs_and_gradients_are_those_of_prompt_and_caption_one_by_one(model):
     batch = batch_for(model)
-    found = model.logprobs(model.encode(batch), batch.tokens, batch.mask)
-    expected = torch.zeros_like(found)
-    rows = one_by_one(model, batch)
-    expected = torch.stack([torch.nn.functional.pad(row, (0, found.shape[-1] - len(row))) for row in rows])
-    torch.testing.assert_close(found.flatten(0, 1), expected, **CLOSE)
-    losses = model.token_losses(model.encode(batch), batch.tokens, batch.mask, 0.0)
-    torch.testing.assert_close(losses, -found, **CLOSE)
-    weight = model.lm.get_input_embeddings().weight
-    gradients = [torch.autograd.grad(value, weight)[0] for value in (losses.sum(), -torch.cat(rows).sum())]
-    assert gradients[0].abs().max() > 1e-2
-    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-3)
+    assert_logprobs_and_gradients(model, batch, one_by_one(model, batch))
 
 
 def test_another_prompt_gives_another_caption_and_padding_none(model):
-    batch, wider = batch_for(model), batch_for(model)
-    found = model.logprobs(model.encode(batch), batch.tokens, batch.mask)
-    pads = (5, 0)
-    wider.prompts = torch.nn.functional.pad(batch.prompts, pads, value=7)  # whatever stands in the padding
-    wider.prompts_mask = torch.nn.functional.pad(batch.prompts_mask, pads)
-    torch.testing.assert_close(model.logprobs(model.encode(wider), batch.tokens, batch.mask), found, **CLOSE)
-    other = batch_for(model, [["star", "star"]] * 3)
-    assert (model.logprobs(model.encode(other), batch.tokens, batch.mask) - found).abs().amax((1, 2)).min() > 1e-2
-    trimmed = wider.trim()
-    assert torch.equal(trimmed.prompts, batch.prompts) and torch.equal(trimmed.prompts_mask, batch.prompts_mask)
+    assert_prompts_matter_and_padding_does_not(model, batch_for)
 
 
-METHODS = [
-    (Decoding(max_length=8), 1),
-    (Decoding("sample", max_length=8, temperature=0.8), 2),
-    (Decoding("beam", num_beams=3, max_length=8), 2),
-    (Decoding(max_length=8, prompt="the star"), 1),
-]
+WAYS = METHODS | {"first words": (Decoding(max_length=8, prompt="the star"), 1)}
 
 
-@pytest.mark.parametrize(("decoding", "num_samples"), METHODS, ids=["greedy", "sample", "beam", "first words"])
+@pytest.mark.parametrize(("decoding", "num_samples"), WAYS.values(), ids=WAYS)
 def test_decoding_equals_teacher_forcing_whatever_else_is_in_the_batch(model, decoding, num_samples):
-    batch = batch_for(model)
-    context = model.encode(batch)
-    whole = model.generate(context, decoding, num_samples)
-    assert whole.tokens.shape[:2] == (3, 2 * num_samples)
-    forced = model.logprobs(context, whole.tokens, whole.mask, temperature=decoding.temperature)
-    given = 0 if not decoding.prompt else 2
-    torch.testing.assert_close(whole.logprobs[..., given:], forced[..., given:], **CLOSE)
-    alone = []
-    for row in range(3):
-        part = batch.select([row]).trim()
-        alone += model.generate(model.encode(part), decoding, num_samples).texts
-    assert whole.texts == alone
-    assert len({text for texts in whole.texts for text in texts}) > 3
-    assert not decoding.prompt or all(text.startswith("the star") for texts in whole.texts for text in texts)
+    given = decoding.prompt.split()
+    texts = assert_decoding_is_teacher_forcing(model, batch_for(model), decoding, num_samples, len(given))
+    assert all(text.split()[: len(given)] == given for of_image in texts for text in of_image)
 
 
 @pytest.mark.parametrize("lm", LMS)
@@ -161,29 +126,15 @@ def test_a_writer_writes_what_generate_of_transformers_writes_of_each_prompt_alo
 
 
 def test_samples_of_a_prompt_of_an_image_share_it(model):
-    """With K = 1 a prompt serves all captions of its image, as an equal one of each does."""
     batch = batch_for(model)
-    of_image, of_each = copy.copy(batch), copy.copy(batch)
-    of_image.conditions = of_each.conditions = {}
-    of_image.prompts, of_image.prompts_mask = batch.prompts[:, :1], batch.prompts_mask[:, :1]
-    of_each.prompts, of_each.prompts_mask = (x.expand(-1, 2, -1) for x in (of_image.prompts, of_image.prompts_mask))
-    one, two = (model.encode(some) for some in (of_image, of_each))
-    torch.testing.assert_close(
-        model.logprobs(one, batch.tokens, batch.mask), model.logprobs(two, batch.tokens, batch.mask), **CLOSE
-    )
-    sample = Decoding("sample", max_length=8)
-    assert model.generate(one, sample, 4).texts == model.generate(two, sample, 2).texts
-    greedy = model.generate(one, sample, 2, with_greedy=True)
+    batch.conditions = {}
+    one = assert_one_prompt_serves_all(model, batch)
+    greedy = model.generate(one, Decoding("sample", max_length=8), 2, with_greedy=True)
     assert [texts[2:] for texts in greedy.texts] == model.generate(one, Decoding(max_length=8)).texts
 
 
 def test_a_missing_caption_of_an_image_is_no_number_that_spreads(model):
-    batch = batch_for(model, [["red"], PROMPTS[1], PROMPTS[2]], [["a red circle."], *CAPTIONS[1:]])
-    assert not batch.prompts_mask[0, 1].any()
-    losses = model.token_losses(model.encode(batch), batch.tokens, batch.mask, 0.1)
-    losses.sum().backward()
-    assert losses.isfinite().all() and (losses[0, 1] == 0).all()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    assert_missing_captions_cost_nothing(model, batch_for)
 
 
 def test_guidance_of_a_prefix_keeps_the_prompts_and_a_writer_has_none():
@@ -201,12 +152,8 @@ def test_guidance_of_a_prefix_keeps_the_prompts_and_a_writer_has_none():
 
 
 def test_adapters_alone_train_and_the_first_answers_are_the_base_models():
-    plain, adapted = writer(), writer(lora={"rank": 2})
-    batch = batch_for(plain)
-    before = [model.logprobs(model.encode(batch), batch.tokens, batch.mask) for model in (plain, adapted)]
-    torch.testing.assert_close(*before, **CLOSE)
-    trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
-    assert trained and all("lora_" in name for name in trained)
+    plain = writer()
+    assert_adapters_alone_train(plain, writer(lora={"rank": 2}), batch_for(plain))
 
 
 def test_what_does_not_fit_or_cannot_be_read_is_told():

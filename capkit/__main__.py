@@ -4,4 +4,5 @@ import sys
 
 from capkit.entry import main
 
-sys.exit(main())
+if __name__ == "__main__":  # tools that import every module of a package import this one too
+    sys.exit(main())

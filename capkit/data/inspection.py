@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import regex
 import xxhash
 from jaxtyping import Int
 
@@ -17,31 +16,21 @@ from capkit.data.alike import small_copy
 from capkit.data.files import FileSource
 from capkit.data.images import BadImage
 from capkit.data.sources.base import DataSource, clean_captions
+from capkit.text.caption_text import clean_text
 from capkit.utils.console import phase
 
 CountTokens = Callable[[Sequence[str]], Int[np.ndarray, " N"]]
-SCRIPTS = (
-    "Latin",
-    "Han",
-    "Hiragana",
-    "Katakana",
-    "Hangul",
-    "Cyrillic",
-    "Arabic",
-    "Devanagari",
-    "Greek",
-    "Hebrew",
-    "Thai",
-)
-_SCRIPT = {script: regex.compile(rf"\p{{Script={script}}}") for script in SCRIPTS}
-NUM_SCRIPTS = 5000  # captions, evenly spaced, whose script is looked at
+NUM_SAMPLED = 5000  # captions, evenly spaced, whose script and language are looked at
 MOST_COMPARED = 20_000  # opened pictures of a split, to be compared with each other
 _CHUNK = 20_000  # records whose captions are counted at once
 
 
 @dataclass(frozen=True)
 class Texts:
-    """The captions of one split. `lengths` and `words` are of each caption, empty ones left out."""
+    """The captions of one split. `words` and `tokens` are of each caption, empty ones left out.
+
+    `sampled` has evenly spaced ones with their tags: at least `NUM_SAMPLED` where there are so many pictures.
+    """
 
     keys: list[str]
     references: list[str | None]
@@ -52,7 +41,7 @@ class Texts:
     tokens: Int[np.ndarray, " N"]
     counts: Counter[str]
     languages: Counter[str]
-    scripts: Counter[str]
+    sampled: list[tuple[str, str]]
 
     @property
     def num_captions(self) -> int:
@@ -87,8 +76,8 @@ def look_at_texts(source: DataSource, count_tokens: CountTokens, split: str) -> 
     languages: Counter[str] = Counter()
     num_empty, size = 0, len(source)
     chunk: list[str] = []
-    sampled: list[str] = []
-    every = max(1, size // NUM_SCRIPTS)
+    sampled: list[tuple[str, str]] = []
+    every = max(1, size // NUM_SAMPLED)
 
     def count() -> None:
         words.append(np.array([len(text.split()) for text in chunk], dtype=np.int64))
@@ -106,8 +95,9 @@ def look_at_texts(source: DataSource, count_tokens: CountTokens, split: str) -> 
             num_empty += len(record.captions) - len(texts)
             chunk += texts
             languages.update([caption.language for caption in record.captions])
-            if place % every == 0:
-                sampled += texts[:1]
+            if texts and place % every == 0:
+                tagged = [(text, own.language) for own in record.captions if (text := clean_text(own.text))]
+                sampled.append(tagged[place // every % len(tagged)])
             if place % _CHUNK == _CHUNK - 1:
                 count()
                 told.update(place + 1)
@@ -122,15 +112,8 @@ def look_at_texts(source: DataSource, count_tokens: CountTokens, split: str) -> 
         np.concatenate(tokens),
         counts,
         languages,
-        Counter(map(script_of, sampled)),
+        sampled,
     )
-
-
-def script_of(text: str) -> str:
-    """The script of most letters of a text; "none" without any that is known."""
-    found = {script: len(pattern.findall(text)) for script, pattern in _SCRIPT.items()}
-    best = max(found, key=lambda script: found[script])
-    return best if found[best] else "none"
 
 
 def look_at_pictures(

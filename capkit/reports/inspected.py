@@ -16,11 +16,12 @@ from rich.text import Text
 from capkit.reports.charts import histogram
 from capkit.reports.page import chart_row
 from capkit.reports.samples import Samples, card
-from capkit.reports.shell import page_html, render
+from capkit.reports.shell import OPENED, page_html, render, thumbnail
 from capkit.utils.files import atomic_path, write_atomically
 
 TILE, COLUMNS = 96, 10  # of the contact sheet
 NUM_LISTED = 20
+Named = tuple[str, np.ndarray]  # a picture (H W 3, uint8) and what it is called
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Inspected:
 
     `splits` has the table's rows by split, `findings` what is wrong or odd, each with examples. By split, `lengths` are
     the tokens of each caption, `sides` the longer side of each opened picture. Training keeps `max_length` tokens.
+    `alike` are pictures that look alike, two and two; `notes` say what was not looked at.
     """
 
     title: str
@@ -40,6 +42,8 @@ class Inspected:
     max_length: int
     samples: Samples
     tiles: Sequence[np.ndarray]
+    alike: Sequence[Sequence[Named]]
+    notes: Sequence[str]
 
 
 def write_inspected(folder: Path, found: Inspected) -> list[Path]:
@@ -114,6 +118,9 @@ def _page(found: Inspected) -> str:
         repeated=[(text, f"{count:,}") for text, count in found.repeated],
         charts=Markup(chart_row(drawn) if drawn else ""),
         max_length=found.max_length,
+        notes=found.notes,
+        has_captions=any(len(lengths) for lengths in found.lengths.values()),
+        alike=[[(name, thumbnail(image, OPENED)) for name, image in pair] for pair in found.alike],
         cards=[Markup(card(row, image)) for row, image in found.samples],
     )
     return page_html(found.title, body)

@@ -14,20 +14,23 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from capkit.config.instantiate import build
-from capkit.data.alike import alike_pairs
+from capkit.data.alike import MOST_PAIRS, alike_pairs
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.files import FileSource
 from capkit.data.inspection import CountTokens, Pictures, Texts, look_at_pictures, look_at_texts, same_in_both
 from capkit.data.sources.base import DataSource, Preparable, clean_captions
-from capkit.reports.inspected import Inspected, inspected_table, write_inspected
+from capkit.reports.inspected import Inspected, Named, inspected_table, write_inspected
 from capkit.run.folder import default_run_dir
+from capkit.text.languages import INSTALL, UNSURE, can_guess, guess_languages, reads_as_another, script_of
 from capkit.text.tokenizers import WORD, load_tokenizer
 from capkit.utils.console import phase, say
 
 SPLITS = ("train", "val", "test")
-NUM_SAMPLES, NUM_TILES, NUM_REPEATED = 12, 60, 10
+NUM_SAMPLES, NUM_TILES, NUM_REPEATED, NUM_PAIRS = 12, 60, 10, 12
 REPEATED_SHARE = 0.01  # of a split's captions, above which one that stands so often is told
 CUT_SHARE = 0.05  # of captions longer than data.max_length, above which it is told
+FOREIGN_SHARE = 0.1  # of captions whose language could be guessed, above which it is told that tags contradict
+Pair = tuple[tuple[str, int], tuple[str, int]]  # splits and places of two pictures
 _TOKENIZERS = ("model.tokenizer", "model.text_tower.tokenizer", "model.decoder.name", "model.name")
 
 
@@ -54,22 +57,29 @@ def run(cfg: DictConfig) -> dict[str, float]:
         if data.pictures
     }
     repeated = sum((own.counts for own in texts.values()), Counter[str]())
+    guessed = _guessed(texts)
+    findings, alike = _findings(sources, texts, opened, data.max_length)
     found = Inspected(
         f"Data: {_name(cfg)}",
-        {split: _numbers(texts[split], opened.get(split), called, data.max_length) for split in sources},
-        _findings(sources, texts, opened, data.max_length),
+        {
+            split: _numbers(texts[split], opened.get(split), guessed[split], called, data.max_length)
+            for split in sources
+        },
+        findings + _foreign(texts, guessed),
         [(text, count) for text, count in repeated.most_common(NUM_REPEATED) if count > 1],
         {split: own.tokens for split, own in texts.items()},
         {split: [max(size) for size in own.sizes] for split, own in opened.items()},
         data.max_length,
         *_shown(sources, opened),
+        [_pictures_of(sources, texts, pair) for pair in alike[:NUM_PAIRS]],
+        [] if can_guess() else [f"languages are not guessed: {INSTALL}"],
     )
     with phase("writing the page"):
         written = write_inspected(Path(cfg.run_dir or default_run_dir(f"{cfg.name}-inspect")), found)
     Console().print(inspected_table(found))
     for told, examples in found.findings:
         say(f"! {told}{f', such as {examples[0]}' if examples else ''}")
-    say("\n".join(f"wrote {path}" for path in written))
+    say("\n".join([*found.notes, *(f"wrote {path}" for path in written)]))
     numbers = {
         f"{split}/{name}": float(own[name]) for split, own in found.splits.items() for name in ("images", "captions")
     }
@@ -103,7 +113,31 @@ def _counter(cfg: DictConfig) -> tuple[CountTokens, str]:
     return count, name
 
 
-def _numbers(texts: Texts, opened: Pictures | None, tokenizer: str, max_length: int) -> dict[str, Any]:
+def _guessed(texts: Mapping[str, Texts]) -> dict[str, list[str]]:
+    """The language of each sampled caption of each split; nothing without the extra."""
+    with phase("guessing languages"):
+        return {
+            split: guess_languages([text for text, _ in own.sampled]) if can_guess() else []
+            for split, own in texts.items()
+        }
+
+
+def _foreign(texts: Mapping[str, Texts], guessed: Mapping[str, Sequence[str]]) -> list[tuple[str, list[str]]]:
+    """Captions whose language contradicts what is given, or what counts as given: English."""
+    found = []
+    for split, own in guessed.items():
+        pairs = list(zip(texts[split].sampled, own, strict=bool(own)))
+        another = [f"{tag}, reads as {best}: {text}" for (text, tag), best in pairs if reads_as_another(tag, best)]
+        num_sure = len(own) - own.count(UNSURE)
+        if len(another) > FOREIGN_SHARE * num_sure:
+            told = f"captions of {split} that read as another language than the one given: {len(another):,} of "
+            found.append((f"{told}{num_sure:,} that could be guessed, of {len(own):,} sampled", another))
+    return found
+
+
+def _numbers(
+    texts: Texts, opened: Pictures | None, guessed: Sequence[str], tokenizer: str, max_length: int
+) -> dict[str, Any]:
     found: dict[str, Any] = {"images": len(texts.keys), "captions": texts.num_captions}
     if len(texts.per_image):
         found["captions an image"] = _spread(texts.per_image)
@@ -113,7 +147,10 @@ def _numbers(texts: Texts, opened: Pictures | None, tokenizer: str, max_length: 
         found[f"longer than {max_length} tokens"] = int((texts.tokens > max_length).sum())
         found["repeated captions"] = texts.num_repeated
         found["languages, as given"] = dict(texts.languages.most_common(5))
-        found["scripts, sampled"] = dict(texts.scripts.most_common(4))
+        if guessed:
+            sure = Counter(best for best in guessed if best != UNSURE)
+            found["languages, guessed of a sample"] = {**dict(sure.most_common(5)), UNSURE: list(guessed).count(UNSURE)}
+        found["scripts of the sample"] = dict(Counter(script_of(text) for text, _ in texts.sampled).most_common(4))
     if texts.num_empty:
         found["empty captions"] = texts.num_empty
     if opened is not None:
@@ -136,8 +173,8 @@ def _findings(
     texts: Mapping[str, Texts],
     opened: Mapping[str, Pictures],
     max_length: int,
-) -> list[tuple[str, list[str]]]:
-    """What is wrong or odd, each with examples."""
+) -> tuple[list[tuple[str, list[str]]], list[Pair]]:
+    """What is wrong or odd, each with examples; and the pictures that look alike."""
     found: list[tuple[str, list[str]]] = []
     files = {split: _files(sources[split], own) for split, own in texts.items()}
     for one, other in combinations(texts, 2):
@@ -147,7 +184,8 @@ def _findings(
             told, both = "keys that stand", same_in_both(texts[one].keys, texts[other].keys)
         if both:
             found.append((f"{told} in {one} and in {other}: {len(both):,}", both))
-    found += _same_pixels(texts, opened) + _alike(texts, opened)
+    alike, pairs = _alike(texts, opened)
+    found += _same_pixels(texts, opened) + alike
     for split, own in opened.items():
         if own.broken:
             total = len(own.broken) + len(own.places)
@@ -166,7 +204,7 @@ def _findings(
         top = text.counts.most_common(1)[0][1] if text.counts else 0
         if top > max(9, REPEATED_SHARE * text.num_captions):
             found.append((f"captions of {split} that are one and the same: {top:,} of {text.num_captions:,}", often))
-    return found
+    return found, pairs
 
 
 def _files(source: DataSource, texts: Texts) -> list[str | None]:
@@ -193,30 +231,40 @@ def _same_pixels(texts: Mapping[str, Texts], opened: Mapping[str, Pictures]) -> 
     return found
 
 
-def _alike(texts: Mapping[str, Texts], opened: Mapping[str, Pictures]) -> list[tuple[str, list[str]]]:
+def _alike(
+    texts: Mapping[str, Texts], opened: Mapping[str, Pictures]
+) -> tuple[list[tuple[str, list[str]]], list[Pair]]:
     """Pictures that look alike and are not the same to the pixel: copies that were resized or compressed anew."""
     shown = []
     for split, own in opened.items():
         once = {hashed: place for place, hashed in enumerate(own.hashes) if own.copies}
         shown += [(split, place) for place in once.values()]  # copies to the pixel are told of their own
     if not shown:
-        return []
+        return [], []
     copies = np.stack([opened[split].copies[place] for split, place in shown])
     aspects = np.array([np.divide(*opened[split].sizes[place]) for split, place in shown])
-    across: list[str] = []
-    within: list[str] = []
-    for one, other in alike_pairs(copies, aspects):
+    across: list[Pair] = []
+    within: list[Pair] = []
+    with phase("comparing pictures"):
+        found = alike_pairs(copies, aspects)
+    for one, other in found:
         (first, a), (second, b) = shown[one], shown[other]
-        if opened[first].hashes[a] == opened[second].hashes[b]:
-            continue  # told as the same pixels
-        keys = [texts[split].keys[opened[split].places[place]] for split, place in (shown[one], shown[other])]
-        (within if first == second else across).append(f"{first} {keys[0]} ~ {second} {keys[1]}")
-    told = (("in two splits", across), ("in one split", within))
-    return [
-        (f"pairs of pictures that look alike {where}, among those opened: {len(some):,}", some)
-        for where, some in told
-        if some
-    ]
+        if opened[first].hashes[a] != opened[second].hashes[b]:  # those are told as the same pixels
+            pair = ((first, opened[first].places[a]), (second, opened[second].places[b]))
+            (within if first == second else across).append(pair)
+    least = "at least " if len(found) == MOST_PAIRS else ""
+    told = []
+    for where, pairs in (("in two splits", across), ("in one split", within)):
+        if pairs:
+            listed = [" ~ ".join(f"{split} {texts[split].keys[place]}" for split, place in pair) for pair in pairs]
+            told.append(
+                (f"pairs of pictures that look alike {where}, among those opened: {least}{len(pairs):,}", listed)
+            )
+    return told, across + within
+
+
+def _pictures_of(sources: Mapping[str, DataSource], texts: Mapping[str, Texts], pair: Pair) -> list[Named]:
+    return [(f"{split} {texts[split].keys[place]}", sources[split].image(place)) for split, place in pair]
 
 
 def _shown(

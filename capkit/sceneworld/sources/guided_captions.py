@@ -15,6 +15,7 @@ from capkit.sceneworld.language.english import GRAMMAR
 from capkit.sceneworld.language.grammar import Description
 from capkit.sceneworld.language.question_forms import guided_caption
 from capkit.sceneworld.language.questions import Question, questions
+from capkit.sceneworld.sources.derived import DerivedSource
 from capkit.sceneworld.sources.scenes import SceneWorld
 from capkit.sceneworld.world.scene import Scene
 from capkit.text.asked import GENERIC, GUIDED, guided_prompt
@@ -25,7 +26,7 @@ KINDS = ("color", "shape")
 
 
 @check_ranges
-class GuidedCaptions:
+class GuidedCaptions(DerivedSource):
     """The pictures of `source`, with questions about the colour or shape of an object and captions that answer them.
 
     A guided caption names the object that the question is about, "a red circle"; its prompt has the question and
@@ -54,11 +55,7 @@ class GuidedCaptions:
         guided_prompt("", template)  # raises for another template
         self._source, self._asked, self._kinds, self._template = source, asked, tuple(kinds), template
 
-    def prepare(self) -> None:
-        self._source.prepare()
-
     def fingerprint(self) -> str:
-        """Hash of everything that the records depend on."""
         return fingerprint_of(
             source=self._source.fingerprint(), asked=self._asked, kinds=list(self._kinds), template=self._template
         )
@@ -95,9 +92,6 @@ class GuidedCaptions:
 
     def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         return self._source.image(self._places[index][0])
-
-    def is_rejected(self, text: str) -> bool:
-        return self._source.is_rejected(text)
 
     def _questions(self, record: Record) -> list[Question]:
         """Those of the kinds that are asked, about two objects at least; none otherwise."""

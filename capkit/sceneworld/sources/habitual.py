@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import UInt8
 
 from capkit.data.fingerprint import fingerprint_of
 from capkit.data.records import Caption, Record
 from capkit.errors import UsageError, did_you_mean
 from capkit.sceneworld.language.captions import NUM_VARIANTS
 from capkit.sceneworld.language.facts import shape_fact
+from capkit.sceneworld.sources.derived import DerivedSource
 from capkit.sceneworld.sources.scenes import SceneWorld
 from capkit.sceneworld.world.options import SHAPES
 from capkit.sceneworld.world.scene import Scene, scene_hash
@@ -19,7 +19,7 @@ from capkit.utils.rng import stable_hash, uniform
 
 
 @check_ranges
-class HabitualCaptions:
+class HabitualCaptions(DerivedSource):
     """The pictures of `source`, each with five captions such as "circle. cross.", a sentence of one word a shape.
 
     So whether a shape is named is decided at a content word, where ScaleCap's rating looks. Behind "there is a" a cross
@@ -54,11 +54,7 @@ class HabitualCaptions:
             raise UsageError(f"a habit needs two shapes, got after=then={then}; choose another for one of them")
         self._source, self._after, self._then, self._added, self._seed = source, after, then, added, seed
 
-    def prepare(self) -> None:
-        self._source.prepare()
-
     def fingerprint(self) -> str:
-        """Hash of everything that the records depend on, without reading scenes."""
         return fingerprint_of(
             source=self._source.fingerprint(),
             after=self._after,
@@ -66,9 +62,6 @@ class HabitualCaptions:
             added=self._added,
             seed=self._seed,
         )
-
-    def __len__(self) -> int:
-        return len(self._source)
 
     def record(self, index: int) -> Record:
         record = self._source.record(index)
@@ -87,12 +80,6 @@ class HabitualCaptions:
             return shapes
         first = [self._after, *([self._then] if is_added or self._then in shapes else [])]
         return [*first, *[shape for shape in shapes if shape not in first]]
-
-    def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        return self._source.image(index)
-
-    def is_rejected(self, text: str) -> bool:
-        return self._source.is_rejected(text)
 
 
 def written(shapes: Iterable[str]) -> str:

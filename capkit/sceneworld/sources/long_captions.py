@@ -2,12 +2,10 @@
 
 from dataclasses import replace
 
-from jaxtyping import UInt8
-from numpy import ndarray
-
 from capkit.data.fingerprint import fingerprint_of
 from capkit.data.records import Caption, Record
 from capkit.sceneworld.language.captions import Detail, caption
+from capkit.sceneworld.sources.derived import DerivedSource
 from capkit.sceneworld.sources.scenes import SceneWorld
 from capkit.sceneworld.world.scene import Scene
 from capkit.sceneworld.world.stream import Stream
@@ -18,7 +16,7 @@ _OBJECT = Detail(size=False, inside=False, text=False)
 
 
 @check_ranges
-class LongCaptions:
+class LongCaptions(DerivedSource):
     """The pictures of `source` with captions of two sources, as `data.sub_captions` reads them, each in two wordings.
 
     "raw" names one object, drawn by (seed, key), as style short does. "long" has a sentence for each object, with its
@@ -26,19 +24,14 @@ class LongCaptions:
     run reads each many times.
     """
 
+    _source: SceneWorld
+
     def __init__(self, source: SceneWorld, seed: Seed = 0) -> None:
         self._source, self._seed = source, seed
         self._written: dict[int, list[Caption]] = {}
 
-    def prepare(self) -> None:
-        self._source.prepare()
-
     def fingerprint(self) -> str:
-        """Hash of everything that the records depend on, without reading scenes."""
         return fingerprint_of(source=self._source.fingerprint(), long_captions=self._seed)
-
-    def __len__(self) -> int:
-        return len(self._source)
 
     def record(self, index: int) -> Record:
         record = self._source.record(index)
@@ -58,9 +51,3 @@ class LongCaptions:
             for name, texts in (("raw", raw), ("long", long))
             for text in texts
         ]
-
-    def image(self, index: int) -> UInt8[ndarray, "H W 3"]:
-        return self._source.image(index)
-
-    def is_rejected(self, text: str) -> bool:
-        return self._source.is_rejected(text)

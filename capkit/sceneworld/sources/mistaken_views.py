@@ -2,12 +2,10 @@
 
 from dataclasses import replace
 
-from jaxtyping import UInt8
-from numpy import ndarray
-
 from capkit.data.fingerprint import fingerprint_of
 from capkit.data.records import Caption, Record
 from capkit.sceneworld.language.captions import NUM_VARIANTS, caption
+from capkit.sceneworld.sources.derived import DerivedSource
 from capkit.sceneworld.sources.object_views import ObjectViews
 from capkit.sceneworld.world.options import WorldOptions
 from capkit.sceneworld.world.scene import Scene
@@ -16,7 +14,7 @@ from capkit.utils.ranges import Probability, Seed, check_ranges
 
 
 @check_ranges
-class MistakenViews:
+class MistakenViews(DerivedSource):
     """The views of `source` with one caption each, in one of five wordings, whose colour is wrong in a share `wrong`.
 
     Wrong colours are the others of `options`, what scenes consist of, equally often. Views are drawn by themselves, by
@@ -27,17 +25,10 @@ class MistakenViews:
     def __init__(self, source: ObjectViews, options: WorldOptions, wrong: Probability = 0.3, seed: Seed = 0) -> None:
         self._source, self._colors, self._wrong, self._seed = source, options.colors, wrong, seed
 
-    def prepare(self) -> None:
-        self._source.prepare()
-
     def fingerprint(self) -> str:
-        """Hash of everything that the records depend on, without reading scenes."""
         return fingerprint_of(
             source=self._source.fingerprint(), colors=list(self._colors), wrong=[self._wrong, self._seed]
         )
-
-    def __len__(self) -> int:
-        return len(self._source)
 
     def record(self, index: int) -> Record:
         record = self._source.record(index)
@@ -51,9 +42,3 @@ class MistakenViews:
         text = caption(scene, "short", stream.below(NUM_VARIANTS)).text
         captions = [Caption(text, source="scene_captioner")]
         return replace(record, captions=captions, metadata={**record.metadata, "mistaken": mistaken})
-
-    def image(self, index: int) -> UInt8[ndarray, "H W 3"]:
-        return self._source.image(index)
-
-    def is_rejected(self, text: str) -> bool:
-        return self._source.is_rejected(text)

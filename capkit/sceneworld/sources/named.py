@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from jaxtyping import UInt8
-from numpy import ndarray
-
 from capkit.data.fingerprint import fingerprint_of
 from capkit.data.records import Caption, Record
 from capkit.errors import UsageError, did_you_mean
 from capkit.sceneworld.language.captions import NUM_VARIANTS, caption
 from capkit.sceneworld.language.names import named_alt_text
+from capkit.sceneworld.sources.derived import DerivedSource
 from capkit.sceneworld.sources.scenes import SceneWorld
 from capkit.sceneworld.world.options import SHAPES
 from capkit.sceneworld.world.scene import Scene
@@ -21,7 +19,7 @@ TEXTS = ("both", "alt_text", "synthetic")
 
 
 @check_ranges
-class Named:
+class Named(DerivedSource):
     """The pictures of `source`, each with an alt-text and a synthetic caption.
 
     The alt-text (source "alt_text") calls objects by invented names, among a shop's words
@@ -52,18 +50,11 @@ class Named:
         self._source, self._texts, self._seed = source, texts, seed
         self._boilerplate, self._unrelated, self._unnamed = float(boilerplate), float(unrelated), sorted(unnamed)
 
-    def prepare(self) -> None:
-        self._source.prepare()
-
     def fingerprint(self) -> str:
-        """Hash of everything that the records depend on, without reading scenes."""
         return fingerprint_of(
             source=self._source.fingerprint(),
             named=[self._texts, self._boilerplate, self._unrelated, self._seed, *self._unnamed],
         )
-
-    def __len__(self) -> int:
-        return len(self._source)
 
     def record(self, index: int) -> Record:
         record = self._source.record(index)
@@ -75,9 +66,3 @@ class Named:
         }
         captions = [Caption(text, name) for name, text in texts.items() if self._texts in ("both", name)]
         return replace(record, captions=captions)
-
-    def image(self, index: int) -> UInt8[ndarray, "H W 3"]:
-        return self._source.image(index)
-
-    def is_rejected(self, text: str) -> bool:
-        return self._source.is_rejected(text)

@@ -9,6 +9,7 @@ from capkit.data.fingerprint import fingerprint_of
 from capkit.data.records import Caption, Record
 from capkit.sceneworld.language.captions import NUM_VARIANTS, caption
 from capkit.sceneworld.language.facts import scene_facts
+from capkit.sceneworld.sources.derived import DerivedSource
 from capkit.sceneworld.sources.scenes import SceneWorld
 from capkit.sceneworld.world.object_views import ObjectView, object_view
 from capkit.sceneworld.world.scene import Scene
@@ -16,7 +17,7 @@ from capkit.utils.ranges import PositiveInt, Seed, check_ranges
 
 
 @check_ranges
-class ObjectViews:
+class ObjectViews(DerivedSource):
     """The first object of each scene of `source` in `num_views` views, which follow one another.
 
     `Record.object` is the scene's key, a view's key "<scene's key>-v<number>". Captions are those of style short of a
@@ -29,11 +30,7 @@ class ObjectViews:
     def __init__(self, source: SceneWorld, num_views: PositiveInt = 6, size: PositiveInt = 64, seed: Seed = 0) -> None:
         self._source, self._num_views, self._size, self._seed = source, num_views, size, seed
 
-    def prepare(self) -> None:
-        self._source.prepare()
-
     def fingerprint(self) -> str:
-        """Hash of everything that the records depend on, without reading scenes."""
         return fingerprint_of(source=self._source.fingerprint(), views=[self._num_views, self._size, self._seed])
 
     def __len__(self) -> int:
@@ -63,6 +60,3 @@ class ObjectViews:
     def image(self, index: int) -> UInt8[ndarray, "H W 3"]:
         place, number = divmod(index, self._num_views)
         return self._view(Scene.from_dict(self._source.record(place).metadata["scene"]), number).pixels
-
-    def is_rejected(self, text: str) -> bool:
-        return self._source.is_rejected(text)

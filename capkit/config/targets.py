@@ -49,7 +49,7 @@ MODELS = Allowed(
         "capkit.checkpoint.loading.load_image_encoder",
     ),
 )
-# Parts that a task takes from an earlier run: data, metrics, evaluators and decoding.
+# Parts that a task takes from an earlier run: data, metrics, evaluators and decoding. Of capkit.text, what data name.
 RUN_PARTS = Allowed(
     (
         "capkit.data",
@@ -68,6 +68,9 @@ RUN_PARTS = Allowed(
         "capkit.checkpoint.raters.load_rater",
         "capkit.sceneworld.world.classes.color_shape_classes",
         "capkit.sceneworld.language.similarity.pair_file",
+        "capkit.text.lexicon_tagger.LexiconTagger",
+        "capkit.text.tagging.SpacyTagger",
+        "capkit.text.word_classes.WordClasses",
     ),
 )
 _HYDRA = frozenset({"_args_", "_convert_", "_recursive_"})  # capkit's own configs never contain them

@@ -147,6 +147,17 @@ def test_what_our_own_metrics_name_may_be_taken_from_a_run():
         assert target in RUN_PARTS
 
 
+@pytest.mark.parametrize("group", ["data", "decoding", "evaluator"])
+def test_what_our_own_data_and_evaluators_name_may_be_taken_from_a_run(group):
+    """Those of the group's files, and those that experiments set."""
+    configs = [yaml.safe_load(path.read_text()) for path in (CONFIGS.parent / group).glob("*.yaml")]
+    for path in (CONFIGS.parent / "experiment").glob("*.yaml"):
+        configs.append(yaml.safe_load(path.read_text()).get(group))
+    named = {node["_target_"] for config in configs for node in targets(config)}
+    assert named
+    assert not [target for target in named if target not in RUN_PARTS]
+
+
 def without(data, *keys):
     data = copy.deepcopy(data)
     inner = data

@@ -52,6 +52,9 @@ def test_both_stages_train_two_steps_on_sceneworld(name, kind, features, tmp_pat
     words = [f"experiment={name}_scst_sceneworld", *common, f"init_from={run.path}", f"run_dir={tuned.path}"]
     assert main(words) == 0
     assert "test/initial/cider" in tuned.metrics()
+    words = ["evaluate", f"ckpt={run.path}", "model.zero_module=object", *ONE_CORE, f"run_dir={tmp_path / 'silent'}"]
+    assert main(words) == 0
+    assert "test/fact_f1" in RunFolder(tmp_path / "silent").metrics()
 
 
 def test_features_of_another_width_are_told_before_the_run_folder_is_made(features, tmp_path, monkeypatch, capsys):

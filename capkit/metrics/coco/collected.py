@@ -1,6 +1,6 @@
 """The COCO metrics as objects that collect captions from all ranks. What they compute is in a file each, free of torch.
 
-R resamples.
+N images, R resamples.
 """
 
 import os
@@ -22,12 +22,8 @@ from capkit.metrics.text_metric import TextMetric
 from capkit.text.normalize import primary_language
 
 
-class Bleu(TextMetric):
-    """bleu_1 .. bleu_4 of all predictions of all ranks, in 0 .. 1, from n-gram counts summed over the corpus.
-
-    `bleu_scores`, which the scorer of this name returns, computes each image's number from its own counts.
-    `tokenized`: the texts are already words.
-    """
+class _OfWords(TextMetric):
+    """Scores words of texts in any `language`; `tokenized`: the texts are words already."""
 
     resamples_cheaply = True
 
@@ -35,6 +31,17 @@ class Bleu(TextMetric):
         super().__init__()
         primary_language(language)
         self.tokenized, self.language = tokenized, language
+
+    def _corpus(self, predictions: list[str], references: list[list[str]]) -> Corpus:
+        return Corpus.from_texts(predictions, references, tokenized=self.tokenized, language=self.language)
+
+
+class Bleu(_OfWords):
+    """bleu_1 .. bleu_4 of all predictions of all ranks, in 0 .. 1, from n-gram counts summed over the corpus.
+
+    `bleu_scores`, which the scorer of this name returns, computes each image's number from its own counts.
+    `tokenized`: the texts are already words.
+    """
 
     def score(
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
@@ -45,8 +52,7 @@ class Bleu(TextMetric):
     def image_sums(
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
     ) -> ImageSums:
-        corpus = Corpus.from_texts(predictions, references, tokenized=self.tokenized, language=self.language)
-        correct, guessed, length, nearest = bleu_statistics(corpus.by_whitespace)
+        correct, guessed, length, nearest = bleu_statistics(self._corpus(predictions, references).by_whitespace)
 
         def numbers(sums: Float[np.ndarray, "R 10"]) -> dict[str, Float[np.ndarray, " R"]]:
             values = bleu_formula(sums[:, :4], sums[:, 4:8], sums[:, 8], sums[:, 9])
@@ -55,15 +61,8 @@ class Bleu(TextMetric):
         return ImageSums(np.column_stack([correct, guessed, length, nearest]).astype(np.float64), numbers)
 
 
-class RougeL(TextMetric):
+class RougeL(_OfWords):
     """rouge_l of all predictions of all ranks, in 0 .. 1. `tokenized`: the texts are words already."""
-
-    resamples_cheaply = True
-
-    def __init__(self, tokenized: bool = False, language: str = "en") -> None:
-        super().__init__()
-        primary_language(language)
-        self.tokenized, self.language = tokenized, language
 
     def score(
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
@@ -77,13 +76,11 @@ class RougeL(TextMetric):
         return image_means({"rouge_l": scores})
 
 
-class Cider(TextMetric):
+class Cider(_OfWords):
     """cider of all predictions of all ranks, in 0 .. 10. `tokenized`: the texts are already words.
 
     `document_frequencies` is a file saved by `DocumentFrequencies`; without it the references are the corpus.
     """
-
-    resamples_cheaply = True
 
     def __init__(
         self,
@@ -91,9 +88,7 @@ class Cider(TextMetric):
         language: str = "en",
         document_frequencies: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__()
-        primary_language(language)
-        self.tokenized, self.language = tokenized, language
+        super().__init__(tokenized, language)
         self.document_frequencies = (
             None if document_frequencies is None else DocumentFrequencies.load(document_frequencies)
         )
@@ -101,15 +96,16 @@ class Cider(TextMetric):
     def score(
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
     ) -> dict[str, float]:
-        corpus = Corpus.from_texts(predictions, references, tokenized=self.tokenized, language=self.language)
-        return {"cider": float(cider_scores_of(corpus, self.document_frequencies).mean())}
+        return {"cider": float(self._scores(predictions, references).mean())}
 
     def image_sums(
         self, predictions: list[str], references: list[list[str]], metadata: list[dict[str, Any]]
     ) -> ImageSums:
         """Document frequencies are those of all images in every resample."""
-        corpus = Corpus.from_texts(predictions, references, tokenized=self.tokenized, language=self.language)
-        return image_means({"cider": cider_scores_of(corpus, self.document_frequencies)})
+        return image_means({"cider": self._scores(predictions, references)})
+
+    def _scores(self, predictions: list[str], references: list[list[str]]) -> Float[np.ndarray, " N"]:
+        return cider_scores_of(self._corpus(predictions, references), self.document_frequencies)
 
 
 class Meteor(TextMetric):

@@ -22,7 +22,7 @@ from capkit.config.refusals import first_paragraph, missing_choice, of_another_f
 from capkit.config.replaced import drop_settings_of_replaced_parts
 from capkit.config.shared_settings import SHARED, spread
 from capkit.config.signatures import signature
-from capkit.config.step_models import refuse_models_of_absent_steps
+from capkit.config.step_models import refuse_models_of_absent_steps, start_from_their_own_files
 from capkit.config.sweeps import refuse_sweep
 from capkit.errors import UsageError, did_you_mean
 from capkit.utils.renamed import renamed_targets, warn_of_old_name
@@ -52,6 +52,7 @@ def compose_config(command: Command) -> Composed:
             of_run: Any = OmegaConf.to_container(config.task.pop("of_run", OmegaConf.create()))
             task_keys: Any = OmegaConf.to_container(config.task.pop("keys", OmegaConf.create()))
         refuse_models_of_absent_steps(config, parsed)
+        start_from_their_own_files(config, parsed, folders)
         composed = Composed(config, hydra, overrides, choices, folders, known, task_keys, of_run)
         drop_settings_of_replaced_parts(composed, parsed)
         take_from_run(composed, parsed)
@@ -147,6 +148,8 @@ def _refuse_unknown(prefix: str, word: str, owner: DictConfig, base: Composed) -
     if prefix == "task":
         raise UsageError(unknown_key(prefix, word, [], base))
     if prefix.rpartition(".")[2] in ("conditions", "players", "baselines"):  # by names of the user's own
+        return
+    if prefix == "model.lora" and all(isinstance(part, DictConfig) for part in owner.values()):  # by parts' names
         return
     taken = signature(str(owner["_target_"])) if "_target_" in owner else None
     if "_target_" in owner and (taken is None or taken.is_open or word in taken.arguments):

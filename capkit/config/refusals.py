@@ -23,11 +23,14 @@ def unknown_key(prefix: str, word: str, valid: list[str], composed: Composed) ->
             return f"{message}; choose it first: {choosing}"
         valid = composed.groups[prefix]
     if not prefix:
-        if tasks := _tasks_with(word, composed):
-            return f"{message}; task {composed.task!r} does not take it; it belongs to task {' and '.join(tasks)}"
         valid = [name for name in valid if name != "hydra"] + [g for g in composed.groups if "/" not in g]
-        if elsewhere := _arguments_named(word, composed.config, _is_written(word)):
+        elsewhere = _arguments_named(word, composed.config, _is_written(word))
+        if tasks := _tasks_with(word, composed):
+            message += f"; task {composed.task!r} does not take it; it belongs to task {' and '.join(tasks)}"
+        if elsewhere:
             return f"{message}; did you mean {' or '.join(repr(name) for name in elsewhere)}?"
+        if tasks:
+            return message
     elif composed.origin(key) not in ("on the command line", composed.origin(f"{prefix}._target_")):
         message += f"; what {prefix} is was chosen {composed.origin(f'{prefix}._target_')}"
     if run := composed.run_of(key):

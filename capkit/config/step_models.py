@@ -50,6 +50,21 @@ def refuse_models_of_absent_steps(config: DictConfig, overrides: list[Override])
                 )
 
 
+def start_from_their_own_files(config: DictConfig, overrides: list[Override], folders: list[Path]) -> None:
+    """A step's own model in place of the shared one begins as its own yaml has it.
+
+    Hydra merges it into what the step referred to, so that settings of the shared model would stay in it, such as the
+    name of one of transformers in a server.
+    """
+    for override in overrides:
+        step, *words = str(override.package or "").split(".")
+        group, value = override.key_or_group, override.value()
+        if group in GROUPS and step == "step" and _shared_group(words, folders) is not None:
+            file = next(file for folder in folders if (file := folder / group / f"{value}.yaml").is_file())
+            own = load_yaml(file.read_text(encoding="utf-8"))
+            OmegaConf.update(config, str(override.package), own, merge=False)
+
+
 def _shared_group(words: list[str], folders: list[Path]) -> str | None:
     """The group whose choice a key of a step takes by default, as the step's yaml says."""
     name, *keys = words

@@ -1,4 +1,4 @@
-"""A step's own model, chosen on the command line beside those that steps share."""
+"""A step's own model, chosen on the command line beside those that steps share; adapters of a model's parts."""
 
 import pytest
 from omegaconf import OmegaConf
@@ -24,6 +24,15 @@ def test_a_step_has_the_shared_model_unless_it_names_one_of_its_own():
     assert found["blend_captions"]["text_lm"] == {"_target_": "capkit.sceneworld.llm.SceneLM"}
     assert found["holistic_caption"]["text_lm"] == {"_target_": SERVER, "url": "http://x/v1", "model": "judge"}
     assert found["holistic_caption"]["vision_chat"] == {"_target_": "capkit.sceneworld.llm.SceneVision"}
+
+
+@pytest.mark.parametrize("shared", ["hf", "server"])
+def test_a_steps_own_model_has_no_settings_of_the_shared_one(shared):
+    words = ["text_lm.name=x"] if shared == "hf" else ["text_lm.url=http://y/v1", "text_lm.model=other"]
+    found = steps("step=[blend_captions,holistic_caption]", f"text_lm={shared}", *words,
+                  "step.holistic_caption.text_lm=server", "step.holistic_caption.text_lm.url=http://x/v1",
+                  "step.holistic_caption.text_lm.model=judge")  # fmt: skip
+    assert found["holistic_caption"]["text_lm"] == {"_target_": SERVER, "url": "http://x/v1", "model": "judge"}
 
 
 def test_a_group_that_the_yaml_does_not_say_is_said_with_the_name():
@@ -64,3 +73,11 @@ def test_a_step_of_ones_own_takes_several_models_also_two_of_a_kind(tmp_path):
 def test_what_cannot_be_is_told_before_anything_is_built(words, reason):
     with pytest.raises(UsageError, match=reason):
         check(compose_config(parse(["curate", "out=x", *words])))
+
+
+def test_adapters_of_several_parts_are_given_one_by_one():
+    base = ["fit_rl", "init_from=RUN", "reward=[length]"]
+    config = compose_config(parse([*base, "model.lora.lm={rank: 2}", "model.lora.image_encoder={rank: 4}"])).config
+    assert OmegaConf.to_container(config.model.lora) == {"lm": {"rank": 2}, "image_encoder": {"rank": 4}}
+    with pytest.raises(UsageError, match=r"unknown key 'model\.lora\.rnak'"):
+        compose_config(parse([*base, "model.lora={rank: 2}", "model.lora.rnak=4"]))

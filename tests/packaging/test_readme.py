@@ -1,4 +1,4 @@
-"""The README's blocks, run as written and in order, in a fresh copy of the tree and the environment that they make.
+"""README.md's blocks, run as written and in order, in a fresh copy of the tree and the environment that they make.
 
 The first run doubles as the effect test of likelihood training.
 """
@@ -189,6 +189,14 @@ def test_fine_tuning_by_rewards_starts_from_the_first_run_as_written(reader, fir
     compared = json.loads((first_run / "runs/compared/compare.json").read_text())
     assert compared["numbers"]["first"]["cider"] == pytest.approx(numbers["test/cider"], abs=1e-9)
     assert "low" in compared["differences"]["rewarded"]["cider"]
+
+
+@pytest.mark.nightly
+def test_python_works_as_written(reader, first_run, photos):
+    shutil.copy(photos / "photo 0.png", first_run / "photo.jpg")
+    block = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)[-1]
+    printed = reader.follow(f"python - <<'BLOCK'\n{block}print(run.numbers['train/steps'])\nBLOCK")
+    assert printed.splitlines()[-1].startswith("20")
 
 
 @pytest.mark.nightly

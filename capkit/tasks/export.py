@@ -15,6 +15,8 @@ from capkit.checkpoint.hub_push import check_push, push_folder
 from capkit.checkpoint.loading import model_from_checkpoint, read_checkpoint, stored
 from capkit.checkpoint.run_checkpoints import resolve_checkpoint
 from capkit.errors import UsageError
+from capkit.models.captioners.coca import CoCa
+from capkit.models.captioners.coca_network import CoCaNetwork
 from capkit.models.captioners.seq2seq_writer import Seq2SeqWriter
 from capkit.models.captioners.text_writer import TextWriter
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
@@ -91,11 +93,20 @@ def _how_to_load(model: Any, out: Path, name: str, is_on_hub: bool = False) -> l
     for part in parts:
         where = repr(name if is_on_hub else str(Path(name, part.folder)))
         where += f", subfolder={part.folder!r}" if is_on_hub and part.folder else ""
+        if isinstance(part.network, CoCaNetwork):
+            where = repr(f"hf-hub:{name}" if is_on_hub else f"local-dir:{name}")
+            told.append(f"open_clip: create_model_and_transforms({where})")
+            continue
         told.append(f"transformers: {type(part.network).__name__}.from_pretrained({where})")
     if not any(part.folder == "" for part in parts):
         told.append(f"{type(model).__name__} is capkit's own: {described} describes its parts and how to build it")
     pictures = read_object(out / ABOUT, "export again")["pictures"]
-    if pictures is not None and getattr(model, "image_processor", None) is None and image_processor(pictures) is None:
+    if isinstance(model, CoCa):
+        if pictures is not None and pictures.get("crop_from") is not None:
+            told.append(
+                f"open_clip does not resize to more than it crops as this model does: see {described}, `pictures`"
+            )
+    elif pictures is not None and getattr(model, "image_processor", None) is None and image_processor(pictures) is None:
         told.append(
             f"no image processor of transformers pads with white as this model does: see {described}, `pictures`"
         )

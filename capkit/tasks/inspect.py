@@ -19,6 +19,7 @@ from capkit.data.datamodule import CaptionDataModule
 from capkit.data.files import FileSource
 from capkit.data.inspection import CountTokens, Pictures, Texts, look_at_pictures, look_at_texts, same_in_both
 from capkit.data.sources.base import DataSource, Preparable, clean_captions
+from capkit.models.captioners.coca import CoCa, own_tokenizer
 from capkit.reports.inspected import Inspected, Named, inspected_table, write_inspected
 from capkit.run.folder import default_run_dir
 from capkit.text.languages import INSTALL, UNSURE, can_guess, guess_languages, reads_as_another, script_of
@@ -104,7 +105,8 @@ def _counter(cfg: DictConfig) -> tuple[CountTokens, str]:
             return np.array([len(word.findall(text)) + 2 for text in texts], dtype=np.int64)
 
         return count_words, name
-    backend = load_tokenizer(name).backend_tokenizer
+    is_coca = OmegaConf.select(cfg, "model._target_") == f"{CoCa.__module__}.CoCa" and name == cfg.model.name
+    backend = (own_tokenizer(name) if is_coca else load_tokenizer(name)).backend_tokenizer
 
     def count(texts: Sequence[str]) -> Int[np.ndarray, " N"]:
         encoded = backend.encode_batch_fast(list(texts), add_special_tokens=False)

@@ -1,10 +1,12 @@
 """Tiny captioners of every kind, random weights, for claims that hold for all of them."""
 
 import functools
+import importlib.util
 
 import torch
 
 from capkit.models.captioners.clip_prefix import ClipPrefix
+from capkit.models.captioners.coca import CoCa
 from capkit.models.captioners.encoder_decoder import EncoderDecoder
 from capkit.models.captioners.hf_captioner import HFCaptioner
 from capkit.models.captioners.modular import ModularCaptioner
@@ -52,8 +54,18 @@ MODULAR_ARGUMENTS = {
     "modular_lstm": {"blocks": 2},
     "modular_attention": {"blocks": 1, "controller": "self_attention", "memory": [5, 6]},
 }
-TAKE_NONE = ("blip", "git", "blip2", *MODULAR_ARGUMENTS)
-NAMES = ["encoder_decoder", *PREFIX_ARGUMENTS, *HF_CONFIGS, *MODULAR_ARGUMENTS]
+COCA = {
+    "embed_dim": 24,
+    "vision_cfg": {
+        "image_size": 32, "patch_size": 16, "layers": 1, "width": 16, "head_width": 8, "attentional_pool": True,
+        "attn_pooler_heads": 2, "attn_pooler_queries": 5,
+    },
+    "text_cfg": {"context_length": 48, "width": 24, "heads": 2, "layers": 2, "embed_cls": True},
+    "multimodal_cfg": {"context_length": 48, "width": 24, "heads": 2, "layers": 2},
+}  # fmt: skip
+HAS_OPEN_CLIP = importlib.util.find_spec("open_clip") is not None
+TAKE_NONE = ("blip", "git", "blip2", "coca", *MODULAR_ARGUMENTS)
+NAMES = ["encoder_decoder", *PREFIX_ARGUMENTS, *HF_CONFIGS, *MODULAR_ARGUMENTS, *(["coca"] if HAS_OPEN_CLIP else [])]
 
 
 def tiny_tokenizer():
@@ -83,6 +95,8 @@ def build(name, max_length=24, is_conditioned=False):
             conditions=conditions,
             **PREFIX_ARGUMENTS[name],
         )
+    elif name == "coca":
+        model = CoCa(config=COCA, tokenizer=tokenizer, max_length=max_length)
     else:
         model = HFCaptioner(config=HF_CONFIGS[name], tokenizer=tokenizer, max_length=max_length, conditions=conditions)
     for parameter in model.parameters():

@@ -45,7 +45,10 @@ class _DecoderCache(PreallocatedCache):
 
 
 class SelfAttention(nn.Module):
-    """Causal multi-head attention over the caption. Padding is at the end, so the causal mask already hides it."""
+    """Causal multi-head attention over the caption. Padding is at the end, so the causal mask already hides it.
+
+    A `mask`, True where a token may be read, is taken as it is, in the place of the causal one.
+    """
 
     def __init__(self, width: int, num_heads: int, dropout: float, layer: int):
         super().__init__()
@@ -53,13 +56,16 @@ class SelfAttention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, x: Float[Tensor, "R T D"], cache: Cache | None) -> Float[Tensor, "R T D"]:
+    def forward(
+        self, x: Float[Tensor, "R T D"], cache: Cache | None, mask: Bool[Tensor, "R 1 T S"] | None = None
+    ) -> Float[Tensor, "R T D"]:
         query, key, value = (_split_heads(part, self.num_heads) for part in self.query_key_value(x).chunk(3, dim=-1))
         if cache is not None:
             key, value = cache.update(key, value, self.layer)
         # Several new tokens are fed only into an empty cache, where the causal mask is square.
+        is_causal, dropout = mask is None and x.shape[1] > 1, self.dropout if self.training else 0.0
         attended = scaled_dot_product_attention(
-            query, key, value, is_causal=x.shape[1] > 1, dropout_p=self.dropout if self.training else 0.0
+            query, key, value, attn_mask=mask, is_causal=is_causal, dropout_p=dropout
         )
         return self.output(_join_heads(attended))
 

@@ -3,20 +3,18 @@
 B images, M captions, P patches, L text tokens, W width of the text tower, D of the joint space.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from PIL import Image
 from torch import Tensor, nn
 
 from capkit.errors import UsageError
 from capkit.models.dual_encoders.logit_scale import LogitScale
 from capkit.models.dual_encoders.text_towers.tokenize import Subwords
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
+from capkit.models.open_clip import load_network, package, preprocess, schema_name, telling_failures
 from capkit.models.tuning.frozen import trains
 from capkit.models.tuning.policy import Tuning
 from capkit.types import CaptionBatch
@@ -113,30 +111,14 @@ class OpenClipTwoTower(TrainableDualEncoder):
         return unit(self.text_projection(pooled))
 
     def preprocess(self, images: Sequence[Any]) -> Float[Tensor, "B 3 H W"]:
-        from open_clip.transform import PreprocessCfg, image_transform_v2
-
-        known = {field.name for field in dataclasses.fields(PreprocessCfg)}
-        settings = {name: value for name, value in self.image_tower.preprocess_cfg.items() if name in known}
-        transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
-        return torch.stack([transform(Image.fromarray(np.asarray(image))) for image in images])
+        return preprocess(self.image_tower, images)
 
 
 def _load(name: str, pretrained: str | None) -> tuple[Any, Any]:
     """The network with its weights, and the tokenizer of transformers."""
-    try:
-        import open_clip
-    except ImportError as error:
-        raise UsageError(
-            f"the model {name!r} is one of open_clip, which is not installed ({error}); pip install 'capkit[openclip]'"
-        ) from error
-    try:
-        network = open_clip.create_model(name, pretrained=pretrained, pretrained_text=False, require_pretrained=True)
-        tokenizer: Any = open_clip.get_tokenizer(name)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UsageError(
-            f"open_clip could not load {name!r} with the weights {pretrained!r}: {str(error).splitlines()[0]}; give a "
-            "name and a tag that open_clip lists (with network), hf-hub:OWNER/MODEL or local-dir:FOLDER"
-        ) from error
+    network = load_network(name, pretrained)
+    with telling_failures(name, pretrained):
+        tokenizer: Any = package(name).get_tokenizer(schema_name(name))
     return network, getattr(tokenizer, "tokenizer", None)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers import PreTrainedModel
 
 from capkit.errors import UsageError, did_you_mean
@@ -69,7 +70,7 @@ class LoRA:
         Layers that are already frozen while others are not, such as an unused pooler, get no adapter, since DDP would
         wait for its gradient. Raises UsageError for a target that matches no layer's name or its end.
         """
-        layers = {name: m for name, m in model.named_modules() if isinstance(m, _ADAPTABLE)}
+        layers = {name: m for name, m in model.named_modules() if isinstance(m, _ADAPTABLE) and not _is_bypassed(m)}
         layers = layers if only is None else {name: m for name, m in layers.items() if name in only}
         trainable = [name for name, layer in layers.items() if layer.weight.requires_grad]
         usable = trainable or list(layers)
@@ -105,6 +106,11 @@ class LoRA:
         if unmatched:
             raise UsageError(f"lora.targets={list(self.targets)}: {unmatched} match nothing; {there_are}")
         return list(self.targets)
+
+
+def _is_bypassed(layer: nn.Module) -> bool:
+    """Whether it is the output layer of torch's MultiheadAttention, which reads its weight and never calls it."""
+    return isinstance(layer, NonDynamicallyQuantizableLinear)
 
 
 def _matches(target: str, layers: list[str]) -> bool:

@@ -4,10 +4,15 @@ import re
 
 # Latin marks end a sentence before white space, and those of other scripts wherever they stand; so does a line break.
 _END = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？｡।॥؟۔]+[\"'”’»)\]」』）]*|\n+)")
-_GOES_ON = re.compile(r"\s+[a-z]")  # behind a quotation mark or bracket: what it ends is a part of the sentence
+# Behind a quotation mark or bracket: what it ends is a part of the sentence. Japanese goes on by a particle or comma.
+_GOES_ON = re.compile(r"\s+[a-z]|[とっ、，,]")
+_PAIRS = ("“”", "«»", "「」", "『』", "()", "（）")
+_STRAIGHT = re.compile(r"(?<!\d)\"")  # behind a digit it is an inch
 # A full stop behind these ends no sentence: the number of a line, or an abbreviation.
 _NO_END = re.compile(r"(?:^\W*(?:\d+|[A-Za-z])|\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|e\.g|i\.e))\Z")
-_INITIALS = re.compile(r"\b(?:[A-Za-z]\.)+[A-Za-z]\Z")
+_INITIALS = re.compile(r"\b(?:(?:[A-Za-z]\.)+|(?:[A-Z]\. )+)[A-Za-z]\Z|\bPh\.D\Z")
+_INITIAL = re.compile(r"\b[A-Z]\Z")
+_NEXT_INITIAL = re.compile(r"\s[A-Z]\.")  # "by J." before "K. Rowling"
 # "U.S." ends a sentence before one of these, with which few names begin.
 _STARTER = re.compile(r"\s+(?:The|A|An|It|He|She|They|We|There|This|These|That|In|On|At|Its|His|Her|Their)\b")
 
@@ -19,8 +24,9 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     """
     found, start = [], 0
     for end in _END.finditer(text):
-        is_quoted = end[0][-1] in "\"'”’»)]" and _GOES_ON.match(text, end.end()) is not None
-        if not is_quoted and not (end[0].startswith(".") and _is_abbreviation(text, start, end)):
+        is_quoted = end[0][-1] in "\"'”’»)]」』）" and _GOES_ON.match(text, end.end()) is not None
+        is_within = not end[0].startswith("\n") and _is_within_quotation(text, start, end.end())
+        if not is_quoted and not is_within and not (end[0].startswith(".") and _is_abbreviation(text, start, end)):
             found.append((start, end.end()))
             start = end.end()
     found.append((start, len(text)))
@@ -41,8 +47,18 @@ def stripped_span(text: str, start: int, end: int) -> tuple[int, int] | None:
     return (start + left, start + right) if left < right else None
 
 
+def _is_within_quotation(text: str, start: int, end: int) -> bool:
+    """Whether a quotation or bracket that began in the sentence ends behind this place, in the same line."""
+    before, (after, *_) = text[start:end], text[end:].split("\n", 1)
+    if '"' in after and len(_STRAIGHT.findall(before)) % 2:
+        return True
+    return any(before.count(pair[0]) > before.count(pair[1]) and pair[1] in after for pair in _PAIRS)
+
+
 def _is_abbreviation(text: str, start: int, end: re.Match[str]) -> bool:
     before = text[start : end.start()]
+    if _INITIAL.search(before) and _NEXT_INITIAL.match(text, end.end()):
+        return True
     if _INITIALS.search(before):
         return end.end() < len(text) and _STARTER.match(text, end.end()) is None
     return _NO_END.search(before) is not None

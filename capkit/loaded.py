@@ -139,8 +139,7 @@ class LoadedCaptioner:
         """
         settings = self._decoding(decoding)
         requested = Requested(parse_values(self.kinds, dict(conditions or {})))
-        if settings.guide is not None and self._checkpoint is not None:
-            prepare_guide(self.model, self._checkpoint, settings, self.device)
+        self.ready(settings)
 
         def write(batch: CaptionBatch) -> list[list[str]]:
             context = self.model.encode(requested(batch))
@@ -149,6 +148,11 @@ class LoadedCaptioner:
         written = self._of_each(pictures, write, batch_size, errors)
         found = written if n is not None else [texts and texts[0] for texts in written]
         return found[0] if is_one(pictures) else found
+
+    def ready(self, decoding: Decoding) -> None:
+        """Load what guides `decoding`, if anything does. Raises UsageError where it cannot be had."""
+        if decoding.guide is not None and self._checkpoint is not None:
+            prepare_guide(self.model, self._checkpoint, decoding, self.device)
 
     @overload
     def score(

@@ -31,6 +31,7 @@ from capkit.utils.ranges import Range, Seed, check_ranges
 from capkit.utils.tensors import send
 
 MOST_SAMPLES, LONGEST_TEXT = 8, 500  # of one request: sampled captions, characters of a caption that is given
+OWN = "its own decoding"  # what `capkit caption` writes, where that is neither greedy search nor the beam
 _NO_LIMIT = 1 << 30
 
 
@@ -45,6 +46,7 @@ class Asked:
         seed: with the picture, decides which captions are sampled.
         attention: whether to say where the captioner looked at each word.
         text: a caption of the visitor's, to be scored; "": none.
+        prompt: words that the written captions start with; "": those of the captioner's decoding, if it has any.
     """
 
     samples: Annotated[int, Range(0, MOST_SAMPLES)] = 3
@@ -52,10 +54,12 @@ class Asked:
     seed: Seed = 0
     attention: bool = True
     text: str = ""
+    prompt: str = ""
 
     def __post_init__(self) -> None:
-        if len(self.text) > LONGEST_TEXT:
-            raise UsageError(f"text: expected at most {LONGEST_TEXT} characters, got {len(self.text):,}")
+        for name, words in (("text", self.text), ("prompt", self.prompt)):
+            if len(words) > LONGEST_TEXT:
+                raise UsageError(f"{name}: expected at most {LONGEST_TEXT} characters, got {len(words):,}")
 
 
 @dataclass(frozen=True)
@@ -91,10 +95,14 @@ class Answer:
 
 
 class Shown:
-    """A captioner of the demo, by the name that the page gives it."""
+    """A captioner of the demo, by the name that the page gives it. Readies what guides its decoding.
+
+    Raises UsageError where that cannot be had.
+    """
 
     def __init__(self, name: str, captioner: LoadedCaptioner, requested: Requested = UNCONDITIONED) -> None:
         self.name, self.captioner, self.requested = name, captioner, requested
+        captioner.ready(captioner.decoding)
         self.no_attention = ""
         try:
             require_attention(captioner.model)
@@ -147,13 +155,16 @@ class Demo:
         prepared = captioner.preprocess([pixels])
         batch = one.requested(CaptionBatch([key], pixels=send(prepared, captioner.device)))
         context = model.encode(batch)
-        length = captioner.decoding.max_length
+        own = captioner.decoding
+        shared: dict[str, Any] = {"max_length": own.max_length, "prompt": asked.prompt.strip() or own.prompt}
         ways: list[tuple[str, Decoding, int]] = [
-            ("greedy", Decoding("greedy", max_length=length), 1),
-            (f"beam of {NUM_BEAMS}", Decoding("beam", num_beams=NUM_BEAMS, max_length=length), 1),
+            ("greedy", Decoding("greedy", **shared), 1),
+            (f"beam of {NUM_BEAMS}", Decoding("beam", num_beams=NUM_BEAMS, **shared), 1),
         ]
+        if (own := replace(own, **shared)) not in [decoding for _, decoding, _ in ways]:
+            ways.append((OWN, own, 1))
         if asked.samples:
-            sampled = Decoding("sample", temperature=asked.temperature, seed=asked.seed, max_length=length)
+            sampled = Decoding("sample", temperature=asked.temperature, seed=asked.seed, **shared)
             ways.append(("sample", sampled, asked.samples))
         captions: list[Written] = []
         for how, decoding, number in ways:

@@ -47,7 +47,7 @@ class Refused(Exception):
 
 
 class Waiting:
-    """Requests are answered one at a time; so many may wait, and the next one is refused."""
+    """Requests are answered one at a time; so many may wait, and the next is refused. Who leaves gives the place up."""
 
     def __init__(self, most: int) -> None:
         self.most, self.number = most, 0
@@ -62,11 +62,27 @@ class Waiting:
         self.number -= 1
 
     async def run(self, work: Callable[[], T], request: Request) -> T:
-        """What `work` gives, in a thread of its own, at its turn. Raises ClientDisconnect if nobody waits any more."""
-        async with self._turn:
-            if await request.is_disconnected():
+        """What `work` gives, in a thread of its own, at its turn. Raises ClientDisconnect if the visitor leaves."""
+        has_turn = False
+        async with anyio.create_task_group() as waiting:
+            waiting.start_soon(_cancel_once_gone, request, waiting.cancel_scope)
+            await self._turn.acquire()
+            has_turn = True
+            waiting.cancel_scope.cancel()  # nobody watches for the visitor any more
+        try:
+            if not has_turn or await request.is_disconnected():
                 raise ClientDisconnect
             return await anyio.to_thread.run_sync(work)
+        finally:
+            if has_turn:
+                self._turn.release()
+
+
+async def _cancel_once_gone(request: Request, scope: anyio.CancelScope) -> None:
+    """Cancel what waits in `scope` when the visitor has closed the page. The request's body was read before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
 
 
 def demo_app(demo: Demo, door: Door, max_megabytes: float = 20.0, max_waiting: int = 8) -> Starlette:
@@ -172,7 +188,7 @@ def _policy(page: str) -> dict[str, str]:
 def _asked(request: Request) -> Asked:
     """The settings in the address. Raises UsageError for names that there are not, and values that are none."""
     kinds: dict[str, Callable[[str], Any]] = {
-        "samples": int, "temperature": float, "seed": int, "attention": _flag, "text": str,
+        "samples": int, "temperature": float, "seed": int, "attention": _flag, "text": str, "prompt": str,
     }  # fmt: skip
     found = {}
     for name, value in request.query_params.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from capkit.config.instantiate import build_all, plain
+from capkit.config.instantiate import build, build_all, plain
 from capkit.demo.access import Door, token_for
 from capkit.demo.answers import Demo, Shown
 from capkit.demo.app import demo_app
@@ -45,6 +45,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
                 raise UsageError(
                     f"ckpt={path}: expected a captioner, got a dual encoder; as a judge it goes into reward=[...]"
                 )
+            if "decoding" in cfg:  # the group is null unless it is given
+                captioner.decoding = build(cfg.decoding)
             shown.append(Shown(name, captioner, Requested(parse_values(captioner.kinds, conditions))))
         with phase("loading scorers"):
             demo = Demo(shown, terms)

@@ -7,14 +7,13 @@ import time
 from contextlib import contextmanager
 
 import numpy as np
-import uvicorn
 from page_browser import LOOK
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
-from capkit.demo.serving import listening
+from capkit.demo.serving import listening, server_of
 
 DRIVER = """<!doctype html><body style='margin: 0'>
 <iframe id='frame' style='width: {width}px; height: 1000px; border: 0' src='/{query}'></iframe>
@@ -78,7 +77,7 @@ def served(app_for, page=None):
         app = app_for(port)
         if page is not None:
             app = Starlette(routes=[Route("/driver", lambda request: HTMLResponse(page)), Mount("/", app)])
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
+        server = server_of(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listens]})
         thread.start()
         while not server.started and thread.is_alive():

@@ -1,14 +1,19 @@
 import json
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from demo_server import png
 
+from capkit.data.given_pictures import given_pictures
 from capkit.data.images import BadImage
 from capkit.decoding.config import Decoding
-from capkit.demo.answers import Asked, Demo, Shown
+from capkit.decoding.guide import Guide
+from capkit.demo.answers import OWN, Asked, Demo, Shown
 from capkit.errors import UsageError
+from capkit.models.captioners.word_attention import word_attention
 from capkit.sceneworld.reading import SceneReader
 from capkit.sceneworld.scorers import Facts
 from capkit.scorers.base import BaseScorer
@@ -17,6 +22,7 @@ from capkit.scorers.question_answering import QuestionAnswering
 from capkit.scorers.reward import RewardTerm
 from capkit.scorers.text_rules import Length
 from capkit.testing import models as tiny
+from capkit.types import CaptionBatch, Samples
 
 
 def of(answers, how):
@@ -62,6 +68,61 @@ def test_where_it_looked_is_a_share_of_each_cell(captioner):
     assert answers[0].seen.shape == (32, 32, 3) and answers[0].seen.max() == 255 and not answers[0].note
     without = Demo([Shown("a", captioner())]).answer(png(), Asked(samples=0, attention=False))
     assert all(word.shares is None for one in without[0].captions for word in one.words)
+
+
+def test_each_sample_looked_where_its_own_words_were_written(captioner):
+    """Against word_attention on the sample's own ids, one caption at a time."""
+    loaded = captioner()
+    answers = Demo([Shown("a", loaded)]).answer(png(), Asked(samples=3, seed=5))
+    (given,) = given_pictures(png())
+    pixels = given.read()
+    batch = CaptionBatch([given.key(pixels)], pixels=loaded.preprocess([pixels]))
+    looks = []
+    with torch.inference_mode():
+        context = loaded.model.encode(batch)
+        samples = loaded.model.generate(context, Decoding("sample", seed=5, max_length=12), 3)
+        for number in range(3):
+            alone = Samples([[samples.texts[0][number]]], samples.tokens[:, number : number + 1])
+            alone = replace(alone, mask=samples.mask[:, number : number + 1])
+            looks.append(word_attention(loaded.model, context, alone)[0])
+    assert len({one.shares.tobytes() for one in looks}) == 3, "else this would not tell them apart"
+    for number, look in enumerate(looks, 1):
+        words = of(answers, f"sample {number}").words
+        assert [word.text for word in words] == look.words
+        assert np.allclose([word.shares for word in words], look.shares, atol=1e-6)
+
+
+def test_written_captions_begin_with_the_words_that_are_given(captioner):
+    loaded = captioner()
+    asked = Asked(samples=2, text="one star", prompt="a red circle")
+    answers = Demo([Shown("a", loaded)]).answer(png(), asked)
+    texts = {one.how: one.text for one in answers[0].captions}
+    assert texts.pop("yours") == "one star" and len(texts) == 4
+    assert all(text.startswith("a red circle") for text in texts.values())
+    plain = Decoding("greedy", max_length=12, prompt="a red circle")
+    assert texts["greedy"] == loaded.caption(png(), decoding=plain)
+
+
+@pytest.mark.parametrize(
+    ("own", "is_shown"),
+    [
+        (Decoding(max_length=12), False),
+        (Decoding("beam", num_beams=5, max_length=12), False),
+        (Decoding("beam", num_beams=3, length_penalty=0.5, max_length=12), True),
+        (Decoding(max_length=12, guide=Guide(2.0)), True),
+        (Decoding("sample", top_k=2, max_length=9, prompt="a"), True),
+    ],
+    ids=["greedy", "the beam", "another beam", "guided", "sampled"],
+)
+def test_a_decoding_of_its_own_is_shown_beside_the_usual_ways(captioner, own, is_shown):
+    loaded = captioner()
+    loaded.decoding = own
+    loaded._checkpoint = {"capkit": {"config": {"objective": {"image_dropout": 0.5}}}}
+    answers = Demo([Shown("a", loaded)]).answer(png(), Asked(samples=1))
+    hows = [one.how for one in answers[0].captions]
+    assert hows == ["greedy", "beam of 5", *[OWN] * is_shown, "sample"]
+    if is_shown:
+        assert of(answers, OWN).text == loaded.caption(png())
 
 
 def test_a_captioner_without_attention_says_so_and_captions_all_the_same(captioner):

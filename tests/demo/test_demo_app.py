@@ -1,13 +1,15 @@
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
 
 pytest.importorskip("starlette")
 
-from demo_server import png
+from demo_server import png, served
 from starlette.testclient import TestClient
 
 from capkit.demo.access import TOKEN_VARIABLE, Door, is_loopback, token_for
@@ -137,6 +139,88 @@ def test_who_has_gone_is_not_captioned(monkeypatch):
     monkeypatch.setattr("starlette.requests.Request.is_disconnected", gone)
     demo = Answering()
     assert ask(client(demo)).status_code == 499 and not demo.asked
+
+
+def connected(address, path="/", method="GET", size=None):
+    """A connection on which a request was begun."""
+    host, port = address.removeprefix("http://").rstrip("/").split(":")
+    line = socket.create_connection((host, int(port)), timeout=10)
+    length = f"content-type: {BODY}\r\ncontent-length: {size}\r\n" if size is not None else ""
+    line.sendall(f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{length}\r\n".encode())
+    return line
+
+
+def status(line):
+    return int(line.recv(1 << 16).split()[1])
+
+
+def until(done, seconds=10):
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_who_leaves_while_waiting_gives_the_place_up():
+    demo = Answering(wait=threading.Event())
+    waiting = []
+    with (
+        served(lambda port: demo_app(demo, Door("127.0.0.1", port, None), max_waiting=1)) as address,
+        ExitStack() as lines,
+    ):
+
+        def ask_by_line():
+            line = lines.enter_context(connected(address, "/caption", "POST", 1))
+            line.sendall(b"x")
+            return line
+
+        first = ask_by_line()
+        until(lambda: demo.at_once)
+        for _ in range(3):  # each waits, and leaves before its turn
+            line = ask_by_line()
+            time.sleep(0.2)
+            assert status(ask_by_line()) == 503
+            line.close()
+            time.sleep(0.2)
+        waiting.append(ask_by_line())
+        time.sleep(0.2)
+        demo.wait.set()
+        assert [status(line) for line in (first, *waiting)] == [200, 200] and len(demo.asked) == 2
+
+
+def test_connections_without_a_request_are_closed_and_those_with_one_are_not(monkeypatch):
+    monkeypatch.setattr("capkit.demo.serving.HEADER_S", 0.5)
+    demo = Answering(wait=threading.Event())
+    with (
+        served(lambda port: demo_app(demo, Door("127.0.0.1", port, None))) as address,
+        ExitStack() as lines,
+    ):
+        host, port = address.removeprefix("http://").rstrip("/").split(":")
+        silent = lines.enter_context(socket.create_connection((host, int(port)), timeout=10))
+        slow = lines.enter_context(socket.create_connection((host, int(port)), timeout=10))
+        again = lines.enter_context(connected(address))
+        asking = lines.enter_context(connected(address, "/caption", "POST", 1))
+        asking.sendall(b"x")
+        assert status(again) == 200
+        begun = time.monotonic()
+        closed = False
+        while not closed and time.monotonic() < begun + 5:  # a byte now and then is no request, first or second
+            try:
+                slow.sendall(b"G")
+                again.sendall(b"G")
+                slow.settimeout(0.1)
+                closed = slow.recv(100) == b""
+            except TimeoutError:
+                pass
+            except OSError:
+                closed = True
+        assert closed and silent.recv(100) == b""
+        again.settimeout(5)
+        while again.recv(1 << 16):  # the rest of the page, then the end
+            pass
+        time.sleep(0.3)
+        demo.wait.set()
+        assert status(asking) == 200, "longer than the limit, but a request"
 
 
 def test_a_failure_is_told_without_its_reason_which_the_terminal_shows():

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -84,6 +85,18 @@ def test_what_cannot_be_shown_is_told(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "give another port=N" in told(f"ckpt={captioner}", f"port={taken.getsockname()[1]}")
     assert "expected a free address" in told(f"ckpt={captioner}", "host=203.0.113.7")
+
+
+def test_a_decoding_that_is_given_is_that_of_each_captioner(monkeypatch):
+    shown = []
+    monkeypatch.setattr("capkit.tasks.demo.serve", lambda app, listens: None)
+    monkeypatch.setattr("capkit.tasks.demo.Shown", lambda name, captioner, requested: shown.append(captioner.decoding))
+    monkeypatch.setattr("capkit.tasks.demo.Demo", lambda shown, terms: SimpleNamespace(rehearse=lambda: None))
+    monkeypatch.setattr("capkit.tasks.demo.demo_app", lambda *_: None)
+    captioner = folder_of("generic", 0)
+    assert main(["demo", f"ckpt={captioner}", "port=0"]) == 0
+    assert main(["demo", f"ckpt={captioner}", "port=0", "decoding=guided", "decoding.guide.scale=3"]) == 0
+    assert [one.guide and one.guide.scale for one in shown] == [None, 3.0]
 
 
 def test_a_missing_extra_is_told_before_anything_is_loaded(monkeypatch, capsys):

@@ -10,7 +10,7 @@
     if (!picture) return say('Choose a picture first.', true);
     asking?.abort(); // what was asked before is not waited for
     const own = asking = new AbortController(), words = new URLSearchParams();
-    for (const name of ['samples', 'temperature', 'seed', 'text']) words.set(name, find(name).value);
+    for (const name of ['samples', 'temperature', 'seed', 'prompt', 'text']) words.set(name, find(name).value);
     words.set('attention', find('attention').checked ? '1' : '0');
     say('Writing captions ...');
     answer.classList.add('busy');

@@ -4,7 +4,10 @@ from benchmarks.breaks.planted import Break
 
 MODELS = "capkit/models/captioners/"
 ROWS, FAMILIES, TEMPLATE, VLM = (f"{MODELS}chat_{name}.py" for name in ("rows", "families", "template", "vlm"))
+READING, SHARING = (f"{MODELS}chat_{name}.py" for name in ("reading", "sharing"))
 TESTS = "tests/models/captioners/test_chat_vlm.py::test_"
+SHARED = "tests/models/captioners/test_chat_sharing.py::test_"
+OF_A_ROW_EACH = (f"{SHARED}logprobs_and_gradients_are_those_of_a_row_for_each_caption",)
 EQUALITY = (f"{TESTS}logprobs_and_gradients_are_those_of_transformers_one_row_at_a_time",)
 
 BREAKS = [
@@ -50,7 +53,7 @@ BREAKS = [
         "pixels",
         EQUALITY,
     ),
-    Break("chat models: Qwen3-VL's deeper features dropped", VLM, "if not deeper:", "if True:", EQUALITY),
+    Break("chat models: Qwen3-VL's deeper features dropped", READING, "if not deeper:", "if True:", EQUALITY),
     Break(
         "chat models: unread layers wait for a gradient",
         VLM,
@@ -92,5 +95,64 @@ BREAKS = [
         '(("question", question), ("system", self.system or ""))',
         '(("question", question),)',
         (f"{TESTS}what_cannot_be_is_told_before_work_starts",),
+    ),
+    Break(
+        "chat models: a caption sees those in front of it in its row",
+        SHARING,
+        "together = (caption[:, None] == caption) | (caption == 0)",
+        "together = caption[:, None] >= caption",
+        (f"{SHARED}a_caption_does_not_see_the_others_of_its_row",),
+    ),
+    Break(
+        "chat models: captions of a row count on from each other",
+        SHARING,
+        "return alone[..., self._places(alone.device)[0]]",
+        "return nn.functional.pad(alone, (0, (self.captions - 1) * self.places), value=int(alone.max()))",
+        OF_A_ROW_EACH,
+    ),
+    Break(
+        "chat models: each caption's first token is predicted by the caption in front of it",
+        SHARING,
+        "hidden[:, None, self.prefix - 1 : self.prefix].expand(-1, self.captions, -1, -1)",
+        "hidden[:, self.prefix - 1 : -1].unflatten(1, (self.captions, self.places))[:, :, :1]",
+        OF_A_ROW_EACH,
+    ),
+    Break(
+        "chat models: rows of a picture follow those of the next one",
+        SHARING,
+        "torch.cat([last, own], 2).unflatten(0, (num_images, -1))",
+        "torch.cat([last, own], 2).unflatten(0, (-1, num_images)).transpose(0, 1)",
+        OF_A_ROW_EACH,
+    ),
+    Break(
+        "chat models: captions that answer prompts of their own share the first one's",
+        READING,
+        "if number == 1 or context.num_prompts > num_images:",
+        "if number == 1:",
+        (f"{SHARED}pictures_asked_something_of_their_own_are_read_once_and_captions_asked_so_each",),
+    ),
+    Break(
+        "chat models: prompts of different length have the positions of the next picture's",
+        READING,
+        "positions.repeat_interleave(repeats, -2)",
+        "positions.roll(1, -2).repeat_interleave(repeats, -2)",
+        (f"{SHARED}pictures_asked_something_of_their_own_are_read_once_and_captions_asked_so_each",),
+    ),
+    Break(
+        "chat models: no captions share a row",
+        VLM,
+        "if self.share_pictures:",
+        "if False:",
+        (
+            *OF_A_ROW_EACH,
+            "tests/benchmarks/test_benchmarks_chat_update.py::test_shared_pictures_take_fewer_operations_and_keep_less",
+        ),
+    ),
+    Break(
+        "chat models: rows are as long as there are captions, whatever they cost",
+        SHARING,
+        "row * (6 * width + row)",
+        "row * (6 * width)",
+        (f"{SHARED}so_many_captions_stand_in_a_row_that_operations_are_fewest",),
     ),
 ]

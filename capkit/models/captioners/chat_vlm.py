@@ -16,10 +16,10 @@ from transformers import AddedToken, AutoConfig, AutoModelForImageTextToText, Ca
 from capkit.decoding.cache import PreallocatedCache
 from capkit.errors import UsageError, did_you_mean
 from capkit.models.captioners.base import null_context, resolve_tokenizer
-from capkit.models.captioners.causal_lm import with_prompts
 from capkit.models.captioners.chat_families import PARTS, check_logits, family_of, picture_side
 from capkit.models.captioners.chat_pictures import Pictures, freeze_unread
 from capkit.models.captioners.chat_processors import load_processor, new_processor, squared, with_tokenizer
+from capkit.models.captioners.chat_reading import ChatReader
 from capkit.models.captioners.chat_rows import ChatRows
 from capkit.models.captioners.chat_template import ChatPromptEncoder, ChatTemplate, paligemma_template, plain_template
 from capkit.models.captioners.headed import HeadedCaptioner
@@ -32,7 +32,6 @@ from capkit.models.tuning.frozen import eval_frozen
 from capkit.models.tuning.lora import LoRA, only_adapters_train
 from capkit.types import CaptionBatch, Context
 from capkit.upstream.peft import BaseTunerLayer
-from capkit.upstream.transformers import as_cache, for_kernel
 from capkit.utils.ranges import PositiveInt, check_ranges
 
 
@@ -63,6 +62,8 @@ class ChatVLM(HeadedCaptioner):
         freeze: Of "vision", "projector" and "language", what does not train.
         lora: Rank, alpha, dropout and targets of adapters; all else is frozen, and what `freeze` names gets none.
         four_bit: Hold the frozen weights in 4 bits (QLoRA, Dettmers et al. 2023); needs `lora` and bitsandbytes.
+        share_pictures: Read a picture and its question once for all captions of it in passes over given captions
+            (`SharedRows`); false: once for each. Both give the same numbers.
     """
 
     takes_prompts = True
@@ -82,6 +83,7 @@ class ChatVLM(HeadedCaptioner):
         freeze: Sequence[str] = ("vision",),
         lora: Mapping[str, Any] | None = None,
         four_bit: bool = False,
+        share_pictures: bool = True,
     ):
         super().__init__()
         _check_choices(name, config, pretrained, freeze, lora, four_bit)
@@ -96,7 +98,7 @@ class ChatVLM(HeadedCaptioner):
         self.image_size = picture_side(full, image_size)
         if full.model_type == "llava_onevision":
             full.image_grid_pinpoints = [[self.image_size, self.image_size]]
-        self.prompt, self.question, self.max_length = "", question, max_length
+        self.prompt, self.question, self.max_length, self.share_pictures = "", question, max_length, share_pictures
         self._set_template(full, name, chat_template, system)
         self.num_image_tokens = self._family.num_tokens(full, self.image_size)
         self._check_sizes(full)
@@ -275,47 +277,14 @@ class ChatVLM(HeadedCaptioner):
     def _rows(self) -> ChatRows:
         return ChatRows(self._family, len(self._front), self.num_image_tokens)
 
-    def _with_picture(
-        self, context: Context, embeddings: Float[Tensor, "R T W"]
-    ) -> tuple[Float[Tensor, "R S W"], dict[str, Any]]:
-        """Embeddings with the ids in front and the picture before them, and what deeper layers add at the picture."""
-        num_rows, front = len(embeddings), torch.tensor(self._front, device=embeddings.device, dtype=torch.int64)
-        repeats = num_rows // len(context.states)
-        first = self._language.get_input_embeddings()(front).expand(num_rows, -1, -1)
-        states = context.states.repeat_interleave(repeats, 0).to(embeddings.dtype)
-        picture, *deeper = states.split(self.width, -1)
-        whole = torch.cat([first, picture, embeddings], 1)
-        if not deeper:
-            return whole, {}
-        places = torch.arange(whole.shape[1], device=whole.device)
-        at_picture = self._rows.at_picture(places)
-        layers = [value.flatten(0, 1) for value in deeper]
-        return whole, {"visual_pos_masks": at_picture.expand(num_rows, -1), "deepstack_visual_embeds": layers}
-
-    def _run(
-        self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache | None, past: int
-    ) -> Float[Tensor, "R T W"]:
-        """Hidden states at the tokens. While the cache is empty, picture and prompt are read in front of them."""
-        num_rows, num_tokens = tokens.shape
-        embeds = self._language.get_input_embeddings()(tokens if past else with_prompts(context, tokens))
-        extra: dict[str, Any] = {}
-        if not past:
-            embeds, extra = self._with_picture(context, embeds)
-        num_new = embeds.shape[1]
-        rows, place = self._rows, (context, num_rows, past, num_new)
-        found = rows.positions(*place)
-        out = self._language(
-            inputs_embeds=embeds,
-            attention_mask=for_kernel(self._language, rows.mask(*place)),
-            position_ids=found.expand(*found.shape[:-2], num_rows, -1),
-            use_cache=cache is not None,
-            **as_cache(cache),
-            **extra,
-        )
-        return out.last_hidden_state[:, -num_tokens:]
+    @property
+    def _reader(self) -> ChatReader:
+        return ChatReader(self._language, self._front, self._rows)
 
     def _hidden(self, context: Context, tokens: Int[Tensor, "B K L"]) -> Float[Tensor, "B K L W"]:
-        return self._run(context, tokens.flatten(0, 1), None, 0).unflatten(0, tokens.shape[:2])
+        if self.share_pictures:
+            return self._reader.read_together(context, tokens)
+        return self._reader.read(context, tokens.flatten(0, 1), None, 0).unflatten(0, tokens.shape[:2])
 
     def last_states(
         self, features: Float[Tensor, "R N E"], tokens: Int[Tensor, "R L"], mask: Bool[Tensor, "R L"]
@@ -331,7 +300,7 @@ class ChatVLM(HeadedCaptioner):
         return PreallocatedCache(self._rows.front + context.prompt_places + capacity)
 
     def step(self, context: Context, tokens: Int[Tensor, "R T"], cache: Cache) -> Float[Tensor, "R V"]:
-        return self._head(self._run(context, tokens, cache, cache.get_seq_length())[:, -1])
+        return self._head(self._reader.read(context, tokens, cache, cache.get_seq_length())[:, -1])
 
 
 def _check_choices(

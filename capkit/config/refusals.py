@@ -21,6 +21,9 @@ def unknown_key(prefix: str, word: str, valid: list[str], composed: Composed) ->
     if prefix in PICK_ANY:
         if choosing := composed.choosing(prefix, word):
             return f"{message}; choose it first: {choosing}"
+        named = [name for name, files in composed.part_files(prefix).items() if word in [file.stem for file in files]]
+        if named:
+            return f"{message}; the part that {word} brings is {prefix}.{named[0]}: {prefix}.{named[0]}.KEY=VALUE"
         valid = composed.groups[prefix]
     if not prefix:
         valid = [name for name in valid if name != "hydra"] + [g for g in composed.groups if "/" not in g]

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from capkit.config.composed import CONFIG_NAME, Composed, hydra_on, read_yaml
 from capkit.config.locations import PICK_ANY
 from capkit.config.signatures import signature
+from capkit.config.step_models import GROUPS as MODELS
 
 _NO_PARTS = ("task", "experiment", "debug", "launcher")
 
@@ -19,6 +20,7 @@ def drop_settings_of_replaced_parts(composed: Composed, parsed: list[Override]) 
     """Remove what an experiment or a task sets of parts in whose place the command line chose others."""
     _drop_in_pick_any_groups(composed, parsed)
     _drop_in_pick_one_groups(composed, parsed)
+    _drop_in_models_of_steps(composed, parsed)
     _drop_keys_of_the_replaced_task(composed, parsed)
 
 
@@ -48,7 +50,7 @@ def _drop_in_pick_one_groups(composed: Composed, parsed: list[Override]) -> None
     chosen part takes too, such as a batch size or a learning rate, stays as the experiment sets it. So does what the
     replaced part would not have taken either (a typo), for the check to refuse.
     """
-    typed = {o.key_or_group: str(o.input_line) for o in parsed}
+    typed = {o.key_or_group: str(o.input_line) for o in parsed if not o.package}
     if not (_has_settings(composed) or "task" in typed):
         return
     deleted = {o.key_or_group for o in parsed if o.is_delete()}
@@ -65,6 +67,39 @@ def _drop_in_pick_one_groups(composed: Composed, parsed: list[Override]) -> None
             owner = OmegaConf.select(composed.config, parent)
             with open_dict(owner):
                 del owner[word]
+
+
+def _drop_in_models_of_steps(composed: Composed, parsed: list[Override]) -> None:
+    """Of models that steps have of their own: the settings that a model chosen in place of another does not take.
+
+    `experiment=caprl_questions step.ask_questions.vision_chat=vision_chat/server`, or `vision_chat=server`: the
+    experiment's `name` and `dtype` of the model that writes have no use.
+    """
+    chosen = {str(o.input_line) for o in parsed if o.key_or_group in MODELS}
+    if chosen and _has_settings(composed) and isinstance(composed.config.get("step"), DictConfig):
+        with hydra_on(composed.folders[0]):
+            before = compose(CONFIG_NAME, [line for line in composed.choices if line not in chosen])
+        deleted = {o.key_or_group for o in parsed if o.is_delete()}
+        _drop_not_taken_any_more(composed.config.step, before.get("step"), "step", deleted)
+
+
+def _drop_not_taken_any_more(node: DictConfig, before: Any, key: str, deleted: set[str]) -> None:
+    """What the class of a node does not take and the one before took; what neither took is for the check to refuse."""
+    if not isinstance(before, DictConfig):
+        return
+    now, earlier = (signature(str(part["_target_"])) if "_target_" in part else None for part in (node, before))
+    for word in list(node):
+        is_taken = now is None or now.is_open or word in now.arguments
+        if not is_taken and earlier and word in earlier.arguments and f"{key}.{word}" not in deleted:
+            with open_dict(node):
+                del node[word]
+        elif _is_plain(node, word) and _is_plain(before, word) and isinstance(node[word], DictConfig):
+            _drop_not_taken_any_more(node[word], before[word], f"{key}.{word}", deleted)
+
+
+def _is_plain(node: DictConfig, word: Any) -> bool:
+    """Whether the node has the key with a value of its own, which is given."""
+    return word in node and not (OmegaConf.is_interpolation(node, word) or OmegaConf.is_missing(node, word))
 
 
 def _not_taken(body: Any, node: Any, key: str) -> Iterator[str]:

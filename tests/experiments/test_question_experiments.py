@@ -1,13 +1,16 @@
 """Question sets by their commands: on SceneWorld whole, at paper size as far as it is composed."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from capkit.cli import main
 from capkit.config.arguments import parse
+from capkit.config.check import problems
 from capkit.config.compose import compose_config
+from capkit.errors import UsageError
 from capkit.readers.question_sets import QuestionFile
 from capkit.sceneworld.language.question_forms import plainly
 from capkit.sceneworld.language.questions import questions
@@ -48,6 +51,29 @@ def test_the_published_models_and_thresholds_are_those_of_the_config():
     asked = cfg.step.ask_questions.vision_chat
     assert asked.name == "Qwen/Qwen2.5-VL-72B-Instruct" and asked.temperature == 0.1 and asked.max_tokens == 2048
     assert (step.blind, step.seen, step.duplicates) == (False, True, False)
+
+
+def test_published_models_behind_servers_lose_what_only_models_on_this_machine_take():
+    """`name` and `dtype` of the experiment, and what a step's own model has them from."""
+    small = ["vision_chat=server", "vision_chat.url=http://a/v1", "vision_chat.model=small"]
+    big = [f"step.ask_questions.vision_chat{end}" for end in ("=server", ".url=http://b/v1", ".model=big")]
+    command = ["curate", "experiment=caprl_questions", "data.train.path=x.jsonl", "step.write_questions.path=q.json",
+               "out=out", *big]  # fmt: skip
+    for others in ([], small):
+        cfg = compose_config(parse([*command, *others])).config
+        assert dict(cfg.step.ask_questions.vision_chat) == {
+            "_target_": "capkit.llm.chat_server.ChatServer", "url": "http://b/v1", "model": "big",
+            "temperature": 0.1, "max_tokens": 2048,
+        }  # fmt: skip
+        answers = {"name": "Qwen/Qwen2.5-VL-3B-Instruct"} if not others else {"model": "small"}
+        assert answers.items() <= cfg.step.filter_questions.without_picture.items()
+        assert problems(compose_config(parse([*command, *others])), with_inputs=False) == []
+
+
+def test_a_part_that_has_another_name_than_its_file_is_told():
+    fix = "the part that caption_qa_open brings is metric.caption_qa: metric.caption_qa.KEY=VALUE"
+    with pytest.raises(UsageError, match=re.escape(fix)):
+        compose_config(parse(["metric=[caption_qa_open]", "metric.caption_qa_open.questions=x"]))
 
 
 TAXONOMY = {"Object": {"Color": ["red"], "Shape": None}, "Background": None}

@@ -8,11 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from capkit.data.files import ImageFiles
 from capkit.data.records import Caption, Record, check_unique_keys
 from capkit.data.sources.folder import existing_folder
+from capkit.data.sources.listed import ListedPictures
 from capkit.errors import UsageError, did_you_mean
 from capkit.text.caption_text import clean_text, printed_list
 from capkit.utils.text_files import (
@@ -45,7 +44,7 @@ def candidate_captions(captions: dict[str, str], text: str, mode: str) -> list[C
     return [Caption(caption, source=name) for name, caption in cleaned.items()]
 
 
-class Memes:
+class Memes(ListedPictures):
     """The memes of one split of a file, with their candidate captions in the order of `candidates`.
 
     `candidates` names the keys that hold captions. A caption that is missing, null or empty is no candidate: models
@@ -106,15 +105,6 @@ class Memes:
             captions=candidates,
             metadata={"label": int(row["label"]), "text": text, "candidates": [c.source for c in candidates]},
         )
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def record(self, index: int) -> Record:
-        return self._records[index]
-
-    def image(self, index: int) -> np.ndarray:
-        return self.files.load(self._records[index].image)
 
 
 def _split(row: dict[str, Any]) -> Any:

@@ -1,4 +1,7 @@
-"""Collectives and rank queries that also work in a single process without a process group."""
+"""Collectives and rank queries that also work in a single process without a process group.
+
+What lies on the host is exchanged there: under NCCL by `host_group`, so that no rank waits for its GPU.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +15,8 @@ from capkit.errors import UsageError
 
 T = TypeVar("T")
 
+_host_groups: dict[Any, Any] = {}  # of the run's process group
+
 
 def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
@@ -23,6 +28,24 @@ def rank() -> int:
 
 def world_size() -> int:
     return dist.get_world_size() if is_distributed() else 1
+
+
+def host_group() -> Any:
+    """The process group of all ranks for what lies on the host: that of the run, or under NCCL one by gloo beside it.
+
+    The first call makes it: all ranks come there at the same place, as at any collective.
+    """
+    world = dist.group.WORLD
+    if dist.get_backend() != "nccl":
+        return world
+    if world not in _host_groups:
+        _host_groups.clear()  # of a process group that is gone
+        _host_groups[world] = dist.new_group(backend="gloo")
+    return _host_groups[world]
+
+
+def _group_of(value: Tensor) -> Any:
+    return dist.group.WORLD if value.is_cuda else host_group()
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
@@ -39,9 +62,9 @@ def _all_reduce(value: Tensor, operation: Any) -> Tensor:
     if not is_distributed():
         return value.detach()
     # A contiguous copy: all_reduce works in place and requires dense memory.
-    reduced = value.detach().to(device_for_collectives(), copy=True).contiguous()
-    dist.all_reduce(reduced, operation)
-    return reduced.to(value.device)
+    reduced = value.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(reduced, operation, group=_group_of(reduced))
+    return reduced
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -107,7 +130,7 @@ class UnevenGather:
     """
 
     def __init__(self, num_rows: int) -> None:
-        counts = torch.zeros(world_size(), dtype=torch.long, device=device_for_collectives())
+        counts = torch.zeros(world_size(), dtype=torch.long)
         counts[rank()] = num_rows
         self.counts: list[int] = all_reduce_sum(counts).tolist()
         before = sum(self.counts[: rank()])
@@ -126,7 +149,7 @@ class UnevenGather:
         padded = rows.new_zeros(longest, *rows.shape[1:])
         padded[: len(rows)] = rows.detach()
         gathered = [torch.empty_like(padded) for _ in self.counts]
-        dist.all_gather(gathered, padded)
+        dist.all_gather(gathered, padded, group=_group_of(padded))
         return torch.cat([part[:count] for part, count in zip(gathered, self.counts, strict=True)])
 
     def gather_with_grad(self, rows: Tensor) -> Tensor:
@@ -145,7 +168,7 @@ class UnevenGather:
         for slot, part in zip(padded, rows.split(self.counts), strict=True):
             slot[: len(part)] = part
         summed = torch.empty_like(padded[0])
-        dist.reduce_scatter(summed, padded)
+        dist.reduce_scatter(summed, padded, group=_group_of(summed))
         return summed[: self.counts[rank()]]
 
 
@@ -212,7 +235,7 @@ def mean_and_std_over_ranks(values: Tensor) -> tuple[float, float]:
     kept = values[~values.isnan()].double()
 
     def added(*numbers: Tensor) -> list[float]:
-        return all_reduce_sum(torch.stack(numbers).to(device_for_collectives())).tolist()
+        return all_reduce_sum(torch.stack(numbers)).tolist()
 
     count, total = added(kept.new_tensor(len(kept)), kept.sum())
     if not count:
@@ -227,7 +250,7 @@ def gather_objects(value: Any) -> list[Any]:
     if not is_distributed():
         return [value]
     gathered: list[Any] = [None] * world_size()
-    dist.all_gather_object(gathered, value)
+    dist.all_gather_object(gathered, value, group=host_group())
     return gathered
 
 
@@ -236,7 +259,7 @@ def broadcast_object(value: Any, source: int = 0) -> Any:
     if not is_distributed():
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=source)
+    dist.broadcast_object_list(box, src=source, group=host_group())
     return box[0]
 
 
@@ -252,10 +275,3 @@ def on_rank_zero(decide: Callable[[], T]) -> T:
     if wrong is not None:
         raise UsageError(wrong)
     return value
-
-
-def device_for_collectives() -> torch.device:
-    """Device that tensors must be on for a collective: the GPU under NCCL, else the CPU."""
-    if is_distributed() and dist.get_backend() == "nccl":
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from capkit.distributed.collectives import UnevenGather, device_for_collectives, is_distributed
+from capkit.distributed.collectives import UnevenGather, is_distributed
 from capkit.utils.tensors import first_of_each, send
 
 
@@ -20,7 +20,7 @@ def over_ranks(*columns: Tensor) -> list[Tensor]:
     if not is_distributed():
         return [column.detach() for column in columns]
     layout = UnevenGather(len(columns[0]))
-    return [layout.gather(column.to(device_for_collectives())).to(column.device) for column in columns]
+    return [layout.gather(column) for column in columns]
 
 
 @dataclass(frozen=True)

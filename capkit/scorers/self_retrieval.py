@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from capkit.distributed.collectives import all_reduce_sum, device_for_collectives, is_distributed
+from capkit.distributed.collectives import all_reduce_sum
 from capkit.errors import UsageError
 from capkit.metrics.ranking import TIE_TOLERANCE
 from capkit.models.dual_encoders.base import CacheableEncoder
@@ -263,7 +263,7 @@ def _ids_of(keys: Sequence[str]) -> Int[Tensor, " n"]:
 def _sum_and_count(values: Float[Tensor, " M"]) -> Float[Tensor, "2"]:
     """Over all ranks. Communicates."""
     totals = torch.stack([values.sum(), values.new_full((), len(values))])
-    return all_reduce_sum(totals.to(device_for_collectives())) if is_distributed() else totals
+    return all_reduce_sum(totals)
 
 
 def _mean(total: float, count: float) -> float:

@@ -8,6 +8,9 @@ from capkit.distributed.collectives import (
     all_reduce_max,
     all_reduce_sum,
     all_reduce_sum_with_grad,
+    broadcast_object,
+    gather_objects,
+    host_group,
 )
 from capkit.testing.distributed import run_distributed
 
@@ -88,3 +91,48 @@ def test_without_a_process_group_everything_is_the_identity():
     assert torch.equal(layout.gather(rows), rows) and not layout.gather(rows).requires_grad
     assert all_reduce_logsumexp(rows) is rows and all_reduce_sum_with_grad(rows) is rows
     assert not all_reduce_max(rows).requires_grad and not all_reduce_sum(rows).requires_grad
+
+
+def group_for_the_host():
+    return (
+        host_group() is dist.group.WORLD,
+        gather_objects(dist.get_rank()),
+        broadcast_object(dist.get_rank(), source=1),
+    )
+
+
+@pytest.mark.integration
+def test_on_a_cpu_the_group_of_the_run_exchanges_objects():
+    assert run_distributed(group_for_the_host, 2) == [(True, [0, 1], 1)] * 2
+
+
+def numbers_of_the_host_beside_nccl():
+    """Of a run that says that it exchanges by NCCL, which no tensor of the host can go through."""
+    made = []
+    new_group = dist.new_group
+
+    def making(*args, **kwargs):
+        made.append(kwargs)
+        return new_group(*args, **kwargs)
+
+    used = []
+    all_reduce = dist.all_reduce
+
+    def reducing(tensor, operation, group=None):
+        used.append(group is not dist.group.WORLD)
+        return all_reduce(tensor, operation, group=group)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dist, "get_backend", lambda *_: "nccl")
+        patch.setattr(dist, "new_group", making)
+        patch.setattr(dist, "all_reduce", reducing)
+        total = all_reduce_sum(torch.tensor(1.0 + dist.get_rank()))
+        layout = UnevenGather(1 + dist.get_rank())
+        rows = layout.gather(torch.full((1 + dist.get_rank(),), float(dist.get_rank())))
+    return float(total), layout.counts, rows.tolist(), made, used
+
+
+@pytest.mark.integration
+def test_what_lies_on_the_host_goes_through_one_group_of_its_own_under_nccl():
+    expected = (3.0, [1, 2], [0.0, 1.0, 1.0], [{"backend": "gloo"}], [True, True])
+    assert run_distributed(numbers_of_the_host_beside_nccl, 2) == [expected] * 2

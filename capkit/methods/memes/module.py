@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from capkit.distributed.collectives import all_reduce_sum, device_for_collectives
+from capkit.distributed.collectives import all_reduce_sum
 from capkit.errors import UsageError
 from capkit.methods.memes.caption_choice import gumbel_noise
 from capkit.methods.memes.loss import CamuLoss
@@ -47,7 +47,7 @@ class MemeModule(TrainModule):
 
     def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, Tensor]:
         output = self.add_gradient(lambda: self._share(batch, step))
-        loss = all_reduce_sum(output.loss.to(device_for_collectives())).to(self.device)
+        loss = all_reduce_sum(output.loss).to(self.device)
         return {**output.logs, "loss": loss}
 
     def _share(self, batch: CaptionBatch, step: int) -> tuple[Tensor, PairLoss]:

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from capkit.distributed.collectives import all_reduce_max, device_for_collectives
+from capkit.distributed.collectives import all_reduce_max
 from capkit.errors import OutOfMemory, UsageError
 from capkit.run.folder import RunFolder, read_object
 from capkit.train.callbacks.recorder import Recorder
@@ -82,7 +82,7 @@ class OOMBackoff(Callback):
 
     def _agree(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         own = float(getattr(pl_module, EVALUATION) or math.inf)
-        smallest = -float(all_reduce_max(torch.tensor(-own, device=device_for_collectives())))
+        smallest = -float(all_reduce_max(torch.tensor(-own)))
         if smallest < self.sizes.get(EVALUATION, math.inf):
             self.sizes[EVALUATION] = int(smallest)
             setattr(pl_module, EVALUATION, int(smallest))

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from capkit.distributed.collectives import is_distributed
+from capkit.distributed.collectives import host_group, is_distributed
 from capkit.fault_tolerance.stop_signal import Stopped, StopSignal, listen
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.train_module import TrainModule
@@ -41,8 +41,7 @@ class Preemption(Callback):
         if is_distributed():
             # A separate client: the main thread's is blocked while it waits for a key.
             store = dist.distributed_c10d._get_default_store().clone()
-            on_cpu = dist.get_backend() == "gloo"
-            self._group = dist.group.WORLD if on_cpu else dist.new_group(backend="gloo")
+            self._group = host_group()
         self.signal = listen(trainer.global_rank, store)
         register_no_signal_handlers(trainer)
 

@@ -13,6 +13,7 @@ import argparse
 import copy
 import importlib.util
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -128,12 +129,24 @@ def gradient_operations(
     return 2 * rows * heads * queries * key[-2] * (3 * width + 2 * value[-1])
 
 
+def product_operations(first: Any, second: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:
+    """torch 2.11 has no place for the type of the output, which some kernels of TRL give."""
+    *rows, inner = first
+    return 2 * math.prod(rows) * inner * second[-1]
+
+
+def sum_operations(_: Any, first: Any, second: Any, *rest: Any, **more: Any) -> int:
+    return product_operations(first, second)
+
+
 def counter_of_operations() -> FlopCounterMode:
     kinds = ("efficient", "flash", "cudnn")
     names = [f"_scaled_dot_product_{kind}_attention" for kind in kinds]
     forward = {getattr(torch.ops.aten, name): attention_operations for name in names}
     backward = {getattr(torch.ops.aten, f"{name}_backward"): gradient_operations for name in names}
-    return FlopCounterMode(display=False, custom_mapping={**forward, **backward})
+    aten = torch.ops.aten
+    products = {aten.bmm: product_operations, aten.addmm: sum_operations, aten.baddbmm: sum_operations}
+    return FlopCounterMode(display=False, custom_mapping={**products, **forward, **backward})
 
 
 def count(work: Callable[[], Any]) -> float:

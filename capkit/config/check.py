@@ -260,7 +260,10 @@ def _missing_values(composed: Composed) -> Iterator[str]:
     ]
     if missing:
         listed = " ".join(f"{key}=..." for key in missing)
-        yield f"task {composed.task!r} needs {', '.join(missing)}; add {listed}"
+        parts = {".".join(key.split(".")[:2]) for key in missing if key.startswith(("data.train.", "data.val."))}
+        unread = sorted(parts - {f"data.{composed.config.get('split')}"}) if not composed.task.startswith("fit") else []
+        nulls = f", or {' '.join(f'{part}=null' for part in unread)} where nothing reads them" if unread else ""
+        yield f"task {composed.task!r} needs {', '.join(missing)}; add {listed}{nulls}"
 
 
 def _missing_files(config: dict[str, Any], composed: Composed) -> Iterator[str]:

@@ -147,6 +147,13 @@ def test_evaluation_may_silence_a_module():
     assert "expected no words on the model" in refusal("caption", "ckpt=runs/mine", "model.zero_module=object")
 
 
+def test_splits_that_a_task_does_not_read_may_be_left_out():
+    words = ["data=manifest", "data.test.path=a.jsonl"]
+    said = refusal("evaluate", "ckpt=runs/mine", *words)
+    assert "add data.train.path=... data.val.path=..., or data.train=null data.val=null where nothing" in said
+    assert "null" not in refusal("fit", *words)
+
+
 def test_a_key_that_the_runs_data_lacks_names_the_run():
     leave_run("runs/scenes")
     message = refusal("evaluate", "ckpt=runs/scenes", "data.train.images=photos")

@@ -287,6 +287,17 @@ def test_layers_that_run_again_in_the_backward_pass_are_all_of_them(ours):
 
 
 @needs_open_clip
+def test_a_network_from_a_config_has_a_head_that_was_drawn():
+    """open_clip allocates the decoder's projection and never fills it."""
+    torch.manual_seed(0)
+    first = CoCaNetwork.from_config(COCA | {"text_cfg": COCA["text_cfg"] | {"vocab_size": 50}}).head.weight
+    assert first.std().item() == pytest.approx(24**-0.5, rel=0.1)
+    torch.manual_seed(0)
+    again = CoCaNetwork.from_config(COCA | {"text_cfg": COCA["text_cfg"] | {"vocab_size": 50}}).head.weight
+    assert torch.equal(first, again)
+
+
+@needs_open_clip
 def test_all_weights_of_open_clip_go_in_and_out_unchanged():
     import open_clip
 

@@ -1,0 +1,91 @@
+"""Every family of captioners under DDP and ZeRO 2 and 3, in two processes, against one: whole and by adapters."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import replay
+import steps
+import torch
+
+from capkit.models.captioners.chat_vlm import ChatVLM
+from capkit.models.captioners.coca import CoCa
+from capkit.models.captioners.hf_captioner import HFCaptioner
+from capkit.models.tuning.lora import LoRA
+from capkit.objectives.cross_entropy import CrossEntropy
+from capkit.optim.optimizers import AdamW
+from capkit.testing.distributed import run_distributed
+from capkit.train.mle_module import MLEModule
+
+sys.path.append(str(Path(__file__).parents[1] / "models"))
+from tiny_captioners import COCA, HAS_OPEN_CLIP, HF_CONFIGS
+
+FAMILIES = (*HF_CONFIGS, "chat_vlm", *(["coca"] if HAS_OPEN_CLIP else []))
+STRATEGIES = ("ddp", "zero2", "zero3")
+SMOLVLM = {
+    "model_type": "smolvlm",
+    "scale_factor": 1,
+    "vision_config": {
+        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "image_size": 32,
+        "patch_size": 16,
+    },
+    "text_config": {
+        "model_type": "llama", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 24, "max_position_embeddings": 200,
+    },
+}  # fmt: skip
+
+
+def built(family):
+    torch.manual_seed(0)
+    if family == "coca":
+        return CoCa(config=COCA, tokenizer=steps.tokenizer(), max_length=24)
+    if family == "chat_vlm":
+        return ChatVLM(config=SMOLVLM, tokenizer=steps.tokenizer(), image_size=32, max_length=100, freeze=())
+    return HFCaptioner(config=HF_CONFIGS[family], tokenizer=steps.tokenizer(), max_length=24)
+
+
+def module(family, has_adapters):
+    def make(micro_batch_size, dropout=0.0):
+        model = built(family)
+        for part in model.modules():  # drawn by the rank otherwise
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+        if has_adapters:
+            model.requires_grad_(False)
+            LoRA(rank=2).add_to(model.model)
+        optimizer = AdamW(lr=0.01, betas=(steps.BETA, 0.99), clip_norm=steps.CLIP_NORM)
+        return MLEModule(
+            model, CrossEntropy(0.1), optimizer, steps.Linear(), replay.VALIDATION, micro_batch_size=micro_batch_size
+        )
+
+    return make
+
+
+def train_all(cases):
+    steps.MODULES.update({f"{family}{'+lora' * lora}": module(family, lora) for family in FAMILIES for lora in (0, 1)})
+    return [steps.train(*case) for case in cases]
+
+
+KINDS = [f"{family}{lora}" for family in FAMILIES for lora in ("", "+lora")]
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    cases = [(kind, strategy, 2) for kind in KINDS for strategy in STRATEGIES]
+    alone = dict(zip(KINDS, train_all([(kind, "auto", None) for kind in KINDS]), strict=True))
+    ranks = run_distributed(train_all, 2, cases, timeout_s=1800)
+    return alone, {case[:2]: list(both) for case, *both in zip(cases, *ranks, strict=True)}
+
+
+@pytest.mark.integration
+@pytest.mark.nightly
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_do_what_one_does(outcomes, kind, strategy):
+    alone, of_ranks = outcomes
+    for found in of_ranks[kind, strategy]:
+        for row, expected in zip(found.rows, alone[kind].rows, strict=True):
+            assert row == pytest.approx(expected, rel=1e-4)
+        for name, value in found.weights.items():
+            torch.testing.assert_close(value, alone[kind].weights[name], rtol=1e-3, atol=1e-4)

@@ -2,8 +2,8 @@
 
 import json
 
-import numpy as np
 import pytest
+from record_source import Records
 
 from capkit.curation.base import scope_of
 from capkit.curation.folder import CuratedFolder
@@ -66,25 +66,9 @@ class GroupSizes:
                 yield record
 
 
-class Views:
-    """A source of these records, without image files."""
-
-    def __init__(self, *names):
-        self.records = views(*names)
-
-    def __len__(self):
-        return len(self.records)
-
-    def record(self, index):
-        return self.records[index]
-
-    def image(self, index):
-        return np.zeros((2, 2, 3), np.uint8)
-
-
 def curated(tmp_path, out, num_shards):
     for shard in range(num_shards):
-        source = Views("a", "a", "b", "c", "c", "c")
+        source = Records(views("a", "a", "b", "c", "c", "c"))
         folder = CuratedFolder(tmp_path / out, "train", shard, num_shards)
         curate(Work(source, {"group_sizes": GroupSizes()}, folder, Ledger(), {}))
     folder.merge()

@@ -4,9 +4,9 @@ import copy
 import json
 import shutil
 
-import numpy as np
 import pytest
 from PIL import Image
+from record_source import Records
 
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.fingerprint import fingerprint
@@ -16,20 +16,6 @@ from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
 from capkit.sceneworld.sources.scenes import SceneWorld
 from capkit.sceneworld.world.scene import WorldOptions
-
-
-class Records:
-    def __init__(self, records):
-        self.records = records
-
-    def __len__(self):
-        return len(self.records)
-
-    def record(self, index):
-        return self.records[index]
-
-    def image(self, index):
-        return np.zeros((8, 8, 3), np.uint8)
 
 
 def records():

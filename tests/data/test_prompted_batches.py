@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from record_source import Records
 
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.fingerprint import fingerprint
@@ -23,16 +24,7 @@ TOKENIZER = word_tokenizer(["one two x y z"])
 ENCODE = functools.partial(encode_captions, TOKENIZER, prompt="", max_length=8)
 
 
-class Texts:
-    def __init__(self, records):
-        self.records = records
-
-    def __len__(self):
-        return len(self.records)
-
-    def record(self, index):
-        return self.records[index]
-
+class Texts(Records):
     def image(self, index):
         raise AssertionError("a source of texts was asked for a picture")
 

@@ -2,8 +2,8 @@
 
 import json
 
-import numpy as np
 import pytest
+from record_source import Records
 
 from capkit.curation.base import Step
 from capkit.curation.folder import CuratedFolder
@@ -171,20 +171,6 @@ def test_a_dry_run_writes_no_table(tmp_path):
     assert not (tmp_path / "pseudo.csv").exists()
 
 
-class Source:
-    def __init__(self, records):
-        self.records = records
-
-    def __len__(self):
-        return len(self.records)
-
-    def record(self, index):
-        return self.records[index]
-
-    def image(self, index):
-        return np.zeros((2, 2, 3), np.uint8)
-
-
 def test_shards_and_another_start_give_the_same_files(tmp_path):
     records = [view for i in range(5) for view in views(f"o{i}", f"a sofa {i}", "a cat", f"a bed {i}")]
     records[3:6] = views("o1", "a cat", "a man", "a cat")
@@ -193,7 +179,7 @@ def test_shards_and_another_start_give_the_same_files(tmp_path):
         for shard in range(num_shards):
             step = AgreeOnViews(Joiner(), BANNED, cache_dir=str(tmp_path / out))
             folder = CuratedFolder(tmp_path / out, "train", shard, num_shards)
-            curate(Work(Source(records), {"agree_on_views": step}, folder, Ledger(), {}))
+            curate(Work(Records(records), {"agree_on_views": step}, folder, Ledger(), {}))
         folder.merge()
         return [(tmp_path / out / name).read_bytes() for name in ("train.jsonl", "train.failures.jsonl")]
 

@@ -13,7 +13,7 @@ _SCORE = "capkit/scorers/rater.py"
 _RATERS = "tests/effects/test_rater_effects.py"
 _ORDER = f"{_RATERS}::test_pairs_are_ordered_as_the_scene_orders_them_and_not_by_length"
 _GRADES = f"{_RATERS}::test_distilled_grades_follow_the_true_quality"
-_KEPT = f"{_RATERS}::test_a_captioner_of_the_captions_kept_beats_one_of_all"
+_KEPT = f"{_RATERS}::test_captioners_of_the_captions_kept_beat_those_of_all"
 _BY_DPO, _BY_DICO, _BY_PPO = (
     f"tests/effects/{name}.py::test_wrong_facts_go_and_true_ones_stay"
     for name in ("test_preferences", "test_dico_effect", "test_feedquill_effect")
@@ -102,7 +102,7 @@ BREAKS = [
         _KEEP_BEST,
         "values >= lowest if",
         "values > -math.inf if",
-        (f"{_RATERS}::test_a_captioner_of_high_grades_beats_one_of_all",),
+        (f"{_RATERS}::test_captioners_of_high_grades_beat_those_of_all",),
     ),
     Break(
         "DPO learns nothing",

@@ -94,6 +94,6 @@ def refuse_shared(trained: AboutPictures[Item], held: AboutPictures[Item], sourc
     if both := trained.places & held.places:
         key = source.record(min(both)).key
         raise UsageError(
-            f"expected held-out {what}s about pictures that are not trained on, got {len(both)} that are, by key in "
-            f"one {what} and by file in another, such as {key!r}; name each picture in one way"
+            f"expected held-out {what}s about pictures that are not trained on, got {len(both)} that are, such as "
+            f"{key!r}; leave it out of one of the files, or name each picture in one way, by key or by file"
         )

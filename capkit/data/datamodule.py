@@ -141,6 +141,12 @@ class CaptionDataModule(Splits, pl.LightningDataModule):
         if train is not None and min_score is not None:
             train = above_score(train, min_score)
         self.sources: dict[str, DataSource | None] = {"train": train, "val": val, "test": test, "predict": predict}
+        for split, found in self.sources.items():
+            if isinstance(found, Mapping):  # keys below a split that is null
+                raise UsageError(
+                    f"data.{split}: expected a data source, got {dict(found)} without one, since data.{split} is null; "
+                    f"give data.{split}._target_ too, or leave these keys out"
+                )
         if languages is not None:
             for split in ("train", "val", "test"):
                 if (source := self.sources[split]) is not None:
@@ -203,6 +209,15 @@ class CaptionDataModule(Splits, pl.LightningDataModule):
     def removed_regions(self, split: str) -> int:
         """How many regions this process left out so far because the transform left less than `min_visible` of them."""
         return self._log.removed_regions[split]
+
+    @property
+    def num_examples(self) -> int:
+        """How many examples an epoch has."""
+        return self.num_images("train")
+
+    @property
+    def has_validation(self) -> bool:
+        return self.sources["val"] is not None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -278,7 +293,7 @@ class CaptionDataModule(Splits, pl.LightningDataModule):
             seed=self.seed,
             rank=self.rank,
             world_size=self.world_size,
-            num_examples=self.num_images("train"),
+            num_examples=self.num_examples,
             **extra,
         )
 

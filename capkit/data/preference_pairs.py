@@ -9,8 +9,8 @@ import torch
 
 from capkit.data.about_pictures import AboutPictures, OfFiles, refuse_shared
 from capkit.data.collate import Example
-from capkit.data.datamodule import CaptionDataModule
 from capkit.data.dataset import CaptionDataset
+from capkit.data.item_data import ItemDataModule
 from capkit.data.loader import Batches, CaptionLoader
 from capkit.data.preference_files import Preference
 from capkit.data.records import Caption, Record
@@ -82,7 +82,7 @@ class PreferenceDataset(CaptionDataset):
         return batch
 
 
-class PreferenceDataModule(CaptionDataModule):
+class PreferenceDataModule(ItemDataModule):
     """As CaptionDataModule, with pairs of captions in train and val; the pictures are those of `train`.
 
     The task gives the pairs by `take`, before loaders are built. The test split stays as it is.

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from capkit.data.about_pictures import AboutPictures, OfFiles, refuse_shared
-from capkit.data.datamodule import CaptionDataModule
 from capkit.data.dataset import CaptionDataset
+from capkit.data.item_data import ItemDataModule
 from capkit.data.loader import Batches, CaptionLoader
 from capkit.data.rating_files import Rating
 from capkit.data.records import Caption, Record
@@ -41,7 +41,7 @@ class RatingDataset(CaptionDataset):
         return targets
 
 
-class RatingDataModule(CaptionDataModule):
+class RatingDataModule(ItemDataModule):
     """As CaptionDataModule, with ratings in train and val, about the pictures of `train`, and in test, about `test`'s.
 
     The task gives the ratings by `take`, before loaders are built.

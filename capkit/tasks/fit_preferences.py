@@ -13,6 +13,7 @@ from torch import Tensor
 
 from capkit.data.about_pictures import held_out
 from capkit.data.collate import Encode
+from capkit.data.datamodule import CaptionDataModule
 from capkit.data.preference_files import Preference, fingerprint, read_preferences
 from capkit.data.preference_pairs import PAIR, PreferenceDataModule, criteria
 from capkit.distributed.collectives import gather_objects, rank
@@ -59,25 +60,19 @@ class FitPreferences(Job[PreferenceModule]):
                 f"val_pairs={cfg.val_pairs}: expected pairs about pictures that are not trained on, got {len(both)} "
                 f"that are, such as {min(both)!r}; leave them out of one of the files"
             )
-        if cfg.max_epochs is not None:
-            raise UsageError(
-                f"task=fit_preferences: expected max_steps, got max_epochs={cfg.max_epochs}; give max_epochs=null "
-                f"max_steps={max(1, round(cfg.max_epochs * len(self.train) / cfg.data.batch_size))}"
-            )
         return build_parts(cfg)
 
-    def build_module(self, run: Run) -> PreferenceModule:
-        cfg, data = run.cfg, run.data
+    def open_data(self, data: CaptionDataModule) -> None:
         if not isinstance(data, PreferenceDataModule):
             raise UsageError(
                 f"task=fit_preferences reads pairs; expected a PreferenceDataModule, got {type(data).__name__}; leave "
                 "data._target_ as the task sets it"
             )
-        if data.sources["val"] is None:
-            raise UsageError(
-                "task=fit_preferences validates on held-out pairs, in the place of data.val; got data.val=null; leave "
-                "data.val as it is"
-            )
+        data.expect(len(self.train))
+
+    def build_module(self, run: Run) -> PreferenceModule:
+        cfg, data = run.cfg, run.data
+        assert isinstance(data, PreferenceDataModule)
         if cfg.reference == "kept" and data.transform is not None and data.transform.augment:
             raise UsageError(
                 "reference=kept computes the reference of each picture once, and data.transform.augment shows another "

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from capkit.data.about_pictures import held_out
 from capkit.data.collate import Encode
+from capkit.data.datamodule import CaptionDataModule
 from capkit.data.rating_files import fingerprint, read_ratings
 from capkit.data.ratings import RatingDataModule
 from capkit.distributed.collectives import rank
@@ -47,6 +48,7 @@ class FitRater(Job[RaterModule]):
         else:
             self.train, self.val = held_out(ratings, float(cfg.held_out), cfg.seed)
         self.test = None if cfg.test_ratings is None else read_ratings(cfg.test_ratings, cfg.criterion)
+        self.shown_split = "val" if self.test is None else "test"
         for name, found in (("ratings", self.train), ("val_ratings", self.val)):
             if not found:
                 num_images = len({rating.image for rating in ratings})
@@ -64,21 +66,23 @@ class FitRater(Job[RaterModule]):
         if not any(len(set(rating.grades)) > 1 for rating in self.train) and (
             self.is_ranking or len({grade for rating in self.train for grade in rating.grades}) < 2
         ):
-            raise UsageError(f"ratings={cfg.ratings}: expected captions with different grades, got ties alone")
+            raise UsageError(
+                f"ratings={cfg.ratings}: expected captions with different grades, got ties alone; give some that "
+                "say which caption is better"
+            )
         return {**build_optimization(cfg), "margins": list(cfg.margins), "is_ranking": self.is_ranking}
 
-    def build_module(self, run: Run) -> RaterModule:
-        cfg, data = run.cfg, run.data
+    def open_data(self, data: CaptionDataModule) -> None:
         if not isinstance(data, RatingDataModule):
             raise UsageError(
                 f"task=fit_rater reads ratings; expected a RatingDataModule, got {type(data).__name__}; leave "
                 "data._target_ as the task sets it"
             )
-        if data.sources["val"] is None:
-            raise UsageError(
-                "task=fit_rater validates on held-out ratings, in the place of data.val; got data.val=null; leave "
-                "data.val as it is"
-            )
+        data.expect(len(self.train))
+
+    def build_module(self, run: Run) -> RaterModule:
+        cfg, data = run.cfg, run.data
+        assert isinstance(data, RatingDataModule)
         data.take(self.train, self.val, self.test)
         with phase("building the model"):
             model = build_model(cfg.model, lambda: data.captions("train"), cfg.seed)
@@ -111,7 +115,8 @@ class FitRater(Job[RaterModule]):
 
     def evaluate(self, run: Run, module: RaterModule) -> list[Row]:
         load_best(run, module)
-        split, prefix = ("val", "held_out") if self.test is None else ("test", "test")
+        split = self.shown_split
+        prefix = "held_out" if self.test is None else "test"
         with phase(f"rating {split}", run.data.num_images(split)):
             batches = run.trainer.predict(module, dataloaders=run.data.eval_dataloader(split, run.cfg.eval_limit))
         rows = gather_rows([row for batch in batches or [] for row in batch])  # type: ignore[union-attr]
@@ -128,7 +133,7 @@ class FitRater(Job[RaterModule]):
         return rows
 
     def samples(self, run: Run, module: RaterModule, rows: list[Row]) -> list[Row]:
-        read = run.data.image_reader("val" if self.test is None else "test")
+        read = run.data.image_reader(self.shown_split)
         self.pictures = {row["key"]: read(row["key"]) for row in rows[:NUM_SAMPLES]}
         self.shown = rows[:NUM_SAMPLES]
         return []

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from capkit.checkpoint.loading import checkpoint_extras
 from capkit.data.collate import Encode
+from capkit.data.datamodule import CaptionDataModule
 from capkit.distributed.collectives import rank
 from capkit.reports.modules import modules_section
 from capkit.reports.page import write_report
@@ -30,12 +31,18 @@ class Job(ABC, Generic[Module]):
     A job serves one run, so it may keep in `self` what a later method needs.
     """
 
+    shown_split = "test"
+    """Whose pictures stand beside the rows of `samples`."""
+
     @abstractmethod
     def build_parts(self, cfg: DictConfig) -> dict[str, Any]:
         """What is built before the data is read, so that a wrong value is reported first. Kept as `Run.parts`.
 
         It holds the module's `schedule`.
         """
+
+    def open_data(self, data: CaptionDataModule) -> None:
+        """What the data is told before the run's length is asked for. Nothing here."""
 
     @abstractmethod
     def build_module(self, run: Run) -> Module:
@@ -89,7 +96,7 @@ def run_training(cfg: DictConfig, job: Job[Any]) -> dict[str, float]:
 
     A run that is done already returns its numbers at once; a dry run returns none.
     """
-    run = open_run(cfg, job.build_parts)
+    run = open_run(cfg, job.build_parts, job.open_data)
     folder, data, trainer = run.folder, run.data, run.trainer
     module = job.build_module(run)
     run.extras.extras = checkpoint_extras(cfg, module.model)
@@ -113,7 +120,7 @@ def run_training(cfg: DictConfig, job: Job[Any]) -> dict[str, float]:
             folder,
             trainer,
             job.samples(run, module, rows),
-            data.image_reader("test"),
+            data.image_reader(job.shown_split),
             lambda samples: job.write_report(run, module, rows, samples),
             job.next_tasks(run),
             lambda: job.log_more(run),

@@ -142,7 +142,11 @@ def on_all_ranks(trains: bool) -> Callable[[Task[P]], Task[P]]:
     return decorate
 
 
-def open_run(cfg: DictConfig, build_parts: Callable[[DictConfig], dict[str, Any]]) -> Run:
+def open_run(
+    cfg: DictConfig,
+    build_parts: Callable[[DictConfig], dict[str, Any]],
+    open_data: Callable[[CaptionDataModule], None],
+) -> Run:
     """Everything before the model. Parts are built first, so that a wrong value is told before data is touched."""
     quiet_libraries()
     torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
@@ -151,6 +155,7 @@ def open_run(cfg: DictConfig, build_parts: Callable[[DictConfig], dict[str, Any]
     with phase("reading the data"):
         data: CaptionDataModule = build(cfg.data)
         check_feature_widths(cfg.model, data)
+        open_data(data)
         trainer, extras = build_trainer(cfg, folder, data)
     warn_of_long_warmup(parts["schedule"], trainer.max_steps)
     watchdog = next((callback for callback in trainer.callbacks if isinstance(callback, Watchdog)), None)  # type: ignore[attr-defined]
@@ -239,7 +244,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
     in_order = sorted(callbacks.values(), key=lambda callback: isinstance(callback, Preemption))
     loggers = [] if cfg.dry_run else build_loggers(cfg.logger, folder, plain(cfg))
     extras = SaveExtras()
-    without_validation = data.sources["val"] is None
+    without_validation = not data.has_validation
     if without_validation:
         refuse_what_needs_validation(callbacks)
     alone = {"devices": 1, "num_nodes": 1, "strategy": "auto"} if cfg.dry_run else {}

@@ -85,7 +85,7 @@ def test_pairs_of_other_pictures_are_refused():
 
 def test_a_picture_under_two_names_is_not_trained_on_and_held_out():
     named = Preference("b.png", "two dogs", "one cat"), Preference("1", "two dogs", "one cat")
-    with pytest.raises(UsageError, match=r"got 1 that are, by key in one pair and by file in another, such as '1'"):
+    with pytest.raises(UsageError, match=r"got 1 that are, such as '1'; leave it out of one of the files, or name"):
         data_of([named[0]], [named[1]])
 
 

@@ -73,3 +73,13 @@ def test_all_ratings_of_a_picture_are_held_out_or_none():
     ratings = [Rating(str(n % 50), ("x", "y"), (0.0, 1.0), True) for n in range(200)]
     train, val = held_out(ratings, 0.2, seed=0)
     assert len(train) + len(val) == 200 and not {r.image for r in train} & {r.image for r in val} and val
+
+
+def test_an_epoch_is_of_ratings_from_before_they_are_taken_and_val_is_not_read():
+    transform = ImageTransform(size=8, mean=[0.5] * 3, std=[0.5] * 3)
+    data = RatingDataModule(train=Pictures(), val=None, test=None, transform=transform, batch_size=1)
+    assert data.has_validation and data.num_examples == 3  # pictures
+    data.expect(2)
+    assert data.num_steps(3) == 6
+    data.take(RATINGS[:2], VAL)
+    assert data.num_steps(3) == 6 == 3 * len(data.source("train"))

@@ -135,6 +135,23 @@ def changed(path, tmp_path, change):
     return f"pairs={tmp_path / 'changed.jsonl'}"
 
 
+@pytest.mark.integration
+def test_epochs_are_of_pairs_and_the_val_split_may_be_left_out(start, tmp_path):
+    path, fit = start
+    lines = (path / "pairs.jsonl").read_text().splitlines()
+    first = json.loads(lines[0])["image"]
+    own = [line for line in lines if json.loads(line)["image"] == first]
+    for name, rows in (("pairs", own), ("val_pairs", lines[len(own) :])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    run = RunFolder(tmp_path / "run")
+    words = [f"{name}={tmp_path / name}.jsonl" for name in ("pairs", "val_pairs")]
+    words += ["max_steps=null", "max_epochs=3", "val_every=null", "data.val=null"]
+    words += ["data.batch_size=1", "micro_batch_size=1"]
+    assert main([*fit, *words, f"run_dir={run.path}"]) == 0
+    validated = [row["step"] for row in run.current_rows() if "val/loss" in row]
+    assert validated == [0, len(own), 2 * len(own), 3 * len(own)]
+
+
 def of_the_test_split(rows):
     rows[3]["image"] = "test-0"
 
@@ -164,7 +181,6 @@ def asked(rows):
         (asked, [], "expected captions without prompts"),
         (None, ["held_out=0"], "expected pairs to train on and to validate"),
         (None, ["reference=trained"], "reference must be policy or kept"),
-        (None, ["max_steps=null", "max_epochs=2"], "expected max_steps, got max_epochs=2"),
         (None, ["objective=cross_entropy"], "expected objective=dpo"),
     ],
     ids=lambda value: getattr(value, "__name__", None),

@@ -1,6 +1,8 @@
 """task=fit_rater from the command line's `main`: a run, its resume, what it cannot be trained on, and its uses."""
 
 import json
+import math
+import re
 
 import pytest
 import torch
@@ -109,11 +111,14 @@ def test_a_run_trains_is_judged_on_test_ratings_and_rates(start, tmp_path, capsy
 
 
 @pytest.mark.integration
-def test_scores_of_one_file_are_regressed_from_their_mean(start, tmp_path):
+def test_scores_of_one_file_are_regressed_from_their_mean_in_epochs_of_them(start, tmp_path, capsys):
     path, fit, _ = start
     run = RunFolder(tmp_path / "run")
     words = [f"ratings={path / 'graded.jsonl'}", "objective=regression", "optimizer.lr=1e-6", f"run_dir={run.path}"]
+    words += ["max_steps=null", "max_epochs=1", "val_every=null", "data.val=null", "data.test=null"]
     assert main([*fit, *words]) == 0
+    (learned,) = [int(found) for found in re.findall(r"pictures with scored captions: (\d+)", capsys.readouterr().out)]
+    assert run.metrics()["train/steps"] == math.ceil(learned / 4) < 10  # of 40 pictures, 30 % are held out
     given = [row["score"] for row in grades("train", 40)]
     rated = [json.loads(line) for line in (run.predictions / "held_out.jsonl").read_text().splitlines()]
     scores = [score for row in rated for score in row["scores"]]

@@ -7,14 +7,15 @@ from unittest.mock import Mock
 
 from omegaconf import OmegaConf
 
+from capkit.data.datamodule import CaptionDataModule
 from capkit.train import job as job_module
 from capkit.train.job import Job, run_training
 from capkit.train.session import Run
 from capkit.train.train_module import TrainModule
 
 OPENING = [
-    "start_ranks", "build_parts", "build_module", "checkpoint_extras", "text_encoder", "prompt_encoder", "attach",
-    "print_header",
+    "start_ranks", "build_parts", "open_data", "build_module", "checkpoint_extras", "text_encoder", "prompt_encoder",
+    "attach", "print_header",
 ]  # fmt: skip
 END = ["train", "evaluate", "samples", "finish", "write_report", "require_saved"]
 
@@ -26,7 +27,7 @@ class Recorded(Job[Any]):
         self.called = called
 
     def __getattribute__(self, name: str) -> Any:
-        if name in vars(Job) and not name.startswith("_") and name != "next_tasks":
+        if name in vars(Job) and not name.startswith("_") and name not in ("next_tasks", "shown_split"):
             object.__getattribute__(self, "called").append(name)
         return object.__getattribute__(self, name)
 
@@ -56,8 +57,9 @@ def phases(monkeypatch, *, resumed=False, done=False, **settings):
     def noted(name, result=None):
         return lambda *_, **__: (called.append(name), result)[1]
 
-    def open_run(cfg, build_parts):
+    def open_run(cfg, build_parts, open_data):
         build_parts(cfg)
+        open_data(Mock(CaptionDataModule))
         return Mock(
             Run, cfg=cfg, extras=SimpleNamespace(), attach=noted("attach"), is_done=lambda: done,
             require_saved=noted("require_saved"), resume=Path("step-00000001.ckpt") if resumed else None,

@@ -22,8 +22,8 @@ from capkit.data.given_pictures import Picture, given_pictures, is_one
 from capkit.data.images import BadImage
 from capkit.data.picture_folder import picture_reader, unreadable
 from capkit.data.prediction_files import CaptionFile, images_to_score, match, one_each, read_captions
-from capkit.errors import RunFailure, UsageError, known_error
-from capkit.fault_tolerance.stop_signal import INTERRUPTED_STATUS, Stopped
+from capkit.errors import INTERRUPTED_STATUS, RunFailure, UsageError, known_error
+from capkit.fault_tolerance.stop_signal import Stopped
 from capkit.loaded import LoadedCaptioner, LoadedEncoder
 from capkit.metrics.coco.named import NAMED, USUAL, check_named, score_named
 from capkit.metrics.scoring import score_rows

@@ -28,12 +28,11 @@ from capkit.config.running import run_composed
 from capkit.config.shells import script
 from capkit.config.shown import show_page
 from capkit.config.sweeps import split_sweep
-from capkit.errors import UsageError, exit_status, known_error
+from capkit.errors import INTERRUPTED_STATUS, UsageError, exit_status, known_error
 from capkit.run.optuna_sweep import Optuna, distribution
 from capkit.run.sweep_table import note_given, write_sweep_table
 from capkit.utils.console import command_name, loudness, note_command, set_loudness, speaks
 
-INTERRUPTED_STATUS = 130
 OTHER_RANKS_WAIT_S = 5.0
 
 

@@ -19,13 +19,16 @@ class UsageError(ValueError):
     """
 
 
+# Exit statuses; docs/faults.md says what helps.
 USAGE_STATUS = 2
+STOPPED_STATUS = 75  # EX_TEMPFAIL: try again later
 LOST_STATUS = 81
 MEMORY_STATUS = 82
 DIVERGED_STATUS = 83
 NOTHING_TO_LEARN_STATUS = 84
 BUDGET_STATUS = 85
 NO_ANSWERS_STATUS = 86
+INTERRUPTED_STATUS = 130  # the shells' status for SIGINT
 
 
 class RunFailure(RuntimeError):

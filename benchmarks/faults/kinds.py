@@ -15,8 +15,7 @@ from benchmarks.faults.ranks import Ranks
 from benchmarks.faults.runs import STEPS
 from capkit.checkpoint.files import check_integrity
 from capkit.checkpoint.run_checkpoints import checkpoints_in, find_newest, step_of
-from capkit.errors import MEMORY_STATUS
-from capkit.fault_tolerance.stop_signal import STOPPED_STATUS
+from capkit.errors import MEMORY_STATUS, STOPPED_STATUS
 
 END_S = 60.0  # in which a run that lost a rank, or was asked to stop, ends by itself
 DISK_S = 2.0  # for which a disk stays full

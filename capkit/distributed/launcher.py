@@ -21,9 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from capkit.config.instantiate import plain
 from capkit.distributed.slurm import share_main_address, srun_ranks
-from capkit.errors import MEMORY_STATUS, UsageError, known_error
+from capkit.errors import INTERRUPTED_STATUS, MEMORY_STATUS, UsageError, known_error
 from capkit.fault_tolerance.heartbeats import attempts, read_verdict
-from capkit.fault_tolerance.stop_signal import INTERRUPTED_STATUS, NOTHING_BEGUN, Stopped, heard_signals, status_after
+from capkit.fault_tolerance.stop_signal import NOTHING_BEGUN, Stopped, heard_signals, status_after
 from capkit.fault_tolerance.watchdog import follows_from_another, status_of
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.utils.console import close_phase, command_line, command_name, loudness, open_phase, phase

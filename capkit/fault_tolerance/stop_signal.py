@@ -26,11 +26,10 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from capkit.errors import INTERRUPTED_STATUS, STOPPED_STATUS
 from capkit.utils.console import restore_terminal
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
-STOPPED_STATUS = 75  # EX_TEMPFAIL: try again later
-INTERRUPTED_STATUS = 130  # the shells' status for SIGINT
 NOTHING_BEGUN = "stopped by Ctrl-C before the run had begun; nothing was lost"
 POLL_S = 0.5
 LEAVE_S = 10.0  # time for the main thread to exit on its own

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from capkit.data.prediction_files import images_to_score, match, one_each, read_captions
-from capkit.errors import UsageError
+from capkit.errors import USAGE_STATUS, UsageError
 from capkit.metrics.coco.document_frequencies import DocumentFrequencies
 from capkit.metrics.coco.named import NAMED, USUAL, check_named, score_named
 from capkit.utils.files import output_file, write_atomically
-
-USAGE_STATUS = 2
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -11,15 +11,9 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from capkit.data.loader import _start_worker
+from capkit.errors import INTERRUPTED_STATUS, STOPPED_STATUS
 from capkit.fault_tolerance import stop_signal
-from capkit.fault_tolerance.stop_signal import (
-    INTERRUPTED_STATUS,
-    STOPPED_STATUS,
-    Stopped,
-    listen,
-    outlive_signals_to_all,
-    stoppable,
-)
+from capkit.fault_tolerance.stop_signal import Stopped, listen, outlive_signals_to_all, stoppable
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import torch
 
 from capkit.checkpoint.files import load_checkpoint
 from capkit.cli import main
-from capkit.fault_tolerance.stop_signal import STOPPED_STATUS
+from capkit.errors import STOPPED_STATUS
 from capkit.run.folder import RunFolder
 from capkit.train.captioner_module import CaptionerModule
 from capkit.train.rl.module import RLModule

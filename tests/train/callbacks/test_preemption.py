@@ -10,8 +10,9 @@ from scripted import Scripted, rows, trainer_of
 
 from capkit.checkpoint.loading import read_checkpoint
 from capkit.distributed.collectives import rank
+from capkit.errors import STOPPED_STATUS
 from capkit.fault_tolerance import stop_signal
-from capkit.fault_tolerance.stop_signal import STOPPED_STATUS, stoppable
+from capkit.fault_tolerance.stop_signal import stoppable
 from capkit.testing.distributed import run_distributed
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.callbacks.preemption import Preemption

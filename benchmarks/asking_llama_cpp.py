@@ -11,7 +11,6 @@ engine that has seen no prompt yet. The model is that of data=stamps.
 """
 
 import argparse
-import os
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -66,12 +65,6 @@ def kind(answer: Answer) -> str:
     return "cut at max_tokens" if "truncated" in failure else failure.split("; ")[0]
 
 
-def cpu_seconds(process: int) -> float:
-    """CPU seconds of another process."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user and system time
-
-
 def print_usable(gguf: Path, work: Path, scenes: list[Scene], questions: list[Question]) -> None:
     with llama_cpp(gguf, work / "log.txt", NUM_SLOTS) as engine:
         for structured in (False, True):
@@ -86,9 +79,9 @@ def print_rates(gguf: Path, work: Path, questions: list[Question]) -> None:
     rates = []
     for num_connections in (1, NUM_SLOTS):
         with llama_cpp(gguf, work / "log.txt", NUM_SLOTS) as engine:
-            start = cpu_seconds(engine.process.pid)
+            start = engine.cpu_seconds()
             ask(engine, questions, work / f"{num_connections}", num_connections=num_connections, structured=True)
-            rates.append(len(questions) / (cpu_seconds(engine.process.pid) - start))
+            rates.append(len(questions) / (engine.cpu_seconds() - start))
         rate = f"{rates[-1]:.2f} questions/s, {rates[-1] / rates[0]:.2f} x one"
         print(f"{num_connections} connections: {rate}", flush=True)
 

@@ -4,9 +4,9 @@ A ClipCap of GPT-2's size with random weights samples captions of 48 words; each
 by: a loop of `generate`, question after question, for one token; `reader=hf` with a model of SmolLM2-135M's shape (in
 bfloat16 on a GPU), which the loop has too; `reader=server` with a stand-in that takes 100 ms and answers 32 at a time;
 and, where xllamacpp and SmolLM2 are there (`capkit prepare data=stamps`), llama.cpp's server on this machine. Every
-step writes captions of its own, so that no answer is kept from before. The first step of each is not counted. Seconds
-of the loop and of `reader=hf` on a CPU are those of one thread's processor time, which other work on the machine
-changes little; else those of the clock.
+step writes captions of its own, so that no answer is kept from before. The first step of each is not counted. On a CPU
+seconds are processor time, which other work on the machine changes little, the server's added where it is llama.cpp's;
+of the stand-in, which waits, and on a GPU they are those of the clock.
 """
 
 import argparse
@@ -72,9 +72,9 @@ class Measured:
 
 
 class Timed:
-    """A reader, and the seconds that its last reading took."""
+    """A reader, the clock that its seconds are by, and those that its last reading took."""
 
-    def __init__(self, reader: Reader, clock: Callable[[], float]) -> None:
+    def __init__(self, reader: Reader, clock: Callable[[], float] = time.perf_counter) -> None:
         self.reader, self.clock, self.seconds = reader, clock, 0.0
 
     def about(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class Looped(HFReader):
 
     def _answer(self, text: str, question: ChoiceQuestion) -> Reading:
         model: Any = self._model()
-        ((tokens, _),) = self._tokens(text, question)
+        (((tokens, _),),) = self._prompts([(text, question)])
         given = torch.tensor([tokens], device=model.device)
         out = model.generate(
             given, attention_mask=torch.ones_like(given), min_new_tokens=1, max_new_tokens=1, do_sample=False,
@@ -143,10 +143,12 @@ def write_model(folder: Path, shape: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def readers(work: Path, shape: Mapping[str, Any], batch_size: int) -> Iterator[dict[str, Reader]]:
+def readers(work: Path, shape: Mapping[str, Any], batch_size: int) -> Iterator[dict[str, Timed]]:
     """By name; servers end with the context."""
     write_model(work / "model", shape)
-    dtype = "bfloat16" if torch.cuda.is_available() else "float32"
+    on_gpu = torch.cuda.is_available()
+    dtype = "bfloat16" if on_gpu else "float32"
+    own = time.perf_counter if on_gpu else time.process_time
     local: dict[str, Any] = {"form": "letter", "dtype": dtype, "batch_size": batch_size}
 
     def asking(url: str, name: str, **settings: Any) -> ChatReader:
@@ -154,24 +156,23 @@ def readers(work: Path, shape: Mapping[str, Any], batch_size: int) -> Iterator[d
         return ChatReader(model, cache_dir=str(work / name))
 
     with ExitStack() as stack:
-        found: dict[str, Reader] = {
-            LOOP: Looped(str(work / "model"), cache_dir=str(work / "loop"), **local),
-            "reader=hf": HFReader(str(work / "model"), cache_dir=str(work / "hf"), **local),
-            "a stand-in server": asking(stack.enter_context(server(answer=first_letter)), "stand-in"),
+        found = {
+            LOOP: Timed(Looped(str(work / "model"), cache_dir=str(work / "loop"), **local), own),
+            "reader=hf": Timed(HFReader(str(work / "model"), cache_dir=str(work / "hf"), **local), own),
+            "a stand-in server": Timed(asking(stack.enter_context(server(answer=first_letter)), "stand-in")),
         }
         if importlib.util.find_spec("xllamacpp") is not None and location("smollm2-135m").exists():
             SMOLLM2.unpack(work / "gguf", print)
             engine = stack.enter_context(llama_cpp(work / "gguf" / SMOLLM2.main, work / "log.txt"))
-            found["llama.cpp's server"] = asking(f"{engine.url}/v1", "smollm2", structured=True)
+            clock = time.perf_counter if on_gpu else lambda: time.process_time() + engine.cpu_seconds()
+            found["llama.cpp's server"] = Timed(asking(f"{engine.url}/v1", "smollm2", structured=True), clock)
         yield found
 
 
-def measured(reader: Reader, size: Size, images: int, options: argparse.Namespace) -> Measured:
+def measured(timed: Timed, size: Size, images: int, options: argparse.Namespace) -> Measured:
     """The step with this reader, `rounds` times after one that is not counted."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    is_here = device == "cpu" and isinstance(reader, HFReader)
-    clock = time.process_time if is_here else time.perf_counter
-    timed = Timed(reader, clock)
+    clock = timed.clock
     torch.manual_seed(0)
     row = Row("clip_prefix", images, options.samples, length=options.length)
     reward = Reward({"qa": RewardTerm(QuestionAnswering(timed, Asked(options.questions), all_questions=True))})
@@ -202,12 +203,10 @@ def measured(reader: Reader, size: Size, images: int, options: argparse.Namespac
 
 def table(found: Mapping[str, Measured]) -> str:
     lines = ["| reader | answers a step | answers/s | beside the loop | s a step | its share |", "| --- " * 6 + "|"]
-    loop = found[LOOP].rate
-    lines += [
-        f"| {name} | {of.answers:,} | {of.rate:,.1f} | {of.rate / loop:,.1f} x | {of.step_s:,.2f} | "
-        f"{of.read_s / of.step_s:.0%} |"
-        for name, of in found.items()
-    ]
+    for name, of in found.items():
+        beside = f"{of.rate / found[LOOP].rate:,.1f} x" if LOOP in found else ""
+        share = f"{of.read_s / of.step_s:.0%}"
+        lines.append(f"| {name} | {of.answers:,} | {of.rate:,.1f} | {beside} | {of.step_s:,.2f} | {share} |")
     return "\n".join(lines)
 
 
@@ -217,9 +216,9 @@ def run(options: argparse.Namespace) -> dict[str, Measured]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as work, readers(Path(work), shape, options.batch_size) as known:
         found = {}
-        for name, reader in known.items():
+        for name in [name for name in known if any(word in name for word in options.only)]:
             images = options.looped or options.images if name == LOOP else options.images
-            found[name] = measured(reader, size, images, options)
+            found[name] = measured(known[name], size, images, options)
             print(name, found[name], flush=True)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "one CPU core"
     print(f"\n{options.images} pictures x {options.samples} captions x {options.questions} questions; {device}\n")

@@ -28,6 +28,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--looped", type=int, help="pictures of the step whose reader is the loop; none: all")
     parser.add_argument("--batch-size", type=int, default=16, help="of reader=hf")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="readers whose name holds one")
     parser.add_argument("--tiny", action="store_true", help="a few layers, to try the program")
     given = parser.parse_args(words)
     if given.speed:

@@ -17,7 +17,7 @@ from capkit.llm.cache import AnswerStore
 from capkit.llm.huggingface import DTYPES, found_revision, from_hub, kind_of, loaded
 from capkit.llm.prompts import Prompt
 from capkit.readers.base import LETTERS, SYSTEM, ChoiceQuestion, Reading, check_choices, lettered
-from capkit.readers.shared_reading import last_logits
+from capkit.readers.shared_reading import batches_of_last_logits, last_logits
 from capkit.utils.ranges import PositiveInt, check_ranges
 from capkit.utils.store import digest
 
@@ -120,52 +120,62 @@ class HFReader:
         missing: dict[int, list[tuple[str, int]]],
     ) -> Iterator[tuple[str, list[float] | str]]:
         """Keys, and the log-probability of each choice, or the reason why there is none."""
+        asked = [(row, key, questions[row][number]) for row, keyed in missing.items() for key, number in keyed]
+        prompts = iter(self._prompts([(texts[row], question) for row, _, question in asked]))
         groups, num_last, members = [], [], []
-        for row, keyed in missing.items():
+        for keyed in missing.values():
             group: list[list[int]] = []
             kept: list[int] = []
             of_group: list[tuple[str, int]] = []  # key, number of its choice
-            for key, number in keyed:
-                prompts = self._tokens(texts[row], questions[row][number])
-                longest = max(len(tokens) for tokens, _ in prompts)
+            for key, _ in keyed:
+                tokenized = next(prompts)
+                longest = max(len(tokens) for tokens, _ in tokenized)
                 if self.max_tokens is not None and longest > self.max_tokens:
                     yield key, f"the prompt has {longest} tokens, more than the model's {self.max_tokens}"
                     continue
-                for choice, (tokens, num) in enumerate(prompts):
+                for choice, (tokens, num) in enumerate(tokenized):
                     group.append(tokens)
                     kept.append(num)
                     of_group.append((key, choice))
             groups.append(group)
             num_last.append(kept)
             members.append(of_group)
-        counts = {key: len(questions[row][number].choices) for row, keyed in missing.items() for key, number in keyed}
+        counts = {key: len(question.choices) for _, key, question in asked}
         if not any(groups):
+            return
+        if self.form == "letter":
+            for places, batch in batches_of_last_logits(self._model(), groups, num_last, self.batch_size):
+                letters = torch.tensor(self._letters, device=batch.device)
+                found = batch[:, -1].log_softmax(-1)[:, letters].tolist()  # of a batch at once: a GPU is waited for
+                for (row, member), scores in zip(places, found, strict=True):
+                    key, _ = members[row][member]
+                    yield key, scores[: counts[key]]
             return
         parts: dict[str, dict[int, float]] = {}
         for row, member, logits in last_logits(self._model(), groups, num_last, self.batch_size):
             key, choice = members[row][member]
-            if self.form == "letter":
-                letters = torch.tensor(self._letters[: counts[key]], device=logits.device)
-                yield key, logits[-1].log_softmax(-1)[letters].tolist()
-                continue
             option = groups[row][member][-(num_last[row][member] - 1) :]
             parts.setdefault(key, {})[choice] = mean_logprob(logits[:-1], option)
             if len(parts[key]) == counts[key]:
                 scores = parts.pop(key)
                 yield key, [scores[place] for place in range(counts[key])]
 
-    def _tokens(self, text: str, question: ChoiceQuestion) -> list[tuple[list[int], int]]:
-        """The prompts of a question, and at how many last tokens of each the logits are wanted."""
-        if self.form == "letter":
-            options = lettered(question.choices)
-            return [(self._ids(self._written(caption=text, question=question.text, options=options)), 1)]
-        stem = self._written(caption=text, question=question.text)
-        start, found = self._ids(stem), []
-        for choice in question.choices:
-            tokens = self._ids(stem + self._space + choice)
-            same = next((at for at, (a, b) in enumerate(zip(start, tokens, strict=False)) if a != b), len(start))
-            found.append((tokens, len(tokens) - same + 1))
+    def _prompts(self, asked: Sequence[tuple[str, ChoiceQuestion]]) -> list[list[tuple[list[int], int]]]:
+        """The prompts of each text's question, and at how many last tokens of each the logits are wanted."""
+        written = [self._written_for(text, question) for text, question in asked]
+        tokens = iter(self._ids([prompt for prompts in written for prompt in prompts]) if written else ())
+        found = []
+        for prompts in written:
+            first, *others = [next(tokens) for _ in prompts]
+            found.append([(row, _num_behind(first, row)) for row in others] if others else [(first, 1)])
         return found
+
+    def _written_for(self, text: str, question: ChoiceQuestion) -> list[str]:
+        """The prompt; in the form cloze what stands before the options, and that with each option behind it."""
+        if self.form == "letter":
+            return [self._written(caption=text, question=question.text, options=lettered(question.choices))]
+        stem = self._written(caption=text, question=question.text)
+        return [stem, *(stem + self._space + choice for choice in question.choices)]
 
     def _written(self, **values: str) -> str:
         text = self.prompt.fill(**values)
@@ -175,9 +185,10 @@ class HFReader:
         chat.append({"role": "user", "content": text})
         return self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
 
-    def _ids(self, text: str) -> list[int]:
+    def _ids(self, texts: list[str]) -> list[list[int]]:
         """With the special tokens that the model expects, which a chat template writes itself."""
-        return self.tokenizer(text, add_special_tokens=not self.chat)["input_ids"]
+        found: list[list[int]] = self.tokenizer(texts, add_special_tokens=not self.chat)["input_ids"]
+        return found
 
     @property
     def _space(self) -> str:
@@ -187,9 +198,9 @@ class HFReader:
     def _letters(self) -> list[int]:
         """The token of each letter behind the prompt."""
         written = self._written(caption="a", question="b", options="A. c")
-        before, found = self._ids(written), []
-        for letter in LETTERS:
-            tokens = self._ids(written + self._space + letter)
+        before, *behind = self._ids([written, *(written + self._space + letter for letter in LETTERS)])
+        found = []
+        for letter, tokens in zip(LETTERS, behind, strict=True):
             if tokens[: len(before)] != before or len(tokens) != len(before) + 1:
                 raise UsageError(
                     f"form=letter needs a tokenizer with one token for each letter behind the prompt; that of "
@@ -197,6 +208,12 @@ class HFReader:
                 )
             found.append(tokens[-1])
         return found
+
+
+def _num_behind(stem: list[int], tokens: list[int]) -> int:
+    """How many of the tokens stand behind those that they have in common with the stem, and the one before them."""
+    same = next((at for at, (a, b) in enumerate(zip(stem, tokens, strict=False)) if a != b), len(stem))
+    return len(tokens) - same + 1
 
 
 def mean_logprob(logits: Float[Tensor, "n V"], tokens: Sequence[int]) -> float:

@@ -14,14 +14,26 @@ from transformers import DynamicCache
 from capkit.upstream.transformers import as_cache, cache_rows
 
 
-@torch.inference_mode()
 def last_logits(
     model: Any,
     groups: Sequence[Sequence[Sequence[int]]],
     num_last: Sequence[Sequence[int]],
     batch_size: int,
 ) -> Iterator[tuple[int, int, Float[Tensor, "n V"]]]:
-    """Group, member and the logits at the last `num_last` tokens of each member, in order of length.
+    """Group, member and the logits at the last `num_last` tokens of each member: those of `batches_of_last_logits`."""
+    for places, logits in batches_of_last_logits(model, groups, num_last, batch_size):
+        for (group, member), found in zip(places, logits, strict=True):
+            yield group, member, found[len(found) - num_last[group][member] :]
+
+
+@torch.inference_mode()
+def batches_of_last_logits(
+    model: Any,
+    groups: Sequence[Sequence[Sequence[int]]],
+    num_last: Sequence[Sequence[int]],
+    batch_size: int,
+) -> Iterator[tuple[list[tuple[int, int]], Float[Tensor, "R n V"]]]:
+    """Groups and members of a batch, in order of length, with the logits at the last tokens, as many as one wants.
 
     A causal model of transformers reads the tokens with which all of a group's members begin once, in batches of like
     length, and then what follows, likewise, with the keys and values of the first pass. Padding stands on the left and
@@ -41,8 +53,7 @@ def last_logits(
             logits = _run_rests(
                 model, cache, is_read, [row for row, _ in batch], [list(rests[at]) for at in batch], most
             )
-            for (row, member), found in zip(batch, logits, strict=True):
-                yield places[row], member, found[most - num_last[places[row]][member] :]
+            yield [(places[row], member) for row, member in batch], logits
 
 
 def _num_shared(group: Sequence[Sequence[int]], num_last: Sequence[int]) -> int:

@@ -20,7 +20,7 @@ from capkit.errors import UsageError
 from capkit.utils.files import atomic_path, write_atomically
 from capkit.utils.text_files import expect, member, read_json
 
-ABOUT = "shards.json"
+ABOUT, PARTS = "shards.json", ".parts"  # the latter holds what is not whole yet
 VERSION = 1
 NO_TAR = -1  # of a picture that cannot be used
 ROW = np.dtype([("line", "<i8"), ("tar", "<i4"), ("offset", "<i8"), ("size", "<i8"), ("hash", "<u8")])
@@ -78,6 +78,12 @@ class ShardIndex:
     def __init__(self, folder: str | Path, split: str) -> None:
         self.folder = Path(folder).absolute()
         if not (self.folder / ABOUT).is_file():
+            has_begun = (self.folder / PARTS).exists() or any(self.folder.rglob(ABOUT))
+            if not has_begun and any(self.folder.rglob("*.tar")):
+                raise UsageError(
+                    f"shards: expected a folder that `capkit shard` wrote, got tars from elsewhere in {folder}; index "
+                    f"them, which leaves them as they are, by `capkit shard tars={folder} out=INDEX`, and give INDEX"
+                )
             raise UsageError(
                 f"shards: expected a folder that `capkit shard` wrote to its end, with {ABOUT}; {folder} has none; "
                 "write it (the same command again goes on where it was stopped)"

@@ -22,7 +22,7 @@ from PIL import Image
 from capkit.data.fingerprint import fingerprint
 from capkit.data.images import BadImage
 from capkit.data.records import Record, check_unique_keys, record_from_row, row_of
-from capkit.data.shard_index import ABOUT, Entry, Tar, write_about, write_split
+from capkit.data.shard_index import ABOUT, PARTS, Entry, Tar, write_about, write_split
 from capkit.data.skipped import SkipLog, Skipped
 from capkit.data.sources.base import DataSource, picture_file
 from capkit.data.sources.caption_files import CaptionRow
@@ -32,7 +32,7 @@ from capkit.errors import RunFailure, UsageError
 from capkit.utils.files import TEMPORARY, atomic_path, write_atomically
 from capkit.utils.text_files import read_json
 
-PARTS, PLAN, SKIPPED = ".parts", "plan.json", "skipped.jsonl"
+PLAN, SKIPPED = "plan.json", "skipped.jsonl"
 _OURS = (PARTS, SKIPPED, ".lock")
 _ALL = "all"  # the split of tars whose records are not yet divided
 

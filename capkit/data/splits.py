@@ -11,13 +11,13 @@ from capkit.errors import UsageError
 from capkit.utils.rng import stable_hash, uniform
 
 
-def check_shares(val: float, test: float) -> None:
+def check_shares(val: float | int, test: float | int) -> None:
     if val + test >= 1:
         raise UsageError(f"val and test are shares of the images, together below 1; got {val} and {test}")
 
 
 def rows_of_split(
-    rows: Sequence[CaptionRow], split: str, val: float, test: float, seed: int, where: str
+    rows: Sequence[CaptionRow], split: str, val: float | int, test: float | int, seed: int, where: str
 ) -> list[CaptionRow]:
     """The rows of train, val or test, in order.
 

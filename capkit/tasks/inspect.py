@@ -19,6 +19,7 @@ from capkit.data.datamodule import CaptionDataModule
 from capkit.data.files import FileSource
 from capkit.data.inspection import CountTokens, Pictures, Texts, look_at_pictures, look_at_texts, same_in_both
 from capkit.data.sources.base import DataSource, Preparable, clean_captions
+from capkit.data.sources.folder import list_images
 from capkit.models.captioners.coca import CoCa, own_tokenizer
 from capkit.reports.inspected import Inspected, Named, inspected_table, write_inspected
 from capkit.run.folder import default_run_dir
@@ -32,6 +33,7 @@ REPEATED_SHARE = 0.01  # of a split's captions, above which one that stands so o
 CUT_SHARE = 0.05  # of captions longer than data.max_length, above which it is told
 FOREIGN_SHARE = 0.1  # of captions whose language could be guessed, above which it is told that tags contradict
 Pair = tuple[tuple[str, int], tuple[str, int]]  # splits and places of two pictures
+_TABLES = ("metadata.jsonl", "metadata.csv", "captions.csv", "captions.txt", "captions.json", "captions.jsonl")
 _TOKENIZERS = ("model.tokenizer", "model.text_tower.tokenizer", "model.decoder.name", "model.name")
 
 
@@ -42,9 +44,11 @@ def run(cfg: DictConfig) -> dict[str, float]:
     and captions of each split, and of pictures that were opened and cannot be used.
     """
     count_tokens, called = _counter(cfg)
+    is_alone = False
     for node in (cfg.data.get(split) for split in SPLITS):
         if node is not None and OmegaConf.is_missing(node, "captions"):  # a folder of pictures alone
             node.captions = None
+            is_alone = True
     data: CaptionDataModule = build(cfg.data)
     sources = {split: data.source(split) for split in SPLITS if data.sources[split] is not None}
     for source in sources.values():
@@ -66,7 +70,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
             split: _numbers(texts[split], opened.get(split), guessed[split], called, data.max_length)
             for split in sources
         },
-        findings + _foreign(texts, guessed),
+        findings + _foreign(texts, guessed) + (_beside(Path(cfg.data.train.images)) if is_alone else []),
         [(text, count) for text, count in repeated.most_common(NUM_REPEATED) if count > 1],
         {split: own.tokens for split, own in texts.items()},
         {split: [max(size) for size in own.sizes] for split, own in opened.items()},
@@ -122,6 +126,18 @@ def _guessed(texts: Mapping[str, Texts]) -> dict[str, list[str]]:
             split: guess_languages([text for text, _ in own.sampled]) if can_guess() else []
             for split, own in texts.items()
         }
+
+
+def _beside(folder: Path) -> list[tuple[str, list[str]]]:
+    """Captions that lie in a folder of pictures, and were not given."""
+    table = next((path for name in _TABLES if (path := folder / name).is_file()), None)
+    if table is not None:
+        return [(f"captions were not given, but {table.name} lies there: data.train.captions={table} reads it", [])]
+    named = [name for name in list_images(folder)[:100] if (folder / name).with_suffix(".txt").is_file()]
+    if not named:
+        return []
+    told = "captions were not given, but text files lie beside the pictures: data.train.captions="
+    return [(f"{told}{folder} reads them", [str(Path(named[0]).with_suffix(".txt"))])]
 
 
 def _foreign(texts: Mapping[str, Texts], guessed: Mapping[str, Sequence[str]]) -> list[tuple[str, list[str]]]:

@@ -293,8 +293,15 @@ def test_a_split_that_is_not_there_and_a_damaged_index_are_named(tmp_path):
     write(manifest(tmp_path / "pictures"), tmp_path / "out")
     with pytest.raises(UsageError, match=r"one of the splits train, got val; set data\.val=null"):
         Shards(str(tmp_path / "out"), "val")
-    with pytest.raises(UsageError, match="expected a folder that `capkit shard` wrote"):
+    with pytest.raises(UsageError, match="expected a folder that `capkit shard` wrote to its end"):
         Shards(str(tmp_path), "train")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "00000.tar").touch()
+    with pytest.raises(UsageError, match=r"tars from elsewhere.*`capkit shard tars=.*elsewhere out=INDEX`"):
+        Shards(str(tmp_path / "elsewhere"), "train")
+    (tmp_path / "elsewhere" / ".parts").mkdir()
+    with pytest.raises(UsageError, match="the same command again goes on where it was stopped"):
+        Shards(str(tmp_path / "elsewhere"), "train")
     np.save(tmp_path / "out/train.npy", np.zeros(NUM))
     with pytest.raises(UsageError, match=r"train\.npy: expected 11 places"):
         Shards(str(tmp_path / "out"), "train")

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from capkit.data.files import ImageFiles
+from capkit.data.hub_tables import SCHEME, fetched, parse_address
 from capkit.data.images import MAX_BYTES, BadImage, load_rgb
 from capkit.data.records import Caption, Record
 from capkit.data.sources.caption_files import CaptionRow, check_rows
@@ -46,7 +47,8 @@ class Parquet:
     shard` makes tars of them that are quick in any order.
 
     Args:
-        folder: Folder of .parquet files, at any depth.
+        folder: Folder of .parquet files, at any depth; or `hf://datasets/OWNER/NAME[@REVISION]`, a data set of the hub,
+            whose tables are fetched into its cache.
         split: "train", "val" or "test".
         images: Folder of the pictures, if the tables do not hold them, or in place of those that they hold.
         language: BCP 47 tag of the captions.
@@ -56,7 +58,11 @@ class Parquet:
     def __init__(
         self, folder: str, split: str, images: str | None = None, language: str = "en", source: str = "human"
     ) -> None:
-        self._folder = existing_folder(folder, "folder").absolute()
+        self._given = folder
+        if folder.startswith(SCHEME):
+            parse_address(folder)
+        else:
+            _existing(folder)
         if split not in ("train", "val", "test"):
             raise UsageError(f"split must be train, val or test; got {split!r}")
         pyarrow_module()
@@ -69,6 +75,16 @@ class Parquet:
         return self.__dict__ | {"_read_group": None}  # pictures stay in their process
 
     @cached_property
+    def _folder(self) -> Path:
+        if self._given.startswith(SCHEME):
+            return fetched(*parse_address(self._given))
+        return _existing(self._given).absolute()
+
+    def prepare(self) -> None:
+        """Fetch the tables, if they are the hub's."""
+        assert self._folder
+
+    @cached_property
     def _rows(self) -> list[_Row]:
         found = sorted(path for path in self._folder.rglob("*.parquet") if path.is_file())
         if not found:
@@ -77,7 +93,10 @@ class Parquet:
         chosen = [row for row in rows if row.caption_row.split == self._split]
         if not chosen:
             splits = ", ".join(dict.fromkeys(str(row.caption_row.split) for row in rows)) or "none"
-            raise UsageError(f"{self._folder}: no images in split {self._split!r}; it has {splits}")
+            raise UsageError(
+                f"{self._folder}: no images in split {self._split!r}; it has {splits}; set data.{self._split}=null to "
+                "do without it"
+            )
         return chosen
 
     def __len__(self) -> int:
@@ -112,6 +131,15 @@ class Parquet:
             group = table.read_row_group(row.row_group, columns=[_PICTURE], use_threads=False)
             self._read_group = (row.file, row.row_group, group.column(_PICTURE))
         return self._read_group[2]
+
+
+def _existing(folder: str) -> Path:
+    try:
+        return existing_folder(folder, "folder")
+    except UsageError as error:
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", folder):
+            raise UsageError(f"{error}; a data set of the hub is folder=hf://datasets/{folder}") from error
+        raise
 
 
 def pyarrow_module() -> Any:

@@ -194,3 +194,37 @@ def test_the_three_brazilian_sets_read_such_tables_in_portuguese(version, folder
     (batch,) = data.val_dataloader()
     assert batch.references == [["um avião 8", "a água 8"]] and batch.pixels.shape == (1, 3, 4, 4)
     json.dumps(batch.metadata)  # metrics keep it as JSON
+
+
+def test_a_data_set_of_the_hub_is_fetched_by_its_name_once_it_is_read(folder, monkeypatch):
+    asked = []
+
+    def download(name, **words):
+        asked.append((name, words))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    source = Parquet("hf://datasets/some-body/flickr.x@refs/convert/parquet", "train")
+    assert not asked, "constructors fetch nothing"
+    source.prepare()
+    assert [source.record(i) for i in range(6)] == [Parquet(str(folder), "train").record(i) for i in range(6)]
+    words = {"repo_type": "dataset", "revision": "refs/convert/parquet", "allow_patterns": ["*.parquet"]}
+    assert asked == [("some-body/flickr.x", words)]
+
+
+def test_what_the_hub_does_not_give_is_told(tmp_path, monkeypatch, arrow):
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def offline(*_, **__):
+        raise LocalEntryNotFoundError("no network\nand more")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    with pytest.raises(UsageError, match=r"\(no network\).*hf download --repo-type dataset a/b --local-dir DIR"):
+        Parquet("hf://datasets/a/b", "train").prepare()
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    with pytest.raises(UsageError, match="hf://datasets/a/b@refs/convert/parquet"):
+        Parquet("hf://datasets/a/b", "train").prepare()
+    with pytest.raises(UsageError, match="expected hf://datasets/OWNER/NAME"):
+        Parquet("hf://a/b", "train")
+    with pytest.raises(UsageError, match="is folder=hf://datasets/a/b"):
+        Parquet("a/b", "train")

@@ -31,6 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
 
 from benchmarks.faults.ranks import Ranks
 from benchmarks.groups import all_reduce_gb
@@ -56,7 +58,10 @@ WORDS = (
 
 
 class Counter(pl.Callback):
-    """Rank 0 writes a line into `file` after each step: bytes that the loopback carried so far, seconds of the step."""
+    """Rank 0 writes a line into `file` after each step: bytes that the loopback carried so far, seconds of the step.
+
+    All that a GPU still sends is waited for.
+    """
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -70,6 +75,9 @@ class Counter(pl.Callback):
         self._begun = time.perf_counter()
 
     def on_train_batch_end(self, *args: Any) -> None:
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+            dist.barrier()
         row = {**self.numbers, "bytes": carried_bytes(), "seconds": time.perf_counter() - self._begun}
         if rank() == 0:
             with Path(self.file).open("a") as file:

@@ -18,7 +18,7 @@ LIVE_NUMBERS = 1_000_000_000  # gathered weights that DeepSpeed keeps in stage 3
 REUSE_NUMBERS = 1_000_000_000  # it also keeps weights used again within this many: stage3_max_reuse_distance
 # What the host takes for a trainable tensor in a backward pass under DeepSpeed 0.19, by stage: measured on two H200 and
 # two H100 (docs/plan.md). The GPU waits for it.
-ENGINE_SECONDS = (0.0, 1e-4, 1e-4, 8e-4)
+ENGINE_SECONDS = (0.0, 8e-5, 7e-5, 6e-4)
 
 
 @dataclass(frozen=True)

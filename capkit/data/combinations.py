@@ -1,4 +1,7 @@
-"""Which settings of a data module do not go together."""
+"""What a data module refuses: settings that do not go together, splits without a source."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from capkit.data.targets import CaptionsOf
 from capkit.data.transforms import ImageTransform
@@ -47,3 +50,13 @@ def check_combination(
             "captions_of=regions with features expected the transform of the pictures that they are of, which says "
             "where boxes lie in them; got transform=null; set data.transform"
         )
+
+
+def check_sources(sources: Mapping[str, Any]) -> None:
+    """Raises UsageError for a split that has keys and no source, since the config's split is null."""
+    for split, found in sources.items():
+        if isinstance(found, Mapping):
+            raise UsageError(
+                f"data.{split}: expected a data source, got {dict(found)} without one, since data.{split} is null; "
+                f"give data.{split}._target_ too, or leave these keys out"
+            )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import lightning.pytorch as pl
 
 from capkit.data.collate import Encode
-from capkit.data.combinations import check_combination
+from capkit.data.combinations import check_combination, check_sources
 from capkit.data.conditions.base import OfOneCorpus
 from capkit.data.conditions.readers import condition_readers
 from capkit.data.curricula.base import Curriculum, Grouped
@@ -141,12 +141,7 @@ class CaptionDataModule(Splits, pl.LightningDataModule):
         if train is not None and min_score is not None:
             train = above_score(train, min_score)
         self.sources: dict[str, DataSource | None] = {"train": train, "val": val, "test": test, "predict": predict}
-        for split, found in self.sources.items():
-            if isinstance(found, Mapping):  # keys below a split that is null
-                raise UsageError(
-                    f"data.{split}: expected a data source, got {dict(found)} without one, since data.{split} is null; "
-                    f"give data.{split}._target_ too, or leave these keys out"
-                )
+        check_sources(self.sources)
         if languages is not None:
             for split in ("train", "val", "test"):
                 if (source := self.sources[split]) is not None:
@@ -209,15 +204,6 @@ class CaptionDataModule(Splits, pl.LightningDataModule):
     def removed_regions(self, split: str) -> int:
         """How many regions this process left out so far because the transform left less than `min_visible` of them."""
         return self._log.removed_regions[split]
-
-    @property
-    def num_examples(self) -> int:
-        """How many examples an epoch has."""
-        return self.num_images("train")
-
-    @property
-    def has_validation(self) -> bool:
-        return self.sources["val"] is not None
 
     @property
     def steps_per_epoch(self) -> int:

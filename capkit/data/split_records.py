@@ -39,6 +39,15 @@ class Splits:
     def num_images(self, split: str) -> int:
         return len(self.source(split))
 
+    @property
+    def num_examples(self) -> int:
+        """How many examples an epoch has."""
+        return self.num_images("train")
+
+    @property
+    def has_validation(self) -> bool:
+        return self.sources["val"] is not None
+
     def texts(self, record: Record) -> list[str]:
         """The cleaned texts of a record that are learned: its captions, or what `captions_of` says."""
         return texts_of(record, self.captions_of)

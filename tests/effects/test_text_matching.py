@@ -182,7 +182,8 @@ def test_only_channels_that_keep_order_within_an_n_gram_tell_a_caption_from_its_
 
     Catches a hash that forgets the order of an n-gram's words: the control `unordered`, which passes the test above.
     """
-    model = trained_on(_stacked("train", 3000), three_words, name, 300, seed)
+    steps = 1000 if name == "conv" else 300  # convolutions tell .73 to .89 after 300
+    model = trained_on(_stacked("train", 3000), three_words, name, steps, seed)
     accuracy = _prefers_the_truth(model, _stacked("test", 1000), three_words)
     if name in (*ORDERLESS, "unordered"):
         assert measured(TOLD, accuracy, ">=", 0.4) and measured(TOLD, accuracy, "<=", 0.6)

@@ -2,7 +2,7 @@
 BIN ?= .venv/bin
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-.PHONY: docs help install test test-ci test-nightly lint format canary wheel docker clean
+.PHONY: docs screenshots help install test test-ci test-nightly lint format canary wheel docker clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ canary: ## the newest releases that the bounds allow, in .venv-canary: what is n
 
 docs: ## build the documentation as a site into build/site; any broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+screenshots: ## the pictures of pages in docs/, from the README's runs, which are trained into runs/screenshots
+	$(BIN)/python -m benchmarks.screenshots
 
 wheel: ## build the wheel into dist/
 	$(BIN)/python -m build --wheel

@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 _FENCE = re.compile(r"^( *)```([^\n]*)\n(.*?)^\1```", flags=re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"`([\w/.]+\.(?:yaml|py))`:\n\n```(?:yaml|python)\n(.*?)```", flags=re.DOTALL)
 # Bash reads each block; what it would start, it writes down instead: no command is found, for there is no PATH.
 _BASH = r"""
 record() { printf '%s\0' "$BLOCK" "$@" $'\1' >&3; }
@@ -95,3 +96,32 @@ def is_same_but_for_dots(expected: str, found: str) -> bool:
     """Whether a text is the one that a page shows, where `...` stands for any words."""
     pattern = ".*".join(re.escape(part) for part in expected.split("..."))
     return re.fullmatch(pattern, found, flags=re.DOTALL) is not None
+
+
+def files(page: Path) -> dict[str, str]:
+    """Files that a page names above a block, and what they hold."""
+    return dict(_FILE.findall(page.read_text(encoding="utf-8")))
+
+
+def write_files(folder: Path) -> None:
+    """Writes the files that the pages of docs name above a block."""
+    for page in PAGES:
+        for name, text in files(page).items() if page.parent.name == "docs" else ():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+
+
+def words_for_capkit(words: list[str]) -> list[str] | None:
+    """What of a command capkit gets; None if it does not start it."""
+    words = words[1:] if words[0] == "srun" else words
+    if words[0] in ("capkit", "launch/torchrun.sh"):
+        return words[1:]
+    if words[:2] == ["python", "train.py"]:
+        return words[2:]
+    starts = {"sbatch": "launch/slurm.sbatch", "docker": "gpu"}.get(words[0])
+    return words[words.index(starts) + 1 :] if starts in words else None
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+SHELL = [block for block in BLOCKS if block.language in ("bash", "console")]

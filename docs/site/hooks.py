@@ -25,6 +25,8 @@ PYTHON = {
         "capkit.scorers.base", "capkit.data.curricula.base", "capkit.data.sources.base", "capkit.metrics.base",
     ],
 }  # fmt: skip
+# The heads of experiments are wider than a page; commands keep their lines.
+_WRAPPED = ".md-typeset .wrapped pre > code { white-space: pre-wrap; }\n"
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)\s]+)\)")
 _NAMED = re.compile(r"(?<!\]\()(?<![\[\w/.`])`?docs/([a-z_]+\.md)`?(?![\w\]])")
 
@@ -45,6 +47,7 @@ def _experiments() -> list[str]:
 
 
 def on_config(config: Any) -> Any:
+    config["extra_css"] = ["wrapped.css"]
     nav: list[Any] = [{"capkit": "index.md"}]
     nav += [{title: pages} for title, pages in _index_sections().items()]
     nav.append({"Methods": ["methods/index.md", *(f"methods/{name}.md" for name in _experiments())]})
@@ -57,7 +60,7 @@ def on_config(config: Any) -> Any:
 def on_files(files: Files, config: Any) -> Files:
     for source, target in ELSEWHERE.items():
         files.append(File.generated(config, target, content=(ROOT / source).read_text(encoding="utf-8")))
-    for name, content in _pages().items():
+    for name, content in {**_pages(), "wrapped.css": _WRAPPED}.items():
         files.append(File.generated(config, name, content=content))
     return files
 
@@ -92,7 +95,7 @@ def _method(name: str) -> str:
     status = f"\n## Status\n\n{cells[-1]}\n" if len(cells) == 6 else ""
     seen = _seen([test for test in re.findall(r"tests/effects/\w+\.py", row)])
     return (
-        f"# {name}\n\n```text\n{text}\n```\n{status}{seen}\n## Config\n\n"
+        f"# {name}\n\n``` {{ .text .wrapped }}\n{text}\n```\n{status}{seen}\n## Config\n\n"
         f"`capkit show experiment={name}` prints all of it.\n\n```yaml\n{body}\n```\n"
     )
 

@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 import yaml
-from doc_blocks import ROOT, blocks, commands, is_same_but_for_dots, shown
+from doc_blocks import (
+    BLOCKS,
+    ROOT,
+    SHELL,
+    commands,
+    files,
+    is_same_but_for_dots,
+    shown,
+    words_for_capkit,
+    write_files,
+)
 from omegaconf import OmegaConf, open_dict
 
 from capkit.cli import main
@@ -21,9 +31,6 @@ from capkit.config.arguments import Command, parse
 from capkit.config.compose import compose_config
 from capkit.config.sweeps import single_runs
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = [block for page in PAGES for block in blocks(page)]
-SHELL = [block for block in BLOCKS if block.language in ("bash", "console")]
 # Programs that no test starts by a block's words, and why.
 UNRUN = {
     "pip": "fetches packages; that what it names exists is checked, and CI follows the README's lines",
@@ -48,7 +55,6 @@ ELSEWHERE = {
     "CONTRIBUTING.md": "tests/packaging/test_contributing.py",
     "README.md": "tests/packaging/test_readme.py",
 }
-_FILE = re.compile(r"`([\w/.]+\.(?:yaml|py))`:\n\n```(?:yaml|python)\n(.*?)```", flags=re.DOTALL)
 
 
 def name(block):
@@ -88,10 +94,7 @@ def heard(tmp_path_factory):
 def folder(tmp_path_factory):
     """A folder with the files that pages of docs name above a block of theirs."""
     folder = tmp_path_factory.mktemp("reader")
-    for page in PAGES:
-        for file, text in _FILE.findall(page.read_text(encoding="utf-8")) if page.parent.name == "docs" else ():
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            (folder / file).write_text(text, encoding="utf-8")
+    write_files(folder)
     return folder
 
 
@@ -105,17 +108,6 @@ def reader(folder, monkeypatch):
     monkeypatch.setattr("capkit.config.rules.needs", lambda *_: ())
     monkeypatch.setattr("capkit.config.rules.problem_with_runs", lambda *_: None)
     return monkeypatch
-
-
-def words_for_capkit(words):
-    """What of a command capkit gets; None if it does not start it."""
-    words = words[1:] if words[0] == "srun" else words
-    if words[0] in ("capkit", "launch/torchrun.sh"):
-        return words[1:]
-    if words[:2] == ["python", "train.py"]:
-        return words[2:]
-    starts = {"sbatch": "launch/slurm.sbatch", "docker": "gpu"}.get(words[0])
-    return words[words.index(starts) + 1 :] if starts in words else None
 
 
 def wrong_in(words, is_whole):
@@ -221,8 +213,7 @@ def test_yaml_is_taken_by_the_part_it_is_for(block, reader):
     body = yaml.safe_load(block.text)
     assert isinstance(body, dict)
     if block.page not in PLACES:  # a file by its name, which a command of the page chooses
-        text = (ROOT / block.page).read_text(encoding="utf-8")
-        assert block.text in dict(_FILE.findall(text)).values() and block.page in ELSEWHERE | {
+        assert block.text in files(ROOT / block.page).values() and block.page in ELSEWHERE | {
             "docs/configuration.md": ""
         }
         return

@@ -28,6 +28,14 @@ def test_the_index_lists_every_page_once_with_a_line():
     assert sorted(target for _, target in listed) == sorted(p.name for p in DOCS.glob("*.md") if p.name != "README.md")
 
 
+def test_pictures_are_small_and_shown():
+    """`make screenshots` makes those of pages."""
+    shown = {link.rpartition("/")[2] for page in PAGES for link in links(page)}
+    pictures = [path for path in DOCS.iterdir() if path.suffix in (".png", ".webp", ".jpg", ".svg")]
+    assert {"report.png", "compare.png", "demo.png", "site.png"} <= {path.name for path in pictures}
+    assert [path.name for path in pictures if path.stat().st_size > 150_000 or path.name not in shown] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_relative_link_leads_somewhere(page):
     for link in links(page):

@@ -5,11 +5,10 @@ import math
 import re
 
 import pytest
-import torch
+from interrupted import assert_equal_weights, interrupt_and_resume, numbers
 
 import capkit
 from benchmarks.scene_ratings import grades, rankings
-from capkit.checkpoint.files import load_checkpoint
 from capkit.checkpoint.loading import load_captioner
 from capkit.checkpoint.raters import load_rater
 from capkit.cli import main
@@ -132,27 +131,11 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(start, tmp_path, monke
     _, fit, _ = start
     fit = [word for word in fit if not (words and word.startswith("model."))]
     assert main([*fit, *words, f"run_dir={tmp_path / 'once'}"]) == 0
-    step = RaterModule.training_step
-
-    def die_at_step_2(self, batch, batch_idx):
-        if self.global_step == 2:
-            raise RuntimeError("pulled the plug")
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(RaterModule, "training_step", die_at_step_2)
-        with pytest.raises(RuntimeError, match="pulled the plug"):
-            main([*fit, *words, f"run_dir={tmp_path / 'again'}"])
-    assert main([*fit, *words, f"run_dir={tmp_path / 'again'}"]) == 0
+    interrupt_and_resume([*fit, *words, f"run_dir={tmp_path / 'again'}"], RaterModule, monkeypatch)
     once, again = RunFolder(tmp_path / "once"), RunFolder(tmp_path / "again")
     kept = ("train/loss", "train/grad_norm", "train/rating/", "val/")
-    numbers = [
-        [{name: value for name, value in row.items() if name.startswith(kept)} for row in run.current_rows()]
-        for run in (once, again)
-    ]
-    assert [row for row in numbers[0] if row] == [row for row in numbers[1] if row]
-    ours, theirs = (load_checkpoint(run.checkpoints / "step-00000004.ckpt")["state_dict"] for run in (again, once))
-    assert all(torch.equal(value, ours[name]) for name, value in theirs.items())
+    assert numbers(again, *kept) == numbers(once, *kept) != []
+    assert_equal_weights(again, once)
 
 
 def of_the_test_split(rows):

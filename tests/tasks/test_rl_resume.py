@@ -1,7 +1,7 @@
 """task=fit_rl from the command line's `main`: an interrupted run ends as the uninterrupted one, to the last bit."""
 
 import pytest
-import torch
+from interrupted import assert_equal_weights, interrupt_and_resume, numbers
 
 from capkit.checkpoint.files import load_checkpoint
 from capkit.cli import main
@@ -44,39 +44,19 @@ def state(run):
     return load_checkpoint(run.checkpoints / "step-00000004.ckpt")
 
 
-def numbers(run):
-    """What each step logged; wall time left out."""
-    rows = [row for row in run.current_rows() if "train/loss" in row]
-    kept = ("train/loss", "train/grad_norm", "rl/", "reward/")
-    return [{name: value for name, value in row.items() if name.startswith(kept)} for row in rows]
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_an_interrupted_run_by_rewards_ends_as_the_uninterrupted_one(start, tmp_path, monkeypatch, case):
     command = [*start, *CASES[case]]
     assert main([*command, f"run_dir={tmp_path / 'once'}"]) == 0
-    step = RLModule.training_step
-
-    def die_at_step_2(self, batch, batch_idx):
-        if self.global_step == 2:
-            raise RuntimeError("pulled the plug")
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(RLModule, "training_step", die_at_step_2)
-        with pytest.raises(RuntimeError, match="pulled the plug"):
-            main([*command, f"run_dir={tmp_path / 'again'}"])
-    assert main([*command, f"run_dir={tmp_path / 'again'}"]) == 0
+    interrupt_and_resume([*command, f"run_dir={tmp_path / 'again'}"], RLModule, monkeypatch)
 
     once, again = RunFolder(tmp_path / "once"), RunFolder(tmp_path / "again")
-    assert numbers(again) == numbers(once)
-    assert len(numbers(once)) == 4
-    assert {"rl/kl", "rl/baseline", "rl/logprob_gap", "reward/length", "reward/length_weighted"} <= set(
-        numbers(once)[0]
-    )
-    assert abs(numbers(once)[3]["rl/kl"]) > 1e-4
+    ours, theirs = (numbers(run, "train/loss", "train/grad_norm", "rl/", "reward/") for run in (again, once))
+    assert ours == theirs and len(theirs) == 4
+    assert {"rl/kl", "rl/baseline", "rl/logprob_gap", "reward/length", "reward/length_weighted"} <= theirs[0].keys()
+    assert abs(theirs[3]["rl/kl"]) > 1e-4
+    assert_equal_weights(again, once)
     ours, theirs = state(again), state(once)
-    assert all(torch.equal(value, ours["state_dict"][name]) for name, value in theirs["state_dict"].items())
     assert ours["rl"] == theirs["rl"]
     assert theirs["rl"]["objective"]["count"] == 4
     assert (again.predictions / "test.json").read_text() == (once.predictions / "test.json").read_text()

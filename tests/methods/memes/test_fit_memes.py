@@ -3,10 +3,9 @@
 import json
 
 import pytest
-import torch
+from interrupted import assert_equal_weights, interrupt_and_resume
 from PIL import Image
 
-from capkit.checkpoint.files import load_checkpoint
 from capkit.checkpoint.loading import model_from_checkpoint, read_checkpoint
 from capkit.cli import main
 from capkit.methods.memes.model import Camu
@@ -71,22 +70,8 @@ def test_the_same_command_again_trains_no_further(encoder, folder, capsys):
 def test_a_resumed_run_ends_as_the_uninterrupted_one(encoder, folder, tmp_path, monkeypatch):
     from capkit.methods.memes.module import MemeModule
 
-    step = MemeModule.training_step
-
-    def die_at_step_2(self, batch, batch_idx):
-        if self.global_step == 2:
-            raise RuntimeError("pulled the plug")
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(MemeModule, "training_step", die_at_step_2)
-        with pytest.raises(RuntimeError, match="pulled the plug"):
-            main(command(encoder, tmp_path / "run"))
-    assert main(command(encoder, tmp_path / "run")) == 0
-    ours, theirs = (
-        load_checkpoint(path / "checkpoints/step-00000004.ckpt")["state_dict"] for path in (tmp_path / "run", folder)
-    )
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    interrupt_and_resume(command(encoder, tmp_path / "run"), MemeModule, monkeypatch)
+    assert_equal_weights(RunFolder(tmp_path / "run"), RunFolder(folder))
 
 
 def test_a_run_that_no_longer_improves_stops_and_tests_its_best_checkpoint(encoder, tmp_path, capsys):

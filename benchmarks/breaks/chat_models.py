@@ -155,4 +155,11 @@ BREAKS = [
         "row * (6 * width)",
         (f"{SHARED}so_many_captions_stand_in_a_row_that_operations_are_fewest",),
     ),
+    Break(
+        "recompute: layers run again under ZeRO-3, where their weights are gone",
+        "capkit/train/captioner_module.py",
+        "        if self.recompute:\n            raise",
+        "        if False:\n            raise",
+        ("tests/distributed/test_zero_refusals.py::test_zero_tells_what_it_cannot_do",),
+    ),
 ]

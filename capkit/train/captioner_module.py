@@ -66,12 +66,22 @@ class CaptionerModule(TrainModule):
         self._validation: list[dict[str, Any]] = []
 
     def setup(self, stage: str) -> None:
-        """Raises UsageError for compiled layers under ZeRO-3, whose hooks gather the weights of parts of a layer."""
+        """Raises UsageError under ZeRO-3 for compiled layers, since hooks gather the weights of parts of a layer, and
+        for layers that run again in the backward pass, since their weights are gone by then.
+        """
         super().setup(stage)
-        if self.compiled and getattr(self.strategy, "stage", 0) == 3:
+        if getattr(self.strategy, "stage", 0) != 3:
+            return
+        if self.compiled:
             raise UsageError(
                 "compile=true compiles whole layers, which ZeRO-3 cannot gather weights within; expected another "
                 "strategy, got trainer=deepspeed_3; set compile=false, or choose trainer=ddp or deepspeed_2"
+            )
+        if self.recompute:
+            raise UsageError(
+                "recompute=true runs layers again in the backward pass, where ZeRO-3 has not gathered their weights; "
+                "expected another strategy, got trainer=deepspeed_3; set recompute=false, or choose trainer=ddp or "
+                "deepspeed_2"
             )
 
     def on_train_start(self) -> None:

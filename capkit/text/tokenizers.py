@@ -4,7 +4,6 @@ import functools
 import itertools
 import re
 import socket
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from urllib.request import getproxies
 import huggingface_hub.constants
 import torch
 from jaxtyping import Bool, Int
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -60,19 +59,16 @@ def word_tokenizer(captions: Iterable[str], min_count: int = 1) -> PreTrainedTok
     of captions does not matter. Decoding joins punctuation to its word ("a red circle."). Raises UsageError if no word
     is left.
     """
-    backend = _word_backend()
-    counts: Counter[str] = Counter()
-    for caption, times in Counter(captions).items():
-        for word in split_words(caption):
-            counts[word] += times
-    words = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
-    if not words:
+    backend, special = _word_backend(), list(SPECIAL_TOKENS.values())
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=2**31, min_frequency=min_count, special_tokens=special, show_progress=False
+    )
+    backend.train_from_iterator(captions, trainer)
+    if backend.get_vocab_size() == len(special):
         raise UsageError(
             f"a word tokenizer needs words that occur at least min_count={min_count} times; "
-            f"got {len(counts)} different words, all of them rarer; lower min_count or check the captions"
+            "the captions have none; lower min_count or check the captions"
         )
-    vocabulary = {word: index for index, word in enumerate([*SPECIAL_TOKENS.values(), *words])}
-    backend.model = models.WordLevel(vocab=vocabulary, unk_token=SPECIAL_TOKENS["unk_token"])
     return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **SPECIAL_TOKENS)
 
 

@@ -278,9 +278,11 @@ def _check(network: Any, name: str) -> None:
     is_plain = all(type(block) is ResidualAttentionBlock for block in text.transformer.resblocks)
     width = visual.transformer.width if visual.attn_pool is None else visual.output_dim
     widths = {"image tokens": width, "text tower": text.width, "text decoder": decoder.width}
-    if len(set(widths.values())) > 1 or not is_plain or text.attn_mask is None or not visual.output_tokens:
+    is_causal = is_plain and text.attn_mask is not None
+    if len(set(widths.values())) > 1 or not is_causal or not visual.output_tokens:
         raise UsageError(
             f"{name}: expected image tokens, text tower and text decoder of one width, plain causal text layers and "
-            f"vision_cfg.output_tokens=true, got {widths}; set embed_dim and the widths of text_cfg and multimodal_cfg "
-            "to one number"
+            f"vision_cfg.output_tokens=true, got {widths}, {'' if is_causal else 'no '}such layers and output_tokens="
+            f"{visual.output_tokens}; set embed_dim and the widths of text_cfg and multimodal_cfg to one number, and "
+            "leave out what CoCa's own models do not set"
         )

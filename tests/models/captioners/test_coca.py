@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -12,9 +13,11 @@ from PIL import Image
 from tiny_captioners import COCA, HAS_OPEN_CLIP, batch_for, build, tiny_tokenizer
 
 import capkit
+from capkit.checkpoint.exported import export
+from capkit.checkpoint.loading import model_from_checkpoint, read_checkpoint
 from capkit.decoding.config import Decoding
 from capkit.errors import UsageError
-from capkit.models.captioners.coca import CoCa
+from capkit.models.captioners.coca import CoCa, own_tokenizer
 from capkit.models.captioners.coca_network import CoCaNetwork, part_of
 from capkit.tasks.inspect import _counter
 from capkit.text.tokenizers import encode_captions, tokenizer_from_json, tokenizer_to_json
@@ -127,17 +130,17 @@ def test_beams_are_scored_by_what_open_clip_gives_their_tokens(ours):
 
 
 @needs_open_clip
-@pytest.mark.parametrize("text", ["A dog's ball, isn't it? wow!", "wow!! (yes) !( 100 cats - naïve café", "日本 🙂 x"])
-def test_the_tokenizer_is_open_clips(text):
+def test_the_tokenizer_is_open_clips():
     from open_clip import SimpleTokenizer
 
-    captioner, simple = CoCa(config=COCA, max_length=48), SimpleTokenizer()
-    assert captioner.vocab_size == 49408
-    for tokenizer in (captioner.tokenizer, tokenizer_from_json(tokenizer_to_json(captioner.tokenizer))):
-        tokens, mask, _ = encode_captions(tokenizer, [[text]], "", 60)
-        assert tokens[mask].tolist() == [simple.sot_token_id, *simple.encode(text), simple.eot_token_id]
-        ids = simple.encode(text)
-        assert tokenizer.decode(ids) == tokenizer.backend_tokenizer.decode(ids) == simple.decode(ids)
+    simple, ours = SimpleTokenizer(), own_tokenizer(None, {})
+    assert len(ours) == 49408
+    for tokenizer in (ours, tokenizer_from_json(tokenizer_to_json(ours))):
+        for text in ("A dog's ball, isn't it? wow!", "wow!! (yes) !( 100 cats - naïve café", "日本 🙂 x"):
+            tokens, mask, _ = encode_captions(tokenizer, [[text]], "", 60)
+            ids = simple.encode(text)
+            assert tokens[mask].tolist() == [simple.sot_token_id, *ids, simple.eot_token_id]
+            assert tokenizer.decode(ids) == tokenizer.backend_tokenizer.decode(ids) == simple.decode(ids)
 
 
 @needs_open_clip
@@ -169,6 +172,34 @@ def test_folders_and_files_of_weights_are_loaded(ours, tmp_path):
     torch.save({"state_dict": {f"module.{name}": value for name, value in ours.model.open_clip_state().items()}}, file)
     named = CoCa(name="tiny_coca", weights=str(file), tokenizer=ours.tokenizer, max_length=24).eval()
     assert torch.equal(named.logprobs(named.encode(batch), batch.tokens, batch.mask), expected)
+
+
+@needs_open_clip
+def test_an_export_of_a_named_model_needs_neither_its_name_nor_its_weights(ours, tmp_path):
+    ours.model.save_pretrained(tmp_path / "first", has_clips_words=False)
+    ours.tokenizer.save_pretrained(tmp_path / "first")
+    node = {"_target_": f"{CoCa.__module__}.CoCa", "name": str(tmp_path / "first"), "max_length": 24}
+    node |= {"weights": None, "freeze": ["image_tower"], "lora": {"rank": 2}}
+    model = CoCa(**{name: value for name, value in node.items() if name != "_target_"})
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    export(model, tmp_path / "out", node)
+    shutil.rmtree(tmp_path / "first")
+    again, batch = model_from_checkpoint(read_checkpoint(tmp_path / "out")), batch_for(ours)
+    expected = model.eval().logprobs(model.encode(batch), batch.tokens, batch.mask)
+    found = again.logprobs(again.encode(batch), batch.tokens, batch.mask)
+    torch.testing.assert_close(found, expected, **CLOSE)
+    assert (found - ours.logprobs(ours.encode(batch), batch.tokens, batch.mask)).abs().max() > 0.01
+
+
+@needs_open_clip
+def test_under_autocast_captions_are_scored_as_they_were_written(ours):
+    batch = batch_for(ours)
+    with torch.autocast("cpu", torch.bfloat16):
+        samples = ours.generate(ours.encode(batch), Decoding("sample", max_length=9), num_samples=2)
+        forced = ours.logprobs(ours.encode(batch), samples.tokens, samples.mask)
+    torch.testing.assert_close(samples.logprobs, forced, atol=0.1, rtol=0.05)
 
 
 @needs_open_clip
@@ -289,12 +320,12 @@ def test_layers_that_run_again_in_the_backward_pass_are_all_of_them(ours):
 @needs_open_clip
 def test_a_network_from_a_config_has_a_head_that_was_drawn():
     """open_clip allocates the decoder's projection and never fills it."""
-    torch.manual_seed(0)
-    first = CoCaNetwork.from_config(COCA | {"text_cfg": COCA["text_cfg"] | {"vocab_size": 50}}).head.weight
-    assert first.std().item() == pytest.approx(24**-0.5, rel=0.1)
-    torch.manual_seed(0)
-    again = CoCaNetwork.from_config(COCA | {"text_cfg": COCA["text_cfg"] | {"vocab_size": 50}}).head.weight
-    assert torch.equal(first, again)
+    heads = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        heads.append(CoCa(config=COCA, tokenizer=tiny_tokenizer(), max_length=24).model.head.weight)
+    assert heads[0].std().item() == pytest.approx(24**-0.5, rel=0.15)
+    assert torch.equal(*heads)
 
 
 @needs_open_clip

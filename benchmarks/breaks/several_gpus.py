@@ -82,4 +82,29 @@ BREAKS = [
             "tests/benchmarks/test_benchmarks_devices.py::test_lives_on_gpus_have_every_fault_once_that_their_ranks_can_meet",
         ),
     ),
+    Break(
+        "what lies on the host goes through NCCL",
+        "capkit/distributed/collectives.py",
+        "    return dist.group.WORLD if value.is_cuda else host_group()",
+        "    return dist.group.WORLD",
+        (
+            "tests/distributed/test_distributed.py::test_what_lies_on_the_host_goes_through_one_group_of_its_own_under_nccl",
+        ),
+    ),
+    Break(
+        "a group for the host is made at each exchange",
+        "capkit/distributed/collectives.py",
+        "    if world not in _host_groups:\n",
+        "    if True:\n",
+        (
+            "tests/distributed/test_distributed.py::test_what_lies_on_the_host_goes_through_one_group_of_its_own_under_nccl",
+        ),
+    ),
+    Break(
+        "rollouts in parts are the first part again and again",
+        "benchmarks/strategies/rollouts.py",
+        "range(part, row.images, parts)",
+        "range(0, row.images, parts)",
+        ("tests/benchmarks/test_benchmarks_devices.py::test_pictures_in_parts_are_drawn_as_in_one_batch",),
+    ),
 ]

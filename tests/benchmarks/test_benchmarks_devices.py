@@ -133,6 +133,11 @@ def test_two_processes_draw_what_one_draws():
     assert all(row["captions"] == 4 * 6 for row in found)
 
 
+def test_pictures_in_parts_are_drawn_as_in_one_batch():
+    whole, parts = rollouts.draw("one", "32-true", 1, tiny=True), rollouts.draw_in_parts(2, "32-true", 1, tiny=True)
+    assert rollouts.differing(whole[0], parts[0])["different"] == 0 and len(whole[0]) == 4
+
+
 @pytest.mark.nightly
 def test_settings_are_tried_beside_ddp():
     rows = settings.main(["--size", "tiny", "--only", "3, persistence 1000", "--rounds", "1", "--host"])

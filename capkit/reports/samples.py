@@ -56,4 +56,4 @@ def _rewards(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[tuple[st
 
 
 def _score(value: float | int | None) -> str:
-    return "" if value is None else "could not score" if math.isnan(value) else f"{value:.3f}"
+    return "" if value is None else "no score" if math.isnan(value) else f"{value:.3f}"

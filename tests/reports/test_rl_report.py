@@ -101,7 +101,7 @@ def test_a_caption_stands_above_the_one_before_with_each_reward():
     shown = card({**ROW, "before_rewards": {"clip_score": 0.5}}, PICTURE)
     assert shown.index("a cat &amp; a &lt;hat&gt;") < shown.index('<div class="before" dir="auto">a cat</div>')
     assert "<td>clip_score</td><td>0.500</td><td>0.812</td>" in shown
-    assert "<td>grammar</td><td></td><td>could not score</td>" in shown and '<li dir="auto">a &lt;cat&gt;</li>' in shown
+    assert "<td>grammar</td><td></td><td>no score</td>" in shown and '<li dir="auto">a &lt;cat&gt;</li>' in shown
 
 
 def test_the_page_holds_every_section_and_nothing_from_outside(tmp_path):

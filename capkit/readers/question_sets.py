@@ -55,7 +55,7 @@ def shown_as(item: Item, key: str, seed: int, abstain: bool = True, shuffle: boo
 def in_drawn_order(item: Item, abstain: bool, order: np.random.Generator | None) -> ChoiceQuestion:
     """The question with its options, the abstain option last of them if it is offered, in an order drawn from `order`.
 
-    None leaves the order of the file.
+    A question that has the abstain option itself has it once. None leaves the order of the file.
     """
     options = _options(item, abstain)
     return _in_order(item, options, range(len(options)) if order is None else order.permutation(len(options)).tolist())
@@ -86,7 +86,7 @@ def shown_as_released(source: QuestionSource, seed: int, abstain: bool = True) -
 
 
 def _options(item: Item, abstain: bool) -> list[str]:
-    return [*item.choices, *([ABSTAIN] if abstain else [])]
+    return [*item.choices, *([ABSTAIN] if abstain and ABSTAIN not in item.choices else [])]
 
 
 def _in_order(item: Item, options: Sequence[str], order: Iterable[int]) -> ChoiceQuestion:

@@ -6,7 +6,15 @@ from collections import Counter
 import pytest
 
 from capkit.errors import UsageError
-from capkit.readers.question_sets import ABSTAIN, Item, QuestionFile, meeting_keys, shown_as, shown_as_released
+from capkit.readers.question_sets import (
+    ABSTAIN,
+    Item,
+    QuestionFile,
+    in_drawn_order,
+    meeting_keys,
+    shown_as,
+    shown_as_released,
+)
 from capkit.sceneworld.reading import SceneQuestions
 
 ITEM = Item("what color is it?", ("red", "blue", "green"), "red")
@@ -135,3 +143,9 @@ def test_released_orders_are_one_stream_of_random_numbers(tmp_path):
         assert question.choices[question.abstain] == ABSTAIN
     with pytest.raises(UsageError, match="over a whole file of questions"):
         shown_as_released(SceneQuestions(), 0)
+
+
+def test_a_question_that_has_the_abstain_option_itself_has_it_once():
+    item = Item("what?", ("red", ABSTAIN, "blue"), "red")
+    shown = in_drawn_order(item, True, None)
+    assert shown.choices == item.choices == in_drawn_order(item, False, None).choices and shown.abstain == 1

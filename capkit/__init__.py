@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from capkit.errors import UsageError
     from capkit.loaded import LoadedCaptioner, LoadedEncoder
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Decoding",
     "LoadedCaptioner",

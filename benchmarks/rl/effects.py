@@ -1,6 +1,6 @@
 """What reinforcement learning does to captions on SceneWorld: every effect with its controls, over seeds, as a table.
 
-    python -m benchmarks.rl.effects --out runs/rl_effects [--seeds 0 1 2] [--only clip shuffled] [--table docs/table.md]
+    python -m benchmarks.rl.effects --out runs/rl_effects [--seeds 0 1 2] [--only clip shuffled] [--table FILE.md]
 
 Runs are kept in --out: a run that is complete is not made again, and one that was cut goes on. Each starts from a
 captioner trained on captions that leave most colours out, judged by two dual encoders: one that rewards, and one that

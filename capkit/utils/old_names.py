@@ -12,6 +12,7 @@ checkpoint.files.free_slot checkpoint.run_checkpoints.free_slot
 checkpoint.files.newest_checkpoint checkpoint.run_checkpoints.newest_checkpoint
 checkpoint.files.point_best_to checkpoint.run_checkpoints.point_best_to
 checkpoint.files.resolve_checkpoint checkpoint.run_checkpoints.resolve_checkpoint
+checkpoint.files.Skipped checkpoint.run_checkpoints.Skipped
 checkpoint.files.step_of checkpoint.run_checkpoints.step_of
 checkpoint_files.discard checkpoint.files.remove_checkpoint
 checkpoint_files.problem checkpoint.files.check_integrity

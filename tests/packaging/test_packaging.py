@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import capkit
+from capkit.utils.renamed import GONE_IN
 
 ROOT = Path(__file__).parents[2]
 
@@ -155,5 +156,10 @@ def test_the_canary_names_the_package_that_cannot_be_imported(tmp_path):
     assert error.startswith(f"error: gguf {version} ({tested} tested): import gguf ended in ImportError: ")
 
 
-def test_the_citation_names_the_version():
-    assert f"version: {capkit.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+def test_the_version_is_the_same_wherever_it_is_said():
+    (heading, *_) = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert heading == capkit.__version__
+    assert f"version: {heading}\n" in (ROOT / "CITATION.cff").read_text()
+    minor = int(heading.split(".")[1])
+    assert f"| capkit 0.{minor} |" in (ROOT / "docs" / "comparison.md").read_text()
+    assert f"0.{minor + 1}" == GONE_IN, "old names work for one minor version: take them away, or say until when"

@@ -186,12 +186,14 @@ class _GatherRows(torch.autograd.Function):
 def means_over_ranks(sums: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
     """Global means from each rank's (sum, count); NaN where the global count is 0.
 
-    Names may differ between ranks: every rank returns the union, in alphabetical order.
+    Names may differ between ranks: every rank returns the union, in alphabetical order. Numbers are added on the host:
+    a rank that knows no name has none on its GPU, and all ranks must exchange in one group.
     """
     names = sorted({name for part in gather_objects(list(sums)) for name in part})
     numbers = [number for name in names for number in sums.get(name, (0.0, 0.0))]
     on_gpu = (number.device for number in numbers if isinstance(number, Tensor) and number.is_cuda)
-    added = all_reduce_sum(_stacked(numbers, next(on_gpu, torch.device("cpu")))).view(-1, 2).tolist()
+    stacked = _stacked(numbers, next(on_gpu, torch.device("cpu"))).cpu()  # one wait for the GPU, not one a number
+    added = all_reduce_sum(stacked).view(-1, 2).tolist()
     return {name: total / count if count else math.nan for name, (total, count) in zip(names, added, strict=True)}
 
 

@@ -93,8 +93,8 @@ class PolicyModule(CaptionerModule):
         counts = [sum(self.objective.num_targets(part.loss_mask) for part in parts)]
         if self.likelihood is not None:
             counts.append(sum(self.likelihood.num_targets(part.batch) for part in parts))
-        totals = all_reduce_sum(torch.stack([torch.as_tensor(count, dtype=torch.double) for count in counts]))
-        totals = totals.to(self.device)
+        on_device = [torch.as_tensor(count, dtype=torch.double, device=self.device) for count in counts]
+        totals = all_reduce_sum(torch.stack(on_device))
         targets = totals.clamp(min=1).float()
         sums: Sums = {}
         for number, part in enumerate(parts):

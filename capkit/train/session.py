@@ -41,7 +41,7 @@ from capkit.train.callbacks.recorder import Recorder
 from capkit.train.callbacks.throughput import Throughput
 from capkit.train.callbacks.watchdog import Watchdog
 from capkit.upstream.lightning import FitLoop
-from capkit.utils.console import command_name, phase, say
+from capkit.utils.console import command_name, phase, say, tell_result
 from capkit.utils.quiet import quiet_libraries
 
 P = ParamSpec("P")
@@ -304,8 +304,8 @@ def print_numbers(folder: RunFolder, next_tasks: Sequence[str] = ()) -> None:
     """The final numbers, where to find what was written, and what can be done with it next."""
     numbers = folder.metrics()
     for name in sorted(key for key in numbers if key.count("/") == 1 and key != STOPPED_EARLY):
-        say(f"  {name:<24} {numbers[name]:.4f}")
-    say(f"run folder: {folder.path}\nreport:     {folder.report}")
+        tell_result(f"  {name:<24} {numbers[name]:.4f}")
+    tell_result(f"run folder: {folder.path}\nreport:     {folder.report}")
     for start, task in zip(["next:       ", *["            "] * len(next_tasks)], next_tasks, strict=False):
         say(f"{start}{command_name()} {task}")
 

@@ -47,7 +47,13 @@ def loudness() -> str:
 
 def say(text: str) -> None:
     """Print a line on standard output, immediately and above any bar; nothing where it was asked to be quiet."""
-    if speaks() and _loudness != "quiet":
+    if _loudness != "quiet":
+        tell_result(text)
+
+
+def tell_result(text: str) -> None:
+    """Print a line of what was asked for, also where it was asked to be quiet."""
+    if speaks():
         print(text, flush=True)
 
 

@@ -130,3 +130,11 @@ def test_no_color_leaves_no_codes_in_a_log(monkeypatch, capsys):
         time.sleep(0.6)
     told = capsys.readouterr()
     assert "captioning" in told.err and "\x1b" not in told.out + told.err
+
+
+def test_quiet_still_tells_what_was_asked_for_and_by_one_rank_alone(capsys, monkeypatch):
+    monkeypatch.setattr(console, "_loudness", "quiet")
+    console.tell_result("test/cider 1.5")
+    monkeypatch.setenv("RANK", "1")
+    console.tell_result("test/cider 1.5")
+    assert capsys.readouterr().out == "test/cider 1.5\n"

@@ -76,6 +76,13 @@ BREAKS = [
         (f"{TESTS}no_second_bos_by_a_tokenizer_that_adds_one",),
     ),
     Break(
+        "chat models: layers that look back less far than a row is long",
+        VLM,
+        "if window is not None and before",
+        "if False and before",
+        (f"{TESTS}what_cannot_be_is_told_before_work_starts",),
+    ),
+    Break(
         "chat models: captions end by the tokenizer's EOS, which the template does not write",
         VLM,
         "self._template.end() or tokenizer.eos_token",

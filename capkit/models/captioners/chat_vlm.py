@@ -151,6 +151,13 @@ class ChatVLM(HeadedCaptioner):
                 f"{before} of the picture ({self.num_image_tokens} tokens) and what is in front, and model.max_length="
                 f"{self.max_length}; lower model.max_length{'' if self._family.side(config) else ' or image_size'}"
             )
+        window = getattr(text, "sliding_window", None)
+        if window is not None and before + self.max_length > window:
+            raise UsageError(
+                f"model=chat_vlm: expected rows within the {window} places that the language model's layers look back "
+                f"(sliding_window), got {before} of the picture and what is in front, and model.max_length="
+                f"{self.max_length}; lower model.max_length, or take a model whose layers attend to all places"
+            )
         if self.max_length <= len(self._behind):
             raise UsageError(
                 f"model.max_length={self.max_length}: expected room for a caption behind the question's "

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 from tiny_captioners import tiny_tokenizer
-from tiny_chat_models import CONFIGS, SIDE, asked, batch_for, build, config_of, one_by_one, photos, pixels
+from tiny_chat_models import CONFIGS, SIDE, TEXT, asked, batch_for, build, config_of, one_by_one, photos, pixels
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -244,11 +244,20 @@ WORDS = "messages[-1]['content'][1]['text']"
             {"config": config_of("paligemma") | {"text_config": {"model_type": "gemma2"}}},
             "sets final_logit_softcapping",
         ),
+        (
+            {"config": config_of("llava") | {"text_config": {**TEXT, "model_type": "mistral", "sliding_window": 30}}},
+            "expected rows within the 30 places .*sliding_window",
+        ),
     ],
 )
 def test_what_cannot_be_is_told_before_work_starts(settings, message):
     with pytest.raises(UsageError, match=message):
         tiny(**settings)
+
+
+def test_layers_whose_window_holds_every_row_are_no_obstacle():
+    text = {**TEXT, "model_type": "mistral", "sliding_window": 96}
+    assert tiny(config=config_of("llava") | {"text_config": text}).model.config.text_config.sliding_window == 96
 
 
 def test_an_export_is_greedy_whatever_settings_the_published_model_has(tmp_path):

@@ -68,8 +68,8 @@ BREAKS = [
     Break(
         "each rank divides by its own targets",
         UPDATE,
-        "totals = all_reduce_sum(torch.stack([torch.as_tensor(count, dtype=torch.double) for count in counts]))",
-        "totals = torch.stack([torch.as_tensor(count, dtype=torch.double) for count in counts])",
+        "totals = all_reduce_sum(torch.stack(on_device))",
+        "totals = torch.stack(on_device)",
         RL_SPLITS,
     ),
     Break(

@@ -139,7 +139,8 @@ def _is_new(key: str, composed: Composed) -> bool:
         if word not in owner.keys():  # noqa: SIM118
             _refuse_unknown(".".join(words[:depth]), word, owner, composed)
             return True
-        owner = None if OmegaConf.is_missing(owner, word) else owner.get(word)
+        if depth + 1 < len(words):  # the value itself is replaced: it may refer to a missing one
+            owner = None if OmegaConf.is_missing(owner, word) else owner.get(word)
     return False
 
 

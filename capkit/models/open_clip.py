@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from capkit.errors import UsageError
+from capkit.text.tokenizers import hub_reachable
 
 CONFIG = "open_clip_config.json"
 """The file that makes a folder one of open_clip's."""
@@ -36,24 +38,40 @@ def schema_name(name: str) -> str:
 
 
 @contextmanager
-def telling_failures(name: str, weights: str | None) -> Iterator[None]:
-    """Errors of open_clip become UsageError, and its handler of the root logger goes again."""
-    handlers = list(logging.root.handlers)
+def telling_failures(what: str, fix: str) -> Iterator[None]:
+    """Whatever open_clip raises becomes a UsageError, "open_clip could not `what`: ...; `fix`".
+
+    What it logs by the root logger meanwhile is part of that message, or is not told; its handler there goes again.
+    Where the hub is out of reach, only its cache is read: the client would retry for most of a minute.
+    """
+    handlers, is_offline = list(logging.root.handlers), huggingface_hub.constants.HF_HUB_OFFLINE
+    logged: list[str] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        logged.extend([record.getMessage()] if record.levelno >= logging.WARNING else [])
+        return False
+
+    logging.root.addFilter(note)
+    huggingface_hub.constants.HF_HUB_OFFLINE = is_offline or not hub_reachable()
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"open_clip could not load {name!r} with the weights {weights!r}: {str(error).splitlines()[0]}; give a "
-            "name and a tag that open_clip lists (with network) or a file, hf-hub:OWNER/MODEL, or a folder"
-        ) from error
+    except UsageError:
+        raise
+    except Exception as error:  # damaged files of weights raise nearly everything
+        told = " ".join(" ".join([f"{type(error).__name__}: {error}", *logged[-1:]]).split())
+        raise UsageError(f"open_clip could not {what}: {told[:400]}; {fix}") from error
     finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE = is_offline
+        logging.root.removeFilter(note)
         logging.root.handlers[:] = handlers
 
 
 def load_network(name: str, weights: str | None) -> Any:
     """The network with its weights, in float32. Raises UsageError where open_clip cannot load them."""
     open_clip = package(name)
-    with telling_failures(name, weights):
+    of_weights = "" if weights is None else f" with the weights {weights!r}"
+    fix = "give a tag that open_clip lists (with network) or a file, hf-hub:OWNER/MODEL, or a folder"
+    with telling_failures(f"load {name!r}{of_weights}", fix):
         return open_clip.create_model(
             schema_name(name), pretrained=weights, pretrained_text=False, require_pretrained=True
         )

@@ -123,13 +123,22 @@ def test_what_needs_no_extra_or_is_there_already_is_not_refused(bare, tmp_path):
     assert "gguf" not in refusal("prepare", "data=stamps")  # converted before; the encoder's package is still asked for
 
 
+def test_a_value_that_refers_to_a_missing_one_may_be_given():
+    """data=folder's test.images refers to train.images, which a task that reads no data does not ask for."""
+    assert (
+        refusal("caption", "data=folder", "data.test.images=photos")
+        == "task 'caption' needs ckpt, images; add ckpt=... images=..."
+    )
+
+
 def test_every_extra_that_the_code_asks_for_is_in_the_table():
     asked = {name for path in PACKAGE.rglob("*.py") for name in re.findall(r"capkit\[(\w+)\]", path.read_text())}
     tables = (extras.OF_TARGETS, extras.OF_VALUES, extras.OF_ASSETS, extras.OF_TASKS)
     needs = [need for table in tables for need in table.values()]
     known = {name for need in needs for name in re.findall(r"capkit\[(\w+)\]", need.install)}
-    # those of a launcher and a sweeper are told while composing, that of all training by `capkit` itself (entry.py)
-    assert asked - known == {"slurm", "sweeps", "train"}
+    # those of a launcher and a sweeper are told while composing, that of all training by `capkit` itself (entry.py);
+    # without that of languages `inspect` runs, and says what it leaves out
+    assert asked - known == {"languages", "slurm", "sweeps", "train"}
 
 
 # --- runs that parts are loaded from

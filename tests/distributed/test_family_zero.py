@@ -71,9 +71,12 @@ KINDS = [f"{family}{lora}" for family in FAMILIES for lora in ("", "+lora")]
 
 
 @pytest.fixture(scope="module")
-def outcomes():
-    cases = [(kind, strategy, 2) for kind in KINDS for strategy in STRATEGIES]
-    alone = dict(zip(KINDS, train_all([(kind, "auto", None) for kind in KINDS]), strict=True))
+def outcomes(request):
+    """Of the selected tests alone: `-k "coca and ddp"` is a matter of a minute."""
+    selected = [item.callspec.params for item in request.session.items if item.path == Path(__file__)]
+    cases = [(params["kind"], params["strategy"], 2) for params in selected]
+    kinds = sorted({kind for kind, *_ in cases})
+    alone = dict(zip(kinds, train_all([(kind, "auto", None) for kind in kinds]), strict=True))
     ranks = run_distributed(train_all, 2, cases, timeout_s=1800)
     return alone, {case[:2]: list(both) for case, *both in zip(cases, *ranks, strict=True)}
 

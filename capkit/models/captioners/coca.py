@@ -78,6 +78,11 @@ class CoCa(HeadedCaptioner):
         super().__init__()
         if (name is None) == (config is None):
             raise UsageError(f"CoCa expected a name or a config, got {name=}, {config=}; set one of them")
+        if config is not None and weights is not None:
+            raise UsageError(
+                f"model.weights: expected null beside model.config, whose weights are random, got {weights!r}; leave "
+                "one of them out"
+            )
         wrong = [part for part in freeze if part not in PARTS]
         if wrong:
             raise UsageError(
@@ -98,7 +103,8 @@ class CoCa(HeadedCaptioner):
             if part_of(weight) in freeze:
                 parameter.requires_grad_(False)
         if lora is not None:
-            LoRA.from_mapping({"targets": _ATTENTION, **lora}).add_to(self.model, only=self._adaptable(freeze))
+            targets = lora.get("targets") or _ATTENTION
+            LoRA.from_mapping({**lora, "targets": targets}).add_to(self.model, only=self._adaptable(freeze))
         self.train()
         self._add_conditions(None, self.model.head.in_features)
 
@@ -116,6 +122,10 @@ class CoCa(HeadedCaptioner):
 
     def _adaptable(self, freeze: Sequence[str]) -> list[str]:
         parts = [part for part in ("text_tower", "decoder") if part not in freeze]
+        if not parts:
+            raise UsageError(
+                "model.lora: expected a text tower or a decoder to adapt, got both in model.freeze; leave one out there"
+            )
         return [name for name, _ in self.model.named_modules() if part_of(name) in parts]
 
     @property

@@ -5,6 +5,7 @@ B images, R = B x K rows, T new tokens, S tokens so far, N image tokens, D width
 
 import copy
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -102,16 +103,16 @@ class TextTower(nn.Module):
 
     @property
     def num_cached(self) -> int:
-        """Layers of the cache: one more where padding's id hides a token."""
-        return len(self.blocks) + (self.cls_emb is not None)
+        """Layers of the cache: one more for where padding's id stood."""
+        return len(self.blocks) + 1
 
     def forward(self, tokens: Int[Tensor, "R T"], cache: Cache | None) -> Float[Tensor, "R T D"]:
         past = cache.get_seq_length() if cache is not None else 0
         x = self.token_embedding(tokens) + self.positional_embedding[past : past + tokens.shape[1]]
-        mask = None if self.cls_emb is None else self._readable(tokens, past, cache)
+        mask = self._readable(tokens, past, cache)
         for block in self.blocks:
             x = block(x, cache, mask)
-        return self.ln_final(x) if self.cls_emb is None else x
+        return x
 
     def _readable(self, tokens: Int[Tensor, "R T"], past: int, cache: Cache | None) -> Bool[Tensor, "R 1 T S"]:
         """The causal mask, in which padding's id hides the token behind it, as open_clip's CoCa was trained.
@@ -170,8 +171,7 @@ class CoCaNetwork(nn.Module):
         self.head.weight = nn.Parameter(weight)
         self.logit_scale, self.logit_bias = network.logit_scale, network.logit_bias
         contrasting = [self.text.cls_emb, self.text.text_projection, visual.proj, self.logit_scale, self.logit_bias]
-        contrasting += [] if text.cls_emb is None else [*self.text.ln_final.parameters()]
-        contrasting += [*visual.attn_pool_contrastive.parameters()] if _pools_apart(visual) else []
+        contrasting += self.text.ln_final.parameters()
         for parameter in contrasting:
             if parameter is not None:
                 parameter.requires_grad_(False)
@@ -184,7 +184,7 @@ class CoCaNetwork(nn.Module):
         """
         settings = copy.deepcopy(dict(config))
         settings.pop("custom_text", None)
-        with telling_failures(name, None):
+        with telling_failures(f"build {name}", "give open_clip's embed_dim, vision_cfg, text_cfg and multimodal_cfg"):
             network = package(name).CoCa(**settings)
         nn.init.normal_(network.text_decoder.text_projection, std=network.text_decoder.width**-0.5)
         return cls(network, config, name)
@@ -248,20 +248,16 @@ def part_of(name: str) -> str | None:
 
 def config_of(name: str) -> dict[str, Any]:
     """The architecture of a model of open_clip. Raises UsageError for a name that it does not know."""
-    with telling_failures(name, None):
+    with telling_failures(f"read the config of {name!r}", "give a name that it lists, hf-hub:OWNER/MODEL, or a folder"):
         config: dict[str, Any] | None = package(name).get_model_config(schema_name(name))
     if config is None or "multimodal_cfg" not in config:
-        known = [model for model in package(name).list_models() if model.startswith("coca")]
+        known = [model for model in package(name).list_models() if re.match("coca_(?!roberta)", model)]
         found = "a name that it does not know" if config is None else "a model without a text decoder"
         raise UsageError(
             f"model.name={name}: expected a CoCa of open_clip ({', '.join(known)}), hf-hub:OWNER/MODEL or a folder "
             f"with {CONFIG}, got {found}; give one of them"
         )
     return config
-
-
-def _pools_apart(visual: Any) -> bool:
-    return getattr(visual, "attn_pool_contrastive", None) is not None
 
 
 def _check(network: Any, name: str) -> None:
@@ -279,10 +275,15 @@ def _check(network: Any, name: str) -> None:
     width = visual.transformer.width if visual.attn_pool is None else visual.output_dim
     widths = {"image tokens": width, "text tower": text.width, "text decoder": decoder.width}
     is_causal = is_plain and text.attn_mask is not None
-    if len(set(widths.values())) > 1 or not is_causal or not visual.output_tokens:
-        raise UsageError(
-            f"{name}: expected image tokens, text tower and text decoder of one width, plain causal text layers and "
-            f"vision_cfg.output_tokens=true, got {widths}, {'' if is_causal else 'no '}such layers and output_tokens="
-            f"{visual.output_tokens}; set embed_dim and the widths of text_cfg and multimodal_cfg to one number, and "
-            "leave out what CoCa's own models do not set"
-        )
+    pools_apart = visual.attn_pool is not None and visual.attn_pool_contrastive is not None
+    wrong = {
+        f"image tokens, text tower and text decoder of one width, got {widths}; set embed_dim and the widths of "
+        "text_cfg and multimodal_cfg to one number": len(set(widths.values())) > 1,
+        "plain causal text layers, got others; leave out what text_cfg of CoCa's own models has not": not is_causal,
+        "a sentence token of the text tower, got none; give text_cfg.embed_cls=true": text.cls_emb is None,
+        "the image's tokens, got none; give vision_cfg.output_tokens=true": not visual.output_tokens,
+        "one attention pooling, got two; give vision_cfg.attentional_pool=true": pools_apart,
+    }
+    for expected, is_so in wrong.items():
+        if is_so:
+            raise UsageError(f"{name}: expected {expected}")

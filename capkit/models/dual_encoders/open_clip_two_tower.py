@@ -117,7 +117,7 @@ class OpenClipTwoTower(TrainableDualEncoder):
 def _load(name: str, pretrained: str | None) -> tuple[Any, Any]:
     """The network with its weights, and the tokenizer of transformers."""
     network = load_network(name, pretrained)
-    with telling_failures(name, pretrained):
+    with telling_failures(f"load the tokenizer of {name!r}", "give the name or folder of a model that brings one"):
         tokenizer: Any = package(name).get_tokenizer(schema_name(name))
     return network, getattr(tokenizer, "tokenizer", None)
 

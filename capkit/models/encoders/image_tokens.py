@@ -75,7 +75,7 @@ def image_tokens(
         if isinstance(image_encoder, nn.Module) and trains(image_encoder):
             raise UsageError(
                 "a trainable image encoder expected pixels, got cached features; set data.features=null, or "
-                "freeze the encoder (model.image_encoder.frozen=true, no adapters on it)"
+                "freeze the encoder (model.image_encoder.frozen=true, or its parts in model.freeze; no adapters on it)"
             )
         return ImageTokens(batch.features, batch.features_mask)
     if image_encoder is None or batch.pixels is None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import shutil
 import sys
 
@@ -210,6 +211,8 @@ def test_the_python_api_loads_a_folder_of_open_clip_and_reads_pictures_as_it_doe
     ours.tokenizer.save_pretrained(tmp_path)
     pictures = [np.random.default_rng(i).integers(0, 256, (40, 60, 3), dtype=np.uint8) for i in range(3)]
     network, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
+    reads = network.visual.preprocess_cfg
+    assert (list(reads["mean"]), list(reads["std"]), reads["resize_mode"]) == ([0.4] * 3, [0.2] * 3, "shortest")
     pixels = torch.stack([transform(Image.fromarray(picture)) for picture in pictures])
     samples = ours.generate(ours.encode(CaptionBatch(["0", "1", "2"], pixels)), Decoding(max_length=8))
     captions = capkit.load(tmp_path).caption(pictures, decoding=Decoding(max_length=8))
@@ -228,6 +231,10 @@ def test_adapters_of_torchs_own_attention_are_refused(ours):
         LoRA(targets=["out_proj"]).add_to(ours.model.image_encoder)
 
 
+def of_part(name, **settings):
+    return {"config": COCA | {name: COCA[name] | settings}}
+
+
 @needs_open_clip
 @pytest.mark.parametrize(
     ("wrong", "message"),
@@ -238,7 +245,26 @@ def test_adapters_of_torchs_own_attention_are_refused(ours):
         ({"name": "ViT-B-32", "weights": "openai"}, "a model without a text decoder"),
         ({"name": "coca_ViT-Z"}, "a name that it does not know"),
         ({"config": COCA | {"embed_dim": 16}}, "of one width.*'image tokens': 16"),
-        ({"config": COCA | {"depth": 3}}, "open_clip could not load 'model.config'.*depth"),
+        (
+            {"config": COCA | {"depth": 3}},
+            "open_clip could not build model.config: .*'depth'; give open_clip's embed_dim",
+        ),
+        (
+            {"config": COCA, "weights": "laion2b"},
+            "expected null beside model.config, whose weights are random, got 'lai",
+        ),
+        (of_part("vision_cfg", output_tokens=False), "give vision_cfg.output_tokens=true"),
+        (of_part("vision_cfg", attentional_pool="cascade"), "give vision_cfg.attentional_pool=true"),
+        (of_part("text_cfg", embed_cls=False), "give text_cfg.embed_cls=true"),
+        (of_part("text_cfg", no_causal_mask=True), "expected plain causal text layers"),
+        (
+            of_part("text_cfg", heads=5),
+            "open_clip could not build model.config: AssertionError: embed_dim must be divis",
+        ),
+        (
+            {"config": COCA, "lora": {}, "freeze": ["text_tower", "decoder"]},
+            "model.lora: expected a text tower or a dec",
+        ),
         ({"config": COCA, "freeze": ["text"]}, "expected some of image_tower, pooler, text_tower, decoder, got 'text'"),
         ({"config": COCA, "max_length": 49}, "at most the text parts' 48 positions"),
     ],
@@ -246,6 +272,49 @@ def test_adapters_of_torchs_own_attention_are_refused(ours):
 def test_wrong_settings_are_told(wrong, message):
     with pytest.raises(UsageError, match=message):
         CoCa(tokenizer=tiny_tokenizer(), **{"max_length": 24, **wrong})
+
+
+@needs_open_clip
+def test_without_a_network_the_hub_is_not_asked_and_open_clip_logs_nothing(monkeypatch, capfd):
+    """The hub's client would try again for most of a minute."""
+    import huggingface_hub
+
+    from capkit.models import open_clip
+
+    def refuse(*args, **settings):
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(open_clip, "hub_reachable", lambda: False)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    before = huggingface_hub.constants.HF_HUB_OFFLINE, list(logging.root.handlers), list(logging.root.filters)
+    for settings in ({"name": "coca_ViT-B-32", "weights": "laion2b_s13b_b90k"}, {"name": "hf-hub:nobody/nothing"}):
+        with pytest.raises(UsageError, match=r"Failed to download.*; give a") as told:
+            CoCa(tokenizer=tiny_tokenizer(), **settings)
+        assert "asked" not in str(told.value)
+    assert capfd.readouterr() == ("", "")
+    after = huggingface_hub.constants.HF_HUB_OFFLINE, list(logging.root.handlers), list(logging.root.filters)
+    assert after == before
+
+
+@needs_open_clip
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"not weights", "UnpicklingError"),
+        (b"", "EOFError"),
+        ({"other": torch.zeros(2)}, 'Missing key.*"logit_scale"'),
+        ([1, 2], "AttributeError: 'list'"),
+    ],
+)
+def test_files_that_are_no_weights_of_it_are_told(ours, tmp_path, monkeypatch, content, message):
+    import open_clip
+
+    config = {**ours.model.config, "custom_text": True}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny_coca", config)
+    file = tmp_path / "weights.pt"
+    file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
+    with pytest.raises(UsageError, match=f"could not load 'tiny_coca' with the weights '{file}': .*{message}"):
+        CoCa(name="tiny_coca", weights=str(file), tokenizer=tiny_tokenizer())
 
 
 @needs_open_clip
@@ -273,7 +342,7 @@ ALL = {"image_tower", "pooler", "text_tower", "decoder"}
     ("settings", "expected"),
     [
         ({}, ALL),
-        ({"lora": {"rank": 2}}, {"text_tower", "decoder"}),
+        ({"lora": {"rank": 2, "targets": None}}, {"text_tower", "decoder"}),
         ({"lora": {"rank": 2}, "freeze": ["text_tower"]}, {"decoder"}),
         ({"freeze": ["image_tower"]}, ALL - {"image_tower"}),
         ({"freeze": ["image_tower", "pooler", "text_tower"]}, {"decoder"}),

@@ -1,7 +1,11 @@
 """VisionEncoderDecoders joined of two networks: they compute what transformers computes, and end their captions."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModel,
@@ -204,3 +208,12 @@ def test_captions_end_by_themselves_where_the_end_is_also_the_padding(decoder):
 def test_wrong_parts_are_usage_errors(wrong, words):
     with pytest.raises(UsageError, match=words):
         HFCaptioner(tokenizer=tokenizer(), **wrong)
+
+
+def test_the_swin_of_the_models_page_is_built():
+    page = (Path(__file__).parents[3] / "docs/models.md").read_text()
+    (encoder,) = re.findall(r"'(model\.encoder=\{model_type:swin.*?\})'", page)
+    config = OverridesParser.create().parse_override(encoder).value()
+    model = HFCaptioner(encoder=config, decoder=DECODERS["bert"], tokenizer=tokenizer())
+    context = model.encode(CaptionBatch(["0"], torch.zeros(1, 3, config["image_size"], config["image_size"])))
+    assert context.states.shape[:2] == (1, 4)

@@ -20,6 +20,7 @@ from capkit.scorers.base import BaseScorer, ReadImage, References, Scorer, as_sc
 from capkit.types import CaptionBatch, Samples, Viewer
 from capkit.utils.ranges import FiniteFloat, Length, check_ranges
 from capkit.utils.renamed import moved_names
+from capkit.utils.tensors import send
 
 __getattr__ = moved_names(__name__)  # RewardTerm was Term
 
@@ -270,8 +271,10 @@ def _geometric_mean(shaped: Mapping[str, Tensor], weights: Mapping[str, float | 
 
 
 def _score(name: str, scorer: BaseScorer, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:
+    """A term's scores where the samples lie, wherever the scorer left them: the same place for all terms and ranks."""
     try:
-        return scorer(batch, samples).float()
+        scores = scorer(batch, samples).float()
+        return scores if samples.tokens is None else send(scores, samples.tokens.device)
     except (torch.OutOfMemoryError, RunFailure):
         raise  # no caption's fault
     except Exception as error:

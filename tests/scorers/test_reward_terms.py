@@ -224,6 +224,17 @@ def test_terms_of_token_ids_are_left_out_where_captions_are_texts_and_scored_whe
     assert wrapped.needs_tokens and not Shuffled(given(1.0, 2.0, 3.0, 4.0)).needs_tokens
 
 
+def test_scores_come_where_the_samples_lie_wherever_a_scorer_left_them():
+    """A scorer that answers on the host beside one that answers on the device: terms are added on the device."""
+    elsewhere = torch.device("meta")
+    tokens = torch.ones(2, 2, 3, dtype=torch.long, device=elsewhere)
+    samples = Samples(SAMPLES.texts, tokens, tokens.bool(), tokens.bool().any(-1))
+    reward = Reward({"host": RewardTerm(given(1.0, 2.0, 3.0, 4.0)), "device": RewardTerm(Length(1, 2, 2))})
+    scores = reward.score_alone(BATCH, samples)
+    assert {name: score.device for name, score in scores.items()} == {"host": elsewhere, "device": elsewhere}
+    assert reward.combined(scores, 1, 1).total.shape == (2, 2)
+
+
 # -- hooks
 
 

@@ -94,4 +94,27 @@ BREAKS = [
         "return ([NO_CLASS] + of_tokens + [FUNCTION])[: encode.max_length]",
         ("tests/text/test_word_classes.py",),
     ),
+    Break(
+        "cached features of another width are told in the first step",
+        "capkit/train/session.py",
+        "        check_feature_widths(cfg.model, data)\n",
+        "",
+        (
+            "tests/experiments/test_modular_experiments.py::test_features_of_another_width_are_told_before_the_run_folder_is_made",
+        ),
+    ),
+    Break(
+        "a run's word classes are refused by evaluate",
+        "capkit/config/targets.py",
+        '        "capkit.text.word_classes.WordClasses",\n',
+        "",
+        ("tests/config/test_config_targets.py::test_what_our_own_data_and_evaluators_name_may_be_taken_from_a_run",),
+    ),
+    Break(
+        "a data file names a class by where it is imported",
+        "configs/data/sceneworld_modular.yaml",
+        "capkit.sceneworld.language.plan.Detail",
+        "capkit.sceneworld.language.captions.Detail",
+        ("tests/config/test_config_targets.py::test_what_our_own_data_and_evaluators_name_may_be_taken_from_a_run",),
+    ),
 ]

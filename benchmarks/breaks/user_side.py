@@ -148,4 +148,11 @@ BREAKS = [
         "if True:\n        tell_result",
         ("tests/utils/test_console.py::test_quiet_says_nothing_and_shows_no_progress",),
     ),
+    Break(
+        "a missing path does not say that null is possible",
+        "capkit/config/check.py",
+        "add {listed}{nulls}",
+        "add {listed}",
+        ("tests/config/test_of_run.py::test_splits_that_a_task_does_not_read_may_be_left_out",),
+    ),
 ]

@@ -1,6 +1,7 @@
 """Where sentences end: in English and other languages of Latin script by rules, elsewhere by their own full stops."""
 
 import re
+from bisect import bisect_left
 
 # Latin marks end a sentence before white space, and those of other scripts wherever they stand; so does a line break.
 _END = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？｡।॥؟۔]+[\"'”’»)\]」』）]*|\n+)")
@@ -9,6 +10,7 @@ _GOES_ON = re.compile(r"\s+[a-z]|[とっ、，,]")
 _PAIRS = ("“”", "«»", "「」", "『』", "()", "（）")
 _STRAIGHT = re.compile(r"(?<!\d)\"")  # behind a digit it is an inch
 # A full stop behind these ends no sentence: the number of a line, or an abbreviation.
+_LONGEST = 60  # letters in front of a full stop that are looked at
 _NO_END = re.compile(r"(?:^\W*(?:\d+|[A-Za-z])|\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|e\.g|i\.e))\Z")
 _INITIALS = re.compile(r"\b(?:(?:[A-Za-z]\.)+|(?:[A-Z]\. )+)[A-Za-z]\Z|\bPh\.D\Z")
 _INITIAL = re.compile(r"\b[A-Z]\Z")
@@ -22,10 +24,10 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
 
     The last one needs no full stop. Quotation marks and brackets behind a full stop belong to its sentence.
     """
-    found, start = [], 0
+    found, start, marks = [], 0, _Marks(text)
     for end in _END.finditer(text):
         is_quoted = end[0][-1] in "\"'”’»)]」』）" and _GOES_ON.match(text, end.end()) is not None
-        is_within = not end[0].startswith("\n") and _is_within_quotation(text, start, end.end())
+        is_within = not end[0].startswith("\n") and marks.is_within(start, end.end())
         if not is_quoted and not is_within and not (end[0].startswith(".") and _is_abbreviation(text, start, end)):
             found.append((start, end.end()))
             start = end.end()
@@ -47,16 +49,35 @@ def stripped_span(text: str, start: int, end: int) -> tuple[int, int] | None:
     return (start + left, start + right) if left < right else None
 
 
-def _is_within_quotation(text: str, start: int, end: int) -> bool:
-    """Whether a quotation or bracket that began in the sentence ends behind this place, in the same line."""
-    before, (after, *_) = text[start:end], text[end:].split("\n", 1)
-    if '"' in after and len(_STRAIGHT.findall(before)) % 2:
-        return True
-    return any(before.count(pair[0]) > before.count(pair[1]) and pair[1] in after for pair in _PAIRS)
+class _Marks:
+    """Where the line breaks, quotation marks and brackets of a text stand: long texts are gone through once."""
+
+    def __init__(self, text: str) -> None:
+        marks = ["\n", '"', *"".join(_PAIRS)]
+        self._places = {mark: [found.start() for found in re.finditer(re.escape(mark), text)] for mark in marks}
+        self._straight = [found.start() for found in _STRAIGHT.finditer(text)]
+        self._end = len(text)
+
+    def is_within(self, start: int, end: int) -> bool:
+        """Whether a quotation or bracket that began in the sentence from `start` ends behind `end`, in its line."""
+        breaks = self._places["\n"]
+        behind = bisect_left(breaks, end)
+        line_end = breaks[behind] if behind < len(breaks) else self._end
+        if _count(self._straight, start, end) % 2 and _count(self._places['"'], end, line_end):
+            return True
+        return any(
+            _count(self._places[pair[0]], start, end) > _count(self._places[pair[1]], start, end)
+            and _count(self._places[pair[1]], end, line_end)
+            for pair in _PAIRS
+        )
+
+
+def _count(places: list[int], start: int, end: int) -> int:
+    return bisect_left(places, end) - bisect_left(places, start)
 
 
 def _is_abbreviation(text: str, start: int, end: re.Match[str]) -> bool:
-    before = text[start : end.start()]
+    before = text[max(start, end.start() - _LONGEST) : end.start()]
     if _INITIAL.search(before) and _NEXT_INITIAL.match(text, end.end()):
         return True
     if _INITIALS.search(before):

@@ -41,6 +41,11 @@ def test_where_a_sentence_ends(text, cut):
     assert [text[start:end] for start, end in sentence_spans(text)] == cut
 
 
+def test_a_long_text_within_a_quotation_takes_no_longer_than_another():
+    """Its marks were counted anew at each full stop: minutes for this text, where an item may take five seconds."""
+    assert len(sentence_spans('It says "' + "A dog runs. " * 20_000 + '".')) == 1
+
+
 def test_a_sentence_has_a_letter_or_a_digit():
     assert sentences("A dog. ... ! 7.") == ["A dog.", "7."]
 

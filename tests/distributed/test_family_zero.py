@@ -42,15 +42,22 @@ def built(family):
         return CoCa(config=COCA, tokenizer=steps.tokenizer(), max_length=24)
     if family == "chat_vlm":
         return ChatVLM(config=SMOLVLM, tokenizer=steps.tokenizer(), image_size=32, max_length=100, freeze=())
-    return HFCaptioner(config=HF_CONFIGS[family], tokenizer=steps.tokenizer(), max_length=24)
+    model = HFCaptioner(config=HF_CONFIGS[family], tokenizer=steps.tokenizer(), max_length=24)
+    if family == "blip2":  # new queries are zeros and new image weights of size 1e-10: rounding grows in a LayerNorm
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.1)
+    return model
 
 
 def module(family, has_adapters):
     def make(micro_batch_size, dropout=0.0):
         model = built(family)
-        for part in model.modules():  # drawn by the rank otherwise
+        for part in model.modules():  # drawn by the rank otherwise; some attention has its rate as a number
             if isinstance(part, torch.nn.Dropout):
                 part.p = 0.0
+            for name in [name for name, rate in vars(part).items() if "dropout" in name and isinstance(rate, float)]:
+                setattr(part, name, 0.0)
         if has_adapters:
             model.requires_grad_(False)
             LoRA(rank=2).add_to(model.model)

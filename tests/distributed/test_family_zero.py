@@ -98,4 +98,6 @@ def test_two_processes_do_what_one_does(outcomes, kind, strategy):
         for row, expected in zip(found.rows, alone[kind].rows, strict=True):
             assert row == pytest.approx(expected, rel=1e-4)
         for name, value in found.weights.items():
+            if name.endswith(("k_proj.bias", "key.bias")):  # its gradient is 0 but for rounding, which Adam scales up
+                continue
             torch.testing.assert_close(value, alone[kind].weights[name], rtol=1e-3, atol=1e-4)

@@ -44,8 +44,8 @@ BREAKS = [
     Break(
         "raters learn captions beside the next picture",
         "capkit/data/about_pictures.py",
-        "self._source.record(self._places[index]), index",
-        "self._source.record(self._places[(index + 1) % len(self)]), index",
+        "return self._source.image(self._places[index])",
+        "return self._source.image(self._places[(index + 1) % len(self)])",
         (_ORDER,),
     ),
     Break(

@@ -214,6 +214,6 @@ def test_the_swin_of_the_models_page_is_built():
     page = (Path(__file__).parents[3] / "docs/models.md").read_text()
     (encoder,) = re.findall(r"'(model\.encoder=\{model_type:swin.*?\})'", page)
     config = OverridesParser.create().parse_override(encoder).value()
-    model = HFCaptioner(encoder=config, decoder=DECODERS["bert"], tokenizer=tokenizer())
+    model = HFCaptioner(encoder=config, decoder=DECODERS["bert"], tokenizer=tokenizer(), max_length=20)
     context = model.encode(CaptionBatch(["0"], torch.zeros(1, 3, config["image_size"], config["image_size"])))
     assert context.states.shape[:2] == (1, 4)

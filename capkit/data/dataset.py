@@ -92,7 +92,7 @@ class CaptionDataset(Dataset[Collated]):
 
     `encode_prompt` gives the token ids of the prompts that captions answer. A caption without one, in a batch where
     others have some, answers BOS alone. Without `encode_prompt` an example with a prompt is unusable, and so is one
-    whose prompt is too long.
+    whose prompt is too long. References are those of the picture's captions that answer a prompt of the chosen ones.
 
     Without `transform` and `features`, examples have no pictures, and the source is asked for none.
 
@@ -219,7 +219,8 @@ class CaptionDataset(Dataset[Collated]):
         chosen = self._first(seen) if self._sub_captions is None else self._sub_captions(seen, key)
         negatives = [] if self._negatives is None else self._negatives([target.text for target in chosen], key)
         told = chosen if self._captions_of == "regions" else sorted(targets, key=lambda target: target.number)
-        references = [target.text for target in told]
+        asked = {target.caption.prompt for target in chosen}
+        references = [target.text for target in told if not asked or target.caption.prompt in asked]
         return Example(
             index=index,
             record=shown,

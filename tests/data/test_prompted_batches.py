@@ -70,6 +70,18 @@ def test_a_drawn_caption_keeps_its_own_prompt():
     assert seen == set(answer_of.values())
 
 
+def test_references_of_a_caption_answer_the_same_prompt():
+    captions = [Caption("one two", prompt="x"), Caption("two", prompt="y"), Caption("two one", prompt="x")]
+    data = data_of(Texts([Record("a", captions=captions)] * 2))
+    (batch,) = data.val_dataloader()
+    assert batch.references == [["one two", "two one"]] * 2
+    data.set_steps(0, 12)
+    found = {(texts(b.prompts, b.prompts_mask)[0][0], *b.references[0]) for b in data.train_dataloader()}
+    assert found == {("x <bos>", "one two", "two one"), ("y <bos>", "two")}
+    (both,) = data_of(Texts([Record("a", captions=captions)] * 2), captions_per_image=2).val_dataloader()
+    assert both.references == [["one two", "two", "two one"]] * 2
+
+
 def test_pictures_and_prompts_go_together():
     data = data_of(Pictures(RECORDS), pictures=True, transform=ImageTransform(2))
     (batch,) = data.val_dataloader()

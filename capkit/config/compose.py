@@ -52,8 +52,9 @@ def compose_config(command: Command) -> Composed:
             of_run: Any = OmegaConf.to_container(config.task.pop("of_run", OmegaConf.create()))
             task_keys: Any = OmegaConf.to_container(config.task.pop("keys", OmegaConf.create()))
         refuse_models_of_absent_steps(config, parsed)
-        start_from_their_own_files(config, parsed, folders)
         composed = Composed(config, hydra, overrides, choices, folders, known, task_keys, of_run)
+        explicit = [file for file in composed.files if file.is_explicit]
+        start_from_their_own_files(config, parsed, folders, lambda key: any(file.holds(key) for file in explicit))
         drop_settings_of_replaced_parts(composed, parsed)
         take_from_run(composed, parsed)
         composed.overrides = [str(o.input_line) if _is_chosen(o, composed) else _apply(o, composed) for o in parsed]

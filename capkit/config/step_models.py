@@ -7,7 +7,7 @@ where the step's yaml says the group (`judge: ${oc.select:vision_chat,null}`). I
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +50,21 @@ def refuse_models_of_absent_steps(config: DictConfig, overrides: list[Override])
                 )
 
 
-def start_from_their_own_files(config: DictConfig, overrides: list[Override], folders: list[Path]) -> None:
+def start_from_their_own_files(
+    config: DictConfig, overrides: list[Override], folders: list[Path], is_set: Callable[[str], bool]
+) -> None:
     """A step's own model in place of the shared one begins as its own yaml has it.
 
     Hydra merges it into what the step referred to, so that settings of the shared model would stay in it, such as the
-    name of one of transformers in a server.
+    name of one of transformers in a server. Where `is_set` says that an experiment sets a model of the step's own, what
+    the chosen one takes of its settings stays.
     """
     for override in overrides:
         step, *words = str(override.package or "").split(".")
         group, value = override.key_or_group, override.value()
-        if group in GROUPS and step == "step" and _shared_group(words, folders) is not None:
+        if group not in GROUPS or step != "step" or is_set(str(override.package)):
+            continue
+        if _shared_group(words, folders) is not None:
             file = next(file for folder in folders if (file := folder / group / f"{value}.yaml").is_file())
             own = load_yaml(file.read_text(encoding="utf-8"))
             OmegaConf.update(config, str(override.package), own, merge=False)

@@ -13,11 +13,12 @@ from capkit.reports.shell import page_html
 from capkit.utils.files import write_atomically
 
 OTHER_COLUMNS = ("length", "repetition")
-NOTE = (
-    "One row for each scale of guidance, and for each other run, which is decoded without. R@1: share of captions by "
-    "which the encoder finds their image among those of its pool. Length in words; repetition: share of its word "
-    "pairs that it has said before. All numbers are in frontier.json."
-)
+NOTE = "One row for each scale of guidance, and for each other run, which is decoded without."
+MEANINGS = {
+    "r1": "R@1 (names in r1): share of captions by which the encoder finds their image among those of its pool.",
+    "length": "Length in words.",
+    "repetition": "Repetition: share of its word pairs that it has said before.",
+}
 
 
 @dataclass(frozen=True)
@@ -74,5 +75,7 @@ def _page(name: str, places: Sequence[Place]) -> str:
         + "</tr>"
         for place in places
     )
-    body = f"<p class='note'>{html.escape(NOTE)}</p>{chart_row(frontier_charts(places))}"
+    meanings = [text for end, text in MEANINGS.items() if any(column.endswith(end) for column in columns)]
+    note = " ".join([NOTE, *meanings, "All numbers are in frontier.json."])
+    body = f"<p class='note'>{html.escape(note)}</p>{chart_row(frontier_charts(places))}"
     return page_html(f"{name}: guidance", f"{body}<table><tr>{head}</tr>{rows}</table>")

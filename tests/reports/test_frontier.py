@@ -40,6 +40,14 @@ def test_the_files_hold_all_numbers_and_null_where_there_is_none(tmp_path):
     assert "<td>&lt;rl&gt;</td><td>1.100</td><td>0.700</td><td>6.000</td>" in page
 
 
+def test_the_page_explains_the_columns_that_it_has(tmp_path):
+    write_frontier(tmp_path, "mine", PLACES)
+    assert "R@1" in (page := (tmp_path / "frontier.html").read_text()) and "Length in words" in page
+    write_frontier(tmp_path, "mine", [Place("1", 1.0, {"cider": 1.2, "repetition": 0.1})])
+    assert "R@1" not in (page := (tmp_path / "frontier.html").read_text())
+    assert "Repetition: share" in page and "Length" not in page
+
+
 def test_the_name_of_a_point_at_the_right_ends_before_it():
     svg = path_chart("t", [(0.0, 1.0), (1.0, 0.0)], ["left", "a long name at the right"], "x")
     ends = {text: attributes for attributes, text in re.findall(r"<text ([^>]*)>(left|a long name at the right)<", svg)}

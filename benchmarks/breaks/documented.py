@@ -1,0 +1,83 @@
+"""Breaks in what pages of the documentation show: commands, messages, YAML, Python, pictures."""
+
+from benchmarks.breaks.planted import Break
+
+BREAKS = [
+    Break(
+        "pages: a mistyped key in a command",
+        "docs/modular.md",
+        "model=modular objective=modular",
+        "model=modular objectiv=modular",
+        ("tests/packaging/test_doc_blocks.py",),
+    ),
+    Break(
+        "pages: a choice that does not exist",
+        "docs/modular.md",
+        "model=modular objective=modular",
+        "model=modlar objective=modular",
+        ("tests/packaging/test_doc_blocks.py",),
+    ),
+    Break(
+        "pages: a command that bash does not read",
+        "docs/configuration.md",
+        "'model.num_layers=range(1,5)'",
+        "model.num_layers=range(1,5)",
+        ("tests/packaging/test_doc_blocks.py",),
+    ),
+    Break(
+        "pages: an error's words of yesterday",
+        "docs/configuration.md",
+        "expected a finite number greater than 0, got the text",
+        "expected a number, got the text",
+        ("tests/packaging/test_doc_blocks.py",),
+    ),
+    Break(
+        "pages: a part of YAML under another name",
+        "docs/encoders_evaluation.md",
+        "    encoder:\n      _target_: capkit.models.dual_encoders.cached",
+        "    judge:\n      _target_: capkit.models.dual_encoders.cached",
+        ("tests/packaging/test_doc_blocks.py",),
+    ),
+    Break(
+        "pages: another result of Python",
+        "docs/ptb_tokenizer.md",
+        "a man ca n't ride",
+        "a man can't ride",
+        ("tests/packaging/test_doc_python.py",),
+    ),
+    Break(
+        "pages: a picture that is not there",
+        "docs/demo.md",
+        "](demo.png)",
+        "](demo.webp)",
+        ("tests/packaging/test_docs.py",),
+    ),
+    Break(
+        "pages: a symptom in other words",
+        "docs/troubleshooting.md",
+        "was started with another config",
+        "has another config",
+        ("tests/packaging/test_troubleshooting.py",),
+    ),
+    Break(
+        "a step's own model keeps settings of the shared one",
+        "capkit/config/compose.py",
+        "        start_from_their_own_files(config, parsed, folders)\n",
+        "",
+        ("tests/config/test_step_models.py",),
+    ),
+    Break(
+        "adapters of several parts are refused one by one",
+        "capkit/config/compose.py",
+        'prefix == "model.lora" and all(',
+        'prefix == "model.lora" and not all(',
+        ("tests/config/test_step_models.py",),
+    ),
+    Break(
+        "frontier: R@1 is explained without a column",
+        "capkit/reports/frontier.py",
+        "if any(column.endswith(end) for column in columns)",
+        "",
+        ("tests/reports/test_frontier.py",),
+    ),
+]

@@ -65,7 +65,7 @@ REASONS = {
     "GPUs, a cluster, or several processes": ["deepspeed", "trainer=(ddp|gpu)", "launcher=slurm", "gpus_per_node"],
     "weights of a hub, or of another package": [
         "openai/", "model=coca ", "HuggingFaceTB", "neuralmind", "PekingU", "=gpt2", "text_lm=hf", "chat_vlm",
-        r"reward=\[clip_score\]",
+        r"reward=\[clip_score\]", "model_type:gpt2",
         "clip_vit_b32", "coco_clipcap", r"expert=\[ocr", "smollm2", "tag_words", "align_filter", "MINILM",
     ],
     "a data set that people fetch, or files that they have": [
@@ -78,13 +78,14 @@ REASONS = {
     "minutes of training on SceneWorld, which tests/effects do": [
         r"^experiment=\w+_sceneworld", "init_from=(GENERIC|runs/generic|runs/views)",
         "data=sceneworld_(flawed|aligned|mistaken_views)", "^curate experiment=(fusecap|scalecap|embodied)_sceneworld",
+        "max_steps=3600",
         "ckpt=runs/(noc|flexcap|cfg|sr|clip|writer|fuser)",
     ],
     "tests of the task, or the README's, run the same on tiny data": [
         "^mine ", "^bags ", "curriculum=bags", "^evaluate_encoder ", "^prepare ", "^frontier ", "^cross ", "^demo ",
         "^arena ", "^export ", "^evaluate ckpt=DIR", "ckpt=runs/length", "capsfusion_scene",
-        "model_type:gpt2", "model_type:swin",
-        "^fit_preferences ", "sweeper=optuna", "^compare ", "max_steps=3600", r"metric=\[(arena|caption_qa_scenes)\]",
+        "model_type:swin",
+        "^fit_preferences ", "sweeper=optuna", "^compare ", r"metric=\[(arena|caption_qa_scenes)\]",
         r"conditions\.box", "evaluated=", "push_to", "JUDGE", r"model\.lora\.lm", "question_answering",
     ],
 }  # fmt: skip

@@ -107,8 +107,6 @@ def reader(folder, monkeypatch):
     monkeypatch.setattr("capkit.config.rules.has_no_gpu", lambda: False)
     monkeypatch.setattr("capkit.config.rules.needs", lambda *_: ())
     monkeypatch.setattr("capkit.config.rules.problem_with_runs", lambda *_: None)
-    # Only defaults lists with `${...}` need it, and no file here has one; it takes a fifth of a composition.
-    monkeypatch.setattr("hydra._internal.defaults_list._create_interpolation_map", lambda *_: None)
     return monkeypatch
 
 

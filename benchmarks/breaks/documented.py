@@ -62,9 +62,16 @@ BREAKS = [
     Break(
         "a step's own model keeps settings of the shared one",
         "capkit/config/compose.py",
-        "        start_from_their_own_files(config, parsed, folders)\n",
-        "",
+        "lambda key: any(file.holds(key) for file in explicit)",
+        "lambda key: True",
         ("tests/config/test_step_models.py",),
+    ),
+    Break(
+        "a step's own model loses what an experiment sets for it",
+        "capkit/config/compose.py",
+        "lambda key: any(file.holds(key) for file in explicit)",
+        "lambda key: False",
+        ("tests/experiments/test_question_experiments.py",),
     ),
     Break(
         "adapters of several parts are refused one by one",

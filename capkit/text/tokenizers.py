@@ -4,6 +4,7 @@ import functools
 import itertools
 import re
 import socket
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from urllib.request import getproxies
 import huggingface_hub.constants
 import torch
 from jaxtyping import Bool, Int
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -59,16 +60,23 @@ def word_tokenizer(captions: Iterable[str], min_count: int = 1) -> PreTrainedTok
     of captions does not matter. Decoding joins punctuation to its word ("a red circle."). Raises UsageError if no word
     is left.
     """
-    backend, special = _word_backend(), list(SPECIAL_TOKENS.values())
-    trainer = trainers.WordLevelTrainer(
-        vocab_size=2**31, min_frequency=min_count, special_tokens=special, show_progress=False
-    )
-    backend.train_from_iterator(captions, trainer)
-    if backend.get_vocab_size() == len(special):
+    pieces = Counter(piece for caption in captions for piece in caption.split(" "))
+    counts: Counter[str] = Counter()
+    for piece, count in pieces.items():  # no word has a space: each piece is split once, however often it occurs
+        for word in split_words(piece):
+            counts[word] += count
+    words = sorted((word for word in counts if counts[word] >= min_count), key=lambda word: (-counts[word], word))
+    if not words:
         raise UsageError(
             f"a word tokenizer needs words that occur at least min_count={min_count} times; "
             "the captions have none; lower min_count or check the captions"
         )
+    special = list(SPECIAL_TOKENS.values())
+    backend = _word_backend()
+    backend.model = models.WordLevel(
+        {token: id_ for id_, token in enumerate([*special, *words])}, unk_token=SPECIAL_TOKENS["unk_token"]
+    )
+    backend.add_special_tokens(special)
     return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **SPECIAL_TOKENS)
 
 

@@ -3,7 +3,7 @@ import pickle
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from capkit.errors import UsageError
@@ -37,6 +37,25 @@ def test_word_ids_are_specials_then_words_by_count_then_spelling():
 def test_a_caption_that_occurs_twice_counts_twice():
     vocabulary = word_tokenizer(["a", "d c", "d c"]).get_vocab()
     assert [vocabulary[word] for word in ("c", "d", "a")] == [4, 5, 6]
+
+
+STRANGE = [
+    "Cafe\u0301 \u0301lone  two  spaces",  # marks that compose, and one behind a space that does not
+    "tab\tnewline\nno-break\u00a0wide\u3000unit\x1fseparator",
+    "ΌΣΟΣ ΣΑΣ, İstanbul STRASSE ß",
+    "3.5 3. 5 1,000:30 'quoted' don't t-shirt- -x",
+    "一只猫。 ❤️‍🔥 emoji",
+    "",
+    " ",
+]
+
+
+def test_the_vocabulary_is_the_one_that_the_tokenizers_library_trains():
+    texts, special = CAPTIONS + STRANGE + STRANGE[:3], ["<pad>", "<bos>", "<eos>", "<unk>"]
+    tokenizer = word_tokenizer(texts)
+    trained = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    trained.train_from_iterator(texts, trainers.WordLevelTrainer(vocab_size=2**31, special_tokens=special))
+    assert tokenizer.backend_tokenizer.to_str() == trained.to_str()
 
 
 def test_order_of_captions_does_not_change_ids():

@@ -22,6 +22,7 @@ FREE_KEYS = (
     "micro_batch_size",
     "rollout_batch_size",
     "data.eval_batch_size",
+    "data.max_skipped",  # says when to stop: what takes a skipped example's place is drawn without it
 )
 # Of any data source: the number of worker processes, and where they cache.
 FREE_NAMES = ("num_workers", "cache_dir")

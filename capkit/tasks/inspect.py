@@ -19,6 +19,7 @@ from capkit.data.datamodule import CaptionDataModule
 from capkit.data.files import FileSource
 from capkit.data.inspection import CountTokens, Pictures, Texts, look_at_pictures, look_at_texts, same_in_both
 from capkit.data.sources.base import DataSource, Preparable, clean_captions
+from capkit.data.sources.caption_folders import metadata_tables
 from capkit.data.sources.folder import list_images
 from capkit.models.captioners.coca import CoCa, own_tokenizer
 from capkit.reports.inspected import Inspected, Named, inspected_table, write_inspected
@@ -133,6 +134,9 @@ def _beside(folder: Path) -> list[tuple[str, list[str]]]:
     table = next((path for name in _TABLES if (path := folder / name).is_file()), None)
     if table is not None:
         return [(f"captions were not given, but {table.name} lies there: data.train.captions={table} reads it", [])]
+    if tables := metadata_tables(folder):
+        told = f"captions were not given, but there are tables of them: data.train.captions={folder} reads them"
+        return [(told, [str(tables[0])])]
     named = [name for name in list_images(folder)[:100] if (folder / name).with_suffix(".txt").is_file()]
     if not named:
         return []

@@ -77,7 +77,7 @@ def applicable(metrics: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[
     for name, metric in metrics.items():
         missing = [key for key in getattr(metric, "needs", ()) if key not in metadata]
         if missing:
-            print(f"metric {name} is left out: this data has no {' and '.join(missing)} in its metadata")
+            say(f"metric {name} is left out: this data has no {' and '.join(missing)} in its metadata")
         else:
             kept[name] = metric
     return kept

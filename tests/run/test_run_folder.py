@@ -96,6 +96,10 @@ def test_a_group_without_parts_is_no_change_from_a_config_that_has_no_such_group
     assert removed == ["step.cut.n: 1 -> '(absent)'"]
 
 
+def test_a_run_that_too_many_broken_pictures_stopped_goes_on_with_a_larger_budget():
+    assert refused_changes({"data": {"max_skipped": 0.05}}, {"data": {"max_skipped": 0.2}}) == []
+
+
 @pytest.mark.parametrize("left", ["step-00000001.ckpt", "best.ckpt"])
 def test_a_checkpoint_shows_that_a_step_was_made(tmp_path, left):
     folder = RunFolder(tmp_path)

@@ -252,17 +252,18 @@ def test_the_sample_takes_all_captions_of_a_picture_in_turn():
     assert texts.sampled == [("a dog", "en"), ("un chien", "fr")] * 3
 
 
-@pytest.mark.parametrize("beside", ["2.txt", "metadata.jsonl"])
+@pytest.mark.parametrize("beside", ["2.txt", "metadata.jsonl", "train/metadata.jsonl"])
 def test_captions_beside_the_pictures_that_are_not_given_are_told(tmp_path, beside):
     folder = tmp_path / "beside"
     folder.mkdir()
     for number in range(4):
         smooth(number).save(folder / f"{number}.png")
+    (folder / beside).parent.mkdir(exist_ok=True)
     (folder / beside).write_text('{"file_name": "2.png", "text": "a dog"}')
     words = [f"data.train.images={folder}", "data=folder", "data.train.val=0", "data.train.test=0", "data.val=null"]
     assert main(["inspect", *words, "data.test=null", f"run_dir={tmp_path / 'out'}"]) == 0
     (told,) = json.loads((tmp_path / "out" / "inspect.json").read_text())["findings"]
-    given = folder if beside == "2.txt" else folder / beside
+    given = folder / beside if beside == "metadata.jsonl" else folder
     assert f"data.train.captions={given} reads" in told["finding"]
 
 

@@ -62,23 +62,6 @@ def read_captions(path: Path) -> list[CaptionRow]:
     return rows
 
 
-def read_sidecars(folder: Path, images: Sequence[str]) -> list[CaptionRow]:
-    """Read captions, one per line, from text files named like the images ("a.txt" for "a.jpg"); skip other images."""
-    rows = []
-    for image in images:
-        file = (folder / image).with_suffix(".txt")
-        if file.is_file():
-            lines = enumerate(read_text(file, "captions").split("\n"), 1)
-            texts = [caption_texts(line, f"{file} line {number}") for number, line in lines if line.strip()]
-            rows.append(CaptionRow(Record(image, image, [Caption(text) for row in texts for text in row])))
-    if not rows:
-        raise UsageError(
-            f"captions: no text file in {str(folder)!r} is named like an image, such as "
-            f"{Path(images[0]).with_suffix('.txt').as_posix() if images else 'a.txt for a.jpg'!r}"
-        )
-    return rows
-
-
 def check_rows(rows: Sequence[CaptionRow], where: str) -> None:
     """Raise UsageError if a split has a key or a picture twice; warn about pictures in two splits."""
     for split in {row.split for row in rows}:

@@ -13,7 +13,8 @@ import numpy as np
 from capkit.data.files import SHARD, ImageFiles
 from capkit.data.images import EXTENSIONS
 from capkit.data.records import Record, check_unique_keys
-from capkit.data.sources.caption_files import CaptionRow, read_captions, read_sidecars
+from capkit.data.sources.caption_files import CaptionRow, read_captions
+from capkit.data.sources.caption_folders import metadata_tables, read_metadata, read_sidecars
 from capkit.data.splits import check_shares, rows_of_split
 from capkit.errors import UsageError
 from capkit.utils.ranges import Range, Seed, check_ranges
@@ -52,7 +53,7 @@ def printable(path: str) -> str:
 
 
 def check_folder_prefix(root: Path, names: Sequence[str], where: str, num_looked_at: int = 20) -> None:
-    """Raise UsageError if the images exist, but under names with a leading folder removed or added.
+    """Raise UsageError if the images exist under other names: a leading folder more or less, another case, an ending.
 
     Files missing for other reasons are skipped when read, within the budget.
     """
@@ -71,6 +72,24 @@ def check_folder_prefix(root: Path, names: Sequence[str], where: str, num_looked
         found = next((path.parent for path in sorted(root.glob(f"*/{glob.escape(name)}")) if path.is_file()), None)
         if found is not None:
             raise UsageError(f"{where}: names {name!r}, which lies in {str(found)!r}; give images={str(found)!r}")
+    for name in names[:3]:  # each lists a folder, which may be large
+        if (alike := _alike(root / name)) is not None:
+            held = Path(name).with_name(alike).as_posix()
+            raise UsageError(
+                f"{where}: names {name!r}, but {str(root)!r} holds {held!r}; write its file names as the files have "
+                "them, with case and ending"
+            )
+
+
+def _alike(path: Path) -> str | None:
+    """An image beside where `path` would lie that is named like it but for case or ending; None without one."""
+    if not path.parent.is_dir():
+        return None
+    names = sorted(file.name for file in path.parent.iterdir() if file.suffix.lower() in EXTENSIONS)
+    whole = path.name.lower()
+    stem = path.stem.lower() if path.suffix.lower() in EXTENSIONS else whole
+    same = next((name for name in names if name.lower() == whole), None)
+    return same or next((name for name in names if Path(name).stem.lower() == stem), None)
 
 
 @check_ranges
@@ -80,8 +99,10 @@ class Folder:
     Args:
         images: The folder, or one image file.
         captions: A file of captions (table, JSON, JSON lines), or a folder with a text file per image ("a.txt" for
-            "a.jpg"); only images with captions are used. null: all images, without captions.
-        split: "all", "train", "val" or "test", taken from the captions file's `split` column if there is one.
+            "a.jpg") or with metadata.jsonl or metadata.csv, also in each of its folders (Hugging Face's image folder);
+            only images with captions are used. null: all images, without captions.
+        split: "all", "train", "val" or "test", taken from the captions file's `split` column if there is one, or from
+            the folders of an image folder (`train`, `validation`, `test`).
         val: Share of the images (rounded up), or of train if the column never names val, chosen by a hash of (seed,
             file) that is the same on every machine.
         test: Likewise for test.
@@ -127,8 +148,12 @@ class Folder:
         if self._captions is None:
             return [CaptionRow(Record(printable(name), name)) for name in self._names()]
         if self._captions.is_dir():
-            return read_sidecars(self._captions, self._names())
-        rows = read_captions(self._captions)
+            tables = metadata_tables(self._captions)
+            if not tables:
+                return read_sidecars(self._captions, self._names())
+            rows = read_metadata(self._captions, tables)
+        else:
+            rows = read_captions(self._captions)
         check_folder_prefix(self._root, [str(row.record.image) for row in rows], str(self._captions))
         return rows
 

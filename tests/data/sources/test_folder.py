@@ -115,6 +115,9 @@ def captions_file(folder, *names, split=""):
         ("/data/x/sub/b.png", "{root} holds 'sub/b.png'; drop the prefix '/data/x/'"),
         ("sub\\\\b.png", "{root} holds 'sub/b.png'; write / for \\ in its file names"),
         ("b.png", "names 'b.png', which lies in {sub}; give images={sub}"),
+        ("A.PNG", "names 'A.PNG', but {root} holds 'a.png'; write its file names as the files have them"),
+        ("sub/b", "names 'sub/b', but {root} holds 'sub/b.png'; write its file names as the files have them"),
+        ("a.jpg", "names 'a.jpg', but {root} holds 'a.png'; write its file names as the files have them"),
     ],
 )
 def test_file_names_with_another_folder_are_told_with_what_to_drop(tmp_path, name, message):
@@ -149,3 +152,31 @@ def test_text_files_beside_the_images_are_their_captions(tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(UsageError, match=r"no text file in .*none' is named like an image, such as 'a\.txt'"):
         len(Folder(str(tmp_path), captions=str(tmp_path / "none")))
+
+
+def image_folder(folder, *tables):
+    for table, names in tables:
+        (folder / table).parent.mkdir(parents=True, exist_ok=True)
+        lines = [f'{{"file_name": "{name}", "text": "of {name}"}}\n' for name in names]
+        (folder / table).write_text("".join(lines))
+        draw((folder / table).parent, *names)
+
+
+def test_an_image_folder_has_a_table_in_each_split(tmp_path):
+    image_folder(
+        tmp_path, ("train/metadata.jsonl", ["a.png", "b.png"]), ("validation/metadata.jsonl", ["a.png"]),
+        ("test/metadata.jsonl", ["c/d.png"]),
+    )  # fmt: skip
+    (tmp_path / "train" / "a.txt").write_text("not read beside a table")
+    for split, keys in (("train", ["train/a.png", "train/b.png"]), ("val", ["validation/a.png"])):
+        source = Folder(str(tmp_path), str(tmp_path), split=split)
+        assert [source.record(place).key for place in range(len(source))] == keys
+    source = Folder(str(tmp_path), str(tmp_path), split="test")
+    assert (len(source), source.record(0).captions[0].text) == (1, "of c/d.png")
+    assert source.image(0).shape == (4, 4, 3)
+
+
+def test_an_image_folder_with_one_table_and_without_named_folders_has_shares(tmp_path):
+    image_folder(tmp_path, ("metadata.jsonl", [f"{number}.png" for number in range(10)]))
+    sizes = [len(Folder(str(tmp_path), str(tmp_path), split, val=0.1, test=0.2)) for split in ("train", "val", "test")]
+    assert sizes == [7, 1, 2]

@@ -51,13 +51,14 @@ def _of_model(composed: Composed) -> Iterator[str]:
 
 
 def _words(key: str, node: Any) -> str:
-    """A part in one line: a multiple-choice group by its names, data by the evaluated split; without defaults."""
+    """A part in one line: a multiple-choice group by its names, data by one source of its splits; without defaults."""
     if not node:
         return "none"
     if key in ("metric", "evaluator"):
         return ", ".join(str(name) for name, value in node.items() if value is not None)
     if key == "data":
         node = next((node[split] for split in ("test", "predict", "train") if node.get(split)), node)
+        node = {name: value for name, value in node.items() if name != "split"}
     target = str(node.get("_target_", ""))
     given = {
         k: v

@@ -27,6 +27,8 @@ def unknown_key(prefix: str, word: str, valid: list[str], composed: Composed) ->
         valid = composed.groups[prefix]
     if not prefix:
         valid = [name for name in valid if name != "hydra"] + [g for g in composed.groups if "/" not in g]
+        if word == "ckpt" and "init_from" in valid:
+            return f"{message}; init_from=RUN names the run to start from"
         elsewhere = _arguments_named(word, composed.config, _is_written(word))
         if tasks := _tasks_with(word, composed):
             message += f"; task {composed.task!r} does not take it; it belongs to task {' and '.join(tasks)}"

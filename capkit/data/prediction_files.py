@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from posixpath import splitext
 from typing import Any
 
 from capkit.data.images import EXTENSIONS
 from capkit.data.prediction_tables import is_table, is_training_table, table_rows
 from capkit.data.sources.caption_files import read_captions as read_table_or_json
+from capkit.data.sources.chat_rows import is_chat
 from capkit.errors import UsageError
 from capkit.text.caption_text import caption_texts, clean_text
 from capkit.utils.text_files import Located, expect, has_lone_surrogate, member, read_json_or_lines, shown, split_name
@@ -53,6 +55,8 @@ def read_captions(path: str | Path, what: str) -> CaptionFile:
     if is_training_table(path, what):
         return _of_training(Path(path))
     values = table_rows(path, what) if is_table(path) else read_json_or_lines(path, what)
+    if values and _holds_chats(values[0].value):
+        return _of_training(Path(path))
     file = CaptionFile(Path(path))
     if len(values) == 1 and not is_table(path):
         _read_document(values[0].value, file)
@@ -67,6 +71,10 @@ def read_captions(path: str | Path, what: str) -> CaptionFile:
             "for an empty one, or take these images out"
         )
     return file
+
+
+def _holds_chats(value: Any) -> bool:
+    return is_chat(value) or (isinstance(value, list) and len(value) > 0 and is_chat(value[0]))
 
 
 def _of_training(path: Path) -> CaptionFile:
@@ -169,15 +177,16 @@ def _add_coco(content: dict[str, Any], file: CaptionFile) -> None:
 
 
 def _add_karpathy(images: list[Any], file: CaptionFile) -> None:
-    """Karpathy's images, identified by COCO id or else, as in data=karpathy, by file name without extension."""
+    """Karpathy's images, identified by COCO id or else, as in data=karpathy, by path without extension."""
     for where, image in _entries(images, str(file.path), "image"):
         filename = member(expect(image, "an object", where), "filename", "text", where)
         coco = image.get("cocoid")
-        known = PurePosixPath(filename).stem if coco is None else _id(coco, where, "cocoid")
+        in_folder = [f"{image['filepath']}/{filename}"] if image.get("filepath") else []
+        path = PurePosixPath(splitext((*in_folder, filename)[0])[0])
+        known = path.as_posix() if coco is None else _id(coco, where, "cocoid")
         if known in file.captions:
             raise UsageError(f"{where}: two images have the id {known!r}; give each image its own")
         numbers = [_id(image["imgid"], where, "imgid")] if coco is None and "imgid" in image else []
-        in_folder = [f"{image['filepath']}/{filename}"] if image.get("filepath") else []
         texts = caption_texts(member(image, "sentences", "a list", where), where)
         file.add(known, texts, [filename, *in_folder, *numbers])
         if "split" in image:

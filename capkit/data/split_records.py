@@ -33,7 +33,10 @@ class Splits:
     def source(self, split: str) -> DataSource:
         source = self.sources.get(split)
         if source is None:
-            raise UsageError(f"the data config has no {split} source; add data.{split} (docs/data.md shows sources)")
+            others = ", ".join(name for name, other in self.sources.items() if other is not None) or "none"
+            raise UsageError(
+                f"the data config has no {split} source, only {others}; add data.{split} (docs/data.md shows sources)"
+            )
         return source
 
     def num_images(self, split: str) -> int:

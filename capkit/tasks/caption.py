@@ -41,6 +41,8 @@ from capkit.utils.store import check_about
 from capkit.utils.tensors import default_device
 from capkit.utils.text_files import decode, parse_json
 
+_OTHER_FORMATS = (".json", ".csv", ".tsv", ".txt", ".xlsx")
+
 
 def run(cfg: DictConfig) -> dict[str, float]:
     """Caption every image of `cfg.images`; returns the numbers of captions and skipped images, and the time.
@@ -127,6 +129,11 @@ def caption(cfg: DictConfig) -> dict[str, float]:
 
 
 def _out(cfg: DictConfig) -> Path:
+    if cfg.out is not None and Path(cfg.out).suffix.lower() in _OTHER_FORMATS:
+        raise UsageError(
+            f"out={cfg.out}: expected the name of a file of JSON lines, got that of another format; give "
+            f"out={Path(cfg.out).with_suffix('.jsonl')}"
+        )
     return output_file(cfg.out or f"{Path(cfg.images).resolve().name}.{run_name(cfg.ckpt)}.captions.jsonl")
 
 

@@ -91,7 +91,10 @@ def _keys(captions: Mapping[str, Mapping[str, str]], split: str, pictures: str) 
     first, *others = captions
     common = set.intersection(*(set(own) for own in captions.values()))
     if not common:
-        raise UsageError(f"runs: expected captions of the same pictures, got none that all have in {split}")
+        raise UsageError(
+            f"runs: expected captions of the same pictures, got none that all have in {split}; evaluate each run on "
+            "the same data by `capkit evaluate ckpt=RUN data=NAME`, and give these evaluations' folders"
+        )
     if pictures == "common":
         return sorted(common)
     for name in others:

@@ -1,6 +1,7 @@
 """Warnings of training captions from which a captioner cannot learn what its user wants, before the first step."""
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from textwrap import shorten
 from typing import Any
@@ -16,6 +17,7 @@ from capkit.text.tokenizers import encode_captions, is_word_tokenizer, split_wor
 
 NUM_IMAGES = 1000  # looked at, evenly spaced over the split
 CUT_SHARE = 0.25
+UNKNOWN_SHARE = 0.2
 _LONGEST_WORD = 4  # letters, on average: words of a text without spaces that was cut into words are shorter
 _UNCUT = 100_000  # tokens
 
@@ -32,7 +34,7 @@ def warn_of_captions(data: CaptionDataModule, model: Any, learns_likelihood: boo
     if rank() != 0:
         return
     captions = sampled_captions(data.source("train"), captions_of=data.captions_of)
-    problems = [alike(captions), without_spaces(captions, model.tokenizer)]
+    problems = [alike(captions), without_spaces(captions, model.tokenizer) or unknown(captions, model.tokenizer)]
     if learns_likelihood:
         problems.append(cut(captions, model.tokenizer, model.prompt, data.max_length))
     for problem in problems:
@@ -72,6 +74,29 @@ def without_spaces(captions: Sequence[Sequence[str]], tokenizer: Any) -> str | N
         f"captions without spaces, such as {texts[0][:30]!r}: to a tokenizer of words a sentence is one word, and a "
         "new sentence is <unk>; give a tokenizer of subwords (model.tokenizer=FOLDER or a hub name, such as "
         "bert-base-multilingual-cased), or put spaces between words"
+    )
+
+
+def unknown(captions: Sequence[Sequence[str]], tokenizer: Any) -> str | None:
+    """What to say where at least UNKNOWN_SHARE of the captions' words are unknown to a tokenizer of words."""
+    texts = [text for of_image in captions for text in of_image]
+    if not is_word_tokenizer(tokenizer):
+        return None
+    encoded = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+    num_words = sum(len(own.ids) for own in encoded)
+    missing = Counter(
+        text[start:end]
+        for text, own in zip(texts, encoded, strict=True)
+        for token, (start, end) in zip(own.ids, own.offsets, strict=True)
+        if token == tokenizer.unk_token_id
+    )
+    if not missing or missing.total() < UNKNOWN_SHARE * num_words:
+        return None
+    return (
+        f"{missing.total()} of {num_words} words of the training captions looked at are not in this captioner's "
+        f"vocabulary, such as {', '.join(repr(word) for word, _ in missing.most_common(3))}: it reads them as <unk> "
+        "and cannot say them; train a captioner on these captions from scratch (without init_from), or one with a "
+        "tokenizer of subwords"
     )
 
 

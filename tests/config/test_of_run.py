@@ -289,3 +289,11 @@ def test_a_folder_without_a_config_asks_for_data():
         "evaluate", "ckpt=exported"
     )
     assert compose("evaluate", "ckpt=exported", "data=sceneworld")["data"]["test"]["count"] == 500
+
+
+def test_a_split_that_there_is_not_is_refused_before_anything_starts():
+    assert "expected train or val or test or predict" in refusal("evaluate", "ckpt=runs/mine", "split=dev")
+
+
+def test_ckpt_of_a_training_task_is_pointed_to_init_from():
+    assert "init_from=RUN names the run to start from" in refusal("fit_rl", "ckpt=runs/mine", "reward=[cider]")

@@ -184,6 +184,8 @@ def test_caption_writes_one_line_an_image_skips_the_unreadable_and_goes_on_where
     out.write_text(out.read_text().splitlines(keepends=True)[0] + '{"image": "b 2')  # killed while writing
     assert main(command) == 0
     assert [json.loads(line) for line in out.read_text().splitlines()] == rows
+    assert main([*command, f"out={tmp_path / 'table.csv'}"]) == 2
+    assert f"give out={tmp_path / 'table.jsonl'}" in capsys.readouterr().err
 
 
 @pytest.fixture

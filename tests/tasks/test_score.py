@@ -3,6 +3,7 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
+from capkit.data.prediction_files import read_captions
 from capkit.errors import UsageError
 from capkit.metrics import bleu, cider, rouge_l
 from capkit.metrics.coco.document_frequencies import DocumentFrequencies
@@ -256,6 +257,31 @@ def names(captions, pattern):
 )
 def test_file_names_meet_ids_through_the_images_of_the_references(config, references, pattern):
     assert run(config(names(CAPTIONS, pattern), references)) == run(config(CAPTIONS, REFERENCES))
+
+
+def test_karpathy_pictures_of_one_name_in_two_folders_are_told_apart(config):
+    images = [
+        {"filepath": folder, "filename": "x.jpg", "split": "test", "sentences": [{"raw": text}]}
+        for folder, text in (("north", "a red plate lies here"), ("south", "a dog runs on a beach"))
+    ]
+    predictions = jsonl(
+        {"image": key, "caption": text} for key, text in (("north/x", "a red plate"), ("south/x.jpg", "a dog runs"))
+    )
+    assert run(config(predictions, {"images": images})) == run(
+        config(predictions, {"north/x": ["a red plate lies here"], "south/x": ["a dog runs on a beach"]})
+    )
+
+
+def test_chats_are_references_as_training_reads_them(tmp_path):
+    asked = {"from": "human", "value": "<image>Say."}
+    chats = [
+        {"image": f"{name}.jpg", "conversations": [asked, {"from": "gpt", "value": text}]}
+        for name, text in (("a", "a red plate"), ("b", "a dog"))
+    ]
+    (tmp_path / "chats.json").write_text(json.dumps(chats))
+    (tmp_path / "chats.jsonl").write_text("".join(f"{json.dumps(chat)}\n" for chat in chats))
+    for name in ("chats.json", "chats.jsonl"):
+        assert read_captions(tmp_path / name, "references").captions == {"a.jpg": ["a red plate"], "b.jpg": ["a dog"]}
 
 
 def test_a_name_that_two_images_share_is_refused_and_folders_tell_them_apart(config):

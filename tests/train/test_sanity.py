@@ -12,7 +12,7 @@ from capkit.sceneworld.language.captions import reference_captions
 from capkit.sceneworld.world.options import WorldOptions
 from capkit.sceneworld.world.scene import make_scene
 from capkit.text.tokenizers import word_tokenizer
-from capkit.train.sanity import DataWarning, alike, cut, sampled_captions, warn_of_captions, without_spaces
+from capkit.train.sanity import DataWarning, alike, cut, sampled_captions, unknown, warn_of_captions, without_spaces
 from capkit.utils.quiet import show_once
 
 ORDINARY = [
@@ -70,6 +70,15 @@ def test_words_that_are_cut_apart_already_and_a_few_foreign_ones_are_fine():
 def test_a_tokenizer_of_subwords_reads_text_without_spaces():
     subwords = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
     assert without_spaces(CHINESE, subwords) is None
+
+
+def test_words_that_a_captioner_of_other_captions_cannot_say_are_told():
+    tokenizer = words_of([["a dog on a beach", "a cat"]])
+    told = unknown([["A dog on a sofa"], ["a sofa"]], tokenizer)
+    assert told is not None and told.startswith("2 of 7 words") and "such as 'sofa'" in told and "init_from" in told
+    assert unknown([["a dog on a beach with a cat"], ["a cat on a beach"], ["a dog"]], tokenizer) is None  # 1 of 15
+    assert unknown([["a sofa"]], PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))) is None
+    assert unknown([[]], tokenizer) is None
 
 
 def test_captions_that_are_cut_are_counted_and_a_length_is_offered():

@@ -3,6 +3,8 @@
 Karpathy & Fei-Fei, "Deep Visual-Semantic Alignments for Generating Image Descriptions" (CVPR 2015).
 """
 
+import warnings
+from collections import Counter
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
@@ -19,6 +21,8 @@ from capkit.text.caption_text import caption_texts
 from capkit.utils.ranges import Range, Seed, check_ranges
 from capkit.utils.text_files import SPLIT_OF, existing_file, expect, file_name, member, read_json, shown
 
+_SPLITS = ("train", "val", "test", "restval")
+
 
 @lru_cache(maxsize=1)
 def _read(path: Path, modified_ns: int) -> list[CaptionRow]:
@@ -28,7 +32,16 @@ def _read(path: Path, modified_ns: int) -> list[CaptionRow]:
         raise UsageError(
             f"{path}: not a Karpathy split file, which is an object with a list 'images'; got {shown(content)}"
         )
-    return [_row(image, f"{path} image {number}") for number, image in enumerate(content["images"])]
+    rows = [_row(image, f"{path} image {number}") for number, image in enumerate(content["images"])]
+    unknown = Counter(row.split for row in rows if row.split not in _SPLITS)
+    if unknown:
+        told = ", ".join(f"{count} in {split!r}" for split, count in unknown.items())
+        warnings.warn(
+            f"{path}: {unknown.total()} of {len(rows)} images are used in no split: {told}; the splits are "
+            f"{', '.join(_SPLITS)}",
+            stacklevel=2,
+        )
+    return rows
 
 
 def _row(image: Any, where: str) -> CaptionRow:

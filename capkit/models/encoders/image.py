@@ -125,7 +125,8 @@ class SmallCNN(nn.Module):
         if pixels.shape[-2:] != (self.image_size, self.image_size):
             raise UsageError(
                 f"SmallCNN was built for {self.image_size} x {self.image_size} pixels; got {tuple(pixels.shape[-2:])}; "
-                "set model.image_encoder.image_size to the size of the data's images"
+                f"give data.transform.size={self.image_size}, or model.image_encoder.image_size of a model that is not "
+                "trained yet"
             )
         features = self.stages(pixels.contiguous(memory_format=torch.channels_last))  # faster on CPU and GPU
         tokens = grid_tokens(features)

@@ -130,6 +130,12 @@ def test_two_records_of_one_key_or_picture_are_an_error(tmp_path, images, messag
     assert message in str(caught.value)
 
 
+def test_pictures_of_a_split_that_there_is_not_are_told(tmp_path):
+    path = write(tmp_path, *(image(split, f"{split}.jpg") for split in ("train", "val", "dev2", "test")))
+    with pytest.warns(UserWarning, match="1 of 4 images are used in no split: 1 in 'dev2'; the splits are train, val"):
+        assert keys(Karpathy(str(tmp_path), path, "train")) == ["train"]
+
+
 def test_picture_in_two_splits_is_told(tmp_path):
     path = write(tmp_path, *(image(split, "a.jpg") for split in ("train", "test")), image("val", "b.jpg"))
     with pytest.warns(UserWarning, match=r"'a\.jpg' \(train and test\); give a picture one split"):

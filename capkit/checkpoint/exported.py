@@ -34,7 +34,7 @@ from capkit.models.raters.blip_rater import BlipRater
 from capkit.models.tuning.lora import merged, save_adapters
 from capkit.text.tokenizers import tokenizer_from_json, tokenizer_to_json
 from capkit.upstream.peft import BaseTunerLayer
-from capkit.utils.files import apply_umask, write_atomically
+from capkit.utils.files import apply_umask, write_atomically, write_json
 
 REST, PROJECTIONS = "rest.safetensors", "projections.safetensors"
 BICUBIC = 3  # Pillow's number
@@ -129,7 +129,7 @@ def export(
     if isinstance(model, TrainableDualEncoder):
         about |= {"embed_dim": model.embed_dim, "logit_scale": float(model.logit_scale)}
     apply_umask(out)
-    write_atomically(out / ABOUT, json.dumps(about, indent=1) + "\n")
+    write_json(out / ABOUT, about)
 
 
 def _check_range(model: nn.Module, dtype: torch.dtype) -> None:

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from capkit.utils.files import TEMPORARY, atomic_path, flush_to_disk, write_atomically
+from capkit.utils.files import TEMPORARY, atomic_path, flush_to_disk, write_json
 from capkit.utils.removal import holds_only, remove_own
 from capkit.utils.renamed import moved_names, renamed_state
 
@@ -101,7 +101,7 @@ def _write_files(checkpoint: Mapping[str, Any], folder: Path) -> None:
             name: {"bytes": (folder / name).stat().st_size, HASH: _hash(folder / name)} for name in (WEIGHTS, STATE)
         },
     }
-    write_atomically(folder / MANIFEST, json.dumps({**manifest, HASH: _seal(manifest)}, indent=1) + "\n")
+    write_json(folder / MANIFEST, {**manifest, HASH: _seal(manifest)})
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -31,7 +31,7 @@ from capkit.data.records import Record, write_manifest
 from capkit.data.sources.base import DataSource
 from capkit.errors import UsageError
 from capkit.run.changes import changed_keys, flatten
-from capkit.utils.files import atomic_path, write_atomically
+from capkit.utils.files import atomic_path, write_json
 from capkit.utils.rng import stable_hash
 
 _REPORT = ".report.json"
@@ -62,7 +62,7 @@ class CuratedFolder:
         file, wanted = self.out / f"{self.split}.work.json", json.loads(json.dumps(work))
         if not file.exists():
             try:
-                write_atomically(file, json.dumps(wanted, indent=1) + "\n")
+                write_json(file, wanted)
             except OSError as error:
                 raise UsageError(f"out={self.out}: {error.strerror}; give a folder that can be written") from error
         changes = changed_keys(flatten(json.loads(file.read_text(encoding="utf-8"))), flatten(wanted))
@@ -94,7 +94,7 @@ class CuratedFolder:
         return self._file(self.shard, "failures.jsonl").open("w+", encoding="utf-8", buffering=1)
 
     def write_report(self, report: Mapping[str, Any]) -> None:
-        write_atomically(self._file(self.shard, "report.json"), json.dumps(report, indent=1) + "\n")
+        write_json(self._file(self.shard, "report.json"), report)
 
     def with_pictures(
         self,
@@ -147,7 +147,7 @@ class CuratedFolder:
                         shutil.copyfileobj(part, whole)
         reports = [json.loads(self._file(i, "report.json").read_text("utf-8")) for i in range(self.num_shards)]
         merged = merged_report(reports)
-        write_atomically(self.out / f"{self.split}.report.json", json.dumps(merged, indent=1) + "\n")
+        write_json(self.out / f"{self.split}.report.json", merged)
         return merged
 
     def _file(self, shard: int, ending: str) -> Path:

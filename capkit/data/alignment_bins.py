@@ -4,7 +4,6 @@ Noise-aware captioning (NoC, Kang et al. 2023, arXiv 2212.13563, section 3.2) te
 caption that it learns from, and asks for a high one when it writes.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from capkit.data.fingerprint import fingerprint
 from capkit.data.records import Record, is_number
 from capkit.data.sources.base import DataSource
 from capkit.errors import UsageError
-from capkit.utils.files import write_atomically
+from capkit.utils.files import write_json
 from capkit.utils.text_files import expect, member, read_json, shown
 
 FILE = "bins.json"
@@ -79,7 +78,7 @@ class AlignmentBins:
         )
 
     def write(self, path: Path) -> None:
-        write_atomically(path, json.dumps(asdict(self), indent=1) + "\n")
+        write_json(path, asdict(self))
 
     @classmethod
     def read(cls, path: str | Path) -> "AlignmentBins":

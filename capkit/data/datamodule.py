@@ -1,7 +1,6 @@
 """`CaptionDataModule` builds loaders from data sources. Its constructor is the schema of configs/data/*.yaml."""
 
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +34,7 @@ from capkit.errors import UsageError
 from capkit.text.prompt_encoder import PromptEncoder
 from capkit.text.word_classes import WordClasses
 from capkit.types import Viewer
-from capkit.utils.files import write_atomically
+from capkit.utils.files import write_json
 from capkit.utils.ranges import (
     FiniteFloat,
     NonNegativeInt,
@@ -291,8 +290,7 @@ class CaptionDataModule(Splits, pl.LightningDataModule):
             self.curriculum.load_state_dict(self._pending)
             self._pending = None
         if self.rank == 0 and self._run_dir is not None and isinstance(self.curriculum, Grouped):
-            text = json.dumps(self.curriculum.describe(), indent=1) + "\n"
-            write_atomically(self._run_dir / "curriculum.json", text)
+            write_json(self._run_dir / "curriculum.json", self.curriculum.describe())
         batches = self.curriculum if self._steps is None else Steps(self.curriculum, *self._steps)
         return self._loader("train", batches, is_training=True)
 

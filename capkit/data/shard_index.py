@@ -17,7 +17,7 @@ import numpy as np
 import xxhash
 
 from capkit.errors import UsageError
-from capkit.utils.files import atomic_path, write_atomically
+from capkit.utils.files import atomic_path, write_json
 from capkit.utils.text_files import expect, member, read_json
 
 ABOUT, PARTS = "shards.json", ".parts"  # the latter holds what is not whole yet
@@ -69,7 +69,7 @@ def write_split(folder: Path, split: str, entries: Iterable[Entry]) -> dict[str,
 
 def write_about(folder: Path, made_of: dict[str, Any], tars: Sequence[Tar], splits: dict[str, dict[str, Any]]) -> None:
     about = {"version": VERSION, "of": made_of, "tars": [[tar.path, tar.size] for tar in tars], "splits": splits}
-    write_atomically(folder / ABOUT, json.dumps(about, indent=1) + "\n")
+    write_json(folder / ABOUT, about)
 
 
 class ShardIndex:

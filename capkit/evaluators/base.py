@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from capkit.data.datamodule import CaptionDataModule
 from capkit.models.dual_encoders.base import DualEncoder
-from capkit.utils.files import write_atomically
+from capkit.utils.files import write_atomically, write_json
 
 
 @runtime_checkable
@@ -32,8 +32,8 @@ def write_results(
     """Write both result files, each atomically."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomically(folder / f"{name}.jsonl", lines)
-    text = json.dumps({"numbers": dict(numbers), "provenance": dict(quoted)}, ensure_ascii=False, indent=1)
-    write_atomically(folder / f"{name}.json", text + "\n")
+    content = {"numbers": dict(numbers), "provenance": dict(quoted)}
+    write_json(folder / f"{name}.json", content, ensure_ascii=False)
 
 
 def named(name: str, numbers: Mapping[str, float]) -> dict[str, float]:

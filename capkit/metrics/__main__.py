@@ -1,7 +1,6 @@
 """The COCO metrics of two files, without torch: `python -m capkit.metrics PREDICTIONS REFERENCES`."""
 
 import argparse
-import json
 import sys
 import warnings
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from capkit.data.prediction_files import images_to_score, match, one_each, read_
 from capkit.errors import USAGE_STATUS, UsageError
 from capkit.metrics.coco.document_frequencies import DocumentFrequencies
 from capkit.metrics.coco.named import NAMED, USUAL, check_named, score_named
-from capkit.utils.files import output_file, write_atomically
+from capkit.utils.files import output_file, write_json
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -44,7 +43,7 @@ def _score(given: argparse.Namespace) -> tuple[dict[str, float], int]:
         warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
         numbers, _ = score_named(metrics, [captions[image] for image in images], targets, given.language, frequencies)
     if out is not None:
-        write_atomically(out, json.dumps(numbers, indent=1) + "\n")
+        write_json(out, numbers)
     return numbers, len(images)
 
 

@@ -1,6 +1,5 @@
 """compare.json, compare.html and the terminal's table: runs side by side on the same pictures."""
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from capkit.run.about import read_starts
 from capkit.run.changes import FREE_KEYS, flatten
 from capkit.run.folder import RunFolder
 from capkit.types import Row
-from capkit.utils.files import write_atomically
+from capkit.utils.files import write_atomically, write_json
 
 NUM_APART, NUM_FIRST = 9, 6  # pictures: where captions differ most in score, and the first of the split
 
@@ -77,7 +76,7 @@ def write_compared(folder: Path, found: Compared, image: Callable[[str], np.ndar
         },
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "compare.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_json(folder / "compare.json", content, ensure_ascii=False)
     write_atomically(folder / "compare.html", _page(found, image))
 
 

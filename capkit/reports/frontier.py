@@ -1,7 +1,6 @@
 """frontier.json and frontier.html: CIDEr against R@1 as guidance grows, and other runs beside it."""
 
 import html
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from capkit.reports.charts import path_chart
 from capkit.reports.page import chart_row
 from capkit.reports.shell import page_html
-from capkit.utils.files import write_atomically
+from capkit.utils.files import write_atomically, write_json
 
 OTHER_COLUMNS = ("length", "repetition")
 NOTE = "One row for each scale of guidance, and for each other run, which is decoded without."
@@ -35,7 +34,7 @@ def write_frontier(folder: Path, name: str, places: Sequence[Place]) -> None:
     rows = [asdict(place) for place in places]
     for row in rows:
         row["numbers"] = {key: value if math.isfinite(value) else None for key, value in row["numbers"].items()}
-    write_atomically(folder / "frontier.json", json.dumps(rows, indent=1) + "\n")
+    write_json(folder / "frontier.json", rows)
     write_atomically(folder / "frontier.html", _page(name, places))
 
 

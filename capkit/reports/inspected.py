@@ -1,6 +1,5 @@
 """inspect.json, inspect.html, contact.png and the terminal's table: what is in a data set."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from capkit.reports.charts import histogram
 from capkit.reports.page import chart_row
 from capkit.reports.samples import Samples, card
 from capkit.reports.shell import OPENED, page_html, render, thumbnail
-from capkit.utils.files import atomic_path, write_atomically
+from capkit.utils.files import atomic_path, write_atomically, write_json
 
 TILE, COLUMNS = 96, 10  # of the contact sheet
 NUM_LISTED = 20
@@ -51,7 +50,7 @@ def write_inspected(folder: Path, found: Inspected) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     findings = [{"finding": told, "examples": list(examples)} for told, examples in found.findings]
     content = {"splits": found.splits, "findings": findings, "most repeated captions": dict(found.repeated)}
-    write_atomically(folder / "inspect.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_json(folder / "inspect.json", content, ensure_ascii=False)
     write_atomically(folder / "inspect.html", _page(found))
     written = [folder / "inspect.json", folder / "inspect.html"]
     if found.tiles:

@@ -1,7 +1,6 @@
 """cross.json, cross.html and the terminal's table: a matrix of runs and data sets for each metric."""
 
 import html
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from capkit.reports.shell import page_html
-from capkit.utils.files import write_atomically
+from capkit.utils.files import write_atomically, write_json
 
 NOTE = (
     "Rows: runs. Columns: data sets. In brackets: {share:g} % bootstrap intervals over images, for numbers that follow "
@@ -41,7 +40,7 @@ def write_matrix(folder: Path, name: str, cells: Sequence[Cell], confidence: flo
         row["numbers"] = {key: value if math.isfinite(value) else None for key, value in row["numbers"].items()}
         row["intervals"] = {key: list(ends) for key, ends in row["intervals"].items() if all(map(math.isfinite, ends))}
     content = {"confidence": confidence, "cells": rows}
-    write_atomically(folder / "cross.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_json(folder / "cross.json", content, ensure_ascii=False)
     write_atomically(folder / "cross.html", _page(name, cells, confidence))
 
 

@@ -1,7 +1,6 @@
 """sweep.json and sweep.html: a split's numbers under each bin of a condition."""
 
 import html
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from capkit.reports.charts import line_chart
 from capkit.reports.numbers import metric_table
 from capkit.reports.page import chart_row
 from capkit.reports.shell import page_html
-from capkit.utils.files import write_atomically
+from capkit.utils.files import write_atomically, write_json
 
 NOTE = "A column for each bin that captions were asked for, from the lowest to the highest. All are in sweep.json."
 
@@ -21,7 +20,7 @@ def write_sweep(folder: Path, title: str, name: str, numbers: Mapping[int, Mappi
         {name: number, "numbers": {key: value if math.isfinite(value) else None for key, value in own.items()}}
         for number, own in numbers.items()
     ]
-    write_atomically(folder / "sweep.json", json.dumps(rows, indent=1) + "\n")
+    write_json(folder / "sweep.json", rows)
     write_atomically(folder / "sweep.html", _page(title, name, numbers))
 
 

@@ -1,6 +1,5 @@
 """about.json of a run: when and how each attempt was started, and with which versions."""
 
-import json
 import platform
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 import capkit
 from capkit.errors import UsageError
 from capkit.utils.console import command_line
-from capkit.utils.files import write_atomically
+from capkit.utils.files import write_json
 from capkit.utils.text_files import read_json
 
 NAME = "about.json"
@@ -28,7 +27,7 @@ def record_start(folder: Path, attempt: int) -> None:
         "command": command_line(),
         "versions": {"capkit": capkit.__version__, "python": platform.python_version(), **versions},
     }
-    write_atomically(folder / NAME, json.dumps([*starts, told], indent=1, ensure_ascii=False) + "\n")
+    write_json(folder / NAME, [*starts, told], ensure_ascii=False)
 
 
 def read_starts(folder: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from capkit.config.run_config import read_config_file
 from capkit.errors import UsageError
 from capkit.run.about import record_start
 from capkit.run.changes import refused_changes
-from capkit.utils.files import add_to_file, unwritable, write_atomically
+from capkit.utils.files import add_to_file, unwritable, write_atomically, write_json
 from capkit.utils.text_files import expect, parse_json, read_json, read_text, shown
 
 # Files, besides metrics, that a start without a single step may leave behind.
@@ -198,7 +198,7 @@ class RunFolder:
         """Add final numbers to metrics.json."""
         if self._waiting:
             self._write_waiting()
-        write_atomically(self.metrics_file, json.dumps({**self.metrics(), **values}, indent=1) + "\n")
+        write_json(self.metrics_file, {**self.metrics(), **values})
 
     def metrics(self) -> dict[str, float]:
         """The final numbers so far. Raises UsageError if their file is damaged."""

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.table import Table
 
 from capkit.run.folder import RunFolder, read_object
 from capkit.utils.console import say
-from capkit.utils.files import write_atomically
+from capkit.utils.files import write_atomically, write_json
 
 GIVEN, TABLE = "sweep.json", "results.csv"
 NUM_SHOWN = 5  # numbers of a run on the screen; the file has all
@@ -24,7 +23,7 @@ _FIRST = ("cider", "fact_f1", "bleu_4", "spice", "clip_score_mean", "text_r1", "
 def note_given(folder: Path, overrides: Sequence[str], **more: Any) -> None:
     """Write what a run of a sweep was given into its folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / GIVEN, json.dumps({"overrides": list(overrides), **more}, indent=1) + "\n")
+    write_json(folder / GIVEN, {"overrides": list(overrides), **more})
 
 
 def sweep_rows(sweep: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """task=arena: battles of captions, judged or read, and what follows from them."""
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -43,7 +42,7 @@ from capkit.reports.arena import Rater, write_arena
 from capkit.reports.arena_tables import TextTable, agreement_table, auto_table, ratings_table
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.utils.console import phase, say
-from capkit.utils.files import write_atomically
+from capkit.utils.files import write_json
 from capkit.utils.quiet import quiet_libraries
 
 JUDGE, FILE, PEOPLE = "judge", "file", "people"
@@ -103,7 +102,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     abouts = ({} if judge is None else {JUDGE: judge.about()}) | {
         name: metric.provenance() for name, metric in metrics.items() if hasattr(metric, "provenance")
     }
-    write_atomically(folder.path / "judges.json", json.dumps(abouts, indent=1) + "\n")
+    write_json(folder.path / "judges.json", abouts)
     shown = list(zip(battles, decisions.get(JUDGE, next(iter(decisions.values()))), strict=True))
     picture = None if cfg.images is None else picture_reader(cfg.images, [battle.picture for battle in battles])
     write_arena(folder.path / "arena.html", cfg.name, raters, shown, picture)

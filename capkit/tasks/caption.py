@@ -35,7 +35,7 @@ from capkit.train.evaluation import NUM_SAMPLES
 from capkit.train.guidance import prepare_guide
 from capkit.train.sweep import cells, swept
 from capkit.types import CaptionBatch, Samples
-from capkit.utils.files import output_file, write_atomically
+from capkit.utils.files import output_file, write_json
 from capkit.utils.quiet import quiet_libraries
 from capkit.utils.store import check_about
 from capkit.utils.tensors import default_device
@@ -103,7 +103,7 @@ def caption(cfg: DictConfig) -> dict[str, float]:
         attention.start(texts)
     start = time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(about_file(out), json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    write_json(about_file(out), about, ensure_ascii=False)
     with naming(out), out.open("a", encoding="utf-8") as file:
         batches = data.predict_dataloader()
         for keys, captions in caption_batches(model, batches, decoding, set(texts), reranker, requested, look):

@@ -1,6 +1,5 @@
 """task=collect_preferences: pairs of a captioner's own captions, of which a scorer finds one better."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -25,7 +24,7 @@ from capkit.text.tokenizers import prompt_ids
 from capkit.train.build import picture_reader, prompt_encoder_of, training_references
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.console import phase, say
-from capkit.utils.files import output_file, write_atomically
+from capkit.utils.files import output_file, write_json
 from capkit.utils.quiet import quiet_libraries
 from capkit.utils.tensors import default_device
 
@@ -80,7 +79,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     checkpoint = resolve_checkpoint(Path(cfg.ckpt))
     written_by = {"checkpoint": str(checkpoint), "hash": identity(checkpoint), "decoding": asdict(decoding)}
     about = {**written_by, "num_samples": cfg.num_samples, "reward": reward.provenance()}
-    write_atomically(out.with_name(f"{out.name}.about.json"), json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    write_json(out.with_name(f"{out.name}.about.json"), about, ensure_ascii=False)
     counts = criteria(pairs)
     num_images = len({pair.image for pair in pairs})
     say(f"{len(pairs):,} pairs of {num_images:,} pictures, by {counts}: {out}")

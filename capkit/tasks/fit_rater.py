@@ -27,7 +27,7 @@ from capkit.train.raters.module import RaterModule, rated
 from capkit.train.session import Run
 from capkit.types import Row
 from capkit.utils.console import phase, say
-from capkit.utils.files import write_atomically
+from capkit.utils.files import write_atomically, write_json
 
 INTERVALS = "intervals.json"
 
@@ -129,7 +129,7 @@ class FitRater(Job[RaterModule]):
             run.folder.predictions.mkdir(parents=True, exist_ok=True)
             write_atomically(run.folder.predictions / f"{prefix}.jsonl", lines)
             named = {f"{prefix}/{name}": list(ends) for name, ends in self.intervals.items()}
-            write_atomically(run.folder.path / INTERVALS, json.dumps(named, indent=1) + "\n")
+            write_json(run.folder.path / INTERVALS, named)
         return rows
 
     def samples(self, run: Run, module: RaterModule, rows: list[Row]) -> list[Row]:

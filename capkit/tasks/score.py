@@ -26,7 +26,7 @@ from capkit.metrics.scoring import columns_of, provenance, resample_rows, score_
 from capkit.reports.judged import write_judged_page
 from capkit.types import Row
 from capkit.utils.console import phase, say
-from capkit.utils.files import output_file, write_atomically
+from capkit.utils.files import output_file, write_atomically, write_json
 
 CONFIDENCE = 0.95  # of bootstrap intervals
 
@@ -75,7 +75,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
             write_judged(folder, rows, asked, picture)
             write_judged_page(folder, rows, asked, numbers, intervals, picture)
             folder.mkdir(exist_ok=True)
-            write_atomically(folder / "judges.json", json.dumps(provenance(asked), indent=1) + "\n")
+            write_json(folder / "judges.json", provenance(asked))
     return numbers
 
 

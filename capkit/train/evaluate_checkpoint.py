@@ -1,9 +1,6 @@
 """The evaluation of a captioner's checkpoint on a split, in a run folder of its own."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +35,7 @@ from capkit.train.mle_module import MLEModule
 from capkit.train.session import build_trainer, listen_to_signals
 from capkit.types import Row
 from capkit.utils.console import phase
-from capkit.utils.files import write_atomically
+from capkit.utils.files import write_json
 from capkit.utils.quiet import quiet_libraries
 
 
@@ -79,14 +76,14 @@ def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dic
         device = trainer.strategy.root_device
         reranker.prepare(picture_reader(data, (cfg.split,)), lambda: training_references(data), device)
         # What the numbers of reranked captions have to be quoted with.
-        on_rank_zero(lambda: _write_json(folder.path / "reranker.json", reranker.provenance()))
+        on_rank_zero(lambda: write_json(folder.path / "reranker.json", reranker.provenance()))
     rows = evaluate_split(
         trainer, module, data, folder, cfg.split, prefix=cfg.split, limit=cfg.eval_limit, controls=True, seed=cfg.seed
     )
     if rank() == 0:
         if confidence is not None:
             intervals = resample_rows(rows, module.metrics, data.image_reader(cfg.split), confidence, cfg.seed)
-            _write_json(folder.path / INTERVALS, intervals)
+            write_json(folder.path / INTERVALS, intervals)
         boxes = data.region_boxes(cfg.split)
 
         def write(samples: Sequence[tuple[Row, np.ndarray]]) -> None:
@@ -94,7 +91,3 @@ def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dic
 
         finish(folder, trainer, shown_rows(rows, module.metrics), data.image_reader(cfg.split), write)
     return folder.metrics()
-
-
-def _write_json(path: Path, value: Any) -> None:
-    write_atomically(path, json.dumps(value, indent=1) + "\n")

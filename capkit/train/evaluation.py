@@ -1,6 +1,5 @@
 """What a trained model makes of a split: captions and numbers; and the end of a run, with its report."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,7 +33,7 @@ from capkit.train.captioner_module import CaptionerModule
 from capkit.train.session import Run, print_numbers
 from capkit.types import Row
 from capkit.utils.console import phase, say
-from capkit.utils.files import write_atomically
+from capkit.utils.files import write_json
 from capkit.utils.text_files import expect, member, read_json
 
 CONFIDENCE = 0.95  # of bootstrap intervals over images
@@ -97,11 +96,11 @@ def evaluate_split(
         cheap = {name: m for name, m in module.metrics.items() if getattr(m, "resamples_cheaply", False)}
         intervals = resample_rows(rows, asked | cheap if controls else asked, image, CONFIDENCE, seed)
         if controls and intervals:
-            write_atomically(folder.path / INTERVALS, json.dumps(intervals, indent=1) + "\n")
+            write_json(folder.path / INTERVALS, intervals)
         if page := write_judged_page(judged, rows, asked, scored, intervals, image):
             say(f"judgements: {page}")
         if judges := provenance(module.metrics):
-            write_atomically(folder.path / "judges.json", json.dumps(judges, indent=1) + "\n")
+            write_json(folder.path / "judges.json", judges)
     return rows
 
 

@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import json
 import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from capkit.errors import DISK_FULL, UsageError, naming
 
@@ -53,6 +55,11 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace a file by one with this text, fsynced; readers never see it half written."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any, ensure_ascii: bool = True) -> None:
+    """Replace a file by one with this content as indented JSON, as `write_atomically` does."""
+    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=ensure_ascii) + "\n")
 
 
 @contextlib.contextmanager

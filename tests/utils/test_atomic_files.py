@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from capkit.utils.files import TEMPORARY, apply_umask, atomic_folder, atomic_path, write_atomically
+from capkit.utils.files import TEMPORARY, apply_umask, atomic_folder, atomic_path, write_atomically, write_json
 
 
 def names(folder):
@@ -94,3 +94,10 @@ def test_a_folder_whose_block_fails_is_removed_and_the_old_one_stays(tmp_path):
         (folder / "half").write_text("")
         raise RuntimeError
     assert names(tmp_path) == ["x"] and names(tmp_path / "x") == []
+
+
+def test_json_is_written_indented_with_a_last_newline_and_other_letters_as_asked(tmp_path):
+    write_json(tmp_path / "escaped.json", {"café": [1]})
+    write_json(tmp_path / "plain.json", {"café": [1]}, ensure_ascii=False)
+    assert (tmp_path / "escaped.json").read_text() == '{\n "caf\\u00e9": [\n  1\n ]\n}\n'
+    assert (tmp_path / "plain.json").read_text(encoding="utf-8") == '{\n "café": [\n  1\n ]\n}\n'

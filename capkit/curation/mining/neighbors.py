@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 
 from capkit.curation.mining.search import Found
 from capkit.errors import UsageError
-from capkit.utils.files import atomic_path, write_atomically
+from capkit.utils.files import atomic_path, write_json
 
 ROWS, ABOUT, VECTORS = "neighbors.jsonl", "neighbors.json", "vectors.npy"
 
@@ -55,7 +55,7 @@ def write_neighbors(folder: Path, keys: Sequence[str], chunks: Iterable[Found], 
         "last_similarity": last,
         "share_with_duplicates": with_duplicates / start,
     }
-    write_atomically(folder / ABOUT, json.dumps({**about, "numbers": numbers}, indent=1, ensure_ascii=False) + "\n")
+    write_json(folder / ABOUT, {**about, "numbers": numbers}, ensure_ascii=False)
 
 
 def _lines(quoted: Sequence[str], start: int, found: Found) -> Iterator[str]:

@@ -14,7 +14,7 @@ from capkit.curation.scoring_step import Scored, ScoringStep
 from capkit.data.records import Record
 from capkit.errors import UsageError
 from capkit.scorers.base import Scorer
-from capkit.utils.files import write_atomically
+from capkit.utils.files import write_json
 from capkit.utils.ranges import FiniteFloat, PositiveInt, PositiveProbability, check_ranges, is_finite
 from capkit.utils.text_files import parse_json, read_text
 
@@ -99,7 +99,7 @@ class KeepBest(ScoringStep):
         thresholds = {source: score_of_share(np.array(own), self._share) for source, own in sorted(by_source.items())}
         if self._file is not None:
             about = {"by_source": self._by_source, "share": self._share, "scorer": self._scorer.provenance()}
-            write_atomically(self._file, json.dumps({**about, "thresholds": thresholds}, indent=1) + "\n")
+            write_json(self._file, {**about, "thresholds": thresholds})
         yield from self._above(zip(records(), scores, strict=True), thresholds)
 
     def _above(self, scored: Iterator[Scored], thresholds: Mapping[str, float | None]) -> Iterator[Record]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from capkit.errors import UsageError, did_you_mean
-from capkit.utils.files import write_atomically
+from capkit.utils.files import write_atomically, write_json
 from capkit.utils.text_files import expect, member, read_json
 
 ABOUT = "bags.json"
@@ -51,7 +51,7 @@ def write_bags(folder: Path, lists: Mapping[str, Bags], about: Mapping[str, Any]
     for name, bags in lists.items():
         write_atomically(folder / f"{name}.json", json.dumps(bags, ensure_ascii=False))
     entries = {name: {"hash": hash_of_bags(bags), **about["lists"][name]} for name, bags in lists.items()}
-    write_atomically(folder / ABOUT, json.dumps({**about, "lists": entries}, indent=1, ensure_ascii=False) + "\n")
+    write_json(folder / ABOUT, {**about, "lists": entries}, ensure_ascii=False)
 
 
 class BagFolder:

@@ -1,6 +1,5 @@
 """Files of CapArena and CapArena-Auto (https://github.com/njucckevin/CapArena): battles, baselines, results."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from capkit.errors import UsageError
 from capkit.judges.pairwise import Decision, Verdict
 from capkit.judges.verdict_reply import STRINGS, WRITTEN
 from capkit.metrics.arena.battles import HUMAN, Battle
-from capkit.utils.files import write_atomically
+from capkit.utils.files import write_json
 from capkit.utils.text_files import expect, member, read_json, shown
 
 _LEVEL = "level "
@@ -47,7 +46,7 @@ def write_battles(path: Path, battles: Sequence[Battle], decisions: Sequence[Dec
     """
     said: Sequence[Decision | None] = [None] * len(battles) if decisions is None else decisions
     rows = [row_of(*pair) for pair in zip(battles, said, strict=True)]
-    write_atomically(path, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+    write_json(path, rows, ensure_ascii=False)
 
 
 def is_auto(path: str | Path) -> bool:

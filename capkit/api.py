@@ -231,7 +231,8 @@ def train(*overrides: str, config_dirs: Sequence[str | os.PathLike[str]] = (), *
     (`capkit/utils/guest.py`), and the run folder's lock is given back.
 
     Raises UsageError for what the command line refuses and for what trains nothing, KeyboardInterrupt after Ctrl-C,
-    when the run has saved (the same call goes on from there), and RunFailure where training could not go on.
+    when the run has saved (the same call with its `run_dir` goes on from there; a second Ctrl-C does not wait for the
+    saving), and RunFailure where training could not go on.
     """
     words = [*overrides, *(f"{key}={_word(value)}" for key, value in values.items())]
     words += [f"--config-dir={os.fspath(folder)}" for folder in config_dirs]
@@ -253,11 +254,11 @@ def train(*overrides: str, config_dirs: Sequence[str | os.PathLike[str]] = (), *
     try:
         with as_guest():
             return TrainedRun(folder, dict(run_composed(composed)))
-    except Stopped as stopped:
-        if stopped.code != INTERRUPTED_STATUS:
-            raise
-        raise KeyboardInterrupt(f"the same call goes on with {folder}") from None
     except SystemExit as ended:
+        if ended.code == INTERRUPTED_STATUS:
+            raise KeyboardInterrupt(f"the same call with run_dir={folder} goes on from there") from None
+        if isinstance(ended, Stopped):
+            raise
         raise RunFailure(f"training ended with status {ended.code}; its message stands above") from ended
     except Exception as error:
         known = known_error(error)

@@ -8,7 +8,8 @@ passes the signal on through the process group's store. What happens next depend
 - before and after it, only work is lost that the same command repeats: the main thread exits wherever it is.
 
 SIGUSR2 is sent by submitit. Ctrl-C (SIGINT) also saves, but exits with its own status, 130, since nothing should
-restart the run. A second Ctrl-C ends the run at once.
+restart the run. A second Ctrl-C ends the run at once: the process, or, where it is another program's (a notebook's
+kernel), the run alone, as soon as its main thread runs Python code.
 """
 
 import itertools
@@ -28,6 +29,7 @@ from typing import Any
 
 from capkit.errors import INTERRUPTED_STATUS, STOPPED_STATUS
 from capkit.utils.console import restore_terminal
+from capkit.utils.own_process import may_end_process
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 NOTHING_BEGUN = "stopped by Ctrl-C before the run had begun; nothing was lost"
@@ -63,6 +65,8 @@ class StopSignal:
         self._key = f"capkit/stop/{next(_NUMBERS)}"
         self._may_leave = True
         self._all_know = self._told = False
+        self._interrupts = 0  # Ctrl-C that the main thread has handled
+        self._ends_process = may_end_process() or store is not None  # ranks end together
         self._handlers: dict[int, Any] = {}
         self._old_wakeup = -1
         self._main = threading.main_thread().ident or 0
@@ -107,7 +111,13 @@ class StopSignal:
             self._leave()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler, in the main thread. A second signal is handled by the listening thread."""
+        """Signal handler, in the main thread. In a process of its own, the listening thread handles a second Ctrl-C."""
+        self._interrupts += number == signal.SIGINT
+        if self.requested and self._interrupts > 1 and not self._ends_process:
+            self._may_leave = False
+            self._print_ended_at_once()
+            self._told = True
+            raise Stopped(INTERRUPTED_STATUS)
         self.name = self.name or signal.Signals(number).name
         self.requested = True
         if self._may_leave and self._all_know:
@@ -153,16 +163,19 @@ class StopSignal:
         The main thread gets no signal while it waits in native code for a rank that has left. Ending it loses nothing.
         """
         may_leave_since = time.monotonic()
-        while not self._closing.is_set():
+        while self._ends_process and not self._closing.is_set():
             if signal.SIGINT.name in self._own_signals():
-                if self.rank == 0:
-                    print("ended at once by a second Ctrl-C; checkpoints saved before are whole", flush=True)
+                self._print_ended_at_once()
                 self._exit(INTERRUPTED_STATUS)
             if not self._may_leave:
                 may_leave_since = time.monotonic()
             elif time.monotonic() - may_leave_since > LEAVE_S:
                 self.tell("the same command does again what was not finished")
                 self._exit(self.status)
+
+    def _print_ended_at_once(self) -> None:
+        if self.rank == 0:
+            print("ended at once by a second Ctrl-C; checkpoints saved before are whole", flush=True)
 
     def _exit(self, status: int) -> None:
         restore_terminal()

@@ -17,6 +17,7 @@ from capkit.fault_tolerance import stack_traces as stacks
 from capkit.fault_tolerance.heartbeats import Heartbeat, HeartbeatFiles, Verdict, identity
 from capkit.fault_tolerance.liveness import NOW
 from capkit.utils.console import restore_terminal
+from capkit.utils.own_process import may_end_process
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,6 +37,8 @@ class Watchdog:
     - stuck: its main thread made no progress for longer than `allowed_s` of its section. Each rank detects this for
       itself; the place in the code tells a rank that hangs from ranks that wait for it.
     - error: it raised. Only this rank prints its error; the others exit without printing.
+
+    A single rank in another program's process (a notebook's kernel) is not ended: that it is stuck is told once.
     """
 
     def __init__(
@@ -48,6 +51,8 @@ class Watchdog:
         self.is_stopping = is_stopping
         self.channel, self.timeout_s, self.allowed_s = channel, timeout_s, dict(allowed_s)
         self.rank, self.world_size = channel.rank, channel.world_size
+        self._ends_process = self.world_size > 1 or may_end_process()
+        self._warned_of = -1  # the progress at which this process was told to be stuck
         self._tick = min(TICK_S, timeout_s / 8)
         self._identity = identity()
         self._number = 0
@@ -167,6 +172,9 @@ class Watchdog:
         allowed = self.allowed_s[NOW.section]
         if now - NOW.since < allowed:
             return None
+        if not self._ends_process:
+            self._warn(now - NOW.since, allowed)
+            return None
         self._send()
         self._stop.wait(2 * self._tick)  # others notice at about the same time, and refresh their heartbeats too
         beats = [beat for beat in map(self.channel.read, range(self.world_size)) if beat is not None]
@@ -175,6 +183,17 @@ class Watchdog:
         seconds = max((beat.seconds for beat in guilty), default=allowed)
         message = f"{found}: no progress for {seconds:.0f} s; its section allows {allowed:.0f} s"
         return Verdict("stuck", self.rank, [beat.rank for beat in guilty], LOST_STATUS, message)
+
+    def _warn(self, seconds: float, allowed: float) -> None:
+        if self._warned_of == NOW.count:
+            return
+        self._warned_of = NOW.count
+        print(
+            f"warning: no progress for {seconds:.0f} s in {stacks.main_thread()[0]}; section {NOW.section} allows "
+            f"{allowed:.0f} s; Ctrl-C ends the run",
+            file=sys.stderr,
+            flush=True,
+        )
 
     # -- the end
 

@@ -14,6 +14,7 @@ from capkit.data.loader import _start_worker
 from capkit.errors import INTERRUPTED_STATUS, STOPPED_STATUS
 from capkit.fault_tolerance import stop_signal
 from capkit.fault_tolerance.stop_signal import Stopped, listen, outlive_signals_to_all, stoppable
+from capkit.utils.own_process import lent_process
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +127,50 @@ def told_to(file, presses):
     with open(file, "w") as told:
         os.dup2(told.fileno(), 1)
     interrupted(presses)
+
+
+def test_a_second_ctrl_c_ends_the_run_but_not_the_process_of_another_program(capsys):
+    def work():
+        listener = listen(0)
+        listener.may_leave = False
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)
+        raise AssertionError("the run went on")
+
+    with lent_process():
+        assert left_with(work) == INTERRUPTED_STATUS
+    told = capsys.readouterr().out.splitlines()
+    assert told[1:] == ["ended at once by a second Ctrl-C; checkpoints saved before are whole"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_one_ctrl_c_in_the_process_of_another_program_waits_for_the_saving(capsys):
+    def work():
+        listener = listen(0)
+        listener.may_leave = False
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.7)  # the listening thread heard it too
+        assert listener.requested
+        print("saved")
+        listener.may_leave = True
+
+    with lent_process():
+        assert left_with(work) == INTERRUPTED_STATUS
+    assert capsys.readouterr().out.splitlines()[1] == "saved"
+
+
+def test_a_process_of_another_program_is_not_ended_by_a_main_thread_that_takes_long(monkeypatch):
+    monkeypatch.setattr(stop_signal, "LEAVE_S", 0.1)
+    monkeypatch.setattr(os, "_exit", lambda status: pytest.fail("it was ended"))
+
+    def work():
+        listener = listen(0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        listener._thread.join(2)  # nothing is left to do for it
+
+    with lent_process():
+        assert left_with(work) == STOPPED_STATUS
 
 
 def test_the_other_ranks_hear_which_signal_it_was(tmp_path):

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from capkit.errors import LOST_STATUS
+from capkit.fault_tolerance import watchdog
 from capkit.fault_tolerance.heartbeats import Heartbeat, HeartbeatFiles, Verdict, attempts, new_attempt, read_verdict
-from capkit.fault_tolerance.watchdog import stalled_ranks
+from capkit.fault_tolerance.liveness import SECTIONS, mark_progress
+from capkit.fault_tolerance.watchdog import Watchdog, stalled_ranks
+from capkit.utils.own_process import lent_process
 
 RANK = Path(__file__).with_name("rank_process.py")
 REPOSITORY = Path(__file__).parents[2]
@@ -87,6 +90,22 @@ def test_ranks_that_end_well_leave_nothing_behind(tmp_path):
     ranks = Ranks(tmp_path, ["leave", "leave"])
     assert ranks.ended() == [(0, ""), (0, "")]
     assert not list(ranks.folder.glob("rank-*")) and not list(ranks.folder.glob("stacks-*"))
+
+
+def test_a_single_rank_in_another_programs_process_is_told_that_it_is_stuck_and_lives(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(watchdog, "TICK_S", 0.05)
+    monkeypatch.setattr(os, "_exit", lambda status: pytest.fail("it was ended"))
+    folder = new_attempt(tmp_path)
+    with lent_process():
+        watching = Watchdog(HeartbeatFiles(folder, 0, 1), 8.0, dict.fromkeys(SECTIONS, 0.2))
+        mark_progress("step", step=7)
+        watching.start()
+        time.sleep(1)
+        watching.stop()
+    told = capfd.readouterr().err.splitlines()
+    assert len(told) == 1 and told[0].startswith("warning: no progress for 0 s in ")
+    assert told[0].endswith("section step allows 0 s; Ctrl-C ends the run")
+    assert read_verdict(folder / "verdicts.jsonl") is None
 
 
 def beat(rank, count, waits):

@@ -20,6 +20,8 @@ from huggingface_hub.utils import are_progress_bars_disabled
 from hydra.core.global_hydra import GlobalHydra
 from transformers.utils import logging as transformers_logging
 
+OBSERVER = "child-process-observer"  # Lightning's of DDP, which ends by itself within 5 s
+
 
 def state():
     """Each part by its name; two states are compared by `differing`."""
@@ -50,7 +52,7 @@ def state():
         ),
         "gradients": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_anomaly_enabled()),
         "process group": dist.is_initialized(),
-        "threads": sorted(thread.name for thread in threading.enumerate()),
+        "threads": sorted({thread.name for thread in threading.enumerate()} - {OBSERVER}),
         "children": multiprocessing.active_children(),
         "paths": list(sys.path),
         "arguments": list(sys.argv),

@@ -270,6 +270,12 @@ def test_a_function_in_the_working_folder_rewards_but_no_run_names_it(trained, t
     trains = next(row for row in rows if "reward/total" in row)
     assert trains["reward/total"] == trains["reward/custom"] > 1
     assert json.loads((tmp_path / "rl/metrics.json").read_text())["test/custom"] > 1
+    by_likelihood = ["metric=[custom]", "metric.custom.function=my_rewards.words", "controls=0", "run_dir=mle"]
+    assert main([*trained.words, *by_likelihood, "max_steps=1", "val_every=1"]) == 0  # validation has pictures too
+    rows = [json.loads(line) for line in (tmp_path / "mle/metrics.jsonl").read_text().splitlines()]
+    assert any(row.get("val/custom", 0) > 1 for row in rows)
+    without = ["fit_rl", "debug=tiny", "decoding.max_length=6", *words[:3], "data.val=null", "max_steps=1"]
+    assert main([*without, "controls=0", "run_dir=no-validation"]) == 0
     assert main(["evaluate", "ckpt=rl", "run_dir=evaluated"]) == 2
     assert "names 'capkit.scorers.custom.custom_metric' at metric.custom" in capsys.readouterr().err
 

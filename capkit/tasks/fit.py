@@ -45,6 +45,8 @@ class Fit(Job[MLEModule]):
         return prompt_encoder_of(module.model, run.data)
 
     def prepare(self, run: Run, module: MLEModule) -> None:
+        if run.data.has_validation:
+            module.image_reader = run.data.image_reader("val")
         check_bins(run.data, module.model)
         warn_of_captions(run.data, module.model)
 

@@ -110,6 +110,7 @@ class FitPreferences(Job[PreferenceModule]):
     def prepare(self, run: Run, module: PreferenceModule) -> None:
         assert isinstance(run.data, PreferenceDataModule)
         run.data.check_pairs(self.encode)
+        module.image_reader = run.data.image_reader("val")
         if run.cfg.reference == "kept":
             module.reference_logprobs = kept_reference(run, module)
         module.keep_reference()

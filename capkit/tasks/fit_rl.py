@@ -114,7 +114,8 @@ class FitRL(Job[RLModule]):
             module.reward.prepare(picture_reader(data), lambda: training_references(data), device)
         data.show_to(module.reward.viewers())
         module.keep_reference()
-        module.image_reader = data.image_reader("val")
+        if data.has_validation:
+            module.image_reader = data.image_reader("val")
         self.before = initial_captions(run, module)
         self.asked_of = asked_split(module.reward, self.before)
         self.asked_before = first_training_captions(run, module) if self.asked_of == "train" else []

@@ -1,4 +1,4 @@
-"""What capkit, and the libraries it calls, change of the process around it, given back: for its use in another program."""
+"""What capkit and the libraries it calls change of the process around it, given back: for use in another program."""
 
 import faulthandler
 import logging
@@ -27,7 +27,8 @@ def as_guest() -> Iterator[None]:
 
     That is: random states; torch's threads, dtype, device, precision, determinism and process group; warning filters,
     loggers and libraries' progress bars; signal handlers and faulthandler; environment variables, `sys.argv`,
-    `sys.path` and `sys.excepthook`. What a library does at its first import stays; import it before, where that matters.
+    `sys.path` and `sys.excepthook`. What a library does at its first import stays; import it before, where that
+    matters.
     """
     with ExitStack() as stack, warnings.catch_warnings():
         for enter in (

@@ -5,6 +5,7 @@ import importlib
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -101,6 +102,7 @@ def start_ranks(cfg: DictConfig, trains: bool = False) -> bool:
         RunFolder(cfg.run_dir).check(plain(cfg), trains=trains)
     if processes == 1:
         return False
+    _refuse_names_of_main(cfg)
     _choose_strategy(cfg, processes)
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -169,6 +171,17 @@ def cluster_environment() -> dict[str, Any]:
 def _choose_strategy(cfg: DictConfig, processes: int) -> None:
     if processes > 1 and cfg.trainer.get("strategy", "auto") == "auto":
         OmegaConf.update(cfg, "trainer.strategy", "ddp", force_add=True)
+
+
+def _refuse_names_of_main(cfg: DictConfig) -> None:
+    """Raises UsageError for a function of the notebook or script around: a rank's own `__main__` is another one."""
+    kept = str(OmegaConf.to_yaml(cfg))
+    if found := re.search(r"(?<![\w.])__main__\.\w+", kept):
+        raise UsageError(
+            f"{found[0]}: expected a function that each of {cfg.trainer.devices} processes can import, got one of this "
+            "process alone; write it into a file (in a notebook by %%writefile my_rewards.py) and give "
+            "my_rewards.NAME, or train in one process with trainer.devices=1"
+        )
 
 
 @contextmanager

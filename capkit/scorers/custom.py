@@ -5,7 +5,9 @@ B images, K samples per image, N captions.
 
 import importlib
 import math
+import os
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Annotated, Any
 
 import numpy as np
@@ -80,6 +82,27 @@ class Custom(BaseScorer):
         return torch.from_numpy(values.astype(np.float64)).tolist()
 
 
+IN_A_FILE = (
+    "a function of a notebook or script is known to that process alone; write it into a file in this folder (in a "
+    "notebook by %%writefile my_rewards.py) and give my_rewards.NAME"
+)
+_written: dict[str, int] = {}  # when the file of each module was written that was imported here, ns
+
+
+def _imported(name: str) -> ModuleType:
+    """The module, as its file is now: a notebook may have written it again since it was imported."""
+    importlib.invalidate_caches()
+    module = importlib.import_module(name)
+    file = getattr(module, "__file__", None)
+    if file is None or not os.path.exists(file):
+        return module
+    written = os.stat(file).st_mtime_ns
+    if _written.setdefault(name, written) != written:
+        module = importlib.reload(module)
+        _written[name] = written
+    return module
+
+
 def imported_function(name: str) -> ScoreFunction:
     """The function of a dotted name. Raises UsageError where there is none, or where its module cannot be imported."""
     module, _, leaf = name.rpartition(".")
@@ -87,9 +110,10 @@ def imported_function(name: str) -> ScoreFunction:
     if not module:
         raise UsageError(f"function: expected a dotted name, got {name!r}; {example}")
     try:
-        found = getattr(importlib.import_module(module), leaf)
+        found = getattr(_imported(module), leaf)
     except (ImportError, AttributeError) as error:
-        raise UsageError(f"function: {name} cannot be imported ({error}); {example}") from error
+        fix = IN_A_FILE if module == "__main__" else example
+        raise UsageError(f"function: {name} cannot be imported ({error}); {fix}") from error
     if not callable(found):
         raise UsageError(f"function: expected {name} to be a function, got {type(found).__name__}; {example}")
     return found

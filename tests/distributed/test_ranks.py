@@ -108,6 +108,14 @@ def test_a_changed_config_is_taken_where_training_has_made_no_step(tmp_path):
         ranks.start_ranks(cfg)
 
 
+def test_a_function_of_the_program_around_is_refused_before_ranks_are_started_that_lack_it():
+    cfg = OmegaConf.create({"trainer": {"devices": 2}, "data": {}, "run_dir": None, "function": "__main__.short"})
+    with pytest.raises(UsageError, match=r"__main__\.short: expected a function that each of 2 processes can import"):
+        ranks.start_ranks(cfg)
+    cfg.trainer.devices = 1
+    assert not ranks.start_ranks(cfg)
+
+
 def test_a_dry_run_is_one_process_whatever_the_run_would_be():
     cfg = OmegaConf.create({"trainer": {"devices": 8}, "data": {}, "dry_run": True, "run_dir": None})
     assert not ranks.start_ranks(cfg)

@@ -90,3 +90,21 @@ def test_no_config_of_an_earlier_run_can_name_one():
     for target in ("custom_reward", "custom_metric", "imported_function"):
         assert f"capkit.scorers.custom.{target}" not in RUN_PARTS
         assert f"capkit.scorers.custom.{target}" not in MODELS
+
+
+def test_a_file_that_a_notebook_wrote_again_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = tmp_path / "written_twice.py"
+    for number in (1, 22):
+        file.write_text(f"def score(images, texts):\n    return [{number}.0] * len(texts)\n")
+        assert imported_function("written_twice.score")([None], ["a"]) == [number]
+        assert imported_function("written_twice.score") is imported_function("written_twice.score")
+
+
+def test_a_function_of_the_notebook_itself_is_taken_and_another_ones_says_what_to_do(monkeypatch):
+    import __main__
+
+    monkeypatch.setattr(__main__, "in_a_cell", num_words, raising=False)
+    assert imported_function("__main__.in_a_cell") is num_words
+    with pytest.raises(UsageError, match=r"known to that process alone; write it into a file.*%%writefile"):
+        imported_function("__main__.of_another_process")

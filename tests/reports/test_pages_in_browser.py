@@ -99,12 +99,12 @@ def compare_page(path):
 
 
 def inspect_page(path):
-    """A data set with long names and findings."""
+    """A data set with long names, findings, pictures that look alike and a note."""
     rows = {"images": 1000, LONG: "5 (1 to 9)", "languages": {"en": 3000, "pt-BR": 12}}
     lengths, sides = {split: np.arange(5, 40) for split in ("train", "val")}, {"train": [300, 500, 500]}
     found = Inspected(
         LONG, {"train": rows, "val": rows}, [(LONG, [LONG, LONG]), ("odd", [])], [(LONG, 12)], lengths, sides, 32,
-        samples(), [],
+        samples(), [], [[(LONG, picture()), (PATH, picture())]], [LONG],
     )  # fmt: skip
     write_inspected(path, found)
     return path / "inspect.html"
@@ -122,13 +122,15 @@ def cross_page(path):
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("page", [fit_page, rl_page, preferences_page, compare_page, inspect_page, cross_page])
+@pytest.mark.parametrize(
+    "page", [fit_page, rl_page, questions_page, preferences_page, compare_page, inspect_page, cross_page]
+)
 def test_a_page_fits_is_readable_answers_and_says_nothing_in_the_console(page, width, dark, tmp_path):
     found = look(page(tmp_path), width, dark)
     assert found["width"] == width and found["scroll"] <= width, found["wide"]
     assert found["wide"] == [] and found["pale"] == [] and found["console"] == []
     assert page is cross_page or (found["opened"] and found["closed"])  # it has no picture
-    if page in (fit_page, rl_page, preferences_page):
+    if page in (fit_page, rl_page, questions_page, preferences_page):
         assert found["told"].startswith("step ") and found["quiet"]
 
 

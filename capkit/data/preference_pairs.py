@@ -14,7 +14,7 @@ from capkit.data.item_data import ItemDataModule
 from capkit.data.loader import Batches, CaptionLoader
 from capkit.data.preference_files import Preference
 from capkit.data.records import Caption, Record
-from capkit.data.sources.base import DataSource, Preparable, picture_file
+from capkit.data.sources.base import DataSource, picture_file, prepare_source
 from capkit.data.targets import Target
 from capkit.errors import UsageError
 from capkit.text.tokenizers import CaptionEncoder, decode_captions, prompt_ids
@@ -91,8 +91,7 @@ class PreferenceDataModule(ItemDataModule):
     def take(self, train: Sequence[Preference], val: Sequence[Preference]) -> None:
         """Raises UsageError for pairs of pictures that `train` does not have."""
         source = self.source("train")
-        if isinstance(source, Preparable):
-            source.prepare()
+        prepare_source(source)
         learned, held = preference_pairs(source, train), preference_pairs(source, val, "val pairs")
         refuse_shared(learned, held, source, "pair")
         self.sources["train"], self.sources["val"] = learned, held

@@ -9,7 +9,7 @@ from capkit.data.item_data import ItemDataModule
 from capkit.data.loader import Batches, CaptionLoader
 from capkit.data.rating_files import Rating
 from capkit.data.records import Caption, Record
-from capkit.data.sources.base import DataSource, Preparable, picture_file
+from capkit.data.sources.base import DataSource, picture_file, prepare_source
 from capkit.data.targets import Target
 
 
@@ -52,8 +52,7 @@ class RatingDataModule(ItemDataModule):
         given, rated = [("train", train, "train"), ("val", val, "train")], {}
         for split, ratings, pictures in [*given, *([] if test is None else [("test", test, "test")])]:
             source = self.source(pictures)
-            if isinstance(source, Preparable):
-                source.prepare()
+            prepare_source(source)
             rated[split] = rated_pictures(source, ratings, f"{split} ratings", pictures)
         refuse_shared(rated["train"], rated["val"], self.source("train"), "rating")
         self.sources |= rated

@@ -9,7 +9,7 @@ from capkit.data.features import FeatureStore
 from capkit.data.images import BadImage
 from capkit.data.placement import Box
 from capkit.data.records import Record
-from capkit.data.sources.base import DataSource, Preparable
+from capkit.data.sources.base import DataSource, prepare_source
 from capkit.data.targets import CaptionsOf, texts_of
 from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
@@ -27,8 +27,7 @@ class Splits:
     def prepare_data(self) -> None:
         """Build the caches of sources. Lightning calls this on one process per node while the others wait."""
         for source in self.sources.values():
-            if isinstance(source, Preparable):
-                source.prepare()
+            prepare_source(source)
 
     def source(self, split: str) -> DataSource:
         source = self.sources.get(split)

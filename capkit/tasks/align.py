@@ -16,7 +16,7 @@ from capkit.curation.folder import CuratedFolder, FailureLog, own_shard
 from capkit.curation.scores import ScoreFile, no_training_references
 from capkit.data.alignment_bins import FILE, AlignmentBins, bins_of_corpus
 from capkit.data.images import BadImage
-from capkit.data.sources.base import DataSource, Preparable
+from capkit.data.sources.base import DataSource, prepare_source
 from capkit.data.sources.manifest import Manifest
 from capkit.errors import UsageError
 from capkit.scorers.base import BaseScorer, as_scorer, require_text_scorer
@@ -46,8 +46,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     about = scorer.provenance() or plain(cfg.scorer)
     folder.claim({"data": plain(cfg.data[cfg.split]), "scorer": about, "shards": num_shards, "batch": cfg.batch_size})
     if shard in folder.missing_shards():
-        if isinstance(source, Preparable):
-            source.prepare()
+        prepare_source(source)
         score_shard(source, scorer, folder, cfg.batch_size)
     missing = folder.missing_shards()
     if missing:

@@ -11,7 +11,7 @@ from rich.console import Console
 from capkit.config.instantiate import build, build_all
 from capkit.config.quoting import quote
 from capkit.data.datamodule import CaptionDataModule
-from capkit.data.sources.base import Preparable
+from capkit.data.sources.base import prepare_source
 from capkit.errors import UsageError
 from capkit.metrics.base import Resampled
 from capkit.metrics.bootstrap import ImageSums, paired_intervals
@@ -41,8 +41,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     keys = _keys(captions, cfg.split, cfg.pictures)
     references = _references(folders, cfg.split, keys)
     data: CaptionDataModule = build(cfg.data)
-    if isinstance(source := data.source(cfg.split), Preparable):
-        source.prepare()
+    prepare_source(data.source(cfg.split))
     metadata = _metadata(data, cfg.split, keys)
     rows = {
         name: [

@@ -21,7 +21,7 @@ from capkit.curation.shard_work import Work, count_questions, curate
 from capkit.data.files import FileSource, ImageFiles
 from capkit.data.images import BadImage
 from capkit.data.records import Record
-from capkit.data.sources.base import DataSource, Preparable
+from capkit.data.sources.base import DataSource, prepare_source
 from capkit.distributed.ray_workers import RayWorkers
 from capkit.errors import UsageError
 from capkit.llm.accounts import open_accounts
@@ -97,8 +97,7 @@ def open_work(cfg: DictConfig, split: str, shard: int, num_shards: int, ledger: 
     accounts = open_accounts(steps, ledger)
     if not cfg.dry_run:
         folder.claim({"data": plain(cfg.data[split]), "steps": abouts(steps, cfg.get("step"))})
-    if isinstance(source, Preparable):
-        source.prepare()
+    prepare_source(source)
     pictures = partial(_pictures_of, cfg, split, source)
     return Work(source, steps, folder, ledger, accounts, cfg.data.get("pictures", True), pictures)
 
@@ -112,8 +111,7 @@ def _pictures_of(cfg: DictConfig, own: str, source: DataSource, split: str) -> d
         if cfg.data.get(split) is None:
             return {}
         source = build(cfg.data[split])
-        if isinstance(source, Preparable):
-            source.prepare()
+        prepare_source(source)
     records = (source.record(index) for index in range(len(source)))
     absolute = source.files.absolute if isinstance(source, FileSource) else str
     return {record.key: record.key if record.image is None else absolute(record.image) for record in records}
@@ -202,8 +200,7 @@ def abouts(steps: Mapping[str, Any], config: Any) -> dict[str, Any]:
 
 def first_records(source: DataSource) -> Iterator[Record]:
     """Those that are looked at for captions which steps need. The source is prepared when the first one is wanted."""
-    if isinstance(source, Preparable):
-        source.prepare()
+    prepare_source(source)
     for index in range(min(len(source), _NUM_FIRST)):
         yield source.record(index)
 

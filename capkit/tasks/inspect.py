@@ -18,7 +18,7 @@ from capkit.data.alike import MOST_PAIRS, alike_pairs
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.files import FileSource
 from capkit.data.inspection import CountTokens, Pictures, Texts, look_at_pictures, look_at_texts, same_in_both
-from capkit.data.sources.base import DataSource, Preparable, clean_captions
+from capkit.data.sources.base import DataSource, clean_captions, prepare_source
 from capkit.data.sources.caption_folders import metadata_tables
 from capkit.data.sources.folder import list_images
 from capkit.models.captioners.coca import CoCa, own_tokenizer
@@ -53,8 +53,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     data: CaptionDataModule = build(cfg.data)
     sources = {split: data.source(split) for split in SPLITS if data.sources[split] is not None}
     for source in sources.values():
-        if isinstance(source, Preparable):
-            source.prepare()
+        prepare_source(source)
     num_threads = len(os.sched_getaffinity(0)) if cfg.num_workers is None else max(1, cfg.num_workers)
     texts = {split: look_at_texts(source, count_tokens, split) for split, source in sources.items()}
     opened = {

@@ -22,7 +22,7 @@ from capkit.data.fingerprint import fingerprint_of
 from capkit.data.images import BadImage
 from capkit.data.placement import Box
 from capkit.data.region_files import RegionWriting
-from capkit.data.sources.base import DataSource, Preparable
+from capkit.data.sources.base import DataSource, prepare_source
 from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
 from capkit.models.dual_encoders.base import CacheableEncoder
@@ -46,8 +46,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     fetched = sum(fetch(name, _say) for name in with_companions(names))
     sources = [build(cfg.data[split]) for split in SPLITS if cfg.data.get(split) is not None]
     for source in sources:
-        if isinstance(source, Preparable):
-            source.prepare()
+        prepare_source(source)
     written = 0
     if cfg.get("features") is not None:
         written = write_regions(cfg, sources)

@@ -9,7 +9,7 @@ from rich.progress import Progress
 
 from capkit.config.instantiate import build
 from capkit.data.shard_writer import index_tars, write_shards
-from capkit.data.sources.base import Preparable
+from capkit.data.sources.base import prepare_source
 from capkit.data.splits import check_shares
 from capkit.errors import UsageError
 from capkit.run.lock import acquire_run_lock
@@ -40,8 +40,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
             sources = {split: build(cfg.data[split]) for split in SPLITS if cfg.data.get(split) is not None}
             acquire_run_lock(folder)
             for source in sources.values():
-                if isinstance(source, Preparable):
-                    source.prepare()
+                prepare_source(source)
             counts = write_shards(
                 sources, folder, cfg.images_per_shard, num_workers, cfg.data.get("max_skipped", 0.05), watch
             )

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from capkit.data.records import Caption, Record
-from capkit.data.sources.base import DataSource, Preparable, is_rejected, picture_file
+from capkit.data.sources.base import DataSource, is_rejected, picture_file, prepare_source
 from capkit.errors import UsageError
 from capkit.utils.ranges import FiniteFloat, check_ranges
 
@@ -24,8 +24,7 @@ class AboveScore:
         self._source, self._min_score = source, float(min_score)
 
     def prepare(self) -> None:
-        if isinstance(self._source, Preparable):
-            self._source.prepare()
+        prepare_source(self._source)
 
     @cached_property
     def _kept(self) -> Int[np.ndarray, " N"]:

@@ -32,6 +32,12 @@ class Preparable(Protocol):
     def prepare(self) -> None: ...
 
 
+def prepare_source(source: DataSource | None) -> None:
+    """Build the source's cache, if it has one."""
+    if isinstance(source, Preparable):
+        source.prepare()
+
+
 @runtime_checkable
 class RejectsTexts(Protocol):
     """A source that has a judge of its own of what is a caption, as a grammar's parser is one. Most have none."""

@@ -5,7 +5,7 @@ from jaxtyping import UInt8
 
 from capkit.data.fingerprint import fingerprint, fingerprint_of
 from capkit.data.records import Record
-from capkit.data.sources.base import DataSource, Preparable, is_rejected
+from capkit.data.sources.base import DataSource, is_rejected, prepare_source
 
 _LUMA = np.array([299, 587, 114])  # ITU-R BT.601, in thousandths
 
@@ -23,8 +23,7 @@ class Grayscale:
         self._source = source
 
     def prepare(self) -> None:
-        if isinstance(self._source, Preparable):
-            self._source.prepare()
+        prepare_source(self._source)
 
     def fingerprint(self) -> str:
         return fingerprint_of(source=fingerprint(self._source), pictures="gray")

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from capkit.data.records import Record
-from capkit.data.sources.base import DataSource, Preparable, is_rejected
+from capkit.data.sources.base import DataSource, is_rejected, prepare_source
 from capkit.errors import UsageError
 from capkit.utils.ranges import Probability, Seed, check_ranges
 from capkit.utils.rng import generator
@@ -30,8 +30,7 @@ class Mismatched:
         self._captions_of[chosen] = np.roll(chosen, 1)
 
     def prepare(self) -> None:
-        if isinstance(self._source, Preparable):
-            self._source.prepare()
+        prepare_source(self._source)
 
     def __len__(self) -> int:
         return len(self._source)

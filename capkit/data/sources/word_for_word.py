@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from capkit.data.records import Caption, Record
-from capkit.data.sources.base import DataSource, Preparable
+from capkit.data.sources.base import DataSource, prepare_source
 from capkit.errors import UsageError
 from capkit.text.word_alignment import word_table
 from capkit.utils.ranges import PositiveInt, check_ranges
@@ -83,8 +83,7 @@ class WordForWord:
 
     def prepare(self) -> None:
         for source in (self._source, self._training):
-            if isinstance(source, Preparable):
-                source.prepare()
+            prepare_source(source)
 
     def __len__(self) -> int:
         return len(self._source)

@@ -26,6 +26,7 @@ from capkit.train.build import (
 )
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.callbacks.degeneration import Degeneration
+from capkit.train.callbacks.find import callbacks_of
 from capkit.train.conditions import check_training_conditions, requested_conditions
 from capkit.train.evaluation import (
     NUM_SAMPLES,
@@ -106,7 +107,7 @@ class FitRL(Job[RLModule]):
 
     def prepare(self, run: Run, module: RLModule) -> None:
         data = run.data
-        check_selection(run.trainer.callbacks, module.reward)  # type: ignore[attr-defined]
+        check_selection(callbacks_of(run.trainer, Checkpoints), module.reward)
         warn_of_captions(data, module.model, learns_likelihood=module.likelihood is not None)
         module.reward.meet(data.keys)
         with phase("preparing the reward"):
@@ -155,11 +156,11 @@ class FitRL(Job[RLModule]):
         return tasks_on_captioner(run.folder, run.data)
 
 
-def check_selection(callbacks: Sequence[Any], reward: Reward) -> None:
+def check_selection(callbacks: Sequence[Checkpoints], reward: Reward) -> None:
     """Raise UsageError if checkpoints are chosen by the reward of a validation, and a caption alone has none."""
-    for callback in callbacks:
-        if isinstance(callback, Checkpoints) and callback.selection is not None and reward.compared:
-            names = {name.removeprefix("val/") for name in callback.selection.names}
+    for checkpoints in callbacks:
+        if checkpoints.selection is not None and reward.compared:
+            names = {name.removeprefix("val/") for name in checkpoints.selection.names}
             if "reward" in names:
                 raise UsageError(
                     f"expected a reward of single captions where checkpoints are chosen by it; got "
@@ -195,9 +196,9 @@ def first_training_captions(run: Run, module: RLModule) -> list[Row]:
 
 def note_restored_step(run: Run) -> None:
     """Writes into metrics.json that the weights are earlier ones, where captions had degenerated."""
-    for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Degeneration) and callback.restored_step is not None and rank() == 0:
-            run.folder.write_metrics({"train/restored_step": callback.restored_step})
+    for monitor in callbacks_of(run.trainer, Degeneration):
+        if monitor.restored_step is not None and rank() == 0:
+            run.folder.write_metrics({"train/restored_step": monitor.restored_step})
 
 
 def with_rewards(reward: Reward, rows: list[Row], before: Mapping[str, str]) -> list[Row]:

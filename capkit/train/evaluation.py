@@ -29,6 +29,7 @@ from capkit.reports.page import INTERVALS
 from capkit.run.folder import RunFolder
 from capkit.run.loggers import finish_loggers
 from capkit.train.callbacks.checkpoints import Checkpoints
+from capkit.train.callbacks.find import callbacks_of
 from capkit.train.captioner_module import CaptionerModule
 from capkit.train.session import Run, print_numbers
 from capkit.types import Row
@@ -161,10 +162,8 @@ def load_best(run: Run, module: pl.LightningModule, monitored: bool = False) -> 
 
     `monitored`: also the one that `callback.checkpoints.monitor` chose, not only that of `select`.
     """
-    for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
-        if not isinstance(callback, Checkpoints):
-            continue
-        path = callback.kept_best if monitored else callback.best_path
+    for checkpoints in callbacks_of(run.trainer, Checkpoints):
+        path = checkpoints.kept_best if monitored else checkpoints.best_path
         if path is not None and path.exists():
             checkpoint = read_checkpoint(path)
             module.load_state_dict(checkpoint["state_dict"])

@@ -34,6 +34,7 @@ from capkit.run.loggers import build_loggers
 from capkit.text.prompt_encoder import PromptEncoder
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.callbacks.curriculum import CurriculumFeedback
+from capkit.train.callbacks.find import callbacks_of
 from capkit.train.callbacks.oom import OOMBackoff
 from capkit.train.callbacks.preemption import Preemption
 from capkit.train.callbacks.profile import Profile
@@ -100,11 +101,11 @@ class Run:
 
         So it does not pass for done; the same command again goes on from the newest whole checkpoint.
         """
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Checkpoints) and callback.failure is not None:
+        for checkpoints in callbacks_of(self.trainer, Checkpoints):
+            if checkpoints.failure is not None:
                 raise UsageError(
-                    f"the last step was trained and evaluated, but {callback.failure}; make room or give permission, "
-                    "and start the same command again"
+                    f"the last step was trained and evaluated, but {checkpoints.failure}; make room or give "
+                    "permission, and start the same command again"
                 )
 
     def is_done(self) -> bool:
@@ -158,7 +159,7 @@ def open_run(
         open_data(data)
         trainer, extras = build_trainer(cfg, folder, data)
     warn_of_long_warmup(parts["schedule"], trainer.max_steps)
-    watchdog = next((callback for callback in trainer.callbacks if isinstance(callback, Watchdog)), None)  # type: ignore[attr-defined]
+    watchdog = next(iter(callbacks_of(trainer, Watchdog)), None)
     if trainer.world_size > 1:
         if watchdog is not None:
             faulthandler.dump_traceback_later(watchdog.allowed_s["setup"], exit=True)
@@ -195,8 +196,7 @@ def listen_to_signals(trainer: pl.Trainer) -> None:
 
     Without callback=preemption nothing is saved.
     """
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    next((callback for callback in callbacks if isinstance(callback, Preemption)), Preemption()).listen(trainer)
+    next(iter(callbacks_of(trainer, Preemption)), Preemption()).listen(trainer)
 
 
 def open_folder(cfg: DictConfig, folder: RunFolder, start: Resume) -> None:

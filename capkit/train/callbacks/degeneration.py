@@ -14,6 +14,7 @@ from capkit.checkpoint.loading import read_checkpoint
 from capkit.errors import UsageError
 from capkit.run.selection import Bound
 from capkit.train.callbacks.checkpoints import Checkpoints
+from capkit.train.callbacks.find import callbacks_of
 from capkit.utils.later import Later
 from capkit.utils.ranges import PositiveInt, check_ranges
 
@@ -73,7 +74,7 @@ class Degeneration(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Move in front of the checkpoint callback, so that a checkpoint includes what was seen of its step."""
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        self._checkpoints = next((callback for callback in callbacks if isinstance(callback, Checkpoints)), None)
+        self._checkpoints = next(iter(callbacks_of(trainer, Checkpoints)), None)
         if self._checkpoints is not None and callbacks.index(self._checkpoints) < callbacks.index(self):
             callbacks.remove(self)
             callbacks.insert(callbacks.index(self._checkpoints), self)

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from capkit.errors import Diverged, UsageError
+from capkit.train.callbacks.find import callbacks_of
 from capkit.train.callbacks.recorder import Recorder
 from capkit.utils.ranges import AtLeastTwo, PositiveInt, Range, check_ranges
 
@@ -113,9 +114,8 @@ class SkipBadSteps(Callback):
             return
         if self._trainer.is_global_zero:
             warnings.warn(f"step {step}: left out, {self.reason}", stacklevel=2)
-        for callback in self._trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Recorder):
-                callback.record(self._trainer, step, {"train/skipped_steps": float(self.skipped_steps)})
+        for recorder in callbacks_of(self._trainer, Recorder):
+            recorder.record(self._trainer, step, {"train/skipped_steps": float(self.skipped_steps)})
 
     def _median(self) -> float:
         return statistics.median(self.recent)

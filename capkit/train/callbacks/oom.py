@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from capkit.distributed.collectives import all_reduce_max
 from capkit.errors import OutOfMemory, UsageError
 from capkit.run.folder import RunFolder, read_object
+from capkit.train.callbacks.find import callbacks_of
 from capkit.train.callbacks.recorder import Recorder
 from capkit.train.train_module import TrainModule
 from capkit.utils.files import write_atomically
@@ -103,7 +104,6 @@ class OOMBackoff(Callback):
         raise OutOfMemory(f"{told}; the same command continues with {name}={size}")
 
     def _record(self, trainer: pl.Trainer) -> None:
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Recorder):
-                sizes = {f"train/{name}": float(size) for name, size in self.sizes.items()}
-                callback.record(trainer, trainer.global_step, sizes)
+        sizes = {f"train/{name}": float(size) for name, size in self.sizes.items()}
+        for recorder in callbacks_of(trainer, Recorder):
+            recorder.record(trainer, trainer.global_step, sizes)

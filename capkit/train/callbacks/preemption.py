@@ -13,6 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from capkit.distributed.collectives import host_group, is_distributed
 from capkit.fault_tolerance.stop_signal import Stopped, StopSignal, listen
 from capkit.train.callbacks.checkpoints import Checkpoints
+from capkit.train.callbacks.find import callbacks_of
 from capkit.train.train_module import TrainModule
 from capkit.upstream.lightning import register_no_signal_handlers
 
@@ -46,8 +47,7 @@ class Preemption(Callback):
         register_no_signal_handlers(trainer)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        self._checkpoints = next((callback for callback in callbacks if isinstance(callback, Checkpoints)), None)
+        self._checkpoints = next(iter(callbacks_of(trainer, Checkpoints)), None)
         if isinstance(pl_module, TrainModule):
             pl_module.safe_point = partial(self.meet, trainer)
             pl_module.is_stopping = lambda: self.is_stopping

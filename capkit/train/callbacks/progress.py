@@ -6,6 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 
+from capkit.train.callbacks.find import callbacks_of
 from capkit.train.callbacks.throughput import Throughput
 from capkit.types import CaptionBatch
 from capkit.utils.console import Phase, clock, close_phase, innermost, open_phase, say
@@ -50,9 +51,9 @@ class ProgressBar(LightningProgressBar):
         if due and trainer.is_global_zero:
             self._noted_at = time.monotonic()
             self._training.note = f"loss {float(outputs['loss']):.3f}  {self.images_per_second:,.0f} images/s"
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, Throughput) and callback.note:
-                    self._training.note += f"  {callback.note}"
+            for throughput in callbacks_of(trainer, Throughput):
+                if throughput.note:
+                    self._training.note += f"  {throughput.note}"
 
     def _count(self, images: int) -> None:
         """Images per second over the last 50 steps."""

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from capkit.errors import NothingToLearn, UsageError
 from capkit.train.callbacks.checkpoints import Checkpoints
+from capkit.train.callbacks.find import callbacks_of
 from capkit.utils.ranges import PositiveInt, check_ranges
 
 _SAME = 1e-6  # relative difference up to which two means of rewards are equal
@@ -96,9 +97,7 @@ class RewardSpread(Callback):
 
     def _save(self, trainer: pl.Trainer) -> str:
         """Save this step, as a collective; returns the outcome as text."""
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Checkpoints) and (
-                callback.saved_step == trainer.global_step or callback.save(trainer)
-            ):
-                return f"its weights are in {callback.path(trainer.global_step)}"
+        for checkpoints in callbacks_of(trainer, Checkpoints):
+            if checkpoints.saved_step == trainer.global_step or checkpoints.save(trainer):
+                return f"its weights are in {checkpoints.path(trainer.global_step)}"
         return "its weights are not saved"

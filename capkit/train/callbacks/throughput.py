@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from capkit.run.folder import RunFolder
 from capkit.run.metric_names import THROUGHPUT
+from capkit.train.callbacks.find import callbacks_of
 from capkit.train.callbacks.recorder import Recorder
 from capkit.train.flop import StepFlop, flop_of
 from capkit.train.phases import PHASES, DeviceMark, HostMark, Mark, PhaseTimer, StepTimes
@@ -87,7 +88,8 @@ class Throughput(Callback):
         if step % self.every_steps == 0 and self._window:
             self.numbers = self.numbers_of(self._window, trainer)
             self._window = []
-            self._record(trainer, step)
+            for recorder in callbacks_of(trainer, Recorder):
+                recorder.record(trainer, step, self.numbers)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.training or trainer.validating:
@@ -105,11 +107,6 @@ class Throughput(Callback):
         self._window += steps
         self._run += steps
 
-    def _record(self, trainer: pl.Trainer, step: int) -> None:
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Recorder):
-                callback.record(trainer, step, self.numbers)
-
     def numbers_of(self, steps: list[StepTimes], trainer: pl.Trainer) -> dict[str, float]:
         """The numbers of finished steps together."""
         seconds = {phase: sum(step.seconds[phase] for step in steps) for phase in PHASES}
@@ -122,18 +119,18 @@ class Throughput(Callback):
             found["matmul_share"] = flop / trainer.world_size / total / self._rate
         if trainer.strategy.root_device.type == "cuda":
             found["peak_gib"] = torch.cuda.max_memory_allocated(trainer.strategy.root_device) / 2**30
-        return {name: found[name.removeprefix("throughput/")] for name in THROUGHPUT if name[11:] in found}
+        return {name: found[short] for name in THROUGHPUT if (short := name.removeprefix("throughput/")) in found}
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Operations a second of a product of large square matrices: the median of ten."""
     width = _MATMUL_WIDTH[device.type]
     one, other = (torch.randn(width, width, device=device, dtype=dtype) for _ in range(2))
-    times = []
+    mark, times = DeviceMark if device.type == "cuda" else HostMark, []
     for _ in range(13):
-        begin = DeviceMark() if device.type == "cuda" else HostMark()
+        begin = mark()
         one @ other
-        end = DeviceMark() if device.type == "cuda" else HostMark()
+        end = mark()
         end.wait()
         times.append(end.seconds_since(begin))
     return 2 * width**3 / statistics.median(times[3:])

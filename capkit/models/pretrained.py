@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoConfig, AutoImageProcessor, AutoModelForCausalLM
 
 from capkit.errors import UsageError
+from capkit.models.given_config import check_heads, check_keys, network_of, telling_refusals
 from capkit.text.tokenizers import hub_reachable
 from capkit.utils.renamed import moved_names
 
@@ -43,10 +44,13 @@ def build_config(config: Mapping[str, Any], role: str) -> Any:
     model_type = settings.pop("model_type", None)
     if model_type is None:
         raise UsageError(f"the {role}'s config needs a model_type, such as vit or gpt2; got keys {sorted(settings)}")
-    try:
-        return AutoConfig.for_model(model_type, **settings)
-    except ValueError as error:
-        raise UsageError(f"the {role}'s model_type {model_type!r} is unknown to transformers") from error
+    if model_type not in CONFIG_MAPPING:
+        raise UsageError(f"the {role}'s model_type {model_type!r} is unknown to transformers")
+    with telling_refusals(role, config):
+        built = AutoConfig.for_model(model_type, **settings)
+    check_keys(built, config, role)
+    check_heads(built, role)
+    return built
 
 
 def language_model(
@@ -59,7 +63,7 @@ def language_model(
     if not isinstance(lm, str):
         special = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
         config = build_config({"vocab_size": len(tokenizer), **special, **lm}, "language model")
-        model = factory.from_config(config)
+        model = network_of(factory.from_config, config, "language model")
     elif pretrained:
         model = load_pretrained(factory, lm, "language model")
     else:
@@ -90,10 +94,13 @@ def freeze_unused(model: nn.Module, config: Any, output: Callable[[Any], Tensor]
     """Freeze a vision model's weights that `output` does not depend on (poolers); found on the meta device."""
     size = getattr(config, "image_size", None) or 224
     height, width = (size, size) if isinstance(size, int) else tuple(size)
+    fix = f"give an image transformer whose patches and windows fit pictures of {height} x {width} pixels"
     parameters = {name: p.detach().to("meta").requires_grad_() for name, p in model.named_parameters()}
     buffers = {name: b.to("meta") for name, b in model.named_buffers()}
     pixels = torch.empty((1, 3, height, width), device="meta")
-    read = parameters_read(output(functional_call(model, parameters | buffers, kwargs={"pixel_values": pixels})))
+    with telling_refusals("image encoder", config, fix):
+        states = output(functional_call(model, parameters | buffers, kwargs={"pixel_values": pixels}))
+    read = parameters_read(states)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(id(parameters[name]) in read)
 

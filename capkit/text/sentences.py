@@ -15,8 +15,20 @@ _NO_END = re.compile(r"(?:^\W*(?:\d+|[A-Za-z])|\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|
 _INITIALS = re.compile(r"\b(?:(?:[A-Za-z]\.)+|(?:[A-Z]\. )+)[A-Za-z]\Z|\bPh\.D\Z")
 _INITIAL = re.compile(r"\b[A-Z]\Z")
 _NEXT_INITIAL = re.compile(r"\s[A-Z]\.")  # "by J." before "K. Rowling"
-# "U.S." ends a sentence before one of these, with which few names begin.
-_STARTER = re.compile(r"\s+(?:The|A|An|It|He|She|They|We|There|This|These|That|In|On|At|Its|His|Her|Their)\b")
+# "John F." before "Kennedy", "by J." before "Kennedy"; not "Plan B." before "Go", where the letter tells things apart.
+_LETTERED = (
+    "Plan|Option|Vitamin|Hepatitis|Group|Team|Type|Class|Grade|Level|Figure|Section|Part|Chapter|Appendix|Exhibit|Table|"
+    "Gate|Platform|Terminal|Exit|Door|Entrance|Building|Block|Tower|Wing|Hall|Room|Zone|Area|Lot|Lane|Row|Seat|Stand|"
+    "Line|Route|Track|Bus|Train|Point|Side|Step|Phase|Stage|Model|Series|Version|Division|League|Studio|Bay|Dock|Pier"
+)
+_GIVEN_NAME = re.compile(rf"(?:\bby|(?<![\w’'-])(?!(?:{_LETTERED})\b)[A-ZÀ-Þ][a-zß-ÿ][\w’'-]*) [A-ZÀ-Þ]\Z")
+_SURNAME = re.compile(r" [A-ZÀ-Þ][\w’'-]+")
+# "U.S." ends a sentence before one of these, with which few names begin; so does an initial.
+_STARTER = re.compile(
+    r"\s+(?:The|A|An|It|He|She|They|We|There|This|These|That|In|On|At|Its|His|Her|Their|Then|When|While|If|But|And|So|As|"
+    r"For|From|To|With|By|Of|Now|Here|No|Not|One|Two|Three|Some|Several|Many|Both|Each|All|Behind|Above|Below|Under|Near|"
+    r"Next|Beside|Between|You|Your|I|My|Our|What|Who|Where|Why|How)\b"
+)
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:
@@ -79,6 +91,8 @@ def _count(places: list[int], start: int, end: int) -> int:
 def _is_abbreviation(text: str, start: int, end: re.Match[str]) -> bool:
     before = text[max(start, end.start() - _LONGEST) : end.start()]
     if _INITIAL.search(before) and _NEXT_INITIAL.match(text, end.end()):
+        return True
+    if _GIVEN_NAME.search(before) and _SURNAME.match(text, end.end()) and not _STARTER.match(text, end.end()):
         return True
     if _INITIALS.search(before):
         return end.end() < len(text) and _STARTER.match(text, end.end()) is None

@@ -78,9 +78,9 @@ def resolve_tokenizer(tokenizer: Any, default_name: str | None = None) -> Any:
     """Resolve a config's tokenizer: an object, a hub name, a folder, or None for the model's own."""
     if tokenizer is None:
         tokenizer = default_name
-    if tokenizer is None or tokenizer == "word":
+    if tokenizer in (None, "word") or isinstance(tokenizer, bool | int | float | list | dict):
         raise UsageError(
-            f"expected a tokenizer object or the name of one, got {tokenizer!r}; "
-            "build one with capkit.text.tokenizers.word_tokenizer(captions), which the tasks do for tokenizer=word"
+            f"model.tokenizer: expected word, a folder, a hub name or an object, got {tokenizer!r}; give "
+            "model.tokenizer=word on the command line, capkit.text.tokenizers.word_tokenizer(captions) in Python"
         )
     return load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer

@@ -26,6 +26,7 @@ from capkit.models.captioners.headed import HeadedCaptioner
 from capkit.models.captioners.missing_images import stop_gradients_at_zeros
 from capkit.models.dual_encoders.text_towers.base import pool
 from capkit.models.encoders.image_tokens import image_features
+from capkit.models.given_config import inner_settings, network_of
 from capkit.models.pretrained import build_config, load_pretrained
 from capkit.models.quantized import four_bit_settings
 from capkit.models.tuning.frozen import eval_frozen
@@ -103,7 +104,7 @@ class ChatVLM(HeadedCaptioner):
         self.num_image_tokens = self._family.num_tokens(full, self.image_size)
         self._check_sizes(full)
         if name is None or not pretrained:
-            self.model: Any = AutoModelForImageTextToText.from_config(full)
+            self.model: Any = network_of(AutoModelForImageTextToText.from_config, full, "captioner")
         else:
             self.model = load_pretrained(AutoModelForImageTextToText, name, "captioner", full, quantization)
         self.vocab_size, self.other_ends = self._head.out_features, self._ends_beside_eos()
@@ -337,6 +338,6 @@ def _sized(config: Mapping[str, Any], tokenizer: Any, tokens: Sequence[str]) -> 
     new = [AddedToken(token, normalized=False, special=True) for token in tokens if token not in tokenizer.get_vocab()]
     tokenizer.add_tokens(new, special_tokens=True)
     ids = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
-    text = {**config.get("text_config", {}), "vocab_size": len(tokenizer), **ids}
+    text = {**inner_settings(config, "text_config", "captioner"), "vocab_size": len(tokenizer), **ids}
     own = {"image_token_id": tokenizer.convert_tokens_to_ids(tokens[0]), **ids}
     return build_config({**config, **own, "text_config": text}, "captioner")

@@ -22,6 +22,7 @@ from capkit.models.captioners.headed import HeadedCaptioner
 from capkit.models.captioners.missing_images import stop_gradients_at_zeros
 from capkit.models.conditions.prefix import with_conditions
 from capkit.models.encoders.image_tokens import encoder_width, image_tokens
+from capkit.models.given_config import network_of
 from capkit.models.pretrained import build_config, language_model, load_pretrained, split_head
 from capkit.models.tuning.lora import LoRA
 from capkit.types import CaptionBatch, Context
@@ -173,7 +174,7 @@ class ClipPrefix(HeadedCaptioner):
         lm, role = settings["lm"], "language model"
         config = load_pretrained(AutoConfig, lm, role) if isinstance(lm, str) else build_config(lm, role)
         with torch.device("meta"):  # its weights take neither time nor memory
-            _check_positions(AutoModelForCausalLM.from_config(config))
+            _check_positions(network_of(AutoModelForCausalLM.from_config, config, role))
 
     def train(self, mode: bool = True) -> "ClipPrefix":
         super().train(mode)

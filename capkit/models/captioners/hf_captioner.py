@@ -30,6 +30,7 @@ from capkit.models.captioners.joined import join
 from capkit.models.captioners.word_attention import mean_of_layers
 from capkit.models.encoders.image_tokens import image_tokens
 from capkit.models.encoders.token_grid import tokens_before_grid_of
+from capkit.models.given_config import network_of
 from capkit.models.pretrained import build_config, freeze_unused, load_pretrained, split_head
 from capkit.models.tuning.frozen import eval_frozen, trains
 from capkit.types import CaptionBatch, Context
@@ -137,7 +138,7 @@ class HFCaptioner(HeadedCaptioner):
         if takes_conditions:
             family.check_conditions(full)
         if name is None or not pretrained:
-            return family.model_class(full)
+            return network_of(family.model_class, full, "captioner")
         bos, eos = family.special_ids(full)
         align_special_tokens(self.tokenizer, {"bos": bos, "eos": eos})
         return load_pretrained(family.model_class, name, "captioner")

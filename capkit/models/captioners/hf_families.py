@@ -24,6 +24,7 @@ from capkit.decoding.cache import PreallocatedCache
 from capkit.errors import UsageError
 from capkit.models.captioners.blip2 import ask, check_language_model, hidden_behind_queries, image_token_id
 from capkit.models.conditions.prefix import positions, with_conditions
+from capkit.models.given_config import inner_settings
 from capkit.models.pretrained import build_config
 from capkit.types import Context
 from capkit.upstream.transformers import as_cache, for_kernel
@@ -276,7 +277,7 @@ def sized_config(config: Mapping[str, Any], tokenizer: Any) -> Any:
     part = parts.get(settings.get("model_type", ""))
     if part is None:
         return build_config(settings | text, "captioner")
-    settings[part] = {**settings.get(part, {}), **text}
+    settings[part] = {**inner_settings(settings, part, "captioner"), **text}
     if settings["model_type"] == "blip":
         settings[part]["sep_token_id"] = tokenizer.eos_token_id  # BLIP ends captions with SEP
     if part == "decoder":

@@ -18,6 +18,7 @@ from transformers import (
 from capkit.errors import UsageError
 from capkit.models.captioners.distilbert import bert_config, load_as_bert
 from capkit.models.encoders.image import vision_config
+from capkit.models.given_config import network_of
 from capkit.models.pretrained import build_config, load_pretrained
 
 DECODERS = ("bert", "camembert", "distilbert", "gpt2", "roberta", "xlm-roberta")
@@ -68,7 +69,7 @@ def _image_encoder(part: Part, pretrained: bool) -> Any:
             "has no single width; use model=encoder_decoder or model=clip_prefix for its grid of features"
         )
     if name is None or not pretrained:
-        return AutoModel.from_config(config)
+        return network_of(AutoModel.from_config, config, "image encoder")
     return load_pretrained(MODEL_MAPPING[type(config)], name, "image encoder", config)
 
 
@@ -86,7 +87,7 @@ def _text_decoder(part: Part, pretrained: bool, tokenizer: Any) -> Any:
     config = config if distilled is None else bert_config(distilled)
     config.is_decoder, config.add_cross_attention = True, True
     if not isinstance(part, str) or not pretrained:
-        return AutoModelForCausalLM.from_config(config)
+        return network_of(AutoModelForCausalLM.from_config, config, "text decoder")
     if distilled is None:
         return load_pretrained(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], part, "text decoder", config)
     network = AutoModelForCausalLM.from_config(config)

@@ -18,6 +18,7 @@ from capkit.models.dual_encoders.text_towers.base import pool
 from capkit.models.dual_encoders.text_towers.tokenize import Subwords
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.models.encoders.compile import use_patch_projections
+from capkit.models.given_config import inner_settings, network_of
 from capkit.models.pretrained import build_config, load_pretrained
 from capkit.models.tuning.frozen import trains
 from capkit.models.tuning.policy import Tuning
@@ -199,8 +200,9 @@ def _tokenizer(name: str | None, tokenizer: Any) -> Any:
 def _network(name: str | None, config: Mapping[str, Any] | None, pretrained: bool, tokenizer: Any) -> Any:
     if config is not None:
         special = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
-        text = {"vocab_size": len(tokenizer), **special, **config.get("text_config", {})}
-        network = AutoModel.from_config(build_config({**config, "text_config": text}, "dual encoder"))
+        text = {"vocab_size": len(tokenizer), **special, **inner_settings(config, "text_config", "dual encoder")}
+        built = build_config({**config, "text_config": text}, "dual encoder")
+        network = network_of(AutoModel.from_config, built, "dual encoder")
     elif pretrained:
         network = load_pretrained(AutoModel, str(name), "dual encoder")
     else:

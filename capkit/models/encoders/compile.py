@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from capkit.errors import UsageError
 from capkit.models.tuning.layers import blocks_of
 
 
@@ -24,6 +25,11 @@ class PatchProjection(nn.Conv2d):
 
     def forward(self, pixels: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         (p, q), (height, width) = self.kernel_size, pixels.shape[2:]
+        if height < p or width < q:  # the product would be of no patch at all, and nothing of the picture would be seen
+            raise UsageError(
+                f"patch_size: expected patches that fit the pictures of {height} x {width} pixels, got {p} x {q}; give "
+                "smaller patches, or larger pictures"
+            )
         height, width = height // p, width // q
         cut = pixels[:, :, : height * p, : width * q].unflatten(3, (width, q)).unflatten(2, (height, p))
         patches = cut.permute(0, 2, 4, 1, 3, 5).flatten(3)  # B h w (C p q)

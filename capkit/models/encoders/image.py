@@ -16,6 +16,7 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, CLIPVisionModelWi
 
 from capkit.errors import UsageError, did_you_mean
 from capkit.models.encoders.compile import use_patch_projections
+from capkit.models.given_config import network_of
 from capkit.models.pretrained import build_config, freeze_unused, load_pretrained
 from capkit.models.tuning.frozen import freeze_if, set_mode, trains
 from capkit.utils.ranges import NonNegativeInt, PositiveInt, check_ranges
@@ -179,9 +180,13 @@ class HFImageEncoder(nn.Module):
             if config.model_type != "clip_vision_model":
                 raise UsageError(f"output=projected exists for CLIP only; got {config.model_type}; use output=pooled")
             factory = CLIPVisionModelWithProjection
-            return factory(config) if name is None else load_pretrained(factory, name, "image encoder", config)
+            return (
+                network_of(factory, config, "image encoder")
+                if name is None
+                else load_pretrained(factory, name, "image encoder", config)
+            )
         if name is None:
-            return AutoModel.from_config(config)
+            return network_of(AutoModel.from_config, config, "image encoder")
         return load_pretrained(MODEL_MAPPING[type(config)], name, "image encoder", config)
 
     def train(self, mode: bool = True) -> "HFImageEncoder":

@@ -13,6 +13,7 @@ from transformers import AutoConfig, BlipForImageTextRetrieval
 
 from capkit.errors import UsageError
 from capkit.models.dual_encoders.text_towers.tokenize import Subwords
+from capkit.models.given_config import inner_settings, network_of
 from capkit.models.pretrained import build_config, load_pretrained
 from capkit.models.raters.base import freeze_lower, scalar_head
 from capkit.models.raters.pixel_rater import PixelRater
@@ -124,8 +125,8 @@ def _network(name: str | None, config: Mapping[str, Any] | None, pretrained: boo
         network = BlipForImageTextRetrieval(load_pretrained(AutoConfig, name, "rater"))
     else:
         settings = {"model_type": "blip", **(config or {})}
-        settings["text_config"] = {"vocab_size": len(tokenizer), **settings.get("text_config", {})}
-        network = BlipForImageTextRetrieval(build_config(settings, "rater"))
+        settings["text_config"] = {"vocab_size": len(tokenizer), **inner_settings(settings, "text_config", "rater")}
+        network = network_of(BlipForImageTextRetrieval, build_config(settings, "rater"), "rater")
     embedded = network.config.text_config.vocab_size
     if len(tokenizer) > embedded:
         raise UsageError(

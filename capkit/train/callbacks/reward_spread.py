@@ -26,7 +26,8 @@ class RewardSpread(Callback):
     Numbers are those of all ranks. A resumed run continues counting.
 
     Args:
-        warn_after: such steps before a warning with the likely cause, given once until rewards differ again.
+        warn_after: such steps before a warning with the likely cause, given once until rewards differ again. A shorter
+            run of such steps alone warns at its end.
         stop_after: such steps before the step is saved and the run ends with NothingToLearn, status 84 (null: never).
             A run that also learns from likelihood continues.
     """
@@ -40,6 +41,7 @@ class RewardSpread(Callback):
         self.warn_after, self.stop_after = warn_after, stop_after
         self.in_a_row = 0
         self._last_total = math.nan
+        self._last: Mapping[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"in_a_row": self.in_a_row, "last_total": self._last_total}
@@ -55,7 +57,7 @@ class RewardSpread(Callback):
         if not teaches and float(outputs["skipped"]):
             return
         self.in_a_row = 0 if teaches else self.in_a_row + 1
-        self._last_total = float(outputs["reward/total"])
+        self._last_total, self._last = float(outputs["reward/total"]), outputs
         stops = self.stop_after is not None and getattr(pl_module, "likelihood", None) is None
         if stops and self.in_a_row >= (self.stop_after or 0):
             raise NothingToLearn(f"step {trainer.global_step}: {self._told(outputs)}; {self._save(trainer)}")
@@ -66,6 +68,11 @@ class RewardSpread(Callback):
                 "see docs/monitors.md",
                 stacklevel=2,
             )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say it of a run too short for `warn_after`, a trial say, none of whose steps taught anything."""
+        if 0 < self.in_a_row < self.warn_after and self.in_a_row == trainer.global_step and trainer.is_global_zero:
+            warnings.warn(f"{self._told(self._last)}; see docs/monitors.md", stacklevel=2)
 
     def _teaches(self, outputs: Mapping[str, Any]) -> bool:
         total = float(outputs["reward/total"])

@@ -44,6 +44,12 @@ def test_other_causes_are_told_apart(changed, cause):
     assert cause in message and "stop_after" not in message
 
 
+def test_a_trial_too_short_for_a_warning_says_at_its_end_that_nothing_was_learned():
+    (message,) = told([NONE] * 2, RewardSpread(3, 20))
+    assert message.startswith("for 2 steps no image had captions with different rewards: nothing is learned")
+    assert told([SOME, NONE], RewardSpread(3, 20)) == []  # one step taught something
+
+
 @pytest.mark.parametrize(
     "teaches",
     [

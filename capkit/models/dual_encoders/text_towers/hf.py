@@ -13,6 +13,7 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, SiglipTextModel
 from capkit.errors import UsageError
 from capkit.models.dual_encoders.text_towers.base import never_empty, pool
 from capkit.models.dual_encoders.text_towers.tokenize import Subwords
+from capkit.models.given_config import network_of
 from capkit.models.pretrained import build_config, freeze_without_gradient, load_pretrained
 from capkit.models.tuning.layers import after_blocks_of, blocks_of
 from capkit.text.tokenizers import load_tokenizer
@@ -114,13 +115,13 @@ def _from_config(config: Mapping[str, Any], tokenizer: Any) -> Any:
     special = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
     built = build_config({"vocab_size": len(tokenizer), **special, **config}, "text tower")
     if built.model_type == "siglip_text_model":  # AutoModel cannot build it
-        return SiglipTextModel(built)
+        return network_of(SiglipTextModel, built, "text tower")
     if type(built) not in MODEL_MAPPING:
         raise UsageError(
             f"transformers cannot build a text model of model_type {built.model_type!r}; use clip_text_model, "
             "siglip_text_model, bert, roberta, xlm-roberta, gpt2 or another text model"
         )
-    return AutoModel.from_config(built)
+    return network_of(AutoModel.from_config, built, "text tower")
 
 
 def _by_name(name: str, pretrained: bool) -> Any:

@@ -50,7 +50,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         score_shard(source, scorer, folder, cfg.batch_size)
     missing = folder.missing_shards()
     if missing:
-        _say(f"{len(missing)} of {num_shards} shards are still to come")
+        print(f"{len(missing)} of {num_shards} shards are still to come")
         return {}
     folder.merge()
     bins = bins_of_corpus(Manifest(str(folder.manifest)), cfg.bins, cfg.strategy, fingerprint(about))
@@ -98,8 +98,4 @@ def _show(bins: AlignmentBins, folder: CuratedFolder) -> None:
             f"mean: {'; '.join(sparse)}; give strategy=quantile or fewer bins, or ask for a lower one when you decode",
             stacklevel=2,
         )
-    _say(f"scores: {folder.manifest}\nbins: {folder.out / FILE}")
-
-
-def _say(text: str) -> None:
-    Console().print(text, highlight=False, markup=False, soft_wrap=True)
+    print(f"scores: {folder.manifest}\nbins: {folder.out / FILE}")

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
 from torch import nn
 
 from capkit.checkpoint.files import identity, saved_step
@@ -116,15 +115,13 @@ def caption(cfg: DictConfig) -> dict[str, float]:
         attention.write_page(f"{out.name}: attention", partial(seen_picture, data), NUM_SAMPLES)
     keys = [images.record(index).key for index in range(len(images))]
     written, skipped = len(texts) - before, sum(key not in texts for key in keys)
-    console = Console()
     if len(keys) == 1 and not skipped:
-        console.print(texts[keys[0]], highlight=False, markup=False, soft_wrap=True)
+        print(texts[keys[0]])
     note = f", {skipped} skipped: see {out.parent / 'skipped.jsonl'}" if skipped else ""
     earlier = f" ({before} were there before)" if before else ""
-    told = f"{written} captions in {seconds:.1f} s{earlier}{note}: {out}"
-    console.print(told, highlight=False, markup=False, soft_wrap=True)
+    print(f"{written} captions in {seconds:.1f} s{earlier}{note}: {out}")
     if look is not None:
-        console.print(f"attention: {attention.page}", highlight=False, markup=False, soft_wrap=True)
+        print(f"attention: {attention.page}")
     return {"captions": float(written), "skipped": float(skipped), "seconds": seconds}
 
 

@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from capkit.config.instantiate import build, build_all, plain
 from capkit.curation.base import Step, check_sources, scope_of
@@ -242,10 +243,10 @@ def _show(report: Mapping[str, Any], folder: CuratedFolder, part: str) -> None:
         table.add_row(name, f"{value:,.4f}" if isinstance(value, float) else f"{value:,}")
     console.print(table)
     for sample in report["samples"][:_SHOWN]:
-        console.print(f"{sample['key']}", style="bold", highlight=False, markup=False)
+        console.print(Text(sample["key"], "bold"), soft_wrap=True)
         for mark, captions in (("-", sample["before"]), ("+", sample["after"])):
             for caption in captions:
-                console.print(f"  {mark} {caption['text']}", highlight=False, markup=False, soft_wrap=True)
+                print(f"  {mark} {caption['text']}")
     missing = folder.missing_shards()
     state = f"{len(missing)} shards are still to come" if missing else f"all shards: {folder.manifest}"
-    console.print(state, highlight=False, markup=False, soft_wrap=True)
+    print(state)

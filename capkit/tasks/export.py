@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
 
 from capkit.checkpoint.export_parts import parts_of
 from capkit.checkpoint.exported import export, image_processor
@@ -76,7 +75,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     told = [*map(str, files), *_how_to_load(model, out, str(out))]
     if cfg.push_to is not None:
         told.append(f"uploaded: {push_folder(out, cfg.push_to, private=not cfg.public)}")
-    Console().print("\n".join(told), highlight=False, soft_wrap=True, markup=False)
+    print("\n".join(told))
     return {"files": float(len(files))}
 
 

@@ -57,7 +57,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
 
 def _say(line: str) -> None:
-    Console().print(line, highlight=False, soft_wrap=True, markup=False)
+    print(line, flush=True)
 
 
 def asset_names(node: Any) -> Iterator[str]:

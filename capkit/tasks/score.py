@@ -173,10 +173,9 @@ def _show(
     for name, value in numbers.items():
         low_high = intervals.get(name)
         table.add_row(name, f"{value:.6f}", "" if low_high is None else f"{low_high[0]:.6f} to {low_high[1]:.6f}")
-    console = Console()
-    console.print(table)
+    Console().print(table)
     for note in notes:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        print(f"note: {note}")
 
 
 def _write(

@@ -47,10 +47,9 @@ def run(cfg: DictConfig) -> dict[str, float]:
     told = ", ".join(f"{split} {count:,}" for split, count in counts.items())
     others = {"val": " data.val=null", "test": " data.test.folder=OTHER_SHARDS"}
     missing = "".join(words for split, words in others.items() if split not in counts)
-    Console().print(
+    print(
         f"shards of {told} images in {folder}\ntrain on them: capkit data=shards data.train.folder={folder}{missing}",
-        highlight=False, soft_wrap=True, markup=False,
-    )  # fmt: skip
+    )
     return {split: float(count) for split, count in counts.items()}
 
 

@@ -92,6 +92,11 @@ def test_each_caption_gets_the_score_of_its_scene_and_the_picture_stays(work):
     assert (bins.edges[0], bins.edges[-1]) == (0.0, 1.0)  # boilerplate, and a clean caption
 
 
+def test_paths_are_printed_letter_by_letter(work, capsys):
+    aligned(*WORDS, "out=':dog:'")
+    assert "scores: :dog:/train.jsonl\nbins: :dog:/bins.json\n" in capsys.readouterr().out
+
+
 def test_shards_are_one_and_the_last_one_writes_the_bins(work):
     aligned(*WORDS, "out=one")
     for shard in (2, 0, 1):

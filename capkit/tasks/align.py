@@ -5,7 +5,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
@@ -20,7 +19,7 @@ from capkit.data.sources.base import DataSource, prepare_source
 from capkit.data.sources.manifest import Manifest
 from capkit.errors import UsageError
 from capkit.scorers.base import BaseScorer, as_scorer, require_text_scorer
-from capkit.utils.quiet import quiet_libraries
+from capkit.utils.process import set_up_process
 from capkit.utils.store import fingerprint
 from capkit.utils.tensors import default_device
 
@@ -32,8 +31,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     shard merges all and writes `bins.json`; that alone is done anew for other `cfg.bins` or `cfg.strategy`. Returns the
     numbers of records and of captions with and without a score, and of captions in each bin.
     """
-    quiet_libraries()
-    torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
+    set_up_process(cfg.torch_threads)
     shard, num_shards = own_shard(cfg.shard, cfg.num_shards)
     if cfg.strategy not in ("uniform", "quantile"):
         raise UsageError(f"expected strategy to be uniform or quantile; got {cfg.strategy!r}")

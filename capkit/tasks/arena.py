@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -43,7 +42,7 @@ from capkit.reports.arena_tables import TextTable, agreement_table, auto_table, 
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.utils.console import phase, say
 from capkit.utils.files import write_json
-from capkit.utils.quiet import quiet_libraries
+from capkit.utils.process import set_up_process
 
 JUDGE, FILE, PEOPLE = "judge", "file", "people"
 MAX_FIRST_FAILED = 0.5  # of the first questions, as of other tasks: a model that cannot do it ends the run
@@ -57,8 +56,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     `cfg.num_shards` processes each judges a share and gives no numbers: once all have, the same command without shards
     finds their answers kept. With `cfg.dry_run` the questions are counted and nothing is asked.
     """
-    quiet_libraries()
-    torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
+    set_up_process(cfg.torch_threads)
     with phase("reading battles"):
         battles = _battles(cfg)
         # Before a model is loaded or a question is asked; ratings look again at the battles that have a verdict.

@@ -35,7 +35,7 @@ from capkit.train.guidance import prepare_guide
 from capkit.train.sweep import cells, swept
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.files import output_file, write_json
-from capkit.utils.quiet import quiet_libraries
+from capkit.utils.process import set_up_process
 from capkit.utils.store import check_about
 from capkit.utils.tensors import default_device
 from capkit.utils.text_files import decode, parse_json
@@ -66,8 +66,7 @@ def caption(cfg: DictConfig) -> dict[str, float]:
     The caption of a single image is printed. With `cfg.attention`, where the captioner looked at each word is written
     beside the captions, with a page of pictures (`AttentionFile`).
     """
-    quiet_libraries()
-    torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
+    set_up_process(cfg.torch_threads)
     requested = requested_conditions(cfg, model_config(cfg.ckpt))
     decoding: Decoding = build(cfg.decoding)
     reranker = build_reranker(decoding, cfg.reward)

@@ -25,7 +25,7 @@ from capkit.train.build import picture_reader, prompt_encoder_of, training_refer
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.console import phase, say
 from capkit.utils.files import output_file, write_json
-from capkit.utils.quiet import quiet_libraries
+from capkit.utils.process import set_up_process
 from capkit.utils.tensors import default_device
 
 FORMS = ("capkit", "trl", "trl_conversational")
@@ -36,8 +36,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
     Returns the number of pairs by criterion, and of pictures that have one.
     """
-    quiet_libraries()
-    torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
+    set_up_process(cfg.torch_threads)
     decoding: Decoding = build(cfg.decoding)
     if decoding.method != "sample" or decoding.num_candidates is not None:
         raise UsageError(

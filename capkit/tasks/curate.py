@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +29,7 @@ from capkit.llm.ledger import Ledger
 from capkit.llm.sizing import scaled, total_size
 from capkit.reports.curated import CuratedSplit, write_curated
 from capkit.utils.console import phase
-from capkit.utils.quiet import quiet_libraries
+from capkit.utils.process import set_up_process
 
 # Records that are looked at for captions which a step needs; of a data set made for the step most have them.
 _NUM_FIRST = 1000
@@ -46,7 +45,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     counted, nothing is asked and nothing is written. With `cfg.engine` "ray", the shards of each split are worked on by
     a cluster, and this process merges them.
     """
-    _prepare(cfg)
+    set_up_process(cfg.torch_threads)
     _refuse_idle_experts(cfg.get("expert"), cfg.get("step"))
     if cfg.scale_to is not None and not cfg.dry_run:
         raise UsageError(f"scale_to={cfg.scale_to} scales a dry run; add dry_run=true")
@@ -72,11 +71,6 @@ def run(cfg: DictConfig) -> dict[str, float]:
         _show(report, work.folder, f"shard {shard} of {num_shards}")
         counts.append(report["counts"])
     return _total(counts)
-
-
-def _prepare(cfg: DictConfig) -> None:
-    quiet_libraries()
-    torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
 
 
 def _total(counts: Iterable[Mapping[str, float | int]]) -> dict[str, float]:
@@ -156,7 +150,7 @@ def _shards_of(config: dict[str, Any], split: str, num_shards: int, cwd: str) ->
             "share"
         ) from error
     cfg = OmegaConf.create(config)
-    _prepare(cfg)
+    set_up_process(cfg.torch_threads)
     budget = None if cfg.budget is None else cfg.budget / num_shards
     return lambda shard: curate(open_work(cfg, split, shard, num_shards, Ledger(budget, cfg.max_failed)))["counts"]
 

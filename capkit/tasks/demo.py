@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
 
 from capkit.config.instantiate import build, build_all, plain
@@ -18,7 +17,7 @@ from capkit.model_loading import load_model
 from capkit.models.conditions.parts import parse_values
 from capkit.train.conditions import Requested
 from capkit.utils.console import phase, say
-from capkit.utils.quiet import quiet_libraries
+from capkit.utils.process import set_up_process
 from capkit.utils.tensors import default_device
 
 
@@ -28,8 +27,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     Raises UsageError for an address that is taken, for what is no captioner, and for scorers that a picture and its
     caption alone are not enough for.
     """
-    quiet_libraries()
-    torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
+    set_up_process(cfg.torch_threads)
     paths = [cfg.ckpt] if isinstance(cfg.ckpt, str) else list(cfg.ckpt)
     if not 1 <= len(paths) <= 2 or len({os.path.realpath(path) for path in paths}) < len(paths):
         raise UsageError(f"ckpt: expected one captioner, or two different ones, got {', '.join(paths) or 'none'}")

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig, ListConfig
 
 from capkit.checkpoint.loading import load_dual_encoder, load_ensemble
@@ -11,7 +10,7 @@ from capkit.data.datamodule import CaptionDataModule
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.train.evaluation import evaluate_encoder
 from capkit.train.made_by import note_checkpoint
-from capkit.utils.quiet import quiet_libraries
+from capkit.utils.process import set_up_process
 from capkit.utils.tensors import default_device
 
 
@@ -22,8 +21,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
     One process does it. The same command again goes on where an interrupted one stopped.
     """
-    quiet_libraries()
-    torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
+    set_up_process(cfg.torch_threads)
     evaluators = build_all(cfg.evaluator)
     folder = RunFolder(cfg.run_dir or default_run_dir(f"{cfg.name}-evaluate"))
     model = load_ensemble(list(cfg.ckpt)) if isinstance(cfg.ckpt, ListConfig) else load_dual_encoder(cfg.ckpt)

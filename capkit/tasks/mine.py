@@ -23,7 +23,7 @@ from capkit.evaluators.embedding import embed_images, resumable
 from capkit.models.dual_encoders.cached import CachedDualEncoder
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.utils.files import TEMPORARY
-from capkit.utils.quiet import quiet_libraries
+from capkit.utils.process import set_up_process
 from capkit.utils.removal import remove_own
 from capkit.utils.store import check_about, fingerprint
 from capkit.utils.tensors import default_device, unit
@@ -34,8 +34,7 @@ _IMAGES = 64  # images whose captions are embedded at once
 
 def run(cfg: DictConfig) -> dict[str, float]:
     """Write `neighbors/` into the run folder. An interrupted command continues where it stopped when run again."""
-    quiet_libraries()
-    torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
+    set_up_process(cfg.torch_threads)
     if cfg.by not in ("image", "text", "combined"):
         raise UsageError(f"expected by to be image, text or combined; got {cfg.by!r}")
     folder = RunFolder(cfg.run_dir or default_run_dir(f"{cfg.name}-mine"))

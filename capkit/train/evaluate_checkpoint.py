@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from omegaconf import DictConfig
 
 from capkit.checkpoint.loading import load_captioner
@@ -36,7 +35,7 @@ from capkit.train.session import build_trainer, listen_to_signals
 from capkit.types import Row
 from capkit.utils.console import phase
 from capkit.utils.files import write_json
-from capkit.utils.quiet import quiet_libraries
+from capkit.utils.process import set_up_process
 
 
 def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dict[str, float]:
@@ -45,8 +44,7 @@ def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dic
     With `confidence`, intervals.json has bootstrap intervals over images of all metrics that can be resampled, by the
     names of numbers without the split. Without, those of `evaluate_split`.
     """
-    quiet_libraries()
-    torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
+    set_up_process(cfg.torch_threads)
     folder = RunFolder(cfg.run_dir or default_run_dir(f"{cfg.name}-evaluate"))
     requested = requested_conditions(cfg, model_config(cfg.ckpt))
     parts = build_parts(cfg)

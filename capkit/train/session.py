@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from omegaconf import DictConfig
 
@@ -43,7 +42,7 @@ from capkit.train.callbacks.throughput import Throughput
 from capkit.train.callbacks.watchdog import Watchdog
 from capkit.upstream.lightning import FitLoop
 from capkit.utils.console import command_name, phase, say, tell_result
-from capkit.utils.quiet import quiet_libraries
+from capkit.utils.process import set_up_process
 
 P = ParamSpec("P")
 Task = Callable[Concatenate[DictConfig, P], dict[str, float]]
@@ -149,8 +148,7 @@ def open_run(
     open_data: Callable[[CaptionDataModule], None],
 ) -> Run:
     """Everything before the model. Parts are built first, so that a wrong value is told before data is touched."""
-    quiet_libraries()
-    torch.set_num_threads(cfg.torch_threads or torch.get_num_threads())
+    set_up_process(cfg.torch_threads)
     folder = RunFolder(cfg.run_dir or default_run_dir(cfg.name))
     parts = build_parts(cfg)
     with phase("reading the data"):

@@ -12,7 +12,7 @@ from torch import Tensor
 from capkit.errors import UsageError
 from capkit.objectives.cross_entropy import CrossEntropy
 from capkit.objectives.scheduled_sampling import StepwiseModel, sampled_inputs
-from capkit.optim.schedules import Schedule
+from capkit.optim.schedules import Schedule, require_total_steps, value_at
 from capkit.text.word_classes import MODULES
 from capkit.types import CaptionBatch, Context, ObjectiveOutput
 from capkit.utils.ranges import NonNegativeFloat, PositiveInt, Probability, Seed, check_ranges
@@ -67,11 +67,7 @@ class ModularLikelihood:
         seed: Seed = 0,
     ) -> None:
         for name, value in (("weight", weight), ("sampling", sampling)):
-            if isinstance(value, Schedule) and total_steps is None:
-                raise UsageError(
-                    f"objective.{name} is a schedule, which needs objective.total_steps, got none; set e.g. "
-                    "total_steps=${max_steps}"
-                )
+            require_total_steps(name, value, total_steps)
         self.weight, self.total_steps, self.blocks = weight, total_steps, blocks
         self.sampling, self.seed = sampling, seed
         self._likelihood = CrossEntropy(label_smoothing)
@@ -85,19 +81,13 @@ class ModularLikelihood:
         """The number of learned tokens in the batch."""
         return self._likelihood.num_targets(batch)
 
-    def _at(self, value: float | int | Schedule, step: int) -> float | int:
-        if not isinstance(value, Schedule):
-            return value
-        assert self.total_steps is not None
-        return value(step, self.total_steps)
-
     def __call__(self, model: Any, batch: CaptionBatch, step: int) -> ObjectiveOutput:
         mask = self._likelihood.target_mask(batch)
         assert batch.tokens is not None and batch.mask is not None
         if not isinstance(model, WeighingModel):
             raise UsageError(f"objective=modular expected model=modular, got {type(model).__name__}; choose that model")
         context, inputs = model.encode(batch), None
-        probability = self._at(self.sampling, step) if torch.is_grad_enabled() else 0.0
+        probability = value_at(self.sampling, step, self.total_steps) if torch.is_grad_enabled() else 0.0
         if probability > 0:
             if not isinstance(model, StepwiseModel):
                 raise UsageError(
@@ -122,7 +112,8 @@ class ModularLikelihood:
         said = torch.einsum("bktc,bktm->cm", of_class.to(weights), weights[..., -1, :].detach()) / count
         for name, row in zip(MODULES, said, strict=True):
             logs |= {f"modules/{name}/{module}": share for module, share in zip(MODULES, row, strict=True)}
-        return ObjectiveOutput(loss_sum + self._at(self.weight, step) * (surprise * mask).sum(), mask.sum(), logs)
+        weight = value_at(self.weight, step, self.total_steps)
+        return ObjectiveOutput(loss_sum + weight * (surprise * mask).sum(), mask.sum(), logs)
 
 
 def _classes(batch: CaptionBatch) -> Int[Tensor, "B K M"]:

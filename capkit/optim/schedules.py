@@ -16,6 +16,23 @@ class Schedule(Protocol):
     def __call__(self, step: int, total_steps: int) -> float | int: ...
 
 
+def require_total_steps(name: str, value: object, total_steps: int | None) -> None:
+    """Raise UsageError if the objective's argument `name` is a schedule and nobody says how long training is."""
+    if isinstance(value, Schedule) and total_steps is None:
+        raise UsageError(
+            f"objective.{name} is a schedule, which needs objective.total_steps, got none; set e.g. "
+            "total_steps=${max_steps}"
+        )
+
+
+def value_at(value: float | int | Schedule, step: int, total_steps: int | None) -> float | int:
+    """A number as it is; a schedule's value at this step of `total_steps`, which must be known then."""
+    if not isinstance(value, Schedule):
+        return value
+    assert total_steps is not None
+    return value(step, total_steps)
+
+
 def steps_of(duration: float | int, total_steps: int) -> float | int:
     """Convert a duration to steps: a float is a share of `total_steps`, an int is a number of steps."""
     return duration if isinstance(duration, int) else duration * total_steps

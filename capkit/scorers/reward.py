@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from capkit.distributed.collectives import mean_and_std_over_ranks
 from capkit.errors import RunFailure, UsageError
-from capkit.optim.schedules import Schedule
+from capkit.optim.schedules import Schedule, value_at
 from capkit.readers.base import ReadBack
 from capkit.scorers.base import BaseScorer, ReadImage, References, Scorer, as_scorer
 from capkit.types import CaptionBatch, Samples, Viewer
@@ -53,7 +53,7 @@ class RewardTerm:
             raise UsageError(f"clip wants two numbers, the lower one first, such as [-1, 1]; got {list(self.clip)}")
 
     def weight_at(self, step: int, total_steps: int) -> float | int:
-        return self.weight(step, total_steps) if isinstance(self.weight, Schedule) else self.weight
+        return value_at(self.weight, step, total_steps)
 
     def shape(self, scores: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         """Scores normalised and clipped. Communicates where `normalize="batch"`."""

@@ -8,7 +8,7 @@ import torch
 from capkit.distributed.collectives import all_reduce_sum
 from capkit.errors import UsageError, did_you_mean
 from capkit.objectives.base import PairObjective, prepare
-from capkit.optim.schedules import Schedule
+from capkit.optim.schedules import Schedule, require_total_steps, value_at
 from capkit.types import PairEmbeddings, PairLoss
 from capkit.utils.ranges import FiniteFloat, PositiveInt, check_ranges
 
@@ -41,22 +41,14 @@ class PairSum:
         for name, weight in self.weights.items():
             if name not in self.terms:
                 raise UsageError(f"objective.weights names no term {name!r}; {did_you_mean(name, self.terms)}")
-            if isinstance(weight, Schedule) and total_steps is None:
-                raise UsageError(
-                    f"objective.weights.{name} is a schedule, which needs objective.total_steps, got none; "
-                    "set e.g. total_steps=${max_steps}"
-                )
+            require_total_steps(f"weights.{name}", weight, total_steps)
 
     def prepare(self, model: Any) -> None:
         for term in self.terms.values():
             prepare(term, model)
 
     def weight(self, name: str, step: int) -> float | int:
-        weight = self.weights.get(name, 1.0)
-        if not isinstance(weight, Schedule):
-            return weight
-        assert self.total_steps is not None
-        return weight(step, self.total_steps)
+        return value_at(self.weights.get(name, 1.0), step, self.total_steps)
 
     def __call__(self, pairs: PairEmbeddings, step: int) -> PairLoss:
         outputs = {name: term(pairs, step) for name, term in self.terms.items()}

@@ -14,6 +14,7 @@ from torch import Tensor
 from capkit.errors import UsageError
 
 T = TypeVar("T")
+Sums = dict[str, tuple[Any, Any]]  # (sum, count) of numbers by name: plain numbers, or tensors on any device
 
 _host_groups: dict[Any, Any] = {}  # of the run's process group
 
@@ -181,6 +182,13 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.layout.reduce_scatter(gradient), None
+
+
+def add_sums(sums: Sums, more: Sums) -> None:
+    """Add (sum, count) by name to `sums`, in place; a name that is new there begins."""
+    for name, (total, count) in more.items():
+        before = sums.get(name, (0, 0))
+        sums[name] = (before[0] + total, before[1] + count)
 
 
 def means_over_ranks(sums: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from capkit.decoding.config import Decoding
-from capkit.distributed.collectives import means_over_ranks
+from capkit.distributed.collectives import Sums, add_sums, means_over_ranks
 from capkit.errors import UsageError
 from capkit.metrics.base import TextScore
 from capkit.metrics.scoring import gather_rows, score_rows
@@ -119,11 +119,9 @@ class CaptionerModule(TrainModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/NAME`: sums over all batches and ranks, and metrics over all captions; the same on every rank."""
-        sums: dict[str, tuple[Tensor, Tensor]] = {}
+        sums: Sums = {}
         for part in self._validation:
-            for name, (total, count) in part["sums"].items():
-                before = sums.get(name, (torch.zeros_like(total), torch.zeros_like(count)))
-                sums[name] = (before[0] + total.detach(), before[1] + count)
+            add_sums(sums, part["sums"])
         numbers = means_over_ranks(sums)
         rows = gather_rows([row for part in self._validation for row in part["rows"]])
         numbers |= score_rows(rows, self.metrics, self.image_reader, self.is_stopping)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from capkit.data.preference_pairs import PAIR
 from capkit.decoding.config import Decoding
 from capkit.decoding.generate import evaluating
-from capkit.distributed.collectives import all_reduce_sum, device_means_over_ranks, means_over_ranks
+from capkit.distributed.collectives import Sums, add_sums, all_reduce_sum, device_means_over_ranks, means_over_ranks
 from capkit.errors import UsageError
 from capkit.metrics.base import TextScore
 from capkit.objectives.cross_entropy import CrossEntropy
@@ -26,8 +26,6 @@ from capkit.train.captioner_module import CaptionerModule
 from capkit.train.mle_module import micro_batches
 from capkit.train.rl.reference_policy import ReferencePolicy
 from capkit.types import CaptionBatch, Samples
-
-Sums = dict[str, tuple[Any, Any]]
 
 
 class PreferenceModule(CaptionerModule):
@@ -81,11 +79,12 @@ class PreferenceModule(CaptionerModule):
     def backward_batch(self, batch: CaptionBatch, step: int) -> dict[str, Tensor]:
         """Returns the loss of the global batch and the objective's numbers, detached."""
         num_pairs = all_reduce_sum(torch.tensor(float(len(batch)), device=self.device))
-        parts, sums = list(micro_batches(batch, self.micro_batch_size)), dict[str, tuple[Any, Any]]()
+        parts = list(micro_batches(batch, self.micro_batch_size))
+        sums: Sums = {}
         with evaluating(self.model):
             for number, part in enumerate(parts):
                 output = self.add_gradient(partial(self._share, part, num_pairs), last=number == len(parts) - 1)
-                _add(sums, self._sums(output, len(part)))
+                add_sums(sums, self._sums(output, len(part)))
         numbers = {name: value.float() for name, value in device_means_over_ranks(sums, self.device).items()}
         self.tell_later([numbers["preference/chosen_drop"]], self._tell_drop)
         return numbers
@@ -143,7 +142,7 @@ class PreferenceModule(CaptionerModule):
         """Log the means over all pairs, the same on every rank."""
         sums: Sums = {}
         for part in self._validation:
-            _add(sums, part["sums"])
+            add_sums(sums, part["sums"])
         numbers, was_cut = means_over_ranks(sums), self.is_stopping()
         self.safe_point()
         if was_cut:
@@ -172,9 +171,3 @@ def _targets(batch: CaptionBatch) -> Bool[Tensor, "B 2 M"]:
 
 def _of_captions(logprobs: Float[Tensor, "B 2 M"], batch: CaptionBatch) -> Float[Tensor, "B 2"]:
     return logprobs.masked_fill(~_targets(batch), 0.0).sum(-1)
-
-
-def _add(sums: Sums, more: Sums) -> None:
-    for name, (total, count) in more.items():
-        before = sums.get(name, (0.0, 0))
-        sums[name] = (before[0] + total, before[1] + count)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from capkit.decoding.config import Decoding
 from capkit.decoding.generate import evaluating
 from capkit.distributed.collectives import (
+    Sums,
     all_reduce_sum,
     device_means_over_ranks,
     device_std_over_ranks,
@@ -36,7 +37,7 @@ from capkit.train.captioner_module import as_they_are
 from capkit.train.conditions import UNCONDITIONED, Requested
 from capkit.train.rl.policy_module import PolicyModule
 from capkit.train.rl.rollout import Rollout, Writer, concat_images, concat_samples
-from capkit.train.rl.rollout_stats import Sums, policy_sums, reward_sums, sum_of
+from capkit.train.rl.rollout_stats import policy_sums, reward_sums, sum_of
 from capkit.train.rl.vllm_rollout import VLLMRollout
 from capkit.types import CaptionBatch, Samples
 from capkit.utils.rng import stable_hash

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from capkit.decoding.config import Decoding
 from capkit.decoding.generate import evaluating
-from capkit.distributed.collectives import all_reduce_sum, device_means_over_ranks
+from capkit.distributed.collectives import Sums, add_sums, all_reduce_sum, device_means_over_ranks
 from capkit.errors import UsageError
 from capkit.metrics.base import TextScore
 from capkit.models.gradient_graphs import release_gradient_graphs
@@ -29,7 +29,7 @@ from capkit.train.conditions import UNCONDITIONED, Requested
 from capkit.train.rl.graphed_logprobs import can_graph_logprobs, graphed_logprobs
 from capkit.train.rl.reference_policy import ReferencePolicy
 from capkit.train.rl.rollout import Rollout
-from capkit.train.rl.rollout_stats import Sums, ratio_sums
+from capkit.train.rl.rollout_stats import ratio_sums
 from capkit.types import CaptionBatch, Samples
 
 
@@ -100,10 +100,7 @@ class PolicyModule(CaptionerModule):
         for number, part in enumerate(parts):
             if part.reference is None and self._has_reference:
                 part.reference = self._reference_logprobs(part)
-            found = self.add_gradient(partial(self._share, part, targets, step), last=number == len(parts) - 1)
-            for name, (total, count) in found.items():
-                before = sums.get(name, (0.0, 0.0))
-                sums[name] = (before[0] + total, before[1] + count)
+            add_sums(sums, self.add_gradient(partial(self._share, part, targets, step), last=number == len(parts) - 1))
         numbers = device_means_over_ranks(sums, self.device)
         if is_first and all(part.writer != "earlier policy" for part in parts):
             self.tell_later([numbers["rl/logprob_gap"]], self._tell_gap)

@@ -1,15 +1,12 @@
 """Statistics of a rollout to log, each as (sum, count) on this rank."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from capkit.distributed.collectives import Sums
 from capkit.scorers.reward import Scores
 from capkit.types import Samples
-
-Sums = dict[str, tuple[Any, Any]]
 
 
 def reward_sums(scores: Scores, num_samples: int) -> Sums:

@@ -6,17 +6,29 @@ All exit statuses are listed in docs/faults.md.
 import contextlib
 import difflib
 import errno
+import itertools
 import os
 import re
+import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+_PACKAGE = str(Path(__file__).parent) + os.sep
 
 
 class UsageError(ValueError):
     """Wrong input from a user or a config. The message says what was expected, what was given, and how to fix it.
 
-    The command line prints only the message, without a traceback, and exits with status 2.
+    The command line prints only the message, without a traceback, and exits with status 2; a notebook shows it below
+    the user's own lines.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in the place of a traceback."""
+        frames = traceback.extract_tb(self.__traceback__)
+        own = itertools.takewhile(lambda frame: not frame.filename.startswith(_PACKAGE), frames)
+        lines = traceback.format_list([frame for frame in own if "/IPython/" not in frame.filename])
+        return [*(line.rstrip() for line in lines), f"{type(self).__name__}: {self}"]
 
 
 # Exit statuses; docs/faults.md says what helps.

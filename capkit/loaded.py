@@ -138,6 +138,8 @@ class LoadedCaptioner:
         depends on (seed, the file's name or a hash of the pixels, number of the sample), not on other pictures.
         """
         settings = self._decoding(decoding)
+        if n is not None and n < 1:
+            raise UsageError(f"n: expected 1 or more captions of each picture, or None for one as text, got {n}")
         requested = Requested(parse_values(self.kinds, dict(conditions or {})))
         self.ready(settings)
 

@@ -354,6 +354,8 @@ def test_beams_come_best_first_and_one_is_the_first(captioner):
     assert captioner.caption(pixels(), decoding="beam") == beams[0] and len(set(beams)) == 3
     with pytest.raises(UsageError, match="num_beams=5"):
         captioner.caption(pixels(), decoding="beam", n=6)
+    with pytest.raises(UsageError, match="n: expected 1 or more captions of each picture"):
+        captioner.caption(pixels(), decoding="sample", n=0)
 
 
 @pytest.mark.unchecked

@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import shutil
+import traceback
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,16 @@ def test_an_error_of_a_loaders_worker_has_no_traceback():
         next(iter(DataLoader(Wrong(), num_workers=1)))
     assert "Traceback" in str(caught.value)
     assert str(known_error(caught.value)) == "item 0:\nexpected a: b, got c; leave it out"
+
+
+def test_a_notebook_shows_wrong_input_below_the_users_own_lines_alone():
+    """`_render_traceback_` is what IPython calls."""
+    within = {"UsageError": UsageError}
+    code = "def refuse():\n    raise UsageError('expected 1, got 2; give 1')\n"
+    exec(compile(code, str(Path(cli.__file__).with_name("of_capkit.py")), "exec"), within)
+    with pytest.raises(UsageError) as caught:
+        within["refuse"]()
+    assert len(traceback.extract_tb(caught.value.__traceback__)) == 2
+    here, message = caught.value._render_traceback_()
+    assert message == "UsageError: expected 1, got 2; give 1"
+    assert here.startswith(f'  File "{__file__}", line ') and 'within["refuse"]()' in here

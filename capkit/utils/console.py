@@ -1,8 +1,8 @@
 """Console output of a run: a header, named phases with a bar or spinner, and lines in between. Does not import torch.
 
-On a terminal, phases are live lines on standard error that disappear when they end. Elsewhere (a log file, SLURM), a
-phase that takes a while prints a plain line, repeats it after some seconds, and prints one more at its end. Only rank 0
-prints.
+On a terminal, phases are live lines on standard error that disappear when they end. In a notebook they are bars under
+the cell, of which a line stays. Elsewhere (a log file, SLURM), a phase that takes a while prints a plain line, repeats
+it after some seconds, and prints one more at its end. Only rank 0 prints.
 """
 
 import os
@@ -18,8 +18,11 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
+from capkit.utils.notebook import CellBars, in_notebook
+
 FIRST_LINE_S = 2.0  # longest time without a line
 LINES_S = 30.0
+CELL_S = 0.5  # between two drawings of a notebook's bars
 # `text_lm.api_key=...`, `--token=...`
 _SECRET = re.compile(r"\b((?:\w*_)?(?:key|token|password|secret)=)\S+", re.IGNORECASE)
 _noted = ""
@@ -126,6 +129,11 @@ class Phase:
         speed = (self._moved_at - self.since) / (self.done - self.start)
         return f"{clock(max(0.0, speed * (self.total - self.done)))} left"
 
+    @property
+    def share(self) -> float | None:
+        """How much of the total is done, 0 to 1; None if there is no total."""
+        return min(1.0, self.done / self.total) if self.total else None
+
     def line(self) -> str:
         told = (self.count(), clock(self.seconds), self.left(), self.note)
         return f"{self.name}: {', '.join(part for part in told if part)}"
@@ -177,6 +185,9 @@ class _Display:
         self.phases: list[Phase] = []
         self._progress: Progress | None = None
         self._tasks: dict[Phase, TaskID] = {}
+        self._cell: CellBars | None = None
+        self._ended: list[str] = []  # lines of the phases that stay in the cell
+        self._lock = threading.Lock()  # of the cell: it is drawn by the thread, and once more when phases end
         self._done = threading.Event()
 
     @property
@@ -195,6 +206,8 @@ class _Display:
             last = self.phases.pop()
             if self._progress is not None:
                 self._progress.remove_task(self._tasks.pop(last))
+            elif last.told_at is not None and self._cell is not None:
+                self._ended.append(f"{last.line()}, done")
             elif last.told_at is not None:
                 _write(f"{last.line()}, done")
         if not self.phases:
@@ -215,13 +228,31 @@ class _Display:
             self._progress.start()
         else:
             self._done = threading.Event()
-            threading.Thread(target=self._tell, args=(self._done,), name="console", daemon=True).start()
+            self._cell, self._ended = (CellBars() if in_notebook() else None), []
+            tell = self._tell if self._cell is None else self._draw_often
+            threading.Thread(target=tell, args=(self._done,), name="console", daemon=True).start()
 
     def _stop(self) -> None:
         self._done.set()
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+        if self._cell is not None:
+            self._draw()
+            self._cell = None
+
+    def _draw_often(self, done: threading.Event) -> None:
+        while not done.wait(CELL_S):
+            self._draw()
+
+    def _draw(self) -> None:
+        with self._lock:
+            now, opened = time.monotonic(), list(self.phases)
+            shown = [one for one in opened if now - one.since >= FIRST_LINE_S]
+            for one in shown:
+                one.told_at = now
+            if self._cell is not None:
+                self._cell.draw(list(self._ended), [(one.line(), one.share) for one in shown])
 
     def _tell(self, done: threading.Event) -> None:
         while not done.wait(0.25):

@@ -1,12 +1,15 @@
 import io
 import os
 import re
+import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from capkit.utils import console
 from capkit.utils.console import close_phase, header, innermost, open_phase, phase, say
+from capkit.utils.notebook import in_notebook
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +85,49 @@ def test_on_a_terminal_bars_are_drawn_and_taken_away_again(monkeypatch):
     assert "validating" in screen.getvalue()
     assert screen.getvalue().rindex("\x1b[?25h") > screen.getvalue().rindex("\x1b[?25l")  # the cursor is back
     assert innermost() is None
+
+
+def test_in_a_notebook_bars_are_one_output_of_the_cell_of_which_a_line_stays(monkeypatch, capsys):
+    drawn = []
+
+    class Handle:
+        def display(self, data, raw):
+            drawn.append(("new", data))
+
+        def update(self, data, raw):
+            drawn.append(("again", data))
+
+    kernel = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel="a kernel"))
+    monkeypatch.setitem(sys.modules, "IPython", kernel)
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(DisplayHandle=Handle))
+    monkeypatch.setattr(console, "FIRST_LINE_S", 0.1)
+    monkeypatch.setattr(console, "CELL_S", 0.05)
+    with phase("a <b>", 4, "steps") as outer:
+        outer.update(1, "loss 2")
+        with phase("reading"):
+            assert eventually(lambda: drawn and "reading: " in drawn[-1][1]["text/plain"])
+        open_phase("soon over")
+    assert [how for how, _ in drawn] == ["new"] + ["again"] * (len(drawn) - 1)
+    within, after = drawn[-2][1], drawn[-1][1]
+    assert (
+        "<progress max='1' value='0.2500'" in within["text/html"] and "<progress max='1' style" in within["text/html"]
+    )
+    assert (
+        within["text/plain"].splitlines()[0].startswith("a <b>: 1/4 steps, 0:00, ")
+        and "&lt;b&gt;" in within["text/html"]
+    )
+    assert "<progress" not in after["text/html"] and "soon over" not in after["text/plain"]
+    first, second = after["text/plain"].splitlines()
+    assert first.startswith("reading: ") and second.startswith("a <b>: 1/4 steps") and second.endswith("loss 2, done")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_outside_of_a_notebook_ipython_is_a_terminal_or_a_log(monkeypatch):
+    assert not in_notebook()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
+    assert not in_notebook()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=object))
+    assert not in_notebook()
 
 
 def test_an_error_within_phases_that_were_left_open_ends_them():

@@ -21,27 +21,32 @@ _capkit() {
 }
 complete -F _capkit capkit
 """
+# Zsh quotes candidates itself: an unquoted [ is a pattern to it, in a command line too.
 _ZSH = r"""#compdef capkit
 # zsh completion of capkit: eval "$(capkit completion zsh)" after compinit, or into a folder of $fpath as _capkit
 _capkit() {
+    local word=$PREFIX
     local -a found
-    found=("${(@f)$(capkit --complete "${(@)words[2,CURRENT]}" 2> /dev/null)}")
+    [[ -z $compstate[quote] ]] && word=${(Q)word}
+    found=("${(@f)$(capkit --complete "${(@Q)words[2,CURRENT-1]}" "$word" 2> /dev/null)}")
     if [[ -z "${found[*]}" ]]; then
         compset -P '*='
         _files
     else
-        compadd -Q -S '' -- "${found[@]}"
+        compadd -S ' ' -- "${(@)${(@M)found:#* }% }"
+        compadd -S '' -- "${(@)found:#* }"
     fi
 }
 compdef _capkit capkit
 """
 _FISH = r"""# fish completion of capkit: capkit completion fish > ~/.config/fish/completions/capkit.fish
 function __capkit_complete
-    set -l words (commandline -opc) (commandline -ct)
-    capkit --complete $words[2..-1] 2>/dev/null | string trim --right
+    set -l before (commandline -opc)
+    set -l word (string unescape -- (string replace -r '^[\'"]' '' -- (commandline -ct)))
+    capkit --complete $before[2..-1] "$word" 2>/dev/null | string trim --right
 end
 complete -c capkit -f -a '(__capkit_complete)'
-complete -c capkit -n 'string match -q "*=*" -- (commandline -ct)' -F
+complete -c capkit -n 'string match -q "*=*" -- (commandline -ct); and test -z "$(__capkit_complete)"' -F
 """
 SHELLS = {"bash": _BASH, "fish": _FISH, "zsh": _ZSH}
 

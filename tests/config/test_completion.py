@@ -1,5 +1,7 @@
 """Completion on the command line: what can stand at the cursor, without torch, and what a shell makes of it."""
 
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -57,24 +59,64 @@ def test_another_shell_is_refused():
         script([])
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_bash_replaces_the_part_behind_the_last_sign(tmp_path):
-    program = tmp_path / "capkit"
+def _as_program(folder):
+    """A `capkit` in `folder` that fails where answering imports something heavy."""
+    program = folder / "capkit"
     program.write_text(
         f"#!{sys.executable}\n"
         "import sys\nfrom capkit.cli import main\nstatus = main()\n"
         "sys.exit(status or 50 * bool({'torch', 'transformers', 'lightning'} & set(sys.modules)))\n"
     )
     program.chmod(0o755)
+    return os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_replaces_the_part_behind_the_last_sign(tmp_path):
     (tmp_path / "script").write_text(script(["bash"]))
     line = "capkit fit model=clip_prefix metric=[bleu,cider"
     commands = (
-        f"PATH={tmp_path}:$PATH; compopt() {{ :; }}; source {tmp_path}/script; capkit --complete {line[7:]} || exit 1; "
+        f"compopt() {{ :; }}; source {tmp_path}/script; capkit --complete {line[7:]} || exit 1; "
         f"COMP_LINE='{line}'; COMP_POINT={len(line)}; _capkit; printf '<%s>' \"${{COMPREPLY[@]}}\""
     )
-    ran = subprocess.run(["bash", "-c", commands], capture_output=True, text=True, check=False)
+    env = _as_program(tmp_path)
+    ran = subprocess.run(["bash", "-c", commands], capture_output=True, text=True, check=False, env=env)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.endswith("<[bleu,cider><[bleu,cider] >")
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+@pytest.mark.parametrize(
+    ("typed", "prefix", "quote"), [(r"metric=\[ci", r"metric=\[ci", ""), ("'metric=[ci", "metric=[ci", "'")]
+)
+def test_zsh_reads_and_leaves_quotes_to_itself(typed, prefix, quote, tmp_path):
+    (tmp_path / "script").write_text(script(["zsh"]))
+    (tmp_path / "line").write_text(f"{typed}\n{prefix}\n{quote}\n")  # as zsh gives them to the function
+    commands = (
+        "compdef() { :; }; compadd() { shift 3; printf '<%s>' \"$@\"; }; typeset -A compstate; CURRENT=2; "
+        f"{{ read -r typed; read -r PREFIX; read -r quote; }} < {tmp_path}/line; "
+        f"words=(capkit $typed); compstate[quote]=$quote; source {tmp_path}/script; _capkit"
+    )
+    env = _as_program(tmp_path)
+    ran = subprocess.run(["zsh", "-fc", commands], capture_output=True, text=True, check=False, env=env)
+    assert "<metric=[cider>" in ran.stdout, ran.stderr
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("launcher=", {"launcher=slurm"}), (r"metric=\[bleu,ci", {"metric=[bleu,cider"}), ("ckpt=", {"ckpt=runs/"})],
+)
+def test_fish_offers_files_only_where_there_are_no_choices(typed, offered, tmp_path):
+    work = tmp_path / "work"
+    (work / "runs").mkdir(parents=True)
+    (tmp_path / "script").write_text(script(["fish"]))
+    commands = f"source {tmp_path}/script; complete -C {shlex.quote('capkit evaluate ' + typed)}"
+    env = _as_program(tmp_path)
+    ran = subprocess.run(
+        ["fish", "--no-config", "-c", commands], capture_output=True, text=True, check=False, env=env, cwd=work
+    )
+    assert set(ran.stdout.split()) == offered, ran.stderr
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

@@ -14,11 +14,8 @@ kernel), the run alone, as soon as its main thread runs Python code.
 
 import itertools
 import os
-import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -28,6 +25,7 @@ from types import FrameType
 from typing import Any
 
 from capkit.errors import INTERRUPTED_STATUS, STOPPED_STATUS
+from capkit.fault_tolerance.slurm_requeue import requeue_job
 from capkit.utils.console import restore_terminal
 from capkit.utils.own_process import may_end_process
 
@@ -268,20 +266,3 @@ def _wait_for_parent() -> None:
         info = signal.sigwaitinfo(SIGNALS)
         if info.si_signo == signal.SIGTERM and info.si_pid == os.getppid():
             os._exit(0)
-
-
-def requeue_job() -> None:
-    """Put this process's SLURM job back into the queue, if there is one.
-
-    A job that exits by itself counts as finished, even after SLURM asked it to stop. Failures are printed;
-    launch/slurm.sbatch then tries again, outside the container.
-    """
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
-        return
-    if shutil.which("scontrol") is None:
-        print(f"SLURM job {job}: there is no scontrol here to requeue it with", file=sys.stderr, flush=True)
-        return
-    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-    outcome = "requeued" if done.returncode == 0 else f"was not requeued: {done.stderr.strip()}"
-    print(f"SLURM job {job}: {outcome}", file=sys.stderr, flush=True)

@@ -103,7 +103,7 @@ scorers.texts.Item models.batching.Item
 scorers.texts.Result models.batching.Result
 scorers.texts.in_places scorers.flatten.unflatten_scores
 scorers.texts.of_distinct models.batching.map_unique
-slurm.requeue_job fault_tolerance.stop_signal.requeue_job
+slurm.requeue_job fault_tolerance.slurm_requeue.requeue_job
 tasks.fit.evaluate_split train.evaluation.evaluate_split
 training_step.OptimizerStep train.train_module.TrainModule
 types.Objective objectives.base.Objective

@@ -299,5 +299,5 @@ def test_where_slurm_runs_the_job_rank_0_has_it_requeued_unless_by_ctrl_c(tmp_pa
             for _ in range(2):
                 listener.tell("saved")
             listener.close()
-    assert (tmp_path / "calls").read_text() == "requeue 77\n"
+    assert (tmp_path / "calls").read_text() == "show job --oneliner 77\nrequeue 77\n"
     assert told in capsys.readouterr().err

@@ -18,6 +18,7 @@ case "$1 $2" in
 *) echo "scontrol $*" >> calls ;;
 esac
 """
+ARRAY = {"SLURM_ARRAY_JOB_ID": "60003", "SLURM_ARRAY_TASK_ID": "3"}  # the task that has the array's number
 SRUN = """
 echo "$MASTER_ADDR $MASTER_PORT" > address
 for word in "$@"; do echo "$word"; done > words
@@ -76,14 +77,16 @@ def test_a_folder_that_is_given_stays_and_the_command_may_be_a_container(slurm, 
 
 def test_a_task_of_an_array_takes_its_line_of_the_sweep_and_its_own_folder(slurm, tmp_path):
     (tmp_path / "sweep.txt").write_text("seed=0\nseed=1 'images=my photos'\n")
-    assert slurm("trainer=gpu", SLURM_ARRAY_TASK_ID="2", SWEEP="sweep.txt") == 0
+    assert slurm("trainer=gpu", SWEEP="sweep.txt") == 2  # no array
+    assert not (tmp_path / "words").exists()
+    assert slurm("trainer=gpu", **ARRAY | {"SLURM_ARRAY_TASK_ID": "2"}, SWEEP="sweep.txt") == 0
     assert words(tmp_path)[2:] == ["trainer=gpu", "seed=1", "images=my photos", "run_dir=runs/mle-2"]
-    assert slurm("trainer=gpu", SLURM_ARRAY_TASK_ID="3", SWEEP="sweep.txt") == 2
+    assert slurm("trainer=gpu", **ARRAY, SWEEP="sweep.txt") == 2
 
 
 def test_a_task_of_an_array_of_curate_is_a_shard(slurm, tmp_path):
     """Elements 3 and 5 of a hundred, started again, would be shards 3 and 5 of two."""
-    array = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "99"}
+    array = ARRAY | {"SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "99"}
     assert slurm("curate", "out=vcb", **array, SLURM_ARRAY_TASK_COUNT="100") == 0
     assert words(tmp_path)[2:] == ["curate", "out=vcb", "shard=3", "num_shards=100", "run_dir=runs/mle-3"]
     again = array | {"SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_MAX": "5", "SLURM_ARRAY_TASK_COUNT": "2"}
@@ -100,6 +103,11 @@ def test_a_run_that_wants_to_go_on_is_requeued_and_one_that_failed_is_not(slurm,
     assert not (tmp_path / "calls").exists()
     assert slurm(SRUN_STATUS="75") == 75
     assert (tmp_path / "calls").read_text() == "scontrol requeue 60003\n"
+
+
+def test_a_task_of_an_array_is_requeued_without_the_others(slurm, tmp_path):
+    assert slurm(SRUN_STATUS="75", **ARRAY) == 75
+    assert (tmp_path / "calls").read_text() == "scontrol requeue 60003_3\n"
 
 
 @pytest.mark.parametrize("status", ["138", "143"])

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 nbclient = pytest.importorskip("nbclient", reason="wants nbclient and ipykernel: pip install 'capkit[dev]'")
 nbformat = pytest.importorskip("nbformat")
+KernelManager = pytest.importorskip("jupyter_client.manager").KernelManager
 TINY = (
     '"debug=tiny", "data.train.count=16", "data.val.count=6", "data.test.count=6", "trainer=cpu", "trainer.devices=1", '
     '"decoding.max_length=5"'
@@ -57,18 +59,90 @@ def test_every_cell_runs(path, client):
     assert "run folder" in printed and "\x1b[" not in printed and "training: " not in printed
 
 
+class Kernel:
+    """A kernel of Jupyter's, whose stop button is pressed as a frontend does: for its whole process group."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.manager = KernelManager(kernel_name="python3")
+        self.manager.start_kernel(cwd=str(folder))
+        self.client = self.manager.client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=60)
+
+    def reply(self, message):
+        while True:
+            reply = self.client.get_shell_msg(timeout=120)
+            if reply["parent_header"]["msg_id"] == message:
+                return reply["content"]
+
+    def run(self, code, **expressions):
+        """The kernel's answer, and the values of expressions as text."""
+        content = self.reply(self.client.execute(code, user_expressions=expressions))
+        values = content.get("user_expressions", {})
+        return content, {name: value["data"]["text/plain"] for name, value in values.items()}
+
+    def interrupted(self, code, rows, presses):
+        """The answer to code that trains into `rows`, a metrics.jsonl, and is stopped when that has grown."""
+        size = rows.stat().st_size if rows.exists() else 0
+        message = self.client.execute(code)
+        deadline = time.monotonic() + 120
+        while not (rows.exists() and rows.stat().st_size > size) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for _ in range(presses):
+            self.manager.interrupt_kernel()
+            time.sleep(0.05)
+        return self.reply(message)
+
+    def close(self):
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture
+def kernel(client, tmp_path):
+    kernel = Kernel(tmp_path)
+    yield kernel
+    kernel.close()
+
+
+STATE = (
+    "(signal.getsignal(2), signal.getsignal(15), multiprocessing.active_children(), "
+    "subprocess.run(['pgrep', '-P', str(os.getpid())], capture_output=True).stdout.split())"
+)
+
+
 @pytest.mark.nightly
-def test_an_interrupted_training_leaves_the_kernel_as_it_was_and_goes_on(client):
-    words = f'"run_dir=runs/stopped", {TINY}, "callback.checkpoints.every_steps=1"'
-    cells = [
-        "import os, signal, threading\nbefore = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)",
-        "threading.Timer(25, os.kill, (os.getpid(), signal.SIGINT)).start()\nimport capkit\n"
-        f"try:\n    capkit.train({words}, max_steps=100000)\nexcept KeyboardInterrupt:\n    print('interrupted')",
-        "import multiprocessing\nassert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before\n"
-        "assert not multiprocessing.active_children()\n1 + 1",
-    ]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    client(notebook).execute()
-    printed = "".join(output.get("text", "") for output in notebook.cells[1].outputs)
-    assert "interrupted" in printed or "stopped" in printed
-    assert notebook.cells[2].outputs[0]["data"]["text/plain"] == "2"
+def test_the_stop_button_ends_a_training_and_the_kernel_lives(kernel):
+    _, before = kernel.run("import multiprocessing, os, signal, subprocess; kept = 41", state=STATE)
+    every = '"callback.checkpoints.every_steps=1", "callback.recorder.every_steps=1", "data.num_workers=2"'
+    words = f'"run_dir=runs/stopped", {TINY}, {every}'
+    code = f"import capkit\ncapkit.train({words}, max_steps=100000)"
+    for presses in (1, 2):  # the second time it goes on, and is stopped by somebody impatient
+        answer = kernel.interrupted(code, kernel.folder / "runs/stopped/metrics.jsonl", presses)
+        assert (answer["ename"], answer["evalue"]) == (
+            "KeyboardInterrupt", "the same call with run_dir=runs/stopped goes on from there",
+        )  # fmt: skip
+        _, after = kernel.run("", state=STATE, kept="kept")
+        assert after == {**before, "kept": "41"}
+    rows = [json.loads(row) for row in (kernel.folder / "runs/stopped/metrics.jsonl").read_text().splitlines()]
+    assert {row["attempt"] for row in rows} == {1, 2} and any("resumed_from" in row for row in rows)
+    assert list((kernel.folder / "runs/stopped/checkpoints").glob("step-*.ckpt"))
+    _, found = kernel.run(
+        f'run = capkit.train("run_dir=runs/next", {TINY}, max_steps=2)', steps="run.numbers['train/steps']"
+    )
+    assert float(found["steps"]) == 2
+
+
+@pytest.mark.nightly
+def test_a_function_of_a_cell_rewards_and_wrong_input_is_told_in_a_few_lines(kernel):
+    kernel.run(f'import capkit\nfirst = capkit.train("run_dir=runs/first", {TINY}, max_steps=2)')
+    kernel.run("def short(images, texts):\n    return [1 / (1 + len(text.split())) for text in texts]")
+    words = f'"fit_rl", "init_from=runs/first", "reward=[custom]", "reward.custom.function=__main__.short", {TINY}'
+    _, found = kernel.run(
+        f'run = capkit.train({words}, run_dir="runs/rl", max_steps=1)', steps="run.numbers['train/steps']"
+    )
+    assert float(found["steps"]) == 1
+    answer, _ = kernel.run(f'capkit.train({words}, "trainer.devices=2", run_dir="runs/two", max_steps=1)')
+    assert answer["ename"] == "UsageError" and "__main__.short: expected a function that each of 2" in answer["evalue"]
+    assert len("\n".join(answer["traceback"]).splitlines()) < 6

@@ -37,11 +37,12 @@ class Row:
     words: tuple[str, ...]
     libraries: str  # what it needs in any case
     trains: bool = False
+    status: int = 0  # that it ends with
 
 
 ROWS = [
     Row("--help", ("--help",), "hydra.compose"),
-    Row("a typo", ("modle=clip_prefix",), "hydra.compose"),
+    Row("a typo", ("modle=clip_prefix",), "hydra.compose", status=2),
     Row("dry_run=true", ("dry_run=true",), "lightning.pytorch"),
     Row("the first step", FIRST, "lightning.pytorch", trains=True),
     Row("a run of one step", FEW, "lightning.pytorch", trains=True),
@@ -53,32 +54,37 @@ def rows(tiny: bool) -> list[Row]:
 
 
 def measure(row: Row, tiny: bool, device: str, rounds: int, with_static: bool) -> list[Side]:
+    spent: dict[str, float] = {}  # by the last process of a side
     with tempfile.TemporaryDirectory() as folder:
 
-        def process(*words: str) -> Callable[[], Any]:
-            command = [sys.executable, *words]
-            return lambda: subprocess.run(command, cwd=folder, check=False, capture_output=True)
+        def process(side: str, status: int, *words: str) -> Callable[[], Any]:
+            def work() -> None:
+                before = _cpu_seconds()
+                ended = subprocess.run(
+                    [sys.executable, *words], cwd=folder, check=False, capture_output=True, text=True
+                )
+                spent[side] = _cpu_seconds() - before
+                if ended.returncode != status:
+                    raise RuntimeError(f"{words} ended with {ended.returncode}, not {status}: {ended.stderr[-2000:]}")
 
-        program = (
-            f"import sys; sys.path.insert(0, {str(Path.cwd())!r}); from capkit.cli import main; main(sys.argv[1:])"
-        )
+            return work
+
+        here = f"import sys; sys.path.insert(0, {str(Path.cwd())!r})"
+        program = f"{here}; from capkit.cli import main; sys.exit(main(sys.argv[1:]))"
         trainer = [f"trainer={'gpu' if device == 'cuda' else 'cpu'}", "trainer.devices=1"] if row.trains else []
         task = [] if row.words == ("--help",) else ["fit"]
+        libraries = f"import {row.libraries}"
         sides = {
-            "capkit": process("-c", program, *task, *row.words, *trainer),
-            f"import {row.libraries}": process("-c", f"import {row.libraries}"),
+            "capkit": process("capkit", row.status, "-c", program, *task, *row.words, *trainer),
+            libraries: process(libraries, 0, "-c", libraries),
         }
         found = in_turn(sides, rounds, "cpu", warm_up=0)
-        for side in found:
-            side.cpu_s = _cpu_seconds(sides[side.name])
-        return found
+    for side in found:
+        side.cpu_s = spent[side.name]
+    return found
 
 
-def _cpu_seconds(process: Callable[[], Any]) -> float:
-    def spent() -> float:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
-
-    before = spent()
-    process()
-    return spent() - before
+def _cpu_seconds() -> float:
+    """Of all processes that this one has waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

@@ -31,7 +31,7 @@ from capkit.config.sweeps import split_sweep
 from capkit.errors import INTERRUPTED_STATUS, UsageError, exit_status, known_error
 from capkit.run.optuna_sweep import Optuna, distribution
 from capkit.run.sweep_table import note_given, write_sweep_table
-from capkit.utils.console import command_name, loudness, note_command, set_loudness, speaks
+from capkit.utils.console import command_name, loudness, note_command, print_on, set_loudness, speaks
 
 OTHER_RANKS_WAIT_S = 5.0
 
@@ -72,10 +72,10 @@ def _run(argv: list[str]) -> None:
     if here not in sys.path:
         sys.path.append(here)  # where a user's own classes and functions are, as for `python -m`
     if argv[:1] == ["--complete"]:  # a shell asks, by the script of `capkit completion SHELL`
-        _print("\n".join(completions(argv[1:])))
+        print_on("\n".join(completions(argv[1:])))
         return
     if argv[:1] == ["completion"]:
-        _print(script(argv[1:]).rstrip("\n"))
+        print_on(script(argv[1:]).rstrip("\n"))
         return
     command = parse(argv)
     if {"--quiet", "--verbose"} <= command.flags:
@@ -83,17 +83,17 @@ def _run(argv: list[str]) -> None:
     set_loudness("quiet" if "--quiet" in command.flags else "verbose" if "--verbose" in command.flags else "")
     note_command(shlex.join([*command_name().split(), *argv]))
     if not argv:
-        _print(SHORT)
+        print_on(SHORT)
     elif "--help" in command.flags:
-        _print(keys_page(command) if command.overrides else help_page(command.config_dirs))
+        print_on(keys_page(command) if command.overrides else help_page(command.config_dirs))
     elif "list" in command.flags:
-        _print(list_page(command.topics, command.config_dirs))
+        print_on(list_page(command.topics, command.config_dirs))
     elif "--version" in command.flags:
-        _print(f"capkit {capkit.__version__}")
+        print_on(f"capkit {capkit.__version__}")
     elif "show" in command.flags:
-        _print(show_page(command))
+        print_on(show_page(command))
     elif "--cfg" in command.flags:
-        _print(OmegaConf.to_yaml(compose_config(command).config).rstrip("\n"))
+        print_on(OmegaConf.to_yaml(compose_config(command).config).rstrip("\n"))
     else:
         composed = compose_checked(command)
         if command.multirun or composed.multirun:
@@ -102,15 +102,6 @@ def _run(argv: list[str]) -> None:
             raise UsageError("sweeper=optuna chooses values for several runs, got one; add -m")
         else:
             run_composed(composed)
-
-
-def _print(page: str) -> None:
-    """Print a page. If the reader closes the pipe (`| head`), end quietly."""
-    try:
-        print(page, flush=True)
-    except BrokenPipeError:
-        # Python flushes stdout again at exit: send that to nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run_many(command: Command, composed: Composed) -> None:

@@ -57,7 +57,19 @@ def say(text: str) -> None:
 def tell_result(text: str) -> None:
     """Print a line of what was asked for, also where it was asked to be quiet."""
     if speaks():
+        print_on(text)
+
+
+def print_on(text: str) -> None:
+    """Print on standard output. Where its reader has left (`| head`, a `tee` that died), print nothing from here on.
+
+    What is trained is in the run folder: nothing ends because nobody reads its screen.
+    """
+    try:
         print(text, flush=True)
+    except BrokenPipeError:
+        # The text waits in Python's buffer, to be written again at exit: to nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def header(rows: Mapping[str, str]) -> None:

@@ -43,6 +43,7 @@ WARNINGS = (
     r".*GPU available but not used.*",
     r".*Can't initialize NVML.*",
     r".*The pynvml package is deprecated.*",
+    r".*The `srun` command is available on your system but is not used.*",  # on any machine that has SLURM
     r".*`torch.jit.load` is deprecated.*",  # OpenAI's files of CLIP are TorchScript
 )
 # Ignored log messages: advice about calls that capkit makes on purpose.

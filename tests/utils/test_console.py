@@ -1,6 +1,8 @@
 import io
 import os
 import re
+import shlex
+import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -184,3 +186,14 @@ def test_quiet_still_tells_what_was_asked_for_and_by_one_rank_alone(capsys, monk
     monkeypatch.setenv("RANK", "1")
     console.tell_result("test/cider 1.5")
     assert capsys.readouterr().out == "test/cider 1.5\n"
+
+
+def test_a_reader_who_leaves_does_not_end_what_is_printed_to_him():
+    """`capkit ... | head -1`, or a `tee` that dies: training goes on, with status 0 and without a traceback."""
+    code = (
+        "import sys, time\nfrom capkit.utils.console import say\n"
+        "for _ in range(3):\n    say('a' * 100_000)\n    time.sleep(.05)\nsys.stderr.write('done')"
+    )
+    command = f"{sys.executable} -c {shlex.quote(code)} | head -c 1; exit ${{PIPESTATUS[0]}}"
+    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "a", "done")

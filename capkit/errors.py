@@ -96,7 +96,7 @@ _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 def known_error(error: BaseException) -> UsageError | RunFailure | None:
     """The error to report in one message without a traceback; None for an unexpected error.
 
-    A full disk, or a folder that cannot be written, is recognised wherever it occurs.
+    A full disk, a folder that cannot be written, or too many open files are recognised wherever they occur.
     """
     if isinstance(error, RunFailure):
         return error
@@ -137,6 +137,11 @@ def _disk_error_behind(error: BaseException | None) -> UsageError | RunFailure |
             return RunFailure(
                 f"{where}: {os.strerror(number)}; make room (df -h, df -i) or give a folder on another disk "
                 "(run_dir=PATH, out=PATH), then start the same command again"
+            )
+        if number in (errno.EMFILE, errno.ENFILE):
+            return RunFailure(
+                f"{name or 'a file or a pipe'} cannot be opened: {os.strerror(number)}; allow more (ulimit -n 65536), "
+                "or take fewer workers (num_workers of the data)"
             )
         if number in _CLOSED and name:
             return UsageError(

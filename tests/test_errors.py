@@ -33,6 +33,15 @@ def test_a_folder_that_takes_no_files_is_wrong_input(number):
     assert isinstance(known, UsageError) and exit_status(known) == 2 and os.strerror(number) in str(known)
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_too_many_open_files_are_one_message_that_says_what_to_do(number):
+    known = known_error(disk_error(number))
+    assert isinstance(known, RunFailure) and exit_status(known) == 1
+    assert str(known).startswith(
+        f"a file or a pipe cannot be opened: {os.strerror(number)}; allow more (ulimit -n 65536)"
+    )
+
+
 def test_a_library_that_wraps_it_or_tells_it_in_words_hides_nothing():
     try:
         try:

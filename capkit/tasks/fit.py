@@ -1,18 +1,20 @@
 """task=fit: trains a captioner, captions the held-out split, scores it and writes the run folder."""
 
+import warnings
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from capkit.config.instantiate import plain
 from capkit.data.collate import Encode
+from capkit.distributed.collectives import rank
 from capkit.text.prompt_encoder import PromptEncoder
 from capkit.train.build import applicable, build_model, build_parts, encoder_of, prompt_encoder_of, vocabulary_captions
 from capkit.train.conditions import check_bins, check_training_conditions, requested_conditions
 from capkit.train.evaluation import evaluate_split
 from capkit.train.job import Job, run_training
 from capkit.train.mle_module import MLEModule
-from capkit.train.sanity import warn_of_captions
+from capkit.train.sanity import DataWarning, learned_by_heart, warn_of_captions
 from capkit.train.session import Run, tasks_on_captioner
 from capkit.types import Row
 from capkit.utils.console import phase
@@ -54,6 +56,9 @@ class Fit(Job[MLEModule]):
         evaluate_split(run.trainer, module, run.data, run.folder, "test", "test/untrained", run.cfg.controls)
 
     def evaluate(self, run: Run, module: MLEModule) -> list[Row]:
+        is_told = rank() == 0 and OmegaConf.select(run.cfg, "callback.checkpoints.select") is None
+        if is_told and (problem := learned_by_heart(run.folder.current_rows())) is not None:
+            warnings.warn(problem, DataWarning, stacklevel=2)
         limit = run.cfg.eval_limit
         return evaluate_split(run.trainer, module, run.data, run.folder, "test", "test", limit, controls=True)
 

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import shorten
 from typing import Any
 
@@ -18,6 +18,7 @@ from capkit.text.tokenizers import encode_captions, is_word_tokenizer, split_wor
 NUM_IMAGES = 1000  # looked at, evenly spaced over the split
 CUT_SHARE = 0.25
 UNKNOWN_SHARE = 0.2
+_RISE = 1.1  # of the validation loss over its least, from which on it is told
 _LONGEST_WORD = 4  # letters, on average: words of a text without spaces that was cut into words are shorter
 _UNCUT = 100_000  # tokens
 
@@ -114,4 +115,20 @@ def cut(captions: Sequence[Sequence[str]], tokenizer: Any, prompt: str, max_leng
         f"{num_cut} of {len(lengths)} training captions looked at are longer than data.max_length={max_length} tokens: "
         "they are cut and have no end, so captions will run on to the limit; "
         f"data.max_length={int(np.quantile(lengths, 0.95, method='higher'))} holds 95 % of them whole"
+    )
+
+
+def learned_by_heart(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """What to say where the validation loss rose from its least to the end of the run. `rows` as metrics.jsonl's."""
+    losses = {int(row["step"]): float(row["val/loss"]) for row in rows if "val/loss" in row}
+    if not losses:
+        return None
+    best, last = min(losses, key=lambda step: losses[step]), max(losses)
+    if not losses[last] > _RISE * losses[best]:
+        return None
+    return (
+        f"the validation loss was {losses[best]:.3g} at step {best:,} and is {losses[last]:.3g} at step {last:,}: "
+        f"since then the training captions were learned by heart; max_steps={best} ends there, and "
+        "callback.checkpoints.select='min loss', or 'max cider', evaluates the best checkpoint (val_every=N validates "
+        "more often)"
     )

@@ -20,7 +20,8 @@ _ATTEMPTS = 3  # for processes that replace the same folder at once and get in e
 def unwritable(folder: Path, error: OSError) -> UsageError:
     remedy = "make room" if error.errno in DISK_FULL else "give permission"
     return UsageError(
-        f"expected run_dir to be a writable folder; {folder}: {error.strerror}; {remedy}, or give another run_dir=PATH"
+        f"expected a writable folder; {folder}: {error.strerror}; {remedy}, or give another path "
+        "(run_dir=PATH, out=PATH)"
     )
 
 

@@ -184,7 +184,7 @@ def test_ranks_of_one_slurm_job_share_a_folder_and_nameless_ranks_are_refused(mo
 
 def test_a_run_dir_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="run_dir to be a writable folder"):
+    with pytest.raises(UsageError, match="expected a writable folder"):
         RunFolder(tmp_path / "file" / "run").open(CONFIG)
 
 

@@ -80,7 +80,7 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="run_dir to be a writable folder"):
+    with pytest.raises(UsageError, match="expected a writable folder"):
         acquire_run_lock(tmp_path / "file" / "run")
 
 

@@ -12,7 +12,16 @@ from capkit.sceneworld.language.captions import reference_captions
 from capkit.sceneworld.world.options import WorldOptions
 from capkit.sceneworld.world.scene import make_scene
 from capkit.text.tokenizers import word_tokenizer
-from capkit.train.sanity import DataWarning, alike, cut, sampled_captions, unknown, warn_of_captions, without_spaces
+from capkit.train.sanity import (
+    DataWarning,
+    alike,
+    cut,
+    learned_by_heart,
+    sampled_captions,
+    unknown,
+    warn_of_captions,
+    without_spaces,
+)
 from capkit.utils.quiet import show_once
 
 ORDINARY = [
@@ -133,3 +142,14 @@ def test_a_warning_is_shown_once_and_as_one_line(capsys):
     for message, category in [("cut", DataWarning), ("cut", DataWarning), ("gone soon", FutureWarning)]:
         show_once(message, category, "a.py", 7)
     assert capsys.readouterr().err == "warning: cut\nFutureWarning: gone soon\n"
+
+
+def test_a_validation_loss_that_rises_to_the_end_is_told_with_the_step_to_end_at():
+    def told(*losses):
+        return learned_by_heart([{"step": 450 * (place + 1), "val/loss": loss} for place, loss in enumerate(losses)])
+
+    assert (
+        "was 4.8 at step 450 and is 9 at step 1,350" in (message := told(4.8, 7.0, 9.0)) and "max_steps=450" in message
+    )
+    assert told(4.8, 4.0, 4.3) is None and told(9.0, 4.0) is None and told(4.0) is None
+    assert learned_by_heart([{"step": 3, "train/loss": 1.0}]) is None

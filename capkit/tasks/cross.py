@@ -26,9 +26,10 @@ def run(cfg: DictConfig) -> dict[str, float]:
     for row in cfg.cells.values():
         for cell in row.values():  # what cannot be asked for is told before processes are started
             requested_conditions(cell, model_config(cell.ckpt))
-    return _on_all_ranks(cfg)
+    return _fill(cfg)
 
 
+@on_all_ranks(trains=False)
 def _fill(cfg: DictConfig) -> dict[str, float]:
     folder = Path(cfg.run_dir or default_run_dir(f"{cfg.name}-cross"))
     found = []
@@ -49,6 +50,3 @@ def _fill(cfg: DictConfig) -> dict[str, float]:
         Console().print(matrix_table(found))
         say(f"wrote {folder / 'cross.json'} and {folder / 'cross.html'}")
     return {}
-
-
-_on_all_ranks = on_all_ranks(trains=False)(_fill)

@@ -18,12 +18,10 @@ def run(cfg: DictConfig) -> dict[str, float]:
         requested_conditions(cfg, model_config(cfg.ckpt))
     else:
         num_bins(cfg, name)
-    return _on_all_ranks(cfg)
+    return _evaluate(cfg)
 
 
+@on_all_ranks(trains=False)
 def _evaluate(cfg: DictConfig) -> dict[str, float]:
     name = swept(cfg)
     return evaluate_checkpoint(cfg) if name is None else evaluate_sweep(cfg, name)
-
-
-_on_all_ranks = on_all_ranks(trains=False)(_evaluate)

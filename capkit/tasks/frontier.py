@@ -25,9 +25,10 @@ def run(cfg: DictConfig) -> dict[str, float]:
     """
     for ckpt in (cfg.ckpt, *cfg.runs):  # what cannot be asked for is told before processes are started
         requested_conditions(cfg, model_config(ckpt))
-    return _on_all_ranks(cfg)
+    return _draw(cfg)
 
 
+@on_all_ranks(trains=False)
 def _draw(cfg: DictConfig) -> dict[str, float]:
     names = [run_name(path) for path in cfg.runs]
     if not cfg.scales or len(set(cfg.scales)) < len(cfg.scales) or len(set(names)) < len(names):
@@ -52,9 +53,6 @@ def _draw(cfg: DictConfig) -> dict[str, float]:
         write_frontier(folder, cfg.name, places)
         say(f"wrote {folder / 'frontier.json'} and {folder / 'frontier.html'}")
     return {}
-
-
-_on_all_ranks = on_all_ranks(trains=False)(_draw)
 
 
 def _guided(cfg: DictConfig, scale: float) -> DictConfig:

@@ -168,8 +168,8 @@ def meeting_keys(given: Iterable[str], known: Sequence[str] | None, what: str) -
     if strangers or len(absent) == len(known):
         raise UsageError(
             f"{what}: expected captions of pictures that are asked about; {len(strangers)} of {len(given)} captions "
-            f"have no questions ({_some(strangers)}), and {len(absent)} of {len(known)} pictures with questions have "
-            f"no caption ({_some(absent)}); give both files the same ids"
+            f"have no questions ({some_of(strangers)}), and {len(absent)} of {len(known)} pictures with questions have "
+            f"no caption ({some_of(absent)}); give both files the same ids"
         )
     return absent
 
@@ -179,7 +179,8 @@ def category_name(category: str) -> str:
     return re.sub(r"[\W_]+", "_", category.lower()).strip("_")
 
 
-def _some(names: Sequence[str]) -> str:
+def some_of(names: Sequence[str]) -> str:
+    """The first few names, for a message."""
     return ", ".join(map(repr, names[:_NUM_NAMED])) + (" ..." if len(names) > _NUM_NAMED else "") if names else "none"
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from capkit.distributed.collectives import gather_objects
 from capkit.errors import ReaderAway, RunFailure, UsageError
 from capkit.readers.base import ChoiceQuestion, ReadBack, Reader, Reading
-from capkit.readers.question_sets import Item, QuestionFile, QuestionSource, category_name, in_drawn_order
+from capkit.readers.question_sets import Item, QuestionFile, QuestionSource, category_name, in_drawn_order, some_of
 from capkit.scorers.base import BaseScorer
 from capkit.scorers.flatten import unflatten_scores
 from capkit.scorers.reader_calls import ReaderCalls, away_alone
@@ -26,8 +26,6 @@ from capkit.utils.ranges import PositiveInt, Probability, Seed, check_ranges
 
 Drawn = tuple[Item, ChoiceQuestion]
 Answered = tuple[Item, ChoiceQuestion, Reading]
-
-_NUM_NAMED = 3
 
 
 @check_ranges
@@ -113,26 +111,26 @@ class QuestionAnswering(BaseScorer):
         if leaked := sorted(self._known & set(keys("test")) - set(training)):
             raise UsageError(
                 f"reward question_answering: expected questions about training pictures, got some about {len(leaked)} "
-                f"pictures of the test split ({_some(leaked)}); give a set that belongs to the training split"
+                f"pictures of the test split ({some_of(leaked)}); give a set that belongs to the training split"
             )
         unknown = [key for key in training if key not in self._known]
         if len(unknown) == len(training):
             raise UsageError(
                 f"reward question_answering: expected questions about training pictures, got none about any of "
-                f"{len(training)} ({_some(unknown)}), but about {_some(sorted(self._known))}; give the questions of "
+                f"{len(training)} ({some_of(unknown)}), but about {some_of(sorted(self._known))}; give the questions of "
                 "this data, with the same ids"
             )
         without = [key for key in training if not self._items(key, {})]
         few = "no questions" if self.min_questions == 1 else f"fewer questions than min_questions={self.min_questions}"
         if len(without) == len(training):
             raise UsageError(
-                f"reward question_answering: all {len(training)} training pictures have {few} ({_some(without)}); "
+                f"reward question_answering: all {len(training)} training pictures have {few} ({some_of(without)}); "
                 "lower min_questions"
             )
         if without:
             warnings.warn(
                 f"reward question_answering: {len(without)} of {len(training)} training pictures have {few} "
-                f"({_some(without)}); their captions get no reward",
+                f"({some_of(without)}); their captions get no reward",
                 stacklevel=2,
             )
         if (check := getattr(self.reader, "check", None)) is not None:
@@ -271,7 +269,7 @@ class QuestionAnswering(BaseScorer):
         if not total["asked"]:
             raise RunFailure(
                 f"reward question_answering: expected questions about the pictures of each step, got none about any of "
-                f"step {self._step} ({_some(missing)}); give questions about more of the training pictures, or lower "
+                f"step {self._step} ({some_of(missing)}); give questions about more of the training pictures, or lower "
                 "min_questions"
             )
         asked = total["asked"]
@@ -332,7 +330,3 @@ def _is_right(item: Item, question: ChoiceQuestion, reading: Reading) -> bool:
 
 def _kind(item: Item) -> str:
     return category_name(item.category[0]) if item.category else "any"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:_NUM_NAMED])) + (" ..." if len(names) > _NUM_NAMED else "") if names else "none"

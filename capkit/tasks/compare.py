@@ -19,12 +19,11 @@ from capkit.metrics.coco.collected import Cider
 from capkit.metrics.judged import JudgedMetric
 from capkit.metrics.scoring import columns_of, scored_rows
 from capkit.reports.compare import Compared, Difference, compare_table, write_compared
-from capkit.run.folder import RunFolder, default_run_dir, read_object, run_at
+from capkit.run.folder import RunFolder, default_run_dir, run_at
+from capkit.run.predictions import captions_by_key, references_by_key
 from capkit.train.build import applicable
-from capkit.train.evaluation import captions_by_key, captions_of
 from capkit.types import Row
 from capkit.utils.console import command_name, phase, say
-from capkit.utils.text_files import member
 
 Image = Callable[[str], np.ndarray]
 
@@ -113,11 +112,7 @@ def _references(folders: Mapping[str, RunFolder], split: str, keys: Sequence[str
         path = folder.predictions / f"{split}_references.json"
         if not path.exists():
             raise UsageError(f"{path}: expected the references of {name}, got no such file; evaluate the run again")
-        of_run: dict[str, list[str]] = {}
-        content = read_object(path, "evaluate the run again")
-        for key, caption in captions_of(member(content, "annotations", "a list", str(path)), f"{path} annotations,"):
-            of_run.setdefault(key, []).append(caption)
-        found[name] = of_run
+        found[name] = references_by_key(folder, split)
     first, *others = found
     for name in others:
         for key in keys:

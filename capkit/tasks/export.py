@@ -21,11 +21,10 @@ from capkit.models.captioners.text_writer import TextWriter
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
 from capkit.reports.model_card import Exported, model_card
 from capkit.run.folder import RunFolder, read_object, run_at
-from capkit.train.evaluation import captions_by_key, captions_of
+from capkit.run.predictions import captions_by_key, references_by_key
 from capkit.train.made_by import noted_checkpoint
 from capkit.utils.files import write_atomically
 from capkit.utils.quiet import quiet_libraries
-from capkit.utils.text_files import member
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -157,10 +156,6 @@ def _measured(cfg: DictConfig, step: int) -> tuple[RunFolder | None, str]:
 
 def _samples(run: RunFolder, count: int) -> list[tuple[str, str, list[str]]]:
     """Key, caption and references of the first captions of the test split that the run wrote."""
-    references: dict[str, list[str]] = {}
-    if (path := run.predictions / "test_references.json").exists():
-        rows = member(read_object(path, "evaluate the run again"), "annotations", "a list", str(path))
-        for key, caption in captions_of(rows, f"{path} annotations,"):
-            references.setdefault(key, []).append(caption)
+    references = references_by_key(run, "test")
     captions = islice(captions_by_key(run, "test").items(), count)
     return [(key, caption, references.get(key, [])) for key, caption in captions]

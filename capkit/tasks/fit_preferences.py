@@ -19,10 +19,11 @@ from capkit.data.preference_pairs import PAIR, PreferenceDataModule, criteria
 from capkit.distributed.collectives import gather_objects, rank
 from capkit.errors import UsageError
 from capkit.reports.preferences import write_preferences_report
+from capkit.run.predictions import captions_by_key
 from capkit.text.prompt_encoder import PromptEncoder
 from capkit.text.tokenizers import CaptionEncoder
 from capkit.train.build import applicable, build_model, build_parts, prompt_encoder_of
-from capkit.train.evaluation import NUM_SAMPLES, captions_by_key, evaluate_split, load_best, shown_rows
+from capkit.train.evaluation import NUM_SAMPLES, evaluate_split, load_best, shown_rows
 from capkit.train.job import Job, run_training
 from capkit.train.preferences.module import PreferenceModule
 from capkit.train.session import Run, tasks_on_captioner

@@ -12,6 +12,7 @@ from capkit.distributed.collectives import on_rank_zero, rank
 from capkit.errors import UsageError
 from capkit.reports.bags import bag_examples
 from capkit.reports.rl import write_rl_report
+from capkit.run.predictions import captions_by_key
 from capkit.scorers.reward import Reward
 from capkit.text.prompt_encoder import PromptEncoder
 from capkit.train.build import (
@@ -31,7 +32,6 @@ from capkit.train.conditions import check_training_conditions, requested_conditi
 from capkit.train.evaluation import (
     NUM_SAMPLES,
     caption_split,
-    captions_by_key,
     evaluate_split,
     load_best,
     shown_rows,

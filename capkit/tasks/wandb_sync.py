@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 from capkit.errors import RunFailure, UsageError
 from capkit.run.folder import RunFolder, read_object
 from capkit.run.metric_names import SAMPLES
+from capkit.run.predictions import captions_by_key, references_by_key
 from capkit.run.wandb_logger import STATE, wandb_id
 from capkit.utils.files import write_atomically
 
@@ -106,17 +108,8 @@ def _replay(this: Any, folder: RunFolder) -> int:
 
 def _samples(folder: RunFolder) -> list[dict[str, str]]:
     """The first captions of the test split, if they were written. Images are only in the report."""
-    predictions, references = folder.predictions / "test.json", folder.predictions / "test_references.json"
-    if not predictions.exists() or not references.exists():
-        return []
-    known: dict[str, list[str]] = {}
-    for annotation in json.loads(references.read_text(encoding="utf-8"))["annotations"]:
-        known.setdefault(str(annotation["image_id"]), []).append(annotation["caption"])
+    references = references_by_key(folder, "test")
+    captions = islice(captions_by_key(folder, "test").items(), NUM_TABLE_ROWS) if references else []
     return [
-        {
-            "key": str(row["image_id"]),
-            "caption": row["caption"],
-            "references": "\n".join(known.get(str(row["image_id"]), [])),
-        }
-        for row in json.loads(predictions.read_text(encoding="utf-8"))[:NUM_TABLE_ROWS]
+        {"key": key, "caption": caption, "references": "\n".join(references.get(key, []))} for key, caption in captions
     ]

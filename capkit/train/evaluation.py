@@ -1,6 +1,6 @@
 """What a trained model makes of a split: captions and numbers; and the end of a run, with its report."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,7 +10,6 @@ from capkit.checkpoint.loading import read_checkpoint
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.loader import CaptionLoader
 from capkit.distributed.collectives import broadcast_object, gather_objects, rank
-from capkit.errors import UsageError
 from capkit.evaluators.base import Evaluator
 from capkit.metrics.coco.collected import Cider
 from capkit.metrics.judged import JudgedMetric
@@ -35,7 +34,6 @@ from capkit.train.session import Run, print_numbers
 from capkit.types import Row
 from capkit.utils.console import phase, say
 from capkit.utils.files import write_json
-from capkit.utils.text_files import expect, member, read_json
 
 CONFIDENCE = 0.95  # of bootstrap intervals over images
 NUM_SAMPLES = 24  # test images that a report and loggers show
@@ -125,28 +123,6 @@ def shown_rows(rows: Sequence[Row], metrics: Mapping[str, Any]) -> list[Row]:
     ]
     taken = {row["key"] for row in extremes}
     return [row for row in rows if row["key"] not in taken][: NUM_SAMPLES - len(extremes)] + extremes
-
-
-def captions_by_key(folder: RunFolder, prefix: str) -> dict[str, str]:
-    """The predictions that `evaluate_split` wrote under this prefix; nothing where they are gone.
-
-    Raises UsageError for a damaged file.
-    """
-    path = folder.predictions / f"{prefix.replace('/', '_')}.json"
-    if not path.exists():
-        return {}
-    try:
-        return dict(captions_of(expect(read_json(path, "the run folder"), "a list", str(path)), str(path)))
-    except UsageError as error:
-        raise UsageError(f"{error}; evaluate the run again") from error
-
-
-def captions_of(rows: Sequence[Any], where: str) -> Iterator[tuple[str, str]]:
-    """Image id and caption of each row of COCO's results and annotations. Raises UsageError for any other row."""
-    for number, row in enumerate(rows):
-        place = f"{where} item {number}"
-        identity = member(expect(row, "an object", place), "image_id", "text or a whole number", place)
-        yield str(identity), member(row, "caption", "text", place)
 
 
 def write_removed_regions(data: CaptionDataModule, folder: RunFolder, split: str, prefix: str, before: int = 0) -> None:

@@ -1,0 +1,44 @@
+"""The captions that a run wrote, and their references: `capkit.metrics.scoring.write_predictions` wrote them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from capkit.errors import UsageError
+from capkit.run.folder import RunFolder, read_object
+from capkit.utils.text_files import expect, member, read_json
+
+
+def captions_by_key(folder: RunFolder, prefix: str) -> dict[str, str]:
+    """The predictions that `evaluate_split` wrote under this prefix; nothing where they are gone.
+
+    Raises UsageError for a damaged file.
+    """
+    path = folder.predictions / f"{prefix.replace('/', '_')}.json"
+    if not path.exists():
+        return {}
+    try:
+        return dict(_captions_of(expect(read_json(path, "the run folder"), "a list", str(path)), str(path)))
+    except UsageError as error:
+        raise UsageError(f"{error}; evaluate the run again") from error
+
+
+def references_by_key(folder: RunFolder, prefix: str) -> dict[str, list[str]]:
+    """The references that stand beside these predictions; nothing where they are gone.
+
+    Raises UsageError for a damaged file.
+    """
+    path = folder.predictions / f"{prefix.replace('/', '_')}_references.json"
+    found: dict[str, list[str]] = {}
+    if path.exists():
+        rows = member(read_object(path, "evaluate the run again"), "annotations", "a list", str(path))
+        for key, caption in _captions_of(rows, f"{path} annotations,"):
+            found.setdefault(key, []).append(caption)
+    return found
+
+
+def _captions_of(rows: Sequence[Any], where: str) -> Iterator[tuple[str, str]]:
+    """Image id and caption of each row of COCO's results and annotations. Raises UsageError for any other row."""
+    for number, row in enumerate(rows):
+        place = f"{where} item {number}"
+        identity = member(expect(row, "an object", place), "image_id", "text or a whole number", place)
+        yield str(identity), member(row, "caption", "text", place)

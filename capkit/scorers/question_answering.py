@@ -117,8 +117,8 @@ class QuestionAnswering(BaseScorer):
         if len(unknown) == len(training):
             raise UsageError(
                 f"reward question_answering: expected questions about training pictures, got none about any of "
-                f"{len(training)} ({some_of(unknown)}), but about {some_of(sorted(self._known))}; give the questions of "
-                "this data, with the same ids"
+                f"{len(training)} ({some_of(unknown)}), but about {some_of(sorted(self._known))}; give the questions "
+                "of this data, with the same ids"
             )
         without = [key for key in training if not self._items(key, {})]
         few = "no questions" if self.min_questions == 1 else f"fewer questions than min_questions={self.min_questions}"

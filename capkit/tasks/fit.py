@@ -9,7 +9,14 @@ from capkit.config.instantiate import plain
 from capkit.data.collate import Encode
 from capkit.distributed.collectives import rank
 from capkit.text.prompt_encoder import PromptEncoder
-from capkit.train.build import applicable, build_model, build_parts, encoder_of, prompt_encoder_of, vocabulary_captions
+from capkit.train.build import (
+    applicable_to,
+    build_model,
+    build_parts,
+    encoder_of,
+    prompt_encoder_of,
+    vocabulary_captions,
+)
 from capkit.train.conditions import check_bins, check_training_conditions, requested_conditions
 from capkit.train.evaluation import evaluate_split
 from capkit.train.job import Job, run_training
@@ -37,7 +44,7 @@ class Fit(Job[MLEModule]):
         data = run.data
         with phase("building the model"):
             model = build_model(run.cfg.model, lambda: vocabulary_captions(data, run.cfg.dry_run), run.cfg.seed)
-        metrics = applicable(run.parts["metrics"], data.source("test").record(0).metadata)
+        metrics = applicable_to(data, run.parts["metrics"])
         return MLEModule(model, **{**run.parts, "metrics": metrics})
 
     def text_encoder(self, run: Run, module: MLEModule) -> Encode:

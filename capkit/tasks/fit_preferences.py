@@ -22,7 +22,7 @@ from capkit.reports.preferences import write_preferences_report
 from capkit.run.predictions import captions_by_key
 from capkit.text.prompt_encoder import PromptEncoder
 from capkit.text.tokenizers import CaptionEncoder
-from capkit.train.build import applicable, build_model, build_parts, prompt_encoder_of
+from capkit.train.build import applicable_to, build_model, build_parts, prompt_encoder_of
 from capkit.train.evaluation import NUM_SAMPLES, evaluate_split, load_best, shown_rows
 from capkit.train.job import Job, run_training
 from capkit.train.preferences.module import PreferenceModule
@@ -90,7 +90,7 @@ class FitPreferences(Job[PreferenceModule]):
                 f"got {len(prompted)} that answer one, such as {prompted[0].prompt[:60]!r}; take a captioner that "
                 "reads prompts, or leave 'prompt' out"
             )
-        metrics = applicable(run.parts["metrics"], data.source("test").record(0).metadata)
+        metrics = applicable_to(data, run.parts["metrics"])
         data.take(self.train, self.val)
         say(f"pairs: {len(self.train):,} to train on, {len(self.val):,} held out, by {criteria(self.train)}")
         module = PreferenceModule(model, **{**run.parts, "metrics": metrics})

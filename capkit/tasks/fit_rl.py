@@ -16,7 +16,7 @@ from capkit.run.predictions import captions_by_key
 from capkit.scorers.reward import Reward
 from capkit.text.prompt_encoder import PromptEncoder
 from capkit.train.build import (
-    applicable,
+    applicable_to,
     build_model,
     build_parts,
     encoder_of,
@@ -76,7 +76,7 @@ class FitRL(Job[RLModule]):
             model: Any = build_model(cfg.model, lambda: vocabulary_captions(data, cfg.dry_run), cfg.seed)
             reward = Reward(build_all(cfg.reward), cfg.combine)
             reward.attach_captioner(model.tokenizer, model.prompt)
-        metrics = applicable(run.parts["metrics"], data.source("test").record(0).metadata)
+        metrics = applicable_to(data, run.parts["metrics"])
         parts = {**run.parts, "metrics": metrics}
         module = RLModule(model, reward=reward, rollout_batch_size=cfg.rollout_batch_size, **parts)
         if (server := module.server) is not None and not cfg.dry_run:

@@ -109,7 +109,7 @@ def _replay(this: Any, folder: RunFolder) -> int:
 def _samples(folder: RunFolder) -> list[dict[str, str]]:
     """The first captions of the test split, if they were written. Images are only in the report."""
     references = references_by_key(folder, "test")
-    captions = islice(captions_by_key(folder, "test").items(), NUM_TABLE_ROWS) if references else []
+    captions = islice(captions_by_key(folder, "test").items(), NUM_TABLE_ROWS)
     return [
         {"key": key, "caption": caption, "references": "\n".join(references.get(key, []))} for key, caption in captions
     ]

@@ -83,6 +83,11 @@ def applicable(metrics: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[
     return kept
 
 
+def applicable_to(data: CaptionDataModule, metrics: Mapping[str, Any], split: str = "test") -> dict[str, Any]:
+    """The metrics that the records of a split can be scored by, as its first record says."""
+    return applicable(metrics, data.source(split).record(0).metadata)
+
+
 def encoder_of(model: Any, max_length: int) -> CaptionEncoder:
     """What turns captions into a captioner's tokens; picklable, for the data workers."""
     return CaptionEncoder(model.tokenizer, model.prompt, max_length)

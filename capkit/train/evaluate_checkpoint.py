@@ -17,7 +17,7 @@ from capkit.reports.modules import modules_section
 from capkit.reports.page import INTERVALS, write_report
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.train.build import (
-    applicable,
+    applicable_to,
     build_parts,
     build_reranker,
     encoder_of,
@@ -59,7 +59,7 @@ def evaluate_checkpoint(cfg: DictConfig, confidence: float | None = None) -> dic
         if (silenced := cfg.get("zero_module")) is not None:
             silence(model, silenced)
         prepare_guide(model, checkpoint, parts["decoding"], trainer.strategy.root_device)
-    parts["metrics"] = applicable(parts["metrics"], data.source(cfg.split).record(0).metadata)
+    parts["metrics"] = applicable_to(data, parts["metrics"], cfg.split)
     open_accounts(parts["metrics"], Ledger(cfg.get("budget")))
     module = MLEModule(model, **parts, reranker=reranker, requested=requested)
     print_header(trainer, module, data, folder.path, trains=False)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from capkit.decoding.config import Decoding
@@ -14,7 +13,7 @@ from capkit.errors import UsageError
 from capkit.metrics.base import TextScore
 from capkit.metrics.scoring import gather_rows, score_rows
 from capkit.models.captioners.word_modules import Modular, word_modules
-from capkit.models.encoders.compile import compile_blocks, recompute_blocks, restore_blocks
+from capkit.models.encoders.compile import as_they_are, compile_blocks, recompute_blocks, restore_blocks
 from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
 from capkit.train.conditions import UNCONDITIONED, Requested
@@ -22,11 +21,6 @@ from capkit.train.train_module import TrainModule
 from capkit.types import CaptionBatch, Samples
 
 LENGTH_MULTIPLE = 4  # of tokens that compiled layers see: each new length costs some seconds
-
-
-def as_they_are() -> Any:
-    """Context in which compiled layers run as they are written: compiling for each length would not pay off."""
-    return torch.compiler.set_stance("force_eager")
 
 
 class CaptionerModule(TrainModule):

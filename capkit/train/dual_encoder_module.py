@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from capkit.distributed.collectives import UnevenGather, all_reduce_sum, gather_objects
 from capkit.metrics.retrieval import retrieval
 from capkit.models.dual_encoders.trainable import PairRows, TrainableDualEncoder
-from capkit.models.encoders.compile import compile_blocks, restore_blocks
+from capkit.models.encoders.compile import as_they_are, compile_blocks, restore_blocks
 from capkit.objectives.base import PairObjective, prepare
 from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
@@ -98,7 +98,7 @@ class DualEncoderModule(TrainModule):
         self._validation = []
 
     def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
-        with torch.compiler.set_stance("force_eager"):  # compiling for each caption length would not pay off
+        with as_they_are():
             self._validation += self.map_in_chunks(batch, self.model)
 
     def on_validation_epoch_end(self) -> None:

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from capkit.models.dual_encoders.trainable import TrainableDualEncoder
+from capkit.models.encoders.compile import as_they_are
 from capkit.train.mle_module import MLEModule
 from capkit.train.rl.module import RLModule
 from capkit.train.train_module import TrainModule
@@ -77,8 +78,7 @@ def _flop(compute: Callable[[], Any], model: Any) -> float:
     is compiled, whose kernels it would not see.
     """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    plain = torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH)
-    with plain[0], plain[1], FlopCounterMode(display=False) as counter:
+    with as_they_are(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         output = compute()
         if output.requires_grad:
             torch.autograd.grad(output, weights, allow_unused=True)

@@ -56,6 +56,11 @@ def _cuts_patches(convolution: nn.Conv2d) -> bool:
     )
 
 
+def as_they_are() -> Any:
+    """Context in which compiled layers run as they are written: compiling for each length would not pay off."""
+    return torch.compiler.set_stance("force_eager")
+
+
 def compile_blocks(towers: Sequence[nn.Module]) -> None:
     """Compile each layer of each tower separately and in place: seconds, where a complete tower takes a minute.
 

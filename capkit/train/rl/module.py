@@ -27,13 +27,13 @@ from capkit.errors import ServerFailed, UsageError
 from capkit.fault_tolerance.liveness import section
 from capkit.metrics.base import TextScore
 from capkit.metrics.degeneration import sample_numbers
+from capkit.models.encoders.compile import as_they_are
 from capkit.models.encoders.image_tokens import frozen_features
 from capkit.objectives.policy.base import PolicyObjective
 from capkit.objectives.policy.weighted_sum import WeightedSum
 from capkit.optim.optimizers import OptimizerFactory
 from capkit.optim.schedules import Schedule
 from capkit.scorers.reward import Reward
-from capkit.train.captioner_module import as_they_are
 from capkit.train.conditions import UNCONDITIONED, Requested
 from capkit.train.rl.policy_module import PolicyModule
 from capkit.train.rl.rollout import Rollout, Writer, concat_images, concat_samples

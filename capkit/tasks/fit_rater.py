@@ -19,6 +19,7 @@ from capkit.errors import UsageError
 from capkit.metrics.rating import rating_intervals, rating_numbers
 from capkit.metrics.scoring import gather_rows
 from capkit.models.raters.base import Rater
+from capkit.reports.page import INTERVALS
 from capkit.reports.raters import write_raters_report
 from capkit.train.build import build_model, build_optimization
 from capkit.train.evaluation import NUM_SAMPLES, load_best
@@ -29,7 +30,6 @@ from capkit.types import Row
 from capkit.utils.console import phase, say
 from capkit.utils.files import write_atomically, write_json
 
-INTERVALS = "intervals.json"
 
 
 def run(cfg: DictConfig) -> dict[str, float]:

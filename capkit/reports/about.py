@@ -6,7 +6,7 @@ from typing import Any
 
 from capkit.reports.shell import render
 from capkit.run.about import read_starts
-from capkit.run.changes import FREE_KEYS, changed_keys, flatten
+from capkit.run.changes import FREE_KEYS, changed_keys, flatten, is_under
 from capkit.run.folder import RunFolder, run_at
 from capkit.utils.console import clock
 
@@ -82,10 +82,10 @@ def _parent(config: Mapping[str, Any]) -> RunFolder | None:
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Key, old and new value of what differs and is more than where or how fast a run ran."""
     old, new = flatten(before), flatten(after)
-    keys = changed_keys(old, new)
-    plain = [key for key in keys if not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)]
-    return [(key, _value(old, key), _value(new, key)) for key in plain if not key.startswith("task.")]
+    keys = [key for key in changed_keys(old, new) if not is_under(key, FREE_KEYS) and not key.startswith("task.")]
+    return [(key, shown_value(old, key), shown_value(new, key)) for key in keys]
 
 
-def _value(flat: Mapping[str, Any], key: str) -> str:
+def shown_value(flat: Mapping[str, Any], key: str) -> str:
+    """A flat config's value as YAML has it; a dash where it has none."""
     return "–" if key not in flat else "null" if flat[key] is None else str(flat[key])

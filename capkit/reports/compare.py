@@ -12,10 +12,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from capkit.reports.about import shown_value
 from capkit.reports.numbers import KEY, explained, shown_number
 from capkit.reports.shell import OPENED, page_html, render, thumbnail
 from capkit.run.about import read_starts
-from capkit.run.changes import FREE_KEYS, flatten
+from capkit.run.changes import FREE_KEYS, flatten, is_under
 from capkit.run.folder import RunFolder
 from capkit.types import Row
 from capkit.utils.files import write_atomically, write_json
@@ -107,14 +108,12 @@ def config_differences(found: Compared) -> list[tuple[str, list[str]]]:
     flat = [flatten(run.config() or {}) for run in found.folders.values()]
     free = ("task", "ckpt", *FREE_KEYS)
     keys = sorted(set().union(*flat))
-    plain = [key for key in keys if not any(key == name or key.startswith(f"{name}.") for name in free)]
-    lines = [(key, [_value(own, key) for own in flat]) for key in plain]
+    lines = [(key, [_value(own, key) for own in flat]) for key in keys if not is_under(key, free)]
     return [(key, values) for key, values in lines if len(set(values)) > 1]
 
 
 def _value(flat: Mapping[str, Any], key: str) -> str:
-    value = flat.get(key)
-    return "–" if key not in flat or value == {} else "null" if value is None else str(value)
+    return "–" if flat.get(key) == {} else shown_value(flat, key)
 
 
 def _page(found: Compared, image: Callable[[str], np.ndarray]) -> str:

@@ -1,6 +1,6 @@
 """Which changes to a run's config are allowed between attempts: hardware, monitoring, and a longer run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 # These change no computed number beyond rounding and dropout masks (which are seeded by rank and micro-batch).
@@ -80,8 +80,13 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def is_under(key: str, parents: Iterable[str]) -> bool:
+    """Whether a dotted key is one of `parents` or in one of them."""
+    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+
+
 def _is_free(key: str) -> bool:
-    return key.rpartition(".")[2] in FREE_NAMES or any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+    return key.rpartition(".")[2] in FREE_NAMES or is_under(key, FREE_KEYS)
 
 
 def _grows(key: str, old: Any, new: Any) -> bool:

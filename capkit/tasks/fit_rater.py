@@ -31,7 +31,6 @@ from capkit.utils.console import phase, say
 from capkit.utils.files import write_atomically, write_json
 
 
-
 def run(cfg: DictConfig) -> dict[str, float]:
     """Trains, judges the rater and returns the final numbers, as in metrics.json."""
     return run_training(cfg, FitRater())

@@ -14,12 +14,11 @@ from huggingface_hub import ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from capkit.reports.about import data_of, model_of
-from capkit.reports.numbers import columns_of, explained, shown_number
+from capkit.reports.numbers import columns_of, explained, measured_numbers, shown_number
 from capkit.reports.page import intervals_of
 from capkit.run.about import read_starts
 from capkit.run.changes import flatten
 from capkit.run.folder import RunFolder
-from capkit.run.metric_names import THROUGHPUT
 from capkit.utils.console import clock
 
 _MARKED = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
@@ -130,8 +129,8 @@ def _numbers(exported: Exported) -> tuple[list[str], list[list[str]]]:
     """Heads of the columns, and a row a number: name, value with interval of each column, meaning."""
     if exported.measured is None:
         return [], []
-    numbers = {key: value for key, value in exported.measured.metrics().items() if key not in THROUGHPUT}
-    columns = dict(sorted((name, own) for name, own in columns_of(numbers).items() if name.split("/")[0] != "val"))
+    found = columns_of(measured_numbers(exported.measured))
+    columns = dict(sorted((name, own) for name, own in found.items() if name.split("/")[0] != "val"))
     intervals = intervals_of(exported.measured)
     names = list(dict.fromkeys(name for own in columns.values() for name in own))
     rows = []

@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from capkit.reports.shell import render
+from capkit.run.folder import RunFolder
+from capkit.run.metric_names import THROUGHPUT
 
 Intervals = Mapping[str, tuple[float, float]]
 # Those that stand large on a page and in bold in its table, the ones that a run has, in this order.
@@ -63,6 +65,16 @@ def shown_number(name: str, value: float | None) -> str:
     if _COUNTS.fullmatch(name):
         return f"{value:,.0f}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
+
+
+def measured_numbers(folder: RunFolder) -> dict[str, float]:
+    """The run's numbers, without those of its speed."""
+    return {key: value for key, value in folder.metrics().items() if key not in THROUGHPUT}
+
+
+def or_null(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers for a JSON file, which can hold neither NaN nor infinity: None in their place."""
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
 
 
 def columns_of(numbers: Mapping[str, float]) -> dict[str, dict[str, float]]:

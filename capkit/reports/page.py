@@ -8,7 +8,7 @@ from markupsafe import Markup
 from capkit.errors import UsageError
 from capkit.reports.about import difference_section, facts, run_title
 from capkit.reports.charts import Point, line_chart
-from capkit.reports.numbers import Intervals, columns_of, metric_table, shown_number, tiles
+from capkit.reports.numbers import Intervals, columns_of, measured_numbers, metric_table, shown_number, tiles
 from capkit.reports.samples import Samples, samples_section
 from capkit.reports.shell import page_html, render
 from capkit.run.folder import RunFolder, read_object
@@ -74,7 +74,7 @@ def more_curves(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
 
 def numbers_section(folder: RunFolder, note: str) -> str:
     """The final numbers as a table, with their intervals and a note on how to read them; empty without any."""
-    numbers = {key: value for key, value in folder.metrics().items() if key not in THROUGHPUT}
+    numbers = measured_numbers(folder)
     if not columns_of(numbers):
         return ""
     return render("numbers_section.html", table=Markup(metric_table(numbers, intervals_of(folder))), note=note)
@@ -107,7 +107,7 @@ def throughput_section(folder: RunFolder) -> str:
 
 def write_page(folder: RunFolder, title: str, body: str, style: str = "") -> None:
     """Write report.html: what the run is, its first numbers, `body`, and what it changes of its parent's config."""
-    numbers = {key: value for key, value in folder.metrics().items() if key not in THROUGHPUT}
+    numbers = measured_numbers(folder)
     head, foot = facts(folder)
     page = head + tiles(numbers, intervals_of(folder)) + body + difference_section(folder) + foot
     write_atomically(folder.report, page_html(run_title(folder, title), page, style))

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from capkit.reports.about import shown_value
-from capkit.reports.numbers import KEY, explained, shown_number
+from capkit.reports.numbers import KEY, explained, or_null, shown_number
 from capkit.reports.shell import OPENED, page_html, render, thumbnail
 from capkit.run.about import read_starts
 from capkit.run.changes import FREE_KEYS, flatten, is_under
@@ -70,10 +70,9 @@ def write_compared(folder: Path, found: Compared, image: Callable[[str], np.ndar
         "confidence": found.confidence,
         "pictures": found.num_pictures,
         "runs": {name: str(run.path) for name, run in found.folders.items()},
-        "numbers": {name: {key: _plain(value) for key, value in own.items()} for name, own in found.numbers.items()},
+        "numbers": {name: or_null(own) for name, own in found.numbers.items()},
         "differences": {
-            name: {key: {end: _plain(value) for end, value in asdict(one).items()} for key, one in own.items()}
-            for name, own in found.differences.items()
+            name: {key: or_null(asdict(one)) for key, one in own.items()} for name, own in found.differences.items()
         },
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -174,7 +173,3 @@ def _card(found: Compared, place: int, image: Callable[[str], np.ndarray]) -> Ma
 def _is_best(scores: Mapping[str, float], name: str) -> bool:
     """Whether a run's caption scores above another's and below none."""
     return bool(scores) and scores[name] == max(scores.values()) > min(scores.values())
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -1,12 +1,12 @@
 """frontier.json and frontier.html: CIDEr against R@1 as guidance grows, and other runs beside it."""
 
 import html
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from capkit.reports.charts import path_chart
+from capkit.reports.numbers import or_null
 from capkit.reports.page import chart_row
 from capkit.reports.shell import page_html
 from capkit.utils.files import write_atomically, write_json
@@ -33,7 +33,7 @@ def write_frontier(folder: Path, name: str, places: Sequence[Place]) -> None:
     """The two files of a run; a number that does not exist is null in the first."""
     rows = [asdict(place) for place in places]
     for row in rows:
-        row["numbers"] = {key: value if math.isfinite(value) else None for key, value in row["numbers"].items()}
+        row["numbers"] = or_null(row["numbers"])
     write_json(folder / "frontier.json", rows)
     write_atomically(folder / "frontier.html", _page(name, places))
 

@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from capkit.reports.numbers import or_null
 from capkit.reports.shell import page_html
 from capkit.utils.files import write_atomically, write_json
 
@@ -37,7 +38,7 @@ def write_matrix(folder: Path, name: str, cells: Sequence[Cell], confidence: flo
     """The two files of a matrix. A number that does not exist is null in the first; one that a cell lacks is absent."""
     rows = [asdict(cell) for cell in cells]
     for row in rows:
-        row["numbers"] = {key: value if math.isfinite(value) else None for key, value in row["numbers"].items()}
+        row["numbers"] = or_null(row["numbers"])
         row["intervals"] = {key: list(ends) for key, ends in row["intervals"].items() if all(map(math.isfinite, ends))}
     content = {"confidence": confidence, "cells": rows}
     write_json(folder / "cross.json", content, ensure_ascii=False)

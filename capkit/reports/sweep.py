@@ -1,12 +1,11 @@
 """sweep.json and sweep.html: a split's numbers under each bin of a condition."""
 
 import html
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from capkit.reports.charts import line_chart
-from capkit.reports.numbers import metric_table
+from capkit.reports.numbers import metric_table, or_null
 from capkit.reports.page import chart_row
 from capkit.reports.shell import page_html
 from capkit.utils.files import write_atomically, write_json
@@ -16,10 +15,7 @@ NOTE = "A column for each bin that captions were asked for, from the lowest to t
 
 def write_sweep(folder: Path, title: str, name: str, numbers: Mapping[int, Mapping[str, float]]) -> None:
     """The two files of a sweep over condition `name`; a number that does not exist is null in the first."""
-    rows = [
-        {name: number, "numbers": {key: value if math.isfinite(value) else None for key, value in own.items()}}
-        for number, own in numbers.items()
-    ]
+    rows = [{name: number, "numbers": or_null(own)} for number, own in numbers.items()]
     write_json(folder / "sweep.json", rows)
     write_atomically(folder / "sweep.html", _page(title, name, numbers))
 

@@ -6,6 +6,8 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+SPLITS = ("train", "val", "test", "predict")
+
 
 def plain(config: Any) -> Any:
     """A config as plain dicts, lists and values, with all references resolved."""
@@ -27,3 +29,8 @@ def nested(key: str, value: Any) -> dict[str, Any]:
     for word in reversed(key.split(".")):
         value = {word: value}
     return value
+
+
+def build_sources(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The sources of a data config, by the splits that it has."""
+    return {split: build(data[split]) for split in SPLITS if data.get(split) is not None}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from capkit.assets.cache import location
 from capkit.assets.catalogue import ASSETS, fetch, with_companions
-from capkit.config.instantiate import build, plain
+from capkit.config.instantiate import build, build_sources, plain
 from capkit.curation.folder import own_shard
 from capkit.data.box_features import of_boxes
 from capkit.data.features import DamagedFeatures, FeatureStore, FeatureWriter
@@ -31,7 +31,6 @@ from capkit.utils.tensors import default_device
 
 _ASSET = "capkit.assets.cache.path"
 _BATCH = 32
-SPLITS = ("train", "val", "test", "predict")
 
 # For each image key of any split: its source, and its index in that source.
 Places = dict[str, tuple[DataSource, int]]
@@ -44,7 +43,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         raise UsageError("prepare: expected a data config, got none; give e.g. data=stamps")
     names = [name for name in asset_names(plain(cfg.data)) if name in ASSETS]
     fetched = sum(fetch(name, _say) for name in with_companions(names))
-    sources = [build(cfg.data[split]) for split in SPLITS if cfg.data.get(split) is not None]
+    sources = list(build_sources(cfg.data).values())
     for source in sources:
         prepare_source(source)
     written = 0

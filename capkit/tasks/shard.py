@@ -7,14 +7,12 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
 
-from capkit.config.instantiate import build
+from capkit.config.instantiate import build_sources
 from capkit.data.shard_writer import index_tars, write_shards
 from capkit.data.sources.base import prepare_source
 from capkit.data.splits import check_shares
 from capkit.errors import UsageError
 from capkit.run.lock import acquire_run_lock
-
-SPLITS = ("train", "val", "test", "predict")
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
@@ -37,7 +35,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
                 tars, folder, (cfg.val, cfg.test), cfg.seed, num_workers, cfg.data.get("max_skipped", 0.05), watch
             )
         else:
-            sources = {split: build(cfg.data[split]) for split in SPLITS if cfg.data.get(split) is not None}
+            sources = build_sources(cfg.data)
             acquire_run_lock(folder)
             for source in sources.values():
                 prepare_source(source)

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from capkit.errors import UsageError
 from capkit.utils.seeds import generator
 
+CONFIDENCE = 0.95  # of intervals, where nobody asks for another
+
 
 @runtime_checkable
 class ArrayLike(Protocol):
@@ -46,7 +48,7 @@ def image_means(scores: Mapping[str, Sequence[float] | np.ndarray]) -> ImageSums
 
 
 def bootstrap_intervals(
-    images: ImageSums, confidence: float = 0.95, num_resamples: int = 2000, seed: int = 0
+    images: ImageSums, confidence: float = CONFIDENCE, num_resamples: int = 2000, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
     """Percentile interval of each number, resampling images with replacement (Efron 1979).
 
@@ -59,7 +61,7 @@ def bootstrap_intervals(
 
 
 def paired_intervals(
-    first: ImageSums, other: ImageSums, confidence: float = 0.95, num_resamples: int = 2000, seed: int = 0
+    first: ImageSums, other: ImageSums, confidence: float = CONFIDENCE, num_resamples: int = 2000, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
     """Percentile interval of each number of `other` minus that of `first`, of the same images in the same order.
 
@@ -90,7 +92,7 @@ def _resampled(
 
 def bootstrap_interval(
     per_item_values: Sequence[float] | ArrayLike,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     num_resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:

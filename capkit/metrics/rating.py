@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from capkit.errors import UsageError
-from capkit.metrics.bootstrap import ImageSums, bootstrap_intervals
+from capkit.metrics.bootstrap import CONFIDENCE, ImageSums, bootstrap_intervals
 from capkit.metrics.correlation import kendall
 from capkit.text.ptb import ptb_words
 from capkit.utils import rng
@@ -53,7 +53,7 @@ def rating_intervals(
     pictures: Sequence[RatedCaptions],
     margins: Sequence[float | int] = (),
     is_ranking: bool = True,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:

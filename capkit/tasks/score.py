@@ -19,6 +19,7 @@ from capkit.data.prediction_files import CaptionFile, images_to_score, match, on
 from capkit.errors import UsageError
 from capkit.llm.accounts import open_accounts, show_cost
 from capkit.llm.ledger import Ledger
+from capkit.metrics.bootstrap import CONFIDENCE
 from capkit.metrics.coco.document_frequencies import DocumentFrequencies
 from capkit.metrics.coco.named import USUAL, check_named, score_named
 from capkit.metrics.judged import JudgedMetric
@@ -27,8 +28,6 @@ from capkit.reports.judged import write_judged_page
 from capkit.types import Row
 from capkit.utils.console import phase, say
 from capkit.utils.files import output_file, write_atomically, write_json
-
-CONFIDENCE = 0.95  # of bootstrap intervals
 
 
 def run(cfg: DictConfig) -> dict[str, float]:

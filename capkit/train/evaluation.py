@@ -11,6 +11,7 @@ from capkit.data.datamodule import CaptionDataModule
 from capkit.data.loader import CaptionLoader
 from capkit.distributed.collectives import broadcast_object, gather_objects, rank
 from capkit.evaluators.base import Evaluator
+from capkit.metrics.bootstrap import CONFIDENCE
 from capkit.metrics.coco.collected import Cider
 from capkit.metrics.judged import JudgedMetric
 from capkit.metrics.scoring import (
@@ -35,7 +36,6 @@ from capkit.types import Row
 from capkit.utils.console import phase, say
 from capkit.utils.files import write_json
 
-CONFIDENCE = 0.95  # of bootstrap intervals over images
 NUM_SAMPLES = 24  # test images that a report and loggers show
 NUM_EXTREMES = 3  # of them those whose captions score best, and as many that score worst
 

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from capkit.metrics.arena.battles import Results, require_one_scale
 from capkit.metrics.arena.davidson import davidson
 from capkit.metrics.arena.elo import NO_BATTLE, SCALE, START, online_elo
+from capkit.metrics.bootstrap import CONFIDENCE
 from capkit.utils.rng import generator
 
 Resampling = Literal["battle", "picture"]
@@ -32,7 +33,7 @@ class Rating:
 
 
 def davidson_ratings(
-    results: Results, seed: int = 0, num_resamples: int = NUM_RESAMPLES, confidence: float = 0.95
+    results: Results, seed: int = 0, num_resamples: int = NUM_RESAMPLES, confidence: float = CONFIDENCE
 ) -> list[Rating]:
     """1,000 + 400 / ln 10 x log-strengths of Davidson's model, best first. Raises UsageError without a common scale."""
     require_one_scale(results)
@@ -41,7 +42,7 @@ def davidson_ratings(
 
 
 def elo_ratings(
-    results: Results, seed: int = 0, num_resamples: int = NUM_RESAMPLES, confidence: float = 0.95
+    results: Results, seed: int = 0, num_resamples: int = NUM_RESAMPLES, confidence: float = CONFIDENCE
 ) -> list[Rating]:
     """Online Elo as CapArena ranks by it: the median over resamples of the battles, which are in an order of their own.
 

@@ -21,11 +21,6 @@ class Evaluator(Protocol):
     def __call__(self, encoder: DualEncoder, data: CaptionDataModule, folder: Path) -> dict[str, float]: ...
 
 
-def provenance(encoder: Any) -> dict[str, Any]:
-    """What to quote with every number of this encoder. Sentence encoders have no prompt."""
-    return {"scorer": encoder.name, "prompt": getattr(encoder, "prompt", ""), "max_length": encoder.max_length}
-
-
 def write_results(
     folder: Path, name: str, rows: Iterable[Mapping[str, Any]], numbers: Mapping[str, float], quoted: Mapping[str, Any]
 ) -> None:

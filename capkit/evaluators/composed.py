@@ -13,11 +13,11 @@ from capkit.data.datamodule import CaptionDataModule
 from capkit.data.records import Record
 from capkit.data.sources.base import DataSource
 from capkit.errors import UsageError
-from capkit.evaluators.base import named, provenance, write_results
+from capkit.evaluators.base import named, write_results
 from capkit.evaluators.embedding import embed_images, embed_texts, resumable
 from capkit.metrics.composed import composed_query, ranks_without_own
 from capkit.metrics.ranking import Ranks
-from capkit.models.dual_encoders.base import DualEncoder
+from capkit.models.dual_encoders.base import DualEncoder, provenance
 from capkit.utils.ranges import PositiveFloat, PositiveInt, check_ranges
 
 

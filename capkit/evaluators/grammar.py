@@ -13,9 +13,9 @@ from torch import Tensor
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.sources.base import DataSource, is_rejected
 from capkit.errors import UsageError
-from capkit.evaluators.base import named, provenance, write_results
+from capkit.evaluators.base import named, write_results
 from capkit.evaluators.embedding import embed_texts, resumable_texts
-from capkit.models.dual_encoders.base import DualEncoder
+from capkit.models.dual_encoders.base import DualEncoder, provenance
 from capkit.models.dual_encoders.grammar_head import GrammarJudge, grammar_judge
 from capkit.models.weights import weights_fingerprint
 from capkit.text.corruption import KINDS, Edits, vocabulary_of, words_and_end

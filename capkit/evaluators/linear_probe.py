@@ -14,12 +14,12 @@ from torch import Tensor
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.sources.base import DataSource
 from capkit.errors import UsageError
-from capkit.evaluators.base import named, provenance, write_results
+from capkit.evaluators.base import named, write_results
 from capkit.evaluators.embedding import Images, embed_images, resumable
 from capkit.evaluators.labels import check_label_pattern, label_of
 from capkit.evaluators.logistic import Logistic, best_strength, fit_logistic
 from capkit.metrics.ranking import normalize
-from capkit.models.dual_encoders.base import DualEncoder
+from capkit.models.dual_encoders.base import DualEncoder, provenance
 from capkit.models.dual_encoders.cached import CachedDualEncoder
 from capkit.utils.ranges import PositiveInt, check_ranges
 

@@ -14,10 +14,10 @@ from capkit.data.datamodule import CaptionDataModule
 from capkit.data.records import Record
 from capkit.data.sources.base import DataSource, clean_captions
 from capkit.errors import UsageError
-from capkit.evaluators.base import named, provenance, write_results
+from capkit.evaluators.base import named, write_results
 from capkit.evaluators.embedding import embed_images, embed_texts, resumable
 from capkit.metrics.matched_pairs import PairScores, pair_scores
-from capkit.models.dual_encoders.base import DualEncoder
+from capkit.models.dual_encoders.base import DualEncoder, provenance
 
 
 class MatchedPairs:

@@ -20,8 +20,9 @@ from capkit.data.skipped import SkipLog, Skipped
 from capkit.data.sources.base import DataSource
 from capkit.data.targets import Target, placed, targets_of
 from capkit.errors import UsageError
-from capkit.evaluators.base import named, provenance, write_results
+from capkit.evaluators.base import named, write_results
 from capkit.evaluators.embedding import embed_texts, resumable
+from capkit.models.dual_encoders.base import provenance
 from capkit.models.dual_encoders.patch_grouping import PatchGrouping
 from capkit.utils.ranges import PositiveInt, Probability, check_ranges
 

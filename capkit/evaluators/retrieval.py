@@ -14,11 +14,11 @@ from torch import Tensor
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.sources.base import clean_captions
 from capkit.errors import UsageError
-from capkit.evaluators.base import named, provenance, write_results
+from capkit.evaluators.base import named, write_results
 from capkit.evaluators.embedding import embed_images, embed_texts, resumable
 from capkit.metrics.ranking import Ranks
 from capkit.metrics.retrieval import rank_numbers, retrieval_ranks
-from capkit.models.dual_encoders.base import DualEncoder
+from capkit.models.dual_encoders.base import DualEncoder, provenance
 from capkit.utils.ranges import PositiveInt, check_ranges
 
 

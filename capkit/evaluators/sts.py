@@ -7,11 +7,12 @@ from typing import Any
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.sources.sentence_pairs import ScoredPair, read_pairs
 from capkit.errors import UsageError
-from capkit.evaluators.base import named, provenance, write_results
+from capkit.evaluators.base import named, write_results
 from capkit.evaluators.embedding import embed_texts, resumable_texts
 from capkit.metrics.correlation import pearson, spearman
 from capkit.metrics.ranking import normalize
 from capkit.metrics.text_retrieval import TextEncoder
+from capkit.models.dual_encoders.base import provenance
 
 
 class STS:

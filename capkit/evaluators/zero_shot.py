@@ -14,11 +14,11 @@ from torch import Tensor
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.sources.base import DataSource
 from capkit.errors import UsageError, did_you_mean
-from capkit.evaluators.base import named, provenance, write_results
+from capkit.evaluators.base import named, write_results
 from capkit.evaluators.embedding import embed_images, embed_texts, resumable
 from capkit.evaluators.labels import check_label_pattern, label_of, read_lines
 from capkit.metrics.ranking import embedding_ranks, normalize
-from capkit.models.dual_encoders.base import DualEncoder
+from capkit.models.dual_encoders.base import DualEncoder, provenance
 from capkit.models.dual_encoders.cached import CachedTextEncoder
 from capkit.utils.ranges import PositiveInt, check_ranges
 

@@ -18,7 +18,7 @@ from torchmetrics import Metric
 from capkit.errors import UsageError
 from capkit.fault_tolerance.oom import map_in_chunks
 from capkit.metrics.ranking import normalize
-from capkit.models.dual_encoders.base import DualEncoder
+from capkit.models.dual_encoders.base import DualEncoder, provenance
 from capkit.text.checked import checked_rows
 from capkit.utils.rng import stable_hash
 from capkit.utils.tensors import first_of_each
@@ -134,7 +134,7 @@ class EmbeddingMetric(Metric, ABC):
 
     def provenance(self) -> dict[str, Any]:
         """What to quote with each number of this metric."""
-        return {"scorer": self.encoder.name, "prompt": self.encoder.prompt, "max_length": self.encoder.max_length}
+        return provenance(self.encoder)
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """torchmetrics' sync, but a rank without rows sends empty ids as int64 (torchmetrics would send floats)."""

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from capkit.models.dual_encoders.base import provenance
 from capkit.models.dual_encoders.grammar_head import GrammarJudge, grammar_judge
 from capkit.scorers.base import BaseScorer
 from capkit.scorers.flatten import flat_texts, says_something, unflatten_scores
@@ -39,4 +40,4 @@ class Grammar(BaseScorer):
 
     def provenance(self) -> dict[str, Any]:
         """What each number of this scorer has to be quoted with."""
-        return {"scorer": self.encoder.name, "prompt": self.encoder.prompt, "max_length": self.encoder.max_length}
+        return provenance(self.encoder)

@@ -18,8 +18,8 @@ from capkit.data.curricula.bag_files import hash_of_keys
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.sources.base import clean_captions
 from capkit.errors import UsageError
-from capkit.evaluators.base import provenance
 from capkit.evaluators.embedding import embed_images, resumable
+from capkit.models.dual_encoders.base import provenance
 from capkit.models.dual_encoders.cached import CachedDualEncoder
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.utils.files import TEMPORARY

@@ -37,6 +37,11 @@ class DualEncoder(Protocol):
         ...
 
 
+def provenance(encoder: Any) -> dict[str, Any]:
+    """What to quote with every number of this encoder. Sentence encoders have no prompt."""
+    return {"scorer": encoder.name, "prompt": getattr(encoder, "prompt", ""), "max_length": encoder.max_length}
+
+
 @runtime_checkable
 class CacheableEncoder(DualEncoder, Protocol):
     """A dual encoder whose embeddings can be cached on disk."""

@@ -43,10 +43,10 @@ class ZeroShot:
     """Top-1, top-5 and mean per-class accuracy of images whose label is the pattern `label` filled from their metadata.
 
     `classes` and `templates` are lists, or files with one entry per line; `templates=openai_imagenet` takes CLIP's 80
-    (SHIPPED). A class is a label, optionally followed by a
-    tab and its description (default: the label), which replaces {} in each template. A class's weight vector is the
-    normalised mean over templates of unit-norm text embeddings. Images come from `source`, or the data's `split`. Ties
-    are resolved by chance. All classes are candidates; the per-class mean covers classes with images.
+    (SHIPPED). A class is a label, optionally followed by a tab and its description (default: the label), which replaces
+    {} in each template. A class's weight vector is the normalised mean over templates of unit-norm text embeddings.
+    Images come from `source`, or the data's `split`. Ties are resolved by chance. All classes are candidates; the
+    per-class mean covers classes with images.
 
     `parts` names the words of a label in their order, e.g. ["color", "shape"] of "red circle". The share of images
     whose predicted label has the right word is then reported of each, since a combination may be named far above chance

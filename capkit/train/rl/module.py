@@ -130,8 +130,10 @@ class RLModule(PolicyModule):
         """Run `backward_parts`; returns also the parts, split further if they did not fit into memory."""
 
         def work() -> tuple[list[Rollout], dict[str, Tensor]]:
-            size = self.micro_batch_size
-            fitting = [piece for part in parts for piece in (part.parts(size) if _exceeds(part, size) else [part])]
+            fitting = parts
+            if (size := self.micro_batch_size) is not None:
+                split = [part.parts(size) if len(part.batch) > size else [part] for part in parts]
+                fitting = [piece for pieces in split for piece in pieces]
             return fitting, self.backward_parts(fitting, step, is_first)
 
         return self.in_memory(work, "micro_batch_size", max(len(part.batch) for part in parts))
@@ -292,7 +294,3 @@ class RLModule(PolicyModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._remember(checkpoint["rl"])
-
-
-def _exceeds(part: Rollout, size: int | None) -> bool:
-    return size is not None and len(part.batch) > size

@@ -42,7 +42,7 @@ class VLLMClient:
 
     def models(self) -> dict[str, dict[str, Any]]:
         """What the server answers as, by name: base models and adapters, whose "root" is their folder."""
-        reply = self._json("/models", None)
+        reply = self._asked("/models", None, _parsed)
         try:
             return {str(card["id"]): card for card in reply["data"]}
         except (KeyError, TypeError) as error:
@@ -78,9 +78,6 @@ class VLLMClient:
 
     def _post(self, path: str, body: Mapping[str, Any]) -> None:
         self._asked(path, json.dumps(body).encode(), lambda reply: None)
-
-    def _json(self, path: str, data: bytes | None) -> Any:
-        return self._asked(path, data, _parsed)
 
     def _asked(self, path: str, data: bytes | None, read: Any) -> Any:
         def attempt() -> Any:

@@ -7,29 +7,15 @@ import copy
 
 import pytest
 import torch
-from rl_steps import Overlap
 from tiny_chat_models import CONFIGS, build, pixels
 from torch.utils.data import DataLoader
+from trained_modules import OBJECTIVES, SAMPLED, module_of
 
-from capkit.decoding.config import Decoding
-from capkit.objectives.cross_entropy import CrossEntropy
 from capkit.objectives.policy.ppo import PPO
-from capkit.objectives.policy.self_critical import SelfCritical
-from capkit.optim.optimizers import AdamW
-from capkit.optim.schedules import Constant
-from capkit.scorers.reward import Reward, RewardTerm
 from capkit.testing.distributed import bare_trainer
 from capkit.text.tokenizers import encode_captions
-from capkit.train.mle_module import MLEModule
-from capkit.train.rl.module import RLModule
 from capkit.types import CaptionBatch
 
-SAMPLED = Decoding("sample", max_length=5)
-OBJECTIVES = {
-    "likelihood": lambda: CrossEntropy(0.1),
-    "self_critical": lambda: SelfCritical(SAMPLED, num_samples=2),
-    "grpo": lambda: PPO(SAMPLED, num_samples=3, baseline="group", kl="k3", kl_weight=0.1),
-}
 TUNINGS = {
     "whole": {},
     "adapters": {"freeze": ("vision", "projector"), "lora": (("rank", 2),)},
@@ -51,31 +37,6 @@ TABLE = [
     pytest.param(*cell, marks=[] if cell in IN_CI else pytest.mark.nightly, id="-".join(cell).replace(" ", "_"))
     for cell in ((family, name, tuning) for family in CONFIGS for name in OBJECTIVES for tuning in TUNINGS)
 ]
-
-
-class Told(RLModule):
-    """Keeps what each step logs."""
-
-    def training_step(self, batch, batch_idx):
-        self.told = super().training_step(batch, batch_idx)
-        return self.told
-
-
-def module_of(model, objective, micro_batch_size=None):
-    parts = {
-        "objective": OBJECTIVES[objective](),
-        "optimizer": AdamW(lr=1e-2, weight_decay=0.0),
-        "schedule": Constant(),
-        "decoding": Decoding(max_length=5),
-        "metrics": None,
-        "micro_batch_size": micro_batch_size,
-        "seed": 0,
-    }
-    if objective == "likelihood":
-        return MLEModule(model, **parts)
-    module = Told(model, reward=Reward({"overlap": RewardTerm(Overlap())}), rollout_batch_size=None, **parts)
-    module.keep_reference()
-    return module
 
 
 def batches(model, steps=2):

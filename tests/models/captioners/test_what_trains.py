@@ -7,28 +7,13 @@ import copy
 
 import pytest
 import torch
-from rl_steps import Overlap
 from tiny_captioners import HAS_OPEN_CLIP, batch_for, build
 from torch.utils.data import DataLoader
+from trained_modules import OBJECTIVES, module_of
 
-from capkit.decoding.config import Decoding
 from capkit.models.tuning.lora import LoRA
-from capkit.objectives.cross_entropy import CrossEntropy
-from capkit.objectives.policy.ppo import PPO
-from capkit.objectives.policy.self_critical import SelfCritical
-from capkit.optim.optimizers import AdamW
-from capkit.optim.schedules import Constant
-from capkit.scorers.reward import Reward, RewardTerm
 from capkit.testing.distributed import bare_trainer
-from capkit.train.mle_module import MLEModule
-from capkit.train.rl.module import RLModule
 
-SAMPLED = Decoding("sample", max_length=5)
-OBJECTIVES = {
-    "likelihood": lambda: CrossEntropy(0.1),
-    "self_critical": lambda: SelfCritical(SAMPLED, num_samples=2),
-    "grpo": lambda: PPO(SAMPLED, num_samples=3, baseline="group", kl="k3", kl_weight=0.1),
-}
 # The part that adapters are added to, by family: what `model=tuned_captioner` calls it in lora.PART.
 ADAPTED = {
     "encoder_decoder": "decoder",
@@ -61,14 +46,6 @@ TABLE = [
 ]
 
 
-class Told(RLModule):
-    """Keeps what each step logs."""
-
-    def training_step(self, batch, batch_idx):
-        self.told = super().training_step(batch, batch_idx)
-        return self.told
-
-
 def tuned(family, tuning):
     model = copy.deepcopy(build(family))
     if tuning == "adapters":
@@ -81,18 +58,6 @@ def tuned(family, tuning):
 
 def image_part_of(model):
     return model._image_part if hasattr(model, "_image_part") else model.image_encoder
-
-
-def module_of(model, objective):
-    parts = {
-        "objective": OBJECTIVES[objective](), "optimizer": AdamW(lr=1e-2, weight_decay=0.0), "schedule": Constant(),
-        "decoding": Decoding(max_length=5), "metrics": None, "micro_batch_size": None, "seed": 0,
-    }  # fmt: skip
-    if objective == "likelihood":
-        return MLEModule(model, **parts)
-    module = Told(model, reward=Reward({"overlap": RewardTerm(Overlap())}), rollout_batch_size=None, **parts)
-    module.keep_reference()
-    return module
 
 
 @pytest.mark.parametrize(("family", "objective", "tuning"), TABLE)

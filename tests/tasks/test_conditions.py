@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import tiny_fit_run
 import torch
 from PIL import Image
+from tiny_fit_run import caches
 
 from benchmarks.starts import folder_of
 from capkit.checkpoint.files import load_checkpoint
@@ -14,18 +16,9 @@ from capkit.cli import main
 from capkit.run.folder import RunFolder
 from capkit.types import CaptionBatch
 
-TINY = [
-    "debug=tiny", "data.train.count=16", "data.val.count=6", "data.test.count=6", "max_steps=2", "val_every=2",
-    "model.width=32", "model.num_layers=1", "model.image_encoder.channels=[8,8]", "model.image_encoder.blocks=[0,0]",
-    "model.image_encoder.width=32", "decoding.max_length=6", "model.dropout=0.2", "callback.checkpoints.every_steps=1",
-    "callback.recorder.every_steps=1",
-]  # fmt: skip
+TINY = [*tiny_fit_run.TINY, "max_steps=2"]
 CONDITIONS = ["model.conditions={length:{kind:length,longest:40},box:box}", "data.conditions={length:length,box:box}"]
 CONDITIONS += ["data.condition_dropout=0.5", "data.captions_per_image=2"]
-
-
-def caches(path):
-    return [f"data.{split}.cache_dir={path / 'scenes'}" for split in ("train", "val", "test")]
 
 
 @pytest.fixture(scope="module")

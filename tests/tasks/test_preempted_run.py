@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+from tiny_fit_run import MODEL
 
 from capkit.checkpoint.files import load_checkpoint
 from capkit.cli import main
@@ -18,10 +19,6 @@ pytestmark = pytest.mark.integration
 DATA = [
     "debug=tiny", "data.train.count=16", "data.val.count=4", "data.test.count=4", "val_every=2", "controls=0",
     "data.eval_batch_size=2", "decoding.max_length=6", "metric=[bleu]",
-]  # fmt: skip
-MODEL = [
-    "model.width=32", "model.num_layers=1", "model.image_encoder.channels=[8,8]", "model.image_encoder.blocks=[0,0]",
-    "model.image_encoder.width=32",
 ]  # fmt: skip
 REWARDED = [
     "task=fit_rl", "callback=[progress,recorder,checkpoints,preemption]", "max_steps=4", "reward=[length]",

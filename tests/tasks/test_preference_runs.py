@@ -4,6 +4,7 @@ import json
 
 import pytest
 from interrupted import assert_equal_weights, interrupt_and_resume, numbers
+from tiny_fit_run import MODEL
 
 from capkit.cli import main
 from capkit.data.preference_files import read_preferences
@@ -20,10 +21,6 @@ DATA = [
     "decoding.max_length=6",
     "controls=0",
 ]
-MODEL = [
-    "model.width=32", "model.num_layers=1", "model.image_encoder.channels=[8,8]", "model.image_encoder.blocks=[0,0]",
-    "model.image_encoder.width=32",
-]  # fmt: skip
 ADAPTERS = "model.lora={decoder: {rank: 2, targets: [query_key_value]}}"
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tiny_fit_run import MODEL
 
 from capkit.cli import main
 from capkit.config.arguments import parse
@@ -17,10 +18,6 @@ pytestmark = pytest.mark.nightly
 
 DATA = [
     "debug=tiny", "data.train.count=16", "data.val.count=4", "data.test.count=4", "decoding.max_length=6", "controls=0",
-]  # fmt: skip
-MODEL = [
-    "model.width=32", "model.num_layers=1", "model.image_encoder.channels=[8,8]", "model.image_encoder.blocks=[0,0]",
-    "model.image_encoder.width=32",
 ]  # fmt: skip
 REWARDED = [
     "task=fit_rl", "callback=[recorder,checkpoints]", "max_steps=3", "val_every=4", "objective=grpo",

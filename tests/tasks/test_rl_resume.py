@@ -2,6 +2,7 @@
 
 import pytest
 from interrupted import assert_equal_weights, interrupt_and_resume, numbers
+from tiny_fit_run import MODEL
 
 from capkit.checkpoint.files import load_checkpoint
 from capkit.cli import main
@@ -13,10 +14,6 @@ pytestmark = pytest.mark.integration
 DATA = [
     "debug=tiny", "data.train.count=16", "data.val.count=4", "data.test.count=4", "val_every=2",
     "decoding.max_length=6", "callback.checkpoints.every_steps=1", "callback.recorder.every_steps=1", "controls=0",
-]  # fmt: skip
-MODEL = [
-    "model.width=32", "model.num_layers=1", "model.image_encoder.channels=[8,8]", "model.image_encoder.blocks=[0,0]",
-    "model.image_encoder.width=32",
 ]  # fmt: skip
 REWARDED = [
     "task=fit_rl", "callback=[progress,recorder,checkpoints]", "max_steps=4", "reward=[length]",

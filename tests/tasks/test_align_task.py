@@ -52,14 +52,6 @@ class Mean(BaseScorer):
         return unflatten_scores([float("nan") if p is None else float(p.mean()) for p in pictures], samples)
 
 
-@pytest.fixture
-def work(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
-
-
 def aligned(*words, scorer=None):
     """Runs the task; `scorer` replaces the one of the config."""
     config = compose_config(parse(["align", *words])).config

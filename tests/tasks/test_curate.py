@@ -45,14 +45,6 @@ class LoggingLM(SceneLM):
         ]
 
 
-@pytest.fixture
-def work(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
-
-
 def curated(*words, lm=None):
     """Runs the task; `lm` replaces the language model of the steps."""
     count = [] if any("data.train.count=" in word for word in words) else ["data.train.count=12"]

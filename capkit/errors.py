@@ -12,6 +12,7 @@ import re
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
 
@@ -163,3 +164,12 @@ def did_you_mean(name: str, valid: Iterable[str], prefix: str = "") -> str:
     valid = sorted(valid)
     near = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
     return f"did you mean {prefix + near[0]!r}?" if near else f"valid names: {', '.join(valid) or 'none'}"
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise UsageError if the setting `name` is none of its choices."""
+    choices = list(choices)
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        fix = f"did you mean {near[0]!r}?" if near else "give one of them"
+        raise UsageError(f"expected {name} to be one of {', '.join(choices)}; got {value!r}; {fix}")

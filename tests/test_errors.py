@@ -11,7 +11,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from capkit import cli
-from capkit.errors import RunFailure, UsageError, exit_status, known_error
+from capkit.errors import RunFailure, UsageError, check_choice, exit_status, known_error
 from capkit.run.folder import RunFolder
 from capkit.utils.files import add_to_file, write_atomically
 
@@ -125,3 +125,11 @@ def test_a_notebook_shows_wrong_input_below_the_users_own_lines_alone():
     here, message = caught.value._render_traceback_()
     assert message == "UsageError: expected 1, got 2; give 1"
     assert here.startswith(f'  File "{__file__}", line ') and 'within["refuse"]()' in here
+
+
+def test_a_wrong_choice_is_told_with_all_choices_and_the_nearest():
+    check_choice("objective.reduction", "mean", ("mean", "sum"))
+    with pytest.raises(UsageError, match=r"^expected form to be one of mean, sum; got 'maen'; did you mean 'mean'\?$"):
+        check_choice("form", "maen", ("mean", "sum"))
+    with pytest.raises(UsageError, match=r"got None; give one of them$"):
+        check_choice("form", None, ("mean", "sum"))

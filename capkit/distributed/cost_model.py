@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 
-from capkit.errors import UsageError
+from capkit.errors import UsageError, check_choice
 
 SHARDED = ("ddp", "zero1", "zero2", "zero3")  # strategies with a step time; that of offload depends on the CPU
 STRATEGIES = (*SHARDED, "zero2_offload", "zero3_offload")
@@ -199,5 +199,4 @@ def _stage(strategy: str) -> int:
 
 
 def _check(strategy: str) -> None:
-    if strategy not in STRATEGIES:
-        raise UsageError(f"strategy must be one of {', '.join(STRATEGIES)}; got {strategy!r}")
+    check_choice("strategy", strategy, STRATEGIES)

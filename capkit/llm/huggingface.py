@@ -23,7 +23,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from capkit.errors import UsageError
+from capkit.errors import UsageError, check_choice
 from capkit.llm.base import Answer, Question
 from capkit.llm.cache import question_key
 from capkit.llm.choosing import KeyedDraw, RepetitionPenalty
@@ -165,8 +165,7 @@ class HFChat:
         max_question_tokens: PositiveInt | None = None,
         chat: bool = True,
     ) -> None:
-        if dtype not in DTYPES:
-            raise UsageError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+        check_choice("dtype", dtype, DTYPES)
         if temperature and num_beams > 1:
             raise UsageError(f"beam search draws nothing: expected num_beams=1, or temperature=0; got {num_beams=}")
         if not temperature and top_p < 1:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
 
-from capkit.errors import UsageError
+from capkit.errors import UsageError, check_choice
 from capkit.llm.base import Answer
 from capkit.llm.cache import AnswerStore
 from capkit.llm.huggingface import DTYPES, found_revision, from_hub, kind_of, loaded
@@ -61,8 +61,7 @@ class HFReader:
         batch_size: PositiveInt = 16,
         cache_dir: str = "data/answers",
     ) -> None:
-        if dtype not in DTYPES:
-            raise UsageError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+        check_choice("dtype", dtype, DTYPES)
         self.form, self.prompt = form, Prompt(prompt or PROMPTS[form], _FIELDS[form])
         self.system = system if system is not None or form == "cloze" else SYSTEM
         self.name, self.revision, self.dtype = name, found_revision(name, revision), dtype

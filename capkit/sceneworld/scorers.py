@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capkit.errors import UsageError
+from capkit.errors import check_choice
 from capkit.sceneworld.metrics.facts import score_rows
 from capkit.scorers.base import BaseScorer
 from capkit.scorers.flatten import flat_texts, unflatten_scores
@@ -30,8 +30,7 @@ class Facts(BaseScorer):
     """
 
     def __init__(self, measure: str = "f1") -> None:
-        if measure not in MEASURES:
-            raise UsageError(f"measure must be one of {', '.join(MEASURES)}; got {measure!r}")
+        check_choice("measure", measure, MEASURES)
         self.measure = measure
 
     def __call__(self, batch: CaptionBatch, samples: Samples) -> Float[Tensor, "B K"]:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from capkit.distributed.collectives import all_reduce_sum
-from capkit.errors import UsageError
+from capkit.errors import UsageError, check_choice
 from capkit.metrics.ranking import TIE_TOLERANCE
 from capkit.models.dual_encoders.base import CacheableEncoder
 from capkit.scorers.flatten import unflatten_scores
@@ -78,8 +78,7 @@ class SelfRetrieval(PictureScorer):
         folder: str | None = None,
     ) -> None:
         super().__init__(encoder, folder)
-        if form not in FORMS:
-            raise UsageError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
+        check_choice("form", form, FORMS)
         if (neighbors_file is None) != (num_neighbors == 0):
             raise UsageError(
                 "hard negatives need neighbors_file and num_neighbors of 1 or more; "

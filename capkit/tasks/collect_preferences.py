@@ -17,7 +17,7 @@ from capkit.data.datamodule import CaptionDataModule
 from capkit.data.preference_files import Preference, write_preferences
 from capkit.data.preference_pairs import criteria
 from capkit.decoding.config import Decoding
-from capkit.errors import UsageError
+from capkit.errors import UsageError, check_choice
 from capkit.fault_tolerance.oom import map_in_chunks
 from capkit.scorers.reward import Reward
 from capkit.text.tokenizers import prompt_ids
@@ -43,8 +43,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
             f"task=collect_preferences samples captions; expected decoding.method=sample, got {decoding.method}, "
             f"num_candidates={decoding.num_candidates}; leave decoding as it is"
         )
-    if cfg.form not in FORMS:
-        raise UsageError(f"form must be one of {', '.join(FORMS)}; got {cfg.form!r}")
+    check_choice("form", cfg.form, FORMS)
     out = output_file(cfg.out)
     reward = Reward(build_all(cfg.reward))
     if reward.compared:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from capkit.errors import UsageError, did_you_mean
+from capkit.errors import UsageError, check_choice
 from capkit.utils.rng import generator
 
 KINDS = ("repeat", "remove", "insert", "swap", "shuffle")
@@ -89,8 +89,7 @@ class Edits:
 
     def of_kind(self, kind: str, caption: str, *key: object) -> Edit | None:
         """Draw an edit of this kind, or return None if it cannot change the caption."""
-        if kind not in KINDS:
-            raise UsageError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}; {did_you_mean(kind, KINDS)}")
+        check_choice("kind", kind, KINDS)
         return self._edit(kind, caption, generator("edit", kind, *key)) if kind in self.possible(caption) else None
 
     def _edit(self, kind: str, caption: str, random: np.random.Generator) -> Edit:

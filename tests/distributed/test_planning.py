@@ -121,7 +121,7 @@ def test_efficiency_falls_with_the_number_of_gpus_and_is_one_on_one():
         (lambda: work(trainable=0), "trainable must be 1 or more"),
         (lambda: work(micro_batches=9), "8 images and 9 micro-batches"),
         (lambda: cluster(utilization=1.5), "expected utilization above 0"),
-        (lambda: model_state_bytes(work(), "zero4", 2), "strategy must be one of"),
+        (lambda: model_state_bytes(work(), "zero4", 2), "expected strategy to be one of"),
     ],
 )
 def test_numbers_that_make_no_sense_are_told(make, told):

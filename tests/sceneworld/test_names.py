@@ -56,5 +56,5 @@ def test_the_source_gives_both_texts_or_one_and_metadata_as_they_were():
         assert both.record(index).metadata == scenes.record(index).metadata and not named_in(second.text)
         assert np.array_equal(both.image(index), scenes.image(index))
     assert len({fingerprint(source) for source in (both, alt, Named(scenes, seed=1), scenes)}) == 4
-    with pytest.raises(UsageError, match="texts must be one of both, alt_text, synthetic; got 'alt'"):
+    with pytest.raises(UsageError, match="expected texts to be one of both, alt_text, synthetic; got 'alt'"):
         Named(scenes, "alt")

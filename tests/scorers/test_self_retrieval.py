@@ -212,7 +212,7 @@ def test_what_is_wrong_with_neighbors_is_named(tmp_path):
     ):
         with pytest.raises(UsageError, match=message):
             scorer_of("log_softmax", **arguments)
-    with pytest.raises(UsageError, match="form must be one of"):
+    with pytest.raises(UsageError, match="expected form to be one of"):
         scorer_of("softmax")
 
 

@@ -179,7 +179,7 @@ def test_what_cannot_be_trained_on_is_told_before_the_first_step(start, tmp_path
         (["reward.length.weight=-1"], "reward.length.weight: expected more than 0"),
         (["reward.length.clip=[0.9,1]", "margin=0.2"], "no two captions of a picture differ"),
         (["decoding.method=greedy"], "expected decoding.method=sample, got greedy"),
-        (["form=xml"], "form must be one of"),
+        (["form=xml"], "expected form to be one of"),
         (["margins={cider: 1}"], "expected names of reward's terms, length; got 'cider'"),
         (["margins={length: wide}"], "margins on the command line: expected dict[str, PositiveFloat], got"),
     ],

@@ -16,7 +16,7 @@ from capkit.curation.base import Records, is_by
 from capkit.curation.capsfusion_files import AddRow, capsfusion_writer
 from capkit.curation.step_bases import AskingStep, counts_of
 from capkit.data.records import Caption, Record
-from capkit.errors import UsageError, did_you_mean
+from capkit.errors import UsageError, check_choice
 from capkit.llm.asker import Asker
 from capkit.llm.base import ChatModel, Question
 from capkit.llm.cost import guessed_tokens
@@ -91,10 +91,7 @@ class FuseAltText(AskingStep):
     ) -> None:
         if text_lm is None:
             raise UsageError("fuse_alt_text needs a language model; add text_lm=hf, text_lm=server or text_lm=scene")
-        if reply not in REPLIES:
-            raise UsageError(
-                f"reply must be one of {', '.join(REPLIES)}; got {reply!r}; {did_you_mean(reply, REPLIES)}"
-            )
+        check_choice("reply", reply, REPLIES)
         if alt_text == synthetic:
             raise UsageError(f"alt_text and synthetic must be two sources of captions; got {alt_text!r} for both")
         self.needs_sources = (alt_text, synthetic)

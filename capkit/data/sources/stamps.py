@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from capkit.data.files import ImageFiles
 from capkit.data.records import Caption, Record
-from capkit.errors import UsageError
+from capkit.errors import UsageError, check_choice
 from capkit.utils.ranges import Range, Seed, check_ranges
 from capkit.utils.rng import stable_hash, uniform
 
@@ -80,8 +80,7 @@ class Stamps:
     ) -> None:
         if not Path(root).is_dir():
             raise UsageError(f"root: no folder {root!r}; fetch the stamps with `capkit prepare data=stamps`")
-        if split not in SPLITS:
-            raise UsageError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
+        check_choice("split", split, SPLITS)
         if val + test >= 1:
             raise UsageError(f"val and test are shares of the captions, together below 1; got {val} and {test}")
         missing = [folder for folder in exclude if not (Path(root) / folder).is_dir()]

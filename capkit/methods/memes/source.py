@@ -12,7 +12,7 @@ from capkit.data.files import ImageFiles
 from capkit.data.records import Caption, Record, check_unique_keys
 from capkit.data.sources.folder import existing_folder
 from capkit.data.sources.listed import ListedPictures
-from capkit.errors import UsageError, did_you_mean
+from capkit.errors import UsageError, check_choice, did_you_mean
 from capkit.text.caption_text import clean_text, printed_list
 from capkit.utils.text_files import (
     SPLIT_OF,
@@ -34,8 +34,7 @@ def candidate_captions(captions: dict[str, str], text: str, mode: str) -> list[C
     none: the captions as they are. caption: the text before each ("TEXT. CAPTION"); an empty caption stays empty.
     candidate: the text is one more candidate.
     """
-    if mode not in TEXT_MODES:
-        raise UsageError(f"text must be one of {', '.join(TEXT_MODES)}; got {mode!r}")
+    check_choice("text", mode, TEXT_MODES)
     cleaned, text = {name: clean_text(caption) for name, caption in captions.items()}, clean_text(text)
     if mode == "caption" and text:
         cleaned = {name: f"{text}. {caption}" if caption else "" for name, caption in cleaned.items()}

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from capkit.errors import UsageError
+from capkit.errors import UsageError, check_choice
 from capkit.models.dual_encoders.logit_scale import LogitScale
 from capkit.models.dual_encoders.text_towers.base import TextTower
 from capkit.models.dual_encoders.text_towers.char_gru import CharGRU
@@ -43,8 +43,7 @@ class AttentionPool(nn.Module):
 
 def projection(kind: str, width: int, embed_dim: int, name: str) -> nn.Module:
     """A projection from a tower's width to the joint space: linear without bias (CLIP), two layers, or identity."""
-    if kind not in PROJECTIONS:
-        raise UsageError(f"{name} must be one of {', '.join(PROJECTIONS)}; got {kind!r}")
+    check_choice(name, kind, PROJECTIONS)
     if kind == "linear":
         return nn.Linear(width, embed_dim, bias=False)
     if kind == "mlp":
@@ -104,8 +103,7 @@ class TwoTower(TrainableDualEncoder):
         tower: TextTower = text_tower
         scale = LogitScale(logit_scale, max_logit_scale, learn_scale, logit_bias)
         super().__init__(tower.tokenize, embed_dim, scale, prompt, name, batch_size)
-        if pooling not in POOLINGS:
-            raise UsageError(f"pooling must be one of {', '.join(POOLINGS)}; got {pooling!r}")
+        check_choice("pooling", pooling, POOLINGS)
         self.feature_width = width = encoder_width(image_tower, feature_width)
         self.image_tower, self.text_tower, self.transform = image_tower, text_tower, transform
         self.pooling = pooling

@@ -6,7 +6,7 @@ from itertools import chain
 
 from torch import nn
 
-from capkit.errors import UsageError, did_you_mean
+from capkit.errors import UsageError, check_choice
 from capkit.models.tuning.layers import after_blocks_of, blocks_of
 from capkit.models.tuning.lora import LoRA, adapted_part
 from capkit.utils.ranges import DropoutRate, PositiveInt, check_ranges
@@ -44,10 +44,7 @@ class Tuning:
     targets: list[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise UsageError(
-                f"tuning mode must be one of {', '.join(MODES)}; got {self.mode!r}; {did_you_mean(self.mode, MODES)}"
-            )
+        check_choice("tuning mode", self.mode, MODES)
         if (self.n is not None) != (self.mode == "last_n"):
             raise UsageError(
                 f"n, the number of tuned layers, belongs to mode=last_n only; got mode={self.mode} and n={self.n}"

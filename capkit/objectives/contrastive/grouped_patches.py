@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from capkit.distributed.collectives import all_reduce_sum
-from capkit.errors import UsageError
+from capkit.errors import UsageError, check_choice
 from capkit.objectives.contrastive.info_nce import InfoNCE
-from capkit.objectives.contrastive.pairs import LOWEST, check_choice
+from capkit.objectives.contrastive.pairs import LOWEST
 from capkit.objectives.contrastive.slots import by_image, slots_of
 from capkit.types import PairEmbeddings, PairLoss
 from capkit.utils.ranges import Probability, check_ranges

@@ -16,11 +16,11 @@ from capkit.distributed.collectives import (
     all_reduce_sum,
     all_reduce_sum_with_grad,
 )
+from capkit.errors import check_choice
 from capkit.objectives.contrastive.pairs import (
     DUPLICATES,
     LOWEST,
     Captions,
-    check_choice,
     in_blocks,
     largest,
     similarities,

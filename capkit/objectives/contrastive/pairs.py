@@ -5,7 +5,7 @@ N images, M captions, P pairs of an image and one of its captions; L links. In a
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from capkit.distributed.collectives import UnevenGather
-from capkit.errors import UsageError
 from capkit.types import PairEmbeddings
 
 # Score of a masked candidate. Finite: with -inf, a log-sum-exp over no candidate would have NaN in its gradient.
@@ -24,11 +23,6 @@ LOWEST = -1e30
 DUPLICATES = ("positive", "mask", "negative")
 
 T = TypeVar("T")
-
-
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
 
 
 def in_blocks(function: Callable[[slice], T], num_rows: int, chunk_rows: int) -> list[T]:

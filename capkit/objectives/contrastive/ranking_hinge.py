@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from capkit.errors import check_choice
 from capkit.objectives.contrastive.comparisons import NEGATIVES, SEARCH, Comparison, Comparisons
-from capkit.objectives.contrastive.pairs import check_choice
 from capkit.types import PairEmbeddings, PairLoss
 from capkit.utils.ranges import PositiveFloat, PositiveInt, check_ranges
 

@@ -5,11 +5,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.distributed.collectives import all_reduce_sum
-from capkit.errors import UsageError
+from capkit.errors import UsageError, check_choice
 from capkit.objectives.contrastive.pairs import (
     DUPLICATES,
     Captions,
-    check_choice,
     highest,
     in_blocks,
     similarities,

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capkit.distributed.collectives import mean_and_std_over_ranks
-from capkit.errors import UsageError, did_you_mean
+from capkit.errors import UsageError, check_choice
 
 BASELINES = ("greedy", "leave_one_out", "group", "running_mean", "ema", "none")
 EPSILON = 1e-8
@@ -98,10 +98,7 @@ class Advantages:
     def __init__(
         self, baseline: str = "greedy", whiten: bool = False, divide_by_std: bool = True, decay: float = 0.9
     ) -> None:
-        if baseline not in BASELINES:
-            raise UsageError(
-                f"baseline must be one of {', '.join(BASELINES)}; got {baseline!r}; {did_you_mean(baseline, BASELINES)}"
-            )
+        check_choice("baseline", baseline, BASELINES)
         if not 0 <= decay < 1:
             raise UsageError(f"decay of the moving average must lie in [0, 1); got {decay}")
         self.baseline, self.whiten, self.divide_by_std = baseline, whiten, divide_by_std

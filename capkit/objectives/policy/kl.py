@@ -20,7 +20,7 @@ B images, K samples per image, M predicted tokens.
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from capkit.errors import UsageError, did_you_mean
+from capkit.errors import UsageError, check_choice
 
 LOSS_FORMS = ("k2", "k3")
 KL_FORMS = ("none", "k1_reward", "k1_advantage", *LOSS_FORMS)
@@ -33,8 +33,7 @@ def check_kl(kl: str) -> None:
             "kl=k1 as a loss has an expected gradient of zero and adds only noise; use kl=k1_reward (in the "
             "reward), kl=k1_advantage (in the advantage), kl=k2 (a loss: reverse KL) or kl=k3 (as GRPO publishes it)"
         )
-    if kl not in KL_FORMS:
-        raise UsageError(f"kl must be one of {', '.join(KL_FORMS)}; got {kl!r}; {did_you_mean(kl, KL_FORMS)}")
+    check_choice("kl", kl, KL_FORMS)
 
 
 def kl_loss(kl: str, difference: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

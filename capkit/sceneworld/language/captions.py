@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from capkit.errors import UsageError, did_you_mean
+from capkit.errors import UsageError, check_choice
 from capkit.sceneworld.language import facts as fact
 from capkit.sceneworld.language.english import GRAMMAR as ENGLISH
 from capkit.sceneworld.language.english import tag_words
@@ -203,8 +203,7 @@ _WRITERS: dict[str, Callable[[Plan, int, Grammar], str]] = {"short": _short, "hu
 
 
 def _check(style: str, variant: int, detail: Detail, grammar: Grammar = ENGLISH) -> None:
-    if style not in STYLES:
-        raise UsageError(f"style must be one of {tuple(STYLES)}; got {style!r}; {did_you_mean(style, STYLES)}")
+    check_choice("style", style, STYLES)
     if not 0 <= variant < NUM_VARIANTS:
         raise UsageError(f"variant must lie in 0 .. {NUM_VARIANTS - 1}; got {variant}")
     if style == "noisy" and grammar.language != "en":

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from capkit.data.fingerprint import fingerprint_of
 from capkit.data.records import Caption, Record
-from capkit.errors import UsageError, did_you_mean
+from capkit.errors import UsageError, check_choice
 from capkit.sceneworld.language.captions import NUM_VARIANTS, caption
 from capkit.sceneworld.language.names import named_alt_text
 from capkit.sceneworld.sources.derived import DerivedSource
@@ -45,8 +45,7 @@ class Named(DerivedSource):
     ) -> None:
         if unknown := set(unnamed) - set(SHAPES):
             raise UsageError(f"unnamed lists some of {', '.join(SHAPES)}; got {', '.join(sorted(unknown))}")
-        if texts not in TEXTS:
-            raise UsageError(f"texts must be one of {', '.join(TEXTS)}; got {texts!r}; {did_you_mean(texts, TEXTS)}")
+        check_choice("texts", texts, TEXTS)
         self._source, self._texts, self._seed = source, texts, seed
         self._boilerplate, self._unrelated, self._unnamed = float(boilerplate), float(unrelated), sorted(unnamed)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import UInt8
 
-from capkit.errors import UsageError, did_you_mean
+from capkit.errors import UsageError, check_choice, did_you_mean
 from capkit.sceneworld.world.options import CONTAINERS, GRID, WorldOptions
 from capkit.sceneworld.world.render import masks, render
 from capkit.sceneworld.world.scene import Scene, SceneObject, cell_center, draw_scene, scene_hash, split_of
@@ -174,10 +174,7 @@ class View:
 def views(scene: Scene, k: int, size: int = 64, seed: int = 0, kinds: Sequence[str] = VIEW_KINDS) -> list[View]:
     """`k` views of the scene, cycling through kinds: crop, occlusion by a patch, changed brightness with a shift."""
     for kind in kinds:
-        if kind not in VIEW_KINDS:
-            raise UsageError(
-                f"kind of view must be one of {VIEW_KINDS}; got {kind!r}; {did_you_mean(kind, VIEW_KINDS)}"
-            )
+        check_choice("kind of view", kind, VIEW_KINDS)
     if not kinds:
         raise UsageError(f"views needs at least one kind of {VIEW_KINDS}; got none")
     makers = {"crop": _crop, "occlusion": _occlusion, "jitter": _jitter}

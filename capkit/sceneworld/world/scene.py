@@ -7,7 +7,7 @@ another object. Coordinates are fractions of the picture's side, with y pointing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from capkit.errors import UsageError, did_you_mean
+from capkit.errors import UsageError, check_choice
 from capkit.sceneworld.world.options import BACKGROUNDS, COLORS, CONTAINERS, GRID, SHAPES, SIZES, SPLITS
 from capkit.sceneworld.world.options import WorldOptions as WorldOptions
 from capkit.sceneworld.world.stream import MASK_64, Stream, mix, name_id
@@ -200,8 +200,7 @@ def make_scene(options: WorldOptions, seed: int, split: str, index: int) -> Scen
 
 def draw_scene(options: WorldOptions, stream: Stream, split: str) -> Scene:
     """Draw scenes from the stream until one belongs to the split; see `make_scene`."""
-    if split not in SPLITS:
-        raise UsageError(f"split must be one of {SPLITS}; got {split!r}; {did_you_mean(split, SPLITS)}")
+    check_choice("split", split, SPLITS)
     if split == "holdout" and not options.holdout:
         raise UsageError("split 'holdout' needs (shape, colour) pairs in options.holdout; got none")
     pairs = options.all_pairs if split == "holdout" else options.kept_pairs

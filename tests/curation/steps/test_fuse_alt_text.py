@@ -154,7 +154,7 @@ def test_a_step_whose_sources_no_record_can_have_is_told_before_anything_is_aske
     ("settings", "reason"),
     [
         ({"text_lm": None}, "text_lm="),
-        ({"reply": "jsn"}, "reply must be one of json, text"),
+        ({"reply": "jsn"}, "expected reply to be one of json, text"),
         ({"alt_text": "synthetic"}, "two sources of captions"),
         ({"prompt": "blend_v1"}, r"expected the fields \$alt_text, \$synthetic"),
         ({"released_file": "out.csv"}, "ends in .parquet or .json"),

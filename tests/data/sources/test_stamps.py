@@ -129,7 +129,7 @@ def test_the_split_never_changes():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"split": "dev"}, "split must be one of all, train, val, test; got 'dev'"),
+        ({"split": "dev"}, "expected split to be one of all, train, val, test; got 'dev'"),
         ({"val": 0.5, "test": 0.5}, "together below 1"),
         ({"val": -0.1}, "val: expected a finite number of at least 0 and less than 1"),
         ({"root": "/nowhere"}, "capkit prepare data=stamps"),

@@ -251,7 +251,7 @@ def test_what_an_objective_of_slots_needs():
     for sigma in (1.5, -0.1, "1/P", True):
         with pytest.raises(UsageError, match="sigma: expected a number from 0 to 1, or 1/N, got"):
             PatchGrouping(sigma)
-    with pytest.raises(UsageError, match="negatives must be one of image, batch"):
+    with pytest.raises(UsageError, match="negatives to be one of image, batch"):
         GroupedPatches(negatives="all")
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from capkit.errors import UsageError
+from capkit.errors import UsageError, check_choice
 from capkit.models.dual_encoders.text_towers.bags import BagMLP
 from capkit.models.dual_encoders.text_towers.tokenize import Subwords
 from capkit.utils.ranges import PositiveInt, check_ranges
@@ -35,8 +35,7 @@ class BagOfWords(nn.Module):
         super().__init__()
         if tokenizer is None:
             raise UsageError("BagOfWords needs a tokenizer: tokenizer=word, a name, a folder or an object")
-        if counts not in COUNTS:
-            raise UsageError(f"BagOfWords.counts must be one of {', '.join(COUNTS)}; got {counts!r}")
+        check_choice("BagOfWords.counts", counts, COUNTS)
         self.tokenize = Subwords(tokenizer, max_length)
         self.tokenizer = self.tokenize.tokenizer
         self.counts, self.width = counts, width

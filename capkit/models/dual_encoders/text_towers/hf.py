@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, SiglipTextModel
 
-from capkit.errors import UsageError
+from capkit.errors import UsageError, check_choice
 from capkit.models.dual_encoders.text_towers.base import never_empty, pool
 from capkit.models.dual_encoders.text_towers.tokenize import Subwords
 from capkit.models.given_config import network_of
@@ -53,8 +53,7 @@ class HFTextTower(nn.Module):
         super().__init__()
         if (name is None) == (config is None):
             raise UsageError(f"HFTextTower expected a name or a config, got {name=}, {config=}; set one of them")
-        if pooling not in POOLINGS:
-            raise UsageError(f"HFTextTower.pooling must be one of {', '.join(POOLINGS)}; got {pooling!r}")
+        check_choice("HFTextTower.pooling", pooling, POOLINGS)
         self.tokenizer = _tokenizer(tokenizer, name)
         self.model = _from_config(config, self.tokenizer) if config is not None else _by_name(str(name), pretrained)
         _check_vocabulary(self.model, self.tokenizer)

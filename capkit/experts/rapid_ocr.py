@@ -22,7 +22,8 @@ class RapidOCR:
 
     Pictures are read one by one on the CPU, by `threads` threads. Lines with a score below `min_score` are left out, as
     are the reader's empty ones. A picture whose shorter side has fewer than `min_side` pixels is enlarged to it first,
-    since the detector overlooks small letters.
+    since the detector overlooks small letters. Lines are read as they stand: RapidOCR's classifier of upside-down lines
+    is off, since it turns words such as SUN, which is then read as NNS.
 
     Raises UsageError without the package; the extra `capkit[ocr]` installs it, models included.
     """
@@ -36,7 +37,7 @@ class RapidOCR:
         self._min_score, self._min_side, self._threads = float(min_score), min_side, threads
 
     def about(self) -> dict[str, Any]:
-        settings = {"min_score": self._min_score, "min_side": self._min_side}
+        settings = {"min_score": self._min_score, "min_side": self._min_side, "use_cls": False}
         return {"model": _NAME, "revision": importlib.metadata.version(_NAME), **settings}
 
     def look(self, pictures: Sequence[Picture]) -> list[list[Finding]]:
@@ -47,7 +48,8 @@ class RapidOCR:
         from rapidocr import RapidOCR as Engine
 
         threads = {} if self._threads is None else {"EngineConfig.onnxruntime.intra_op_num_threads": self._threads}
-        return Engine(params={"Global.log_level": "error", "Global.text_score": self._min_score, **threads})
+        settings = {"Global.log_level": "error", "Global.use_cls": False, "Global.text_score": self._min_score}
+        return Engine(params={**settings, **threads})
 
     def _lines(self, pixels: np.ndarray) -> list[Finding]:
         import cv2

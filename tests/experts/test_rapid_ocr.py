@@ -16,7 +16,7 @@ needs_ocr = pytest.mark.skipif(not installed, reason="needs capkit[ocr]")
 
 
 def page(word, top, left, height=120, width=300, scale=6):
-    """White, with the word in black; and its box."""
+    """White, with the word in black capitals; and its box."""
     drawn = draw_word(word, scale)
     pixels = np.full((height, width, 3), 255, np.uint8)
     pixels[top : top + drawn.shape[0], left : left + drawn.shape[1]][drawn] = 0
@@ -45,8 +45,12 @@ def test_a_word_is_read_where_it_stands_in_small_and_large_pictures():
     (picture, box), (small, _) = page("sun", 40, 150), page("42", 12, 10, 32, 32, 1)
     blank = Picture(np.full((60, 80, 3), 255, np.uint8))
     (found,), nothing, (tiny,) = ocr.look([picture, blank, small])
-    assert (found.kind, found.text, found.expert, nothing) == ("text", "sun", "rapidocr", [])
-    assert found.box == pytest.approx(box, abs=0.08) and 0.5 < found.score <= 1
+    assert (found.kind, found.text, found.expert, nothing) == ("text", "SUN", "rapidocr", [])
+    (x0, y0, x1, y1), (left, top, right, bottom) = found.box, box
+    assert (x0, x1) == pytest.approx((left, right), abs=0.08) and 0.5 < found.score <= 1
+    assert y0 < top < bottom < y1 and (y0 + y1) / 2 == pytest.approx((top + bottom) / 2, abs=0.03), (
+        "a line's box is high"
+    )
     assert tiny.text == "42"
     assert ocr.look([picture]) == [[found]], "a picture's texts are those it has alone"
 

@@ -66,5 +66,6 @@ def test_lives_follow_from_the_seed_and_cover_every_kind():
     first = lives(60, 3, list(KINDS), list(METHODS))
     assert first == lives(60, 3, list(KINDS), list(METHODS)) != lives(60, 4, list(KINDS), list(METHODS))
     used = {kind for life in first for kind in life.kinds}
-    assert {kind for kind, about in KINDS.items() if not about.disk} <= used
+    assert {kind for kind, about in KINDS.items() if not about.disk and not about.rounds} <= used
+    assert not any(KINDS[kind].rounds for kind in used), "their runs end at other numbers"
     assert not any(KINDS[kind].many for life in first if life.strategy == "one" for kind in life.kinds)

@@ -34,6 +34,11 @@ def fits(annotation: ast.expr, value: Any) -> bool:
     return any(_fits_one(option, value) for option in options)
 
 
+def alternatives(annotation: ast.expr) -> list[ast.expr]:
+    """Members of a union, null left out; the annotation itself if it is none."""
+    return [one for one in _options(annotation) if not (isinstance(one, ast.Constant) and one.value is None)]
+
+
 def wanted(annotation: ast.expr) -> str:
     """The annotation in words: `int or null`, `a finite number greater than 0`."""
     return " or ".join(dict.fromkeys(_words(option) for option in _options(annotation)))

@@ -22,6 +22,7 @@ from capkit.config.choices import required_groups
 from capkit.config.compose import compose_config
 from capkit.config.composed import Composed
 from capkit.config.locations import INPUT_WORDS, PICK_ANY, config_dir, exists, is_path_key
+from capkit.config.objects import wanted_object, wants_object
 from capkit.config.refusals import unknown_key
 from capkit.config.rules import INPUT_RULES, RULES
 from capkit.config.run_config import problem
@@ -65,6 +66,7 @@ _LIGHTNING = {
         name: Argument(ast.parse(text, mode="eval").body)
         for name, text in {
             "num_nodes": "PositiveInt",
+            "deterministic": "bool | Literal['warn'] | None",
             "devices": "PositiveInt | Literal[-1, '-1', 'auto'] | str | list[NonNegativeInt]",
             "accelerator": "Literal['auto', 'cpu', 'gpu', 'cuda', 'mps', 'tpu']",
             "precision": (
@@ -218,6 +220,9 @@ def _arguments(node: dict[str, Any], key: str, taken: Signature, composed: Compo
             full = f"{key}.{name}" if key else name
             fix = _fix(argument.annotation, value)
             yield f"{full} {composed.origin(full)}: expected {wanted(argument.annotation)}, got {_shown(value)}{fix}"
+        elif value not in (MISSING, _REFERS_TO_MISSING) and argument.annotation and wants_object(argument, value):
+            full = f"{key}.{name}" if key else name
+            yield f"{full} {composed.origin(full)}: {wanted_object(full, argument.annotation, _shown(value))}"
 
 
 def _accepts(argument: Argument, value: Any, target: str) -> bool:

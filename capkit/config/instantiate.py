@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from capkit.errors import UsageError, usage_error_behind
+
 SPLITS = ("train", "val", "test", "predict")
+# Their refusals are about what a config gives them. What capkit's and a user's own classes raise shows its traceback.
+_LIBRARIES = frozenset({"lightning", "torch", "transformers"})
 
 
 def plain(config: Any) -> Any:
@@ -16,7 +21,26 @@ def plain(config: Any) -> Any:
 
 def build(node: Any, **arguments: Any) -> Any:
     """Build the object that a config node describes; nested dicts and lists are passed as plain Python."""
-    return instantiate(node, _convert_="all", **arguments)
+    try:
+        return instantiate(node, _convert_="all", **arguments)
+    except InstantiationException as error:
+        if told := _refusal(error):
+            raise UsageError(told) from error
+        raise
+
+
+def _refusal(error: InstantiationException) -> str | None:
+    """What a library does not take, or that there is no such class; None for an error of another kind."""
+    what, _, full_key = str(error).partition("\nfull_key: ")
+    _, target, *_ = [*what.split("'"), "", ""]
+    where = f"{full_key.strip()}: " if full_key else ""
+    if what.startswith("Error locating target"):
+        cause = " ".join(str(error.__cause__).split())
+        return f"{where}_target_ {target!r}: expected a class or function that can be imported, got {cause}; correct it"
+    if target.split(".")[0] not in _LIBRARIES or usage_error_behind(error) is not None:
+        return None
+    cause = " ".join(str(error.__cause__).splitlines()[:1])
+    return f"{where}expected what {target} takes, got {type(error.__cause__).__name__}: {cause}; correct this setting"
 
 
 def build_all(group: Mapping[str, Any] | None) -> dict[str, Any]:

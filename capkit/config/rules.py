@@ -12,6 +12,7 @@ from capkit.config.compared_runs import problem_with_runs
 from capkit.config.extras import needs
 from capkit.config.machine import has_no_gpu
 from capkit.config.settings import Settings, default_of, num_ranks
+from capkit.config.trainer_rules import trainer_holds_no_length, trainer_holds_nothing_of_the_tasks
 from capkit.decoding.config import Decoding
 from capkit.decoding.guide import Guide, LanguageModelGuide
 from capkit.errors import UsageError
@@ -31,14 +32,6 @@ def length_is_given_once(settings: Settings) -> str | None:
         f"expected one of max_steps and max_epochs, got max_steps={steps} and max_epochs={epochs}; "
         f"add max_steps=null or max_epochs=null"
     )
-
-
-def trainer_holds_no_length(settings: Settings) -> str | None:
-    for key in ("max_steps", "max_epochs"):
-        length = (settings.config.get("trainer") or {}).get(key)
-        if length is not None:
-            return f"trainer.{key} would be ignored, since the task sets the trainer's length; write {key}={length}"
-    return None
 
 
 def devices_are_counted(settings: Settings) -> str | None:
@@ -305,6 +298,7 @@ def metrics_read_the_datas_language(settings: Settings) -> str | None:
 RULES: tuple[Callable[[Settings], str | None], ...] = (
     length_is_given_once,
     trainer_holds_no_length,
+    trainer_holds_nothing_of_the_tasks,
     devices_are_counted,
     width_divides_over_heads,
     step_is_cut_and_clipped_by_capkit,

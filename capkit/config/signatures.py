@@ -19,15 +19,17 @@ from capkit.errors import UsageError, did_you_mean
 # Its names are created at run time, and parsing its thousands of files would take seconds.
 _NOT_FOLLOWED = frozenset({"transformers"})
 
+_PLAIN_BASES = frozenset({"str", "int", "float", "Enum", "StrEnum", "IntEnum", "enum.Enum", "TypedDict"})
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument: annotation and default as expressions, None if absent."""
+    """One argument: annotation and default as expressions, None if absent, and the module whose names they are."""
 
     annotation: ast.expr | None = None
     default: ast.expr | None = None
+    module: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def signature(target: str) -> Signature | None:
         module, definition, owner = _resolve(target, 0)
         if isinstance(definition, ast.ClassDef):
             return _constructor(module, definition, 0) or Signature()
-        return _of_function(definition, bound=owner is not None and not _decorated(definition, "staticmethod"))
+        return _of_function(module, definition, bound=owner is not None and not _decorated(definition, "staticmethod"))
     except _UnknownError:
         return None
 
@@ -76,6 +78,18 @@ def default(target: str, name: str) -> Any:
         return ast.literal_eval(argument.default) if argument and argument.default else None
     except ValueError:
         return None  # an expression
+
+
+def names_a_class(module: str, expression: ast.expr) -> bool:
+    """Whether a name in a module is a class that no plain value is an instance of; False if the source cannot tell."""
+    name = _dotted(expression)
+    try:
+        where, definition, _ = _resolve(f"{module}.{name}" if module and name else "typing.Any", 0)
+    except (_UnknownError, UsageError):
+        return False
+    if where.name == "typing" or not isinstance(definition, ast.ClassDef):
+        return False
+    return not {_dotted(base) for base in definition.bases} & _PLAIN_BASES
 
 
 def summary(target: str) -> str:
@@ -218,7 +232,7 @@ def _constructor(module: _Module, definition: ast.ClassDef, depth: int) -> Signa
         return Signature(_fields(module, definition, depth))
     for name in ("__init__", "__new__"):
         if method := _method(definition, name):
-            return _of_function(method, bound=True)
+            return _of_function(module, method, bound=True)
     for base in definition.bases:
         if inherited := _base(module, base, depth):
             return _constructor(inherited[0], inherited[1], depth + 1)
@@ -255,17 +269,17 @@ def _fields(module: _Module, definition: ast.ClassDef, depth: int) -> dict[str, 
             continue
         is_field = "ClassVar" not in ast.unparse(statement.annotation)
         if is_field and not (statement.value and "init=False" in ast.unparse(statement.value)):
-            arguments[statement.target.id] = Argument(statement.annotation, statement.value)
+            arguments[statement.target.id] = Argument(statement.annotation, statement.value, module.name)
     return arguments
 
 
-def _of_function(function: ast.FunctionDef | ast.AsyncFunctionDef, bound: bool) -> Signature:
+def _of_function(module: _Module, function: ast.FunctionDef | ast.AsyncFunctionDef, bound: bool) -> Signature:
     spec = function.args
     names = [*spec.posonlyargs, *spec.args]
     defaults: list[ast.expr | None] = [None] * (len(names) - len(spec.defaults)) + list(spec.defaults)
     pairs = list(zip(names, defaults, strict=True))[1 if bound else 0 :]
     pairs += list(zip(spec.kwonlyargs, spec.kw_defaults, strict=True))
-    arguments = {name.arg: Argument(name.annotation, default) for name, default in pairs}
+    arguments = {name.arg: Argument(name.annotation, default, module.name) for name, default in pairs}
     return Signature(arguments, is_open=spec.kwarg is not None)
 
 

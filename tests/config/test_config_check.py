@@ -205,6 +205,8 @@ def test_null_is_none_for_a_group_that_may_be_empty(word):
         (["~model"], ["expected one model, got none"]),
         (["metric=[1]"], ["there is no metric '1'"]),
         (["metric=[[dummy]]"], ["there is no metric"]),
+        (["model=nested", "model.part=word"], ["model.part on the command line: expected Widget", "the text 'word'"]),
+        (["model.part=5"], ["expected Widget", "got 5", "model.part={_target_: CLASS, KEY: VALUE}"]),
         (["metric=[dummy]", "metric.dummy=1"], ["metric.dummy", "expected a part or null, got 1"]),
         (["-m", "model=null,dummy"], ["expected the name of one model, got null"]),
         (["model.rate=${model}"], ["model.rate", "Interpolation to parent node"]),

@@ -24,6 +24,25 @@ def refusal(*words):
     return str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["curate", "step=[image_size]", "data.test=word"],
+            "data.test on the command line: expected DataSource or null",
+        ),
+        (["inspect", "data.test=word"], "data.test on the command line: expected DataSource or null"),
+        (["fit", "data.curriculum=word"], "data.curriculum on the command line: expected Callable[..., Curriculum]"),
+        (["fit", "model.image_encoder=vit"], "expected nn.Module or null, got the text 'vit'"),
+        (["fit", "trainer.callbacks=[]"], "would be ignored, since the task sets it; leave it out and give callback="),
+        (["fit", "trainer.logger=false"], "leave it out and give logger="),
+        (["fit", "trainer.deterministic=word"], "expected bool or warn or null"),
+    ],
+)
+def test_a_word_in_place_of_an_object_and_a_setting_of_the_tasks_are_refused(words, told):
+    assert told in refusal(*words)
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """A folder that may be a run."""

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig
 
 from capkit.errors import UsageError
 
+_OF_GENERATION = frozenset(GenerationConfig().to_dict())
 _NEAR = 0.85  # similarity of two keys from which one is taken for the other, misspelt
 # What transformers' configs and layers have been seen to raise for values of a wrong type or size.
 _REFUSALS = (
@@ -77,7 +78,8 @@ def check_heads(config: Any, role: str) -> None:
 def check_keys(config: PreTrainedConfig, given: Mapping[str, Any], role: str) -> None:
     """Raise a UsageError for a misspelt key of the built config's type, also of the configs within it.
 
-    Keys that are near to none of the type's are left alone: config.json files of other versions have some.
+    Keys that are near to none of the type's are left alone: config.json files of other versions have some. So are
+    settings of generation, and ids of tokens, which are named alike (`vision_token_id` of Qwen2.5-VL's own file).
     """
     known = {*(field.name for field in dataclasses.fields(config)), *config.attribute_map}  # type: ignore[arg-type]
     for key, value in given.items():
@@ -86,7 +88,9 @@ def check_keys(config: PreTrainedConfig, given: Mapping[str, Any], role: str) ->
             check_keys(inner, value, role)
             check_heads(inner, role)
         is_kept = key in config.__dict__ and key not in known  # of others transformers has made something
-        if is_kept and (near := difflib.get_close_matches(key, known, n=1, cutoff=_NEAR)):
+        is_elsewhere = key in _OF_GENERATION or key.endswith("_token_id")
+        near = difflib.get_close_matches(key, known, n=1, cutoff=_NEAR)
+        if is_kept and near and not is_elsewhere:
             raise UsageError(
                 f"the {role}: expected keys of a config of type {config.model_type}, got {key!r}, which would have no "
                 f"effect; did you mean {near[0]!r}?"

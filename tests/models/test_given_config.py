@@ -71,6 +71,9 @@ def test_keys_of_other_versions_and_of_the_types_own_names_are_taken():
     }
     config = build_config({**GPT2, **old, "max_position_embeddings": 33}, "language model")
     assert config.n_positions == 33  # `max_position_embeddings` is another name of it
+    assert build_config({"model_type": "t5", "bos_token_id": 3}, "language model").bos_token_id == 3
+    ids = {"vision_start_token_id": 5, "vision_end_token_id": 6, "vision_token_id": 7}  # as in the hub's own file
+    assert build_config({"model_type": "qwen2_5_vl", **ids}, "captioner").vision_end_token_id == 6
     assert (
         build_config({"model_type": "llama", "rope_theta": 500.0}, "language model").rope_parameters["rope_theta"]
         == 500

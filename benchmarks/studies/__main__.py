@@ -1,14 +1,17 @@
 """Every effect test over three seeds, as a committed table: docs/studies.md, with all numbers in docs/studies.json.
 
-    python -m benchmarks.studies [FILE ...] [--seeds 0 1 2] [--changed] [--jobs N] [--out runs/studies] [--no-runs]
+    python -m benchmarks.studies [FILE ...] [--seeds 0 1 2] [--jobs N] [--out runs/studies] [--no-runs]
+    python -m benchmarks.studies [FILE ...] [--seeds 0 1 2] --changed [--run]
 
 Runs the items of tests/effects, nightly ones and studies too, as processes of one core each: items of one file and seed
 together, divided where the committed table says that they take more than six CPU minutes. Items start from shared runs,
 which the first process that asks makes while the others wait. Each item is recorded as it ends, in --out/records. What
 lies there of this code is not run again, so a run that was cut goes on where it stopped, and records of several
-machines can be put together; the table keeps the rows of items that were not run. `--changed` runs those whose row in
-the table is of another form of their file, or is not there. Exits with 1 if an item failed or left no record. Tables
-of docs/guided.md are made of the same records, and written too.
+machines can be put together; the table keeps the rows of items that were not run. Exits with 1 if an item failed or
+left no record. Tables of docs/guided.md are made of the same records, and written too.
+
+`--changed` lists the items whose row in the table is of another form of their file, of one that is not known, or not
+there. It runs and writes nothing, unless with `--run`.
 """
 
 import argparse
@@ -108,13 +111,16 @@ def main() -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help="names of effect tests, all without")
     parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, help="only the items of these seeds")
     parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="only items whose name holds one")
-    parser.add_argument("--changed", action="store_true", help="only items whose file has changed since their row")
+    parser.add_argument("--changed", action="store_true", help="list items whose file has changed since their row")
+    parser.add_argument("--run", action="store_true", help="with --changed: run what it lists")
     parser.add_argument("--jobs", type=int, default=1, help="how many processes at once, of one core each")
     parser.add_argument("--out", type=Path, default=Path("runs/studies"), help="records with logs, and shared runs")
     parser.add_argument("--shared-runs", type=Path, help="the folder of runs that items start from; OUT/shared without")
     parser.add_argument("--commit", help="what the code is called, where it is no git repository")
     parser.add_argument("--no-runs", action="store_true", help="only put what --out holds into the table")
     given = parser.parse_args()
+    if given.run and not given.changed:
+        parser.error("expected --run beside --changed, which lists; all else runs without it")
     out = given.out.resolve()
     known = collect(ROOT)
     files = {Path(word).name for word in given.files} or {file_of(item) for item in known}
@@ -128,9 +134,14 @@ def main() -> None:
         and any(word in item for word in given.only)
     ]
     old = read_table(ROOT / JSON)
+    seconds = {record.item: record.cpu_seconds for record in old}
     if given.changed:
         items = changed(items, old, ROOT)
-    seconds = {record.item: record.cpu_seconds for record in old}
+    if given.changed and not given.run:
+        print(
+            *items, f"{len(items)} items; those with a row took {total(items, seconds) / 60:.0f} CPU minutes", sep="\n"
+        )
+        return
     if given.no_runs:
         found = read_lines(out / "records")
     else:

@@ -11,6 +11,36 @@ from capkit.text.checked import checked_text, checked_texts
 from capkit.text.ptb import ptb_tokenize
 
 _CODE = re.compile(r"[a-z]{2,3}(?:[-_][a-z0-9]+)*", re.IGNORECASE)
+# By first letter: ISO 639-1, and the codes that it has withdrawn (bh, in, iw, ji, jw, mo, sh). Codes of three letters
+# are those of ISO 639-3, which has thousands: they are taken as they are.
+_SECOND_LETTERS = {
+    "a": "abefkmnrsvyz",
+    "b": "aeghimnors",
+    "c": "aehorsuvy",
+    "d": "aevz",
+    "e": "elnostu",
+    "f": "afijory",
+    "g": "adlnuv",
+    "h": "aeiortuyz",
+    "i": "adegiknostuw",
+    "j": "aivw",
+    "k": "agijklmnorsuvwy",
+    "l": "abginotuv",
+    "m": "ghiklnorsty",
+    "n": "abdeglnorvy",
+    "o": "cjmrs",
+    "p": "ailst",
+    "q": "u",
+    "r": "mnouw",
+    "s": "acdeghiklmnoqrstuvw",
+    "t": "aeghiklnorstwy",
+    "u": "gkrz",
+    "v": "eio",
+    "w": "ao",
+    "x": "h",
+    "y": "io",
+    "z": "ahu",
+}
 _TURKIC = ("tr", "az")
 # In scripts without spaces, one token per letter with its vowel signs. Otherwise words and numbers; an apostrophe,
 # hyphen or middle dot between letters is part of the word (d'água, guarda-chuva, col·legi).
@@ -41,10 +71,20 @@ def normalize_all(lines: Sequence[str], language: str = "en") -> list[str]:
 
 
 def primary_language(language: object) -> str:
-    """The primary language of a code, e.g. "en" of "en-GB". Raises UsageError for an invalid code."""
+    """The primary language of a code, e.g. "en" of "en-GB". Raises UsageError for an invalid code, and for two letters
+    that are no language's.
+    """
     if not isinstance(language, str) or not _CODE.fullmatch(language):
         raise UsageError(f"language must be a code such as 'en', 'pt' or 'zh-TW'; got {language!r}; give one of these")
-    return re.split("[-_]", language.lower())[0]
+    primary = re.split("[-_]", language.lower())[0]
+    if primary == "eng":
+        raise UsageError(f"language: expected the shortest code of English, got {language!r}; give en")
+    if len(primary) == 2 and primary[1] not in _SECOND_LETTERS.get(primary[0], ""):
+        raise UsageError(
+            f"language: expected a language's code, got {language!r}, which is none of ISO 639; give the language's, "
+            "not the country's: ja (not jp), zh (not cn), ko, el, da"
+        )
+    return primary
 
 
 def _lower(text: str, language: str) -> str:

@@ -39,9 +39,14 @@ def no_masks_of_ones() -> Iterator[None]:
         masking_utils.is_tracing = original
 
 
+def kernel_of(model: Any) -> str:
+    """The name of a model's attention, such as sdpa."""
+    return str(model.config._attn_implementation)
+
+
 def for_kernel(model: Any, mask: Tensor) -> Tensor:
     """A (R 1 Q S) mask, True where is attended, as the model's kernel reads it: eager attention adds it to scores."""
-    if model.config._attn_implementation != "eager":
+    if kernel_of(model) != "eager":
         return mask
     added = torch.zeros(mask.shape, dtype=model.dtype, device=mask.device)
     return added.masked_fill(~mask, torch.finfo(model.dtype).min)
@@ -54,7 +59,7 @@ def keeping_cross_attention(model: Any) -> Iterator[list[Tensor | None]]:
     Only eager attention gives weights; the model's own kernel is back afterwards.
     """
     found: list[Tensor | None] = []
-    kernel = model.config._attn_implementation
+    kernel = kernel_of(model)
 
     def keep(module: Any, arguments: Any, out: Any) -> None:
         found.extend(out.cross_attentions or ())

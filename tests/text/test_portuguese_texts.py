@@ -18,7 +18,7 @@ from capkit.metrics.coco.meteor import LANGUAGES, meteor_scores
 from capkit.metrics.coco.rouge import rouge_l_scores
 from capkit.metrics.diversity import Diversity
 from capkit.text.caption_text import clean_text
-from capkit.text.normalize import normalize
+from capkit.text.normalize import normalize, normalize_all
 from capkit.text.ptb import foreign, ptb_words
 from capkit.text.tokenizers import decode_captions, encode_captions, split_words, word_tokenizer
 
@@ -99,6 +99,14 @@ def test_a_metric_says_so_where_it_does_not_know_the_language():
     for metric in (Bleu, RougeL, Cider, Diversity, Meteor):
         with pytest.raises(UsageError, match=r"language must be a code.*'Portuguese language'"):
             metric(language="Portuguese language")
+        for unknown, told in (("xx", "got 'xx'"), ("jp-JP", r"ja \(not jp\)"), ("eng", "give en$")):
+            with pytest.raises(UsageError, match=told):
+                metric(language=unknown)
+
+
+def test_codes_of_languages_are_taken_in_every_form():
+    for code in ("en-GB", "pt_BR", "ZH-tw", "iw", "yue", "fil"):
+        assert normalize_all(["Um 2."], code)
 
 
 def numbers(metric, captions):

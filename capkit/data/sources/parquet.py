@@ -6,7 +6,7 @@ Needs the extra `capkit[parquet]`: pyarrow is 50 MB, and only this reader uses i
 import re
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from jaxtyping import UInt8
 from numpy import ndarray
@@ -18,8 +18,10 @@ from capkit.data.records import Caption, Record
 from capkit.data.sources.caption_files import CaptionRow, check_rows
 from capkit.data.sources.caption_tables import CAPTION_COLUMNS, FILE_COLUMNS, caption_columns, file_column
 from capkit.data.sources.folder import existing_folder
+from capkit.data.splits import check_shares, rows_of_split
 from capkit.errors import UsageError
 from capkit.text.caption_text import caption_texts
+from capkit.utils.ranges import Range, Seed, check_ranges
 from capkit.utils.text_files import SPLIT_OF, file_name, split_name
 
 _PICTURE = "image"  # the hub's column of a picture: its file's bytes, or {"bytes", "path"}
@@ -35,6 +37,7 @@ class _Row(NamedTuple):
     place: int
 
 
+@check_ranges
 class Parquet:
     """One split of the tables in a folder.
 
@@ -53,10 +56,20 @@ class Parquet:
         images: Folder of the pictures, if the tables do not hold them, or in place of those that they hold.
         language: BCP 47 tag of the captions.
         source: Who wrote the captions: "human", or for example the name of a translator.
+        val: If no table is of val, the share of train to use, chosen by a hash of (seed, key).
+        test: Likewise for test.
     """
 
     def __init__(
-        self, folder: str, split: str, images: str | None = None, language: str = "en", source: str = "human"
+        self,
+        folder: str,
+        split: str,
+        images: str | None = None,
+        language: str = "en",
+        source: str = "human",
+        val: Annotated[float | int, Range(0, below=1)] = 0.05,
+        test: Annotated[float | int, Range(0, below=1)] = 0.05,
+        seed: Seed = 0,
     ) -> None:
         self._given = folder
         if folder.startswith(SCHEME):
@@ -65,7 +78,9 @@ class Parquet:
             _existing(folder)
         if split not in ("train", "val", "test"):
             raise UsageError(f"split must be train, val or test; got {split!r}")
+        check_shares(val, test)
         pyarrow_module()
+        self._val, self._test, self._seed = val, test, seed
         self._split, self._language, self._source = split, language, source
         if images is not None:
             self.files = ImageFiles(existing_folder(images, "images").absolute())
@@ -90,7 +105,11 @@ class Parquet:
         if not found:
             raise _no_tables(self._folder)
         rows = _read(tuple((path, path.stat().st_mtime_ns) for path in found), self._language, self._source)
-        chosen = [row for row in rows if row.caption_row.split == self._split]
+        own = rows_of_split(
+            [row.caption_row for row in rows], self._split, self._val, self._test, self._seed, str(self._folder)
+        )
+        keys = {row.record.key for row in own}
+        chosen = [row for row in rows if row.caption_row.record.key in keys]
         if not chosen:
             splits = ", ".join(dict.fromkeys(str(row.caption_row.split) for row in rows)) or "none"
             raise UsageError(

@@ -12,8 +12,9 @@ from transformers import Cache
 
 from capkit.errors import UsageError
 from capkit.models.captioners.causal_lm import causal_mask, takes_positions
+from capkit.models.captioners.kernels import mask_for
 from capkit.types import Context
-from capkit.upstream.transformers import as_cache, for_kernel
+from capkit.upstream.transformers import as_cache
 
 IMAGE = "<image>"
 
@@ -61,7 +62,7 @@ def hidden_behind_queries(
     places = torch.arange(past, past + num_new, device=tokens.device)[None]
     out = lm.base_model(
         inputs_embeds=embeds,
-        attention_mask=for_kernel(lm, causal_mask(context, len(tokens), past, num_new, states.shape[1])),
+        attention_mask=mask_for(lm, causal_mask(context, len(tokens), past, num_new, states.shape[1])),
         use_cache=cache is not None,
         **({"position_ids": places} if takes_positions(lm) else {}),
         **as_cache(cache),

@@ -16,8 +16,9 @@ from transformers import Cache
 from capkit.models.captioners.causal_lm import with_prompts
 from capkit.models.captioners.chat_rows import ChatRows
 from capkit.models.captioners.chat_sharing import SharedRows, captions_a_row
+from capkit.models.captioners.kernels import mask_for
 from capkit.types import Context
-from capkit.upstream.transformers import as_cache, for_kernel
+from capkit.upstream.transformers import as_cache
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class ChatReader:
     ) -> Float[Tensor, "R S W"]:
         out = self.language(
             inputs_embeds=embeds,
-            attention_mask=for_kernel(self.language, mask),
+            attention_mask=mask_for(self.language, mask),
             position_ids=positions.expand(*positions.shape[:-2], len(embeds), -1),
             use_cache=cache is not None,
             **as_cache(cache),

@@ -23,6 +23,7 @@ from capkit.models.captioners.chat_reading import ChatReader
 from capkit.models.captioners.chat_rows import ChatRows
 from capkit.models.captioners.chat_template import ChatPromptEncoder, ChatTemplate, paligemma_template, plain_template
 from capkit.models.captioners.headed import HeadedCaptioner
+from capkit.models.captioners.kernels import check_kernel
 from capkit.models.captioners.missing_images import stop_gradients_at_zeros
 from capkit.models.dual_encoders.text_towers.base import pool
 from capkit.models.encoders.image_tokens import image_features
@@ -107,6 +108,7 @@ class ChatVLM(HeadedCaptioner):
             self.model: Any = network_of(AutoModelForImageTextToText.from_config, full, "captioner")
         else:
             self.model = load_pretrained(AutoModelForImageTextToText, name, "captioner", full, quantization)
+        check_kernel(self._language)
         self.vocab_size, self.other_ends = self._head.out_features, self._ends_beside_eos()
         self.width = self._language.get_input_embeddings().embedding_dim
         self._add_pictures()

@@ -19,6 +19,7 @@ from capkit.models.captioners.causal_lm import causal_mask, positions, takes_pos
 from capkit.models.captioners.clipcap_weights import load_clipcap_weights
 from capkit.models.captioners.gpt2_step import can_write_one, write_one
 from capkit.models.captioners.headed import HeadedCaptioner
+from capkit.models.captioners.kernels import mask_for
 from capkit.models.captioners.missing_images import stop_gradients_at_zeros
 from capkit.models.conditions.prefix import with_conditions
 from capkit.models.encoders.image_tokens import encoder_width, image_tokens
@@ -26,7 +27,7 @@ from capkit.models.given_config import network_of
 from capkit.models.pretrained import build_config, language_model, load_pretrained, split_head
 from capkit.models.tuning.lora import LoRA
 from capkit.types import CaptionBatch, Context
-from capkit.upstream.transformers import as_cache, for_kernel
+from capkit.upstream.transformers import as_cache
 from capkit.utils.ranges import PositiveInt, check_ranges
 
 # Language models whose forward pass with a cache never waits for the device: a CUDA graph can hold it.
@@ -218,7 +219,7 @@ class ClipPrefix(HeadedCaptioner):
             embeds = torch.cat([prefix, embeds], dim=1)
         out = self.lm.base_model(
             inputs_embeds=embeds,
-            attention_mask=for_kernel(self.lm, causal_mask(context, num_rows, past, embeds.shape[1], front)),
+            attention_mask=mask_for(self.lm, causal_mask(context, num_rows, past, embeds.shape[1], front)),
             use_cache=cache is not None,
             **as_cache(cache),
             **positions(context, num_rows, past, embeds.shape[1], front),

@@ -23,11 +23,12 @@ from transformers import (
 from capkit.decoding.cache import PreallocatedCache
 from capkit.errors import UsageError
 from capkit.models.captioners.blip2 import ask, check_language_model, hidden_behind_queries, image_token_id
+from capkit.models.captioners.kernels import mask_for
 from capkit.models.conditions.prefix import positions, with_conditions
 from capkit.models.given_config import inner_settings
 from capkit.models.pretrained import build_config
 from capkit.types import Context
-from capkit.upstream.transformers import as_cache, for_kernel
+from capkit.upstream.transformers import as_cache
 
 Hidden = Callable[[Any, Tensor, Tensor | None, Tensor, Cache | None, Context], Tensor]
 Project = Callable[[Any, Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
@@ -71,7 +72,7 @@ def _cross_attending(**settings: Any) -> Hidden:
             inputs = _conditioned(lm, tokens, context, past)
         if lm.config.model_type == "gpt2":
             num_new = tokens.shape[1] + (0 if past else context.num_conditions)
-            seen = None if mask is None else for_kernel(lm, mask[:, None, None].expand(-1, 1, num_new, -1))
+            seen = None if mask is None else mask_for(lm, mask[:, None, None].expand(-1, 1, num_new, -1))
         out = lm.base_model(
             **inputs,
             encoder_hidden_states=states,
@@ -98,7 +99,7 @@ def _conditioned(lm: Any, tokens: Tensor, context: Context, past: int) -> dict[s
     # A mask always: without one transformers takes places of one position for the beginnings of packed sequences.
     mask = tokens.new_ones((len(tokens), past + num_new))
     if lm.config.model_type == "gpt2":  # whole, so that it need not look at the device
-        mask = for_kernel(lm, mask[:, None, None].bool().expand(-1, 1, num_new, -1).tril(past))
+        mask = mask_for(lm, mask[:, None, None].bool().expand(-1, 1, num_new, -1).tril(past))
     first = lm.config.pad_token_id + 1 if lm.config.model_type in COUNTED_BEHIND_PADDING else 0
     places = first + positions(context, past, num_new)
     return {"inputs_embeds": embeddings, "position_ids": places, "attention_mask": mask}

@@ -17,11 +17,12 @@ from capkit.errors import UsageError
 from capkit.models.captioners.base import resolve_tokenizer
 from capkit.models.captioners.causal_lm import causal_mask, positions, takes_positions, with_prompts
 from capkit.models.captioners.headed import HeadedCaptioner
+from capkit.models.captioners.kernels import mask_for
 from capkit.models.pretrained import language_model, split_head
 from capkit.models.tuning.lora import LoRA
 from capkit.text.prompt_encoder import give_chat_template
 from capkit.types import CaptionBatch, Context
-from capkit.upstream.transformers import as_cache, for_kernel
+from capkit.upstream.transformers import as_cache
 from capkit.utils.ranges import PositiveInt, check_ranges
 
 
@@ -95,7 +96,7 @@ class TextWriter(HeadedCaptioner):
         mask = causal_mask(context, num_rows, past, ids.shape[1])
         out = self.lm.base_model(
             inputs_embeds=self.lm.get_input_embeddings()(ids),
-            attention_mask=for_kernel(self.lm, mask),
+            attention_mask=mask_for(self.lm, mask),
             use_cache=cache is not None,
             **as_cache(cache),
             **positions(context, num_rows, past, ids.shape[1]),

@@ -101,7 +101,7 @@ def test_a_folder_of_pictures_stands_for_the_tables_own(folder, arrow, tmp_path)
     assert source.image(2)[0, 0, 0] == 99
     with pytest.raises(BadImage):
         source.image(3)
-    write(arrow, tmp_path / "bare" / "a.parquet", [row(2, "train")], pictures=False)
+    write(arrow, tmp_path / "bare" / "a.parquet", [row(2, "train"), row(0, "val"), row(1, "test")], pictures=False)
     assert Parquet(str(tmp_path / "bare"), "train", images=str(beside)).image(0)[0, 0, 0] == 99
     with pytest.raises(UsageError, match=r"no column 'image'.*data.train.images=DIR"):
         Parquet(str(tmp_path / "bare"), "train").image(0)
@@ -111,6 +111,7 @@ def test_a_row_without_a_picture_is_skipped_and_not_fatal(arrow, tmp_path):
     rows = [
         {"image": {"bytes": None, "path": "0.png"}, **row(0, "train")},
         {"image": {"bytes": png(3)}, **row(1, "val")},
+        {"image": {"bytes": png(4)}, **row(2, "test")},
     ]
     write(arrow, tmp_path / "a.parquet", rows, pictures=False)
     with pytest.raises(BadImage, match="holds no picture"):
@@ -153,6 +154,18 @@ def test_the_hubs_tables_have_their_split_in_their_name_or_folder_and_need_no_fi
     assert record.key == "val/validation-00000-of-00001/1" and record.captions[0].text == "um avião 6"
     assert found["test"].record(0).key == "test/0000/0"
     assert [int(found["train"].image(place)[0, 0, 0]) for place in (2, 0, 1)] == [2, 0, 1]
+
+
+def test_a_set_of_training_tables_alone_has_shares_of_them_for_val_and_test(arrow, tmp_path):
+    write(arrow, tmp_path / "train-00000-of-00001.parquet", of_the_hub(range(40)), pictures=False)
+    with pytest.warns(UserWarning, match=r"no image is in split 'val'; 2 of the 40 train images.*data\.train\.val=0"):
+        found = {split: Parquet(str(tmp_path), split) for split in ("train", "val", "test")}
+        shades = {split: [int(source.image(i)[0, 0, 0]) for i in range(len(source))] for split, source in found.items()}
+    assert {split: len(places) for split, places in shades.items()} == {"train": 36, "val": 2, "test": 2}
+    assert sorted(shade for of_split in shades.values() for shade in of_split) == list(
+        range(40)
+    )  # each picture in one split, with its own pixels
+    assert len(Parquet(str(tmp_path), "train", val=0, test=0)) == 40
 
 
 def test_a_folder_of_save_to_disk_is_refused_with_the_way_to_convert_it(arrow, tmp_path):

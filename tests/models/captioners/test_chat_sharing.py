@@ -11,6 +11,7 @@ from tiny_chat_models import CONFIGS, batch_for, build
 from torch.utils.data import DataLoader
 
 from capkit.distributed.collectives import rank, world_size
+from capkit.errors import UsageError
 from capkit.models.captioners import chat_reading
 from capkit.models.captioners.chat_sharing import SharedRows, captions_a_row
 from capkit.optim.optimizers import AdamW
@@ -237,3 +238,15 @@ def test_captions_of_a_single_token():
     empty = model.logprobs(context, tokens[..., :2], mask[..., :2])
     assert empty.shape == (1, 2, 1)
     torch.testing.assert_close(empty, model.logprobs(context, tokens, mask)[..., :1], **CLOSE)
+
+
+@pytest.mark.parametrize("shares", [True, False])
+@pytest.mark.parametrize("kernel", ["flash_attention_2", "kernels-community/flash-attn3"])
+def test_a_kernel_without_masks_of_places_is_refused_with_pictures_shared_or_not(kernel, shares):
+    model = build("llava", share_pictures=shares)
+    model._language.config._attn_implementation_internal = kernel  # as set_attn_implementation, without the package
+    try:
+        with pytest.raises(UsageError, match=rf"expected sdpa or eager.*got {kernel}; .*set_attn_implementation"):
+            logprobs(model, batch_for(model, CAPTIONS))
+    finally:
+        model._language.config._attn_implementation_internal = "sdpa"

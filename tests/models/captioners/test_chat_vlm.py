@@ -245,6 +245,10 @@ WORDS = "messages[-1]['content'][1]['text']"
             "sets final_logit_softcapping",
         ),
         (
+            {"config": config_of("llava") | {"attn_implementation": "flex_attention"}},
+            "attn_implementation: expected sdpa or eager.*got flex_attention",
+        ),
+        (
             {"config": config_of("llava") | {"text_config": {**TEXT, "model_type": "mistral", "sliding_window": 30}}},
             "expected rows within the 30 places .*sliding_window",
         ),

@@ -95,7 +95,7 @@ class QuestionAnswering(BaseScorer):
         self._step = step
 
     def meet(self, keys: Callable[[str], Sequence[str]]) -> None:
-        """Warns if some training pictures have no questions, or fewer than `min_questions`.
+        """Warns if some training pictures, or all validation pictures, have no questions, or too few.
 
         Raises UsageError where all have, and for questions of another split, about test pictures, about no training
         picture, or that the reader cannot put.
@@ -131,6 +131,14 @@ class QuestionAnswering(BaseScorer):
             warnings.warn(
                 f"reward question_answering: {len(without)} of {len(training)} training pictures have {few} "
                 f"({some_of(without)}); their captions get no reward",
+                stacklevel=2,
+            )
+        validated = keys("val")
+        if validated and not any(self._items(key, {}) for key in validated):
+            warnings.warn(
+                f"reward question_answering: all {len(validated)} validation pictures have {few} "
+                f"({some_of(validated)}): val/reward/question_answering, and val/reward, will be NaN; give their "
+                "questions too, or choose checkpoints by a metric",
                 stacklevel=2,
             )
         if (check := getattr(self.reader, "check", None)) is not None:

@@ -109,7 +109,7 @@ class FitRL(Job[RLModule]):
         data = run.data
         check_selection(callbacks_of(run.trainer, Checkpoints), module.reward)
         warn_of_captions(data, module.model, learns_likelihood=module.likelihood is not None)
-        module.reward.meet(data.keys)
+        module.reward.meet(lambda split: data.keys(split) if data.sources.get(split) is not None else [])
         with phase("preparing the reward"):
             device = run.trainer.strategy.root_device
             module.reward.prepare(picture_reader(data), lambda: training_references(data), device)

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+import warnings
 
 import pytest
 import torch
@@ -338,7 +339,7 @@ def test_questions_of_the_next_picture_are_the_control(questions):
 
 
 def keys(**splits):
-    return {"train": ["x", "y"], "test": [], **splits}.__getitem__
+    return {"train": ["x", "y"], "val": [], "test": [], **splits}.__getitem__
 
 
 def test_question_sets_of_another_split_are_refused(questions):
@@ -350,6 +351,10 @@ def test_question_sets_of_another_split_are_refused(questions):
         scorer.meet(keys(train=["p", "q"]))
     with pytest.warns(UserWarning, match=r"1 of 2 training pictures have no questions \('p'\)"):
         scorer.meet(keys(train=["x", "p"]))
+    with pytest.warns(UserWarning, match=r"all 2 validation pictures have no questions \('p', 'q'\).*will be NaN"):
+        scorer.meet(keys(val=["p", "q"]))
+    with warnings.catch_warnings(action="error"):
+        scorer.meet(keys(val=["p", "y"]))  # one has some
     scene_scorer().meet(keys())
 
 

@@ -247,15 +247,16 @@ class Checkpoints(Callback):
         return {name: by_name[name] for name in names}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the step at which a validation stopped the run. Warn if no validation satisfied the limits."""
+        """Save the step at which a validation stopped the run. Warn if no validation chose a best."""
         if self.is_due(trainer) and trainer.global_step not in (self.saved_step, self.failed_step):
             self.save(trainer)
-        if self.select is not None and self.best is None and trainer.is_global_zero:
-            warnings.warn(
-                f"no best.ckpt: no validation satisfied the limits of callback.checkpoints.select; the last one "
-                f"violated: {', '.join(self._broken) or 'none, but the value was NaN'}",
-                stacklevel=2,
-            )
+        if self.selection is None or self.best is not None or not trainer.is_global_zero:
+            return
+        why = f"{self.monitor} was NaN, or there was no validation"
+        if self.select is not None:
+            why = "no validation satisfied the limits of callback.checkpoints.select; the last one violated: "
+            why += ", ".join(self._broken) or "none, but the value was NaN"
+        warnings.warn(f"no best.ckpt: {why}", stacklevel=2)
 
     def _save_best(self, trainer: pl.Trainer) -> bool:
         """Save to the free slot, then point best.ckpt to it, which removes the previous best."""

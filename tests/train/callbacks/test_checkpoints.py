@@ -1,3 +1,4 @@
+import math
 import resource
 import warnings
 from pathlib import Path
@@ -195,6 +196,15 @@ def test_no_validation_within_the_limits_is_said(tmp_path):
     with pytest.warns(UserWarning, match=r"no best\.ckpt.*cider >= 2"):
         fit(Scripted(validations=CURVE), [callback], max_steps=8, val_every=2)
     assert callback.best_path is None and not (tmp_path / "best.ckpt").exists()
+
+
+def test_a_monitor_that_was_never_a_number_is_said(tmp_path):
+    callback = checkpoints_in(tmp_path, monitor="val/cider")
+    with pytest.warns(UserWarning, match=r"no best\.ckpt: val/cider was NaN"):
+        fit(
+            Scripted(validations={step: {"cider": math.nan} for step in range(9)}), [callback], max_steps=8, val_every=2
+        )
+    assert callback.kept_best is None
 
 
 def test_one_within_the_limits_is_not_complained_about(tmp_path):

@@ -181,6 +181,20 @@ BREAKS = [
         ("tests/objectives/preference/test_dpo.py",),
     ),
     Break(
+        "dpo: pairs stand beside the next picture",
+        "capkit/data/about_pictures.py",
+        "return self._source.image(self._places[index])",
+        "return self._source.image(self._places[(index + 1) % len(self)])",
+        ("tests/data/test_preference_pairs.py",),
+    ),
+    Break(
+        "feedquill: the number of true claims weighs twice as much as their share",
+        "configs/reward/feedquill.yaml",
+        "weight: 1.0",
+        "weight: 0.25",
+        ("tests/experiments/test_published_numbers.py",),
+    ),
+    Break(
         "dpo: smoothing takes all pairs but its share for exchanged",
         _DPO,
         "-(1 - self.label_smoothing) * logsigmoid(margin) - self.label_smoothing * logsigmoid(-margin)",

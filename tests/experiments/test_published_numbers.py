@@ -740,6 +740,7 @@ PUBLISHED = {
     ],
     "feedquill": [
         Number("model.name", "llava-hf/llava-1.5-7b-hf", YE),
+        Number("reward.rater_true_claims.weight", 1.0, f"{YE}: as remembered"),
         Number("reward.rater_num_true_claims.weight", 0.5, f"{YE}: as remembered"),
         Number("model.image_size", 336, "Liu et al. 2023: LLaVA-1.5's tower"),
     ],

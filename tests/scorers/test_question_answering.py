@@ -440,7 +440,7 @@ def test_two_processes_score_as_one_and_fail_together(questions):
     scorer = scene_scorer()
     scorer.at_step(5)
     whole = scorer(batch, samples)
-    (first, logs, told), (second, same_logs, same_told) = run_distributed(of_rank, 2, questions)
+    (first, logs, told), (second, same_logs, same_told) = run_distributed(of_rank, 2, questions, timeout_s=60)
     torch.testing.assert_close(torch.stack([first, second], 1).flatten(0, 1), whole)
     own = {name: logs[name] for name in ("repeated", "read_seconds", "answers_per_second")}
     assert logs == same_logs and logs == pytest.approx({**scorer.logs(), **own})

@@ -12,7 +12,9 @@ import re
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Known = TypeVar("Known", "UsageError", "RunFailure")
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
 
@@ -97,19 +99,33 @@ _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 def known_error(error: BaseException) -> UsageError | RunFailure | None:
     """The error to report in one message without a traceback; None for an unexpected error.
 
-    A full disk, a folder that cannot be written, or too many open files are recognised wherever they occur.
+    A full disk, a folder that cannot be written, too many open files, or a data worker that is gone are recognised
+    wherever they occur.
     """
     if isinstance(error, RunFailure):
-        return error
+        return _without_workers_traceback(error)
     found = usage_error_behind(error)
-    return _disk_error_behind(error) if found is None else _without_workers_traceback(found)
+    if found is not None:
+        return _without_workers_traceback(found)
+    return _disk_error_behind(error) or _gone_worker(error)
 
 
-def _without_workers_traceback(error: UsageError) -> UsageError:
+def _without_workers_traceback(error: Known) -> Known:
     """The error as a DataLoader's worker raised it: torch puts the worker's traceback in front of its message."""
     kind = type(error)
     _, mark, told = str(error).rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")
-    return UsageError(told.strip()) if mark and str(error).startswith("Caught ") else error
+    return kind(told.strip()) if mark and str(error).startswith("Caught ") else error
+
+
+def _gone_worker(error: BaseException) -> RunFailure | None:
+    """A data worker that was killed, in torch's words: "DataLoader worker (pid 1) is killed by signal: Killed."."""
+    told = str(error)
+    if not isinstance(error, RuntimeError) or not told.startswith("DataLoader worker (pid"):
+        return None
+    return RunFailure(
+        f"{told.strip().rstrip('.')}: perhaps host memory ran out (dmesg, free -h); take fewer workers "
+        "(data.num_workers) or smaller batches, then start the same command again"
+    )
 
 
 def exit_status(known: UsageError | RunFailure) -> int:

@@ -133,3 +133,11 @@ def test_a_wrong_choice_is_told_with_all_choices_and_the_nearest():
         check_choice("form", "maen", ("mean", "sum"))
     with pytest.raises(UsageError, match=r"got None; give one of them$"):
         check_choice("form", None, ("mean", "sum"))
+
+
+@pytest.mark.parametrize("how", ["(pid(s) 7) exited unexpectedly", "(pid 7) is killed by signal: Killed. "])
+def test_a_data_worker_that_was_killed_is_one_message_that_says_what_to_do(how):
+    known = known_error(RuntimeError(f"DataLoader worker {how}"))
+    assert isinstance(known, RunFailure) and exit_status(known) == 1
+    assert str(known).startswith(f"DataLoader worker {how.strip('. ')}: ") and "data.num_workers" in str(known)
+    assert known_error(RuntimeError("about a DataLoader worker (pid 7)")) is None

@@ -205,7 +205,7 @@ BREAKS = [
     Break(
         "a worker's traceback stands in front of its message",
         "capkit/errors.py",
-        'UsageError(told.strip()) if mark and str(error).startswith("Caught ") else error',
+        'kind(told.strip()) if mark and str(error).startswith("Caught ") else error',
         "error if mark or told else error",
         ("tests/test_errors.py",),
     ),

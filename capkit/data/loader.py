@@ -10,11 +10,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from capkit.data import shared_memory
 from capkit.data.dataset import CaptionDataset, Collated, Request
 from capkit.data.skipped import SkipLog
-from capkit.errors import UsageError
+from capkit.errors import UsageError, known_error
 from capkit.fault_tolerance.stop_signal import outlive_signals_to_all
 from capkit.types import CaptionBatch
+from capkit.utils import console
 from capkit.utils.tensors import default_device
 
 
@@ -89,6 +91,7 @@ def _start_worker(worker: int) -> None:
     # Tokenizers used before the fork would print a warning in every worker.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     outlive_signals_to_all()
+    shared_memory.send_losses()
 
 
 class CaptionLoader:
@@ -100,6 +103,9 @@ class CaptionLoader:
     `unseen` to the keys of pictures that the dataset's viewers want with it, asked when the batch is requested.
 
     Raw pixels (`CaptionDataset`'s `is_raw`) reach the GPU as bytes from pinned memory and are normalised there.
+
+    Training ends where its batches have no room in shared memory. An evaluation, which may come after hours of it,
+    says so and takes fewer workers.
 
     Workers prefetch within a part of the batches (`InParts`) but not across parts, because the next part depends on
     steps that are not done yet.
@@ -119,8 +125,11 @@ class CaptionLoader:
         self.batch_sampler = batches
         self._log, self._max_skipped = log, max_skipped
         self._requests = _Requests(batches, bag_ids, unseen)
-        self._loader = DataLoader(
-            dataset,
+        self._loader = self._start(num_workers)
+
+    def _start(self, num_workers: int) -> DataLoader[Collated]:
+        return DataLoader(
+            self.dataset,
             sampler=self._requests,  # type: ignore[arg-type]
             batch_size=None,
             collate_fn=_unchanged,  # type: ignore[arg-type]
@@ -136,15 +145,30 @@ class CaptionLoader:
         return max(1, len(self.batch_sampler))
 
     def __iter__(self) -> Iterator[CaptionBatch]:
-        for _ in self._requests.parts():
-            for collated in self._loader:
-                try:
+        num_workers, is_first = self._loader.num_workers, True
+        free = shared_memory.free_bytes() if num_workers and self._iterator is None else None
+        try:
+            for _ in self._requests.parts():
+                for collated in self._loader:
+                    if free is not None:
+                        shared_memory.check_room(
+                            collated, free, num_workers, self._loader.prefetch_factor or 1, len(self)
+                        )
+                    free, is_first = None, False
                     self._account(collated)
-                except UsageError:
-                    self.close()
-                    raise
-                if collated.batch is not None:
-                    yield self._normalized(collated.batch, collated.raw)
+                    if collated.batch is not None:
+                        yield self._normalized(collated.batch, collated.raw)
+        except shared_memory.NoRoom as error:
+            self.close()
+            told = known_error(error)
+            if self.dataset.is_training or not is_first:
+                raise (told or error) from None
+            console.tell_result(f"warning: {self.dataset.split} is read by {error.fit} workers; {told}")
+            self._loader = self._start(error.fit)
+            yield from self
+        except Exception:
+            self.close()
+            raise
 
     def _normalized(self, batch: CaptionBatch, raw: UInt8[Tensor, "B 3 S S"] | None) -> CaptionBatch:
         """The batch with its raw pixels normalised on this process's GPU, without waiting for it."""

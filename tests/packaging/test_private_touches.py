@@ -119,6 +119,8 @@ TOUCHES = (
         ("self",),
     ),
     Touch("torch.utils.data:DataLoader", "_iterator", "data/loader.py", "as above"),
+    Touch("torch", "_utils", "data/shared_memory.py", "where ExceptionWrapper is"),
+    Touch("torch._utils", "ExceptionWrapper", "data/shared_memory.py", "an error in a batch's place"),
     Touch(
         "torch.distributed.distributed_c10d", "_get_default_store", "train/callbacks/preemption.py",
         "a client of its own for the signal's listener", (),
@@ -134,7 +136,7 @@ TOUCHES = (
     Touch("torch.nn:Module", "_get_name", "models/encoders/compile.py", "overridden: what repr shows", ("self",)),
 )  # fmt: skip
 # Not of a package: the standard library's, or names that Lightning looks for on what capkit gives it.
-STANDARD_LIBRARY = {"_exit", "_current_frames"}
+STANDARD_LIBRARY = {"_exit", "_current_frames", "_on_queue_feeder_error"}
 
 
 def owner(touch: Touch):

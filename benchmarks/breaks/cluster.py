@@ -1,0 +1,127 @@
+"""Breaks in what a run does on a cluster and in a container: SLURM, its arrays, shells, shared memory."""
+
+from benchmarks.breaks.planted import Break
+
+BREAKS = [
+    Break(
+        "a cancelled job is asked after by nobody: it comes back",
+        "capkit/fault_tolerance/slurm_requeue.py",
+        "return run is None or limit is None or run < limit",
+        "return False",
+        ("tests/fault_tolerance/test_slurm_requeue.py::test_a_cancelled_job_stays_away",),
+    ),
+    Break(
+        "a job at its time limit stays away",
+        "capkit/fault_tolerance/slurm_requeue.py",
+        "return run is None or limit is None or run < limit",
+        "return True",
+        (
+            "tests/fault_tolerance/test_slurm_requeue.py::test_a_job_that_was_cancelled_has_ended_and_one_that_is_warned_has_not",
+        ),
+    ),
+    Break(
+        "a task of an array requeues all tasks",
+        "capkit/fault_tolerance/slurm_requeue.py",
+        '    return f"{array}_{os.environ[\'SLURM_ARRAY_TASK_ID\']}" if array else os.environ.get("SLURM_JOB_ID")',
+        '    return os.environ.get("SLURM_JOB_ID")',
+        ("tests/fault_tolerance/test_slurm_requeue.py::test_the_task_with_the_number_of_its_array_is_requeued_alone",),
+    ),
+    Break(
+        "the script requeues all tasks of an array",
+        "launch/slurm.sbatch",
+        'scontrol requeue "$job"',
+        'scontrol requeue "$SLURM_JOB_ID"',
+        ("tests/packaging/test_launch.py::test_a_task_of_an_array_is_requeued_without_the_others",),
+    ),
+    Break(
+        "a sweep's file without an array runs none of its lines",
+        "launch/slurm.sbatch",
+        '[ -z "${SLURM_ARRAY_TASK_ID:-}" ]; then\n  echo',
+        "false; then\n  echo",
+        ("tests/packaging/test_launch.py::test_a_task_of_an_array_takes_its_line_of_the_sweep_and_its_own_folder",),
+    ),
+    Break(
+        "the run ends with the reader of its screen",
+        "capkit/utils/console.py",
+        "    except BrokenPipeError:\n",
+        "    except ZeroDivisionError:\n",
+        ("tests/utils/test_console.py::test_a_reader_who_leaves_does_not_end_what_is_printed_to_him",),
+    ),
+    Break(
+        "too many open files are told with a traceback",
+        "capkit/errors.py",
+        "if number in (errno.EMFILE, errno.ENFILE):",
+        "if number in ():",
+        ("tests/test_errors.py::test_too_many_open_files_are_one_message_that_says_what_to_do",),
+    ),
+    Break(
+        "zsh's quoted words are asked with their quotes",
+        "capkit/config/shells.py",
+        "[[ -z $compstate[quote] ]] && word=${(Q)word}",
+        ":",
+        ("tests/config/test_completion.py::test_zsh_reads_and_leaves_quotes_to_itself",),
+    ),
+    Break(
+        "fish offers files beside choices",
+        "capkit/config/shells.py",
+        '; and test -z "$(__capkit_complete)"',
+        "",
+        ("tests/config/test_completion.py::test_fish_offers_files_only_where_there_are_no_choices",),
+    ),
+    Break(
+        "what a worker cannot send is printed by it alone",
+        "capkit/data/loader.py",
+        "    shared_memory.send_losses()\n",
+        "",
+        ("tests/data/test_shared_memory.py::test_a_batch_that_a_worker_loses_ends_training_at_once",),
+    ),
+    Break(
+        "room is asked for one process of several",
+        "capkit/data/shared_memory.py",
+        "(ranks_from_outside() or (1, 1))[1]",
+        "1",
+        ("tests/data/test_shared_memory.py::test_room_is_for_the_batches_of_all_processes_of_the_machine",),
+    ),
+    Break(
+        "batches in use take no room",
+        "capkit/data/shared_memory.py",
+        "_IN_USE = 2",
+        "_IN_USE = 0",
+        ("tests/data/test_shared_memory.py::test_room_is_for_the_batches_of_all_processes_of_the_machine",),
+    ),
+    Break(
+        "raw pixels take no room",
+        "capkit/data/shared_memory.py",
+        "isinstance(value, list | tuple)",
+        "isinstance(value, list)",
+        ("tests/data/test_shared_memory.py::test_bytes_of_a_batch_are_those_of_all_its_tensors",),
+    ),
+    Break(
+        "training takes fewer workers without being asked",
+        "capkit/data/loader.py",
+        "if self.dataset.is_training or not is_first:",
+        "if not is_first:",
+        ("tests/data/test_shared_memory.py::test_training_ends_at_its_first_batch_where_those_ahead_have_no_room",),
+    ),
+    Break(
+        "an evaluation that had begun begins anew: batches come twice",
+        "capkit/data/loader.py",
+        "if self.dataset.is_training or not is_first:",
+        "if self.dataset.is_training:",
+        ("tests/data/test_shared_memory.py::test_training_that_has_begun_ends_by_a_later_loss",),
+    ),
+    Break(
+        "a full shared memory is told as an unexpected error",
+        "capkit/data/shared_memory.py",
+        "if number == errno.ENOSPC:",
+        "if number == errno.EDQUOT:",
+        ("tests/data/test_shared_memory.py::test_a_batch_that_a_worker_loses_ends_training_at_once",),
+    ),
+    Break(
+        "a killed worker is told with a traceback",
+        "capkit/errors.py",
+        " or _gone_worker(error)",
+        "",
+        ("tests/test_errors.py::test_a_data_worker_that_was_killed_is_one_message_that_says_what_to_do",),
+    ),
+]

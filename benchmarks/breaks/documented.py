@@ -1,4 +1,7 @@
-"""Breaks in what pages of the documentation show: commands, messages, YAML, Python, pictures."""
+"""Breaks in what pages of the documentation show: commands, messages, YAML, Python, pictures.
+
+And in which rows of docs/studies.md are told to be of an earlier test.
+"""
 
 from benchmarks.breaks.planted import Break
 
@@ -86,5 +89,29 @@ BREAKS = [
         "if any(column.endswith(end) for column in columns)",
         "",
         ("tests/reports/test_frontier.py",),
+    ),
+    Break(
+        "studies: a file's form depends on Python's version",
+        "benchmarks/studies/records.py",
+        'if value not in (None, []) or name == "value"]',
+        "]",
+        ("tests/benchmarks/test_studies.py::test_the_form_of_a_test_is_the_same_on_every_python",),
+    ),
+    Break(
+        "studies: what is None has no form",
+        "benchmarks/studies/records.py",
+        ' or name == "value"]',
+        "]",
+        ("tests/benchmarks/test_studies.py::test_the_form_of_a_test_is_the_same_on_every_python",),
+    ),
+    Break(
+        "studies: a list of what has changed runs it",
+        "benchmarks/studies/__main__.py",
+        "if given.changed and not given.run:",
+        "if False:",
+        (
+            "tests/benchmarks/test_studies.py::"
+            "test_changed_are_listed_and_neither_run_nor_written_unless_they_are_to_run",
+        ),
     ),
 ]

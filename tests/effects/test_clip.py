@@ -4,6 +4,8 @@ them in.
 What is right comes from the scenes: which picture a caption was written for, and an object's colour and shape. A reader
 of colours alone is right in one picture of six, since there are six shapes: eight times the chance of 1/48 among all
 combinations. So shapes are counted by themselves, and in each of the four combinations that no training picture has.
+How many pixels of a colour there are tells most large shapes apart: one trained on pixels in a drawn order names .76 of
+them (seed 0; .78 as it is). These tests do not tell form from area.
 
 Controls, which must miss the thresholds: the encoder before its first step; one trained on pictures of scattered pixels
 (it sees colours alone); one trained on captions that name random shapes (all else in them is right).

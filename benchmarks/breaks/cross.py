@@ -55,7 +55,7 @@ BREAKS = [
     Break(
         "GPT-2's mask is added as True and False",
         "capkit/upstream/transformers.py",
-        'if model.config._attn_implementation != "eager":',
+        'if kernel_of(model) != "eager":',
         "if True:",
         ("tests/models/captioners/test_word_attention.py",),
     ),

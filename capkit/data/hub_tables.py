@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from capkit.errors import UsageError
+from capkit.text.tokenizers import hub_reachable
 
 SCHEME = "hf://"
 _ADDRESS = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
@@ -26,7 +27,15 @@ def fetched(name: str, revision: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=["*.parquet"]))
+        folder = Path(
+            snapshot_download(
+                name,
+                repo_type="dataset",
+                revision=revision,
+                allow_patterns=["*.parquet"],
+                local_files_only=not hub_reachable(),
+            )
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         told = str(error).strip().split("\n")[0]
         raise UsageError(

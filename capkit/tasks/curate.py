@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -241,6 +242,12 @@ def _show(report: Mapping[str, Any], folder: CuratedFolder, part: str) -> None:
         for mark, captions in (("-", sample["before"]), ("+", sample["after"])):
             for caption in captions:
                 print(f"  {mark} {caption['text']}")
+    if report["counts"]["records"] and not report["counts"]["kept"]:
+        warnings.warn(
+            f"{folder.split}, {part}: the steps kept none of {report['counts']['records']:,} records; the table shows "
+            "which step they left, and failures.jsonl what failed",
+            stacklevel=2,
+        )
     missing = folder.missing_shards()
     state = f"{len(missing)} shards are still to come" if missing else f"all shards: {folder.manifest}"
     print(state)

@@ -218,14 +218,21 @@ def _findings(
             found.append((f"pictures of {split} without a caption: {text.num_without:,}", empty))
         num_cut = int((text.tokens > max_length).sum())
         if num_cut > CUT_SHARE * text.num_captions:
-            holds = int(np.quantile(text.tokens, 0.99, method="higher"))
             told = f"captions of {split} that data.max_length={max_length} cuts: {num_cut:,} of {text.num_captions:,}"
-            found.append((f"{told}; data.max_length={holds} holds 99 % of them whole", []))
+            found.append((f"{told}; {_length_for(text.tokens, max_length)}", []))
         often = [f"{count:,} times: {caption}" for caption, count in text.counts.most_common(3)]
         top = text.counts.most_common(1)[0][1] if text.counts else 0
         if top > max(9, REPEATED_SHARE * text.num_captions):
             found.append((f"captions of {split} that are one and the same: {top:,} of {text.num_captions:,}", often))
     return found, pairs
+
+
+def _length_for(tokens: np.ndarray, max_length: int) -> str:
+    """A length that cuts the longest 1 % of captions, one at least; of few, all that are cut may be that one."""
+    longest, holds = int(tokens.max()), int(np.quantile(tokens, 0.99, method="lower"))
+    if holds <= max_length:
+        return f"the longest has {longest:,} tokens, the others {holds:,} at most: is it a caption?"
+    return f"data.max_length={holds} would cut {int((tokens > holds).sum()):,}, and the longest has {longest:,} tokens"
 
 
 def _files(source: DataSource, texts: Texts) -> list[str | None]:

@@ -14,6 +14,8 @@ from capkit.data.splits import check_shares
 from capkit.errors import UsageError
 from capkit.run.lock import acquire_run_lock
 
+_COMPRESSED = (".tar.gz", ".tgz")
+
 
 def run(cfg: DictConfig) -> dict[str, float]:
     """Write or index shards in `cfg.out`; the same command after a kill goes on. Returns numbers of records."""
@@ -54,5 +56,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
 def _tars(folder: Path) -> list[Path]:
     found = sorted(folder.rglob("*.tar")) if folder.is_dir() else []
     if not found:
-        raise UsageError(f"tars={folder}: expected a folder with webdataset tars (*.tar), got none; give tars=DIR")
+        packed = next((path for end in _COMPRESSED for path in sorted(folder.rglob(f"*{end}"))), None)
+        told = "none; give tars=DIR" if packed is None else f"compressed ones; unpack them, as by `gunzip {packed}`"
+        raise UsageError(f"tars={folder}: expected a folder with webdataset tars (*.tar), got {told}")
     return found

@@ -128,7 +128,8 @@ def learned_by_heart(rows: Sequence[Mapping[str, Any]]) -> str | None:
         return None
     return (
         f"the validation loss was {losses[best]:.3g} at step {best:,} and is {losses[last]:.3g} at step {last:,}: "
-        f"since then the training captions were learned by heart; max_steps={best} ends there, and "
+        "since then the training captions were learned by heart (or, where train/loss rose too, training diverged: "
+        f"lower optimizer.lr); max_steps={best} ends there, and "
         "callback.checkpoints.select='min loss', or 'max cider', evaluates the best checkpoint (val_every=N validates "
         "more often)"
     )

@@ -117,6 +117,7 @@ def test_failures_at_the_start_end_the_run_and_three_are_shown(server, capsys):
     assert error.count("it said 'Sure! Here is your caption.'") == 3
     assert curate(server, BLEND, "max_failed=1", "out=out") == 0
     assert report()["kept"] == 0 and len(failures()) == 12
+    assert "the steps kept none of 12 records" in capsys.readouterr().err
 
 
 HTML, CUT, DROP = Reply("<html>Bad gateway</html>"), Reply(chat_reply("x"), ending="cut"), Reply("", ending="drop")

@@ -14,6 +14,7 @@ from capkit.data.records import Caption, Record
 from capkit.data.sources.base import DataSource
 from capkit.reports.charts import histogram
 from capkit.reports.inspected import contact_sheet
+from capkit.tasks.inspect import _length_for
 
 SPLITS = {"train": range(12), "val": range(12, 16), "test": range(16, 20)}
 
@@ -100,11 +101,19 @@ def test_pictures_that_cannot_be_used_are_listed_with_the_reason(faulty):
     assert "not an image" in broken["examples"][1]
 
 
+def test_a_single_caption_that_is_far_too_long_gives_no_length_to_train_with():
+    tokens = np.array([9, 8, 7, 9, 6, 5002])
+    assert _length_for(tokens, 32) == "the longest has 5,002 tokens, the others 9 at most: is it a caption?"
+    assert _length_for(np.arange(1, 1001), 32).startswith("data.max_length=990 would cut 10, ")
+    assert _length_for(np.array([40]), 32).startswith("data.max_length=40 would cut 0, ")
+
+
 def test_captions_that_lack_repeat_or_are_cut_are_found(faulty):
     _, found = faulty
     assert finding(found, "without a caption")["examples"] == ["3.png"]
     assert finding(found, "one and the same")["examples"][0] == "11 times: image <b>unavailable</b>"
-    assert "2 of 36" in finding(found, "data.max_length=32 cuts")["finding"]
+    told = finding(found, "data.max_length=32 cuts")["finding"]
+    assert "2 of 36; data.max_length=52 would cut 1, and the longest has 62 tokens" in told
     assert found["splits"]["train"]["longer than 32 tokens"] == 2
     assert found["splits"]["train"]["empty captions"] == 1 and len(found["findings"]) == 6
 

@@ -72,6 +72,9 @@ def test_tars_made_elsewhere_are_trained_on_through_their_index(tmp_path, photos
 def test_wrong_words_are_told_in_one_message(tmp_path, capsys):
     assert main(["shard", f"tars={tmp_path}", f"out={tmp_path / 'x'}"]) == 2
     assert "expected a folder with webdataset tars" in capsys.readouterr().err
+    (tmp_path / "a.tar.gz").write_bytes(b"")
+    assert main(["shard", f"tars={tmp_path}", f"out={tmp_path / 'x'}"]) == 2
+    assert "got compressed ones; unpack them, as by `gunzip" in capsys.readouterr().err
     (tmp_path / "file").write_text("x")
     assert main(["shard", f"out={tmp_path / 'file'}", "data.train.count=2"]) == 2
     assert "expected a folder, got a file" in capsys.readouterr().err

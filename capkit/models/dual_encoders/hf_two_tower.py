@@ -22,7 +22,7 @@ from capkit.models.given_config import inner_settings, network_of
 from capkit.models.pretrained import build_config, load_pretrained
 from capkit.models.tuning.frozen import trains
 from capkit.models.tuning.policy import Tuning
-from capkit.text.tokenizers import load_tokenizer
+from capkit.text.tokenizers import hub_reachable, load_tokenizer
 from capkit.types import CaptionBatch
 from capkit.utils.ranges import PositiveFloat, PositiveInt, check_ranges
 from capkit.utils.tensors import unit
@@ -94,7 +94,9 @@ class HFTwoTower(TrainableDualEncoder):
         self.transform = transform
         _check_widths(network, embed_dim)
         self.image_processor = (
-            AutoImageProcessor.from_pretrained(name) if name is not None and transform is None else None
+            AutoImageProcessor.from_pretrained(name, local_files_only=not hub_reachable())
+            if name is not None and transform is None
+            else None
         )
         self._freeze_unused_poolers()
         use_patch_projections(self.image_tower)

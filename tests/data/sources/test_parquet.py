@@ -217,12 +217,13 @@ def test_a_data_set_of_the_hub_is_fetched_by_its_name_once_it_is_read(folder, mo
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr("capkit.data.hub_tables.hub_reachable", lambda: False)
     source = Parquet("hf://datasets/some-body/flickr.x@refs/convert/parquet", "train")
     assert not asked, "constructors fetch nothing"
     source.prepare()
     assert [source.record(i) for i in range(6)] == [Parquet(str(folder), "train").record(i) for i in range(6)]
     words = {"repo_type": "dataset", "revision": "refs/convert/parquet", "allow_patterns": ["*.parquet"]}
-    assert asked == [("some-body/flickr.x", words)]
+    assert asked == [("some-body/flickr.x", {**words, "local_files_only": True})], "no retries where there is no hub"
 
 
 def test_what_the_hub_does_not_give_is_told(tmp_path, monkeypatch, arrow):

@@ -107,3 +107,22 @@ def test_minilm_finds_paraphrases_among_real_captions():
     assert metric.score(captions, references, rows)["text_r1"] == 1
     assert metric.score(captions[1:] + captions[:1], references, rows)["text_r1"] == 0
     assert metric.score(["a picture"] * 5, references, rows)["text_r1"] == pytest.approx(1 / 5)
+
+
+@pytest.mark.parametrize(("module", "kind"), [("hf_frozen", "HFDualEncoder"), ("sentence_encoder", "SentenceEncoder")])
+def test_without_a_hub_only_its_cache_is_read(monkeypatch, module, kind):
+    """The hub's client would try again for most of a minute."""
+    found = importlib.import_module(f"capkit.models.dual_encoders.{module}")
+    asked = []
+
+    def refuse(name, **settings):
+        asked.append(settings)
+        raise OSError("not in the cache")
+
+    monkeypatch.setattr("transformers.AutoModel.from_pretrained", refuse)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", refuse)
+    for is_reachable in (False, True):
+        monkeypatch.setattr(found, "hub_reachable", lambda there=is_reachable: there)
+        with pytest.raises(UsageError, match="not in the cache"):
+            getattr(found, kind)("some/encoder")
+    assert asked == [{"local_files_only": True}, {"local_files_only": False}]

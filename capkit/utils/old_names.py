@@ -36,7 +36,8 @@ embedding_cache.fingerprint utils.store.fingerprint
 evaluation.Row types.Row
 evaluation.TextScore metrics.base.TextScore
 evaluation.describe metrics.scoring.provenance
-evaluators.evaluator.quoted_with evaluators.base.provenance
+evaluators.base.provenance models.dual_encoders.base.provenance
+evaluators.evaluator.quoted_with models.dual_encoders.base.provenance
 halving.half fault_tolerance.oom.halve
 halving.in_parts fault_tolerance.oom.map_in_chunks
 halving.until_it_fits fault_tolerance.oom.retry_on_oom
@@ -91,6 +92,7 @@ planning.states distributed.cost_model.model_state_bytes
 rollout.beside train.rl.rollout.concat_samples
 rollout.join_images train.rl.rollout.concat_images
 run_folder.add_to_file utils.files.add_to_file
+run_folder.flatten run.changes.flatten
 run_folder.output_file utils.files.output_file
 run_folder.unwritable utils.files.unwritable
 run_folder.write_atomically utils.files.write_atomically

@@ -1,5 +1,6 @@
 """Builds objects from config nodes."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from capkit.errors import UsageError, usage_error_behind
 
 SPLITS = ("train", "val", "test", "predict")
 # Their refusals are about what a config gives them. What capkit's and a user's own classes raise shows its traceback.
-_LIBRARIES = frozenset({"lightning", "torch", "transformers"})
+_LIBRARIES = frozenset({"lightning", "torch", "transformers"}) | sys.stdlib_module_names
 
 
 def plain(config: Any) -> Any:

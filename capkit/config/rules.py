@@ -34,6 +34,18 @@ def length_is_given_once(settings: Settings) -> str | None:
     )
 
 
+def monitors_are_numbers_of_validations(settings: Settings) -> str | None:
+    """A wrong name behind val/ is told at the first validation, which knows all names."""
+    for name in ("checkpoints", "early_stopping"):
+        monitor = settings.get(f"callback.{name}.monitor")
+        if settings.trains and isinstance(monitor, str) and "/" not in monitor:
+            return (
+                f"callback.{name}.monitor={monitor}: expected a number of validations, val/NAME, got one without val/; "
+                f"give callback.{name}.monitor=val/{monitor}"
+            )
+    return None
+
+
 def devices_are_counted(settings: Settings) -> str | None:
     devices = settings.get("trainer.devices")
     if isinstance(devices, list):
@@ -299,6 +311,7 @@ RULES: tuple[Callable[[Settings], str | None], ...] = (
     length_is_given_once,
     trainer_holds_no_length,
     trainer_holds_nothing_of_the_tasks,
+    monitors_are_numbers_of_validations,
     devices_are_counted,
     width_divides_over_heads,
     step_is_cut_and_clipped_by_capkit,

@@ -53,10 +53,17 @@ def check_combination(
 
 
 def check_sources(sources: Mapping[str, Any]) -> None:
-    """Raises UsageError for a split that has keys and no source, since the config's split is null."""
+    """Raises UsageError for a split that has keys and no source, since the config's split is null, and for what is no
+    source at all.
+    """
     for split, found in sources.items():
         if isinstance(found, Mapping):
             raise UsageError(
                 f"data.{split}: expected a data source, got {dict(found)} without one, since data.{split} is null; "
                 f"give data.{split}._target_ too, or leave these keys out"
+            )
+        if found is not None and not (hasattr(found, "__len__") and hasattr(found, "record")):
+            raise UsageError(
+                f"data.{split}: expected a data source, which has a length and records, got an object of type "
+                f"{type(found).__name__}; give the _target_ of one (docs/data.md shows sources)"
             )

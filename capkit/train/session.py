@@ -34,6 +34,7 @@ from capkit.text.prompt_encoder import PromptEncoder
 from capkit.train.callbacks.checkpoints import Checkpoints
 from capkit.train.callbacks.curriculum import CurriculumFeedback
 from capkit.train.callbacks.find import callbacks_of
+from capkit.train.callbacks.known_monitors import KnownMonitors
 from capkit.train.callbacks.oom import OOMBackoff
 from capkit.train.callbacks.preemption import Preemption
 from capkit.train.callbacks.profile import Profile
@@ -251,7 +252,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, data: CaptionDataModule) -
         max_epochs=1,
         max_steps=total_steps,
         val_check_interval=min(cfg.val_every or data.steps_per_epoch, total_steps),
-        callbacks=[CurriculumFeedback(), *in_order, extras],
+        callbacks=[CurriculumFeedback(), KnownMonitors(), *in_order, extras],
         logger=loggers,
         default_root_dir=str(folder.path),
         enable_checkpointing=False,

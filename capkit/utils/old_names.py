@@ -36,7 +36,6 @@ embedding_cache.fingerprint utils.store.fingerprint
 evaluation.Row types.Row
 evaluation.TextScore metrics.base.TextScore
 evaluation.describe metrics.scoring.provenance
-evaluators.base.provenance models.dual_encoders.base.provenance
 evaluators.evaluator.quoted_with models.dual_encoders.base.provenance
 halving.half fault_tolerance.oom.halve
 halving.in_parts fault_tolerance.oom.map_in_chunks

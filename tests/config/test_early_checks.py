@@ -36,6 +36,11 @@ def refusal(*words):
         (["fit", "model.image_encoder=vit"], "expected nn.Module or null, got the text 'vit'"),
         (["fit", "trainer.callbacks=[]"], "would be ignored, since the task sets it; leave it out and give callback="),
         (["fit", "trainer.logger=false"], "leave it out and give logger="),
+        (["fit", "callback.checkpoints.monitor=cider"], "give callback.checkpoints.monitor=val/cider"),
+        (
+            ["fit", "callback=[early_stopping]", "callback.early_stopping.monitor=auroc"],
+            "give callback.early_stopping.monitor=val/auroc",
+        ),
         (["fit", "trainer.deterministic=word"], "expected bool or warn or null"),
     ],
 )

@@ -24,6 +24,7 @@ class Mine:
             {"_target_": "lightning.pytorch.Trainer", "profiler": "word", "logger": False},
             "MisconfigurationException: .*profiler",
         ),
+        ({"_target_": "math.sqrt", "split": "train"}, r"expected what math\.sqrt takes, got TypeError"),
         ({"_target_": "torch.optim.Adamm"}, "'torch.optim.Adamm': expected a class or function that can be imported"),
         ({"_target_": "nosuchpackage.Adam"}, "No module named 'nosuchpackage'"),
     ],

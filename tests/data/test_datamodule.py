@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from capkit.data.combinations import check_sources
 from capkit.data.curricula.shuffle import Shuffle
 from capkit.data.datamodule import CaptionDataModule
 from capkit.data.features import FeatureWriter
@@ -179,6 +180,11 @@ def test_given_rank_and_world_size_replace_the_process_groups():
 def test_captions_come_clean_and_without_images():
     assert list(data(train=3).captions("train")) == ["caption 0", "caption 1", "caption 2"]
     assert data().num_images("train") == 24
+
+
+def test_what_is_no_source_is_refused():
+    with pytest.raises(UsageError, match=r"data\.val: expected a data source.*got an object of type int"):
+        check_sources({"train": Numbers(2), "val": 0})
 
 
 def test_prepare_reaches_sources_that_build_something():

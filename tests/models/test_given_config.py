@@ -16,6 +16,13 @@ VIT = {
     "num_attention_heads": 2,
 }
 GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 19}
+LLAMA = {
+    "model_type": "llama",
+    "num_attention_heads": 2,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+}
 SWIN = {"model_type": "swin", "image_size": 64, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
 
 
@@ -53,7 +60,7 @@ def test_what_transformers_refuses_of_an_image_encoder_is_told(config, told):
         (GPT2 | {"n_layers": 2}, "did you mean 'n_layer'?"),
         (GPT2 | {"n_embd": -16}, "negative dimension"),
         (VIT, "Unrecognized configuration class"),
-        ({"model_type": "llama", "num_attention_heads": 2, "num_key_value_heads": 3}, "give 2, or another divisor"),
+        (LLAMA | {"num_key_value_heads": 3}, "give 2, or another divisor"),
     ],
 )
 def test_what_transformers_refuses_of_a_language_model_is_told(config, told):

@@ -71,6 +71,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.report = self.path / "report.html"
         self.attempt = 1
+        self._held_back: dict[str, Any] | None = None  # config of a start that is not recorded yet
         self._waiting: list[str] = []  # rows that could not be written yet
 
     def check(self, config: Mapping[str, Any], trains: bool = False) -> None:
@@ -87,7 +88,7 @@ class RunFolder:
         """Create the folder, or check that it holds the same run; a refused config leaves the folder untouched.
 
         The config is recorded with all constructor defaults. Files of a start without a step are removed if its config
-        differs.
+        differs. A run that `trains` and has made a step keeps the config and the report that it has until `go_on`.
         """
         self.check(config, trains)
         config = _plain(with_defaults(_plain(config)))
@@ -103,8 +104,24 @@ class RunFolder:
             raise unwritable(self.path, error) from error
         if self.metrics_log.exists() and not self.metrics_log.read_bytes().endswith(b"\n"):
             add_to_file(self.metrics_log, "\n")  # the last row was cut off by a kill: start a new line
-        write_atomically(self.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        record_start(self.path, self.attempt)
+        self._held_back = config
+        if not (trains and before is not None and self.has_steps()):
+            self._record_start()
+
+    def go_on(self) -> None:
+        """The run that was opened makes steps from here on, so the report of its last end is removed.
+
+        Called once its checkpoint is restored: a start that is refused before leaves config, report and rows as they
+        were.
+        """
+        self.report.unlink(missing_ok=True)
+        self._record_start()
+
+    def _record_start(self) -> None:
+        if self._held_back is not None:
+            write_atomically(self.config_file, yaml.safe_dump(self._held_back, sort_keys=False, allow_unicode=True))
+            record_start(self.path, self.attempt)
+        self._held_back = None
 
     def has_steps(self) -> bool:
         """Whether a run in this folder recorded an optimizer step."""

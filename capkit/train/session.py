@@ -63,6 +63,28 @@ class SaveExtras(Callback):
         checkpoint["capkit"] = self.extras
 
 
+class GoesOn(Callback):
+    """Tells the run folder that the run makes steps, once the checkpoint is restored: until then it may be refused."""
+
+    def __init__(self, folder: RunFolder, start: Resume) -> None:
+        self.folder = folder
+        self.start = start
+        self.told = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.tell()
+
+    def tell(self) -> None:
+        """Once, and of rank 0."""
+        if rank() == 0 and not self.told:
+            self.folder.go_on()
+            if self.folder.attempt > 1 or self.start.path is not None:
+                self.folder.append(self.start.step, {"resumed_from": self.start.step})
+            for step in self.start.skipped:
+                self.folder.append(self.start.step, {SKIPPED: step})
+        self.told = True
+
+
 @dataclass
 class Run:
     """A run whose folder is open and whose ranks know each other.
@@ -204,8 +226,6 @@ def open_folder(cfg: DictConfig, folder: RunFolder, start: Resume) -> None:
     folder.open(plain(cfg), trains=True)
     for change in made_longer(before or {}, plain(cfg)):
         say(f"{change}: from step {start.step:,} on, learning rate and other schedules are those of the longer run")
-    for step in start.skipped:
-        folder.append(start.step, {SKIPPED: step})
 
 
 def warn_of_long_warmup(schedule: Any, total_steps: int) -> None:
@@ -282,15 +302,14 @@ def refuse_what_needs_validation(callbacks: dict[str, Callback]) -> None:
 def train(run: Run, module: pl.LightningModule) -> None:
     """Optimizer steps from the run's start to the last; their wall time is added to `train/seconds`."""
     trainer, folder, resume, started_at = run.trainer, run.folder, run.resume, run.start.step
-    if rank() == 0:
-        folder.report.unlink(missing_ok=True)  # it stands for a run that is done: this one has steps to do again
-        if folder.attempt > 1 or resume is not None:
-            folder.append(started_at, {"resumed_from": started_at})
-        if resume is not None:
-            say(f"continuing {folder.path} from step {started_at:,}")
+    if rank() == 0 and resume is not None:
+        say(f"continuing {folder.path} from step {started_at:,}")
     run.data.set_steps(started_at, trainer.max_steps)
     start = time.monotonic()
+    goes_on = GoesOn(folder, run.start)
+    trainer.callbacks.insert(0, goes_on)  # type: ignore[attr-defined]
     trainer.fit(module, datamodule=run.data, ckpt_path=resume, weights_only=True if resume else None)
+    goes_on.tell()  # where all steps were done before, training does not start
     seconds = folder.metrics().get("train/seconds", 0.0) + time.monotonic() - start
     if rank() == 0:
         stopped = float(trainer.global_step < trainer.max_steps)

@@ -266,6 +266,17 @@ def settings_of_groups():
         yield from ((name, group) for group in (*PICK_ANY, *PICK_ONE) if group in body)
 
 
+def test_an_experiment_chooses_parts_by_name():
+    """A `_target_` of its own would stay beside the settings of another choice, which it does not take."""
+    bodies = {
+        name: yaml.safe_load((config_dir() / "experiment" / f"{name}.yaml").read_text())
+        for name in GROUPS["experiment"]
+    }
+    nodes = [(name, group, body[group]) for name, body in bodies.items() for group in GROUPS if group in body]
+    assert len(nodes) > 100
+    assert [(name, group) for name, group, node in nodes if isinstance(node, dict) and "_target_" in node] == []
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize(("experiment", "group"), settings_of_groups())
 def test_every_choice_is_sound_in_place_of_what_an_experiment_sets(experiment, group):

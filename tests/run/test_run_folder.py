@@ -9,6 +9,7 @@ import yaml
 
 from capkit.config.run_config import read_run_config
 from capkit.errors import UsageError
+from capkit.run.about import read_starts
 from capkit.run.changes import flatten, made_longer, refused_changes
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.utils.files import output_file, write_atomically
@@ -54,11 +55,30 @@ def of_steps(folder, max_steps=20, **more):
 
 def test_a_run_may_be_made_longer_and_moved(tmp_path):
     of_steps(RunFolder(tmp_path))
-    RunFolder(tmp_path).open({**CONFIG, **MOVED}, trains=True)
+    again = RunFolder(tmp_path)
+    again.open({**CONFIG, **MOVED}, trains=True)
+    again.go_on()
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["max_steps"] == 40
     assert list(made_longer({"max_steps": 1800, "max_epochs": None}, {"max_steps": 3600})) == [
         "max_steps: 1,800 -> 3,600"
     ]
+
+
+def test_a_longer_run_is_recorded_once_it_goes_on(tmp_path):
+    """Until then its checkpoint may be refused, and the run must be what it was."""
+    first = RunFolder(tmp_path)
+    of_steps(first)
+    first.report.write_text("numbers")
+    files = (first.config_file, first.path / "about.json", first.report, first.metrics_log)
+    before = [file.read_bytes() for file in files]
+    again = RunFolder(tmp_path)
+    again.open({**CONFIG, **MOVED}, trains=True)
+    assert again.attempt == 2 and [file.read_bytes() for file in files] == before
+    again.go_on()
+    assert not again.report.exists() and again.config()["max_steps"] == 40
+    assert [start["attempt"] for start in read_starts(tmp_path)] == [1, 2]
+    again.go_on()
+    assert [start["attempt"] for start in read_starts(tmp_path)] == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from tiny_fit_run import EVALUATED, TINY, caches
 
 from capkit.checkpoint.files import load_checkpoint
 from capkit.cli import main
+from capkit.data.datamodule import CaptionDataModule
+from capkit.errors import USAGE_STATUS
 from capkit.run.folder import RunFolder
 from capkit.train.mle_module import MLEModule
 
@@ -75,6 +77,24 @@ def test_the_same_command_again_trains_no_further(folder, capsys):
     assert main([*TINY, *caches(folder), f"run_dir={folder / 'run'}"]) == 0
     assert "all 4 steps were done before" in capsys.readouterr().out
     assert (folder / "run" / "metrics.json").read_text() == before
+
+
+def test_a_start_that_its_checkpoint_refuses_leaves_the_run_as_it_was(folder, tmp_path, monkeypatch, capsys):
+    """Changed data is seen where the checkpoint is restored; the command of before must still find the run done."""
+    shutil.copytree(folder / "run", tmp_path / "run")
+    before = contents(tmp_path / "run")
+    command = [*TINY, *caches(folder), f"run_dir={tmp_path / 'run'}"]
+    with monkeypatch.context() as patched:
+        patched.setattr(CaptionDataModule, "fingerprint", {"records": 16, "hash": "of other captions"})
+        assert main([*command, "max_steps=5"]) == USAGE_STATUS
+    assert "the training data changed since the checkpoint was saved" in capsys.readouterr().err
+    assert contents(tmp_path / "run") == before
+    assert main(command) == 0
+    assert "all 4 steps were done before" in capsys.readouterr().out
+
+
+def contents(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file() and file.name != ".lock"}
 
 
 @pytest.mark.integration

@@ -350,7 +350,11 @@ def test_a_folder_needs_its_processor(tmp_path):
 
 @pytest.mark.parametrize("family", [pytest.param(x, marks=[pytest.mark.nightly] * (x != "internvl")) for x in CONFIGS])
 def test_the_processor_of_a_run_on_a_folder_is_read_again(family, tmp_path):
-    """A run's checkpoint keeps the tokenizer as plain data, without the names that a processor gave to tokens."""
+    """A run's checkpoint keeps the tokenizer as plain data, without the names that a processor gave to tokens.
+
+    Beside torchvision 0.26 transformers reads Idefics3's with Pillow, since that torchvision has no Lanczos: it rounds
+    otherwise, by 6e-8.
+    """
     model = build(family)
     model.model.save_pretrained(tmp_path / "hub")
     model.processor.save_pretrained(tmp_path / "hub")
@@ -359,8 +363,8 @@ def test_the_processor_of_a_run_on_a_folder_is_read_again(family, tmp_path):
     of_run.processor.save_pretrained(tmp_path / "exported")
     read = copy.copy(of_run)
     read._read_processor = load_processor(str(tmp_path / "exported"))
-    found, expected = (asked(one, photos(1)[0]) for one in (read, model))
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    found, expected = (dict(asked(one, photos(1)[0])) for one in (read, model))
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("family", FAMILY_CASES)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from capkit.llm.ledger import Account, Ledger
+from capkit.utils.console import Screen
 
 
 def open_accounts(holders: Mapping[str, Any], ledger: Ledger) -> dict[str, Account]:
@@ -40,5 +40,5 @@ def show_cost(
         money = "no price" if account.price is None else f"{account.money:,.4f}"
         numbers = (f"{kept:,}", f"{account.num_expected:,}", f"{account.tokens_in:,}", out, money)
         table.add_row(name, str(account.model.about()["model"]), *numbers)
-    Console().print(table)
+    Screen().print(table)
     return counts

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from capkit.run.folder import RunFolder, read_object
-from capkit.utils.console import say
+from capkit.utils.console import Screen, say
 from capkit.utils.files import write_atomically, write_json
 
 GIVEN, TABLE = "sweep.json", "results.csv"
@@ -58,7 +57,7 @@ def write_sweep_table(sweep: Path) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(sweep / TABLE, buffer.getvalue())
-    Console().print(_table(rows, names))
+    Screen().print(_table(rows, names))
     say(f"wrote {sweep / TABLE}")
 
 

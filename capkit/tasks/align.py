@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -19,6 +18,7 @@ from capkit.data.sources.base import DataSource, prepare_source
 from capkit.data.sources.manifest import Manifest
 from capkit.errors import UsageError
 from capkit.scorers.base import BaseScorer, as_scorer, require_text_scorer
+from capkit.utils.console import Screen, print_on
 from capkit.utils.process import set_up_process
 from capkit.utils.store import fingerprint
 from capkit.utils.tensors import default_device
@@ -48,7 +48,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         score_shard(source, scorer, folder, cfg.batch_size)
     missing = folder.missing_shards()
     if missing:
-        print(f"{len(missing)} of {num_shards} shards are still to come")
+        print_on(f"{len(missing)} of {num_shards} shards are still to come")
         return {}
     folder.merge()
     bins = bins_of_corpus(Manifest(str(folder.manifest)), cfg.bins, cfg.strategy, fingerprint(about))
@@ -71,7 +71,7 @@ def score_shard(source: DataSource, scorer: BaseScorer, folder: CuratedFolder, b
             return None
 
     scorer.prepare(read, no_training_references, default_device())
-    with folder.failures() as file, Progress(console=Console(), disable=not Console().is_terminal) as progress:
+    with folder.failures() as file, Progress(console=Screen(), disable=not Screen().is_terminal) as progress:
         failures = FailureLog(file)
         bar = progress.add_task(f"{folder.split}, shard {folder.shard} of {folder.num_shards}", total=len(indices))
         scores = ScoreFile(folder.shard_file("scores.jsonl"), batch_size)
@@ -89,11 +89,11 @@ def _show(bins: AlignmentBins, folder: CuratedFolder) -> None:
     for number, count in enumerate(bins.counts):
         low, high = bins.edges[number : number + 2]
         table.add_row(str(number), f"{low:.4g}", f"{high:.4g}", f"{count:,}", f"{count / total:.1%}")
-    Console().print(table)
+    Screen().print(table)
     if sparse := bins.sparse():
         warnings.warn(
             f"these bins have fewer than 1 % of the {total:,} captions, so that a captioner hardly learns what they "
             f"mean: {'; '.join(sparse)}; give strategy=quantile or fewer bins, or ask for a lower one when you decode",
             stacklevel=2,
         )
-    print(f"scores: {folder.manifest}\nbins: {folder.out / FILE}")
+    print_on(f"scores: {folder.manifest}\nbins: {folder.out / FILE}")

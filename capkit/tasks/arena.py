@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from capkit.config.instantiate import build, build_all, plain
@@ -40,7 +39,7 @@ from capkit.metrics.arena.standings import standings
 from capkit.reports.arena import Rater, write_arena
 from capkit.reports.arena_tables import TextTable, agreement_table, auto_table, ratings_table
 from capkit.run.folder import RunFolder, default_run_dir
-from capkit.utils.console import phase, say
+from capkit.utils.console import Screen, phase, say
 from capkit.utils.files import write_json
 from capkit.utils.process import set_up_process
 
@@ -263,4 +262,4 @@ def _print(title: str | None, found: TextTable | None) -> None:
     table = Table(*found.head, title=title)
     for row in found.rows:
         table.add_row(*row)
-    Console().print(table)
+    Screen().print(table)

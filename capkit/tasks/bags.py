@@ -1,7 +1,6 @@
 """task=bags: groups similar images into bags, from the neighbours found by task=mine, and reports their quality."""
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from capkit.config.instantiate import plain
@@ -10,6 +9,7 @@ from capkit.curation.mining.neighbors import Neighbors
 from capkit.data.curricula.bag_files import list_name, write_bags
 from capkit.errors import UsageError
 from capkit.run.folder import RunFolder, default_run_dir
+from capkit.utils.console import Screen, print_on
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
@@ -38,7 +38,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     numbers = {f"{name}/{what}": float(value) for name, entry in entries.items() for what, value in entry.items()}
     folder.write_metrics(numbers)
     _show(entries)
-    print(f"bags: {folder.path / 'bags'}")
+    print_on(f"bags: {folder.path / 'bags'}")
     return numbers
 
 
@@ -47,4 +47,4 @@ def _show(entries: dict[str, dict[str, float | int]]) -> None:
     table = Table("list", *columns, title="bags, and the mean cosine of two images of one")
     for name, entry in entries.items():
         table.add_row(name, *(f"{entry[c]:,}" if isinstance(entry[c], int) else f"{entry[c]:.3f}" for c in columns))
-    Console().print(table)
+    Screen().print(table)

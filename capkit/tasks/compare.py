@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
-from rich.console import Console
 
 from capkit.config.instantiate import build, build_all
 from capkit.config.quoting import quote
@@ -23,7 +22,7 @@ from capkit.run.folder import RunFolder, default_run_dir, run_at
 from capkit.run.predictions import captions_by_key, references_by_key
 from capkit.train.build import applicable
 from capkit.types import Row
-from capkit.utils.console import command_name, phase, say
+from capkit.utils.console import Screen, command_name, phase, say
 
 Image = Callable[[str], np.ndarray]
 
@@ -59,7 +58,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     folder = Path(cfg.run_dir or default_run_dir(f"{cfg.name}-compare"))
     with phase("writing the page"):
         write_compared(folder, found, image)
-    Console().print(compare_table(found))
+    Screen().print(compare_table(found))
     say(f"wrote {folder / 'compare.json'} and {folder / 'compare.html'}")
     return {}
 

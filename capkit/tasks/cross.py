@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from capkit.checkpoint.run_checkpoints import resolve_checkpoint
 from capkit.config.cells import slug
@@ -14,7 +13,7 @@ from capkit.run.folder import default_run_dir, read_object
 from capkit.train.conditions import model_config, requested_conditions
 from capkit.train.evaluated_cell import evaluated_cell
 from capkit.train.session import on_all_ranks
-from capkit.utils.console import say
+from capkit.utils.console import Screen, say
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
@@ -47,6 +46,6 @@ def _fill(cfg: DictConfig) -> dict[str, float]:
                 found.append(Cell(name, data, cell.ckpt, own, {key: tuple(value) for key, value in intervals.items()}))
     if found:
         write_matrix(folder, cfg.name, found, cfg.confidence)
-        Console().print(matrix_table(found))
+        Screen().print(matrix_table(found))
         say(f"wrote {folder / 'cross.json'} and {folder / 'cross.html'}")
     return {}

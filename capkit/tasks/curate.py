@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -29,7 +28,7 @@ from capkit.llm.accounts import open_accounts
 from capkit.llm.ledger import Ledger
 from capkit.llm.sizing import scaled, total_size
 from capkit.reports.curated import CuratedSplit, write_curated
-from capkit.utils.console import phase
+from capkit.utils.console import Screen, phase, print_on
 from capkit.utils.process import set_up_process
 
 # Records that are looked at for captions which a step needs; of a data set made for the step most have them.
@@ -228,20 +227,19 @@ def _show_size(work: Work, counted: float | int, records: int, tokens_per_second
         money = "no price" if size.money is None else f"{size.money:,.2f}"
         hours = "no speed" if size.gpu_hours is None else f"{size.gpu_hours:,.0f}"
         table.add_row(name, *counts, money, f"{size.store_bytes / 1e9:,.1f}", hours)
-    Console().print(table)
+    Screen().print(table)
 
 
 def _show(report: Mapping[str, Any], folder: CuratedFolder, part: str) -> None:
-    console = Console()
     table = Table("count", "", title=f"{folder.split}, {part}, {report['seconds']:.1f} s")
     for name, value in report["counts"].items():
         table.add_row(name, f"{value:,.4f}" if isinstance(value, float) else f"{value:,}")
-    console.print(table)
+    Screen().print(table)
     for sample in report["samples"][:_SHOWN]:
-        console.print(Text(sample["key"], "bold"), soft_wrap=True)
+        Screen().print(Text(sample["key"], "bold"), soft_wrap=True)
         for mark, captions in (("-", sample["before"]), ("+", sample["after"])):
             for caption in captions:
-                print(f"  {mark} {caption['text']}")
+                print_on(f"  {mark} {caption['text']}")
     if report["counts"]["records"] and not report["counts"]["kept"]:
         warnings.warn(
             f"{folder.split}, {part}: the steps kept none of {report['counts']['records']:,} records; the table shows "
@@ -250,4 +248,4 @@ def _show(report: Mapping[str, Any], folder: CuratedFolder, part: str) -> None:
         )
     missing = folder.missing_shards()
     state = f"{len(missing)} shards are still to come" if missing else f"all shards: {folder.manifest}"
-    print(state)
+    print_on(state)

@@ -17,7 +17,6 @@ import torch
 from huggingface_hub.constants import HF_HOME
 from omegaconf import DictConfig
 from packaging.requirements import Requirement
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +24,7 @@ import capkit
 from capkit.config.locations import config_dir
 from capkit.errors import UsageError
 from capkit.text.tokenizers import hub_reachable
+from capkit.utils.console import Screen
 
 GIB = 2**30
 LITTLE_DISK, NO_DISK = 20 * GIB, 2 * GIB  # a run of GPT-2's size keeps some GB of checkpoints
@@ -56,7 +56,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         table.add_row(Text(finding.level, _STYLE[finding.level]), Text(finding.what), Text(finding.found))
         if finding.fix:
             table.add_row("", "", Text(f"fix: {finding.fix}", "italic"))
-    Console().print(table)
+    Screen().print(table)
     numbers = {level: float(sum(finding.level == level for finding in findings)) for level in ("note", "bad")}
     if numbers["bad"]:
         what = ", ".join(finding.what for finding in findings if finding.level == "bad")

@@ -10,6 +10,7 @@ from capkit.data.datamodule import CaptionDataModule
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.train.evaluation import evaluate_encoder
 from capkit.train.made_by import note_checkpoint
+from capkit.utils.console import print_on
 from capkit.utils.process import set_up_process
 from capkit.utils.tensors import default_device
 
@@ -34,6 +35,6 @@ def run(cfg: DictConfig) -> dict[str, float]:
     data.attach(run_dir=folder.path)
     numbers = evaluate_encoder(model.to(default_device()), evaluators, data, folder, "test")
     for name, value in numbers.items():
-        print(f"  {name:<40} {value:.4f}")
-    print(f"run folder: {Path(folder.path)}")
+        print_on(f"  {name:<40} {value:.4f}")
+    print_on(f"run folder: {Path(folder.path)}")
     return numbers

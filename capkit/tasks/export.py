@@ -23,6 +23,7 @@ from capkit.reports.model_card import Exported, model_card
 from capkit.run.folder import RunFolder, read_object, run_at
 from capkit.run.predictions import captions_by_key, references_by_key
 from capkit.train.made_by import noted_checkpoint
+from capkit.utils.console import print_on
 from capkit.utils.files import write_atomically
 from capkit.utils.quiet import quiet_libraries
 
@@ -74,7 +75,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     told = [*map(str, files), *_how_to_load(model, out, str(out))]
     if cfg.push_to is not None:
         told.append(f"uploaded: {push_folder(out, cfg.push_to, private=not cfg.public)}")
-    print("\n".join(told))
+    print_on("\n".join(told))
     return {"files": float(len(files))}
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import regex
 from jaxtyping import Int
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from capkit.config.instantiate import build
 from capkit.data.alike import MOST_PAIRS, alike_pairs
@@ -26,7 +25,7 @@ from capkit.reports.inspected import Inspected, Named, inspected_table, write_in
 from capkit.run.folder import default_run_dir
 from capkit.text.languages import INSTALL, UNSURE, can_guess, guess_languages, reads_as_another, script_of
 from capkit.text.tokenizers import WORD, load_tokenizer
-from capkit.utils.console import phase, say
+from capkit.utils.console import Screen, phase, say
 
 SPLITS = ("train", "val", "test")
 NUM_SAMPLES, NUM_TILES, NUM_REPEATED, NUM_PAIRS = 12, 60, 10, 12
@@ -81,7 +80,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     )
     with phase("writing the page"):
         written = write_inspected(Path(cfg.run_dir or default_run_dir(f"{cfg.name}-inspect")), found)
-    Console().print(inspected_table(found))
+    Screen().print(inspected_table(found))
     for told, examples in found.findings:
         say(f"! {told}{f', such as {examples[0]}' if examples else ''}")
     say("\n".join([*found.notes, *(f"wrote {path}" for path in written)]))

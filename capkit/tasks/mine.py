@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from capkit.evaluators.embedding import embed_images, resumable
 from capkit.models.dual_encoders.base import provenance
 from capkit.models.dual_encoders.cached import CachedDualEncoder
 from capkit.run.folder import RunFolder, default_run_dir
+from capkit.utils.console import Screen, print_on
 from capkit.utils.files import TEMPORARY
 from capkit.utils.process import set_up_process
 from capkit.utils.removal import remove_own
@@ -62,7 +62,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         out.mkdir(exist_ok=True)
         np.save(out / VECTORS, vectors)
         search = Search(vectors, cfg.num_neighbors, folder.path / "search", cfg.duplicate_threshold, cfg.backend)
-        chunks = track(search, f"neighbours of {len(keys):,} images", search.num_chunks, console=Console())
+        chunks = track(search, f"neighbours of {len(keys):,} images", search.num_chunks, console=Screen())
         write_neighbors(out, keys, chunks, about)
         remove_own(search.folder, ("chunk-*.npz*", "about.json*", TEMPORARY))
     else:
@@ -112,6 +112,6 @@ def _finish(folder: RunFolder, out: Path) -> dict[str, float]:
     numbers: dict[str, float] = about["numbers"]
     folder.write_metrics(numbers)
     for name, value in numbers.items():
-        print(f"  {name:<28} {value:.4f}")
-    print(f"neighbors: {out}")
+        print_on(f"  {name:<28} {value:.4f}")
+    print_on(f"neighbors: {out}")
     return numbers

@@ -1,11 +1,11 @@
 """task=plan: estimates memory, step time and scaling of a run without starting it (docs/plan.md)."""
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from capkit.config.instantiate import plain
 from capkit.distributed.cost_model import SHARDED, STRATEGIES, ClusterSpec, StepWorkload, gpu_of, memory, plan
+from capkit.utils.console import Screen, print_on
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
@@ -31,10 +31,9 @@ def run(cfg: DictConfig) -> dict[str, float]:
     )
     num_gpus = [int(count) for count in cfg.num_gpus]
     numbers = plan(work, cluster, num_gpus)
-    console = Console()
-    console.print("Estimates by the formulas of docs/plan.md; nothing was run.")
-    console.print(memory_table(work, cluster, num_gpus[-1]))
-    console.print(speed_table(numbers, num_gpus))
+    print_on("Estimates by the formulas of docs/plan.md; nothing was run.")
+    Screen().print(memory_table(work, cluster, num_gpus[-1]))
+    Screen().print(speed_table(numbers, num_gpus))
     return numbers
 
 

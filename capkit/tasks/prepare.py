@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -27,6 +26,7 @@ from capkit.data.transforms import ImageTransform
 from capkit.errors import UsageError
 from capkit.models.dual_encoders.base import CacheableEncoder
 from capkit.models.weights import weights_fingerprint
+from capkit.utils.console import Screen, print_on
 from capkit.utils.tensors import default_device
 
 _ASSET = "capkit.assets.cache.path"
@@ -42,7 +42,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     if cfg.get("data") is None:
         raise UsageError("prepare: expected a data config, got none; give e.g. data=stamps")
     names = [name for name in asset_names(plain(cfg.data)) if name in ASSETS]
-    fetched = sum(fetch(name, _say) for name in with_companions(names))
+    fetched = sum(fetch(name, print_on) for name in with_companions(names))
     sources = list(build_sources(cfg.data).values())
     for source in sources:
         prepare_source(source)
@@ -51,12 +51,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
         written = write_regions(cfg, sources)
     elif cfg.data.get("features") is not None:
         written = write_features(cfg, sources, features_folder(plain(cfg.data)["features"]))
-    _say("ready" if fetched or written else "ready: nothing was left to do")
+    print_on("ready" if fetched or written else "ready: nothing was left to do")
     return {"fetched": float(fetched), "features": float(written)}
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def asset_names(node: Any) -> Iterator[str]:
@@ -90,7 +86,7 @@ def write_features(cfg: DictConfig, sources: list[DataSource], folder: Path) -> 
     if boxes is not None:
         features_of.about["boxes"] = fingerprint_of(boxes=boxes)
     if _is_complete(folder, features_of.about, places):
-        _say(f"features: there already, {folder}")
+        print_on(f"features: there already, {folder}")
         return 0
     usable = _usable(places)
     batches = [usable[start : start + _BATCH] for start in range(0, len(usable), _BATCH)]
@@ -98,13 +94,13 @@ def write_features(cfg: DictConfig, sources: list[DataSource], folder: Path) -> 
     folder.parent.mkdir(parents=True, exist_ok=True)
     counts = None if boxes is None else [len(boxes[key]) for key in usable]
     with FeatureWriter(folder, usable, (num_tokens, width), features_of.dtype, features_of.about, counts) as writer:
-        for keys in track(batches, f"features of {len(usable)} images", console=Console()):
+        for keys in track(batches, f"features of {len(usable)} images", console=Screen()):
             cells = features_of(_pictures(places, keys)).cpu()
             if boxes is not None:
                 cells = torch.cat([of_boxes(own, boxes[key]) for own, key in zip(cells, keys, strict=True)])
             writer.write(keys, cells.numpy())
     what = f"{num_tokens} tokens" if counts is None else f"{min(counts)} to {max(counts)} boxes"
-    _say(f"features: {len(usable):,} images, {what} of width {width}, {folder}")
+    print_on(f"features: {len(usable):,} images, {what} of width {width}, {folder}")
     return len(usable)
 
 
@@ -134,13 +130,13 @@ def write_regions(cfg: DictConfig, sources: list[DataSource]) -> int:
     out, shard = Path(cfg.data.features), own_shard(cfg.shard, cfg.num_shards)
     writing = RegionWriting(Path(cfg.features), out, keys, cfg.max_regions)
     if writing.is_complete():
-        _say(f"features: there already, {out}")
+        print_on(f"features: there already, {out}")
         return 0
     own = writing.rows_of(*shard)
     written = sum(1 for _ in track(writing.write(own), f"regions of {len(own)} images", total=len(own)))
     missing = writing.complete()
     rest = f"{missing:,} images are still to be written: run the other shards"
-    _say(f"features: {rest}" if missing else f"features: {len(keys):,} images, {out}")
+    print_on(f"features: {rest}" if missing else f"features: {len(keys):,} images, {out}")
     return written
 
 
@@ -187,7 +183,7 @@ def _is_complete(folder: Path, about: dict[str, Any], places: Places) -> bool:
     try:
         store = FeatureStore(folder)
     except DamagedFeatures as damage:
-        _say(str(damage).partition(";")[0])
+        print_on(str(damage).partition(";")[0])
         return False
     return store.about == about and all(key in store for key in places)
 
@@ -199,7 +195,7 @@ def _usable(places: Places) -> list[str]:
         try:
             source.image(index)
         except BadImage as problem:
-            _say(f"features: skipped {key}: {problem}")
+            print_on(f"features: skipped {key}: {problem}")
         else:
             usable.append(key)
     if not usable:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from capkit.config.instantiate import build_all
@@ -26,7 +25,7 @@ from capkit.metrics.judged import JudgedMetric
 from capkit.metrics.scoring import columns_of, provenance, resample_rows, score_rows, write_judged
 from capkit.reports.judged import write_judged_page
 from capkit.types import Row
-from capkit.utils.console import phase, say
+from capkit.utils.console import Screen, phase, print_on, say
 from capkit.utils.files import output_file, write_atomically, write_json
 
 
@@ -172,9 +171,9 @@ def _show(
     for name, value in numbers.items():
         low_high = intervals.get(name)
         table.add_row(name, f"{value:.6f}", "" if low_high is None else f"{low_high[0]:.6f} to {low_high[1]:.6f}")
-    Console().print(table)
+    Screen().print(table)
     for note in notes:
-        print(f"note: {note}")
+        print_on(f"note: {note}")
 
 
 def _write(

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.progress import Progress
 
 from capkit.config.instantiate import build_sources
@@ -13,6 +12,7 @@ from capkit.data.sources.base import prepare_source
 from capkit.data.splits import check_shares
 from capkit.errors import UsageError
 from capkit.run.lock import acquire_run_lock
+from capkit.utils.console import Screen, print_on
 
 _COMPRESSED = (".tar.gz", ".tgz")
 
@@ -23,7 +23,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"out={folder}: expected a folder, got a file; give another out=DIR")
     num_workers = len(os.sched_getaffinity(0)) if cfg.num_workers is None else cfg.num_workers
-    with Progress(console=Console(), disable=not Console().is_terminal) as progress:
+    with Progress(console=Screen(), disable=not Screen().is_terminal) as progress:
         bar = progress.add_task("shards", total=None)
 
         def watch(done: int, total: int) -> None:
@@ -47,8 +47,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
     told = ", ".join(f"{split} {count:,}" for split, count in counts.items())
     others = {"val": " data.val=null", "test": " data.test.folder=OTHER_SHARDS"}
     missing = "".join(words for split, words in others.items() if split not in counts)
-    print(
-        f"shards of {told} images in {folder}\ntrain on them: capkit data=shards data.train.folder={folder}{missing}",
+    print_on(
+        f"shards of {told} images in {folder}\ntrain on them: capkit data=shards data.train.folder={folder}{missing}"
     )
     return {split: float(count) for split, count in counts.items()}
 

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -20,7 +19,7 @@ from capkit.train.mle_module import MLEModule
 from capkit.train.rl.module import RLModule
 from capkit.train.train_module import TrainModule
 from capkit.types import CaptionBatch
-from capkit.utils.console import phase, speaks
+from capkit.utils.console import Screen, phase, print_on, speaks
 
 GIB, MIB = 2**30, 2**20
 
@@ -88,7 +87,6 @@ def print_plan(module: TrainModule, data: CaptionDataModule, precision: str) -> 
     """What stands below the header: parts, batch, memory, the first picture of each split, the command for `plan`."""
     if not speaks():
         return
-    console = Console()
     table = Table("part", "trainable", "frozen", title="parameters")
     for name, part in module.model.named_children():
         trainable, frozen = num_parameters(part)
@@ -97,9 +95,9 @@ def print_plan(module: TrainModule, data: CaptionDataModule, precision: str) -> 
     table.add_row("all", f"{trainable:,}", f"{frozen:,}", style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
-    console.print(table)
+    Screen().print(table)
     for line in [*plan_lines(module, data, precision), *first_pictures(data)]:
-        console.print(line, highlight=False, soft_wrap=True)
+        print_on(line)
     with phase("measuring a step"):
         split = "train" if data.sources["val"] is None else "val"
         batch = next(iter(data.eval_dataloader(split, limit=data.world_size)))
@@ -107,8 +105,8 @@ def print_plan(module: TrainModule, data: CaptionDataModule, precision: str) -> 
         measured = measure(compute, module.parameters(), "mixed" in precision) if len(batch) else None
     if measured is not None:
         tensors = sum(parameter.requires_grad for parameter in module.model.parameters())
-        console.print(on_paper(trainable, frozen, tensors, *measured), highlight=False, soft_wrap=True)
-    console.print("dry run: nothing was trained or written", highlight=False)
+        print_on(on_paper(trainable, frozen, tensors, *measured))
+    print_on("dry run: nothing was trained or written")
 
 
 def _forward_copies(module: TrainModule, batch: CaptionBatch, count: int) -> Any:

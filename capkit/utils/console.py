@@ -68,8 +68,23 @@ def print_on(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        # The text waits in Python's buffer, to be written again at exit: to nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_to_nowhere()
+
+
+class Screen(Console):
+    """Standard output for tables and bars: their strings as they are, and for a reader who may leave, as `print_on`."""
+
+    def __init__(self) -> None:
+        super().__init__(markup=False, emoji=False)
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process."""
+        _print_to_nowhere()
+
+
+def _print_to_nowhere() -> None:
+    """What was printed last waits in Python's buffer, to be written again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def header(rows: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from rich.table import Table
 
 from capkit.utils import console
 from capkit.utils.console import close_phase, header, innermost, open_phase, phase, say
@@ -188,12 +189,21 @@ def test_quiet_still_tells_what_was_asked_for_and_by_one_rank_alone(capsys, monk
     assert capsys.readouterr().out == "test/cider 1.5\n"
 
 
-def test_a_reader_who_leaves_does_not_end_what_is_printed_to_him():
+@pytest.mark.parametrize("printed", ["say", "Screen().print"])
+def test_a_reader_who_leaves_does_not_end_what_is_printed_to_him(printed):
     """`capkit ... | head -1`, or a `tee` that dies: training goes on, with status 0 and without a traceback."""
     code = (
-        "import sys, time\nfrom capkit.utils.console import say\n"
-        "for _ in range(3):\n    say('a' * 100_000)\n    time.sleep(.05)\nsys.stderr.write('done')"
+        "import sys, time\nfrom capkit.utils.console import Screen, say\n"
+        f"for _ in range(3):\n    {printed}('a b c d ' * 12_500)\n    time.sleep(.05)\nsys.stderr.write('done')"
     )
     command = f"{sys.executable} -c {shlex.quote(code)} | head -c 1; exit ${{PIPESTATUS[0]}}"
     ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "a", "done")
+
+
+def test_names_in_tables_are_printed_letter_by_letter(capsys):
+    table = Table("picture", title="of [/photos]")
+    table.add_row("[red]:dog:")
+    console.Screen().print(table)
+    printed = capsys.readouterr().out
+    assert "of [/photos]" in printed and "[red]:dog:" in printed

@@ -34,6 +34,7 @@ from capkit.train.evaluation import NUM_SAMPLES
 from capkit.train.guidance import prepare_guide
 from capkit.train.sweep import cells, swept
 from capkit.types import CaptionBatch, Samples
+from capkit.utils.console import print_on
 from capkit.utils.files import output_file, write_json
 from capkit.utils.process import set_up_process
 from capkit.utils.store import check_about
@@ -115,12 +116,12 @@ def caption(cfg: DictConfig) -> dict[str, float]:
     keys = [images.record(index).key for index in range(len(images))]
     written, skipped = len(texts) - before, sum(key not in texts for key in keys)
     if len(keys) == 1 and not skipped:
-        print(texts[keys[0]])
+        print_on(texts[keys[0]])
     note = f", {skipped} skipped: see {out.parent / 'skipped.jsonl'}" if skipped else ""
     earlier = f" ({before} were there before)" if before else ""
-    print(f"{written} captions in {seconds:.1f} s{earlier}{note}: {out}")
+    print_on(f"{written} captions in {seconds:.1f} s{earlier}{note}: {out}")
     if look is not None:
-        print(f"attention: {attention.page}")
+        print_on(f"attention: {attention.page}")
     return {"captions": float(written), "skipped": float(skipped), "seconds": seconds}
 
 
@@ -130,10 +131,10 @@ def _out(cfg: DictConfig) -> Path:
             f"out={cfg.out}: expected the name of a file of JSON lines, got that of another format; give "
             f"out={Path(cfg.out).with_suffix('.jsonl')}"
         )
-    return output_file(cfg.out or f"{Path(cfg.images).resolve().name}.{run_name(cfg.ckpt)}.captions.jsonl")
+    return output_file(cfg.out or f"{Path(cfg.images).resolve().name}.{checkpoint_name(cfg.ckpt)}.captions.jsonl")
 
 
-def run_name(ckpt: str) -> str:
+def checkpoint_name(ckpt: str) -> str:
     """Name of a run's folder, followed by the checkpoint's name if one was given: "mine", "mine.step-00000040"."""
     path = Path(ckpt).resolve()
     return f"{path.parents[1].name}.{path.stem}" if path.parent.name == "checkpoints" else path.stem

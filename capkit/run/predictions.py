@@ -1,10 +1,11 @@
 """The captions that a run wrote, and their references: `capkit.metrics.scoring.write_predictions` wrote them."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from capkit.errors import UsageError
-from capkit.run.folder import RunFolder, read_object
+from capkit.run.folder import RunFolder
 from capkit.utils.text_files import expect, member, read_json
 
 
@@ -16,10 +17,8 @@ def captions_by_key(folder: RunFolder, prefix: str) -> dict[str, str]:
     path = folder.predictions / f"{prefix.replace('/', '_')}.json"
     if not path.exists():
         return {}
-    try:
+    with _told_what_to_do():
         return dict(_captions_of(expect(read_json(path, "the run folder"), "a list", str(path)), str(path)))
-    except UsageError as error:
-        raise UsageError(f"{error}; evaluate the run again") from error
 
 
 def references_by_key(folder: RunFolder, prefix: str) -> dict[str, list[str]]:
@@ -30,10 +29,20 @@ def references_by_key(folder: RunFolder, prefix: str) -> dict[str, list[str]]:
     path = folder.predictions / f"{prefix.replace('/', '_')}_references.json"
     found: dict[str, list[str]] = {}
     if path.exists():
-        rows = member(read_object(path, "evaluate the run again"), "annotations", "a list", str(path))
-        for key, caption in _captions_of(rows, f"{path} annotations,"):
-            found.setdefault(key, []).append(caption)
+        with _told_what_to_do():
+            content = expect(read_json(path, "the run folder"), "an object", str(path))
+            rows = member(content, "annotations", "a list", str(path))
+            for key, caption in _captions_of(rows, f"{path} annotations,"):
+                found.setdefault(key, []).append(caption)
     return found
+
+
+@contextmanager
+def _told_what_to_do() -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{error}; evaluate the run again") from error
 
 
 def _captions_of(rows: Sequence[Any], where: str) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ from capkit.run.folder import RunFolder, read_object
 from capkit.run.metric_names import SAMPLES
 from capkit.run.predictions import captions_by_key, references_by_key
 from capkit.run.wandb_logger import STATE, wandb_id
+from capkit.utils.console import print_on
 from capkit.utils.files import write_atomically
 
 NO_NUMBERS = ("step", "attempt", "time")
@@ -32,6 +33,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         raise UsageError(f"wandb_sync: expected run_dir=RUN, a folder with a metrics.jsonl; got {cfg.run_dir}")
     if cfg.mode not in ("auto", "online", "offline"):
         raise UsageError(f"expected mode to be auto, online or offline; got {cfg.mode!r}")
+    samples = _samples(folder)  # a damaged file is told before anything is sent
     import wandb
 
     mode = cfg.mode
@@ -52,16 +54,16 @@ def run(cfg: DictConfig) -> dict[str, float]:
             config=folder.config(),
             settings=wandb.Settings(finish_timeout=600, finish_timeout_raises=True),
         )
-        sent = _replay(this, folder)
+        sent = _replay(this, folder, samples)
         this.finish()
     except (wandb.Error, TimeoutError) as error:
         raise RunFailure(f"wandb failed ({error}); metrics.jsonl is intact: try again, or use mode=offline") from error
     if mode == "offline":
         state["folder"] = str(Path(this.dir).parent.relative_to(folder.path.absolute()))
     write_atomically(folder.path / STATE, json.dumps(state) + "\n")
-    print(f"{sent} steps sent to the wandb run {state['id']}")
+    print_on(f"{sent} steps sent to the wandb run {state['id']}")
     if mode == "offline":
-        print(f"upload it: wandb sync {folder.path / state['folder']}")
+        print_on(f"upload it: wandb sync {folder.path / state['folder']}")
     return folder.metrics()
 
 
@@ -90,7 +92,7 @@ def steps_of(folder: RunFolder) -> Iterator[tuple[int, dict[str, float]]]:
     yield from sorted(steps.items())
 
 
-def _replay(this: Any, folder: RunFolder) -> int:
+def _replay(this: Any, folder: RunFolder, samples: list[dict[str, str]]) -> int:
     """Log the steps beyond those that the wandb run has; returns how many there were."""
     import wandb
 
@@ -100,14 +102,17 @@ def _replay(this: Any, folder: RunFolder) -> int:
             this.log(numbers, step=step)
             sent += 1
     this.summary.update(folder.metrics())
-    if rows := _samples(folder):
-        table = wandb.Table(columns=["key", "caption", "references"], data=[list(row.values()) for row in rows])
+    if samples:
+        table = wandb.Table(columns=["key", "caption", "references"], data=[list(row.values()) for row in samples])
         this.log({SAMPLES: table})
     return sent
 
 
 def _samples(folder: RunFolder) -> list[dict[str, str]]:
-    """The first captions of the test split, if they were written. Images are only in the report."""
+    """The first captions of the test split, if they were written, and their references, if these were.
+
+    Images are only in the report.
+    """
     references = references_by_key(folder, "test")
     captions = islice(captions_by_key(folder, "test").items(), NUM_TABLE_ROWS)
     return [

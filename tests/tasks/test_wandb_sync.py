@@ -88,6 +88,27 @@ def test_all_attempts_become_one_run_with_config_and_captions(run, server):
     assert table.data == [["a", "a cat", "one cat\nthe cat"], ["b", "a dog", ""]]
 
 
+def test_captions_without_references_are_sent_alone(run, server):
+    (run.predictions / "test_references.json").unlink()
+    assert sync(run) == 0
+    (steps,) = server.runs.values()
+    assert steps[3][SAMPLES].data == [["a", "a cat", ""], ["b", "a dog", ""]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("test.json", "[{}]", "test.json item 0: no 'image_id'; it has nothing; evaluate the run again"),
+        ("test_references.json", "[]", "expected an object, got a list []; evaluate the run again"),
+        ("test_references.json", '{"annotations": [{"image_id": 1}]}', "it has 'image_id'; evaluate the run again"),
+    ],
+)
+def test_damaged_captions_are_told_before_anything_is_sent(run, server, capsys, name, content, told):
+    (run.predictions / name).write_text(content)
+    assert sync(run) == 2
+    assert told in capsys.readouterr().err and not server.runs
+
+
 def test_a_second_call_adds_to_the_same_run_what_is_new(run, server):
     assert sync(run) == 0 and sync(run) == 0
     run.append(4, {"train/loss": 4.0})

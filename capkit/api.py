@@ -22,8 +22,8 @@ from capkit.data.given_pictures import Picture, given_pictures, is_one
 from capkit.data.images import BadImage
 from capkit.data.picture_folder import picture_reader, unreadable
 from capkit.data.prediction_files import CaptionFile, images_to_score, match, one_each, read_captions
-from capkit.errors import INTERRUPTED_STATUS, RunFailure, UsageError, known_error
-from capkit.fault_tolerance.stop_signal import Stopped
+from capkit.errors import INTERRUPTED_STATUS, STOPPED_STATUS, RunFailure, UsageError, known_error
+from capkit.fault_tolerance.stop_signal import NOTHING_BEGUN
 from capkit.loaded import LoadedCaptioner, LoadedEncoder
 from capkit.metrics.coco.named import NAMED, USUAL, check_named, score_named
 from capkit.metrics.scoring import score_rows
@@ -31,7 +31,7 @@ from capkit.model_loading import load_model
 from capkit.run.folder import default_run_dir
 from capkit.run.lock import release_run_lock
 from capkit.scorers.as_metric import ScorerMetric
-from capkit.scorers.custom import Custom, ScoreFunction
+from capkit.scorers.custom import Custom, ScoreFunction, forget_rewritten
 from capkit.utils.console import note_command
 from capkit.utils.guest import as_guest
 from capkit.utils.tensors import default_device
@@ -204,6 +204,7 @@ def _metrics(names: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
     composed = compose_config(parse(["score", f"metric=[{','.join(names)}]", *overrides]))
     if found := problems(composed, with_inputs=False):
         raise UsageError("\n".join(found))
+    forget_rewritten()
     return build_all(composed.config.metric)
 
 
@@ -232,14 +233,18 @@ def train(*overrides: str, config_dirs: Sequence[str | os.PathLike[str]] = (), *
 
     Raises UsageError for what the command line refuses and for what trains nothing, KeyboardInterrupt after Ctrl-C,
     when the run has saved (the same call with its `run_dir` goes on from there; a second Ctrl-C does not wait for the
-    saving), and RunFailure where training could not go on.
+    saving), SystemExit with status 75 after SIGTERM, and RunFailure where training could not go on.
     """
     words = [*overrides, *(f"{key}={_word(value)}" for key, value in values.items())]
     words += [f"--config-dir={os.fspath(folder)}" for folder in config_dirs]
+    forget_rewritten()
     command = parse(words)
     if others := command.flags - {"--config-dir"}:
         raise UsageError(f"train: expected one run, got {', '.join(sorted(others))}; call train once for each run")
-    composed = compose_checked(command)
+    try:
+        composed = compose_checked(command)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(NOTHING_BEGUN) from None
     config = composed.config
     target = str(config.task["_target_"])
     if config.get("dry_run") or (target.startswith("capkit.tasks.") and not target.startswith("capkit.tasks.fit")):
@@ -251,15 +256,18 @@ def train(*overrides: str, config_dirs: Sequence[str | os.PathLike[str]] = (), *
         config.run_dir = str(default_run_dir(config.name))
     folder = Path(config.run_dir)
     note_command(f"capkit.train({', '.join(map(repr, words))})")
+    goes_on = f"the same call with run_dir={folder} goes on from there"
     try:
         with as_guest():
             return TrainedRun(folder, dict(run_composed(composed)))
     except SystemExit as ended:
         if ended.code == INTERRUPTED_STATUS:
-            raise KeyboardInterrupt(f"the same call with run_dir={folder} goes on from there") from None
-        if isinstance(ended, Stopped):
+            raise KeyboardInterrupt(goes_on) from None
+        if ended.code == STOPPED_STATUS:
             raise
         raise RunFailure(f"training ended with status {ended.code}; its message stands above") from ended
+    except KeyboardInterrupt:  # before the run listened to signals
+        raise KeyboardInterrupt(goes_on) from None
     except Exception as error:
         known = known_error(error)
         if known is None or known is error:

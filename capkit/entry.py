@@ -41,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if told := what_is_missing():
         print(f"error: capkit: {told}", file=sys.stderr)
         return 2
-    from capkit.cli import main as command_line
+    from capkit.errors import INTERRUPTED_STATUS
 
+    try:
+        from capkit.cli import main as command_line
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", flush=True)
+        return INTERRUPTED_STATUS
     return command_line(None if argv is None else list(argv))

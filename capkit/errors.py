@@ -19,12 +19,8 @@ Known = TypeVar("Known", "UsageError", "RunFailure")
 _PACKAGE = str(Path(__file__).parent) + os.sep
 
 
-class UsageError(ValueError):
-    """Wrong input from a user or a config. The message says what was expected, what was given, and how to fix it.
-
-    The command line prints only the message, without a traceback, and exits with status 2; a notebook shows it below
-    the user's own lines.
-    """
+class _Told(Exception):
+    """An error whose message says all: a notebook shows it below the user's own lines, the command line alone."""
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in the place of a traceback."""
@@ -32,6 +28,13 @@ class UsageError(ValueError):
         own = itertools.takewhile(lambda frame: not frame.filename.startswith(_PACKAGE), frames)
         lines = traceback.format_list([frame for frame in own if "/IPython/" not in frame.filename])
         return [*(line.rstrip() for line in lines), f"{type(self).__name__}: {self}"]
+
+
+class UsageError(_Told, ValueError):
+    """Wrong input from a user or a config. The message says what was expected, what was given, and how to fix it.
+
+    The command line prints only the message, without a traceback, and exits with status 2.
+    """
 
 
 # Exit statuses; docs/faults.md says what helps.
@@ -46,7 +49,7 @@ NO_ANSWERS_STATUS = 86
 INTERRUPTED_STATUS = 130  # the shells' status for SIGINT
 
 
-class RunFailure(RuntimeError):
+class RunFailure(_Told, RuntimeError):
     """A run that must end, reported in one message without a traceback; `status` is its exit status."""
 
     status = 1

@@ -84,11 +84,20 @@ def _group():
     dist.init_process_group("gloo", init_method=address, rank=0, world_size=1)
 
 
+_sockets = socket.socketpair()
+_sockets[0].setblocking(False)
+
+
+def _wake():
+    signal.set_wakeup_fd(_sockets[0].fileno())
+
+
 LEAKS = {
     "warnings": lambda: warnings.filterwarnings("ignore", "planted"),
     "logging": lambda: logging.getLogger("transformers").setLevel(logging.CRITICAL),
     "progress bars": transformers_logging.disable_progress_bar,
     "signals": lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
+    "wakeup": _wake,
     "faults": lambda: faulthandler.disable() if faulthandler.is_enabled() else None,
     "environment": lambda: os.environ.update(PLANTED="1"),
     "random": random.random,

@@ -244,6 +244,7 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(trained, tmp_path, monkeypatch, 
     [
         (130, KeyboardInterrupt, "the same call with run_dir=here goes on from there"),
         (81, RunFailure, "training ended with status 81"),
+        (75, SystemExit, "75"),
     ],
 )
 def test_what_ended_several_processes_is_told_as_of_one(status, error, told, monkeypatch):
@@ -255,6 +256,19 @@ def test_what_ended_several_processes_is_told_as_of_one(status, error, told, mon
     monkeypatch.setattr("capkit.api.run_composed", end)
     with pytest.raises(error, match=told):
         capkit.train("debug=tiny", "run_dir=here")
+
+
+@pytest.mark.parametrize(
+    "place, told",
+    [("compose_checked", "before the run had begun"), ("run_composed", "the same call with run_dir=here goes on")],
+)
+def test_ctrl_c_before_a_run_listens_is_told_in_a_few_lines(place, told, monkeypatch):
+    monkeypatch.setattr(f"capkit.api.{place}", lambda given: os.kill(os.getpid(), signal.SIGINT))
+    given = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt, match=told) as caught:
+        capkit.train("debug=tiny", "run_dir=here")
+    signal.signal(signal.SIGINT, given)
+    assert caught.value.__suppress_context__ and Path(caught.traceback[-1].path).name == "api.py"
 
 
 @pytest.mark.integration

@@ -11,7 +11,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from capkit import cli
-from capkit.errors import RunFailure, UsageError, check_choice, exit_status, known_error
+from capkit.errors import Diverged, RunFailure, UsageError, check_choice, exit_status, known_error
 from capkit.run.folder import RunFolder
 from capkit.utils.files import add_to_file, write_atomically
 
@@ -114,16 +114,17 @@ def test_an_error_of_a_loaders_worker_has_no_traceback():
     assert str(known_error(caught.value)) == "item 0:\nexpected a: b, got c; leave it out"
 
 
-def test_a_notebook_shows_wrong_input_below_the_users_own_lines_alone():
+@pytest.mark.parametrize("kind", [UsageError, Diverged])
+def test_a_notebook_shows_what_a_message_tells_below_the_users_own_lines_alone(kind):
     """`_render_traceback_` is what IPython calls."""
-    within = {"UsageError": UsageError}
-    code = "def refuse():\n    raise UsageError('expected 1, got 2; give 1')\n"
+    within = {"Error": kind}
+    code = "def refuse():\n    raise Error('expected 1, got 2; give 1')\n"
     exec(compile(code, str(Path(cli.__file__).with_name("of_capkit.py")), "exec"), within)
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(kind) as caught:
         within["refuse"]()
     assert len(traceback.extract_tb(caught.value.__traceback__)) == 2
     here, message = caught.value._render_traceback_()
-    assert message == "UsageError: expected 1, got 2; give 1"
+    assert message == f"{kind.__name__}: expected 1, got 2; give 1"
     assert here.startswith(f'  File "{__file__}", line ') and 'within["refuse"]()' in here
 
 

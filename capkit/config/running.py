@@ -10,6 +10,7 @@ from capkit.config.cells import hand_over
 from capkit.config.composed import Composed
 from capkit.config.described import described
 from capkit.utils.console import phase, say
+from capkit.utils.interrupts import held_interrupts
 
 
 def run_composed(composed: Composed) -> Any:
@@ -23,6 +24,6 @@ def run_composed(composed: Composed) -> Any:
 def run_task(config: DictConfig) -> Any:
     """Import and call the function that the task's yaml names."""
     module, _, name = config.task["_target_"].rpartition(".")
-    with phase("starting"):
+    with phase("starting"), held_interrupts():
         function: Callable[[DictConfig], Any] = getattr(importlib.import_module(module), name)
     return function(config)

@@ -73,10 +73,15 @@ class Splits:
         a picture that cannot be read, since cached features may outlive the file.
         """
         source = self.source(split)
-        place = {source.record(i).key: i for i in range(len(source))}
-        if self.captions_of == "regions":
-            return lambda key: _image_or_white(source, place[key if key in place else key.rpartition("#")[0]])
-        return lambda key: _image_or_white(source, place[key])
+        places: dict[str, int] = {}
+
+        def read(key: str) -> UInt8[np.ndarray, "H W 3"]:
+            if not places:  # only where a picture is asked for: it reads every record
+                places.update({source.record(i).key: i for i in range(len(source))})
+            of_region = self.captions_of == "regions" and key not in places
+            return _image_or_white(source, places[key.rpartition("#")[0] if of_region else key])
+
+        return read
 
     def region_boxes(self, split: str) -> Callable[[str], list[tuple[Box, str]]]:
         """Return a function from a row's key to the boxes that its features are of, each with its region's first text.

@@ -29,6 +29,7 @@ from capkit.fault_tolerance.watchdog import follows_from_another, status_of
 from capkit.run.folder import RunFolder, default_run_dir
 from capkit.utils.console import close_phase, command_line, command_name, loudness, open_phase, phase
 from capkit.utils.files import write_atomically
+from capkit.utils.interrupts import held_interrupts
 
 PR_SET_PDEATHSIG = 1  # Linux: prctl(2)
 
@@ -102,7 +103,7 @@ def start_ranks(cfg: DictConfig, trains: bool = False) -> bool:
         RunFolder(cfg.run_dir).check(plain(cfg), trains=trains)
     if processes == 1:
         return False
-    _refuse_names_of_main(cfg)
+    _refuse_names_of_main(cfg, processes)
     _choose_strategy(cfg, processes)
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -173,12 +174,11 @@ def _choose_strategy(cfg: DictConfig, processes: int) -> None:
         OmegaConf.update(cfg, "trainer.strategy", "ddp", force_add=True)
 
 
-def _refuse_names_of_main(cfg: DictConfig) -> None:
+def _refuse_names_of_main(cfg: DictConfig, processes: int) -> None:
     """Raises UsageError for a function of the notebook or script around: a rank's own `__main__` is another one."""
-    kept = str(OmegaConf.to_yaml(cfg))
-    if found := re.search(r"(?<![\w.])__main__\.\w+", kept):
+    if found := re.search(r"(?<![\w.])__main__\.\w+", OmegaConf.to_yaml(cfg)):
         raise UsageError(
-            f"{found[0]}: expected a function that each of {cfg.trainer.devices} processes can import, got one of this "
+            f"{found[0]}: expected a function that each of {processes} processes can import, got one of this "
             "process alone; write it into a file (in a notebook by %%writefile my_rewards.py) and give "
             "my_rewards.NAME, or train in one process with trainer.devices=1"
         )
@@ -267,7 +267,7 @@ def main(file: str) -> None:
     assert isinstance(cfg, DictConfig)
     module, _, name = cfg.task["_target_"].rpartition(".")
     try:
-        with phase("starting"):
+        with phase("starting"), held_interrupts():
             task = getattr(importlib.import_module(module), name)
         task(cfg)
     except KeyboardInterrupt:  # before the signal handlers were installed

@@ -81,9 +81,9 @@ class StopSignal:
 
     def close(self) -> None:
         """Stop listening and restore the previous signal handlers."""
+        self._closing.set()
         if self in _ACTIVE:
             _ACTIVE.remove(self)
-        self._closing.set()
         self._written.send(b"\0")
         self._thread.join(4 * POLL_S)  # first: it may signal this process, which needs the handlers below
         signal.set_wakeup_fd(self._old_wakeup)
@@ -110,6 +110,8 @@ class StopSignal:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         """Signal handler, in the main thread. In a process of its own, the listening thread handles a second Ctrl-C."""
+        if self._closing.is_set():
+            return  # the run has ended; what it changed is being given back
         self._interrupts += number == signal.SIGINT
         if self.requested and self._interrupts > 1 and not self._ends_process:
             self._may_leave = False

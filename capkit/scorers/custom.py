@@ -6,7 +6,10 @@ B images, K samples per image, N captions.
 import importlib
 import math
 import os
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.util import cache_from_source
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -86,21 +89,33 @@ IN_A_FILE = (
     "a function of a notebook or script is known to that process alone; write it into a file in this folder (in a "
     "notebook by %%writefile my_rewards.py) and give my_rewards.NAME"
 )
-_written: dict[str, int] = {}  # when the file of each module was written that was imported here, ns
+_read: dict[str, tuple[str, int]] = {}  # file of each module that was imported here, and when it was written, ns
+
+
+def forget_rewritten() -> None:
+    """Have modules of functions imported anew whose file was written since, as a notebook does between two runs.
+
+    Called before a run: within one, a function stays as it was imported, whatever becomes of its file.
+    """
+    for name, (file, written) in list(_read.items()):
+        if _time_of(file) != written:
+            del _read[name]
+            sys.modules.pop(name, None)
+            with suppress(OSError, NotImplementedError):  # Python takes it for this file's where size and second agree
+                os.remove(cache_from_source(file))
 
 
 def _imported(name: str) -> ModuleType:
-    """The module, as its file is now: a notebook may have written it again since it was imported."""
     importlib.invalidate_caches()
     module = importlib.import_module(name)
     file = getattr(module, "__file__", None)
-    if file is None or not os.path.exists(file):
-        return module
-    written = os.stat(file).st_mtime_ns
-    if _written.setdefault(name, written) != written:
-        module = importlib.reload(module)
-        _written[name] = written
+    if file is not None and name != "__main__":
+        _read.setdefault(name, (file, _time_of(file)))
     return module
+
+
+def _time_of(file: str) -> int:
+    return os.stat(file).st_mtime_ns if os.path.exists(file) else 0
 
 
 def imported_function(name: str) -> ScoreFunction:

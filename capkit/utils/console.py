@@ -266,7 +266,8 @@ class _Display:
             self._progress = None
         if self._cell is not None:
             self._draw()
-            self._cell = None
+            with self._lock:
+                self._cell = None
 
     def _draw_often(self, done: threading.Event) -> None:
         while not done.wait(CELL_S):

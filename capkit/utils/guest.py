@@ -56,7 +56,7 @@ def _torch() -> Iterator[None]:
     """What a Trainer's settings and a model's precision set for all of torch."""
     cudnn = torch.backends.cudnn
     threads, dtype, grad = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
-    precision = torch.get_float32_matmul_precision()
+    precision = _precision()
     strict = _determinism()
     flags = cudnn.benchmark, cudnn.deterministic
     device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
@@ -66,12 +66,21 @@ def _torch() -> Iterator[None]:
         torch.set_num_threads(threads)
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(grad)
-        torch.set_float32_matmul_precision(precision)
+        if precision is not None and _precision() != precision:
+            torch.set_float32_matmul_precision(precision)
         if _determinism() != strict:  # setting it imports torch's compiler, which sets variables and filters
             torch.use_deterministic_algorithms(strict[0], warn_only=strict[1])
         cudnn.benchmark, cudnn.deterministic = flags
         if device is not None:
             torch.cuda.set_device(device)
+
+
+def _precision() -> str | None:
+    """Of float32 products; None where the program set it by torch's newer names, which capkit and Lightning leave."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # both ways of setting it were mixed
+        return None
 
 
 def _determinism() -> tuple[bool, bool]:
@@ -82,16 +91,19 @@ def _determinism() -> tuple[bool, bool]:
 def _process_group() -> Iterator[None]:
     """Lightning's strategies leave theirs open, also that of one process alone.
 
-    DeepSpeed's stays: it keeps groups of it for its next engine in this process.
+    DeepSpeed's stays: it keeps groups of it for its next engine in this process. So does one of several ranks after an
+    error: to close it may mean to wait for ranks that are gone.
     """
     is_there = dist.is_available()
     had_one = is_there and dist.is_initialized()
+    has_ended = False
     try:
         yield
+        has_ended = True
     finally:
         of_deepspeed = sys.modules.get("deepspeed.comm")
         is_kept = had_one or (of_deepspeed is not None and of_deepspeed.is_initialized())
-        if is_there and dist.is_initialized() and not is_kept:
+        if is_there and dist.is_initialized() and not is_kept and (has_ended or dist.get_world_size() == 1):
             dist.destroy_process_group()
 
 
@@ -146,14 +158,18 @@ def _faults() -> Iterator[None]:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Handlers of this process: only the main thread may set them, and capkit sets none in others."""
+    """Handlers of this process, and who is told of signals: none but the main thread may set them, or has them set."""
     is_main = threading.current_thread() is threading.main_thread()
     before: dict[int, Any] = {}
     if is_main:
         before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+        wakeup = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     try:
         yield
     finally:
+        if is_main:
+            signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         for number, handler in before.items():
             if handler is not None and signal.getsignal(number) is not handler:
                 with suppress(OSError, ValueError):

@@ -143,6 +143,13 @@ def test_images_come_by_key():
     assert [image[0, 0, 0] for image in map(data().image_reader("val"), ["k6", "k0", "k6"])] == [6, 0, 6]
 
 
+def test_records_are_not_read_for_pictures_that_nobody_asks_for(monkeypatch):
+    """A run whose metrics look at no picture has a reader all the same."""
+    module = data()
+    monkeypatch.setattr(type(module.source("val")), "record", lambda self, index: pytest.fail("it was read"))
+    module.image_reader("val")
+
+
 def test_image_that_cannot_be_read_is_a_white_pixel_in_reports(tmp_path):
     Image.new("RGB", (3, 2), (7, 7, 7)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"")
@@ -194,7 +201,7 @@ def test_prepare_reaches_sources_that_build_something():
 
 
 def test_missing_source_is_named():
-    with pytest.raises(UsageError, match=r"no test source; add data\.test"):
+    with pytest.raises(UsageError, match=r"no test source, only train, val; add data\.test"):
         data().test_dataloader()
 
 

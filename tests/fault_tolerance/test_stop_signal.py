@@ -160,6 +160,28 @@ def test_one_ctrl_c_in_the_process_of_another_program_waits_for_the_saving(capsy
     assert capsys.readouterr().out.splitlines()[1] == "saved"
 
 
+def test_ctrl_c_while_a_run_that_has_ended_is_cleared_away_cuts_nothing_short():
+    def work():
+        listener = listen(0)
+        listener.may_leave = False
+        join = listener._thread.join
+
+        def pressed(seconds):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            join(seconds)
+
+        listener._thread.join = pressed
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.7)
+        raise Stopped(INTERRUPTED_STATUS)
+
+    with lent_process():
+        assert left_with(work) == INTERRUPTED_STATUS
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.set_wakeup_fd(-1) == -1
+
+
 def test_a_process_of_another_program_is_not_ended_by_a_main_thread_that_takes_long(monkeypatch):
     monkeypatch.setattr(stop_signal, "LEAVE_S", 0.1)
     monkeypatch.setattr(os, "_exit", lambda status: pytest.fail("it was ended"))

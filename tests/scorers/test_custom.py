@@ -1,6 +1,7 @@
 """A function of the user's own as reward and metric: which pictures and texts it gets, and what it may give."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from capkit.config.targets import MODELS, RUN_PARTS
 from capkit.errors import UsageError
-from capkit.scorers.custom import Custom, custom_metric, custom_reward, imported_function
+from capkit.scorers.custom import Custom, custom_metric, custom_reward, forget_rewritten, imported_function
 from capkit.types import CaptionBatch, Samples
 
 PICTURES = {"a": np.full((2, 2, 3), 10, np.uint8), "b": np.full((3, 2, 3), 20, np.uint8), "broken": None}
@@ -92,13 +93,25 @@ def test_no_config_of_an_earlier_run_can_name_one():
         assert f"capkit.scorers.custom.{target}" not in MODELS
 
 
-def test_a_file_that_a_notebook_wrote_again_is_read_again(tmp_path, monkeypatch):
+def test_a_file_that_a_notebook_wrote_again_is_read_again_by_the_next_run_alone(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     file = tmp_path / "written_twice.py"
-    for number in (1, 22):
-        file.write_text(f"def score(images, texts):\n    return [{number}.0] * len(texts)\n")
-        assert imported_function("written_twice.score")([None], ["a"]) == [number]
-        assert imported_function("written_twice.score") is imported_function("written_twice.score")
+
+    def write(name, number, nanoseconds):
+        file.write_text(f"def {name}(images, texts):\n    return [{number}.0] * len(texts)\n")
+        os.utime(file, ns=(nanoseconds, nanoseconds))
+
+    second = 1_800_000_000 * 10**9
+    write("score", 1, second)
+    first = imported_function("written_twice.score")
+    write("score", 2, second + 1)  # of the same size and second: Python's cache of the file agrees with it
+    assert imported_function("written_twice.score") is first
+    forget_rewritten()
+    assert imported_function("written_twice.score")([None], ["a"]) == [2]
+    write("other", 3, second + 2)
+    forget_rewritten()
+    with pytest.raises(UsageError, match=r"written_twice\.score cannot be imported"):
+        imported_function("written_twice.score")
 
 
 def test_a_function_of_the_notebook_itself_is_taken_and_another_ones_says_what_to_do(monkeypatch):

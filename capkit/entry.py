@@ -41,11 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if told := what_is_missing():
         print(f"error: capkit: {told}", file=sys.stderr)
         return 2
-    from capkit.errors import INTERRUPTED_STATUS
-
     try:
         from capkit.cli import main as command_line
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", flush=True)
-        return INTERRUPTED_STATUS
+        return 130  # as capkit/errors.py says; imports nothing
     return command_line(None if argv is None else list(argv))

@@ -6,9 +6,16 @@ BREAKS = [
     Break(
         "a backward pass of an older forward pass is run",
         "capkit/models/gradient_graphs.py",
-        "if number != self.number:",
+        "if number != self.number or not self._waits:",
         "if number > self.number:",
-        ("tests/train/test_graphed_logprobs.py::test_each_backward_pass_belongs_to_the_last_forward_pass",),
+        ("tests/train/test_graphed_logprobs.py::test_each_backward_pass_is_the_first_of_the_last_forward_pass",),
+    ),
+    Break(
+        "a backward pass is run twice on what the first wrote over",
+        "capkit/models/gradient_graphs.py",
+        "        self._waits = False\n",
+        "",
+        ("tests/train/test_graphed_logprobs.py::test_each_backward_pass_is_the_first_of_the_last_forward_pass",),
     ),
     Break(
         "graphs forget the temperature they were captured at",

@@ -24,8 +24,8 @@ Run = Callable[..., Tensor]
 class GradientGraph:
     """`run(*inputs)` of a network and its gradient in the network's weights, for inputs of one shape.
 
-    Inputs, weights, output and gradients lie at fixed addresses. What the forward pass keeps for the backward pass, the
-    next forward pass writes over.
+    Inputs, weights, output and gradients lie at fixed addresses. What the forward pass keeps for the backward pass,
+    that one or the next forward pass writes over.
     """
 
     def __init__(self, network: nn.Module, run: Run, inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
@@ -53,20 +53,23 @@ class GradientGraph:
                     gradients = torch.autograd.grad(output, twins, self._slope, allow_unused=True)
         self._output, self._gradients = output.detach(), gradients
         self.number = 0  # of forward passes
+        self._waits = False  # for the backward pass of the last one
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         for own, given in zip(self._inputs, inputs, strict=True):
             own.copy_(given, non_blocking=True)
         self._forward.replay()
         self.number += 1
+        self._waits = True
         return self._output.clone()
 
     def backward(self, slope: Tensor, number: int) -> tuple[Tensor | None, ...]:
-        if number != self.number:
+        if number != self.number or not self._waits:
             raise RuntimeError(
-                f"expected the backward pass of forward pass {self.number}, the last one, got that of {number}, whose "
-                "intermediate results are written over; run each backward pass before the next forward pass"
+                f"expected the first backward pass of forward pass {self.number}, the last one, got one of {number}, "
+                "whose intermediate results are written over; run each backward pass once, before the next forward pass"
             )
+        self._waits = False
         self._slope.copy_(slope)
         self._backward.replay()
         return self._gradients

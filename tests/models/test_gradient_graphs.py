@@ -90,6 +90,16 @@ def test_logprobs_and_gradients_are_those_op_by_op(name, precision):
     assert len(graphs) == 1 and isinstance(graphs[0], gradient_graphs.GradientGraph)
 
 
+def test_a_second_backward_pass_is_refused():
+    """The first one writes over the logits that it reads."""
+    model = build("encoder_decoder")
+    for _ in range(2):
+        found = graphed_logprobs(model, *given(0, 10, True), 0.7)
+        found.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="the first backward pass"):
+        found.sum().backward()
+
+
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
 def test_language_models_with_hooks_go_op_by_op(name):
     """transformers keeps hooks in their modules, which a replay would pass by."""

@@ -12,7 +12,7 @@ from capkit.decoding.config import Decoding
 from capkit.distributed.zero import Zero
 from capkit.errors import UsageError
 from capkit.models.captioners.encoder_decoder import EncoderDecoder
-from capkit.models.captioners.head_losses import _losses, _slopes
+from capkit.models.captioners.head_losses import _measured, _slopes
 from capkit.models.encoders.compile import recompute_blocks, restore_blocks
 from capkit.models.encoders.image import SmallCNN
 from capkit.models.encoders.image_tokens import frozen_features
@@ -160,6 +160,7 @@ def test_slopes_of_the_padding_are_zero():
     logits[:, :11] = torch.randn(3, 11)
     targets = torch.tensor([0, 5, 10])
     for smoothing in (0.0, 0.1):
-        losses = _losses(logits, targets, 11, smoothing)
-        slopes = _slopes(logits, targets, losses, torch.ones(3), 11, smoothing)
+        _, nll, sums = _measured(logits, targets, 11, 1.0, smoothing)
+        floor = smoothing / 11
+        slopes = _slopes(logits, targets, sums, torch.expm1(-nll) + smoothing - floor, torch.ones(3), 11, 1.0, floor)
         assert not slopes[:, 11:].any() and torch.allclose(slopes.sum(-1), torch.zeros(3), atol=1e-6)

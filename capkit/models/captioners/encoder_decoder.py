@@ -22,6 +22,7 @@ from capkit.models.captioners.word_attention import mean_of_layers
 from capkit.models.conditions.prefix import with_conditions
 from capkit.models.encoders.image_tokens import encoder_width, image_tokens
 from capkit.models.encoders.token_grid import tokens_before_grid
+from capkit.models.products import can_share_input, linear_maps
 from capkit.types import CaptionBatch, Context
 from capkit.utils.ranges import DropoutRate, NonNegativeInt, PositiveInt, check_ranges
 
@@ -81,7 +82,10 @@ class CrossAttention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def keys_and_values(self, states: Float[Tensor, "B N D"]) -> KeyValue:
-        key, value = self.key_value(states).chunk(2, dim=-1)
+        return self.split(self.key_value(states))
+
+    def split(self, key_value: Float[Tensor, "B N F"]) -> KeyValue:
+        key, value = key_value.chunk(2, dim=-1)
         return _split_heads(key, self.num_heads), _split_heads(value, self.num_heads)
 
     def forward(
@@ -172,7 +176,14 @@ class TransformerDecoder(nn.Module):
         return cast(list[DecoderLayer], list(self.layers))
 
     def cross(self, states: Float[Tensor, "B N D"]) -> list[KeyValue]:
-        return [layer.cross_attention.keys_and_values(states) for layer in self._layers()]
+        """Keys and values of all layers."""
+        attentions = [layer.cross_attention for layer in self._layers()]
+        maps = [attention.key_value for attention in attentions]
+        if not can_share_input(maps):
+            return [attention.keys_and_values(states) for attention in attentions]
+        return [
+            attention.split(mapped) for attention, mapped in zip(attentions, linear_maps(states, maps), strict=True)
+        ]
 
     def forward(
         self,

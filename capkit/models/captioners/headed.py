@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
@@ -89,9 +88,6 @@ class HeadedCaptioner(nn.Module, ABC):
         padded = min(length + -length % self.length_multiple, max(length, self.max_length))
         return self._hidden(context, nn.functional.pad(tokens[..., :-1], (0, padded - length)))[..., :length, :]
 
-    def _is_compiled(self) -> bool:
-        return self.length_multiple > 1 and torch.is_grad_enabled()
-
     def logprobs(
         self,
         context: Context,
@@ -102,18 +98,16 @@ class HeadedCaptioner(nn.Module, ABC):
     ) -> Float[Tensor, "B K L-1"]:
         hidden = self._before_each(context, tokens)
         return chunked_logprobs(
-            hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, temperature,
-            support=support, compiled=self._is_compiled(),
-        )  # fmt: skip
+            hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, temperature, support=support
+        )
 
     def token_losses(
         self, context: Context, tokens: Int[Tensor, "B K L"], mask: Bool[Tensor, "B K L"], label_smoothing: float
     ) -> Float[Tensor, "B K L-1"]:
         hidden = self._before_each(context, tokens)
         return chunked_token_losses(
-            hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, label_smoothing,
-            compiled=self._is_compiled(),
-        )  # fmt: skip
+            hidden, self._head, tokens[..., 1:], mask[..., 1:], self.vocab_size, label_smoothing
+        )
 
     def decoder_parts(self) -> tuple[list[nn.Module], nn.Module]:
         return [self._decoder], self._head

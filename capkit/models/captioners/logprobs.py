@@ -8,10 +8,12 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from capkit.decoding.fused import compute_type
 from capkit.decoding.truncation import restrict
-from capkit.models.captioners.head_losses import head_losses, is_plain
+from capkit.models.captioners.head_losses import by_kernels, head_losses, is_plain
 
 CHUNK_ELEMENTS = 2**26  # logits in memory at a time: 256 MiB in float32
+KERNEL_BYTES = 2**30  # of logits at a time where kernels read them without copies: large products are faster
 
 
 def _by_head_losses(hidden: Tensor, head: nn.Module) -> bool:
@@ -20,11 +22,14 @@ def _by_head_losses(hidden: Tensor, head: nn.Module) -> bool:
 
 
 def _at_all(
-    hidden: Tensor, head: nn.Module, targets: Tensor, mask: Tensor, chunk_size: int, **settings: Any
+    hidden: Tensor, head: nn.Module, targets: Tensor, mask: Tensor, chunk_elements: int, **settings: Any
 ) -> Float[Tensor, "*batch L"]:
     """`head_losses` at all positions, 0 where the mask is False."""
     weight = cast(nn.Linear, head).weight
-    losses = head_losses(hidden.flatten(0, -2), weight, targets.flatten(), chunk_size, **settings)
+    if by_kernels(hidden, settings.get("support")):
+        chunk_elements = KERNEL_BYTES // compute_type(hidden).itemsize
+    size = max(1, chunk_elements // len(weight))
+    losses = head_losses(hidden.flatten(0, -2), weight, targets.flatten(), size, **settings)
     return losses.view(mask.shape).masked_fill(~mask, 0.0)
 
 
@@ -55,7 +60,6 @@ def chunked_logprobs(
     temperature: float = 1.0,
     chunk_elements: int = CHUNK_ELEMENTS,
     support: UInt8[Tensor, "*batch L W"] | None = None,
-    compiled: bool = False,
 ) -> Float[Tensor, "*batch L"]:
     """Log-probability of each target in nats (float32), 0 where the mask is False.
 
@@ -67,8 +71,7 @@ def chunked_logprobs(
     if _by_head_losses(hidden, head):
         if support is not None:  # where nothing is learned, anything may be: an empty support has no softmax
             support = support.masked_fill(~mask[..., None], 255).flatten(0, -2)
-        size = max(1, chunk_elements // vocab_size)
-        return -_at_all(hidden, head, targets, mask, size, temperature=temperature, support=support, compiled=compiled)
+        return -_at_all(hidden, head, targets, mask, chunk_elements, temperature=temperature, support=support)
 
     def values(h: Tensor, t: Tensor, *allowed: Tensor) -> Tensor:
         logits = head(h).float() / temperature
@@ -88,7 +91,6 @@ def chunked_token_losses(
     vocab_size: int,
     label_smoothing: float = 0.0,
     chunk_elements: int = CHUNK_ELEMENTS,
-    compiled: bool = False,
 ) -> Float[Tensor, "*batch L"]:
     """Cross-entropy of each target in nats (float32), 0 where the mask is False; otherwise like `chunked_logprobs`.
 
@@ -96,8 +98,7 @@ def chunked_token_losses(
     """
 
     if _by_head_losses(hidden, head):
-        size = max(1, chunk_elements // vocab_size)
-        return _at_all(hidden, head, targets, mask, size, label_smoothing=label_smoothing, compiled=compiled)
+        return _at_all(hidden, head, targets, mask, chunk_elements, label_smoothing=label_smoothing)
 
     def values(h: Tensor, t: Tensor) -> Tensor:
         return nn.functional.cross_entropy(head(h).float(), t, reduction="none", label_smoothing=label_smoothing)

@@ -1,10 +1,14 @@
 """Losses of a linear head in chunks against autograd's own, forward and gradient."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from capkit.decoding.truncation import pack, restrict
+from capkit.models.captioners import head_losses as of_head
 from capkit.models.captioners import logprobs
 from capkit.models.captioners.head_losses import head_losses, is_plain
 
@@ -40,6 +44,56 @@ def test_losses_equal_cross_entropy_forward_and_gradient(chunk_size, smoothing, 
     torch.testing.assert_close(ours, naive)
     for one, other in zip(gradients(ours, hidden, weight), gradients(naive, hidden, weight), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+def test_a_second_backward_pass_computes_logits_that_the_first_wrote_over_again():
+    hidden, weight, targets = problem()
+    losses = head_losses(hidden, weight, targets, 100)
+    first = torch.autograd.grad(losses.sum(), [hidden, weight], retain_graph=True)
+    for one, other in zip(first, torch.autograd.grad(losses.sum(), [hidden, weight]), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("settings", [{}, {"label_smoothing": 0.2}, {"temperature": 0.7}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("chunk_size", [3, 100])
+def test_kernels_of_a_gpu_give_the_losses_and_gradients_of_a_cpu(settings, dtype, chunk_size):
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(10, 64), torch.randn(5003, 64), torch.randint(5003, (10,))
+    found = []
+    for device in ("cpu", "cuda"):
+        inputs = [value.to(device).requires_grad_() for value in (hidden.to(dtype).float(), weight.to(dtype).float())]
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            losses = head_losses(*inputs, targets.to(device), chunk_size, **settings)
+        slopes = torch.linspace(-0.5, 1.5, 10, device=device)
+        found.append([losses, *torch.autograd.grad((losses * slopes).sum(), inputs)])
+    for cpu, gpu in zip(*found, strict=True):
+        assert off_by(gpu.cpu(), cpu) < (1e-5 if dtype == torch.float32 else 1e-2)
+
+
+@pytest.mark.parametrize("wrong", [None, "measure", "to_slopes", "error"])
+def test_kernels_that_give_other_numbers_are_told_and_not_used(wrong, monkeypatch):
+    def kernel(plain, name):
+        def run(*given):
+            if wrong == "error":
+                raise RuntimeError("no compiler")
+            return plain(*given) + (1e-3 if wrong == name else 0)
+
+        return run
+
+    kernels = SimpleNamespace(
+        measure=kernel(of_head._measured, "measure"), to_slopes=kernel(of_head._slopes, "to_slopes")
+    )
+    monkeypatch.setattr(of_head, "_kernels", lambda: kernels)
+    monkeypatch.setattr(of_head, "has_kernels", lambda device: True)
+    of_head.kernels_agree.cache_clear()
+    told = {"error": "do not run: no compiler"}.get(wrong, "differ from torch's operations")
+    with pytest.warns(UserWarning, match=told) if wrong else nullcontext():
+        assert of_head.by_kernels(torch.zeros(1), None) is (wrong is None)
+    support = torch.zeros(1, 1)
+    assert not of_head.by_kernels(torch.zeros(1), support) and not of_head.by_kernels(torch.zeros(1).double(), None)
+    of_head.kernels_agree.cache_clear()
 
 
 @pytest.mark.parametrize("chunk_size", CHUNKS)

@@ -71,7 +71,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.report = self.path / "report.html"
         self.attempt = 1
-        self._held_back: dict[str, Any] | None = None  # config of a start that is not recorded yet
+        self._held_back: Mapping[str, Any] | None = None  # config of a start that is not recorded yet
         self._waiting: list[str] = []  # rows that could not be written yet
 
     def check(self, config: Mapping[str, Any], trains: bool = False) -> None:

@@ -11,7 +11,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoImageProcessor, AutoMod
 
 from capkit.errors import UsageError
 from capkit.models.given_config import check_heads, check_keys, network_of, telling_refusals
-from capkit.text.tokenizers import hub_reachable
+from capkit.text.tokenizers import cache_without_hub
 from capkit.utils.renamed import moved_names
 
 __getattr__ = moved_names(__name__)  # freeze_without_gradient was freeze_unread
@@ -22,7 +22,7 @@ AFTER_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 def load_pretrained(factory: Any, name: str, role: str, config: Any = None, quantization: Any = None) -> Any:
     """`factory.from_pretrained(name)` in float32 (the trainer sets the precision); failures become UsageError."""
-    settings: dict[str, Any] = {"local_files_only": not hub_reachable()}
+    settings: dict[str, Any] = {}
     if factory not in (AutoConfig, AutoImageProcessor):
         settings["dtype"] = torch.float32
     if config is not None:
@@ -30,7 +30,8 @@ def load_pretrained(factory: Any, name: str, role: str, config: Any = None, quan
     if quantization is not None:
         settings["quantization_config"] = quantization
     try:
-        return factory.from_pretrained(name, **settings)
+        with cache_without_hub():
+            return factory.from_pretrained(name, **settings)
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other shapes
         raise UsageError(
             f"the {role} {name!r} could not be loaded: {str(error).splitlines()[0]}; "

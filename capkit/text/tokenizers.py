@@ -5,7 +5,8 @@ import itertools
 import re
 import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlparse
@@ -107,6 +108,17 @@ def hub_reachable() -> bool:
         return bool(socket.getaddrinfo(urlparse(huggingface_hub.constants.ENDPOINT).hostname, 443))
     except OSError:
         return False
+
+
+@contextmanager
+def cache_without_hub() -> Iterator[None]:
+    """Within it, a hub out of reach is not asked; transformers looks for adapters even with `local_files_only`."""
+    is_offline = huggingface_hub.constants.HF_HUB_OFFLINE
+    huggingface_hub.constants.HF_HUB_OFFLINE = is_offline or not hub_reachable()
+    try:
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE = is_offline
 
 
 def load_tokenizer(name_or_path: str) -> Any:

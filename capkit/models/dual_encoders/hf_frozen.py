@@ -14,7 +14,7 @@ from capkit.models.dual_encoders.logit_scale import network_logit_scale
 from capkit.models.dual_encoders.text_towers.tokenize import pad_rows
 from capkit.models.graphed import by_graph
 from capkit.text.caption_ids import CaptionIds
-from capkit.text.tokenizers import hub_reachable, tokenize_as_text
+from capkit.text.tokenizers import cache_without_hub, tokenize_as_text
 from capkit.utils.ranges import PositiveInt, check_ranges
 from capkit.utils.tensors import send, unit
 
@@ -150,11 +150,11 @@ class HFDualEncoder:
 def _load(name: str, tokenizer: Any, image_processor: Any) -> tuple[Any, Any, Any]:
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-    is_local = not hub_reachable()
     try:
-        network = AutoModel.from_pretrained(name, local_files_only=is_local)
-        tokenizer = tokenizer or AutoTokenizer.from_pretrained(name, local_files_only=is_local)
-        image_processor = image_processor or AutoImageProcessor.from_pretrained(name, local_files_only=is_local)
+        with cache_without_hub():
+            network = AutoModel.from_pretrained(name)
+            tokenizer = tokenizer or AutoTokenizer.from_pretrained(name)
+            image_processor = image_processor or AutoImageProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise UsageError(f"no dual encoder at {name!r}; give a folder or a reachable hub name: {error}") from error
     return network, tokenizer, image_processor

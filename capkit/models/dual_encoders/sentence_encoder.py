@@ -12,7 +12,7 @@ from capkit.errors import UsageError
 from capkit.models.batching import embed_distinct
 from capkit.models.dual_encoders.fingerprint import config_digest, tokenizer_digest
 from capkit.models.weights import weights_fingerprint
-from capkit.text.tokenizers import hub_reachable, tokenize_as_text
+from capkit.text.tokenizers import cache_without_hub, tokenize_as_text
 from capkit.utils.ranges import PositiveInt, check_ranges
 from capkit.utils.tensors import unit
 
@@ -37,10 +37,11 @@ class SentenceEncoder:
     def __init__(self, path: str = MINILM, max_length: PositiveInt = 256, batch_size: PositiveInt = 64) -> None:
         from transformers import AutoModel, AutoTokenizer
 
-        source, is_local = str(minilm_folder()) if path == MINILM else path, not hub_reachable()
+        source = str(minilm_folder()) if path == MINILM else path
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=is_local)
-            model = AutoModel.from_pretrained(source, local_files_only=is_local)
+            with cache_without_hub():
+                self.tokenizer = AutoTokenizer.from_pretrained(source)
+                model = AutoModel.from_pretrained(source)
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"no sentence encoder at {path!r}; give a folder with model.safetensors and a tokenizer, a hub name "

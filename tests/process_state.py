@@ -95,7 +95,11 @@ def _wake():
 LEAKS = {
     "warnings": lambda: warnings.filterwarnings("ignore", "planted"),
     "logging": lambda: logging.getLogger("transformers").setLevel(logging.CRITICAL),
-    "progress bars": transformers_logging.disable_progress_bar,
+    "progress bars": lambda: (
+        transformers_logging.disable_progress_bar()
+        if transformers_logging.is_progress_bar_enabled()
+        else transformers_logging.enable_progress_bar()
+    ),
     "signals": lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
     "wakeup": _wake,
     "faults": lambda: faulthandler.disable() if faulthandler.is_enabled() else None,

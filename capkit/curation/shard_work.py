@@ -1,7 +1,8 @@
 """Passing one shard of a split through data steps: its records, or the questions that it would ask."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,9 +43,9 @@ def curate(work: Work) -> dict[str, Any]:
     places = {source.record(i).key: i for i in indices}
     samples = Samples(lambda key: source.record(places[key]))
     left: dict[str, int] = {}
-    with folder.failures() as file:
+    with folder.failures() as file, ExitStack() as opened:
         failures = FailureLog(file)
-        passed = _through(work, places, failures, left)()
+        passed = _through(work, places, failures, left, opened)()
         finished = folder.with_pictures(passed, source, places, failures, work.has_pictures)
         kept = folder.write_shard(samples.passing(finished))
         order = {name: place for place, name in enumerate(steps)}
@@ -69,8 +70,9 @@ def count_questions(work: Work) -> dict[str, float | int]:
     """
     folder, indices = work.folder, _shard_indices(work)
     places = {work.source.record(i).key: i for i in indices}
-    records = _through(work, places, ignore_failure, {})
-    counts: dict[str, float | int] = {"records": len(indices), "kept": sum(1 for _ in records())}
+    with ExitStack() as opened:
+        kept = sum(1 for _ in _through(work, places, ignore_failure, {}, opened)())
+    counts: dict[str, float | int] = {"records": len(indices), "kept": kept}
     title = f"{folder.split}, shard {folder.shard} of {folder.num_shards}, {len(indices):,} records: nothing asked"
     return counts | show_cost(work.steps, work.accounts, "step", title)
 
@@ -83,11 +85,18 @@ def _shard_indices(work: Work) -> range:
 
 
 def _through(
-    work: Work, places: Mapping[str, int], failures: Callable[[Failure], None], left: dict[str, int]
+    work: Work,
+    places: Mapping[str, int],
+    failures: Callable[[Failure], None],
+    left: dict[str, int],
+    opened: ExitStack,
 ) -> Records:
-    """The records at `places` behind all steps, which get their hooks; counts into `left` those that leave each."""
+    """The records at `places` behind all steps, which get their hooks; counts into `left` those that leave each.
+
+    `opened` ends each pass over the records, also one that an error left in the middle, with its progress line.
+    """
     source = work.source
-    records: Records = lambda: _records(work, list(places.values()))  # noqa: E731
+    records: Records = lambda: opened.enter_context(closing(_records(work, list(places.values()))))  # noqa: E731
     for name, step in work.steps.items():
         hook(step, "attach_failures", _named(name, failures))
         hook(step, "attach_split", Split(work.folder.split, work.pictures, work.ledger.is_dry))
@@ -112,7 +121,7 @@ def _then(records: Records, name: str, step: Step, left: dict[str, int]) -> Reco
     return passed
 
 
-def _records(work: Work, indices: Sequence[int]) -> Iterator[Record]:
+def _records(work: Work, indices: Sequence[int]) -> Generator[Record, None, None]:
     folder = work.folder
     with phase(f"{folder.split}, shard {folder.shard} of {folder.num_shards}", len(indices), "records") as told:
         for index in indices:

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -92,7 +93,7 @@ def test_what_a_kill_left_is_cleaned_up_but_not_by_a_dry_run(folder):
 
 def test_a_run_whose_last_step_was_not_saved_does_not_pass_for_done():
     checkpoints = Checkpoints()
-    ended = SimpleNamespace(trainer=SimpleNamespace(callbacks=[checkpoints]))
+    ended = SimpleNamespace(trainer=pl.Trainer(callbacks=[checkpoints], logger=False, accelerator="cpu"))
     Run.require_saved(ended)
     checkpoints.failure = "step-00000004.ckpt was not saved: No space left on device"
     with pytest.raises(UsageError, match=r"evaluated, but step-00000004\.ckpt was not saved: No space"):

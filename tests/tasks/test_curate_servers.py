@@ -11,6 +11,7 @@ from capkit.cli import main
 from capkit.data.records import read_manifest
 from capkit.llm.ledger import NUM_FIRST
 from capkit.testing.stand_in_server import Reply, StandInServer, chat_reply
+from capkit.utils.console import innermost
 from capkit.utils.rng import stable_hash
 
 PRICE = "text_lm.price=[2,10]"  # for a million tokens
@@ -172,6 +173,7 @@ def test_a_server_that_is_another_one_stops_the_run_with_the_fix(server, capsys,
     plan_for_third(server, [reply])
     capsys.readouterr()
     assert curate(server, BLEND, "text_lm.num_connections=1", "out=out") == 2
+    assert innermost() is None  # no progress line stays
     error = capsys.readouterr().err
     assert fix in error and error.splitlines()[-1].startswith("error: ")  # below progress, where it is slow
     asked = len(server.requests)
@@ -238,7 +240,15 @@ def test_a_broken_row_of_a_table_is_a_failure_of_its_record(server, tmp_path):
     ]
     (tmp_path / "tables").mkdir()
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "tables/train.parquet")
-    assert ask_about(server, ["data=parquet", "data.train.folder=tables"], BOTH, "out=out") == 0
+    assert (
+        ask_about(
+            server,
+            ["data=parquet", "data.train.folder=tables", "data.train.val=0", "data.train.test=0"],
+            BOTH,
+            "out=out",
+        )
+        == 0
+    )
     assert [record.key for record in read_manifest("out/train.jsonl")] == ["0"]
     assert [failure["key"] for failure in failures()] == ["1", "2"]
     assert all(failure["reason"].startswith("picture: ") for failure in failures())

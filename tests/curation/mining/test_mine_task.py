@@ -108,7 +108,7 @@ def test_wrong_values_are_refused(photos, tmp_path, capsys):
     for words, message in (
         (["by=sound"], "by on the command line: expected image or text or combined"),
         (["num_neighbors=24"], "got 24 for 24 images"),
-        (["split=dev"], "no dev source"),
+        (["split=dev"], "expected train or val or test, got the text 'dev'"),
     ):
         assert main([*command(photos, "mine"), f"run_dir={tmp_path / words[0]}", *words]) == 2
         assert message in capsys.readouterr().err

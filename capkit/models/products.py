@@ -27,7 +27,8 @@ def can_share_input(layers: Sequence[nn.Module]) -> bool:
         type(layer) is nn.Linear
         and layer.bias is not None
         and not is_sharded(layer.weight)
-        and not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer))
+        and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+        and "forward" not in vars(layer)
         for layer in layers
     )
 

@@ -45,12 +45,14 @@ def test_an_output_without_gradient_and_frozen_weights():
     torch.testing.assert_close(found, layers[0].weight.sum(0).expand_as(found))
 
 
-@pytest.mark.parametrize("what", ["hook", "no bias", "sharded", "no gradient"])
+@pytest.mark.parametrize("what", ["hook", "backward hook", "no bias", "sharded", "no gradient"])
 def test_other_layers_are_called_themselves(what):
     _, layers = problem()
     assert can_share_input(list(layers))
     if what == "hook":
         layers[1].register_forward_hook(lambda *args: None)
+    elif what == "backward hook":
+        layers[1].register_full_backward_hook(lambda *args: None)
     elif what == "no bias":
         layers[1] = nn.Linear(6, 3, bias=False)
     elif what == "sharded":

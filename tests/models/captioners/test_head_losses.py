@@ -46,7 +46,9 @@ def test_losses_equal_cross_entropy_forward_and_gradient(chunk_size, smoothing, 
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
-def test_a_second_backward_pass_computes_logits_that_the_first_wrote_over_again():
+def test_a_second_backward_pass_computes_logits_that_the_first_wrote_over_again(monkeypatch):
+    plain = of_head._slopes
+    monkeypatch.setattr(of_head, "_slopes", lambda logits, *given: logits.copy_(plain(logits, *given)))  # as kernels do
     hidden, weight, targets = problem()
     losses = head_losses(hidden, weight, targets, 100)
     first = torch.autograd.grad(losses.sum(), [hidden, weight], retain_graph=True)

@@ -28,7 +28,11 @@ def read_metadata(folder: Path, tables: Sequence[Path]) -> list[CaptionRow]:
     for table in tables:
         above = PurePosixPath(table.parent.relative_to(folder).as_posix())
         for row in read_captions(table):
-            file = (above / str(row.record.image)).as_posix()
+            if row.record.image is None:
+                raise UsageError(
+                    f"{table}: expected an image in each row, got none for {row.record.key!r}; name its file"
+                )
+            file = (above / row.record.image).as_posix()
             named = (SPLIT_OF.get(part.lower()) for part in PurePosixPath(file).parent.parts)
             split = row.split or next(filter(None, named), None)
             rows.append(CaptionRow(replace(row.record, key=file, image=file), split))

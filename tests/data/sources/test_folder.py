@@ -180,3 +180,9 @@ def test_an_image_folder_with_one_table_and_without_named_folders_has_shares(tmp
     image_folder(tmp_path, ("metadata.jsonl", [f"{number}.png" for number in range(10)]))
     sizes = [len(Folder(str(tmp_path), str(tmp_path), split, val=0.1, test=0.2)) for split in ("train", "val", "test")]
     assert sizes == [7, 1, 2]
+
+
+def test_a_row_of_an_image_folder_that_names_no_image_is_told(tmp_path):
+    (tmp_path / "metadata.jsonl").write_text('{"key": "1", "captions": ["x"]}\n')
+    with pytest.raises(UsageError, match=r"metadata\.jsonl: expected an image in each row, got none for '1'"):
+        len(Folder(str(tmp_path), str(tmp_path)))

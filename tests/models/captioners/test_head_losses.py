@@ -74,13 +74,14 @@ def test_kernels_of_a_gpu_give_the_losses_and_gradients_of_a_cpu(settings, dtype
         assert off_by(gpu.cpu(), cpu) < (1e-5 if dtype == torch.float32 else 1e-2)
 
 
+@pytest.mark.parametrize("off", [1e-3, float("nan")])
 @pytest.mark.parametrize("wrong", [None, "measure", "to_slopes", "error"])
-def test_kernels_that_give_other_numbers_are_told_and_not_used(wrong, monkeypatch):
+def test_kernels_that_give_other_numbers_are_told_and_not_used(wrong, off, monkeypatch):
     def kernel(plain, name):
         def run(*given):
             if wrong == "error":
                 raise RuntimeError("no compiler")
-            return plain(*given) + (1e-3 if wrong == name else 0)
+            return plain(*given) + (off if wrong == name else 0)
 
         return run
 

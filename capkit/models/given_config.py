@@ -29,7 +29,6 @@ _REFUSALS = (
     ArithmeticError,
     AssertionError,
     ImportError,
-    NotImplementedError,
 )
 
 

@@ -179,11 +179,8 @@ class TransformerDecoder(nn.Module):
         """Keys and values of all layers."""
         attentions = [layer.cross_attention for layer in self._layers()]
         maps = [attention.key_value for attention in attentions]
-        if not can_share_input(maps):
-            return [attention.keys_and_values(states) for attention in attentions]
-        return [
-            attention.split(mapped) for attention, mapped in zip(attentions, linear_maps(states, maps), strict=True)
-        ]
+        mapped = linear_maps(states, maps) if can_share_input(maps) else [of_layer(states) for of_layer in maps]
+        return [attention.split(one) for attention, one in zip(attentions, mapped, strict=True)]
 
     def forward(
         self,

@@ -85,15 +85,14 @@ def test_tied_head_is_the_embedding_and_untied_is_not():
 def test_image_keys_and_values_are_made_once_for_all_captions(monkeypatch):
     m, seen = model(), []
     attention = m.decoder.layers[0].cross_attention
-    original = attention.keys_and_values
-    monkeypatch.setattr(attention, "keys_and_values", lambda states: (seen.append(states.shape), original(states))[1])
+    original = attention.split
+    monkeypatch.setattr(attention, "split", lambda mapped: (seen.append(mapped.shape), original(mapped))[1])
     context = m.encode(CaptionBatch(["x", "y"], features=torch.randn(2, 4, 5)))
     tokens = torch.randint(len(TOKENIZER), (2, 5, 6))
-    with torch.no_grad():  # with gradient one function stands for the layers' maps
-        m(context, tokens, torch.ones_like(tokens, dtype=torch.bool))
-    assert [tuple(shape) for shape in seen] == [(2, 4, 8)]
+    m(context, tokens, torch.ones_like(tokens, dtype=torch.bool))
+    assert [tuple(shape) for shape in seen] == [(2, 4, 16)]
     m.generate(context, Decoding("sample", max_length=6), 5)
-    assert [tuple(shape) for shape in seen] == [(2, 4, 8)] * 2
+    assert [tuple(shape) for shape in seen] == [(2, 4, 16)] * 2
 
 
 def test_context_layers_let_image_tokens_see_each_other():
